@@ -1,0 +1,1 @@
+"""Tests of the gRPC server over real channels and a real database."""
