@@ -1,0 +1,1 @@
+"""What every process has: the clock, the configuration and structured logs."""

@@ -1,0 +1,198 @@
+"""Every setting of every process: environment variables, their defaults, units and checks, in one place."""
+
+import difflib
+import ipaddress
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar
+
+PREFIX = "TIDEMARK_"
+
+DEFAULT_LISTEN = "127.0.0.1:50051"
+DEFAULT_DATA_DIRECTORY = ".tidemark"
+DEFAULT_POOL_SIZE = 12  # connections of one process
+DEFAULT_GRACE = 34  # days that a closed period still counts and fires
+DEFAULT_RETENTION = 400  # days that stored events are kept; a year's period can be recounted
+DEFAULT_MAX_BATCH_EVENTS = 5_000  # events a message
+DEFAULT_MAX_MESSAGE_BYTES = 4 * 1024 * 1024  # bytes a gRPC message
+DEFAULT_INGEST_WRITERS = 2  # transactions side by side for one organization
+DEFAULT_MAX_PENDING_EVENTS = 100_000  # events waiting in one process before RESOURCE_EXHAUSTED
+DEFAULT_HEARTBEAT = 30.0  # seconds between heartbeats of an idle stream
+DEFAULT_PROPAGATION_DELAY = 3.0  # seconds from NOT_SERVING to the drain, for load balancers to notice
+DEFAULT_DRAIN_TIMEOUT = 20.0  # seconds that calls in flight may take to end
+DEFAULT_UNARY_DEADLINE = 10.0  # seconds for a unary call that brings no deadline
+DEFAULT_NOTIFIER_CONCURRENCY = 256  # webhook requests in flight in one process
+
+Number = TypeVar("Number", int, float)
+
+
+class ConfigurationError(Exception):
+    """The environment holds settings that cannot be used; the message lists every one."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("the configuration cannot be used:\n" + "\n".join(f"  - {line}" for line in problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """The settings of one process, checked."""
+
+    database_url: str | None = None  # None: the embedded server under data_directory
+    data_directory: Path = Path(DEFAULT_DATA_DIRECTORY)
+    pool_size: int = DEFAULT_POOL_SIZE
+    listen_host: str = "127.0.0.1"
+    listen_port: int = 50051  # 0: any free port
+    reflection: bool = True
+    max_batch_events: int = DEFAULT_MAX_BATCH_EVENTS
+    max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES
+    max_pending_events: int = DEFAULT_MAX_PENDING_EVENTS
+    ingest_writers: int = DEFAULT_INGEST_WRITERS
+    grace: timedelta = timedelta(days=DEFAULT_GRACE)
+    retention: timedelta = timedelta(days=DEFAULT_RETENTION)
+    heartbeat: float = DEFAULT_HEARTBEAT  # seconds
+    propagation_delay: float = DEFAULT_PROPAGATION_DELAY  # seconds
+    drain_timeout: float = DEFAULT_DRAIN_TIMEOUT  # seconds
+    unary_deadline: float = DEFAULT_UNARY_DEADLINE  # seconds
+    notifier_concurrency: int = DEFAULT_NOTIFIER_CONCURRENCY
+    webhook_allow_http: bool = False
+    webhook_allow_networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
+    log_level: str = "info"
+    log_format: str = "json"
+
+
+@dataclass
+class _Reader:
+    """Reads single settings and keeps what is wrong with them."""
+
+    environment: Mapping[str, str]
+    problems: list[str] = field(default_factory=list)
+    known: set[str] = field(default_factory=set)
+
+    def raw(self, name: str) -> str | None:
+        self.known.add(PREFIX + name)
+        value = self.environment.get(PREFIX + name, "").strip()
+        return value or None
+
+    def number(
+        self, name: str, kind: Callable[[str], Number], default: Number, low: Number, high: Number, unit: str
+    ) -> Number:
+        text = self.raw(name)
+        if text is None:
+            return default
+        try:
+            value = kind(text)
+        except ValueError:
+            self.problems.append(f"{PREFIX}{name} is {text!r}: give a number of {unit}")
+            return default
+        if not low <= value <= high:
+            self.problems.append(f"{PREFIX}{name} is {text}: it must lie between {low} and {high} {unit}")
+            return default
+        return value
+
+    def flag(self, name: str, default: bool) -> bool:
+        text = self.raw(name)
+        if text is None:
+            return default
+        if text.lower() in {"1", "true", "yes", "on"}:
+            return True
+        if text.lower() in {"0", "false", "no", "off"}:
+            return False
+        self.problems.append(f"{PREFIX}{name} is {text!r}: say true or false")
+        return default
+
+    def choice(self, name: str, default: str, choices: tuple[str, ...]) -> str:
+        text = self.raw(name)
+        if text is None:
+            return default
+        if text.lower() not in choices:
+            self.problems.append(f"{PREFIX}{name} is {text!r}: choose one of {', '.join(choices)}")
+            return default
+        return text.lower()
+
+    def database_url(self) -> str | None:
+        text = self.raw("DATABASE_URL")
+        if text is not None and not text.startswith(("postgresql://", "postgres://")):
+            self.problems.append(
+                f"{PREFIX}DATABASE_URL does not name a PostgreSQL server:"
+                " write postgresql://user:password@host:5432/database"
+            )
+            return None
+        return text
+
+    def address(self) -> tuple[str, int]:
+        text = self.raw("LISTEN") or DEFAULT_LISTEN
+        host, colon, port = text.rpartition(":")
+        if not colon or not host or not port.isdecimal() or int(port) > 65535:
+            self.problems.append(f"{PREFIX}LISTEN is {text!r}: write host:port, such as {DEFAULT_LISTEN}")
+            return "127.0.0.1", 50051
+        return host.strip("[]"), int(port)
+
+    def networks(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+        networks = []
+        for part in (self.raw("WEBHOOK_ALLOW_CIDRS") or "").split(","):
+            if not part.strip():
+                continue
+            try:
+                networks.append(ipaddress.ip_network(part.strip()))
+            except ValueError as error:
+                self.problems.append(
+                    f"{PREFIX}WEBHOOK_ALLOW_CIDRS holds {part.strip()!r}: {error};"
+                    " write networks such as 10.1.0.0/16,fd00::/8"
+                )
+        return tuple(networks)
+
+    def refuse_unknown(self) -> None:
+        for name in sorted(self.environment):
+            if name.startswith(PREFIX) and name not in self.known and not name.startswith(PREFIX + "TEST_"):
+                close = difflib.get_close_matches(name, self.known, n=1)
+                hint = f"; did you mean {close[0]}?" if close else "; see docs/configuration.md"
+                self.problems.append(f"{name} is not a setting of Tidemark{hint}")
+
+
+def load(environment: Mapping[str, str]) -> Configuration:
+    """Reads the settings from environment variables.
+
+    Raises ConfigurationError naming every bad variable at once. An empty variable counts as unset.
+    """
+    read = _Reader(environment)
+    host, port = read.address()
+    configuration = Configuration(
+        database_url=read.database_url(),
+        data_directory=Path(read.raw("DATA_DIRECTORY") or DEFAULT_DATA_DIRECTORY),
+        pool_size=read.number("POOL_SIZE", int, DEFAULT_POOL_SIZE, 4, 200, "connections"),
+        listen_host=host,
+        listen_port=port,
+        reflection=read.flag("REFLECTION", True),
+        max_batch_events=read.number("MAX_BATCH_EVENTS", int, DEFAULT_MAX_BATCH_EVENTS, 1, 50_000, "events"),
+        max_message_bytes=read.number(
+            "MAX_MESSAGE_BYTES", int, DEFAULT_MAX_MESSAGE_BYTES, 1024, 256 * 1024 * 1024, "bytes"
+        ),
+        max_pending_events=read.number(
+            "MAX_PENDING_EVENTS", int, DEFAULT_MAX_PENDING_EVENTS, 1_000, 10_000_000, "events"
+        ),
+        ingest_writers=read.number("INGEST_WRITERS", int, DEFAULT_INGEST_WRITERS, 1, 32, "writers"),
+        grace=timedelta(days=read.number("GRACE_DAYS", int, DEFAULT_GRACE, 1, 366, "days")),
+        retention=timedelta(days=read.number("RETENTION_DAYS", int, DEFAULT_RETENTION, 35, 36_500, "days")),
+        heartbeat=read.number("HEARTBEAT_SECONDS", float, DEFAULT_HEARTBEAT, 0.05, 3_600.0, "seconds"),
+        propagation_delay=read.number(
+            "PROPAGATION_DELAY_SECONDS", float, DEFAULT_PROPAGATION_DELAY, 0.0, 300.0, "seconds"
+        ),
+        drain_timeout=read.number("DRAIN_TIMEOUT_SECONDS", float, DEFAULT_DRAIN_TIMEOUT, 0.1, 3_600.0, "seconds"),
+        unary_deadline=read.number("UNARY_DEADLINE_SECONDS", float, DEFAULT_UNARY_DEADLINE, 0.1, 600.0, "seconds"),
+        notifier_concurrency=read.number(
+            "NOTIFIER_CONCURRENCY", int, DEFAULT_NOTIFIER_CONCURRENCY, 1, 4_096, "requests"
+        ),
+        webhook_allow_http=read.flag("WEBHOOK_ALLOW_HTTP", False),
+        webhook_allow_networks=read.networks(),
+        log_level=read.choice("LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
+        log_format=read.choice("LOG_FORMAT", "json", ("json", "text")),
+    )
+    if configuration.retention < configuration.grace + timedelta(days=1):
+        read.problems.append(f"{PREFIX}RETENTION_DAYS must exceed {PREFIX}GRACE_DAYS by at least 1 day")
+    read.refuse_unknown()
+    if read.problems:
+        raise ConfigurationError(read.problems)
+    return configuration

@@ -1,0 +1,1 @@
+"""PostgreSQL: tables, migrations, every SQL statement, and the embedded server."""

@@ -1,0 +1,44 @@
+"""Migrations: brings a database's schema up to this version, once, however many replicas start at the same time."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import create_engine, text
+
+from store.database import sqlalchemy_url
+
+# Any fixed number serves, as long as nobody else locks it: "tidemark" read as base 36, cut to a bigint.
+_LOCK = 1_052_911_830_411
+MINIMUM_SERVER_VERSION = 150000  # PostgreSQL 15
+
+
+class UnsupportedServer(Exception):
+    """The PostgreSQL server is older than Tidemark can use."""
+
+
+def migrate(url: str) -> None:
+    """Applies every missing migration. Blocks while another process does so; safe to repeat.
+
+    Raises UnsupportedServer when the server is older than PostgreSQL 15.
+    """
+    engine = create_engine(sqlalchemy_url(url))
+    try:
+        with engine.connect() as connection:
+            version = int(connection.scalar(text("SHOW server_version_num")) or 0)
+            if version < MINIMUM_SERVER_VERSION:
+                raise UnsupportedServer(f"PostgreSQL 15 or newer is needed; this server is {version // 10000}")
+            connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _LOCK})
+            connection.commit()
+            try:
+                configuration = Config()
+                configuration.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+                configuration.attributes["connection"] = connection
+                command.upgrade(configuration, "head")
+                connection.commit()
+            finally:
+                connection.rollback()
+                connection.execute(text("SELECT pg_advisory_unlock(:lock)"), {"lock": _LOCK})
+                connection.commit()
+    finally:
+        engine.dispose()

@@ -1,0 +1,62 @@
+"""Organizations, and the lock and epoch that keep ingest and changes of the rules apart.
+
+An ingest transaction holds the organization's advisory lock shared and reads its epoch; a change of alerts or of
+accounts holds it exclusively, writes, and raises the epoch. So every event is evaluated either under the rules
+before a change or under those after it, and a cache of the rules is valid exactly while the epoch stands.
+"""
+
+from datetime import datetime
+
+from sqlalchemy import func, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from store.tables.accounts import organization
+
+DEFAULT_ORGANIZATION = "default"
+
+_LOCK_CLASS = 0x7469  # the first half of every organization's advisory lock
+
+
+async def get_or_create(connection: AsyncConnection, name: str, now: datetime) -> int:
+    """The id of the organization of that name, which is created when there is none."""
+    found = select(organization.c.organization_id).where(organization.c.name == name)
+    existing = await connection.scalar(found)
+    if existing is None:
+        await connection.execute(
+            insert(organization).values(name=name, create_time=now).on_conflict_do_nothing()
+        )
+        existing = await connection.scalar(found)
+    assert existing is not None
+    return int(existing)
+
+
+async def share(connection: AsyncConnection, organization_id: int) -> int:
+    """Keeps changes of the rules out until the transaction ends; returns the epoch that stands until then."""
+    await connection.execute(
+        text("SELECT pg_advisory_xact_lock_shared(:class, :organization)"),
+        {"class": _LOCK_CLASS, "organization": organization_id},
+    )
+    # A statement of its own: its snapshot has to be younger than the lock.
+    epoch = await connection.scalar(
+        select(organization.c.epoch).where(organization.c.organization_id == organization_id)
+    )
+    return int(epoch or 0)
+
+
+async def change(connection: AsyncConnection, organization_id: int) -> int:
+    """Waits until no ingest is under way, keeps it out until the transaction ends, and raises the epoch.
+
+    Returns the new epoch, which the changed rows carry as `changed_epoch`.
+    """
+    await connection.execute(
+        select(func.pg_advisory_xact_lock(_LOCK_CLASS, organization_id))
+    )
+    epoch = await connection.scalar(
+        update(organization)
+        .where(organization.c.organization_id == organization_id)
+        .values(epoch=organization.c.epoch + 1)
+        .returning(organization.c.epoch)
+    )
+    assert epoch is not None, f"organization {organization_id} does not exist"
+    return int(epoch)

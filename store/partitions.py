@@ -1,0 +1,54 @@
+"""The monthly partitions of the event table: made ahead of time, dropped when their events are too old."""
+
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+# Two replicas may come here at once; CREATE TABLE IF NOT EXISTS alone still races in the catalog.
+_LOCK = 1_052_911_830_412
+
+
+def month_start(time: datetime) -> datetime:
+    """The first moment of the month, in UTC, that `time` lies in."""
+    time = time.astimezone(UTC)
+    return time.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+
+
+def next_month(start: datetime) -> datetime:
+    """The first moment of the month after the one that begins at `start`."""
+    return month_start(start + timedelta(days=32))
+
+
+async def maintain(connection: AsyncConnection, oldest: datetime, newest: datetime, keep_since: datetime) -> None:
+    """Makes a partition for every month from `oldest` to `newest`; drops those that end before `keep_since`."""
+    await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+    existing = await existing_months(connection)
+    start = month_start(oldest)
+    while start <= newest:
+        if start not in existing:
+            await connection.execute(text(_create(start)))
+        start = next_month(start)
+    for month in existing:
+        if next_month(month) <= keep_since:
+            await connection.execute(text(f"DROP TABLE {_name(month)}"))
+
+
+async def existing_months(connection: AsyncConnection) -> set[datetime]:
+    """The months that have a partition."""
+    names = await connection.scalars(
+        text("SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'event'::regclass")
+    )
+    return {datetime.strptime(name, "event_%Y_%m").replace(tzinfo=UTC) for name in names}
+
+
+def _name(start: datetime) -> str:
+    return f"event_{start:%Y_%m}"
+
+
+def _create(start: datetime) -> str:
+    # The key is the partition's own: a key of the whole table would have to contain event_time.
+    return (
+        f"CREATE TABLE {_name(start)} PARTITION OF event (PRIMARY KEY (organization_id, customer_id, event_id))"
+        f" FOR VALUES FROM ('{start.isoformat()}') TO ('{next_month(start).isoformat()}')"
+    )

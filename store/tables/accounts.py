@@ -1,0 +1,88 @@
+"""Organizations, their keys, and the facts about whom they bill."""
+
+from sqlalchemy import BigInteger, Column, ForeignKey, Identity, Integer, LargeBinary, Table, Text
+
+from store.tables.base import Identifier, Organization, Time, metadata
+
+organization = Table(
+    "organization",
+    metadata,
+    Column("organization_id", Organization, Identity(always=True), primary_key=True),
+    Column("name", Identifier, nullable=False, unique=True),
+    Column("epoch", BigInteger, nullable=False, server_default="0"),
+    Column("create_time", Time, nullable=False),
+)
+
+api_key = Table(
+    "api_key",
+    metadata,
+    Column("key_hash", LargeBinary, primary_key=True),  # SHA-256 of the key
+    Column("key_id", Identifier, nullable=False, unique=True),
+    Column("organization_id", Organization, ForeignKey("organization.organization_id"), nullable=False),
+    Column("create_time", Time, nullable=False),
+    Column("revoke_time", Time),
+)
+
+# The answer to a create, kept so that a retry gets the same one.
+request = Table(
+    "request",
+    metadata,
+    Column("organization_id", Organization, primary_key=True),
+    Column("method", Identifier, primary_key=True),
+    Column("request_id", Identifier, primary_key=True),
+    Column("payload_digest", LargeBinary, nullable=False),
+    Column("response", LargeBinary, nullable=False),
+    Column("create_time", Time, nullable=False),
+)
+
+customer = Table(
+    "customer",
+    metadata,
+    Column("organization_id", Organization, primary_key=True),
+    Column("customer_id", Identifier, primary_key=True),
+    Column("display_name", Text, nullable=False, server_default=""),
+    Column("plan_id", Identifier),
+    Column("currency", Identifier, nullable=False, server_default="USD"),
+    Column("anchor_time", Time, nullable=False),
+    Column("cadence", Identifier, nullable=False),
+    Column("interval_count", Integer, nullable=False),
+    Column("time_zone", Identifier, nullable=False),
+    Column("as_of_time", Time),  # unset: created on first sight, any fact is newer
+    Column("create_time", Time, nullable=False),
+    Column("update_time", Time, nullable=False),
+    Column("changed_epoch", BigInteger, nullable=False),
+)
+
+subscription = Table(
+    "subscription",
+    metadata,
+    Column("organization_id", Organization, primary_key=True),
+    Column("customer_id", Identifier, primary_key=True),
+    Column("subscription_id", Identifier, primary_key=True),
+    Column("plan_id", Identifier),
+    Column("currency", Identifier),  # unset: the customer's
+    Column("anchor_time", Time),  # unset, with the three below: the customer's billing cycle
+    Column("cadence", Identifier),
+    Column("interval_count", Integer),
+    Column("time_zone", Identifier),
+    Column("start_time", Time),
+    Column("end_time", Time),
+    Column("as_of_time", Time),
+    Column("create_time", Time, nullable=False),
+    Column("update_time", Time, nullable=False),
+    Column("changed_epoch", BigInteger, nullable=False),
+)
+
+metric = Table(
+    "metric",
+    metadata,
+    Column("organization_id", Organization, primary_key=True),
+    Column("metric_id", Identifier, primary_key=True),
+    Column("display_name", Text, nullable=False, server_default=""),
+    Column("aggregation", Identifier, nullable=False),
+    Column("unique_property", Identifier),  # the property whose distinct values UNIQUE_COUNT counts
+    Column("as_of_time", Time),
+    Column("create_time", Time, nullable=False),
+    Column("update_time", Time, nullable=False),
+    Column("changed_epoch", BigInteger, nullable=False),
+)

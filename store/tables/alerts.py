@@ -1,0 +1,54 @@
+"""Alert definitions, and their state on each gauge."""
+
+from sqlalchemy import BigInteger, Boolean, Column, Index, Table, Text, Uuid
+from sqlalchemy.dialects.postgresql import JSONB
+
+from store.tables.base import Identifier, Organization, Time, metadata
+
+alert = Table(
+    "alert",
+    metadata,
+    Column("organization_id", Organization, primary_key=True),
+    Column("alert_id", Identifier, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("state", Identifier, nullable=False),  # ACTIVE, DISABLED, ARCHIVED
+    Column("scope", Identifier, nullable=False),  # ALL_CUSTOMERS, PLAN, CUSTOMER, SUBSCRIPTION
+    Column("plan_id", Identifier),
+    Column("customer_id", Identifier),
+    Column("subscription_id", Identifier),
+    Column("condition_type", Identifier, nullable=False),
+    Column("condition", JSONB, nullable=False),
+    Column("thresholds", JSONB, nullable=False),
+    Column("uniqueness_key", Identifier),
+    Column("uniqueness_key_held", Boolean, nullable=False),
+    Column("natural_key", Identifier),  # what a subscription's alert is unique by; unset once archived
+    Column("evaluate_on_create", Boolean, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("changed_epoch", BigInteger, nullable=False),  # of the organization, at the last change
+    Column("watching_epoch", BigInteger, nullable=False),  # since when it has watched without a gap
+    Column("watching_time", Time, nullable=False),
+    # How far the visit of what existed before the alert has come; unset once it is done.
+    Column("visit_after", Identifier),
+    Column("create_time", Time, nullable=False),
+    Column("update_time", Time, nullable=False),
+    Column("archive_time", Time),
+    Index("alert_uniqueness_key", "organization_id", "uniqueness_key", unique=True,
+          postgresql_where="uniqueness_key_held"),
+    Index("alert_natural_key", "organization_id", "natural_key", unique=True,
+          postgresql_where="natural_key IS NOT NULL"),
+    Index("alert_visiting", "organization_id", "alert_id", postgresql_where="visit_after IS NOT NULL"),
+)
+
+alert_state = Table(
+    "alert_state",
+    metadata,
+    Column("organization_id", Organization, primary_key=True),
+    Column("customer_id", Identifier, primary_key=True),
+    Column("gauge_id", Uuid, primary_key=True),
+    Column("alert_id", Identifier, primary_key=True),
+    Column("alert_version", BigInteger, nullable=False),
+    Column("reached", JSONB, nullable=False),  # {threshold key: {level, time, silent}}
+    Column("sequence", BigInteger, nullable=False),
+    Column("change_time", Time),
+    Column("change_reason", Identifier),
+)

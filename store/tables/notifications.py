@@ -1,0 +1,33 @@
+"""Notifications, and the outbox that hands them to the notifier."""
+
+from sqlalchemy import BigInteger, Column, Identity, Index, Table, Text, Uuid
+
+from store.tables.base import Identifier, Organization, Time, metadata
+
+notification = Table(
+    "notification",
+    metadata,
+    Column("organization_id", Organization, primary_key=True),
+    Column("customer_id", Identifier, primary_key=True),
+    Column("notification_id", Identifier, primary_key=True),  # a digest of alert, gauge and sequence
+    Column("alert_id", Identifier, nullable=False),
+    Column("gauge_id", Uuid, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("event_type", Identifier, nullable=False),
+    Column("condition_type", Identifier, nullable=False),
+    Column("create_time", Time, nullable=False),
+    Column("body", Text, nullable=False),  # the webhook's body, byte for byte
+    Index("notification_by_time", "organization_id", "create_time"),
+)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("outbox_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("organization_id", Organization, nullable=False),
+    Column("customer_id", Identifier, nullable=False),
+    Column("notification_id", Identifier, nullable=False),
+    Column("event_type", Identifier, nullable=False),
+    Column("condition_type", Identifier, nullable=False),
+    Column("create_time", Time, nullable=False),
+)

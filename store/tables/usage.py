@@ -1,0 +1,57 @@
+"""Usage events as they came, and the gauges they move."""
+
+from sqlalchemy import BigInteger, Column, Index, Table, Uuid
+from sqlalchemy.dialects.postgresql import JSONB
+
+from store.tables.base import Amount, Identifier, Organization, Time, metadata
+
+# Partitioned by month of event_time. The primary key (organization_id, customer_id, event_id) belongs to each
+# partition, not to this table: PostgreSQL would demand event_time in it, and then the same id with another time
+# would pass as a new event.
+event = Table(
+    "event",
+    metadata,
+    Column("organization_id", Organization, nullable=False),
+    Column("customer_id", Identifier, nullable=False),
+    Column("event_id", Identifier, nullable=False),
+    Column("event_time", Time, nullable=False),
+    Column("ingest_time", Time, nullable=False),
+    Column("subscription_id", Identifier),
+    Column("metric_id", Identifier, nullable=False),
+    Column("quantity", Amount, nullable=False),
+    Column("cost", Amount),
+    Column("currency", Identifier),
+    Column("properties", JSONB),
+    postgresql_partition_by="RANGE (event_time)",
+)
+
+gauge = Table(
+    "gauge",
+    metadata,
+    Column("organization_id", Organization, primary_key=True),
+    Column("customer_id", Identifier, primary_key=True),
+    Column("gauge_id", Uuid, primary_key=True),  # a digest of all that it measures
+    Column("value", Amount, nullable=False),
+    Column("trip_above", Amount),  # the nearest levels at which an alert may have something to say
+    Column("trip_below", Amount),
+    Column("rules_epoch", BigInteger, nullable=False),  # of the organization, when it was last visited
+    Column("update_time", Time, nullable=False),
+    Column("latest_event_time", Time),  # of the event that LATEST shows
+    # Filled in at the first visit, in the transaction that inserts the row.
+    Column("subscription_id", Identifier),
+    Column("measure", Identifier),
+    Column("group_values", JSONB),
+    Column("period_start", Time),
+    Column("period_end", Time),
+    Index("gauge_by_period_end", "period_end"),
+)
+
+# The values that a gauge of a UNIQUE_COUNT metric has counted.
+unique_value = Table(
+    "unique_value",
+    metadata,
+    Column("organization_id", Organization, primary_key=True),
+    Column("customer_id", Identifier, primary_key=True),
+    Column("gauge_id", Uuid, primary_key=True),
+    Column("value", Identifier, primary_key=True),
+)

@@ -1,0 +1,30 @@
+"""Fixtures of the integration ring: a real PostgreSQL, and a fresh, migrated database for each test."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import pytest
+
+from runtime.clock import ManualClock
+from store.database import Database
+from tests.databases import Template
+
+
+@pytest.fixture
+def database_url(template: Template) -> str:
+    """The URL of a migrated database of this test's own."""
+    return template.fresh_database()
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    """A pool on a migrated database of this test's own."""
+    database = Database(database_url)
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """A clock that stands at noon in the middle of a month."""
+    return ManualClock(datetime(2026, 3, 15, 12, 0, tzinfo=UTC))
