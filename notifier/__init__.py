@@ -1,0 +1,1 @@
+"""The notifier: its own process that turns outbox rows into signed webhooks, and keeps trying."""
