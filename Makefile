@@ -1,0 +1,128 @@
+# Tidemark's commands. `make` alone lists them. Every target does its own set-up, so that a fresh machine with
+# Python 3.11 (or newer) and make needs nothing else.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+VENV := .venv
+BIN := $(VENV)/bin
+BUILD := .build
+STAMP := $(VENV)/.installed
+# The newest of these that is 3.11 or newer makes the virtual environment; PYTHON=/path/to/python overrides.
+PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3.14 python3 python; do \
+	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$name; break; }; done)
+# How many processes run the unit and integration rings.
+WORKERS ?= 2
+# More arguments for pytest: make test-unit ARGS='-k periods'
+ARGS ?=
+# The demo's input: a CSV of real requests instead of the made-up month.
+TRACE ?=
+# One part of the benchmark: ingest, latency (default: all).
+PART ?=
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help
+help: ## list the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# --- set-up -------------------------------------------------------------------------------------------------
+
+.PHONY: setup
+setup: $(STAMP) ## virtual environment and dependencies (does nothing when they are up to date)
+
+$(STAMP): requirements.lock pyproject.toml proto/generate.py
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "Tidemark needs Python 3.11 or newer, and none was found on the PATH." >&2; \
+		echo "Install it, or name it: make $(or $(MAKECMDGOALS),setup) PYTHON=/path/to/python3.11" >&2; exit 1; fi
+	@if [ ! -x $(BIN)/python ] || ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+		echo "creating $(VENV) with $(PYTHON)"; rm -rf $(VENV); \
+		$(PYTHON) -m venv $(VENV) || { \
+			echo "$(PYTHON) cannot create a virtual environment; on Debian or Ubuntu: apt install python3-venv" >&2; \
+			rm -rf $(VENV); exit 1; }; fi
+	@echo "installing the dependencies of requirements.lock"
+	@$(BIN)/python -m pip install -qq --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install -qq --no-deps --no-build-isolation --editable .
+	@$(BIN)/python proto/generate.py export-google $(BUILD)/google-protos
+	@touch $@
+
+.PHONY: lock
+lock: $(STAMP) ## bring requirements.lock up to date with pyproject.toml (UPGRADE=1: newest versions of everything)
+	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --extra dev --generate-hashes --allow-unsafe \
+		--strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
+		--quiet $(if $(UPGRADE),--upgrade) --output-file requirements.lock pyproject.toml
+
+# --- running ------------------------------------------------------------------------------------------------
+
+.PHONY: run
+run: $(STAMP) ## server and notifier on the embedded database
+	@exec $(BIN)/tidemark up
+
+.PHONY: demo
+demo: $(STAMP) ## everything live against a webhook receiver, checked; TRACE=file.csv replays real requests
+	@exec $(BIN)/tidemark demo $(if $(TRACE),--trace "$(TRACE)")
+
+.PHONY: migrate
+migrate: $(STAMP) ## bring the database's schema up to date
+	@exec $(BIN)/tidemark migrate
+
+.PHONY: bench
+bench: $(STAMP) ## the benchmarks, under 3 minutes; PART=ingest or PART=latency runs one part
+	@exec $(BIN)/python -m bench $(PART)
+
+# --- checking -----------------------------------------------------------------------------------------------
+
+.PHONY: test
+test: check ## everything CI runs: lint, types, contract, generated code, and the three rings of tests
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile $(ARGS)
+
+.PHONY: check
+check: lint types proto-lint proto-check ## everything of `make test` but the tests
+
+.PHONY: test-unit test-integration test-acceptance
+test-unit: $(STAMP) ## ring 1: pure logic
+	$(BIN)/pytest tests/unit $(ARGS)
+test-integration: $(STAMP) ## ring 2: the rooms against a real PostgreSQL
+	$(BIN)/pytest tests/integration $(ARGS)
+test-acceptance: $(STAMP) ## ring 3: real processes and signals
+	$(BIN)/pytest tests/acceptance $(ARGS)
+
+.PHONY: lint
+lint: $(STAMP) ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+.PHONY: types
+types: $(STAMP) ## mypy --strict, tests included
+	$(BIN)/mypy
+
+.PHONY: format
+format: $(STAMP) ## format the Python and the proto files in place
+	$(BIN)/ruff check --fix --exit-zero .
+	$(BIN)/ruff format .
+	$(BIN)/buf format --write proto
+
+# --- the contract -------------------------------------------------------------------------------------------
+
+.PHONY: proto
+proto: $(STAMP) ## regenerate generated/ from proto/
+	$(BIN)/python proto/generate.py write
+
+.PHONY: proto-check
+proto-check: $(STAMP) ## fail when generated/ is not what proto/ generates
+	$(BIN)/python proto/generate.py check
+
+.PHONY: proto-lint
+proto-lint: $(STAMP) ## buf: lint and format of the contract
+	$(BIN)/buf lint proto
+	$(BIN)/buf format --diff --exit-code proto
+
+.PHONY: proto-breaking
+proto-breaking: $(STAMP) ## buf: does the contract break callers of AGAINST (default: the main branch)?
+	$(BIN)/buf breaking proto --against '.git#branch=$(or $(AGAINST),main),subdir=proto'
+
+.PHONY: clean
+clean: ## remove the virtual environment and everything made by tools (never .tidemark, the database)
+	rm -rf $(VENV) $(BUILD) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""The domain: conditions, thresholds, periods and gauges to transitions. Pure: no I/O, no clock."""

@@ -1,0 +1,1 @@
+"""gRPC: handlers that map proto ↔ domain, interceptors, the ingest pipeline, lifecycle."""

@@ -1,0 +1,1 @@
+"""Ring 3: real processes, real signals, a foreign client."""

@@ -1,0 +1,1 @@
+"""Ring 1: pure logic, no I/O."""
