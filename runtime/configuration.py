@@ -32,7 +32,9 @@ class ConfigurationError(Exception):
     """The environment holds settings that cannot be used; the message lists every one."""
 
     def __init__(self, problems: list[str]) -> None:
-        super().__init__("the configuration cannot be used:\n" + "\n".join(f"  - {line}" for line in problems))
+        super().__init__(
+            "the configuration cannot be used:\n" + "\n".join(f"  - {line}" for line in problems)
+        )
         self.problems = problems
 
 
@@ -180,8 +182,12 @@ def load(environment: Mapping[str, str]) -> Configuration:
         propagation_delay=read.number(
             "PROPAGATION_DELAY_SECONDS", float, DEFAULT_PROPAGATION_DELAY, 0.0, 300.0, "seconds"
         ),
-        drain_timeout=read.number("DRAIN_TIMEOUT_SECONDS", float, DEFAULT_DRAIN_TIMEOUT, 0.1, 3_600.0, "seconds"),
-        unary_deadline=read.number("UNARY_DEADLINE_SECONDS", float, DEFAULT_UNARY_DEADLINE, 0.1, 600.0, "seconds"),
+        drain_timeout=read.number(
+            "DRAIN_TIMEOUT_SECONDS", float, DEFAULT_DRAIN_TIMEOUT, 0.1, 3_600.0, "seconds"
+        ),
+        unary_deadline=read.number(
+            "UNARY_DEADLINE_SECONDS", float, DEFAULT_UNARY_DEADLINE, 0.1, 600.0, "seconds"
+        ),
         notifier_concurrency=read.number(
             "NOTIFIER_CONCURRENCY", int, DEFAULT_NOTIFIER_CONCURRENCY, 1, 4_096, "requests"
         ),

@@ -1,4 +1,4 @@
-"""Where a caller may make this service connect to: the rules for a webhook's URL and for the address behind it.
+"""Where a caller may make this service connect to: rules for a webhook's URL and for the address behind it.
 
 The URL is checked when an endpoint is saved, so that its owner learns at once what is wrong. The address is
 checked again whenever a connection is opened, because only then is it known where the name leads.
@@ -109,7 +109,9 @@ class TargetPolicy:
         if not host:
             raise TargetRefused("names no host")
         if port is None or not (port in WEB_PORTS or port >= FIRST_UNPRIVILEGED_PORT):
-            raise TargetRefused(f"uses port {port}: allowed are 80, 443 and {FIRST_UNPRIVILEGED_PORT} to 65535")
+            raise TargetRefused(
+                f"uses port {port}: allowed are 80, 443 and {FIRST_UNPRIVILEGED_PORT} to 65535"
+            )
         self._check_host(host)
 
     def _check_scheme(self, scheme: str) -> None:

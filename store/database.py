@@ -102,7 +102,8 @@ def driver_connection(pooled: Any) -> psycopg.AsyncConnection[Row]:
 def _is_lost(error: DBAPIError) -> bool:
     original = error.orig
     return error.connection_invalidated or (
-        isinstance(original, psycopg.OperationalError) and (original.sqlstate is None or _is_shutdown(original))
+        isinstance(original, psycopg.OperationalError)
+        and (original.sqlstate is None or _is_shutdown(original))
     )
 
 

@@ -49,9 +49,7 @@ async def change(connection: AsyncConnection, organization_id: int) -> int:
 
     Returns the new epoch, which the changed rows carry as `changed_epoch`.
     """
-    await connection.execute(
-        select(func.pg_advisory_xact_lock(_LOCK_CLASS, organization_id))
-    )
+    await connection.execute(select(func.pg_advisory_xact_lock(_LOCK_CLASS, organization_id)))
     epoch = await connection.scalar(
         update(organization)
         .where(organization.c.organization_id == organization_id)

@@ -32,10 +32,20 @@ alert = Table(
     Column("create_time", Time, nullable=False),
     Column("update_time", Time, nullable=False),
     Column("archive_time", Time),
-    Index("alert_uniqueness_key", "organization_id", "uniqueness_key", unique=True,
-          postgresql_where="uniqueness_key_held"),
-    Index("alert_natural_key", "organization_id", "natural_key", unique=True,
-          postgresql_where="natural_key IS NOT NULL"),
+    Index(
+        "alert_uniqueness_key",
+        "organization_id",
+        "uniqueness_key",
+        unique=True,
+        postgresql_where="uniqueness_key_held",
+    ),
+    Index(
+        "alert_natural_key",
+        "organization_id",
+        "natural_key",
+        unique=True,
+        postgresql_where="natural_key IS NOT NULL",
+    ),
     Index("alert_visiting", "organization_id", "alert_id", postgresql_where="visit_after IS NOT NULL"),
 )
 

@@ -1,0 +1,62 @@
+"""Aggregations: how the events of one metric become the value of a gauge."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+
+from evaluator.amounts import ZERO
+
+
+class Aggregation(StrEnum):
+    """How a metric adds up over a period."""
+
+    SUM = "SUM"  # of the quantities; a negative one takes back
+    COUNT = "COUNT"  # of the events; one with a negative quantity takes one back
+    MAX = "MAX"  # the largest quantity
+    LATEST = "LATEST"  # the quantity of the event with the latest time
+    UNIQUE_COUNT = "UNIQUE_COUNT"  # of the distinct values of one property
+
+    @property
+    def additive(self) -> bool:
+        """Whether each event moves the value by an amount of its own, whatever the value is."""
+        return self in (Aggregation.SUM, Aggregation.COUNT)
+
+
+@dataclass(slots=True)
+class Tally:
+    """A gauge's value and what its aggregation has to know beside it.
+
+    latest_time: the time of the event that LATEST shows. unseen: for UNIQUE_COUNT, the values among the events to
+    come that have not been counted yet; each is taken out when it is counted.
+    """
+
+    value: Decimal = ZERO
+    latest_time: datetime | None = None
+    unseen: set[str] = field(default_factory=set)
+
+    def add(
+        self, aggregation: Aggregation, amount: Decimal, time: datetime, unique_value: str | None
+    ) -> None:
+        """Counts one event. `amount` is what `contribution` says of it. Must run under `exact_arithmetic`."""
+        if aggregation.additive:
+            self.value += amount
+        elif aggregation is Aggregation.MAX:
+            # A period's first event counts whatever its sign: a maximum of nothing is not zero.
+            self.value = amount if self.latest_time is None else max(self.value, amount)
+            self.latest_time = time
+        elif aggregation is Aggregation.LATEST:
+            if self.latest_time is None or time >= self.latest_time:
+                self.value, self.latest_time = amount, time
+        elif unique_value in self.unseen:
+            self.unseen.discard(unique_value)
+            self.value += amount
+
+
+def contribution(aggregation: Aggregation, quantity: Decimal) -> Decimal:
+    """What one event of `quantity` brings to a gauge of that aggregation."""
+    if aggregation is Aggregation.COUNT:
+        return Decimal(-1) if quantity < 0 else Decimal(1)
+    if aggregation is Aggregation.UNIQUE_COUNT:
+        return Decimal(1)
+    return quantity

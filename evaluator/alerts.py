@@ -1,0 +1,104 @@
+"""Alerts as the evaluation sees them: whom they cover, what they measure, which lines they draw."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from evaluator.gauges import Group, Measure
+from evaluator.thresholds import Ladder
+
+MAX_GROUP_KEYS = 3  # of one alert
+
+
+class ConditionType(StrEnum):
+    """The conditions that are evaluated, by the names that the contract gives them."""
+
+    SPEND_THRESHOLD_REACHED = "spend_threshold_reached"
+    USAGE_THRESHOLD_REACHED = "usage_threshold_reached"
+    USAGE_EXCEEDED = "usage_exceeded"
+    COST_EXCEEDED = "cost_exceeded"
+    SPEND_EXCEEDED = "spend_exceeded"
+
+    @property
+    def per_subscription(self) -> bool:
+        """Whether it belongs to the subscription-alert family."""
+        return self in (
+            ConditionType.USAGE_EXCEEDED,
+            ConditionType.COST_EXCEEDED,
+            ConditionType.SPEND_EXCEEDED,
+        )
+
+
+class ScopeKind(StrEnum):
+    """Whom an alert covers."""
+
+    ALL_CUSTOMERS = "ALL_CUSTOMERS"
+    PLAN = "PLAN"
+    CUSTOMER = "CUSTOMER"
+    SUBSCRIPTION = "SUBSCRIPTION"
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Whom an alert covers; the ids that its kind does not use are unset."""
+
+    kind: ScopeKind
+    plan_id: str | None = None
+    customer_id: str | None = None
+    subscription_id: str | None = None
+
+    def covers(self, customer_id: str, subscription_id: str | None, plan_id: str | None) -> bool:
+        """Whether a customer's gauge (no subscription), or a subscription's, lies in this scope.
+
+        plan_id: the plan of whoever the gauge belongs to.
+        """
+        if self.kind is ScopeKind.ALL_CUSTOMERS:
+            return True
+        if self.kind is ScopeKind.PLAN:
+            return plan_id is not None and plan_id == self.plan_id
+        if self.kind is ScopeKind.CUSTOMER:
+            return customer_id == self.customer_id
+        return customer_id == self.customer_id and subscription_id == self.subscription_id
+
+
+@dataclass(frozen=True)
+class GroupSelector:
+    """A property by which an alert divides usage: one value of it, or (None) each value on a gauge of its own."""
+
+    key: str
+    value: str | None = None
+
+
+@dataclass(frozen=True)
+class AlertRule:
+    """An active alert, ready to be evaluated.
+
+    groups: sorted by key. watching_epoch, watching_time: since when it has watched without a gap.
+    changed_epoch: the organization's epoch at its last change; a gauge visited before that has to be visited
+    again. version: raised by each change of the definition.
+    """
+
+    alert_id: str
+    name: str
+    version: int
+    condition_type: ConditionType
+    scope: Scope
+    measure: Measure
+    groups: tuple[GroupSelector, ...]
+    ladder: Ladder
+    evaluate_on_create: bool
+    changed_epoch: int
+    watching_epoch: int
+    watching_time: datetime
+
+    @property
+    def group_keys(self) -> tuple[str, ...]:
+        """The keys that divide its usage, sorted."""
+        return tuple(selector.key for selector in self.groups)
+
+    def selects(self, group: Group) -> bool:
+        """Whether a gauge of that group is one of its own."""
+        return len(group) == len(self.groups) and all(
+            selector.key == key and selector.value in (None, value)
+            for selector, (key, value) in zip(self.groups, group, strict=True)
+        )

@@ -1,0 +1,138 @@
+"""Notifications: the immutable record of what one evaluation of one alert on one gauge found, and its one JSON form.
+
+Webhooks, and whatever else shows a notification, hand out this text byte for byte.
+"""
+
+import base64
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from evaluator.alerts import AlertRule
+from evaluator.amounts import format_decimal
+from evaluator.gauges import Gauge
+from evaluator.thresholds import Kind, Threshold
+from evaluator.transitions import Transition
+
+REACHED_TYPE = "alert.reached"
+RESOLVED_TYPE = "alert.resolved"
+EVENT_TYPES = (REACHED_TYPE, RESOLVED_TYPE)
+
+# A gauge that swings a thousand times within one commit would make a body no receiver wants. The last ones say
+# how it ended; `omitted` says how many came before them.
+MAX_TRANSITIONS = 50
+
+
+@dataclass(frozen=True)
+class Notification:
+    """What is sent.
+
+    sequence: counts the notifications of one alert on one gauge, from 1. late: the gauge's period had ended when
+    the events came in. transitions: those whose thresholds ask to be told, in order. previous_value, value: of
+    the gauge, before and after the evaluation's transitions.
+    """
+
+    organization: str
+    rule: AlertRule
+    gauge: Gauge
+    sequence: int
+    ingest_time: datetime
+    late: bool
+    transitions: tuple[Transition, ...]
+
+    @property
+    def notification_id(self) -> str:
+        """The same for the same alert, gauge and sequence, whoever computes it."""
+        text = f"{self.organization}\n{self.rule.alert_id}\n{self.gauge.gauge_id}\n{self.sequence}"
+        digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
+        return "ntf_" + base64.b32encode(digest).decode().rstrip("=").lower()
+
+    @property
+    def event_type(self) -> str:
+        """`alert.reached` when anything was reached, otherwise `alert.resolved`."""
+        reached = any(transition.kind is Kind.REACHED for transition in self.transitions)
+        return REACHED_TYPE if reached else RESOLVED_TYPE
+
+    def body(self) -> str:
+        """The webhook body: JSON with decimals as strings and times in RFC 3339."""
+        rule = self.rule
+        shown = self.transitions[-MAX_TRANSITIONS:]
+        data: dict[str, Any] = {
+            "alert_id": rule.alert_id,
+            "alert_name": rule.name,
+            "alert_version": rule.version,
+            "condition": rule.condition_type.value,
+            "customer_id": self.gauge.customer_id,
+            "gauge": gauge_json(self.gauge),
+            "previous_value": format_decimal(self.transitions[0].previous_value),
+            "value": format_decimal(self.transitions[-1].value),
+            "sequence": self.sequence,
+            "late": self.late,
+            "ingest_time": format_time(self.ingest_time),
+            "transitions": [transition_json(transition) for transition in shown],
+        }
+        if len(shown) < len(self.transitions):
+            data["omitted"] = len(self.transitions) - len(shown)
+        record = {
+            "id": self.notification_id,
+            "type": self.event_type,
+            "timestamp": format_time(self.ingest_time),
+            "data": data,
+        }
+        return json.dumps(record, ensure_ascii=False, separators=(",", ":"))
+
+
+def format_time(time: datetime) -> str:
+    """RFC 3339 in UTC, to the microsecond."""
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def gauge_json(gauge: Gauge) -> dict[str, Any]:
+    """What a gauge measures, as the notification shows it."""
+    shown: dict[str, Any] = {"customer_id": gauge.customer_id}
+    if gauge.subscription_id is not None:
+        shown["subscription_id"] = gauge.subscription_id
+    if gauge.measure.of_cost:
+        shown["currency"] = gauge.measure.currency
+    else:
+        shown["metric_id"] = gauge.measure.metric_id
+    shown["group"] = [{"key": key, "value": value} for key, value in gauge.group]
+    shown["period"] = {
+        "start_time": format_time(gauge.period.start),
+        "end_time": format_time(gauge.period.end),
+    }
+    return shown
+
+
+def transition_json(transition: Transition) -> dict[str, Any]:
+    """One transition, with its evidence."""
+    shown: dict[str, Any] = {
+        "kind": transition.kind.value,
+        "threshold": threshold_json(transition.threshold),
+        "level": format_decimal(transition.level),
+        "furthest": transition.furthest,
+        "previous_value": format_decimal(transition.previous_value),
+        "value": format_decimal(transition.value),
+    }
+    if transition.cause is not None:
+        shown["event_id"] = transition.cause.event_id
+        shown["event_time"] = format_time(transition.cause.event_time)
+    return shown
+
+
+def threshold_json(threshold: Threshold) -> dict[str, Any]:
+    """A threshold as it was defined, without what was left unset."""
+    shown: dict[str, Any] = {}
+    if threshold.code:
+        shown["code"] = threshold.code
+    if threshold.recurring_step is None:
+        shown["value"] = format_decimal(threshold.value)
+    else:
+        shown["recurring_step"] = format_decimal(threshold.recurring_step)
+    if threshold.severity is not None:
+        shown["severity"] = threshold.severity.value
+    if threshold.resolve_value is not None:
+        shown["resolve_value"] = format_decimal(threshold.resolve_value)
+    return shown

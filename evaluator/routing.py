@@ -1,0 +1,213 @@
+"""Routing: which gauges an event moves, and which alerts watch each of them.
+
+A router is made for one organization at one epoch of its rules and thrown away with it. What it finds it
+remembers, so that the thousandth event of a customer costs a few dictionary look-ups.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from evaluator.aggregation import Aggregation
+from evaluator.alerts import AlertRule
+from evaluator.gauges import Gauge, Group, Measure
+from evaluator.periods import BillingCycle, Period
+
+# Events may be this far ahead of the clock, so a period may hold events from before its start.
+FUTURE_TOLERANCE = timedelta(minutes=5)
+
+
+@dataclass(frozen=True)
+class Customer:
+    """The facts of a customer that matter to routing; changed_epoch: of the organization, at their last change."""
+
+    customer_id: str
+    plan_id: str | None
+    cycle: BillingCycle
+    changed_epoch: int
+    changed_time: datetime
+
+
+@dataclass(frozen=True)
+class Subscription:
+    """The facts of a subscription; its cycle is unset where it follows the customer's."""
+
+    customer_id: str
+    subscription_id: str
+    plan_id: str | None
+    cycle: BillingCycle | None
+    changed_epoch: int
+    changed_time: datetime
+
+
+@dataclass(frozen=True)
+class Metric:
+    """The facts of a metric. unique_property: the property whose values UNIQUE_COUNT counts."""
+
+    metric_id: str
+    aggregation: Aggregation
+    unique_property: str | None
+
+
+@dataclass(eq=False, slots=True)
+class Watch:
+    """A gauge, the alerts that watch it, and how it adds up.
+
+    required_epoch: a stored gauge that was visited before this epoch has to be visited again.
+    continuous_since_epoch: a stored gauge that was visited at or after this epoch has missed no event since.
+    counted_since: a period that starts after this time has been counted from its first event on.
+    """
+
+    gauge: Gauge
+    alerts: tuple[AlertRule, ...]
+    aggregation: Aggregation
+    unique_property: str | None
+    required_epoch: int
+    continuous_since_epoch: int
+    counted_since: datetime
+
+    @property
+    def counted_from_the_start(self) -> bool:
+        """Whether no event of its period can have come before somebody watched."""
+        return self.counted_since + FUTURE_TOLERANCE < self.gauge.period.start
+
+
+class RouteKey(NamedTuple):
+    """What of an event decides its route, apart from its time and properties."""
+
+    customer_id: str
+    subscription_id: str | None
+    metric_id: str
+    currency: str | None
+
+
+@dataclass(eq=False, slots=True)
+class Target:
+    """One measure of one customer or subscription, over all its periods and groups."""
+
+    measure: Measure
+    customer_id: str
+    subscription_id: str | None
+    cycle: BillingCycle
+    aggregation: Aggregation
+    unique_property: str | None
+    changed_epoch: int
+    changed_time: datetime
+    by_keys: dict[tuple[str, ...], list[AlertRule]]
+    period: Period
+    known: dict[tuple[Group, datetime], Watch | None] = field(default_factory=dict)
+
+    def watch(self, group: Group, time: datetime) -> Watch | None:
+        """The gauge of that group in the period of `time`; None when no alert watches it."""
+        period = self.period
+        if not period.start <= time < period.end:
+            period = self.period = self.cycle.period_at(time)
+        key = (group, period.start)
+        if key not in self.known:
+            self.known[key] = self._find(group, period)
+        return self.known[key]
+
+    def _find(self, group: Group, period: Period) -> Watch | None:
+        keys = tuple(key for key, _ in group)
+        alerts = tuple(alert for alert in self.by_keys.get(keys, ()) if alert.selects(group))
+        if not alerts:
+            return None
+        return Watch(
+            gauge=Gauge(self.customer_id, self.subscription_id, self.measure, group, period),
+            alerts=alerts,
+            aggregation=self.aggregation,
+            unique_property=self.unique_property,
+            required_epoch=max(self.changed_epoch, *(alert.changed_epoch for alert in alerts)),
+            continuous_since_epoch=max(self.changed_epoch, min(alert.watching_epoch for alert in alerts)),
+            counted_since=max(self.changed_time, min(alert.watching_time for alert in alerts)),
+        )
+
+
+class Router:
+    """The rules and the facts of one organization at one epoch."""
+
+    def __init__(self, epoch: int, alerts: Iterable[AlertRule]) -> None:
+        self.epoch = epoch
+        self.alerts: dict[str, AlertRule] = {alert.alert_id: alert for alert in alerts}
+        self.customers: dict[str, Customer] = {}
+        self.subscriptions: dict[tuple[str, str], Subscription] = {}
+        self.metrics: dict[str, Metric] = {}
+        self._by_measure: dict[Measure, list[AlertRule]] = {}
+        for alert in self.alerts.values():
+            self._by_measure.setdefault(alert.measure, []).append(alert)
+        self._routes: dict[RouteKey, tuple[Target, ...]] = {}
+        self._targets: dict[tuple[Measure, str, str | None], Target | None] = {}
+
+    def targets(self, key: RouteKey, time: datetime) -> tuple[Target, ...]:
+        """What an event moves; its customer, subscription and metric have to be among the facts."""
+        route = self._routes.get(key)
+        if route is None:
+            measures = [(Measure(metric_id=key.metric_id), None)]
+            if key.currency is not None:
+                measures.append((Measure(currency=key.currency), None))
+            if key.subscription_id is not None:
+                measures.append(
+                    (Measure(metric_id=key.metric_id, per_subscription=True), key.subscription_id)
+                )
+                if key.currency is not None:
+                    measures.append(
+                        (Measure(currency=key.currency, per_subscription=True), key.subscription_id)
+                    )
+            found = (
+                self.target(measure, key.customer_id, subscription, time)
+                for measure, subscription in measures
+            )
+            route = self._routes[key] = tuple(target for target in found if target is not None)
+        return route
+
+    def target(
+        self, measure: Measure, customer_id: str, subscription_id: str | None, time: datetime
+    ) -> Target | None:
+        """The measure of one customer, or subscription; None when no alert watches it."""
+        key = (measure, customer_id, subscription_id)
+        if key not in self._targets:
+            self._targets[key] = self._find(measure, customer_id, subscription_id, time)
+        return self._targets[key]
+
+    def _find(
+        self, measure: Measure, customer_id: str, subscription_id: str | None, time: datetime
+    ) -> Target | None:
+        customer = self.customers[customer_id]
+        cycle, plan_id = customer.cycle, customer.plan_id
+        changed_epoch, changed_time = customer.changed_epoch, customer.changed_time
+        if subscription_id is not None:
+            subscription = self.subscriptions[customer_id, subscription_id]
+            cycle, plan_id = subscription.cycle or cycle, subscription.plan_id
+            changed_epoch = max(changed_epoch, subscription.changed_epoch)
+            changed_time = max(changed_time, subscription.changed_time)
+        by_keys: dict[tuple[str, ...], list[AlertRule]] = {}
+        for alert in self._by_measure.get(measure, ()):
+            if alert.scope.covers(customer_id, subscription_id, plan_id):
+                by_keys.setdefault(alert.group_keys, []).append(alert)
+        if not by_keys:
+            return None
+        metric = self.metrics.get(measure.metric_id) if measure.metric_id is not None else None
+        return Target(
+            measure=measure,
+            customer_id=customer_id,
+            subscription_id=subscription_id,
+            cycle=cycle,
+            aggregation=metric.aggregation if metric else Aggregation.SUM,
+            unique_property=metric.unique_property if metric else None,
+            changed_epoch=changed_epoch,
+            changed_time=changed_time,
+            by_keys=by_keys,
+            period=cycle.period_at(time),
+        )
+
+
+def group_of(keys: tuple[str, ...], properties: Mapping[str, str]) -> Group | None:
+    """The group that an event belongs to by those keys; None where it lacks one of them."""
+    group = []
+    for key in keys:
+        value = properties.get(key)
+        if value is None:
+            return None
+        group.append((key, value))
+    return tuple(group)
