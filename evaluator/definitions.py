@@ -1,0 +1,190 @@
+"""Alert definitions: what a caller created, as the store keeps it, and the rule that follows from it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
+
+from evaluator.alerts import AlertRule, ConditionType, GroupSelector, Scope, ScopeKind
+from evaluator.amounts import format_decimal
+from evaluator.gauges import Measure
+from evaluator.thresholds import Direction, Kind, Ladder, Severity, Threshold
+
+DEFAULT_CURRENCY = "USD"
+
+# Spend alerts of one subscription, or of one plan, that are not archived.
+MAX_SPEND_ALERTS = 50
+
+# All conditions that are evaluated today watch something that grows.
+DIRECTION = Direction.RISING
+
+
+class DefinitionState(StrEnum):
+    """Whether an alert is evaluated; an archived one never will be again."""
+
+    ACTIVE = "ACTIVE"
+    DISABLED = "DISABLED"
+    ARCHIVED = "ARCHIVED"
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What an alert watches: its type, and of the fields below those that its type has.
+
+    metric_id: of the usage conditions. currency: of the cost conditions, always set there. groups: by what it
+    divides usage, in the order in which the caller named the keys.
+    """
+
+    condition_type: ConditionType
+    metric_id: str | None = None
+    currency: str | None = None
+    groups: tuple[GroupSelector, ...] = ()
+
+    @property
+    def measure(self) -> Measure:
+        """The quantity that its gauges add up."""
+        return Measure(
+            metric_id=self.metric_id,
+            currency=self.currency,
+            per_subscription=self.condition_type.per_subscription,
+        )
+
+
+@dataclass(frozen=True)
+class AlertDefinition:
+    """One alert of one organization.
+
+    uniqueness_key stays after the alert is archived; uniqueness_key_held says whether it still keeps others from
+    using it. natural_key: what a subscription's or a plan's alert is unique by; unset once archived, and for
+    conditions of which there may be many. visit_after: how far the visit of the gauges that existed before the
+    last change has come, as the last customer_id visited; unset when it is done. The epochs are the
+    organization's, see AlertRule.
+    """
+
+    alert_id: str
+    name: str
+    state: DefinitionState
+    scope: Scope
+    condition: Condition
+    thresholds: tuple[Threshold, ...]
+    uniqueness_key: str | None
+    uniqueness_key_held: bool
+    natural_key: str | None
+    evaluate_on_create: bool
+    version: int
+    changed_epoch: int
+    watching_epoch: int
+    watching_time: datetime
+    visit_after: str | None
+    create_time: datetime
+    update_time: datetime
+    archive_time: datetime | None = None
+
+    def rule(self) -> AlertRule | None:
+        """The rule that the evaluation follows; None unless the alert is active."""
+        return self.watch() if self.state is DefinitionState.ACTIVE else None
+
+    def watch(self) -> AlertRule:
+        """The rule that it has, or would have if it were active: what it measures, and by which lines."""
+        return AlertRule(
+            alert_id=self.alert_id,
+            name=self.name,
+            version=self.version,
+            condition_type=self.condition.condition_type,
+            scope=self.scope,
+            measure=self.condition.measure,
+            groups=tuple(sorted(self.condition.groups, key=lambda selector: selector.key)),
+            ladder=Ladder.of(self.thresholds, DIRECTION),
+            evaluate_on_create=self.evaluate_on_create,
+            changed_epoch=self.changed_epoch,
+            watching_epoch=self.watching_epoch,
+            watching_time=self.watching_time,
+        )
+
+
+def natural_key(scope: Scope, condition: Condition) -> str | None:
+    """What at most one alert of a subscription, or of a plan, may have; None where there may be many.
+
+    One usage alert for each metric, one cost alert, one more for each (grouping keys, currency), one spend alert
+    for each currency.
+    """
+    kind = condition.condition_type
+    if not kind.per_subscription:
+        return None
+    of: list[Any] = [scope.kind.value]
+    of += [scope.plan_id] if scope.kind is ScopeKind.PLAN else [scope.customer_id, scope.subscription_id]
+    of.append(kind.value)
+    if kind is ConditionType.USAGE_EXCEEDED:
+        of.append(condition.metric_id)
+    elif kind is ConditionType.SPEND_EXCEEDED:
+        of.append(condition.currency)
+    elif condition.groups:
+        of += [sorted(selector.key for selector in condition.groups), condition.currency]
+    return json.dumps(of, ensure_ascii=False, separators=(",", ":"))
+
+
+def condition_json(condition: Condition) -> dict[str, Any]:
+    """The fields of a condition, without its type and without what is unset."""
+    shown: dict[str, Any] = {}
+    if condition.metric_id is not None:
+        shown["metric_id"] = condition.metric_id
+    if condition.currency is not None:
+        shown["currency"] = condition.currency
+    if condition.groups:
+        shown["groups"] = [
+            {"key": selector.key} if selector.value is None else {"key": selector.key, "value": selector.value}
+            for selector in condition.groups
+        ]
+    return shown
+
+
+def condition_from_json(condition_type: ConditionType, stored: Mapping[str, Any]) -> Condition:
+    """The condition of which `condition_json` made this."""
+    return Condition(
+        condition_type=condition_type,
+        metric_id=stored.get("metric_id"),
+        currency=stored.get("currency"),
+        groups=tuple(GroupSelector(group["key"], group.get("value")) for group in stored.get("groups", ())),
+    )
+
+
+def thresholds_json(thresholds: Sequence[Threshold]) -> list[dict[str, Any]]:
+    """The thresholds in the caller's order; decimals are strings, what is unset is left out."""
+    return [_threshold_json(threshold) for threshold in thresholds]
+
+
+def thresholds_from_json(stored: Sequence[Mapping[str, Any]]) -> tuple[Threshold, ...]:
+    """The thresholds of which `thresholds_json` made this."""
+    return tuple(
+        Threshold(
+            value=Decimal(item.get("value", "0")),
+            code=item.get("code", ""),
+            severity=Severity(item["severity"]) if "severity" in item else None,
+            recurring_step=_decimal(item, "recurring_step"),
+            resolve_value=_decimal(item, "resolve_value"),
+            notify_on=frozenset(Kind(kind) for kind in item["notify_on"]),
+        )
+        for item in stored
+    )
+
+
+def _threshold_json(threshold: Threshold) -> dict[str, Any]:
+    shown: dict[str, Any] = {"notify_on": sorted(kind.value for kind in threshold.notify_on)}
+    if threshold.code:
+        shown["code"] = threshold.code
+    if threshold.severity is not None:
+        shown["severity"] = threshold.severity.value
+    if threshold.recurring_step is None:
+        shown["value"] = format_decimal(threshold.value)
+    else:
+        shown["recurring_step"] = format_decimal(threshold.recurring_step)
+    if threshold.resolve_value is not None:
+        shown["resolve_value"] = format_decimal(threshold.resolve_value)
+    return shown
+
+
+def _decimal(item: Mapping[str, Any], name: str) -> Decimal | None:
+    return Decimal(item[name]) if name in item else None
