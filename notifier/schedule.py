@@ -1,0 +1,82 @@
+"""When a delivery is tried again: the schedule, and the decision after an attempt as a value."""
+
+import email.utils
+import random
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from store.deliveries import DeliveryStatus, Outcome
+
+# The wait before each attempt. A late alert is worth less than a fresh one, so the first tries come quickly.
+DELAYS = (
+    timedelta(0),
+    timedelta(seconds=5),
+    timedelta(seconds=30),
+    timedelta(minutes=2),
+    timedelta(minutes=10),
+    timedelta(minutes=30),
+    timedelta(hours=2),
+    timedelta(hours=5),
+    timedelta(hours=10),
+    timedelta(hours=24),
+    timedelta(hours=24),
+)
+# The delays alone add up to less than this when the jitter is small; nothing is given up earlier.
+MINIMUM_AGE_TO_GIVE_UP = timedelta(hours=72)
+MAX_JITTER = 0.2  # of the delay, upwards only: a receiver is never tried earlier than the schedule says
+MAX_RETRY_AFTER = timedelta(hours=24)
+LONGEST_NUMBER = 9  # digits of a Retry-After that are read; more would mean centuries
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What becomes of a delivery after an attempt."""
+
+    status: DeliveryStatus
+    delay: timedelta | None = None  # until the next attempt; set exactly while the status is PENDING
+    disable_endpoint: bool = False
+
+
+def decide(
+    outcome: Outcome,
+    *,
+    attempts: int,
+    age: timedelta,
+    retry_after: timedelta | None,
+    randomness: random.Random,
+) -> Decision:
+    """Decides after an attempt.
+
+    `attempts` counts those made so far, this one included; `age` is the time since the delivery was created;
+    `retry_after` is what the receiver asked for, and only ever makes the wait longer.
+    """
+    if outcome is Outcome.DELIVERED:
+        return Decision(DeliveryStatus.DELIVERED)
+    if outcome is Outcome.GONE:
+        return Decision(DeliveryStatus.FAILED, disable_endpoint=True)
+    if attempts >= len(DELAYS) and age >= MINIMUM_AGE_TO_GIVE_UP:
+        return Decision(DeliveryStatus.FAILED)
+    delay = DELAYS[min(attempts, len(DELAYS) - 1)]
+    delay += delay * randomness.uniform(0.0, MAX_JITTER)
+    if retry_after is not None:
+        delay = max(delay, min(retry_after, MAX_RETRY_AFTER))
+    return Decision(DeliveryStatus.PENDING, delay)
+
+
+def parse_retry_after(header: str | None, now: datetime) -> timedelta | None:
+    """The wait that a Retry-After header asks for, in seconds or as an HTTP date; None when it asks for nothing.
+
+    A date that has passed asks for no wait at all. What is neither form is ignored.
+    """
+    if header is None:
+        return None
+    text = header.strip()
+    if text.isascii() and text.isdigit():
+        return timedelta(seconds=int(text)) if len(text) <= LONGEST_NUMBER else MAX_RETRY_AFTER
+    try:
+        time = email.utils.parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
+        return None
+    if time.tzinfo is None:
+        time = time.replace(tzinfo=UTC)  # RFC 5322 writes -0000 for "in UTC, wherever that was"
+    return max(time - now, timedelta(0))

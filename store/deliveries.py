@@ -1,0 +1,168 @@
+"""Deliveries and their attempts as the API shows them: their words, and the statements behind the lists."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from sqlalchemy import RowMapping, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from store.ids import digest_id
+from store.tables.webhooks import attempt, delivery
+
+DELIVERY_ID_PREFIX = "whd_"
+
+
+class DeliveryStatus(StrEnum):
+    """How far a delivery has come."""
+
+    PENDING = "PENDING"  # waits for its next attempt, or is being attempted
+    DELIVERED = "DELIVERED"
+    FAILED = "FAILED"  # the schedule of attempts is used up
+    CANCELLED = "CANCELLED"  # the endpoint was deleted, or said that it is gone
+
+
+class Outcome(StrEnum):
+    """How an attempt ended: with an answer of some kind, or at some phase before one."""
+
+    DELIVERED = "DELIVERED"  # 200 to 299
+    REDIRECTED = "REDIRECTED"  # 3xx; redirects are never followed
+    REJECTED = "REJECTED"  # 4xx other than the two below
+    THROTTLED = "THROTTLED"  # 429
+    GONE = "GONE"  # 410
+    SERVER_ERROR = "SERVER_ERROR"  # 5xx
+    ADDRESS_REFUSED = "ADDRESS_REFUSED"  # the name leads to an address that webhooks may not go to
+    NAME_NOT_RESOLVED = "NAME_NOT_RESOLVED"
+    CONNECTION_FAILED = "CONNECTION_FAILED"  # refused, or no route
+    CONNECTION_TIMED_OUT = "CONNECTION_TIMED_OUT"
+    TLS_FAILED = "TLS_FAILED"
+    CONNECTION_LOST = "CONNECTION_LOST"  # after it was made, before the answer's headers
+    RESPONSE_TIMED_OUT = "RESPONSE_TIMED_OUT"
+    RESPONSE_MALFORMED = "RESPONSE_MALFORMED"  # what came back is no answer in HTTP
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One notification to one endpoint."""
+
+    organization_id: int
+    delivery_id: str
+    endpoint_id: str
+    notification_id: str
+    customer_id: str
+    event_type: str
+    status: DeliveryStatus
+    attempt_count: int
+    create_time: datetime
+    next_attempt_time: datetime | None  # unset while an attempt is under way, and at the end
+    finish_time: datetime | None
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One HTTP try of a delivery."""
+
+    organization_id: int
+    delivery_id: str
+    attempt_number: int  # from 1
+    start_time: datetime
+    duration: timedelta
+    outcome: Outcome
+    http_status: int | None
+    response_excerpt: str
+    error: str
+
+
+_DELIVERY_COLUMNS = (
+    delivery.c.organization_id,
+    delivery.c.delivery_id,
+    delivery.c.endpoint_id,
+    delivery.c.notification_id,
+    delivery.c.customer_id,
+    delivery.c.event_type,
+    delivery.c.status,
+    delivery.c.attempt_count,
+    delivery.c.create_time,
+    delivery.c.next_attempt_time,
+    delivery.c.finish_time,
+)
+_ATTEMPT_COLUMNS = (
+    attempt.c.organization_id,
+    attempt.c.delivery_id,
+    attempt.c.attempt_number,
+    attempt.c.start_time,
+    attempt.c.duration,
+    attempt.c.outcome,
+    attempt.c.http_status,
+    attempt.c.response_excerpt,
+    attempt.c.error,
+)
+
+
+def delivery_id(organization_id: int, endpoint_id: str, notification_id: str) -> str:
+    """The id of the one delivery of a notification to an endpoint."""
+    return digest_id(DELIVERY_ID_PREFIX, str(organization_id), endpoint_id, notification_id)
+
+
+async def get(connection: AsyncConnection, organization_id: int, delivery_id: str) -> Delivery | None:
+    """The delivery of that id; None when there is none."""
+    found = await connection.execute(
+        select(*_DELIVERY_COLUMNS).where(
+            delivery.c.organization_id == organization_id, delivery.c.delivery_id == delivery_id
+        )
+    )
+    row = found.mappings().one_or_none()
+    return None if row is None else _delivery(row)
+
+
+async def list_page(
+    connection: AsyncConnection,
+    organization_id: int,
+    *,
+    endpoint_id: str | None = None,
+    notification_id: str | None = None,
+    status: DeliveryStatus | None = None,
+    after: tuple[datetime, str] | None = None,
+    limit: int,
+) -> list[Delivery]:
+    """Up to `limit` deliveries, newest first; `after` is the create_time and id of the last one seen."""
+    statement = (
+        select(*_DELIVERY_COLUMNS)
+        .where(delivery.c.organization_id == organization_id)
+        .order_by(delivery.c.create_time.desc(), delivery.c.delivery_id.desc())
+        .limit(limit)
+    )
+    if endpoint_id is not None:
+        statement = statement.where(delivery.c.endpoint_id == endpoint_id)
+    if notification_id is not None:
+        statement = statement.where(delivery.c.notification_id == notification_id)
+    if status is not None:
+        statement = statement.where(delivery.c.status == status)
+    if after is not None:
+        statement = statement.where(tuple_(delivery.c.create_time, delivery.c.delivery_id) < tuple_(*after))
+    return [_delivery(row) for row in (await connection.execute(statement)).mappings()]
+
+
+async def list_attempts(
+    connection: AsyncConnection, organization_id: int, delivery_id: str, *, after: int = 0, limit: int
+) -> list[Attempt]:
+    """Up to `limit` attempts of a delivery in their order; `after` is the number of the last one seen."""
+    statement = (
+        select(*_ATTEMPT_COLUMNS)
+        .where(
+            attempt.c.organization_id == organization_id,
+            attempt.c.delivery_id == delivery_id,
+            attempt.c.attempt_number > after,
+        )
+        .order_by(attempt.c.attempt_number)
+        .limit(limit)
+    )
+    return [_attempt(row) for row in (await connection.execute(statement)).mappings()]
+
+
+def _delivery(row: RowMapping) -> Delivery:
+    return Delivery(**{**row, "status": DeliveryStatus(row["status"])})
+
+
+def _attempt(row: RowMapping) -> Attempt:
+    return Attempt(**{**row, "outcome": Outcome(row["outcome"])})

@@ -1,0 +1,106 @@
+"""The outbox: its rows become deliveries, one for each endpoint that wants them; LISTEN tells when rows arrive."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import psycopg
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from store.database import CONNECT_TIMEOUT, DatabaseUnavailable
+from store.deliveries import delivery_id
+
+CHANNEL = "tidemark_outbox"
+KEEPALIVE_IDLE = 30  # seconds; a listening connection says nothing itself and would not notice a dead peer
+
+
+@dataclass(frozen=True)
+class FanOut:
+    """What one fan-out did."""
+
+    taken: int  # outbox rows that are gone now
+    created: int  # deliveries that are there now
+
+
+# Rows are taken as they are found, never "after the last one seen": identity values are handed out before their
+# transactions commit, so a row with a low number may appear after a higher one has been taken.
+_TAKE = text("""
+DELETE FROM outbox
+WHERE outbox_id IN (SELECT outbox_id FROM outbox ORDER BY outbox_id LIMIT :limit FOR UPDATE SKIP LOCKED)
+RETURNING organization_id, customer_id, notification_id, event_type
+""")
+
+# FOR KEY SHARE keeps an endpoint from being deleted until the new rows are committed, and does not wait for claims.
+_ENDPOINTS = text("""
+SELECT organization_id, endpoint_id, event_types
+FROM endpoint
+WHERE organization_id = ANY (CAST(:organizations AS bigint[])) AND state = 'ENABLED'
+ORDER BY organization_id, endpoint_id
+FOR KEY SHARE
+""")
+
+_ADD = text("""
+INSERT INTO delivery (organization_id, delivery_id, endpoint_id, notification_id, customer_id, event_type, status,
+                      create_time, next_attempt_time)
+SELECT organization_id, delivery_id, endpoint_id, notification_id, customer_id, event_type, 'PENDING', now(), now()
+FROM unnest(
+    CAST(:organizations AS bigint[]), CAST(:deliveries AS text[]), CAST(:endpoints AS text[]),
+    CAST(:notifications AS text[]), CAST(:customers AS text[]), CAST(:event_types AS text[])
+) AS fresh (organization_id, delivery_id, endpoint_id, notification_id, customer_id, event_type)
+ON CONFLICT DO NOTHING
+""")
+
+
+async def fan_out(connection: AsyncConnection, limit: int) -> FanOut:
+    """Turns up to `limit` outbox rows into deliveries, in the caller's transaction: all of it happens, or none."""
+    taken = (await connection.execute(_TAKE, {"limit": limit})).all()
+    if not taken:
+        return FanOut(0, 0)
+    endpoints: dict[int, list[tuple[str, list[str]]]] = {}
+    organizations = sorted({row.organization_id for row in taken})
+    for row in await connection.execute(_ENDPOINTS, {"organizations": organizations}):
+        endpoints.setdefault(row.organization_id, []).append((row.endpoint_id, row.event_types))
+    fresh = [
+        (row, endpoint_id)
+        for row in taken
+        for endpoint_id, event_types in endpoints.get(row.organization_id, [])
+        if not event_types or row.event_type in event_types
+    ]
+    if fresh:
+        await connection.execute(
+            _ADD,
+            {
+                "organizations": [row.organization_id for row, _ in fresh],
+                "deliveries": [
+                    delivery_id(row.organization_id, endpoint_id, row.notification_id)
+                    for row, endpoint_id in fresh
+                ],
+                "endpoints": [endpoint_id for _, endpoint_id in fresh],
+                "notifications": [row.notification_id for row, _ in fresh],
+                "customers": [row.customer_id for row, _ in fresh],
+                "event_types": [row.event_type for row, _ in fresh],
+            },
+        )
+    return FanOut(taken=len(taken), created=len(fresh))
+
+
+async def notifications(url: str) -> AsyncIterator[None]:
+    """Yields once when it listens, and then each time that a transaction with outbox rows was committed.
+
+    Uses a connection of its own. Raises DatabaseUnavailable when that cannot be made, or is lost.
+    """
+    try:
+        connection = await psycopg.AsyncConnection.connect(
+            url,
+            autocommit=True,
+            connect_timeout=CONNECT_TIMEOUT,
+            application_name="tidemark listen",
+            keepalives_idle=KEEPALIVE_IDLE,
+        )
+        async with connection:
+            await connection.execute(f"LISTEN {CHANNEL}")
+            yield
+            async for _ in connection.notifies():
+                yield
+    except psycopg.OperationalError as error:
+        raise DatabaseUnavailable("the connection that listens for the outbox was lost") from error
