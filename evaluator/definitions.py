@@ -1,5 +1,6 @@
 """Alert definitions: what a caller created, as the store keeps it, and the rule that follows from it."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -57,10 +58,10 @@ class Condition:
 class AlertDefinition:
     """One alert of one organization.
 
-    uniqueness_key stays after the alert is archived; uniqueness_key_held says whether it still keeps others from
-    using it. natural_key: what a subscription's or a plan's alert is unique by; unset once archived, and for
-    conditions of which there may be many. visit_after: how far the visit of the gauges that existed before the
-    last change has come, as the last customer_id visited; unset when it is done. The epochs are the
+    uniqueness_key stays after the alert is archived; uniqueness_key_held says whether it still keeps others
+    from using it. natural_key: what a subscription's or a plan's alert is unique by; unset once archived, and
+    for conditions of which there may be many. visit_after: how far the visit of the gauges that existed before
+    the last change has come, as the last customer_id visited; unset when it is done. The epochs are the
     organization's, see AlertRule.
     """
 
@@ -108,8 +109,8 @@ class AlertDefinition:
 def natural_key(scope: Scope, condition: Condition) -> str | None:
     """What at most one alert of a subscription, or of a plan, may have; None where there may be many.
 
-    One usage alert for each metric, one cost alert, one more for each (grouping keys, currency), one spend alert
-    for each currency.
+    One usage alert for each metric, one cost alert, one more for each (grouping keys, currency), one spend
+    alert for each currency. A digest: the ids and keys together can be longer than an index entry may be.
     """
     kind = condition.condition_type
     if not kind.per_subscription:
@@ -123,7 +124,8 @@ def natural_key(scope: Scope, condition: Condition) -> str | None:
         of.append(condition.currency)
     elif condition.groups:
         of += [sorted(selector.key for selector in condition.groups), condition.currency]
-    return json.dumps(of, ensure_ascii=False, separators=(",", ":"))
+    digest = hashlib.blake2b(json.dumps(of).encode(), digest_size=16).hexdigest()
+    return f"{kind.value}/{digest}"
 
 
 def condition_json(condition: Condition) -> dict[str, Any]:
@@ -134,10 +136,7 @@ def condition_json(condition: Condition) -> dict[str, Any]:
     if condition.currency is not None:
         shown["currency"] = condition.currency
     if condition.groups:
-        shown["groups"] = [
-            {"key": selector.key} if selector.value is None else {"key": selector.key, "value": selector.value}
-            for selector in condition.groups
-        ]
+        shown["groups"] = [_group_json(selector) for selector in condition.groups]
     return shown
 
 
@@ -169,6 +168,12 @@ def thresholds_from_json(stored: Sequence[Mapping[str, Any]]) -> tuple[Threshold
         )
         for item in stored
     )
+
+
+def _group_json(selector: GroupSelector) -> dict[str, str]:
+    if selector.value is None:
+        return {"key": selector.key}
+    return {"key": selector.key, "value": selector.value}
 
 
 def _threshold_json(threshold: Threshold) -> dict[str, Any]:
