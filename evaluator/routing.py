@@ -143,7 +143,7 @@ class Router:
         """What an event moves; its customer, subscription and metric have to be among the facts."""
         route = self._routes.get(key)
         if route is None:
-            measures = [(Measure(metric_id=key.metric_id), None)]
+            measures: list[tuple[Measure, str | None]] = [(Measure(metric_id=key.metric_id), None)]
             if key.currency is not None:
                 measures.append((Measure(currency=key.currency), None))
             if key.subscription_id is not None:

@@ -51,63 +51,51 @@ class Database:
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
         """A transaction at READ COMMITTED; commits at the end of the block, rolls back on an exception.
 
+        Statements may also go to its driver connection (see `driver`); they belong to the same transaction.
         Raises DatabaseUnavailable when the server cannot be reached or goes away.
         """
         try:
-            async with self._engine.begin() as connection:
-                yield connection
+            async with self._engine.connect() as connection:
+                try:
+                    # SQLAlchemy begins at its first statement; a raw one may come before it.
+                    async with connection.begin():
+                        yield connection
+                except psycopg.OperationalError as error:
+                    # Raised by a raw statement, so SQLAlchemy has not noticed that the connection is dead.
+                    if _is_loss(error):
+                        await connection.invalidate(error)
+                    raise
         except PoolTimeoutError as error:
             raise DatabaseUnavailable("no connection became free in time") from error
-        except DBAPIError as error:
-            if _is_lost(error):
-                await self._engine.dispose()
-                raise DatabaseUnavailable("the connection to the database was lost") from error
-            raise
+        except (DBAPIError, psycopg.OperationalError) as error:
+            if not _is_loss(error):
+                raise
+            await self._engine.dispose()
+            raise DatabaseUnavailable("the connection to the database was lost") from error
 
     @asynccontextmanager
     async def raw_transaction(self) -> AsyncIterator[psycopg.AsyncConnection[Row]]:
-        """The same transaction on psycopg's own connection, for what SQLAlchemy has no words for.
-
-        Raises DatabaseUnavailable as `transaction` does.
-        """
+        """The same transaction on the driver's own connection, for what SQLAlchemy has no words for."""
         async with self.transaction() as connection:
-            raw = driver_connection(await connection.get_raw_connection())
-            try:
-                yield raw
-                await raw.commit()
-            except psycopg.OperationalError as error:
-                if raw.closed or raw.broken or _is_shutdown(error):
-                    await connection.invalidate(error)
-                    await self._engine.dispose()
-                    raise DatabaseUnavailable("the connection to the database was lost") from error
-                await raw.rollback()
-                raise
-            except BaseException:
-                # SQLAlchemy saw no statement of ours and would hand the open transaction to the next caller.
-                if not raw.closed:
-                    await raw.rollback()
-                raise
+            yield await driver(connection)
 
     async def close(self) -> None:
         """Closes every connection."""
         await self._engine.dispose()
 
 
-def driver_connection(pooled: Any) -> psycopg.AsyncConnection[Row]:
-    """The psycopg connection inside SQLAlchemy's pooled one."""
-    connection: psycopg.AsyncConnection[Row] = pooled.driver_connection
-    return connection
+async def driver(connection: AsyncConnection) -> psycopg.AsyncConnection[Row]:
+    """The psycopg connection beneath SQLAlchemy's: for COPY, pipelines and the statements of the hot path."""
+    pooled: Any = await connection.get_raw_connection()
+    beneath: psycopg.AsyncConnection[Row] = pooled.driver_connection
+    return beneath
 
 
-def _is_lost(error: DBAPIError) -> bool:
-    original = error.orig
-    return error.connection_invalidated or (
-        isinstance(original, psycopg.OperationalError)
-        and (original.sqlstate is None or _is_shutdown(original))
-    )
-
-
-def _is_shutdown(error: psycopg.Error) -> bool:
-    # Class 57P: the server is shutting down, crashed or cannot be connected to yet; class 08: connection lost.
-    state = error.sqlstate or "08000"
-    return state.startswith(("57P", "08", "53300"))
+def _is_loss(error: DBAPIError | psycopg.OperationalError) -> bool:
+    """Whether the connection is gone, as opposed to one statement having failed."""
+    if isinstance(error, DBAPIError):
+        return error.connection_invalidated or (
+            isinstance(error.orig, psycopg.OperationalError) and _is_loss(error.orig)
+        )
+    # Class 08: connection lost; 57P: the server shuts down, crashed or starts; 53300: no connection left.
+    return (error.sqlstate or "08000").startswith(("08", "57P", "53300"))

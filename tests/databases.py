@@ -5,7 +5,6 @@ import os
 from pathlib import Path
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import make_url
 
 from store import embedded
@@ -45,5 +44,5 @@ class Template:
         return make_url(self._server_url).set(database=name).render_as_string(hide_password=False)
 
     def _execute(self, statement: str) -> None:
-        with psycopg.connect(**conninfo_to_dict(self._server_url), autocommit=True) as connection:
+        with psycopg.connect(self._server_url, autocommit=True) as connection:
             connection.execute(statement.encode())
