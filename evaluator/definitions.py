@@ -59,9 +59,9 @@ class AlertDefinition:
     """One alert of one organization.
 
     uniqueness_key stays after the alert is archived; uniqueness_key_held says whether it still keeps others
-    from using it. natural_key: what a subscription's or a plan's alert is unique by; unset once archived, and
-    for conditions of which there may be many. visit_after: how far the visit of the gauges that existed before
-    the last change has come, as the last customer_id visited; unset when it is done. The epochs are the
+    from using it. natural_key: what a subscription's or plan's alert is unique by; unset once archived, and
+    for conditions of which there may be many. visit_after: how far the visit of the gauges from before the
+    last change has come, as the last customer_id visited; unset when it is done. The epochs are the
     organization's, see AlertRule.
     """
 

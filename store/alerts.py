@@ -1,16 +1,189 @@
-"""Alert definitions: the statements behind create, get, list and archive, and what the rules cache reads."""
+"""Alert definitions: create, get, list and archive, and what the rules cache reads."""
 
-from sqlalchemy import RowMapping, select
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+
+from sqlalchemy import ColumnElement, and_, func, select, tuple_, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.alerts import ConditionType, Scope, ScopeKind
 from evaluator.definitions import (
+    DEFAULT_CURRENCY,
+    MAX_SPEND_ALERTS,
     AlertDefinition,
+    Condition,
     DefinitionState,
-    condition_from_json,
-    thresholds_from_json,
+    natural_key,
 )
+from evaluator.thresholds import Threshold
+from runtime.clock import Clock
+from store import organizations
+from store.alert_rows import columns_of, definition_of
+from store.ids import random_id
+from store.tables.accounts import customer, subscription
 from store.tables.alerts import alert
+
+ALERT_ID_PREFIX = "alt_"
+
+FROM_THE_BEGINNING = ""  # sorts before every customer_id: nobody has been visited yet
+
+
+class Rule(StrEnum):
+    """Why two alerts cannot be there at the same time."""
+
+    UNIQUENESS_KEY = "UNIQUENESS_KEY"
+    NATURAL_KEY = "NATURAL_KEY"
+
+
+class AlertConflict(Exception):
+    """Another alert holds what the new one needs for itself."""
+
+    def __init__(self, rule: Rule, alert_id: str) -> None:
+        super().__init__(f"{alert_id} holds the {rule}")
+        self.rule = rule
+        self.alert_id = alert_id
+
+
+class TooManyAlerts(Exception):
+    """The subscription, or the plan, has as many spend alerts as it may have."""
+
+
+@dataclass(frozen=True)
+class NewAlert:
+    """What a caller asks for. The condition's currency may be unset where its scope decides on it."""
+
+    name: str
+    scope: Scope
+    condition: Condition
+    thresholds: tuple[Threshold, ...]
+    uniqueness_key: str | None
+    evaluate_on_create: bool
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which alerts to list: those for which everything that is set holds. Empty tuples are not set."""
+
+    customer_id: str | None = None
+    plan_id: str | None = None
+    subscription_id: str | None = None
+    uniqueness_key: str | None = None
+    condition_types: tuple[ConditionType, ...] = ()
+    states: tuple[DefinitionState, ...] = ()
+
+
+async def create(
+    connection: AsyncConnection, organization_id: int, new: NewAlert, clock: Clock
+) -> AlertDefinition:
+    """Saves an active alert that has yet to visit what exists; keeps ingest out until the transaction ends.
+
+    Raises AlertConflict and TooManyAlerts.
+    """
+    epoch = await organizations.change(connection, organization_id)
+    # Not before the lock: events that came in while this waited for it were not watched.
+    now = clock.now()
+    condition = await _with_currency(connection, organization_id, new.scope, new.condition)
+    definition = AlertDefinition(
+        alert_id=random_id(ALERT_ID_PREFIX),
+        name=new.name,
+        state=DefinitionState.ACTIVE,
+        scope=new.scope,
+        condition=condition,
+        thresholds=new.thresholds,
+        uniqueness_key=new.uniqueness_key,
+        uniqueness_key_held=new.uniqueness_key is not None,
+        natural_key=natural_key(new.scope, condition),
+        evaluate_on_create=new.evaluate_on_create,
+        version=1,
+        changed_epoch=epoch,
+        watching_epoch=epoch,
+        watching_time=now,
+        visit_after=FROM_THE_BEGINNING,
+        create_time=now,
+        update_time=now,
+    )
+    values = {"organization_id": organization_id, **columns_of(definition)}
+    # Without a target ON CONFLICT covers both keys, and whatever was committed before the lock was ours.
+    saved = await connection.execute(insert(alert).values(values).on_conflict_do_nothing())
+    if saved.rowcount == 0:
+        raise await _conflict(connection, organization_id, definition)
+    if condition.condition_type is ConditionType.SPEND_EXCEEDED:
+        alike = await _count_alike(connection, organization_id, definition)
+        if alike > MAX_SPEND_ALERTS:
+            raise TooManyAlerts
+    return definition
+
+
+async def get(connection: AsyncConnection, organization_id: int, alert_id: str) -> AlertDefinition | None:
+    """The alert of that id, archived or not; None when the organization has none."""
+    found = await connection.execute(
+        select(alert).where(alert.c.organization_id == organization_id, alert.c.alert_id == alert_id)
+    )
+    row = found.mappings().one_or_none()
+    return None if row is None else definition_of(row)
+
+
+async def list_page(
+    connection: AsyncConnection,
+    organization_id: int,
+    filters: Filters,
+    *,
+    after: tuple[datetime, str] | None,
+    limit: int,
+) -> list[AlertDefinition]:
+    """Up to `limit` alerts, oldest first; `after` is the create_time and id of the last one seen."""
+    statement = (
+        select(alert)
+        .where(alert.c.organization_id == organization_id, *_matches(filters))
+        .order_by(alert.c.create_time, alert.c.alert_id)
+        .limit(limit)
+    )
+    if after is not None:
+        statement = statement.where(tuple_(alert.c.create_time, alert.c.alert_id) > tuple_(*after))
+    return [definition_of(row) for row in (await connection.execute(statement)).mappings()]
+
+
+async def archive(
+    connection: AsyncConnection,
+    organization_id: int,
+    alert_id: str,
+    *,
+    release_uniqueness_key: bool,
+    clock: Clock,
+) -> AlertDefinition | None:
+    """Ends an alert for good and returns it; None when there is none of that id.
+
+    Its uniqueness key is freed when asked for, also by a later call; else an archived alert stays as it is.
+    Keeps ingest out until the transaction ends, unless there is nothing to do.
+    """
+    current = await get(connection, organization_id, alert_id)
+    if current is None or _archived(current, release_uniqueness_key):
+        return current
+    epoch = await organizations.change(connection, organization_id)
+    # Somebody else may have archived it while this waited for the lock.
+    current = await get(connection, organization_id, alert_id)
+    if current is None or _archived(current, release_uniqueness_key):
+        return current
+    now = clock.now()
+    ended = replace(
+        current,
+        state=DefinitionState.ARCHIVED,
+        uniqueness_key_held=current.uniqueness_key_held and not release_uniqueness_key,
+        natural_key=None,
+        visit_after=None,
+        version=current.version + 1,
+        changed_epoch=epoch,
+        update_time=now,
+        archive_time=current.archive_time or now,
+    )
+    await connection.execute(
+        update(alert)
+        .where(alert.c.organization_id == organization_id, alert.c.alert_id == alert_id)
+        .values(columns_of(ended))
+    )
+    return ended
 
 
 async def changed_since(
@@ -23,25 +196,87 @@ async def changed_since(
     return [definition_of(row) for row in rows.mappings()]
 
 
-def definition_of(row: RowMapping) -> AlertDefinition:
-    """The definition in a row with all columns of the table."""
-    return AlertDefinition(
-        alert_id=row["alert_id"],
-        name=row["name"],
-        state=DefinitionState(row["state"]),
-        scope=Scope(ScopeKind(row["scope"]), row["plan_id"], row["customer_id"], row["subscription_id"]),
-        condition=condition_from_json(ConditionType(row["condition_type"]), row["condition"]),
-        thresholds=thresholds_from_json(row["thresholds"]),
-        uniqueness_key=row["uniqueness_key"],
-        uniqueness_key_held=row["uniqueness_key_held"],
-        natural_key=row["natural_key"],
-        evaluate_on_create=row["evaluate_on_create"],
-        version=row["version"],
-        changed_epoch=row["changed_epoch"],
-        watching_epoch=row["watching_epoch"],
-        watching_time=row["watching_time"],
-        visit_after=row["visit_after"],
-        create_time=row["create_time"],
-        update_time=row["update_time"],
-        archive_time=row["archive_time"],
+def _archived(definition: AlertDefinition, release_uniqueness_key: bool) -> bool:
+    """Whether archiving it would change nothing."""
+    still_held = release_uniqueness_key and definition.uniqueness_key_held
+    return definition.state is DefinitionState.ARCHIVED and not still_held
+
+
+def _matches(filters: Filters) -> list[ColumnElement[bool]]:
+    wanted = [
+        (alert.c.customer_id, filters.customer_id),
+        (alert.c.plan_id, filters.plan_id),
+        (alert.c.subscription_id, filters.subscription_id),
+        (alert.c.uniqueness_key, filters.uniqueness_key),
+    ]
+    conditions = [column == value for column, value in wanted if value is not None]
+    if filters.condition_types:
+        conditions.append(alert.c.condition_type.in_(filters.condition_types))
+    if filters.states:
+        conditions.append(alert.c.state.in_(filters.states))
+    return conditions
+
+
+async def _with_currency(
+    connection: AsyncConnection, organization_id: int, scope: Scope, condition: Condition
+) -> Condition:
+    """The condition with a currency: its own, or that of its subscription, else of its customer, else USD.
+
+    It is found once and kept: an alert whose unit changed underneath it would compare dollars with euros.
+    """
+    if condition.condition_type is not ConditionType.COST_EXCEEDED or condition.currency is not None:
+        return condition
+    currency: str | None = None
+    if scope.kind is ScopeKind.SUBSCRIPTION:
+        currency = await connection.scalar(
+            select(subscription.c.currency).where(
+                subscription.c.organization_id == organization_id,
+                subscription.c.customer_id == scope.customer_id,
+                subscription.c.subscription_id == scope.subscription_id,
+            )
+        )
+        currency = currency or await connection.scalar(
+            select(customer.c.currency).where(
+                customer.c.organization_id == organization_id, customer.c.customer_id == scope.customer_id
+            )
+        )
+    return replace(condition, currency=currency or DEFAULT_CURRENCY)
+
+
+async def _conflict(
+    connection: AsyncConnection, organization_id: int, definition: AlertDefinition
+) -> AlertConflict:
+    """Which alert stands in the way of this one; the lock that `create` holds keeps it there."""
+    keys = (
+        (
+            Rule.UNIQUENESS_KEY,
+            and_(alert.c.uniqueness_key_held, alert.c.uniqueness_key == definition.uniqueness_key),
+        ),
+        (Rule.NATURAL_KEY, alert.c.natural_key == definition.natural_key),
     )
+    for rule, holds in keys:
+        holder = await connection.scalar(
+            select(alert.c.alert_id).where(alert.c.organization_id == organization_id, holds)
+        )
+        if holder is not None:
+            return AlertConflict(rule, holder)
+    raise RuntimeError(f"{definition.alert_id} was not saved, and nothing stands in its way")
+
+
+async def _count_alike(connection: AsyncConnection, organization_id: int, definition: AlertDefinition) -> int:
+    """How many alerts of the same type and scope are not archived."""
+    scope = definition.scope
+    found = await connection.scalar(
+        select(func.count())
+        .select_from(alert)
+        .where(
+            alert.c.organization_id == organization_id,
+            alert.c.condition_type == definition.condition.condition_type,
+            alert.c.scope == scope.kind,
+            alert.c.plan_id.is_not_distinct_from(scope.plan_id),
+            alert.c.customer_id.is_not_distinct_from(scope.customer_id),
+            alert.c.subscription_id.is_not_distinct_from(scope.subscription_id),
+            alert.c.state != DefinitionState.ARCHIVED,
+        )
+    )
+    return int(found or 0)

@@ -1,0 +1,68 @@
+"""Alert definitions to rows of their table, and back."""
+
+from typing import Any
+
+from sqlalchemy import RowMapping
+
+from evaluator.alerts import ConditionType, Scope, ScopeKind
+from evaluator.definitions import (
+    AlertDefinition,
+    DefinitionState,
+    condition_from_json,
+    condition_json,
+    thresholds_from_json,
+    thresholds_json,
+)
+
+
+def definition_of(row: RowMapping) -> AlertDefinition:
+    """The definition in a row with all columns of the table."""
+    return AlertDefinition(
+        alert_id=row["alert_id"],
+        name=row["name"],
+        state=DefinitionState(row["state"]),
+        scope=Scope(ScopeKind(row["scope"]), row["plan_id"], row["customer_id"], row["subscription_id"]),
+        condition=condition_from_json(ConditionType(row["condition_type"]), row["condition"]),
+        thresholds=thresholds_from_json(row["thresholds"]),
+        uniqueness_key=row["uniqueness_key"],
+        uniqueness_key_held=row["uniqueness_key_held"],
+        natural_key=row["natural_key"],
+        evaluate_on_create=row["evaluate_on_create"],
+        version=row["version"],
+        changed_epoch=row["changed_epoch"],
+        watching_epoch=row["watching_epoch"],
+        watching_time=row["watching_time"],
+        visit_after=row["visit_after"],
+        create_time=row["create_time"],
+        update_time=row["update_time"],
+        archive_time=row["archive_time"],
+    )
+
+
+def columns_of(definition: AlertDefinition) -> dict[str, Any]:
+    """The values of all columns but the organization's."""
+    scope = definition.scope
+    return {
+        "alert_id": definition.alert_id,
+        "name": definition.name,
+        "state": definition.state,
+        "scope": scope.kind,
+        "plan_id": scope.plan_id,
+        "customer_id": scope.customer_id,
+        "subscription_id": scope.subscription_id,
+        "condition_type": definition.condition.condition_type,
+        "condition": condition_json(definition.condition),
+        "thresholds": thresholds_json(definition.thresholds),
+        "uniqueness_key": definition.uniqueness_key,
+        "uniqueness_key_held": definition.uniqueness_key_held,
+        "natural_key": definition.natural_key,
+        "evaluate_on_create": definition.evaluate_on_create,
+        "version": definition.version,
+        "changed_epoch": definition.changed_epoch,
+        "watching_epoch": definition.watching_epoch,
+        "watching_time": definition.watching_time,
+        "visit_after": definition.visit_after,
+        "create_time": definition.create_time,
+        "update_time": definition.update_time,
+        "archive_time": definition.archive_time,
+    }
