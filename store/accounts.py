@@ -1,0 +1,337 @@
+"""The facts about whom an organization bills: customers, subscriptions and metrics.
+
+A fact carries the time it was true at. Putting an older one than what is stored changes nothing.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import RowMapping, and_, select, tuple_
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from evaluator.aggregation import Aggregation
+from evaluator.periods import DEFAULT_CYCLE, BillingCycle, Cadence
+from store import organizations
+from store.puts import put_fact
+from store.tables.accounts import customer, metric, subscription
+
+DEFAULT_CURRENCY = "USD"
+
+_CYCLE_COLUMNS = ("anchor_time", "cadence", "interval_count", "time_zone")
+
+# Each with its customer's cycle, which is its own where it has none.
+_SUBSCRIPTIONS = select(
+    subscription, *(customer.c[name].label(f"customer_{name}") for name in _CYCLE_COLUMNS)
+).outerjoin(
+    customer,
+    and_(
+        customer.c.organization_id == subscription.c.organization_id,
+        customer.c.customer_id == subscription.c.customer_id,
+    ),
+)
+
+
+class MetricFixed(Exception):
+    """A metric's aggregation cannot change: what was counted under it would mean something else."""
+
+    def __init__(self, stored: "Metric") -> None:
+        super().__init__(stored.metric_id)
+        self.stored = stored
+
+
+@dataclass(frozen=True)
+class Customer:
+    """Who is billed. as_of_time is unset while the customer is only known from usage."""
+
+    organization_id: int
+    customer_id: str
+    display_name: str
+    plan_id: str | None
+    currency: str
+    cycle: BillingCycle
+    as_of_time: datetime | None
+    create_time: datetime
+    update_time: datetime
+
+
+@dataclass(frozen=True)
+class Subscription:
+    """A customer's contract to a plan. An unset currency or cycle is the customer's."""
+
+    organization_id: int
+    customer_id: str
+    subscription_id: str
+    plan_id: str | None
+    currency: str | None
+    cycle: BillingCycle | None
+    customer_cycle: BillingCycle
+    start_time: datetime | None
+    end_time: datetime | None
+    as_of_time: datetime | None
+    create_time: datetime
+    update_time: datetime
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What is counted, and how. unique_property: whose distinct values UNIQUE_COUNT counts."""
+
+    organization_id: int
+    metric_id: str
+    display_name: str
+    aggregation: Aggregation
+    unique_property: str | None
+    as_of_time: datetime | None
+    create_time: datetime
+    update_time: datetime
+
+
+async def put_customer(
+    connection: AsyncConnection,
+    organization_id: int,
+    customer_id: str,
+    *,
+    display_name: str,
+    plan_id: str | None,
+    currency: str,
+    cycle: BillingCycle,
+    as_of_time: datetime,
+    now: datetime,
+) -> Customer:
+    """Stores the fact, unless a newer one is stored; returns what is stored afterwards."""
+    key = {"organization_id": organization_id, "customer_id": customer_id}
+    facts = {"display_name": display_name, "plan_id": plan_id, "currency": currency, **_cycle_columns(cycle)}
+    await put_fact(connection, customer, key, facts, as_of_time, now)
+    stored = await get_customer(connection, organization_id, customer_id)
+    assert stored is not None, "a customer exists after it was put"
+    return stored
+
+
+async def put_subscription(
+    connection: AsyncConnection,
+    organization_id: int,
+    customer_id: str,
+    subscription_id: str,
+    *,
+    plan_id: str | None,
+    currency: str | None,
+    cycle: BillingCycle | None,
+    start_time: datetime | None,
+    end_time: datetime | None,
+    as_of_time: datetime,
+    now: datetime,
+) -> Subscription:
+    """Stores the fact, unless a newer one is stored; returns what is stored afterwards.
+
+    A customer that nobody registered is created with the defaults.
+    """
+    key = {
+        "organization_id": organization_id,
+        "customer_id": customer_id,
+        "subscription_id": subscription_id,
+    }
+    facts = {
+        "plan_id": plan_id,
+        "currency": currency,
+        "start_time": start_time,
+        "end_time": end_time,
+        **_cycle_columns(cycle),
+    }
+    if await get_customer(connection, organization_id, customer_id) is None:
+        await _create_with_defaults(connection, organization_id, customer_id, now)
+    await put_fact(connection, subscription, key, facts, as_of_time, now)
+    stored = await get_subscription(connection, organization_id, customer_id, subscription_id)
+    assert stored is not None, "a subscription exists after it was put"
+    return stored
+
+
+async def put_metric(
+    connection: AsyncConnection,
+    organization_id: int,
+    metric_id: str,
+    *,
+    display_name: str,
+    aggregation: Aggregation,
+    unique_property: str | None,
+    as_of_time: datetime,
+    now: datetime,
+) -> Metric:
+    """Stores the fact, unless a newer one is stored; returns what is stored afterwards.
+
+    Raises MetricFixed when the metric exists with another aggregation or another unique property.
+    """
+    key = {"organization_id": organization_id, "metric_id": metric_id}
+    fixed = {"aggregation": aggregation.value, "unique_property": unique_property}
+    facts = {"display_name": display_name, **fixed}
+    await put_fact(connection, metric, key, facts, as_of_time, now, fixed=tuple(fixed))
+    stored = await get_metric(connection, organization_id, metric_id)
+    assert stored is not None, "a metric exists after it was put"
+    superseded = stored.as_of_time is not None and stored.as_of_time > as_of_time
+    if not superseded and (stored.aggregation, stored.unique_property) != (aggregation, unique_property):
+        raise MetricFixed(stored)
+    return stored
+
+
+async def get_customer(
+    connection: AsyncConnection, organization_id: int, customer_id: str
+) -> Customer | None:
+    """One customer, or None."""
+    rows = await connection.execute(
+        select(customer).where(
+            customer.c.organization_id == organization_id, customer.c.customer_id == customer_id
+        )
+    )
+    row = rows.mappings().one_or_none()
+    return None if row is None else _customer(row)
+
+
+async def get_subscription(
+    connection: AsyncConnection, organization_id: int, customer_id: str, subscription_id: str
+) -> Subscription | None:
+    """One subscription of a customer, or None."""
+    rows = await connection.execute(
+        _SUBSCRIPTIONS.where(
+            subscription.c.organization_id == organization_id,
+            subscription.c.customer_id == customer_id,
+            subscription.c.subscription_id == subscription_id,
+        )
+    )
+    row = rows.mappings().one_or_none()
+    return None if row is None else _subscription(row)
+
+
+async def get_metric(connection: AsyncConnection, organization_id: int, metric_id: str) -> Metric | None:
+    """One metric, or None."""
+    rows = await connection.execute(
+        select(metric).where(metric.c.organization_id == organization_id, metric.c.metric_id == metric_id)
+    )
+    row = rows.mappings().one_or_none()
+    return None if row is None else _metric(row)
+
+
+async def list_customers(
+    connection: AsyncConnection, organization_id: int, *, plan_id: str | None, after: str | None, limit: int
+) -> list[Customer]:
+    """Up to `limit` customers after the id `after`, in the order of ids; of one plan, or of all."""
+    statement = select(customer).where(customer.c.organization_id == organization_id)
+    if plan_id is not None:
+        statement = statement.where(customer.c.plan_id == plan_id)
+    if after is not None:
+        statement = statement.where(customer.c.customer_id > after)
+    rows = await connection.execute(statement.order_by(customer.c.customer_id).limit(limit))
+    return [_customer(row) for row in rows.mappings()]
+
+
+async def list_subscriptions(
+    connection: AsyncConnection,
+    organization_id: int,
+    *,
+    customer_id: str | None,
+    plan_id: str | None,
+    after: tuple[str, str] | None,
+    limit: int,
+) -> list[Subscription]:
+    """Up to `limit` subscriptions after (customer id, id) `after`, in that order, narrowed where asked."""
+    place = tuple_(subscription.c.customer_id, subscription.c.subscription_id)
+    statement = _SUBSCRIPTIONS.where(subscription.c.organization_id == organization_id)
+    if customer_id is not None:
+        statement = statement.where(subscription.c.customer_id == customer_id)
+    if plan_id is not None:
+        statement = statement.where(subscription.c.plan_id == plan_id)
+    if after is not None:
+        statement = statement.where(place > after)
+    rows = await connection.execute(
+        statement.order_by(subscription.c.customer_id, subscription.c.subscription_id).limit(limit)
+    )
+    return [_subscription(row) for row in rows.mappings()]
+
+
+async def list_metrics(
+    connection: AsyncConnection, organization_id: int, *, after: str | None, limit: int
+) -> list[Metric]:
+    """Up to `limit` metrics after the id `after`, in the order of ids."""
+    statement = select(metric).where(metric.c.organization_id == organization_id)
+    if after is not None:
+        statement = statement.where(metric.c.metric_id > after)
+    rows = await connection.execute(statement.order_by(metric.c.metric_id).limit(limit))
+    return [_metric(row) for row in rows.mappings()]
+
+
+async def _create_with_defaults(
+    connection: AsyncConnection, organization_id: int, customer_id: str, now: datetime
+) -> None:
+    epoch = await organizations.change(connection, organization_id)
+    await connection.execute(
+        insert(customer)
+        .values(
+            organization_id=organization_id,
+            customer_id=customer_id,
+            display_name="",
+            currency=DEFAULT_CURRENCY,
+            **_cycle_columns(DEFAULT_CYCLE),
+            create_time=now,
+            update_time=now,
+            changed_epoch=epoch,
+        )
+        .on_conflict_do_nothing()
+    )
+
+
+def _customer(row: RowMapping) -> Customer:
+    cycle = _cycle(row)
+    assert cycle is not None, "a customer always has a billing cycle"
+    return Customer(
+        organization_id=row["organization_id"],
+        customer_id=row["customer_id"],
+        display_name=row["display_name"],
+        plan_id=row["plan_id"],
+        currency=row["currency"],
+        cycle=cycle,
+        as_of_time=row["as_of_time"],
+        create_time=row["create_time"],
+        update_time=row["update_time"],
+    )
+
+
+def _subscription(row: RowMapping) -> Subscription:
+    return Subscription(
+        organization_id=row["organization_id"],
+        customer_id=row["customer_id"],
+        subscription_id=row["subscription_id"],
+        plan_id=row["plan_id"],
+        currency=row["currency"],
+        cycle=_cycle(row),
+        customer_cycle=_cycle(row, "customer_") or DEFAULT_CYCLE,
+        start_time=row["start_time"],
+        end_time=row["end_time"],
+        as_of_time=row["as_of_time"],
+        create_time=row["create_time"],
+        update_time=row["update_time"],
+    )
+
+
+def _metric(row: RowMapping) -> Metric:
+    return Metric(
+        organization_id=row["organization_id"],
+        metric_id=row["metric_id"],
+        display_name=row["display_name"],
+        aggregation=Aggregation(row["aggregation"]),
+        unique_property=row["unique_property"],
+        as_of_time=row["as_of_time"],
+        create_time=row["create_time"],
+        update_time=row["update_time"],
+    )
+
+
+def _cycle(row: RowMapping, prefix: str = "") -> BillingCycle | None:
+    anchor, cadence, interval_count, time_zone = (row[prefix + name] for name in _CYCLE_COLUMNS)
+    return None if anchor is None else BillingCycle(anchor, Cadence(cadence), interval_count, time_zone)
+
+
+def _cycle_columns(cycle: BillingCycle | None) -> dict[str, Any]:
+    if cycle is None:
+        return dict.fromkeys(_CYCLE_COLUMNS)
+    values = (cycle.anchor, cycle.cadence.value, cycle.interval_count, cycle.time_zone)
+    return dict(zip(_CYCLE_COLUMNS, values, strict=True))

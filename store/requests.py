@@ -1,0 +1,78 @@
+"""Replays: the answer to a request with a request id, kept so that a retry gets the same one."""
+
+import hashlib
+from datetime import datetime
+
+from sqlalchemy import delete, func, insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from store.tables.accounts import request
+
+
+class RequestIdReused(Exception):
+    """The request id was used before, for a request with other content."""
+
+
+async def first_response(
+    connection: AsyncConnection, organization_id: int, method: str, request_id: str, payload: bytes
+) -> bytes | None:
+    """The answer that the request with this id got before, or None when it is the first.
+
+    `payload` is the request in a form that is the same for the same content. Until the transaction ends,
+    others with the id wait here. Raises RequestIdReused when the earlier request had another payload.
+    """
+    # Without the lock two tries at the same time would both be the first, and both create.
+    await connection.execute(
+        select(func.pg_advisory_xact_lock(_lock_number(organization_id, method, request_id)))
+    )
+    row = (
+        await connection.execute(
+            select(request.c.payload_digest, request.c.response).where(
+                request.c.organization_id == organization_id,
+                request.c.method == method,
+                request.c.request_id == request_id,
+            )
+        )
+    ).one_or_none()
+    if row is None:
+        return None
+    if row.payload_digest != _digest(payload):
+        raise RequestIdReused(request_id)
+    return bytes(row.response)
+
+
+async def remember(
+    connection: AsyncConnection,
+    organization_id: int,
+    method: str,
+    request_id: str,
+    payload: bytes,
+    response: bytes,
+    now: datetime,
+) -> None:
+    """Keeps the answer, in the transaction that did what was requested and asked `first_response` before."""
+    await connection.execute(
+        insert(request).values(
+            organization_id=organization_id,
+            method=method,
+            request_id=request_id,
+            payload_digest=_digest(payload),
+            response=response,
+            create_time=now,
+        )
+    )
+
+
+async def forget_before(connection: AsyncConnection, time: datetime) -> int:
+    """Drops the answers of requests made before `time`; returns how many."""
+    result = await connection.execute(delete(request).where(request.c.create_time < time))
+    return int(result.rowcount)
+
+
+def _digest(payload: bytes) -> bytes:
+    return hashlib.sha256(payload).digest()
+
+
+def _lock_number(organization_id: int, method: str, request_id: str) -> int:
+    name = f"{organization_id}\x1f{method}\x1f{request_id}".encode()
+    return int.from_bytes(hashlib.sha256(name).digest()[:8], signed=True)
