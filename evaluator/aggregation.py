@@ -35,9 +35,7 @@ class Tally:
     latest_time: datetime | None = None
     unseen: set[str] = field(default_factory=set)
 
-    def add(
-        self, aggregation: Aggregation, amount: Decimal, time: datetime, unique_value: str | None
-    ) -> None:
+    def add(self, aggregation: Aggregation, amount: Decimal, time: datetime, unique_value: str | None) -> None:
         """Counts one event. `amount` is what `contribution` says of it. Must run under `exact_arithmetic`."""
         if aggregation.additive:
             self.value += amount

@@ -42,9 +42,7 @@ def parse_decimal(text: str) -> Decimal:
     match = _GRAMMAR.fullmatch(text)
     if match is None:
         shown = text if len(text) <= 40 else text[:40] + "…"
-        raise AmountError(
-            f"{shown!r} is not a decimal: write digits such as -12.50, without exponent or blanks"
-        )
+        raise AmountError(f"{shown!r} is not a decimal: write digits such as -12.50, without exponent or blanks")
     whole, decimals = match.groups(default="")
     if len(decimals) > MAX_DECIMALS:
         raise AmountError(f"it has {len(decimals)} digits after the point; at most {MAX_DECIMALS} are kept")

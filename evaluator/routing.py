@@ -147,17 +147,10 @@ class Router:
             if key.currency is not None:
                 measures.append((Measure(currency=key.currency), None))
             if key.subscription_id is not None:
-                measures.append(
-                    (Measure(metric_id=key.metric_id, per_subscription=True), key.subscription_id)
-                )
+                measures.append((Measure(metric_id=key.metric_id, per_subscription=True), key.subscription_id))
                 if key.currency is not None:
-                    measures.append(
-                        (Measure(currency=key.currency, per_subscription=True), key.subscription_id)
-                    )
-            found = (
-                self.target(measure, key.customer_id, subscription, time)
-                for measure, subscription in measures
-            )
+                    measures.append((Measure(currency=key.currency, per_subscription=True), key.subscription_id))
+            found = (self.target(measure, key.customer_id, subscription, time) for measure, subscription in measures)
             route = self._routes[key] = tuple(target for target in found if target is not None)
         return route
 
@@ -170,9 +163,7 @@ class Router:
             self._targets[key] = self._find(measure, customer_id, subscription_id, time)
         return self._targets[key]
 
-    def _find(
-        self, measure: Measure, customer_id: str, subscription_id: str | None, time: datetime
-    ) -> Target | None:
+    def _find(self, measure: Measure, customer_id: str, subscription_id: str | None, time: datetime) -> Target | None:
         customer = self.customers[customer_id]
         cycle, plan_id = customer.cycle, customer.plan_id
         changed_epoch, changed_time = customer.changed_epoch, customer.changed_time

@@ -214,9 +214,5 @@ def _mark_furthest(ladder: Ladder, transitions: list[Transition]) -> list[Transi
     return transitions
 
 
-def _transition(
-    kind: Kind, threshold: Threshold, level: Decimal, previous_value: Decimal, step: Step
-) -> Transition:
-    return Transition(
-        kind, threshold, level, previous_value, step.value, step.cause, kind in threshold.notify_on
-    )
+def _transition(kind: Kind, threshold: Threshold, level: Decimal, previous_value: Decimal, step: Step) -> Transition:
+    return Transition(kind, threshold, level, previous_value, step.value, step.cause, kind in threshold.notify_on)

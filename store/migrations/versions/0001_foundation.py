@@ -48,6 +48,8 @@ CREATE TABLE customer (
     PRIMARY KEY (organization_id, customer_id)
 );
 
+CREATE INDEX customer_by_change ON customer (organization_id, changed_epoch);
+
 CREATE TABLE subscription (
     organization_id bigint NOT NULL,
     customer_id text COLLATE "C" NOT NULL,
@@ -66,6 +68,8 @@ CREATE TABLE subscription (
     changed_epoch bigint NOT NULL,
     PRIMARY KEY (organization_id, customer_id, subscription_id)
 );
+
+CREATE INDEX subscription_by_change ON subscription (organization_id, changed_epoch);
 
 CREATE TABLE metric (
     organization_id bigint NOT NULL,

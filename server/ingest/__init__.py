@@ -1,0 +1,1 @@
+"""The hot path: usage events in, durable and evaluated, transitions out."""

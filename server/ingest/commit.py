@@ -1,0 +1,251 @@
+"""The commit: events of several batches made durable, counted and evaluated in one transaction."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from evaluator.aggregation import Aggregation, contribution
+from evaluator.amounts import ZERO, exact_arithmetic
+from evaluator.events import UsageEvent
+from evaluator.gauges import Gauge
+from evaluator.routing import RouteKey, Router, Watch, group_of
+from runtime.clock import Clock
+from server.ingest.evaluation import Evaluation, Found, Movement, before_fold, before_move
+from server.ingest.rules import Rules
+from store import events as stored_events
+from store import gauges, organizations
+from store.database import Database, DatabaseUnavailable, driver
+
+logger = logging.getLogger(__name__)
+
+# A connection that died while it lay idle is noticed by the first who uses it. The transaction is safe to repeat,
+# so that one is given another before its caller hears of it.
+ATTEMPTS = 2
+
+
+@dataclass(eq=False, slots=True)
+class Batch:
+    """Events of one organization that were sent together, in the order in which they were sent."""
+
+    events: Sequence[UsageEvent]
+    include_gauges: bool = False
+
+
+@dataclass(eq=False, slots=True)
+class Outcome:
+    """What became of a batch; positions are those in its `events`.
+
+    accepted: how many were new. duplicates: stored before. conflicting: refused, since another event of that
+    id is stored.
+    """
+
+    accepted: int = 0
+    duplicates: list[int] = field(default_factory=list)
+    conflicting: list[int] = field(default_factory=list)
+    found: list[Found] = field(default_factory=list)
+    gauges: list[tuple[Gauge, Decimal]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Sorted:
+    """The batches' events, each identity once. places: where it came first, as batch and position."""
+
+    places: dict[tuple[str, str], tuple[int, int]]
+    events: list[UsageEvent]  # in the order of arrival
+    again: list[tuple[int, int, bool]]  # batch, position, whether with the same content
+
+
+class Committer:
+    """Commits batches of one organization."""
+
+    def __init__(
+        self, database: Database, clock: Clock, organization_id: int, organization: str, rules: Rules
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._organization_id = organization_id
+        self._organization = organization
+        self._rules = rules
+
+    async def commit(self, batches: Sequence[Batch]) -> list[Outcome]:
+        """Stores, counts and evaluates; when it returns everything is durable.
+
+        Raises DatabaseUnavailable when the database is; then nothing may have happened, or all of it: sending
+        the same batches again is safe.
+        """
+        arrived = _sort(batches)
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                try:
+                    return await self._commit(batches, arrived, expect_new=True)
+                except stored_events.DuplicateEvents:
+                    return await self._commit(batches, arrived, expect_new=False)
+            except DatabaseUnavailable:
+                self._rules.forget()
+                if attempt == ATTEMPTS:
+                    raise
+            except BaseException:
+                self._rules.forget()
+                raise
+        raise AssertionError("unreachable")
+
+    async def _commit(self, batches: Sequence[Batch], arrived: _Sorted, expect_new: bool) -> list[Outcome]:
+        outcomes = [Outcome() for _ in batches]
+        now = self._clock.now()
+        in_key_order = sorted(arrived.events, key=lambda event: (event.customer_id, event.event_id))
+        rows = stored_events.copy_text(self._organization_id, now, in_key_order) if expect_new else b""
+        async with self._database.transaction() as connection:
+            epoch = await organizations.share(connection, self._organization_id)
+            router = await self._rules.router(connection, epoch)
+            created = await self._rules.meet(connection, router, arrived.events, now)
+            raw = await driver(connection)
+            new = arrived.events
+            refused: set[tuple[str, str]] = set()
+            if expect_new:
+                await stored_events.copy(raw, rows)
+            else:
+                inserted = await stored_events.insert(raw, self._organization_id, now, in_key_order)
+                new = [event for event in arrived.events if event.identity in inserted.new]
+                refused = inserted.conflicting
+            if new:
+                await self._evaluate(connection, router, new, created, now, batches, arrived, outcomes)
+        accepted = None if len(new) == len(arrived.events) else {event.identity for event in new}
+        _account(arrived, accepted, refused, outcomes)
+        return outcomes
+
+    async def _evaluate(
+        self,
+        connection: AsyncConnection,
+        router: Router,
+        new: Sequence[UsageEvent],
+        created: set[str],
+        now: datetime,
+        batches: Sequence[Batch],
+        arrived: _Sorted,
+        outcomes: list[Outcome],
+    ) -> None:
+        raw = await driver(connection)
+        with exact_arithmetic():
+            movements = route(router, new)
+            additive = [movement for movement in movements.values() if movement.watch.aggregation.additive]
+            moves = [_move(movement) for movement in additive]
+        folded = [movement for movement in movements.values() if not movement.watch.aggregation.additive]
+        wanted = any(batch.include_gauges for batch in batches)
+        values: dict[Gauge, Decimal] = {}
+        subjects = []
+        if moves:
+            for moved in await gauges.move(raw, self._organization_id, moves, now, wanted):
+                movement = additive[moved.index]
+                values[movement.watch.gauge] = moved.value
+                if moved.calls:
+                    subjects.append(before_move(movement, moved.value, moved.visited_epoch, created))
+        if folded:
+            watched = [movement.watch.gauge for movement in folded]
+            locked = await gauges.lock(raw, self._organization_id, watched, now)
+            subjects += [before_fold(movement, locked[movement.watch.gauge.gauge_id], created) for movement in folded]
+        if subjects:
+            evaluation = Evaluation(raw, self._organization_id, self._organization, router.epoch, now)
+            result = await evaluation.run(subjects)
+            values.update(result.values)
+            first = {movement.watch.gauge: movement.entries[0][1] for movement in movements.values()}
+            for found in result.found:
+                cause = found.transition.cause
+                identity = (found.gauge.customer_id, cause.event_id) if cause else first[found.gauge].identity
+                outcomes[arrived.places[identity][0]].found.append(found)
+        if wanted:
+            _share_values(movements, values, batches, arrived, outcomes)
+
+
+def _sort(batches: Sequence[Batch]) -> _Sorted:
+    places: dict[tuple[str, str], tuple[int, int]] = {}
+    events: list[UsageEvent] = []
+    again: list[tuple[int, int, bool]] = []
+    for number, batch in enumerate(batches):
+        for position, event in enumerate(batch.events):
+            identity = event.customer_id, event.event_id
+            if identity in places:
+                earlier = places[identity]
+                again.append((number, position, batches[earlier[0]].events[earlier[1]] == event))
+            else:
+                places[identity] = number, position
+                events.append(event)
+    return _Sorted(places, events, again)
+
+
+def route(router: Router, events: Sequence[UsageEvent]) -> dict[Watch, Movement]:
+    """The gauges that the events move. Must run under `exact_arithmetic`."""
+    movements: dict[Watch, Movement] = {}
+    if not router.alerts:
+        return movements
+    for event in events:
+        time = event.event_time
+        key = RouteKey(event.customer_id, event.subscription_id, event.metric_id, event.currency)
+        for target in router.targets(key, time):
+            amount = event.cost if target.measure.of_cost else event.quantity
+            if amount is None:
+                continue
+            if target.aggregation is not Aggregation.SUM:
+                amount = contribution(target.aggregation, amount)
+            for keys in target.by_keys:
+                group = group_of(keys, event.properties) if keys else ()
+                if group is None:
+                    continue
+                watch = target.watch(group, time)
+                if watch is None:
+                    continue
+                movement = movements.get(watch)
+                if movement is None:
+                    movement = movements[watch] = Movement(watch)
+                movement.entries.append((amount, event))
+                movement.total += amount
+                if amount < 0:
+                    movement.falls = True
+    return movements
+
+
+def _move(movement: Movement) -> gauges.Move:
+    high, low = movement.total, ZERO
+    if movement.falls:
+        running = high = ZERO
+        for amount, _ in movement.entries:
+            running += amount
+            high, low = max(high, running), min(low, running)
+    watch = movement.watch
+    return gauges.Move(watch.gauge, movement.total, high, low, watch.required_epoch)
+
+
+def _share_values(
+    movements: dict[Watch, Movement],
+    values: dict[Gauge, Decimal],
+    batches: Sequence[Batch],
+    arrived: _Sorted,
+    outcomes: list[Outcome],
+) -> None:
+    """Gives each batch that asked for them the gauges that its own events moved."""
+    for movement in movements.values():
+        gauge = movement.watch.gauge
+        for number in {arrived.places[event.identity][0] for _, event in movement.entries}:
+            if batches[number].include_gauges:
+                outcomes[number].gauges.append((gauge, values[gauge]))
+
+
+def _account(
+    arrived: _Sorted,
+    accepted: set[tuple[str, str]] | None,
+    refused: set[tuple[str, str]],
+    outcomes: list[Outcome],
+) -> None:
+    """Tells each batch which of its events were new (None: all), known or refused."""
+    for identity, (number, position) in arrived.places.items():
+        if accepted is None or identity in accepted:
+            outcomes[number].accepted += 1
+        elif identity in refused:
+            outcomes[number].conflicting.append(position)
+        else:
+            outcomes[number].duplicates.append(position)
+    for number, position, same in arrived.again:
+        (outcomes[number].duplicates if same else outcomes[number].conflicting).append(position)

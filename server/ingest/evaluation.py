@@ -1,0 +1,264 @@
+"""The evaluation of gauges inside a transaction that has locked them; ingest and visits share it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from decimal import Decimal
+from uuid import UUID
+
+from evaluator.aggregation import Aggregation, Tally
+from evaluator.alerts import AlertRule
+from evaluator.amounts import ZERO, exact_arithmetic
+from evaluator.events import UsageEvent
+from evaluator.gauges import Gauge
+from evaluator.notifications import Notification
+from evaluator.routing import FUTURE_TOLERANCE, Watch
+from evaluator.transitions import AlertState, Cause, Step, Transition, evaluate, mark_silently, trip_levels
+from store import evaluations, events, gauges
+from store.evaluations import StoredState
+from store.gauges import NEVER_VISITED, Connection
+
+REASON_USAGE = "USAGE"  # an event moved the gauge
+REASON_DEFINITION = "DEFINITION"  # the alert or the customer's facts are what changed
+
+
+@dataclass(eq=False, slots=True)
+class Movement:
+    """The events of one commit that move one gauge, in the order of their arrival, each with its amount."""
+
+    watch: Watch
+    entries: list[tuple[Decimal, UsageEvent]] = field(default_factory=list)
+    total: Decimal = ZERO
+    falls: bool = False  # whether any amount is negative
+
+
+@dataclass(eq=False, slots=True)
+class Subject:
+    """A locked gauge that has to be evaluated.
+
+    before: its tally without the entries; None until it is recounted. visited_epoch: of its last visit.
+    untouched: no event can have been counted for it before this transaction.
+    """
+
+    movement: Movement
+    visited_epoch: int
+    before: Tally | None
+    untouched: bool = False
+
+    @property
+    def stale(self) -> bool:
+        """Whether the rules or the facts changed since it was last visited."""
+        return self.visited_epoch < self.movement.watch.required_epoch
+
+
+@dataclass(frozen=True)
+class Found:
+    """A transition, with where it belongs; notification is unset when its threshold asks not to be told."""
+
+    transition: Transition
+    rule: AlertRule
+    gauge: Gauge
+    late: bool
+    ingest_time: datetime
+    notification: Notification | None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an evaluation found, and the value of each of its gauges afterwards."""
+
+    found: list[Found]
+    values: list[tuple[Gauge, Decimal]]
+
+
+class Evaluation:
+    """Evaluates the gauges of one organization in one transaction."""
+
+    def __init__(
+        self, connection: Connection, organization_id: int, organization: str, epoch: int, now: datetime
+    ) -> None:
+        self._connection = connection
+        self._organization_id = organization_id
+        self._organization = organization
+        self._epoch = epoch
+        self._now = now
+
+    async def run(self, subjects: Sequence[Subject]) -> Result:
+        """Counts, evaluates and writes everything but the events themselves."""
+        await self._recount([subject for subject in subjects if subject.before is None])
+        await self._find_unseen_values(subjects)
+        all_gauges = [subject.movement.watch.gauge for subject in subjects]
+        states = await evaluations.states(self._connection, self._organization_id, all_gauges)
+        found: list[Found] = []
+        visited: list[gauges.Visited] = []
+        changed: list[StoredState] = []
+        with exact_arithmetic():
+            for subject in subjects:
+                self._evaluate(subject, states, found, visited, changed)
+        notifications = {
+            one.notification.notification_id: one.notification for one in found if one.notification is not None
+        }
+        async with self._connection.pipeline():
+            await gauges.write(self._connection, self._organization_id, visited, self._now)
+            if changed:
+                await evaluations.write_states(self._connection, self._organization_id, changed)
+            if notifications:
+                await evaluations.write_notifications(
+                    self._connection, self._organization_id, list(notifications.values()), self._now
+                )
+        return Result(found, [(item.gauge, item.value) for item in visited])
+
+    async def _recount(self, subjects: Sequence[Subject]) -> None:
+        """Counts from the stored events what nobody has counted, or not without a gap."""
+        if not subjects:
+            return
+        wanted = [
+            events.Recount(
+                subject.movement.watch.gauge,
+                subject.movement.watch.aggregation,
+                subject.movement.watch.unique_property,
+                [event.event_id for _, event in subject.movement.entries],
+            )
+            for subject in subjects
+        ]
+        counted = await events.recount(self._connection, self._organization_id, wanted)
+        for subject, item, (tally, count) in zip(subjects, wanted, counted, strict=True):
+            subject.before, subject.untouched = tally, count == 0
+            if item.aggregation is Aggregation.UNIQUE_COUNT and count:
+                await events.recount_values(self._connection, self._organization_id, item)
+
+    async def _find_unseen_values(self, subjects: Sequence[Subject]) -> None:
+        values = [
+            (subject.movement.watch.gauge, value)
+            for subject in subjects
+            if subject.movement.watch.aggregation is Aggregation.UNIQUE_COUNT
+            for value in sorted(_unique_values(subject.movement))
+        ]
+        if not values:
+            return
+        new = await gauges.count_values(self._connection, self._organization_id, values)
+        by_gauge = {subject.movement.watch.gauge.gauge_id: subject for subject in subjects}
+        for gauge_id, value in new:
+            tally = by_gauge[gauge_id].before
+            assert tally is not None
+            tally.unseen.add(value)
+
+    def _evaluate(
+        self,
+        subject: Subject,
+        states: Mapping[tuple[UUID, str], StoredState],
+        found: list[Found],
+        visited: list[gauges.Visited],
+        changed: list[StoredState],
+    ) -> None:
+        watch, tally = subject.movement.watch, subject.before
+        assert tally is not None
+        gauge, base = watch.gauge, tally.value
+        steps = []
+        for amount, event in subject.movement.entries:
+            unique_value = event.properties.get(watch.unique_property) if watch.unique_property else None
+            tally.add(watch.aggregation, amount, event.event_time, unique_value)
+            steps.append(Step(tally.value, Cause(event.event_id, event.event_time)))
+        above: list[Decimal] = []
+        below: list[Decimal] = []
+        for rule in watch.alerts:
+            stored = states.get((gauge.gauge_id, rule.alert_id))
+            state = stored.state if stored else AlertState()
+            path = steps
+            if subject.stale and not subject.untouched:
+                if self._keeps_silent(rule, subject):
+                    state = mark_silently(rule.ladder, base, self._now)
+                else:
+                    path = [Step(base, None), *steps]
+            evaluation = evaluate(rule.ladder, state, base, path, self._now)
+            sequence = stored.sequence if stored else 0
+            notification = self._notification(rule, gauge, sequence + 1, evaluation.transitions)
+            late = gauge.period.end <= self._now
+            found += [
+                Found(one, rule, gauge, late, self._now, notification if one.notified else None)
+                for one in evaluation.transitions
+            ]
+            if evaluation.state.reached or stored:
+                new = self._stored(rule, gauge, evaluation.state, stored, notification, bool(evaluation.transitions))
+                if evaluation.transitions and evaluation.transitions[-1].cause is None:
+                    new = replace(new, change_reason=REASON_DEFINITION)
+                if new != stored:
+                    changed.append(new)
+            highest, lowest = trip_levels(rule.ladder, evaluation.state)
+            above += [] if highest is None else [highest]
+            below += [] if lowest is None else [lowest]
+        visited.append(
+            gauges.Visited(
+                gauge,
+                tally.value,
+                tally.latest_time,
+                min(above, default=None),
+                max(below, default=None),
+                self._epoch,
+            )
+        )
+
+    def _keeps_silent(self, rule: AlertRule, subject: Subject) -> bool:
+        """Whether the gauge's past is not to be told to an alert that looks at it for the first time."""
+        return (
+            not rule.evaluate_on_create
+            and subject.visited_epoch < rule.watching_epoch
+            and subject.movement.watch.gauge.period.start <= rule.watching_time + FUTURE_TOLERANCE
+        )
+
+    def _notification(
+        self, rule: AlertRule, gauge: Gauge, sequence: int, transitions: Sequence[Transition]
+    ) -> Notification | None:
+        told = tuple(transition for transition in transitions if transition.notified)
+        if not told:
+            return None
+        late = gauge.period.end <= self._now
+        return Notification(self._organization, rule, gauge, sequence, self._now, late, told)
+
+    def _stored(
+        self,
+        rule: AlertRule,
+        gauge: Gauge,
+        state: AlertState,
+        stored: StoredState | None,
+        notification: Notification | None,
+        moved: bool,
+    ) -> StoredState:
+        return StoredState(
+            gauge=gauge,
+            alert_id=rule.alert_id,
+            alert_version=rule.version,
+            state=state,
+            sequence=notification.sequence if notification else stored.sequence if stored else 0,
+            change_time=self._now if moved or stored is None else stored.change_time,
+            change_reason=REASON_USAGE if moved else stored.change_reason if stored else REASON_DEFINITION,
+        )
+
+
+def _unique_values(movement: Movement) -> set[str]:
+    name = movement.watch.unique_property
+    return {event.properties[name] for _, event in movement.entries if name is not None and name in event.properties}
+
+
+def before_move(movement: Movement, value: Decimal, visited_epoch: int, created_customers: set[str]) -> Subject:
+    """The subject of an additive gauge that `gauges.move` has moved to `value`."""
+    with exact_arithmetic():
+        tally = Tally(value - movement.total)
+    return _subject(movement, tally, visited_epoch, created_customers)
+
+
+def before_fold(movement: Movement, locked: gauges.Locked, created_customers: set[str]) -> Subject:
+    """The subject of a gauge that `gauges.lock` has locked."""
+    tally = Tally(locked.value, locked.latest_event_time)
+    return _subject(movement, tally, locked.visited_epoch, created_customers)
+
+
+def _subject(movement: Movement, tally: Tally, visited_epoch: int, created_customers: set[str]) -> Subject:
+    watch = movement.watch
+    if visited_epoch >= watch.continuous_since_epoch and visited_epoch != NEVER_VISITED:
+        return Subject(movement, visited_epoch, tally)
+    if visited_epoch == NEVER_VISITED and (
+        watch.gauge.customer_id in created_customers or watch.counted_from_the_start
+    ):
+        return Subject(movement, visited_epoch, Tally(), untouched=True)
+    return Subject(movement, visited_epoch, None)

@@ -1,0 +1,123 @@
+"""The rules of one organization as this process knows them: valid exactly while the organization's epoch stands."""
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from evaluator.alerts import AlertRule
+from evaluator.events import UsageEvent
+from evaluator.routing import Router
+from store import alerts, facts
+from store.database import driver
+
+# Beyond this many customers a router starts afresh and reads again those it meets. Memory stays bounded, and a
+# router of this size is well past the point where it pays.
+MAX_CUSTOMERS = 200_000
+
+
+class Rules:
+    """Hands out the router of one organization, reloading only what changed."""
+
+    def __init__(self, organization_id: int) -> None:
+        self._organization_id = organization_id
+        self._router = Router(-1, ())
+        self._rules: dict[str, AlertRule] = {}
+
+    async def router(self, connection: AsyncConnection, epoch: int) -> Router:
+        """The router at `epoch`, which the transaction has to hold still (`organizations.share`).
+
+        Others may hold older routers at the same time; those stay as they are.
+        """
+        current = self._router
+        if current.epoch == epoch and len(current.customers) <= MAX_CUSTOMERS:
+            return current
+        rules = dict(self._rules)
+        for definition in await alerts.changed_since(connection, self._organization_id, current.epoch):
+            rule = definition.rule()
+            if rule is None:
+                rules.pop(definition.alert_id, None)
+            else:
+                rules[rule.alert_id] = rule
+        router = Router(epoch, rules.values())
+        if len(current.customers) <= MAX_CUSTOMERS:
+            router.customers.update(current.customers)
+            router.subscriptions.update(current.subscriptions)
+            router.metrics.update(current.metrics)
+            changed = await facts.changed_since(await driver(connection), self._organization_id, current.epoch)
+            for customer in changed[0]:
+                # Those that nobody met yet are read when somebody does.
+                if customer.customer_id in router.customers:
+                    router.customers[customer.customer_id] = customer
+            for subscription in changed[1]:
+                key = subscription.customer_id, subscription.subscription_id
+                if key in router.subscriptions:
+                    router.subscriptions[key] = subscription
+            router.metrics.update((metric.metric_id, metric) for metric in changed[2])
+        # Another transaction may have come back with a younger router in the meantime.
+        if epoch >= self._router.epoch:
+            self._router, self._rules = router, rules
+        return router
+
+    async def meet(
+        self, connection: AsyncConnection, router: Router, events: Iterable[UsageEvent], now: datetime
+    ) -> set[str]:
+        """Makes the router know everyone the events name, creating whoever nobody registered.
+
+        Returns the customers that this transaction created: nothing was counted for them before. What it
+        created is forgotten again with `forget` when the transaction fails.
+        """
+        new_customers = {event.customer_id for event in events if event.customer_id not in router.customers}
+        new_metrics = {event.metric_id for event in events if event.metric_id not in router.metrics}
+        new_subscriptions = {
+            (event.customer_id, event.subscription_id)
+            for event in events
+            if event.subscription_id is not None
+            and (event.customer_id, event.subscription_id) not in router.subscriptions
+        }
+        created: set[str] = set()
+        if not (new_customers or new_metrics or new_subscriptions):
+            return created
+        raw, organization_id = await driver(connection), self._organization_id
+        # In this order and sorted, in every transaction: two that create the same ones wait, never deadlock.
+        if new_customers:
+            missing = await self._read_customers(connection, router, new_customers)
+            if missing:
+                made = await facts.first_sight_customers(raw, organization_id, sorted(missing), router.epoch, now)
+                created = {customer.customer_id for customer in made}
+                router.customers.update((customer.customer_id, customer) for customer in made)
+                await self._read_customers(connection, router, missing - created)
+        if new_subscriptions:
+            for round_ in range(2):
+                for found in await facts.subscriptions(raw, organization_id, sorted(new_subscriptions)):
+                    router.subscriptions[found.customer_id, found.subscription_id] = found
+                missing_keys = sorted(new_subscriptions - router.subscriptions.keys())
+                if round_ == 1 or not missing_keys:
+                    break
+                for one in await facts.first_sight_subscriptions(
+                    raw, organization_id, missing_keys, router.epoch, now
+                ):
+                    router.subscriptions[one.customer_id, one.subscription_id] = one
+        if new_metrics:
+            for round_ in range(2):
+                for metric in await facts.metrics(raw, organization_id, new_metrics):
+                    router.metrics[metric.metric_id] = metric
+                missing = new_metrics - router.metrics.keys()
+                if round_ == 1 or not missing:
+                    break
+                for metric in await facts.first_sight_metrics(
+                    raw, organization_id, sorted(missing), router.epoch, now
+                ):
+                    router.metrics[metric.metric_id] = metric
+        return created
+
+    async def _read_customers(self, connection: AsyncConnection, router: Router, ids: set[str]) -> set[str]:
+        """Reads customers; returns the ids of those that do not exist."""
+        if ids:
+            for customer in await facts.customers(await driver(connection), self._organization_id, ids):
+                router.customers[customer.customer_id] = customer
+        return ids - router.customers.keys()
+
+    def forget(self) -> None:
+        """Drops what a failed transaction may have left: the next one reads everything again."""
+        self._router, self._rules = Router(-1, ()), {}

@@ -1,0 +1,169 @@
+"""What an evaluation reads and writes beside the gauges: alert states, notifications and the outbox."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from evaluator.amounts import format_decimal
+from evaluator.gauges import Gauge
+from evaluator.notifications import Notification
+from evaluator.transitions import AlertState, Reached
+from store.database import Row
+
+Connection = psycopg.AsyncConnection[Row]
+
+OUTBOX_CHANNEL = "tidemark_outbox"  # notified once by each transaction that put something into the outbox
+
+
+@dataclass(frozen=True, slots=True)
+class StoredState:
+    """The state of one alert on one gauge.
+
+    sequence: of its last notification, 0 before the first. alert_version: that it was evaluated under.
+    """
+
+    gauge: Gauge
+    alert_id: str
+    alert_version: int
+    state: AlertState
+    sequence: int
+    change_time: datetime | None
+    change_reason: str | None
+
+
+_READ = """
+SELECT s.gauge_id, s.alert_id, s.alert_version, s.reached, s.sequence, s.change_time, s.change_reason
+FROM alert_state s
+JOIN unnest(%(customer_ids)s::text[], %(gauge_ids)s::uuid[]) AS i (customer_id, gauge_id)
+    ON s.customer_id = i.customer_id COLLATE "C" AND s.gauge_id = i.gauge_id
+WHERE s.organization_id = %(organization_id)s
+"""
+
+
+async def states(
+    connection: Connection, organization_id: int, gauges: Sequence[Gauge]
+) -> dict[tuple[UUID, str], StoredState]:
+    """The states on those gauges (locked by this transaction), by gauge id and alert id."""
+    by_id = {gauge.gauge_id: gauge for gauge in gauges}
+    cursor = await connection.execute(
+        _READ,
+        {
+            "organization_id": organization_id,
+            "customer_ids": [gauge.customer_id for gauge in gauges],
+            "gauge_ids": [gauge.gauge_id for gauge in gauges],
+        },
+    )
+    return {
+        (row[0], row[1]): StoredState(by_id[row[0]], row[1], row[2], state_from_json(row[3]), *row[4:7])
+        for row in await cursor.fetchall()
+    }
+
+
+_WRITE = """
+INSERT INTO alert_state AS s (
+    organization_id, customer_id, gauge_id, alert_id, alert_version, reached, sequence, change_time, change_reason
+)
+SELECT %(organization_id)s, i.* FROM unnest(
+    %(customer_ids)s::text[], %(gauge_ids)s::uuid[], %(alert_ids)s::text[], %(versions)s::bigint[],
+    %(reached)s::jsonb[], %(sequences)s::bigint[], %(change_times)s::timestamptz[], %(change_reasons)s::text[]
+) AS i
+ON CONFLICT (organization_id, customer_id, gauge_id, alert_id) DO UPDATE SET
+    alert_version = excluded.alert_version, reached = excluded.reached, sequence = excluded.sequence,
+    change_time = excluded.change_time, change_reason = excluded.change_reason
+"""
+
+
+async def write_states(connection: Connection, organization_id: int, stored: Sequence[StoredState]) -> None:
+    """Stores states on gauges that this transaction has locked."""
+    await connection.execute(
+        _WRITE,
+        {
+            "organization_id": organization_id,
+            "customer_ids": [item.gauge.customer_id for item in stored],
+            "gauge_ids": [item.gauge.gauge_id for item in stored],
+            "alert_ids": [item.alert_id for item in stored],
+            "versions": [item.alert_version for item in stored],
+            "reached": [Jsonb(state_json(item.state)) for item in stored],
+            "sequences": [item.sequence for item in stored],
+            "change_times": [item.change_time for item in stored],
+            "change_reasons": [item.change_reason for item in stored],
+        },
+    )
+
+
+# A notification's id is a digest of alert, gauge and sequence: were two transactions ever to record the same one,
+# the second would fail here instead of telling the customer twice.
+_NOTIFY = """
+WITH written AS (
+    INSERT INTO notification (
+        organization_id, customer_id, notification_id, alert_id, gauge_id, sequence, event_type, condition_type,
+        create_time, body
+    )
+    SELECT %(organization_id)s, i.customer_id, i.notification_id, i.alert_id, i.gauge_id, i.sequence, i.event_type,
+           i.condition_type, %(now)s, i.body
+    FROM unnest(
+        %(customer_ids)s::text[], %(notification_ids)s::text[], %(alert_ids)s::text[], %(gauge_ids)s::uuid[],
+        %(sequences)s::bigint[], %(event_types)s::text[], %(condition_types)s::text[], %(bodies)s::text[]
+    ) AS i (customer_id, notification_id, alert_id, gauge_id, sequence, event_type, condition_type, body)
+    RETURNING customer_id, notification_id, event_type, condition_type
+)
+INSERT INTO outbox (organization_id, customer_id, notification_id, event_type, condition_type, create_time)
+SELECT %(organization_id)s, customer_id, notification_id, event_type, condition_type, %(now)s FROM written
+"""
+
+
+async def write_notifications(
+    connection: Connection, organization_id: int, notifications: Sequence[Notification], now: datetime
+) -> None:
+    """Stores notifications, puts them into the outbox and wakes the notifiers once this transaction commits."""
+    await connection.execute(
+        _NOTIFY,
+        {
+            "organization_id": organization_id,
+            "now": now,
+            "customer_ids": [item.gauge.customer_id for item in notifications],
+            "notification_ids": [item.notification_id for item in notifications],
+            "alert_ids": [item.rule.alert_id for item in notifications],
+            "gauge_ids": [item.gauge.gauge_id for item in notifications],
+            "sequences": [item.sequence for item in notifications],
+            "event_types": [item.event_type for item in notifications],
+            "condition_types": [item.rule.condition_type.value for item in notifications],
+            "bodies": [item.body() for item in notifications],
+        },
+    )
+    await connection.execute("SELECT pg_notify(%s, '')", (OUTBOX_CHANNEL,))
+
+
+def state_json(state: AlertState) -> dict[str, Any]:
+    """The state as alert_state.reached keeps it."""
+    shown = {}
+    for key, reached in state.reached.items():
+        entry: dict[str, Any] = {"level": format_decimal(reached.level), "time": reached.time.isoformat()}
+        if reached.silent:
+            entry["silent"] = True
+        if reached.rungs:
+            entry["rungs"], entry["silent_rungs"] = reached.rungs, reached.silent_rungs
+        shown[key] = entry
+    return shown
+
+
+def state_from_json(stored: dict[str, Any]) -> AlertState:
+    """The state that `state_json` wrote."""
+    return AlertState(
+        {
+            key: Reached(
+                Decimal(entry["level"]),
+                datetime.fromisoformat(entry["time"]),
+                entry.get("silent", False),
+                entry.get("rungs", 0),
+                entry.get("silent_rungs", 0),
+            )
+            for key, entry in stored.items()
+        }
+    )

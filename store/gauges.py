@@ -1,0 +1,218 @@
+"""Gauges: the upsert that moves them, the locks that a visit takes, and what an evaluation writes back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from uuid import UUID
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from evaluator.gauges import Gauge
+from store.database import Row
+
+Connection = psycopg.AsyncConnection[Row]
+
+NEVER_VISITED = -1  # the rules_epoch of a gauge that was inserted and not yet evaluated
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """What a batch of events does to an additive gauge.
+
+    total: the sum of the amounts. high, low: the highest and lowest point of their running sum, 0 included.
+    required_epoch: a gauge that was visited before this epoch has to be visited again.
+    """
+
+    gauge: Gauge
+    total: Decimal
+    high: Decimal
+    low: Decimal
+    required_epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A gauge after the move.
+
+    index: of its move. visited_epoch: NEVER_VISITED for one that is new. calls: it has to be evaluated.
+    """
+
+    index: int
+    value: Decimal
+    visited_epoch: int
+    calls: bool
+
+
+# Rows are inserted and locked in key order, here and in `lock`, so that two transactions never deadlock. A row
+# comes back only if the evaluation has to look at it: when it is new, was last visited under other rules, or
+# came to a trip level somewhere between the first event and the last.
+_MOVE = """
+WITH input AS (
+    SELECT * FROM unnest(
+        %(customer_ids)s::text[], %(gauge_ids)s::uuid[], %(totals)s::numeric[], %(highs)s::numeric[],
+        %(lows)s::numeric[], %(required_epochs)s::bigint[]
+    ) WITH ORDINALITY AS i (customer_id, gauge_id, total, high, low, required_epoch, position)
+), moved AS (
+    INSERT INTO gauge AS g (organization_id, customer_id, gauge_id, value, rules_epoch, update_time)
+    SELECT %(organization_id)s, customer_id, gauge_id, total, -1, %(now)s
+    FROM input ORDER BY customer_id COLLATE "C", gauge_id
+    ON CONFLICT (organization_id, customer_id, gauge_id)
+        DO UPDATE SET value = g.value + excluded.value, update_time = excluded.update_time
+    RETURNING gauge_id, value, trip_above, trip_below, rules_epoch
+)
+SELECT i.position, m.value, m.rules_epoch, calls
+FROM moved m JOIN input i USING (gauge_id), LATERAL (
+    SELECT m.rules_epoch < i.required_epoch
+        OR coalesce(m.value - i.total + i.high >= m.trip_above, false)
+        OR coalesce(m.value - i.total + i.low <= m.trip_below, false)
+) AS c (calls)
+WHERE %(all)s OR calls
+"""
+
+
+async def move(
+    connection: Connection, organization_id: int, moves: Sequence[Move], now: datetime, return_all: bool
+) -> list[Moved]:
+    """Adds to additive gauges, creating those that do not exist; the rows stay locked.
+
+    Returns the gauges that have to be evaluated, or with `return_all` every gauge.
+    """
+    cursor = await connection.execute(
+        _MOVE,
+        {
+            "organization_id": organization_id,
+            "customer_ids": [item.gauge.customer_id for item in moves],
+            "gauge_ids": [item.gauge.gauge_id for item in moves],
+            "totals": [item.total for item in moves],
+            "highs": [item.high for item in moves],
+            "lows": [item.low for item in moves],
+            "required_epochs": [item.required_epoch for item in moves],
+            "now": now,
+            "all": return_all,
+        },
+    )
+    return [Moved(position - 1, *rest) for position, *rest in await cursor.fetchall()]
+
+
+@dataclass(frozen=True, slots=True)
+class Locked:
+    """A gauge as it stands, locked."""
+
+    value: Decimal
+    visited_epoch: int
+    latest_event_time: datetime | None
+
+
+_ENSURE = """
+INSERT INTO gauge (organization_id, customer_id, gauge_id, value, rules_epoch, update_time)
+SELECT %(organization_id)s, customer_id, gauge_id, 0, -1, %(now)s
+FROM unnest(%(customer_ids)s::text[], %(gauge_ids)s::uuid[]) AS i (customer_id, gauge_id)
+ORDER BY customer_id COLLATE "C", gauge_id
+ON CONFLICT DO NOTHING
+"""
+
+_LOCK = """
+SELECT g.gauge_id, g.value, g.rules_epoch, g.latest_event_time
+FROM gauge g
+WHERE g.organization_id = %(organization_id)s AND (g.customer_id, g.gauge_id) IN (
+    SELECT customer_id COLLATE "C", gauge_id
+    FROM unnest(%(customer_ids)s::text[], %(gauge_ids)s::uuid[]) AS i (customer_id, gauge_id)
+)
+ORDER BY g.customer_id, g.gauge_id
+FOR UPDATE OF g
+"""
+
+
+async def lock(
+    connection: Connection, organization_id: int, gauges: Sequence[Gauge], now: datetime
+) -> dict[UUID, Locked]:
+    """Locks gauges, creating those that do not exist."""
+    parameters = {
+        "organization_id": organization_id,
+        "customer_ids": [gauge.customer_id for gauge in gauges],
+        "gauge_ids": [gauge.gauge_id for gauge in gauges],
+        "now": now,
+    }
+    await connection.execute(_ENSURE, parameters)
+    cursor = await connection.execute(_LOCK, parameters)
+    return {row[0]: Locked(row[1], row[2], row[3]) for row in await cursor.fetchall()}
+
+
+@dataclass(frozen=True, slots=True)
+class Visited:
+    """What an evaluation leaves on a gauge that it holds the lock of."""
+
+    gauge: Gauge
+    value: Decimal
+    latest_event_time: datetime | None
+    trip_above: Decimal | None
+    trip_below: Decimal | None
+    rules_epoch: int
+
+
+_WRITE = """
+UPDATE gauge g SET
+    value = i.value, latest_event_time = i.latest_event_time, trip_above = i.trip_above, trip_below = i.trip_below,
+    rules_epoch = i.rules_epoch, subscription_id = i.subscription_id, measure = i.measure,
+    group_values = i.group_values, period_start = i.period_start, period_end = i.period_end, update_time = %(now)s
+FROM unnest(
+    %(customer_ids)s::text[], %(gauge_ids)s::uuid[], %(values)s::numeric[], %(latest)s::timestamptz[],
+    %(above)s::numeric[], %(below)s::numeric[], %(epochs)s::bigint[], %(subscription_ids)s::text[],
+    %(measures)s::text[], %(groups)s::jsonb[], %(starts)s::timestamptz[], %(ends)s::timestamptz[]
+) AS i (
+    customer_id, gauge_id, value, latest_event_time, trip_above, trip_below, rules_epoch, subscription_id,
+    measure, group_values, period_start, period_end
+)
+WHERE g.organization_id = %(organization_id)s
+    AND g.customer_id = i.customer_id COLLATE "C" AND g.gauge_id = i.gauge_id
+"""
+
+
+async def write(connection: Connection, organization_id: int, visited: Sequence[Visited], now: datetime) -> None:
+    """Stores what an evaluation found out about gauges that this transaction has locked."""
+    await connection.execute(
+        _WRITE,
+        {
+            "organization_id": organization_id,
+            "now": now,
+            "customer_ids": [item.gauge.customer_id for item in visited],
+            "gauge_ids": [item.gauge.gauge_id for item in visited],
+            "values": [item.value for item in visited],
+            "latest": [item.latest_event_time for item in visited],
+            "above": [item.trip_above for item in visited],
+            "below": [item.trip_below for item in visited],
+            "epochs": [item.rules_epoch for item in visited],
+            "subscription_ids": [item.gauge.subscription_id for item in visited],
+            "measures": [item.gauge.measure.key for item in visited],
+            "groups": [Jsonb([list(pair) for pair in item.gauge.group]) for item in visited],
+            "starts": [item.gauge.period.start for item in visited],
+            "ends": [item.gauge.period.end for item in visited],
+        },
+    )
+
+
+_COUNT_VALUES = """
+INSERT INTO unique_value (organization_id, customer_id, gauge_id, value)
+SELECT %(organization_id)s, customer_id, gauge_id, value
+FROM unnest(%(customer_ids)s::text[], %(gauge_ids)s::uuid[], %(values)s::text[]) AS i (customer_id, gauge_id, value)
+ON CONFLICT DO NOTHING
+RETURNING gauge_id, value
+"""
+
+
+async def count_values(
+    connection: Connection, organization_id: int, values: Sequence[tuple[Gauge, str]]
+) -> set[tuple[UUID, str]]:
+    """Remembers values that UNIQUE_COUNT gauges (locked by this transaction) saw; returns the ones new to them."""
+    cursor = await connection.execute(
+        _COUNT_VALUES,
+        {
+            "organization_id": organization_id,
+            "customer_ids": [gauge.customer_id for gauge, _ in values],
+            "gauge_ids": [gauge.gauge_id for gauge, _ in values],
+            "values": [value for _, value in values],
+        },
+    )
+    return {(row[0], row[1]) for row in await cursor.fetchall()}
