@@ -1,7 +1,7 @@
 """The guard at the dial: sees each concrete address after the name is resolved and before it is connected to.
 
-A check of the URL or of the resolver's answer alone would miss what is dialled: aiohttp skips its resolver for
-IP literals, and a name can lead elsewhere a moment later.
+A check of the URL or of the resolver's answer alone would miss what is dialled: aiohttp skips its resolver
+for IP literals, and a name can lead elsewhere a moment later.
 """
 
 import socket

@@ -64,7 +64,7 @@ def decide(
 
 
 def parse_retry_after(header: str | None, now: datetime) -> timedelta | None:
-    """The wait that a Retry-After header asks for, in seconds or as an HTTP date; None when it asks for nothing.
+    """The wait that a Retry-After header asks for, in seconds or as an HTTP date; None without a header.
 
     A date that has passed asks for no wait at all. What is neither form is ignored.
     """

@@ -82,7 +82,7 @@ class Sender:
         trace.on_connection_reuseconn.append(_on_reused)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                limit=0,  # claims are bounded already; a second bound would only let leases run out in a queue
+                limit=0,  # claims are bounded; a second bound would only let leases run out in a queue
                 socket_factory=DialGuard(policy),
                 ttl_dns_cache=DNS_TTL,
                 keepalive_timeout=KEEPALIVE,
@@ -148,7 +148,7 @@ class Sender:
 
 
 def printable(data: bytes | bytearray) -> str:
-    """Text that PostgreSQL stores whatever the bytes were: valid UTF-8 without NUL, at most MAX_EXCERPT bytes."""
+    """Text that PostgreSQL stores, whatever the bytes were: UTF-8 without NUL, at most MAX_EXCERPT bytes."""
     text = data.decode("utf-8", "replace").replace("\0", "\N{REPLACEMENT CHARACTER}")
     # A replacement character takes three bytes where there was one.
     return text.encode()[:MAX_EXCERPT].decode("utf-8", "ignore")
@@ -162,7 +162,7 @@ def _outcome(status: int) -> Outcome:
     if status == 429:
         return Outcome.THROTTLED
     kinds = {3: Outcome.REDIRECTED, 4: Outcome.REJECTED, 5: Outcome.SERVER_ERROR}
-    return kinds.get(status // 100, Outcome.RESPONSE_MALFORMED)
+    return kinds.get(status // 100, Outcome.SERVER_ERROR)
 
 
 def _failure(error: Exception, exchange: _Exchange) -> Answer:

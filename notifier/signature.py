@@ -1,6 +1,6 @@
 """Signatures of webhooks after the Standard Webhooks specification 1.0.0, symmetric scheme `v1`.
 
-A receiver recomputes HMAC-SHA256 over `{webhook-id}.{webhook-timestamp}.{body}` with the secret of its endpoint.
+A receiver recomputes HMAC-SHA256 over `{webhook-id}.{webhook-timestamp}.{body}` with its endpoint's secret.
 Every attempt is signed anew with its own time; the id and the body never change.
 """
 

@@ -30,7 +30,7 @@ class Outcome(StrEnum):
     REJECTED = "REJECTED"  # 4xx other than the two below
     THROTTLED = "THROTTLED"  # 429
     GONE = "GONE"  # 410
-    SERVER_ERROR = "SERVER_ERROR"  # 5xx
+    SERVER_ERROR = "SERVER_ERROR"  # 5xx, or a number that is no HTTP status
     ADDRESS_REFUSED = "ADDRESS_REFUSED"  # the name leads to an address that webhooks may not go to
     NAME_NOT_RESOLVED = "NAME_NOT_RESOLVED"
     CONNECTION_FAILED = "CONNECTION_FAILED"  # refused, or no route
@@ -38,7 +38,7 @@ class Outcome(StrEnum):
     TLS_FAILED = "TLS_FAILED"
     CONNECTION_LOST = "CONNECTION_LOST"  # after it was made, before the answer's headers
     RESPONSE_TIMED_OUT = "RESPONSE_TIMED_OUT"
-    RESPONSE_MALFORMED = "RESPONSE_MALFORMED"  # what came back is no answer in HTTP
+    RESPONSE_MALFORMED = "RESPONSE_MALFORMED"  # what came back is not HTTP
 
 
 @dataclass(frozen=True)

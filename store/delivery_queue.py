@@ -4,8 +4,9 @@ Who is served next is decided when rows are claimed: the endpoints that have som
 served longest ago first, and no more of each than its share of deliveries in flight. A flood for one endpoint
 thus delays nobody else, and a hanging endpoint holds no more than its share.
 
-Every transaction here locks endpoint rows before delivery rows, and several endpoint rows in the order of their
-keys, or skips those that are locked: so none can wait for another in a circle. All due times are PostgreSQL's.
+Every transaction here locks endpoint rows before delivery rows, and several endpoint rows in the order of
+their keys, or skips those that are locked: so none can wait for another in a circle. All due times come from
+PostgreSQL's clock.
 """
 
 import uuid
@@ -79,8 +80,8 @@ SELECT EXISTS (SELECT FROM outbox) AS outbox,
        EXISTS (SELECT FROM delivery WHERE lease_token IS NOT NULL AND lease_expire_time < now()) AS expired
 """)
 
-# in_flight is a counter on the endpoint's row, not a count of leased rows: under the row's lock it is current,
-# whereas a count would see the snapshot from before the lock and let two notifiers exceed the share.
+# in_flight is a counter on the endpoint's row, not a count of leased rows: under the row's lock it is
+# current, whereas a count would use the snapshot from before the lock and let two notifiers exceed the share.
 _CLAIM = text(f"""
 WITH open_endpoint AS MATERIALIZED (
     SELECT organization_id, endpoint_id, url, in_flight
@@ -114,7 +115,9 @@ WITH open_endpoint AS MATERIALIZED (
     UPDATE endpoint
     SET in_flight = endpoint.in_flight + claims.number, last_claim_time = clock_timestamp()
     FROM (
-        SELECT organization_id, endpoint_id, count(*) AS number FROM claimed GROUP BY organization_id, endpoint_id
+        SELECT organization_id, endpoint_id, count(*) AS number
+        FROM claimed
+        GROUP BY organization_id, endpoint_id
     ) AS claims
     WHERE endpoint.organization_id = claims.organization_id AND endpoint.endpoint_id = claims.endpoint_id
 )
@@ -142,16 +145,18 @@ USING (organization_id, customer_id, notification_id)
 _LOCK_ENDPOINTS = """
 SELECT organization_id, endpoint_id, state
 FROM endpoint
-JOIN unnest(CAST(:organizations AS bigint[]), CAST(:endpoints AS text[])) AS wanted (organization_id, endpoint_id)
+JOIN unnest(CAST(:organizations AS bigint[]), CAST(:endpoints AS text[]))
+    AS wanted (organization_id, endpoint_id)
 USING (organization_id, endpoint_id)
 ORDER BY organization_id, endpoint_id
 FOR {strength} OF endpoint
 """
 _LOCK = text(_LOCK_ENDPOINTS.format(strength="NO KEY UPDATE"))
-# Keeps a fan-out from adding rows for an endpoint that is being disabled; see store.endpoints.delete_endpoint.
+# Keeps a fan-out from adding rows for an endpoint that is being disabled; see store.endpoints.
 _LOCK_AGAINST_FAN_OUT = text(_LOCK_ENDPOINTS.format(strength="UPDATE"))
 
-# The token fences off a notifier whose lease was taken over while it was paused: its late result matches no row.
+# The token fences off a notifier whose lease was taken over while it was paused: its late result matches
+# no row.
 _FINISH = text("""
 UPDATE delivery
 SET status = result.status,

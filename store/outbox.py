@@ -1,4 +1,4 @@
-"""The outbox: its rows become deliveries, one for each endpoint that wants them; LISTEN tells when rows arrive."""
+"""The outbox: its rows become deliveries, one for each endpoint that wants them; LISTEN tells of new ones."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -22,15 +22,16 @@ class FanOut:
     created: int  # deliveries that are there now
 
 
-# Rows are taken as they are found, never "after the last one seen": identity values are handed out before their
-# transactions commit, so a row with a low number may appear after a higher one has been taken.
+# Rows are taken as they are found, never "after the last one seen": identity values are handed out before
+# their transactions commit, so a row with a low number may appear after a higher one has been taken.
 _TAKE = text("""
 DELETE FROM outbox
 WHERE outbox_id IN (SELECT outbox_id FROM outbox ORDER BY outbox_id LIMIT :limit FOR UPDATE SKIP LOCKED)
 RETURNING organization_id, customer_id, notification_id, event_type
 """)
 
-# FOR KEY SHARE keeps an endpoint from being deleted until the new rows are committed, and does not wait for claims.
+# FOR KEY SHARE keeps an endpoint from being deleted until the new rows are committed, and does not wait for
+# claims.
 _ENDPOINTS = text("""
 SELECT organization_id, endpoint_id, event_types
 FROM endpoint
@@ -40,9 +41,10 @@ FOR KEY SHARE
 """)
 
 _ADD = text("""
-INSERT INTO delivery (organization_id, delivery_id, endpoint_id, notification_id, customer_id, event_type, status,
-                      create_time, next_attempt_time)
-SELECT organization_id, delivery_id, endpoint_id, notification_id, customer_id, event_type, 'PENDING', now(), now()
+INSERT INTO delivery (organization_id, delivery_id, endpoint_id, notification_id, customer_id, event_type,
+                      status, create_time, next_attempt_time)
+SELECT organization_id, delivery_id, endpoint_id, notification_id, customer_id, event_type,
+       'PENDING', now(), now()
 FROM unnest(
     CAST(:organizations AS bigint[]), CAST(:deliveries AS text[]), CAST(:endpoints AS text[]),
     CAST(:notifications AS text[]), CAST(:customers AS text[]), CAST(:event_types AS text[])
@@ -52,7 +54,7 @@ ON CONFLICT DO NOTHING
 
 
 async def fan_out(connection: AsyncConnection, limit: int) -> FanOut:
-    """Turns up to `limit` outbox rows into deliveries, in the caller's transaction: all of it happens, or none."""
+    """Turns up to `limit` outbox rows into deliveries, in the caller's transaction: all of it or nothing."""
     taken = (await connection.execute(_TAKE, {"limit": limit})).all()
     if not taken:
         return FanOut(0, 0)

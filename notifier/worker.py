@@ -1,0 +1,287 @@
+"""The loop at the heart of the notifier: outbox rows become deliveries, due deliveries become attempts."""
+
+import asyncio
+import contextlib
+import logging
+import random
+from dataclasses import dataclass
+from datetime import timedelta
+
+from notifier.backoff import Backoff
+from notifier.recorder import Recorder, Return
+from notifier.schedule import decide
+from notifier.sending import Answer, Sender
+from notifier.signature import MalformedSecret, signed_headers
+from runtime.clock import Clock
+from store import delivery_queue, outbox
+from store.database import Database, DatabaseUnavailable
+from store.deliveries import DeliveryStatus
+from store.delivery_queue import AttemptRecord, Claim
+
+POLL_INTERVAL = 1.0  # seconds between looks at the database when nothing else wakes the loop
+FAN_OUT_LIMIT = 200  # outbox rows in one transaction
+CLAIM_LIMIT = 100  # deliveries in one transaction
+RETURN_DELAY = timedelta(seconds=30)  # until a delivery that failed by our own fault is due again
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class _Hints:
+    """What may wait in the database. A wrong hint costs a statement, a missing one is found by polling."""
+
+    outbox: bool = False
+    due: bool = False
+    expired: bool = False
+
+    def any(self) -> bool:
+        return self.outbox or self.due or self.expired
+
+
+class Worker:
+    """Claims, attempts and records deliveries, up to `concurrency` at a time.
+
+    A claim counts until its result is written, so that neither memory nor the number of leases grows while
+    the database is slow.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        sender: Sender,
+        clock: Clock,
+        *,
+        concurrency: int,
+        lease: timedelta,
+        randomness: random.Random | None = None,
+    ) -> None:
+        self._database = database
+        self._sender = sender
+        self._clock = clock
+        self._concurrency = concurrency
+        self._lease = lease
+        self._randomness = randomness or random.Random()
+        self._recorder = Recorder(database, self._on_written)
+        self._hints = _Hints()
+        self._wake = asyncio.Event()
+        self._in_flight = 0  # claims whose result is not written
+        self._nothing_in_flight = asyncio.Event()
+        self._nothing_in_flight.set()
+        self._attempts: set[asyncio.Task[None]] = set()
+
+    @property
+    def in_flight(self) -> int:
+        """How many claims this worker holds."""
+        return self._in_flight
+
+    def outbox_changed(self) -> None:
+        """Wakes the loop, because outbox rows may have been committed."""
+        self._hints.outbox = True
+        self._wake.set()
+
+    async def run(self, stop: asyncio.Event, drain_timeout: float) -> None:
+        """Works until `stop` is set, then ends what is in flight within `drain_timeout` seconds.
+
+        An attempt that takes longer is cut off, and its delivery given back for another notifier. When this
+        is cancelled, everything in flight is left to its lease.
+        """
+        recording = asyncio.create_task(self._recorder.run(), name="notifier recorder")
+        watching = asyncio.create_task(self._wait_for(stop), name="notifier stop")
+        try:
+            await self._work(stop)
+            # _work may have been waiting for the database when it was asked to stop.
+            elapsed = asyncio.get_running_loop().time() - (await watching)
+            await self._drain(drain_timeout - elapsed)
+        finally:
+            tasks = (recording, watching, *self._attempts)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _work(self, stop: asyncio.Event) -> None:
+        backoff = Backoff()
+        next_poll = 0.0
+        loop = asyncio.get_running_loop()
+        while not stop.is_set():
+            try:
+                if not self._hints.any() and loop.time() < next_poll:
+                    await self._sleep(next_poll - loop.time())
+                    continue
+                if loop.time() >= next_poll:
+                    next_poll = loop.time() + POLL_INTERVAL
+                    await self._poll()
+                await self._step()
+                backoff.reset()
+            except DatabaseUnavailable as error:
+                logger.warning("waiting for the database: %s", error, extra={"action": "database.lost"})
+                await backoff.sleep()
+            except Exception:
+                # A fault of ours must not end the only process that sends anything.
+                logger.exception("a step of the notifier failed", extra={"action": "worker.failed"})
+                await backoff.sleep()
+
+    async def _wait_for(self, stop: asyncio.Event) -> float:
+        """Wakes the loop when it is asked to stop; returns when that was, by the event loop's clock."""
+        await stop.wait()
+        self._wake.set()
+        return asyncio.get_running_loop().time()
+
+    async def _sleep(self, timeout: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._wake.wait()
+        self._wake.clear()
+
+    async def _poll(self) -> None:
+        async with self._database.transaction() as connection:
+            waiting = await delivery_queue.waiting(connection)
+        self._hints.outbox |= waiting.outbox
+        self._hints.due |= waiting.due
+        self._hints.expired |= waiting.expired
+
+    async def _step(self) -> None:
+        hints = self._hints
+        if hints.outbox:
+            # Cleared before the look, not after it: what is committed during it sets the hint again.
+            hints.outbox = False
+            async with self._database.transaction() as connection:
+                fan_out = await outbox.fan_out(connection, FAN_OUT_LIMIT)
+            hints.outbox |= fan_out.taken == FAN_OUT_LIMIT
+            hints.due |= fan_out.created > 0
+        if hints.expired:
+            hints.expired = False
+            async with self._database.transaction() as connection:
+                released = await delivery_queue.release_expired(connection)
+            if released:
+                logger.warning(
+                    "%d leases of a notifier that died were taken over",
+                    released,
+                    extra={"action": "lease.expired"},
+                )
+            hints.expired |= released == delivery_queue.EXPIRED_LIMIT
+            hints.due |= released > 0
+        if hints.due:
+            hints.due = False
+            await self._claim()
+
+    async def _claim(self) -> None:
+        room = min(self._concurrency - self._in_flight, CLAIM_LIMIT)
+        if room == 0:
+            return  # the next result that is written sets the hint again
+        async with self._database.transaction() as connection:
+            claims = await delivery_queue.claim(connection, limit=room, lease=self._lease)
+        self._in_flight += len(claims)
+        if claims:
+            self._nothing_in_flight.clear()
+        for claim in claims:
+            task = asyncio.create_task(self._deliver(claim), name=f"attempt {claim.delivery_id}")
+            self._attempts.add(task)
+            task.add_done_callback(self._attempts.discard)
+        # A full claim says that there may be more; so does each result that frees a slot.
+        self._hints.due |= len(claims) == room
+
+    def _on_written(self, number: int) -> None:
+        self._in_flight -= number
+        if self._in_flight == 0:
+            self._nothing_in_flight.set()
+        self._hints.due = True
+        self._wake.set()
+
+    async def _deliver(self, claim: Claim) -> None:
+        """Makes one attempt and hands its result to the recorder, whatever happens."""
+        try:
+            self._recorder.add(await self._attempt(claim))
+        except asyncio.CancelledError:
+            # Cut off by a drain: whether the receiver has it is unknown, so it gets it again.
+            self._recorder.add(Return(claim, timedelta(0)))
+            raise
+        except Exception:
+            logger.exception(
+                "an attempt failed before it began",
+                extra={"action": "attempt.failed", "delivery_id": claim.delivery_id},
+            )
+            self._recorder.add(Return(claim, RETURN_DELAY))
+
+    async def _attempt(self, claim: Claim) -> AttemptRecord | Return:
+        if claim.body is None:
+            logger.error(
+                "a delivery has no notification to send",
+                extra={"action": "attempt.no_notification", "delivery_id": claim.delivery_id},
+            )
+            return Return(claim, RETURN_DELAY)
+        body = claim.body.encode()
+        start_time = self._clock.now()
+        try:
+            headers = signed_headers(claim.secrets, claim.notification_id, start_time, body)
+        except (MalformedSecret, ValueError) as error:
+            logger.error(
+                "a delivery cannot be signed: %s",
+                error,
+                extra={"action": "attempt.unsigned", "endpoint_id": claim.endpoint_id},
+            )
+            return Return(claim, RETURN_DELAY)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        answer = await self._sender.post(claim.url, headers, body)
+        duration = timedelta(seconds=loop.time() - began)
+        decision = decide(
+            answer.outcome,
+            attempts=claim.attempt_count + 1,
+            age=claim.age,
+            retry_after=answer.retry_after,
+            randomness=self._randomness,
+        )
+        record = AttemptRecord(
+            claim=claim,
+            start_time=start_time,
+            duration=duration,
+            outcome=answer.outcome,
+            http_status=answer.http_status,
+            response_excerpt=answer.response_excerpt,
+            error=answer.error,
+            status=decision.status,
+            delay=decision.delay,
+            disable_endpoint=decision.disable_endpoint,
+        )
+        _log(record, answer)
+        return record
+
+    async def _drain(self, timeout: float) -> None:
+        """Waits for what is in flight; cuts off what takes too long, and leaves time to record it."""
+        logger.info("draining %d deliveries", self._in_flight, extra={"action": "drain"})
+        if not await self._finished_within(timeout * 0.75):
+            for task in self._attempts:
+                task.cancel()
+            if not await self._finished_within(timeout * 0.25):
+                logger.warning(
+                    "%d deliveries are left to their leases",
+                    self._in_flight,
+                    extra={"action": "drain.incomplete"},
+                )
+
+    async def _finished_within(self, timeout: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._nothing_in_flight.wait()
+        return self._nothing_in_flight.is_set()
+
+
+def _log(record: AttemptRecord, answer: Answer) -> None:
+    # Neither URL nor secret: a URL often carries a token.
+    level = {DeliveryStatus.DELIVERED: logging.DEBUG, DeliveryStatus.PENDING: logging.INFO}
+    logger.log(
+        level.get(record.status, logging.WARNING),
+        "attempt %d: %s",
+        record.claim.attempt_count + 1,
+        answer.outcome.lower(),
+        extra={
+            "action": "attempt",
+            "delivery_id": record.claim.delivery_id,
+            "endpoint_id": record.claim.endpoint_id,
+            "notification_id": record.claim.notification_id,
+            "http_status": answer.http_status,
+            "duration_ms": round(record.duration.total_seconds() * 1000, 1),
+            "status": record.status,
+            "error": answer.error,
+        },
+    )
