@@ -174,14 +174,10 @@ async def put_metric(
     return stored
 
 
-async def get_customer(
-    connection: AsyncConnection, organization_id: int, customer_id: str
-) -> Customer | None:
+async def get_customer(connection: AsyncConnection, organization_id: int, customer_id: str) -> Customer | None:
     """One customer, or None."""
     rows = await connection.execute(
-        select(customer).where(
-            customer.c.organization_id == organization_id, customer.c.customer_id == customer_id
-        )
+        select(customer).where(customer.c.organization_id == organization_id, customer.c.customer_id == customer_id)
     )
     row = rows.mappings().one_or_none()
     return None if row is None else _customer(row)

@@ -100,9 +100,7 @@ async def revoke_key(connection: AsyncConnection, key_id: str, now: datetime) ->
     """Ends a key, for ever. False when there is none of that id; a key revoked before stays as it is."""
     found = await connection.scalar(select(exists().where(api_key.c.key_id == key_id)))
     await connection.execute(
-        update(api_key)
-        .where(api_key.c.key_id == key_id, api_key.c.revoke_time.is_(None))
-        .values(revoke_time=now)
+        update(api_key).where(api_key.c.key_id == key_id, api_key.c.revoke_time.is_(None)).values(revoke_time=now)
     )
     return bool(found)
 

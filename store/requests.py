@@ -22,9 +22,7 @@ async def first_response(
     others with the id wait here. Raises RequestIdReused when the earlier request had another payload.
     """
     # Without the lock two tries at the same time would both be the first, and both create.
-    await connection.execute(
-        select(func.pg_advisory_xact_lock(_lock_number(organization_id, method, request_id)))
-    )
+    await connection.execute(select(func.pg_advisory_xact_lock(_lock_number(organization_id, method, request_id))))
     row = (
         await connection.execute(
             select(request.c.payload_digest, request.c.response).where(

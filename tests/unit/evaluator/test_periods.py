@@ -90,9 +90,7 @@ def test_wall_clock_time_of_the_anchor_is_kept_where_it_exists(cycle: BillingCyc
 
 
 @given(times, st.sampled_from([Cadence.MONTH, Cadence.QUARTER, Cadence.YEAR]), st.integers(1, 40), times)
-def test_month_ends_clamp_without_drift(
-    anchor: datetime, cadence: Cadence, count: int, time: datetime
-) -> None:
+def test_month_ends_clamp_without_drift(anchor: datetime, cadence: Cadence, count: int, time: datetime) -> None:
     start = BillingCycle(anchor, cadence, count, "UTC").period_at(time).start
     assert start.day == min(anchor.day, monthrange(start.year, start.month)[1])
     months = (start.year - anchor.year) * 12 + start.month - anchor.month
@@ -244,9 +242,7 @@ def test_times_of_other_zones_are_the_same_instants() -> None:
         (datetime(2026, 1, 1, tzinfo=UTC), 1, "Mars/Olympus", "time_zone", "Mars/Olympus"),
     ],
 )
-def test_a_bad_cycle_says_what_is_wrong(
-    anchor: datetime, count: int, zone: str, field: str, says: str
-) -> None:
+def test_a_bad_cycle_says_what_is_wrong(anchor: datetime, count: int, zone: str, field: str, says: str) -> None:
     with pytest.raises(CycleError, match=says) as raised:
         BillingCycle(anchor, Cadence.MONTH, count, zone)
     assert raised.value.field == field
