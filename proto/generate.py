@@ -10,6 +10,7 @@ The google protos come out of the installed googleapis-common-protos package, so
 import difflib
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 from importlib.resources import files
@@ -43,30 +44,30 @@ def export_google(target: Path) -> None:
 
 def generate(target: Path) -> None:
     """Fills the empty folder `target` with messages, stubs and their types; exits when protoc finds an error."""
-    from grpc_tools import protoc
-
     target.mkdir(parents=True, exist_ok=True)
     sources = sorted(str(path) for path in PROTO.rglob("*.proto"))
     if not sources:
         raise SystemExit(f"no .proto file below {PROTO}")
-    status = protoc.main(
+    plugins = Path(sys.executable).parent
+    protoc = subprocess.run(
         [
-            "protoc",
+            sys.executable,
+            *("-m", "grpc_tools.protoc"),
             f"--proto_path={PROTO}",
             f"--proto_path={google_protos_folder()}",
-            f"--proto_path={files('grpc_tools') / '_proto'}",
-            f"--plugin=protoc-gen-mypy={Path(sys.executable).parent / 'protoc-gen-mypy'}",
-            f"--plugin=protoc-gen-mypy_grpc={Path(sys.executable).parent / 'protoc-gen-mypy_grpc'}",
+            f"--plugin=protoc-gen-mypy={plugins / 'protoc-gen-mypy'}",
+            f"--plugin=protoc-gen-mypy_grpc={plugins / 'protoc-gen-mypy_grpc'}",
             f"--python_out={target}",
             f"--grpc_python_out={target}",
             f"--mypy_out=quiet:{target}",
             # Every caller and every servicer here is asyncio: the stub's types say so without a cast.
             f"--mypy_grpc_out=quiet,only_async:{target}",
             *sources,
-        ]
+        ],
+        check=False,
     )
-    if status != 0:
-        raise SystemExit(status)
+    if protoc.returncode != 0:
+        raise SystemExit(protoc.returncode)
     # protoc writes stubs for every file, those without a service too: those would be empty modules.
     services = {path.stem for path in PROTO.rglob("*.proto") if re.search(r"^service ", path.read_text(), re.M)}
     for path in sorted(target.rglob("*_pb2_grpc.py*")):

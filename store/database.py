@@ -12,6 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 Row = tuple[Any, ...]
 
+# What `transaction` hands out. Other rooms pass it on to the store's functions, and need not know whose it is.
+Connection = AsyncConnection
+
 CONNECT_TIMEOUT = 5  # seconds
 POOL_TIMEOUT = 10.0  # seconds to wait for a free connection
 

@@ -1,0 +1,262 @@
+"""The walls between the rooms: which may import which, where SQL may stand, how pure the evaluator is."""
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Which rooms a room may import, besides itself. tests and bench may import everything but each other.
+ROOMS = {
+    "evaluator": set[str](),
+    "runtime": set[str](),
+    "store": {"evaluator", "runtime"},
+    "server": {"evaluator", "generated", "runtime", "store"},
+    "notifier": {"evaluator", "runtime", "store"},
+    "cli": {"evaluator", "generated", "notifier", "runtime", "server", "store"},
+    "bench": {"cli", "evaluator", "generated", "notifier", "runtime", "server", "store"},
+    "tests": {"cli", "evaluator", "generated", "notifier", "runtime", "server", "store"},
+}
+# These hold the product to account, and reach past the walls to do so: raw SQL, the wall clock.
+OUTSIDE = {"bench", "tests"}
+
+# All that the evaluator may import from outside of it: nothing that reads a clock, a file or a network.
+PURE_MODULES = {
+    "__future__",
+    "abc",
+    "base64",
+    "bisect",
+    "calendar",
+    "collections",
+    "contextlib",
+    "dataclasses",
+    "datetime",
+    "decimal",
+    "enum",
+    "functools",
+    "hashlib",
+    "heapq",
+    "itertools",
+    "json",
+    "math",
+    "operator",
+    "re",
+    "typing",
+    "unicodedata",
+    "uuid",
+    "zoneinfo",
+}
+IMPURE_CALLS = {"open", "input", "print", "exec", "eval", "uuid.uuid1", "uuid.uuid4", "__import__"}
+
+SQL_MODULES = {"alembic", "asyncpg", "psycopg", "psycopg_pool", "sqlalchemy", "sqlite3"}
+SQL_METHODS = {"execute", "executemany", "exec_driver_sql", "copy_expert"}
+
+CLOCK = "runtime/clock.py"  # the one place that may ask what time it is
+CLOCK_CALLS = {
+    "date.today",
+    "datetime.date.today",
+    "datetime.datetime.now",
+    "datetime.datetime.today",
+    "datetime.datetime.utcnow",
+    "datetime.now",
+    "datetime.today",
+    "datetime.utcnow",
+    "time.time",
+    "time.time_ns",
+}
+# What `from … import` may bring under a name of its own.
+CLOCK_IMPORTS = {("time", "time"), ("time", "time_ns")}
+
+
+@dataclass(frozen=True)
+class Module:
+    """One source file: its path from the root, with slashes, and its text."""
+
+    path: str
+    text: str
+
+    @property
+    def room(self) -> str:
+        return self.path.partition("/")[0]
+
+
+def modules() -> Iterator[Module]:
+    """Every Python file of every room that is written by hand."""
+    for room in ROOMS:
+        for path in sorted((ROOT / room).rglob("*.py")):
+            yield Module(path.relative_to(ROOT).as_posix(), path.read_text())
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """The line and full name of every imported module, wherever in the file the import stands."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            yield node.lineno, "." * node.level + (node.module or "")
+        elif isinstance(node, ast.Call) and dotted(node.func).endswith("import_module"):
+            for argument in node.args:
+                if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
+                    yield node.lineno, argument.value
+
+
+def dotted(node: ast.expr) -> str:
+    """`a.b.c` of an expression that is only names and dots, otherwise nothing."""
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute) and (left := dotted(node.value)):
+        return f"{left}.{node.attr}"
+    return ""
+
+
+def calls(tree: ast.AST) -> Iterator[ast.Call]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            yield node
+
+
+def offences(module: Module) -> list[str]:
+    """What in a module breaks a wall, each as `path:line: what`."""
+    tree = ast.parse(module.text)
+    found = list(import_offences(module, tree))
+    found += docstring_offences(module, tree)
+    if module.room not in OUTSIDE:
+        found += clock_offences(module, tree)
+        found += sql_offences(module, tree)
+    if module.room == "evaluator":
+        found += purity_offences(tree)
+    return [f"{module.path}:{line}: {what}" for line, what in found]
+
+
+def import_offences(module: Module, tree: ast.AST) -> Iterator[tuple[int, str]]:
+    for line, name in imports(tree):
+        top = name.partition(".")[0]
+        if not top:
+            yield line, f"imports {name} relatively: write the room's name"
+        elif top in ROOMS.keys() | {"generated"} and top not in ROOMS[module.room] | {module.room}:
+            yield line, f"{module.room} must not import {name}"
+
+
+def docstring_offences(module: Module, tree: ast.Module) -> Iterator[tuple[int, str]]:
+    if module.path.endswith("/__init__.py") and not module.text:
+        return  # nothing lives there
+    if not (ast.get_docstring(tree) or "").partition("\n")[0].strip():
+        yield 1, "the module's first line must be a docstring that says what lives in it"
+
+
+def clock_offences(module: Module, tree: ast.AST) -> Iterator[tuple[int, str]]:
+    if module.path == CLOCK:
+        return
+    for call in calls(tree):
+        if (name := dotted(call.func)) in CLOCK_CALLS:
+            yield call.lineno, f"calls {name}: ask the injected clock"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                if (node.module, alias.name) in CLOCK_IMPORTS:
+                    yield node.lineno, f"imports {node.module}.{alias.name}: ask the injected clock"
+
+
+def sql_offences(module: Module, tree: ast.AST) -> Iterator[tuple[int, str]]:
+    if module.room == "store":
+        return
+    for line, name in imports(tree):
+        if name.partition(".")[0] in SQL_MODULES:
+            yield line, f"imports {name}: SQL lives in store"
+    for call in calls(tree):
+        if isinstance(call.func, ast.Attribute) and call.func.attr in SQL_METHODS:
+            yield call.lineno, f"calls .{call.func.attr}(): SQL lives in store"
+
+
+def purity_offences(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    for line, name in imports(tree):
+        top = name.partition(".")[0]
+        if top not in PURE_MODULES | ROOMS.keys():
+            yield line, f"imports {name}: the evaluator is pure"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.AsyncFunctionDef | ast.Await):
+            yield node.lineno, "awaits: the evaluator is pure"
+        elif isinstance(node, ast.Constant) and isinstance(node.value, float):
+            yield node.lineno, f"has the float {node.value}: amounts are Decimal"
+        elif isinstance(node, ast.Call):
+            if (name := dotted(node.func)) in IMPURE_CALLS:
+                yield node.lineno, f"calls {name}: the evaluator is pure"
+            elif name == "float":
+                yield node.lineno, "makes a float: amounts are Decimal"
+
+
+MODULES = list(modules())
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_the_room_is_there_and_was_read(room: str) -> None:
+    assert any(module.room == room for module in MODULES)
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.path)
+def test_a_module_keeps_the_walls(module: Module) -> None:
+    assert offences(module) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "offence"),
+    [
+        ("evaluator/bad.py", "import store.alerts", "evaluator must not import store.alerts"),
+        ("evaluator/bad.py", "from runtime.clock import Clock", "evaluator must not import runtime.clock"),
+        ("evaluator/bad.py", "from ..store import alerts", "imports ..store relatively"),
+        ("evaluator/bad.py", "import grpc", "imports grpc: the evaluator is pure"),
+        ("evaluator/bad.py", "import asyncio", "imports asyncio: the evaluator is pure"),
+        ("evaluator/bad.py", "def late():\n    import time", "imports time: the evaluator is pure"),
+        ("evaluator/bad.py", "async def wait(): ...", "awaits: the evaluator is pure"),
+        ("evaluator/bad.py", "open('x')", "calls open: the evaluator is pure"),
+        ("evaluator/bad.py", "HALF = 0.5", "has the float 0.5: amounts are Decimal"),
+        ("evaluator/bad.py", "float('1')", "makes a float: amounts are Decimal"),
+        ("evaluator/bad.py", "from datetime import datetime\ndatetime.now()", "calls datetime.now"),
+        ("evaluator/bad.py", "from sqlalchemy import text", "imports sqlalchemy: SQL lives in store"),
+        ("runtime/bad.py", "from store.database import Database", "runtime must not import store.database"),
+        ("runtime/bad.py", "import time\ntime.time()", "calls time.time"),
+        ("store/bad.py", "from server import errors", "store must not import server"),
+        ("store/bad.py", "from generated.tidemark.v1 import alert_pb2", "store must not import generated"),
+        ("store/bad.py", "import datetime\ndatetime.datetime.now()", "calls datetime.datetime.now"),
+        ("server/bad.py", "from notifier import worker", "server must not import notifier"),
+        ("server/bad.py", "import psycopg", "imports psycopg: SQL lives in store"),
+        ("server/bad.py", "import sqlalchemy.ext.asyncio", "imports sqlalchemy.ext.asyncio: SQL lives in store"),
+        ("server/bad.py", "connection.execute('SELECT 1')", "calls .execute(): SQL lives in store"),
+        ("server/bad.py", "from time import time", "imports time.time"),
+        ("server/bad.py", "import importlib\nimportlib.import_module('notifier.worker')", "must not import"),
+        ("notifier/bad.py", "from server.process import serve", "notifier must not import server.process"),
+        ("notifier/bad.py", "from generated.tidemark.v1 import alert_pb2", "notifier must not import generated"),
+        ("cli/bad.py", "from tests import acceptance", "cli must not import tests"),
+        ("cli/bad.py", "import psycopg", "imports psycopg: SQL lives in store"),
+        ("server/bad.py", "from cli.main import main", "server must not import cli.main"),
+        ("tests/bad.py", "from bench import ingest", "tests must not import bench"),
+    ],
+)
+def test_an_offence_is_found(path: str, text: str, offence: str) -> None:
+    module = Module(path, f'"""What lives here."""\n{text}\n')
+    assert any(offence in found for found in offences(module)), offences(module)
+
+
+def test_a_missing_docstring_is_found() -> None:
+    assert offences(Module("store/bad.py", "import json\n"))
+    assert offences(Module("store/bad.py", '"""\nSecond line only."""\n')) == []
+    assert offences(Module("store/bad.py", ""))
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("server/good.py", "from store import alerts\nfrom generated.tidemark.v1 import alert_pb2"),
+        ("store/good.py", "import sqlalchemy\nconnection.execute('SELECT 1')"),
+        ("store/good.py", "import time\ntime.monotonic()"),
+        ("runtime/clock.py", "from datetime import UTC, datetime\ndatetime.now(UTC)"),
+        ("tests/good.py", "import psycopg\nfrom cli.main import main\nimport time\ntime.time()"),
+        ("evaluator/good.py", "from evaluator.amounts import ZERO\nfrom decimal import Decimal\nDecimal('0.5')"),
+    ],
+)
+def test_what_is_allowed_passes(path: str, text: str) -> None:
+    assert offences(Module(path, f'"""What lives here."""\n{text}\n')) == []
