@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TypeVar
 
 PREFIX = "TIDEMARK_"
+# What the client commands (replay, watch) take from the environment. A shell that has them may start a server too.
+CLIENT_SETTINGS = frozenset({"TIDEMARK_SERVER", "TIDEMARK_KEY"})
 
 DEFAULT_LISTEN = "127.0.0.1:50051"
 DEFAULT_DATA_DIRECTORY = ".tidemark"
@@ -147,7 +149,7 @@ class _Reader:
         return tuple(networks)
 
     def refuse_unknown(self) -> None:
-        for name in sorted(self.environment):
+        for name in sorted(set(self.environment) - CLIENT_SETTINGS):
             if name.startswith(PREFIX) and name not in self.known and not name.startswith(PREFIX + "TEST_"):
                 close = difflib.get_close_matches(name, self.known, n=1)
                 hint = f"; did you mean {close[0]}?" if close else "; see docs/configuration.md"

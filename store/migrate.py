@@ -5,8 +5,9 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import create_engine, text
+from sqlalchemy.exc import OperationalError
 
-from store.database import sqlalchemy_url
+from store.database import DatabaseUnavailable, sqlalchemy_url
 
 # Any fixed number serves, as long as nobody else locks it: "tidemark" read as base 36, cut to a bigint.
 _LOCK = 1_052_911_830_411
@@ -20,7 +21,8 @@ class UnsupportedServer(Exception):
 def migrate(url: str) -> None:
     """Applies every missing migration. Blocks while another process does so; safe to repeat.
 
-    Raises UnsupportedServer when the server is older than PostgreSQL 15.
+    Raises UnsupportedServer when the server is older than PostgreSQL 15, and DatabaseUnavailable, in the driver's
+    words, when it cannot be reached.
     """
     engine = create_engine(sqlalchemy_url(url))
     try:
@@ -42,5 +44,7 @@ def migrate(url: str) -> None:
                 connection.rollback()
                 connection.execute(text("SELECT pg_advisory_unlock(:lock)"), {"lock": _LOCK})
                 connection.commit()
+    except OperationalError as error:
+        raise DatabaseUnavailable(str(error.orig)) from error
     finally:
         engine.dispose()
