@@ -70,7 +70,7 @@ class Filters:
     plan_id: str | None = None
     subscription_id: str | None = None
     uniqueness_key: str | None = None
-    condition_types: tuple[ConditionType, ...] = ()
+    condition_types: tuple[str, ...] = ()
     states: tuple[DefinitionState, ...] = ()
 
 

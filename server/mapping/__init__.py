@@ -1,0 +1,1 @@
+"""The contract's messages to the words of the domain, and back."""

@@ -1,0 +1,101 @@
+"""Alerts: the definition that a request asks for, and what answers and filters say of one."""
+
+from collections.abc import Mapping, Sequence
+
+from evaluator.definitions import AlertDefinition, DefinitionState
+from evaluator.thresholds import Threshold
+from generated.tidemark.v1 import alert_pb2, alert_service_pb2, condition_pb2
+from server.mapping.conditions import read_condition, read_scope, scope_proto, write_condition
+from server.mapping.thresholds import read_thresholds, threshold_proto
+from server.mapping.unsupported import Unsupported
+from server.validation import Violations, to_timestamp
+from store.alerts import NewAlert
+
+MAX_UNIQUENESS_KEY_LENGTH = 128  # characters
+
+_CONDITION_PREFIX = "CONDITION_TYPE_"
+
+STATES: Mapping[DefinitionState, alert_pb2.AlertState.ValueType] = {
+    state: alert_pb2.AlertState.Value(f"ALERT_STATE_{state}") for state in DefinitionState
+}
+_STATE_OF = {number: state for state, number in STATES.items()}
+
+
+def read_new_alert(violations: Violations, request: alert_service_pb2.CreateAlertRequest) -> NewAlert:
+    """The alert to create. Output-only fields are ignored.
+
+    Raises InvalidArgument with everything that is wrong, and Unimplemented for what is not evaluated: that comes
+    first, because correcting the rest of the request would not help.
+    """
+    unsupported = Unsupported()
+    alert = request.alert
+    if not request.HasField("alert"):
+        violations.add("alert", "it is required")
+        violations.raise_if_any()
+    if not alert.name:
+        violations.add("alert.name", "it is required")
+    violations.text("alert.name", alert.name)
+    condition = read_condition(violations, unsupported, "alert", alert)
+    scope = read_scope(violations, "alert", alert, condition.condition_type if condition else None)
+    thresholds: tuple[Threshold, ...] = read_thresholds(violations, unsupported, "alert.thresholds", alert.thresholds)
+    violations.text("alert.uniqueness_key", alert.uniqueness_key, max_length=MAX_UNIQUENESS_KEY_LENGTH)
+    unsupported.raise_if_any()
+    violations.raise_if_any()
+    assert condition is not None
+    assert scope is not None
+    return NewAlert(
+        name=alert.name,
+        scope=scope,
+        condition=condition,
+        thresholds=thresholds,
+        uniqueness_key=alert.uniqueness_key or None,
+        evaluate_on_create=request.evaluate_on_create if request.HasField("evaluate_on_create") else True,
+    )
+
+
+def alert_proto(definition: AlertDefinition) -> alert_pb2.Alert:
+    """An alert as answers show it."""
+    evaluating = definition.visit_after is not None
+    shown = alert_pb2.Alert(
+        alert_id=definition.alert_id,
+        name=definition.name,
+        scope=scope_proto(definition.scope),
+        thresholds=map(threshold_proto, definition.thresholds),
+        uniqueness_key=definition.uniqueness_key or "",
+        uniqueness_key_released=definition.uniqueness_key is not None and not definition.uniqueness_key_held,
+        state=STATES[definition.state],
+        evaluation_status=(
+            alert_pb2.EVALUATION_STATUS_EVALUATING if evaluating else alert_pb2.EVALUATION_STATUS_DONE
+        ),
+        create_time=to_timestamp(definition.create_time),
+        update_time=to_timestamp(definition.update_time),
+        etag=str(definition.version),
+        version=definition.version,
+    )
+    if definition.archive_time is not None:
+        shown.archive_time.CopyFrom(to_timestamp(definition.archive_time))
+    write_condition(definition.condition, shown)
+    return shown
+
+
+def read_states(
+    violations: Violations, path: str, states: Sequence[alert_pb2.AlertState.ValueType]
+) -> tuple[DefinitionState, ...]:
+    """A filter by states."""
+    for index, number in enumerate(states):
+        if number not in _STATE_OF:
+            violations.add(f"{path}[{index}]", f"{number} is no state of an alert")
+    return tuple(_STATE_OF[number] for number in states if number in _STATE_OF)
+
+
+def read_condition_types(
+    violations: Violations, path: str, types: Sequence[condition_pb2.ConditionType.ValueType]
+) -> tuple[str, ...]:
+    """A filter by types, as the names of cases; those that are not evaluated are fine, and find nothing."""
+    names = []
+    for index, number in enumerate(types):
+        if number == condition_pb2.CONDITION_TYPE_UNSPECIFIED or number not in condition_pb2.ConditionType.values():
+            violations.add(f"{path}[{index}]", f"{number} is no type of a condition")
+        else:
+            names.append(condition_pb2.ConditionType.Name(number).removeprefix(_CONDITION_PREFIX).lower())
+    return tuple(names)

@@ -1,0 +1,205 @@
+"""Conditions and scopes: read from requests with all that is wrong with them, and shown in answers."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from evaluator.alerts import MAX_GROUP_KEYS, ConditionType, GroupSelector, Scope, ScopeKind
+from evaluator.definitions import DEFAULT_CURRENCY, Condition
+from generated.tidemark.v1 import alert_pb2, condition_pb2
+from server.mapping.unsupported import Unsupported, condition_not_evaluated
+from server.validation import MAX_ID_LENGTH, Violations
+
+MAX_GROUP_VALUE_LENGTH = 256  # characters
+
+CONDITION_TYPES: Mapping[ConditionType, condition_pb2.ConditionType.ValueType] = {
+    kind: condition_pb2.ConditionType.Value(f"CONDITION_TYPE_{kind.name}") for kind in ConditionType
+}
+
+_CUSTOMER_SCOPES = (ScopeKind.ALL_CUSTOMERS, ScopeKind.PLAN, ScopeKind.CUSTOMER)
+_SUBSCRIPTION_SCOPES = (ScopeKind.PLAN, ScopeKind.SUBSCRIPTION)
+
+
+def read_condition(
+    violations: Violations, unsupported: Unsupported, path: str, alert: alert_pb2.Alert
+) -> Condition | None:
+    """The condition of an alert; None when none is set, which is a violation.
+
+    Raises Unimplemented for a condition that is not evaluated, whatever its fields are.
+    """
+    case = alert.WhichOneof("condition")
+    if case is None:
+        violations.add(f"{path}.condition", "it is required: set one of its cases, such as usage_exceeded")
+        return None
+    try:
+        kind = ConditionType(case)
+    except ValueError:
+        raise condition_not_evaluated(case) from None
+    return _READERS[kind](violations, unsupported, f"{path}.{case}", getattr(alert, case))
+
+
+def write_condition(condition: Condition, alert: alert_pb2.Alert) -> None:
+    """Sets the condition of an alert in an answer."""
+    groups = condition.groups
+    match condition.condition_type:
+        case ConditionType.SPEND_THRESHOLD_REACHED:
+            alert.spend_threshold_reached.currency = condition.currency or ""
+            alert.spend_threshold_reached.group_values.extend(map(_selector_proto, groups))
+        case ConditionType.USAGE_THRESHOLD_REACHED:
+            alert.usage_threshold_reached.metric_id = condition.metric_id or ""
+            alert.usage_threshold_reached.group_values.extend(map(_selector_proto, groups))
+        case ConditionType.USAGE_EXCEEDED:
+            alert.usage_exceeded.metric_id = condition.metric_id or ""
+        case ConditionType.COST_EXCEEDED:
+            alert.cost_exceeded.currency = condition.currency or ""
+            alert.cost_exceeded.grouping_keys.extend(selector.key for selector in groups)
+        case ConditionType.SPEND_EXCEEDED:
+            alert.spend_exceeded.currency = condition.currency or ""
+
+
+def read_scope(violations: Violations, path: str, alert: alert_pb2.Alert, kind: ConditionType | None) -> Scope | None:
+    """The scope of an alert; None when none is set, which is a violation as is one its condition cannot have."""
+    target = alert.scope.WhichOneof("target")
+    if target is None:
+        violations.add(f"{path}.scope", "it is required: set one of its cases, such as all_customers")
+        return None
+    at, scope = f"{path}.scope.{target}", alert.scope
+    if target == "plan":
+        read = Scope(ScopeKind.PLAN, plan_id=violations.identifier(f"{at}.plan_id", scope.plan.plan_id))
+    elif target == "customer":
+        customer_id = violations.identifier(f"{at}.customer_id", scope.customer.customer_id)
+        read = Scope(ScopeKind.CUSTOMER, customer_id=customer_id)
+    elif target == "subscription":
+        read = Scope(
+            ScopeKind.SUBSCRIPTION,
+            customer_id=violations.identifier(f"{at}.customer_id", scope.subscription.customer_id),
+            subscription_id=violations.identifier(f"{at}.subscription_id", scope.subscription.subscription_id),
+        )
+    else:
+        read = Scope(ScopeKind.ALL_CUSTOMERS)
+    if kind is not None:
+        allowed = _SUBSCRIPTION_SCOPES if kind.per_subscription else _CUSTOMER_SCOPES
+        if read.kind not in allowed:
+            names = " or ".join(one.lower() for one in allowed)
+            violations.add(f"{path}.scope", f"{kind} does not take the scope {target}: set {names}")
+    return read
+
+
+def scope_proto(scope: Scope) -> alert_pb2.AlertScope:
+    """A scope as answers show it."""
+    shown = alert_pb2.AlertScope()
+    match scope.kind:
+        case ScopeKind.ALL_CUSTOMERS:
+            shown.all_customers.SetInParent()
+        case ScopeKind.PLAN:
+            shown.plan.plan_id = scope.plan_id or ""
+        case ScopeKind.CUSTOMER:
+            shown.customer.customer_id = scope.customer_id or ""
+        case ScopeKind.SUBSCRIPTION:
+            shown.subscription.customer_id = scope.customer_id or ""
+            shown.subscription.subscription_id = scope.subscription_id or ""
+    return shown
+
+
+def _spend_threshold_reached(
+    violations: Violations,
+    unsupported: Unsupported,
+    at: str,
+    condition: condition_pb2.SpendThresholdReachedCondition,
+) -> Condition:
+    return Condition(
+        ConditionType.SPEND_THRESHOLD_REACHED,
+        currency=violations.currency(f"{at}.currency", condition.currency, default=DEFAULT_CURRENCY),
+        groups=_selectors(violations, f"{at}.group_values", condition.group_values),
+    )
+
+
+def _usage_threshold_reached(
+    violations: Violations,
+    unsupported: Unsupported,
+    at: str,
+    condition: condition_pb2.UsageThresholdReachedCondition,
+) -> Condition:
+    return Condition(
+        ConditionType.USAGE_THRESHOLD_REACHED,
+        metric_id=violations.identifier(f"{at}.metric_id", condition.metric_id),
+        groups=_selectors(violations, f"{at}.group_values", condition.group_values),
+    )
+
+
+def _usage_exceeded(
+    violations: Violations, unsupported: Unsupported, at: str, condition: condition_pb2.UsageExceededCondition
+) -> Condition:
+    return Condition(
+        ConditionType.USAGE_EXCEEDED,
+        metric_id=violations.identifier(f"{at}.metric_id", condition.metric_id),
+    )
+
+
+def _cost_exceeded(
+    violations: Violations, unsupported: Unsupported, at: str, condition: condition_pb2.CostExceededCondition
+) -> Condition:
+    if condition.threshold_overrides:
+        unsupported.add(f"{at}.threshold_overrides")
+    return Condition(
+        ConditionType.COST_EXCEEDED,
+        # Unset, it is found at creation: the currency that the subscription is billed in.
+        currency=violations.currency(f"{at}.currency", condition.currency, default="") or None,
+        groups=_grouping_keys(violations, f"{at}.grouping_keys", condition.grouping_keys),
+    )
+
+
+def _spend_exceeded(
+    violations: Violations, unsupported: Unsupported, at: str, condition: condition_pb2.SpendExceededCondition
+) -> Condition:
+    if condition.price_filters:
+        unsupported.add(f"{at}.price_filters")
+    if not condition.currency:
+        violations.add(f"{at}.currency", "it is required")
+    return Condition(
+        ConditionType.SPEND_EXCEEDED,
+        currency=violations.currency(f"{at}.currency", condition.currency, default=DEFAULT_CURRENCY),
+    )
+
+
+_READERS: Mapping[ConditionType, Callable[[Violations, Unsupported, str, Any], Condition]] = {
+    ConditionType.SPEND_THRESHOLD_REACHED: _spend_threshold_reached,
+    ConditionType.USAGE_THRESHOLD_REACHED: _usage_threshold_reached,
+    ConditionType.USAGE_EXCEEDED: _usage_exceeded,
+    ConditionType.COST_EXCEEDED: _cost_exceeded,
+    ConditionType.SPEND_EXCEEDED: _spend_exceeded,
+}
+
+
+def _selectors(
+    violations: Violations, path: str, selectors: Sequence[condition_pb2.GroupSelector]
+) -> tuple[GroupSelector, ...]:
+    keys = _keys(violations, path, [selector.key for selector in selectors], ".key")
+    for index, selector in enumerate(selectors[: len(keys)]):
+        violations.text(f"{path}[{index}].value", selector.value, max_length=MAX_GROUP_VALUE_LENGTH)
+    return tuple(
+        GroupSelector(key, selector.value if selector.HasField("value") else None)
+        for key, selector in zip(keys, selectors, strict=False)
+    )
+
+
+def _grouping_keys(violations: Violations, path: str, keys: Sequence[str]) -> tuple[GroupSelector, ...]:
+    return tuple(GroupSelector(key) for key in _keys(violations, path, keys, ""))
+
+
+def _keys(violations: Violations, path: str, keys: Sequence[str], leaf: str) -> Sequence[str]:
+    """The names of properties, at most 3 and each once; none where there are too many."""
+    if len(keys) > MAX_GROUP_KEYS:
+        violations.add(path, f"it has {len(keys)} keys; an alert groups by at most {MAX_GROUP_KEYS}")
+        return ()
+    for index, key in enumerate(keys):
+        at = f"{path}[{index}]{leaf}"
+        if not key:
+            violations.add(at, "it is required")
+        elif keys.index(key) != index:
+            violations.add(at, f"{path}[{keys.index(key)}] is the same key")
+        violations.text(at, key, max_length=MAX_ID_LENGTH)
+    return keys
+
+
+def _selector_proto(selector: GroupSelector) -> condition_pb2.GroupSelector:
+    return condition_pb2.GroupSelector(key=selector.key, value=selector.value)

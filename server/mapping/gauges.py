@@ -1,0 +1,89 @@
+"""Gauges, and what an alert knows of one customer, as answers show them."""
+
+from collections.abc import Mapping
+from decimal import Decimal
+
+from evaluator.amounts import format_decimal
+from evaluator.definitions import AlertDefinition, DefinitionState
+from evaluator.gauges import Gauge
+from evaluator.periods import Period
+from evaluator.thresholds import Threshold
+from evaluator.transitions import Reached
+from generated.tidemark.v1 import account_pb2, alert_pb2, usage_pb2
+from server.mapping.alerts import alert_proto
+from server.mapping.thresholds import threshold_proto
+from server.validation import to_timestamp
+from store.customer_alerts import CustomerAlert, CustomerAlertStatus, GaugeState
+
+MAX_GAUGES = 100  # shown of one alert and customer
+
+_STATUSES: Mapping[CustomerAlertStatus | None, alert_pb2.CustomerAlertStatus.ValueType] = {
+    None: alert_pb2.CUSTOMER_ALERT_STATUS_UNSPECIFIED,
+    CustomerAlertStatus.OK: alert_pb2.CUSTOMER_ALERT_STATUS_OK,
+    CustomerAlertStatus.IN_ALARM: alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM,
+    CustomerAlertStatus.EVALUATING: alert_pb2.CUSTOMER_ALERT_STATUS_EVALUATING,
+}
+# What the evaluation notes as the reason.
+_REASONS: Mapping[str | None, alert_pb2.ChangeReason.ValueType] = {
+    None: alert_pb2.CHANGE_REASON_UNSPECIFIED,
+    "USAGE": alert_pb2.CHANGE_REASON_USAGE,
+    "DEFINITION": alert_pb2.CHANGE_REASON_EVALUATION,
+}
+
+
+def gauge_proto(gauge: Gauge, value: Decimal) -> usage_pb2.Gauge:
+    """A gauge with its value."""
+    shown = usage_pb2.Gauge(
+        customer_id=gauge.customer_id,
+        subscription_id=gauge.subscription_id or "",
+        group=[usage_pb2.GroupValue(key=key, value=text) for key, text in gauge.group],
+        billing_period=period_proto(gauge.period),
+        value=format_decimal(value),
+    )
+    if gauge.measure.currency is not None:
+        shown.cost.currency = gauge.measure.currency
+    else:
+        shown.usage.metric_id = gauge.measure.metric_id or ""
+    return shown
+
+
+def period_proto(period: Period) -> account_pb2.BillingPeriod:
+    """A billing period."""
+    return account_pb2.BillingPeriod(start_time=to_timestamp(period.start), end_time=to_timestamp(period.end))
+
+
+def customer_alert_proto(found: CustomerAlert) -> alert_pb2.CustomerAlert:
+    """What an alert knows of one customer; the gauges in alarm come first, and at most 100 are shown."""
+    gauges = sorted(found.gauges, key=lambda item: not item.state.in_alarm)
+    return alert_pb2.CustomerAlert(
+        alert=alert_proto(found.definition),
+        customer_id=found.customer_id,
+        status=_STATUSES[found.status],
+        no_data=found.definition.state is DefinitionState.ACTIVE and not gauges,
+        gauges=[_gauge_state_proto(found.definition, item) for item in gauges[:MAX_GAUGES]],
+        gauges_truncated=len(gauges) > MAX_GAUGES,
+    )
+
+
+def _gauge_state_proto(definition: AlertDefinition, item: GaugeState) -> alert_pb2.GaugeState:
+    reached = item.state.reached
+    shown = alert_pb2.GaugeState(
+        gauge=gauge_proto(item.gauge, item.value),
+        thresholds=[
+            _threshold_state_proto(threshold, reached.get(threshold.key)) for threshold in definition.thresholds
+        ],
+        change_reason=_REASONS[item.change_reason],
+        sequence=item.sequence,
+    )
+    if item.change_time is not None:
+        shown.change_time.CopyFrom(to_timestamp(item.change_time))
+    return shown
+
+
+def _threshold_state_proto(threshold: Threshold, reached: Reached | None) -> alert_pb2.ThresholdState:
+    shown = alert_pb2.ThresholdState(threshold=threshold_proto(threshold), in_alarm=reached is not None)
+    if reached is not None:
+        shown.level = format_decimal(reached.level)
+        shown.reached_time.CopyFrom(to_timestamp(reached.time))
+        shown.silent = reached.silent
+    return shown
