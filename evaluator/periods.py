@@ -3,6 +3,7 @@
 import functools
 import re
 from calendar import monthrange
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import MAXYEAR, MINYEAR, UTC, datetime, timedelta
 from enum import StrEnum
@@ -23,7 +24,7 @@ _NOT_A_ZONE = ("localtime", "posixrules", "Factory", "right/", "posix/")
 
 
 class CycleError(ValueError):
-    """A billing cycle is not valid; the text says which part and what is allowed, `field` names the part."""
+    """A part of a billing cycle is wrong: `field` names it, the text says what is allowed."""
 
     def __init__(self, field_name: str, text: str) -> None:
         super().__init__(text)
@@ -93,19 +94,8 @@ class BillingCycle:
 
     def __post_init__(self) -> None:
         """Normalises the anchor to UTC; raises CycleError for anything that is no cycle."""
-        if self.anchor.tzinfo is None:
-            raise CycleError("anchor", "the anchor has no time zone: give an aware time")
-        if not FIRST_ANCHOR_YEAR <= self.anchor.year <= LAST_ANCHOR_YEAR:
-            raise CycleError(
-                "anchor",
-                f"the anchor is in year {self.anchor.year}: "
-                f"give a time in the years {FIRST_ANCHOR_YEAR} to {LAST_ANCHOR_YEAR}",
-            )
-        if not 1 <= self.interval_count <= MAX_INTERVAL_COUNT:
-            raise CycleError(
-                "interval_count",
-                f"the interval count is {self.interval_count}: give 1 to {MAX_INTERVAL_COUNT}",
-            )
+        for problem in cycle_problems(self.anchor, self.interval_count, self.time_zone):
+            raise problem
         zone = time_zone(self.time_zone)
         object.__setattr__(self, "_days", _DAYS.get(self.cadence, 0) * self.interval_count)
         object.__setattr__(self, "_months", _MONTHS.get(self.cadence, 0) * self.interval_count)
@@ -167,6 +157,21 @@ class BillingCycle:
             return local.replace(tzinfo=self._zone).astimezone(UTC)
         except (OverflowError, ValueError):
             return _EARLIEST if index < 0 else _LATEST
+
+
+def cycle_problems(anchor: datetime, interval_count: int, zone_name: str) -> Iterator[CycleError]:
+    """Everything that keeps the three from making a billing cycle, one error each."""
+    if anchor.tzinfo is None:
+        yield CycleError("anchor", "it has no time zone: give an aware time")
+    if not FIRST_ANCHOR_YEAR <= anchor.year <= LAST_ANCHOR_YEAR:
+        years = f"{FIRST_ANCHOR_YEAR} to {LAST_ANCHOR_YEAR}"
+        yield CycleError("anchor", f"it lies in the year {anchor.year}: give a time in the years {years}")
+    if not 1 <= interval_count <= MAX_INTERVAL_COUNT:
+        yield CycleError("interval_count", f"it is {interval_count}: give 1 to {MAX_INTERVAL_COUNT}")
+    try:
+        time_zone(zone_name)
+    except CycleError as error:
+        yield error
 
 
 def _add_months(local: datetime, months: int) -> datetime:

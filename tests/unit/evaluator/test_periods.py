@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluator.periods import DEFAULT_CYCLE, BillingCycle, Cadence, CycleError, Period, time_zone
+from evaluator.periods import DEFAULT_CYCLE, BillingCycle, Cadence, CycleError, Period, cycle_problems, time_zone
 
 MICROSECOND = timedelta(microseconds=1)
 ZONES = ["UTC", "Europe/Berlin", "America/New_York", "Asia/Kathmandu", "Australia/Lord_Howe", "Pacific/Apia"]
@@ -246,6 +246,11 @@ def test_a_bad_cycle_says_what_is_wrong(anchor: datetime, count: int, zone: str,
     with pytest.raises(CycleError, match=says) as raised:
         BillingCycle(anchor, Cadence.MONTH, count, zone)
     assert raised.value.field == field
+
+
+def test_everything_that_is_wrong_with_a_cycle_is_told() -> None:
+    problems = list(cycle_problems(datetime(1500, 1, 1), -1, "Nowhere"))  # noqa: DTZ001
+    assert [problem.field for problem in problems] == ["anchor", "anchor", "interval_count", "time_zone"]
 
 
 @pytest.mark.parametrize(

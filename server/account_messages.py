@@ -1,0 +1,151 @@
+"""Customers, subscriptions and metrics as messages of the contract, and the checks of what callers send."""
+
+from datetime import datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from evaluator.aggregation import Aggregation
+from evaluator.periods import BillingCycle, Cadence, Period, cycle_problems
+from generated.tidemark.v1 import account_pb2
+from server.validation import Violations, to_timestamp
+from store.accounts import Customer, Metric, Subscription
+
+_CADENCES = {
+    Cadence.DAY: account_pb2.CADENCE_DAY,
+    Cadence.WEEK: account_pb2.CADENCE_WEEK,
+    Cadence.MONTH: account_pb2.CADENCE_MONTH,
+    Cadence.QUARTER: account_pb2.CADENCE_QUARTER,
+    Cadence.YEAR: account_pb2.CADENCE_YEAR,
+}
+_AGGREGATIONS = {
+    Aggregation.SUM: account_pb2.AGGREGATION_SUM,
+    Aggregation.COUNT: account_pb2.AGGREGATION_COUNT,
+    Aggregation.MAX: account_pb2.AGGREGATION_MAX,
+    Aggregation.LATEST: account_pb2.AGGREGATION_LATEST,
+    Aggregation.UNIQUE_COUNT: account_pb2.AGGREGATION_UNIQUE_COUNT,
+}
+_CYCLE_FIELDS = {"anchor": "anchor_time", "interval_count": "interval_count", "time_zone": "time_zone"}
+
+
+def read_cycle(
+    violations: Violations, path: str, message: account_pb2.Customer | account_pb2.Subscription
+) -> BillingCycle | None:
+    """The billing cycle that was sent; None when none was, or not a right one."""
+    if not message.HasField("billing_cycle"):
+        return None
+    path += ".billing_cycle"
+    sent = message.billing_cycle
+    found = len(violations.found)
+    cadence = next((cadence for cadence, number in _CADENCES.items() if number == sent.cadence), None)
+    if cadence is None:
+        problem = f"there is no cadence {sent.cadence}" if sent.cadence else "it is required"
+        violations.add(f"{path}.cadence", problem)
+    if not sent.HasField("anchor_time"):
+        violations.add(f"{path}.anchor_time", "it is required")
+    anchor = violations.time(f"{path}.anchor_time", sent.anchor_time)
+    interval_count = sent.interval_count or 1
+    zone = sent.time_zone or "UTC"
+    for error in cycle_problems(anchor, interval_count, zone):
+        violations.add(f"{path}.{_CYCLE_FIELDS[error.field]}", str(error))
+    if cadence is None or len(violations.found) > found:
+        return None
+    return BillingCycle(anchor, cadence, interval_count, zone)
+
+
+def read_as_of_time(
+    violations: Violations,
+    path: str,
+    message: account_pb2.Customer | account_pb2.Subscription | account_pb2.Metric,
+    now: datetime,
+) -> datetime:
+    """When the fact was known; `now` when the caller does not say.
+
+    A time far ahead is refused: nothing could ever replace a fact of the year 9999.
+    """
+    if not message.HasField("as_of_time"):
+        return now
+    return violations.past_time(f"{path}.as_of_time", message.as_of_time, now)
+
+
+def read_aggregation(violations: Violations, path: str, number: account_pb2.Aggregation.ValueType) -> Aggregation:
+    """The aggregation that was sent; SUM when none was."""
+    if number == account_pb2.AGGREGATION_UNSPECIFIED:
+        return Aggregation.SUM
+    for aggregation, known in _AGGREGATIONS.items():
+        if known == number:
+            return aggregation
+    violations.add(path, f"there is no aggregation {number}")
+    return Aggregation.SUM
+
+
+def aggregation_name(aggregation: Aggregation) -> str:
+    """The name of the contract for an aggregation."""
+    return account_pb2.Aggregation.Name(_AGGREGATIONS[aggregation])
+
+
+def is_superseded(stored: Customer | Subscription | Metric, as_of_time: datetime) -> bool:
+    """Whether what is stored is a newer fact than one of `as_of_time`."""
+    return stored.as_of_time is not None and stored.as_of_time > as_of_time
+
+
+def customer_message(customer: Customer, now: datetime) -> account_pb2.Customer:
+    """The message for a customer, with the billing period at `now`."""
+    return account_pb2.Customer(
+        customer_id=customer.customer_id,
+        display_name=customer.display_name,
+        plan_id=customer.plan_id or "",
+        currency=customer.currency,
+        billing_cycle=_cycle_message(customer.cycle),
+        current_billing_period=_period_message(customer.cycle.period_at(now)),
+        as_of_time=_optional(customer.as_of_time),
+        create_time=to_timestamp(customer.create_time),
+        update_time=to_timestamp(customer.update_time),
+    )
+
+
+def subscription_message(subscription: Subscription, now: datetime) -> account_pb2.Subscription:
+    """The message for a subscription, with the billing period at `now` of its own or its customer's cycle."""
+    cycle = subscription.cycle or subscription.customer_cycle
+    return account_pb2.Subscription(
+        subscription_id=subscription.subscription_id,
+        customer_id=subscription.customer_id,
+        plan_id=subscription.plan_id or "",
+        currency=subscription.currency or "",
+        billing_cycle=None if subscription.cycle is None else _cycle_message(subscription.cycle),
+        current_billing_period=_period_message(cycle.period_at(now)),
+        start_time=_optional(subscription.start_time),
+        end_time=_optional(subscription.end_time),
+        as_of_time=_optional(subscription.as_of_time),
+        create_time=to_timestamp(subscription.create_time),
+        update_time=to_timestamp(subscription.update_time),
+    )
+
+
+def metric_message(metric: Metric) -> account_pb2.Metric:
+    """The message for a metric."""
+    return account_pb2.Metric(
+        metric_id=metric.metric_id,
+        display_name=metric.display_name,
+        aggregation=_AGGREGATIONS[metric.aggregation],
+        unique_property=metric.unique_property or "",
+        as_of_time=_optional(metric.as_of_time),
+        create_time=to_timestamp(metric.create_time),
+        update_time=to_timestamp(metric.update_time),
+    )
+
+
+def _cycle_message(cycle: BillingCycle) -> account_pb2.BillingCycle:
+    return account_pb2.BillingCycle(
+        anchor_time=to_timestamp(cycle.anchor),
+        cadence=_CADENCES[cycle.cadence],
+        interval_count=cycle.interval_count,
+        time_zone=cycle.time_zone,
+    )
+
+
+def _period_message(period: Period) -> account_pb2.BillingPeriod:
+    return account_pb2.BillingPeriod(start_time=to_timestamp(period.start), end_time=to_timestamp(period.end))
+
+
+def _optional(time: datetime | None) -> Timestamp | None:
+    return None if time is None else to_timestamp(time)

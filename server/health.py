@@ -1,0 +1,105 @@
+"""The health service: SERVING for every service while the database answers, and `liveness` in any case."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from store.probe import Probe
+
+LIVENESS = "liveness"  # for restarts: a database outage must not restart every replica
+PROBE_INTERVAL = 1.0  # seconds between signs of life while the database answers
+PROBE_TIMEOUT = 3.0  # seconds
+FIRST_RETRY = 0.1  # seconds after a failed probe, doubled up to the interval
+
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+_SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+
+logger = logging.getLogger(__name__)
+
+
+class Health(health_pb2_grpc.HealthServicer):
+    """grpc.health.v1 for the given services, for the server as a whole (``""``) and for `liveness`.
+
+    Not the servicer of grpcio-health-checking: that one writes to watchers while it holds the lock that a
+    change of status needs, so one watcher that stops reading keeps the news from all others; and in a drain
+    it reports `liveness` as lost.
+    """
+
+    def __init__(self, services: Iterable[str]) -> None:
+        self._services = frozenset({"", *services})
+        self._serving = False
+        self._draining = False
+        self._changed = asyncio.Event()
+
+    @property
+    def serving(self) -> bool:
+        """Whether the services report SERVING."""
+        return self._serving
+
+    def set_serving(self, serving: bool) -> None:
+        """Reports all services as SERVING or NOT_SERVING; after a drain began, always NOT_SERVING."""
+        serving = serving and not self._draining
+        if serving != self._serving:
+            self._serving = serving
+            self._changed.set()
+            self._changed = asyncio.Event()
+
+    def begin_drain(self) -> None:
+        """Reports all services as NOT_SERVING from now on."""
+        self._draining = True
+        self.set_serving(False)
+
+    async def probe(self, probe: Probe) -> bool:
+        """Takes the status from one sign of life of the database."""
+        answers = await probe.answers(PROBE_TIMEOUT)
+        if answers and not self._serving and not self._draining:
+            logger.info("the database answers: SERVING", extra={"action": "serving"})
+        if self._serving and not answers:
+            logger.error("the database does not answer: NOT_SERVING", extra={"action": "not_serving"})
+        self.set_serving(answers)
+        return answers
+
+    async def follow(self, probe: Probe) -> None:
+        """Keeps the status at what the database's signs of life say, until cancelled."""
+        retry = FIRST_RETRY
+        while True:
+            if await self.probe(probe):
+                retry = FIRST_RETRY
+                await asyncio.sleep(PROBE_INTERVAL)
+            else:
+                await asyncio.sleep(retry)
+                retry = min(2 * retry, PROBE_INTERVAL)
+
+    async def Check(
+        self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> health_pb2.HealthCheckResponse:
+        """The status of one service; NOT_FOUND for one that this server does not have."""
+        status = self._status(request.service)
+        if status == _SERVICE_UNKNOWN:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no service {request.service!r} here")
+        return health_pb2.HealthCheckResponse(status=status)
+
+    async def Watch(
+        self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
+        """The status of one service, and again at each change."""
+        last = None
+        while True:
+            changed = self._changed  # before the status is read: a change in between is not lost
+            status = self._status(request.service)
+            if status != last:
+                yield health_pb2.HealthCheckResponse(status=status)
+                last = status
+            await changed.wait()
+
+    def _status(self, service: str) -> int:
+        if service == LIVENESS:
+            return _SERVING
+        if service not in self._services:
+            return _SERVICE_UNKNOWN
+        return _SERVING if self._serving else _NOT_SERVING

@@ -1,0 +1,129 @@
+"""Who is calling: API keys to organizations, and what holds while nobody made a key yet."""
+
+import ipaddress
+import logging
+from datetime import datetime, timedelta
+
+from generated.tidemark.v1 import error_reason_pb2
+from runtime.clock import Clock
+from server import calls, errors
+from store import keys
+from store.database import Database
+from store.keys import Organization
+from store.organizations import DEFAULT_ORGANIZATION
+
+CACHE_LIFETIME = timedelta(seconds=3)  # how long a revoked key may still be taken
+CACHE_SIZE = 4096  # keys; unknown ones count too
+
+_SCHEME = "bearer "
+
+logger = logging.getLogger(__name__)
+
+
+class UnsafeListen(Exception):
+    """The server would listen to other machines while it cannot tell callers apart."""
+
+
+def current_organization() -> Organization:
+    """The organization that the current call acts for. Every statement of a handler is bounded by it."""
+    organization = calls.current().organization
+    if organization is None:
+        raise RuntimeError("the method is served without an identity")
+    return organization
+
+
+class Identity:
+    """Tells callers apart by their API key.
+
+    While nobody has made a key, and only when the server listens to this machine alone, callers without a key
+    act for the organization `default`. From the first key on, nobody gets in without one.
+    """
+
+    def __init__(self, database: Database, clock: Clock, *, listens_to_loopback_only: bool) -> None:
+        self._database = database
+        self._clock = clock
+        self._anonymous_possible = listens_to_loopback_only
+        self._cache: dict[bytes, tuple[datetime, Organization | None]] = {}
+        self._default: tuple[datetime, Organization] | None = None
+
+    async def start(self) -> None:
+        """Says how callers are identified; raises UnsafeListen when they cannot be."""
+        async with self._database.transaction() as connection:
+            locked = await keys.any_key_exists(connection)
+        if locked:
+            self._anonymous_possible = False
+        elif self._anonymous_possible:
+            logger.warning(
+                "no API key exists: every caller on this machine acts for the organization %r;"
+                " `tidemark keys create --organization NAME` makes a key and ends this",
+                DEFAULT_ORGANIZATION,
+                extra={"action": "identity"},
+            )
+        else:
+            raise UnsafeListen(
+                "no API key exists, so the server only listens to this machine: make a key first"
+                " (tidemark keys create --organization NAME), or listen on 127.0.0.1"
+            )
+
+    async def identify(self, authorization: str | None) -> Organization:
+        """The organization that a call with this `authorization` metadata acts for.
+
+        Raises errors.Unauthenticated, and DatabaseUnavailable when a key has to be looked up and cannot be.
+        """
+        if authorization is None:
+            return await self._without_key()
+        if not authorization.lower().startswith(_SCHEME):
+            raise errors.Unauthenticated(
+                error_reason_pb2.ERROR_REASON_UNAUTHENTICATED,
+                "the authorization metadata is not of the form `Bearer KEY`",
+            )
+        organization = await self._owner_of(keys.hash_key(authorization[len(_SCHEME) :].strip()))
+        if organization is None:
+            raise errors.Unauthenticated(
+                error_reason_pb2.ERROR_REASON_UNAUTHENTICATED, "the API key is unknown or revoked"
+            )
+        return organization
+
+    async def _owner_of(self, key_hash: bytes) -> Organization | None:
+        cached = self._cache.get(key_hash)
+        if cached is not None and self._is_fresh(cached[0]):
+            return cached[1]
+        now = self._clock.now()
+        async with self._database.transaction() as connection:
+            organization = await keys.find_organization(connection, key_hash)
+        self._cache.pop(key_hash, None)
+        while len(self._cache) >= CACHE_SIZE:
+            del self._cache[next(iter(self._cache))]  # the oldest
+        self._cache[key_hash] = (now, organization)
+        return organization
+
+    async def _without_key(self) -> Organization:
+        if self._anonymous_possible:
+            if self._default is not None and self._is_fresh(self._default[0]):
+                return self._default[1]
+            now = self._clock.now()
+            async with self._database.transaction() as connection:
+                if not await keys.any_key_exists(connection):
+                    organization = await keys.get_or_create_organization(connection, DEFAULT_ORGANIZATION, now)
+                    self._default = (now, organization)
+                    return organization
+            self._anonymous_possible = False  # keys are never unmade
+        raise errors.Unauthenticated(
+            error_reason_pb2.ERROR_REASON_UNAUTHENTICATED,
+            "the call carries no API key: send it as metadata `authorization: Bearer KEY`"
+            " (`tidemark keys create --organization NAME` makes one)",
+        )
+
+    def _is_fresh(self, time: datetime) -> bool:
+        # A clock that was set back makes an entry look younger than nothing: look it up again.
+        return timedelta(0) <= self._clock.now() - time < CACHE_LIFETIME
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only callers on this machine reach a server that listens on `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,90 @@
+"""Wrapping a handler of any kind: unary or streaming, on either side."""
+
+import abc
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, aclosing
+from typing import Any, cast
+
+import grpc
+
+# Messages pass through interceptors as whatever the handler takes and gives.
+Handler = grpc.RpcMethodHandler[Any, Any]
+Context = grpc.aio.ServicerContext[Any, Any]
+Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]
+# A coroutine function for one response, an asynchronous generator function for a stream of them. Handlers
+# that call `context.write` instead of yielding cannot be wrapped, and this service has none.
+Behaviour = Callable[[Any, Context], Any]
+
+
+class Around(grpc.aio.ServerInterceptor, abc.ABC):
+    """An interceptor that does something before and after the handler, whatever kind the handler is of."""
+
+    @abc.abstractmethod
+    def around(self, method: str, streaming: bool, context: Context) -> AbstractAsyncContextManager[None]:
+        """What to do around a call of `method`; `streaming` when either side sends several messages."""
+
+    async def intercept_service(
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> Handler | None:
+        """Wraps the handler that the interceptors further in, or the service, provide."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        method = handler_call_details.method
+        streaming = bool(handler.request_streaming or handler.response_streaming)
+        inner = behaviour_of(handler)
+
+        # A stream's handler is an asynchronous generator: awaiting it like a unary one would run nothing, and
+        # catch nothing of what it raises later.
+        async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
+            async with (
+                self.around(method, streaming, context),
+                aclosing(inner(request, context)) as responses,
+            ):
+                async for response in responses:
+                    yield response
+
+        async def single(request: Any, context: Context) -> Any:
+            async with self.around(method, streaming, context):
+                return await inner(request, context)
+
+        return rebuilt(
+            handler,
+            stream if handler.response_streaming else single,
+            handler.request_deserializer,
+            handler.response_serializer,
+        )
+
+
+def behaviour_of(handler: Handler) -> Behaviour:
+    """The function that serves the calls of a handler."""
+    for function in (handler.unary_unary, handler.unary_stream, handler.stream_unary, handler.stream_stream):
+        if function is not None:
+            return cast("Behaviour", function)  # the stubs know only the synchronous API's handlers
+    raise TypeError("the handler has no function")
+
+
+def rebuilt(
+    handler: Handler,
+    behaviour: Behaviour,
+    request_deserializer: Callable[[bytes], Any] | None,
+    response_serializer: Callable[[Any], bytes] | None,
+) -> Handler:
+    """A handler of the same kind that another function serves."""
+    make: Callable[..., Handler]
+    match bool(handler.request_streaming), bool(handler.response_streaming):
+        case False, False:
+            make = grpc.unary_unary_rpc_method_handler
+        case False, True:
+            make = grpc.unary_stream_rpc_method_handler
+        case True, False:
+            make = grpc.stream_unary_rpc_method_handler
+        case _:
+            make = grpc.stream_stream_rpc_method_handler
+    return make(behaviour, request_deserializer, response_serializer)
+
+
+def when_over(context: Context, callback: Callable[[Context], None]) -> None:
+    """Calls back once gRPC is done with the call: its last message sent, or its client gone."""
+    # The stubs ask for an instance of a class that is no protocol, and that no function can be.
+    context.add_done_callback(callback)  # type: ignore[arg-type]

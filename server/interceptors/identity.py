@@ -1,0 +1,32 @@
+"""Finds out for whom a call acts, and refuses those it cannot tell."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from server import calls, errors
+from server.identity import Identity
+from server.interceptors.around import Around, Context
+
+METADATA_KEY = "authorization"
+
+
+class Identify(Around):
+    """Sets the organization of every call of the API from its `authorization` metadata."""
+
+    def __init__(self, identity: Identity) -> None:
+        self._identity = identity
+
+    @asynccontextmanager
+    async def around(self, method: str, streaming: bool, context: Context) -> AsyncIterator[None]:
+        """Identifies the caller before a byte of the request is decoded."""
+        call = calls.current()
+        if not call.is_infrastructure:
+            sent = [value for key, value in context.invocation_metadata() or () if key == METADATA_KEY]
+            try:
+                # Two different keys in one call would make the organization a matter of chance.
+                if len(set(sent)) > 1:
+                    sent = [""]
+                call.organization = await self._identity.identify(str(sent[0]) if sent else None)
+            except Exception as error:
+                await errors.abort(context, error)
+        yield

@@ -1,0 +1,145 @@
+"""The server process, from the first listener to the last call."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+import grpc
+from grpc_health.v1 import health_pb2_grpc
+
+from runtime.clock import Clock
+from runtime.configuration import Configuration
+from server.health import Health
+from server.identity import Identity, is_loopback
+from server.interceptors.access_log import AccessLog
+from server.interceptors.deadline import Deadline
+from server.interceptors.errors import Errors
+from server.interceptors.identity import Identify
+from server.interceptors.in_flight import CountInFlight
+from server.interceptors.request_id import RequestId
+from server.lifecycle import Drain, InFlight, Shutdown
+from server.reflection import add_reflection
+from server.services import Dependencies, register
+from store.database import Database
+from store.probe import Probe
+
+KEEPALIVE_TIME = 60_000  # milliseconds without traffic after which a connection is pinged
+KEEPALIVE_TIMEOUT = 20_000  # milliseconds that the answer may take
+MIN_PING_INTERVAL = 30_000  # milliseconds; clients that ping more often are sent away
+MAX_CONNECTION_AGE = 30 * 60_000  # milliseconds; so that new replicas get their share of connections
+MAX_CONNECTION_AGE_GRACE = 5 * 60_000  # milliseconds that calls on an aged connection may still take
+MAX_CONCURRENT_STREAMS = 1_024  # calls at the same time on one connection
+LAST_GRACE = 0.5  # seconds for connections to close once no call is in flight
+
+logger = logging.getLogger(__name__)
+
+
+class CannotListen(Exception):
+    """The address cannot be listened on."""
+
+
+async def serve(
+    configuration: Configuration,
+    database: Database,
+    clock: Clock,
+    shutdown: Shutdown,
+    on_listening: Callable[[str, int], None] = lambda host, port: None,
+) -> None:
+    """Serves until `shutdown` is requested, then drains; the caller closes the database afterwards.
+
+    `on_listening` is called with the host and the port that was bound, once the server answers as SERVING.
+    Raises CannotListen and server.identity.UnsafeListen, and DatabaseUnavailable when the database does not
+    answer at the start.
+    """
+    host = configuration.listen_host
+    identity = Identity(database, clock, listens_to_loopback_only=is_loopback(host))
+    await identity.start()
+
+    drain = Drain()
+    in_flight = InFlight()
+    server = grpc.aio.server(
+        interceptors=(
+            RequestId(),
+            AccessLog(),
+            CountInFlight(in_flight),
+            Identify(identity),
+            Deadline(configuration.unary_deadline),
+            Errors(configuration.max_message_bytes),
+        ),
+        options=_options(configuration),
+    )
+    services = register(server, Dependencies(configuration, database, clock, drain))
+    health = Health(services)
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    if configuration.reflection:
+        add_reflection(server, (*services, "grpc.health.v1.Health"))
+
+    port = _bind(server, host, configuration.listen_port)
+    await server.start()
+    logger.info("listening on %s port %d", host, port, extra={"action": "listen", "host": host, "port": port})
+
+    probe = Probe(database.url)
+    await health.probe(probe)
+    following = asyncio.create_task(health.follow(probe), name="health")
+    try:
+        on_listening(host, port)
+        await shutdown.requested.wait()
+
+        # Balancers need a moment to notice; until then they send new calls, which are served.
+        health.begin_drain()
+        logger.info("stopping: NOT_SERVING", extra={"action": "not_serving"})
+        await shutdown.sleep(configuration.propagation_delay)
+
+        drain.begin()
+        logger.info("draining %d calls", in_flight.count, extra={"action": "drain", "calls": in_flight.count})
+        await _stop(server, in_flight, shutdown, configuration.drain_timeout)
+    finally:
+        following.cancel()
+        await server.stop(0)
+        await asyncio.gather(following, return_exceptions=True)
+        await probe.close()
+    logger.info("stopped", extra={"action": "stopped"})
+
+
+def _bind(server: grpc.aio.Server, host: str, port: int) -> int:
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    try:
+        return server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise CannotListen(
+            f"cannot listen on {address}: another server runs there, or the address is not this machine's"
+        ) from error
+
+
+async def _stop(server: grpc.aio.Server, in_flight: InFlight, shutdown: Shutdown, timeout: float) -> None:
+    """Lets calls end for up to `timeout` seconds, and cuts them off when they do not or when forced."""
+    # stop(timeout) lasts the whole time while any stream is open, a stranger's health watch too. So it only
+    # closes the door here, and a second stop ends it as soon as no call of the API is left.
+    closing = asyncio.create_task(server.stop(timeout), name="stop")
+    idle = asyncio.create_task(in_flight.idle(), name="idle")
+    forced = asyncio.create_task(shutdown.forced.wait(), name="forced")
+    await asyncio.wait({closing, idle, forced}, return_when=asyncio.FIRST_COMPLETED)
+    if in_flight.count:
+        logger.warning("cutting off %d calls", in_flight.count, extra={"action": "cut_off", "calls": in_flight.count})
+    await server.stop(0 if shutdown.forced.is_set() else LAST_GRACE)
+    await closing
+    for waiting in (idle, forced):
+        waiting.cancel()
+
+
+def _options(configuration: Configuration) -> list[tuple[str, int]]:
+    return [
+        # Twice the limit, so that a message above the limit is refused by us, with a reason, and only a
+        # monstrous one by gRPC.
+        ("grpc.max_receive_message_length", 2 * configuration.max_message_bytes),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.keepalive_time_ms", KEEPALIVE_TIME),
+        ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL),
+        ("grpc.max_connection_age_ms", MAX_CONNECTION_AGE),
+        ("grpc.max_connection_age_grace_ms", MAX_CONNECTION_AGE_GRACE),
+        ("grpc.max_concurrent_streams", MAX_CONCURRENT_STREAMS),
+        # On, a second server would silently share the port and half of the calls.
+        ("grpc.so_reuseport", 0),
+    ]
