@@ -24,6 +24,7 @@ class Customer:
 
     customer_id: str
     plan_id: str | None
+    currency: str
     cycle: BillingCycle
     changed_epoch: int
     changed_time: datetime
@@ -31,11 +32,12 @@ class Customer:
 
 @dataclass(frozen=True)
 class Subscription:
-    """The facts of a subscription; its cycle is unset where it follows the customer's."""
+    """The facts of a subscription; currency and cycle are unset where it follows the customer's."""
 
     customer_id: str
     subscription_id: str
     plan_id: str | None
+    currency: str | None
     cycle: BillingCycle | None
     changed_epoch: int
     changed_time: datetime
@@ -138,6 +140,23 @@ class Router:
             self._by_measure.setdefault(alert.measure, []).append(alert)
         self._routes: dict[RouteKey, tuple[Target, ...]] = {}
         self._targets: dict[tuple[Measure, str, str | None], Target | None] = {}
+
+    def currency_of(self, customer_id: str, subscription_id: str | None) -> str:
+        """What a cost is in when the event does not say."""
+        if subscription_id is not None:
+            currency = self.subscriptions[customer_id, subscription_id].currency
+            if currency is not None:
+                return currency
+        return self.customers[customer_id].currency
+
+    def last_period_end(self, customer_id: str, subscription_id: str | None, time: datetime) -> datetime:
+        """The end of the period that `time` lies in: the customer's, or the subscription's if that is later."""
+        cycle = self.customers[customer_id].cycle
+        end = cycle.period_at(time).end
+        if subscription_id is not None:
+            own = self.subscriptions[customer_id, subscription_id].cycle
+            end = max(end, (own or cycle).period_at(time).end)
+        return end
 
     def targets(self, key: RouteKey, time: datetime) -> tuple[Target, ...]:
         """What an event moves; its customer, subscription and metric have to be among the facts."""

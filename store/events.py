@@ -38,7 +38,8 @@ ON CONFLICT DO NOTHING
 RETURNING customer_id, event_id
 """
 
-# The stored event lies in the same month, or the insert would not have run into it.
+# The stored event lies in the same month, or the insert would not have run into it. One that named no currency was
+# stored with the one that its customer had then.
 _DIFFERENT = """
 SELECT i.customer_id, i.event_id
 FROM unnest(
@@ -52,7 +53,10 @@ JOIN event e ON e.organization_id = %(organization_id)s
     AND e.event_time < date_trunc('month', i.event_time, 'UTC') + interval '1 month'
 WHERE (e.event_time, e.subscription_id, e.metric_id, e.quantity, e.cost, e.currency, e.properties)
     IS DISTINCT FROM
-    (i.event_time, i.subscription_id, i.metric_id, i.quantity, i.cost, i.currency, i.properties)
+    (
+        i.event_time, i.subscription_id, i.metric_id, i.quantity, i.cost,
+        CASE WHEN i.cost IS NULL THEN NULL ELSE coalesce(i.currency, e.currency) END, i.properties
+    )
 """
 
 
@@ -102,12 +106,19 @@ class Inserted:
 
 
 async def insert(
-    connection: Connection, organization_id: int, ingest_time: datetime, events: Sequence[UsageEvent]
+    connection: Connection,
+    organization_id: int,
+    ingest_time: datetime,
+    events: Sequence[UsageEvent],
+    as_sent: Sequence[UsageEvent],
 ) -> Inserted:
-    """Stores those of the events (distinct, sorted by identity) that are new, and finds out about the others."""
+    """Stores those of the events (distinct, sorted by identity) that are new, and finds out about the others.
+
+    as_sent: the same events without what the service has filled in.
+    """
     cursor = await connection.execute(_INSERT, _parameters(organization_id, ingest_time, events))
     new: set[tuple[str, str]] = {(row[0], row[1]) for row in await cursor.fetchall()}
-    known = [event for event in events if event.identity not in new]
+    known = [event for event in as_sent if event.identity not in new]
     conflicting: set[tuple[str, str]] = set()
     if known:
         cursor = await connection.execute(_DIFFERENT, _parameters(organization_id, ingest_time, known))

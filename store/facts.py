@@ -14,13 +14,13 @@ from store.database import Row
 Connection = psycopg.AsyncConnection[Row]
 
 _CUSTOMER = """
-SELECT customer_id, plan_id, anchor_time, cadence, interval_count, time_zone, changed_epoch, update_time
+SELECT customer_id, plan_id, currency, anchor_time, cadence, interval_count, time_zone, changed_epoch, update_time
 FROM customer WHERE organization_id = %(organization_id)s AND
 """
 
 _SUBSCRIPTION = """
-SELECT customer_id, subscription_id, plan_id, anchor_time, cadence, interval_count, time_zone, changed_epoch,
-       update_time
+SELECT customer_id, subscription_id, plan_id, currency, anchor_time, cadence, interval_count, time_zone,
+       changed_epoch, update_time
 FROM subscription WHERE organization_id = %(organization_id)s AND
 """
 
@@ -51,6 +51,14 @@ async def subscriptions(
         subscriptions=[subscription_id for _, subscription_id in keys],
     )
     return [_subscription(row) for row in rows]
+
+
+async def subscriptions_of(
+    connection: Connection, organization_id: int, customer_ids: Sequence[str]
+) -> list[Subscription]:
+    """Every subscription of those customers."""
+    query = _SUBSCRIPTION + "customer_id = ANY(%(ids)s)"
+    return [_subscription(row) for row in await _fetch(connection, query, organization_id, ids=list(customer_ids))]
 
 
 async def metrics(connection: Connection, organization_id: int, metric_ids: Iterable[str]) -> list[Metric]:
@@ -92,7 +100,7 @@ INSERT INTO customer (
 SELECT %(organization_id)s, id, %(anchor)s, %(cadence)s, %(count)s, %(zone)s, %(now)s, %(now)s, %(epoch)s
 FROM unnest(%(ids)s::text[]) AS i (id)
 ON CONFLICT DO NOTHING
-RETURNING customer_id
+RETURNING customer_id, currency
 """,
         organization_id,
         ids=list(customer_ids),
@@ -103,7 +111,7 @@ RETURNING customer_id
         now=now,
         epoch=epoch,
     )
-    return [Customer(row[0], None, DEFAULT_CYCLE, epoch, now) for row in rows]
+    return [Customer(row[0], None, row[1], DEFAULT_CYCLE, epoch, now) for row in rows]
 
 
 async def first_sight_subscriptions(
@@ -125,7 +133,7 @@ RETURNING customer_id, subscription_id
         now=now,
         epoch=epoch,
     )
-    return [Subscription(row[0], row[1], None, None, epoch, now) for row in rows]
+    return [Subscription(row[0], row[1], None, None, None, epoch, now) for row in rows]
 
 
 async def first_sight_metrics(
@@ -155,16 +163,15 @@ async def _fetch(connection: Connection, query: str, organization_id: int, **par
 
 
 def _customer(row: Row) -> Customer:
-    customer_id, plan_id, anchor, cadence, count, zone, changed_epoch, update_time = row
-    return Customer(
-        customer_id, plan_id, BillingCycle(anchor, Cadence(cadence), count, zone), changed_epoch, update_time
-    )
+    customer_id, plan_id, currency, anchor, cadence, count, zone, changed_epoch, update_time = row
+    cycle = BillingCycle(anchor, Cadence(cadence), count, zone)
+    return Customer(customer_id, plan_id, currency, cycle, changed_epoch, update_time)
 
 
 def _subscription(row: Row) -> Subscription:
-    customer_id, subscription_id, plan_id, anchor, cadence, count, zone, changed_epoch, update_time = row
+    customer_id, subscription_id, plan_id, currency, anchor, cadence, count, zone, changed_epoch, update_time = row
     cycle = None if anchor is None else BillingCycle(anchor, Cadence(cadence), count, zone)
-    return Subscription(customer_id, subscription_id, plan_id, cycle, changed_epoch, update_time)
+    return Subscription(customer_id, subscription_id, plan_id, currency, cycle, changed_epoch, update_time)
 
 
 def _metric(row: Row) -> Metric:

@@ -1,9 +1,8 @@
 """The commit: events of several batches made durable, counted and evaluated in one transaction."""
 
-import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -19,8 +18,7 @@ from server.ingest.rules import Rules
 from store import events as stored_events
 from store import gauges, organizations
 from store.database import Database, DatabaseUnavailable, driver
-
-logger = logging.getLogger(__name__)
+from store.keys import Organization
 
 # A connection that died while it lay idle is noticed by the first who uses it. The transaction is safe to repeat,
 # so that one is given another before its caller hears of it.
@@ -40,12 +38,13 @@ class Outcome:
     """What became of a batch; positions are those in its `events`.
 
     accepted: how many were new. duplicates: stored before. conflicting: refused, since another event of that
-    id is stored.
+    id is stored. too_old: refused, since no period that they lie in may still change.
     """
 
     accepted: int = 0
     duplicates: list[int] = field(default_factory=list)
     conflicting: list[int] = field(default_factory=list)
+    too_old: list[int] = field(default_factory=list)
     found: list[Found] = field(default_factory=list)
     gauges: list[tuple[Gauge, Decimal]] = field(default_factory=list)
 
@@ -63,12 +62,14 @@ class Committer:
     """Commits batches of one organization."""
 
     def __init__(
-        self, database: Database, clock: Clock, organization_id: int, organization: str, rules: Rules
+        self, database: Database, clock: Clock, grace: timedelta, organization: Organization, rules: Rules
     ) -> None:
+        """`grace`: how long after its end a period still counts what comes late."""
         self._database = database
         self._clock = clock
-        self._organization_id = organization_id
-        self._organization = organization
+        self._grace = grace
+        self._organization_id = organization.organization_id
+        self._organization = organization.name
         self._rules = rules
 
     async def commit(self, batches: Sequence[Batch]) -> list[Outcome]:
@@ -97,25 +98,41 @@ class Committer:
         outcomes = [Outcome() for _ in batches]
         now = self._clock.now()
         in_key_order = sorted(arrived.events, key=lambda event: (event.customer_id, event.event_id))
-        rows = stored_events.copy_text(self._organization_id, now, in_key_order) if expect_new else b""
         async with self._database.transaction() as connection:
             epoch = await organizations.share(connection, self._organization_id)
             router = await self._rules.router(connection, epoch)
             created = await self._rules.meet(connection, router, arrived.events, now)
             raw = await driver(connection)
-            new = arrived.events
+            events = self._countable(router, arrived.events, now)
+            if events is not arrived.events:
+                in_key_order = sorted(events, key=lambda event: (event.customer_id, event.event_id))
+            new = events
             refused: set[tuple[str, str]] = set()
             if expect_new:
-                await stored_events.copy(raw, rows)
+                await stored_events.copy(raw, stored_events.copy_text(self._organization_id, now, in_key_order))
             else:
-                inserted = await stored_events.insert(raw, self._organization_id, now, in_key_order)
-                new = [event for event in arrived.events if event.identity in inserted.new]
+                inserted = await stored_events.insert(raw, self._organization_id, now, in_key_order, arrived.events)
+                new = [event for event in events if event.identity in inserted.new]
                 refused = inserted.conflicting
             if new:
                 await self._evaluate(connection, router, new, created, now, batches, arrived, outcomes)
-        accepted = None if len(new) == len(arrived.events) else {event.identity for event in new}
-        _account(arrived, accepted, refused, outcomes)
+        _account(batches, arrived, events, new, refused, outcomes)
         return outcomes
+
+    def _countable(self, router: Router, arrived: list[UsageEvent], now: datetime) -> list[UsageEvent]:
+        """The events whose period may still change, each with its currency; the same list when it is all of them."""
+        oldest = now - self._grace
+        if all(event.event_time > oldest and (event.cost is None or event.currency) for event in arrived):
+            return arrived
+        countable = []
+        for event in arrived:
+            who = event.customer_id, event.subscription_id
+            if event.event_time <= oldest and router.last_period_end(*who, event.event_time) <= oldest:
+                continue
+            if event.cost is not None and event.currency is None:
+                event = replace(event, currency=router.currency_of(*who))
+            countable.append(event)
+        return countable
 
     async def _evaluate(
         self,
@@ -234,18 +251,29 @@ def _share_values(
 
 
 def _account(
+    batches: Sequence[Batch],
     arrived: _Sorted,
-    accepted: set[tuple[str, str]] | None,
+    countable: Sequence[UsageEvent],
+    new: Sequence[UsageEvent],
     refused: set[tuple[str, str]],
     outcomes: list[Outcome],
 ) -> None:
-    """Tells each batch which of its events were new (None: all), known or refused."""
+    """Tells each batch which of its events were new, known or refused."""
+    all_new = len(new) == len(arrived.events)
+    accepted = set() if all_new else {event.identity for event in new}
+    in_time = set() if all_new else {event.identity for event in countable}
+
+    def unaccepted(identity: tuple[str, str], outcome: Outcome) -> list[int]:
+        if identity in refused:
+            return outcome.conflicting
+        return outcome.duplicates if all_new or identity in in_time else outcome.too_old
+
     for identity, (number, position) in arrived.places.items():
-        if accepted is None or identity in accepted:
+        if all_new or identity in accepted:
             outcomes[number].accepted += 1
-        elif identity in refused:
-            outcomes[number].conflicting.append(position)
         else:
-            outcomes[number].duplicates.append(position)
+            unaccepted(identity, outcomes[number]).append(position)
     for number, position, same in arrived.again:
-        (outcomes[number].duplicates if same else outcomes[number].conflicting).append(position)
+        outcome = outcomes[number]
+        identity = batches[number].events[position].identity
+        (unaccepted(identity, outcome) if same else outcome.conflicting).append(position)

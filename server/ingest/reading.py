@@ -1,0 +1,200 @@
+"""Reading: the events of a request, checked one by one, so that a bad one harms nobody but itself."""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from evaluator.amounts import parse_decimal
+from evaluator.events import UsageEvent
+from evaluator.routing import FUTURE_TOLERANCE
+from generated.tidemark.v1 import error_reason_pb2, usage_pb2
+from server.errors import AlreadyExists, ApiError, FailedPrecondition, FieldViolation, InvalidArgument
+from server.ingest.commit import Outcome
+from server.validation import MAX_ID_LENGTH, Violations, currency_problem, id_problem, to_datetime
+
+MAX_PROPERTIES = 64
+MAX_PROPERTY_LENGTH = 256  # characters of a value
+
+# Ids that were found fine: the same customers and metrics come again and again. Event ids never do.
+_FINE_IDS: set[str] = set()
+_MAX_FINE_IDS = 500_000
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(slots=True)
+class Reading:
+    """The events of one request that can be counted, where each stood, and why the others cannot."""
+
+    events: list[UsageEvent] = field(default_factory=list)
+    indexes: list[int] = field(default_factory=list)
+    rejected: list[tuple[int, ApiError]] = field(default_factory=list)
+
+
+class Reader:
+    """Reads events. retention: an event older than that is refused, whatever its billing period."""
+
+    def __init__(self, retention: timedelta) -> None:
+        self._retention = retention
+
+    def read(self, events: Sequence[usage_pb2.UsageEvent], now: datetime) -> Reading:
+        """Checks every event of a request; `now` decides which are too old or too far ahead."""
+        latest, earliest = now + FUTURE_TOLERANCE, now - self._retention
+        reading = Reading()
+        accept, place = reading.events.append, reading.indexes.append
+        for index, message in enumerate(events):
+            try:
+                event = _read(message)
+            except ValueError:
+                event = None
+            if event is None or not earliest < event.event_time <= latest:
+                reading.rejected.append((index, _explain(index, message, earliest, latest)))
+                continue
+            accept(event)
+            place(index)
+        return reading
+
+
+def rejections(
+    messages: Sequence[usage_pb2.UsageEvent], reading: Reading, outcome: Outcome
+) -> list[usage_pb2.Rejection]:
+    """What is said of each event of a request that was not counted, by ascending index."""
+    errors = dict(reading.rejected)
+    for position in outcome.conflicting:
+        index = reading.indexes[position]
+        errors[index] = _conflict(index, reading.events[position])
+    for position in outcome.too_old:
+        index = reading.indexes[position]
+        errors[index] = _too_old(index, reading.events[position].event_id, "its billing period is closed for good")
+    return [
+        usage_pb2.Rejection(
+            index=index, event_id=messages[index].event_id[:MAX_ID_LENGTH], status=errors[index].status()
+        )
+        for index in sorted(errors)
+    ]
+
+
+def _read(message: usage_pb2.UsageEvent) -> UsageEvent | None:
+    """The event, or None (or ValueError) when anything is wrong; `_explain` then finds out what.
+
+    The way of a good event: it is short because every event goes it.
+    """
+    event_id, customer_id, metric_id = message.event_id, message.customer_id, message.metric_id
+    subscription_id, currency, cost = message.subscription_id or None, message.currency or None, message.cost
+    # Printable text of the right length and without blanks at its ends is an id, and the check is quick.
+    if not (event_id.isprintable() and 0 < len(event_id) <= MAX_ID_LENGTH and event_id == event_id.strip()) and (
+        id_problem(event_id) is not None
+    ):
+        return None
+    if customer_id not in _FINE_IDS and not _is_fine(customer_id):
+        return None
+    if metric_id not in _FINE_IDS and not _is_fine(metric_id):
+        return None
+    if subscription_id is not None and subscription_id not in _FINE_IDS and not _is_fine(subscription_id):
+        return None
+    if currency is not None and (not cost or not _is_fine_currency(currency)):
+        return None
+    time = message.event_time
+    seconds, nanos = time.seconds, time.nanos
+    # Zero is 1970 or unset; either way it is not a time that anybody counts.
+    if seconds <= 0 or seconds > 253_402_300_799 or not 0 <= nanos < 1_000_000_000:
+        return None
+    properties = dict(message.properties)
+    if properties and _property_violations("", properties):
+        return None
+    return UsageEvent(
+        event_id,
+        customer_id,
+        _EPOCH + timedelta(seconds=seconds, microseconds=nanos // 1000),
+        metric_id,
+        parse_decimal(message.quantity),
+        subscription_id,
+        parse_decimal(cost) if cost else None,
+        currency,
+        properties,
+    )
+
+
+def _is_fine(text: str) -> bool:
+    if id_problem(text) is not None:
+        return False
+    if len(_FINE_IDS) >= _MAX_FINE_IDS:
+        _FINE_IDS.clear()
+    _FINE_IDS.add(text)
+    return True
+
+
+@functools.lru_cache(maxsize=10_000)
+def _is_fine_currency(currency: str) -> bool:
+    return currency_problem(currency) is None
+
+
+def _property_violations(path: str, properties: dict[str, str]) -> list[FieldViolation]:
+    found = []
+    if len(properties) > MAX_PROPERTIES:
+        found.append(FieldViolation(path, f"there are {len(properties)}; an event has at most {MAX_PROPERTIES}"))
+    for key, value in properties.items():
+        if (key not in _FINE_IDS and not _is_fine(key)) and (problem := id_problem(key)) is not None:
+            found.append(FieldViolation(path, f"the key {key[:MAX_ID_LENGTH]!r}: {problem}"))
+        if len(value) > MAX_PROPERTY_LENGTH:
+            problem = f"it has {len(value)} characters; a value has at most {MAX_PROPERTY_LENGTH}"
+            found.append(FieldViolation(f"{path}[{key[:MAX_ID_LENGTH]!r}]", problem))
+        elif not value.isprintable() and (control := Violations()).text("", value) and control.found:
+            found.append(FieldViolation(f"{path}[{key[:MAX_ID_LENGTH]!r}]", control.found[0].description))
+    return found
+
+
+def _explain(index: int, message: usage_pb2.UsageEvent, earliest: datetime, latest: datetime) -> ApiError:
+    """Everything that is wrong with an event that `_read` refused, or its time is out of bounds."""
+    path = f"events[{index}]"
+    check = Violations()
+    check.identifier(f"{path}.event_id", message.event_id)
+    check.identifier(f"{path}.customer_id", message.customer_id)
+    check.identifier(f"{path}.subscription_id", message.subscription_id, required=False)
+    check.identifier(f"{path}.metric_id", message.metric_id)
+    check.decimal(f"{path}.quantity", message.quantity)
+    if message.cost:
+        check.decimal(f"{path}.cost", message.cost)
+    if message.currency:
+        if not message.cost:
+            check.add(f"{path}.currency", "it is set without a cost")
+        check.currency(f"{path}.currency", message.currency, default="")
+    check.found += _property_violations(f"{path}.properties", dict(message.properties))
+    if not message.HasField("event_time"):
+        check.add(f"{path}.event_time", "it is required")
+    else:
+        check.time(f"{path}.event_time", message.event_time)
+    if check.found:
+        first = check.found[0]
+        return InvalidArgument(
+            error_reason_pb2.ERROR_REASON_EVENT_INVALID,
+            f"{first.path}: {first.description}",
+            metadata={"event_id": message.event_id},
+            violations=check.found,
+        )
+    time = to_datetime(message.event_time)
+    if time > latest:
+        return InvalidArgument(
+            error_reason_pb2.ERROR_REASON_EVENT_IN_FUTURE,
+            f"{path}.event_time: {time.isoformat()} is more than 5 minutes ahead of the service's clock",
+            metadata={"event_id": message.event_id, "latest_time": latest.isoformat()},
+        )
+    return _too_old(index, message.event_id, f"nothing before {earliest.isoformat()} is kept")
+
+
+def _too_old(index: int, event_id: str, why: str) -> ApiError:
+    return FailedPrecondition(
+        error_reason_pb2.ERROR_REASON_EVENT_TOO_OLD,
+        f"events[{index}].event_time: the event is too old to be counted: {why}",
+        metadata={"event_id": event_id},
+    )
+
+
+def _conflict(index: int, event: UsageEvent) -> ApiError:
+    return AlreadyExists(
+        error_reason_pb2.ERROR_REASON_EVENT_CONFLICT,
+        f"events[{index}].event_id: another event with the id {event.event_id!r} is counted for this customer;"
+        " send a correction under an id of its own",
+        metadata={"event_id": event.event_id, "customer_id": event.customer_id},
+    )

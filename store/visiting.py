@@ -1,0 +1,138 @@
+"""Visits: which alerts still have to look at what existed before them, and what that is."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import psycopg
+from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from evaluator.alerts import Scope, ScopeKind
+from evaluator.gauges import Group
+from evaluator.routing import Target
+from store.database import Row
+from store.tables.accounts import customer, organization, subscription
+from store.tables.alerts import alert
+
+Connection = psycopg.AsyncConnection[Row]
+
+
+@dataclass(frozen=True)
+class Due:
+    """A visit that waits; organization: the name."""
+
+    organization_id: int
+    organization: str
+    alert_id: str
+
+
+async def due(connection: AsyncConnection, limit: int) -> list[Due]:
+    """Visits that wait, whoever may be at work on them."""
+    rows = await connection.execute(
+        select(alert.c.organization_id, organization.c.name, alert.c.alert_id)
+        .join(organization, organization.c.organization_id == alert.c.organization_id)
+        .where(alert.c.visit_after.is_not(None))
+        .order_by(alert.c.organization_id, alert.c.alert_id)
+        .limit(limit)
+    )
+    return [Due(*row) for row in rows]
+
+
+async def claim(connection: AsyncConnection, visit: Due) -> str | None:
+    """Makes a visit this transaction's until its end; returns the customer up to whom it has come.
+
+    None: it is done, or another replica is at it. The organization's lock has to be held before: whoever changes
+    an alert takes that first too, and the two orders would deadlock.
+    """
+    after: str | None = await connection.scalar(
+        select(alert.c.visit_after)
+        .where(
+            alert.c.organization_id == visit.organization_id,
+            alert.c.alert_id == visit.alert_id,
+            alert.c.visit_after.is_not(None),
+        )
+        .with_for_update(skip_locked=True)
+    )
+    return after
+
+
+async def advance(connection: AsyncConnection, organization_id: int, alert_id: str, after: str | None) -> None:
+    """Remembers how far the visit has come; None: it is done."""
+    await connection.execute(
+        update(alert)
+        .where(alert.c.organization_id == organization_id, alert.c.alert_id == alert_id)
+        .values(visit_after=after)
+    )
+
+
+async def customers(
+    connection: AsyncConnection, organization_id: int, scope: Scope, after: str, limit: int
+) -> list[str]:
+    """The next customers, by id, that may have something in that scope."""
+    query = (
+        select(customer.c.customer_id)
+        .where(customer.c.organization_id == organization_id, customer.c.customer_id > after)
+        .order_by(customer.c.customer_id)
+        .limit(limit)
+    )
+    if scope.customer_id is not None:
+        query = query.where(customer.c.customer_id == scope.customer_id)
+    elif scope.kind is ScopeKind.PLAN:
+        # Either the customer is on the plan or one of its subscriptions is.
+        on_plan = select(subscription.c.customer_id).where(
+            subscription.c.organization_id == organization_id, subscription.c.plan_id == scope.plan_id
+        )
+        query = query.where((customer.c.plan_id == scope.plan_id) | customer.c.customer_id.in_(on_plan))
+    return list(await connection.scalars(query))
+
+
+_GROUPS = """
+SELECT DISTINCT i.position, {columns}
+FROM unnest(
+    %(customer_ids)s::text[], %(subscription_ids)s::text[], %(starts)s::timestamptz[], %(ends)s::timestamptz[]
+) WITH ORDINALITY AS i (customer_id, subscription_id, period_start, period_end, position), LATERAL (
+    SELECT e.properties FROM event e
+    WHERE e.organization_id = %(organization_id)s AND e.customer_id = i.customer_id COLLATE "C"
+        AND e.event_time >= i.period_start AND e.event_time < i.period_end
+        AND (i.subscription_id IS NULL OR e.subscription_id = i.subscription_id COLLATE "C")
+        AND {measured} AND {grouped}
+    {limit}
+) AS e
+"""
+
+
+async def groups(
+    connection: Connection, organization_id: int, targets: Sequence[Target], keys: Sequence[str], now: datetime
+) -> dict[int, list[Group]]:
+    """For each target (by its place) the groups of those keys that its stored events of the current period have.
+
+    Without keys that is the one empty group, for each target that has any event.
+    """
+    if not targets:
+        return {}
+    measure = targets[0].measure
+    columns = ", ".join(f"e.properties ->> %(key{number})s" for number in range(len(keys))) or "1"
+    query = _GROUPS.format(
+        columns=columns,
+        measured="e.currency = %(name)s AND e.cost IS NOT NULL" if measure.of_cost else "e.metric_id = %(name)s",
+        grouped=" AND ".join(f"e.properties ? %(key{number})s" for number in range(len(keys))) or "true",
+        limit="" if keys else "LIMIT 1",
+    )
+    periods = [target.cycle.period_at(now) for target in targets]
+    cursor = await connection.execute(
+        query.encode(),
+        {
+            "organization_id": organization_id,
+            "name": measure.currency or measure.metric_id,
+            "customer_ids": [target.customer_id for target in targets],
+            "subscription_ids": [target.subscription_id for target in targets],
+            "starts": [period.start for period in periods],
+            "ends": [period.end for period in periods],
+            **{f"key{number}": key for number, key in enumerate(keys)},
+        },
+    )
+    found: dict[int, list[Group]] = {}
+    for position, *values in await cursor.fetchall():
+        found.setdefault(position - 1, []).append(tuple(zip(keys, values, strict=True)) if keys else ())
+    return found
