@@ -1,0 +1,399 @@
+"""The statements of the queue: fan-out, claims, results, leases; fairness and shares over several notifiers."""
+
+import asyncio
+import dataclasses
+import random
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import func, select, text, update
+
+from store import delivery_queue, endpoints, outbox
+from store.database import Database
+from store.deliveries import DeliveryStatus, Outcome
+from store.delivery_queue import ENDPOINT_IN_FLIGHT_LIMIT, AttemptRecord, Claim
+from store.endpoints import EndpointState
+from store.tables.notifications import outbox as outbox_table
+from store.tables.webhooks import attempt, delivery, endpoint, endpoint_secret
+from tests.integration.notifier.house import House, body_of
+
+LEASE = timedelta(minutes=5)
+
+
+async def fan_out(house: House, limit: int = 1_000) -> outbox.FanOut:
+    async with house.database.transaction() as connection:
+        return await outbox.fan_out(connection, limit)
+
+
+async def claim(house: House, limit: int = 100) -> list[Claim]:
+    async with house.database.transaction() as connection:
+        return await delivery_queue.claim(connection, limit=limit, lease=LEASE)
+
+
+async def record(house: House, records: Sequence[AttemptRecord]) -> list[AttemptRecord]:
+    async with house.database.transaction() as connection:
+        return await delivery_queue.record(connection, records)
+
+
+async def release_expired(house: House) -> int:
+    async with house.database.transaction() as connection:
+        return await delivery_queue.release_expired(connection)
+
+
+def delivered(claim: Claim) -> AttemptRecord:
+    return AttemptRecord(
+        claim=claim,
+        start_time=datetime(2026, 3, 15, 12, 0, tzinfo=UTC),
+        duration=timedelta(milliseconds=12),
+        outcome=Outcome.DELIVERED,
+        http_status=200,
+        response_excerpt="ok",
+        error="",
+        status=DeliveryStatus.DELIVERED,
+        delay=None,
+    )
+
+
+def failed(claim: Claim, delay: timedelta = timedelta(0)) -> AttemptRecord:
+    return dataclasses.replace(
+        delivered(claim),
+        outcome=Outcome.SERVER_ERROR,
+        http_status=500,
+        error="the receiver answered 500",
+        status=DeliveryStatus.PENDING,
+        delay=delay,
+    )
+
+
+async def counters_match(house: House) -> bool:
+    """Whether each endpoint's counter equals its leased deliveries."""
+    async with house.database.transaction() as connection:
+        rows = await connection.execute(
+            select(delivery.c.endpoint_id, func.count().label("number"))
+            .where(delivery.c.lease_token.is_not(None))
+            .group_by(delivery.c.endpoint_id)
+        )
+        leased = {row.endpoint_id: row.number for row in rows}
+    return {key: number for key, number in (await house.in_flight()).items() if number} == leased
+
+
+async def test_a_claim_carries_what_the_attempt_needs(house: House) -> None:
+    created = await house.endpoint("https://example.com/hook")
+    [notification_id] = await house.notify()
+    assert await fan_out(house) == outbox.FanOut(taken=1, created=1)
+    [claimed] = await claim(house)
+    assert claimed.url == "https://example.com/hook"
+    assert claimed.secrets == (created.secret,)
+    assert claimed.body == body_of(notification_id)
+    assert claimed.notification_id == notification_id
+    assert claimed.attempt_count == 0
+    assert claimed.age >= timedelta(0)
+    assert created.secret not in repr(claimed)
+    assert created.secret not in repr(created)
+
+
+async def test_what_is_leased_or_not_due_is_not_claimed(house: House) -> None:
+    await house.endpoint("https://example.com/hook")
+    await house.notify(2)
+    await fan_out(house)
+    first, second = await claim(house)
+    assert await claim(house) == []
+    await record(house, [failed(first, timedelta(hours=1)), failed(second)])
+    [again] = await claim(house)
+    assert again.delivery_id == second.delivery_id
+    assert again.attempt_count == 1
+    assert await counters_match(house)
+
+
+async def test_a_fan_out_that_fails_leaves_everything_as_it_was(house: House) -> None:
+    await house.endpoint("https://example.com/hook")
+    await house.notify(3)
+
+    async def crash_in_the_middle() -> None:
+        async with house.database.transaction() as connection:
+            await outbox.fan_out(connection, 2)
+            raise RuntimeError("crash")
+
+    with pytest.raises(RuntimeError, match="crash"):
+        await crash_in_the_middle()
+    assert await house.deliveries() == []
+    assert await fan_out(house) == outbox.FanOut(taken=3, created=3)
+    assert len(await house.deliveries()) == 3
+
+
+async def test_two_fan_outs_at_once_share_the_outbox(house: House) -> None:
+    for number in range(3):
+        await house.endpoint(f"https://example.com/{number}")
+    await house.notify(40)
+    results = await asyncio.gather(*(fan_out(house, 10) for _ in range(4)))
+    while (more := await fan_out(house)).taken:
+        results.append(more)
+    assert sum(result.taken for result in results) == 40
+    assert len(await house.deliveries()) == 120
+
+
+async def test_an_outbox_row_written_twice_makes_one_delivery(house: House) -> None:
+    await house.endpoint("https://example.com/hook")
+    await house.notify()
+    async with house.database.transaction() as connection:
+        await connection.execute(
+            text(
+                "INSERT INTO outbox (organization_id, customer_id, notification_id, event_type, condition_type,"
+                " create_time) SELECT organization_id, customer_id, notification_id, event_type, condition_type,"
+                " create_time FROM outbox"
+            )
+        )
+    await fan_out(house)
+    assert len(await house.deliveries()) == 1
+
+
+async def test_an_endpoint_has_no_more_in_flight_than_its_share(house: House) -> None:
+    await house.endpoint("https://example.com/hook")
+    await house.notify(20)
+    await fan_out(house)
+    claims = await claim(house)
+    assert len(claims) == ENDPOINT_IN_FLIGHT_LIMIT
+    assert await claim(house) == []
+    await record(house, [delivered(claims[0])])
+    assert len(await claim(house)) == 1
+    assert await counters_match(house)
+
+
+async def test_a_flood_for_one_endpoint_does_not_delay_the_others(house: House) -> None:
+    noisy = await house.endpoint("https://noisy.example.com/")
+    await house.notify(2_000)
+    await fan_out(house, 5_000)
+    for number in range(30):
+        await house.endpoint(f"https://quiet-{number}.example.com/")
+    await house.notify()
+    await fan_out(house)
+    claims = await claim(house, limit=40)
+    assert len({one.endpoint_id for one in claims}) == 31
+    assert Counter(one.endpoint_id for one in claims)[noisy.endpoint.endpoint_id] == ENDPOINT_IN_FLIGHT_LIMIT
+
+
+async def test_whoever_was_served_longest_ago_comes_first(house: House) -> None:
+    names = [(await house.endpoint(f"https://{name}.example.com/")).endpoint.endpoint_id for name in "abcd"]
+    await house.notify(4)
+    await fan_out(house)
+    served = []
+    for _ in range(8):
+        [one] = await claim(house, limit=1)
+        served.append(one.endpoint_id)
+        await record(house, [delivered(one)])
+    assert sorted(served[:4]) == sorted(names)
+    assert served[4:] == served[:4]
+
+
+async def test_a_lease_that_ran_out_is_taken_over_and_the_late_result_changes_nothing(house: House) -> None:
+    await house.endpoint("https://example.com/hook")
+    await house.notify()
+    await fan_out(house)
+    [paused] = await claim(house)
+    assert await release_expired(house) == 0
+    await house.expire_leases()
+    assert await release_expired(house) == 1
+    [successor] = await claim(house)
+    assert successor.delivery_id == paused.delivery_id
+    assert successor.attempt_count == 0
+
+    assert await record(house, [delivered(paused)]) == []
+    [unchanged] = await house.deliveries()
+    assert (unchanged.status, unchanged.attempt_count) == (DeliveryStatus.PENDING, 0)
+    assert await house.attempts(paused.delivery_id) == []
+    assert await counters_match(house)
+
+    assert len(await record(house, [delivered(successor)])) == 1
+    [done] = await house.deliveries()
+    assert (done.status, done.attempt_count) == (DeliveryStatus.DELIVERED, 1)
+    assert await record(house, [delivered(paused)]) == []
+    assert await counters_match(house)
+
+
+async def test_a_claim_given_back_is_due_later_and_counts_no_attempt(house: House) -> None:
+    await house.endpoint("https://example.com/hook")
+    await house.notify(2)
+    await fan_out(house)
+    soon, late = await claim(house)
+    async with house.database.transaction() as connection:
+        assert await delivery_queue.release(connection, [soon], delay=timedelta(0)) == 1
+        assert await delivery_queue.release(connection, [late], delay=timedelta(hours=1)) == 1
+    [again] = await claim(house)
+    assert (again.delivery_id, again.attempt_count) == (soon.delivery_id, 0)
+
+
+async def test_a_deleted_endpoint_cancels_what_waits_and_lets_end_what_is_sent(house: House) -> None:
+    created = await house.endpoint("https://example.com/hook")
+    kept = await house.endpoint("https://example.com/kept", ("alert.resolved",))
+    await house.notify(6)
+    await fan_out(house)
+    succeeds, fails, dies, is_given_back = await claim(house)
+    assert await delete(house, created.endpoint.endpoint_id)
+    assert not await delete(house, created.endpoint.endpoint_id)
+
+    by_status = Counter(item.status for item in await house.deliveries())
+    assert by_status == {DeliveryStatus.CANCELLED: 2, DeliveryStatus.PENDING: 4}
+    await record(house, [delivered(succeeds), failed(fails)])
+    async with house.database.transaction() as connection:
+        await delivery_queue.release(connection, [is_given_back], delay=timedelta(0))
+    await house.expire_leases()
+    await release_expired(house)
+    statuses = {item.delivery_id: item.status for item in await house.deliveries()}
+    assert statuses[succeeds.delivery_id] is DeliveryStatus.DELIVERED
+    for cut in (fails, dies, is_given_back):
+        assert statuses[cut.delivery_id] is DeliveryStatus.CANCELLED
+    assert [a.outcome for a in await house.attempts(fails.delivery_id)] == [Outcome.SERVER_ERROR]
+
+    await house.notify()
+    assert await fan_out(house) == outbox.FanOut(taken=1, created=0)
+    assert await claim(house) == []
+    assert await counters_match(house)
+    async with house.database.transaction() as connection:
+        left = await connection.scalars(select(endpoint_secret.c.endpoint_id))
+        assert left.all() == [kept.endpoint.endpoint_id]
+
+
+async def delete(house: House, endpoint_id: str) -> bool:
+    async with house.database.transaction() as connection:
+        return await endpoints.delete_endpoint(connection, house.organization_id, endpoint_id, house.clock.now())
+
+
+async def test_an_endpoint_deleted_while_its_rows_are_fanned_out_leaves_none_waiting(house: House) -> None:
+    created = await house.endpoint("https://example.com/hook")
+    await house.notify(3)
+    async with house.database.transaction() as connection:
+        await outbox.fan_out(connection, 10)
+        deleting = asyncio.create_task(delete(house, created.endpoint.endpoint_id))
+        # The delete has to wait for this transaction; give it every chance not to.
+        done, _ = await asyncio.wait([deleting], timeout=0.3)
+        assert not done
+    assert await deleting
+    assert {item.status for item in await house.deliveries()} == {DeliveryStatus.CANCELLED}
+
+
+async def test_an_endpoint_that_is_gone_stays_visible_as_disabled(house: House) -> None:
+    created = await house.endpoint("https://example.com/hook")
+    await house.notify(6)
+    await fan_out(house)
+    gone, other, *_ = await claim(house)
+    result = dataclasses.replace(
+        failed(gone), outcome=Outcome.GONE, status=DeliveryStatus.FAILED, delay=None, disable_endpoint=True
+    )
+    await record(house, [result, failed(other)])
+    statuses = Counter(item.status for item in await house.deliveries())
+    assert statuses == {
+        DeliveryStatus.FAILED: 1,
+        DeliveryStatus.CANCELLED: 3,  # two that waited, and the failed one that would have been tried again
+        DeliveryStatus.PENDING: 2,  # still leased
+    }
+    async with house.database.transaction() as connection:
+        shown = await endpoints.get(connection, house.organization_id, created.endpoint.endpoint_id)
+    assert shown is not None
+    assert shown.state is EndpointState.DISABLED
+    assert await counters_match(house)
+
+
+async def test_a_notification_that_is_not_there_is_claimed_without_a_body(house: House) -> None:
+    await house.endpoint("https://example.com/hook")
+    await house.notify()
+    await fan_out(house)
+    async with house.database.transaction() as connection:
+        await connection.execute(text("DELETE FROM notification"))
+    [claimed] = await claim(house)
+    assert claimed.body is None
+
+
+async def test_waiting_tells_what_there_is_to_do(house: House) -> None:
+    async def waiting() -> tuple[bool, bool, bool]:
+        async with house.database.transaction() as connection:
+            found = await delivery_queue.waiting(connection)
+        return found.outbox, found.due, found.expired
+
+    await house.endpoint("https://example.com/hook")
+    assert await waiting() == (False, False, False)
+    await house.notify()
+    assert await waiting() == (True, False, False)
+    await fan_out(house)
+    assert await waiting() == (False, True, False)
+    [claimed] = await claim(house)
+    assert await waiting() == (False, False, False)
+    await house.expire_leases()
+    assert await waiting() == (False, False, True)
+    await release_expired(house)
+    assert await waiting() == (False, True, False)
+    [claimed] = await claim(house)
+    await record(house, [failed(claimed, timedelta(hours=1))])
+    assert await waiting() == (False, False, False)
+
+
+async def test_one_refused_row_refuses_its_batch_and_leaves_no_trace(house: House) -> None:
+    await house.endpoint("https://example.com/hook")
+    await house.notify(2)
+    await fan_out(house)
+    good, bad = await claim(house)
+    with pytest.raises(Exception, match="NUL"):
+        await record(house, [delivered(good), dataclasses.replace(delivered(bad), response_excerpt="\0")])
+    assert {item.status for item in await house.deliveries()} == {DeliveryStatus.PENDING}
+    assert await counters_match(house)
+
+
+async def test_five_notifiers_never_claim_twice_and_never_exceed_a_share(house: House, database_url: str) -> None:
+    """Claims, results, lost leases and late results of five notifiers over six endpoints, in a random order."""
+    for number in range(6):
+        await house.endpoint(f"https://example.com/{number}")
+    held: dict[str, Claim] = {}
+    sent: Counter[str] = Counter()
+
+    async def notifier(seed: int) -> None:
+        database = Database(database_url, pool_size=4)
+        mine = House(database, house.clock, house.organization_id)
+        choice = random.Random(seed)
+        idle = 0
+        while idle < 20:
+            await fan_out(mine, choice.randint(1, 20))
+            claims = await claim(mine, choice.randint(1, 15))
+            idle = 0 if claims else idle + 1
+            for one in claims:
+                assert one.delivery_id not in held, "claimed twice"
+                held[one.delivery_id] = one
+            assert max(Counter(one.endpoint_id for one in held.values()).values(), default=0) <= 4
+            await asyncio.sleep(choice.uniform(0, 0.01))
+            results, forgotten = [], []
+            for one in claims:
+                if choice.random() < 0.1:
+                    forgotten.append(one)  # as if this notifier had died here
+                else:
+                    results.append(delivered(one) if choice.random() < 0.6 else failed(one))
+                del held[one.delivery_id]
+            written = await record(mine, results) if results else []
+            assert len(written) == len(results)
+            sent.update(one.claim.delivery_id for one in written if one.status is DeliveryStatus.DELIVERED)
+            if forgotten:
+                async with database.transaction() as connection:
+                    await connection.execute(
+                        update(delivery)
+                        .where(delivery.c.delivery_id.in_([one.delivery_id for one in forgotten]))
+                        .values(lease_expire_time=text("now() - interval '1 second'"))
+                    )
+                await release_expired(mine)
+        await database.close()
+
+    async def evaluator() -> None:
+        for _ in range(20):
+            await house.notify(3)
+            await asyncio.sleep(0.005)
+
+    await asyncio.gather(evaluator(), *(notifier(seed) for seed in range(5)))
+    everything = await house.deliveries()
+    assert len(everything) == 360
+    assert {item.status for item in everything} == {DeliveryStatus.DELIVERED}
+    assert set(sent.values()) == {1}
+    assert len(sent) == 360
+    assert set((await house.in_flight()).values()) == {0}
+    async with house.database.transaction() as connection:
+        assert await connection.scalar(select(func.count()).select_from(outbox_table)) == 0
+        attempts = await connection.scalar(select(func.count()).select_from(attempt))
+        assert attempts == sum(item.attempt_count for item in everything)
+        assert await connection.scalar(select(func.max(endpoint.c.in_flight))) == 0
