@@ -8,7 +8,9 @@ from evaluator.aggregation import Aggregation
 from evaluator.periods import DEFAULT_CYCLE
 from generated.tidemark.v1 import account_service_pb2, account_service_pb2_grpc, error_reason_pb2
 from runtime.clock import Clock
-from server.account_messages import (
+from server.errors import FailedPrecondition, NotFound
+from server.identity import current_organization
+from server.mapping.accounts import (
     aggregation_name,
     customer_message,
     is_superseded,
@@ -18,8 +20,6 @@ from server.account_messages import (
     read_cycle,
     subscription_message,
 )
-from server.errors import FailedPrecondition, NotFound
-from server.identity import current_organization
 from server.paging import read_page
 from server.validation import Violations
 from store import accounts

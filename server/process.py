@@ -44,10 +44,12 @@ async def serve(
     clock: Clock,
     shutdown: Shutdown,
     on_listening: Callable[[str, int], None] = lambda host, port: None,
+    add_services: Callable[[grpc.aio.Server, Dependencies], tuple[str, ...]] = register,
 ) -> None:
     """Serves until `shutdown` is requested, then drains; the caller closes the database afterwards.
 
     `on_listening` is called with the host and the port that was bound, once the server answers as SERVING.
+    `add_services` adds the services of the API and returns their names.
     Raises CannotListen and server.identity.UnsafeListen, and DatabaseUnavailable when the database does not
     answer at the start.
     """
@@ -68,7 +70,7 @@ async def serve(
         ),
         options=_options(configuration),
     )
-    services = register(server, Dependencies(configuration, database, clock, drain))
+    services = add_services(server, Dependencies(configuration, database, clock, drain))
     health = Health(services)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     if configuration.reflection:
