@@ -35,24 +35,18 @@ async def run(configuration: Configuration, database: Database, clock: Clock) ->
     try:
         await notifier
     except asyncio.CancelledError:
-        logger.warning(
-            "stopped at once; deliveries in flight are left to their leases", extra={"action": "stop"}
-        )
+        logger.warning("stopped at once; deliveries in flight are left to their leases", extra={"action": "stop"})
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
 
 
-async def run_until(
-    stop: asyncio.Event, configuration: Configuration, database: Database, clock: Clock
-) -> None:
+async def run_until(stop: asyncio.Event, configuration: Configuration, database: Database, clock: Clock) -> None:
     """Runs a notifier until `stop` is set and what was in flight then has ended or been given back."""
     policy = TargetPolicy(configuration.webhook_allow_http, configuration.webhook_allow_networks)
     timeouts = Timeouts()
     async with Sender(policy, timeouts, clock) as sender:
-        worker = Worker(
-            database, sender, clock, concurrency=configuration.notifier_concurrency, lease=timeouts.lease
-        )
+        worker = Worker(database, sender, clock, concurrency=configuration.notifier_concurrency, lease=timeouts.lease)
         listening = asyncio.create_task(_listen(database, worker), name="notifier listener")
         logger.info("the notifier runs", extra={"action": "start"})
         try:

@@ -137,7 +137,7 @@ class Sender:
     async def _excerpt(self, response: aiohttp.ClientResponse) -> str:
         """The beginning of the answer's body, as much as comes in time and may be stored."""
         excerpt = bytearray()
-        with contextlib.suppress(TimeoutError, aiohttp.ClientError):
+        with contextlib.suppress(aiohttp.ClientError, OSError, ValueError):  # TimeoutError is an OSError
             async with asyncio.timeout(self._timeouts.body):
                 while len(excerpt) < MAX_EXCERPT:
                     chunk = await response.content.read(MAX_EXCERPT - len(excerpt))

@@ -197,7 +197,7 @@ class Worker:
             raise
         except Exception:
             logger.exception(
-                "an attempt failed before it began",
+                "an attempt failed by a fault of ours",
                 extra={"action": "attempt.failed", "delivery_id": claim.delivery_id},
             )
             self._recorder.add(Return(claim, RETURN_DELAY))
