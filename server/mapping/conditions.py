@@ -7,7 +7,7 @@ from evaluator.alerts import MAX_GROUP_KEYS, ConditionType, GroupSelector, Scope
 from evaluator.definitions import DEFAULT_CURRENCY, Condition
 from generated.tidemark.v1 import alert_pb2, condition_pb2
 from server.mapping.unsupported import Unsupported, condition_not_evaluated
-from server.validation import MAX_ID_LENGTH, Violations
+from server.validation import Violations
 
 MAX_GROUP_VALUE_LENGTH = 256  # characters
 
@@ -183,21 +183,19 @@ def _selectors(
 
 
 def _grouping_keys(violations: Violations, path: str, keys: Sequence[str]) -> tuple[GroupSelector, ...]:
-    return tuple(GroupSelector(key) for key in _keys(violations, path, keys, ""))
+    return tuple(GroupSelector(key) for key in _keys(violations, path, list(keys), ""))
 
 
-def _keys(violations: Violations, path: str, keys: Sequence[str], leaf: str) -> Sequence[str]:
+def _keys(violations: Violations, path: str, keys: list[str], leaf: str) -> list[str]:
     """The names of properties, at most 3 and each once; none where there are too many."""
     if len(keys) > MAX_GROUP_KEYS:
         violations.add(path, f"it has {len(keys)} keys; an alert groups by at most {MAX_GROUP_KEYS}")
-        return ()
+        return []
     for index, key in enumerate(keys):
         at = f"{path}[{index}]{leaf}"
-        if not key:
-            violations.add(at, "it is required")
-        elif keys.index(key) != index:
+        if key and keys.index(key) != index:
             violations.add(at, f"{path}[{keys.index(key)}] is the same key")
-        violations.text(at, key, max_length=MAX_ID_LENGTH)
+        violations.identifier(at, key)
     return keys
 
 

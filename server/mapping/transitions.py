@@ -1,0 +1,35 @@
+"""Transitions, as the answers to usage show them."""
+
+from evaluator.amounts import format_decimal
+from generated.tidemark.v1 import condition_pb2, notification_pb2
+from server.ingest.evaluation import Found
+from server.mapping.gauges import gauge_proto
+from server.mapping.thresholds import KINDS, threshold_proto
+from server.validation import to_timestamp
+
+
+def transition_proto(found: Found) -> notification_pb2.Transition:
+    """A transition with its evidence; the gauge shows the value that this step brought it to."""
+    transition, rule, notification = found.transition, found.rule, found.notification
+    shown = notification_pb2.Transition(
+        notification_id=notification.notification_id if notification else "",
+        alert_id=rule.alert_id,
+        alert_name=rule.name,
+        alert_version=rule.version,
+        condition_type=condition_pb2.ConditionType.Value(f"CONDITION_TYPE_{rule.condition_type.name}"),
+        kind=KINDS[transition.kind],
+        threshold=threshold_proto(transition.threshold),
+        level=format_decimal(transition.level),
+        furthest=transition.furthest,
+        gauge=gauge_proto(found.gauge, transition.value),
+        previous_value=format_decimal(transition.previous_value),
+        value=format_decimal(transition.value),
+        ingest_time=to_timestamp(found.ingest_time),
+        sequence=notification.sequence if notification else 0,
+        late=found.late,
+        notified=notification is not None,
+    )
+    if transition.cause is not None:
+        shown.event_id = transition.cause.event_id
+        shown.event_time.CopyFrom(to_timestamp(transition.cause.event_time))
+    return shown

@@ -1,0 +1,282 @@
+"""CreateAlertRequest to the alert that is wanted, or to everything that is wrong with it."""
+
+from decimal import Decimal
+
+import grpc
+import pytest
+from google.protobuf import text_format
+
+from evaluator.alerts import ConditionType, GroupSelector, Scope, ScopeKind
+from evaluator.thresholds import Kind, Severity, Threshold
+from generated.tidemark.v1 import alert_pb2, alert_service_pb2, condition_pb2, error_reason_pb2
+from server.errors import InvalidArgument, Unimplemented
+from server.mapping.alerts import read_condition_types, read_new_alert, read_states
+from server.validation import Violations
+from store.alerts import NewAlert
+
+ALL = 'name: "n" scope { all_customers {} } '
+PLAN = 'name: "n" scope { plan { plan_id: "gold" } } '
+SPEND = "spend_threshold_reached {} "
+LINE = 'thresholds { value: "10" } '
+
+EVALUATED = {kind.value for kind in ConditionType}
+CASES = [field.name for field in alert_pb2.Alert.DESCRIPTOR.oneofs_by_name["condition"].fields]
+
+
+def request(alert: str, evaluate_on_create: bool | None = None) -> alert_service_pb2.CreateAlertRequest:
+    """A request whose alert is written in protobuf's text format."""
+    made = alert_service_pb2.CreateAlertRequest(alert=text_format.Parse(alert, alert_pb2.Alert()))
+    if evaluate_on_create is not None:
+        made.evaluate_on_create = evaluate_on_create
+    return made
+
+
+def read(alert: str) -> NewAlert:
+    return read_new_alert(Violations(), request(alert))
+
+
+def refused(alert: str) -> list[str]:
+    """The paths of everything that is wrong with an alert."""
+    with pytest.raises(InvalidArgument) as error:
+        read(alert)
+    return [violation.path for violation in error.value.violations]
+
+
+def unimplemented(alert: str) -> Unimplemented:
+    with pytest.raises(Unimplemented) as error:
+        read(alert)
+    assert error.value.code is grpc.StatusCode.UNIMPLEMENTED
+    return error.value
+
+
+def test_everything_of_an_alert_is_read() -> None:
+    wanted = read(
+        """
+        name: "spend"  uniqueness_key: "key"
+        scope { customer { customer_id: "acme" } }
+        spend_threshold_reached {
+            currency: "EUR" group_values { key: "zone" } group_values { key: "model" value: "large" }
+        }
+        thresholds { value: "10.50" code: "low" severity: SEVERITY_WARNING resolve_value: "8"
+                     notify_on: TRANSITION_KIND_RESOLVED notify_on: TRANSITION_KIND_REACHED }
+        thresholds { recurring_step: "0.5" notify_on: TRANSITION_KIND_RESOLVED }
+        """
+    )
+    assert (wanted.name, wanted.uniqueness_key, wanted.evaluate_on_create) == ("spend", "key", True)
+    assert wanted.scope == Scope(ScopeKind.CUSTOMER, customer_id="acme")
+    assert wanted.condition.currency == "EUR"
+    assert wanted.condition.groups == (GroupSelector("zone"), GroupSelector("model", "large"))
+    assert wanted.thresholds == (
+        Threshold(
+            Decimal("10.50"), "low", Severity.WARNING, None, Decimal(8), frozenset({Kind.REACHED, Kind.RESOLVED})
+        ),
+        Threshold(recurring_step=Decimal("0.5"), notify_on=frozenset({Kind.RESOLVED})),
+    )
+
+
+def test_what_is_unset_gets_its_default() -> None:
+    wanted = read(ALL + SPEND + LINE)
+    assert wanted.condition.currency == "USD"
+    assert wanted.uniqueness_key is None
+    assert wanted.thresholds[0].notify_on == {Kind.REACHED}
+
+
+@pytest.mark.parametrize(("sent", "read_as"), [(None, True), (True, True), (False, False)])
+def test_evaluate_on_create_is_on_unless_switched_off(sent: bool | None, read_as: bool) -> None:
+    made = request(ALL + SPEND + LINE, evaluate_on_create=sent)
+    assert read_new_alert(Violations(), made).evaluate_on_create is read_as
+
+
+def test_the_currency_of_a_cost_alert_stays_open() -> None:
+    assert read(PLAN + "cost_exceeded {} " + LINE).condition.currency is None
+
+
+def test_output_only_fields_are_ignored() -> None:
+    plain = read(ALL + SPEND + LINE)
+    noisy = (
+        'alert_id: "alt_x" state: ALERT_STATE_ARCHIVED version: 9 etag: "9" uniqueness_key_released: true'
+        " evaluation_status: EVALUATION_STATUS_DONE archive_time { seconds: -99999999999 } "
+    )
+    assert read(noisy + ALL + SPEND + LINE) == plain
+
+
+def test_all_violations_are_answered_at_once() -> None:
+    assert refused(
+        """
+        name: "a\\tb" uniqueness_key: "\\n"
+        scope { subscription { customer_id: " acme" } }
+        usage_threshold_reached { group_values { key: "a" } group_values { key: "a" } group_values {} }
+        thresholds { value: "1e999" } thresholds { value: "NaN" severity: SEVERITY_INFO }
+        thresholds { value: "1" code: "c" } thresholds { value: "1.00" code: "c" }
+        thresholds { recurring_step: "0" }
+        """
+    ) == [
+        "alert.name",
+        "alert.usage_threshold_reached.metric_id",
+        "alert.usage_threshold_reached.group_values[1].key",
+        "alert.usage_threshold_reached.group_values[2].key",
+        "alert.scope.subscription.customer_id",
+        "alert.scope.subscription.subscription_id",
+        "alert.scope",
+        "alert.thresholds[0].value",
+        "alert.thresholds[1].value",
+        "alert.thresholds[3].code",
+        "alert.thresholds[3].value",
+        "alert.thresholds[4].recurring_step",
+        "alert.uniqueness_key",
+    ]
+
+
+def test_an_empty_request_says_that_the_alert_is_missing() -> None:
+    with pytest.raises(InvalidArgument) as error:
+        read_new_alert(Violations(), alert_service_pb2.CreateAlertRequest())
+    assert [violation.path for violation in error.value.violations] == ["alert"]
+
+
+def test_an_empty_alert_says_everything_that_is_missing() -> None:
+    assert refused("") == ["alert.name", "alert.condition", "alert.scope", "alert.thresholds"]
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "paths"),
+    [
+        (LINE * 21, ["alert.thresholds"]),
+        ('thresholds { value: "" }', ["alert.thresholds[0].value"]),
+        ('thresholds { value: "' + "9" * 60 + '" }', ["alert.thresholds[0].value"]),
+        ('thresholds { value: "0.1234567890123456789" }', ["alert.thresholds[0].value"]),
+        ('thresholds { value: " 1" }', ["alert.thresholds[0].value"]),
+        ('thresholds { value: "1" resolve_value: "1.0" }', ["alert.thresholds[0].resolve_value"]),
+        ('thresholds { value: "-1" resolve_value: "0" }', ["alert.thresholds[0].resolve_value"]),
+        ('thresholds { value: "1" resolve_value: "x" }', ["alert.thresholds[0].resolve_value"]),
+        ('thresholds { value: "1" severity: 9 }', ["alert.thresholds[0].severity"]),
+        ('thresholds { value: "1" notify_on: 0 }', ["alert.thresholds[0].notify_on[0]"]),
+        ('thresholds { value: "1" notify_on: [1, 3, 1] }', [
+            "alert.thresholds[0].notify_on[1]", "alert.thresholds[0].notify_on[2]"
+        ]),
+        ('thresholds { value: "1" code: "' + "c" * 129 + '" }', ["alert.thresholds[0].code"]),
+        ('thresholds { recurring_step: "-1" }', ["alert.thresholds[0].recurring_step"]),
+        ('thresholds { recurring_step: "5" value: "5" resolve_value: "4" }', [
+            "alert.thresholds[0].value", "alert.thresholds[0].resolve_value"
+        ]),
+        ('thresholds { recurring_step: "5" } thresholds { recurring_step: "6" }', [
+            "alert.thresholds[1].recurring_step"
+        ]),
+    ],
+)  # fmt: skip
+def test_bad_thresholds(thresholds: str, paths: list[str]) -> None:
+    assert refused(ALL + SPEND + thresholds) == paths
+
+
+@pytest.mark.parametrize(
+    "thresholds",
+    [
+        'thresholds { value: "0" }',
+        'thresholds { value: "-0.000000000000000001" resolve_value: "-1" }',
+        'thresholds { recurring_step: "5" }',
+        "".join(f'thresholds {{ value: "{line}" }}' for line in range(20)),
+        # Not each other's duplicates: the codes are unset.
+        'thresholds { value: "1" } thresholds { value: "2" }',
+    ],
+)
+def test_good_thresholds(thresholds: str) -> None:
+    assert read(ALL + SPEND + thresholds).thresholds
+
+
+@pytest.mark.parametrize(
+    ("alert", "paths"),
+    [
+        (ALL.replace("all_customers {}", "plan {}") + SPEND, ["alert.scope.plan.plan_id"]),
+        ('name: "n" scope {} ' + SPEND, ["alert.scope"]),
+        ('name: "' + "n" * 257 + '" scope { all_customers {} } ' + SPEND, ["alert.name"]),
+        (ALL + 'uniqueness_key: "' + "k" * 129 + '" ' + SPEND, ["alert.uniqueness_key"]),
+        (ALL + 'spend_threshold_reached { currency: "usd" } ', ["alert.spend_threshold_reached.currency"]),
+        (ALL + 'spend_threshold_reached { currency: "$" } ', ["alert.spend_threshold_reached.currency"]),
+        (PLAN + "spend_exceeded {} ", ["alert.spend_exceeded.currency"]),
+        (PLAN + 'cost_exceeded { grouping_keys: ["a", "a"] } ', ["alert.cost_exceeded.grouping_keys[1]"]),
+        (
+            PLAN + 'cost_exceeded { grouping_keys: ["a", "b", "c", "d"] } ',
+            ["alert.cost_exceeded.grouping_keys"],
+        ),
+        (PLAN + 'usage_exceeded { metric_id: "a\\000" } ', ["alert.usage_exceeded.metric_id"]),
+        (
+            ALL + 'spend_threshold_reached { group_values { key: "a" value: "' + "v" * 257 + '" } } ',
+            ["alert.spend_threshold_reached.group_values[0].value"],
+        ),
+    ],
+)
+def test_bad_fields(alert: str, paths: list[str]) -> None:
+    assert refused(alert + LINE) == paths
+
+
+def test_an_empty_group_value_is_a_value() -> None:
+    wanted = read(ALL + 'spend_threshold_reached { group_values { key: "a" value: "" } } ' + LINE)
+    assert wanted.condition.groups == (GroupSelector("a", ""),)
+
+
+SCOPES = {
+    "all_customers": "all_customers {}",
+    "plan": 'plan { plan_id: "p" }',
+    "customer": 'customer { customer_id: "c" }',
+    "subscription": 'subscription { customer_id: "c" subscription_id: "s" }',
+}
+FIELDS = {
+    "usage_threshold_reached": 'metric_id: "m"',
+    "usage_exceeded": 'metric_id: "m"',
+    "spend_exceeded": 'currency: "USD"',
+}
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("kind", list(ConditionType))
+def test_each_family_takes_its_own_scopes(scope: str, kind: ConditionType) -> None:
+    alert = f'name: "n" scope {{ {SCOPES[scope]} }} {kind} {{ {FIELDS.get(kind, "")} }} {LINE}'
+    fits = scope == "plan" or (scope == "subscription") is kind.per_subscription
+    if fits:
+        assert read(alert).condition.condition_type is kind
+    else:
+        assert refused(alert) == ["alert.scope"]
+
+
+@pytest.mark.parametrize("case", sorted(set(CASES) - EVALUATED))
+def test_a_condition_that_is_not_evaluated_is_refused_by_name(case: str) -> None:
+    error = unimplemented(f"{case} {{}}")
+    assert error.reason == error_reason_pb2.ERROR_REASON_CONDITION_NOT_EVALUATED
+    assert error.metadata == {"condition": case}
+
+
+def test_the_contract_has_23_conditions_of_which_5_are_evaluated() -> None:
+    assert (len(CASES), len(EVALUATED & set(CASES))) == (23, 5)
+
+
+@pytest.mark.parametrize(
+    ("alert", "paths"),
+    [
+        (ALL + SPEND + 'thresholds { percent_of_limit: "80" }', ["alert.thresholds[0].percent_of_limit"]),
+        (
+            PLAN
+            + 'spend_exceeded { currency: "USD" price_filters {} } thresholds { percent_of_limit: "8" value: "x" }',
+            ["alert.spend_exceeded.price_filters", "alert.thresholds[0].percent_of_limit"],
+        ),
+        (PLAN + "cost_exceeded { threshold_overrides {} } ", ["alert.cost_exceeded.threshold_overrides"]),
+    ],
+)
+def test_a_field_that_does_nothing_yet_is_refused_by_name(alert: str, paths: list[str]) -> None:
+    error = unimplemented(alert)
+    assert error.reason == error_reason_pb2.ERROR_REASON_FIELD_NOT_SUPPORTED
+    assert error.metadata == {"field": paths[0]}
+    assert [violation.path for violation in error.violations] == paths
+
+
+def test_filters_refuse_what_is_no_state_and_no_type() -> None:
+    violations = Violations()
+    read_states(violations, "states", [alert_pb2.ALERT_STATE_ACTIVE, alert_pb2.ALERT_STATE_UNSPECIFIED])
+    types = [condition_pb2.CONDITION_TYPE_UNSPECIFIED, condition_pb2.CONDITION_TYPE_USAGE_EXCEEDED]
+    read_condition_types(violations, "condition_types", types)
+    assert [violation.path for violation in violations.found] == ["states[1]", "condition_types[0]"]
+
+
+def test_a_filter_by_a_type_that_is_not_evaluated_is_no_error_and_finds_nothing() -> None:
+    violations = Violations()
+    types = [condition_pb2.CONDITION_TYPE_INVOICE_TOTAL_REACHED]
+    assert read_condition_types(violations, "condition_types", types) == ("invoice_total_reached",)
+    assert not violations.found
