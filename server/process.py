@@ -11,6 +11,8 @@ from runtime.clock import Clock
 from runtime.configuration import Configuration
 from server.health import Health
 from server.identity import Identity, is_loopback
+from server.ingest.pipeline import Pipeline
+from server.ingest.visits import Visits
 from server.interceptors.access_log import AccessLog
 from server.interceptors.deadline import Deadline
 from server.interceptors.errors import Errors
@@ -20,6 +22,7 @@ from server.interceptors.request_id import RequestId
 from server.lifecycle import Drain, InFlight, Shutdown
 from server.reflection import add_reflection
 from server.services import Dependencies, register
+from server.upkeep import Upkeep
 from store.database import Database
 from store.probe import Probe
 
@@ -27,7 +30,9 @@ KEEPALIVE_TIME = 60_000  # milliseconds without traffic after which a connection
 KEEPALIVE_TIMEOUT = 20_000  # milliseconds that the answer may take
 MIN_PING_INTERVAL = 30_000  # milliseconds; clients that ping more often are sent away
 MAX_CONNECTION_AGE = 30 * 60_000  # milliseconds; so that new replicas get their share of connections
-MAX_CONNECTION_AGE_GRACE = 5 * 60_000  # milliseconds that calls on an aged connection may still take
+# milliseconds that calls on an aged connection may still take; more than server.usage_service.MAX_STREAM_AGE, so
+# that a usage stream ends by itself, with a word, and is never cut off by this
+MAX_CONNECTION_AGE_GRACE = 40 * 60_000
 MAX_CONCURRENT_STREAMS = 1_024  # calls at the same time on one connection
 LAST_GRACE = 0.5  # seconds for connections to close once no call is in flight
 
@@ -57,6 +62,18 @@ async def serve(
     identity = Identity(database, clock, listens_to_loopback_only=is_loopback(host))
     await identity.start()
 
+    upkeep = Upkeep(database, clock, configuration.retention)
+    await upkeep.start()
+    visits = Visits(database, clock)
+    visits.start()
+    pipeline = Pipeline(
+        database,
+        clock,
+        configuration.grace,
+        writers=configuration.ingest_writers,
+        max_pending_events=configuration.max_pending_events,
+    )
+
     drain = Drain()
     in_flight = InFlight()
     server = grpc.aio.server(
@@ -70,7 +87,7 @@ async def serve(
         ),
         options=_options(configuration),
     )
-    services = add_services(server, Dependencies(configuration, database, clock, drain))
+    services = add_services(server, Dependencies(configuration, database, clock, drain, pipeline, visits))
     health = Health(services)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     if configuration.reflection:
@@ -98,6 +115,9 @@ async def serve(
     finally:
         following.cancel()
         await server.stop(0)
+        await pipeline.drain()
+        await visits.stop()
+        await upkeep.stop()
         await asyncio.gather(following, return_exceptions=True)
         await probe.close()
     logger.info("stopped", extra={"action": "stopped"})

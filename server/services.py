@@ -4,11 +4,20 @@ from dataclasses import dataclass
 
 import grpc
 
-from generated.tidemark.v1 import account_service_pb2, account_service_pb2_grpc
+from generated.tidemark.v1 import (
+    account_service_pb2,
+    account_service_pb2_grpc,
+    alert_service_pb2,
+    alert_service_pb2_grpc,
+)
 from runtime.clock import Clock
 from runtime.configuration import Configuration
 from server.account_service import AccountService
+from server.alert_service import AlertHandlers
+from server.ingest.pipeline import Pipeline
+from server.ingest.visits import Visits
 from server.lifecycle import Drain
+from server.usage_service import UsageHandlers
 from store.database import Database
 
 
@@ -20,6 +29,18 @@ class Dependencies:
     database: Database
     clock: Clock
     drain: Drain
+    pipeline: Pipeline
+    visits: Visits
+
+
+class AlertService(AlertHandlers, UsageHandlers, alert_service_pb2_grpc.AlertServiceServicer):
+    """tidemark.v1.AlertService: what defines alerts, and what takes usage."""
+
+    def __init__(self, dependencies: Dependencies) -> None:
+        AlertHandlers.__init__(self, dependencies.database, dependencies.clock, dependencies.visits)
+        UsageHandlers.__init__(
+            self, dependencies.configuration, dependencies.clock, dependencies.pipeline, dependencies.drain
+        )
 
 
 def register(server: grpc.aio.Server, dependencies: Dependencies) -> tuple[str, ...]:
@@ -27,4 +48,8 @@ def register(server: grpc.aio.Server, dependencies: Dependencies) -> tuple[str, 
     account_service_pb2_grpc.add_AccountServiceServicer_to_server(
         AccountService(dependencies.database, dependencies.clock), server
     )
-    return (account_service_pb2.DESCRIPTOR.services_by_name["AccountService"].full_name,)
+    alert_service_pb2_grpc.add_AlertServiceServicer_to_server(AlertService(dependencies), server)
+    return tuple(
+        module.DESCRIPTOR.services_by_name[name].full_name
+        for module, name in ((account_service_pb2, "AccountService"), (alert_service_pb2, "AlertService"))
+    )

@@ -42,8 +42,8 @@ class Visits:
         """Begins to work, with what earlier processes left."""
         self._task = asyncio.create_task(self._run(), name="visits")
 
-    def wake(self) -> None:
-        """Says that an alert was created or changed; to be called after the commit."""
+    def wake(self, organization_id: int) -> None:
+        """Says that an alert of that organization was created or changed; to be called after the commit."""
         self._woken.set()
 
     async def stop(self) -> None:

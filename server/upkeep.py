@@ -1,0 +1,57 @@
+"""Upkeep: the partitions of the event table, made ahead of time and dropped when old."""
+
+import asyncio
+import contextlib
+import logging
+from datetime import timedelta
+
+from runtime.clock import Clock
+from store import partitions
+from store.database import Database, DatabaseUnavailable
+
+AHEAD = timedelta(days=45)  # how far ahead partitions are made; more than a month, so that one is always there
+INTERVAL = 3_600.0  # seconds
+RETRY_INTERVAL = 5.0  # seconds, while the database is away
+
+logger = logging.getLogger(__name__)
+
+
+class Upkeep:
+    """Keeps a partition for every month that events may lie in, and none that is older than the retention."""
+
+    def __init__(self, database: Database, clock: Clock, retention: timedelta) -> None:
+        self._database = database
+        self._clock = clock
+        self._retention = retention
+        self._task: asyncio.Task[None] | None = None
+
+    async def run_once(self) -> None:
+        """Makes and drops what is due. Raises DatabaseUnavailable."""
+        now = self._clock.now()
+        async with self._database.transaction() as connection:
+            await partitions.maintain(connection, now - self._retention, now + AHEAD, now - self._retention)
+
+    async def start(self) -> None:
+        """Runs once, before the first event comes, and from then on regularly."""
+        await self.run_once()
+        self._task = asyncio.create_task(self._run(), name="upkeep")
+
+    async def stop(self) -> None:
+        """Ends the task."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _run(self) -> None:
+        pause = INTERVAL
+        while True:
+            await asyncio.sleep(pause)
+            pause = INTERVAL
+            try:
+                await self.run_once()
+            except DatabaseUnavailable:
+                pause = RETRY_INTERVAL
+            except Exception:
+                logger.exception("upkeep failed and will be tried again", extra={"action": "upkeep_failed"})
+                pause = RETRY_INTERVAL

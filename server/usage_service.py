@@ -1,0 +1,172 @@
+"""AlertService's hot path: usage in, acknowledgements with transitions out."""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Any, TypeVar
+
+import grpc
+
+from generated.tidemark.v1 import alert_service_pb2 as messages
+from generated.tidemark.v1 import error_reason_pb2
+from runtime.clock import Clock
+from runtime.configuration import Configuration
+from server.errors import InvalidArgument
+from server.identity import current_organization
+from server.ingest.commit import Batch
+from server.ingest.pipeline import Pipeline
+from server.ingest.reading import Reader, rejections
+from server.lifecycle import Drain
+from server.mapping.gauges import gauge_proto
+from server.mapping.transitions import transition_proto
+from store.keys import Organization
+
+MAX_STREAM_BATCHES = 64  # of one stream, read and not yet answered; the client waits beyond that
+MAX_BATCH_ID_LENGTH = 128  # characters
+MAX_STREAM_AGE = 30 * 60.0  # seconds; below the grace that an aged connection gives its streams
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Request = messages.EvaluateUsageRequest | messages.EvaluateUsageBatchRequest
+Response = TypeVar("Response", messages.EvaluateUsageResponse, messages.EvaluateUsageBatchResponse)
+
+
+class _Stream:
+    """The answers of one stream that are under way, in the order of their requests."""
+
+    def __init__(self) -> None:
+        self.answers: deque[asyncio.Task[messages.EvaluateUsageResponse]] = deque()
+        self.room = asyncio.Semaphore(MAX_STREAM_BATCHES)
+        self.arrived = asyncio.Event()
+
+    async def next_answer(self) -> messages.EvaluateUsageResponse:
+        """The next answer, once it is there."""
+        answer = self.answers.popleft()
+        self.room.release()
+        return await answer
+
+
+class UsageHandlers:
+    """The handlers of tidemark.v1.AlertService that take usage."""
+
+    def __init__(self, configuration: Configuration, clock: Clock, pipeline: Pipeline, drain: Drain) -> None:
+        self._configuration = configuration
+        self._clock = clock
+        self._pipeline = pipeline
+        self._drain = drain
+        self._reader = Reader(configuration.retention)
+
+    async def EvaluateUsageBatch(
+        self, request: messages.EvaluateUsageBatchRequest, context: Context
+    ) -> messages.EvaluateUsageBatchResponse:
+        """Counts one batch and answers once it is durable."""
+        return await self._answer(current_organization(), request, messages.EvaluateUsageBatchResponse())
+
+    async def EvaluateUsage(
+        self, request_iterator: AsyncIterator[messages.EvaluateUsageRequest], context: Context
+    ) -> AsyncIterator[messages.EvaluateUsageResponse]:
+        """Counts batch after batch; answers in the order of the requests, each once it is durable.
+
+        Requests are read ahead, so that many share a commit. The end of the requests means nothing: a client
+        that hung up looks the same as one that has no more to say.
+        """
+        stream = _Stream()
+        reading = asyncio.create_task(
+            self._read(current_organization(), request_iterator, stream), name="usage-reader"
+        )
+        leaving = asyncio.create_task(self._time_to_leave(), name="usage-leaving")
+        try:
+            while True:
+                while stream.answers and not leaving.done():
+                    yield await stream.next_answer()
+                if reading.done() or leaving.done():
+                    break
+                stream.arrived.clear()
+                arrival = asyncio.create_task(stream.arrived.wait(), name="usage-arrival")
+                done, _ = await asyncio.wait(
+                    {arrival, reading, leaving},
+                    timeout=self._configuration.heartbeat,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                arrival.cancel()
+                if not done:
+                    yield messages.EvaluateUsageResponse(heartbeat=True)
+            going_away = not reading.done()
+            await _cancel(reading)
+            # What was read is answered; what was not is the client's to send again.
+            while stream.answers:
+                yield await stream.next_answer()
+            if going_away:
+                yield messages.EvaluateUsageResponse(going_away=True)
+            elif not reading.cancelled():
+                reading.result()  # raises what went wrong with reading
+        finally:
+            reading.cancel()
+            leaving.cancel()
+            for answer in stream.answers:
+                answer.cancel()
+
+    async def _read(
+        self,
+        organization: Organization,
+        requests: AsyncIterator[messages.EvaluateUsageRequest],
+        stream: "_Stream",
+    ) -> None:
+        """Turns requests into answers under way; waits while too many are.
+
+        Tasks begin in the order in which they are made, so batches are submitted in the order of the requests.
+        """
+        async for request in requests:
+            await stream.room.acquire()
+            answer = self._answer(organization, request, messages.EvaluateUsageResponse())
+            task = asyncio.create_task(answer, name="usage-answer")
+            # A stream that was cut off asks for nobody's result.
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+            stream.answers.append(task)
+            stream.arrived.set()
+
+    async def _time_to_leave(self) -> None:
+        """Returns when the server drains, or the stream is old enough to move to another replica."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(MAX_STREAM_AGE):
+                await self._drain.begun.wait()
+
+    async def _answer(self, organization: Organization, request: Request, response: Response) -> Response:
+        """Fills in the answer to one request; raises InvalidArgument for one that is wrong as a whole."""
+        self._check(request)
+        reading = self._reader.read(request.events, self._clock.now())
+        outcome = await self._pipeline.submit(organization, Batch(reading.events, request.include_gauges))
+        response.batch_id = request.batch_id
+        response.accepted = outcome.accepted
+        response.duplicates = len(outcome.duplicates)
+        if reading.rejected or outcome.conflicting or outcome.too_old:
+            response.rejected.extend(rejections(request.events, reading, outcome))
+        if outcome.found:
+            response.transitions.extend(map(transition_proto, outcome.found))
+        if outcome.gauges:
+            response.gauges.extend(gauge_proto(gauge, value) for gauge, value in outcome.gauges)
+        return response
+
+    def _check(self, request: Request) -> None:
+        count, limit = len(request.events), self._configuration.max_batch_events
+        if count == 0:
+            raise InvalidArgument(
+                error_reason_pb2.ERROR_REASON_BATCH_EMPTY, "events: the request brings none; send 1 or more"
+            )
+        if count > limit:
+            raise InvalidArgument(
+                error_reason_pb2.ERROR_REASON_BATCH_TOO_LARGE,
+                f"events: the request brings {count}; send at most {limit} in one",
+                metadata={"events": str(count), "limit": str(limit)},
+            )
+        if len(request.batch_id) > MAX_BATCH_ID_LENGTH:
+            raise InvalidArgument(
+                error_reason_pb2.ERROR_REASON_INVALID_FIELD,
+                f"batch_id: it has {len(request.batch_id)} characters; at most {MAX_BATCH_ID_LENGTH} are allowed",
+            )
+
+
+async def _cancel(task: "asyncio.Task[None]") -> None:
+    """Cancels a task and waits for its end; what it raised stays with it."""
+    task.cancel()
+    await asyncio.wait({task})
