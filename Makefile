@@ -33,8 +33,8 @@ help: ## list the targets
 setup: $(STAMP) ## virtual environment and dependencies (does nothing when they are up to date)
 
 $(STAMP): requirements.lock pyproject.toml proto/generate.py
-	@if [ -z "$(PYTHON)" ]; then \
-		echo "Tidemark needs Python 3.11 or newer, and none was found on the PATH." >&2; \
+	@if ! $(or $(PYTHON),false) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+		echo "Tidemark needs Python 3.11 or newer; $(if $(PYTHON),$(PYTHON) is not,none was found on the PATH)." >&2; \
 		echo "Install it, or name it: make $(or $(MAKECMDGOALS),setup) PYTHON=/path/to/python3.11" >&2; exit 1; fi
 	@if [ ! -x $(BIN)/python ] || ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
 		echo "creating $(VENV) with $(PYTHON)"; rm -rf $(VENV); \
@@ -119,8 +119,12 @@ proto-lint: $(STAMP) ## buf: lint and format of the contract
 	$(BIN)/buf format --diff --exit-code proto
 
 .PHONY: proto-breaking
-proto-breaking: $(STAMP) ## buf: does the contract break callers of AGAINST (default: the main branch)?
-	$(BIN)/buf breaking proto --against '.git#branch=$(or $(AGAINST),main),subdir=proto'
+proto-breaking: $(STAMP) ## buf: does the contract break callers of another revision? (AGAINST=, default main)
+	@rm -rf $(BUILD)/against && mkdir -p $(BUILD)/against/$(BUILD)
+	@git archive $(or $(AGAINST),main) buf.yaml proto | tar -x -C $(BUILD)/against
+	@cp -R $(BUILD)/google-protos $(BUILD)/against/$(BUILD)/
+	@$(BIN)/buf build $(BUILD)/against/proto -o $(BUILD)/against.binpb
+	$(BIN)/buf breaking proto --against $(BUILD)/against.binpb
 
 .PHONY: clean
 clean: ## remove the virtual environment and everything made by tools (never .tidemark, the database)
