@@ -82,7 +82,7 @@ class _CustomerAlertStatus:
 class _CustomerAlertStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CustomerAlertStatus.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     CUSTOMER_ALERT_STATUS_UNSPECIFIED: _CustomerAlertStatus.ValueType  # 0
-    """CUSTOMER_ALERT_STATUS_UNSPECIFIED is what an archived alert shows."""
+    """CUSTOMER_ALERT_STATUS_UNSPECIFIED is what an alert shows that is archived or disabled."""
     CUSTOMER_ALERT_STATUS_OK: _CustomerAlertStatus.ValueType  # 1
     """CUSTOMER_ALERT_STATUS_OK means that no threshold is in alarm on any gauge of the current billing period."""
     CUSTOMER_ALERT_STATUS_IN_ALARM: _CustomerAlertStatus.ValueType  # 2
@@ -96,7 +96,7 @@ class CustomerAlertStatus(_CustomerAlertStatus, metaclass=_CustomerAlertStatusEn
     """CustomerAlertStatus sums up an alert's state for one customer."""
 
 CUSTOMER_ALERT_STATUS_UNSPECIFIED: CustomerAlertStatus.ValueType  # 0
-"""CUSTOMER_ALERT_STATUS_UNSPECIFIED is what an archived alert shows."""
+"""CUSTOMER_ALERT_STATUS_UNSPECIFIED is what an alert shows that is archived or disabled."""
 CUSTOMER_ALERT_STATUS_OK: CustomerAlertStatus.ValueType  # 1
 """CUSTOMER_ALERT_STATUS_OK means that no threshold is in alarm on any gauge of the current billing period."""
 CUSTOMER_ALERT_STATUS_IN_ALARM: CustomerAlertStatus.ValueType  # 2
@@ -518,11 +518,11 @@ class CustomerAlert(_message.Message):
     customer_id: _builtins.str
     """customer_id is the customer."""
     status: Global___CustomerAlertStatus.ValueType
-    """status sums up the gauges below. Unset when the alert is archived."""
+    """status sums up the gauges below. Unset when the alert is archived or disabled."""
     no_data: _builtins.bool
-    """no_data is set when nothing that the alert measures was ever counted for the customer in the current billing
-    period: no usage of its metric, none with its group keys, no cost in its currency. It tells an alert in a currency
-    that no usage carries from one whose customer spent nothing yet.
+    """no_data is set when the alert is active and nothing that it measures was ever counted for the customer in the
+    current billing period: no usage of its metric, none with its group keys, no cost in its currency. It tells an
+    alert in a currency that no usage carries from one whose customer spent nothing yet.
     """
     gauges_truncated: _builtins.bool
     """gauges_truncated is set when there are more gauges than gauges shows."""
@@ -533,7 +533,7 @@ class CustomerAlert(_message.Message):
     @_builtins.property
     def gauges(self) -> _containers.RepeatedCompositeFieldContainer[Global___GaugeState]:
         """gauges are what the alert measures of the customer in the current billing period, one for each subscription and
-        group, those in alarm first; at most 100.
+        group, those in alarm first; at most 100. Empty when the alert is archived or disabled.
         """
 
     def __init__(
@@ -568,9 +568,7 @@ class GaugeState(_message.Message):
     change_reason: Global___ChangeReason.ValueType
     """change_reason is what changed it then."""
     sequence: _builtins.int
-    """sequence counts the evaluations of the alert on this gauge that found something, as in Transition.sequence. 0:
-    none did.
-    """
+    """sequence is that of the alert's latest notification of this gauge, as in Transition.sequence. 0: there was none."""
     @_builtins.property
     def gauge(self) -> _usage_pb2.Gauge:
         """gauge is the gauge, with its value."""

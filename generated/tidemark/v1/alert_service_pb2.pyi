@@ -278,7 +278,9 @@ class GetCustomerAlertRequest(_message.Message):
     ERROR_REASON_ALERT_NOT_FOUND.
     """
     customer_id: _builtins.str
-    """customer_id is the customer's id."""
+    """customer_id is the customer's id. One that nobody put and no usage named is refused with NOT_FOUND and
+    ERROR_REASON_CUSTOMER_NOT_FOUND.
+    """
     def __init__(
         self,
         *,
@@ -328,7 +330,9 @@ class ListCustomerAlertsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     STATES_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
-    """customer_id is the customer's id."""
+    """customer_id is the customer's id. One that nobody put and no usage named is refused with NOT_FOUND and
+    ERROR_REASON_CUSTOMER_NOT_FOUND.
+    """
     page_size: _builtins.int
     """page_size is how many alerts to return at most. Unset: 50; more than 1,000 counts as 1,000; negative is refused.
 

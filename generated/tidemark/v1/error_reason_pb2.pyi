@@ -307,13 +307,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "reason": "ERROR_REASON_EVENT_CONFLICT",
           "domain": "tidemark.dev",
           "metadata": {
-            "event_id": "e-17"
+            "event_id": "e-17",
+            "customer_id": "acme"
           }
         }
     """
     ERROR_REASON_EVENT_TOO_OLD: _ErrorReason.ValueType  # 44
     """ERROR_REASON_EVENT_TOO_OLD (FAILED_PRECONDITION) means that the billing period that the event belongs to ended
-    longer ago than the grace. It stands in Rejection.status.
+    longer ago than the grace, or that the event is older than events are kept. It stands in Rejection.status.
 
     Example:
 
@@ -321,8 +322,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "reason": "ERROR_REASON_EVENT_TOO_OLD",
           "domain": "tidemark.dev",
           "metadata": {
-            "event_id": "e-17",
-            "oldest_time": "2026-01-28T00:00:00Z"
+            "event_id": "e-17"
           }
         }
     """
@@ -337,7 +337,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "domain": "tidemark.dev",
           "metadata": {
             "event_id": "e-17",
-            "now": "2026-03-02T09:30:00Z"
+            "latest_time": "2026-03-02T09:35:00+00:00"
           }
         }
     """
@@ -714,13 +714,14 @@ Example:
       "reason": "ERROR_REASON_EVENT_CONFLICT",
       "domain": "tidemark.dev",
       "metadata": {
-        "event_id": "e-17"
+        "event_id": "e-17",
+        "customer_id": "acme"
       }
     }
 """
 ERROR_REASON_EVENT_TOO_OLD: ErrorReason.ValueType  # 44
 """ERROR_REASON_EVENT_TOO_OLD (FAILED_PRECONDITION) means that the billing period that the event belongs to ended
-longer ago than the grace. It stands in Rejection.status.
+longer ago than the grace, or that the event is older than events are kept. It stands in Rejection.status.
 
 Example:
 
@@ -728,8 +729,7 @@ Example:
       "reason": "ERROR_REASON_EVENT_TOO_OLD",
       "domain": "tidemark.dev",
       "metadata": {
-        "event_id": "e-17",
-        "oldest_time": "2026-01-28T00:00:00Z"
+        "event_id": "e-17"
       }
     }
 """
@@ -744,7 +744,7 @@ Example:
       "domain": "tidemark.dev",
       "metadata": {
         "event_id": "e-17",
-        "now": "2026-03-02T09:30:00Z"
+        "latest_time": "2026-03-02T09:35:00+00:00"
       }
     }
 """

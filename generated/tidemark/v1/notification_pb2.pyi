@@ -75,8 +75,8 @@ class Transition(_message.Message):
     was first evaluated.
     """
     sequence: _builtins.int
-    """sequence counts, from 1, the evaluations of this alert on this gauge that found something; the transitions of one
-    evaluation share it.
+    """sequence is the notification's place among those of this alert on this gauge, from 1. 0: the transition is not
+    notified.
     """
     late: _builtins.bool
     """late is set when the gauge's billing period had ended already."""
@@ -88,7 +88,7 @@ class Transition(_message.Message):
 
     @_builtins.property
     def gauge(self) -> _usage_pb2.Gauge:
-        """gauge is the gauge, with its value after the evaluation."""
+        """gauge is the gauge, with the value that the event which crossed brought it to."""
 
     @_builtins.property
     def event_time(self) -> _timestamp_pb2.Timestamp:

@@ -87,8 +87,9 @@ class UsageEvent(_message.Message):
     @_builtins.property
     def event_time(self) -> _timestamp_pb2.Timestamp:
         """event_time is when the use happened, and decides which billing period it counts in: at most 5 minutes ahead of
-        the service's clock, and not in a period that ended longer ago than the grace (34 days, unless the operator chose
-        otherwise). It is kept to the microsecond.
+        the service's clock, not in a period that ended longer ago than the grace (34 days, unless the operator chose
+        otherwise), and not longer ago than events are kept (400 days, unless chosen otherwise). It is kept to the
+        microsecond.
         """
 
     @_builtins.property
