@@ -1,0 +1,309 @@
+"""WebhookService over a real channel: endpoints, deliveries, attempts, and whose they are."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import grpc
+import pytest
+
+from generated.tidemark.v1 import webhook_pb2
+from generated.tidemark.v1.webhook_service_pb2 import (
+    CreateEndpointRequest,
+    CreateEndpointResponse,
+    DeleteEndpointRequest,
+    GetEndpointRequest,
+    ListAttemptsRequest,
+    ListDeliveriesRequest,
+    ListEndpointsRequest,
+)
+from generated.tidemark.v1.webhook_service_pb2_grpc import (
+    WebhookServiceStub,
+    add_WebhookServiceServicer_to_server,
+)
+from runtime.clock import ManualClock
+from runtime.configuration import Configuration
+from runtime.targets import TargetPolicy
+from server.services import Dependencies
+from server.webhook_service import WebhookService
+from store import delivery_queue, keys, outbox
+from store.database import Database
+from store.deliveries import DeliveryStatus, Outcome
+from store.delivery_queue import AttemptRecord
+from store.endpoints import EndpointState
+from tests.integration.notifier.house import House
+from tests.integration.server.running import Running, reason_of, running, violations_of
+
+URL = "https://hooks.example.com/tidemark"
+START = datetime(2026, 3, 15, 12, 0, 0, 10, tzinfo=UTC)
+
+
+def add_services(server: grpc.aio.Server, dependencies: Dependencies) -> tuple[str, ...]:
+    policy = TargetPolicy()
+    add_WebhookServiceServicer_to_server(WebhookService(dependencies.database, dependencies.clock, policy), server)
+    return ("tidemark.v1.WebhookService",)
+
+
+@pytest.fixture
+async def server(database: Database, clock: ManualClock) -> AsyncIterator[Running]:
+    async with running(database, clock, add_services, Configuration(listen_port=0, propagation_delay=0.0)) as it:
+        yield it
+
+
+@pytest.fixture
+def webhooks(server: Running) -> WebhookServiceStub:
+    return WebhookServiceStub(server.channel)
+
+
+async def create(webhooks: WebhookServiceStub, clock: ManualClock, number: int = 1) -> list[CreateEndpointResponse]:
+    created = []
+    for index in range(number):
+        clock.advance(timedelta(seconds=1))
+        created.append(await webhooks.CreateEndpoint(CreateEndpointRequest(url=f"{URL}/{index}")))
+    return created
+
+
+async def attempt_all(house: House, status: DeliveryStatus, delay: timedelta | None = None) -> None:
+    """Fans out and makes one attempt of all that is due, each with that result."""
+    async with house.database.transaction() as connection:
+        await outbox.fan_out(connection, 1_000)
+    async with house.database.transaction() as connection:
+        claims = await delivery_queue.claim(connection, limit=100, lease=timedelta(minutes=1))
+    records = [
+        AttemptRecord(
+            claim=claim,
+            start_time=START,
+            duration=timedelta(milliseconds=1234, microseconds=5),
+            outcome=Outcome.DELIVERED if status is DeliveryStatus.DELIVERED else Outcome.SERVER_ERROR,
+            http_status=200 if status is DeliveryStatus.DELIVERED else None,
+            response_excerpt="räsponse",
+            error="" if status is DeliveryStatus.DELIVERED else "out of order",
+            status=status,
+            delay=delay,
+        )
+        for claim in claims
+    ]
+    async with house.database.transaction() as connection:
+        await delivery_queue.record(connection, records)
+
+
+async def test_an_endpoint_shows_its_secret_once(webhooks: WebhookServiceStub) -> None:
+    request = CreateEndpointRequest(
+        url=URL, description="für Menschen", event_types=["alert.resolved", "alert.resolved"]
+    )
+    created = await webhooks.CreateEndpoint(request)
+    assert created.secret.startswith("whsec_")
+    assert created.endpoint.endpoint_id.startswith("whe_")
+    assert len(created.endpoint.endpoint_id) == 30
+    assert created.endpoint.url == URL
+    assert created.endpoint.description == "für Menschen"
+    assert list(created.endpoint.event_types) == ["alert.resolved"]
+    assert created.endpoint.state == webhook_pb2.ENDPOINT_STATE_ENABLED
+    read = await webhooks.GetEndpoint(GetEndpointRequest(endpoint_id=created.endpoint.endpoint_id))
+    assert read.endpoint == created.endpoint
+    listed = await webhooks.ListEndpoints(ListEndpointsRequest())
+    assert list(listed.endpoints) == [created.endpoint]
+    assert created.secret not in str(read) + str(listed)
+
+
+async def test_all_that_is_wrong_with_an_endpoint_is_said_at_once(webhooks: WebhookServiceStub) -> None:
+    request = CreateEndpointRequest(
+        url="https://127.0.0.1/hook",
+        description="a\x00b",
+        event_types=["alert.reached", "alert.rung", ""],
+    )
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await webhooks.CreateEndpoint(request)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert violations_of(caught.value) == ["url", "description", "event_types[1]", "event_types[2]"]
+
+
+@pytest.mark.parametrize(
+    ("url", "complaint"),
+    [
+        ("", "url: it is required"),
+        ("http://hooks.example.com/", "url: it must begin with https://"),
+        ("https://10.0.0.1/", "url: it leads to an address that is refused: 10.0.0.1 is not a public address"),
+        ("https://user:password@example.com/", "url: it must not carry a user name or a password"),
+    ],
+)
+async def test_a_url_that_is_refused(webhooks: WebhookServiceStub, url: str, complaint: str) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await webhooks.CreateEndpoint(CreateEndpointRequest(url=url))
+    details = caught.value.details() or ""
+    assert details.startswith(complaint)
+    assert "password@" not in details
+
+
+async def test_pages_of_endpoints_are_complete_and_in_order(webhooks: WebhookServiceStub, clock: ManualClock) -> None:
+    created = [answer.endpoint for answer in await create(webhooks, clock, 5)]
+    listed: list[webhook_pb2.Endpoint] = []
+    token = ""
+    while True:
+        page = await webhooks.ListEndpoints(ListEndpointsRequest(page_size=2, page_token=token))
+        listed += page.endpoints
+        token = page.next_page_token
+        if not token:
+            break
+    assert listed == created
+
+
+async def test_a_deleted_endpoint_is_gone_and_its_deliveries_stay_readable(
+    webhooks: WebhookServiceStub, clock: ManualClock, database: Database
+) -> None:
+    [created] = await create(webhooks, clock)
+    house = await House.build(database, clock)
+    await house.notify(2)
+    await attempt_all(house, DeliveryStatus.PENDING, timedelta(hours=1))
+    endpoint_id = created.endpoint.endpoint_id
+    await webhooks.DeleteEndpoint(DeleteEndpointRequest(endpoint_id=endpoint_id))
+    for call in (
+        webhooks.GetEndpoint(GetEndpointRequest(endpoint_id=endpoint_id)),
+        webhooks.DeleteEndpoint(DeleteEndpointRequest(endpoint_id=endpoint_id)),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+        assert reason_of(caught.value) == "ERROR_REASON_ENDPOINT_NOT_FOUND"
+    assert not (await webhooks.ListEndpoints(ListEndpointsRequest())).endpoints
+    listed = await webhooks.ListDeliveries(ListDeliveriesRequest(endpoint_id=endpoint_id))
+    assert [item.status for item in listed.deliveries] == [webhook_pb2.DELIVERY_STATUS_CANCELLED] * 2
+    assert all(item.HasField("finish_time") for item in listed.deliveries)
+    assert not any(item.HasField("next_attempt_time") for item in listed.deliveries)
+
+
+async def test_deliveries_by_filter_and_page(
+    webhooks: WebhookServiceStub, clock: ManualClock, database: Database
+) -> None:
+    first, second = (answer.endpoint.endpoint_id for answer in await create(webhooks, clock, 2))
+    house = await House.build(database, clock)
+    ids = await house.notify(3)
+    await attempt_all(house, DeliveryStatus.DELIVERED)
+    await house.notify()
+    await attempt_all(house, DeliveryStatus.PENDING, timedelta(hours=1))
+
+    async def listed(request: ListDeliveriesRequest) -> list[webhook_pb2.Delivery]:
+        return list((await webhooks.ListDeliveries(request)).deliveries)
+
+    everything = await listed(ListDeliveriesRequest())
+    assert len(everything) == 8
+    assert len({item.delivery_id for item in everything}) == 8
+    times = [item.create_time.ToDatetime() for item in everything]
+    assert times == sorted(times, reverse=True)
+    assert len(await listed(ListDeliveriesRequest(endpoint_id=first))) == 4
+    of_one = await listed(ListDeliveriesRequest(notification_id=ids[0]))
+    assert {item.endpoint_id for item in of_one} == {first, second}
+    pending = await listed(ListDeliveriesRequest(status=webhook_pb2.DELIVERY_STATUS_PENDING))
+    assert [item.attempt_count for item in pending] == [1, 1]
+    assert all(item.HasField("next_attempt_time") for item in pending)
+    none = ListDeliveriesRequest(endpoint_id=first, status=webhook_pb2.DELIVERY_STATUS_FAILED)
+    assert await listed(none) == []
+
+    paged: list[webhook_pb2.Delivery] = []
+    token = ""
+    for _ in range(3):
+        page = await webhooks.ListDeliveries(ListDeliveriesRequest(page_size=3, page_token=token))
+        paged += page.deliveries
+        token = page.next_page_token
+    assert (paged, token) == (everything, "")
+
+
+async def test_a_page_token_belongs_to_its_filters(
+    webhooks: WebhookServiceStub, clock: ManualClock, database: Database
+) -> None:
+    await create(webhooks, clock)
+    house = await House.build(database, clock)
+    await house.notify(3)
+    await attempt_all(house, DeliveryStatus.DELIVERED)
+    page = await webhooks.ListDeliveries(ListDeliveriesRequest(page_size=1))
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await webhooks.ListDeliveries(
+            ListDeliveriesRequest(
+                page_size=1, page_token=page.next_page_token, status=webhook_pb2.DELIVERY_STATUS_FAILED
+            )
+        )
+    assert reason_of(caught.value) == "ERROR_REASON_PAGE_TOKEN_INVALID"
+
+
+async def test_a_status_that_does_not_exist(webhooks: WebhookServiceStub) -> None:
+    request = ListDeliveriesRequest()
+    request.ParseFromString(b"\x28\x63")  # field 5, 99
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await webhooks.ListDeliveries(request)
+    assert violations_of(caught.value) == ["status"]
+
+
+async def test_attempts_in_their_order(webhooks: WebhookServiceStub, clock: ManualClock, database: Database) -> None:
+    await create(webhooks, clock)
+    house = await House.build(database, clock)
+    await house.notify()
+    await attempt_all(house, DeliveryStatus.PENDING, timedelta(0))
+    await attempt_all(house, DeliveryStatus.PENDING, timedelta(0))
+    await attempt_all(house, DeliveryStatus.DELIVERED)
+    [delivery] = (await webhooks.ListDeliveries(ListDeliveriesRequest())).deliveries
+    first = await webhooks.ListAttempts(ListAttemptsRequest(delivery_id=delivery.delivery_id, page_size=2))
+    rest = await webhooks.ListAttempts(
+        ListAttemptsRequest(delivery_id=delivery.delivery_id, page_size=2, page_token=first.next_page_token)
+    )
+    attempts = [*first.attempts, *rest.attempts]
+    assert not rest.next_page_token
+    assert [attempt.attempt_number for attempt in attempts] == [1, 2, 3]
+    assert attempts[0].outcome == webhook_pb2.ATTEMPT_OUTCOME_SERVER_ERROR
+    assert attempts[0].error == "out of order"
+    assert not attempts[0].HasField("http_status")
+    assert attempts[2].outcome == webhook_pb2.ATTEMPT_OUTCOME_DELIVERED
+    assert attempts[2].http_status == 200
+    assert attempts[2].response_excerpt == "räsponse"
+    assert attempts[2].start_time.ToDatetime(UTC) == START
+    assert attempts[2].duration.ToTimedelta() == timedelta(milliseconds=1234, microseconds=5)
+
+
+async def test_attempts_of_nothing(webhooks: WebhookServiceStub) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await webhooks.ListAttempts(ListAttemptsRequest(delivery_id="whd_nothing"))
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+    assert reason_of(caught.value) == "ERROR_REASON_DELIVERY_NOT_FOUND"
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await webhooks.ListAttempts(ListAttemptsRequest())
+    assert violations_of(caught.value) == ["delivery_id"]
+
+
+async def test_an_organization_sees_and_touches_nothing_of_another(database: Database, clock: ManualClock) -> None:
+    async with database.transaction() as connection:
+        ours = await keys.create_key(connection, "ours", clock.now())
+        theirs = await keys.create_key(connection, "theirs", clock.now())
+
+    def as_(key: keys.CreatedKey) -> tuple[tuple[str, str], ...]:
+        return (("authorization", f"Bearer {key.key}"),)
+
+    async with running(database, clock, add_services) as server:
+        webhooks = WebhookServiceStub(server.channel)
+        created = await webhooks.CreateEndpoint(CreateEndpointRequest(url=URL), metadata=as_(ours))
+        house = await House.build(database, clock, "ours")
+        await house.notify()
+        await attempt_all(house, DeliveryStatus.DELIVERED)
+        [delivery] = (await webhooks.ListDeliveries(ListDeliveriesRequest(), metadata=as_(ours))).deliveries
+
+        endpoint_id = created.endpoint.endpoint_id
+        for call in (
+            webhooks.GetEndpoint(GetEndpointRequest(endpoint_id=endpoint_id), metadata=as_(theirs)),
+            webhooks.DeleteEndpoint(DeleteEndpointRequest(endpoint_id=endpoint_id), metadata=as_(theirs)),
+            webhooks.ListAttempts(ListAttemptsRequest(delivery_id=delivery.delivery_id), metadata=as_(theirs)),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call
+            assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+        assert not (await webhooks.ListEndpoints(ListEndpointsRequest(), metadata=as_(theirs))).endpoints
+        seen = await webhooks.ListDeliveries(ListDeliveriesRequest(endpoint_id=endpoint_id), metadata=as_(theirs))
+        assert not seen.deliveries
+        still = await webhooks.GetEndpoint(GetEndpointRequest(endpoint_id=endpoint_id), metadata=as_(ours))
+        assert still.endpoint.state == webhook_pb2.ENDPOINT_STATE_ENABLED
+
+
+def test_every_word_of_the_store_has_its_place_in_the_contract() -> None:
+    for enum, prefix, words in (
+        ("AttemptOutcome", "ATTEMPT_OUTCOME_", Outcome),
+        ("DeliveryStatus", "DELIVERY_STATUS_", DeliveryStatus),
+        ("EndpointState", "ENDPOINT_STATE_", EndpointState),
+    ):
+        names = webhook_pb2.DESCRIPTOR.enum_types_by_name[enum].values_by_name
+        assert {name.removeprefix(prefix) for name in names} - {"UNSPECIFIED"} == set(words)
