@@ -9,15 +9,19 @@ from generated.tidemark.v1 import (
     account_service_pb2_grpc,
     alert_service_pb2,
     alert_service_pb2_grpc,
+    webhook_service_pb2,
+    webhook_service_pb2_grpc,
 )
 from runtime.clock import Clock
 from runtime.configuration import Configuration
+from runtime.targets import TargetPolicy
 from server.account_service import AccountService
 from server.alert_service import AlertHandlers
 from server.ingest.pipeline import Pipeline
 from server.ingest.visits import Visits
 from server.lifecycle import Drain
 from server.usage_service import UsageHandlers
+from server.webhook_service import WebhookService
 from store.database import Database
 
 
@@ -49,7 +53,16 @@ def register(server: grpc.aio.Server, dependencies: Dependencies) -> tuple[str, 
         AccountService(dependencies.database, dependencies.clock), server
     )
     alert_service_pb2_grpc.add_AlertServiceServicer_to_server(AlertService(dependencies), server)
+    configuration = dependencies.configuration
+    policy = TargetPolicy(configuration.webhook_allow_http, configuration.webhook_allow_networks)
+    webhook_service_pb2_grpc.add_WebhookServiceServicer_to_server(
+        WebhookService(dependencies.database, dependencies.clock, policy), server
+    )
     return tuple(
         module.DESCRIPTOR.services_by_name[name].full_name
-        for module, name in ((account_service_pb2, "AccountService"), (alert_service_pb2, "AlertService"))
+        for module, name in (
+            (account_service_pb2, "AccountService"),
+            (alert_service_pb2, "AlertService"),
+            (webhook_service_pb2, "WebhookService"),
+        )
     )
