@@ -1,0 +1,36 @@
+"""Fixtures for tests that talk to a running server."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from runtime.clock import ManualClock
+from store.database import Database
+from tests.integration.server.odd_service import OddClient, OddService
+from tests.integration.server.running import Running, running
+
+
+@pytest.fixture
+def odd_service() -> OddService:
+    """The handlers of the odd service."""
+    return OddService()
+
+
+@pytest.fixture
+async def odd_server(database: Database, clock: ManualClock, odd_service: OddService) -> AsyncIterator[Running]:
+    """A server with the odd service only."""
+    async with running(database, clock, odd_service.register) as server:
+        yield server
+
+
+@pytest.fixture
+def odd(odd_server: Running) -> OddClient:
+    """A client of the odd service."""
+    return OddClient(odd_server.channel)
+
+
+@pytest.fixture
+async def api(database: Database, clock: ManualClock) -> AsyncIterator[Running]:
+    """A server with the services of the API."""
+    async with running(database, clock) as server:
+        yield server
