@@ -8,6 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 # Two replicas may come here at once; CREATE TABLE IF NOT EXISTS alone still races in the catalog.
 _LOCK = 1_052_911_830_412
 
+LOCK_TIMEOUT = "2s"
+
 
 def month_start(time: datetime) -> datetime:
     """The first moment of the month, in UTC, that `time` lies in."""
@@ -29,10 +31,14 @@ async def maintain(
     start = month_start(oldest)
     while start <= newest:
         if start not in existing:
-            await connection.execute(text(_create(start)))
+            for statement in _create(start):
+                await connection.execute(text(statement))
         start = next_month(start)
     for month in existing:
         if next_month(month) <= keep_since:
+            # This one does lock the whole table for a moment. It gives up rather than let ingest queue behind
+            # it; the next round tries again.
+            await connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
             await connection.execute(text(f"DROP TABLE {_name(month)}"))
 
 
@@ -48,9 +54,12 @@ def _name(start: datetime) -> str:
     return f"event_{start:%Y_%m}"
 
 
-def _create(start: datetime) -> str:
+def _create(start: datetime) -> tuple[str, str]:
+    # Made apart and attached, which leaves the rest of the table open to writers; CREATE … PARTITION OF would not.
     # The key is the partition's own: a key of the whole table would have to contain event_time.
+    name = _name(start)
     return (
-        f"CREATE TABLE {_name(start)} PARTITION OF event (PRIMARY KEY (organization_id, customer_id, event_id))"
-        f" FOR VALUES FROM ('{start.isoformat()}') TO ('{next_month(start).isoformat()}')"
+        f"CREATE TABLE {name} (LIKE event, PRIMARY KEY (organization_id, customer_id, event_id))",
+        f"ALTER TABLE event ATTACH PARTITION {name}"
+        f" FOR VALUES FROM ('{start.isoformat()}') TO ('{next_month(start).isoformat()}')",
     )
