@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from evaluator.amounts import exact_arithmetic
 from evaluator.thresholds import Direction, Kind, Ladder, Threshold
@@ -21,9 +22,7 @@ def ladder(*lines: str, step: str | None = None, direction: Direction = Directio
     return Ladder.of(thresholds, direction)
 
 
-def follow(
-    lines: Ladder, values: Sequence[str], start: str = "0", state: AlertState | None = None
-) -> Evaluation:
+def follow(lines: Ladder, values: Sequence[str], start: str = "0", state: AlertState | None = None) -> Evaluation:
     steps = [Step(Decimal(value), Cause(f"e{index}", NOW)) for index, value in enumerate(values)]
     with exact_arithmetic():
         return evaluate(lines, state or AlertState(), Decimal(start), steps, NOW)
@@ -125,9 +124,7 @@ def test_only_asked_for_kinds_are_notified_but_all_are_recorded() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    "line", ["0", "-5", "0.000000000000000001", "12345678901234567890.123456789012345678"]
-)
+@pytest.mark.parametrize("line", ["0", "-5", "0.000000000000000001", "12345678901234567890.123456789012345678"])
 def test_lines_of_every_size_are_exact(line: str) -> None:
     value = Decimal(line)
     with exact_arithmetic():

@@ -1,0 +1,81 @@
+"""Settings are read, checked all at once, and documented."""
+
+import re
+from datetime import timedelta
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+
+from runtime.configuration import CLIENT_SETTINGS, Configuration, ConfigurationError, load
+
+DOCUMENT = Path(__file__).parents[3] / "docs" / "configuration.md"
+
+
+def test_nothing_set_gives_the_defaults() -> None:
+    assert load({}) == Configuration()
+    assert load({"TIDEMARK_LISTEN": "", "TIDEMARK_POOL_SIZE": "  "}) == Configuration()
+
+
+def test_settings_are_read_in_their_units() -> None:
+    configuration = load(
+        {
+            "TIDEMARK_DATABASE_URL": "postgresql://tide@db.internal/tidemark",
+            "TIDEMARK_LISTEN": "[::1]:0",
+            "TIDEMARK_GRACE_DAYS": "10",
+            "TIDEMARK_HEARTBEAT_SECONDS": "0.5",
+            "TIDEMARK_REFLECTION": "off",
+            "TIDEMARK_WEBHOOK_ALLOW_CIDRS": "10.1.0.0/16, fd00::/8",
+            "TIDEMARK_LOG_LEVEL": "DEBUG",
+        }
+    )
+    assert (configuration.listen_host, configuration.listen_port) == ("::1", 0)
+    assert configuration.grace == timedelta(days=10)
+    assert configuration.heartbeat == 0.5
+    assert configuration.reflection is False
+    assert configuration.webhook_allow_networks == (ip_network("10.1.0.0/16"), ip_network("fd00::/8"))
+    assert configuration.log_level == "debug"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("TIDEMARK_DATABASE_URL", "mysql://x", "does not name a PostgreSQL server"),
+        ("TIDEMARK_LISTEN", "50051", "write host:port"),
+        ("TIDEMARK_LISTEN", "localhost:70000", "write host:port"),
+        ("TIDEMARK_POOL_SIZE", "many", "give a number of connections"),
+        ("TIDEMARK_POOL_SIZE", "0", "between 4 and 200"),
+        ("TIDEMARK_REFLECTION", "perhaps", "say true or false"),
+        ("TIDEMARK_WEBHOOK_ALLOW_CIDRS", "10.1.2.3/16", "has host bits set"),
+        ("TIDEMARK_LOG_FORMAT", "xml", "choose one of json, text"),
+        ("TIDEMARK_RETENTION_DAYS", "3", "between 35"),
+        ("TIDEMARK_LISTN", "127.0.0.1:1", "did you mean TIDEMARK_LISTEN?"),
+        ("TIDEMARK_SOMETHING_ELSE_ALTOGETHER", "1", "is not a setting of Tidemark"),
+    ],
+)
+def test_a_bad_setting_is_named_with_what_would_be_right(name: str, value: str, says: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        load({name: value})
+    (problem,) = raised.value.problems
+    assert name in problem
+    assert says in problem
+
+
+def test_every_bad_setting_is_named_at_once() -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        load({"TIDEMARK_LISTEN": "x", "TIDEMARK_POOL_SIZE": "y", "TIDEMARK_LOG_LEVEL": "z"})
+    assert len(raised.value.problems) == 3
+    assert all(problem in str(raised.value) for problem in raised.value.problems)
+
+
+def test_the_grace_ends_before_the_events_are_dropped() -> None:
+    with pytest.raises(ConfigurationError, match="RETENTION_DAYS must exceed"):
+        load({"TIDEMARK_GRACE_DAYS": "60", "TIDEMARK_RETENTION_DAYS": "60"})
+
+
+def test_the_document_lists_every_setting_and_no_other() -> None:
+    source = (Path(__file__).parents[3] / "runtime" / "configuration.py").read_text()
+    read = set(re.findall(r'\.(?:raw|flag|choice|number)\(\s*"([A-Z_]+)"', source))
+    documented = set(re.findall(r"^\| `TIDEMARK_([A-Z_]+)`", DOCUMENT.read_text(), re.MULTILINE))
+    assert documented - {"SERVER", "KEY"} == read
+    assert {f"TIDEMARK_{name}" for name in ("SERVER", "KEY")} == CLIENT_SETTINGS
