@@ -1,8 +1,10 @@
 """The server process, from the first listener to the last call."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
@@ -58,49 +60,56 @@ async def serve(
     Raises CannotListen and server.identity.UnsafeListen, and DatabaseUnavailable when the database does not
     answer at the start.
     """
-    host = configuration.listen_host
-    identity = Identity(database, clock, listens_to_loopback_only=is_loopback(host))
-    await identity.start()
+    async with contextlib.AsyncExitStack() as stack:  # whatever was started is stopped, in reverse
+        host = configuration.listen_host
+        identity = Identity(database, clock, listens_to_loopback_only=is_loopback(host))
+        await identity.start()
 
-    upkeep = Upkeep(database, clock, configuration.retention)
-    await upkeep.start()
-    visits = Visits(database, clock)
-    visits.start()
-    pipeline = Pipeline(
-        database,
-        clock,
-        configuration.grace,
-        writers=configuration.ingest_writers,
-        max_pending_events=configuration.max_pending_events,
-    )
+        upkeep = Upkeep(database, clock, configuration.retention)
+        stack.push_async_callback(upkeep.stop)
+        await upkeep.start()
+        visits = Visits(database, clock)
+        stack.push_async_callback(visits.stop)
+        visits.start()
+        pipeline = Pipeline(
+            database,
+            clock,
+            configuration.grace,
+            writers=configuration.ingest_writers,
+            max_pending_events=configuration.max_pending_events,
+        )
+        stack.push_async_callback(pipeline.drain)
 
-    drain = Drain()
-    in_flight = InFlight()
-    server = grpc.aio.server(
-        interceptors=(
-            RequestId(),
-            AccessLog(),
-            CountInFlight(in_flight),
-            Identify(identity),
-            Deadline(configuration.unary_deadline),
-            Errors(configuration.max_message_bytes),
-        ),
-        options=_options(configuration),
-    )
-    services = add_services(server, Dependencies(configuration, database, clock, drain, pipeline, visits))
-    health = Health(services)
-    health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    if configuration.reflection:
-        add_reflection(server, (*services, "grpc.health.v1.Health"))
+        drain = Drain()
+        in_flight = InFlight()
+        server = grpc.aio.server(
+            interceptors=(
+                RequestId(),
+                AccessLog(),
+                CountInFlight(in_flight),
+                Identify(identity),
+                Deadline(configuration.unary_deadline),
+                Errors(configuration.max_message_bytes),
+            ),
+            options=_options(configuration),
+        )
+        services = add_services(server, Dependencies(configuration, database, clock, drain, pipeline, visits))
+        health = Health(services)
+        health_pb2_grpc.add_HealthServicer_to_server(health, server)
+        if configuration.reflection:
+            add_reflection(server, (*services, "grpc.health.v1.Health"))
 
-    port = _bind(server, host, configuration.listen_port)
-    await server.start()
-    logger.info("listening on %s port %d", host, port, extra={"action": "listen", "host": host, "port": port})
+        port = _bind(server, host, configuration.listen_port)
+        stack.push_async_callback(server.stop, 0)
+        await server.start()
+        logger.info("listening on %s port %d", host, port, extra={"action": "listen", "host": host, "port": port})
 
-    probe = Probe(database.url)
-    await health.probe(probe)
-    following = asyncio.create_task(health.follow(probe), name="health")
-    try:
+        probe = Probe(database.url)
+        stack.push_async_callback(probe.close)
+        await health.probe(probe)
+        following = asyncio.create_task(health.follow(probe), name="health")
+        stack.push_async_callback(_cancel, following)
+
         on_listening(host, port)
         await shutdown.requested.wait()
 
@@ -112,14 +121,6 @@ async def serve(
         drain.begin()
         logger.info("draining %d calls", in_flight.count, extra={"action": "drain", "calls": in_flight.count})
         await _stop(server, in_flight, shutdown, configuration.drain_timeout)
-    finally:
-        following.cancel()
-        await server.stop(0)
-        await pipeline.drain()
-        await visits.stop()
-        await upkeep.stop()
-        await asyncio.gather(following, return_exceptions=True)
-        await probe.close()
     logger.info("stopped", extra={"action": "stopped"})
 
 
@@ -135,18 +136,23 @@ def _bind(server: grpc.aio.Server, host: str, port: int) -> int:
 
 async def _stop(server: grpc.aio.Server, in_flight: InFlight, shutdown: Shutdown, timeout: float) -> None:
     """Lets calls end for up to `timeout` seconds, and cuts them off when they do not or when forced."""
-    # stop(timeout) lasts the whole time while any stream is open, a stranger's health watch too. So it only
-    # closes the door here, and a second stop ends it as soon as no call of the API is left.
-    closing = asyncio.create_task(server.stop(timeout), name="stop")
+    # stop(grace) closes the door at once, but lasts the whole grace while any stream is open, a stranger's health
+    # watch too. So its grace is longer than anybody waits, and a second stop ends it once no call is left.
+    closing = asyncio.create_task(server.stop(timeout + LAST_GRACE), name="stop")
     idle = asyncio.create_task(in_flight.idle(), name="idle")
     forced = asyncio.create_task(shutdown.forced.wait(), name="forced")
-    await asyncio.wait({closing, idle, forced}, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait({idle, forced}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
     if in_flight.count:
         logger.warning("cutting off %d calls", in_flight.count, extra={"action": "cut_off", "calls": in_flight.count})
-    await server.stop(0 if shutdown.forced.is_set() else LAST_GRACE)
+    await server.stop(0 if in_flight.count else LAST_GRACE)
     await closing
-    for waiting in (idle, forced):
-        waiting.cancel()
+    await _cancel(idle)
+    await _cancel(forced)
+
+
+async def _cancel(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def _options(configuration: Configuration) -> list[tuple[str, int]]:

@@ -16,7 +16,7 @@ def add_reflection(server: grpc.aio.Server, services: Iterable[str]) -> None:
     """Serves reflection for `services` and for itself."""
     _describe_v1()
     servicer = reflection.aio.ReflectionServicer((*services, V1, V1ALPHA))
-    handler: "grpc.RpcMethodHandler[Any, Any]" = grpc.stream_stream_rpc_method_handler(
+    handler: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,
         request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
         response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,

@@ -1,4 +1,4 @@
-"""Upkeep: the partitions of the event table, made ahead of time and dropped when old."""
+"""Upkeep: what time brings due in the database: partitions to make and to drop, answers to forget."""
 
 import asyncio
 import contextlib
@@ -6,10 +6,11 @@ import logging
 from datetime import timedelta
 
 from runtime.clock import Clock
-from store import partitions
+from store import partitions, requests
 from store.database import Database, DatabaseUnavailable
 
 AHEAD = timedelta(days=45)  # how far ahead partitions are made; more than a month, so that one is always there
+REPLAY_LIFETIME = timedelta(days=7)  # how long a request_id gets its first answer again; the contract says 24 h
 INTERVAL = 3_600.0  # seconds
 RETRY_INTERVAL = 5.0  # seconds, while the database is away
 
@@ -17,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 class Upkeep:
-    """Keeps a partition for every month that events may lie in, and none that is older than the retention."""
+    """Keeps a partition for every month that events may lie in, and nothing for longer than it is promised."""
 
     def __init__(self, database: Database, clock: Clock, retention: timedelta) -> None:
         self._database = database
@@ -30,6 +31,7 @@ class Upkeep:
         now = self._clock.now()
         async with self._database.transaction() as connection:
             await partitions.maintain(connection, now - self._retention, now + AHEAD, now - self._retention)
+            await requests.forget_before(connection, now - REPLAY_LIFETIME)
 
     async def start(self) -> None:
         """Runs once, before the first event comes, and from then on regularly."""

@@ -74,9 +74,7 @@ class Filters:
     states: tuple[DefinitionState, ...] = ()
 
 
-async def create(
-    connection: AsyncConnection, organization_id: int, new: NewAlert, clock: Clock
-) -> AlertDefinition:
+async def create(connection: AsyncConnection, organization_id: int, new: NewAlert, clock: Clock) -> AlertDefinition:
     """Saves an active alert that has yet to visit what exists; keeps ingest out until the transaction ends.
 
     Raises AlertConflict and TooManyAlerts.
@@ -105,9 +103,9 @@ async def create(
         update_time=now,
     )
     values = {"organization_id": organization_id, **columns_of(definition)}
-    # Without a target ON CONFLICT covers both keys, and whatever was committed before the lock was ours.
-    saved = await connection.execute(insert(alert).values(values).on_conflict_do_nothing())
-    if saved.rowcount == 0:
+    # Without a target ON CONFLICT covers both keys.
+    statement = insert(alert).values(values).on_conflict_do_nothing().returning(alert.c.alert_id)
+    if await connection.scalar(statement) is None:
         raise await _conflict(connection, organization_id, definition)
     if condition.condition_type is ConditionType.SPEND_EXCEEDED:
         alike = await _count_alike(connection, organization_id, definition)
@@ -186,9 +184,7 @@ async def archive(
     return ended
 
 
-async def changed_since(
-    connection: AsyncConnection, organization_id: int, epoch: int
-) -> list[AlertDefinition]:
+async def changed_since(connection: AsyncConnection, organization_id: int, epoch: int) -> list[AlertDefinition]:
     """The alerts of every state whose last change is younger than `epoch`; epoch 0: all of them."""
     rows = await connection.execute(
         select(alert).where(alert.c.organization_id == organization_id, alert.c.changed_epoch > epoch)
@@ -243,9 +239,7 @@ async def _with_currency(
     return replace(condition, currency=currency or DEFAULT_CURRENCY)
 
 
-async def _conflict(
-    connection: AsyncConnection, organization_id: int, definition: AlertDefinition
-) -> AlertConflict:
+async def _conflict(connection: AsyncConnection, organization_id: int, definition: AlertDefinition) -> AlertConflict:
     """Which alert stands in the way of this one; the lock that `create` holds keeps it there."""
     keys = (
         (

@@ -214,9 +214,7 @@ class CustomerView:
                 definition,
                 self._customer.customer_id,
                 tuple(
-                    GaugeState(
-                        item.gauge, item.value, *states.get((item.gauge_id, definition.alert_id), _UNTOUCHED)
-                    )
+                    GaugeState(item.gauge, item.value, *states.get((item.gauge_id, definition.alert_id), _UNTOUCHED))
                     for item in watched.get(definition.alert_id, ())
                 ),
             )
@@ -259,9 +257,7 @@ class CustomerView:
             found.setdefault(place, []).append(_Measured(row.gauge_id, each, row.value))
         return found
 
-    async def _states(
-        self, watched: Mapping[str, Sequence["_Measured"]]
-    ) -> dict[tuple[UUID, str], "_Stored"]:
+    async def _states(self, watched: Mapping[str, Sequence["_Measured"]]) -> dict[tuple[UUID, str], "_Stored"]:
         """What is stored of the alerts on their gauges, by gauge id and alert id."""
         gauge_ids = {item.gauge_id for gauges in watched.values() for item in gauges}
         rows = await self._connection.execute(

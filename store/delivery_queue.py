@@ -248,9 +248,7 @@ async def record(connection: AsyncConnection, records: Sequence[AttemptRecord]) 
     again is cancelled instead when its endpoint is no longer enabled.
     """
     disables = any(record.disable_endpoint for record in records)
-    enabled = await _lock_endpoints(
-        connection, [record.claim for record in records], against_fan_out=disables
-    )
+    enabled = await _lock_endpoints(connection, [record.claim for record in records], against_fan_out=disables)
     results = []
     for record in records:
         status = record.status

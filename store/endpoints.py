@@ -132,9 +132,7 @@ async def list_page(
     return [_endpoint(row) for row in (await connection.execute(statement)).mappings()]
 
 
-async def delete_endpoint(
-    connection: AsyncConnection, organization_id: int, endpoint_id: str, now: datetime
-) -> bool:
+async def delete_endpoint(connection: AsyncConnection, organization_id: int, endpoint_id: str, now: datetime) -> bool:
     """Deletes an endpoint, its secrets with it, and cancels what waits for it; False when there is none.
 
     What a notifier is sending at this moment is recorded as usual when it ends, but not tried again.

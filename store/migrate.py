@@ -29,9 +29,7 @@ def migrate(url: str) -> None:
         with engine.connect() as connection:
             version = int(connection.scalar(text("SHOW server_version_num")) or 0)
             if version < MINIMUM_SERVER_VERSION:
-                raise UnsupportedServer(
-                    f"PostgreSQL 15 or newer is needed; this server is {version // 10000}"
-                )
+                raise UnsupportedServer(f"PostgreSQL 15 or newer is needed; this server is {version // 10000}")
             connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _LOCK})
             connection.commit()
             try:

@@ -74,8 +74,7 @@ async def fan_out(connection: AsyncConnection, limit: int) -> FanOut:
             {
                 "organizations": [row.organization_id for row, _ in fresh],
                 "deliveries": [
-                    delivery_id(row.organization_id, endpoint_id, row.notification_id)
-                    for row, endpoint_id in fresh
+                    delivery_id(row.organization_id, endpoint_id, row.notification_id) for row, endpoint_id in fresh
                 ],
                 "endpoints": [endpoint_id for _, endpoint_id in fresh],
                 "notifications": [row.notification_id for row, _ in fresh],

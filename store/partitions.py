@@ -22,9 +22,7 @@ def next_month(start: datetime) -> datetime:
     return month_start(start + timedelta(days=32))
 
 
-async def maintain(
-    connection: AsyncConnection, oldest: datetime, newest: datetime, keep_since: datetime
-) -> None:
+async def maintain(connection: AsyncConnection, oldest: datetime, newest: datetime, keep_since: datetime) -> None:
     """Makes a partition for every month from `oldest` to `newest`; drops those that end before `keep_since`."""
     await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
     existing = await existing_months(connection)

@@ -5,8 +5,6 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from evaluator.aggregation import Aggregation, contribution
 from evaluator.amounts import ZERO, exact_arithmetic
 from evaluator.events import UsageEvent
@@ -17,7 +15,7 @@ from server.ingest.evaluation import Evaluation, Found, Movement, before_fold, b
 from server.ingest.rules import Rules
 from store import events as stored_events
 from store import gauges, organizations
-from store.database import Database, DatabaseUnavailable, driver
+from store.database import Connection, Database, DatabaseUnavailable, driver
 from store.keys import Organization
 
 # A connection that died while it lay idle is noticed by the first who uses it. The transaction is safe to repeat,
@@ -136,7 +134,7 @@ class Committer:
 
     async def _evaluate(
         self,
-        connection: AsyncConnection,
+        connection: Connection,
         router: Router,
         new: Sequence[UsageEvent],
         created: set[str],

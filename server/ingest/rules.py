@@ -3,13 +3,11 @@
 from collections.abc import Iterable
 from datetime import datetime
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from evaluator.alerts import AlertRule
 from evaluator.events import UsageEvent
 from evaluator.routing import Router
 from store import alerts, facts
-from store.database import driver
+from store.database import Connection, driver
 
 # Beyond this many customers a router starts afresh and reads again those it meets. Memory stays bounded, and a
 # router of this size is well past the point where it pays.
@@ -24,7 +22,7 @@ class Rules:
         self._router = Router(-1, ())
         self._rules: dict[str, AlertRule] = {}
 
-    async def router(self, connection: AsyncConnection, epoch: int) -> Router:
+    async def router(self, connection: Connection, epoch: int) -> Router:
         """The router at `epoch`, which the transaction has to hold still (`organizations.share`).
 
         Others may hold older routers at the same time; those stay as they are.
@@ -60,7 +58,7 @@ class Rules:
         return router
 
     async def meet(
-        self, connection: AsyncConnection, router: Router, events: Iterable[UsageEvent], now: datetime
+        self, connection: Connection, router: Router, events: Iterable[UsageEvent], now: datetime
     ) -> set[str]:
         """Makes the router know everyone the events name, creating whoever nobody registered.
 
@@ -111,7 +109,7 @@ class Rules:
                     router.metrics[metric.metric_id] = metric
         return created
 
-    async def _read_customers(self, connection: AsyncConnection, router: Router, ids: set[str]) -> set[str]:
+    async def _read_customers(self, connection: Connection, router: Router, ids: set[str]) -> set[str]:
         """Reads customers; returns the ids of those that do not exist."""
         if ids:
             for customer in await facts.customers(await driver(connection), self._organization_id, ids):
