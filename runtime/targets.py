@@ -109,9 +109,7 @@ class TargetPolicy:
         if not host:
             raise TargetRefused("names no host")
         if port is None or not (port in WEB_PORTS or port >= FIRST_UNPRIVILEGED_PORT):
-            raise TargetRefused(
-                f"uses port {port}: allowed are 80, 443 and {FIRST_UNPRIVILEGED_PORT} to 65535"
-            )
+            raise TargetRefused(f"uses port {port}: allowed are 80, 443 and {FIRST_UNPRIVILEGED_PORT} to 65535")
         self._check_host(host)
 
     def _check_scheme(self, scheme: str) -> None:

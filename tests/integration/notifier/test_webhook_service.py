@@ -16,15 +16,8 @@ from generated.tidemark.v1.webhook_service_pb2 import (
     ListDeliveriesRequest,
     ListEndpointsRequest,
 )
-from generated.tidemark.v1.webhook_service_pb2_grpc import (
-    WebhookServiceStub,
-    add_WebhookServiceServicer_to_server,
-)
+from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from runtime.clock import ManualClock
-from runtime.configuration import Configuration
-from runtime.targets import TargetPolicy
-from server.services import Dependencies
-from server.webhook_service import WebhookService
 from store import delivery_queue, keys, outbox
 from store.database import Database
 from store.deliveries import DeliveryStatus, Outcome
@@ -37,15 +30,9 @@ URL = "https://hooks.example.com/tidemark"
 START = datetime(2026, 3, 15, 12, 0, 0, 10, tzinfo=UTC)
 
 
-def add_services(server: grpc.aio.Server, dependencies: Dependencies) -> tuple[str, ...]:
-    policy = TargetPolicy()
-    add_WebhookServiceServicer_to_server(WebhookService(dependencies.database, dependencies.clock, policy), server)
-    return ("tidemark.v1.WebhookService",)
-
-
 @pytest.fixture
 async def server(database: Database, clock: ManualClock) -> AsyncIterator[Running]:
-    async with running(database, clock, add_services, Configuration(listen_port=0, propagation_delay=0.0)) as it:
+    async with running(database, clock) as it:
         yield it
 
 
@@ -275,7 +262,7 @@ async def test_an_organization_sees_and_touches_nothing_of_another(database: Dat
     def as_(key: keys.CreatedKey) -> tuple[tuple[str, str], ...]:
         return (("authorization", f"Bearer {key.key}"),)
 
-    async with running(database, clock, add_services) as server:
+    async with running(database, clock) as server:
         webhooks = WebhookServiceStub(server.channel)
         created = await webhooks.CreateEndpoint(CreateEndpointRequest(url=URL), metadata=as_(ours))
         house = await House.build(database, clock, "ours")

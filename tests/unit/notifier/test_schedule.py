@@ -107,9 +107,7 @@ def test_an_old_delivery_still_gets_all_its_attempts() -> None:
         (timedelta(days=30), MAX_RETRY_AFTER),
     ],
 )
-def test_the_receiver_can_only_lengthen_the_wait_and_to_a_day_at_most(
-    asked: timedelta, waited: timedelta
-) -> None:
+def test_the_receiver_can_only_lengthen_the_wait_and_to_a_day_at_most(asked: timedelta, waited: timedelta) -> None:
     assert decide_after(1, retry_after=asked).delay == waited
 
 
