@@ -56,7 +56,7 @@ lock: $(STAMP) ## bring requirements.lock up to date with pyproject.toml (UPGRAD
 # --- running ------------------------------------------------------------------------------------------------
 
 .PHONY: run
-run: $(STAMP) ## server and notifier on the embedded database
+run: proto-check ## server and notifier on the embedded database
 	@exec $(BIN)/tidemark up
 
 .PHONY: demo
