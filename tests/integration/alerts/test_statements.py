@@ -1,0 +1,140 @@
+"""The statements behind AlertService, where a server's own tasks would get in the way of the test."""
+
+from dataclasses import replace
+from decimal import Decimal
+
+import pytest
+from sqlalchemy import update
+
+from evaluator.alerts import ConditionType, Scope, ScopeKind
+from evaluator.definitions import AlertDefinition, Condition, DefinitionState
+from evaluator.periods import DEFAULT_CYCLE
+from evaluator.thresholds import Threshold
+from runtime.clock import ManualClock
+from store import accounts, alerts, organizations
+from store.alerts import NewAlert
+from store.customer_alerts import CustomerAlertStatus, CustomerView
+from store.database import Database
+from store.tables.alerts import alert
+
+NEW = NewAlert(
+    name="tokens",
+    scope=Scope(ScopeKind.ALL_CUSTOMERS),
+    condition=Condition(ConditionType.USAGE_THRESHOLD_REACHED, metric_id="tokens"),
+    thresholds=(Threshold(Decimal(10)),),
+    uniqueness_key=None,
+    evaluate_on_create=True,
+)
+
+
+@pytest.fixture
+async def organization_id(database: Database, clock: ManualClock) -> int:
+    """An organization with the customer `acme`."""
+    now = clock.now()
+    async with database.transaction() as connection:
+        organization_id = await organizations.get_or_create(connection, "ours", now)
+        await accounts.put_customer(
+            connection,
+            organization_id,
+            "acme",
+            display_name="",
+            plan_id=None,
+            currency="USD",
+            cycle=DEFAULT_CYCLE,
+            as_of_time=now,
+            now=now,
+        )
+    return organization_id
+
+
+async def create(
+    database: Database, organization_id: int, clock: ManualClock, new: NewAlert = NEW
+) -> AlertDefinition:
+    async with database.transaction() as connection:
+        return await alerts.create(connection, organization_id, new, clock)
+
+
+async def test_a_definition_is_read_as_it_was_created(
+    database: Database, organization_id: int, clock: ManualClock
+) -> None:
+    created = await create(database, organization_id, clock, replace(NEW, uniqueness_key="k"))
+    async with database.transaction() as connection:
+        assert await alerts.get(connection, organization_id, created.alert_id) == created
+    assert (created.watching_time, created.visit_after, created.uniqueness_key_held) == (clock.now(), "", True)
+    assert created.changed_epoch == created.watching_epoch > 0
+
+
+async def test_a_cache_reads_what_changed_after_its_epoch_and_nothing_of_others(
+    database: Database, organization_id: int, clock: ManualClock
+) -> None:
+    async with database.transaction() as connection:
+        other = await organizations.get_or_create(connection, "theirs", clock.now())
+    first = await create(database, organization_id, clock)
+    second = await create(database, organization_id, clock)
+    await create(database, other, clock)
+    async with database.transaction() as connection:
+        ended = await alerts.archive(
+            connection, organization_id, first.alert_id, release_uniqueness_key=False, clock=clock
+        )
+    assert ended is not None
+    async with database.transaction() as connection:
+        everything = await alerts.changed_since(connection, organization_id, 0)
+        newer = await alerts.changed_since(connection, organization_id, second.changed_epoch)
+        none = await alerts.changed_since(connection, organization_id, ended.changed_epoch)
+    assert sorted(each.alert_id for each in everything) == sorted([first.alert_id, second.alert_id])
+    assert [(each.alert_id, each.rule()) for each in newer] == [(first.alert_id, None)]
+    assert none == []
+
+
+@pytest.mark.parametrize(
+    ("visit_after", "status"),
+    [
+        ("", CustomerAlertStatus.EVALUATING),
+        ("acm", CustomerAlertStatus.EVALUATING),
+        ("acme", CustomerAlertStatus.OK),
+        (None, CustomerAlertStatus.OK),
+    ],
+)
+async def test_a_customer_is_evaluating_until_the_visit_has_come_by(
+    database: Database,
+    organization_id: int,
+    clock: ManualClock,
+    visit_after: str | None,
+    status: CustomerAlertStatus,
+) -> None:
+    created = await create(database, organization_id, clock)
+    async with database.transaction() as connection:
+        await connection.execute(
+            update(alert).where(alert.c.alert_id == created.alert_id).values(visit_after=visit_after)
+        )
+    async with database.transaction() as connection:
+        view = await CustomerView.open(connection, organization_id, "acme", clock.now())
+        found = await view.get(created.alert_id)
+    assert found is not None
+    assert found.status is status
+
+
+async def test_an_alert_that_is_switched_off_says_nothing(
+    database: Database, organization_id: int, clock: ManualClock
+) -> None:
+    created = await create(database, organization_id, clock)
+    async with database.transaction() as connection:
+        await connection.execute(update(alert).values(state=DefinitionState.DISABLED))
+    async with database.transaction() as connection:
+        view = await CustomerView.open(connection, organization_id, "acme", clock.now())
+        found = await view.get(created.alert_id)
+    assert found is not None
+    assert (found.status, found.gauges) == (None, ())
+
+
+async def test_a_view_shows_one_moment(database: Database, organization_id: int, clock: ManualClock) -> None:
+    created = await create(database, organization_id, clock)
+    async with database.transaction() as connection:
+        view = await CustomerView.open(connection, organization_id, "acme", clock.now())
+        async with database.transaction() as other:
+            await alerts.archive(other, organization_id, created.alert_id, release_uniqueness_key=False, clock=clock)
+        found = await view.get(created.alert_id)
+        listed = await view.list_page((), after=None, limit=10)
+    assert found is not None
+    assert found.definition == created
+    assert listed == [found]
