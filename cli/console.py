@@ -1,0 +1,54 @@
+"""What a person sees: the two consoles, the colours of things, and errors that are no surprise."""
+
+import sys
+from collections.abc import Iterable
+from typing import IO, Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.theme import Theme
+
+THEME = Theme(
+    {
+        "good": "green",
+        "bad": "bold red",
+        "warn": "yellow",
+        "quiet": "bright_black",
+        "name": "cyan",
+        "number": "bold",
+    }
+)
+
+EXIT_CONFIGURATION = 2
+
+
+def standard_output() -> Console:
+    """The console for results; plain text where standard output is no terminal."""
+    return Console(theme=THEME, highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def standard_error() -> Console:
+    """The console for progress and complaints, so that results can be piped on."""
+    return Console(theme=THEME, highlight=False, stderr=True, soft_wrap=not sys.stderr.isatty())
+
+
+class Problem(click.ClickException):
+    """An error that can be expected: what went wrong, and what to do about it. Shown without a stack trace."""
+
+    def __init__(self, message: str, hints: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.hints = tuple(hints)
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Prints the problem to standard error."""
+        console = Console(theme=THEME, highlight=False, stderr=file is None, file=file, soft_wrap=True)
+        console.print(f"[bad]error[/] {escape(self.message)}")
+        for hint in self.hints:
+            console.print(f"      [quiet]{escape(hint)}[/]")
+
+
+class ConfigurationProblem(Problem):
+    """The environment or the command line cannot be used as it is."""
+
+    exit_code = EXIT_CONFIGURATION

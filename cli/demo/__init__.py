@@ -1,0 +1,1 @@
+"""`tidemark demo`: everything live, and checked against a computation that knows nothing of the evaluator."""

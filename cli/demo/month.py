@@ -1,0 +1,149 @@
+"""The demo's month: alerts, a month of usage in some seconds, two more alerts, latency, and the reckoning."""
+
+import asyncio
+from itertools import islice
+
+import grpc
+
+from cli.demo import latency, report, scenario
+from cli.demo.contract import create_alert, evaluated, put_facts
+from cli.demo.display import Display
+from cli.demo.expectation import Expectation
+from cli.demo.lanes import Lanes
+from cli.demo.latency import Probe
+from cli.demo.ledger import Ledger
+from cli.demo.receiver import Received, Receiver
+from cli.demo.stack import running
+from cli.demo.traffic import DAYS, Traffic
+from cli.demo.world import AlertPlan
+from cli.streaming import Batch
+from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse
+from runtime.clock import Clock
+
+TICK = 0.1  # seconds between two helpings of events
+PATIENCE = 30.0  # seconds without a webhook before those that are missing count as missing
+AFTERMATH = 1.0  # seconds to wait for webhooks that nobody expects
+
+
+class Month:
+    """One run of the demo. count: events of the month; seconds: in which they are streamed."""
+
+    def __init__(self, display: Display, clock: Clock, count: int, seconds: float, seed: int) -> None:
+        now = clock.now()
+        self._display = display
+        self._clock = clock
+        self._seconds = seconds
+        self._count = count
+        self._scenario = scenario.month(now)
+        self._probed = latency.customers(clock)
+        self._sent = list(Traffic(self._scenario.customers, now, count, seed))
+        self._ledger = Ledger(
+            Expectation((*self._scenario.customers, *self._probed), (*self._scenario.metrics, latency.METRIC))
+        )
+        self._probe = Probe()
+        self._quiet = False
+
+    async def run(self, probe_seconds: float) -> bool:
+        """Runs all of it; whether everything was as expected."""
+        show, setting = self._display, self._scenario
+        show.title(f"a month of {self._count:,} usage events, streamed in {self._seconds:g} seconds")
+        show.step("starting PostgreSQL, server, notifier and a webhook receiver in a temporary folder")
+        async with running() as stack:
+            stack.receiver.on_received = self._received
+            show.step(f"server [name]{stack.address.server}[/], receiver [name]{stack.receiver.url}[/]")
+            await put_facts(stack.channel, (*setting.customers, *self._probed), (*setting.metrics, latency.METRIC))
+            first = (*setting.alerts, latency.ALERT)
+            for plan in first:
+                await self._create(stack.channel, plan)
+            show.alerts(first)
+            show.step(
+                f"streaming {DAYS} days of {len(setting.customers)} customers; what fires, as its webhook arrives:"
+            )
+
+            lanes = Lanes(stack.channel, self._acknowledged)
+            cut = int(len(self._sent) * scenario.LATER_AT)
+            show.begin(len(self._sent))
+            await self._stream(lanes, 0, cut)
+            for plan in setting.later_alerts:
+                await self._create(stack.channel, plan)
+            show.alerts(setting.later_alerts)
+            await self._stream(lanes, cut, len(self._sent))
+            await self._settle(stack.receiver)
+            show.end()
+
+            plans = [*setting.alerts, *setting.later_alerts]
+            if probe_seconds:
+                plans.append(latency.ALERT)
+                show.step(f"measuring latency for {probe_seconds:g} seconds at {latency.RATE} events/s")
+                self._quiet = True
+                await self._probe.run(lanes, self._ledger, self._clock, probe_seconds)
+                await self._settle(stack.receiver)
+            await lanes.close()
+            await asyncio.sleep(AFTERMATH)
+
+            console = show.console
+            console.print()
+            console.print(report.alerts_table(plans, self._ledger, stack.receiver))
+            console.print()
+            console.print(report.events_table(self._ledger))
+            console.print()
+            right = report.conclude(console, self._ledger, stack.receiver)
+            if probe_seconds:
+                console.print(f"\n{report.latency_line(self._probe)}")
+            stack.keep = not right
+            if not right:
+                console.print(f"[quiet]logs are kept in {stack.folder}[/]")
+        return right
+
+    async def _create(self, channel: grpc.aio.Channel, plan: AlertPlan) -> None:
+        alert_id = await create_alert(channel, plan)
+        await evaluated(channel, alert_id)
+        self._ledger.expectation.watch(plan, self._clock.now())
+
+    async def _stream(self, lanes: Lanes, start: int, end: int) -> None:
+        """Sends a part of the month at the demo's pace, and waits for the answers."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        rate = len(self._sent) / self._seconds
+        sent = islice(self._sent, start, end)
+        done = start
+        while done < end:
+            due = start + int((loop.time() - began) * rate) + 1
+            helping = list(islice(sent, max(0, min(due, end) - done)))
+            lanes.send([self._ledger.sending(one) for one in helping])
+            done += len(helping)
+            self._show_progress(done)
+            await asyncio.sleep(TICK)
+        await lanes.settle()
+
+    async def _settle(self, receiver: Receiver) -> None:
+        """Waits until as many crossings arrived as are expected, or none has for PATIENCE."""
+        loop = asyncio.get_running_loop()
+        expected = len(self._ledger.expectation.told)
+        seen, since = -1, loop.time()
+        while True:
+            arrived = sum(len(received.crossings) for received in receiver.received.values())
+            if arrived >= expected or loop.time() - since > PATIENCE:
+                return
+            if arrived != seen:
+                seen, since = arrived, loop.time()
+            await asyncio.sleep(TICK)
+
+    def _show_progress(self, done: int) -> None:
+        ledger = self._ledger
+        day = min(DAYS, done * DAYS // len(self._sent) + 1)
+        self._display.advance(
+            done,
+            f"day {day} of {DAYS}  [quiet]accepted[/] {ledger.answered['accepted']:,}"
+            f"  [quiet]duplicates[/] {ledger.answered['duplicate']:,}  [quiet]rejected[/] {ledger.rejected():,}",
+        )
+
+    def _acknowledged(self, batch: Batch, response: EvaluateUsageResponse) -> None:
+        self._ledger.acknowledge(batch, response)
+        self._probe.acknowledged(batch, response)
+
+    def _received(self, received: Received) -> None:
+        self._probe.received(received)
+        if not self._quiet:
+            for crossing in received.crossings:
+                self._display.crossed(crossing, self._ledger.times.get(crossing.event_id))

@@ -1,0 +1,137 @@
+"""The demo's last page: expected beside received, alert by alert, and everything that differs."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from cli.demo.expectation import ACCEPTED, DUPLICATE
+from cli.demo.latency import RATE, Probe, percentile
+from cli.demo.ledger import Difference, Ledger, sequence_faults
+from cli.demo.receiver import Receiver
+from cli.demo.world import AlertPlan, Crossing
+
+SHOWN_DIFFERENCES = 15
+
+_RIGHT = "[good]✓[/]"
+_WRONG = "[bad]✗[/]"
+
+
+def alerts_table(plans: Sequence[AlertPlan], ledger: Ledger, receiver: Receiver) -> Table:
+    """Each alert with the notifications' crossings that were expected and received."""
+    expected = Counter(crossing.alert for crossing in ledger.expectation.told)
+    promised = Counter(crossing.alert for crossing in ledger.told.elements())
+    received = Counter(crossing.alert for received in receiver.received.values() for crossing in received.crossings)
+    wrong = {crossing.alert for crossing in _all(ledger.webhook_difference(receiver))}
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="quiet")
+    for name in ("alert", "condition", "scope", "grouped by"):
+        table.add_column(name, no_wrap=True)
+    for name in ("expected", "in answers", "received"):
+        table.add_column(name, justify="right")
+    table.add_column("")
+    for plan in plans:
+        groups = ", ".join(key if value is None else f"{key}={value}" for key, value in plan.groups)
+        table.add_row(
+            escape(plan.name),
+            f"[name]{plan.condition}[/]",
+            escape(plan.scope),
+            escape(groups),
+            f"{expected[plan.name]:,}",
+            f"{promised[plan.name]:,}",
+            f"{received[plan.name]:,}",
+            _WRONG if plan.name in wrong else _RIGHT,
+        )
+    table.add_section()
+    totals = (f"{sum(counts.values()):,}" for counts in (expected, promised, received))
+    table.add_row("[bold]all[/]", "", "", "", *(f"[bold]{total}[/]" for total in totals), _WRONG if wrong else _RIGHT)
+    return table
+
+
+def events_table(ledger: Ledger) -> Table:
+    """What became of the events, beside what had to."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="quiet")
+    table.add_column("events", no_wrap=True)
+    table.add_column("expected", justify="right")
+    table.add_column("answered", justify="right")
+    table.add_column("")
+    order = (ACCEPTED, DUPLICATE)
+    reasons = sorted((set(ledger.expected) | set(ledger.answered)) - set(order))
+    for what in (*order, *reasons):
+        words = what if what in order else f"rejected: [name]{what}[/]"
+        right = ledger.expected[what] == ledger.answered[what]
+        table.add_row(words, f"{ledger.expected[what]:,}", f"{ledger.answered[what]:,}", _RIGHT if right else _WRONG)
+    return table
+
+
+def conclude(console: Console, ledger: Ledger, receiver: Receiver, more: Iterable[tuple[str, str]] = ()) -> bool:
+    """Prints what was checked and whether it held; True when everything did.
+
+    more: further checks, each a sentence on what was checked and one on what failed, empty when nothing did.
+    """
+    checks = [
+        ("every event was answered as it has to be", "see the events above" if ledger.answers_differ() else ""),
+        ("every crossing is in the answer to its event", _differs(ledger.acknowledgement_difference())),
+        ("the answers say which are sent on", _differs(ledger.promise_difference())),
+        ("the webhooks told exactly these crossings", _differs(ledger.webhook_difference(receiver))),
+        (
+            f"{len(receiver.received):,} notifications, each signed, verified and of one content"
+            + (f" ({receiver.repeated} came more than once)" if receiver.repeated else ""),
+            "; ".join(receiver.faults[:3]),
+        ),
+        ("the notifications of each gauge are numbered without a gap", "; ".join(sequence_faults(receiver)[:3])),
+        *more,
+    ]
+    for words, fault in checks:
+        console.print(f"{_WRONG if fault else _RIGHT} {words}" + (f": [bad]{escape(fault)}[/]" if fault else ""))
+    for title, difference in (
+        ("in the answers", ledger.acknowledgement_difference()),
+        ("in the webhooks", ledger.webhook_difference(receiver)),
+    ):
+        _show(console, f"expected, but not {title}", difference.missing)
+        _show(console, f"{title}, but not expected", difference.surplus)
+    return not any(fault for _, fault in checks)
+
+
+def latency_line(probe: Probe) -> str:
+    """The measured percentiles, in milliseconds."""
+    if not probe.webhooks or not probe.acknowledgements:
+        return "[warn]no latency was measured[/]"
+
+    def words(values: Sequence[float]) -> str:
+        p50, p99 = (1000 * percentile(values, share) for share in (0.5, 0.99))
+        return f"p50 [number]{p50:.1f} ms[/]  p99 [number]{p99:.1f} ms[/]  [quiet]of {len(values):,}[/]"
+
+    return (
+        f"latency at {RATE} events/s, from a usage event's send\n"
+        f"  to its acknowledgement   {words(probe.acknowledgements)}\n"
+        f"  to its webhook's arrival {words(probe.webhooks)}"
+    )
+
+
+def _all(difference: Difference) -> list[Crossing]:
+    return difference.missing + difference.surplus
+
+
+def _differs(difference: Difference) -> str:
+    return f"{len(difference.missing)} missing, {len(difference.surplus)} not expected" if difference else ""
+
+
+def _show(console: Console, title: str, crossings: Sequence[Crossing]) -> None:
+    if not crossings:
+        return
+    table = Table("alert", "customer", "gauge", "period from", "kind", "level", "event", title=title)
+    for crossing in crossings[:SHOWN_DIFFERENCES]:
+        table.add_row(
+            escape(crossing.alert),
+            f"{crossing.customer} {crossing.subscription}".rstrip(),
+            " ".join([crossing.measured, *(f"{key}={value}" for key, value in crossing.group)]),
+            f"{crossing.period_start:%Y-%m-%d %H:%M}",
+            crossing.kind,
+            crossing.level,
+            crossing.event_id,
+        )
+    if len(crossings) > SHOWN_DIFFERENCES:
+        table.add_row(f"and {len(crossings) - SHOWN_DIFFERENCES} more")
+    console.print(table)

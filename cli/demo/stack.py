@@ -1,0 +1,80 @@
+"""Everything that the demo starts: a database of its own, a server, a notifier, a receiver; and takes down again."""
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from cli.connection import Address
+from cli.console import Problem
+from cli.demo.contract import create_endpoint
+from cli.demo.receiver import Receiver
+from cli.notify import RUNNING
+from cli.processes import Child, NotStarted, environment
+from cli.serve import LISTENING
+
+LOG_LINES = 15  # of a log that are shown when something fails
+
+# The receiver is on this machine, which a webhook may only reach when its operator says so.
+SETTINGS = {
+    "TIDEMARK_LISTEN": "127.0.0.1:0",
+    "TIDEMARK_WEBHOOK_ALLOW_HTTP": "true",
+    "TIDEMARK_WEBHOOK_ALLOW_CIDRS": "127.0.0.0/8",
+    "TIDEMARK_PROPAGATION_DELAY_SECONDS": "0",
+    "TIDEMARK_LOG_FORMAT": "text",
+}
+
+
+@dataclass
+class Stack:
+    """What runs. folder: logs and data; keep: whether it stays when everything has stopped."""
+
+    address: Address
+    channel: grpc.aio.Channel
+    receiver: Receiver
+    folder: Path
+    keep: bool = False
+
+
+@asynccontextmanager
+async def running() -> AsyncIterator[Stack]:
+    """Starts everything in a temporary folder; stops it and removes the folder at the end.
+
+    Raises Problem with the last words of whatever could not be started.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="tidemark-demo-"))
+    stack: Stack | None = None
+    async with contextlib.AsyncExitStack() as exits:
+        exits.callback(lambda: _remove(folder, stack))
+        receiver = Receiver()
+        await receiver.start()
+        exits.push_async_callback(receiver.stop)
+        server = await _started(exits, folder, "server", "serve", LISTENING)
+        await _started(exits, folder, "notifier", "notify", RUNNING)
+        address = Address(server.told)
+        channel = await exits.enter_async_context(address.channel())
+        receiver.trust(await create_endpoint(channel, receiver.url))
+        stack = Stack(address, channel, receiver, folder)
+        yield stack
+
+
+async def _started(exits: contextlib.AsyncExitStack, folder: Path, name: str, command: str, ready: str) -> Child:
+    log = folder / f"{name}.log"
+    settings = {**SETTINGS, "TIDEMARK_DATA_DIRECTORY": str(folder)}
+    child = Child(name, [command], environment(settings, inherit=False), ready, exits.enter_context(log.open("wb")))
+    exits.push_async_callback(child.stop)
+    try:
+        await child.start()
+    except NotStarted as error:
+        raise Problem(str(error), log.read_text(errors="replace").splitlines()[-LOG_LINES:]) from None
+    return child
+
+
+def _remove(folder: Path, stack: Stack | None) -> None:
+    if stack is None or not stack.keep:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,121 @@
+"""The commands `tidemark keys …`: API keys of organizations."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import TypeVar
+
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from cli.console import Problem, standard_error, standard_output
+from cli.settings import configuration, configure_logs, prepared_database, unreachable
+from runtime.clock import SystemClock
+from store import keys as key_store
+from store.database import Database, DatabaseUnavailable
+
+Result = TypeVar("Result")
+
+MAX_NAME_LENGTH = 128  # characters
+POOL_SIZE = 1  # connections
+
+
+@click.group()
+def keys() -> None:
+    """Make, list and revoke API keys.
+
+    A key stands for an organization. While no key was ever made, a server listens on this machine only and takes
+    every caller for the organization `default`; from the first key on, callers need one.
+    """
+
+
+def _organization(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    if not 1 <= len(value) <= MAX_NAME_LENGTH or value != value.strip() or not value.isprintable():
+        raise click.BadParameter(f"write 1 to {MAX_NAME_LENGTH} printable characters, without blanks at either end")
+    return value
+
+
+@keys.command()
+@click.option("--organization", required=True, callback=_organization, help="Whose key; created when it is new.")
+def create(organization: str) -> None:
+    """Make a key and print it, this once."""
+
+    async def run(database: Database) -> key_store.CreatedKey:
+        async with database.transaction() as connection:
+            return await key_store.create_key(connection, organization, SystemClock().now())
+
+    created = _with_database(run)
+    standard_error().print(
+        f"key [name]{created.key_id}[/] of the organization [name]{escape(organization)}[/]."
+        " It is shown this once; what is stored is its hash.\n"
+        "Callers present it as the metadata [name]authorization: Bearer KEY[/];"
+        " the commands take it from TIDEMARK_KEY."
+    )
+    click.echo(created.key)
+
+
+@keys.command(name="list")
+@click.option("--organization", help="Only those of this organization.")
+def list_keys(organization: str | None) -> None:
+    """List the keys that were made, revoked ones too; never the keys themselves."""
+
+    async def run(database: Database) -> list[key_store.KeyRecord]:
+        async with database.transaction() as connection:
+            return await key_store.list_keys(connection)
+
+    table = Table("key id", "organization", "created", "revoked", box=None, padding=(0, 3, 0, 0))
+    for record in _with_database(run):
+        if organization is not None and record.organization.name != organization:
+            continue
+        revoked = f"{record.revoke_time:%Y-%m-%d %H:%M}" if record.revoke_time else ""
+        table.add_row(
+            f"[name]{record.key_id}[/]",
+            escape(record.organization.name),
+            f"{record.create_time:%Y-%m-%d %H:%M}",
+            f"[bad]{revoked}[/]",
+        )
+    if table.row_count:
+        standard_output().print(table)
+    else:
+        standard_error().print("there are no keys")
+
+
+@keys.command()
+@click.option("--organization", required=True, callback=_organization, help="Whose key it is.")
+@click.argument("key_id")
+def revoke(organization: str, key_id: str) -> None:
+    """End the key of that id, for ever. Servers may take it for a few seconds more."""
+
+    async def run(database: Database) -> bool:
+        async with database.transaction() as connection:
+            owned = {
+                record.key_id
+                for record in await key_store.list_keys(connection)
+                if record.organization.name == organization
+            }
+            return key_id in owned and await key_store.revoke_key(connection, key_id, SystemClock().now())
+
+    if not _with_database(run):
+        raise Problem(
+            f"the organization {organization} has no key {key_id}",
+            ["`tidemark keys list` shows the ids; they begin with key_, a key itself with tmk_"],
+        )
+    standard_error().print(f"[name]{escape(key_id)}[/] is revoked")
+
+
+def _with_database(work: Callable[[Database], Coroutine[None, None, Result]]) -> Result:
+    settings = configuration()
+    configure_logs(settings)
+    url = prepared_database(settings)
+
+    async def run() -> Result:
+        database = Database(url, POOL_SIZE)
+        try:
+            return await work(database)
+        finally:
+            await database.close()
+
+    try:
+        return asyncio.run(run())
+    except DatabaseUnavailable as error:
+        raise unreachable(url, error) from None

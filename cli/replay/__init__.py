@@ -1,0 +1,1 @@
+"""`tidemark replay`: a file of usage events, streamed to the server."""

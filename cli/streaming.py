@@ -1,0 +1,196 @@
+"""A client of EvaluateUsage that loses nothing: batches stay here until they are acknowledged.
+
+Several batches are on their way at once. When the connection breaks, or the server drains, what was not
+acknowledged is sent again, in order, over a new stream; the server counts no event twice.
+"""
+
+import asyncio
+import contextlib
+import random
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+import grpc
+from google.rpc import error_details_pb2
+
+from cli.connection import Metadata, error_status
+from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageRequest, EvaluateUsageResponse
+from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
+from generated.tidemark.v1.usage_pb2 import UsageEvent
+
+FIRST_PAUSE = 0.25  # seconds before the first new try; doubled from try to try
+LONGEST_PAUSE = 5.0  # seconds
+DEFAULT_WINDOW = 4  # batches on their way at once
+DEFAULT_PATIENCE = 60.0  # seconds without an answer before the connection counts as lost for good
+
+# What a new stream can mend. INTERNAL is among them because a connection cut in the middle of a frame shows as it.
+_PASSING = {
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.ABORTED,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.INTERNAL,
+    grpc.StatusCode.UNKNOWN,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+
+Call = grpc.aio.StreamStreamCall[EvaluateUsageRequest, EvaluateUsageResponse]
+
+
+class ConnectionLost(Exception):
+    """No server answered for too long; the message is what the last try said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Events that go in one message. lines: of each event, where a file gave it."""
+
+    batch_id: str
+    events: Sequence[UsageEvent]
+    lines: Sequence[int] = ()
+
+
+Acknowledge = Callable[[Batch, EvaluateUsageResponse], None]
+
+
+class UsageStream:
+    """Sends batches and reports each acknowledgement, in the order of the batches.
+
+    window: batches on their way at once. patience: seconds without an answer before `send` gives up.
+    on_interruption: called with a sentence whenever the stream has to be opened anew. resent: events sent again.
+    """
+
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        metadata: Metadata = (),
+        *,
+        window: int = DEFAULT_WINDOW,
+        include_gauges: bool = False,
+        patience: float = DEFAULT_PATIENCE,
+        on_interruption: Callable[[str], None] = lambda sentence: None,
+    ) -> None:
+        self._stub = AlertServiceStub(channel)
+        self._metadata = metadata
+        self._include_gauges = include_gauges
+        self._patience = patience
+        self._on_interruption = on_interruption
+        self._room = asyncio.Semaphore(window)
+        self._pending: deque[Batch] = deque()  # sent or about to be, not acknowledged, oldest first
+        self._ready: asyncio.Queue[Batch | None] = asyncio.Queue(1)  # None: there are no more
+        self._exhausted = False
+        self._answered = 0.0
+        self.resent = 0
+
+    async def send(self, batches: AsyncIterator[Batch], acknowledge: Acknowledge) -> None:
+        """Sends every batch; returns when all are acknowledged.
+
+        An error of `batches` is raised after everything before it was acknowledged. Raises ConnectionLost, and
+        grpc.aio.AioRpcError for what no new stream can mend.
+        """
+        # The source runs in a task of its own: a stream that breaks must not cancel it in the middle of a batch.
+        pump = asyncio.create_task(self._pump(batches), name="batches")
+        try:
+            await self._until_all_acknowledged(acknowledge)
+            await pump
+        finally:
+            pump.cancel()
+            await asyncio.gather(pump, return_exceptions=True)
+
+    async def _pump(self, batches: AsyncIterator[Batch]) -> None:
+        try:
+            async for batch in batches:
+                await self._ready.put(batch)
+        except Exception:
+            await self._ready.put(None)
+            raise
+        await self._ready.put(None)
+
+    async def _until_all_acknowledged(self, acknowledge: Acknowledge) -> None:
+        clock = asyncio.get_running_loop().time
+        self._answered, pause = clock(), FIRST_PAUSE
+        while True:
+            before = self._answered
+            wait: float | None = None
+            try:
+                if await self._one_stream(acknowledge):
+                    return
+                sentence = "the server is shutting down or restarting"
+            except grpc.aio.AioRpcError as error:
+                wait = _retry_delay(error)
+                if wait is None and error.code() not in _PASSING:
+                    raise
+                sentence = error.details() or error.code().name
+            if self._answered > before:
+                pause = FIRST_PAUSE
+            elif clock() - self._answered > self._patience:
+                raise ConnectionLost(sentence)
+            self._on_interruption(sentence)
+            # Spread, so that the clients of a server that restarts do not come back all at once.
+            await asyncio.sleep(wait if wait is not None else pause * random.uniform(0.5, 1.0))
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _one_stream(self, acknowledge: Acknowledge) -> bool:
+        """Runs one stream to its end; whether everything is acknowledged then."""
+        call: Call = self._stub.EvaluateUsage(metadata=self._metadata)
+        writer = asyncio.create_task(self._write(call), name="writer")
+        try:
+            while True:
+                response = await call.read()
+                if not isinstance(response, EvaluateUsageResponse):  # the end of the stream
+                    return self._exhausted and not self._pending
+                self._answered = asyncio.get_running_loop().time()
+                if response.going_away:
+                    writer.cancel()
+                elif not response.heartbeat:
+                    batch = self._pending.popleft()
+                    if batch.batch_id != response.batch_id:
+                        raise RuntimeError(
+                            f"the server answered batch {response.batch_id!r} before {batch.batch_id!r}"
+                        )
+                    self._room.release()
+                    acknowledge(batch, response)
+        finally:
+            call.cancel()
+            writer.cancel()
+            await asyncio.gather(writer, return_exceptions=True)
+
+    async def _write(self, call: Call) -> None:
+        """Sends what is pending, then whatever becomes ready. What fails here, the reader learns too."""
+        for batch in tuple(self._pending):
+            self.resent += len(batch.events)
+            await call.write(self._request(batch))
+        while not self._exhausted:
+            batch_or_end = await self._next()
+            if batch_or_end is None:
+                self._exhausted = True
+                break
+            self._pending.append(batch_or_end)
+            await call.write(self._request(batch_or_end))
+        with contextlib.suppress(asyncio.InvalidStateError):
+            await call.done_writing()
+
+    async def _next(self) -> Batch | None:
+        await self._room.acquire()
+        try:
+            batch = await self._ready.get()
+        except BaseException:
+            self._room.release()
+            raise
+        if batch is None:
+            self._room.release()
+        return batch
+
+    def _request(self, batch: Batch) -> EvaluateUsageRequest:
+        return EvaluateUsageRequest(batch_id=batch.batch_id, events=batch.events, include_gauges=self._include_gauges)
+
+
+def _retry_delay(error: grpc.aio.AioRpcError) -> float | None:
+    """The seconds after which the server asks to be tried again; None where it does not."""
+    for detail in error_status(error).details:
+        retry = error_details_pb2.RetryInfo()
+        if detail.Unpack(retry):
+            delay: timedelta = retry.retry_delay.ToTimedelta()
+            return delay.total_seconds()
+    return None

@@ -1,0 +1,163 @@
+"""The command `tidemark up`: server and notifier, watched, on one machine."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Mapping
+
+import click
+from rich.console import Console
+from rich.markup import escape
+
+from cli.console import Problem, standard_error
+from cli.notify import RUNNING
+from cli.processes import Child, NotStarted, environment
+from cli.serve import LISTENING
+from cli.settings import configuration, configure_logs, prepared_database, shown, unreachable
+from runtime.configuration import Configuration
+from store import keys
+from store.database import Database, DatabaseUnavailable
+
+FIRST_PAUSE = 1.0  # seconds before a child that ended is started again; doubled from time to time
+LONGEST_PAUSE = 30.0  # seconds
+HEALTHY_AFTER = 60.0  # seconds of running after which the next pause is the first again
+
+_EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
+
+
+@click.command()
+def up() -> None:
+    """Run server and notifier on this machine.
+
+    The database is the one of TIDEMARK_DATABASE_URL, or else an embedded PostgreSQL server with its data under
+    .tidemark. Ctrl-C drains both processes; a second one ends them at once.
+    """
+    settings = configuration()
+    configure_logs(settings)
+    console = standard_error()
+    console.print(f"[quiet]database[/]  {_database_words(settings)}")
+    url = prepared_database(settings)
+    try:
+        asyncio.run(_Up(settings, url, console).run())
+    except NotStarted as error:
+        raise Problem(str(error), ["what it said itself stands above"]) from None
+    except DatabaseUnavailable as error:
+        raise unreachable(url, error) from None
+
+
+def _database_words(settings: Configuration) -> str:
+    if settings.database_url is not None:
+        return escape(shown(settings.database_url))
+    return f"embedded PostgreSQL, data under [name]{escape(str(settings.data_directory))}[/]"
+
+
+class _Up:
+    """The two children, and everything that is said of them."""
+
+    def __init__(self, settings: Configuration, url: str, console: Console) -> None:
+        self._settings = settings
+        self._url = url
+        self._console = console
+        self._stopping = asyncio.Event()
+        child_environment = environment(_child_settings(url), inherit=True)
+        self._server = Child("server", ["serve"], child_environment, LISTENING)
+        self._notifier = Child("notifier", ["notify"], child_environment, RUNNING)
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._on_signal)
+        try:
+            started = asyncio.create_task(self._start(), name="start")
+            stopping = asyncio.create_task(self._stopping.wait(), name="stopping")
+            await asyncio.wait({started, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not self._stopping.is_set():
+                await started
+                await asyncio.gather(self._keep(self._server), self._keep(self._notifier))
+            started.cancel()
+            stopping.cancel()
+            await asyncio.gather(started, stopping, return_exceptions=True)
+        finally:
+            await asyncio.gather(self._server.stop(), self._notifier.stop())
+        self._console.print("[quiet]stopped[/]")
+
+    async def _start(self) -> None:
+        await self._server.start()
+        # Started again, it comes back where callers know it, on a port of its own choice too.
+        self._server.environment["TIDEMARK_LISTEN"] = self._server.told
+        await self._notifier.start()
+        await self._say_where()
+
+    async def _keep(self, child: Child) -> None:
+        """Starts the child again whenever it ends, until everything stops."""
+        loop = asyncio.get_running_loop()
+        pause = FIRST_PAUSE
+        while True:
+            since = loop.time()
+            code = await child.wait()
+            if loop.time() - since > HEALTHY_AFTER:
+                pause = FIRST_PAUSE
+            while not self._stopping.is_set():
+                self._console.print(f"[bad]the {child.name} {child.ended(code)}[/]; starting it again in {pause:g} s")
+                await self._pause(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+                if self._stopping.is_set():
+                    break
+                try:
+                    await child.start()
+                except NotStarted:
+                    code = await child.wait()
+                    continue
+                self._console.print(f"[good]the {child.name} runs again[/]")
+                break
+            if self._stopping.is_set():
+                return
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+
+    def _on_signal(self) -> None:
+        if not self._stopping.is_set():
+            self._console.print("\n[quiet]draining; once more ends it at once[/]")
+        self._stopping.set()
+        for child in (self._server, self._notifier):
+            child.ask_to_stop()
+
+    async def _say_where(self) -> None:
+        address = self._server.told
+        host, _, port = address.rpartition(":")
+        reachable = f"{_EVERY_ADDRESS.get(host, host)}:{port}"
+        database = Database(self._url, 1)
+        try:
+            async with database.transaction() as connection:
+                locked = await keys.any_key_exists(connection)
+        finally:
+            await database.close()
+        say = self._console.print
+        say(f"[quiet]server[/]    listening on [name]{address}[/]")
+        say("[quiet]notifier[/]  running")
+        if locked:
+            say("[quiet]callers[/]   need an API key: `tidemark keys create --organization NAME` makes one")
+        else:
+            say("[quiet]callers[/]   on this machine are taken for the organization `default`; no key exists")
+        credential = "-H 'authorization: Bearer KEY' " if locked else ""
+        if self._settings.reflection:
+            say("[quiet]try[/]", end="       ")
+            say(f"grpcurl -plaintext {credential}{reachable} tidemark.v1.AlertService/ListAlerts", markup=False)
+        say("[quiet]Ctrl-C drains and stops[/]\n")
+
+
+def _child_settings(url: str) -> Mapping[str, str]:
+    """What the children are told beyond what we were."""
+    # The embedded server belongs to us: the children come and go, it stays.
+    told = {"TIDEMARK_DATABASE_URL": url}
+    defaults = {
+        "TIDEMARK_LOG_FORMAT": "text" if sys.stderr.isatty() else "json",
+        # Nobody balances load on this machine; there is no one to wait for.
+        "TIDEMARK_PROPAGATION_DELAY_SECONDS": "0",
+    }
+    return {**{name: value for name, value in defaults.items() if not os.environ.get(name)}, **told}

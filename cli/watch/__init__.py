@@ -1,0 +1,1 @@
+"""`tidemark watch`: the alert states of customers, live."""

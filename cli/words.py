@@ -1,0 +1,30 @@
+"""Names for the contract's values that people read: gauges, scopes, amounts, times."""
+
+from datetime import UTC, datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from generated.tidemark.v1.usage_pb2 import Gauge
+
+
+def measure_words(gauge: Gauge) -> str:
+    """What a gauge measures and of which group: `USD region=eu`."""
+    measured = gauge.cost.currency if gauge.HasField("cost") else gauge.usage.metric_id
+    group = " ".join(f"{value.key}={value.value}" for value in gauge.group)
+    return f"{measured} {group}".rstrip()
+
+
+def owner_words(gauge: Gauge) -> str:
+    """Whose gauge it is: the customer, and the subscription where it has one."""
+    return f"{gauge.customer_id}/{gauge.subscription_id}" if gauge.subscription_id else gauge.customer_id
+
+
+def gauge_words(gauge: Gauge) -> str:
+    """Whose gauge it is and what it measures."""
+    return f"{owner_words(gauge)} {measure_words(gauge)}"
+
+
+def to_datetime(stamp: Timestamp) -> datetime:
+    """The aware UTC time of a protobuf timestamp."""
+    time: datetime = stamp.ToDatetime(tzinfo=UTC)
+    return time
