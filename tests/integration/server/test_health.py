@@ -1,0 +1,123 @@
+"""The health service: serving while the database answers, alive in any case."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+import psycopg
+import pytest
+from grpc_health.v1 import health_pb2
+from sqlalchemy import make_url
+
+from runtime.clock import ManualClock
+from server import health as health_module
+from server.health import LIVENESS, Health
+from store.database import Database
+from store.probe import Probe
+from tests.integration.server.odd_service import NAME, OddService
+from tests.integration.server.running import NOT_SERVING, SERVING, Running, running
+
+SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+
+
+@pytest.fixture(autouse=True)
+def _quick_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health_module, "PROBE_INTERVAL", 0.02)
+    monkeypatch.setattr(health_module, "FIRST_RETRY", 0.02)
+
+
+@pytest.fixture
+async def server(database: Database, clock: ManualClock) -> AsyncIterator[Running]:
+    async with running(database, clock, OddService().register) as server:
+        yield server
+
+
+@contextmanager
+def outage(url: str) -> Iterator[None]:
+    """For the time of the block nobody can connect to the database, and those who were are thrown out."""
+    name = make_url(url).database
+    admin = make_url(url).set(drivername="postgresql", database="postgres").render_as_string(hide_password=False)
+    with psycopg.connect(admin, autocommit=True) as connection:
+        connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false".encode())
+        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
+        try:
+            yield
+        finally:
+            connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true".encode())
+
+
+async def until(server: Running, service: str, status: int) -> None:
+    while await server.health_of(service) != status:  # noqa: ASYNC110 (it is the answer that is waited for)
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("service", ["", NAME, LIVENESS])
+async def test_every_service_serves_once_the_server_listens(server: Running, service: str) -> None:
+    assert await server.health_of(service) == SERVING
+
+
+async def test_an_unknown_service_is_not_found(server: Running) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await server.health_of("nope")
+    assert raised.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_an_outage_of_the_database_is_seen_and_its_end_too(
+    server: Running, database: Database, database_url: str
+) -> None:
+    watch = server.health.Watch(health_pb2.HealthCheckRequest(service=NAME))
+    assert (await watch.read()).status == SERVING
+    with outage(database_url):
+        assert (await watch.read()).status == NOT_SERVING
+        await until(server, "", NOT_SERVING)
+        assert await server.health_of(LIVENESS) == SERVING
+    assert (await watch.read()).status == SERVING
+    await until(server, "", SERVING)
+    watch.cancel()
+
+
+async def test_a_watch_of_an_unknown_service_says_so_and_goes_on(server: Running) -> None:
+    watch = server.health.Watch(health_pb2.HealthCheckRequest(service="nope"))
+    assert (await watch.read()).status == SERVICE_UNKNOWN
+    watch.cancel()
+
+
+async def test_a_busy_pool_is_not_an_outage(database_url: str) -> None:
+    busy = Database(database_url, pool_size=1)
+    probe = Probe(busy.url)
+    async with busy.transaction():
+        assert await probe.answers(5.0)
+    await probe.close()
+    await busy.close()
+
+
+async def test_a_server_that_is_not_there_does_not_answer() -> None:
+    probe = Probe("postgresql://nobody@127.0.0.1:1/nothing")
+    assert not await probe.answers(5.0)
+    await probe.close()
+
+
+async def test_a_change_between_two_reads_of_a_watch_is_not_lost() -> None:
+    health = Health([NAME])
+    context: Any = None
+    watch: Any = health.Watch(health_pb2.HealthCheckRequest(service=NAME), context)
+    assert (await anext(watch)).status == NOT_SERVING
+    health.set_serving(True)
+    assert (await anext(watch)).status == SERVING
+    following = asyncio.ensure_future(anext(watch))
+    await asyncio.sleep(0)
+    health.set_serving(False)
+    health.set_serving(True)
+    health.set_serving(False)
+    assert (await following).status == NOT_SERVING
+    await watch.aclose()
+
+
+async def test_a_drain_is_final() -> None:
+    health = Health([NAME])
+    health.set_serving(True)
+    health.begin_drain()
+    health.set_serving(True)
+    assert not health.serving
