@@ -105,8 +105,10 @@ class AlertHandlers:
                 after=_after(page),
                 limit=page.limit,
             )
+        shown = [alert_proto(row) for row in page.shown(rows)]
+        page = page.cut(shown)
         return messages.ListAlertsResponse(
-            alerts=map(alert_proto, page.shown(rows)),
+            alerts=page.shown(shown),
             next_page_token=page.next_token(rows, lambda row: (row.create_time, row.alert_id)),
         )
 
@@ -167,8 +169,10 @@ class AlertHandlers:
             except CustomerUnknown as error:
                 raise _customer_not_found(customer_id) from error
             rows = await view.list_page(states, after=_after(page), limit=page.limit)
+        shown = [customer_alert_proto(row) for row in page.shown(rows)]
+        page = page.cut(shown)
         return messages.ListCustomerAlertsResponse(
-            customer_alerts=map(customer_alert_proto, page.shown(rows)),
+            customer_alerts=page.shown(shown),
             next_page_token=page.next_token(rows, lambda row: (row.definition.create_time, row.definition.alert_id)),
         )
 

@@ -3,12 +3,13 @@
 import base64
 import binascii
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TypeVar, cast
 
 import orjson
+from google.protobuf.message import Message
 
 from generated.tidemark.v1 import error_reason_pb2
 from server import errors, identity
@@ -17,6 +18,7 @@ from server.validation import Violations
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 1000  # larger sizes are coerced to it
 MAX_TOKEN_LENGTH = 4096  # characters
+MAX_PAGE_BYTES = 3 * 1024 * 1024  # of the messages on one page; clients refuse answers above 4 MiB by default
 
 _DIGEST_BYTES = 12
 
@@ -43,6 +45,15 @@ class Page:
     def shown(self, rows: list[Item]) -> list[Item]:
         """The rows of this page, of up to `limit` rows read."""
         return rows[: self.size]
+
+    def cut(self, messages: Sequence[Message]) -> "Page":
+        """The same page, but shorter where its messages would be more than a client takes in one answer."""
+        total = 0
+        for count, message in enumerate(messages[: self.size]):
+            total += message.ByteSize()
+            if total > MAX_PAGE_BYTES and count:
+                return replace(self, size=count)
+        return self
 
     def next_token(self, rows: list[Item], cursor_of: Callable[[Item], Cursor]) -> str:
         """The token of the page after this one, empty when this is the last.

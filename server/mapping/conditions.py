@@ -140,6 +140,8 @@ def _cost_exceeded(
 ) -> Condition:
     if condition.threshold_overrides:
         unsupported.add(f"{at}.threshold_overrides")
+    if condition.grouping_keys and not condition.currency:
+        violations.add(f"{at}.currency", "it is required with grouping_keys")
     return Condition(
         ConditionType.COST_EXCEEDED,
         # Unset, it is found at creation: the currency that the subscription is billed in.

@@ -1,40 +1,14 @@
 """Fixtures: a server on a free port, and clients of two organizations."""
 
-import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
 
-import grpc
 import pytest
 
-from runtime.clock import Clock, ManualClock
-from runtime.configuration import Configuration
-from server.lifecycle import Shutdown
-from server.process import serve
+from runtime.clock import ManualClock
 from store import keys
 from store.database import Database
 from tests.integration.alerts.client import Client
-
-
-@asynccontextmanager
-async def serving(database: Database, clock: Clock) -> AsyncIterator[str]:
-    """A server for as long as the block lasts; its address."""
-    configuration = Configuration(listen_port=0, propagation_delay=0.0, drain_timeout=5.0)
-    shutdown = Shutdown()
-    address: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    server = asyncio.create_task(
-        serve(configuration, database, clock, shutdown, lambda host, port: address.set_result(f"{host}:{port}"))
-    )
-    first: set[asyncio.Future[Any]] = {server, address}
-    await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
-    if server.done():
-        server.result()  # says why
-    try:
-        yield await address
-    finally:
-        shutdown.request()
-        await server
+from tests.integration.server.running import Running, running
 
 
 @pytest.fixture
@@ -47,21 +21,19 @@ async def api_keys(database: Database, clock: ManualClock) -> tuple[str, str]:
 
 
 @pytest.fixture
-async def channel(
-    database: Database, clock: ManualClock, api_keys: tuple[str, str]
-) -> AsyncIterator[grpc.aio.Channel]:
-    """A channel to a server of this test's own; nobody gets in without a key."""
-    async with serving(database, clock) as address, grpc.aio.insecure_channel(address) as channel:
-        yield channel
+async def server(database: Database, clock: ManualClock, api_keys: tuple[str, str]) -> AsyncIterator[Running]:
+    """A server of this test's own; nobody gets in without a key."""
+    async with running(database, clock) as server:
+        yield server
 
 
 @pytest.fixture
-def ours(channel: grpc.aio.Channel, api_keys: tuple[str, str]) -> Client:
+def ours(server: Running, api_keys: tuple[str, str]) -> Client:
     """A client of the organization `ours`."""
-    return Client(channel, api_keys[0])
+    return Client(server.channel, api_keys[0])
 
 
 @pytest.fixture
-def theirs(channel: grpc.aio.Channel, api_keys: tuple[str, str]) -> Client:
+def theirs(server: Running, api_keys: tuple[str, str]) -> Client:
     """A client of another organization."""
-    return Client(channel, api_keys[1])
+    return Client(server.channel, api_keys[1])

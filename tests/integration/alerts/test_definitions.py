@@ -11,7 +11,7 @@ from runtime.clock import ManualClock
 from store.database import Database
 from store.tables.accounts import organization
 from tests.integration.alerts.client import Client, outcomes, refused
-from tests.integration.alerts.conftest import serving
+from tests.integration.server.running import running
 
 SPEND = 'name: "spend" scope { all_customers {} } spend_threshold_reached {} thresholds { value: "10" } '
 CALLS = 'name: "calls" usage_exceeded { metric_id: "calls" } thresholds { value: "10" } '
@@ -73,8 +73,8 @@ async def test_the_same_request_id_gets_the_first_answer_also_after_a_restart(
     created = await ours.create(SPEND + key("k"), request_id="r")
     assert await ours.create(SPEND + key("k"), request_id="r") == created
     await ours.archive(created.alert_id, release=True)
-    async with serving(database, clock) as address, grpc.aio.insecure_channel(address) as channel:
-        assert await Client(channel, api_keys[0]).create(SPEND + key("k"), request_id="r") == created
+    async with running(database, clock) as server:
+        assert await Client(server.channel, api_keys[0]).create(SPEND + key("k"), request_id="r") == created
     assert len((await ours.list()).alerts) == 1
 
 
@@ -193,7 +193,7 @@ async def test_a_subscription_and_a_plan_have_one_usage_alert_for_each_metric(ou
 
 async def test_a_subscription_has_one_cost_alert_and_one_for_each_grouping(ours: Client) -> None:
     grouped = COST.replace("{}", '{ grouping_keys: ["model", "zone"] currency: "USD" }', 1)
-    swapped = COST.replace("{}", '{ grouping_keys: ["zone", "model"] }', 1)
+    swapped = COST.replace("{}", '{ grouping_keys: ["zone", "model"] currency: "USD" }', 1)
     await ours.create(COST + PRO)
     await ours.create(grouped + PRO)
     for alert in (COST.replace("{}", '{ currency: "EUR" }', 1) + PRO, swapped + PRO):

@@ -192,9 +192,13 @@ def test_good_thresholds(thresholds: str) -> None:
         (ALL + 'spend_threshold_reached { currency: "usd" } ', ["alert.spend_threshold_reached.currency"]),
         (ALL + 'spend_threshold_reached { currency: "$" } ', ["alert.spend_threshold_reached.currency"]),
         (PLAN + "spend_exceeded {} ", ["alert.spend_exceeded.currency"]),
-        (PLAN + 'cost_exceeded { grouping_keys: ["a", "a"] } ', ["alert.cost_exceeded.grouping_keys[1]"]),
+        (PLAN + 'cost_exceeded { grouping_keys: "a" } ', ["alert.cost_exceeded.currency"]),
         (
-            PLAN + 'cost_exceeded { grouping_keys: ["a", "b", "c", "d"] } ',
+            PLAN + 'cost_exceeded { currency: "USD" grouping_keys: ["a", "a"] } ',
+            ["alert.cost_exceeded.grouping_keys[1]"],
+        ),
+        (
+            PLAN + 'cost_exceeded { currency: "USD" grouping_keys: ["a", "b", "c", "d"] } ',
             ["alert.cost_exceeded.grouping_keys"],
         ),
         (PLAN + 'usage_exceeded { metric_id: "a\\000" } ', ["alert.usage_exceeded.metric_id"]),
