@@ -17,7 +17,7 @@ from server.paging import Page, read_page
 from server.validation import Violations
 from store import alerts, requests
 from store.alerts import AlertConflict, Filters, NewAlert, Rule, TooManyAlerts
-from store.customer_alerts import CustomerUnknown, CustomerView
+from store.customer_views import CustomerUnknown, CustomerView
 from store.database import Database
 from store.requests import RequestIdReused
 

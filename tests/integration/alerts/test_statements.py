@@ -13,7 +13,8 @@ from evaluator.thresholds import Threshold
 from runtime.clock import ManualClock
 from store import accounts, alerts, organizations
 from store.alerts import NewAlert
-from store.customer_alerts import CustomerAlertStatus, CustomerView
+from store.customer_alerts import CustomerAlertStatus
+from store.customer_views import CustomerView
 from store.database import Database
 from store.tables.alerts import alert
 

@@ -1,0 +1,254 @@
+"""One customer at one moment: which alerts cover it, and what each of them says."""
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import NamedTuple
+from uuid import UUID
+
+from sqlalchemy import ARRAY, ColumnElement, Uuid, and_, any_, cast, or_, select, text, tuple_
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from evaluator.alerts import AlertRule, ConditionType, ScopeKind
+from evaluator.definitions import AlertDefinition, DefinitionState
+from evaluator.gauges import Gauge, Measure
+from evaluator.periods import Period
+from evaluator.transitions import AlertState
+from store import accounts, alerts
+from store.accounts import Customer, Subscription
+from store.alert_rows import definition_of
+from store.customer_alerts import CustomerAlert, GaugeState
+from store.evaluations import state_from_json
+from store.tables.alerts import alert, alert_state
+from store.tables.base import Identifier
+from store.tables.usage import gauge
+
+MAX_SUBSCRIPTIONS = 100_000  # of one customer
+
+_PER_SUBSCRIPTION = tuple(kind for kind in ConditionType if kind.per_subscription)
+
+
+class CustomerUnknown(Exception):
+    """The organization has no such customer: nobody registered it, and no usage named it."""
+
+
+class _Place(NamedTuple):
+    """Where a gauge of an alert can be: with the customer itself or a subscription, in the current period."""
+
+    subscription_id: str | None
+    period: Period
+
+
+class CustomerView:
+    """One customer at one moment, for as many of its alerts as are asked for.
+
+    Made by `open`; everything it reads it reads as of that moment.
+    """
+
+    def __init__(
+        self,
+        connection: AsyncConnection,
+        organization_id: int,
+        customer: Customer,
+        subscriptions: Sequence[Subscription],
+        now: datetime,
+    ) -> None:
+        self._connection = connection
+        self._organization_id = organization_id
+        self._customer = customer
+        self._subscriptions = subscriptions
+        self._now = now
+
+    @classmethod
+    async def open(
+        cls, connection: AsyncConnection, organization_id: int, customer_id: str, now: datetime
+    ) -> "CustomerView":
+        """The customer as of the start of the transaction, in which nothing may have been read before.
+
+        Raises CustomerUnknown.
+        """
+        # Values, states and the definition would otherwise come from different moments: a value past the line
+        # beside a state that does not know it yet.
+        await connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
+        customer = await accounts.get_customer(connection, organization_id, customer_id)
+        if customer is None:
+            raise CustomerUnknown(customer_id)
+        subscriptions = await accounts.list_subscriptions(
+            connection,
+            organization_id,
+            customer_id=customer_id,
+            plan_id=None,
+            after=None,
+            limit=MAX_SUBSCRIPTIONS,
+        )
+        return cls(connection, organization_id, customer, subscriptions, now)
+
+    async def get(self, alert_id: str) -> CustomerAlert | None:
+        """What one alert says; None when there is no such alert, or it does not cover the customer."""
+        definition = await alerts.get(self._connection, self._organization_id, alert_id)
+        if definition is None or not self._covers(definition):
+            return None
+        return (await self._read([definition]))[0]
+
+    async def list_page(
+        self, states: Collection[DefinitionState], *, after: tuple[datetime, str] | None, limit: int
+    ) -> list[CustomerAlert]:
+        """Up to `limit` alerts that cover the customer, oldest first.
+
+        states: of the alerts, all when empty. after: the create_time and id of the last one seen.
+        """
+        statement = (
+            select(alert)
+            .where(alert.c.organization_id == self._organization_id, self._covering())
+            .order_by(alert.c.create_time, alert.c.alert_id)
+            .limit(limit)
+        )
+        if states:
+            statement = statement.where(alert.c.state.in_(states))
+        if after is not None:
+            statement = statement.where(tuple_(alert.c.create_time, alert.c.alert_id) > tuple_(*after))
+        rows = (await self._connection.execute(statement)).mappings()
+        return await self._read([definition_of(row) for row in rows])
+
+    def _covers(self, definition: AlertDefinition) -> bool:
+        # A subscription's alert may be there before its subscription is.
+        named = definition.scope.kind is ScopeKind.SUBSCRIPTION and (
+            definition.scope.customer_id == self._customer.customer_id
+        )
+        return named or bool(self._places(definition.watch()))
+
+    def _covering(self) -> ColumnElement[bool]:
+        """`_covers` for the database."""
+        per_subscription = alert.c.condition_type.in_(_PER_SUBSCRIPTION)
+        plans = {item.plan_id for item in self._subscriptions if item.plan_id is not None}
+        return or_(
+            alert.c.scope == ScopeKind.ALL_CUSTOMERS,
+            alert.c.customer_id == self._customer.customer_id,
+            and_(
+                alert.c.scope == ScopeKind.PLAN,
+                or_(
+                    and_(per_subscription, alert.c.plan_id.in_(plans)),
+                    and_(~per_subscription, alert.c.plan_id == self._customer.plan_id),
+                ),
+            ),
+        )
+
+    def _places(self, rule: AlertRule) -> list[_Place]:
+        customer = self._customer
+        if not rule.measure.per_subscription:
+            if not rule.scope.covers(customer.customer_id, None, customer.plan_id):
+                return []
+            return [_Place(None, customer.cycle.period_at(self._now))]
+        return [
+            _Place(item.subscription_id, (item.cycle or customer.cycle).period_at(self._now))
+            for item in self._subscriptions
+            if rule.scope.covers(customer.customer_id, item.subscription_id, item.plan_id)
+        ]
+
+    async def _read(self, definitions: Sequence[AlertDefinition]) -> list[CustomerAlert]:
+        """The alerts with their gauges, in the same order."""
+        rules = [rule for definition in definitions if (rule := definition.rule()) is not None]
+        found = await self._gauges({rule.measure for rule in rules})
+        watched = {
+            rule.alert_id: [
+                measured
+                for place in self._places(rule)
+                for measured in found.get((rule.measure, *place), ())
+                if rule.selects(measured.gauge.group)
+            ]
+            for rule in rules
+        }
+        states = await self._states(watched)
+        return [
+            CustomerAlert(
+                definition,
+                self._customer.customer_id,
+                tuple(
+                    GaugeState(item.gauge, item.value, *states.get((item.gauge_id, definition.alert_id), _UNTOUCHED))
+                    for item in watched.get(definition.alert_id, ())
+                ),
+            )
+            for definition in definitions
+        ]
+
+    async def _gauges(
+        self, measures: Collection[Measure]
+    ) -> dict[tuple[Measure, str | None, Period], list["_Measured"]]:
+        """The customer's gauges of those measures whose period has begun and not ended."""
+        rows = await self._connection.execute(
+            select(
+                gauge.c.gauge_id,
+                gauge.c.value,
+                gauge.c.subscription_id,
+                gauge.c.measure,
+                gauge.c.group_values,
+                gauge.c.period_start,
+                gauge.c.period_end,
+            )
+            .where(
+                gauge.c.organization_id == self._organization_id,
+                gauge.c.customer_id == self._customer.customer_id,
+                gauge.c.measure.in_({measure.key for measure in measures}),
+                gauge.c.period_start <= self._now,
+                gauge.c.period_end > self._now,
+            )
+            .order_by(gauge.c.subscription_id, gauge.c.group_values)
+        )
+        found: dict[tuple[Measure, str | None, Period], list[_Measured]] = {}
+        for row in rows:
+            each = Gauge(
+                customer_id=self._customer.customer_id,
+                subscription_id=row.subscription_id,
+                measure=Measure.from_key(row.measure, row.subscription_id is not None),
+                group=tuple((key, value) for key, value in row.group_values),
+                period=Period(row.period_start, row.period_end),
+            )
+            place = (each.measure, each.subscription_id, each.period)
+            found.setdefault(place, []).append(_Measured(row.gauge_id, each, row.value))
+        return found
+
+    async def _states(self, watched: Mapping[str, Sequence["_Measured"]]) -> dict[tuple[UUID, str], "_Stored"]:
+        """What is stored of the alerts on their gauges, by gauge id and alert id."""
+        gauge_ids = {item.gauge_id for gauges in watched.values() for item in gauges}
+        rows = await self._connection.execute(
+            select(
+                alert_state.c.gauge_id,
+                alert_state.c.alert_id,
+                alert_state.c.reached,
+                alert_state.c.sequence,
+                alert_state.c.change_time,
+                alert_state.c.change_reason,
+            ).where(
+                alert_state.c.organization_id == self._organization_id,
+                alert_state.c.customer_id == self._customer.customer_id,
+                # An array: a list of parameters ends at 65,535 of them.
+                alert_state.c.gauge_id == any_(cast(list(gauge_ids), ARRAY(Uuid))),
+                alert_state.c.alert_id == any_(cast(list(watched), ARRAY(Identifier))),
+            )
+        )
+        return {
+            (row.gauge_id, row.alert_id): _Stored(
+                state_from_json(row.reached), row.sequence, row.change_time, row.change_reason
+            )
+            for row in rows
+        }
+
+
+class _Measured(NamedTuple):
+    """A row of gauge."""
+
+    gauge_id: UUID
+    gauge: Gauge
+    value: Decimal
+
+
+class _Stored(NamedTuple):
+    """A row of alert_state."""
+
+    state: AlertState
+    sequence: int
+    change_time: datetime | None
+    change_reason: str | None
+
+
+_UNTOUCHED = _Stored(AlertState(), 0, None, None)  # the gauge has not come to any line yet
