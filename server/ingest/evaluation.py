@@ -178,7 +178,8 @@ class Evaluation:
                 Found(one, rule, gauge, late, self._now, notification if one.notified else None)
                 for one in evaluation.transitions
             ]
-            if evaluation.state.reached or stored:
+            # A gauge that came and went within this commit is past nothing, but its numbering has to go on.
+            if evaluation.state.reached or stored or evaluation.transitions:
                 new = self._stored(rule, gauge, evaluation.state, stored, notification, bool(evaluation.transitions))
                 if evaluation.transitions and evaluation.transitions[-1].cause is None:
                     new = replace(new, change_reason=REASON_DEFINITION)
