@@ -21,11 +21,12 @@ THEME = Theme(
 )
 
 EXIT_CONFIGURATION = 2
+FILE_WIDTH = 160  # characters of a line where nobody can scroll sideways
 
 
 def standard_output() -> Console:
-    """The console for results; plain text where standard output is no terminal."""
-    return Console(theme=THEME, highlight=False, soft_wrap=not sys.stdout.isatty())
+    """The console for results; plain text, and wide enough for every table, where it is no terminal."""
+    return Console(theme=THEME, highlight=False, width=None if sys.stdout.isatty() else FILE_WIDTH)
 
 
 def standard_error() -> Console:

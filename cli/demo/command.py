@@ -48,7 +48,7 @@ def demo(trace: Path | None, events: int, seconds: float, probe_seconds: float, 
     # Only here: the package that verifies signatures is for tests and the demo, a server does without it.
     try:
         from cli.demo.month import Month
-        from cli.demo.trace import TraceRun  # x
+        from cli.demo.replayed import Replayed
     except ModuleNotFoundError as error:
         raise Problem(f"the demo needs the package {error.name}", ["`make setup` installs it"]) from None
     from cli.demo.display import Display
@@ -56,7 +56,7 @@ def demo(trace: Path | None, events: int, seconds: float, probe_seconds: float, 
     display = Display(standard_output())
     clock = SystemClock()
     if trace is not None:
-        right = uvloop.run(TraceRun(display, clock, trace).run())
+        right = uvloop.run(Replayed(display, clock, trace).run())
     else:
         right = uvloop.run(Month(display, clock, events, seconds, seed).run(probe_seconds))
     if not right:

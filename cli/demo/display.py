@@ -9,8 +9,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
 from cli.demo.world import REACHED, AlertPlan, Crossing
 
-_OWNER_WIDTH = 18  # characters
-_MEASURE_WIDTH = 34
+_OWNER_WIDTH = 20  # characters
+_MEASURE_WIDTH = 30
 _LEVEL_WIDTH = 9
 
 

@@ -202,6 +202,10 @@ class Expectation:
         subscription = customer.subscription(subscription_id)
         return subscription.plan if subscription else ""
 
+    def period_start(self, customer_id: str, time: datetime) -> datetime:
+        """The start of the customer's billing period that contains `time`."""
+        return self._start(customer_id, "", time)
+
     def _start(self, customer_id: str, subscription_id: str, time: datetime) -> datetime:
         customer = self._customers.get(customer_id) or Customer(customer_id)
         subscription = customer.subscription(subscription_id)

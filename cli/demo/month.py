@@ -12,7 +12,7 @@ from cli.demo.expectation import Expectation
 from cli.demo.lanes import Lanes
 from cli.demo.latency import Probe
 from cli.demo.ledger import Ledger
-from cli.demo.receiver import Received, Receiver
+from cli.demo.receiver import Received
 from cli.demo.stack import running
 from cli.demo.traffic import DAYS, Traffic
 from cli.demo.world import AlertPlan
@@ -21,7 +21,6 @@ from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse
 from runtime.clock import Clock
 
 TICK = 0.1  # seconds between two helpings of events
-PATIENCE = 30.0  # seconds without a webhook before those that are missing count as missing
 AFTERMATH = 1.0  # seconds to wait for webhooks that nobody expects
 
 
@@ -68,7 +67,7 @@ class Month:
                 await self._create(stack.channel, plan)
             show.alerts(setting.later_alerts)
             await self._stream(lanes, cut, len(self._sent))
-            await self._settle(stack.receiver)
+            await stack.receiver.wait_for(len(self._ledger.expectation.told))
             show.end()
 
             plans = [*setting.alerts, *setting.later_alerts]
@@ -77,13 +76,13 @@ class Month:
                 show.step(f"measuring latency for {probe_seconds:g} seconds at {latency.RATE} events/s")
                 self._quiet = True
                 await self._probe.run(lanes, self._ledger, self._clock, probe_seconds)
-                await self._settle(stack.receiver)
+                await stack.receiver.wait_for(len(self._ledger.expectation.told))
             await lanes.close()
             await asyncio.sleep(AFTERMATH)
 
             console = show.console
             console.print()
-            console.print(report.alerts_table(plans, self._ledger, stack.receiver))
+            console.print(report.alerts_table(plans, self._ledger, stack.receiver, console.width))
             console.print()
             console.print(report.events_table(self._ledger))
             console.print()
@@ -115,19 +114,6 @@ class Month:
             self._show_progress(done)
             await asyncio.sleep(TICK)
         await lanes.settle()
-
-    async def _settle(self, receiver: Receiver) -> None:
-        """Waits until as many crossings arrived as are expected, or none has for PATIENCE."""
-        loop = asyncio.get_running_loop()
-        expected = len(self._ledger.expectation.told)
-        seen, since = -1, loop.time()
-        while True:
-            arrived = sum(len(received.crossings) for received in receiver.received.values())
-            if arrived >= expected or loop.time() - since > PATIENCE:
-                return
-            if arrived != seen:
-                seen, since = arrived, loop.time()
-            await asyncio.sleep(TICK)
 
     def _show_progress(self, done: int) -> None:
         ledger = self._ledger

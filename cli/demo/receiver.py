@@ -11,6 +11,8 @@ from cli.demo.contract import crossings_of_body, sequence_of_body
 from cli.demo.world import Crossing
 
 PATH = "/webhooks/tidemark"
+PATIENCE = 30.0  # seconds without a webhook after which those that are missing count as missing
+POLLING_INTERVAL = 0.05  # seconds
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,18 @@ class Receiver:
     def trust(self, secret: str) -> None:
         """What is signed with this secret is believed from now on."""
         self._verifier = Webhook(secret)
+
+    async def wait_for(self, crossings: int) -> None:
+        """Waits until so many crossings have arrived, or none has for PATIENCE."""
+        loop = asyncio.get_running_loop()
+        seen, since = -1, loop.time()
+        while True:
+            arrived = sum(len(received.crossings) for received in self.received.values())
+            if arrived >= crossings or loop.time() - since > PATIENCE:
+                return
+            if arrived != seen:
+                seen, since = arrived, loop.time()
+            await asyncio.sleep(POLLING_INTERVAL)
 
     async def stop(self) -> None:
         """Closes the port."""

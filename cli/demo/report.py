@@ -14,30 +14,34 @@ from cli.demo.receiver import Receiver
 from cli.demo.world import AlertPlan, Crossing
 
 SHOWN_DIFFERENCES = 15
+WIDE = 130  # characters from which the conditions are shown
 
 _RIGHT = "[good]✓[/]"
 _WRONG = "[bad]✗[/]"
 
 
-def alerts_table(plans: Sequence[AlertPlan], ledger: Ledger, receiver: Receiver) -> Table:
-    """Each alert with the notifications' crossings that were expected and received."""
+def alerts_table(plans: Sequence[AlertPlan], ledger: Ledger, receiver: Receiver, width: int) -> Table:
+    """Each alert with the crossings that had to be sent on, that answers named, that webhooks brought.
+
+    width: of the console, in characters.
+    """
     expected = Counter(crossing.alert for crossing in ledger.expectation.told)
     promised = Counter(crossing.alert for crossing in ledger.told.elements())
     received = Counter(crossing.alert for received in receiver.received.values() for crossing in received.crossings)
     wrong = {crossing.alert for crossing in _all(ledger.webhook_difference(receiver))}
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="quiet")
-    for name in ("alert", "condition", "scope", "grouped by"):
+    wide = width >= WIDE
+    for name in ("alert", "condition", "covers") if wide else ("alert", "covers"):
         table.add_column(name, no_wrap=True)
-    for name in ("expected", "in answers", "received"):
-        table.add_column(name, justify="right")
-    table.add_column("")
+    for name in ("expected", "answers", "received"):
+        table.add_column(name, justify="right", no_wrap=True, min_width=len(name))
+    table.add_column("", min_width=1)
     for plan in plans:
-        groups = ", ".join(key if value is None else f"{key}={value}" for key, value in plan.groups)
+        groups = ", ".join(f"each {key}" if value is None else f"{key}={value}" for key, value in plan.groups)
         table.add_row(
             escape(plan.name),
-            f"[name]{plan.condition}[/]",
-            escape(plan.scope),
-            escape(groups),
+            *([f"[name]{plan.condition}[/]"] if wide else []),
+            escape(f"{plan.scope}, {groups}" if groups else plan.scope),
             f"{expected[plan.name]:,}",
             f"{promised[plan.name]:,}",
             f"{received[plan.name]:,}",
@@ -45,7 +49,13 @@ def alerts_table(plans: Sequence[AlertPlan], ledger: Ledger, receiver: Receiver)
         )
     table.add_section()
     totals = (f"{sum(counts.values()):,}" for counts in (expected, promised, received))
-    table.add_row("[bold]all[/]", "", "", "", *(f"[bold]{total}[/]" for total in totals), _WRONG if wrong else _RIGHT)
+    table.add_row(
+        "[bold]all[/]",
+        "",
+        *([""] if wide else []),
+        *(f"[bold]{total}[/]" for total in totals),
+        _WRONG if wrong else _RIGHT,
+    )
     return table
 
 

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from cli.demo.world import (
+    BOTH,
     COST_EXCEEDED,
     COUNT,
     LATEST,
@@ -24,7 +25,6 @@ from cli.demo.world import (
     Subscription,
 )
 
-BOTH = (REACHED, RESOLVED)
 LATER_AT = 0.7  # of the month; by then the customers' last periods have begun
 
 METRICS = (
@@ -100,7 +100,7 @@ ALERTS = (
         ),
     ),
     AlertPlan(
-        "Spend on plan pro, every further 75",
+        "Spend on plan pro, every 75",
         SPEND_THRESHOLD_REACHED,
         "USD",
         (Line(Decimal(150)), Line(step=Decimal(75), tell=BOTH)),
@@ -123,7 +123,7 @@ ALERTS = (
         groups=(("model", "large"),),
     ),
     AlertPlan(
-        "Tokens by model and region, plan pro",
+        "Tokens by model and region",
         USAGE_THRESHOLD_REACHED,
         "tokens",
         _lines("30000"),
@@ -182,7 +182,7 @@ ALERTS = (
 # Nobody watched these groups before: what was streamed earlier in the period counts all the same.
 LATER_ALERTS = (
     AlertPlan(
-        "Spend of acme by team, from mid-month",
+        "Spend of acme by team, later",
         SPEND_THRESHOLD_REACHED,
         "USD",
         _lines("20", "60", "140"),
@@ -190,7 +190,7 @@ LATER_ALERTS = (
         groups=(("team", None),),
     ),
     AlertPlan(
-        "Tokens of umbrella, from now on only",
+        "Tokens of umbrella, from now",
         USAGE_THRESHOLD_REACHED,
         "tokens",
         _lines("1000", "60000", "120000", tell=BOTH),

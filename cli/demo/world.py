@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 REACHED = "REACHED"
 RESOLVED = "RESOLVED"
+BOTH = (REACHED, RESOLVED)
 
 SPEND_THRESHOLD_REACHED = "spend_threshold_reached"
 USAGE_THRESHOLD_REACHED = "usage_threshold_reached"
