@@ -55,7 +55,8 @@ async def serve(
 ) -> None:
     """Serves until `shutdown` is requested, then drains; the caller closes the database afterwards.
 
-    `on_listening` is called with the host and the port that was bound, once the server answers as SERVING.
+    `on_listening` is called with the host and the port that was bound, once the server listens and has asked the
+    database for a sign of life.
     `add_services` adds the services of the API and returns their names.
     Raises CannotListen and server.identity.UnsafeListen, and DatabaseUnavailable when the database does not
     answer at the start.

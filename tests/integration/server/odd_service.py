@@ -6,6 +6,7 @@ from typing import Any
 
 import grpc
 from google.protobuf.wrappers_pb2 import StringValue
+from sqlalchemy import text
 
 from generated.tidemark.v1 import error_reason_pb2
 from server import calls, errors, identity
@@ -51,6 +52,13 @@ class OddService:
 
     async def lose_database(self, request: StringValue, context: Context) -> StringValue:
         raise DatabaseUnavailable(SECRET)
+
+    async def sleep_in_database(self, request: StringValue, context: Context) -> StringValue:
+        assert self.dependencies is not None
+        async with self.dependencies.database.transaction() as connection:
+            self.started.set()
+            await connection.execute(text("SELECT pg_sleep(3600)"))
+        return request
 
     async def answer_nonsense(self, request: StringValue, context: Context) -> StringValue:
         return SECRET  # type: ignore[return-value]  # what a bug would do
@@ -130,6 +138,7 @@ class OddService:
             "FailStream": stream(self.fail_stream, **coding),
             "FailServerStream": server_stream(self.fail_server_stream, **coding),
             "LoseDatabase": unary(self.lose_database, **coding),
+            "SleepInDatabase": unary(self.sleep_in_database, **coding),
             "AnswerNonsense": unary(self.answer_nonsense, **coding),
             "RefuseStream": stream(self.refuse_stream, **coding),
             "Hang": unary(self.hang, **coding),

@@ -6,6 +6,7 @@ from typing import Any
 
 import grpc
 import pytest
+from sqlalchemy import text
 
 from runtime.clock import ManualClock
 from runtime.configuration import Configuration
@@ -163,6 +164,25 @@ async def test_a_callers_deadline_cancels_the_handler(odd: OddClient, odd_servic
         await odd.unary("Hang")("x", timeout=0.1)
     assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     await odd_service.cancelled.wait()
+
+
+@pytest.mark.parametrize("timeout", [None, 0.2])
+async def test_a_deadline_ends_the_statement_in_the_database_too(
+    database: Database, clock: ManualClock, odd_service: OddService, timeout: float | None
+) -> None:
+    short = Configuration(listen_port=0, propagation_delay=0.0, unary_deadline=0.2)
+    async with running(database, clock, odd_service.register, short) as server:
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await OddClient(server.channel).unary("SleepInDatabase")("x", timeout=timeout)
+        assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert odd_service.started.is_set()
+        sleeping = text(
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND state = 'active' AND query = 'SELECT pg_sleep(3600)'"
+        )
+        async with database.transaction() as connection:
+            while await connection.scalar(sleeping):  # noqa: ASYNC110 (PostgreSQL has no event for it)
+                await asyncio.sleep(0.02)
 
 
 async def test_a_cancelled_stream_cancels_its_handler(
