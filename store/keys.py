@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import re
 import secrets
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,7 +17,7 @@ KEY_PREFIX = "tmk_"
 KEY_BYTES = 32  # of randomness, which are 43 characters
 KEY_ID_PREFIX = "key_"
 
-_ORGANIZATION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+MAX_NAME_LENGTH = 128  # characters
 
 
 class BadOrganizationName(ValueError):
@@ -67,10 +66,11 @@ async def create_key(connection: AsyncConnection, organization_name: str, now: d
 
     Raises BadOrganizationName.
     """
-    if not _ORGANIZATION_NAME.fullmatch(organization_name):
+    name = organization_name
+    if not 1 <= len(name) <= MAX_NAME_LENGTH or name != name.strip() or not name.isprintable():
         raise BadOrganizationName(
-            f"{organization_name!r} cannot name an organization: use 1–64 letters, digits, dots, hyphens and"
-            " underscores, a letter or digit first"
+            f"{name!r} cannot name an organization: write 1 to {MAX_NAME_LENGTH} printable characters,"
+            " without blanks at either end"
         )
     owner = await get_or_create_organization(connection, organization_name, now)
     key = KEY_PREFIX + base64.urlsafe_b64encode(secrets.token_bytes(KEY_BYTES)).decode().rstrip("=")

@@ -80,7 +80,7 @@ async def test_an_organization_is_made_once(database: Database) -> None:
     assert made == Organization(made.organization_id, "acme")
 
 
-@pytest.mark.parametrize("name", ["", "a b", "a\n", "-a", "ä", "a" * 65, "a/b"])
+@pytest.mark.parametrize("name", ["", " a", "a ", "a\n", "a\0b", "a" * 129])
 async def test_a_bad_organization_name_is_refused(database: Database, name: str) -> None:
     with pytest.raises(BadOrganizationName, match="cannot name an organization"):
         async with database.transaction() as connection:
