@@ -17,6 +17,10 @@ from evaluator.periods import BillingCycle, Period
 # Events may be this far ahead of the clock, so a period may hold events from before its start.
 FUTURE_TOLERANCE = timedelta(minutes=5)
 
+# A period that began this long after somebody started to watch is taken as counted from its first event. It covers
+# the tolerance above, replicas whose clocks differ, and the wait for a lock; a recount too many only costs time.
+COUNTING_MARGIN = timedelta(hours=1)
+
 
 @dataclass(frozen=True)
 class Customer:
@@ -72,7 +76,7 @@ class Watch:
     @property
     def counted_from_the_start(self) -> bool:
         """Whether no event of its period can have come before somebody watched."""
-        return self.counted_since + FUTURE_TOLERANCE < self.gauge.period.start
+        return self.counted_since + COUNTING_MARGIN < self.gauge.period.start
 
 
 class RouteKey(NamedTuple):

@@ -12,7 +12,7 @@ from evaluator.amounts import ZERO, exact_arithmetic
 from evaluator.events import UsageEvent
 from evaluator.gauges import Gauge
 from evaluator.notifications import Notification
-from evaluator.routing import FUTURE_TOLERANCE, Watch
+from evaluator.routing import COUNTING_MARGIN, Watch
 from evaluator.transitions import AlertState, Cause, Step, Transition, evaluate, mark_silently, trip_levels
 from store import evaluations, events, gauges
 from store.evaluations import StoredState
@@ -204,7 +204,7 @@ class Evaluation:
         return (
             not rule.evaluate_on_create
             and subject.visited_epoch < rule.watching_epoch
-            and subject.movement.watch.gauge.period.start <= rule.watching_time + FUTURE_TOLERANCE
+            and subject.movement.watch.gauge.period.start <= rule.watching_time + COUNTING_MARGIN
         )
 
     def _notification(

@@ -112,6 +112,8 @@ CREATE TABLE alert (
 );
 CREATE UNIQUE INDEX alert_uniqueness_key ON alert (organization_id, uniqueness_key) WHERE uniqueness_key_held;
 CREATE UNIQUE INDEX alert_natural_key ON alert (organization_id, natural_key) WHERE natural_key IS NOT NULL;
+CREATE INDEX alert_by_change ON alert (organization_id, changed_epoch);
+CREATE INDEX alert_by_age ON alert (organization_id, create_time, alert_id);
 CREATE INDEX alert_visiting ON alert (organization_id, alert_id) WHERE visit_after IS NOT NULL;
 
 CREATE TABLE alert_state (
