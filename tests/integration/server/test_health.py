@@ -11,13 +11,16 @@ import pytest
 from grpc_health.v1 import health_pb2
 from sqlalchemy import make_url
 
+from generated.tidemark.v1 import account_service_pb2_grpc
+from generated.tidemark.v1.account_pb2 import Customer
+from generated.tidemark.v1.account_service_pb2 import PutCustomerRequest
 from runtime.clock import ManualClock
 from server import health as health_module
 from server.health import LIVENESS, Health
 from store.database import Database
 from store.probe import Probe
 from tests.integration.server.odd_service import NAME, OddService
-from tests.integration.server.running import NOT_SERVING, SERVING, Running, running
+from tests.integration.server.running import NOT_SERVING, SERVING, Running, reason_of, running
 
 SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
@@ -76,6 +79,19 @@ async def test_an_outage_of_the_database_is_seen_and_its_end_too(
     assert (await watch.read()).status == SERVING
     await until(server, "", SERVING)
     watch.cancel()
+
+
+async def test_calls_in_an_outage_are_unavailable_and_succeed_after_it(api: Running, database_url: str) -> None:
+    accounts = account_service_pb2_grpc.AccountServiceStub(api.channel)
+    put = PutCustomerRequest(customer=Customer(customer_id="acme"))
+    await accounts.PutCustomer(put)
+    with outage(database_url):
+        for _ in range(3):
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
+                await accounts.PutCustomer(put)
+            assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
+            assert reason_of(raised.value) == "ERROR_REASON_DATABASE_UNAVAILABLE"
+    assert (await accounts.PutCustomer(put)).customer.customer_id == "acme"
 
 
 async def test_a_watch_of_an_unknown_service_says_so_and_goes_on(server: Running) -> None:
