@@ -1,0 +1,52 @@
+"""`python -m bench [ingest|latency]`: measures, prints tables, and writes bench/results/."""
+
+import argparse
+import time
+from typing import Any
+
+import uvloop
+from rich.console import Console
+
+from bench import ingest, latency, load, machine, report
+from bench.stack import PostgreSQL
+
+PARTS = ("ingest", "latency")
+
+
+def main() -> None:
+    """Measures the part that is named, or all of them."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Tidemark's benchmarks.")
+    parser.add_argument("part", nargs="?", choices=PARTS, help="measure only this part, and leave latest.json alone")
+    part: str | None = parser.parse_args().part
+    uvloop.run(_measure(Console(highlight=False), part))
+
+
+async def _measure(console: Console, part: str | None) -> None:
+    started = time.monotonic()
+    busy = machine.load_average()
+    postgresql = PostgreSQL()
+    about: dict[str, Any] = {
+        "time": load.now().isoformat(timespec="seconds"),
+        "machine": machine.facts(postgresql.folder),
+        "versions": machine.versions(),
+        "postgresql": postgresql.settings(),
+        "load_average_before": busy,
+    }
+    rates: list[ingest.Report] = []
+    if part in (None, "ingest"):
+        for kind in (ingest.DENSE, ingest.SPARSE):
+            console.print(f"ingest.{kind.name}: {kind.gauges:,} gauges", style="bold")
+            rates.append(await ingest.measure(postgresql, kind, lambda line: console.print(f"  {line}")))
+    latencies: list[latency.Latencies] = []
+    if part in (None, "latency"):
+        for rate in latency.RATES:
+            console.print(f"latency: {rate:,} events/s for {latency.SECONDS:g} s", style="bold")
+            latencies.append(await latency.measure(postgresql, rate))
+    about["seconds"] = round(time.monotonic() - started)
+    report.show(console, rates, latencies)
+    path = report.write("latest" if part is None else part, about, rates, latencies)
+    console.print(f"{about['seconds']} s; written to {path.relative_to(machine.ROOT)}", style="dim")
+
+
+if __name__ == "__main__":
+    main()

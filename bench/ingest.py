@@ -1,0 +1,240 @@
+"""ingest.dense and ingest.sparse: events a second through the whole server, beside a raw COPY of the same rows."""
+
+import asyncio
+import contextlib
+import statistics
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+import grpc
+import psycopg
+
+from bench import load
+from bench.client import Client, Job
+from bench.load import Load
+from bench.sending import Call, NotCounted, check, close_channels, create_alerts, evaluate_usage, open_channels
+from bench.stack import PostgreSQL, Stack
+from runtime.configuration import DEFAULT_INGEST_WRITERS
+from store import events as stored_events
+from store import organizations
+from store.database import Database
+
+BATCH_EVENTS = 500  # of one message
+STREAMS = 4
+IN_FLIGHT = 8  # batches of one stream that are sent and not yet answered
+COPY_EVENTS = 500  # of one COPY and its commit
+ROUNDS = 4  # of ingest and COPY in turn; what is said of them is their median
+WARM_UP_EVENTS = 30_000
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of traffic: how many gauges the events of a round move."""
+
+    name: str
+    gauges: int
+    events: int
+
+
+DENSE = Kind("dense", gauges=500, events=150_000)
+SPARSE = Kind("sparse", gauges=10_000, events=100_000)
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What the client saw of a round. transitions: lines that the events crossed."""
+
+    seconds: float
+    accepted: int
+    transitions: int
+
+
+@dataclass
+class Send(Job[Sent]):
+    """Sends a round as fast as the server takes it: several streams, each with several batches in flight."""
+
+    server: str
+    events: Load | None  # None: the first events of the gauges
+    gauges: int
+    _messages: list[bytes] = field(default_factory=list)
+    _channels: list[grpc.aio.Channel] = field(default_factory=list)
+
+    async def prepare(self) -> None:
+        """Makes the messages and connects."""
+        events = load.first_events(self.gauges, load.now()) if self.events is None else self.events.make()
+        self._messages = load.messages(events, BATCH_EVENTS)
+        self._channels = await open_channels(self.server, STREAMS)
+
+    async def run(self) -> Sent:
+        """Sends everything; the time ends with the last acknowledgement."""
+        messages = iter(self._messages)
+        started = time.perf_counter()
+        done = await asyncio.gather(*(_stream(evaluate_usage(over), messages) for over in self._channels))
+        seconds = time.perf_counter() - started
+        await close_channels(self._channels)
+        return Sent(seconds, sum(accepted for accepted, _ in done), sum(transitions for _, transitions in done))
+
+
+async def _stream(call: Call, messages: Iterator[bytes]) -> tuple[int, int]:
+    """Sends messages that no other stream has sent; returns the events accepted and the transitions told."""
+    room = asyncio.Semaphore(IN_FLIGHT)
+
+    async def write() -> None:
+        for message in messages:
+            await room.acquire()
+            await call.write(message)
+        await call.done_writing()
+
+    writing = asyncio.create_task(write())
+    accepted = transitions = 0
+    async for response in call:
+        room.release()
+        check(response)
+        accepted += response.accepted
+        transitions += len(response.transitions)
+    await writing
+    return accepted, transitions
+
+
+@dataclass(frozen=True)
+class Round:
+    """The same events, in events a second: through the server, and by COPY."""
+
+    ingest: float
+    copy: float
+    transitions: int
+
+    @property
+    def ratio(self) -> float:
+        """What is left of a raw COPY's rate."""
+        return self.ingest / self.copy
+
+
+@dataclass(frozen=True)
+class Report:
+    """The rounds of one kind of traffic."""
+
+    kind: Kind
+    rounds: Sequence[Round]
+
+    def figures(self) -> dict[str, Any]:
+        """What is kept of it."""
+        return {
+            "gauges": self.kind.gauges,
+            "alerts": load.ALERTS,
+            "events_of_a_round": self.kind.events,
+            "batch_events": BATCH_EVENTS,
+            "streams": STREAMS,
+            "batches_in_flight_of_a_stream": IN_FLIGHT,
+            "writers": DEFAULT_INGEST_WRITERS,
+            "copy_events": COPY_EVENTS,
+            "events_per_second": round(statistics.median(one.ingest for one in self.rounds)),
+            "copy_limit_events_per_second": round(statistics.median(one.copy for one in self.rounds)),
+            "ratio": round(statistics.median(one.ratio for one in self.rounds), 3),
+            "rounds": [
+                {
+                    "events_per_second": round(one.ingest),
+                    "copy_limit_events_per_second": round(one.copy),
+                    "ratio": round(one.ratio, 3),
+                    "transitions": one.transitions,
+                }
+                for one in self.rounds
+            ],
+        }
+
+
+async def measure(postgresql: PostgreSQL, kind: Kind, say: Callable[[str], None]) -> Report:
+    """Measures one kind of traffic on a database of its own."""
+    async with postgresql.stack(f"bench_{kind.name}") as stack, _copier(stack) as copier:
+        with Client() as client:
+            await create_alerts(stack.server, load.alerts())
+            await _send(client, Send(stack.server, None, kind.gauges), kind.gauges)
+            _checkpoint(stack)
+            rounds: list[Round] = []
+            for number in range(ROUNDS + 1):  # the first warms everything up and does not count
+                events = WARM_UP_EVENTS if number == 0 else kind.events
+                one = await _round(client, copier, stack, Load(f"round-{number}", kind.gauges, events, load.now()))
+                if number:
+                    rounds.append(one)
+                    say(f"{one.ingest:,.0f} events/s, raw COPY {one.copy:,.0f}: {one.ratio:.2f}")
+        _verify(stack, kind)
+    return Report(kind, rounds)
+
+
+async def _round(client: Client, copier: "_Copier", stack: Stack, events: Load) -> Round:
+    prepared = await asyncio.gather(
+        client.prepare(Send(stack.server, events, events.gauges)), asyncio.to_thread(copier.prepare, events)
+    )
+    sent = await prepared[0]()
+    if sent.accepted != events.events:
+        raise NotCounted(f"{sent.accepted} events were accepted, {events.events} were sent")
+    copied = await copier.copy(prepared[1])
+    return Round(events.events / sent.seconds, events.events / copied, sent.transitions)
+
+
+async def _send(client: Client, job: Send, events: int) -> None:
+    sent = await (await client.prepare(job))()
+    if sent.accepted != events:
+        raise NotCounted(f"{sent.accepted} events were accepted, {events} were sent")
+
+
+class _Copier:
+    """Copies rows into the table that the server fills, under an organization of their own, and does nothing else."""
+
+    def __init__(self, connections: Sequence[stored_events.Connection], organization_id: int) -> None:
+        self._connections = connections
+        self._organization_id = organization_id
+
+    def prepare(self, events: Load) -> list[list[bytes]]:
+        """Each writer's rows, batch by batch."""
+        return load.rows(events.make(), self._organization_id, len(self._connections), COPY_EVENTS)
+
+    async def copy(self, rows: list[list[bytes]]) -> float:
+        """Copies and commits every batch, the writers side by side; returns the seconds it took."""
+        started = time.perf_counter()
+        await asyncio.gather(*map(self._write, self._connections, rows))
+        return time.perf_counter() - started
+
+    async def _write(self, connection: stored_events.Connection, batches: Sequence[bytes]) -> None:
+        for batch in batches:
+            await stored_events.copy(connection, batch)
+            await connection.commit()
+
+
+@contextlib.asynccontextmanager
+async def _copier(stack: Stack) -> AsyncIterator[_Copier]:
+    database = Database(stack.url, 1)
+    async with database.transaction() as transaction:
+        organization_id = await organizations.get_or_create(transaction, "raw-copy", load.now())
+    await database.close()
+    async with contextlib.AsyncExitStack() as exits:
+        connections: list[stored_events.Connection] = []
+        for _ in range(DEFAULT_INGEST_WRITERS):
+            connection = await psycopg.AsyncConnection.connect(stack.url)
+            connections.append(await exits.enter_async_context(connection))
+        yield _Copier(connections, organization_id)
+
+
+def _checkpoint(stack: Stack) -> None:
+    """So that none begins by itself while something is measured."""
+    with psycopg.connect(stack.url, autocommit=True) as connection:
+        connection.execute("CHECKPOINT")
+
+
+def _verify(stack: Stack, kind: Kind) -> None:
+    """The figures would be worth nothing if the gauges did not hold what was sent."""
+    total = Decimal(0)
+    sent = [load.first_events(kind.gauges, load.now())]
+    sent += [
+        Load(f"round-{number}", kind.gauges, kind.events if number else WARM_UP_EVENTS, load.now()).make()
+        for number in range(ROUNDS + 1)
+    ]
+    for events in sent:
+        total += sum((event.quantity for event in events), Decimal(0))
+    with psycopg.connect(stack.url) as connection:
+        row = connection.execute("SELECT sum(value), count(*) FROM gauge").fetchone()
+    if row != (total, kind.gauges):
+        raise NotCounted(f"the gauges hold {row}, and should hold {(total, kind.gauges)}")

@@ -1,0 +1,72 @@
+"""The benchmarks' figures as a table for people and as JSON for comparing."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.ingest import Report
+from bench.latency import Latencies
+
+RESULTS = Path(__file__).resolve().parent / "results"
+# What a spike of the same design reached, with neither alerts nor checks: shares of a raw COPY's rate.
+GOALS = {"dense": 0.55, "sparse": 0.25}
+
+
+def show(console: Console, ingest: Sequence[Report], latency: Sequence[Latencies]) -> None:
+    """Prints the tables of whatever was measured."""
+    if ingest:
+        console.print(_ingest_table(ingest))
+    if latency:
+        console.print(_latency_table(latency))
+
+
+def _ingest_table(reports: Sequence[Report]) -> Table:
+    table = Table(title="ingest, events/s")
+    table.add_column("benchmark")
+    for name in ("gauges", "through the server", "raw COPY", "ratio", "goal"):
+        table.add_column(name, justify="right")
+    for report in reports:
+        figures = report.figures()
+        table.add_row(
+            f"ingest.{report.kind.name}",
+            f"{report.kind.gauges:,}",
+            f"{figures['events_per_second']:,}",
+            f"{figures['copy_limit_events_per_second']:,}",
+            f"{figures['ratio']:.2f}",
+            f"{GOALS[report.kind.name]:.2f}",
+        )
+    return table
+
+
+def _latency_table(latencies: Sequence[Latencies]) -> Table:
+    table = Table(title="latency, ms")
+    table.add_column("benchmark")
+    for name in ("events/s", "p50", "p99", "max", "samples"):
+        table.add_column(name, justify="right")
+    for kind in ("ack", "webhook"):
+        for one in latencies:
+            summary = one.figures()[kind]
+            table.add_row(
+                f"latency.{kind}",
+                f"{one.rate:,}",
+                *(f"{summary[name]:.1f}" for name in ("p50_ms", "p99_ms", "max_ms")),
+                f"{summary['samples']:,}",
+            )
+    return table
+
+
+def write(name: str, about: dict[str, Any], ingest: Sequence[Report], latency: Sequence[Latencies]) -> Path:
+    """Writes everything to `results/NAME.json`; returns its path."""
+    results = dict(about)
+    if ingest:
+        results["ingest"] = {report.kind.name: report.figures() for report in ingest}
+    if latency:
+        results["latency"] = [one.figures() for one in latency]
+    path = RESULTS / f"{name}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(results, indent=2) + "\n")
+    return path

@@ -1,0 +1,67 @@
+"""The client's side of the contract: channels, and the calls that set a benchmark up."""
+
+import asyncio
+from collections.abc import Sequence
+
+import grpc
+
+from generated.tidemark.v1 import alert_pb2, alert_service_pb2
+from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse
+from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
+
+TIMEOUT = 10.0  # seconds of a unary call
+_METHOD = "/tidemark.v1.AlertService/EvaluateUsage"
+# Each channel with a connection of its own, as if it were another client's.
+_OPTIONS = (("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1))
+
+Call = grpc.aio.StreamStreamCall[bytes, EvaluateUsageResponse]
+
+
+def channel(server: str) -> grpc.aio.Channel:
+    """A channel with a connection of its own."""
+    return grpc.aio.insecure_channel(server, options=_OPTIONS)
+
+
+async def open_channels(server: str, number: int) -> list[grpc.aio.Channel]:
+    """Channels that are connected already."""
+    channels = [channel(server) for _ in range(number)]
+    await asyncio.gather(*(one.channel_ready() for one in channels))
+    return channels
+
+
+async def close_channels(channels: Sequence[grpc.aio.Channel]) -> None:
+    """Closes them."""
+    await asyncio.gather(*(one.close() for one in channels))
+
+
+def evaluate_usage(over: grpc.aio.Channel) -> Call:
+    """A stream whose requests are encoded already: what is measured is the server, not the making of messages."""
+    method: grpc.aio.StreamStreamMultiCallable[bytes, EvaluateUsageResponse] = over.stream_stream(
+        _METHOD, None, EvaluateUsageResponse.FromString
+    )
+    return method()
+
+
+class NotCounted(Exception):
+    """The server did not take an event that it should have taken."""
+
+
+def check(response: EvaluateUsageResponse) -> None:
+    """Raises NotCounted unless all of the batch was new and fine."""
+    if response.duplicates or response.rejected or response.going_away:
+        raise NotCounted(str(response)[:2_000])
+
+
+async def create_alerts(server: str, alerts: Sequence[alert_pb2.Alert]) -> None:
+    """Creates alerts, and returns once each has visited what existed before."""
+    async with channel(server) as over:
+        stub = AlertServiceStub(over)
+        for alert in alerts:
+            created = await stub.CreateAlert(alert_service_pb2.CreateAlertRequest(alert=alert), timeout=TIMEOUT)
+            get = alert_service_pb2.GetAlertRequest(alert_id=created.alert.alert_id)
+            async with asyncio.timeout(TIMEOUT):
+                while True:
+                    found = await stub.GetAlert(get, timeout=TIMEOUT)
+                    if found.alert.evaluation_status == alert_pb2.EVALUATION_STATUS_DONE:
+                        break
+                    await asyncio.sleep(0.02)
