@@ -100,6 +100,6 @@ def call_problem(error: grpc.aio.AioRpcError, address: Address) -> Problem:
     if code is grpc.StatusCode.UNAUTHENTICATED:
         return Problem(
             f"{address.server} does not know who is calling: {told}",
-            ["give an API key with --key or TIDEMARK_KEY; `tidemark keys create --organization NAME` makes one"],
+            ["the commands take a key from --key or TIDEMARK_KEY"],
         )
     return Problem(f"{address.server} answered {code.name}: {told}")

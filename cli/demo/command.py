@@ -55,10 +55,13 @@ def demo(trace: Path | None, events: int, seconds: float, probe_seconds: float, 
 
     display = Display(standard_output())
     clock = SystemClock()
-    if trace is not None:
-        right = uvloop.run(Replayed(display, clock, trace).run())
-    else:
-        right = uvloop.run(Month(display, clock, events, seconds, seed).run(probe_seconds))
+    try:
+        if trace is not None:
+            right = uvloop.run(Replayed(display, clock, trace).run())
+        else:
+            right = uvloop.run(Month(display, clock, events, seconds, seed).run(probe_seconds))
+    finally:
+        display.end()
     if not right:
         raise Problem("what happened is not what had to happen")
     display.console.print("\n[good]everything happened exactly as expected[/]")

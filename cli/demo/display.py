@@ -72,6 +72,10 @@ class Display:
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=done, description=text)
 
+    def interrupted(self, sentence: str) -> None:
+        """A stream broke and is being opened anew."""
+        self.console.print(f"[warn]a stream was interrupted[/]: {escape(sentence)}")
+
     def end(self) -> None:
         """Takes the bar away."""
         if self._bar is not None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 
 import grpc
 
@@ -22,9 +22,9 @@ class Lanes:
         self,
         channel: grpc.aio.Channel,
         acknowledge: Acknowledge,
+        on_interruption: Callable[[str], None],
         *,
         include_gauges: bool = False,
-        window: int = WINDOW,
     ) -> None:
         self._acknowledge = acknowledge
         self._count = 0
@@ -34,9 +34,9 @@ class Lanes:
         self._queues: list[asyncio.Queue[Batch | None]] = [asyncio.Queue() for _ in range(STREAMS)]
         self._tasks = [
             asyncio.create_task(
-                UsageStream(channel, window=window, include_gauges=include_gauges).send(
-                    _batches(queue), self._acknowledged
-                ),
+                UsageStream(
+                    channel, window=WINDOW, include_gauges=include_gauges, on_interruption=on_interruption
+                ).send(_batches(queue), self._acknowledged),
                 name=f"stream {number}",
             )
             for number, queue in enumerate(self._queues)

@@ -59,7 +59,7 @@ class Month:
                 f"streaming {DAYS} days of {len(setting.customers)} customers; what fires, as its webhook arrives:"
             )
 
-            lanes = Lanes(stack.channel, self._acknowledged)
+            lanes = Lanes(stack.channel, self._acknowledged, show.interrupted)
             cut = int(len(self._sent) * scenario.LATER_AT)
             show.begin(len(self._sent))
             await self._stream(lanes, 0, cut)
@@ -69,7 +69,6 @@ class Month:
             await self._stream(lanes, cut, len(self._sent))
             await stack.receiver.wait_for(len(self._ledger.expectation.told))
             show.end()
-
             plans = [*setting.alerts, *setting.later_alerts]
             if probe_seconds:
                 plans.append(latency.ALERT)
@@ -80,18 +79,10 @@ class Month:
             await lanes.close()
             await asyncio.sleep(AFTERMATH)
 
-            console = show.console
-            console.print()
-            console.print(report.alerts_table(plans, self._ledger, stack.receiver, console.width))
-            console.print()
-            console.print(report.events_table(self._ledger))
-            console.print()
-            right = report.conclude(console, self._ledger, stack.receiver)
+            right = report.reckon(show.console, plans, self._ledger, stack.receiver)
             if probe_seconds:
-                console.print(f"\n{report.latency_line(self._probe)}")
+                show.console.print(f"\n{report.latency_line(self._probe)}")
             stack.keep = not right
-            if not right:
-                console.print(f"[quiet]logs are kept in {stack.folder}[/]")
         return right
 
     async def _create(self, channel: grpc.aio.Channel, plan: AlertPlan) -> None:

@@ -72,27 +72,19 @@ class Replayed:
             if self._crossings > SHOWN_CROSSINGS:
                 show.step(f"and {self._crossings - SHOWN_CROSSINGS:,} more crossings, each by a webhook")
 
-            console = show.console
-            console.print()
-            console.print(report.alerts_table(trace.ALERTS, ledger, stack.receiver, console.width))
-            console.print()
-            console.print(report.events_table(ledger))
-            console.print()
             checks = (
                 self._counters_checked(ledger.values, "answers", self._sums(current_only=False)),
                 self._counters_checked(
                     await self._states(stack.channel), "customers' states", self._sums(current_only=True)
                 ),
             )
-            right = report.conclude(console, ledger, stack.receiver, checks)
+            right = report.reckon(show.console, trace.ALERTS, ledger, stack.receiver, checks)
             rate = len(self._events) / seconds
-            console.print(
+            show.console.print(
                 f"\n{len(self._events):,} events in {seconds:.1f} s: [number]{rate:,.0f} events/s[/], durable and"
                 " evaluated, with every webhook sent and verified on the same machine meanwhile"
             )
             stack.keep = not right
-            if not right:
-                console.print(f"[quiet]logs are kept in {stack.folder}[/]")
         return right
 
     async def _stream(self, channel: grpc.aio.Channel) -> float:
@@ -101,7 +93,7 @@ class Replayed:
         show.step("streaming; what fires, as its webhook arrives:")
         show.begin(len(self._events))
         loop = asyncio.get_running_loop()
-        lanes = Lanes(channel, self._acknowledged, include_gauges=True)
+        lanes = Lanes(channel, self._acknowledged, show.interrupted, include_gauges=True)
         began = loop.time()
         for start in range(0, len(self._events), HELPING):
             lanes.send(self._events[start : start + HELPING])

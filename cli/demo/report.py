@@ -75,6 +75,22 @@ def events_table(ledger: Ledger) -> Table:
     return table
 
 
+def reckon(
+    console: Console,
+    plans: Sequence[AlertPlan],
+    ledger: Ledger,
+    receiver: Receiver,
+    more: Iterable[tuple[str, str]] = (),
+) -> bool:
+    """Prints the whole page; True when everything was as it has to be. more: as for `conclude`."""
+    console.print()
+    console.print(alerts_table(plans, ledger, receiver, console.width))
+    console.print()
+    console.print(events_table(ledger))
+    console.print()
+    return conclude(console, ledger, receiver, more)
+
+
 def conclude(console: Console, ledger: Ledger, receiver: Receiver, more: Iterable[tuple[str, str]] = ()) -> bool:
     """Prints what was checked and whether it held; True when everything did.
 

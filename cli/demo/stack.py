@@ -11,12 +11,13 @@ from pathlib import Path
 import grpc
 
 from cli.connection import Address
-from cli.console import Problem
+from cli.console import Problem, standard_error
 from cli.demo.contract import create_endpoint
 from cli.demo.receiver import Receiver
 from cli.notify import RUNNING
 from cli.processes import Child, NotStarted, environment
 from cli.serve import LISTENING
+from cli.streaming import ConnectionLost
 
 LOG_LINES = 15  # of a log that are shown when something fails
 
@@ -45,7 +46,7 @@ class Stack:
 async def running() -> AsyncIterator[Stack]:
     """Starts everything in a temporary folder; stops it and removes the folder at the end.
 
-    Raises Problem with the last words of whatever could not be started.
+    Raises Problem with the last words of whatever could not be started, and when the block lost the server.
     """
     folder = Path(tempfile.mkdtemp(prefix="tidemark-demo-"))
     stack: Stack | None = None
@@ -60,7 +61,15 @@ async def running() -> AsyncIterator[Stack]:
         channel = await exits.enter_async_context(address.channel())
         receiver.trust(await create_endpoint(channel, receiver.url))
         stack = Stack(address, channel, receiver, folder)
-        yield stack
+        try:
+            yield stack
+        except (grpc.aio.AioRpcError, ConnectionLost) as error:
+            stack.keep = True
+            said = error.details() if isinstance(error, grpc.aio.AioRpcError) else error
+            raise Problem(f"the demo broke off: {said}") from None
+        finally:
+            if stack.keep:
+                standard_error().print(f"[quiet]the logs are kept in {folder}[/]")
 
 
 async def _started(exits: contextlib.AsyncExitStack, folder: Path, name: str, command: str, ready: str) -> Child:

@@ -14,7 +14,7 @@ from cli.console import ConfigurationProblem, Problem, standard_error, standard_
 from cli.replay.mapping import DEFAULT_COLUMNS, Event, RowMapping, RowProblem, Source
 from cli.replay.progress import ReplayProgress
 from cli.replay.rows import FORMATS, BadRow, FileProblem, RowFile
-from cli.replay.summary import UNREADABLE_ROW, Summary
+from cli.replay.summary import Summary
 from cli.streaming import DEFAULT_PATIENCE, DEFAULT_WINDOW, Batch, ConnectionLost, UsageStream
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse
 from generated.tidemark.v1.usage_pb2 import UsageEvent
@@ -183,12 +183,12 @@ async def _batches(rows: RowFile, mapping: RowMapping, summary: Summary, batch_s
     for row in rows:
         summary.rows += 1
         if isinstance(row, BadRow):
-            summary.refuse(UNREADABLE_ROW, row.line, f"the row {row.reason}")
+            summary.unreadable(row.line, f"the row {row.reason}")
             continue
         try:
             message = to_message(mapping.event(row))
         except RowProblem as error:
-            summary.refuse(UNREADABLE_ROW, row.line, str(error))
+            summary.unreadable(row.line, str(error))
             continue
         events.append(message)
         lines.append(row.line)

@@ -21,6 +21,7 @@ class ReplayProgress:
         self._rows = rows
         self._summary = summary
         self._next_line = time.monotonic() + LINE_INTERVAL
+        self._interruption = ""
         self._bar: Progress | None = None
         if sys.stderr.isatty():
             self._bar = Progress(
@@ -45,6 +46,7 @@ class ReplayProgress:
 
     def moved(self) -> None:
         """Something was acknowledged."""
+        self._interruption = ""
         if self._bar is not None:
             told = f"{self._summary.accepted:,} accepted"
             if self._summary.transitions:
@@ -58,5 +60,8 @@ class ReplayProgress:
             )
 
     def interrupted(self, sentence: str) -> None:
-        """The stream broke and is being opened anew."""
+        """The stream broke and is being opened anew; said once for as long as the reason stays the same."""
+        if sentence == self._interruption:
+            return
+        self._interruption = sentence
         self._console.print(f"[warn]interrupted[/] {escape(sentence)}; trying again")

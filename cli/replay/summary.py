@@ -17,7 +17,7 @@ from generated.tidemark.v1.threshold_pb2 import TransitionKind
 
 FIRST_LINES = 5  # line numbers shown for each reason
 FIRST_FIRINGS = 20  # transitions shown one by one
-UNREADABLE_ROW = "ROW_UNREADABLE"  # our own reason, for rows that never became an event
+UNREADABLE_ROW = "unreadable row"  # our own reason, for rows that never became an event
 
 
 @dataclass
@@ -53,7 +53,7 @@ class Summary:
     rows: int = 0
     accepted: int = 0
     duplicates: int = 0
-    refusals: dict[str, Refusal] = field(default_factory=dict)
+    refusals: dict[tuple[str, str], Refusal] = field(default_factory=dict)
     firings: dict[tuple[str, int], Firing] = field(default_factory=dict)
     first: list[Transition] = field(default_factory=list)
 
@@ -67,9 +67,12 @@ class Summary:
         """How many thresholds were reached or resolved."""
         return sum(firing.count for firing in self.firings.values())
 
-    def refuse(self, reason: str, line: int, message: str) -> None:
-        """Counts one rejected row."""
-        self.refusals.setdefault(reason, Refusal()).add(line, message)
+    def unreadable(self, line: int, message: str) -> None:
+        """Counts a row that never became an event; each message is a reason of its own."""
+        self._refuse((UNREADABLE_ROW, message), line, message)
+
+    def _refuse(self, key: tuple[str, str], line: int, message: str) -> None:
+        self.refusals.setdefault(key, Refusal()).add(line, message)
 
     def acknowledge(self, batch: Batch, response: EvaluateUsageResponse) -> None:
         """Counts what the server said of one batch."""
@@ -77,7 +80,7 @@ class Summary:
         self.duplicates += response.duplicates
         for rejection in response.rejected:
             line = batch.lines[rejection.index]
-            self.refuse(_grouping(rejection.status), line, _description(rejection.status))
+            self._refuse((_grouping(rejection.status), ""), line, _description(rejection.status))
         for transition in response.transitions:
             key = (transition.alert_id, transition.kind)
             kind = TransitionKind.Name(transition.kind).removeprefix("TRANSITION_KIND_").lower()
@@ -108,16 +111,16 @@ class Summary:
             console.print(self._first())
 
     def _refusals(self) -> Table:
-        table = Table("reason", "rows", "first lines", "the first was told", title="rejected", title_justify="left")
+        table = _table("rejected", "reason", "rows", "first lines", "the first was told")
         table.columns[1].justify = "right"
-        for reason, refusal in sorted(self.refusals.items(), key=lambda item: -item[1].count):
+        for (reason, _), refusal in sorted(self.refusals.items(), key=lambda item: -item[1].count):
             more = " …" if refusal.count > len(refusal.lines) else ""
             lines = ", ".join(map(str, refusal.lines)) + more
             table.add_row(f"[bad]{escape(reason)}[/]", f"{refusal.count:,}", lines, escape(refusal.message))
         return table
 
     def _firings(self) -> Table:
-        table = Table("alert", "what", "times", "customers", title="alerts that fired", title_justify="left")
+        table = _table("alerts that fired", "alert", "what", "times", "customers")
         table.columns[2].justify = table.columns[3].justify = "right"
         for (alert_id, _), firing in self.firings.items():
             style = "warn" if firing.kind == "reached" else "good"
@@ -127,7 +130,7 @@ class Summary:
 
     def _first(self) -> Table:
         title = f"the first {len(self.first)}" if self.transitions > len(self.first) else "one by one"
-        table = Table("alert", "gauge", "level", "value", "event", title=title, title_justify="left")
+        table = _table(title, "alert", "gauge", "level", "value", "event")
         table.columns[2].justify = table.columns[3].justify = "right"
         for transition in self.first:
             reached = transition.kind == TransitionKind.TRANSITION_KIND_REACHED
@@ -140,6 +143,18 @@ class Summary:
                 escape(transition.event_id),
             )
         return table
+
+
+def _table(title: str, *columns: str) -> Table:
+    return Table(
+        *columns,
+        title=f"\n[bold]{title}[/]",
+        title_justify="left",
+        title_style="",
+        box=None,
+        padding=(0, 3, 0, 0),
+        header_style="quiet",
+    )
 
 
 def _violations(status: status_pb2.Status) -> error_details_pb2.BadRequest:
