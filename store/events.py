@@ -64,11 +64,22 @@ class DuplicateEvents(Exception):
     """At least one of the events to be copied is stored already; nothing of the transaction can be kept."""
 
 
-def copy_text(organization_id: int, ingest_time: datetime, events: Sequence[UsageEvent]) -> bytes:
-    """The events as rows of COPY's text format, sorted by identity.
+def in_key_order(events: Sequence[UsageEvent]) -> list[UsageEvent]:
+    """The events in the order in which they have to be stored, so that two transactions that hold events in common
+    wait for each other instead of deadlocking.
 
-    In key order two transactions that hold events in common wait for each other instead of deadlocking. Ids
-    hold no control characters, so that a backslash is all there is to escape.
+    By month before all else: COPY keeps rows back for each partition, and hands them over partition by partition.
+    """
+    return sorted(
+        events,
+        key=lambda event: (event.event_time.year, event.event_time.month, event.customer_id, event.event_id),
+    )
+
+
+def copy_text(organization_id: int, ingest_time: datetime, events: Sequence[UsageEvent]) -> bytes:
+    """The events as rows of COPY's text format; they have to be in key order.
+
+    Ids hold no control characters, so that a backslash is all there is to escape.
     """
     head, ingested = f"{organization_id}\t", ingest_time.isoformat(" ")
     lines = [
@@ -112,7 +123,7 @@ async def insert(
     events: Sequence[UsageEvent],
     as_sent: Sequence[UsageEvent],
 ) -> Inserted:
-    """Stores those of the events (distinct, sorted by identity) that are new, and finds out about the others.
+    """Stores those of the events (distinct, in key order) that are new, and finds out about the others.
 
     as_sent: the same events without what the service has filled in.
     """

@@ -105,23 +105,16 @@ class Locked:
     latest_event_time: datetime | None
 
 
-_ENSURE = """
-INSERT INTO gauge (organization_id, customer_id, gauge_id, value, rules_epoch, update_time)
+# Creating those that do not exist first and locking the others afterwards would be two passes in key order, and two
+# passes are no order: one that has created the last gauge would wait for the first, against a move that has moved the
+# first and waits for the last.
+_LOCK = """
+INSERT INTO gauge AS g (organization_id, customer_id, gauge_id, value, rules_epoch, update_time)
 SELECT %(organization_id)s, customer_id, gauge_id, 0, -1, %(now)s
 FROM unnest(%(customer_ids)s::text[], %(gauge_ids)s::uuid[]) AS i (customer_id, gauge_id)
 ORDER BY customer_id COLLATE "C", gauge_id
-ON CONFLICT DO NOTHING
-"""
-
-_LOCK = """
-SELECT g.gauge_id, g.value, g.rules_epoch, g.latest_event_time
-FROM gauge g
-WHERE g.organization_id = %(organization_id)s AND (g.customer_id, g.gauge_id) IN (
-    SELECT customer_id COLLATE "C", gauge_id
-    FROM unnest(%(customer_ids)s::text[], %(gauge_ids)s::uuid[]) AS i (customer_id, gauge_id)
-)
-ORDER BY g.customer_id, g.gauge_id
-FOR UPDATE OF g
+ON CONFLICT (organization_id, customer_id, gauge_id) DO UPDATE SET update_time = g.update_time
+RETURNING gauge_id, value, rules_epoch, latest_event_time
 """
 
 
@@ -129,14 +122,15 @@ async def lock(
     connection: Connection, organization_id: int, gauges: Sequence[Gauge], now: datetime
 ) -> dict[UUID, Locked]:
     """Locks gauges, creating those that do not exist."""
-    parameters = {
-        "organization_id": organization_id,
-        "customer_ids": [gauge.customer_id for gauge in gauges],
-        "gauge_ids": [gauge.gauge_id for gauge in gauges],
-        "now": now,
-    }
-    await connection.execute(_ENSURE, parameters)
-    cursor = await connection.execute(_LOCK, parameters)
+    cursor = await connection.execute(
+        _LOCK,
+        {
+            "organization_id": organization_id,
+            "customer_ids": [gauge.customer_id for gauge in gauges],
+            "gauge_ids": [gauge.gauge_id for gauge in gauges],
+            "now": now,
+        },
+    )
     return {row[0]: Locked(row[1], row[2], row[3]) for row in await cursor.fetchall()}
 
 

@@ -12,7 +12,7 @@ from evaluator.gauges import Gauge
 from evaluator.routing import RouteKey, Router, Watch, group_of
 from runtime.clock import Clock
 from server.ingest.evaluation import Evaluation, Found, Movement, before_fold, before_move
-from server.ingest.rules import Rules
+from server.ingest.rules import Created, Rules
 from store import events as stored_events
 from store import gauges, organizations
 from store.database import Connection, Database, DatabaseUnavailable, driver
@@ -53,7 +53,7 @@ class _Sorted:
 
     places: dict[tuple[str, str], tuple[int, int]]
     events: list[UsageEvent]  # in the order of arrival
-    again: list[tuple[int, int, bool]]  # batch, position, whether with the same content
+    again: list[tuple[int, int]]  # batch and position of those whose identity had come before
 
 
 class Committer:
@@ -95,7 +95,7 @@ class Committer:
     async def _commit(self, batches: Sequence[Batch], arrived: _Sorted, expect_new: bool) -> list[Outcome]:
         outcomes = [Outcome() for _ in batches]
         now = self._clock.now()
-        in_key_order = sorted(arrived.events, key=lambda event: (event.customer_id, event.event_id))
+        in_key_order = stored_events.in_key_order(arrived.events)
         async with self._database.transaction() as connection:
             epoch = await organizations.share(connection, self._organization_id)
             router = await self._rules.router(connection, epoch)
@@ -103,18 +103,22 @@ class Committer:
             raw = await driver(connection)
             events = self._countable(router, arrived.events, now)
             if events is not arrived.events:
-                in_key_order = sorted(events, key=lambda event: (event.customer_id, event.event_id))
+                in_key_order = stored_events.in_key_order(events)
             new = events
             refused: set[tuple[str, str]] = set()
             if expect_new:
-                await stored_events.copy(raw, stored_events.copy_text(self._organization_id, now, in_key_order))
+                try:
+                    await stored_events.copy(raw, stored_events.copy_text(self._organization_id, now, in_key_order))
+                except stored_events.DuplicateEvents:
+                    self._rules.unmeet(router, created)
+                    raise
             else:
                 inserted = await stored_events.insert(raw, self._organization_id, now, in_key_order, arrived.events)
                 new = [event for event in events if event.identity in inserted.new]
                 refused = inserted.conflicting
             if new:
                 await self._evaluate(connection, router, new, created, now, batches, arrived, outcomes)
-        _account(batches, arrived, events, new, refused, outcomes)
+        _account(router, batches, arrived, events, new, refused, outcomes)
         return outcomes
 
     def _countable(self, router: Router, arrived: list[UsageEvent], now: datetime) -> list[UsageEvent]:
@@ -127,9 +131,7 @@ class Committer:
             who = event.customer_id, event.subscription_id
             if event.event_time <= oldest and router.last_period_end(*who, event.event_time) <= oldest:
                 continue
-            if event.cost is not None and event.currency is None:
-                event = replace(event, currency=router.currency_of(*who))
-            countable.append(event)
+            countable.append(_with_currency(router, event))
         return countable
 
     async def _evaluate(
@@ -137,7 +139,7 @@ class Committer:
         connection: Connection,
         router: Router,
         new: Sequence[UsageEvent],
-        created: set[str],
+        created: Created,
         now: datetime,
         batches: Sequence[Batch],
         arrived: _Sorted,
@@ -157,11 +159,13 @@ class Committer:
                 movement = additive[moved.index]
                 values[movement.watch.gauge] = moved.value
                 if moved.calls:
-                    subjects.append(before_move(movement, moved.value, moved.visited_epoch, created))
+                    subjects.append(before_move(movement, moved.value, moved.visited_epoch, created.customers))
         if folded:
             watched = [movement.watch.gauge for movement in folded]
             locked = await gauges.lock(raw, self._organization_id, watched, now)
-            subjects += [before_fold(movement, locked[movement.watch.gauge.gauge_id], created) for movement in folded]
+            subjects += [
+                before_fold(movement, locked[movement.watch.gauge.gauge_id], created.customers) for movement in folded
+            ]
         if subjects:
             evaluation = Evaluation(raw, self._organization_id, self._organization, router.epoch, now)
             result = await evaluation.run(subjects)
@@ -178,13 +182,12 @@ class Committer:
 def _sort(batches: Sequence[Batch]) -> _Sorted:
     places: dict[tuple[str, str], tuple[int, int]] = {}
     events: list[UsageEvent] = []
-    again: list[tuple[int, int, bool]] = []
+    again: list[tuple[int, int]] = []
     for number, batch in enumerate(batches):
         for position, event in enumerate(batch.events):
             identity = event.customer_id, event.event_id
             if identity in places:
-                earlier = places[identity]
-                again.append((number, position, batches[earlier[0]].events[earlier[1]] == event))
+                again.append((number, position))
             else:
                 places[identity] = number, position
                 events.append(event)
@@ -248,7 +251,15 @@ def _share_values(
                 outcomes[number].gauges.append((gauge, values[gauge]))
 
 
+def _with_currency(router: Router, event: UsageEvent) -> UsageEvent:
+    """The event with the currency that its cost is in, said or not."""
+    if event.cost is None or event.currency is not None:
+        return event
+    return replace(event, currency=router.currency_of(event.customer_id, event.subscription_id))
+
+
 def _account(
+    router: Router,
     batches: Sequence[Batch],
     arrived: _Sorted,
     countable: Sequence[UsageEvent],
@@ -271,7 +282,9 @@ def _account(
             outcomes[number].accepted += 1
         else:
             unaccepted(identity, outcomes[number]).append(position)
-    for number, position, same in arrived.again:
-        outcome = outcomes[number]
-        identity = batches[number].events[position].identity
-        (unaccepted(identity, outcome) if same else outcome.conflicting).append(position)
+    for number, position in arrived.again:
+        outcome, event = outcomes[number], batches[number].events[position]
+        first_number, first_position = arrived.places[event.identity]
+        first = batches[first_number].events[first_position]
+        same = _with_currency(router, first) == _with_currency(router, event)
+        (unaccepted(event.identity, outcome) if same else outcome.conflicting).append(position)

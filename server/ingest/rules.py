@@ -1,6 +1,7 @@
 """The rules of one organization as this process knows them: valid exactly while the organization's epoch stands."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from evaluator.alerts import AlertRule
@@ -12,6 +13,15 @@ from store.database import Connection, driver
 # Beyond this many customers a router starts afresh and reads again those it meets. Memory stays bounded, and a
 # router of this size is well past the point where it pays.
 MAX_CUSTOMERS = 200_000
+
+
+@dataclass(frozen=True)
+class Created:
+    """Whom a transaction created because nobody had registered them; the customers by id, and so on."""
+
+    customers: set[str] = field(default_factory=set)
+    subscriptions: set[tuple[str, str]] = field(default_factory=set)
+    metrics: set[str] = field(default_factory=set)
 
 
 class Rules:
@@ -38,7 +48,8 @@ class Rules:
             else:
                 rules[rule.alert_id] = rule
         router = Router(epoch, rules.values())
-        if len(current.customers) <= MAX_CUSTOMERS:
+        # A router that knows nobody yet has nothing to bring up to date; all that ever changed would be every row.
+        if current.customers and len(current.customers) <= MAX_CUSTOMERS:
             router.customers.update(current.customers)
             router.subscriptions.update(current.subscriptions)
             router.metrics.update(current.metrics)
@@ -59,11 +70,11 @@ class Rules:
 
     async def meet(
         self, connection: Connection, router: Router, events: Iterable[UsageEvent], now: datetime
-    ) -> set[str]:
+    ) -> Created:
         """Makes the router know everyone the events name, creating whoever nobody registered.
 
-        Returns the customers that this transaction created: nothing was counted for them before. What it
-        created is forgotten again with `forget` when the transaction fails.
+        What it created has to be forgotten again, by `unmeet` or `forget`, when the transaction does not commit:
+        the router would know somebody whom the database does not, and nobody would ever create them.
         """
         new_customers = {event.customer_id for event in events if event.customer_id not in router.customers}
         new_metrics = {event.metric_id for event in events if event.metric_id not in router.metrics}
@@ -73,7 +84,7 @@ class Rules:
             if event.subscription_id is not None
             and (event.customer_id, event.subscription_id) not in router.subscriptions
         }
-        created: set[str] = set()
+        created = Created()
         if not (new_customers or new_metrics or new_subscriptions):
             return created
         raw, organization_id = await driver(connection), self._organization_id
@@ -82,9 +93,9 @@ class Rules:
             missing = await self._read_customers(connection, router, new_customers)
             if missing:
                 made = await facts.first_sight_customers(raw, organization_id, sorted(missing), router.epoch, now)
-                created = {customer.customer_id for customer in made}
+                created.customers.update(customer.customer_id for customer in made)
                 router.customers.update((customer.customer_id, customer) for customer in made)
-                await self._read_customers(connection, router, missing - created)
+                await self._read_customers(connection, router, missing - created.customers)
         if new_subscriptions:
             for round_ in range(2):
                 for found in await facts.subscriptions(raw, organization_id, sorted(new_subscriptions)):
@@ -95,6 +106,7 @@ class Rules:
                 for one in await facts.first_sight_subscriptions(
                     raw, organization_id, missing_keys, router.epoch, now
                 ):
+                    created.subscriptions.add((one.customer_id, one.subscription_id))
                     router.subscriptions[one.customer_id, one.subscription_id] = one
         if new_metrics:
             for round_ in range(2):
@@ -106,8 +118,18 @@ class Rules:
                 for metric in await facts.first_sight_metrics(
                     raw, organization_id, sorted(missing), router.epoch, now
                 ):
+                    created.metrics.add(metric.metric_id)
                     router.metrics[metric.metric_id] = metric
         return created
+
+    def unmeet(self, router: Router, created: Created) -> None:
+        """Takes back what `meet` created, for a transaction that is rolled back and will be tried again."""
+        for customer_id in created.customers:
+            router.customers.pop(customer_id, None)
+        for key in created.subscriptions:
+            router.subscriptions.pop(key, None)
+        for metric_id in created.metrics:
+            router.metrics.pop(metric_id, None)
 
     async def _read_customers(self, connection: Connection, router: Router, ids: set[str]) -> set[str]:
         """Reads customers; returns the ids of those that do not exist."""
