@@ -1,6 +1,10 @@
 """Fixtures of every ring."""
 
+import atexit
+import shutil
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -8,8 +12,13 @@ from tests.databases import Template
 
 
 @pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Template]:
+def template() -> Iterator[Template]:
     """The migrated template database of this test process."""
-    template = Template(tmp_path_factory.mktemp("postgres"))
+    # Not below pytest's own folder: for root, PostgreSQL runs as another user, and each pytest that starts takes
+    # other users' access to that folder away, also from the servers of runs under way.
+    directory = tempfile.mkdtemp(prefix="tidemark-test-")
+    # Registered before the server's own exit handler, and so run after it: the server has to stop first.
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    template = Template(Path(directory))
     yield template
     template.close()
