@@ -12,7 +12,7 @@ from generated.tidemark.v1 import alert_service_pb2 as messages
 from generated.tidemark.v1 import error_reason_pb2
 from runtime.clock import Clock
 from runtime.configuration import Configuration
-from server.errors import InvalidArgument
+from server.errors import FieldViolation, InvalidArgument
 from server.identity import current_organization
 from server.ingest.commit import Batch
 from server.ingest.pipeline import Pipeline
@@ -22,7 +22,10 @@ from server.mapping.gauges import gauge_proto
 from server.mapping.transitions import transition_proto
 from store.keys import Organization
 
-MAX_STREAM_BATCHES = 64  # of one stream, read and not yet answered; the client waits beyond that
+# Of one stream, read and not yet answered; the client waits beyond that, so that one that sends as fast as it can
+# meets flow control and not RESOURCE_EXHAUSTED.
+MAX_STREAM_BATCHES = 64
+MAX_STREAM_EVENTS = 10_000  # unless a single batch brings more
 MAX_BATCH_ID_LENGTH = 128  # characters
 MAX_STREAM_AGE = 30 * 60.0  # seconds; below the grace that an aged connection gives its streams
 
@@ -36,14 +39,23 @@ class _Stream:
 
     def __init__(self) -> None:
         self.answers: deque[asyncio.Task[messages.EvaluateUsageResponse]] = deque()
-        self.room = asyncio.Semaphore(MAX_STREAM_BATCHES)
         self.arrived = asyncio.Event()
+        self._sizes: deque[int] = deque()  # events of each batch that has room here
+        self._answered = asyncio.Event()
+
+    async def make_room(self, size: int) -> None:
+        """Waits until a batch of that many events may be under way with those that are."""
+        while self._sizes and (len(self._sizes) >= MAX_STREAM_BATCHES or sum(self._sizes) + size > MAX_STREAM_EVENTS):
+            self._answered.clear()
+            await self._answered.wait()
+        self._sizes.append(size)
 
     async def next_answer(self) -> messages.EvaluateUsageResponse:
         """The next answer, once it is there."""
-        answer = self.answers.popleft()
-        self.room.release()
-        return await answer
+        answer = await self.answers.popleft()
+        self._sizes.popleft()
+        self._answered.set()
+        return answer
 
 
 class UsageHandlers:
@@ -117,7 +129,7 @@ class UsageHandlers:
         Tasks begin in the order in which they are made, so batches are submitted in the order of the requests.
         """
         async for request in requests:
-            await stream.room.acquire()
+            await stream.make_room(len(request.events))
             answer = self._answer(organization, request, messages.EvaluateUsageResponse())
             task = asyncio.create_task(answer, name="usage-answer")
             # A stream that was cut off asks for nobody's result.
@@ -160,9 +172,11 @@ class UsageHandlers:
                 metadata={"events": str(count), "limit": str(limit)},
             )
         if len(request.batch_id) > MAX_BATCH_ID_LENGTH:
+            too_long = f"it has {len(request.batch_id)} characters; at most {MAX_BATCH_ID_LENGTH} are allowed"
             raise InvalidArgument(
                 error_reason_pb2.ERROR_REASON_INVALID_FIELD,
-                f"batch_id: it has {len(request.batch_id)} characters; at most {MAX_BATCH_ID_LENGTH} are allowed",
+                f"batch_id: {too_long}",
+                violations=[FieldViolation("batch_id", too_long)],
             )
 
 

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from google.protobuf.unknown_fields import UnknownFieldSet
+
 from evaluator.amounts import parse_decimal
 from evaluator.events import UsageEvent
 from evaluator.routing import FUTURE_TOLERANCE
@@ -15,6 +17,11 @@ from server.validation import MAX_ID_LENGTH, Violations, currency_problem, id_pr
 
 MAX_PROPERTIES = 64
 MAX_PROPERTY_LENGTH = 256  # characters of a value
+
+# Bytes of an answer's rejections that are told in full; what follows is told in short. Clients take 4 MiB by default,
+# and one that cannot read the answer to a batch would send it again for ever.
+MAX_FULL_REJECTIONS = 2 * 1024 * 1024
+SHORT_ID_LENGTH = 40  # characters of an event_id that is told in short; a UUID has 36
 
 # Ids that were found fine: the same customers and metrics come again and again. Event ids never do.
 _FINE_IDS: set[str] = set()
@@ -67,12 +74,18 @@ def rejections(
     for position in outcome.too_old:
         index = reading.indexes[position]
         errors[index] = _too_old(index, reading.events[position].event_id, "its billing period is closed for good")
-    return [
-        usage_pb2.Rejection(
-            index=index, event_id=messages[index].event_id[:MAX_ID_LENGTH], status=errors[index].status()
-        )
-        for index in sorted(errors)
-    ]
+    found = []
+    size = 0
+    for index in sorted(errors):
+        error, event_id = errors[index], messages[index].event_id[:MAX_ID_LENGTH]
+        if size > MAX_FULL_REJECTIONS:
+            error, event_id = (
+                type(error)(error.reason, "send fewer events at once to be told more"),
+                event_id[:SHORT_ID_LENGTH],
+            )
+        found.append(usage_pb2.Rejection(index=index, event_id=event_id, status=error.status()))
+        size += found[-1].ByteSize()
+    return found
 
 
 def _read(message: usage_pb2.UsageEvent) -> UsageEvent | None:
@@ -102,6 +115,8 @@ def _read(message: usage_pb2.UsageEvent) -> UsageEvent | None:
         return None
     properties = dict(message.properties)
     if properties and _property_violations("", properties):
+        return None
+    if len(UnknownFieldSet(message)):
         return None
     return UsageEvent(
         event_id,
@@ -149,6 +164,10 @@ def _explain(index: int, message: usage_pb2.UsageEvent, earliest: datetime, late
     """Everything that is wrong with an event that `_read` refused, or its time is out of bounds."""
     path = f"events[{index}]"
     check = Violations()
+    # A field of a younger contract may well decide what the event means; half of an event is not counted.
+    unknown = UnknownFieldSet(message)
+    for number in sorted({unknown[place].field_number for place in range(len(unknown))}):
+        check.add(path, f"it has a field of number {number}, which this service does not know")
     check.identifier(f"{path}.event_id", message.event_id)
     check.identifier(f"{path}.customer_id", message.customer_id)
     check.identifier(f"{path}.subscription_id", message.subscription_id, required=False)

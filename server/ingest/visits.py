@@ -63,7 +63,7 @@ class Visits:
             except DatabaseUnavailable:
                 pause = RETRY_INTERVAL
             except Exception:
-                logger.exception("a visit failed and will be tried again", extra={"action": "visit_failed"})
+                logger.exception("visits failed and will be tried again", extra={"action": "visits_failed"})
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._woken.wait()
@@ -72,8 +72,20 @@ class Visits:
         """One step of each visit that waits and that nobody else is at; returns whether there was any."""
         async with self._database.transaction() as connection:
             waiting = await visiting.due(connection, VISITS_AT_ONCE)
-        steps = [await self._step(visit) for visit in waiting]
-        return any(steps)
+        worked = False
+        for visit in waiting:
+            try:
+                worked |= await self._step(visit)
+            except DatabaseUnavailable:
+                raise
+            except Exception:
+                # It waits for the next round; those behind it do not wait for it.
+                logger.exception(
+                    "the visit of alert %s failed and will be tried again",
+                    visit.alert_id,
+                    extra={"action": "visit_failed", "alert_id": visit.alert_id},
+                )
+        return worked
 
     async def _step(self, visit: Due) -> bool:
         """Evaluates the next customers of a visit; returns False when another replica is at it."""
