@@ -59,7 +59,11 @@ class RowFile:
         self.columns: list[str] | None = None
         if self.form == CSV:
             self._reader = csv.reader(self._text, delimiter=delimiter or self._delimiter(path), strict=True)
-            self.columns = self._header()
+            try:
+                self.columns = self._header()
+            except FileProblem:
+                self._text.close()
+                raise
 
     def __enter__(self) -> "RowFile":
         return self

@@ -1,0 +1,1 @@
+"""The command line, without I/O beyond a file."""

@@ -1,0 +1,93 @@
+"""The summary of a replay."""
+
+import io
+
+from google.protobuf import any_pb2
+from google.rpc import error_details_pb2, status_pb2
+from rich.console import Console
+
+from cli.console import THEME
+from cli.replay.summary import FIRST_FIRINGS, FIRST_LINES, Summary
+from cli.streaming import Batch
+from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse
+from generated.tidemark.v1.notification_pb2 import Transition
+from generated.tidemark.v1.threshold_pb2 import TransitionKind
+from generated.tidemark.v1.usage_pb2 import CostMeasure, Gauge, Rejection, UsageEvent
+
+
+def rejection(index: int, reason: str, field: str = "") -> Rejection:
+    details = [any_pb2.Any(), any_pb2.Any()]
+    details[0].Pack(error_details_pb2.ErrorInfo(reason=f"ERROR_REASON_{reason}"))
+    bad = error_details_pb2.BadRequest()
+    if field:
+        bad.field_violations.add(field=f"events[{index}].{field}", description=f"{field} is wrong")
+    details[1].Pack(bad)
+    return Rejection(index=index, status=status_pb2.Status(code=3, message=f"event {index}", details=details))
+
+
+def batch(size: int, first_line: int = 2) -> Batch:
+    return Batch("b", [UsageEvent()] * size, range(first_line, first_line + size))
+
+
+def transition(customer: str, kind: TransitionKind.ValueType, name: str = "Spend [all]") -> Transition:
+    gauge = Gauge(customer_id=customer, cost=CostMeasure(currency="USD"), value="12")
+    return Transition(alert_id="alt_1", alert_name=name, kind=kind, level="10", value="12", gauge=gauge, event_id="e")
+
+
+def shown(summary: Summary) -> str:
+    stream = io.StringIO()
+    summary.show(Console(file=stream, theme=THEME, width=160, highlight=False))
+    return stream.getvalue()
+
+
+def test_totals_add_up_over_batches() -> None:
+    summary = Summary(rows=9)
+    summary.acknowledge(batch(4), EvaluateUsageResponse(accepted=3, duplicates=1))
+    summary.acknowledge(
+        batch(4), EvaluateUsageResponse(accepted=2, duplicates=1, rejected=[rejection(0, "EVENT_TOO_OLD")])
+    )
+    summary.unreadable(7, "quantity is empty")
+    assert (summary.accepted, summary.duplicates, summary.rejected) == (5, 2, 2)
+
+
+def test_rejections_are_grouped_by_reason_and_field_with_their_first_lines() -> None:
+    summary = Summary()
+    rejected = [rejection(index, "EVENT_INVALID", "quantity") for index in range(7)]
+    rejected.append(rejection(8, "EVENT_INVALID", "cost"))
+    rejected.append(rejection(9, "EVENT_CONFLICT"))
+    summary.acknowledge(batch(10, first_line=100), EvaluateUsageResponse(accepted=1, rejected=rejected))
+    by_reason = {reason: refusal for (reason, _), refusal in summary.refusals.items()}
+    assert set(by_reason) == {"EVENT_INVALID (quantity)", "EVENT_INVALID (cost)", "EVENT_CONFLICT"}
+    assert by_reason["EVENT_INVALID (quantity)"].count == 7
+    assert by_reason["EVENT_INVALID (quantity)"].lines == list(range(100, 100 + FIRST_LINES))
+    assert by_reason["EVENT_INVALID (cost)"].lines == [108]
+    assert by_reason["EVENT_CONFLICT"].message == "event 9"
+    assert "100, 101, 102, 103, 104 …" in shown(summary)
+
+
+def test_unreadable_rows_are_grouped_by_what_is_wrong_with_them() -> None:
+    summary = Summary()
+    for line in (3, 5):
+        summary.unreadable(line, "quantity is empty")
+    summary.unreadable(4, "event_time is empty")
+    assert [refusal.count for refusal in summary.refusals.values()] == [2, 1]
+    assert "3, 5" in shown(summary)
+
+
+def test_alerts_that_fired_are_counted_by_kind_and_the_first_are_shown() -> None:
+    summary = Summary()
+    reached = TransitionKind.TRANSITION_KIND_REACHED
+    found = [transition(f"customer-{number % 7}", reached) for number in range(FIRST_FIRINGS + 5)]
+    found.append(transition("customer-0", TransitionKind.TRANSITION_KIND_RESOLVED))
+    summary.acknowledge(batch(30), EvaluateUsageResponse(accepted=30, transitions=found))
+    firings = {firing.kind: firing for firing in summary.firings.values()}
+    assert firings["reached"].count == FIRST_FIRINGS + 5
+    assert len(firings["reached"].customers) == 7
+    assert firings["resolved"].count == 1
+    text = shown(summary)
+    assert f"the first {FIRST_FIRINGS}" in text
+    assert "Spend [all]" in text  # names are text, not markup
+
+
+def test_a_replay_without_findings_is_five_lines() -> None:
+    assert len(shown(Summary(rows=2, accepted=2)).splitlines()) == 5
