@@ -22,7 +22,7 @@ from server.mapping.accounts import (
 )
 from server.paging import read_page
 from server.validation import Violations
-from store import accounts
+from store import accounts, metrics
 from store.accounts import DEFAULT_CURRENCY
 from store.database import Database
 
@@ -221,7 +221,7 @@ class AccountService(account_service_pb2_grpc.AccountServiceServicer):
         violations.raise_if_any()
         async with self._database.transaction() as connection:
             try:
-                stored = await accounts.put_metric(
+                stored = await metrics.put_metric(
                     connection,
                     current_organization().organization_id,
                     metric_id,
@@ -231,7 +231,7 @@ class AccountService(account_service_pb2_grpc.AccountServiceServicer):
                     as_of_time=as_of_time,
                     now=now,
                 )
-            except accounts.MetricFixed as error:
+            except metrics.MetricFixed as error:
                 fixed = aggregation_name(error.stored.aggregation)
                 unique = error.stored.unique_property
                 raise FailedPrecondition(
@@ -252,7 +252,7 @@ class AccountService(account_service_pb2_grpc.AccountServiceServicer):
         metric_id = violations.identifier("metric_id", request.metric_id)
         violations.raise_if_any()
         async with self._database.transaction() as connection:
-            stored = await accounts.get_metric(connection, current_organization().organization_id, metric_id)
+            stored = await metrics.get_metric(connection, current_organization().organization_id, metric_id)
         if stored is None:
             raise NotFound(
                 error_reason_pb2.ERROR_REASON_METRIC_NOT_FOUND,
@@ -269,7 +269,7 @@ class AccountService(account_service_pb2_grpc.AccountServiceServicer):
         page = read_page(violations, request.page_size, request.page_token, "ListMetrics", (), (str,))
         violations.raise_if_any()
         async with self._database.transaction() as connection:
-            rows = await accounts.list_metrics(
+            rows = await metrics.list_metrics(
                 connection,
                 current_organization().organization_id,
                 after=None if page.after is None else str(page.after[0]),

@@ -1,4 +1,4 @@
-"""The facts about whom an organization bills: customers, subscriptions and metrics.
+"""The facts about whom an organization bills: customers and subscriptions.
 
 A fact carries the time it was true at. Putting an older one than what is stored changes nothing.
 """
@@ -11,11 +11,10 @@ from sqlalchemy import RowMapping, and_, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from evaluator.aggregation import Aggregation
 from evaluator.periods import DEFAULT_CYCLE, BillingCycle, Cadence
 from store import organizations
 from store.puts import put_fact
-from store.tables.accounts import customer, metric, subscription
+from store.tables.accounts import customer, subscription
 
 DEFAULT_CURRENCY = "USD"
 
@@ -31,14 +30,6 @@ _SUBSCRIPTIONS = select(
         customer.c.customer_id == subscription.c.customer_id,
     ),
 )
-
-
-class MetricFixed(Exception):
-    """A metric's aggregation cannot change: what was counted under it would mean something else."""
-
-    def __init__(self, stored: "Metric") -> None:
-        super().__init__(stored.metric_id)
-        self.stored = stored
 
 
 @dataclass(frozen=True)
@@ -69,20 +60,6 @@ class Subscription:
     customer_cycle: BillingCycle
     start_time: datetime | None
     end_time: datetime | None
-    as_of_time: datetime | None
-    create_time: datetime
-    update_time: datetime
-
-
-@dataclass(frozen=True)
-class Metric:
-    """What is counted, and how. unique_property: whose distinct values UNIQUE_COUNT counts."""
-
-    organization_id: int
-    metric_id: str
-    display_name: str
-    aggregation: Aggregation
-    unique_property: str | None
     as_of_time: datetime | None
     create_time: datetime
     update_time: datetime
@@ -147,33 +124,6 @@ async def put_subscription(
     return stored
 
 
-async def put_metric(
-    connection: AsyncConnection,
-    organization_id: int,
-    metric_id: str,
-    *,
-    display_name: str,
-    aggregation: Aggregation,
-    unique_property: str | None,
-    as_of_time: datetime,
-    now: datetime,
-) -> Metric:
-    """Stores the fact, unless a newer one is stored; returns what is stored afterwards.
-
-    Raises MetricFixed when the metric exists with another aggregation or another unique property.
-    """
-    key = {"organization_id": organization_id, "metric_id": metric_id}
-    fixed = {"aggregation": aggregation.value, "unique_property": unique_property}
-    facts = {"display_name": display_name, **fixed}
-    await put_fact(connection, metric, key, facts, as_of_time, now, fixed=tuple(fixed))
-    stored = await get_metric(connection, organization_id, metric_id)
-    assert stored is not None, "a metric exists after it was put"
-    superseded = stored.as_of_time is not None and stored.as_of_time > as_of_time
-    if not superseded and (stored.aggregation, stored.unique_property) != (aggregation, unique_property):
-        raise MetricFixed(stored)
-    return stored
-
-
 async def get_customer(connection: AsyncConnection, organization_id: int, customer_id: str) -> Customer | None:
     """One customer, or None."""
     rows = await connection.execute(
@@ -196,15 +146,6 @@ async def get_subscription(
     )
     row = rows.mappings().one_or_none()
     return None if row is None else _subscription(row)
-
-
-async def get_metric(connection: AsyncConnection, organization_id: int, metric_id: str) -> Metric | None:
-    """One metric, or None."""
-    rows = await connection.execute(
-        select(metric).where(metric.c.organization_id == organization_id, metric.c.metric_id == metric_id)
-    )
-    row = rows.mappings().one_or_none()
-    return None if row is None else _metric(row)
 
 
 async def list_customers(
@@ -242,17 +183,6 @@ async def list_subscriptions(
         statement.order_by(subscription.c.customer_id, subscription.c.subscription_id).limit(limit)
     )
     return [_subscription(row) for row in rows.mappings()]
-
-
-async def list_metrics(
-    connection: AsyncConnection, organization_id: int, *, after: str | None, limit: int
-) -> list[Metric]:
-    """Up to `limit` metrics after the id `after`, in the order of ids."""
-    statement = select(metric).where(metric.c.organization_id == organization_id)
-    if after is not None:
-        statement = statement.where(metric.c.metric_id > after)
-    rows = await connection.execute(statement.order_by(metric.c.metric_id).limit(limit))
-    return [_metric(row) for row in rows.mappings()]
 
 
 async def _create_with_defaults(
@@ -302,19 +232,6 @@ def _subscription(row: RowMapping) -> Subscription:
         customer_cycle=_cycle(row, "customer_") or DEFAULT_CYCLE,
         start_time=row["start_time"],
         end_time=row["end_time"],
-        as_of_time=row["as_of_time"],
-        create_time=row["create_time"],
-        update_time=row["update_time"],
-    )
-
-
-def _metric(row: RowMapping) -> Metric:
-    return Metric(
-        organization_id=row["organization_id"],
-        metric_id=row["metric_id"],
-        display_name=row["display_name"],
-        aggregation=Aggregation(row["aggregation"]),
-        unique_property=row["unique_property"],
         as_of_time=row["as_of_time"],
         create_time=row["create_time"],
         update_time=row["update_time"],

@@ -9,9 +9,10 @@ from sqlalchemy import select, text
 
 from evaluator.aggregation import Aggregation
 from evaluator.periods import DEFAULT_CYCLE, BillingCycle, Cadence
-from store import accounts, organizations
-from store.accounts import Customer, Metric, MetricFixed, Subscription
+from store import accounts, metrics, organizations
+from store.accounts import Customer, Subscription
 from store.database import Database
+from store.metrics import Metric, MetricFixed
 from store.tables.accounts import customer, organization
 
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)
@@ -69,7 +70,7 @@ async def put_metric(database: Database, organization_id: int, **changes: Any) -
     }
     metric_id = changes.pop("metric_id", "tokens")
     async with database.transaction() as connection:
-        return await accounts.put_metric(connection, organization_id, metric_id, **{**facts, **changes})
+        return await metrics.put_metric(connection, organization_id, metric_id, **{**facts, **changes})
 
 
 async def until_somebody_waits_for_an_advisory_lock(database: Database) -> None:
@@ -189,7 +190,7 @@ async def test_a_metrics_aggregation_is_fixed(database: Database, org: int, othe
         await put_metric(database, org, display_name="renamed", as_of_time=NOW + HOUR, **other)
     assert raised.value.stored.aggregation is Aggregation.SUM
     async with database.transaction() as connection:
-        stored = await accounts.get_metric(connection, org, "tokens")
+        stored = await metrics.get_metric(connection, org, "tokens")
     assert stored == Metric(org, "tokens", "", Aggregation.SUM, None, NOW, NOW, NOW)
     assert await epoch(database, org) == before
 
@@ -241,10 +242,10 @@ async def test_lists_go_on_after_the_last_row_in_byte_order(database: Database, 
             limit=4,
         ):
             seen_subscriptions += [item.customer_id for item in subscriptions]
-        while metrics := await accounts.list_metrics(
+        while found := await metrics.list_metrics(
             connection, org, after=seen_metrics[-1] if seen_metrics else None, limit=4
         ):
-            seen_metrics += [item.metric_id for item in metrics]
+            seen_metrics += [item.metric_id for item in found]
         pro = await accounts.list_customers(connection, org, plan_id="pro", after=None, limit=10)
         of_one = await accounts.list_subscriptions(
             connection, org, customer_id="b", plan_id=None, after=None, limit=10
@@ -263,9 +264,9 @@ async def test_organizations_do_not_see_each_other(database: Database, org: int)
     async with database.transaction() as connection:
         assert await accounts.get_customer(connection, other, "c1") is None
         assert await accounts.get_subscription(connection, other, "c1", "s1") is None
-        assert await accounts.get_metric(connection, other, "tokens") is None
+        assert await metrics.get_metric(connection, other, "tokens") is None
         assert await accounts.list_customers(connection, other, plan_id=None, after=None, limit=9) == []
-        assert await accounts.list_metrics(connection, other, after=None, limit=9) == []
+        assert await metrics.list_metrics(connection, other, after=None, limit=9) == []
         listed = await accounts.list_subscriptions(
             connection, other, customer_id=None, plan_id=None, after=None, limit=9
         )
