@@ -16,7 +16,11 @@ import grpc
 from google.rpc import error_details_pb2
 
 from cli.connection import Metadata, error_status
-from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageRequest, EvaluateUsageResponse
+from generated.tidemark.v1.alert_service_pb2 import (
+    EvaluateUsageBatchRequest,
+    EvaluateUsageRequest,
+    EvaluateUsageResponse,
+)
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
 from generated.tidemark.v1.usage_pb2 import UsageEvent
 
@@ -24,6 +28,9 @@ FIRST_PAUSE = 0.25  # seconds before the first new try; doubled from try to try
 LONGEST_PAUSE = 5.0  # seconds
 DEFAULT_WINDOW = 4  # batches on their way at once
 DEFAULT_PATIENCE = 60.0  # seconds without an answer before the connection counts as lost for good
+TWIN_TIMEOUT = 30.0  # seconds for a batch that is sent on its own
+
+_STATUS_LOST = "Internal error from Core"  # how grpc.aio words a write into a stream that has ended
 
 # What a new stream can mend. INTERNAL is among them because a connection cut in the middle of a frame shows as it.
 _PASSING = {
@@ -117,10 +124,13 @@ class UsageStream:
                 if await self._one_stream(acknowledge):
                     return
                 sentence = "the server is shutting down or restarting"
-            except grpc.aio.AioRpcError as error:
+            except grpc.aio.AioRpcError as raised:
+                error = await self._said_plainly(raised, acknowledge)
+                if error is None:
+                    continue
                 wait = _retry_delay(error)
                 if wait is None and error.code() not in _PASSING:
-                    raise
+                    raise error from None
                 sentence = error.details() or error.code().name
             if self._answered > before:
                 pause = FIRST_PAUSE
@@ -131,6 +141,45 @@ class UsageStream:
             await asyncio.sleep(wait if wait is not None else pause * random.uniform(0.5, 1.0))
             pause = min(2 * pause, LONGEST_PAUSE)
 
+    async def _said_plainly(
+        self, error: grpc.aio.AioRpcError, acknowledge: Acknowledge
+    ) -> grpc.aio.AioRpcError | None:
+        """Why the stream ended; None when there is no reason to wait.
+
+        grpc.aio loses the server's status when a write of ours meets the end of the stream, and keeps a remark of
+        its own instead. The unary twin with the same batch says it plainly, or counts the batch.
+        """
+        if error.details() != _STATUS_LOST or not self._pending:
+            return error
+        batch = self._pending[0]
+        request = EvaluateUsageBatchRequest(
+            batch_id=batch.batch_id, events=batch.events, include_gauges=self._include_gauges
+        )
+        try:
+            answer = await self._stub.EvaluateUsageBatch(request, metadata=self._metadata, timeout=TWIN_TIMEOUT)
+        except grpc.aio.AioRpcError as plain:
+            return plain
+        finally:
+            self.resent += len(batch.events)
+        response = EvaluateUsageResponse(
+            batch_id=answer.batch_id,
+            accepted=answer.accepted,
+            duplicates=answer.duplicates,
+            rejected=answer.rejected,
+            transitions=answer.transitions,
+            gauges=answer.gauges,
+        )
+        self._acknowledged(response, acknowledge)
+        return None
+
+    def _acknowledged(self, response: EvaluateUsageResponse, acknowledge: Acknowledge) -> None:
+        batch = self._pending.popleft()
+        if batch.batch_id != response.batch_id:
+            raise RuntimeError(f"the server answered batch {response.batch_id!r} before {batch.batch_id!r}")
+        self._answered = asyncio.get_running_loop().time()
+        self._room.release()
+        acknowledge(batch, response)
+
     async def _one_stream(self, acknowledge: Acknowledge) -> bool:
         """Runs one stream to its end; whether everything is acknowledged then."""
         call: Call = self._stub.EvaluateUsage(metadata=self._metadata)
@@ -140,17 +189,12 @@ class UsageStream:
                 response = await call.read()
                 if not isinstance(response, EvaluateUsageResponse):  # the end of the stream
                     return self._exhausted and not self._pending
-                self._answered = asyncio.get_running_loop().time()
                 if response.going_away:
                     writer.cancel()
-                elif not response.heartbeat:
-                    batch = self._pending.popleft()
-                    if batch.batch_id != response.batch_id:
-                        raise RuntimeError(
-                            f"the server answered batch {response.batch_id!r} before {batch.batch_id!r}"
-                        )
-                    self._room.release()
-                    acknowledge(batch, response)
+                elif response.heartbeat:
+                    self._answered = asyncio.get_running_loop().time()
+                else:
+                    self._acknowledged(response, acknowledge)
         finally:
             call.cancel()
             writer.cancel()

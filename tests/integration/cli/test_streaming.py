@@ -1,0 +1,235 @@
+"""The streaming client against a server that does what the test tells it to."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import grpc
+import pytest
+from google.protobuf import any_pb2
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+
+from cli.connection import DETAILS_KEY, Address
+from cli.streaming import Batch, ConnectionLost, UsageStream
+from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageRequest, EvaluateUsageResponse
+from generated.tidemark.v1.usage_pb2 import UsageEvent
+
+SERVICE = "tidemark.v1.AlertService"
+
+Requests = AsyncIterator[EvaluateUsageRequest]
+Context = grpc.aio.ServicerContext[EvaluateUsageRequest, EvaluateUsageResponse]
+Script = Callable[[Requests, Context], AsyncIterator[EvaluateUsageResponse]]
+
+
+class Scripted:
+    """A server whose n-th stream follows the n-th script, the last one ever after."""
+
+    def __init__(self, *scripts: Script) -> None:
+        self._scripts = scripts
+        self.streams = 0
+        self.server = grpc.aio.server()
+        handler = grpc.stream_stream_rpc_method_handler(
+            self._serve,
+            request_deserializer=EvaluateUsageRequest.FromString,
+            response_serializer=EvaluateUsageResponse.SerializeToString,
+        )
+        twin = grpc.unary_unary_rpc_method_handler(
+            self._serve_one,
+            request_deserializer=EvaluateUsageRequest.FromString,  # the same fields under the same numbers
+            response_serializer=EvaluateUsageResponse.SerializeToString,
+        )
+        handlers = {"EvaluateUsage": handler, "EvaluateUsageBatch": twin}
+        self.server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+        self.port = self.server.add_insecure_port("127.0.0.1:0")
+
+    async def _serve(self, requests: Requests, context: Context) -> AsyncIterator[EvaluateUsageResponse]:
+        script = self._scripts[min(self.streams, len(self._scripts) - 1)]
+        self.streams += 1
+        async for response in script(requests, context):
+            yield response
+
+    async def _serve_one(self, request: EvaluateUsageRequest, context: Context) -> EvaluateUsageResponse:
+        """The unary twin does what the stream before it did."""
+
+        async def alone() -> Requests:
+            yield request
+
+        return await anext(self._scripts[min(self.streams, len(self._scripts)) - 1](alone(), context))
+
+    async def __aenter__(self) -> "Scripted":
+        await self.server.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.server.stop(0)
+
+
+def answer(request: EvaluateUsageRequest) -> EvaluateUsageResponse:
+    return EvaluateUsageResponse(batch_id=request.batch_id, accepted=len(request.events))
+
+
+async def answers_all(requests: Requests, context: Context) -> AsyncIterator[EvaluateUsageResponse]:
+    async for request in requests:
+        yield answer(request)
+
+
+def answers_then(count: int, code: grpc.StatusCode, *details: Message) -> Script:
+    """Answers `count` requests, takes one more, and fails with `code`."""
+
+    async def script(requests: Requests, context: Context) -> AsyncIterator[EvaluateUsageResponse]:
+        done = 0
+        async for request in requests:
+            if done == count:
+                break
+            done += 1
+            yield answer(request)
+        status = status_pb2.Status(code=code.value[0])
+        for detail in details:
+            packed = any_pb2.Any()
+            packed.Pack(detail)
+            status.details.append(packed)
+        await context.abort(code, "as told", ((DETAILS_KEY, status.SerializeToString()),))
+
+    return script
+
+
+async def batches(count: int, size: int = 2) -> AsyncIterator[Batch]:
+    for number in range(count):
+        yield Batch(f"b{number}", [UsageEvent(event_id=f"e{number}-{index}") for index in range(size)])
+
+
+async def send(server: Scripted, source: AsyncIterator[Batch], **settings: float) -> tuple[list[str], UsageStream]:
+    """The batches that were acknowledged, in order."""
+    acknowledged: list[str] = []
+    async with server, Address(f"127.0.0.1:{server.port}").channel() as channel:
+        stream = UsageStream(channel, **settings)  # type: ignore[arg-type]
+        async with asyncio.timeout(20):
+            await stream.send(source, lambda batch, response: acknowledged.append(batch.batch_id))
+    return acknowledged, stream
+
+
+def names(count: int) -> list[str]:
+    return [f"b{number}" for number in range(count)]
+
+
+async def test_every_batch_is_acknowledged_in_order() -> None:
+    acknowledged, stream = await send(Scripted(answers_all), batches(20))
+    assert acknowledged == names(20)
+    assert stream.resent == 0
+
+
+async def test_an_empty_source_is_fine() -> None:
+    acknowledged, _ = await send(Scripted(answers_all), batches(0))
+    assert acknowledged == []
+
+
+async def test_what_was_not_acknowledged_is_sent_again_on_a_new_stream() -> None:
+    server = Scripted(
+        answers_then(3, grpc.StatusCode.UNAVAILABLE), answers_then(0, grpc.StatusCode.INTERNAL), answers_all
+    )
+    acknowledged, stream = await send(server, batches(12))
+    assert acknowledged == names(12)
+    assert server.streams == 3
+    assert stream.resent >= 2
+
+
+async def test_a_server_that_goes_away_is_taken_at_its_word() -> None:
+    async def goes_away(requests: Requests, context: Context) -> AsyncIterator[EvaluateUsageResponse]:
+        yield answer(await anext(requests))
+        yield EvaluateUsageResponse(heartbeat=True)
+        yield EvaluateUsageResponse(going_away=True)
+
+    server = Scripted(goes_away, answers_all)
+    acknowledged, _ = await send(server, batches(9))
+    assert acknowledged == names(9)
+    assert server.streams == 2
+
+
+async def test_a_batch_interrupted_while_it_was_being_made_is_not_lost() -> None:
+    async def slowly() -> AsyncIterator[Batch]:
+        async for batch in batches(4):
+            await asyncio.sleep(0.2)  # the stream breaks meanwhile
+            yield batch
+
+    async def breaks_soon(requests: Requests, context: Context) -> AsyncIterator[EvaluateUsageResponse]:
+        yield answer(await anext(requests))
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "as told")
+
+    acknowledged, _ = await send(Scripted(breaks_soon, answers_all), slowly())
+    assert acknowledged == names(4)
+
+
+async def test_no_more_batches_than_the_window_are_on_their_way() -> None:
+    waiting = 0
+    most = 0
+
+    async def counts(requests: Requests, context: Context) -> AsyncIterator[EvaluateUsageResponse]:
+        nonlocal waiting, most
+        pending: list[EvaluateUsageRequest] = []
+        async for request in requests:
+            pending.append(request)
+            waiting += 1
+            most = max(most, waiting)
+            if len(pending) == 3:
+                for one in pending:
+                    waiting -= 1
+                    yield answer(one)
+                pending = []
+
+    acknowledged, _ = await send(Scripted(counts), batches(12), window=3)
+    assert acknowledged == names(12)
+    assert most == 3
+
+
+async def test_an_overloaded_server_is_asked_again_when_it_says() -> None:
+    retry = error_details_pb2.RetryInfo()
+    retry.retry_delay.FromMilliseconds(50)
+    server = Scripted(answers_then(1, grpc.StatusCode.RESOURCE_EXHAUSTED, retry), answers_all)
+    acknowledged, _ = await send(server, batches(5))
+    assert acknowledged == names(5)
+
+
+@pytest.mark.parametrize(
+    "code", [grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.RESOURCE_EXHAUSTED]
+)
+async def test_what_no_new_stream_can_mend_is_raised(code: grpc.StatusCode) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await send(Scripted(answers_then(0, code)), batches(5))
+    assert raised.value.code() is code
+
+
+async def test_a_connection_without_answers_is_lost_for_good_after_the_patience() -> None:
+    server = Scripted(answers_then(0, grpc.StatusCode.UNAVAILABLE))
+    with pytest.raises(ConnectionLost, match="as told"):
+        await send(server, batches(5), patience=0.5)
+    assert server.streams > 1
+
+
+async def test_an_error_of_the_source_comes_after_what_it_gave_was_acknowledged() -> None:
+    acknowledged: list[str] = []
+
+    async def breaks() -> AsyncIterator[Batch]:
+        async for batch in batches(3):
+            yield batch
+        raise ValueError("row 4")
+
+    server = Scripted(answers_all)
+    async with server, Address(f"127.0.0.1:{server.port}").channel() as channel:
+        stream = UsageStream(channel)
+        with pytest.raises(ValueError, match="row 4"):
+            await stream.send(breaks(), lambda batch, response: acknowledged.append(batch.batch_id))
+    assert acknowledged == names(3)
+
+
+async def test_interruptions_are_told() -> None:
+    told: list[str] = []
+    server = Scripted(answers_then(0, grpc.StatusCode.UNAVAILABLE), answers_all)
+    async with server, Address(f"127.0.0.1:{server.port}").channel() as channel:
+        stream = UsageStream(channel, on_interruption=told.append)
+        await stream.send(batches(3), lambda batch, response: None)
+    assert told == ["as told"]
+
+
+def test_a_batch_keeps_its_lines() -> None:
+    lines: Sequence[int] = Batch("b", [UsageEvent()], [7]).lines
+    assert lines == [7]

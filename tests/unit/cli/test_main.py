@@ -1,0 +1,109 @@
+"""The group, and what is said before anything starts."""
+
+from pathlib import Path
+
+import grpc
+import pytest
+from click.testing import CliRunner
+
+from cli.connection import Address, call_problem, reason
+from cli.main import COMMANDS, tidemark
+from cli.settings import first_line, shown
+
+
+def test_the_help_names_every_command() -> None:
+    result = CliRunner().invoke(tidemark, ["--help"])
+    assert result.exit_code == 0
+    for name in COMMANDS:
+        assert f"\n  {name} " in result.output
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_a_help_of_its_own(name: str) -> None:
+    result = CliRunner().invoke(tidemark, [name, "--help"])
+    assert result.exit_code == 0
+    assert f"tidemark {name}" in result.output
+
+
+def test_an_unknown_command_is_a_usage_error() -> None:
+    assert CliRunner().invoke(tidemark, ["fly"]).exit_code == 2
+
+
+@pytest.mark.parametrize("command", [["up"], ["serve"], ["notify"], ["migrate"], ["keys", "list"]])
+def test_bad_settings_are_all_named_and_end_with_2(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIDEMARK_LISTEN", "nowhere")
+    monkeypatch.setenv("TIDEMARK_POOL_SIZE", "many")
+    monkeypatch.setenv("TIDEMARK_LISTENN", "1")
+    result = CliRunner().invoke(tidemark, command)
+    assert result.exit_code == 2
+    for name in ("TIDEMARK_LISTEN is 'nowhere'", "TIDEMARK_POOL_SIZE is 'many'", "did you mean TIDEMARK_LISTEN?"):
+        assert name in result.output
+
+
+@pytest.mark.parametrize("command", [["serve"], ["notify"], ["migrate"], ["keys", "list"], ["up"]])
+def test_an_unreachable_database_is_named_without_its_password(
+    command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIDEMARK_DATABASE_URL", "postgresql://operator:hunter2@127.0.0.1:1/usage")
+    result = CliRunner().invoke(tidemark, command)
+    assert result.exit_code == 1
+    assert "127.0.0.1:1/usage" in result.output
+    assert "check TIDEMARK_DATABASE_URL" in result.output
+    assert "hunter2" not in result.output
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("url", "where"),
+    [
+        ("postgresql://user:secret@db.example:6432/usage?sslmode=require", "db.example:6432/usage"),
+        ("postgresql://db.example/usage", "db.example/usage"),
+        ("postgresql://postgres:@/postgres?host=/run/pg", "/run/pg/postgres"),
+        ("postgresql://db.example:no/usage", "the address in TIDEMARK_DATABASE_URL"),
+    ],
+)
+def test_a_database_is_shown_without_its_credentials(url: str, where: str) -> None:
+    assert shown(url) == where
+
+
+def test_the_first_line_of_an_error() -> None:
+    assert first_line(ValueError("\n one\n two")) == "one"
+    assert first_line(ValueError()) == "ValueError"
+
+
+def test_a_replay_of_a_file_without_the_columns_names_them(tmp_path: Path) -> None:
+    path = tmp_path / "usage.csv"
+    path.write_text("account,tokens\nacme,1\n")
+    result = CliRunner().invoke(tidemark, ["replay", str(path), "--customer", "accounts", "--metric", "=tokens"])
+    assert result.exit_code == 2
+    assert "there is no column 'accounts'" in result.output
+    assert "no column gives the field quantity" in result.output
+    assert "account, tokens" in result.output
+
+
+@pytest.mark.parametrize("text", ["region", "=eu", "region="])
+def test_a_property_has_a_name_and_a_column(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "usage.csv"
+    path.write_text("a\n1\n")
+    result = CliRunner().invoke(tidemark, ["replay", str(path), "--property", text])
+    assert result.exit_code == 2
+    assert "NAME=COLUMN or NAME==VALUE" in result.output
+
+
+def failed_call(code: grpc.StatusCode, details: str) -> grpc.aio.AioRpcError:
+    nothing = grpc.aio.Metadata()
+    return grpc.aio.AioRpcError(code, nothing, nothing, details)
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, "no server answers at 127.0.0.1:1"),
+        (grpc.StatusCode.UNAUTHENTICATED, "does not know who is calling"),
+        (grpc.StatusCode.INTERNAL, "answered INTERNAL: details"),
+    ],
+)
+def test_a_failed_call_is_put_into_words(code: grpc.StatusCode, words: str) -> None:
+    error = failed_call(code, "details")
+    assert reason(error) == ""
+    assert words in call_problem(error, Address("127.0.0.1:1")).message

@@ -1,0 +1,80 @@
+"""The rows of the live table."""
+
+from decimal import Decimal
+
+from cli.watch.states import EVALUATING, IN_ALARM, NO_DATA, OK, StateRow, in_order, rows
+from generated.tidemark.v1.alert_pb2 import Alert, CustomerAlert, CustomerAlertStatus, GaugeState, ThresholdState
+from generated.tidemark.v1.threshold_pb2 import Threshold
+from generated.tidemark.v1.usage_pb2 import Gauge, GroupValue, UsageMeasure
+
+STATUS_OK = CustomerAlertStatus.CUSTOMER_ALERT_STATUS_OK
+
+
+def gauge(value: str, *thresholds: ThresholdState, subscription: str = "") -> GaugeState:
+    return GaugeState(
+        gauge=Gauge(
+            customer_id="acme",
+            subscription_id=subscription,
+            usage=UsageMeasure(metric_id="tokens"),
+            group=[GroupValue(key="region", value="eu")],
+            value=value,
+        ),
+        thresholds=thresholds,
+    )
+
+
+def fixed(value: str, *, level: str = "", code: str = "") -> ThresholdState:
+    return ThresholdState(threshold=Threshold(value=value, code=code), in_alarm=bool(level), level=level)
+
+
+def recurring(step: str, *, level: str = "") -> ThresholdState:
+    return ThresholdState(threshold=Threshold(recurring_step=step), in_alarm=bool(level), level=level)
+
+
+def state(
+    *gauges: GaugeState, status: CustomerAlertStatus.ValueType = STATUS_OK, no_data: bool = False
+) -> CustomerAlert:
+    return CustomerAlert(
+        alert=Alert(name="Tokens"), customer_id="acme", status=status, gauges=gauges, no_data=no_data
+    )
+
+
+def test_a_gauge_is_a_row_with_its_next_level() -> None:
+    (row,) = rows(state(gauge("50", fixed("40", level="40", code="warn"), fixed("100"), subscription="main")))
+    assert row.status == IN_ALARM
+    assert (row.owner, row.measure) == ("acme/main", "tokens region=eu")
+    assert row.value == 50
+    assert row.next_level == 100
+    assert row.nearness == Decimal("0.5")
+    assert row.reached == ("warn 40",)
+
+
+def test_a_step_goes_on_from_where_it_is() -> None:
+    (before,) = rows(state(gauge("3", recurring("10"))))
+    (after,) = rows(state(gauge("123", fixed("100", level="100"), recurring("10", level="120"))))
+    assert [before.status, after.status] == [OK, IN_ALARM]
+    assert [before.next_level, after.next_level] == [10, 130]
+
+
+def test_a_gauge_with_nothing_ahead_has_no_next_level() -> None:
+    (row,) = rows(state(gauge("50", fixed("40", level="40"))))
+    assert row.next_level is None
+    assert row.nearness == 0
+
+
+def test_an_alert_without_gauges_says_why() -> None:
+    evaluating = CustomerAlertStatus.CUSTOMER_ALERT_STATUS_EVALUATING
+    assert [row.status for row in rows(state(no_data=True))] == [NO_DATA]
+    assert [row.status for row in rows(state(status=evaluating, no_data=True))] == [EVALUATING]
+    assert [row.status for row in rows(state(gauge("1", fixed("2")), status=evaluating))] == [EVALUATING]
+
+
+def test_alarms_come_first_then_what_is_nearest() -> None:
+    found = [
+        StateRow(NO_DATA, "a", "x"),
+        StateRow(OK, "b", "x", value=Decimal(1), next_level=Decimal(10)),
+        StateRow(OK, "c", "x", value=Decimal(9), next_level=Decimal(10)),
+        StateRow(IN_ALARM, "d", "x", value=Decimal(1), next_level=Decimal(10)),
+        StateRow(OK, "e", "x", value=Decimal(-5), next_level=Decimal(-1)),
+    ]
+    assert [row.owner for row in in_order(found)] == ["d", "c", "b", "e", "a"]
