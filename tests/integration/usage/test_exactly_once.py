@@ -1,0 +1,239 @@
+"""An event counts exactly once: however often, through whom and beside what it is sent."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+
+from generated.tidemark.v1 import alert_service_pb2, usage_pb2
+from runtime.clock import ManualClock
+from server.validation import to_timestamp
+from tests.integration.usage.caller import (
+    BatchResponse,
+    Caller,
+    Crossing,
+    Refusal,
+    beside,
+    crossings,
+    ingest_held,
+    on_customer,
+    refusals,
+    settings,
+    spend_alert,
+    usage_alert,
+    values,
+    waiting_for_locks,
+)
+
+
+def counts(answer: BatchResponse | alert_service_pb2.EvaluateUsageResponse) -> tuple[int, int, int]:
+    """How many events were accepted, duplicates and rejected."""
+    return answer.accepted, answer.duplicates, len(answer.rejected)
+
+
+async def test_the_same_event_twice_in_a_batch_counts_once(caller: Caller) -> None:
+    await caller.create(usage_alert("100"))
+    event = caller.event("e1", "5")
+    answer = await caller.send(event, caller.event("e2", "7"), event, event, gauges=True)
+    assert counts(answer) == (2, 2, 0)
+    assert values(answer.gauges) == {("acme", "calls"): 12}
+    assert await caller.event_count() == 2
+
+
+async def test_an_event_id_belongs_to_its_customer(caller: Caller) -> None:
+    await caller.create(usage_alert("100"))
+    answer = await caller.send(caller.event("e1", "5"), caller.event("e1", "7", "beta"), gauges=True)
+    assert counts(answer) == (2, 0, 0)
+    assert values(answer.gauges) == {("acme", "calls"): 5, ("beta", "calls"): 7}
+
+
+async def test_a_resent_batch_counts_nothing_and_causes_nothing(caller: Caller) -> None:
+    await caller.create(usage_alert("10"))
+    events = [caller.event(f"e{number}", "3") for number in range(5)]
+    first = await caller.send(*events)
+    assert crossings(first.transitions) == [Crossing("REACHED", "10", "9", "12", "e3")]
+    again = await caller.send(*events, gauges=True)
+    assert counts(again) == (0, 5, 0)
+    assert not again.transitions
+    assert not again.gauges
+    assert len(await caller.notifications()) == 1
+    after = await caller.send(caller.event("e9", "1"), gauges=True)
+    assert values(after.gauges) == {("acme", "calls"): 16}
+
+
+async def test_what_is_new_in_a_resent_batch_counts_and_crosses(caller: Caller) -> None:
+    await caller.create(usage_alert("10"))
+    await caller.send(caller.event("e1", "4"), caller.event("e2", "4"))
+    answer = await caller.send(*(caller.event(event_id, "4") for event_id in ("e1", "e3", "e2", "e4")), gauges=True)
+    assert counts(answer) == (2, 2, 0)
+    assert crossings(answer.transitions) == [Crossing("REACHED", "10", "8", "12", "e3")]
+    assert values(answer.gauges) == {("acme", "calls"): 16}
+
+
+async def test_five_thousand_resent_with_some_new_among_them(caller: Caller) -> None:
+    await caller.create(usage_alert("1000000"))
+    customers = [f"c{number}" for number in range(50)]
+    old = [caller.event(f"e{number}", "2", customers[number % 50]) for number in range(5_000)]
+    assert counts(await caller.send(*old)) == (5_000, 0, 0)
+    new = [caller.event(f"n{number}", "3", customers[number]) for number in range(50)]
+    mixed = [event for number in range(50) for event in (new[number], *old[number * 99 : (number + 1) * 99])]
+    answer = await caller.send(*mixed, gauges=True)
+    assert counts(answer) == (50, 4_950, 0)
+    assert values(answer.gauges) == {(customer, "calls"): 203 for customer in customers}
+    assert await caller.event_count() == 5_050
+
+
+async def test_a_resend_on_another_stream_and_to_another_server_counts_nothing(caller: Caller) -> None:
+    await caller.create(usage_alert("100"))
+    events = [caller.event(f"e{number}") for number in range(3)]
+    request = alert_service_pb2.EvaluateUsageRequest(events=events, include_gauges=True)
+    for expected in ((3, 0, 0), (0, 3, 0)):
+        stream = caller.stream()
+        await stream.write(request)
+        answer = await stream.read()
+        assert isinstance(answer, alert_service_pb2.EvaluateUsageResponse)
+        assert counts(answer) == expected
+        stream.cancel()
+    async with beside(caller) as other:
+        assert counts(await other.send(*events)) == (0, 3, 0)
+        answer = await other.send(other.event("e9"), gauges=True)
+    assert values(answer.gauges) == {("acme", "calls"): 4}
+
+
+async def test_a_retry_that_races_its_first_try_counts_once(caller: Caller) -> None:
+    await caller.create(usage_alert("5"))
+    events = [caller.event(f"e{number}", "2", customer) for customer in ("acme", "beta") for number in range(4)]
+    async with beside(caller) as other:
+        async with ingest_held(caller):
+            tries = [asyncio.create_task(one.send(*events)) for one in (caller, other, caller, other)]
+            await waiting_for_locks(caller, 2)
+        answers = await asyncio.gather(*tries)
+    assert sum(answer.accepted for answer in answers) == 8
+    assert sum(answer.duplicates for answer in answers) == 24
+    assert sum(len(answer.transitions) for answer in answers) == 2
+    assert [(one.customer_id, one.crossings) for one in await caller.notifications()] == [
+        (customer, [Crossing("REACHED", "5", "4", "6", "e2")]) for customer in ("acme", "beta")
+    ]
+    answer = await caller.send(caller.event("e9"), gauges=True)
+    assert values(answer.gauges) == {("acme", "calls"): 9}
+
+
+async def test_a_retry_finds_its_first_try_still_open_and_then_rolled_back(caller: Caller) -> None:
+    await caller.create(usage_alert("5"))
+    await caller.send(caller.event("e0"))
+    [[organization_id]] = await caller.rows("SELECT %(organization_id)s")
+    async with await psycopg.AsyncConnection.connect(caller.database_url) as connection:
+        await connection.execute(
+            "INSERT INTO event (organization_id, customer_id, event_id, event_time, ingest_time, metric_id, quantity)"
+            " VALUES (%s, 'acme', 'e1', %s, %s, 'calls', 9)",
+            (organization_id, caller.clock.now(), caller.clock.now()),
+        )
+        retry = asyncio.create_task(caller.send(caller.event("e1", "9"), gauges=True))
+        await waiting_for_locks(caller)
+        await connection.rollback()
+    answer = await retry
+    assert counts(answer) == (1, 0, 0)
+    assert values(answer.gauges) == {("acme", "calls"): 10}
+
+
+CHANGES: dict[str, dict[str, str]] = {
+    "quantity": {"quantity": "6"},
+    "metric_id": {"metric": "tokens"},
+    "subscription_id": {"subscription": "other"},
+    "no subscription_id": {"subscription": ""},
+    "cost": {"cost": "1.26"},
+    "no cost": {"cost": "", "currency": ""},
+    "currency": {"currency": "EUR"},
+    "a property's value": {"region": "us"},
+    "another property": {"zone": "a"},
+    "event_time": {},
+}
+
+
+@pytest.mark.parametrize("changed", CHANGES)
+@pytest.mark.parametrize("together", [True, False], ids=["in one batch", "in two batches"])
+async def test_the_same_id_with_other_content_is_rejected(caller: Caller, changed: str, together: bool) -> None:
+    await caller.create(usage_alert("100"))
+    original = {"quantity": "5", "subscription": "pro", "cost": "1.25", "currency": "USD", "region": "eu"}
+    time = caller.clock.now() - timedelta(hours=1)
+    first = caller.event("e1", at=time, **original)
+    other = caller.event("e1", at=time, **(original | CHANGES[changed]))
+    if changed == "event_time":
+        other.event_time.CopyFrom(to_timestamp(time + timedelta(microseconds=1)))
+    neighbours = [caller.event(f"n{number}") for number in range(2)]
+    if together:
+        answer = await caller.send(first, neighbours[0], other, neighbours[1], gauges=True)
+        assert refusals(answer) == [Refusal(2, "ALREADY_EXISTS", "EVENT_CONFLICT")]
+        assert answer.rejected[0].event_id == "e1"
+        assert counts(answer) == (3, 0, 1)
+    else:
+        await caller.send(first)
+        answer = await caller.send(neighbours[0], other, neighbours[1], gauges=True)
+        assert refusals(answer) == [Refusal(1, "ALREADY_EXISTS", "EVENT_CONFLICT")]
+        assert counts(answer) == (2, 0, 1)
+    assert values(answer.gauges) == {("acme", "calls"): 7}
+    assert await caller.event_count() == 3
+    assert counts(await caller.send(first)) == (0, 1, 0)
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["in one batch", "in two batches"])
+async def test_the_same_content_written_otherwise_is_a_duplicate(caller: Caller, together: bool) -> None:
+    time = caller.clock.now()
+    first = caller.event("e1", "5", cost="1.5", at=time, b="2", a="1")
+    same = [
+        caller.event("e1", "5.0", cost="1.500", at=time, a="1", b="2"),
+        caller.event("e1", "005", cost="1.5", currency="USD", at=time, a="1", b="2"),
+        usage_pb2.UsageEvent.FromString(first.SerializeToString()),
+    ]
+    same[2].event_time.nanos += 999  # times are kept to the microsecond
+    if together:
+        assert counts(await caller.send(first, *same)) == (1, 3, 0)
+        assert counts(await caller.send(*reversed(same))) == (0, 3, 0)
+    else:
+        await caller.send(first)
+        assert [counts(await caller.send(one)) for one in same] == [(0, 1, 0)] * 3
+    assert await caller.event_count() == 1
+
+
+async def test_an_unnamed_currency_is_the_customers_and_another_one_conflicts(caller: Caller) -> None:
+    await caller.create(spend_alert("100"))
+    silent, euros = caller.event("e1", cost="5"), caller.event("e1", cost="5", currency="EUR")
+    assert refusals(await caller.send(silent, euros)) == [Refusal(1, "ALREADY_EXISTS", "EVENT_CONFLICT")]
+    assert refusals(await caller.send(euros)) == [Refusal(0, "ALREADY_EXISTS", "EVENT_CONFLICT")]
+    answer = await caller.send(caller.event("e2", cost="1"), gauges=True)
+    assert values(answer.gauges) == {("acme", "USD"): 6}
+
+
+async def test_an_identity_is_seen_within_its_month_and_not_beyond(caller: Caller, clock: ManualClock) -> None:
+    """The boundary that the design names: events of different months lie in different partitions."""
+    clock.set(datetime(2026, 4, 1, 0, 5, tzinfo=UTC))
+    await caller.create(usage_alert("100"))
+    march = datetime(2026, 3, 31, 23, 59, 59, 999_999, tzinfo=UTC)
+    april = datetime(2026, 4, 1, tzinfo=UTC)
+    first, earlier, other_month = (
+        caller.event("e1", "5", at=time) for time in (march, march - timedelta(days=30), april)
+    )
+    await caller.send(first)
+    assert refusals(await caller.send(earlier)) == [Refusal(0, "ALREADY_EXISTS", "EVENT_CONFLICT")]
+    assert counts(await caller.send(other_month)) == (1, 0, 0)
+    assert [counts(await caller.send(one)) for one in (first, other_month)] == [(0, 1, 0)] * 2
+    assert await caller.event_count() == 2
+
+
+async def test_a_customer_first_seen_beside_a_duplicate_is_not_missed_by_alerts_to_come(caller: Caller) -> None:
+    async with beside(caller, settings(ingest_writers=1)) as one_writer:
+        await one_writer.send(caller.event("e1"))
+        answer = await one_writer.send(
+            caller.event("e1"),
+            caller.event("e1", "50", "beta", subscription="beta-pro", metric="tokens"),
+            gauges=True,
+        )
+        assert counts(answer) == (1, 1, 0)
+        alert = await caller.create(usage_alert("10", metric="tokens", scope=on_customer("beta")))
+        assert (await caller.state(alert.alert_id, "beta")).gauges[0].gauge.value == "50"
+        [notification] = await caller.notifications()
+        assert notification.crossings == [Crossing("REACHED", "10", "50", "50", "")]
+        for table, name in (("customer", "beta"), ("subscription", "beta-pro"), ("metric", "tokens")):
+            query = f"SELECT 1 FROM {table} WHERE organization_id = %(organization_id)s AND {table}_id = %(name)s"
+            assert len(await caller.rows(query, name=name)) == 1, f"the {table} was not created"
