@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.database import CONNECT_TIMEOUT, DatabaseUnavailable
 from store.deliveries import delivery_id
+from store.delivery_queue import SETTINGS
 
 CHANNEL = "tidemark_outbox"
 KEEPALIVE_IDLE = 30  # seconds; a listening connection says nothing itself and would not notice a dead peer
@@ -55,6 +56,7 @@ ON CONFLICT DO NOTHING
 
 async def fan_out(connection: AsyncConnection, limit: int) -> FanOut:
     """Turns up to `limit` outbox rows into deliveries, in the caller's transaction: all of it or nothing."""
+    await connection.execute(SETTINGS)
     taken = (await connection.execute(_TAKE, {"limit": limit})).all()
     if not taken:
         return FanOut(0, 0)

@@ -28,7 +28,7 @@ endpoint = Table(
     Column("delete_time", Time),  # the row stays for the sake of its deliveries
     # The notifier's own two: how many deliveries are leased, and when one was last claimed.
     Column("in_flight", Integer, nullable=False, server_default="0"),
-    Column("last_claim_time", Time, nullable=False, server_default=text("'-infinity'")),
+    Column("last_claim_time", Time, nullable=False, server_default=text("'epoch'")),
     CheckConstraint("in_flight >= 0", name="endpoint_in_flight_not_negative"),
 )
 

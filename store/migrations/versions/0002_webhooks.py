@@ -18,7 +18,7 @@ CREATE TABLE endpoint (
     create_time timestamptz NOT NULL,
     delete_time timestamptz,
     in_flight integer NOT NULL DEFAULT 0,
-    last_claim_time timestamptz NOT NULL DEFAULT '-infinity',
+    last_claim_time timestamptz NOT NULL DEFAULT 'epoch',
     PRIMARY KEY (organization_id, endpoint_id),
     CONSTRAINT endpoint_in_flight_not_negative CHECK (in_flight >= 0)
 ) WITH (fillfactor = 70);
