@@ -44,7 +44,7 @@ async def run(configuration: Configuration, database: Database, clock: Clock) ->
 async def run_until(stop: asyncio.Event, configuration: Configuration, database: Database, clock: Clock) -> None:
     """Runs a notifier until `stop` is set and what was in flight then has ended or been given back."""
     policy = TargetPolicy(configuration.webhook_allow_http, configuration.webhook_allow_networks)
-    timeouts = Timeouts()
+    timeouts = Timeouts.of(configuration.webhook_timeout)
     async with Sender(policy, timeouts, clock) as sender:
         worker = Worker(database, sender, clock, concurrency=configuration.notifier_concurrency, lease=timeouts.lease)
         listening = asyncio.create_task(_listen(database, worker), name="notifier listener")

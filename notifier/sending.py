@@ -37,6 +37,11 @@ class Timeouts:
     headers: float = 15.0  # send the request and get the headers of the answer
     body: float = 1.0  # read the part of the answer that is stored
 
+    @staticmethod
+    def of(answer: float) -> "Timeouts":
+        """The timeouts when a receiver may take `answer` seconds; no other phase may take longer than that."""
+        return Timeouts(connect=min(5.0, answer), headers=answer, body=min(1.0, answer))
+
     @property
     def lease(self) -> timedelta:
         """A lease that outlasts an attempt and the writing of its result by far: three times all phases."""

@@ -26,6 +26,7 @@ DEFAULT_PROPAGATION_DELAY = 3.0  # seconds from NOT_SERVING to the drain, for lo
 DEFAULT_DRAIN_TIMEOUT = 20.0  # seconds that calls in flight may take to end
 DEFAULT_UNARY_DEADLINE = 10.0  # seconds for a unary call that brings no deadline
 DEFAULT_NOTIFIER_CONCURRENCY = 256  # webhook requests in flight in one process
+DEFAULT_WEBHOOK_TIMEOUT = 15.0  # seconds that a receiver may take to answer
 
 Number = TypeVar("Number", int, float)
 
@@ -61,6 +62,7 @@ class Configuration:
     drain_timeout: float = DEFAULT_DRAIN_TIMEOUT  # seconds
     unary_deadline: float = DEFAULT_UNARY_DEADLINE  # seconds
     notifier_concurrency: int = DEFAULT_NOTIFIER_CONCURRENCY
+    webhook_timeout: float = DEFAULT_WEBHOOK_TIMEOUT  # seconds
     webhook_allow_http: bool = False
     webhook_allow_networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
     log_level: str = "info"
@@ -193,6 +195,7 @@ def load(environment: Mapping[str, str]) -> Configuration:
         notifier_concurrency=read.number(
             "NOTIFIER_CONCURRENCY", int, DEFAULT_NOTIFIER_CONCURRENCY, 1, 4_096, "requests"
         ),
+        webhook_timeout=read.number("WEBHOOK_TIMEOUT_SECONDS", float, DEFAULT_WEBHOOK_TIMEOUT, 0.1, 60.0, "seconds"),
         webhook_allow_http=read.flag("WEBHOOK_ALLOW_HTTP", False),
         webhook_allow_networks=read.networks(),
         log_level=read.choice("LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
