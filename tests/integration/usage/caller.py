@@ -237,6 +237,21 @@ async def beside(caller: Caller, configuration: Configuration | None = None) -> 
         yield other
 
 
+async def everything(
+    stream: StreamCall,
+) -> tuple[list[alert_service_pb2.EvaluateUsageResponse], grpc.aio.AioRpcError | None]:
+    """Ends the requests of a stream; returns all its answers, and the error that it ends with, if any."""
+    answers: list[alert_service_pb2.EvaluateUsageResponse] = []
+    try:
+        async with asyncio.timeout(DEADLINE):
+            await stream.done_writing()
+            async for answer in stream:
+                answers.append(answer)
+    except grpc.aio.AioRpcError as error:
+        return answers, error
+    return answers, None
+
+
 def settings(
     *,
     ingest_writers: int = 2,
