@@ -4,14 +4,12 @@ from collections.abc import Sequence
 
 from google.protobuf.duration_pb2 import Duration
 
-from evaluator.notifications import REACHED_TYPE, RESOLVED_TYPE
+from evaluator.notifications import EVENT_TYPES
 from generated.tidemark.v1 import webhook_pb2
 from runtime.targets import TargetPolicy, TargetRefused
 from server.validation import Violations, to_timestamp
 from store.deliveries import Attempt, Delivery, DeliveryStatus
 from store.endpoints import Endpoint
-
-EVENT_TYPES = (REACHED_TYPE, RESOLVED_TYPE)
 
 
 def read_url(violations: Violations, url: str, policy: TargetPolicy) -> str:
