@@ -13,7 +13,11 @@ _PREFIX = "TIDEMARK_"
 
 
 class NotStarted(Exception):
-    """A child ended, or said nothing, before it was ready; its own words are in its log."""
+    """A child ended before it was ready; its own words are in its log. name: the child's."""
+
+    def __init__(self, name: str, how: str) -> None:
+        super().__init__(f"the {name} {how} before it was ready")
+        self.name = name
 
 
 class Child:
@@ -74,7 +78,7 @@ class Child:
             if text.startswith(self._ready):
                 self.told = text.removeprefix(self._ready)
                 return
-        raise NotStarted(f"the {self.name} {self.ended(await self._process.wait())} before it was ready")
+        raise NotStarted(self.name, self.ended(await self._process.wait()))
 
     async def wait(self) -> int:
         """Waits until it has ended; returns its exit code, negative for a signal."""

@@ -84,10 +84,9 @@ class _Up:
         self._console.print("[quiet]stopped[/]")
 
     async def _start(self) -> None:
-        await self._server.start()
+        await asyncio.gather(self._server.start(), self._notifier.start())
         # Started again, it comes back where callers know it, on a port of its own choice too.
         self._server.environment["TIDEMARK_LISTEN"] = self._server.told
-        await self._notifier.start()
         await self._say_where()
 
     async def _keep(self, child: Child) -> None:

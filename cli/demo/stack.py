@@ -1,5 +1,6 @@
 """Everything that the demo starts: a database of its own, a server, a notifier, a receiver; and takes down again."""
 
+import asyncio
 import contextlib
 import shutil
 import tempfile
@@ -55,8 +56,13 @@ async def running() -> AsyncIterator[Stack]:
         receiver = Receiver()
         await receiver.start()
         exits.push_async_callback(receiver.stop)
-        server = await _started(exits, folder, "server", "serve", LISTENING)
-        await _started(exits, folder, "notifier", "notify", RUNNING)
+        server = _child(exits, folder, "server", "serve", LISTENING)
+        notifier = _child(exits, folder, "notifier", "notify", RUNNING)
+        try:
+            await asyncio.gather(server.start(), notifier.start())
+        except NotStarted as error:
+            last_words = (folder / f"{error.name}.log").read_text(errors="replace").splitlines()
+            raise Problem(str(error), last_words[-LOG_LINES:]) from None
         address = Address(server.told)
         channel = await exits.enter_async_context(address.channel())
         receiver.trust(await create_endpoint(channel, receiver.url))
@@ -72,15 +78,11 @@ async def running() -> AsyncIterator[Stack]:
                 standard_error().print(f"[quiet]the logs are kept in {folder}[/]")
 
 
-async def _started(exits: contextlib.AsyncExitStack, folder: Path, name: str, command: str, ready: str) -> Child:
-    log = folder / f"{name}.log"
-    settings = {**SETTINGS, "TIDEMARK_DATA_DIRECTORY": str(folder)}
-    child = Child(name, [command], environment(settings, inherit=False), ready, exits.enter_context(log.open("wb")))
+def _child(exits: contextlib.AsyncExitStack, folder: Path, name: str, command: str, ready: str) -> Child:
+    settings = environment({**SETTINGS, "TIDEMARK_DATA_DIRECTORY": str(folder)}, inherit=False)
+    log = exits.enter_context((folder / f"{name}.log").open("wb"))
+    child = Child(name, [command], settings, ready, log)
     exits.push_async_callback(child.stop)
-    try:
-        await child.start()
-    except NotStarted as error:
-        raise Problem(str(error), log.read_text(errors="replace").splitlines()[-LOG_LINES:]) from None
     return child
 
 

@@ -1,0 +1,303 @@
+"""The commands as a person uses them: real processes, an embedded database, signals."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import IO
+
+import grpc
+import pytest
+
+from generated.tidemark.v1.account_service_pb2 import GetCustomerRequest, GetCustomerResponse
+
+TIDEMARK = [sys.executable, "-P", "-m", "cli.main"]
+TIMEOUT = 60.0  # seconds for anything to happen
+
+ALERT = (
+    '{"alert": {"name": "Spend", "scope": {"all_customers": {}}, "spend_threshold_reached": {"currency": "USD"},'
+    ' "thresholds": [{"value": "10"}, {"value": "100", "code": "over"}]}}'
+)
+
+
+def environment(folder: Path, **settings: str) -> dict[str, str]:
+    """A process's environment with a data directory of the test's own."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("TIDEMARK_")}
+    return {
+        **inherited,
+        "TIDEMARK_DATA_DIRECTORY": str(folder / "data"),
+        "TIDEMARK_LISTEN": "127.0.0.1:0",
+        **settings,
+    }
+
+
+def run(folder: Path, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+    """Runs one command to its end."""
+    return subprocess.run(
+        [*TIDEMARK, *arguments],
+        env=environment(folder, **settings),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+
+
+class Up:
+    """A running `tidemark up`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._log = (folder / "up.log").open("w")
+        self.process = subprocess.Popen(
+            [*TIDEMARK, "up"], env=environment(folder), stderr=self._log, stdout=self._log
+        )
+        self.address = self.wait_for(r"server +listening on (\S+)").group(1)
+        self.wait_for("Ctrl-C drains and stops")
+
+    def said(self) -> str:
+        """Everything it wrote so far."""
+        return (self.folder / "up.log").read_text()
+
+    def wait_for(self, pattern: str) -> "re.Match[str]":
+        """Waits until it has written that."""
+        found: list[re.Match[str]] = []
+
+        def look() -> bool:
+            found[:] = list(re.finditer(pattern, self.said()))
+            return bool(found)
+
+        eventually(look, self.said)
+        return found[0]
+
+    def children(self) -> dict[str, int]:
+        """The process ids of server and notifier."""
+        listed = subprocess.run(
+            ["ps", "-o", "pid=,args=", "--ppid", str(self.process.pid)], capture_output=True, text=True, check=False
+        )
+        return {
+            command: int(line.split()[0])
+            for line in listed.stdout.splitlines()
+            for command in ("serve", "notify")
+            if f"cli.main {command}" in line
+        }
+
+    def run(self, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+        """Runs a client command against it."""
+        return run(self.folder, *arguments, TIDEMARK_SERVER=self.address, **settings)
+
+    def stop(self) -> None:
+        """Ends it, whatever state it is in."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(TIMEOUT)
+        self._log.close()
+
+
+@pytest.fixture
+def up(tmp_path: Path) -> Iterator[Up]:
+    """`tidemark up` on a database of its own, for tests that end it or change it for good."""
+    running = Up(tmp_path)
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def shared_up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """`tidemark up` for the tests that leave it as they found it."""
+    running = Up(tmp_path_factory.mktemp("up"))
+    yield running
+    running.stop()
+
+
+def eventually(happened: Callable[[], bool], said: Callable[[], str] = lambda: "") -> None:
+    """Waits until `happened`."""
+    end = time.monotonic() + TIMEOUT
+    while not happened():
+        assert time.monotonic() < end, f"it did not happen in {TIMEOUT} seconds\n{said()}"
+        time.sleep(0.1)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs (a dead one that nobody has asked about yet does not)."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def create_alert(up: Up) -> None:
+    """Creates an alert with a foreign client."""
+    buf = Path(sys.executable).parent / "buf"
+    url = f"http://{up.address}/tidemark.v1.AlertService/CreateAlert"
+    subprocess.run(
+        [buf, "curl", "--http2-prior-knowledge", "--protocol", "grpc", "--data", ALERT, url],
+        check=True,
+        timeout=TIMEOUT,
+        capture_output=True,
+    )
+
+
+def knows_customer(address: str, customer_id: str) -> bool:
+    """Whether the server has seen that customer."""
+    with grpc.insecure_channel(address) as channel:
+        get = channel.unary_unary(
+            "/tidemark.v1.AccountService/GetCustomer",
+            request_serializer=GetCustomerRequest.SerializeToString,
+            response_deserializer=GetCustomerResponse.FromString,
+        )
+        try:
+            get(GetCustomerRequest(customer_id=customer_id), timeout=TIMEOUT)
+        except grpc.RpcError:
+            return False
+        return True
+
+
+def write_usage(file: IO[str]) -> None:
+    """Ten days of usage: 12 good rows and 3 bad ones."""
+    now = datetime.now(UTC).replace(microsecond=0)
+    file.write("account,model,tokens,usd,at\n")
+    for number in range(12):
+        at = now - timedelta(hours=number)
+        file.write(f"customer-{number % 2},large,{1000 + number},10.25,{at.isoformat()}\n")
+    file.write(f"customer-0,large,1e999,1,{now.isoformat()}\n")
+    file.write(f",large,1,1,{now.isoformat()}\n")
+    file.write(f"customer-0,large,1,1,{(now + timedelta(days=1)).isoformat()}\n")
+
+
+MAPPING = ("--customer", "account", "--metric", "=tokens", "--quantity", "tokens", "--cost", "usd", "--time", "at")
+
+
+def test_up_replay_and_watch(shared_up: Up) -> None:
+    up = shared_up
+    create_alert(up)
+    path = up.folder / "usage.csv"
+    with path.open("w") as file:
+        write_usage(file)
+
+    first = up.run("replay", str(path), *MAPPING, "--property", "model=model", "--batch-size", "4")
+    assert first.returncode == 3, first.stderr  # some rows were rejected
+    assert re.search(r"12 +accepted", first.stdout)
+    assert re.search(r"EVENT_INVALID \(quantity\) +1 +14", first.stdout)
+    assert re.search(r"EVENT_IN_FUTURE +1 +16", first.stdout)
+    assert re.search(r"unreadable row +1 +15 +customer_id is empty", first.stdout)
+    assert re.search(r"Spend alt_\w+ +reached +2 +2", first.stdout)
+
+    again = up.run("replay", str(path), *MAPPING, "--property", "model=model")
+    assert again.returncode == 3
+    assert re.search(r"\b0 +accepted", again.stdout)
+    assert re.search(r"12 +duplicates", again.stdout)
+    assert "alerts that fired" not in again.stdout
+
+    watched = up.run("watch", "--once")
+    assert watched.returncode == 0, watched.stderr
+    for customer in ("customer-0", "customer-1"):
+        assert re.search(rf"in alarm +{customer} +Spend +USD +61.5 +100 ", watched.stdout)
+    assert "customer-1" not in up.run("watch", "--once", "--customer", "customer-0").stdout
+
+
+def test_a_process_that_dies_is_started_again_where_it_was(shared_up: Up) -> None:
+    up = shared_up
+    before = up.children()
+    assert set(before) == {"serve", "notify"}
+    for command, name in (("serve", "server"), ("notify", "notifier")):
+        os.kill(before[command], signal.SIGKILL)
+        up.wait_for(f"the {name} was ended by SIGKILL; starting it again in 1 s")
+        up.wait_for(f"the {name} runs again")
+    after = up.children()
+    assert set(after) == {"serve", "notify"}
+    assert not set(after.values()) & set(before.values())
+    assert up.run("watch", "--once").returncode == 0
+
+
+def test_a_signal_drains_both_and_ends_with_0(up: Up) -> None:
+    children = up.children()
+    up.process.send_signal(signal.SIGINT)
+    assert up.process.wait(TIMEOUT) == 0
+    assert "draining" in up.said()
+    assert not any(alive(pid) for pid in children.values())
+
+
+def test_children_do_not_outlive_a_parent_that_was_killed(up: Up) -> None:
+    children = up.children()
+    up.process.kill()
+    up.process.wait(TIMEOUT)
+    eventually(lambda: not any(alive(pid) for pid in children.values()))
+
+
+def test_a_port_in_use_is_said_plainly(shared_up: Up) -> None:
+    up = shared_up
+    for command in ("serve", "up"):
+        second = run(up.folder, command, TIDEMARK_LISTEN=up.address)
+        assert second.returncode == 1
+        assert f"cannot listen on {up.address}" in second.stderr
+        assert "TIDEMARK_LISTEN" in second.stderr
+        assert "Traceback" not in second.stderr
+
+
+def test_keys_are_made_listed_and_revoked(up: Up) -> None:
+    made = up.run("keys", "create", "--organization", "acme")
+    assert made.returncode == 0, made.stderr
+    key = made.stdout.strip()
+    assert re.fullmatch(r"tmk_[\w-]{43}", key)
+    (key_id,) = set(re.findall(r"key_\w+", made.stderr))
+
+    # Servers that were started in the open learn of the first key within seconds.
+    eventually(lambda: up.run("watch", "--once").returncode == 1)
+    refused = up.run("watch", "--once")
+    assert "does not know who is calling" in refused.stderr
+    assert up.run("watch", "--once", TIDEMARK_KEY=key).returncode == 0
+
+    listed = up.run("keys", "list")
+    assert key_id in listed.stdout
+    assert key not in listed.stdout
+    assert up.run("keys", "revoke", key_id, "--organization", "other").returncode == 1
+    assert up.run("keys", "revoke", key_id, "--organization", "acme").returncode == 0
+    eventually(lambda: up.run("watch", "--once", TIDEMARK_KEY=key).returncode == 1)
+
+
+def test_a_replay_survives_a_server_that_is_killed(shared_up: Up) -> None:
+    up = shared_up
+    now = datetime.now(UTC)
+    rows = 30_000
+    path = up.folder / "usage.ndjson"
+    with path.open("w") as file:
+        for number in range(rows):
+            at = (now - timedelta(seconds=number)).isoformat()
+            file.write(
+                f'{{"customer_id": "c{number % 50}", "metric_id": "calls", "quantity": 1, "event_time": "{at}"}}\n'
+            )
+    replay = subprocess.Popen(
+        [*TIDEMARK, "replay", str(path), "--batch-size", "100"],
+        env=environment(up.folder, TIDEMARK_SERVER=up.address),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    eventually(lambda: knows_customer(up.address, "c0"))
+    os.kill(up.children()["serve"], signal.SIGKILL)
+    told, complaints = replay.communicate(timeout=2 * TIMEOUT)
+    assert replay.returncode == 0, complaints
+    assert "interrupted" in complaints
+    accepted, duplicates = (
+        int(re.findall(rf"([\d,]+) +{words}", told)[0].replace(",", "")) for words in ("accepted", "duplicates")
+    )
+    assert accepted + duplicates == rows
+    again = up.run("replay", str(path), "--batch-size", "2000")
+    assert re.search(r"\b0 +accepted", again.stdout)
+    assert re.search(rf"{rows:,} +duplicates", again.stdout)
+
+
+def test_a_replay_without_a_server_gives_up_and_says_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "usage.csv"
+    path.write_text("customer_id,metric_id,quantity,time\nacme,calls,1,2026-03-01\n")
+    finished = run(tmp_path, "replay", str(path), "--patience", "0.5", TIDEMARK_SERVER="127.0.0.1:1")
+    assert finished.returncode == 1
+    assert "no answer from 127.0.0.1:1" in finished.stderr
+    assert "run the same command again" in finished.stderr

@@ -1,0 +1,51 @@
+"""The demo in short: it ends with 0, having checked everything itself."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+TIMEOUT = 180  # seconds
+
+DEMO = [sys.executable, "-P", "-m", "cli.main", "demo"]
+
+
+def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([*DEMO, *arguments], capture_output=True, text=True, timeout=TIMEOUT, check=False)
+
+
+def test_a_month_ends_exactly_as_expected() -> None:
+    finished = run("--events", "1200", "--seconds", "1", "--probe-seconds", "1", "--seed", "3")
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert "everything happened exactly as expected" in finished.stdout
+    assert "✗" not in finished.stdout
+    received = re.search(r"^all +([\d,]+) +[\d,]+ +([\d,]+)", finished.stdout, re.MULTILINE)
+    assert received is not None
+    assert received.group(1) == received.group(2) != "0"
+    for reason in ("EVENT_CONFLICT", "EVENT_INVALID", "EVENT_IN_FUTURE", "EVENT_TOO_OLD"):
+        assert re.search(rf"rejected: {reason} +[1-9]", finished.stdout)
+    assert "to its webhook's arrival p50" in finished.stdout
+
+
+def test_a_trace_ends_exactly_as_expected(tmp_path: Path) -> None:
+    path = tmp_path / "trace.csv"
+    rows = (
+        f"2023-11-16 18:{15 + number // 100:02}:{number % 60:02}.1234567,{20_000 + 37 * number},{1000 + number}\n"
+        for number in range(2_000)
+    )
+    path.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n" + "".join(rows))
+    finished = run("--trace", str(path))
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert "everything happened exactly as expected" in finished.stdout
+    assert re.search(r"accepted +4,000 +4,000", finished.stdout)
+    assert "to the last digit" in finished.stdout
+    assert "✗" not in finished.stdout
+
+
+def test_another_file_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    path = tmp_path / "trace.csv"
+    path.write_text("a,b\n1,2\n")
+    finished = run("--trace", str(path))
+    assert finished.returncode == 1
+    assert "the first line" in finished.stderr
+    assert "Traceback" not in finished.stderr
