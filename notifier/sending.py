@@ -125,7 +125,8 @@ class Sender:
                 response = await self._session.post(
                     url, data=body, headers=headers, allow_redirects=False, trace_request_ctx=exchange
                 )
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+        except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as error:
+            # RuntimeError: what uvloop makes of some failures to connect.
             if exchange is None:
                 raise
             return _failure(error, exchange), exchange.reused
