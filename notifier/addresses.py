@@ -8,7 +8,7 @@ import socket
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
-from aiohappyeyeballs import AddrInfoType
+from aiohttp import AddrInfoType
 
 from runtime.targets import TargetPolicy
 

@@ -83,7 +83,7 @@ async def test_what_is_in_flight_ends_before_the_notifier_stops(house: House, re
 async def test_what_takes_too_long_to_end_is_given_back(house: House, receiver: Receiver) -> None:
     receiver.always_answer(hang(asyncio.Event()))
     await house.endpoint(receiver.url)
-    async with running_notifier(house, configuration(DRAIN_TIMEOUT_SECONDS="0.4")):
+    async with running_notifier(house, configuration(DRAIN_TIMEOUT_SECONDS="2")):
         await house.notify()
         await receiver.arrived(1)
     [delivery] = await house.deliveries()
