@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from notifier.backoff import Backoff
-from store import delivery_queue
+from store import delivery_results
 from store.database import Database, DatabaseUnavailable
-from store.delivery_queue import AttemptRecord, Claim
+from store.delivery_queue import Claim
+from store.delivery_results import AttemptRecord
 
 BATCH_LIMIT = 200  # results in one transaction
 
@@ -106,7 +107,7 @@ class Recorder:
                 returns.setdefault(result.delay, []).append(result.claim)
         if records:
             async with self._database.transaction() as connection:
-                written = await delivery_queue.record(connection, records)
+                written = await delivery_results.record(connection, records)
             for record in _missing(records, written):
                 logger.warning(
                     "the lease was taken over while the attempt ran; its result is dropped",
@@ -114,7 +115,7 @@ class Recorder:
                 )
         for delay, claims in returns.items():
             async with self._database.transaction() as connection:
-                await delivery_queue.release(connection, claims, delay=delay)
+                await delivery_results.release(connection, claims, delay=delay)
 
 
 def _key(result: Result) -> tuple[int, str]:

@@ -13,10 +13,11 @@ from notifier.schedule import decide
 from notifier.sending import Answer, Sender
 from notifier.signature import MalformedSecret, signed_headers
 from runtime.clock import Clock
-from store import delivery_queue, outbox
+from store import delivery_queue, delivery_results, outbox
 from store.database import Database, DatabaseUnavailable
 from store.deliveries import DeliveryStatus
-from store.delivery_queue import AttemptRecord, Claim
+from store.delivery_queue import Claim
+from store.delivery_results import AttemptRecord
 
 POLL_INTERVAL = 1.0  # seconds between looks at the database when nothing else wakes the loop
 FAN_OUT_LIMIT = 200  # outbox rows in one transaction
@@ -151,14 +152,14 @@ class Worker:
         if hints.expired:
             hints.expired = False
             async with self._database.transaction() as connection:
-                released = await delivery_queue.release_expired(connection)
+                released = await delivery_results.release_expired(connection)
             if released:
                 logger.warning(
                     "%d leases of a notifier that died were taken over",
                     released,
                     extra={"action": "lease.expired"},
                 )
-            hints.expired |= released == delivery_queue.EXPIRED_LIMIT
+            hints.expired |= released == delivery_results.EXPIRED_LIMIT
             hints.due |= released > 0
         if hints.due:
             hints.due = False

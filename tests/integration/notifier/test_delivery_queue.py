@@ -10,10 +10,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import func, select, text, update
 
-from store import delivery_queue, endpoints, outbox
+from store import delivery_queue, delivery_results, endpoints, outbox
 from store.database import Database
 from store.deliveries import DeliveryStatus, Outcome
-from store.delivery_queue import ENDPOINT_IN_FLIGHT_LIMIT, AttemptRecord, Claim
+from store.delivery_queue import ENDPOINT_IN_FLIGHT_LIMIT, Claim
+from store.delivery_results import AttemptRecord
 from store.endpoints import EndpointState
 from store.tables.notifications import outbox as outbox_table
 from store.tables.webhooks import attempt, delivery, endpoint, endpoint_secret
@@ -34,12 +35,12 @@ async def claim(house: House, limit: int = 100) -> list[Claim]:
 
 async def record(house: House, records: Sequence[AttemptRecord]) -> list[AttemptRecord]:
     async with house.database.transaction() as connection:
-        return await delivery_queue.record(connection, records)
+        return await delivery_results.record(connection, records)
 
 
 async def release_expired(house: House) -> int:
     async with house.database.transaction() as connection:
-        return await delivery_queue.release_expired(connection)
+        return await delivery_results.release_expired(connection)
 
 
 def delivered(claim: Claim) -> AttemptRecord:
@@ -218,8 +219,8 @@ async def test_a_claim_given_back_is_due_later_and_counts_no_attempt(house: Hous
     await fan_out(house)
     soon, late = await claim(house)
     async with house.database.transaction() as connection:
-        assert await delivery_queue.release(connection, [soon], delay=timedelta(0)) == 1
-        assert await delivery_queue.release(connection, [late], delay=timedelta(hours=1)) == 1
+        assert await delivery_results.release(connection, [soon], delay=timedelta(0)) == 1
+        assert await delivery_results.release(connection, [late], delay=timedelta(hours=1)) == 1
     [again] = await claim(house)
     assert (again.delivery_id, again.attempt_count) == (soon.delivery_id, 0)
 
@@ -237,7 +238,7 @@ async def test_a_deleted_endpoint_cancels_what_waits_and_lets_end_what_is_sent(h
     assert by_status == {DeliveryStatus.CANCELLED: 2, DeliveryStatus.PENDING: 4}
     await record(house, [delivered(succeeds), failed(fails)])
     async with house.database.transaction() as connection:
-        await delivery_queue.release(connection, [is_given_back], delay=timedelta(0))
+        await delivery_results.release(connection, [is_given_back], delay=timedelta(0))
     await house.expire_leases()
     await release_expired(house)
     statuses = {item.delivery_id: item.status for item in await house.deliveries()}

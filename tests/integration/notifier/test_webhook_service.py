@@ -18,10 +18,10 @@ from generated.tidemark.v1.webhook_service_pb2 import (
 )
 from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from runtime.clock import ManualClock
-from store import delivery_queue, keys, outbox
+from store import delivery_queue, delivery_results, keys, outbox
 from store.database import Database
 from store.deliveries import DeliveryStatus, Outcome
-from store.delivery_queue import AttemptRecord
+from store.delivery_results import AttemptRecord
 from store.endpoints import EndpointState
 from tests.integration.notifier.house import House
 from tests.integration.server.running import Running, reason_of, running, violations_of
@@ -70,7 +70,7 @@ async def attempt_all(house: House, status: DeliveryStatus, delay: timedelta | N
         for claim in claims
     ]
     async with house.database.transaction() as connection:
-        await delivery_queue.record(connection, records)
+        await delivery_results.record(connection, records)
 
 
 async def test_an_endpoint_shows_its_secret_once(webhooks: WebhookServiceStub) -> None:
