@@ -1,0 +1,30 @@
+"""Fixtures of the acceptance ring: a database of the test's own, and real processes on it."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.processes import Programs, running
+from tests.databases import Template
+from tests.integration.notifier.receiver import Receiver, running_receiver
+
+
+@pytest.fixture
+def database_url(template: Template) -> str:
+    """The URL of a migrated database of this test's own."""
+    return template.fresh_database()
+
+
+@pytest.fixture
+async def programs(database_url: str, tmp_path: Path) -> AsyncIterator[Programs]:
+    """Starts servers and notifiers on the test's database."""
+    async with running(database_url, tmp_path) as programs:
+        yield programs
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    """A webhook receiver on a free port of 127.0.0.1."""
+    async with running_receiver() as receiver:
+        yield receiver

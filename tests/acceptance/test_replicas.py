@@ -1,0 +1,63 @@
+"""Two servers on one database, with the same customers: every total is exact, every crossing is recorded once."""
+
+import asyncio
+import itertools
+import random
+from collections import Counter
+from datetime import UTC, datetime
+
+from generated.tidemark.v1.usage_pb2 import UsageEvent
+from tests.acceptance import books
+from tests.acceptance.books import BY_MODEL, SEATS, WATCHES
+from tests.acceptance.processes import Programs, session, until
+from tests.acceptance.traffic import Client, usage
+
+BATCHES = 100  # of one client
+SHARED = 3  # every third batch of a pair of clients is sent by both
+
+
+def paired(number: int, now: datetime) -> tuple[list[list[UsageEvent]], list[list[UsageEvent]]]:
+    """What two clients send: some batches are the same events, in another order."""
+    rng = random.Random(number)
+    first = list(itertools.islice(usage(f"first-{number}", now), BATCHES))
+    second = list(itertools.islice(usage(f"second-{number}", now), BATCHES))
+    for position in range(0, BATCHES, SHARED):
+        second[position] = rng.sample(first[position], len(first[position]))
+    return first, second
+
+
+async def test_two_servers_with_the_same_customers_count_exactly_and_record_each_crossing_once(
+    programs: Programs, database_url: str
+) -> None:
+    servers = await asyncio.gather(programs.serve("server-1"), programs.serve("server-2"))
+    await books.put(servers[0].address, *WATCHES, SEATS)
+    now = datetime.now(UTC)
+    clients: list[Client] = []
+    async with asyncio.TaskGroup() as group:
+        for number in range(3):
+            for server, batches in zip(servers, paired(number, now), strict=True):
+                client = Client(f"{server.pid}-{number}", server.address)
+                clients.append(client)
+                group.create_task(client.send(batches))
+        await until(lambda: all(client.acknowledged for client in clients))
+        # What streams through the one server must not miss what is created through the other.
+        await books.put(servers[1].address, BY_MODEL)
+    await books.evaluated(servers[1].address)
+
+    sent = [event for client in clients for event in client.sent]
+    expected, found = books.reckoned(sent, *WATCHES, SEATS, BY_MODEL), await books.stored(database_url)
+    assert found == expected
+    assert sum(client.accepted for client in clients) == expected.events
+    assert sum(client.duplicates for client in clients) == len(sent) - expected.events
+    assert not any(client.interruptions for client in clients)
+
+    told = sum((books.crossings_of(client.transitions) for client in clients), Counter())
+    # A visit evaluates gauges too, and answers nobody.
+    assert told <= expected.crossings
+    assert {crossing.alert for crossing in expected.crossings - told} <= {BY_MODEL.name}
+
+    assert [await server.stop() for server in servers] == [0, 0]
+    assert [server.complaints() for server in servers] == [[], []]
+    async with session(database_url) as connection:
+        cursor = await connection.execute("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+        assert await cursor.fetchall() == [(0,)]
