@@ -1,0 +1,124 @@
+"""Secrets at rest: sealed with AES-256-GCM under master keys that the database never sees."""
+
+import base64
+import os
+import secrets
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+KEY_BYTES = 32
+NONCE_BYTES = 12
+KEY_FILE = "secret.key"  # in the data directory; made for the embedded database only
+LOCAL_KEY_ID = "local"  # of the key in that file
+MAX_KEY_ID_BYTES = 64
+
+_FORMAT = 1  # first byte of everything sealed
+
+
+class CannotOpen(Exception):
+    """What was sealed cannot be opened: its key is missing, or it was changed, or moved from another row."""
+
+
+class SecretBox:
+    """Seals and opens secrets.
+
+    `keys` are pairs of an id and 32 bytes. The first one seals; all of them open, so that a key can be replaced:
+    put the new one in front, re-encrypt, then drop the old one.
+    """
+
+    def __init__(self, keys: Sequence[tuple[str, bytes]]) -> None:
+        """Raises ValueError for no key, a key of another length, an id that is empty, too long or there twice."""
+        if not keys:
+            raise ValueError("at least one key is needed")
+        self._ciphers: dict[bytes, AESGCM] = {}
+        for key_id, key in keys:
+            encoded = key_id.encode()
+            if not 1 <= len(encoded) <= MAX_KEY_ID_BYTES:
+                raise ValueError(f"the id of a key has 1 to {MAX_KEY_ID_BYTES} bytes, not {len(encoded)}")
+            if encoded in self._ciphers:
+                raise ValueError(f"there are two keys with the id {key_id!r}")
+            if len(key) != KEY_BYTES:
+                raise ValueError(f"the key {key_id!r} has {len(key)} bytes; AES-256 takes {KEY_BYTES}")
+            self._ciphers[encoded] = AESGCM(key)
+        self._sealing = keys[0][0].encode()
+
+    def seal(self, plain: bytes, place: str) -> bytes:
+        """Seals `plain` for `place`: the names of the row and column where it is kept.
+
+        What is copied to another place cannot be opened there.
+        """
+        nonce = secrets.token_bytes(NONCE_BYTES)
+        head = bytes((_FORMAT, len(self._sealing))) + self._sealing
+        return head + nonce + self._ciphers[self._sealing].encrypt(nonce, plain, head + place.encode())
+
+    def open(self, sealed: bytes, place: str) -> bytes:
+        """What was sealed for `place`. Raises CannotOpen."""
+        key_id = _key_id(sealed)
+        if (cipher := self._ciphers.get(key_id)) is None:
+            raise CannotOpen(f"it was sealed with the key {key_id.decode(errors='replace')!r}, which is not given")
+        end_of_head = 2 + len(key_id)
+        end_of_nonce = end_of_head + NONCE_BYTES
+        head, nonce = sealed[:end_of_head], sealed[end_of_head:end_of_nonce]
+        try:
+            return cipher.decrypt(nonce, sealed[end_of_nonce:], head + place.encode())
+        except (InvalidTag, ValueError) as error:
+            raise CannotOpen("it was changed, or it was sealed for another place or with another key") from error
+
+    def is_current(self, sealed: bytes) -> bool:
+        """Whether it is sealed with the key that seals now; what is not wants to be re-encrypted."""
+        return _key_id(sealed) == self._sealing
+
+
+def secret_place(organization_id: int, endpoint_id: str, sequence: int) -> str:
+    """The place of an endpoint's signing secret."""
+    return f"endpoint_secret/{organization_id}/{endpoint_id}/{sequence}"
+
+
+def credentials_place(organization_id: int, endpoint_id: str) -> str:
+    """The place of the credentials that an endpoint's requests carry."""
+    return f"endpoint/{organization_id}/{endpoint_id}/credentials"
+
+
+def local_key(directory: Path) -> tuple[str, bytes]:
+    """The key in the data directory, which is made by the first process that asks for it (mode 0600).
+
+    Raises ValueError when the file holds no key.
+    """
+    path = directory / KEY_FILE
+    if not path.exists():
+        _make(path)
+    try:
+        key = base64.b64decode(path.read_text().strip(), validate=True)
+    except ValueError:
+        key = b""
+    if len(key) != KEY_BYTES:
+        raise ValueError(f"{path} does not hold base64 of {KEY_BYTES} bytes; restore it from a backup")
+    return LOCAL_KEY_ID, key
+
+
+def _make(path: Path) -> None:
+    """Writes a new key, unless another process is faster."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    number, name = tempfile.mkstemp(dir=path.parent, prefix=KEY_FILE)  # mode 0600
+    try:
+        with os.fdopen(number, "w") as file:
+            file.write(base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode() + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        # A link appears whole or not at all, and never replaces: of two processes that start at once, the
+        # second one reads the key of the first.
+        os.link(name, path)
+    except FileExistsError:
+        pass
+    finally:
+        os.unlink(name)
+
+
+def _key_id(sealed: bytes) -> bytes:
+    if len(sealed) < 2 or sealed[0] != _FORMAT:
+        raise CannotOpen("it was not sealed by this version of Tidemark")
+    return sealed[2 : 2 + sealed[1]]

@@ -1,0 +1,1 @@
+"""Unit tests of the store: what needs no database."""
