@@ -13,6 +13,7 @@ COMMANDS = {
     "keys": "cli.keys",
     "replay": "cli.replay.command",
     "watch": "cli.watch.command",
+    "listen": "cli.listen.command",
     "demo": "cli.demo.command",
 }
 

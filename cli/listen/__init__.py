@@ -1,0 +1,1 @@
+"""`tidemark listen`: a webhook receiver for developers."""

@@ -1,0 +1,182 @@
+"""The command `tidemark listen`."""
+
+import asyncio
+import contextlib
+import json
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import click
+import grpc
+from rich.console import Console
+from rich.markup import escape
+
+from cli.connection import UNARY_TIMEOUT, Address, call_problem, reason, server_options
+from cli.console import Problem, standard_error, standard_output
+from cli.listen.answers import Answer, MalformedAnswer, in_turn, parse_answer
+from cli.listen.receiver import Arrival, Receiver
+from cli.listen.verification import MalformedKey, Verifier
+from generated.tidemark.v1 import webhook_service_pb2 as messages
+from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
+from runtime.clock import SystemClock
+
+DESCRIPTION = "tidemark listen"  # of the endpoint, for people who list endpoints
+
+
+def _answers(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> list[Answer]:
+    try:
+        return [answer for value in values for answer in parse_answer(value)]
+    except MalformedAnswer as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def _verifier(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> Verifier | None:
+    try:
+        return Verifier(values) if values else None
+    except MalformedKey as error:
+        raise click.BadParameter(str(error)) from None
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Where to listen; any free port if unset.")
+@click.option(
+    "--secret",
+    "verifier",
+    multiple=True,
+    callback=_verifier,
+    metavar="whsec_…|whpk_…",
+    help="Verify with this, and make no endpoint. May be repeated.",
+)
+@click.option("--url", metavar="URL", help="What the endpoint is given instead of the listening address: a tunnel's.")
+@click.option("--event-type", "event_types", multiple=True, metavar="TYPE", help="Only this type; may be repeated.")
+@click.option(
+    "--answer",
+    "answers",
+    multiple=True,
+    callback=_answers,
+    metavar="ANSWER",
+    help="What to answer, in turn, the last one for ever: 204; 503,retry-after=30; 200,delay=3; hang; close;"
+    " 500*3 is three times 500.",
+)
+@click.option("--body", is_flag=True, help="Print bodies, too.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one line for each request.")
+@server_options
+def listen(
+    host: str,
+    port: int,
+    verifier: Verifier | None,
+    url: str | None,
+    event_types: tuple[str, ...],
+    answers: list[Answer],
+    body: bool,
+    as_json: bool,
+    server: str,
+    key: str | None,
+) -> None:
+    """Receive webhooks on this machine: verify them, print them, answer as told.
+
+    Without --secret it adds an endpoint at the server, and deletes it at the end (Ctrl-C). The server and the
+    notifier have to allow receivers on this machine: TIDEMARK_WEBHOOK_ALLOW_HTTP=true and
+    TIDEMARK_WEBHOOK_ALLOW_CIDRS=127.0.0.0/8.
+    """
+    address = Address(server, key)
+    console = standard_output()
+    verifying = verifier or Verifier(())
+    receiver = Receiver(
+        verifying, in_turn(answers), SystemClock(), lambda arrival: _show(console, arrival, body, as_json)
+    )
+    registers = verifier is None
+    try:
+        asyncio.run(_listen(receiver, verifying, (host, port), address if registers else None, url, event_types))
+    except grpc.aio.AioRpcError as error:
+        raise _problem(error, address) from None
+
+
+async def _listen(
+    receiver: Receiver,
+    verifier: Verifier,
+    where: tuple[str, int],
+    address: Address | None,
+    url: str | None,
+    event_types: tuple[str, ...],
+) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        await receiver.start(*where)
+    except OSError as error:
+        raise Problem(
+            f"cannot listen on {where[0]} port {where[1]}: {error.strerror or error}", ["choose another --port"]
+        ) from None
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(receiver.stop)
+        if address is not None:
+            await stack.enter_async_context(_endpoint(address, url or receiver.url, event_types, verifier))
+        standard_error().print(f"listening on [name]{escape(receiver.url)}[/]; Ctrl-C ends it")
+        await stop.wait()
+
+
+@asynccontextmanager
+async def _endpoint(
+    address: Address, url: str, event_types: tuple[str, ...], verifier: Verifier
+) -> AsyncIterator[None]:
+    """An endpoint at the server for the time of the block, whose secret `verifier` trusts."""
+    async with address.channel() as channel:
+        webhooks = WebhookServiceStub(channel)
+        created = await webhooks.CreateEndpoint(
+            messages.CreateEndpointRequest(url=url, description=DESCRIPTION, event_types=event_types),
+            metadata=address.metadata,
+            timeout=UNARY_TIMEOUT,
+        )
+        verifier.trust(created.secret)
+        endpoint_id = created.endpoint.endpoint_id
+        standard_error().print(
+            f"endpoint [name]{endpoint_id}[/] at [name]{escape(address.server)}[/], secret {created.secret}"
+        )
+        try:
+            yield
+        finally:
+            try:
+                await webhooks.DeleteEndpoint(
+                    messages.DeleteEndpointRequest(endpoint_id=endpoint_id),
+                    metadata=address.metadata,
+                    timeout=UNARY_TIMEOUT,
+                )
+            except grpc.aio.AioRpcError as error:
+                standard_error().print(
+                    f"[warn]the endpoint {endpoint_id} is left behind[/]: {escape(error.details() or '')}"
+                )
+
+
+def _problem(error: grpc.aio.AioRpcError, address: Address) -> Problem:
+    if reason(error) == "ERROR_REASON_INVALID_FIELD" and (error.details() or "").startswith("url:"):
+        return Problem(
+            f"the server refuses this address as an endpoint: {error.details()}",
+            [
+                "start server and notifier with TIDEMARK_WEBHOOK_ALLOW_HTTP=true"
+                " TIDEMARK_WEBHOOK_ALLOW_CIDRS=127.0.0.0/8",
+                "or give the address of a tunnel with --url https://…",
+            ],
+        )
+    return call_problem(error, address)
+
+
+def _show(console: Console, arrival: Arrival, with_body: bool, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(arrival.as_json(), ensure_ascii=False))
+        return
+    verdict = f"[bad]NOT VERIFIED[/] {escape(arrival.fault)}" if arrival.fault else f"[good]{arrival.scheme}[/]"
+    again = f" [warn]time {arrival.count}[/]" if arrival.count > 1 else ""
+    status = arrival.answer.status
+    style = "good" if status is not None and status < 300 else "warn"
+    console.print(
+        f"[quiet]{arrival.time:%H:%M:%S}[/] {verdict} [name]{escape(arrival.event_type or '?')}[/]"
+        f" {escape(arrival.webhook_id or 'without an id')}{again} → [{style}]{escape(str(arrival.answer))}[/]"
+    )
+    if with_body:
+        shown = arrival.as_json()["body"]
+        console.print(escape(shown if isinstance(shown, str) else json.dumps(shown, indent=2, ensure_ascii=False)))

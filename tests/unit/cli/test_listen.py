@@ -1,0 +1,204 @@
+"""`tidemark listen`: answers as they are written, what verifies, and a receiver on a real socket."""
+
+import base64
+from datetime import UTC, datetime, timedelta
+
+import aiohttp
+import pytest
+from click.testing import CliRunner
+from standardwebhooks import Webhook
+
+from cli.listen.answers import Answer, MalformedAnswer, in_turn, parse_answer
+from cli.listen.receiver import Arrival, Receiver
+from cli.listen.verification import MalformedKey, NotVerified, Verifier
+from cli.main import tidemark
+from runtime.clock import ManualClock
+
+# The vectors that are known to other implementations.
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+NOW = datetime.fromtimestamp(1614265330, UTC)
+BODY = b'{"test": 2432232314}'
+V1 = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+V1A = "v1a,hnO3f9T8Ytu9HwrXslvumlUpqtNVqkhqw/enGzPCXe5BdqzCInXqYXFymVJaA7AZdpXwVLPo3mNl8EM+m7TBAg=="
+SEED_AND_PUBLIC = base64.b64decode(
+    "6Xb/dCcHpPea21PS1N9VY/NZW723CEc77N4rJCubMbfVKIDij2HKpMKkioLlX0dRqSKJp4AJ6p9lMicMFs6Kvg=="
+)
+PUBLIC_KEY = "whpk_" + base64.b64encode(SEED_AND_PUBLIC[32:]).decode()
+
+
+def headers(signature: str, **changes: str) -> dict[str, str]:
+    usual = {
+        "webhook-id": "msg_p5jXN8AQM9LWM0D4loKWxJek",
+        "webhook-timestamp": "1614265330",
+        "webhook-signature": signature,
+    }
+    return usual | {f"webhook-{name}": value for name, value in changes.items()}
+
+
+@pytest.mark.parametrize(
+    ("key", "signature", "scheme"),
+    [
+        (SECRET, V1, "v1"),
+        (PUBLIC_KEY, V1A, "v1a"),
+        (SECRET, f"v1,bm9uZQ== {V1}", "v1"),
+        (SECRET, f"v9,??? v1 {V1A} {V1}", "v1"),
+        (PUBLIC_KEY, f"{V1} {V1A}", "v1a"),
+    ],
+)
+def test_what_is_signed_well_verifies(key: str, signature: str, scheme: str) -> None:
+    assert Verifier([key]).verify(headers(signature), BODY, NOW) == scheme
+
+
+def test_any_of_several_keys_may_fit() -> None:
+    other = "whsec_" + base64.b64encode(b"o" * 32).decode()
+    assert Verifier([other, SECRET]).verify(headers(V1), BODY, NOW) == "v1"
+
+
+@pytest.mark.parametrize(
+    ("given", "body", "words"),
+    [
+        (headers(V1), BODY + b" ", "no signature fits"),
+        (headers(V1, id="msg_other"), BODY, "no signature fits"),
+        (headers(V1A), BODY, "no signature fits"),
+        (headers(V1.replace("v1,", "v2,")), BODY, "no signature fits"),
+        (headers("v1,"), BODY, "no signature fits"),
+        (headers(""), BODY, "header is missing"),
+        (headers(V1, id=""), BODY, "header is missing"),
+        (headers(V1, timestamp="soon"), BODY, "no number"),
+        (headers(V1, timestamp="1614265029"), BODY, "5 minutes"),
+        (headers(V1, timestamp="1614265631"), BODY, "5 minutes"),
+    ],
+)
+def test_what_does_not_verify(given: dict[str, str], body: bytes, words: str) -> None:
+    with pytest.raises(NotVerified, match=words):
+        Verifier([SECRET]).verify(given, body, NOW)
+
+
+@pytest.mark.parametrize("key", ["", "secret", "whsec_", "whsec_???", "whpk_bm90IDMy", "whsk_" + "A" * 44])
+def test_a_key_that_is_none_is_refused_and_not_repeated(key: str) -> None:
+    with pytest.raises(MalformedKey) as caught:
+        Verifier([key])
+    assert "???" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "answers"),
+    [
+        ("204", [Answer()]),
+        ("503,retry-after=30", [Answer(503, retry_after="30")]),
+        ("503,retry-after=soon*2", [Answer(503, retry_after="soon")] * 2),
+        ("200,delay=2.5*2", [Answer(200, delay=2.5)] * 2),
+        ("hang", [Answer(None, silent="hang")]),
+        ("close,delay=1", [Answer(None, delay=1.0, silent="close")]),
+    ],
+)
+def test_answers_as_they_are_written(text: str, answers: list[Answer]) -> None:
+    assert parse_answer(text) == answers
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "0",
+        "99",
+        "600",
+        "2xx",
+        "204*0",
+        "204*",
+        "204,delay=-1",
+        "204,delay=9999",
+        "hang,delay=1",
+        "204,slow",
+        "hang,retry-after=1",
+    ],
+)
+def test_what_is_no_answer(text: str) -> None:
+    with pytest.raises(MalformedAnswer):
+        parse_answer(text)
+    assert CliRunner().invoke(tidemark, ["listen", "--answer", text]).exit_code == 2
+
+
+def test_the_last_answer_is_given_for_ever() -> None:
+    turns = in_turn([Answer(500), Answer(200)])
+    assert [next(turns).status for _ in range(4)] == [500, 200, 200, 200]
+    assert next(in_turn([])).status == 204
+
+
+class Posting:
+    """A receiver, what arrived at it, and a way to post to it."""
+
+    def __init__(self, *answers: Answer) -> None:
+        self.arrivals: list[Arrival] = []
+        self.clock = ManualClock(NOW)
+        self.receiver = Receiver(Verifier([SECRET]), in_turn(answers), self.clock, self.arrivals.append)
+
+    async def __aenter__(self) -> "Posting":
+        await self.receiver.start("127.0.0.1", 0)
+        self.session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=0.5))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.session.close()
+        await self.receiver.stop()
+
+    async def post(self, message_id: str = "ntf_1", *, secret: str = SECRET) -> tuple[int, str | None]:
+        body = '{"type": "alert.reached"}'
+        signed = {
+            "webhook-id": message_id,
+            "webhook-timestamp": str(int(NOW.timestamp())),
+            "webhook-signature": Webhook(secret).sign(message_id, NOW, body),
+        }
+        async with self.session.post(self.receiver.url + "any/path", data=body, headers=signed) as response:
+            return response.status, response.headers.get("Retry-After")
+
+
+async def test_it_answers_in_turn_and_counts_what_comes_again() -> None:
+    async with Posting(Answer(503, retry_after="7"), Answer(200)) as it:
+        assert await it.post() == (503, "7")
+        assert await it.post() == (200, None)
+        assert await it.post("ntf_2") == (200, None)
+    assert [(arrival.webhook_id, arrival.count) for arrival in it.arrivals] == [
+        ("ntf_1", 1),
+        ("ntf_1", 2),
+        ("ntf_2", 1),
+    ]
+    assert {(arrival.scheme, arrival.event_type, arrival.fault) for arrival in it.arrivals} == {
+        ("v1", "alert.reached", "")
+    }
+    shown = it.arrivals[0].as_json()
+    assert (shown["verified"], shown["answer"], shown["body"]) == ("v1", 503, {"type": "alert.reached"})
+
+
+async def test_what_does_not_verify_gets_401_and_uses_up_no_answer() -> None:
+    other = "whsec_" + base64.b64encode(b"o" * 32).decode()
+    async with Posting(Answer(503), Answer(200)) as it:
+        assert await it.post(secret=other) == (401, None)
+        assert await it.post() == (503, None)
+        it.clock.advance(timedelta(minutes=6))
+        assert await it.post() == (401, None)
+    assert ["no signature" in arrival.fault for arrival in it.arrivals] == [True, False, False]
+
+
+async def test_it_hangs_and_closes_when_told_and_still_stops() -> None:
+    async with Posting(Answer(None, silent="hang"), Answer(None, silent="close"), Answer()) as it:
+        with pytest.raises(TimeoutError):
+            await it.post()
+        with pytest.raises(aiohttp.ClientConnectionError):
+            await it.post()
+        assert (await it.post())[0] == 204
+
+
+async def test_two_on_one_port_is_an_error() -> None:
+    async with Posting() as it:
+        port = int(it.receiver.url.rsplit(":", 1)[1].strip("/"))
+        again = Receiver(None, in_turn([]), it.clock, it.arrivals.append)
+        with pytest.raises(OSError):
+            await again.start("127.0.0.1", port)
+        await again.stop()
+
+
+def test_without_a_server_it_says_so() -> None:
+    result = CliRunner().invoke(tidemark, ["listen", "--server", "127.0.0.1:1"])
+    assert result.exit_code == 1
+    assert "no server answers at 127.0.0.1:1" in result.output
