@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -147,12 +147,12 @@ class Caller:
     async def visited(self, alert_id: str) -> None:
         """Waits until an alert has visited what existed before it."""
         request = alert_service_pb2.GetAlertRequest(alert_id=alert_id)
-        async with asyncio.timeout(DEADLINE):
-            while True:
-                answer = await self.alerts.GetAlert(request, metadata=self.metadata)
-                if answer.alert.evaluation_status == alert_pb2.EVALUATION_STATUS_DONE:
-                    return
-                await asyncio.sleep(0.005)
+
+        async def done() -> bool:
+            answer = await self.alerts.GetAlert(request, metadata=self.metadata)
+            return answer.alert.evaluation_status == alert_pb2.EVALUATION_STATUS_DONE
+
+        await until(done)
 
     async def archive(self, alert_id: str) -> None:
         """Ends an alert."""
@@ -283,13 +283,21 @@ async def ingest_held(caller: Caller) -> AsyncIterator[None]:
 
 async def waiting_for_locks(caller: Caller, number: int = 1) -> None:
     """Waits until so many connections to the database wait for a lock."""
+
+    async def waiting() -> bool:
+        [[found]] = await caller.rows(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        return int(found) >= number
+
+    await until(waiting)
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Waits until the condition holds."""
     async with asyncio.timeout(DEADLINE):
         while True:
-            [[waiting]] = await caller.rows(
-                "SELECT count(*) FROM pg_stat_activity"
-                " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-            )
-            if waiting >= number:
+            if await condition():
                 return
             await asyncio.sleep(0.005)
 

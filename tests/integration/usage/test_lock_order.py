@@ -1,0 +1,127 @@
+"""Transactions that want the same rows wait for each other; they never deadlock."""
+
+import asyncio
+from datetime import datetime, timedelta
+from decimal import Decimal
+from uuid import UUID
+
+import psycopg
+
+from evaluator.gauges import Gauge, Measure
+from evaluator.periods import DEFAULT_CYCLE
+from generated.tidemark.v1 import usage_pb2
+from runtime.clock import ManualClock
+from store import gauges
+from store.database import Database
+from tests.integration.usage.caller import (
+    DEADLINE,
+    Caller,
+    beside,
+    ingest_held,
+    settings,
+    usage_alert,
+    values,
+    waiting_for_locks,
+)
+
+
+async def test_a_visit_that_waits_for_a_gauge_holds_none_that_comes_after_it(
+    caller: Caller, clock: ManualClock
+) -> None:
+    """One that had created the last one already would wait for a move that has the second and waits for the last."""
+    [[organization_id]] = await caller.rows("SELECT %(organization_id)s")
+    period, now = DEFAULT_CYCLE.period_at(clock.now()), clock.now()
+    first, second, last = (
+        Gauge(customer, None, Measure(metric_id="calls"), (), period) for customer in ("a", "b", "z")
+    )
+    database = Database(caller.database_url)
+
+    async def move(*watched: Gauge) -> None:
+        moves = [gauges.Move(gauge, Decimal(1), Decimal(1), Decimal(0), 0) for gauge in watched]
+        async with database.raw_transaction() as connection:
+            await gauges.move(connection, organization_id, moves, now, False)
+
+    async def visit(*watched: Gauge) -> dict[UUID, gauges.Locked]:
+        async with database.raw_transaction() as connection:
+            return await gauges.lock(connection, organization_id, watched, now)
+
+    await move(first, second)
+    async with database.raw_transaction() as holding:
+        await holding.execute(
+            "SELECT FROM gauge WHERE organization_id = %s AND gauge_id = %s FOR UPDATE",
+            (organization_id, first.gauge_id),
+        )
+        visiting = asyncio.create_task(visit(first, second, last))
+        await waiting_for_locks(caller)
+        async with asyncio.timeout(DEADLINE):
+            await move(second, last)
+    locked = await visiting
+    await database.close()
+    assert {key: item.value for key, item in locked.items()} == {
+        first.gauge_id: 1,
+        second.gauge_id: 2,
+        last.gauge_id: 1,
+    }
+
+
+async def test_events_of_several_months_are_stored_in_one_order(caller: Caller) -> None:
+    """COPY keeps rows back for each partition: without a common order of months two retries would deadlock."""
+    march = caller.clock.now()
+    february = march - timedelta(days=30)
+    one_writer = settings(ingest_writers=1)
+    x, y, w, z = (
+        caller.event("x", customer="c0", at=february),
+        caller.event("y1", customer="c1", at=march),
+        caller.event("y2", customer="c1", at=march),
+        caller.event("z", customer="c2", at=february),
+    )
+    async with beside(caller, one_writer) as left, beside(caller, one_writer) as right:
+        # Known to both servers, so that neither waits for the other to create a customer.
+        for side in (left, right):
+            await side.send(*(side.event("known", customer=f"c{number}") for number in range(3)))
+        async with await holding_event(caller, "c1", "y2", march) as held:
+            second = asyncio.create_task(right.send(y, w, z))
+            await waiting_for_locks(caller)
+            first = asyncio.create_task(left.send(x, y, z))
+            await waiting_for_locks(caller, 2)
+            await held.rollback()
+        answers = await asyncio.gather(first, second)
+    assert sum(answer.accepted for answer in answers) == 4
+    assert sum(answer.duplicates for answer in answers) == 2
+
+
+async def holding_event(
+    caller: Caller, customer: str, event_id: str, time: datetime
+) -> psycopg.AsyncConnection[tuple[object, ...]]:
+    """A connection whose transaction has stored an event and not yet ended."""
+    [[organization_id]] = await caller.rows("SELECT %(organization_id)s")
+    connection = await psycopg.AsyncConnection.connect(caller.database_url)
+    await connection.execute(
+        "INSERT INTO event (organization_id, customer_id, event_id, event_time, ingest_time, metric_id, quantity)"
+        " VALUES (%s, %s, %s, %s, %s, 'calls', 1)",
+        (organization_id, customer, event_id, time, time),
+    )
+    return connection
+
+
+async def test_batches_that_name_the_same_new_customers_in_any_order_wait_for_each_other(caller: Caller) -> None:
+    await caller.create(usage_alert("1000"))
+    customers = [f"c{number:02d}" for number in range(30)]
+    orders = (customers, customers[::-1], customers[10:] + customers[:10])
+
+    def batch(number: int) -> list[usage_pb2.UsageEvent]:
+        return [
+            caller.event(f"e{number}", customer=customer, subscription=f"s-{customer}", metric=f"m{number}")
+            for customer in orders[number]
+        ]
+
+    async with beside(caller) as other:
+        async with ingest_held(caller):
+            sending = [
+                asyncio.create_task(one.send(*batch(number))) for number in range(3) for one in (caller, other)
+            ]
+            await waiting_for_locks(caller, 2)
+        answers = await asyncio.gather(*sending)
+    assert sum(answer.accepted for answer in answers) == sum(answer.duplicates for answer in answers) == 90
+    answer = await caller.send(*(caller.event("last", "0", customer) for customer in customers), gauges=True)
+    assert values(answer.gauges) == {(customer, "calls"): 0 for customer in customers}

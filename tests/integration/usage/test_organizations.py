@@ -1,0 +1,76 @@
+"""Two organizations with the same ids of everything never see, touch or infer each other's data."""
+
+import grpc
+import pytest
+
+from generated.tidemark.v1 import account_pb2, alert_service_pb2
+from runtime.clock import ManualClock
+from tests.integration.server.running import reason_of
+from tests.integration.usage.caller import Caller, Crossing, crossings, usage_alert, values
+from tests.integration.usage.conftest import organization
+
+
+@pytest.fixture
+async def stranger(caller: Caller, clock: ManualClock) -> Caller:
+    """A caller of the same server, as another organization."""
+    name, key = await organization(caller.database_url, clock)
+    return Caller(caller.server, clock, caller.database_url, name, key)
+
+
+async def test_the_same_ids_are_different_things(caller: Caller, stranger: Caller) -> None:
+    await caller.put_metric("calls", account_pb2.AGGREGATION_MAX)
+    ours = await caller.create(usage_alert("10"))
+    theirs = await stranger.create(usage_alert("12"))
+    for one, first, second, crossing in (
+        (caller, "11", "7", Crossing("REACHED", "10", "0", "11", "e1")),
+        (stranger, "6", "7", Crossing("REACHED", "12", "6", "13", "e2")),
+    ):
+        answer = await one.send(one.event("e1", first), one.event("e2", second))
+        assert (answer.accepted, answer.duplicates, len(answer.rejected)) == (2, 0, 0)
+        assert crossings(answer.transitions) == [crossing]
+    for one, expected_value in ((caller, 11), (stranger, 14)):
+        answer = await one.send(one.event("e3"), gauges=True)
+        assert values(answer.gauges) == {("acme", "calls"): expected_value}
+        assert await one.event_count() == 3
+    for one, alert in ((caller, ours), (stranger, theirs)):
+        [stored] = await one.notifications()
+        assert stored.alert_id == alert.alert_id
+        listed = await one.alerts.ListAlerts(alert_service_pb2.ListAlertsRequest(), metadata=one.metadata)
+        assert [item.alert_id for item in listed.alerts] == [alert.alert_id]
+
+
+async def test_nobody_finds_the_alerts_and_customers_of_another(caller: Caller, stranger: Caller) -> None:
+    alert = await caller.create(usage_alert("10"))
+    await caller.send(caller.event("e1", "15"))
+    with pytest.raises(grpc.aio.AioRpcError) as unknown_customer:
+        await stranger.state(alert.alert_id)
+    assert reason_of(unknown_customer.value) == "ERROR_REASON_CUSTOMER_NOT_FOUND"
+    await stranger.send(stranger.event("e1", "15"))
+    with pytest.raises(grpc.aio.AioRpcError) as unknown_alert:
+        await stranger.state(alert.alert_id)
+    assert reason_of(unknown_alert.value) == "ERROR_REASON_ALERT_NOT_FOUND"
+    with pytest.raises(grpc.aio.AioRpcError) as not_archived:
+        await stranger.archive(alert.alert_id)
+    assert reason_of(not_archived.value) == "ERROR_REASON_ALERT_NOT_FOUND"
+    assert not await stranger.notifications()
+    assert (await caller.state(alert.alert_id)).gauges[0].gauge.value == "15"
+
+
+async def test_a_customers_plan_and_currency_are_its_organizations(caller: Caller, stranger: Caller) -> None:
+    await caller.put_customer(account_pb2.Customer(customer_id="acme", currency="EUR"))
+    for one in (caller, stranger):
+        alert = usage_alert("1")
+        alert.spend_threshold_reached.currency = "EUR"
+        await one.create(alert)
+    ours = await caller.send(caller.event("e1", cost="2"), gauges=True)
+    theirs = await stranger.send(stranger.event("e1", cost="2"), gauges=True)
+    assert values(ours.gauges) == {("acme", "EUR"): 2}
+    assert not theirs.gauges
+
+
+async def test_alerts_of_one_visit_only_its_own_customers(caller: Caller, stranger: Caller) -> None:
+    await caller.send(caller.event("e1", "15"))
+    await stranger.send(stranger.event("e1", "15"), stranger.event("e2", "15", "beta"))
+    await caller.create(usage_alert("10"))
+    assert [one.customer_id for one in await caller.notifications()] == ["acme"]
+    assert not await stranger.notifications()

@@ -1,0 +1,94 @@
+"""Customers and subscriptions that come to a plan and leave it, with the plan's alerts watching."""
+
+from generated.tidemark.v1 import account_pb2, alert_pb2, threshold_pb2
+from tests.integration.usage.caller import (
+    BOTH,
+    Caller,
+    Crossing,
+    crossings,
+    on_plan,
+    usage_alert,
+    values,
+)
+
+GOLD = on_plan("gold")
+
+
+async def put(caller: Caller, plan: str, customer: str = "acme") -> None:
+    await caller.put_customer(account_pb2.Customer(customer_id=customer, plan_id=plan))
+
+
+async def test_who_leaves_a_plan_and_comes_back_is_counted_without_a_gap(caller: Caller) -> None:
+    await put(caller, "gold")
+    await caller.create(usage_alert("100", scope=GOLD))
+    await caller.send(caller.event("e1", "30"))
+    await put(caller, "silver")
+    away = await caller.send(caller.event("e2", "50"), gauges=True)
+    assert not away.gauges
+    await put(caller, "gold")
+    answer = await caller.send(caller.event("e3", "30"), gauges=True)
+    assert values(answer.gauges) == {("acme", "calls"): 110}
+    assert crossings(answer.transitions) == [Crossing("REACHED", "100", "80", "110", "e3")]
+
+
+async def test_who_comes_to_a_plan_past_its_line_is_told_with_the_next_event(caller: Caller) -> None:
+    await caller.create(usage_alert("100", scope=GOLD))
+    await caller.send(caller.event("e1", "130"))
+    await put(caller, "gold")
+    answer = await caller.send(caller.event("e2", "5"))
+    assert crossings(answer.transitions) == [Crossing("REACHED", "100", "130", "130", "")]
+    assert not (await caller.send(caller.event("e3", "5"))).transitions
+
+
+async def test_who_comes_back_past_the_line_is_not_told_again(caller: Caller) -> None:
+    await put(caller, "gold")
+    alert = await caller.create(
+        usage_alert(ladder=[threshold_pb2.Threshold(value="100", notify_on=BOTH)], scope=GOLD)
+    )
+    await caller.send(caller.event("e1", "130"))
+    for plan in ("silver", "gold"):
+        await put(caller, plan)
+        assert not (await caller.send(caller.event(f"e-{plan}", "1"))).transitions
+    assert (await caller.state(alert.alert_id)).gauges[0].gauge.value == "132"
+    await put(caller, "")
+    await caller.send(caller.event("e2", "-100"))
+    await put(caller, "gold")
+    answer = await caller.send(caller.event("e3", "1"))
+    assert crossings(answer.transitions) == [Crossing("RESOLVED", "100", "32", "32", "")]
+    assert [one.sequence for one in await caller.notifications()] == [1, 2]
+
+
+async def test_a_put_that_changes_nothing_tells_nothing(caller: Caller) -> None:
+    await put(caller, "gold")
+    await caller.create(usage_alert("100", scope=GOLD))
+    await caller.send(caller.event("e1", "130"))
+    for number in range(3):
+        await put(caller, "gold")
+        answer = await caller.send(caller.event(f"n{number}", "1"), gauges=True)
+        assert not answer.transitions
+    assert values(answer.gauges) == {("acme", "calls"): 133}
+    assert len(await caller.notifications()) == 1
+
+
+async def test_a_subscription_changes_its_plan(caller: Caller) -> None:
+    alert = alert_pb2.Alert(name="plan", scope=GOLD, thresholds=[threshold_pb2.Threshold(value="10")])
+    alert.usage_exceeded.metric_id = "calls"
+    await caller.create(alert)
+    answer = await caller.send(caller.event("e1", "8", subscription="pro"), caller.event("e2", "8"), gauges=True)
+    assert not answer.gauges
+    await caller.put_subscription(account_pb2.Subscription(customer_id="acme", subscription_id="pro", plan_id="gold"))
+    answer = await caller.send(caller.event("e3", "2", subscription="pro"), gauges=True)
+    assert values(answer.gauges) == {("acme", "pro", "calls"): 10}
+    assert crossings(answer.transitions) == [Crossing("REACHED", "10", "8", "10", "e3")]
+    await caller.put_subscription(account_pb2.Subscription(customer_id="acme", subscription_id="pro"))
+    answer = await caller.send(caller.event("e4", "-9", subscription="pro"), gauges=True)
+    assert not answer.gauges
+    assert not answer.transitions
+
+
+async def test_a_plan_alert_visits_those_who_are_on_the_plan(caller: Caller) -> None:
+    for number in range(6):
+        await put(caller, "gold" if number % 2 else "silver", f"c{number}")
+        await caller.send(caller.event("e1", "15", f"c{number}"))
+    await caller.create(usage_alert("10", scope=GOLD))
+    assert [one.customer_id for one in await caller.notifications()] == ["c1", "c3", "c5"]

@@ -1,0 +1,202 @@
+"""The stream itself: the order of answers, heartbeats, drains, clients that leave, and too much at once."""
+
+import asyncio
+
+import grpc
+import pytest
+
+from generated.tidemark.v1 import alert_service_pb2
+from tests.integration.server.running import status_of
+from tests.integration.usage.caller import (
+    DEADLINE,
+    Caller,
+    Crossing,
+    beside,
+    crossings,
+    everything,
+    explained,
+    ingest_held,
+    settings,
+    until,
+    usage_alert,
+    values,
+    waiting_for_locks,
+)
+
+Request = alert_service_pb2.EvaluateUsageRequest
+Response = alert_service_pb2.EvaluateUsageResponse
+
+
+async def test_answers_come_in_the_order_of_the_requests(caller: Caller) -> None:
+    await caller.create(usage_alert("200", "300"))
+    stream = caller.stream()
+    for number in range(100):
+        events = [caller.event(f"{number}-{place}", "1", f"c{place}") for place in range(number % 7)]
+        events.append(caller.event(f"{number}", "4"))
+        await stream.write(Request(batch_id=f"batch {number}", events=events))
+    answers, error = await everything(stream)
+    assert error is None
+    assert [one.batch_id for one in answers] == [f"batch {number}" for number in range(100)]
+    assert [one.accepted for one in answers] == [number % 7 + 1 for number in range(100)]
+    found = {one.batch_id: crossings(one.transitions) for one in answers if one.transitions}
+    assert found == {
+        "batch 49": [Crossing("REACHED", "200", "196", "200", "49")],
+        "batch 74": [Crossing("REACHED", "300", "296", "300", "74")],
+    }
+
+
+async def test_streams_that_share_a_commit_get_their_own_answers(caller: Caller) -> None:
+    await caller.create(usage_alert("3", "5"))
+    streams = [caller.stream() for _ in range(6)]
+    async with ingest_held(caller):
+        for number, stream in enumerate(streams):
+            request = Request(batch_id=str(number), events=[caller.event(f"e{number}")], include_gauges=number == 5)
+            await stream.write(request)
+            await waiting_for_locks(caller)
+        # The first batch waits for the lock by itself; the others wait for its commit.
+    found: list[Crossing] = []
+    for number, stream in enumerate(streams):
+        [answer], error = await everything(stream)
+        assert error is None
+        assert (answer.batch_id, answer.accepted) == (str(number), 1)
+        own = crossings(answer.transitions)
+        assert all(one.event_id == f"e{number}" for one in own)
+        found += own
+        assert values(answer.gauges) == ({("acme", "calls"): 6} if number == 5 else {})
+    assert sorted(one.level for one in found) == ["3", "5"]
+
+
+async def test_an_idle_stream_gets_heartbeats_and_goes_on(caller: Caller) -> None:
+    async with beside(caller, settings(heartbeat=0.05)) as lively:
+        stream = lively.stream()
+        for number in range(2):
+            for _ in range(2):
+                heartbeat = await asyncio.wait_for(stream.read(), DEADLINE)
+                assert heartbeat == Response(heartbeat=True)
+            await stream.write(Request(batch_id=str(number), events=[lively.event(f"e{number}")]))
+            answer = await stream.read()
+            while answer == Response(heartbeat=True):
+                answer = await stream.read()
+            assert isinstance(answer, Response)
+            assert (answer.batch_id, answer.accepted) == (str(number), 1)
+        stream.cancel()
+
+
+async def test_a_draining_server_answers_what_it_read_and_says_goodbye(caller: Caller) -> None:
+    async with beside(caller) as leaving:
+        busy, idle = leaving.stream(), leaving.stream()
+        await idle.wait_for_connection()
+        async with ingest_held(caller):
+            for number in range(3):
+                await busy.write(Request(batch_id=str(number), events=[leaving.event(f"e{number}")]))
+            await waiting_for_locks(caller)
+            leaving.server.shutdown.request()
+            assert [one async for one in idle] == [Response(going_away=True)]
+            assert await idle.code() == grpc.StatusCode.OK
+        answers = [one async for one in busy]
+        assert await busy.code() == grpc.StatusCode.OK
+        assert answers[-1] == Response(going_away=True)
+        answered = [(one.batch_id, one.accepted) for one in answers[:-1]]
+        assert answered == [(str(number), 1) for number in range(len(answered))]
+        await leaving.server.stopped
+    assert answered
+    assert await caller.event_count() == len(answered)
+    # What was not answered is sent again, elsewhere.
+    answer = await caller.send(*(caller.event(f"e{number}") for number in range(3)))
+    assert (answer.accepted, answer.duplicates) == (3 - len(answered), len(answered))
+
+
+async def test_a_client_that_leaves_in_mid_commit_loses_nothing_that_was_read(caller: Caller) -> None:
+    await caller.create(usage_alert("5"))
+    stream = caller.stream()
+    unary = asyncio.create_task(caller.send(caller.event("e1", "3", "beta")))
+    async with ingest_held(caller):
+        await stream.write(Request(events=[caller.event("e1", "3"), caller.event("e2", "3")]))
+        await waiting_for_locks(caller)
+        stream.cancel()
+        unary.cancel()
+    await asyncio.wait({unary})
+
+    async def stored() -> bool:
+        return await caller.event_count("acme") == 2
+
+    await until(stored)
+    answer = await caller.send(caller.event("e1", "3"), caller.event("e2", "3"), caller.event("e1", "3", "beta"))
+    assert answer.accepted + answer.duplicates == 3
+    assert not [one for one in answer.transitions if one.gauge.customer_id == "acme"]
+    assert [one.crossings for one in await caller.notifications()] == [[Crossing("REACHED", "5", "3", "6", "e2")]]
+
+
+async def test_a_client_whose_deadline_ends_in_mid_commit_may_send_again(caller: Caller) -> None:
+    async with ingest_held(caller):
+        with pytest.raises(grpc.aio.AioRpcError) as late:
+            await caller.alerts.EvaluateUsageBatch(
+                alert_service_pb2.EvaluateUsageBatchRequest(events=[caller.event("e1")]),
+                metadata=caller.metadata,
+                timeout=0.2,
+            )
+        assert late.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    answer = await caller.send(caller.event("e1"), caller.event("e2"))
+    assert answer.accepted + answer.duplicates == 2
+    assert await caller.event_count() == 2
+
+
+async def test_too_much_at_once_is_refused_and_harms_nothing(caller: Caller) -> None:
+    async with beside(caller, settings(max_pending_events=100)) as small:
+        events = [[small.event(f"{number}-{place}") for place in range(40)] for number in range(5)]
+        async with ingest_held(caller):
+            sending = [asyncio.create_task(small.send(*batch)) for batch in events]
+            done, waiting = await asyncio.wait(sending, return_when=asyncio.FIRST_EXCEPTION)
+            while len(done) < 3:
+                more, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                done |= more
+        for refused in done:
+            error = refused.exception()
+            assert isinstance(error, grpc.aio.AioRpcError)
+            status = status_of(error)
+            assert explained(status) == ("RESOURCE_EXHAUSTED", "OVERLOADED", ())
+            assert any(detail.type_url.endswith("google.rpc.RetryInfo") for detail in status.details)
+        assert [(await one).accepted for one in waiting] == [40, 40]
+        assert await caller.event_count() == 80
+        # A batch beyond the limit has its turn when nothing else waits.
+        assert (await small.send(*(event for batch in events for event in batch))).accepted == 120
+
+
+async def test_one_stream_that_sends_as_fast_as_it_can_meets_flow_control(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits for its answers and is not refused, however little the server may hold."""
+    monkeypatch.setattr("server.usage_service.MAX_STREAM_EVENTS", 90)
+    async with beside(caller, settings(max_pending_events=100)) as small:
+        stream = small.stream()
+        async with ingest_held(caller):
+            for number in range(30):
+                events = [small.event(f"{number}-{place}", "1", f"c{place}") for place in range(20)]
+                await stream.write(Request(events=events))
+            await waiting_for_locks(caller)
+        answers, error = await everything(stream)
+    assert error is None
+    assert [one.accepted for one in answers] == [20] * 30
+
+
+async def test_a_batch_larger_than_what_a_stream_may_hold_has_its_turn(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.usage_service.MAX_STREAM_EVENTS", 10)
+    stream = caller.stream()
+    for number in range(5):
+        await stream.write(Request(events=[caller.event(f"{number}-{place}") for place in range(15)]))
+    answers, error = await everything(stream)
+    assert error is None
+    assert [one.accepted for one in answers] == [15] * 5
+
+
+async def test_more_batches_than_a_stream_may_hold_are_all_answered(caller: Caller) -> None:
+    stream = caller.stream()
+    async with ingest_held(caller):
+        for number in range(200):
+            await stream.write(Request(batch_id=str(number), events=[caller.event(f"e{number}")]))
+    answers, error = await everything(stream)
+    assert error is None
+    assert [one.batch_id for one in answers] == [str(number) for number in range(200)]
+    assert await caller.event_count() == 200
