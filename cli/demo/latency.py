@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC
@@ -58,13 +59,14 @@ class Probe:
                 time=clock.now(),
             )
             ledger.sending(Sent(event))
-            self._sent[event.event_id] = loop.time()
+            # Not the loop's clock, which uvloop reads once a turn and in whole milliseconds.
+            self._sent[event.event_id] = time.perf_counter()
             lanes.send([event])
         await lanes.settle()
 
     def acknowledged(self, batch: Batch, response: EvaluateUsageResponse) -> None:
         """An answer arrived."""
-        now = asyncio.get_running_loop().time()
+        now = time.perf_counter()
         for event in batch.events:
             if event.event_id in self._sent:
                 self.acknowledgements.append(now - self._sent[event.event_id])
