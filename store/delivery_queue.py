@@ -57,7 +57,7 @@ SELECT set_config('synchronous_commit', 'off', true), set_config('enable_seqscan
 
 # The order makes the planner take the index of waiting rows; a plain EXISTS may walk through finished ones.
 _FIRST_DUE = """
-    SELECT FROM delivery
+    SELECT FROM delivery_live AS delivery
     WHERE delivery.organization_id = endpoint.organization_id
       AND delivery.endpoint_id = endpoint.endpoint_id
       AND delivery.next_attempt_time <= now()
@@ -69,7 +69,7 @@ _WAITING = text(f"""
 SELECT EXISTS (SELECT FROM outbox) AS outbox,
        EXISTS (SELECT FROM endpoint CROSS JOIN LATERAL ({_FIRST_DUE}) AS first_due
                WHERE endpoint.state = 'ENABLED' AND endpoint.in_flight < :share) AS due,
-       coalesce((SELECT lease_expire_time < now() FROM delivery
+       coalesce((SELECT lease_expire_time < now() FROM delivery_live
                  WHERE lease_token IS NOT NULL
                  ORDER BY lease_expire_time
                  LIMIT 1), false) AS expired
@@ -90,7 +90,7 @@ WITH open_endpoint AS MATERIALIZED (
     FROM open_endpoint
     CROSS JOIN LATERAL (
         SELECT organization_id, delivery_id
-        FROM delivery
+        FROM delivery_live AS delivery
         WHERE delivery.organization_id = open_endpoint.organization_id
           AND delivery.endpoint_id = open_endpoint.endpoint_id
           AND delivery.next_attempt_time <= now()
@@ -100,7 +100,7 @@ WITH open_endpoint AS MATERIALIZED (
     ) AS waiting
     LIMIT :limit
 ), claimed AS (
-    UPDATE delivery
+    UPDATE delivery_live AS delivery
     SET next_attempt_time = NULL, lease_token = :token, lease_expire_time = now() + :lease
     FROM due
     WHERE delivery.organization_id = due.organization_id AND delivery.delivery_id = due.delivery_id

@@ -183,7 +183,12 @@ async def disable(
             delivery.c.endpoint_id == endpoint_id,
             delivery.c.next_attempt_time.is_not(None),
         )
-        .values(status=DeliveryStatus.CANCELLED, next_attempt_time=null(), finish_time=func.now())
+        .values(
+            status=DeliveryStatus.CANCELLED,
+            next_attempt_time=null(),
+            finish_time=func.now(),
+            finish_day=func.current_date(),
+        )
     )
 
 

@@ -42,8 +42,8 @@ FOR KEY SHARE
 """)
 
 _ADD = text("""
-INSERT INTO delivery (organization_id, delivery_id, endpoint_id, notification_id, customer_id, event_type,
-                      status, create_time, next_attempt_time)
+INSERT INTO delivery_live (organization_id, delivery_id, endpoint_id, notification_id, customer_id, event_type,
+                           status, create_time, next_attempt_time)
 SELECT organization_id, delivery_id, endpoint_id, notification_id, customer_id, event_type,
        'PENDING', now(), now()
 FROM unnest(

@@ -2,16 +2,21 @@
 
 from sqlalchemy import (
     ARRAY,
+    Boolean,
     CheckConstraint,
     Column,
+    Date,
     Index,
     Integer,
     Interval,
+    LargeBinary,
+    Numeric,
     Table,
     Text,
     Uuid,
     text,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 
 from store.tables.base import Identifier, Organization, Time, metadata
 
@@ -26,10 +31,39 @@ endpoint = Table(
     Column("state", Identifier, nullable=False),
     Column("create_time", Time, nullable=False),
     Column("delete_time", Time),  # the row stays for the sake of its deliveries
-    # The notifier's own two: how many deliveries are leased, and when one was last claimed.
+    Column("update_time", Time),  # when its owner last changed it
+    Column("metadata", JSONB, nullable=False, server_default="{}"),  # text to text; the owner's own
+    Column("condition_types", ARRAY(Identifier), nullable=False, server_default="{}"),  # empty: every type
+    Column("headers", JSONB, nullable=False, server_default="{}"),  # text to text; sent with every attempt
+    Column("credentials", LargeBinary),  # the Authorization header's value ("Basic …", "Bearer …"), sealed
+    Column("rate_per_second", Numeric),  # attempts; null: as fast as the endpoint answers
+    Column("max_in_flight", Integer, nullable=False, server_default="4"),  # over all notifiers
+    Column("disable_reason", Identifier),  # REQUESTED, GONE, FAILING; null while it is enabled
+    # The rest is the notifier's own. First how many deliveries are leased, and when one was last claimed.
     Column("in_flight", Integer, nullable=False, server_default="0"),
     Column("last_claim_time", Time, nullable=False, server_default=text("'epoch'")),
+    # The receiver asked for a pause (429, 503): until when, and how often in a row.
+    Column("not_before", Time),
+    Column("throttle_count", Integer, nullable=False, server_default="0"),
+    # The circuit breaker: CLOSED, OPEN (until then), HALF_OPEN (one probe); failures in a row and openings in a
+    # row; how many may be in flight while traffic comes back after it closed (null: max_in_flight).
+    Column("breaker_state", Identifier, nullable=False, server_default="CLOSED"),
+    Column("breaker_until", Time),
+    Column("breaker_failures", Integer, nullable=False, server_default="0"),
+    Column("breaker_openings", Integer, nullable=False, server_default="0"),
+    Column("breaker_window", Integer),
+    # The bucket of rate_per_second: what it held at that time.
+    Column("tokens", Numeric, nullable=False, server_default="0"),
+    Column("token_time", Time, nullable=False, server_default=text("'epoch'")),
+    # Health: the first failure after the last success and how many there were; of what operators were told.
+    Column("failing_since", Time),
+    Column("failure_count", Integer, nullable=False, server_default="0"),
+    Column("last_success_time", Time),
+    Column("warned_percent", Integer, nullable=False, server_default="0"),
+    Column("exhaustion_noted", Boolean, nullable=False, server_default=text("false")),
     CheckConstraint("in_flight >= 0", name="endpoint_in_flight_not_negative"),
+    CheckConstraint("max_in_flight > 0", name="endpoint_max_in_flight_positive"),
+    CheckConstraint("rate_per_second > 0", name="endpoint_rate_positive"),
 )
 
 endpoint_secret = Table(
@@ -38,8 +72,26 @@ endpoint_secret = Table(
     Column("organization_id", Organization, primary_key=True),
     Column("endpoint_id", Identifier, primary_key=True),
     Column("sequence", Integer, primary_key=True, autoincrement=False),  # the newest has the highest
-    Column("secret", Text, nullable=False),
+    Column("secret", Text),  # in plain text; only rows from before there was encryption
+    Column("sealed", LargeBinary),  # the text form ("whsec_…", "whsk_…") in a store.secrets.SecretBox
+    Column("kind", Identifier, nullable=False, server_default="v1"),  # v1: HMAC-SHA256; v1a: ed25519
+    Column("not_after", Time),  # signs no more from then on; null: the current one
     Column("create_time", Time, nullable=False),
+    CheckConstraint("num_nonnulls(secret, sealed) = 1", name="endpoint_secret_is_plain_or_sealed"),
+)
+
+# What happened to an endpoint, for the operators of its organization. It travels like a notification: an outbox
+# row with this event_id as notification_id and no customer.
+operator_event = Table(
+    "operator_event",
+    metadata,
+    Column("organization_id", Organization, primary_key=True),
+    Column("event_id", Identifier, primary_key=True),
+    Column("event_type", Identifier, nullable=False),
+    Column("endpoint_id", Identifier, nullable=False),  # whom it is about
+    Column("body", Text, nullable=False),  # the webhook's body, byte for byte
+    Column("create_time", Time, nullable=False),
+    Index("operator_event_by_time", "organization_id", "create_time", "event_id"),
 )
 
 # A delivery is in one of three conditions: it waits (next_attempt_time is set), a notifier holds it
@@ -54,27 +106,25 @@ delivery = Table(
     Column("customer_id", Identifier, nullable=False),
     Column("event_type", Identifier, nullable=False),
     Column("status", Identifier, nullable=False),
-    Column("attempt_count", Integer, nullable=False, server_default="0"),
+    Column("trigger", Identifier, nullable=False, server_default="AUTOMATIC"),  # or MANUAL, RECOVERY, TEST
+    Column("idempotency_key", Identifier),  # of the call that asked for it
+    Column("attempt_count", Integer, nullable=False, server_default="0"),  # every attempt that was made
+    Column("schedule_step", Integer, nullable=False, server_default="0"),  # those that the schedule counts
     Column("create_time", Time, nullable=False),
     Column("next_attempt_time", Time),
     Column("finish_time", Time),
+    Column("finish_day", Date, primary_key=True, server_default=text("'infinity'")),
     Column("lease_token", Uuid),
     Column("lease_expire_time", Time),
     CheckConstraint(
         "num_nonnulls(next_attempt_time, lease_token) = CASE status WHEN 'PENDING' THEN 1 ELSE 0 END",
         name="delivery_waits_is_leased_or_is_finished",
     ),
-    Index("delivery_once", "organization_id", "notification_id", "endpoint_id", unique=True),
+    CheckConstraint("(finish_day = 'infinity') = (status = 'PENDING')", name="delivery_lies_in_its_day"),
     Index("delivery_by_time", "organization_id", "create_time", "delivery_id"),
     Index("delivery_by_endpoint", "organization_id", "endpoint_id", "create_time", "delivery_id"),
-    Index(
-        "delivery_waiting",
-        "organization_id",
-        "endpoint_id",
-        "next_attempt_time",
-        postgresql_where=text("next_attempt_time IS NOT NULL"),
-    ),
-    Index("delivery_leased", "lease_expire_time", postgresql_where=text("lease_token IS NOT NULL")),
+    Index("delivery_by_notification", "organization_id", "notification_id"),
+    postgresql_partition_by="RANGE (finish_day)",
 )
 
 attempt = Table(
@@ -83,10 +133,14 @@ attempt = Table(
     Column("organization_id", Organization, primary_key=True),
     Column("delivery_id", Identifier, primary_key=True),
     Column("attempt_number", Integer, primary_key=True, autoincrement=False),
-    Column("start_time", Time, nullable=False),
+    Column("trigger", Identifier, nullable=False, server_default="AUTOMATIC"),
+    Column("start_time", Time, primary_key=True),
     Column("duration", Interval, nullable=False),
     Column("outcome", Identifier, nullable=False),
     Column("http_status", Integer),
+    Column("remote_address", Text, nullable=False, server_default=""),  # the concrete address that was dialled
+    Column("secret_sequences", ARRAY(Integer), nullable=False, server_default="{}"),  # which secrets signed it
     Column("response_excerpt", Text, nullable=False, server_default=""),
     Column("error", Text, nullable=False, server_default=""),
+    postgresql_partition_by="RANGE (start_time)",
 )
