@@ -15,7 +15,11 @@ from generated.tidemark.v1 import (
 from runtime.clock import Clock
 from runtime.configuration import Configuration
 from runtime.targets import TargetPolicy
-from server.account_service import AccountService
+from server.accounts.changes import FactChanges
+from server.accounts.customers import CustomerHandlers
+from server.accounts.invoices import InvoiceHandlers
+from server.accounts.metrics import MetricHandlers
+from server.accounts.subscriptions import SubscriptionHandlers
 from server.alert_service import AlertHandlers
 from server.ingest.pipeline import Pipeline
 from server.ingest.visits import Visits
@@ -37,6 +41,16 @@ class Dependencies:
     visits: Visits
 
 
+class AccountService(
+    CustomerHandlers,
+    SubscriptionHandlers,
+    MetricHandlers,
+    InvoiceHandlers,
+    account_service_pb2_grpc.AccountServiceServicer,
+):
+    """tidemark.v1.AccountService: the facts about those who are billed."""
+
+
 class AlertService(AlertHandlers, UsageHandlers, alert_service_pb2_grpc.AlertServiceServicer):
     """tidemark.v1.AlertService: what defines alerts, and what takes usage."""
 
@@ -50,7 +64,12 @@ class AlertService(AlertHandlers, UsageHandlers, alert_service_pb2_grpc.AlertSer
 def register(server: grpc.aio.Server, dependencies: Dependencies) -> tuple[str, ...]:
     """Adds every service of the API to the server; returns their full names."""
     account_service_pb2_grpc.add_AccountServiceServicer_to_server(
-        AccountService(dependencies.database, dependencies.clock), server
+        AccountService(
+            dependencies.database,
+            dependencies.clock,
+            FactChanges(dependencies.database, dependencies.clock),
+        ),
+        server,
     )
     alert_service_pb2_grpc.add_AlertServiceServicer_to_server(AlertService(dependencies), server)
     configuration = dependencies.configuration

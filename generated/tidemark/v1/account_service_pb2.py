@@ -24,9 +24,10 @@ _sym_db = _symbol_database.Default()
 
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from generated.tidemark.v1 import account_pb2 as tidemark_dot_v1_dot_account__pb2
+from generated.tidemark.v1 import invoice_pb2 as tidemark_dot_v1_dot_invoice__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!tidemark/v1/account_service.proto\x12\x0btidemark.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19tidemark/v1/account.proto\"C\n\x12PutCustomerRequest\x12-\n\x08\x63ustomer\x18\x01 \x01(\x0b\x32\x15.tidemark.v1.CustomerB\x04\xe2\x41\x01\x02\"R\n\x13PutCustomerResponse\x12\'\n\x08\x63ustomer\x18\x01 \x01(\x0b\x32\x15.tidemark.v1.Customer\x12\x12\n\nsuperseded\x18\x02 \x01(\x08\"/\n\x12GetCustomerRequest\x12\x19\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\">\n\x13GetCustomerResponse\x12\'\n\x08\x63ustomer\x18\x01 \x01(\x0b\x32\x15.tidemark.v1.Customer\"`\n\x14ListCustomersRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x15\n\x07plan_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"Z\n\x15ListCustomersResponse\x12(\n\tcustomers\x18\x01 \x03(\x0b\x32\x15.tidemark.v1.Customer\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"O\n\x16PutSubscriptionRequest\x12\x35\n\x0csubscription\x18\x01 \x01(\x0b\x32\x19.tidemark.v1.SubscriptionB\x04\xe2\x41\x01\x02\"^\n\x17PutSubscriptionResponse\x12/\n\x0csubscription\x18\x01 \x01(\x0b\x32\x19.tidemark.v1.Subscription\x12\x12\n\nsuperseded\x18\x02 \x01(\x08\"R\n\x16GetSubscriptionRequest\x12\x19\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1d\n\x0fsubscription_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"J\n\x17GetSubscriptionResponse\x12/\n\x0csubscription\x18\x01 \x01(\x0b\x32\x19.tidemark.v1.Subscription\"\x7f\n\x18ListSubscriptionsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x19\n\x0b\x63ustomer_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x15\n\x07plan_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\"f\n\x19ListSubscriptionsResponse\x12\x30\n\rsubscriptions\x18\x01 \x03(\x0b\x32\x19.tidemark.v1.Subscription\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"=\n\x10PutMetricRequest\x12)\n\x06metric\x18\x01 \x01(\x0b\x32\x13.tidemark.v1.MetricB\x04\xe2\x41\x01\x02\"L\n\x11PutMetricResponse\x12#\n\x06metric\x18\x01 \x01(\x0b\x32\x13.tidemark.v1.Metric\x12\x12\n\nsuperseded\x18\x02 \x01(\x08\"+\n\x10GetMetricRequest\x12\x17\n\tmetric_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"8\n\x11GetMetricResponse\x12#\n\x06metric\x18\x01 \x01(\x0b\x32\x13.tidemark.v1.Metric\"G\n\x12ListMetricsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"T\n\x13ListMetricsResponse\x12$\n\x07metrics\x18\x01 \x03(\x0b\x32\x13.tidemark.v1.Metric\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xa8\x06\n\x0e\x41\x63\x63ountService\x12R\n\x0bPutCustomer\x12\x1f.tidemark.v1.PutCustomerRequest\x1a .tidemark.v1.PutCustomerResponse\"\x00\x12R\n\x0bGetCustomer\x12\x1f.tidemark.v1.GetCustomerRequest\x1a .tidemark.v1.GetCustomerResponse\"\x00\x12X\n\rListCustomers\x12!.tidemark.v1.ListCustomersRequest\x1a\".tidemark.v1.ListCustomersResponse\"\x00\x12^\n\x0fPutSubscription\x12#.tidemark.v1.PutSubscriptionRequest\x1a$.tidemark.v1.PutSubscriptionResponse\"\x00\x12^\n\x0fGetSubscription\x12#.tidemark.v1.GetSubscriptionRequest\x1a$.tidemark.v1.GetSubscriptionResponse\"\x00\x12\x64\n\x11ListSubscriptions\x12%.tidemark.v1.ListSubscriptionsRequest\x1a&.tidemark.v1.ListSubscriptionsResponse\"\x00\x12L\n\tPutMetric\x12\x1d.tidemark.v1.PutMetricRequest\x1a\x1e.tidemark.v1.PutMetricResponse\"\x00\x12L\n\tGetMetric\x12\x1d.tidemark.v1.GetMetricRequest\x1a\x1e.tidemark.v1.GetMetricResponse\"\x00\x12R\n\x0bListMetrics\x12\x1f.tidemark.v1.ListMetricsRequest\x1a .tidemark.v1.ListMetricsResponse\"\x00\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!tidemark/v1/account_service.proto\x12\x0btidemark.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19tidemark/v1/account.proto\x1a\x19tidemark/v1/invoice.proto\"C\n\x12PutCustomerRequest\x12-\n\x08\x63ustomer\x18\x01 \x01(\x0b\x32\x15.tidemark.v1.CustomerB\x04\xe2\x41\x01\x02\"R\n\x13PutCustomerResponse\x12\'\n\x08\x63ustomer\x18\x01 \x01(\x0b\x32\x15.tidemark.v1.Customer\x12\x12\n\nsuperseded\x18\x02 \x01(\x08\"/\n\x12GetCustomerRequest\x12\x19\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\">\n\x13GetCustomerResponse\x12\'\n\x08\x63ustomer\x18\x01 \x01(\x0b\x32\x15.tidemark.v1.Customer\"`\n\x14ListCustomersRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x15\n\x07plan_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"Z\n\x15ListCustomersResponse\x12(\n\tcustomers\x18\x01 \x03(\x0b\x32\x15.tidemark.v1.Customer\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"O\n\x16PutSubscriptionRequest\x12\x35\n\x0csubscription\x18\x01 \x01(\x0b\x32\x19.tidemark.v1.SubscriptionB\x04\xe2\x41\x01\x02\"^\n\x17PutSubscriptionResponse\x12/\n\x0csubscription\x18\x01 \x01(\x0b\x32\x19.tidemark.v1.Subscription\x12\x12\n\nsuperseded\x18\x02 \x01(\x08\"R\n\x16GetSubscriptionRequest\x12\x19\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1d\n\x0fsubscription_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"J\n\x17GetSubscriptionResponse\x12/\n\x0csubscription\x18\x01 \x01(\x0b\x32\x19.tidemark.v1.Subscription\"\x7f\n\x18ListSubscriptionsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x19\n\x0b\x63ustomer_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x15\n\x07plan_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\"f\n\x19ListSubscriptionsResponse\x12\x30\n\rsubscriptions\x18\x01 \x03(\x0b\x32\x19.tidemark.v1.Subscription\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"=\n\x10PutMetricRequest\x12)\n\x06metric\x18\x01 \x01(\x0b\x32\x13.tidemark.v1.MetricB\x04\xe2\x41\x01\x02\"L\n\x11PutMetricResponse\x12#\n\x06metric\x18\x01 \x01(\x0b\x32\x13.tidemark.v1.Metric\x12\x12\n\nsuperseded\x18\x02 \x01(\x08\"+\n\x10GetMetricRequest\x12\x17\n\tmetric_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"8\n\x11GetMetricResponse\x12#\n\x06metric\x18\x01 \x01(\x0b\x32\x13.tidemark.v1.Metric\"G\n\x12ListMetricsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"T\n\x13ListMetricsResponse\x12$\n\x07metrics\x18\x01 \x03(\x0b\x32\x13.tidemark.v1.Metric\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"@\n\x11PutInvoiceRequest\x12+\n\x07invoice\x18\x01 \x01(\x0b\x32\x14.tidemark.v1.InvoiceB\x04\xe2\x41\x01\x02\"O\n\x12PutInvoiceResponse\x12%\n\x07invoice\x18\x01 \x01(\x0b\x32\x14.tidemark.v1.Invoice\x12\x12\n\nsuperseded\x18\x02 \x01(\x08\"H\n\x11GetInvoiceRequest\x12\x19\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\ninvoice_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\";\n\x12GetInvoiceResponse\x12%\n\x07invoice\x18\x01 \x01(\x0b\x32\x14.tidemark.v1.Invoice\"\xab\x01\n\x13ListInvoicesRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x19\n\x0b\x63ustomer_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x12\n\x04type\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x32\n\x08statuses\x18\x05 \x03(\x0e\x32\x1a.tidemark.v1.InvoiceStatusB\x04\xe2\x41\x01\x01\"W\n\x14ListInvoicesResponse\x12&\n\x08invoices\x18\x01 \x03(\x0b\x32\x14.tidemark.v1.Invoice\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xa1\x08\n\x0e\x41\x63\x63ountService\x12R\n\x0bPutCustomer\x12\x1f.tidemark.v1.PutCustomerRequest\x1a .tidemark.v1.PutCustomerResponse\"\x00\x12R\n\x0bGetCustomer\x12\x1f.tidemark.v1.GetCustomerRequest\x1a .tidemark.v1.GetCustomerResponse\"\x00\x12X\n\rListCustomers\x12!.tidemark.v1.ListCustomersRequest\x1a\".tidemark.v1.ListCustomersResponse\"\x00\x12^\n\x0fPutSubscription\x12#.tidemark.v1.PutSubscriptionRequest\x1a$.tidemark.v1.PutSubscriptionResponse\"\x00\x12^\n\x0fGetSubscription\x12#.tidemark.v1.GetSubscriptionRequest\x1a$.tidemark.v1.GetSubscriptionResponse\"\x00\x12\x64\n\x11ListSubscriptions\x12%.tidemark.v1.ListSubscriptionsRequest\x1a&.tidemark.v1.ListSubscriptionsResponse\"\x00\x12L\n\tPutMetric\x12\x1d.tidemark.v1.PutMetricRequest\x1a\x1e.tidemark.v1.PutMetricResponse\"\x00\x12L\n\tGetMetric\x12\x1d.tidemark.v1.GetMetricRequest\x1a\x1e.tidemark.v1.GetMetricResponse\"\x00\x12R\n\x0bListMetrics\x12\x1f.tidemark.v1.ListMetricsRequest\x1a .tidemark.v1.ListMetricsResponse\"\x00\x12O\n\nPutInvoice\x12\x1e.tidemark.v1.PutInvoiceRequest\x1a\x1f.tidemark.v1.PutInvoiceResponse\"\x00\x12O\n\nGetInvoice\x12\x1e.tidemark.v1.GetInvoiceRequest\x1a\x1f.tidemark.v1.GetInvoiceResponse\"\x00\x12U\n\x0cListInvoices\x12 .tidemark.v1.ListInvoicesRequest\x1a!.tidemark.v1.ListInvoicesResponse\"\x00\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -65,42 +66,70 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTMETRICSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001'
   _globals['_LISTMETRICSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTMETRICSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001'
-  _globals['_PUTCUSTOMERREQUEST']._serialized_start=110
-  _globals['_PUTCUSTOMERREQUEST']._serialized_end=177
-  _globals['_PUTCUSTOMERRESPONSE']._serialized_start=179
-  _globals['_PUTCUSTOMERRESPONSE']._serialized_end=261
-  _globals['_GETCUSTOMERREQUEST']._serialized_start=263
-  _globals['_GETCUSTOMERREQUEST']._serialized_end=310
-  _globals['_GETCUSTOMERRESPONSE']._serialized_start=312
-  _globals['_GETCUSTOMERRESPONSE']._serialized_end=374
-  _globals['_LISTCUSTOMERSREQUEST']._serialized_start=376
-  _globals['_LISTCUSTOMERSREQUEST']._serialized_end=472
-  _globals['_LISTCUSTOMERSRESPONSE']._serialized_start=474
-  _globals['_LISTCUSTOMERSRESPONSE']._serialized_end=564
-  _globals['_PUTSUBSCRIPTIONREQUEST']._serialized_start=566
-  _globals['_PUTSUBSCRIPTIONREQUEST']._serialized_end=645
-  _globals['_PUTSUBSCRIPTIONRESPONSE']._serialized_start=647
-  _globals['_PUTSUBSCRIPTIONRESPONSE']._serialized_end=741
-  _globals['_GETSUBSCRIPTIONREQUEST']._serialized_start=743
-  _globals['_GETSUBSCRIPTIONREQUEST']._serialized_end=825
-  _globals['_GETSUBSCRIPTIONRESPONSE']._serialized_start=827
-  _globals['_GETSUBSCRIPTIONRESPONSE']._serialized_end=901
-  _globals['_LISTSUBSCRIPTIONSREQUEST']._serialized_start=903
-  _globals['_LISTSUBSCRIPTIONSREQUEST']._serialized_end=1030
-  _globals['_LISTSUBSCRIPTIONSRESPONSE']._serialized_start=1032
-  _globals['_LISTSUBSCRIPTIONSRESPONSE']._serialized_end=1134
-  _globals['_PUTMETRICREQUEST']._serialized_start=1136
-  _globals['_PUTMETRICREQUEST']._serialized_end=1197
-  _globals['_PUTMETRICRESPONSE']._serialized_start=1199
-  _globals['_PUTMETRICRESPONSE']._serialized_end=1275
-  _globals['_GETMETRICREQUEST']._serialized_start=1277
-  _globals['_GETMETRICREQUEST']._serialized_end=1320
-  _globals['_GETMETRICRESPONSE']._serialized_start=1322
-  _globals['_GETMETRICRESPONSE']._serialized_end=1378
-  _globals['_LISTMETRICSREQUEST']._serialized_start=1380
-  _globals['_LISTMETRICSREQUEST']._serialized_end=1451
-  _globals['_LISTMETRICSRESPONSE']._serialized_start=1453
-  _globals['_LISTMETRICSRESPONSE']._serialized_end=1537
-  _globals['_ACCOUNTSERVICE']._serialized_start=1540
-  _globals['_ACCOUNTSERVICE']._serialized_end=2348
+  _globals['_PUTINVOICEREQUEST'].fields_by_name['invoice']._loaded_options = None
+  _globals['_PUTINVOICEREQUEST'].fields_by_name['invoice']._serialized_options = b'\342A\001\002'
+  _globals['_GETINVOICEREQUEST'].fields_by_name['customer_id']._loaded_options = None
+  _globals['_GETINVOICEREQUEST'].fields_by_name['customer_id']._serialized_options = b'\342A\001\002'
+  _globals['_GETINVOICEREQUEST'].fields_by_name['invoice_id']._loaded_options = None
+  _globals['_GETINVOICEREQUEST'].fields_by_name['invoice_id']._serialized_options = b'\342A\001\002'
+  _globals['_LISTINVOICESREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTINVOICESREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001'
+  _globals['_LISTINVOICESREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTINVOICESREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001'
+  _globals['_LISTINVOICESREQUEST'].fields_by_name['customer_id']._loaded_options = None
+  _globals['_LISTINVOICESREQUEST'].fields_by_name['customer_id']._serialized_options = b'\342A\001\001'
+  _globals['_LISTINVOICESREQUEST'].fields_by_name['type']._loaded_options = None
+  _globals['_LISTINVOICESREQUEST'].fields_by_name['type']._serialized_options = b'\342A\001\001'
+  _globals['_LISTINVOICESREQUEST'].fields_by_name['statuses']._loaded_options = None
+  _globals['_LISTINVOICESREQUEST'].fields_by_name['statuses']._serialized_options = b'\342A\001\001'
+  _globals['_PUTCUSTOMERREQUEST']._serialized_start=137
+  _globals['_PUTCUSTOMERREQUEST']._serialized_end=204
+  _globals['_PUTCUSTOMERRESPONSE']._serialized_start=206
+  _globals['_PUTCUSTOMERRESPONSE']._serialized_end=288
+  _globals['_GETCUSTOMERREQUEST']._serialized_start=290
+  _globals['_GETCUSTOMERREQUEST']._serialized_end=337
+  _globals['_GETCUSTOMERRESPONSE']._serialized_start=339
+  _globals['_GETCUSTOMERRESPONSE']._serialized_end=401
+  _globals['_LISTCUSTOMERSREQUEST']._serialized_start=403
+  _globals['_LISTCUSTOMERSREQUEST']._serialized_end=499
+  _globals['_LISTCUSTOMERSRESPONSE']._serialized_start=501
+  _globals['_LISTCUSTOMERSRESPONSE']._serialized_end=591
+  _globals['_PUTSUBSCRIPTIONREQUEST']._serialized_start=593
+  _globals['_PUTSUBSCRIPTIONREQUEST']._serialized_end=672
+  _globals['_PUTSUBSCRIPTIONRESPONSE']._serialized_start=674
+  _globals['_PUTSUBSCRIPTIONRESPONSE']._serialized_end=768
+  _globals['_GETSUBSCRIPTIONREQUEST']._serialized_start=770
+  _globals['_GETSUBSCRIPTIONREQUEST']._serialized_end=852
+  _globals['_GETSUBSCRIPTIONRESPONSE']._serialized_start=854
+  _globals['_GETSUBSCRIPTIONRESPONSE']._serialized_end=928
+  _globals['_LISTSUBSCRIPTIONSREQUEST']._serialized_start=930
+  _globals['_LISTSUBSCRIPTIONSREQUEST']._serialized_end=1057
+  _globals['_LISTSUBSCRIPTIONSRESPONSE']._serialized_start=1059
+  _globals['_LISTSUBSCRIPTIONSRESPONSE']._serialized_end=1161
+  _globals['_PUTMETRICREQUEST']._serialized_start=1163
+  _globals['_PUTMETRICREQUEST']._serialized_end=1224
+  _globals['_PUTMETRICRESPONSE']._serialized_start=1226
+  _globals['_PUTMETRICRESPONSE']._serialized_end=1302
+  _globals['_GETMETRICREQUEST']._serialized_start=1304
+  _globals['_GETMETRICREQUEST']._serialized_end=1347
+  _globals['_GETMETRICRESPONSE']._serialized_start=1349
+  _globals['_GETMETRICRESPONSE']._serialized_end=1405
+  _globals['_LISTMETRICSREQUEST']._serialized_start=1407
+  _globals['_LISTMETRICSREQUEST']._serialized_end=1478
+  _globals['_LISTMETRICSRESPONSE']._serialized_start=1480
+  _globals['_LISTMETRICSRESPONSE']._serialized_end=1564
+  _globals['_PUTINVOICEREQUEST']._serialized_start=1566
+  _globals['_PUTINVOICEREQUEST']._serialized_end=1630
+  _globals['_PUTINVOICERESPONSE']._serialized_start=1632
+  _globals['_PUTINVOICERESPONSE']._serialized_end=1711
+  _globals['_GETINVOICEREQUEST']._serialized_start=1713
+  _globals['_GETINVOICEREQUEST']._serialized_end=1785
+  _globals['_GETINVOICERESPONSE']._serialized_start=1787
+  _globals['_GETINVOICERESPONSE']._serialized_end=1846
+  _globals['_LISTINVOICESREQUEST']._serialized_start=1849
+  _globals['_LISTINVOICESREQUEST']._serialized_end=2020
+  _globals['_LISTINVOICESRESPONSE']._serialized_start=2022
+  _globals['_LISTINVOICESRESPONSE']._serialized_end=2109
+  _globals['_ACCOUNTSERVICE']._serialized_start=2112
+  _globals['_ACCOUNTSERVICE']._serialized_end=3169
 # @@protoc_insertion_point(module_scope)

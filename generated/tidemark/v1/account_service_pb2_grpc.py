@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class AccountServiceStub:
-    """AccountService holds the facts about those who are billed: customers, subscriptions and metrics. Puts replace the
-    whole resource and are safe to repeat; when they carry as_of_time, they may also arrive in any order.
+    """AccountService holds the facts about those who are billed: customers, subscriptions, metrics and invoices. Puts
+    replace the whole resource and are safe to repeat; when they carry as_of_time, they may also arrive in any order.
     """
 
     def __init__(self, channel):
@@ -81,11 +81,26 @@ class AccountServiceStub:
                 request_serializer=tidemark_dot_v1_dot_account__service__pb2.ListMetricsRequest.SerializeToString,
                 response_deserializer=tidemark_dot_v1_dot_account__service__pb2.ListMetricsResponse.FromString,
                 _registered_method=True)
+        self.PutInvoice = channel.unary_unary(
+                '/tidemark.v1.AccountService/PutInvoice',
+                request_serializer=tidemark_dot_v1_dot_account__service__pb2.PutInvoiceRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_account__service__pb2.PutInvoiceResponse.FromString,
+                _registered_method=True)
+        self.GetInvoice = channel.unary_unary(
+                '/tidemark.v1.AccountService/GetInvoice',
+                request_serializer=tidemark_dot_v1_dot_account__service__pb2.GetInvoiceRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_account__service__pb2.GetInvoiceResponse.FromString,
+                _registered_method=True)
+        self.ListInvoices = channel.unary_unary(
+                '/tidemark.v1.AccountService/ListInvoices',
+                request_serializer=tidemark_dot_v1_dot_account__service__pb2.ListInvoicesRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_account__service__pb2.ListInvoicesResponse.FromString,
+                _registered_method=True)
 
 
 class AccountServiceServicer:
-    """AccountService holds the facts about those who are billed: customers, subscriptions and metrics. Puts replace the
-    whole resource and are safe to repeat; when they carry as_of_time, they may also arrive in any order.
+    """AccountService holds the facts about those who are billed: customers, subscriptions, metrics and invoices. Puts
+    replace the whole resource and are safe to repeat; when they carry as_of_time, they may also arrive in any order.
     """
 
     def PutCustomer(self, request, context):
@@ -151,6 +166,27 @@ class AccountServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PutInvoice(self, request, context):
+        """PutInvoice creates an invoice or replaces what is known about one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetInvoice(self, request, context):
+        """GetInvoice returns one invoice.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListInvoices(self, request, context):
+        """ListInvoices returns invoices by ascending customer_id and invoice_id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AccountServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -199,6 +235,21 @@ def add_AccountServiceServicer_to_server(servicer, server):
                     request_deserializer=tidemark_dot_v1_dot_account__service__pb2.ListMetricsRequest.FromString,
                     response_serializer=tidemark_dot_v1_dot_account__service__pb2.ListMetricsResponse.SerializeToString,
             ),
+            'PutInvoice': grpc.unary_unary_rpc_method_handler(
+                    servicer.PutInvoice,
+                    request_deserializer=tidemark_dot_v1_dot_account__service__pb2.PutInvoiceRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_account__service__pb2.PutInvoiceResponse.SerializeToString,
+            ),
+            'GetInvoice': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetInvoice,
+                    request_deserializer=tidemark_dot_v1_dot_account__service__pb2.GetInvoiceRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_account__service__pb2.GetInvoiceResponse.SerializeToString,
+            ),
+            'ListInvoices': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListInvoices,
+                    request_deserializer=tidemark_dot_v1_dot_account__service__pb2.ListInvoicesRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_account__service__pb2.ListInvoicesResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'tidemark.v1.AccountService', rpc_method_handlers)
@@ -208,8 +259,8 @@ def add_AccountServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AccountService:
-    """AccountService holds the facts about those who are billed: customers, subscriptions and metrics. Puts replace the
-    whole resource and are safe to repeat; when they carry as_of_time, they may also arrive in any order.
+    """AccountService holds the facts about those who are billed: customers, subscriptions, metrics and invoices. Puts
+    replace the whole resource and are safe to repeat; when they carry as_of_time, they may also arrive in any order.
     """
 
     @staticmethod
@@ -445,6 +496,87 @@ class AccountService:
             '/tidemark.v1.AccountService/ListMetrics',
             tidemark_dot_v1_dot_account__service__pb2.ListMetricsRequest.SerializeToString,
             tidemark_dot_v1_dot_account__service__pb2.ListMetricsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PutInvoice(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AccountService/PutInvoice',
+            tidemark_dot_v1_dot_account__service__pb2.PutInvoiceRequest.SerializeToString,
+            tidemark_dot_v1_dot_account__service__pb2.PutInvoiceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetInvoice(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AccountService/GetInvoice',
+            tidemark_dot_v1_dot_account__service__pb2.GetInvoiceRequest.SerializeToString,
+            tidemark_dot_v1_dot_account__service__pb2.GetInvoiceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListInvoices(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AccountService/ListInvoices',
+            tidemark_dot_v1_dot_account__service__pb2.ListInvoicesRequest.SerializeToString,
+            tidemark_dot_v1_dot_account__service__pb2.ListInvoicesResponse.FromString,
             options,
             channel_credentials,
             insecure,

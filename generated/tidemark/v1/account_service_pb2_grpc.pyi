@@ -13,8 +13,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AccountServiceStub:
-    """AccountService holds the facts about those who are billed: customers, subscriptions and metrics. Puts replace the
-    whole resource and are safe to repeat; when they carry as_of_time, they may also arrive in any order.
+    """AccountService holds the facts about those who are billed: customers, subscriptions, metrics and invoices. Puts
+    replace the whole resource and are safe to repeat; when they carry as_of_time, they may also arrive in any order.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -36,10 +36,16 @@ class AccountServiceStub:
     """GetMetric returns one metric."""
     ListMetrics: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListMetricsRequest, _account_service_pb2.ListMetricsResponse]
     """ListMetrics returns metrics by ascending metric_id."""
+    PutInvoice: _aio.UnaryUnaryMultiCallable[_account_service_pb2.PutInvoiceRequest, _account_service_pb2.PutInvoiceResponse]
+    """PutInvoice creates an invoice or replaces what is known about one."""
+    GetInvoice: _aio.UnaryUnaryMultiCallable[_account_service_pb2.GetInvoiceRequest, _account_service_pb2.GetInvoiceResponse]
+    """GetInvoice returns one invoice."""
+    ListInvoices: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListInvoicesRequest, _account_service_pb2.ListInvoicesResponse]
+    """ListInvoices returns invoices by ascending customer_id and invoice_id."""
 
 class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
-    """AccountService holds the facts about those who are billed: customers, subscriptions and metrics. Puts replace the
-    whole resource and are safe to repeat; when they carry as_of_time, they may also arrive in any order.
+    """AccountService holds the facts about those who are billed: customers, subscriptions, metrics and invoices. Puts
+    replace the whole resource and are safe to repeat; when they carry as_of_time, they may also arrive in any order.
     """
 
     @_abc_1.abstractmethod
@@ -113,5 +119,29 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_account_service_pb2.ListMetricsRequest, _abc.Awaitable[_account_service_pb2.ListMetricsResponse]],
     ) -> _abc.Awaitable[_account_service_pb2.ListMetricsResponse]:
         """ListMetrics returns metrics by ascending metric_id."""
+
+    @_abc_1.abstractmethod
+    def PutInvoice(
+        self,
+        request: _account_service_pb2.PutInvoiceRequest,
+        context: _aio.ServicerContext[_account_service_pb2.PutInvoiceRequest, _abc.Awaitable[_account_service_pb2.PutInvoiceResponse]],
+    ) -> _abc.Awaitable[_account_service_pb2.PutInvoiceResponse]:
+        """PutInvoice creates an invoice or replaces what is known about one."""
+
+    @_abc_1.abstractmethod
+    def GetInvoice(
+        self,
+        request: _account_service_pb2.GetInvoiceRequest,
+        context: _aio.ServicerContext[_account_service_pb2.GetInvoiceRequest, _abc.Awaitable[_account_service_pb2.GetInvoiceResponse]],
+    ) -> _abc.Awaitable[_account_service_pb2.GetInvoiceResponse]:
+        """GetInvoice returns one invoice."""
+
+    @_abc_1.abstractmethod
+    def ListInvoices(
+        self,
+        request: _account_service_pb2.ListInvoicesRequest,
+        context: _aio.ServicerContext[_account_service_pb2.ListInvoicesRequest, _abc.Awaitable[_account_service_pb2.ListInvoicesResponse]],
+    ) -> _abc.Awaitable[_account_service_pb2.ListInvoicesResponse]:
+        """ListInvoices returns invoices by ascending customer_id and invoice_id."""
 
 def add_AccountServiceServicer_to_server(servicer: AccountServiceServicer, server: _aio.Server) -> None: ...

@@ -396,6 +396,20 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
+    ERROR_REASON_INVOICE_NOT_FOUND: _ErrorReason.ValueType  # 64
+    """ERROR_REASON_INVOICE_NOT_FOUND (NOT_FOUND) means that the customer has no such invoice.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_INVOICE_NOT_FOUND",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "customer_id": "acme",
+            "invoice_id": "inv-2026-03"
+          }
+        }
+    """
     ERROR_REASON_ENDPOINT_NOT_FOUND: _ErrorReason.ValueType  # 80
     """ERROR_REASON_ENDPOINT_NOT_FOUND (NOT_FOUND) means that the organization has no such endpoint, or it was deleted.
 
@@ -800,6 +814,20 @@ Example:
       "metadata": {
         "metric_id": "tokens",
         "aggregation": "AGGREGATION_SUM"
+      }
+    }
+"""
+ERROR_REASON_INVOICE_NOT_FOUND: ErrorReason.ValueType  # 64
+"""ERROR_REASON_INVOICE_NOT_FOUND (NOT_FOUND) means that the customer has no such invoice.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_INVOICE_NOT_FOUND",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "customer_id": "acme",
+        "invoice_id": "inv-2026-03"
       }
     }
 """

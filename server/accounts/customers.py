@@ -1,0 +1,86 @@
+"""The handlers of AccountService for customers."""
+
+from evaluator.periods import DEFAULT_CYCLE
+from generated.tidemark.v1 import account_service_pb2, error_reason_pb2
+from server.accounts.handlers import Context, Handlers
+from server.errors import NotFound
+from server.identity import current_organization
+from server.mapping.accounts import customer_message, is_superseded, read_as_of_time, read_cycle
+from server.paging import read_page
+from server.validation import Violations
+from store import accounts
+from store.accounts import DEFAULT_CURRENCY
+
+
+class CustomerHandlers(Handlers):
+    """The handlers of tidemark.v1.AccountService for customers."""
+
+    async def PutCustomer(
+        self, request: account_service_pb2.PutCustomerRequest, context: Context
+    ) -> account_service_pb2.PutCustomerResponse:
+        """Creates or replaces a customer, unless a newer fact about it is known."""
+        now = self._clock.now()
+        violations = Violations()
+        sent = request.customer
+        customer_id = violations.identifier("customer.customer_id", sent.customer_id)
+        display_name = violations.text("customer.display_name", sent.display_name)
+        plan_id = violations.identifier("customer.plan_id", sent.plan_id, required=False) or None
+        currency = violations.currency("customer.currency", sent.currency, default=DEFAULT_CURRENCY)
+        cycle = read_cycle(violations, "customer", sent) or DEFAULT_CYCLE
+        as_of_time = read_as_of_time(violations, "customer", sent, now)
+        violations.raise_if_any()
+        async with self._database.transaction() as connection:
+            stored = await accounts.put_customer(
+                connection,
+                current_organization().organization_id,
+                customer_id,
+                display_name=display_name,
+                plan_id=plan_id,
+                currency=currency,
+                cycle=cycle,
+                as_of_time=as_of_time,
+                now=now,
+            )
+        return account_service_pb2.PutCustomerResponse(
+            customer=customer_message(stored, now), superseded=is_superseded(stored, as_of_time)
+        )
+
+    async def GetCustomer(
+        self, request: account_service_pb2.GetCustomerRequest, context: Context
+    ) -> account_service_pb2.GetCustomerResponse:
+        """One customer."""
+        violations = Violations()
+        customer_id = violations.identifier("customer_id", request.customer_id)
+        violations.raise_if_any()
+        async with self._database.transaction() as connection:
+            stored = await accounts.get_customer(connection, current_organization().organization_id, customer_id)
+        if stored is None:
+            raise NotFound(
+                error_reason_pb2.ERROR_REASON_CUSTOMER_NOT_FOUND,
+                f"there is no customer {customer_id!r}: nobody put it and no usage named it",
+                metadata={"customer_id": customer_id},
+            )
+        return account_service_pb2.GetCustomerResponse(customer=customer_message(stored, self._clock.now()))
+
+    async def ListCustomers(
+        self, request: account_service_pb2.ListCustomersRequest, context: Context
+    ) -> account_service_pb2.ListCustomersResponse:
+        """A page of customers, by id."""
+        violations = Violations()
+        plan_id = violations.identifier("plan_id", request.plan_id, required=False)
+        page = read_page(violations, request.page_size, request.page_token, "ListCustomers", (plan_id,), (str,))
+        violations.raise_if_any()
+        async with self._database.transaction() as connection:
+            rows = await accounts.list_customers(
+                connection,
+                current_organization().organization_id,
+                plan_id=plan_id or None,
+                after=None if page.after is None else str(page.after[0]),
+                limit=page.limit,
+            )
+        now = self._clock.now()
+        shown = page.shown(rows)
+        return account_service_pb2.ListCustomersResponse(
+            customers=[customer_message(row, now) for row in shown],
+            next_page_token=page.next_token(rows, lambda row: (row.customer_id,)),
+        )

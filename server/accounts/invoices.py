@@ -1,0 +1,86 @@
+"""The handlers of AccountService for invoices."""
+
+from generated.tidemark.v1 import account_service_pb2, error_reason_pb2
+from server.accounts.changes import Touched
+from server.accounts.handlers import Context, Handlers
+from server.errors import NotFound
+from server.identity import current_organization
+from server.mapping.invoices import invoice_message, read_invoice, read_statuses
+from server.paging import read_page
+from server.validation import Violations
+from store import invoices
+from store.database import Connection
+
+
+class InvoiceHandlers(Handlers):
+    """The handlers of tidemark.v1.AccountService for invoices."""
+
+    async def PutInvoice(
+        self, request: account_service_pb2.PutInvoiceRequest, context: Context
+    ) -> account_service_pb2.PutInvoiceResponse:
+        """Creates or replaces an invoice, unless a newer fact about it is known."""
+        now = self._clock.now()
+        violations = Violations()
+        fact = read_invoice(violations, "invoice", request.invoice, now)
+        violations.raise_if_any()
+        organization = current_organization()
+
+        async def change(connection: Connection) -> tuple[invoices.InvoicePut, Touched]:
+            put = await invoices.put(connection, organization.organization_id, fact, now)
+            touched = frozenset([fact.invoice_id]) if put.changed else frozenset[str]()
+            return put, Touched(invoices=touched)
+
+        put = await self._changes.apply(organization, fact.customer_id, change)
+        return account_service_pb2.PutInvoiceResponse(invoice=invoice_message(put.invoice), superseded=put.superseded)
+
+    async def GetInvoice(
+        self, request: account_service_pb2.GetInvoiceRequest, context: Context
+    ) -> account_service_pb2.GetInvoiceResponse:
+        """One invoice."""
+        violations = Violations()
+        customer_id = violations.identifier("customer_id", request.customer_id)
+        invoice_id = violations.identifier("invoice_id", request.invoice_id)
+        violations.raise_if_any()
+        async with self._database.transaction() as connection:
+            stored = await invoices.get(connection, current_organization().organization_id, customer_id, invoice_id)
+        if stored is None:
+            raise NotFound(
+                error_reason_pb2.ERROR_REASON_INVOICE_NOT_FOUND,
+                f"the customer {customer_id!r} has no invoice {invoice_id!r}: nobody put it",
+                metadata={"customer_id": customer_id, "invoice_id": invoice_id},
+            )
+        return account_service_pb2.GetInvoiceResponse(invoice=invoice_message(stored))
+
+    async def ListInvoices(
+        self, request: account_service_pb2.ListInvoicesRequest, context: Context
+    ) -> account_service_pb2.ListInvoicesResponse:
+        """A page of invoices, by customer and id."""
+        violations = Violations()
+        customer_id = violations.identifier("customer_id", request.customer_id, required=False)
+        invoice_type = violations.identifier("type", request.type, required=False)
+        statuses = read_statuses(violations, "statuses", request.statuses)
+        page = read_page(
+            violations,
+            request.page_size,
+            request.page_token,
+            "ListInvoices",
+            (customer_id, invoice_type, *statuses),
+            (str, str),
+        )
+        violations.raise_if_any()
+        async with self._database.transaction() as connection:
+            rows = await invoices.list_page(
+                connection,
+                current_organization().organization_id,
+                customer_id=customer_id or None,
+                invoice_type=invoice_type or None,
+                statuses=statuses,
+                after=None if page.after is None else (str(page.after[0]), str(page.after[1])),
+                limit=page.limit,
+            )
+        found = [invoice_message(row) for row in rows]
+        page = page.cut(found)
+        return account_service_pb2.ListInvoicesResponse(
+            invoices=page.shown(found),
+            next_page_token=page.next_token(rows, lambda row: (row.fact.customer_id, row.fact.invoice_id)),
+        )

@@ -1,0 +1,100 @@
+"""The handlers of AccountService for metrics."""
+
+from evaluator.aggregation import Aggregation
+from generated.tidemark.v1 import account_service_pb2, error_reason_pb2
+from server.accounts.handlers import Context, Handlers
+from server.errors import FailedPrecondition, NotFound
+from server.identity import current_organization
+from server.mapping.accounts import (
+    aggregation_name,
+    is_superseded,
+    metric_message,
+    read_aggregation,
+    read_as_of_time,
+)
+from server.paging import read_page
+from server.validation import Violations
+from store import metrics
+
+
+class MetricHandlers(Handlers):
+    """The handlers of tidemark.v1.AccountService for metrics."""
+
+    async def PutMetric(
+        self, request: account_service_pb2.PutMetricRequest, context: Context
+    ) -> account_service_pb2.PutMetricResponse:
+        """Creates or replaces a metric, unless a newer fact about it is known."""
+        now = self._clock.now()
+        violations = Violations()
+        sent = request.metric
+        metric_id = violations.identifier("metric.metric_id", sent.metric_id)
+        display_name = violations.text("metric.display_name", sent.display_name)
+        aggregation = read_aggregation(violations, "metric.aggregation", sent.aggregation)
+        counts_unique = aggregation is Aggregation.UNIQUE_COUNT
+        unique_property = violations.identifier(
+            "metric.unique_property", sent.unique_property, required=counts_unique
+        )
+        if sent.unique_property and not counts_unique:
+            violations.add("metric.unique_property", "only UNIQUE_COUNT has one")
+        as_of_time = read_as_of_time(violations, "metric", sent, now)
+        violations.raise_if_any()
+        async with self._database.transaction() as connection:
+            try:
+                stored = await metrics.put_metric(
+                    connection,
+                    current_organization().organization_id,
+                    metric_id,
+                    display_name=display_name,
+                    aggregation=aggregation,
+                    unique_property=unique_property or None,
+                    as_of_time=as_of_time,
+                    now=now,
+                )
+            except metrics.MetricFixed as error:
+                fixed = aggregation_name(error.stored.aggregation)
+                unique = error.stored.unique_property
+                raise FailedPrecondition(
+                    error_reason_pb2.ERROR_REASON_METRIC_AGGREGATION_FIXED,
+                    f"the metric {metric_id!r} exists with {fixed}{f' of {unique!r}' if unique else ''}, and what was"
+                    " counted cannot be counted anew: put another metric",
+                    metadata={"metric_id": metric_id, "aggregation": fixed},
+                ) from error
+        return account_service_pb2.PutMetricResponse(
+            metric=metric_message(stored), superseded=is_superseded(stored, as_of_time)
+        )
+
+    async def GetMetric(
+        self, request: account_service_pb2.GetMetricRequest, context: Context
+    ) -> account_service_pb2.GetMetricResponse:
+        """One metric."""
+        violations = Violations()
+        metric_id = violations.identifier("metric_id", request.metric_id)
+        violations.raise_if_any()
+        async with self._database.transaction() as connection:
+            stored = await metrics.get_metric(connection, current_organization().organization_id, metric_id)
+        if stored is None:
+            raise NotFound(
+                error_reason_pb2.ERROR_REASON_METRIC_NOT_FOUND,
+                f"there is no metric {metric_id!r}: nobody put it and no usage named it",
+                metadata={"metric_id": metric_id},
+            )
+        return account_service_pb2.GetMetricResponse(metric=metric_message(stored))
+
+    async def ListMetrics(
+        self, request: account_service_pb2.ListMetricsRequest, context: Context
+    ) -> account_service_pb2.ListMetricsResponse:
+        """A page of metrics, by id."""
+        violations = Violations()
+        page = read_page(violations, request.page_size, request.page_token, "ListMetrics", (), (str,))
+        violations.raise_if_any()
+        async with self._database.transaction() as connection:
+            rows = await metrics.list_metrics(
+                connection,
+                current_organization().organization_id,
+                after=None if page.after is None else str(page.after[0]),
+                limit=page.limit,
+            )
+        return account_service_pb2.ListMetricsResponse(
+            metrics=[metric_message(row) for row in page.shown(rows)],
+            next_page_token=page.next_token(rows, lambda row: (row.metric_id,)),
+        )

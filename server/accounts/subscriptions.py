@@ -1,0 +1,109 @@
+"""The handlers of AccountService for subscriptions."""
+
+from generated.tidemark.v1 import account_service_pb2, error_reason_pb2
+from server.accounts.handlers import Context, Handlers
+from server.errors import NotFound
+from server.identity import current_organization
+from server.mapping.accounts import is_superseded, read_as_of_time, read_cycle, subscription_message
+from server.paging import read_page
+from server.validation import Violations
+from store import accounts
+
+
+class SubscriptionHandlers(Handlers):
+    """The handlers of tidemark.v1.AccountService for subscriptions."""
+
+    async def PutSubscription(
+        self, request: account_service_pb2.PutSubscriptionRequest, context: Context
+    ) -> account_service_pb2.PutSubscriptionResponse:
+        """Creates or replaces a subscription, unless a newer fact about it is known."""
+        now = self._clock.now()
+        violations = Violations()
+        sent = request.subscription
+        customer_id = violations.identifier("subscription.customer_id", sent.customer_id)
+        subscription_id = violations.identifier("subscription.subscription_id", sent.subscription_id)
+        plan_id = violations.identifier("subscription.plan_id", sent.plan_id, required=False) or None
+        currency = violations.currency("subscription.currency", sent.currency, default="") or None
+        cycle = read_cycle(violations, "subscription", sent)
+        start_time = end_time = None
+        if sent.HasField("start_time"):
+            start_time = violations.time("subscription.start_time", sent.start_time)
+        if sent.HasField("end_time"):
+            end_time = violations.time("subscription.end_time", sent.end_time)
+        if start_time is not None and end_time is not None and end_time <= start_time:
+            violations.add("subscription.end_time", "it is not after start_time")
+        as_of_time = read_as_of_time(violations, "subscription", sent, now)
+        violations.raise_if_any()
+        async with self._database.transaction() as connection:
+            stored = await accounts.put_subscription(
+                connection,
+                current_organization().organization_id,
+                customer_id,
+                subscription_id,
+                plan_id=plan_id,
+                currency=currency,
+                cycle=cycle,
+                start_time=start_time,
+                end_time=end_time,
+                as_of_time=as_of_time,
+                now=now,
+            )
+        return account_service_pb2.PutSubscriptionResponse(
+            subscription=subscription_message(stored, now),
+            superseded=is_superseded(stored, as_of_time),
+        )
+
+    async def GetSubscription(
+        self, request: account_service_pb2.GetSubscriptionRequest, context: Context
+    ) -> account_service_pb2.GetSubscriptionResponse:
+        """One subscription."""
+        violations = Violations()
+        customer_id = violations.identifier("customer_id", request.customer_id)
+        subscription_id = violations.identifier("subscription_id", request.subscription_id)
+        violations.raise_if_any()
+        async with self._database.transaction() as connection:
+            stored = await accounts.get_subscription(
+                connection, current_organization().organization_id, customer_id, subscription_id
+            )
+        if stored is None:
+            raise NotFound(
+                error_reason_pb2.ERROR_REASON_SUBSCRIPTION_NOT_FOUND,
+                f"the customer {customer_id!r} has no subscription {subscription_id!r}:"
+                " nobody put it and no usage named it",
+                metadata={"customer_id": customer_id, "subscription_id": subscription_id},
+            )
+        return account_service_pb2.GetSubscriptionResponse(
+            subscription=subscription_message(stored, self._clock.now())
+        )
+
+    async def ListSubscriptions(
+        self, request: account_service_pb2.ListSubscriptionsRequest, context: Context
+    ) -> account_service_pb2.ListSubscriptionsResponse:
+        """A page of subscriptions, by customer and id."""
+        violations = Violations()
+        customer_id = violations.identifier("customer_id", request.customer_id, required=False)
+        plan_id = violations.identifier("plan_id", request.plan_id, required=False)
+        page = read_page(
+            violations,
+            request.page_size,
+            request.page_token,
+            "ListSubscriptions",
+            (customer_id, plan_id),
+            (str, str),
+        )
+        violations.raise_if_any()
+        async with self._database.transaction() as connection:
+            rows = await accounts.list_subscriptions(
+                connection,
+                current_organization().organization_id,
+                customer_id=customer_id or None,
+                plan_id=plan_id or None,
+                after=None if page.after is None else (str(page.after[0]), str(page.after[1])),
+                limit=page.limit,
+            )
+        now = self._clock.now()
+        shown = page.shown(rows)
+        return account_service_pb2.ListSubscriptionsResponse(
+            subscriptions=[subscription_message(row, now) for row in shown],
+            next_page_token=page.next_token(rows, lambda row: (row.customer_id, row.subscription_id)),
+        )

@@ -1,0 +1,157 @@
+"""The facts about what customers owe: invoices, as far as they are known."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+
+from sqlalchemy import RowMapping, select, tuple_
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from store.tables.invoices import invoice
+
+
+class InvoiceStatus(StrEnum):
+    """How far an invoice has come. A void one counts towards nothing."""
+
+    DRAFT = "DRAFT"
+    ISSUED = "ISSUED"
+    PAID = "PAID"
+    VOID = "VOID"
+
+
+@dataclass(frozen=True)
+class InvoiceFact:
+    """What a caller says of an invoice.
+
+    total: after credits and commits, in the currency's major unit. period_end_time: the first moment after the
+    period that the invoice is for.
+    """
+
+    customer_id: str
+    invoice_id: str
+    invoice_type: str | None
+    status: InvoiceStatus
+    currency: str
+    total: Decimal
+    period_start_time: datetime | None
+    period_end_time: datetime
+    custom_fields: Mapping[str, str]
+    contract_custom_fields: Mapping[str, str]
+    as_of_time: datetime
+
+
+@dataclass(frozen=True)
+class Invoice:
+    """An invoice of an organization: the newest fact about it, and when it came and last changed."""
+
+    organization_id: int
+    fact: InvoiceFact
+    create_time: datetime
+    update_time: datetime
+
+
+@dataclass(frozen=True)
+class InvoicePut:
+    """What became of a put. superseded: a newer fact was known. changed: it says something new."""
+
+    invoice: Invoice
+    superseded: bool = False
+    changed: bool = False
+
+
+async def put(connection: AsyncConnection, organization_id: int, fact: InvoiceFact, now: datetime) -> InvoicePut:
+    """Stores the fact, unless a newer one is stored. The customer's wallet must be held."""
+    stored = await get(connection, organization_id, fact.customer_id, fact.invoice_id)
+    if stored is not None and stored.fact.as_of_time > fact.as_of_time:
+        return InvoicePut(stored, superseded=True)
+    changed = stored is None or _content(stored.fact) != _content(fact)
+    create_time = now if stored is None else stored.create_time
+    update_time = now if stored is None or changed else stored.update_time
+    facts = {**_content(fact), "as_of_time": fact.as_of_time, "update_time": update_time}
+    await connection.execute(
+        insert(invoice)
+        .values(
+            organization_id=organization_id,
+            customer_id=fact.customer_id,
+            invoice_id=fact.invoice_id,
+            create_time=create_time,
+            **facts,
+        )
+        .on_conflict_do_update(index_elements=["organization_id", "customer_id", "invoice_id"], set_=facts)
+    )
+    return InvoicePut(Invoice(organization_id, fact, create_time, update_time), changed=changed)
+
+
+async def get(connection: AsyncConnection, organization_id: int, customer_id: str, invoice_id: str) -> Invoice | None:
+    """One invoice of a customer, or None."""
+    rows = await connection.execute(
+        select(invoice).where(
+            invoice.c.organization_id == organization_id,
+            invoice.c.customer_id == customer_id,
+            invoice.c.invoice_id == invoice_id,
+        )
+    )
+    row = rows.mappings().one_or_none()
+    return None if row is None else _invoice(row)
+
+
+async def list_page(
+    connection: AsyncConnection,
+    organization_id: int,
+    *,
+    customer_id: str | None,
+    invoice_type: str | None,
+    statuses: tuple[InvoiceStatus, ...],
+    after: tuple[str, str] | None,
+    limit: int,
+) -> list[Invoice]:
+    """Up to `limit` invoices after (customer id, id) `after`, in that order, narrowed where asked."""
+    statement = select(invoice).where(invoice.c.organization_id == organization_id)
+    if customer_id is not None:
+        statement = statement.where(invoice.c.customer_id == customer_id)
+    if invoice_type is not None:
+        statement = statement.where(invoice.c.invoice_type == invoice_type)
+    if statuses:
+        statement = statement.where(invoice.c.status.in_([status.value for status in statuses]))
+    if after is not None:
+        statement = statement.where(tuple_(invoice.c.customer_id, invoice.c.invoice_id) > after)
+    rows = await connection.execute(statement.order_by(invoice.c.customer_id, invoice.c.invoice_id).limit(limit))
+    return [_invoice(row) for row in rows.mappings()]
+
+
+def _content(fact: InvoiceFact) -> dict[str, object]:
+    """The columns in which a fact may say something new."""
+    return {
+        "invoice_type": fact.invoice_type,
+        "status": fact.status.value,
+        "currency": fact.currency,
+        "total": fact.total,
+        "period_start_time": fact.period_start_time,
+        "period_end_time": fact.period_end_time,
+        "custom_fields": dict(fact.custom_fields),
+        "contract_custom_fields": dict(fact.contract_custom_fields),
+    }
+
+
+def _invoice(row: RowMapping) -> Invoice:
+    return Invoice(
+        organization_id=row["organization_id"],
+        fact=InvoiceFact(
+            customer_id=row["customer_id"],
+            invoice_id=row["invoice_id"],
+            invoice_type=row["invoice_type"],
+            status=InvoiceStatus(row["status"]),
+            currency=row["currency"],
+            total=row["total"],
+            period_start_time=row["period_start_time"],
+            period_end_time=row["period_end_time"],
+            custom_fields=row["custom_fields"],
+            contract_custom_fields=row["contract_custom_fields"],
+            as_of_time=row["as_of_time"],
+        ),
+        create_time=row["create_time"],
+        update_time=row["update_time"],
+    )

@@ -1,0 +1,1 @@
+"""What customers hold and owe: the facts that AccountService keeps."""
