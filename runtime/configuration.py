@@ -1,5 +1,6 @@
 """Every setting of every process: environment variables, their defaults, units and checks, in one place."""
 
+import base64
 import difflib
 import ipaddress
 from collections.abc import Callable, Mapping
@@ -26,7 +27,11 @@ DEFAULT_PROPAGATION_DELAY = 3.0  # seconds from NOT_SERVING to the drain, for lo
 DEFAULT_DRAIN_TIMEOUT = 20.0  # seconds that calls in flight may take to end
 DEFAULT_UNARY_DEADLINE = 10.0  # seconds for a unary call that brings no deadline
 DEFAULT_NOTIFIER_CONCURRENCY = 256  # webhook requests in flight in one process
+DEFAULT_DELIVERY_RETENTION = 30  # days that finished deliveries and their attempts are kept
 DEFAULT_WEBHOOK_TIMEOUT = 15.0  # seconds that a receiver may take to answer
+
+SECRET_KEY_BYTES = 32  # of a master key: AES-256
+MAX_KEY_ID_BYTES = 64
 
 Number = TypeVar("Number", int, float)
 
@@ -35,9 +40,7 @@ class ConfigurationError(Exception):
     """The environment holds settings that cannot be used; the message lists every one."""
 
     def __init__(self, problems: list[str]) -> None:
-        super().__init__(
-            "the configuration cannot be used:\n" + "\n".join(f"  - {line}" for line in problems)
-        )
+        super().__init__("the configuration cannot be used:\n" + "\n".join(f"  - {line}" for line in problems))
         self.problems = problems
 
 
@@ -62,6 +65,10 @@ class Configuration:
     drain_timeout: float = DEFAULT_DRAIN_TIMEOUT  # seconds
     unary_deadline: float = DEFAULT_UNARY_DEADLINE  # seconds
     notifier_concurrency: int = DEFAULT_NOTIFIER_CONCURRENCY
+    notifier_listen: tuple[str, int] | None = None  # of its health and metrics; None: nowhere
+    delivery_retention: timedelta = timedelta(days=DEFAULT_DELIVERY_RETENTION)
+    # Master keys of the secrets at rest: ids and 32 bytes each; the first seals, all open.
+    secret_keys: tuple[tuple[str, bytes], ...] = field(default=(), repr=False)
     webhook_timeout: float = DEFAULT_WEBHOOK_TIMEOUT  # seconds
     webhook_allow_http: bool = False
     webhook_allow_networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
@@ -136,6 +143,36 @@ class _Reader:
             return "127.0.0.1", 50051
         return host.strip("[]"), int(port)
 
+    def optional_address(self, name: str) -> tuple[str, int] | None:
+        text = self.raw(name)
+        if text is None:
+            return None
+        host, colon, port = text.rpartition(":")
+        if not colon or not host or not port.isdecimal() or int(port) > 65535:
+            self.problems.append(f"{PREFIX}{name} is {text!r}: write host:port, such as 127.0.0.1:9464")
+            return None
+        return host.strip("[]"), int(port)
+
+    def secret_keys(self) -> tuple[tuple[str, bytes], ...]:
+        # No message holds any of the value: it ends up in logs.
+        keys: dict[str, bytes] = {}
+        for number, part in enumerate((self.raw("SECRET_KEYS") or "").split(","), start=1):
+            if not part.strip():
+                continue
+            key_id, _, encoded = part.strip().partition(":")
+            try:
+                key = base64.b64decode(encoded, validate=True)
+            except ValueError:
+                key = b""
+            if not 1 <= len(key_id.encode()) <= MAX_KEY_ID_BYTES or key_id in keys or len(key) != SECRET_KEY_BYTES:
+                self.problems.append(
+                    f"{PREFIX}SECRET_KEYS: its key number {number} is not an id of its own, a colon and the base64 of"
+                    f" {SECRET_KEY_BYTES} bytes; write 2026a:… with the output of: openssl rand -base64 32"
+                )
+                continue
+            keys[key_id] = key
+        return tuple(keys.items())
+
     def networks(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
         networks = []
         for part in (self.raw("WEBHOOK_ALLOW_CIDRS") or "").split(","):
@@ -186,15 +223,16 @@ def load(environment: Mapping[str, str]) -> Configuration:
         propagation_delay=read.number(
             "PROPAGATION_DELAY_SECONDS", float, DEFAULT_PROPAGATION_DELAY, 0.0, 300.0, "seconds"
         ),
-        drain_timeout=read.number(
-            "DRAIN_TIMEOUT_SECONDS", float, DEFAULT_DRAIN_TIMEOUT, 0.1, 3_600.0, "seconds"
-        ),
-        unary_deadline=read.number(
-            "UNARY_DEADLINE_SECONDS", float, DEFAULT_UNARY_DEADLINE, 0.1, 600.0, "seconds"
-        ),
+        drain_timeout=read.number("DRAIN_TIMEOUT_SECONDS", float, DEFAULT_DRAIN_TIMEOUT, 0.1, 3_600.0, "seconds"),
+        unary_deadline=read.number("UNARY_DEADLINE_SECONDS", float, DEFAULT_UNARY_DEADLINE, 0.1, 600.0, "seconds"),
         notifier_concurrency=read.number(
             "NOTIFIER_CONCURRENCY", int, DEFAULT_NOTIFIER_CONCURRENCY, 1, 4_096, "requests"
         ),
+        notifier_listen=read.optional_address("NOTIFIER_LISTEN"),
+        delivery_retention=timedelta(
+            days=read.number("DELIVERY_RETENTION_DAYS", int, DEFAULT_DELIVERY_RETENTION, 1, 3_650, "days")
+        ),
+        secret_keys=read.secret_keys(),
         webhook_timeout=read.number("WEBHOOK_TIMEOUT_SECONDS", float, DEFAULT_WEBHOOK_TIMEOUT, 0.1, 60.0, "seconds"),
         webhook_allow_http=read.flag("WEBHOOK_ALLOW_HTTP", False),
         webhook_allow_networks=read.networks(),

@@ -1,5 +1,6 @@
 """Settings are read, checked all at once, and documented."""
 
+import base64
 import re
 from datetime import timedelta
 from ipaddress import ip_network
@@ -9,6 +10,7 @@ import pytest
 
 from runtime.configuration import CLIENT_SETTINGS, Configuration, ConfigurationError, load
 
+KEY = base64.b64encode(b"k" * 32).decode()
 DOCUMENT = Path(__file__).parents[3] / "docs" / "configuration.md"
 
 
@@ -47,6 +49,10 @@ def test_settings_are_read_in_their_units() -> None:
         ("TIDEMARK_POOL_SIZE", "0", "between 4 and 200"),
         ("TIDEMARK_REFLECTION", "perhaps", "say true or false"),
         ("TIDEMARK_WEBHOOK_ALLOW_CIDRS", "10.1.2.3/16", "has host bits set"),
+        ("TIDEMARK_NOTIFIER_LISTEN", "9464", "write host:port"),
+        ("TIDEMARK_SECRET_KEYS", "2026:dG9vIHNob3J0", "its key number 1 is not"),
+        ("TIDEMARK_SECRET_KEYS", KEY, "its key number 1 is not"),
+        ("TIDEMARK_SECRET_KEYS", f"a:{KEY},a:{KEY}", "its key number 2 is not"),
         ("TIDEMARK_LOG_FORMAT", "xml", "choose one of json, text"),
         ("TIDEMARK_RETENTION_DAYS", "3", "between 35"),
         ("TIDEMARK_LISTN", "127.0.0.1:1", "did you mean TIDEMARK_LISTEN?"),
@@ -59,6 +65,16 @@ def test_a_bad_setting_is_named_with_what_would_be_right(name: str, value: str, 
     (problem,) = raised.value.problems
     assert name in problem
     assert says in problem
+
+
+def test_master_keys_are_read_in_their_order_and_never_shown() -> None:
+    settings = load({"TIDEMARK_SECRET_KEYS": f"new:{KEY}, old:{KEY}"})
+    assert [key_id for key_id, _ in settings.secret_keys] == ["new", "old"]
+    assert settings.secret_keys[0][1] == b"k" * 32
+    assert "kkkk" not in repr(settings)
+    with pytest.raises(ConfigurationError) as raised:
+        load({"TIDEMARK_SECRET_KEYS": f"{KEY}:x"})
+    assert KEY not in str(raised.value)
 
 
 def test_every_bad_setting_is_named_at_once() -> None:
@@ -75,7 +91,7 @@ def test_the_grace_ends_before_the_events_are_dropped() -> None:
 
 def test_the_document_lists_every_setting_and_no_other() -> None:
     source = (Path(__file__).parents[3] / "runtime" / "configuration.py").read_text()
-    read = set(re.findall(r'\.(?:raw|flag|choice|number)\(\s*"([A-Z_]+)"', source))
+    read = set(re.findall(r'\.(?:raw|flag|choice|number|optional_address)\(\s*"([A-Z_]+)"', source))
     documented = set(re.findall(r"^\| `TIDEMARK_([A-Z_]+)`", DOCUMENT.read_text(), re.MULTILINE))
     assert documented - {"SERVER", "KEY"} == read
     assert {f"TIDEMARK_{name}" for name in ("SERVER", "KEY")} == CLIENT_SETTINGS
