@@ -137,3 +137,13 @@ async def session(url: str, *, autocommit: bool = True) -> AsyncIterator[psycopg
     """A connection to the database, beside the programs'."""
     async with await psycopg.AsyncConnection.connect(url, autocommit=autocommit) as connection:
         yield connection
+
+
+async def until_counted(url: str, query: str, number: int) -> None:
+    """Waits until the query, which counts something in the database, finds that number."""
+    async with asyncio.timeout(DEADLINE), session(url) as connection:
+        while True:
+            [(found,)] = await (await connection.execute(query.encode())).fetchall()
+            if found == number:
+                return
+            await asyncio.sleep(POLLING_INTERVAL)

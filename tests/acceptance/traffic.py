@@ -1,7 +1,9 @@
 """Usage as callers stream it: made-up events without end, and clients that send again what was not acknowledged."""
 
+import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 
 from cli.connection import Address
@@ -9,7 +11,7 @@ from cli.streaming import Batch, UsageStream
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse
 from generated.tidemark.v1.notification_pb2 import Transition
 from generated.tidemark.v1.usage_pb2 import UsageEvent
-from tests.acceptance.processes import DEADLINE
+from tests.acceptance.processes import DEADLINE, until
 
 CUSTOMERS = tuple(f"customer-{number}" for number in range(12))
 REGIONS = ("ap", "eu", "us")
@@ -17,8 +19,6 @@ MODELS = ("large", "small")
 USERS = 40  # distinct ones of each customer
 BATCH = 25  # events
 LATE = timedelta(days=20)  # the lateness of late events; often the period before, and always within its grace
-
-Acknowledged = Callable[[], None]
 
 
 def usage(name: str, now: datetime) -> Iterator[list[UsageEvent]]:
@@ -62,7 +62,7 @@ class Client:
     acknowledgements said. acknowledged: events. interruptions: why streams broke off, in words.
     """
 
-    def __init__(self, name: str, address: Address, on_acknowledged: Acknowledged = lambda: None) -> None:
+    def __init__(self, name: str, address: Address) -> None:
         self.sent: list[UsageEvent] = []
         self.acknowledged = 0
         self.accepted = 0
@@ -70,9 +70,8 @@ class Client:
         self.transitions: list[Transition] = []
         self.interruptions: list[str] = []
         self.enough = False
-        self._name = name
+        self.name = name
         self._address = address
-        self._on_acknowledged = on_acknowledged
 
     async def send(self, batches: Iterable[list[UsageEvent]]) -> None:
         """Sends the batches; returns when all of them are acknowledged."""
@@ -85,7 +84,7 @@ class Client:
             if self.enough:
                 return
             self.sent += events
-            yield Batch(f"{self._name}/{number}", events)
+            yield Batch(f"{self.name}/{number}", events)
 
     def _acknowledge(self, batch: Batch, response: EvaluateUsageResponse) -> None:
         assert not response.rejected, response
@@ -94,4 +93,21 @@ class Client:
         self.accepted += response.accepted
         self.duplicates += response.duplicates
         self.transitions += response.transitions
-        self._on_acknowledged()
+
+
+@asynccontextmanager
+async def streaming(address: Address, clients: int, now: datetime) -> AsyncIterator[list[Client]]:
+    """Clients that stream for as long as the block lasts; at its end everything is acknowledged."""
+    streaming = [Client(f"client-{number}", address) for number in range(clients)]
+    async with asyncio.TaskGroup() as group:
+        for client in streaming:
+            group.create_task(client.send(usage(client.name, now)))
+        yield streaming
+        for client in streaming:
+            client.enough = True
+
+
+async def progress(clients: Sequence[Client], batches: int = 10) -> None:
+    """Waits until every client has had so many more batches acknowledged."""
+    goals = [client.acknowledged + batches * BATCH for client in clients]
+    await until(lambda: all(client.acknowledged >= goal for client, goal in zip(clients, goals, strict=True)))

@@ -1,0 +1,166 @@
+"""`kill -9` in mid-stream and in mid-delivery: nothing is lost, and nothing counts twice."""
+
+import asyncio
+import itertools
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+from aiohttp import web
+
+from cli.demo.contract import create_endpoint
+from runtime.clock import SystemClock
+from store.database import Database
+from store.deliveries import DeliveryStatus
+from tests.acceptance import books
+from tests.acceptance.books import SEATS, WATCHES
+from tests.acceptance.processes import DEADLINE, Programs, session, until_counted
+from tests.acceptance.traffic import BATCH, Client, progress, streaming, usage
+from tests.integration.notifier.house import House
+from tests.integration.notifier.receiver import Arrival, Receiver, hang, status
+
+KILLS = 2
+# A dead notifier's deliveries are taken over a while after the time that their receivers had.
+SHORT_LEASES = {"WEBHOOK_TIMEOUT_SECONDS": "0.3"}
+WAITING_FOR_TABLE = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = '{table}'::regclass"
+WAITING_IN_COMMIT = """
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND wait_event_type = 'Lock' AND query = 'COMMIT'
+"""
+CONNECTED = (
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'tidemark'"
+)
+# Lets every COMMIT of a transaction with news wait for whoever has the lock.
+WAIT_IN_COMMIT = """
+CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS
+    'BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NULL; END';
+CREATE CONSTRAINT TRIGGER wait AFTER INSERT ON outbox DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW EXECUTE FUNCTION wait();
+"""
+
+
+@asynccontextmanager
+async def holding(url: str, statement: str) -> AsyncIterator[None]:
+    """Holds the lock that the statement takes, inside the block."""
+    async with session(url, autocommit=False) as connection:
+        await connection.execute(statement.encode())
+        yield
+
+
+async def test_a_server_killed_in_mid_stream_loses_nothing_and_counts_nothing_twice(
+    programs: Programs, database_url: str
+) -> None:
+    server = await programs.serve()
+    await books.put(server.address, *WATCHES, SEATS)
+    async with streaming(server.address, 3, datetime.now(UTC)) as clients:
+        for _ in range(KILLS):
+            await progress(clients)
+            await server.killed()
+            await server.start()
+        await progress(clients)
+    assert all(len(client.interruptions) >= KILLS for client in clients)
+    sent = [event for client in clients for event in client.sent]
+    assert await books.stored(database_url) == books.reckoned(sent, *WATCHES, SEATS)
+    assert await server.stop() == 0
+    assert server.complaints() == []
+
+
+async def test_a_server_killed_before_its_commit_has_stored_nothing(programs: Programs, database_url: str) -> None:
+    server = await programs.serve(INGEST_WRITERS="1")
+    await books.put(server.address, *WATCHES)
+    client = Client("client", server.address)
+    async with asyncio.TaskGroup() as group:
+        async with holding(database_url, "LOCK TABLE event IN EXCLUSIVE MODE"):
+            group.create_task(client.send(itertools.islice(usage("client", datetime.now(UTC)), 1)))
+            await until_counted(database_url, WAITING_FOR_TABLE.format(table="event"), 1)
+            await server.killed()
+        await until_counted(database_url, CONNECTED, 0)
+        assert await books.stored(database_url) == books.reckoned([])
+        await server.start()
+    assert (client.accepted, client.duplicates) == (BATCH, 0)
+    assert await books.stored(database_url) == books.reckoned(client.sent, *WATCHES)
+    assert books.crossings_of(client.transitions) == books.reckoned(client.sent, *WATCHES).crossings
+
+
+async def test_what_a_server_killed_after_its_commit_did_not_acknowledge_is_known_when_it_comes_again(
+    programs: Programs, database_url: str
+) -> None:
+    server = await programs.serve(INGEST_WRITERS="1")
+    await books.put(server.address, *WATCHES)
+    async with session(database_url) as connection:
+        await connection.execute(WAIT_IN_COMMIT.encode())
+    client = Client("client", server.address)
+    async with asyncio.TaskGroup() as group:
+        async with holding(database_url, "SELECT pg_advisory_xact_lock(1)"):
+            group.create_task(client.send(itertools.islice(usage("client", datetime.now(UTC)), 1)))
+            await until_counted(database_url, WAITING_IN_COMMIT, 1)
+            await server.killed()
+        # PostgreSQL commits what it was asked to, whether or not anybody is left to hear of it.
+        await until_counted(database_url, CONNECTED, 0)
+        expected = books.reckoned(client.sent, *WATCHES)
+        assert await books.stored(database_url) == expected
+        await server.start()
+    assert (client.accepted, client.duplicates) == (0, BATCH)
+    assert client.transitions == []
+    assert await books.stored(database_url) == expected
+    # Whoever missed the crossings in the acknowledgement still gets them pushed.
+    await until_counted(database_url, "SELECT count(*) FROM outbox", len(await books.notifications(database_url)))
+
+
+async def killed_at_an_arrival(programs: Programs, receiver: Receiver) -> list[str]:
+    """Kills a notifier that waits for an answer; returns what it waited for."""
+    notifier = await programs.notify("notifier-1", **SHORT_LEASES)
+    unheard: list[str] = []
+    killed = asyncio.Event()
+
+    async def kill(arrival: Arrival) -> web.StreamResponse:
+        notifier.kill()
+        unheard.append(arrival.webhook_id)
+        killed.set()
+        return await hang(asyncio.Event())(arrival)
+
+    receiver.answer(*[status(204)] * 6, kill)
+    async with asyncio.timeout(DEADLINE):
+        await killed.wait()
+    await notifier.killed()
+    return unheard
+
+
+async def killed_before_the_record(programs: Programs, receiver: Receiver, url: str) -> list[str]:
+    """Kills a notifier that has its answers and is about to write them down; returns what they were answers to."""
+    before = len(receiver.arrivals)
+    async with holding(url, "LOCK TABLE attempt IN EXCLUSIVE MODE"):
+        notifier = await programs.notify("notifier-2", **SHORT_LEASES)
+        await until_counted(url, WAITING_FOR_TABLE.format(table="attempt"), 1)
+        await notifier.killed()
+    return [arrival.webhook_id for arrival in receiver.arrivals[before:]]
+
+
+async def test_notifiers_killed_in_mid_delivery_let_each_notification_arrive_under_its_one_id(
+    programs: Programs, database_url: str, receiver: Receiver
+) -> None:
+    server = await programs.serve()
+    await books.put(server.address, *WATCHES, SEATS)
+    async with server.address.channel() as channel:
+        secret = await create_endpoint(channel, receiver.url)
+    client = Client("client", server.address)
+    await client.send(itertools.islice(usage("client", datetime.now(UTC)), 40))
+    written = await books.notifications(database_url)
+
+    unheard = await killed_at_an_arrival(programs, receiver)
+    unheard += await killed_before_the_record(programs, receiver, database_url)
+    last = await programs.notify("notifier-last")
+    database = Database(database_url, pool_size=1)
+    house = await House.build(database, SystemClock())
+    await house.settled(DeliveryStatus.DELIVERED, len(written))
+    await database.close()
+
+    for arrival in receiver.arrivals:
+        arrival.verify(secret)
+        assert arrival.body.decode() == written[arrival.webhook_id]
+    arrived = Counter(receiver.ids())
+    assert arrived.keys() == written.keys()
+    assert all(arrived[notification_id] > 1 for notification_id in unheard)
+    assert await last.stop() == 0
+    assert last.complaints() == []
