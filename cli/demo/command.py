@@ -10,7 +10,7 @@ from runtime.clock import SystemClock
 
 DEFAULT_EVENTS = 4_000
 DEFAULT_SECONDS = 12.0
-DEFAULT_PROBE_SECONDS = 8.0
+DEFAULT_PROBE_SECONDS = 10.0
 
 
 @click.command()

@@ -19,11 +19,11 @@ from runtime.clock import Clock
 
 RATE = 100  # events a second
 CUSTOMERS = 10
-EVERY = 2  # units from one line to the next: half of the events cross one
+EVERY = 4  # units from one line to the next: a quarter of the events cross one
 
 METRIC = Metric("probe_units")
 ALERT = AlertPlan(
-    "Latency probe, every 2 units",
+    "Latency probe, every 4 units",
     USAGE_THRESHOLD_REACHED,
     METRIC.metric_id,
     (Line(step=Decimal(EVERY)),),

@@ -85,6 +85,8 @@ def reckon(
     """Prints the whole page; True when everything was as it has to be. more: as for `conclude`."""
     console.print()
     console.print(alerts_table(plans, ledger, receiver, console.width))
+    if any(not crossing.event_id for crossing in ledger.expectation.told):
+        console.print("[quiet]what an alert found when it was created comes with no event, so in no answer[/]")
     console.print()
     console.print(events_table(ledger))
     console.print()

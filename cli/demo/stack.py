@@ -61,18 +61,17 @@ async def running() -> AsyncIterator[Stack]:
         try:
             await asyncio.gather(server.start(), notifier.start())
         except NotStarted as error:
-            last_words = (folder / f"{error.name}.log").read_text(errors="replace").splitlines()
-            raise Problem(str(error), last_words[-LOG_LINES:]) from None
+            raise Problem(str(error), _last_words(folder, error.name)) from None
         address = Address(server.told)
         channel = await exits.enter_async_context(address.channel())
-        receiver.trust(await create_endpoint(channel, receiver.url))
         stack = Stack(address, channel, receiver, folder)
         try:
+            receiver.trust(await create_endpoint(channel, receiver.url))
             yield stack
         except (grpc.aio.AioRpcError, ConnectionLost) as error:
             stack.keep = True
             said = error.details() if isinstance(error, grpc.aio.AioRpcError) else error
-            raise Problem(f"the demo broke off: {said}") from None
+            raise Problem(f"the demo broke off: {said}", _last_words(folder, "server")) from None
         finally:
             if stack.keep:
                 standard_error().print(f"[quiet]the logs are kept in {folder}[/]")
@@ -84,6 +83,10 @@ def _child(exits: contextlib.AsyncExitStack, folder: Path, name: str, command: s
     child = Child(name, [command], settings, ready, log)
     exits.push_async_callback(child.stop)
     return child
+
+
+def _last_words(folder: Path, name: str) -> list[str]:
+    return (folder / f"{name}.log").read_text(errors="replace").splitlines()[-LOG_LINES:]
 
 
 def _remove(folder: Path, stack: Stack | None) -> None:
