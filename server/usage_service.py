@@ -14,7 +14,7 @@ from runtime.clock import Clock
 from runtime.configuration import Configuration
 from server.errors import FieldViolation, InvalidArgument
 from server.identity import current_organization
-from server.ingest.commit import Batch
+from server.ingest.batches import Batch
 from server.ingest.pipeline import Pipeline
 from server.ingest.reading import Reader, rejections
 from server.lifecycle import Drain

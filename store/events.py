@@ -38,21 +38,23 @@ ON CONFLICT DO NOTHING
 RETURNING customer_id, event_id
 """
 
-# The stored event lies in the same month, or the insert would not have run into it. One that named no currency was
-# stored with the one that its customer had then.
-_DIFFERENT = """
-SELECT i.customer_id, i.event_id
+# A stored event of the same identity lies in the same month: others are not looked for. One that named no currency
+# was stored with the one that its customer had then.
+_ALIKE = """
+SELECT i.position
 FROM unnest(
     %(customer_ids)s::text[], %(event_ids)s::text[], %(event_times)s::timestamptz[], %(subscription_ids)s::text[],
     %(metric_ids)s::text[], %(quantities)s::numeric[], %(costs)s::numeric[], %(currencies)s::text[],
     %(properties)s::jsonb[]
-) AS i (customer_id, event_id, event_time, subscription_id, metric_id, quantity, cost, currency, properties)
+) WITH ORDINALITY AS i (
+    customer_id, event_id, event_time, subscription_id, metric_id, quantity, cost, currency, properties, position
+)
 JOIN event e ON e.organization_id = %(organization_id)s
     AND e.customer_id = i.customer_id COLLATE "C" AND e.event_id = i.event_id COLLATE "C"
     AND e.event_time >= date_trunc('month', i.event_time, 'UTC')
     AND e.event_time < date_trunc('month', i.event_time, 'UTC') + interval '1 month'
 WHERE (e.event_time, e.subscription_id, e.metric_id, e.quantity, e.cost, e.currency, e.properties)
-    IS DISTINCT FROM
+    IS NOT DISTINCT FROM
     (
         i.event_time, i.subscription_id, i.metric_id, i.quantity, i.cost,
         CASE WHEN i.cost IS NULL THEN NULL ELSE coalesce(i.currency, e.currency) END, i.properties
@@ -105,42 +107,24 @@ async def copy(connection: Connection, rows: bytes) -> None:
         raise DuplicateEvents from error
 
 
-@dataclass(frozen=True)
-class Inserted:
-    """The identities of the events that were new, and of those stored before with another content.
-
-    An event in neither was stored before with the same content.
-    """
-
-    new: set[tuple[str, str]]
-    conflicting: set[tuple[str, str]]
-
-
 async def insert(
-    connection: Connection,
-    organization_id: int,
-    ingest_time: datetime,
-    events: Sequence[UsageEvent],
-    as_sent: Sequence[UsageEvent],
-) -> Inserted:
-    """Stores those of the events (distinct, in key order) that are new, and finds out about the others.
-
-    as_sent: the same events without what the service has filled in.
-    """
-    cursor = await connection.execute(_INSERT, _parameters(organization_id, ingest_time, events))
-    new: set[tuple[str, str]] = {(row[0], row[1]) for row in await cursor.fetchall()}
-    known = [event for event in as_sent if event.identity not in new]
-    conflicting: set[tuple[str, str]] = set()
-    if known:
-        cursor = await connection.execute(_DIFFERENT, _parameters(organization_id, ingest_time, known))
-        conflicting = {(row[0], row[1]) for row in await cursor.fetchall()}
-    return Inserted(new, conflicting)
+    connection: Connection, organization_id: int, ingest_time: datetime, events: Sequence[UsageEvent]
+) -> set[tuple[str, str]]:
+    """Stores those of the events (distinct, in key order) that are new; returns their identities."""
+    parameters = {**_parameters(organization_id, events), "ingest_time": ingest_time}
+    cursor = await connection.execute(_INSERT, parameters)
+    return {(row[0], row[1]) for row in await cursor.fetchall()}
 
 
-def _parameters(organization_id: int, ingest_time: datetime, events: Sequence[UsageEvent]) -> dict[str, Any]:
+async def stored_alike(connection: Connection, organization_id: int, events: Sequence[UsageEvent]) -> set[int]:
+    """Which of the events, by their places, are stored with the same content."""
+    cursor = await connection.execute(_ALIKE, _parameters(organization_id, events))
+    return {row[0] - 1 for row in await cursor.fetchall()}
+
+
+def _parameters(organization_id: int, events: Sequence[UsageEvent]) -> dict[str, Any]:
     return {
         "organization_id": organization_id,
-        "ingest_time": ingest_time,
         "customer_ids": [event.customer_id for event in events],
         "event_ids": [event.event_id for event in events],
         "event_times": [event.event_time for event in events],

@@ -1,7 +1,6 @@
 """The commit: events of several batches made durable, counted and evaluated in one transaction."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -11,7 +10,17 @@ from evaluator.events import UsageEvent
 from evaluator.gauges import Gauge
 from evaluator.routing import RouteKey, Router, Watch, group_of
 from runtime.clock import Clock
-from server.ingest.evaluation import Evaluation, Found, Movement, before_fold, before_move
+from server.ingest.batches import (
+    Arrived,
+    Batch,
+    Outcome,
+    account_known,
+    account_new,
+    known_places,
+    sort,
+    with_currency,
+)
+from server.ingest.evaluation import Evaluation, Movement, before_fold, before_move
 from server.ingest.rules import Created, Rules
 from store import events as stored_events
 from store import gauges, organizations
@@ -21,39 +30,6 @@ from store.keys import Organization
 # A connection that died while it lay idle is noticed by the first who uses it. The transaction is safe to repeat,
 # so that one is given another before its caller hears of it.
 ATTEMPTS = 2
-
-
-@dataclass(eq=False, slots=True)
-class Batch:
-    """Events of one organization that were sent together, in the order in which they were sent."""
-
-    events: Sequence[UsageEvent]
-    include_gauges: bool = False
-
-
-@dataclass(eq=False, slots=True)
-class Outcome:
-    """What became of a batch; positions are those in its `events`.
-
-    accepted: how many were new. duplicates: stored before. conflicting: refused, since another event of that
-    id is stored. too_old: refused, since no period that they lie in may still change.
-    """
-
-    accepted: int = 0
-    duplicates: list[int] = field(default_factory=list)
-    conflicting: list[int] = field(default_factory=list)
-    too_old: list[int] = field(default_factory=list)
-    found: list[Found] = field(default_factory=list)
-    gauges: list[tuple[Gauge, Decimal]] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class _Sorted:
-    """The batches' events, each identity once. places: where it came first, as batch and position."""
-
-    places: dict[tuple[str, str], tuple[int, int]]
-    events: list[UsageEvent]  # in the order of arrival
-    again: list[tuple[int, int]]  # batch and position of those whose identity had come before
 
 
 class Committer:
@@ -76,7 +52,7 @@ class Committer:
         Raises DatabaseUnavailable when the database is; then nothing may have happened, or all of it: sending
         the same batches again is safe.
         """
-        arrived = _sort(batches)
+        arrived = sort(batches)
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 try:
@@ -92,7 +68,7 @@ class Committer:
                 raise
         raise AssertionError("unreachable")
 
-    async def _commit(self, batches: Sequence[Batch], arrived: _Sorted, expect_new: bool) -> list[Outcome]:
+    async def _commit(self, batches: Sequence[Batch], arrived: Arrived, expect_new: bool) -> list[Outcome]:
         outcomes = [Outcome() for _ in batches]
         now = self._clock.now()
         in_key_order = stored_events.in_key_order(arrived.events)
@@ -105,7 +81,6 @@ class Committer:
             if events is not arrived.events:
                 in_key_order = stored_events.in_key_order(events)
             new = events
-            refused: set[tuple[str, str]] = set()
             if expect_new:
                 try:
                     await stored_events.copy(raw, stored_events.copy_text(self._organization_id, now, in_key_order))
@@ -113,12 +88,16 @@ class Committer:
                     self._rules.unmeet(router, created)
                     raise
             else:
-                inserted = await stored_events.insert(raw, self._organization_id, now, in_key_order, arrived.events)
-                new = [event for event in events if event.identity in inserted.new]
-                refused = inserted.conflicting
+                inserted = await stored_events.insert(raw, self._organization_id, now, in_key_order)
+                new = [event for event in events if event.identity in inserted]
             if new:
                 await self._evaluate(connection, router, new, created, now, batches, arrived, outcomes)
-        _account(router, batches, arrived, events, new, refused, outcomes)
+            known = known_places(batches, arrived, new)
+            if known:
+                sent = [batches[number].events[position] for number, position in known]
+                alike = await stored_events.stored_alike(raw, self._organization_id, sent)
+                account_known(sent, known, alike, events, outcomes)
+        account_new(router, batches, arrived, new, outcomes)
         return outcomes
 
     def _countable(self, router: Router, arrived: list[UsageEvent], now: datetime) -> list[UsageEvent]:
@@ -131,7 +110,7 @@ class Committer:
             who = event.customer_id, event.subscription_id
             if event.event_time <= oldest and router.last_period_end(*who, event.event_time) <= oldest:
                 continue
-            countable.append(_with_currency(router, event))
+            countable.append(with_currency(router, event))
         return countable
 
     async def _evaluate(
@@ -142,7 +121,7 @@ class Committer:
         created: Created,
         now: datetime,
         batches: Sequence[Batch],
-        arrived: _Sorted,
+        arrived: Arrived,
         outcomes: list[Outcome],
     ) -> None:
         raw = await driver(connection)
@@ -177,21 +156,6 @@ class Committer:
                 outcomes[arrived.places[identity][0]].found.append(found)
         if wanted:
             _share_values(movements, values, batches, arrived, outcomes)
-
-
-def _sort(batches: Sequence[Batch]) -> _Sorted:
-    places: dict[tuple[str, str], tuple[int, int]] = {}
-    events: list[UsageEvent] = []
-    again: list[tuple[int, int]] = []
-    for number, batch in enumerate(batches):
-        for position, event in enumerate(batch.events):
-            identity = event.customer_id, event.event_id
-            if identity in places:
-                again.append((number, position))
-            else:
-                places[identity] = number, position
-                events.append(event)
-    return _Sorted(places, events, again)
 
 
 def route(router: Router, events: Sequence[UsageEvent]) -> dict[Watch, Movement]:
@@ -240,7 +204,7 @@ def _share_values(
     movements: dict[Watch, Movement],
     values: dict[Gauge, Decimal],
     batches: Sequence[Batch],
-    arrived: _Sorted,
+    arrived: Arrived,
     outcomes: list[Outcome],
 ) -> None:
     """Gives each batch that asked for them the gauges that its own events moved."""
@@ -249,42 +213,3 @@ def _share_values(
         for number in {arrived.places[event.identity][0] for _, event in movement.entries}:
             if batches[number].include_gauges:
                 outcomes[number].gauges.append((gauge, values[gauge]))
-
-
-def _with_currency(router: Router, event: UsageEvent) -> UsageEvent:
-    """The event with the currency that its cost is in, said or not."""
-    if event.cost is None or event.currency is not None:
-        return event
-    return replace(event, currency=router.currency_of(event.customer_id, event.subscription_id))
-
-
-def _account(
-    router: Router,
-    batches: Sequence[Batch],
-    arrived: _Sorted,
-    countable: Sequence[UsageEvent],
-    new: Sequence[UsageEvent],
-    refused: set[tuple[str, str]],
-    outcomes: list[Outcome],
-) -> None:
-    """Tells each batch which of its events were new, known or refused."""
-    all_new = len(new) == len(arrived.events)
-    accepted = set() if all_new else {event.identity for event in new}
-    in_time = set() if all_new else {event.identity for event in countable}
-
-    def unaccepted(identity: tuple[str, str], outcome: Outcome) -> list[int]:
-        if identity in refused:
-            return outcome.conflicting
-        return outcome.duplicates if all_new or identity in in_time else outcome.too_old
-
-    for identity, (number, position) in arrived.places.items():
-        if all_new or identity in accepted:
-            outcomes[number].accepted += 1
-        else:
-            unaccepted(identity, outcomes[number]).append(position)
-    for number, position in arrived.again:
-        outcome, event = outcomes[number], batches[number].events[position]
-        first_number, first_position = arrived.places[event.identity]
-        first = batches[first_number].events[first_position]
-        same = _with_currency(router, first) == _with_currency(router, event)
-        (unaccepted(event.identity, outcome) if same else outcome.conflicting).append(position)

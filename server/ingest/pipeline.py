@@ -11,7 +11,8 @@ from evaluator.events import UsageEvent
 from generated.tidemark.v1 import error_reason_pb2
 from runtime.clock import Clock
 from server.errors import ResourceExhausted
-from server.ingest.commit import Batch, Committer, Outcome
+from server.ingest.batches import Batch, Outcome
+from server.ingest.commit import Committer
 from server.ingest.rules import Rules
 from store.database import Database
 from store.keys import Organization

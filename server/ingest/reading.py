@@ -12,7 +12,7 @@ from evaluator.events import UsageEvent
 from evaluator.routing import FUTURE_TOLERANCE
 from generated.tidemark.v1 import error_reason_pb2, usage_pb2
 from server.errors import AlreadyExists, ApiError, FailedPrecondition, FieldViolation, InvalidArgument
-from server.ingest.commit import Outcome
+from server.ingest.batches import Outcome
 from server.validation import MAX_ID_LENGTH, Violations, currency_problem, id_problem, to_datetime
 
 MAX_PROPERTIES = 64

@@ -205,6 +205,20 @@ async def test_an_unnamed_currency_is_the_customers_and_another_one_conflicts(ca
     assert values(answer.gauges) == {("acme", "USD"): 6}
 
 
+async def test_a_resend_is_a_duplicate_whatever_others_send_under_its_id(caller: Caller) -> None:
+    """Also when it shares a commit with them: each is compared with what is stored."""
+    await caller.send(caller.event("e1", "5"), caller.event("e2", "5"))
+    wrong, right = caller.event("e1", "6"), caller.event("e1", "5")
+    answer = await caller.send(wrong, right, wrong, caller.event("e3"), caller.event("e2", "5"))
+    assert refusals(answer) == [Refusal(at, "ALREADY_EXISTS", "EVENT_CONFLICT") for at in (0, 2)]
+    assert counts(answer) == (1, 2, 2)
+    async with ingest_held(caller):
+        blocking = asyncio.create_task(caller.send(caller.event("e4")))
+        await waiting_for_locks(caller)
+        both = [asyncio.create_task(caller.send(event)) for event in (wrong, right)]
+    assert [counts(answer) for answer in await asyncio.gather(blocking, *both)] == [(1, 0, 0), (0, 0, 1), (0, 1, 0)]
+
+
 async def test_an_identity_is_seen_within_its_month_and_not_beyond(caller: Caller, clock: ManualClock) -> None:
     """The boundary that the design names: events of different months lie in different partitions."""
     clock.set(datetime(2026, 4, 1, 0, 5, tzinfo=UTC))

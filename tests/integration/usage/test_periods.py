@@ -151,10 +151,12 @@ async def test_a_closed_period_counts_until_its_grace_ends(caller: Caller, clock
         caller.event("e3", "5", at=APRIL[0] - MICROSECOND),
         caller.event("e4", "5", at=APRIL[0]),
         caller.event("e2", "5", at=utc(3, 1)),
+        caller.event("e2", "6", at=utc(3, 1)),
         gauges=True,
     )
     too_old = ("FAILED_PRECONDITION", "EVENT_TOO_OLD")
-    assert refusals(answer) == [Refusal(0, *too_old), Refusal(2, *too_old)]
+    assert refusals(answer) == [Refusal(0, *too_old), Refusal(3, *too_old)]
+    assert (answer.accepted, answer.duplicates) == (1, 1), "what was counted in time is a duplicate for ever"
     assert by_period(answer) == {APRIL: "5"}
     assert await caller.event_count() == 3
 
