@@ -35,7 +35,9 @@ endpoint = Table(
     Column("metadata", JSONB, nullable=False, server_default="{}"),  # text to text; the owner's own
     Column("condition_types", ARRAY(Identifier), nullable=False, server_default="{}"),  # empty: every type
     Column("headers", JSONB, nullable=False, server_default="{}"),  # text to text; sent with every attempt
-    Column("credentials", LargeBinary),  # the Authorization header's value ("Basic …", "Bearer …"), sealed
+    # The Authorization header's value ("Basic …", "Bearer …") in a store.secrets.SecretBox, and its master key.
+    Column("credentials", LargeBinary),
+    Column("credentials_key_id", Identifier),
     Column("rate_per_second", Numeric),  # attempts; null: as fast as the endpoint answers
     Column("max_in_flight", Integer, nullable=False, server_default="4"),  # over all notifiers
     Column("disable_reason", Identifier),  # REQUESTED, GONE, FAILING; null while it is enabled
@@ -64,6 +66,9 @@ endpoint = Table(
     CheckConstraint("in_flight >= 0", name="endpoint_in_flight_not_negative"),
     CheckConstraint("max_in_flight > 0", name="endpoint_max_in_flight_positive"),
     CheckConstraint("rate_per_second > 0", name="endpoint_rate_positive"),
+    CheckConstraint(
+        "(credentials IS NULL) = (credentials_key_id IS NULL)", name="endpoint_credentials_have_a_key"
+    ),
 )
 
 endpoint_secret = Table(
@@ -73,11 +78,13 @@ endpoint_secret = Table(
     Column("endpoint_id", Identifier, primary_key=True),
     Column("sequence", Integer, primary_key=True, autoincrement=False),  # the newest has the highest
     Column("secret", Text),  # in plain text; only rows from before there was encryption
-    Column("sealed", LargeBinary),  # the text form ("whsec_…", "whsk_…") in a store.secrets.SecretBox
+    Column("ciphertext", LargeBinary),  # the text form ("whsec_…", "whsk_…") in a store.secrets.SecretBox
+    Column("key_id", Identifier),  # the master key of the ciphertext
     Column("kind", Identifier, nullable=False, server_default="v1"),  # v1: HMAC-SHA256; v1a: ed25519
     Column("not_after", Time),  # signs no more from then on; null: the current one
     Column("create_time", Time, nullable=False),
-    CheckConstraint("num_nonnulls(secret, sealed) = 1", name="endpoint_secret_is_plain_or_sealed"),
+    CheckConstraint("num_nonnulls(secret, ciphertext) = 1", name="endpoint_secret_is_plain_or_sealed"),
+    CheckConstraint("(ciphertext IS NULL) = (key_id IS NULL)", name="endpoint_secret_has_a_key"),
 )
 
 # What happened to an endpoint, for the operators of its organization. It travels like a notification: an outbox

@@ -11,6 +11,7 @@ ALTER TABLE endpoint
     ADD COLUMN condition_types text[] COLLATE "C" NOT NULL DEFAULT '{}',
     ADD COLUMN headers jsonb NOT NULL DEFAULT '{}',
     ADD COLUMN credentials bytea,
+    ADD COLUMN credentials_key_id text COLLATE "C",
     ADD COLUMN rate_per_second numeric,
     ADD COLUMN max_in_flight integer NOT NULL DEFAULT 4,
     ADD COLUMN update_time timestamptz,
@@ -30,14 +31,18 @@ ALTER TABLE endpoint
     ADD COLUMN warned_percent integer NOT NULL DEFAULT 0,
     ADD COLUMN exhaustion_noted boolean NOT NULL DEFAULT false,
     ADD CONSTRAINT endpoint_max_in_flight_positive CHECK (max_in_flight > 0),
-    ADD CONSTRAINT endpoint_rate_positive CHECK (rate_per_second > 0);
+    ADD CONSTRAINT endpoint_rate_positive CHECK (rate_per_second > 0),
+    ADD CONSTRAINT endpoint_credentials_have_a_key
+        CHECK ((credentials IS NULL) = (credentials_key_id IS NULL));
 
 ALTER TABLE endpoint_secret
     ALTER COLUMN secret DROP NOT NULL,
-    ADD COLUMN sealed bytea,
+    ADD COLUMN ciphertext bytea,
+    ADD COLUMN key_id text COLLATE "C",
     ADD COLUMN kind text COLLATE "C" NOT NULL DEFAULT 'v1',
     ADD COLUMN not_after timestamptz,
-    ADD CONSTRAINT endpoint_secret_is_plain_or_sealed CHECK (num_nonnulls(secret, sealed) = 1);
+    ADD CONSTRAINT endpoint_secret_is_plain_or_sealed CHECK (num_nonnulls(secret, ciphertext) = 1),
+    ADD CONSTRAINT endpoint_secret_has_a_key CHECK ((ciphertext IS NULL) = (key_id IS NULL));
 
 CREATE TABLE operator_event (
     organization_id bigint NOT NULL,
