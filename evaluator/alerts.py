@@ -18,6 +18,8 @@ class ConditionType(StrEnum):
     USAGE_EXCEEDED = "usage_exceeded"
     COST_EXCEEDED = "cost_exceeded"
     SPEND_EXCEEDED = "spend_exceeded"
+    INVOICE_TOTAL_REACHED = "invoice_total_reached"
+    MONTHLY_INVOICE_TOTAL_SPEND_THRESHOLD_REACHED = "monthly_invoice_total_spend_threshold_reached"
 
     @property
     def per_subscription(self) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 from evaluator.alerts import AlertRule, ConditionType, GroupSelector, Scope, ScopeKind
 from evaluator.amounts import format_decimal
-from evaluator.gauges import Measure
+from evaluator.gauges import INVOICE_KEY, InvoiceSelection, Measure
 from evaluator.thresholds import Direction, Kind, Ladder, Severity, Threshold
 
 DEFAULT_CURRENCY = "USD"
@@ -35,14 +35,23 @@ class DefinitionState(StrEnum):
 class Condition:
     """What an alert watches: its type, and of the fields below those that its type has.
 
-    metric_id: of the usage conditions. currency: of the cost conditions, always set there. groups: by what it
-    divides usage, in the order in which the caller named the keys.
+    metric_id: of the usage conditions. currency: of the cost and the invoice conditions, always set there.
+    groups: by what it divides usage, in the order in which the caller named the keys. invoices: of the invoice
+    conditions, which ones.
     """
 
     condition_type: ConditionType
     metric_id: str | None = None
     currency: str | None = None
     groups: tuple[GroupSelector, ...] = ()
+    invoices: InvoiceSelection | None = None
+
+    @property
+    def selectors(self) -> tuple[GroupSelector, ...]:
+        """By what its gauges differ, sorted: the groups, or the invoices that each have one."""
+        if self.invoices is not None and not self.invoices.monthly:
+            return (GroupSelector(INVOICE_KEY),)
+        return tuple(sorted(self.groups, key=lambda selector: selector.key))
 
     @property
     def measure(self) -> Measure:
@@ -51,6 +60,7 @@ class Condition:
             metric_id=self.metric_id,
             currency=self.currency,
             per_subscription=self.condition_type.per_subscription,
+            invoices=self.invoices,
         )
 
 
@@ -97,7 +107,7 @@ class AlertDefinition:
             condition_type=self.condition.condition_type,
             scope=self.scope,
             measure=self.condition.measure,
-            groups=tuple(sorted(self.condition.groups, key=lambda selector: selector.key)),
+            groups=self.condition.selectors,
             ladder=Ladder.of(self.thresholds, DIRECTION),
             evaluate_on_create=self.evaluate_on_create,
             changed_epoch=self.changed_epoch,
@@ -137,6 +147,12 @@ def condition_json(condition: Condition) -> dict[str, Any]:
         shown["currency"] = condition.currency
     if condition.groups:
         shown["groups"] = [_group_json(selector) for selector in condition.groups]
+    if condition.invoices is not None:
+        shown["invoices"] = {
+            "monthly": condition.invoices.monthly,
+            "types": list(condition.invoices.types),
+            "contract_fields": [list(pair) for pair in condition.invoices.contract_fields],
+        }
     return shown
 
 
@@ -147,6 +163,7 @@ def condition_from_json(condition_type: ConditionType, stored: Mapping[str, Any]
         metric_id=stored.get("metric_id"),
         currency=stored.get("currency"),
         groups=tuple(GroupSelector(group["key"], group.get("value")) for group in stored.get("groups", ())),
+        invoices=_invoices(stored["invoices"]) if "invoices" in stored else None,
     )
 
 
@@ -168,6 +185,11 @@ def thresholds_from_json(stored: Sequence[Mapping[str, Any]]) -> tuple[Threshold
         )
         for item in stored
     )
+
+
+def _invoices(stored: Mapping[str, Any]) -> InvoiceSelection:
+    fields = tuple((key, value) for key, value in stored["contract_fields"])
+    return InvoiceSelection(stored["monthly"], tuple(stored["types"]), fields)
 
 
 def _group_json(selector: GroupSelector) -> dict[str, str]:

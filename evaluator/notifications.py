@@ -12,7 +12,7 @@ from typing import Any
 
 from evaluator.alerts import AlertRule
 from evaluator.amounts import format_decimal
-from evaluator.gauges import Gauge
+from evaluator.gauges import EVER, Gauge
 from evaluator.thresholds import Kind, Threshold
 from evaluator.transitions import Transition
 
@@ -94,15 +94,19 @@ def gauge_json(gauge: Gauge) -> dict[str, Any]:
     shown: dict[str, Any] = {"customer_id": gauge.customer_id}
     if gauge.subscription_id is not None:
         shown["subscription_id"] = gauge.subscription_id
-    if gauge.measure.of_cost:
+    if gauge.measure.metric_id is None:
         shown["currency"] = gauge.measure.currency
     else:
         shown["metric_id"] = gauge.measure.metric_id
-    shown["group"] = [{"key": key, "value": value} for key, value in gauge.group]
-    shown["period"] = {
-        "start_time": format_time(gauge.period.start),
-        "end_time": format_time(gauge.period.end),
-    }
+    if gauge.measure.invoices is None:
+        shown["group"] = [{"key": key, "value": value} for key, value in gauge.group]
+    else:
+        shown.update(gauge.group)  # the invoice's id, unless it is the month's total
+    if gauge.period != EVER:
+        shown["period"] = {
+            "start_time": format_time(gauge.period.start),
+            "end_time": format_time(gauge.period.end),
+        }
     return shown
 
 

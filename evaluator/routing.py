@@ -140,8 +140,10 @@ class Router:
         self.subscriptions: dict[tuple[str, str], Subscription] = {}
         self.metrics: dict[str, Metric] = {}
         self._by_measure: dict[Measure, list[AlertRule]] = {}
+        self.fact_rules = [alert for alert in self.alerts.values() if alert.measure.of_facts]
         for alert in self.alerts.values():
-            self._by_measure.setdefault(alert.measure, []).append(alert)
+            if not alert.measure.of_facts:
+                self._by_measure.setdefault(alert.measure, []).append(alert)
         self._routes: dict[RouteKey, tuple[Target, ...]] = {}
         self._targets: dict[tuple[Measure, str, str | None], Target | None] = {}
 

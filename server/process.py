@@ -69,7 +69,7 @@ async def serve(
         upkeep = Upkeep(database, clock, configuration.retention)
         stack.push_async_callback(upkeep.stop)
         await upkeep.start()
-        visits = Visits(database, clock)
+        visits = Visits(database, clock, configuration.grace)
         stack.push_async_callback(visits.stop)
         visits.start()
         pipeline = Pipeline(

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from evaluator.alerts import AlertRule, ConditionType, ScopeKind
 from evaluator.definitions import AlertDefinition, DefinitionState
 from evaluator.gauges import Gauge, Measure
+from evaluator.invoices import current_period
 from evaluator.periods import Period
 from evaluator.transitions import AlertState
 from store import accounts, alerts
@@ -138,6 +139,8 @@ class CustomerView:
         if not rule.measure.per_subscription:
             if not rule.scope.covers(customer.customer_id, None, customer.plan_id):
                 return []
+            if rule.measure.invoices is not None:
+                return [_Place(None, current_period(rule.measure.invoices, customer.cycle.time_zone, self._now))]
             return [_Place(None, customer.cycle.period_at(self._now))]
         return [
             _Place(item.subscription_id, (item.cycle or customer.cycle).period_at(self._now))

@@ -19,6 +19,7 @@ from store.evaluations import StoredState
 from store.gauges import NEVER_VISITED, Connection
 
 REASON_USAGE = "USAGE"  # an event moved the gauge
+REASON_FACT = "FACT"  # the billing system posted a fact, or time brought one due
 REASON_DEFINITION = "DEFINITION"  # the alert or the customer's facts are what changed
 
 
@@ -38,12 +39,16 @@ class Subject:
 
     before: its tally without the entries; None until it is recounted. visited_epoch: of its last visit.
     untouched: no event can have been counted for it before this transaction.
+    reading: of a gauge of facts, which has no entries: what it reads now. first_look: an alert is new, and what
+    it finds was there before it.
     """
 
     movement: Movement
     visited_epoch: int
     before: Tally | None
     untouched: bool = False
+    reading: Decimal | None = None
+    first_look: bool = False
 
     @property
     def stale(self) -> bool:
@@ -165,7 +170,11 @@ class Evaluation:
             stored = states.get((gauge.gauge_id, rule.alert_id))
             state = stored.state if stored else AlertState()
             path = steps
-            if subject.stale and not subject.untouched:
+            if subject.reading is not None:
+                path = [Step(subject.reading, None)]
+                if subject.first_look and stored is None and not rule.evaluate_on_create:
+                    state, path = mark_silently(rule.ladder, subject.reading, self._now), []
+            elif subject.stale and not subject.untouched:
                 if self._keeps_silent(rule, subject):
                     state = mark_silently(rule.ladder, base, self._now)
                 else:
@@ -182,7 +191,8 @@ class Evaluation:
             if evaluation.state.reached or stored or evaluation.transitions:
                 new = self._stored(rule, gauge, evaluation.state, stored, notification, bool(evaluation.transitions))
                 if evaluation.transitions and evaluation.transitions[-1].cause is None:
-                    new = replace(new, change_reason=REASON_DEFINITION)
+                    told_by_fact = subject.reading is not None and not subject.first_look
+                    new = replace(new, change_reason=REASON_FACT if told_by_fact else REASON_DEFINITION)
                 if new != stored:
                     changed.append(new)
             highest, lowest = trip_levels(rule.ladder, evaluation.state)
@@ -191,7 +201,7 @@ class Evaluation:
         visited.append(
             gauges.Visited(
                 gauge,
-                tally.value,
+                tally.value if subject.reading is None else subject.reading,
                 tally.latest_time,
                 min(above, default=None),
                 max(below, default=None),

@@ -8,15 +8,18 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Sequence
+from datetime import timedelta
 
 from evaluator.alerts import AlertRule
 from evaluator.gauges import Group
 from evaluator.routing import Customer, Router, Target, Watch
 from runtime.clock import Clock
+from server.facts.changes import evaluate_readings
+from server.facts.reading import Reading, for_visit
 from server.ingest.evaluation import Evaluation, Movement, Subject, before_fold
 from server.ingest.rules import Rules
-from store import facts, gauges, organizations, visiting
-from store.database import Database, DatabaseUnavailable, driver
+from store import facts, gauges, organizations, visiting, wallets
+from store.database import Connection, Database, DatabaseUnavailable, driver
 from store.keys import Organization
 from store.visiting import Due
 
@@ -31,9 +34,10 @@ logger = logging.getLogger(__name__)
 class Visits:
     """The task that carries out the visits that alerts are waiting for."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, grace: timedelta) -> None:
         self._database = database
         self._clock = clock
+        self._grace = grace
         self._woken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._rules: dict[int, Rules] = {}
@@ -104,12 +108,31 @@ class Visits:
                 customers = await visiting.customers(
                     connection, visit.organization_id, rule.scope, after, CUSTOMERS_PER_VISIT
                 )
-                watches = await self._watches(raw, visit.organization_id, router, rule, customers)
-                if watches:
+                if rule.measure.of_facts:
+                    await self._look_at_facts(connection, organization, router, rule, customers)
+                elif watches := await self._watches(raw, visit.organization_id, router, rule, customers):
                     await self._evaluate(raw, organization, router, watches)
             come_to = customers[-1] if len(customers) == CUSTOMERS_PER_VISIT else None
             await visiting.advance(connection, visit.organization_id, visit.alert_id, come_to)
         return True
+
+    async def _look_at_facts(
+        self,
+        connection: Connection,
+        organization: Organization,
+        router: Router,
+        rule: AlertRule,
+        customer_ids: Sequence[str],
+    ) -> None:
+        """Evaluates an alert on facts for those of the customers that it covers."""
+        organization_id, now = organization.organization_id, self._clock.now()
+        # What is read must not change before its gauge is locked.
+        await wallets.lock(connection, organization_id, customer_ids)
+        found: list[Reading] = []
+        for customer in await facts.customers(await driver(connection), organization_id, customer_ids):
+            if rule.scope.covers(customer.customer_id, None, customer.plan_id):
+                found += await for_visit(connection, organization_id, rule, customer, now, self._grace)
+        await evaluate_readings(connection, organization, router.epoch, found, now, first_look=True)
 
     async def _watches(
         self,

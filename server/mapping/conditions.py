@@ -6,6 +6,11 @@ from typing import Any
 from evaluator.alerts import MAX_GROUP_KEYS, ConditionType, GroupSelector, Scope, ScopeKind
 from evaluator.definitions import DEFAULT_CURRENCY, Condition
 from generated.tidemark.v1 import alert_pb2, condition_pb2
+from server.mapping.fact_conditions import (
+    invoice_total_reached,
+    monthly_invoice_total,
+    write_invoice_total_reached,
+)
 from server.mapping.unsupported import Unsupported, condition_not_evaluated
 from server.validation import Violations
 
@@ -54,6 +59,10 @@ def write_condition(condition: Condition, alert: alert_pb2.Alert) -> None:
             alert.cost_exceeded.grouping_keys.extend(selector.key for selector in groups)
         case ConditionType.SPEND_EXCEEDED:
             alert.spend_exceeded.currency = condition.currency or ""
+        case ConditionType.INVOICE_TOTAL_REACHED:
+            write_invoice_total_reached(condition, alert.invoice_total_reached)
+        case ConditionType.MONTHLY_INVOICE_TOTAL_SPEND_THRESHOLD_REACHED:
+            alert.monthly_invoice_total_spend_threshold_reached.currency = condition.currency or ""
 
 
 def read_scope(violations: Violations, path: str, alert: alert_pb2.Alert, kind: ConditionType | None) -> Scope | None:
@@ -169,6 +178,8 @@ _READERS: Mapping[ConditionType, Callable[[Violations, Unsupported, str, Any], C
     ConditionType.USAGE_EXCEEDED: _usage_exceeded,
     ConditionType.COST_EXCEEDED: _cost_exceeded,
     ConditionType.SPEND_EXCEEDED: _spend_exceeded,
+    ConditionType.INVOICE_TOTAL_REACHED: invoice_total_reached,
+    ConditionType.MONTHLY_INVOICE_TOTAL_SPEND_THRESHOLD_REACHED: monthly_invoice_total,
 }
 
 

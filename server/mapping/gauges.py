@@ -5,7 +5,7 @@ from decimal import Decimal
 
 from evaluator.amounts import format_decimal
 from evaluator.definitions import AlertDefinition, DefinitionState
-from evaluator.gauges import Gauge
+from evaluator.gauges import EVER, INVOICE_KEY, Gauge
 from evaluator.periods import Period
 from evaluator.thresholds import Threshold
 from evaluator.transitions import Reached
@@ -28,6 +28,7 @@ _REASONS: Mapping[str | None, alert_pb2.ChangeReason.ValueType] = {
     None: alert_pb2.CHANGE_REASON_UNSPECIFIED,
     "USAGE": alert_pb2.CHANGE_REASON_USAGE,
     "DEFINITION": alert_pb2.CHANGE_REASON_EVALUATION,
+    "FACT": alert_pb2.CHANGE_REASON_FACT,
 }
 
 
@@ -36,10 +37,15 @@ def gauge_proto(gauge: Gauge, value: Decimal) -> usage_pb2.Gauge:
     shown = usage_pb2.Gauge(
         customer_id=gauge.customer_id,
         subscription_id=gauge.subscription_id or "",
-        group=[usage_pb2.GroupValue(key=key, value=text) for key, text in gauge.group],
-        billing_period=period_proto(gauge.period),
         value=format_decimal(value),
     )
+    if gauge.period != EVER:
+        shown.billing_period.CopyFrom(period_proto(gauge.period))
+    if gauge.measure.invoices is not None:
+        shown.invoices.currency = gauge.measure.currency or ""
+        shown.invoices.invoice_id = dict(gauge.group).get(INVOICE_KEY, "")
+        return shown
+    shown.group.extend(usage_pb2.GroupValue(key=key, value=text) for key, text in gauge.group)
     if gauge.measure.currency is not None:
         shown.cost.currency = gauge.measure.currency
     else:

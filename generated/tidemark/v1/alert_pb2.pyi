@@ -119,6 +119,8 @@ class _ChangeReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ChangeRe
     """CHANGE_REASON_USAGE means that usage moved the gauge."""
     CHANGE_REASON_EVALUATION: _ChangeReason.ValueType  # 2
     """CHANGE_REASON_EVALUATION means that the gauge was visited because the alert, or whom it covers, had changed."""
+    CHANGE_REASON_FACT: _ChangeReason.ValueType  # 3
+    """CHANGE_REASON_FACT means that the billing system posted a fact, such as an invoice."""
 
 class ChangeReason(_ChangeReason, metaclass=_ChangeReasonEnumTypeWrapper):
     """ChangeReason is what made a threshold's state change."""
@@ -129,6 +131,8 @@ CHANGE_REASON_USAGE: ChangeReason.ValueType  # 1
 """CHANGE_REASON_USAGE means that usage moved the gauge."""
 CHANGE_REASON_EVALUATION: ChangeReason.ValueType  # 2
 """CHANGE_REASON_EVALUATION means that the gauge was visited because the alert, or whom it covers, had changed."""
+CHANGE_REASON_FACT: ChangeReason.ValueType  # 3
+"""CHANGE_REASON_FACT means that the billing system posted a fact, such as an invoice."""
 Global___ChangeReason: _TypeAlias = ChangeReason  # noqa: Y015
 
 @_typing.final

@@ -163,6 +163,7 @@ class Gauge(_message.Message):
     SUBSCRIPTION_ID_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     COST_FIELD_NUMBER: _builtins.int
+    INVOICES_FIELD_NUMBER: _builtins.int
     GROUP_FIELD_NUMBER: _builtins.int
     BILLING_PERIOD_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
@@ -181,6 +182,10 @@ class Gauge(_message.Message):
         """cost is set where cost is measured."""
 
     @_builtins.property
+    def invoices(self) -> Global___InvoiceMeasure:
+        """invoices is set where invoices are measured."""
+
+    @_builtins.property
     def group(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupValue]:
         """group are the properties, and the value of each, that an event must have to count here, by ascending key. Empty:
         every event counts.
@@ -188,7 +193,9 @@ class Gauge(_message.Message):
 
     @_builtins.property
     def billing_period(self) -> _account_pb2.BillingPeriod:
-        """billing_period is the period that the gauge belongs to; the next one begins with a gauge of its own at 0."""
+        """billing_period is the period that the gauge belongs to; the next one begins with a gauge of its own at 0. Unset:
+        the gauge measures something that no period re-arms, such as one invoice.
+        """
 
     def __init__(
         self,
@@ -197,15 +204,16 @@ class Gauge(_message.Message):
         subscription_id: _builtins.str = ...,
         usage: Global___UsageMeasure | None = ...,
         cost: Global___CostMeasure | None = ...,
+        invoices: Global___InvoiceMeasure | None = ...,
         group: _abc.Iterable[Global___GroupValue] | None = ...,
         billing_period: _account_pb2.BillingPeriod | None = ...,
         value: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["billing_period", b"billing_period", "cost", b"cost", "measure", b"measure", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["billing_period", b"billing_period", "cost", b"cost", "invoices", b"invoices", "measure", b"measure", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["billing_period", b"billing_period", "cost", b"cost", "customer_id", b"customer_id", "group", b"group", "measure", b"measure", "subscription_id", b"subscription_id", "usage", b"usage", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["billing_period", b"billing_period", "cost", b"cost", "customer_id", b"customer_id", "group", b"group", "invoices", b"invoices", "measure", b"measure", "subscription_id", b"subscription_id", "usage", b"usage", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_measure: _TypeAlias = _typing.Literal["usage", "cost"]  # noqa: Y015
+    _WhichOneofReturnType_measure: _TypeAlias = _typing.Literal["usage", "cost", "invoices"]  # noqa: Y015
     _WhichOneofArgType_measure: _TypeAlias = _typing.Literal["measure", b"measure"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_measure) -> _WhichOneofReturnType_measure | None: ...
 
@@ -254,6 +262,34 @@ class CostMeasure(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CostMeasure: _TypeAlias = CostMeasure  # noqa: Y015
+
+@_typing.final
+class InvoiceMeasure(_message.Message):
+    """InvoiceMeasure says that a gauge measures what invoices add up to, after credits and commits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    INVOICE_ID_FIELD_NUMBER: _builtins.int
+    currency: _builtins.str
+    """currency is what the invoices are in."""
+    invoice_id: _builtins.str
+    """invoice_id is the invoice whose total it is. Unset: all invoices whose period ends in the calendar month that
+    billing_period shows.
+    """
+    def __init__(
+        self,
+        *,
+        currency: _builtins.str = ...,
+        invoice_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency", b"currency", "invoice_id", b"invoice_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InvoiceMeasure: _TypeAlias = InvoiceMeasure  # noqa: Y015
 
 @_typing.final
 class GroupValue(_message.Message):

@@ -1,0 +1,79 @@
+"""Conditions on facts: read from requests with all that is wrong with them, and shown in answers."""
+
+from collections.abc import Sequence
+
+from evaluator.alerts import ConditionType
+from evaluator.definitions import DEFAULT_CURRENCY, Condition
+from evaluator.gauges import InvoiceSelection
+from generated.tidemark.v1 import condition_pb2
+from server.mapping.unsupported import Unsupported
+from server.validation import Violations
+
+MAX_INVOICE_TYPES = 50  # of one alert
+MAX_CUSTOM_FIELD_FILTERS = 20  # of one alert
+MAX_CUSTOM_FIELD_VALUE_LENGTH = 256  # characters
+
+
+def invoice_total_reached(
+    violations: Violations, unsupported: Unsupported, at: str, condition: condition_pb2.InvoiceTotalReachedCondition
+) -> Condition:
+    """The condition on single invoices."""
+    types = condition.invoice_types_filter
+    if len(types) > MAX_INVOICE_TYPES:
+        violations.add(f"{at}.invoice_types_filter", f"it has {len(types)} types; give at most {MAX_INVOICE_TYPES}")
+    for index, name in enumerate(types[:MAX_INVOICE_TYPES]):
+        violations.identifier(f"{at}.invoice_types_filter[{index}]", name)
+    return Condition(
+        ConditionType.INVOICE_TOTAL_REACHED,
+        currency=violations.currency(f"{at}.currency", condition.currency, default=DEFAULT_CURRENCY),
+        invoices=InvoiceSelection(
+            types=tuple(sorted(set(types))),
+            contract_fields=_contract_fields(
+                violations, f"{at}.custom_field_filters", condition.custom_field_filters
+            ),
+        ),
+    )
+
+
+def monthly_invoice_total(
+    violations: Violations,
+    unsupported: Unsupported,
+    at: str,
+    condition: condition_pb2.MonthlyInvoiceTotalSpendThresholdReachedCondition,
+) -> Condition:
+    """The condition on the total of a calendar month."""
+    return Condition(
+        ConditionType.MONTHLY_INVOICE_TOTAL_SPEND_THRESHOLD_REACHED,
+        currency=violations.currency(f"{at}.currency", condition.currency, default=DEFAULT_CURRENCY),
+        invoices=InvoiceSelection(monthly=True),
+    )
+
+
+def write_invoice_total_reached(
+    condition: Condition, shown: condition_pb2.InvoiceTotalReachedCondition
+) -> None:
+    """Sets the condition on single invoices in an answer."""
+    assert condition.invoices is not None
+    shown.currency = condition.currency or ""
+    shown.invoice_types_filter.extend(condition.invoices.types)
+    for key, value in condition.invoices.contract_fields:
+        shown.custom_field_filters.add(entity=condition_pb2.CUSTOM_FIELD_ENTITY_CONTRACT, key=key, value=value)
+
+
+def _contract_fields(
+    violations: Violations, path: str, filters: Sequence[condition_pb2.CustomFieldFilter]
+) -> tuple[tuple[str, str], ...]:
+    """Custom fields of the contract, sorted; an invoice has no other entity's."""
+    if len(filters) > MAX_CUSTOM_FIELD_FILTERS:
+        violations.add(path, f"it has {len(filters)} filters; give at most {MAX_CUSTOM_FIELD_FILTERS}")
+        return ()
+    found: dict[str, str] = {}
+    for index, item in enumerate(filters):
+        at = f"{path}[{index}]"
+        if item.entity != condition_pb2.CUSTOM_FIELD_ENTITY_CONTRACT:
+            violations.add(f"{at}.entity", "an invoice has the custom fields of its contract: set CONTRACT")
+        violations.identifier(f"{at}.key", item.key)
+        violations.text(f"{at}.value", item.value, max_length=MAX_CUSTOM_FIELD_VALUE_LENGTH)
+        if found.setdefault(item.key, item.value) != item.value:
+            violations.add(f"{at}.value", f"no invoice can have two values of {item.key!r}")
+    return tuple(sorted(found.items()))
