@@ -6,9 +6,9 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, and_, false, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from evaluator.invoices import Invoice
+from evaluator.invoices import Invoice, InvoiceStatus
 from evaluator.periods import Period
-from store.invoices import InvoiceFact, InvoiceStatus
+from store.invoices import InvoiceFact
 from store.tables.invoices import invoice
 
 

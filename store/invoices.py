@@ -4,22 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from enum import StrEnum
 
 from sqlalchemy import RowMapping, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from evaluator.invoices import InvoiceStatus
 from store.tables.invoices import invoice
-
-
-class InvoiceStatus(StrEnum):
-    """How far an invoice has come. A void one counts towards nothing."""
-
-    DRAFT = "DRAFT"
-    ISSUED = "ISSUED"
-    PAID = "PAID"
-    VOID = "VOID"
 
 
 @dataclass(frozen=True)
@@ -55,9 +46,10 @@ class Invoice:
 
 @dataclass(frozen=True)
 class InvoicePut:
-    """What became of a put. superseded: a newer fact was known. changed: it says something new."""
+    """What became of a put. before: what was known. superseded: a newer fact was. changed: it says something new."""
 
     invoice: Invoice
+    before: Invoice | None
     superseded: bool = False
     changed: bool = False
 
@@ -66,7 +58,7 @@ async def put(connection: AsyncConnection, organization_id: int, fact: InvoiceFa
     """Stores the fact, unless a newer one is stored. The customer's wallet must be held."""
     stored = await get(connection, organization_id, fact.customer_id, fact.invoice_id)
     if stored is not None and stored.fact.as_of_time > fact.as_of_time:
-        return InvoicePut(stored, superseded=True)
+        return InvoicePut(stored, stored, superseded=True)
     changed = stored is None or _content(stored.fact) != _content(fact)
     create_time = now if stored is None else stored.create_time
     update_time = now if stored is None or changed else stored.update_time
@@ -82,7 +74,7 @@ async def put(connection: AsyncConnection, organization_id: int, fact: InvoiceFa
         )
         .on_conflict_do_update(index_elements=["organization_id", "customer_id", "invoice_id"], set_=facts)
     )
-    return InvoicePut(Invoice(organization_id, fact, create_time, update_time), changed=changed)
+    return InvoicePut(Invoice(organization_id, fact, create_time, update_time), stored, changed=changed)
 
 
 async def get(connection: AsyncConnection, organization_id: int, customer_id: str, invoice_id: str) -> Invoice | None:

@@ -1,7 +1,7 @@
 """The handlers of AccountService for invoices."""
 
+from evaluator.facts import Touched
 from generated.tidemark.v1 import account_service_pb2, error_reason_pb2
-from server.accounts.changes import Touched
 from server.accounts.handlers import Context, Handlers
 from server.errors import NotFound
 from server.identity import current_organization
@@ -10,6 +10,7 @@ from server.paging import read_page
 from server.validation import Violations
 from store import invoices
 from store.database import Connection
+from store.invoice_readings import as_read
 
 
 class InvoiceHandlers(Handlers):
@@ -27,8 +28,8 @@ class InvoiceHandlers(Handlers):
 
         async def change(connection: Connection) -> tuple[invoices.InvoicePut, Touched]:
             put = await invoices.put(connection, organization.organization_id, fact, now)
-            touched = frozenset([fact.invoice_id]) if put.changed else frozenset[str]()
-            return put, Touched(invoices=touched)
+            versions = (put.before, put.invoice) if put.changed else ()
+            return put, Touched(invoices=tuple(as_read(one.fact) for one in versions if one is not None))
 
         put = await self._changes.apply(organization, fact.customer_id, change)
         return account_service_pb2.PutInvoiceResponse(invoice=invoice_message(put.invoice), superseded=put.superseded)

@@ -14,8 +14,8 @@ from evaluator.alerts import AlertRule
 from evaluator.gauges import Group
 from evaluator.routing import Customer, Router, Target, Watch
 from runtime.clock import Clock
-from server.facts.changes import evaluate_readings
-from server.facts.reading import Reading, for_visit
+from server.accounts.changes import evaluate_readings
+from server.accounts.readings import Reading, for_visit
 from server.ingest.evaluation import Evaluation, Movement, Subject, before_fold
 from server.ingest.rules import Rules
 from store import facts, gauges, organizations, visiting, wallets

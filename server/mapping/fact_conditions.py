@@ -49,9 +49,7 @@ def monthly_invoice_total(
     )
 
 
-def write_invoice_total_reached(
-    condition: Condition, shown: condition_pb2.InvoiceTotalReachedCondition
-) -> None:
+def write_invoice_total_reached(condition: Condition, shown: condition_pb2.InvoiceTotalReachedCondition) -> None:
     """Sets the condition on single invoices in an answer."""
     assert condition.invoices is not None
     shown.currency = condition.currency or ""

@@ -7,13 +7,14 @@ from decimal import Decimal
 import grpc
 import pytest
 
+from evaluator.invoices import InvoiceStatus
 from generated.tidemark.v1 import account_service_pb2 as messages
 from generated.tidemark.v1 import account_service_pb2_grpc, invoice_pb2
 from runtime.clock import ManualClock
 from server.validation import to_datetime, to_timestamp
 from store import invoices, keys, organizations, wallets
 from store.database import Database
-from store.invoices import InvoiceFact, InvoicePut, InvoiceStatus
+from store.invoices import InvoiceFact, InvoicePut
 from tests.integration.facts.refusals import assert_refused, assert_violations
 
 Stub = account_service_pb2_grpc.AccountServiceStub
@@ -302,4 +303,4 @@ async def test_wallets_are_held_until_the_transaction_ends(database: Database, o
             await wallets.lock(connection, org, ["c"])
         first = await invoices.put(holder, org, fact("1", NOW + HOUR), NOW)
         assert not waiting.done()
-    assert await waiting == InvoicePut(first.invoice, superseded=True)
+    assert await waiting == InvoicePut(first.invoice, first.invoice, superseded=True)

@@ -1,6 +1,7 @@
 """Alerts that come after usage: what they count, what they tell, and what they leave untold."""
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 
@@ -107,7 +108,7 @@ async def test_an_event_that_comes_before_the_visit_does_its_work(
 
     held.visits = False
     database = Database(caller.database_url)
-    while await Visits(database, clock).visit_once():
+    while await Visits(database, clock, timedelta(days=34)).visit_once():
         pass
     await database.close()
     await caller.visited(alert.alert_id)
