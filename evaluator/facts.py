@@ -2,17 +2,18 @@
 
 from dataclasses import dataclass
 
+from evaluator.balances import BalanceKind, Seat
 from evaluator.invoices import Invoice
 
 
 @dataclass(frozen=True)
 class Touched:
-    """What a change of one customer's facts may have moved.
+    """What a change of one customer's facts may have moved; nothing where it said nothing new.
 
-    invoices: those that changed, each as it was before (unless it is new) and as it is now.
+    balances: the kinds of those that changed. seats: of the seat credits among them. invoices: those that changed,
+    each as it was before (unless it is new) and as it is now.
     """
 
+    balances: frozenset[BalanceKind] = frozenset()
+    seats: frozenset[Seat] = frozenset()
     invoices: tuple[Invoice, ...] = ()
-
-    def __bool__(self) -> bool:
-        return bool(self.invoices)

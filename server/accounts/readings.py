@@ -34,7 +34,7 @@ async def after_change(
 ) -> list[Reading]:
     """What the alerts read that a change of the customer's facts may have moved."""
     rules = rules_for(router, customer)
-    if not rules or not touched:
+    if not rules or not touched.invoices:
         return []
     zone = customer.cycle.time_zone
     months = {invoice.month(zone) for invoice in touched.invoices}
