@@ -13,6 +13,7 @@ from server.lifecycle import Shutdown
 from server.process import CannotListen
 from server.process import serve as run_server
 from store.database import Database, DatabaseUnavailable
+from store.secrets import KeyFileUnusable
 
 LISTENING = "listening on "  # and host:port; the one line on standard output
 
@@ -34,7 +35,7 @@ def serve(with_parent: bool) -> None:
         raise Problem(
             str(error), ["choose another address with TIDEMARK_LISTEN=HOST:PORT; port 0 takes any free one"]
         ) from None
-    except UnsafeListen as error:
+    except (UnsafeListen, KeyFileUnusable) as error:
         raise Problem(str(error)) from None
     except DatabaseUnavailable as error:
         raise unreachable(url, error) from None

@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 import sys
+from base64 import b64encode
 from collections.abc import Mapping
 
 import click
@@ -19,6 +20,7 @@ from cli.settings import configuration, configure_logs, prepared_database, shown
 from runtime.configuration import Configuration
 from store import keys
 from store.database import Database, DatabaseUnavailable
+from store.secrets import KeyFileUnusable, keys_of
 
 FIRST_PAUSE = 1.0  # seconds before a child that ended is started again; doubled from time to time
 LONGEST_PAUSE = 30.0  # seconds
@@ -41,6 +43,8 @@ def up() -> None:
     url = prepared_database(settings)
     try:
         asyncio.run(_Up(settings, url, console).run())
+    except KeyFileUnusable as error:
+        raise Problem(str(error)) from None
     except NotStarted as error:
         raise Problem(str(error), ["what it said itself stands above"]) from None
     except DatabaseUnavailable as error:
@@ -61,7 +65,7 @@ class _Up:
         self._url = url
         self._console = console
         self._stopping = asyncio.Event()
-        child_environment = environment(_child_settings(url), inherit=True)
+        child_environment = environment(_child_settings(settings, url), inherit=True)
         self._server = Child("server", ["serve"], child_environment, LISTENING)
         self._notifier = Child("notifier", ["notify"], child_environment, RUNNING)
 
@@ -150,10 +154,14 @@ class _Up:
         say("[quiet]Ctrl-C drains and stops[/]\n")
 
 
-def _child_settings(url: str) -> Mapping[str, str]:
+def _child_settings(settings: Configuration, url: str) -> Mapping[str, str]:
     """What the children are told beyond what we were."""
     # The embedded server belongs to us: the children come and go, it stays.
     told = {"TIDEMARK_DATABASE_URL": url}
+    if settings.database_url is None:
+        # With a URL they take the database for somebody else's, and would look for no key beside it.
+        secret_keys = keys_of(settings.secret_keys, settings.data_directory)
+        told["TIDEMARK_SECRET_KEYS"] = ",".join(f"{name}:{b64encode(key).decode()}" for name, key in secret_keys)
     defaults = {
         "TIDEMARK_LOG_FORMAT": "text" if sys.stderr.isatty() else "json",
         # Nobody balances load on this machine; there is no one to wait for.

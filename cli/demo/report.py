@@ -15,6 +15,7 @@ from cli.demo.world import AlertPlan, Crossing
 
 SHOWN_DIFFERENCES = 15
 WIDE = 130  # characters from which the conditions are shown
+NUMBERS_WIDTH = 38  # characters of the columns that are no texts, and of the gaps
 
 _RIGHT = "[good]✓[/]"
 _WRONG = "[bad]✗[/]"
@@ -31,8 +32,10 @@ def alerts_table(plans: Sequence[AlertPlan], ledger: Ledger, receiver: Receiver,
     wrong = {crossing.alert for crossing in _all(ledger.webhook_difference(receiver))}
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="quiet")
     wide = width >= WIDE
-    for name in ("alert", "condition", "covers") if wide else ("alert", "covers"):
-        table.add_column(name, no_wrap=True)
+    texts = ("alert", "condition", "covers") if wide else ("alert", "covers")
+    for name in texts:
+        # Where there is little room, the texts share what the numbers leave.
+        table.add_column(name, no_wrap=True, max_width=(width - NUMBERS_WIDTH) // len(texts))
     for name in ("expected", "answers", "received"):
         table.add_column(name, justify="right", no_wrap=True, min_width=len(name))
     table.add_column("", min_width=1)

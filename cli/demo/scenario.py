@@ -193,7 +193,7 @@ LATER_ALERTS = (
         "Tokens of umbrella, from now",
         USAGE_THRESHOLD_REACHED,
         "tokens",
-        _lines("1000", "60000", "80000", "100000", tell=BOTH),
+        _lines("1000", "240000", "280000", "320000", tell=BOTH),
         customer="umbrella",
         evaluate_on_create=False,
     ),
