@@ -19,6 +19,7 @@ from generated.tidemark.v1.notification_pb2 import Transition
 from generated.tidemark.v1.threshold_pb2 import Threshold, TransitionKind
 from generated.tidemark.v1.usage_pb2 import UsageEvent
 from tests.acceptance.processes import DEADLINE, POLLING_INTERVAL, session
+from tests.integration.notifier.receiver import Arrival
 
 REACHED, RESOLVED = "REACHED", "RESOLVED"
 
@@ -203,6 +204,13 @@ async def notifications(url: str) -> dict[str, str]:
     found = {str(notification_id): str(body) for notification_id, body in rows}
     assert len(found) == len(rows)
     return found
+
+
+def compare(arrivals: Iterable[Arrival], secret: str, written: Mapping[str, str]) -> None:
+    """Each request that a receiver had is signed, and is a notification that was written, byte for byte."""
+    for arrival in arrivals:
+        arrival.verify(secret)
+        assert arrival.body.decode() == written[arrival.webhook_id]
 
 
 def crossings_of(transitions: Iterable[Transition]) -> Counter[Crossing]:

@@ -1,0 +1,158 @@
+"""The database goes away in mid-stream: callers are told, nothing acknowledged is lost, and all goes on by itself."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from cli.connection import error_status
+from cli.demo.contract import create_endpoint
+from generated.tidemark.v1.alert_service_pb2 import (
+    EvaluateUsageBatchRequest,
+    EvaluateUsageRequest,
+    ListAlertsRequest,
+)
+from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
+from generated.tidemark.v1.usage_pb2 import UsageEvent
+from server.health import LIVENESS
+from tests.acceptance import books
+from tests.acceptance.books import SEATS, WATCHES
+from tests.acceptance.postgres import OwnServer, own_server
+from tests.acceptance.processes import DEADLINE, Program, Programs, running, session, until
+from tests.acceptance.traffic import BATCH, progress, streaming, usage
+from tests.integration.notifier.receiver import Receiver
+from tests.integration.server.running import NOT_SERVING, SERVING, reason_of
+
+TERMINATIONS = 6
+EVERY_CONNECTION = """
+SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
+NO_ANSWER = "the database does not answer: NOT_SERVING"  # all that a server has to complain of
+
+
+@pytest.fixture
+async def postgres() -> AsyncIterator[OwnServer]:
+    """A database server of this test's own."""
+    async with own_server() as server:
+        yield server
+
+
+class Health:
+    """What the health service tells its watchers."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._channel = channel
+        self._watch = self._stub.Watch(health_pb2.HealthCheckRequest(service="tidemark.v1.AlertService"))
+
+    @property
+    def _stub(self) -> Any:  # it has no types
+        return health_pb2_grpc.HealthStub(self._channel)
+
+    async def becomes(self, status: int) -> None:
+        """Waits for the next change, which must be this."""
+        async with asyncio.timeout(DEADLINE):
+            answer: health_pb2.HealthCheckResponse = await self._watch.read()
+        assert answer.status == status
+
+    async def lives(self) -> bool:
+        """Whether the process calls itself alive."""
+        answer: health_pb2.HealthCheckResponse = await self._stub.Check(
+            health_pb2.HealthCheckRequest(service=LIVENESS)
+        )
+        return answer.status == SERVING
+
+
+async def refused(channel: grpc.aio.Channel, events: list[UsageEvent]) -> None:
+    """Every kind of call ends with UNAVAILABLE, its reason, and when to try again."""
+    stub = AlertServiceStub(channel)
+    stream = stub.EvaluateUsage()
+    await stream.write(EvaluateUsageRequest(events=events))
+    for call in (
+        stream.read(),
+        stub.EvaluateUsageBatch(EvaluateUsageBatchRequest(events=events), timeout=DEADLINE),
+        stub.ListAlerts(ListAlertsRequest(), timeout=DEADLINE),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await call
+        assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert reason_of(raised.value) == "ERROR_REASON_DATABASE_UNAVAILABLE"
+        retry = error_details_pb2.RetryInfo()
+        assert any(detail.Unpack(retry) for detail in error_status(raised.value).details)
+        assert retry.retry_delay == Duration(seconds=1)
+
+
+async def test_a_database_that_stops_and_one_that_crashes_in_mid_stream(
+    postgres: OwnServer, receiver: Receiver, tmp_path: Path
+) -> None:
+    now = datetime.now(UTC)
+    tries = usage("tries", now)
+    async with (
+        running(postgres.url, tmp_path) as programs,
+        at_work(programs, receiver) as (server, secret),
+        server.address.channel() as channel,
+    ):
+        health = Health(channel)
+        await health.becomes(SERVING)
+        sent: list[UsageEvent] = []
+        async with streaming(server.address, 2, now) as clients:
+            for goes_away in (postgres.stop, postgres.crash):
+                await progress(clients)
+                await goes_away()
+                await health.becomes(NOT_SERVING)
+                assert await health.lives()
+                events = next(tries)
+                await refused(channel, events)
+                await postgres.start()
+                await health.becomes(SERVING)
+                request = EvaluateUsageBatchRequest(events=events)
+                answer = await AlertServiceStub(channel).EvaluateUsageBatch(request, timeout=DEADLINE)
+                assert answer.accepted == BATCH
+                sent += events
+                await progress(clients)
+        assert all(len(client.interruptions) >= 2 for client in clients)
+        sent += [event for client in clients for event in client.sent]
+        assert await books.stored(postgres.url) == books.reckoned(sent, *WATCHES, SEATS)
+        await everything_arrived(postgres.url, receiver, secret)
+
+
+async def test_connections_that_are_cut_under_load(programs: Programs, database_url: str, receiver: Receiver) -> None:
+    async with at_work(programs, receiver) as (server, secret), session(database_url) as connection:
+        async with streaming(server.address, 3, datetime.now(UTC)) as clients:
+            for _ in range(TERMINATIONS):
+                await progress(clients, 4)
+                await connection.execute(EVERY_CONNECTION.encode())
+            await progress(clients)
+        sent = [event for client in clients for event in client.sent]
+        assert await books.stored(database_url) == books.reckoned(sent, *WATCHES, SEATS)
+        await everything_arrived(database_url, receiver, secret)
+
+
+@asynccontextmanager
+async def at_work(programs: Programs, receiver: Receiver) -> AsyncIterator[tuple[Program, str]]:
+    """A server with alerts, and a notifier, which outlive the block without a hitch; the endpoint's secret."""
+    server, notifier = await asyncio.gather(programs.serve(), programs.notify())
+    await books.put(server.address, *WATCHES, SEATS)
+    async with server.address.channel() as channel:
+        secret = await create_endpoint(channel, receiver.url)
+    before = server.pid, notifier.pid
+    yield server, secret
+    assert (server.pid, notifier.pid) == before
+    for program in (server, notifier):
+        assert await program.stop() == 0
+        assert [line for line in program.complaints() if NO_ANSWER not in line] == []
+
+
+async def everything_arrived(url: str, receiver: Receiver, secret: str) -> None:
+    """Waits until each notification has arrived; each is signed, and what was written."""
+    written = await books.notifications(url)
+    await until(lambda: written.keys() <= set(receiver.ids()))
+    books.compare(receiver.arrivals, secret, written)
