@@ -27,6 +27,7 @@ _SETTINGS = {
     # The receiver of webhooks is on this machine.
     "TIDEMARK_WEBHOOK_ALLOW_HTTP": "true",
     "TIDEMARK_WEBHOOK_ALLOW_CIDRS": "127.0.0.0/8",
+    "TIDEMARK_SECRET_KEYS": "bench:dGlkZW1hcmsgdGVzdHMgYW5kIG5vdGhpbmcgZWxzZSE=",
 }
 _DURABLE = ("fsync", "synchronous_commit", "full_page_writes")
 _SHOWN = (*_DURABLE, "shared_buffers", "max_wal_size", "wal_level", "checkpoint_timeout")

@@ -23,6 +23,10 @@ class CannotOpen(Exception):
     """What was sealed cannot be opened: its key is missing, or it was changed, or moved from another row."""
 
 
+class KeyFileUnusable(Exception):
+    """The key file of the data directory does not hold a key."""
+
+
 class SecretBox:
     """Seals and opens secrets.
 
@@ -45,6 +49,11 @@ class SecretBox:
                 raise ValueError(f"the key {key_id!r} has {len(key)} bytes; AES-256 takes {KEY_BYTES}")
             self._ciphers[encoded] = AESGCM(key)
         self._sealing = keys[0][0].encode()
+
+    @property
+    def key_id(self) -> str:
+        """The id of the key that seals."""
+        return self._sealing.decode()
 
     def seal(self, plain: bytes, place: str) -> bytes:
         """Seals `plain` for `place`: the names of the row and column where it is kept.
@@ -73,6 +82,26 @@ class SecretBox:
         return _key_id(sealed) == self._sealing
 
 
+def keys_of(keys: Sequence[tuple[str, bytes]], directory: Path | None) -> list[tuple[str, bytes]]:
+    """The master keys of a process: those configured, or the one in `directory` where there are none.
+
+    `directory` is the data directory of the embedded database, None when the database is another. Once keys are
+    configured, the local one still opens what it sealed. Raises KeyFileUnusable.
+    """
+    with_local = directory is not None and (not keys or (directory / KEY_FILE).exists())
+    local = [local_key(directory)] if directory is not None and with_local else []
+    return [*keys, *(key for key in local if key[0] not in dict(keys))]
+
+
+def box_of(keys: Sequence[tuple[str, bytes]], directory: Path | None) -> SecretBox | None:
+    """The box with the keys of `keys_of`; None when there is none, and nothing can be sealed.
+
+    Raises KeyFileUnusable.
+    """
+    found = keys_of(keys, directory)
+    return SecretBox(found) if found else None
+
+
 def secret_place(organization_id: int, endpoint_id: str, sequence: int) -> str:
     """The place of an endpoint's signing secret."""
     return f"endpoint_secret/{organization_id}/{endpoint_id}/{sequence}"
@@ -86,7 +115,7 @@ def credentials_place(organization_id: int, endpoint_id: str) -> str:
 def local_key(directory: Path) -> tuple[str, bytes]:
     """The key in the data directory, which is made by the first process that asks for it (mode 0600).
 
-    Raises ValueError when the file holds no key.
+    Raises KeyFileUnusable.
     """
     path = directory / KEY_FILE
     if not path.exists():
@@ -96,7 +125,10 @@ def local_key(directory: Path) -> tuple[str, bytes]:
     except ValueError:
         key = b""
     if len(key) != KEY_BYTES:
-        raise ValueError(f"{path} does not hold base64 of {KEY_BYTES} bytes; restore it from a backup")
+        raise KeyFileUnusable(
+            f"{path} does not hold the base64 of {KEY_BYTES} bytes: restore it from a backup, or remove it and lose"
+            " the secrets of every webhook endpoint"
+        )
     return LOCAL_KEY_ID, key
 
 

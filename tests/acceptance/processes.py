@@ -25,6 +25,8 @@ SETTINGS = {
     # The receivers of the tests are on this machine.
     "TIDEMARK_WEBHOOK_ALLOW_HTTP": "true",
     "TIDEMARK_WEBHOOK_ALLOW_CIDRS": "127.0.0.0/8",
+    # The database is not the embedded one, as far as the processes know; so there is no key beside it.
+    "TIDEMARK_SECRET_KEYS": "test:dGlkZW1hcmsgdGVzdHMgYW5kIG5vdGhpbmcgZWxzZSE=",
 }
 
 # A line that says that something went wrong, a traceback, or PostgreSQL's word for two transactions in a circle.

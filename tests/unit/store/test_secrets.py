@@ -6,7 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from store.secrets import KEY_FILE, CannotOpen, SecretBox, credentials_place, local_key, secret_place
+from store.secrets import (
+    KEY_FILE,
+    CannotOpen,
+    KeyFileUnusable,
+    SecretBox,
+    box_of,
+    credentials_place,
+    keys_of,
+    local_key,
+    secret_place,
+)
 
 OLD = ("2025", b"o" * 32)
 NEW = ("2026", b"n" * 32)
@@ -102,6 +112,22 @@ def test_processes_that_start_together_share_one_local_key(tmp_path: Path) -> No
 
 def test_a_damaged_key_file_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / KEY_FILE).write_text("bm90IGEga2V5\n")
-    with pytest.raises(ValueError, match=KEY_FILE):
+    with pytest.raises(KeyFileUnusable, match=KEY_FILE):
         local_key(tmp_path)
     assert (tmp_path / KEY_FILE).read_text() == "bm90IGEga2V5\n"
+
+
+def test_without_keys_the_embedded_database_has_one_and_others_have_none(tmp_path: Path) -> None:
+    assert box_of([], None) is None
+    assert keys_of([], tmp_path) == [local_key(tmp_path)]
+
+
+def test_configured_keys_seal_and_the_local_one_still_opens(tmp_path: Path) -> None:
+    assert keys_of([NEW], tmp_path) == [NEW]
+    local = local_key(tmp_path)
+    assert keys_of([NEW], tmp_path) == [NEW, local]
+    assert keys_of([local], tmp_path) == [local]
+    box = box_of([NEW], tmp_path)
+    assert box is not None
+    assert box.key_id == "2026"
+    assert box.open(SecretBox([local]).seal(b"x", PLACE), PLACE) == b"x"
