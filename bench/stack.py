@@ -33,6 +33,10 @@ _DURABLE = ("fsync", "synchronous_commit", "full_page_writes")
 _SHOWN = (*_DURABLE, "shared_buffers", "max_wal_size", "wal_level", "checkpoint_timeout")
 
 
+class CannotStart(Exception):
+    """One of the processes ended before it was ready; the message ends with the last lines of its log."""
+
+
 class NotDurable(Exception):
     """A setting of PostgreSQL would make an acknowledgement worthless, and the figures with it."""
 
@@ -95,5 +99,5 @@ class PostgreSQL:
             await child.start()
         except NotStarted as error:
             lines = log.read_text(errors="replace").splitlines()[-LOG_LINES:]
-            raise NotStarted("\n".join([str(error), *lines])) from None
+            raise CannotStart("\n".join([str(error), *lines])) from None
         return child
