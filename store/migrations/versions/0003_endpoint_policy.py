@@ -54,6 +54,28 @@ CREATE TABLE operator_event (
     PRIMARY KEY (organization_id, event_id)
 );
 CREATE INDEX operator_event_by_time ON operator_event (organization_id, create_time, event_id);
+
+CREATE TABLE redelivery_job (
+    organization_id bigint NOT NULL,
+    job_id text COLLATE "C" NOT NULL,
+    endpoint_id text COLLATE "C" NOT NULL,
+    kind text COLLATE "C" NOT NULL,
+    state text COLLATE "C" NOT NULL,
+    start_time timestamptz NOT NULL,
+    end_time timestamptz NOT NULL,
+    statuses text[] COLLATE "C" NOT NULL,
+    event_type text COLLATE "C",
+    customer_id text COLLATE "C",
+    after_time timestamptz,
+    after_id text COLLATE "C",
+    examined_count bigint NOT NULL DEFAULT 0,
+    redelivered_count bigint NOT NULL DEFAULT 0,
+    create_time timestamptz NOT NULL,
+    finish_time timestamptz,
+    PRIMARY KEY (organization_id, job_id)
+);
+CREATE INDEX redelivery_job_by_time ON redelivery_job (organization_id, create_time, job_id);
+CREATE INDEX redelivery_job_running ON redelivery_job (create_time) WHERE state = 'RUNNING';
 """
 
 # Live rows have the day 'infinity' and a partition of their own, which stays small whatever was ever delivered; a
