@@ -15,6 +15,7 @@ from generated.tidemark.v1 import (
 from runtime.clock import Clock
 from runtime.configuration import Configuration
 from runtime.targets import TargetPolicy
+from server.accounts.balances import BalanceHandlers
 from server.accounts.changes import FactChanges
 from server.accounts.customers import CustomerHandlers
 from server.accounts.invoices import InvoiceHandlers
@@ -46,6 +47,7 @@ class AccountService(
     SubscriptionHandlers,
     MetricHandlers,
     InvoiceHandlers,
+    BalanceHandlers,
     account_service_pb2_grpc.AccountServiceServicer,
 ):
     """tidemark.v1.AccountService: the facts about those who are billed."""

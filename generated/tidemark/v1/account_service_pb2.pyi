@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from generated.tidemark.v1 import account_pb2 as _account_pb2
+from generated.tidemark.v1 import balance_pb2 as _balance_pb2
 from generated.tidemark.v1 import invoice_pb2 as _invoice_pb2
 import builtins as _builtins
 import sys
@@ -675,3 +676,367 @@ class ListInvoicesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListInvoicesResponse: _TypeAlias = ListInvoicesResponse  # noqa: Y015
+
+@_typing.final
+class PutBalanceRequest(_message.Message):
+    """PutBalanceRequest is a request to create or replace a balance."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BALANCE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def balance(self) -> _balance_pb2.Balance:
+        """balance is the balance as it shall be; a field that is unset gets its default."""
+
+    def __init__(
+        self,
+        *,
+        balance: _balance_pb2.Balance | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PutBalanceRequest: _TypeAlias = PutBalanceRequest  # noqa: Y015
+
+@_typing.final
+class PutBalanceResponse(_message.Message):
+    """PutBalanceResponse is the answer to PutBalanceRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BALANCE_FIELD_NUMBER: _builtins.int
+    SUPERSEDED_FIELD_NUMBER: _builtins.int
+    superseded: _builtins.bool
+    """superseded is set when a fact with a later as_of_time was already known, or the balance was voided: the put
+    changed nothing, and balance is what is kept.
+    """
+    @_builtins.property
+    def balance(self) -> _balance_pb2.Balance:
+        """balance is the balance as it is now."""
+
+    def __init__(
+        self,
+        *,
+        balance: _balance_pb2.Balance | None = ...,
+        superseded: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "superseded", b"superseded"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PutBalanceResponse: _TypeAlias = PutBalanceResponse  # noqa: Y015
+
+@_typing.final
+class GetBalanceRequest(_message.Message):
+    """GetBalanceRequest is a request for one balance."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    BALANCE_ID_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    """customer_id is the id of the customer who has the balance."""
+    balance_id: _builtins.str
+    """balance_id is the balance's id."""
+    def __init__(
+        self,
+        *,
+        customer_id: _builtins.str = ...,
+        balance_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance_id", b"balance_id", "customer_id", b"customer_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetBalanceRequest: _TypeAlias = GetBalanceRequest  # noqa: Y015
+
+@_typing.final
+class GetBalanceResponse(_message.Message):
+    """GetBalanceResponse is the answer to GetBalanceRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BALANCE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def balance(self) -> _balance_pb2.Balance:
+        """balance is the balance that was asked for."""
+
+    def __init__(
+        self,
+        *,
+        balance: _balance_pb2.Balance | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetBalanceResponse: _TypeAlias = GetBalanceResponse  # noqa: Y015
+
+@_typing.final
+class ListBalancesRequest(_message.Message):
+    """ListBalancesRequest is a request for a page of balances."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    KINDS_FIELD_NUMBER: _builtins.int
+    INCLUDE_VOIDED_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """page_size is how many balances to return at most. Unset: 50; more than 1,000 counts as 1,000; negative is refused.
+    A page whose balances are large may be shorter.
+    """
+    page_token: _builtins.str
+    """page_token is the next_page_token of the page before, with the same filters. Unset: the first page."""
+    customer_id: _builtins.str
+    """customer_id narrows to the balances of a customer. Unset: all."""
+    include_voided: _builtins.bool
+    """include_voided takes in balances that were voided. Unset: they are left out."""
+    @_builtins.property
+    def kinds(self) -> _containers.RepeatedScalarFieldContainer[_balance_pb2.BalanceKind.ValueType]:
+        """kinds narrow to the balances of any of these kinds. Empty: all."""
+
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        customer_id: _builtins.str = ...,
+        kinds: _abc.Iterable[_balance_pb2.BalanceKind.ValueType] | None = ...,
+        include_voided: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "include_voided", b"include_voided", "kinds", b"kinds", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListBalancesRequest: _TypeAlias = ListBalancesRequest  # noqa: Y015
+
+@_typing.final
+class ListBalancesResponse(_message.Message):
+    """ListBalancesResponse is the answer to ListBalancesRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BALANCES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """next_page_token asks for the page after this one. Unset: this is the last page."""
+    @_builtins.property
+    def balances(self) -> _containers.RepeatedCompositeFieldContainer[_balance_pb2.Balance]:
+        """balances are the balances of this page."""
+
+    def __init__(
+        self,
+        *,
+        balances: _abc.Iterable[_balance_pb2.Balance] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balances", b"balances", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListBalancesResponse: _TypeAlias = ListBalancesResponse  # noqa: Y015
+
+@_typing.final
+class AdjustBalanceRequest(_message.Message):
+    """AdjustBalanceRequest is a request to grant more or less in one segment of a balance."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    BALANCE_ID_FIELD_NUMBER: _builtins.int
+    ADJUSTMENT_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    SEGMENT_NUMBER_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    """customer_id is the id of the customer who has the balance."""
+    balance_id: _builtins.str
+    """balance_id is the balance's id."""
+    adjustment_id: _builtins.str
+    """adjustment_id is the caller's own id of the adjustment, unique for the customer: 1–128 characters. A request with
+    one that was used before changes nothing. When its other fields are not the same either, it is refused with
+    ALREADY_EXISTS and ERROR_REASON_ADJUSTMENT_CONFLICT.
+    """
+    amount: _builtins.str
+    """amount is how much more is granted, as a decimal, or with a minus how much less; not 0. It may take what remains
+    of the segment below zero.
+    """
+    segment_number: _builtins.int
+    """segment_number is the segment's place in the balance, from 1; it need not be active. Unset: of the segments that
+    are active, the one that ends first. When there is none the request is refused with FAILED_PRECONDITION and
+    ERROR_REASON_NO_ACTIVE_SEGMENT.
+    """
+    def __init__(
+        self,
+        *,
+        customer_id: _builtins.str = ...,
+        balance_id: _builtins.str = ...,
+        adjustment_id: _builtins.str = ...,
+        amount: _builtins.str = ...,
+        segment_number: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adjustment_id", b"adjustment_id", "amount", b"amount", "balance_id", b"balance_id", "customer_id", b"customer_id", "segment_number", b"segment_number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AdjustBalanceRequest: _TypeAlias = AdjustBalanceRequest  # noqa: Y015
+
+@_typing.final
+class AdjustBalanceResponse(_message.Message):
+    """AdjustBalanceResponse is the answer to AdjustBalanceRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BALANCE_FIELD_NUMBER: _builtins.int
+    SEGMENT_NUMBER_FIELD_NUMBER: _builtins.int
+    REPEATED_REQUEST_FIELD_NUMBER: _builtins.int
+    segment_number: _builtins.int
+    """segment_number is the place of the segment that the adjustment changed, now or when it came first."""
+    repeated_request: _builtins.bool
+    """repeated_request is set when the adjustment had been made before: this request changed nothing."""
+    @_builtins.property
+    def balance(self) -> _balance_pb2.Balance:
+        """balance is the balance as it is now."""
+
+    def __init__(
+        self,
+        *,
+        balance: _balance_pb2.Balance | None = ...,
+        segment_number: _builtins.int = ...,
+        repeated_request: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance", "repeated_request", b"repeated_request", "segment_number", b"segment_number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AdjustBalanceResponse: _TypeAlias = AdjustBalanceResponse  # noqa: Y015
+
+@_typing.final
+class VoidBalanceRequest(_message.Message):
+    """VoidBalanceRequest is a request to end a balance."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    BALANCE_ID_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    """customer_id is the id of the customer who has the balance."""
+    balance_id: _builtins.str
+    """balance_id is the balance's id."""
+    def __init__(
+        self,
+        *,
+        customer_id: _builtins.str = ...,
+        balance_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance_id", b"balance_id", "customer_id", b"customer_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VoidBalanceRequest: _TypeAlias = VoidBalanceRequest  # noqa: Y015
+
+@_typing.final
+class VoidBalanceResponse(_message.Message):
+    """VoidBalanceResponse is the answer to VoidBalanceRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BALANCE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def balance(self) -> _balance_pb2.Balance:
+        """balance is the balance as it is now."""
+
+    def __init__(
+        self,
+        *,
+        balance: _balance_pb2.Balance | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance", b"balance"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VoidBalanceResponse: _TypeAlias = VoidBalanceResponse  # noqa: Y015
+
+@_typing.final
+class ListBalanceEntriesRequest(_message.Message):
+    """ListBalanceEntriesRequest is a request for a page of a ledger."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    BALANCE_ID_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    """customer_id is the id of the customer whose balances are asked about."""
+    page_size: _builtins.int
+    """page_size is how many entries to return at most. Unset: 50; more than 1,000 counts as 1,000; negative is refused."""
+    page_token: _builtins.str
+    """page_token is the next_page_token of the page before, with the same filters. Unset: the first page."""
+    balance_id: _builtins.str
+    """balance_id narrows to one balance. Unset: all of the customer's."""
+    def __init__(
+        self,
+        *,
+        customer_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        balance_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balance_id", b"balance_id", "customer_id", b"customer_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListBalanceEntriesRequest: _TypeAlias = ListBalanceEntriesRequest  # noqa: Y015
+
+@_typing.final
+class ListBalanceEntriesResponse(_message.Message):
+    """ListBalanceEntriesResponse is the answer to ListBalanceEntriesRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """next_page_token asks for the page after this one. Unset: this is the last page."""
+    @_builtins.property
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[_balance_pb2.BalanceEntry]:
+        """entries are the entries of this page."""
+
+    def __init__(
+        self,
+        *,
+        entries: _abc.Iterable[_balance_pb2.BalanceEntry] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListBalanceEntriesResponse: _TypeAlias = ListBalanceEntriesResponse  # noqa: Y015

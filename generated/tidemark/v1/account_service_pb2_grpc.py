@@ -26,8 +26,9 @@ if _version_not_supported:
 
 
 class AccountServiceStub:
-    """AccountService holds the facts about those who are billed: customers, subscriptions, metrics and invoices. Puts
-    replace the whole resource and are safe to repeat; when they carry as_of_time, they may also arrive in any order.
+    """AccountService holds the facts about those who are billed: customers, subscriptions, metrics, invoices and balances.
+    Puts replace the whole resource and are safe to repeat; when they carry as_of_time, they may also arrive in any
+    order.
     """
 
     def __init__(self, channel):
@@ -96,11 +97,42 @@ class AccountServiceStub:
                 request_serializer=tidemark_dot_v1_dot_account__service__pb2.ListInvoicesRequest.SerializeToString,
                 response_deserializer=tidemark_dot_v1_dot_account__service__pb2.ListInvoicesResponse.FromString,
                 _registered_method=True)
+        self.PutBalance = channel.unary_unary(
+                '/tidemark.v1.AccountService/PutBalance',
+                request_serializer=tidemark_dot_v1_dot_account__service__pb2.PutBalanceRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_account__service__pb2.PutBalanceResponse.FromString,
+                _registered_method=True)
+        self.GetBalance = channel.unary_unary(
+                '/tidemark.v1.AccountService/GetBalance',
+                request_serializer=tidemark_dot_v1_dot_account__service__pb2.GetBalanceRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_account__service__pb2.GetBalanceResponse.FromString,
+                _registered_method=True)
+        self.ListBalances = channel.unary_unary(
+                '/tidemark.v1.AccountService/ListBalances',
+                request_serializer=tidemark_dot_v1_dot_account__service__pb2.ListBalancesRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_account__service__pb2.ListBalancesResponse.FromString,
+                _registered_method=True)
+        self.AdjustBalance = channel.unary_unary(
+                '/tidemark.v1.AccountService/AdjustBalance',
+                request_serializer=tidemark_dot_v1_dot_account__service__pb2.AdjustBalanceRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_account__service__pb2.AdjustBalanceResponse.FromString,
+                _registered_method=True)
+        self.VoidBalance = channel.unary_unary(
+                '/tidemark.v1.AccountService/VoidBalance',
+                request_serializer=tidemark_dot_v1_dot_account__service__pb2.VoidBalanceRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_account__service__pb2.VoidBalanceResponse.FromString,
+                _registered_method=True)
+        self.ListBalanceEntries = channel.unary_unary(
+                '/tidemark.v1.AccountService/ListBalanceEntries',
+                request_serializer=tidemark_dot_v1_dot_account__service__pb2.ListBalanceEntriesRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_account__service__pb2.ListBalanceEntriesResponse.FromString,
+                _registered_method=True)
 
 
 class AccountServiceServicer:
-    """AccountService holds the facts about those who are billed: customers, subscriptions, metrics and invoices. Puts
-    replace the whole resource and are safe to repeat; when they carry as_of_time, they may also arrive in any order.
+    """AccountService holds the facts about those who are billed: customers, subscriptions, metrics, invoices and balances.
+    Puts replace the whole resource and are safe to repeat; when they carry as_of_time, they may also arrive in any
+    order.
     """
 
     def PutCustomer(self, request, context):
@@ -187,6 +219,48 @@ class AccountServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PutBalance(self, request, context):
+        """PutBalance creates a balance or replaces what was granted in one. What was adjusted and drawn stays.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetBalance(self, request, context):
+        """GetBalance returns one balance, voided or not.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListBalances(self, request, context):
+        """ListBalances returns balances by ascending customer_id and balance_id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AdjustBalance(self, request, context):
+        """AdjustBalance grants more or less in one segment of a balance, once for each adjustment_id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VoidBalance(self, request, context):
+        """VoidBalance ends a balance for good: what remains of it no longer counts. Voiding it again changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListBalanceEntries(self, request, context):
+        """ListBalanceEntries returns the ledger of a customer's balances, by ascending balance_id and entry_number.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AccountServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -250,6 +324,36 @@ def add_AccountServiceServicer_to_server(servicer, server):
                     request_deserializer=tidemark_dot_v1_dot_account__service__pb2.ListInvoicesRequest.FromString,
                     response_serializer=tidemark_dot_v1_dot_account__service__pb2.ListInvoicesResponse.SerializeToString,
             ),
+            'PutBalance': grpc.unary_unary_rpc_method_handler(
+                    servicer.PutBalance,
+                    request_deserializer=tidemark_dot_v1_dot_account__service__pb2.PutBalanceRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_account__service__pb2.PutBalanceResponse.SerializeToString,
+            ),
+            'GetBalance': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetBalance,
+                    request_deserializer=tidemark_dot_v1_dot_account__service__pb2.GetBalanceRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_account__service__pb2.GetBalanceResponse.SerializeToString,
+            ),
+            'ListBalances': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBalances,
+                    request_deserializer=tidemark_dot_v1_dot_account__service__pb2.ListBalancesRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_account__service__pb2.ListBalancesResponse.SerializeToString,
+            ),
+            'AdjustBalance': grpc.unary_unary_rpc_method_handler(
+                    servicer.AdjustBalance,
+                    request_deserializer=tidemark_dot_v1_dot_account__service__pb2.AdjustBalanceRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_account__service__pb2.AdjustBalanceResponse.SerializeToString,
+            ),
+            'VoidBalance': grpc.unary_unary_rpc_method_handler(
+                    servicer.VoidBalance,
+                    request_deserializer=tidemark_dot_v1_dot_account__service__pb2.VoidBalanceRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_account__service__pb2.VoidBalanceResponse.SerializeToString,
+            ),
+            'ListBalanceEntries': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBalanceEntries,
+                    request_deserializer=tidemark_dot_v1_dot_account__service__pb2.ListBalanceEntriesRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_account__service__pb2.ListBalanceEntriesResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'tidemark.v1.AccountService', rpc_method_handlers)
@@ -259,8 +363,9 @@ def add_AccountServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AccountService:
-    """AccountService holds the facts about those who are billed: customers, subscriptions, metrics and invoices. Puts
-    replace the whole resource and are safe to repeat; when they carry as_of_time, they may also arrive in any order.
+    """AccountService holds the facts about those who are billed: customers, subscriptions, metrics, invoices and balances.
+    Puts replace the whole resource and are safe to repeat; when they carry as_of_time, they may also arrive in any
+    order.
     """
 
     @staticmethod
@@ -577,6 +682,168 @@ class AccountService:
             '/tidemark.v1.AccountService/ListInvoices',
             tidemark_dot_v1_dot_account__service__pb2.ListInvoicesRequest.SerializeToString,
             tidemark_dot_v1_dot_account__service__pb2.ListInvoicesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PutBalance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AccountService/PutBalance',
+            tidemark_dot_v1_dot_account__service__pb2.PutBalanceRequest.SerializeToString,
+            tidemark_dot_v1_dot_account__service__pb2.PutBalanceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetBalance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AccountService/GetBalance',
+            tidemark_dot_v1_dot_account__service__pb2.GetBalanceRequest.SerializeToString,
+            tidemark_dot_v1_dot_account__service__pb2.GetBalanceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBalances(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AccountService/ListBalances',
+            tidemark_dot_v1_dot_account__service__pb2.ListBalancesRequest.SerializeToString,
+            tidemark_dot_v1_dot_account__service__pb2.ListBalancesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AdjustBalance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AccountService/AdjustBalance',
+            tidemark_dot_v1_dot_account__service__pb2.AdjustBalanceRequest.SerializeToString,
+            tidemark_dot_v1_dot_account__service__pb2.AdjustBalanceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VoidBalance(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AccountService/VoidBalance',
+            tidemark_dot_v1_dot_account__service__pb2.VoidBalanceRequest.SerializeToString,
+            tidemark_dot_v1_dot_account__service__pb2.VoidBalanceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBalanceEntries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AccountService/ListBalanceEntries',
+            tidemark_dot_v1_dot_account__service__pb2.ListBalanceEntriesRequest.SerializeToString,
+            tidemark_dot_v1_dot_account__service__pb2.ListBalanceEntriesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -13,8 +13,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AccountServiceStub:
-    """AccountService holds the facts about those who are billed: customers, subscriptions, metrics and invoices. Puts
-    replace the whole resource and are safe to repeat; when they carry as_of_time, they may also arrive in any order.
+    """AccountService holds the facts about those who are billed: customers, subscriptions, metrics, invoices and balances.
+    Puts replace the whole resource and are safe to repeat; when they carry as_of_time, they may also arrive in any
+    order.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -42,10 +43,23 @@ class AccountServiceStub:
     """GetInvoice returns one invoice."""
     ListInvoices: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListInvoicesRequest, _account_service_pb2.ListInvoicesResponse]
     """ListInvoices returns invoices by ascending customer_id and invoice_id."""
+    PutBalance: _aio.UnaryUnaryMultiCallable[_account_service_pb2.PutBalanceRequest, _account_service_pb2.PutBalanceResponse]
+    """PutBalance creates a balance or replaces what was granted in one. What was adjusted and drawn stays."""
+    GetBalance: _aio.UnaryUnaryMultiCallable[_account_service_pb2.GetBalanceRequest, _account_service_pb2.GetBalanceResponse]
+    """GetBalance returns one balance, voided or not."""
+    ListBalances: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListBalancesRequest, _account_service_pb2.ListBalancesResponse]
+    """ListBalances returns balances by ascending customer_id and balance_id."""
+    AdjustBalance: _aio.UnaryUnaryMultiCallable[_account_service_pb2.AdjustBalanceRequest, _account_service_pb2.AdjustBalanceResponse]
+    """AdjustBalance grants more or less in one segment of a balance, once for each adjustment_id."""
+    VoidBalance: _aio.UnaryUnaryMultiCallable[_account_service_pb2.VoidBalanceRequest, _account_service_pb2.VoidBalanceResponse]
+    """VoidBalance ends a balance for good: what remains of it no longer counts. Voiding it again changes nothing."""
+    ListBalanceEntries: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListBalanceEntriesRequest, _account_service_pb2.ListBalanceEntriesResponse]
+    """ListBalanceEntries returns the ledger of a customer's balances, by ascending balance_id and entry_number."""
 
 class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
-    """AccountService holds the facts about those who are billed: customers, subscriptions, metrics and invoices. Puts
-    replace the whole resource and are safe to repeat; when they carry as_of_time, they may also arrive in any order.
+    """AccountService holds the facts about those who are billed: customers, subscriptions, metrics, invoices and balances.
+    Puts replace the whole resource and are safe to repeat; when they carry as_of_time, they may also arrive in any
+    order.
     """
 
     @_abc_1.abstractmethod
@@ -143,5 +157,53 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_account_service_pb2.ListInvoicesRequest, _abc.Awaitable[_account_service_pb2.ListInvoicesResponse]],
     ) -> _abc.Awaitable[_account_service_pb2.ListInvoicesResponse]:
         """ListInvoices returns invoices by ascending customer_id and invoice_id."""
+
+    @_abc_1.abstractmethod
+    def PutBalance(
+        self,
+        request: _account_service_pb2.PutBalanceRequest,
+        context: _aio.ServicerContext[_account_service_pb2.PutBalanceRequest, _abc.Awaitable[_account_service_pb2.PutBalanceResponse]],
+    ) -> _abc.Awaitable[_account_service_pb2.PutBalanceResponse]:
+        """PutBalance creates a balance or replaces what was granted in one. What was adjusted and drawn stays."""
+
+    @_abc_1.abstractmethod
+    def GetBalance(
+        self,
+        request: _account_service_pb2.GetBalanceRequest,
+        context: _aio.ServicerContext[_account_service_pb2.GetBalanceRequest, _abc.Awaitable[_account_service_pb2.GetBalanceResponse]],
+    ) -> _abc.Awaitable[_account_service_pb2.GetBalanceResponse]:
+        """GetBalance returns one balance, voided or not."""
+
+    @_abc_1.abstractmethod
+    def ListBalances(
+        self,
+        request: _account_service_pb2.ListBalancesRequest,
+        context: _aio.ServicerContext[_account_service_pb2.ListBalancesRequest, _abc.Awaitable[_account_service_pb2.ListBalancesResponse]],
+    ) -> _abc.Awaitable[_account_service_pb2.ListBalancesResponse]:
+        """ListBalances returns balances by ascending customer_id and balance_id."""
+
+    @_abc_1.abstractmethod
+    def AdjustBalance(
+        self,
+        request: _account_service_pb2.AdjustBalanceRequest,
+        context: _aio.ServicerContext[_account_service_pb2.AdjustBalanceRequest, _abc.Awaitable[_account_service_pb2.AdjustBalanceResponse]],
+    ) -> _abc.Awaitable[_account_service_pb2.AdjustBalanceResponse]:
+        """AdjustBalance grants more or less in one segment of a balance, once for each adjustment_id."""
+
+    @_abc_1.abstractmethod
+    def VoidBalance(
+        self,
+        request: _account_service_pb2.VoidBalanceRequest,
+        context: _aio.ServicerContext[_account_service_pb2.VoidBalanceRequest, _abc.Awaitable[_account_service_pb2.VoidBalanceResponse]],
+    ) -> _abc.Awaitable[_account_service_pb2.VoidBalanceResponse]:
+        """VoidBalance ends a balance for good: what remains of it no longer counts. Voiding it again changes nothing."""
+
+    @_abc_1.abstractmethod
+    def ListBalanceEntries(
+        self,
+        request: _account_service_pb2.ListBalanceEntriesRequest,
+        context: _aio.ServicerContext[_account_service_pb2.ListBalanceEntriesRequest, _abc.Awaitable[_account_service_pb2.ListBalanceEntriesResponse]],
+    ) -> _abc.Awaitable[_account_service_pb2.ListBalanceEntriesResponse]:
+        """ListBalanceEntries returns the ledger of a customer's balances, by ascending balance_id and entry_number."""
 
 def add_AccountServiceServicer_to_server(servicer: AccountServiceServicer, server: _aio.Server) -> None: ...

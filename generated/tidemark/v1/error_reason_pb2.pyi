@@ -410,6 +410,96 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
+    ERROR_REASON_BALANCE_NOT_FOUND: _ErrorReason.ValueType  # 65
+    """ERROR_REASON_BALANCE_NOT_FOUND (NOT_FOUND) means that the customer has no such balance.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_BALANCE_NOT_FOUND",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "customer_id": "acme",
+            "balance_id": "commit-1"
+          }
+        }
+    """
+    ERROR_REASON_BALANCE_FIXED: _ErrorReason.ValueType  # 66
+    """ERROR_REASON_BALANCE_FIXED (FAILED_PRECONDITION) means that the balance exists as something else, which cannot be
+    changed: its kind, access, seat or license_type.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_BALANCE_FIXED",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "customer_id": "acme",
+            "balance_id": "commit-1",
+            "field": "kind"
+          }
+        }
+    """
+    ERROR_REASON_BALANCE_VOIDED: _ErrorReason.ValueType  # 67
+    """ERROR_REASON_BALANCE_VOIDED (FAILED_PRECONDITION) means that the balance was voided, and can no longer be adjusted.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_BALANCE_VOIDED",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "customer_id": "acme",
+            "balance_id": "commit-1"
+          }
+        }
+    """
+    ERROR_REASON_SEGMENT_NOT_FOUND: _ErrorReason.ValueType  # 68
+    """ERROR_REASON_SEGMENT_NOT_FOUND (NOT_FOUND) means that the balance has no segment of that number.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_SEGMENT_NOT_FOUND",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "customer_id": "acme",
+            "balance_id": "commit-1",
+            "segment_number": "3"
+          }
+        }
+    """
+    ERROR_REASON_NO_ACTIVE_SEGMENT: _ErrorReason.ValueType  # 69
+    """ERROR_REASON_NO_ACTIVE_SEGMENT (FAILED_PRECONDITION) means that the request names no segment, and none of the
+    balance is active.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_NO_ACTIVE_SEGMENT",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "customer_id": "acme",
+            "balance_id": "commit-1"
+          }
+        }
+    """
+    ERROR_REASON_ADJUSTMENT_CONFLICT: _ErrorReason.ValueType  # 70
+    """ERROR_REASON_ADJUSTMENT_CONFLICT (ALREADY_EXISTS) means that adjustment_id was used before, for another adjustment
+    of the customer's balances.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_ADJUSTMENT_CONFLICT",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "customer_id": "acme",
+            "balance_id": "commit-1",
+            "adjustment_id": "adj-17"
+          }
+        }
+    """
     ERROR_REASON_ENDPOINT_NOT_FOUND: _ErrorReason.ValueType  # 80
     """ERROR_REASON_ENDPOINT_NOT_FOUND (NOT_FOUND) means that the organization has no such endpoint, or it was deleted.
 
@@ -828,6 +918,96 @@ Example:
       "metadata": {
         "customer_id": "acme",
         "invoice_id": "inv-2026-03"
+      }
+    }
+"""
+ERROR_REASON_BALANCE_NOT_FOUND: ErrorReason.ValueType  # 65
+"""ERROR_REASON_BALANCE_NOT_FOUND (NOT_FOUND) means that the customer has no such balance.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_BALANCE_NOT_FOUND",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "customer_id": "acme",
+        "balance_id": "commit-1"
+      }
+    }
+"""
+ERROR_REASON_BALANCE_FIXED: ErrorReason.ValueType  # 66
+"""ERROR_REASON_BALANCE_FIXED (FAILED_PRECONDITION) means that the balance exists as something else, which cannot be
+changed: its kind, access, seat or license_type.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_BALANCE_FIXED",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "customer_id": "acme",
+        "balance_id": "commit-1",
+        "field": "kind"
+      }
+    }
+"""
+ERROR_REASON_BALANCE_VOIDED: ErrorReason.ValueType  # 67
+"""ERROR_REASON_BALANCE_VOIDED (FAILED_PRECONDITION) means that the balance was voided, and can no longer be adjusted.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_BALANCE_VOIDED",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "customer_id": "acme",
+        "balance_id": "commit-1"
+      }
+    }
+"""
+ERROR_REASON_SEGMENT_NOT_FOUND: ErrorReason.ValueType  # 68
+"""ERROR_REASON_SEGMENT_NOT_FOUND (NOT_FOUND) means that the balance has no segment of that number.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_SEGMENT_NOT_FOUND",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "customer_id": "acme",
+        "balance_id": "commit-1",
+        "segment_number": "3"
+      }
+    }
+"""
+ERROR_REASON_NO_ACTIVE_SEGMENT: ErrorReason.ValueType  # 69
+"""ERROR_REASON_NO_ACTIVE_SEGMENT (FAILED_PRECONDITION) means that the request names no segment, and none of the
+balance is active.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_NO_ACTIVE_SEGMENT",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "customer_id": "acme",
+        "balance_id": "commit-1"
+      }
+    }
+"""
+ERROR_REASON_ADJUSTMENT_CONFLICT: ErrorReason.ValueType  # 70
+"""ERROR_REASON_ADJUSTMENT_CONFLICT (ALREADY_EXISTS) means that adjustment_id was used before, for another adjustment
+of the customer's balances.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_ADJUSTMENT_CONFLICT",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "customer_id": "acme",
+        "balance_id": "commit-1",
+        "adjustment_id": "adj-17"
       }
     }
 """

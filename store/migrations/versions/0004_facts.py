@@ -5,6 +5,7 @@ from alembic import op
 revision = "0004"
 down_revision = "0003"
 
+# Drawdown writes segments over and over; the spare room keeps their new versions on the same page.
 _TABLES = """
 CREATE TABLE wallet (
     organization_id bigint NOT NULL,
@@ -28,6 +29,72 @@ CREATE TABLE invoice (
     create_time timestamptz NOT NULL,
     update_time timestamptz NOT NULL,
     PRIMARY KEY (organization_id, customer_id, invoice_id)
+);
+
+CREATE TABLE balance (
+    organization_id bigint NOT NULL,
+    customer_id text COLLATE "C" NOT NULL,
+    balance_id text COLLATE "C" NOT NULL,
+    kind text COLLATE "C" NOT NULL,
+    currency text COLLATE "C",
+    metric_id text COLLATE "C",
+    priority integer NOT NULL,
+    contract_id text COLLATE "C",
+    contract_custom_fields jsonb NOT NULL,
+    custom_fields jsonb NOT NULL,
+    credit_grant_type text COLLATE "C",
+    seat_group_key text COLLATE "C",
+    seat_group_value text COLLATE "C",
+    license_type text COLLATE "C",
+    draw_down boolean NOT NULL,
+    allow_overage boolean NOT NULL,
+    draw_down_metric_ids text[] COLLATE "C" NOT NULL,
+    void_time timestamptz,
+    as_of_time timestamptz NOT NULL,
+    create_time timestamptz NOT NULL,
+    update_time timestamptz NOT NULL,
+    PRIMARY KEY (organization_id, customer_id, balance_id),
+    CONSTRAINT balance_is_held_in_one_unit CHECK (num_nonnulls(currency, metric_id) = 1)
+);
+
+CREATE TABLE balance_segment (
+    organization_id bigint NOT NULL,
+    customer_id text COLLATE "C" NOT NULL,
+    balance_id text COLLATE "C" NOT NULL,
+    segment_number integer NOT NULL,
+    amount numeric NOT NULL,
+    adjusted numeric NOT NULL,
+    drawn numeric NOT NULL,
+    start_time timestamptz NOT NULL,
+    end_time timestamptz,
+    removed boolean NOT NULL,
+    PRIMARY KEY (organization_id, customer_id, balance_id, segment_number)
+) WITH (fillfactor = 70);
+
+CREATE TABLE balance_entry (
+    organization_id bigint NOT NULL,
+    customer_id text COLLATE "C" NOT NULL,
+    balance_id text COLLATE "C" NOT NULL,
+    entry_number bigint GENERATED ALWAYS AS IDENTITY,
+    segment_number integer NOT NULL,
+    entry_type text COLLATE "C" NOT NULL,
+    amount numeric NOT NULL,
+    remaining numeric NOT NULL,
+    adjustment_id text COLLATE "C",
+    create_time timestamptz NOT NULL,
+    PRIMARY KEY (organization_id, customer_id, balance_id, entry_number)
+);
+
+CREATE TABLE balance_adjustment (
+    organization_id bigint NOT NULL,
+    customer_id text COLLATE "C" NOT NULL,
+    adjustment_id text COLLATE "C" NOT NULL,
+    balance_id text COLLATE "C" NOT NULL,
+    amount numeric NOT NULL,
+    requested_segment_number integer,
+    segment_number integer NOT NULL,
+    create_time timestamptz NOT NULL,
+    PRIMARY KEY (organization_id, customer_id, adjustment_id)
 );
 """
 

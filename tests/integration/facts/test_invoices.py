@@ -224,8 +224,8 @@ async def test_a_page_token_fits_one_list_only(accounts: Stub) -> None:
         await assert_refused(call, grpc.StatusCode.INVALID_ARGUMENT, "PAGE_TOKEN_INVALID")
 
 
-async def test_organizations_are_apart(accounts: Stub, database: Database, clock: ManualClock) -> None:
-    async with database.transaction() as connection:
+async def test_organizations_are_apart(accounts: Stub, shared: Database, clock: ManualClock) -> None:
+    async with shared.transaction() as connection:
         acme = await keys.create_key(connection, "acme", clock.now())
         other = await keys.create_key(connection, "other", clock.now())
     as_acme, as_other = ((("authorization", f"Bearer {created.key}"),) for created in (acme, other))
@@ -266,40 +266,38 @@ def fact(total: str, as_of_time: datetime) -> InvoiceFact:
     ],
 )
 async def test_a_put_says_what_became_of_it(
-    database: Database, org: int, total: str, later: timedelta, superseded: bool, changed: bool
+    shared: Database, org: int, total: str, later: timedelta, superseded: bool, changed: bool
 ) -> None:
-    async with database.transaction() as connection:
+    async with shared.transaction() as connection:
         await wallets.lock(connection, org, ["acme"])
         first = await invoices.put(connection, org, fact("1", NOW), NOW)
         second = await invoices.put(connection, org, fact(total, NOW + later), NOW + HOUR)
     assert (first.superseded, first.changed) == (False, True)
     assert (second.superseded, second.changed) == (superseded, changed)
-    async with database.transaction() as connection:
+    async with shared.transaction() as connection:
         assert await invoices.get(connection, org, "acme", "i1") == second.invoice
 
 
 async def test_a_put_neither_waits_for_ingest_nor_raises_the_epoch(
-    accounts: Stub, database: Database, clock: ManualClock
+    accounts: Stub, shared: Database, org: int
 ) -> None:
     await put(accounts, invoice())
-    async with database.transaction() as connection:
-        default = await organizations.get_or_create(connection, "default", clock.now())
-    async with database.transaction() as ingest:
-        before = await organizations.share(ingest, default)
+    async with shared.transaction() as ingest:
+        before = await organizations.share(ingest, org)
         assert (await put(accounts, invoice(total="2"))).invoice.total == "2"
-        assert await organizations.share(ingest, default) == before
+        assert await organizations.share(ingest, org) == before
 
 
-async def test_wallets_are_held_until_the_transaction_ends(database: Database, org: int) -> None:
+async def test_wallets_are_held_until_the_transaction_ends(shared: Database, org: int) -> None:
     async def read_and_put() -> InvoicePut:
-        async with database.transaction() as connection:
+        async with shared.transaction() as connection:
             await wallets.lock(connection, org, ["b", "acme"])
             return await invoices.put(connection, org, fact("2", NOW), NOW)
 
-    async with database.transaction() as holder:
+    async with shared.transaction() as holder:
         await wallets.lock(holder, org, ["acme", "acme"])
         waiting = asyncio.create_task(read_and_put())
-        async with database.transaction() as connection:
+        async with shared.transaction() as connection:
             await wallets.lock(connection, org, ["c"])
         first = await invoices.put(holder, org, fact("1", NOW + HOUR), NOW)
         assert not waiting.done()

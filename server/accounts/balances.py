@@ -1,0 +1,251 @@
+"""The handlers of AccountService for balances."""
+
+from evaluator.facts import Touched
+from generated.tidemark.v1 import account_service_pb2, error_reason_pb2
+from server.accounts.handlers import Context, Handlers
+from server.errors import AlreadyExists, ApiError, FailedPrecondition, NotFound
+from server.identity import current_organization
+from server.mapping.balances import balance_message, entry_message, read_balance, read_kinds
+from server.paging import read_page
+from server.validation import Violations
+from store import balance_changes, balance_entries, balances
+from store.balance_changes import (
+    AdjustmentConflict,
+    BalanceChange,
+    BalanceFixed,
+    BalanceUnknown,
+    BalanceVoided,
+    NoActiveSegment,
+    SegmentUnknown,
+)
+from store.database import Connection
+
+
+class BalanceHandlers(Handlers):
+    """The handlers of tidemark.v1.AccountService for balances."""
+
+    async def PutBalance(
+        self, request: account_service_pb2.PutBalanceRequest, context: Context
+    ) -> account_service_pb2.PutBalanceResponse:
+        """Creates or replaces a balance, unless a newer fact about it is known or it was voided."""
+        now = self._clock.now()
+        fact = read_balance(Violations(), "balance", request.balance, now)
+        organization = current_organization()
+
+        async def change(connection: Connection) -> tuple[BalanceChange, Touched]:
+            try:
+                done = await balance_changes.put(connection, organization.organization_id, fact, now)
+            except BalanceFixed as error:
+                raise FailedPrecondition(
+                    error_reason_pb2.ERROR_REASON_BALANCE_FIXED,
+                    f"the balance {fact.balance_id!r} exists with another {error.field}: void it and put another",
+                    metadata={
+                        "customer_id": fact.customer_id,
+                        "balance_id": fact.balance_id,
+                        "field": error.field,
+                    },
+                ) from error
+            return done, _touched(done)
+
+        done = await self._changes.apply(organization, fact.customer_id, change)
+        return account_service_pb2.PutBalanceResponse(
+            balance=balance_message(done.balance, now), superseded=done.superseded
+        )
+
+    async def GetBalance(
+        self, request: account_service_pb2.GetBalanceRequest, context: Context
+    ) -> account_service_pb2.GetBalanceResponse:
+        """One balance."""
+        customer_id, balance_id = _read_key(Violations(), request)
+        async with self._database.transaction() as connection:
+            stored = await balances.get(connection, current_organization().organization_id, customer_id, balance_id)
+        if stored is None:
+            raise _not_found(customer_id, balance_id)
+        return account_service_pb2.GetBalanceResponse(balance=balance_message(stored, self._clock.now()))
+
+    async def ListBalances(
+        self, request: account_service_pb2.ListBalancesRequest, context: Context
+    ) -> account_service_pb2.ListBalancesResponse:
+        """A page of balances, by customer and id."""
+        violations = Violations()
+        customer_id = violations.identifier("customer_id", request.customer_id, required=False)
+        kinds = read_kinds(violations, "kinds", request.kinds)
+        page = read_page(
+            violations,
+            request.page_size,
+            request.page_token,
+            "ListBalances",
+            (customer_id, str(request.include_voided), *kinds),
+            (str, str),
+        )
+        violations.raise_if_any()
+        async with self._database.transaction() as connection:
+            rows = await balances.list_page(
+                connection,
+                current_organization().organization_id,
+                customer_id=customer_id or None,
+                kinds=kinds,
+                include_voided=request.include_voided,
+                after=None if page.after is None else (str(page.after[0]), str(page.after[1])),
+                limit=page.limit,
+            )
+        now = self._clock.now()
+        found = [balance_message(row, now) for row in rows]
+        page = page.cut(found)
+        return account_service_pb2.ListBalancesResponse(
+            balances=page.shown(found),
+            next_page_token=page.next_token(rows, lambda row: (row.fact.customer_id, row.fact.balance_id)),
+        )
+
+    async def AdjustBalance(
+        self, request: account_service_pb2.AdjustBalanceRequest, context: Context
+    ) -> account_service_pb2.AdjustBalanceResponse:
+        """Grants more or less in a segment, once for each adjustment id."""
+        now = self._clock.now()
+        violations = Violations()
+        adjustment_id = violations.identifier("adjustment_id", request.adjustment_id)
+        amount = violations.decimal("amount", request.amount)
+        if request.amount and not amount and not any(item.path == "amount" for item in violations.found):
+            violations.add("amount", "it is 0, which adjusts nothing")
+        if request.segment_number < 0:
+            violations.add("segment_number", f"it is {request.segment_number}; segments are numbered from 1")
+        customer_id, balance_id = _read_key(violations, request)
+        organization = current_organization()
+
+        async def change(connection: Connection) -> tuple[BalanceChange, Touched]:
+            try:
+                done = await balance_changes.adjust(
+                    connection,
+                    organization.organization_id,
+                    customer_id,
+                    balance_id,
+                    adjustment_id,
+                    amount=amount,
+                    segment_number=request.segment_number or None,
+                    now=now,
+                )
+            except AdjustmentConflict as error:
+                raise AlreadyExists(
+                    error_reason_pb2.ERROR_REASON_ADJUSTMENT_CONFLICT,
+                    f"the adjustment {adjustment_id!r} was made before, with another balance, amount or segment:"
+                    " give a new adjustment its own id",
+                    metadata={
+                        "customer_id": customer_id,
+                        "balance_id": error.balance_id,
+                        "adjustment_id": adjustment_id,
+                    },
+                ) from error
+            except (BalanceUnknown, BalanceVoided, SegmentUnknown, NoActiveSegment) as error:
+                raise _refusal(error, customer_id, balance_id, request.segment_number) from error
+            return done, _touched(done)
+
+        done = await self._changes.apply(organization, customer_id, change)
+        return account_service_pb2.AdjustBalanceResponse(
+            balance=balance_message(done.balance, now),
+            segment_number=done.segment_number,
+            repeated_request=not done.changed,
+        )
+
+    async def VoidBalance(
+        self, request: account_service_pb2.VoidBalanceRequest, context: Context
+    ) -> account_service_pb2.VoidBalanceResponse:
+        """Ends a balance for good."""
+        now = self._clock.now()
+        customer_id, balance_id = _read_key(Violations(), request)
+        organization = current_organization()
+
+        async def change(connection: Connection) -> tuple[BalanceChange, Touched]:
+            try:
+                done = await balance_changes.void(
+                    connection, organization.organization_id, customer_id, balance_id, now
+                )
+            except BalanceUnknown as error:
+                raise _not_found(customer_id, balance_id) from error
+            return done, _touched(done)
+
+        done = await self._changes.apply(organization, customer_id, change)
+        return account_service_pb2.VoidBalanceResponse(balance=balance_message(done.balance, now))
+
+    async def ListBalanceEntries(
+        self, request: account_service_pb2.ListBalanceEntriesRequest, context: Context
+    ) -> account_service_pb2.ListBalanceEntriesResponse:
+        """A page of the ledger of a customer's balances."""
+        violations = Violations()
+        customer_id = violations.identifier("customer_id", request.customer_id)
+        balance_id = violations.identifier("balance_id", request.balance_id, required=False)
+        page = read_page(
+            violations,
+            request.page_size,
+            request.page_token,
+            "ListBalanceEntries",
+            (customer_id, balance_id),
+            (str, int),
+        )
+        violations.raise_if_any()
+        async with self._database.transaction() as connection:
+            rows = await balance_entries.list_page(
+                connection,
+                current_organization().organization_id,
+                customer_id,
+                balance_id=balance_id or None,
+                after=None if page.after is None else (str(page.after[0]), int(str(page.after[1]))),
+                limit=page.limit,
+            )
+        return account_service_pb2.ListBalanceEntriesResponse(
+            entries=[entry_message(row) for row in page.shown(rows)],
+            next_page_token=page.next_token(rows, lambda row: (row.change.balance_id, row.entry_number)),
+        )
+
+
+def _read_key(
+    violations: Violations,
+    request: account_service_pb2.GetBalanceRequest
+    | account_service_pb2.AdjustBalanceRequest
+    | account_service_pb2.VoidBalanceRequest,
+) -> tuple[str, str]:
+    """The customer and balance that a request names; raises InvalidArgument for all that is wrong with it."""
+    key = (
+        violations.identifier("customer_id", request.customer_id),
+        violations.identifier("balance_id", request.balance_id),
+    )
+    violations.raise_if_any()
+    return key
+
+
+def _touched(done: BalanceChange) -> Touched:
+    if not done.changed:
+        return Touched()
+    seat = done.balance.fact.seat
+    return Touched(balances=frozenset([done.balance.fact.kind]), seats=frozenset([seat] if seat is not None else []))
+
+
+def _refusal(error: Exception, customer_id: str, balance_id: str, segment_number: int) -> ApiError:
+    """Why a balance cannot be adjusted."""
+    metadata = {"customer_id": customer_id, "balance_id": balance_id}
+    if isinstance(error, BalanceVoided):
+        return FailedPrecondition(
+            error_reason_pb2.ERROR_REASON_BALANCE_VOIDED,
+            f"the balance {balance_id!r} was voided: put another",
+            metadata=metadata,
+        )
+    if isinstance(error, SegmentUnknown):
+        return NotFound(
+            error_reason_pb2.ERROR_REASON_SEGMENT_NOT_FOUND,
+            f"the balance {balance_id!r} has no segment {segment_number}",
+            metadata={**metadata, "segment_number": str(segment_number)},
+        )
+    if isinstance(error, NoActiveSegment):
+        return FailedPrecondition(
+            error_reason_pb2.ERROR_REASON_NO_ACTIVE_SEGMENT,
+            f"no segment of the balance {balance_id!r} is active now: say which by its segment_number",
+            metadata=metadata,
+        )
+    return _not_found(customer_id, balance_id)
+
+
+def _not_found(customer_id: str, balance_id: str) -> NotFound:
+    return NotFound(
+        error_reason_pb2.ERROR_REASON_BALANCE_NOT_FOUND,
+        f"the customer {customer_id!r} has no balance {balance_id!r}: nobody put it",
+        metadata={"customer_id": customer_id, "balance_id": balance_id},
+    )

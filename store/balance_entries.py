@@ -1,0 +1,106 @@
+"""The ledger of balances: every change of what remains of a segment, in the order in which it happened."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+
+from sqlalchemy import RowMapping, insert, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from store.tables.balances import balance_entry
+
+
+class EntryType(StrEnum):
+    """What changed a balance."""
+
+    GRANT = "GRANT"
+    ADJUSTMENT = "ADJUSTMENT"
+    VOID = "VOID"
+
+
+@dataclass(frozen=True)
+class NewEntry:
+    """One change. amount: by how much what remains changed. remaining: what does afterwards."""
+
+    customer_id: str
+    balance_id: str
+    segment_number: int
+    entry_type: EntryType
+    amount: Decimal
+    remaining: Decimal
+    adjustment_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One change as it is kept. entry_number: rises within a customer."""
+
+    organization_id: int
+    entry_number: int
+    change: NewEntry
+    create_time: datetime
+
+
+async def append(
+    connection: AsyncConnection, organization_id: int, changes: Sequence[NewEntry], now: datetime
+) -> None:
+    """Writes the changes in their order. The customers' wallets must be held."""
+    if not changes:
+        return
+    rows = [
+        {
+            "organization_id": organization_id,
+            "customer_id": change.customer_id,
+            "balance_id": change.balance_id,
+            "segment_number": change.segment_number,
+            "entry_type": change.entry_type.value,
+            "amount": change.amount,
+            "remaining": change.remaining,
+            "adjustment_id": change.adjustment_id,
+            "create_time": now,
+        }
+        for change in changes
+    ]
+    await connection.execute(insert(balance_entry), rows)
+
+
+async def list_page(
+    connection: AsyncConnection,
+    organization_id: int,
+    customer_id: str,
+    *,
+    balance_id: str | None,
+    after: tuple[str, int] | None,
+    limit: int,
+) -> list[Entry]:
+    """Up to `limit` entries of a customer after (balance id, number) `after`, in that order."""
+    statement = select(balance_entry).where(
+        balance_entry.c.organization_id == organization_id, balance_entry.c.customer_id == customer_id
+    )
+    if balance_id is not None:
+        statement = statement.where(balance_entry.c.balance_id == balance_id)
+    if after is not None:
+        statement = statement.where(tuple_(balance_entry.c.balance_id, balance_entry.c.entry_number) > after)
+    rows = await connection.execute(
+        statement.order_by(balance_entry.c.balance_id, balance_entry.c.entry_number).limit(limit)
+    )
+    return [_entry(row) for row in rows.mappings()]
+
+
+def _entry(row: RowMapping) -> Entry:
+    return Entry(
+        organization_id=row["organization_id"],
+        entry_number=row["entry_number"],
+        change=NewEntry(
+            customer_id=row["customer_id"],
+            balance_id=row["balance_id"],
+            segment_number=row["segment_number"],
+            entry_type=EntryType(row["entry_type"]),
+            amount=row["amount"],
+            remaining=row["remaining"],
+            adjustment_id=row["adjustment_id"],
+        ),
+        create_time=row["create_time"],
+    )

@@ -1,0 +1,78 @@
+"""What customers were granted, what is left of it, and the ledger of how it became so."""
+
+from sqlalchemy import BigInteger, Boolean, Column, Identity, Integer, Table, Text
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+
+from store.tables.base import Amount, Identifier, Organization, Time, metadata
+
+balance = Table(
+    "balance",
+    metadata,
+    Column("organization_id", Organization, primary_key=True),
+    Column("customer_id", Identifier, primary_key=True),
+    Column("balance_id", Identifier, primary_key=True),
+    Column("kind", Identifier, nullable=False),
+    Column("currency", Identifier),  # of a balance held in money; exactly one of this and the next is set
+    Column("metric_id", Identifier),
+    Column("priority", Integer, nullable=False),
+    Column("contract_id", Identifier),
+    Column("contract_custom_fields", JSONB, nullable=False),
+    Column("custom_fields", JSONB, nullable=False),
+    Column("credit_grant_type", Identifier),
+    Column("seat_group_key", Identifier),
+    Column("seat_group_value", Identifier),
+    Column("license_type", Identifier),
+    Column("draw_down", Boolean, nullable=False),
+    Column("allow_overage", Boolean, nullable=False),
+    Column("draw_down_metric_ids", ARRAY(Text(collation="C")), nullable=False),  # empty: every metric
+    Column("void_time", Time),
+    Column("as_of_time", Time, nullable=False),
+    Column("create_time", Time, nullable=False),
+    Column("update_time", Time, nullable=False),
+)
+
+balance_segment = Table(
+    "balance_segment",
+    metadata,
+    Column("organization_id", Organization, primary_key=True),
+    Column("customer_id", Identifier, primary_key=True),
+    Column("balance_id", Identifier, primary_key=True),
+    Column("segment_number", Integer, primary_key=True, autoincrement=False),
+    Column("amount", Amount, nullable=False),  # as put
+    Column("adjusted", Amount, nullable=False),  # the sum of the adjustments
+    Column("drawn", Amount, nullable=False),  # what usage took
+    Column("start_time", Time, nullable=False),
+    Column("end_time", Time),
+    # Left out of the last put. It is kept for what was adjusted and drawn, should a put bring it back.
+    Column("removed", Boolean, nullable=False),
+)
+
+balance_entry = Table(
+    "balance_entry",
+    metadata,
+    Column("organization_id", Organization, primary_key=True),
+    Column("customer_id", Identifier, primary_key=True),
+    Column("balance_id", Identifier, primary_key=True),
+    # Whoever writes holds the customer's wallet, so that a customer's numbers rise in the order of commits.
+    Column("entry_number", BigInteger, Identity(always=True), primary_key=True),
+    Column("segment_number", Integer, nullable=False),
+    Column("entry_type", Identifier, nullable=False),
+    Column("amount", Amount, nullable=False),  # the change of what remains
+    Column("remaining", Amount, nullable=False),  # afterwards
+    Column("adjustment_id", Identifier),
+    Column("create_time", Time, nullable=False),
+)
+
+# What each adjustment asked for, so that a retry is known from another request under the same id.
+balance_adjustment = Table(
+    "balance_adjustment",
+    metadata,
+    Column("organization_id", Organization, primary_key=True),
+    Column("customer_id", Identifier, primary_key=True),
+    Column("adjustment_id", Identifier, primary_key=True),
+    Column("balance_id", Identifier, nullable=False),
+    Column("amount", Amount, nullable=False),
+    Column("requested_segment_number", Integer),  # unset: the caller left it to us
+    Column("segment_number", Integer, nullable=False),
+    Column("create_time", Time, nullable=False),
+)
