@@ -3,7 +3,8 @@
 A fact carries the time it was true at. Putting an older one than what is stored changes nothing.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -45,6 +46,9 @@ class Customer:
     as_of_time: datetime | None
     create_time: datetime
     update_time: datetime
+    plan_start_time: datetime | None = None
+    plan_end_time: datetime | None = None
+    custom_fields: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,9 @@ class Subscription:
     as_of_time: datetime | None
     create_time: datetime
     update_time: datetime
+    plan_start_time: datetime | None = None
+    plan_end_time: datetime | None = None
+    custom_fields: Mapping[str, str] = field(default_factory=dict)
 
 
 async def put_customer(
@@ -72,14 +79,25 @@ async def put_customer(
     *,
     display_name: str,
     plan_id: str | None,
+    plan_start_time: datetime | None,
+    plan_end_time: datetime | None,
     currency: str,
     cycle: BillingCycle,
+    custom_fields: Mapping[str, str],
     as_of_time: datetime,
     now: datetime,
 ) -> Customer:
     """Stores the fact, unless a newer one is stored; returns what is stored afterwards."""
     key = {"organization_id": organization_id, "customer_id": customer_id}
-    facts = {"display_name": display_name, "plan_id": plan_id, "currency": currency, **_cycle_columns(cycle)}
+    facts = {
+        "display_name": display_name,
+        "plan_id": plan_id,
+        "plan_start_time": plan_start_time,
+        "plan_end_time": plan_end_time,
+        "currency": currency,
+        "custom_fields": dict(custom_fields),
+        **_cycle_columns(cycle),
+    }
     await put_fact(connection, customer, key, facts, as_of_time, now)
     stored = await get_customer(connection, organization_id, customer_id)
     assert stored is not None, "a customer exists after it was put"
@@ -93,10 +111,13 @@ async def put_subscription(
     subscription_id: str,
     *,
     plan_id: str | None,
+    plan_start_time: datetime | None,
+    plan_end_time: datetime | None,
     currency: str | None,
     cycle: BillingCycle | None,
     start_time: datetime | None,
     end_time: datetime | None,
+    custom_fields: Mapping[str, str],
     as_of_time: datetime,
     now: datetime,
 ) -> Subscription:
@@ -111,7 +132,10 @@ async def put_subscription(
     }
     facts = {
         "plan_id": plan_id,
+        "plan_start_time": plan_start_time,
+        "plan_end_time": plan_end_time,
         "currency": currency,
+        "custom_fields": dict(custom_fields),
         "start_time": start_time,
         "end_time": end_time,
         **_cycle_columns(cycle),
@@ -218,6 +242,9 @@ def _customer(row: RowMapping) -> Customer:
         as_of_time=row["as_of_time"],
         create_time=row["create_time"],
         update_time=row["update_time"],
+        plan_start_time=row["plan_start_time"],
+        plan_end_time=row["plan_end_time"],
+        custom_fields=row["custom_fields"],
     )
 
 
@@ -235,6 +262,9 @@ def _subscription(row: RowMapping) -> Subscription:
         as_of_time=row["as_of_time"],
         create_time=row["create_time"],
         update_time=row["update_time"],
+        plan_start_time=row["plan_start_time"],
+        plan_end_time=row["plan_end_time"],
+        custom_fields=row["custom_fields"],
     )
 
 

@@ -5,7 +5,14 @@ from generated.tidemark.v1 import account_service_pb2, error_reason_pb2
 from server.accounts.handlers import Context, Handlers
 from server.errors import NotFound
 from server.identity import current_organization
-from server.mapping.accounts import customer_message, is_superseded, read_as_of_time, read_cycle
+from server.mapping.accounts import (
+    customer_message,
+    is_superseded,
+    read_as_of_time,
+    read_cycle,
+    read_plan_times,
+)
+from server.mapping.custom_fields import read_custom_fields
 from server.paging import read_page
 from server.validation import Violations
 from store import accounts
@@ -25,8 +32,10 @@ class CustomerHandlers(Handlers):
         customer_id = violations.identifier("customer.customer_id", sent.customer_id)
         display_name = violations.text("customer.display_name", sent.display_name)
         plan_id = violations.identifier("customer.plan_id", sent.plan_id, required=False) or None
+        plan_start_time, plan_end_time = read_plan_times(violations, "customer", sent)
         currency = violations.currency("customer.currency", sent.currency, default=DEFAULT_CURRENCY)
         cycle = read_cycle(violations, "customer", sent) or DEFAULT_CYCLE
+        custom_fields = read_custom_fields(violations, "customer.custom_fields", sent.custom_fields)
         as_of_time = read_as_of_time(violations, "customer", sent, now)
         violations.raise_if_any()
         async with self._database.transaction() as connection:
@@ -36,8 +45,11 @@ class CustomerHandlers(Handlers):
                 customer_id,
                 display_name=display_name,
                 plan_id=plan_id,
+                plan_start_time=plan_start_time,
+                plan_end_time=plan_end_time,
                 currency=currency,
                 cycle=cycle,
+                custom_fields=custom_fields,
                 as_of_time=as_of_time,
                 now=now,
             )

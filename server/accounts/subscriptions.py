@@ -4,7 +4,14 @@ from generated.tidemark.v1 import account_service_pb2, error_reason_pb2
 from server.accounts.handlers import Context, Handlers
 from server.errors import NotFound
 from server.identity import current_organization
-from server.mapping.accounts import is_superseded, read_as_of_time, read_cycle, subscription_message
+from server.mapping.accounts import (
+    is_superseded,
+    read_as_of_time,
+    read_cycle,
+    read_plan_times,
+    subscription_message,
+)
+from server.mapping.custom_fields import read_custom_fields
 from server.paging import read_page
 from server.validation import Violations
 from store import accounts
@@ -23,6 +30,7 @@ class SubscriptionHandlers(Handlers):
         customer_id = violations.identifier("subscription.customer_id", sent.customer_id)
         subscription_id = violations.identifier("subscription.subscription_id", sent.subscription_id)
         plan_id = violations.identifier("subscription.plan_id", sent.plan_id, required=False) or None
+        plan_start_time, plan_end_time = read_plan_times(violations, "subscription", sent)
         currency = violations.currency("subscription.currency", sent.currency, default="") or None
         cycle = read_cycle(violations, "subscription", sent)
         start_time = end_time = None
@@ -32,6 +40,7 @@ class SubscriptionHandlers(Handlers):
             end_time = violations.time("subscription.end_time", sent.end_time)
         if start_time is not None and end_time is not None and end_time <= start_time:
             violations.add("subscription.end_time", "it is not after start_time")
+        custom_fields = read_custom_fields(violations, "subscription.custom_fields", sent.custom_fields)
         as_of_time = read_as_of_time(violations, "subscription", sent, now)
         violations.raise_if_any()
         async with self._database.transaction() as connection:
@@ -41,10 +50,13 @@ class SubscriptionHandlers(Handlers):
                 customer_id,
                 subscription_id,
                 plan_id=plan_id,
+                plan_start_time=plan_start_time,
+                plan_end_time=plan_end_time,
                 currency=currency,
                 cycle=cycle,
                 start_time=start_time,
                 end_time=end_time,
+                custom_fields=custom_fields,
                 as_of_time=as_of_time,
                 now=now,
             )

@@ -53,6 +53,24 @@ def read_cycle(
     return BillingCycle(anchor, cadence, interval_count, zone)
 
 
+def read_plan_times(
+    violations: Violations, path: str, message: account_pb2.Customer | account_pb2.Subscription
+) -> tuple[datetime | None, datetime | None]:
+    """When the time on the plan began and ends; unset where the caller does not say."""
+    start = end = None
+    if message.HasField("plan_start_time"):
+        start = violations.time(f"{path}.plan_start_time", message.plan_start_time)
+        if not message.plan_id:
+            violations.add(f"{path}.plan_start_time", "there is no plan_id that it could be of")
+    if message.HasField("plan_end_time"):
+        end = violations.time(f"{path}.plan_end_time", message.plan_end_time)
+        if not message.plan_id:
+            violations.add(f"{path}.plan_end_time", "there is no plan_id that it could be of")
+        elif start is not None and end <= start:
+            violations.add(f"{path}.plan_end_time", "it is not after plan_start_time")
+    return start, end
+
+
 def read_as_of_time(
     violations: Violations,
     path: str,
@@ -101,6 +119,9 @@ def customer_message(customer: Customer, now: datetime) -> account_pb2.Customer:
         as_of_time=_optional(customer.as_of_time),
         create_time=to_timestamp(customer.create_time),
         update_time=to_timestamp(customer.update_time),
+        custom_fields=customer.custom_fields,
+        plan_start_time=_optional(customer.plan_start_time),
+        plan_end_time=_optional(customer.plan_end_time),
     )
 
 
@@ -119,6 +140,9 @@ def subscription_message(subscription: Subscription, now: datetime) -> account_p
         as_of_time=_optional(subscription.as_of_time),
         create_time=to_timestamp(subscription.create_time),
         update_time=to_timestamp(subscription.update_time),
+        custom_fields=subscription.custom_fields,
+        plan_start_time=_optional(subscription.plan_start_time),
+        plan_end_time=_optional(subscription.plan_end_time),
     )
 
 

@@ -1,6 +1,7 @@
 """Organizations, their keys, and the facts about whom they bill."""
 
 from sqlalchemy import BigInteger, Column, ForeignKey, Identity, Index, Integer, LargeBinary, Table, Text
+from sqlalchemy.dialects.postgresql import JSONB
 
 from store.tables.base import Identifier, Organization, Time, metadata
 
@@ -42,11 +43,14 @@ customer = Table(
     Column("customer_id", Identifier, primary_key=True),
     Column("display_name", Text, nullable=False, server_default=""),
     Column("plan_id", Identifier),
+    Column("plan_start_time", Time),
+    Column("plan_end_time", Time),
     Column("currency", Identifier, nullable=False, server_default="USD"),
     Column("anchor_time", Time, nullable=False),
     Column("cadence", Identifier, nullable=False),
     Column("interval_count", Integer, nullable=False),
     Column("time_zone", Identifier, nullable=False),
+    Column("custom_fields", JSONB, nullable=False, server_default="{}"),
     Column("as_of_time", Time),  # unset: created on first sight, any fact is newer
     Column("create_time", Time, nullable=False),
     Column("update_time", Time, nullable=False),
@@ -61,6 +65,8 @@ subscription = Table(
     Column("customer_id", Identifier, primary_key=True),
     Column("subscription_id", Identifier, primary_key=True),
     Column("plan_id", Identifier),
+    Column("plan_start_time", Time),
+    Column("plan_end_time", Time),
     Column("currency", Identifier),  # unset: the customer's
     Column("anchor_time", Time),  # unset, with the three below: the customer's billing cycle
     Column("cadence", Identifier),
@@ -68,6 +74,7 @@ subscription = Table(
     Column("time_zone", Identifier),
     Column("start_time", Time),
     Column("end_time", Time),
+    Column("custom_fields", JSONB, nullable=False, server_default="{}"),
     Column("as_of_time", Time),
     Column("create_time", Time, nullable=False),
     Column("update_time", Time, nullable=False),

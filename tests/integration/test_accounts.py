@@ -35,8 +35,11 @@ async def put_customer(database: Database, organization_id: int, **changes: Any)
     facts: dict[str, Any] = {
         "display_name": "",
         "plan_id": None,
+        "plan_start_time": None,
+        "plan_end_time": None,
         "currency": "USD",
         "cycle": DEFAULT_CYCLE,
+        "custom_fields": {},
         "as_of_time": NOW,
         "now": NOW,
     }
@@ -48,8 +51,11 @@ async def put_customer(database: Database, organization_id: int, **changes: Any)
 async def put_subscription(database: Database, organization_id: int, **changes: Any) -> Subscription:
     facts: dict[str, Any] = {
         "plan_id": None,
+        "plan_start_time": None,
+        "plan_end_time": None,
         "currency": None,
         "cycle": None,
+        "custom_fields": {},
         "start_time": None,
         "end_time": None,
         "as_of_time": NOW,

@@ -26,13 +26,15 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19tidemark/v1/account.proto\x12\x0btidemark.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8e\x03\n\x08\x43ustomer\x12\x19\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x15\n\x07plan_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08\x63urrency\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x36\n\rbilling_cycle\x18\x05 \x01(\x0b\x32\x19.tidemark.v1.BillingCycleB\x04\xe2\x41\x01\x01\x12\x34\n\nas_of_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12@\n\x16\x63urrent_billing_period\x18\x07 \x01(\x0b\x32\x1a.tidemark.v1.BillingPeriodB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"\xff\x03\n\x0cSubscription\x12\x1d\n\x0fsubscription_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0b\x63ustomer_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07plan_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08\x63urrency\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x36\n\rbilling_cycle\x18\x05 \x01(\x0b\x32\x19.tidemark.v1.BillingCycleB\x04\xe2\x41\x01\x01\x12\x34\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x32\n\x08\x65nd_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x34\n\nas_of_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12@\n\x16\x63urrent_billing_period\x18\t \x01(\x0b\x32\x1a.tidemark.v1.BillingPeriodB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"\xb5\x02\n\x06Metric\x12\x17\n\tmetric_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x33\n\x0b\x61ggregation\x18\x03 \x01(\x0e\x32\x18.tidemark.v1.AggregationB\x04\xe2\x41\x01\x01\x12\x1d\n\x0funique_property\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x34\n\nas_of_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x35\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"\xa9\x01\n\x0c\x42illingCycle\x12\x35\n\x0b\x61nchor_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x02\x12+\n\x07\x63\x61\x64\x65nce\x18\x02 \x01(\x0e\x32\x14.tidemark.v1.CadenceB\x04\xe2\x41\x01\x02\x12\x1c\n\x0einterval_count\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x17\n\ttime_zone\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\"m\n\rBillingPeriod\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\x7f\n\x07\x43\x61\x64\x65nce\x12\x17\n\x13\x43\x41\x44\x45NCE_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x43\x41\x44\x45NCE_DAY\x10\x01\x12\x10\n\x0c\x43\x41\x44\x45NCE_WEEK\x10\x02\x12\x11\n\rCADENCE_MONTH\x10\x03\x12\x13\n\x0f\x43\x41\x44\x45NCE_QUARTER\x10\x04\x12\x10\n\x0c\x43\x41\x44\x45NCE_YEAR\x10\x05*\xa1\x01\n\x0b\x41ggregation\x12\x1b\n\x17\x41GGREGATION_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x41GGREGATION_SUM\x10\x01\x12\x15\n\x11\x41GGREGATION_COUNT\x10\x02\x12\x13\n\x0f\x41GGREGATION_MAX\x10\x03\x12\x16\n\x12\x41GGREGATION_LATEST\x10\x04\x12\x1c\n\x18\x41GGREGATION_UNIQUE_COUNT\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19tidemark/v1/account.proto\x12\x0btidemark.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfd\x04\n\x08\x43ustomer\x12\x19\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x15\n\x07plan_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08\x63urrency\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x36\n\rbilling_cycle\x18\x05 \x01(\x0b\x32\x19.tidemark.v1.BillingCycleB\x04\xe2\x41\x01\x01\x12\x34\n\nas_of_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12@\n\x16\x63urrent_billing_period\x18\x07 \x01(\x0b\x32\x1a.tidemark.v1.BillingPeriodB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x44\n\rcustom_fields\x18\n \x03(\x0b\x32\'.tidemark.v1.Customer.CustomFieldsEntryB\x04\xe2\x41\x01\x01\x12\x39\n\x0fplan_start_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x37\n\rplan_end_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x1a\x33\n\x11\x43ustomFieldsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xf2\x05\n\x0cSubscription\x12\x1d\n\x0fsubscription_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0b\x63ustomer_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x15\n\x07plan_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x16\n\x08\x63urrency\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x36\n\rbilling_cycle\x18\x05 \x01(\x0b\x32\x19.tidemark.v1.BillingCycleB\x04\xe2\x41\x01\x01\x12\x34\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x32\n\x08\x65nd_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x34\n\nas_of_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12@\n\x16\x63urrent_billing_period\x18\t \x01(\x0b\x32\x1a.tidemark.v1.BillingPeriodB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12H\n\rcustom_fields\x18\x0c \x03(\x0b\x32+.tidemark.v1.Subscription.CustomFieldsEntryB\x04\xe2\x41\x01\x01\x12\x39\n\x0fplan_start_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x37\n\rplan_end_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x1a\x33\n\x11\x43ustomFieldsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb5\x02\n\x06Metric\x12\x17\n\tmetric_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x33\n\x0b\x61ggregation\x18\x03 \x01(\x0e\x32\x18.tidemark.v1.AggregationB\x04\xe2\x41\x01\x01\x12\x1d\n\x0funique_property\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x34\n\nas_of_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x35\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"\xa9\x01\n\x0c\x42illingCycle\x12\x35\n\x0b\x61nchor_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x02\x12+\n\x07\x63\x61\x64\x65nce\x18\x02 \x01(\x0e\x32\x14.tidemark.v1.CadenceB\x04\xe2\x41\x01\x02\x12\x1c\n\x0einterval_count\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x17\n\ttime_zone\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\"m\n\rBillingPeriod\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\x7f\n\x07\x43\x61\x64\x65nce\x12\x17\n\x13\x43\x41\x44\x45NCE_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x43\x41\x44\x45NCE_DAY\x10\x01\x12\x10\n\x0c\x43\x41\x44\x45NCE_WEEK\x10\x02\x12\x11\n\rCADENCE_MONTH\x10\x03\x12\x13\n\x0f\x43\x41\x44\x45NCE_QUARTER\x10\x04\x12\x10\n\x0c\x43\x41\x44\x45NCE_YEAR\x10\x05*\xa1\x01\n\x0b\x41ggregation\x12\x1b\n\x17\x41GGREGATION_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x41GGREGATION_SUM\x10\x01\x12\x15\n\x11\x41GGREGATION_COUNT\x10\x02\x12\x13\n\x0f\x41GGREGATION_MAX\x10\x03\x12\x16\n\x12\x41GGREGATION_LATEST\x10\x04\x12\x1c\n\x18\x41GGREGATION_UNIQUE_COUNT\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tidemark.v1.account_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_CUSTOMER_CUSTOMFIELDSENTRY']._loaded_options = None
+  _globals['_CUSTOMER_CUSTOMFIELDSENTRY']._serialized_options = b'8\001'
   _globals['_CUSTOMER'].fields_by_name['customer_id']._loaded_options = None
   _globals['_CUSTOMER'].fields_by_name['customer_id']._serialized_options = b'\342A\001\002'
   _globals['_CUSTOMER'].fields_by_name['display_name']._loaded_options = None
@@ -51,6 +53,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CUSTOMER'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
   _globals['_CUSTOMER'].fields_by_name['update_time']._loaded_options = None
   _globals['_CUSTOMER'].fields_by_name['update_time']._serialized_options = b'\342A\001\003'
+  _globals['_CUSTOMER'].fields_by_name['custom_fields']._loaded_options = None
+  _globals['_CUSTOMER'].fields_by_name['custom_fields']._serialized_options = b'\342A\001\001'
+  _globals['_CUSTOMER'].fields_by_name['plan_start_time']._loaded_options = None
+  _globals['_CUSTOMER'].fields_by_name['plan_start_time']._serialized_options = b'\342A\001\001'
+  _globals['_CUSTOMER'].fields_by_name['plan_end_time']._loaded_options = None
+  _globals['_CUSTOMER'].fields_by_name['plan_end_time']._serialized_options = b'\342A\001\001'
+  _globals['_SUBSCRIPTION_CUSTOMFIELDSENTRY']._loaded_options = None
+  _globals['_SUBSCRIPTION_CUSTOMFIELDSENTRY']._serialized_options = b'8\001'
   _globals['_SUBSCRIPTION'].fields_by_name['subscription_id']._loaded_options = None
   _globals['_SUBSCRIPTION'].fields_by_name['subscription_id']._serialized_options = b'\342A\001\002'
   _globals['_SUBSCRIPTION'].fields_by_name['customer_id']._loaded_options = None
@@ -73,6 +83,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SUBSCRIPTION'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
   _globals['_SUBSCRIPTION'].fields_by_name['update_time']._loaded_options = None
   _globals['_SUBSCRIPTION'].fields_by_name['update_time']._serialized_options = b'\342A\001\003'
+  _globals['_SUBSCRIPTION'].fields_by_name['custom_fields']._loaded_options = None
+  _globals['_SUBSCRIPTION'].fields_by_name['custom_fields']._serialized_options = b'\342A\001\001'
+  _globals['_SUBSCRIPTION'].fields_by_name['plan_start_time']._loaded_options = None
+  _globals['_SUBSCRIPTION'].fields_by_name['plan_start_time']._serialized_options = b'\342A\001\001'
+  _globals['_SUBSCRIPTION'].fields_by_name['plan_end_time']._loaded_options = None
+  _globals['_SUBSCRIPTION'].fields_by_name['plan_end_time']._serialized_options = b'\342A\001\001'
   _globals['_METRIC'].fields_by_name['metric_id']._loaded_options = None
   _globals['_METRIC'].fields_by_name['metric_id']._serialized_options = b'\342A\001\002'
   _globals['_METRIC'].fields_by_name['display_name']._loaded_options = None
@@ -95,18 +111,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BILLINGCYCLE'].fields_by_name['interval_count']._serialized_options = b'\342A\001\001'
   _globals['_BILLINGCYCLE'].fields_by_name['time_zone']._loaded_options = None
   _globals['_BILLINGCYCLE'].fields_by_name['time_zone']._serialized_options = b'\342A\001\001'
-  _globals['_CADENCE']._serialized_start=1618
-  _globals['_CADENCE']._serialized_end=1745
-  _globals['_AGGREGATION']._serialized_start=1748
-  _globals['_AGGREGATION']._serialized_end=1909
+  _globals['_CADENCE']._serialized_start=2100
+  _globals['_CADENCE']._serialized_end=2227
+  _globals['_AGGREGATION']._serialized_start=2230
+  _globals['_AGGREGATION']._serialized_end=2391
   _globals['_CUSTOMER']._serialized_start=109
-  _globals['_CUSTOMER']._serialized_end=507
-  _globals['_SUBSCRIPTION']._serialized_start=510
-  _globals['_SUBSCRIPTION']._serialized_end=1021
-  _globals['_METRIC']._serialized_start=1024
-  _globals['_METRIC']._serialized_end=1333
-  _globals['_BILLINGCYCLE']._serialized_start=1336
-  _globals['_BILLINGCYCLE']._serialized_end=1505
-  _globals['_BILLINGPERIOD']._serialized_start=1507
-  _globals['_BILLINGPERIOD']._serialized_end=1616
+  _globals['_CUSTOMER']._serialized_end=746
+  _globals['_CUSTOMER_CUSTOMFIELDSENTRY']._serialized_start=695
+  _globals['_CUSTOMER_CUSTOMFIELDSENTRY']._serialized_end=746
+  _globals['_SUBSCRIPTION']._serialized_start=749
+  _globals['_SUBSCRIPTION']._serialized_end=1503
+  _globals['_SUBSCRIPTION_CUSTOMFIELDSENTRY']._serialized_start=695
+  _globals['_SUBSCRIPTION_CUSTOMFIELDSENTRY']._serialized_end=746
+  _globals['_METRIC']._serialized_start=1506
+  _globals['_METRIC']._serialized_end=1815
+  _globals['_BILLINGCYCLE']._serialized_start=1818
+  _globals['_BILLINGCYCLE']._serialized_end=1987
+  _globals['_BILLINGPERIOD']._serialized_start=1989
+  _globals['_BILLINGPERIOD']._serialized_end=2098
 # @@protoc_insertion_point(module_scope)

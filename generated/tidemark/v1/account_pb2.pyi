@@ -3,9 +3,11 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -98,6 +100,26 @@ class Customer(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class CustomFieldsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     PLAN_ID_FIELD_NUMBER: _builtins.int
@@ -107,6 +129,9 @@ class Customer(_message.Message):
     CURRENT_BILLING_PERIOD_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    CUSTOM_FIELDS_FIELD_NUMBER: _builtins.int
+    PLAN_START_TIME_FIELD_NUMBER: _builtins.int
+    PLAN_END_TIME_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
     """customer_id is the caller's own id: 1–128 characters, no control characters, no blanks at either end."""
     display_name: _builtins.str
@@ -144,6 +169,24 @@ class Customer(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """update_time is when the customer was last changed."""
 
+    @_builtins.property
+    def custom_fields(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """custom_fields are the customer's own: at most 64, keys with the form of a customer_id, values of at most 256
+        characters without control characters. They are kept and shown.
+        """
+
+    @_builtins.property
+    def plan_start_time(self) -> _timestamp_pb2.Timestamp:
+        """plan_start_time is when the customer's time on its plan began. Only a customer with a plan_id has it. Unset: the
+        caller did not say.
+        """
+
+    @_builtins.property
+    def plan_end_time(self) -> _timestamp_pb2.Timestamp:
+        """plan_end_time is the first moment at which the customer is no longer on its plan, after plan_start_time. Only a
+        customer with a plan_id has it. Unset: the plan has no end.
+        """
+
     def __init__(
         self,
         *,
@@ -156,10 +199,13 @@ class Customer(_message.Message):
         current_billing_period: Global___BillingPeriod | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        custom_fields: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        plan_start_time: _timestamp_pb2.Timestamp | None = ...,
+        plan_end_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "billing_cycle", b"billing_cycle", "create_time", b"create_time", "current_billing_period", b"current_billing_period", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "billing_cycle", b"billing_cycle", "create_time", b"create_time", "current_billing_period", b"current_billing_period", "plan_end_time", b"plan_end_time", "plan_start_time", b"plan_start_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "billing_cycle", b"billing_cycle", "create_time", b"create_time", "currency", b"currency", "current_billing_period", b"current_billing_period", "customer_id", b"customer_id", "display_name", b"display_name", "plan_id", b"plan_id", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "billing_cycle", b"billing_cycle", "create_time", b"create_time", "currency", b"currency", "current_billing_period", b"current_billing_period", "custom_fields", b"custom_fields", "customer_id", b"customer_id", "display_name", b"display_name", "plan_end_time", b"plan_end_time", "plan_id", b"plan_id", "plan_start_time", b"plan_start_time", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -173,6 +219,26 @@ class Subscription(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class CustomFieldsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     SUBSCRIPTION_ID_FIELD_NUMBER: _builtins.int
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     PLAN_ID_FIELD_NUMBER: _builtins.int
@@ -184,6 +250,9 @@ class Subscription(_message.Message):
     CURRENT_BILLING_PERIOD_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    CUSTOM_FIELDS_FIELD_NUMBER: _builtins.int
+    PLAN_START_TIME_FIELD_NUMBER: _builtins.int
+    PLAN_END_TIME_FIELD_NUMBER: _builtins.int
     subscription_id: _builtins.str
     """subscription_id is the caller's own id, unique for its customer: 1–128 characters, no control characters, no
     blanks at either end.
@@ -231,6 +300,24 @@ class Subscription(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """update_time is when the subscription was last changed."""
 
+    @_builtins.property
+    def custom_fields(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """custom_fields are the subscription's own: at most 64, keys with the form of a subscription_id, values of at most 256
+        characters without control characters. They are kept and shown.
+        """
+
+    @_builtins.property
+    def plan_start_time(self) -> _timestamp_pb2.Timestamp:
+        """plan_start_time is when the subscription's time on its plan began. Only a subscription with a plan_id has it. Unset: the
+        caller did not say.
+        """
+
+    @_builtins.property
+    def plan_end_time(self) -> _timestamp_pb2.Timestamp:
+        """plan_end_time is the first moment at which the subscription is no longer on its plan, after plan_start_time. Only a
+        subscription with a plan_id has it. Unset: the plan has no end.
+        """
+
     def __init__(
         self,
         *,
@@ -245,10 +332,13 @@ class Subscription(_message.Message):
         current_billing_period: Global___BillingPeriod | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        custom_fields: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        plan_start_time: _timestamp_pb2.Timestamp | None = ...,
+        plan_end_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "billing_cycle", b"billing_cycle", "create_time", b"create_time", "current_billing_period", b"current_billing_period", "end_time", b"end_time", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "billing_cycle", b"billing_cycle", "create_time", b"create_time", "current_billing_period", b"current_billing_period", "end_time", b"end_time", "plan_end_time", b"plan_end_time", "plan_start_time", b"plan_start_time", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "billing_cycle", b"billing_cycle", "create_time", b"create_time", "currency", b"currency", "current_billing_period", b"current_billing_period", "customer_id", b"customer_id", "end_time", b"end_time", "plan_id", b"plan_id", "start_time", b"start_time", "subscription_id", b"subscription_id", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "billing_cycle", b"billing_cycle", "create_time", b"create_time", "currency", b"currency", "current_billing_period", b"current_billing_period", "custom_fields", b"custom_fields", "customer_id", b"customer_id", "end_time", b"end_time", "plan_end_time", b"plan_end_time", "plan_id", b"plan_id", "plan_start_time", b"plan_start_time", "start_time", b"start_time", "subscription_id", b"subscription_id", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -7,6 +7,16 @@ down_revision = "0003"
 
 # Drawdown writes segments over and over; the spare room keeps their new versions on the same page.
 _TABLES = """
+ALTER TABLE customer
+    ADD COLUMN plan_start_time timestamptz,
+    ADD COLUMN plan_end_time timestamptz,
+    ADD COLUMN custom_fields jsonb NOT NULL DEFAULT '{}';
+
+ALTER TABLE subscription
+    ADD COLUMN plan_start_time timestamptz,
+    ADD COLUMN plan_end_time timestamptz,
+    ADD COLUMN custom_fields jsonb NOT NULL DEFAULT '{}';
+
 CREATE TABLE wallet (
     organization_id bigint NOT NULL,
     customer_id text COLLATE "C" NOT NULL,

@@ -40,8 +40,11 @@ async def organization_id(database: Database, clock: ManualClock) -> int:
             "acme",
             display_name="",
             plan_id=None,
+            plan_start_time=None,
+            plan_end_time=None,
             currency="USD",
             cycle=DEFAULT_CYCLE,
+            custom_fields={},
             as_of_time=now,
             now=now,
         )
