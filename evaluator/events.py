@@ -1,13 +1,12 @@
 """Usage events: what a caller streams, checked and exact."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class UsageEvent:
+class UsageEvent(NamedTuple):
     """One use of something by a customer.
 
     event_id: the caller's; with organization and customer the identity by which a resend is known.

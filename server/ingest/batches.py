@@ -1,7 +1,7 @@
 """Batches: events that were sent together, and what is said of each when several batches share a commit."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from decimal import Decimal
 
 from evaluator.events import UsageEvent
@@ -63,7 +63,7 @@ def with_currency(router: Router, event: UsageEvent) -> UsageEvent:
     """The event with the currency that its cost is in, said or not."""
     if event.cost is None or event.currency is not None:
         return event
-    return replace(event, currency=router.currency_of(event.customer_id, event.subscription_id))
+    return event._replace(currency=router.currency_of(event.customer_id, event.subscription_id))
 
 
 def known_places(batches: Sequence[Batch], arrived: Arrived, new: Sequence[UsageEvent]) -> list[tuple[int, int]]:
