@@ -1,7 +1,7 @@
 """Amounts and quantities: exact decimals, from the text of the contract and back."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from decimal import (
     Clamped,
@@ -25,6 +25,8 @@ EXACT = Context(
 )
 
 _GRAMMAR = re.compile(r"-?([0-9]+)(?:\.([0-9]+))?", re.ASCII)
+# What nearly every amount looks like; none that matches has too many digits.
+_SHORT = re.compile(rf"-?[0-9]{{1,{MAX_DIGITS - MAX_DECIMALS}}}(?:\.[0-9]{{1,{MAX_DECIMALS}}})?", re.ASCII)
 
 ZERO = Decimal(0)
 
@@ -49,6 +51,13 @@ def parse_decimal(text: str) -> Decimal:
     if len(whole) + len(decimals) > MAX_DIGITS:
         raise AmountError(f"it has {len(whole) + len(decimals)} digits; at most {MAX_DIGITS} are kept")
     return Decimal(text)
+
+
+def parse_decimals(texts: Sequence[str]) -> list[Decimal]:
+    """The exact values of many texts, each as `parse_decimal` reads it; raises AmountError when one has none."""
+    if all(map(_SHORT.fullmatch, texts)):
+        return list(map(Decimal, texts))
+    return list(map(parse_decimal, texts))
 
 
 def format_decimal(value: Decimal) -> str:
