@@ -102,7 +102,7 @@ def rows(events: Sequence[UsageEvent], organization_id: int, writers: int, batch
     time = events[0].event_time
     return [
         [
-            stored_events.copy_text(organization_id, time, sorted(batch, key=lambda event: event.identity))
+            stored_events.copy_text(organization_id, time, batch)
             for batch in _chunks(part, batch_events)
         ]
         for part in divided

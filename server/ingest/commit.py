@@ -71,24 +71,21 @@ class Committer:
     async def _commit(self, batches: Sequence[Batch], arrived: Arrived, expect_new: bool) -> list[Outcome]:
         outcomes = [Outcome() for _ in batches]
         now = self._clock.now()
-        in_key_order = stored_events.in_key_order(arrived.events)
         async with self._database.transaction() as connection:
             epoch = await organizations.share(connection, self._organization_id)
             router = await self._rules.router(connection, epoch)
             created = await self._rules.meet(connection, router, arrived.events, now)
             raw = await driver(connection)
             events = self._countable(router, arrived.events, now)
-            if events is not arrived.events:
-                in_key_order = stored_events.in_key_order(events)
             new = events
             if expect_new:
                 try:
-                    await stored_events.copy(raw, stored_events.copy_text(self._organization_id, now, in_key_order))
+                    await stored_events.copy(raw, stored_events.copy_text(self._organization_id, now, events))
                 except stored_events.DuplicateEvents:
                     self._rules.unmeet(router, created)
                     raise
             else:
-                inserted = await stored_events.insert(raw, self._organization_id, now, in_key_order)
+                inserted = await stored_events.insert(raw, self._organization_id, now, events)
                 new = [event for event in events if event.identity in inserted]
             if new:
                 await self._evaluate(connection, router, new, created, now, batches, arrived, outcomes)
