@@ -20,7 +20,7 @@ class Aggregation(StrEnum):
     @property
     def additive(self) -> bool:
         """Whether each event moves the value by an amount of its own, whatever the value is."""
-        return self in (Aggregation.SUM, Aggregation.COUNT)
+        return self is Aggregation.SUM or self is Aggregation.COUNT
 
 
 @dataclass(slots=True)

@@ -7,7 +7,6 @@ remembers, so that the thousandth event of a customer costs a few dictionary loo
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import NamedTuple
 
 from evaluator.aggregation import Aggregation
 from evaluator.alerts import AlertRule
@@ -79,13 +78,8 @@ class Watch:
         return self.counted_since + COUNTING_MARGIN < self.gauge.period.start
 
 
-class RouteKey(NamedTuple):
-    """What of an event decides its route, apart from its time and properties."""
-
-    customer_id: str
-    subscription_id: str | None
-    metric_id: str
-    currency: str | None
+# What of an event decides its route, apart from its time and properties: customer, subscription, metric, currency.
+RouteKey = tuple[str, str | None, str, str | None]
 
 
 @dataclass(eq=False, slots=True)
@@ -168,14 +162,15 @@ class Router:
         """What an event moves; its customer, subscription and metric have to be among the facts."""
         route = self._routes.get(key)
         if route is None:
-            measures: list[tuple[Measure, str | None]] = [(Measure(metric_id=key.metric_id), None)]
-            if key.currency is not None:
-                measures.append((Measure(currency=key.currency), None))
-            if key.subscription_id is not None:
-                measures.append((Measure(metric_id=key.metric_id, per_subscription=True), key.subscription_id))
-                if key.currency is not None:
-                    measures.append((Measure(currency=key.currency, per_subscription=True), key.subscription_id))
-            found = (self.target(measure, key.customer_id, subscription, time) for measure, subscription in measures)
+            customer_id, subscription_id, metric_id, currency = key
+            measures: list[tuple[Measure, str | None]] = [(Measure(metric_id=metric_id), None)]
+            if currency is not None:
+                measures.append((Measure(currency=currency), None))
+            if subscription_id is not None:
+                measures.append((Measure(metric_id=metric_id, per_subscription=True), subscription_id))
+                if currency is not None:
+                    measures.append((Measure(currency=currency, per_subscription=True), subscription_id))
+            found = (self.target(measure, customer_id, subscription, time) for measure, subscription in measures)
             route = self._routes[key] = tuple(target for target in found if target is not None)
         return route
 

@@ -8,7 +8,7 @@ from evaluator.aggregation import Aggregation, contribution
 from evaluator.amounts import ZERO, exact_arithmetic
 from evaluator.events import UsageEvent
 from evaluator.gauges import Gauge
-from evaluator.routing import RouteKey, Router, Watch, group_of
+from evaluator.routing import Router, Watch, group_of
 from runtime.clock import Clock
 from server.ingest.batches import (
     Arrived,
@@ -146,7 +146,7 @@ class Committer:
             evaluation = Evaluation(raw, self._organization_id, self._organization, router.epoch, now)
             result = await evaluation.run(subjects)
             values.update(result.values)
-            first = {movement.watch.gauge: movement.entries[0][1] for movement in movements.values()}
+            first = {subject.movement.watch.gauge: subject.movement.entries[0][1] for subject in subjects}
             for found in result.found:
                 cause = found.transition.cause
                 identity = (found.gauge.customer_id, cause.event_id) if cause else first[found.gauge].identity
@@ -161,16 +161,15 @@ def route(router: Router, events: Sequence[UsageEvent]) -> dict[Watch, Movement]
     if not router.alerts:
         return movements
     for event in events:
-        time = event.event_time
-        key = RouteKey(event.customer_id, event.subscription_id, event.metric_id, event.currency)
-        for target in router.targets(key, time):
-            amount = event.cost if target.measure.of_cost else event.quantity
+        _, customer_id, time, metric_id, quantity, subscription_id, cost, currency, properties = event
+        for target in router.targets((customer_id, subscription_id, metric_id, currency), time):
+            amount = cost if target.measure.of_cost else quantity
             if amount is None:
                 continue
             if target.aggregation is not Aggregation.SUM:
                 amount = contribution(target.aggregation, amount)
             for keys in target.by_keys:
-                group = group_of(keys, event.properties) if keys else ()
+                group = group_of(keys, properties) if keys else ()
                 if group is None:
                     continue
                 watch = target.watch(group, time)
@@ -181,7 +180,7 @@ def route(router: Router, events: Sequence[UsageEvent]) -> dict[Watch, Movement]
                     movement = movements[watch] = Movement(watch)
                 movement.entries.append((amount, event))
                 movement.total += amount
-                if amount < 0:
+                if amount < ZERO:
                     movement.falls = True
     return movements
 
