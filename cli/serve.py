@@ -1,5 +1,7 @@
 """The command `tidemark serve`: one server process."""
 
+import gc
+
 import click
 import uvloop
 
@@ -15,6 +17,7 @@ from server.process import serve as run_server
 from store.database import Database, DatabaseUnavailable
 from store.secrets import KeyFileUnusable
 
+GC_THRESHOLD = 100_000  # objects that are made before the collector looks for cycles among them
 LISTENING = "listening on "  # and host:port; the one line on standard output
 
 
@@ -28,6 +31,10 @@ def serve(with_parent: bool) -> None:
     """
     settings = configuration()
     configure_logs(settings)
+    # What a commit makes, it drops a moment later without the collector's help, which would meanwhile go through all
+    # of it again and again.
+    gc.freeze()
+    gc.set_threshold(GC_THRESHOLD, 20, 50)
     url = prepared_database(settings)
     try:
         uvloop.run(_serve(settings, url, with_parent))
