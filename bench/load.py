@@ -101,10 +101,7 @@ def rows(events: Sequence[UsageEvent], organization_id: int, writers: int, batch
         divided[zlib.crc32(event.customer_id.encode()) % writers].append(event)
     time = events[0].event_time
     return [
-        [
-            stored_events.copy_text(organization_id, time, batch)
-            for batch in _chunks(part, batch_events)
-        ]
+        [stored_events.copy_text(organization_id, time, batch) for batch in _chunks(part, batch_events)]
         for part in divided
     ]
 

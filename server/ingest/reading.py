@@ -54,7 +54,7 @@ class Reader:
     def _read(
         self, messages: list[usage_pb2.UsageEvent], first: int, earliest: datetime, latest: datetime, reading: Reading
     ) -> None:
-        """Reads messages at once; when anything is wrong with them each half by itself, down to the one that it is."""
+        """Reads messages at once; when anything is wrong with them each half by itself, down to the bad one."""
         events = _read_fine(messages, earliest, latest)
         if events is not None:
             reading.events += events
