@@ -19,6 +19,7 @@ from generated.tidemark.v1.notification_pb2 import Transition
 from generated.tidemark.v1.threshold_pb2 import Threshold, TransitionKind
 from generated.tidemark.v1.usage_pb2 import UsageEvent
 from tests.acceptance.processes import DEADLINE, POLLING_INTERVAL, session
+from tests.acceptance.traffic import LABELS
 from tests.integration.notifier.receiver import Arrival
 
 REACHED, RESOLVED = "REACHED", "RESOLVED"
@@ -74,8 +75,8 @@ WATCHES = (
 # Falls as well as it rises: how often it crosses its line depends on the order in which events of several clients
 # come in. That its notifications alternate does not.
 SEATS = Watch("seats", "usage/seats", ("5",))
-# On a property that nothing watched before it.
-BY_MODEL = Watch("calls by model", "usage/calls", ("1", "60", "500"), group_key="model")
+# On properties that nothing watched before, for tests that create them later than the others.
+BY_LABEL = tuple(Watch(f"calls by {label}", "usage/calls", ("1", "60", "500"), group_key=label) for label in LABELS)
 
 
 async def put(address: Address, *watches: Watch) -> None:

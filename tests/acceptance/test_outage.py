@@ -31,7 +31,8 @@ from tests.acceptance.traffic import BATCH, progress, streaming, usage
 from tests.integration.notifier.receiver import Receiver
 from tests.integration.server.running import NOT_SERVING, SERVING, reason_of
 
-TERMINATIONS = 6
+STORMS = 5
+CUTS = 10  # of one storm, without a pause between them: what is tried again is cut again
 EVERY_CONNECTION = """
 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid()
@@ -127,9 +128,10 @@ async def test_a_database_that_stops_and_one_that_crashes_in_mid_stream(
 async def test_connections_that_are_cut_under_load(programs: Programs, database_url: str, receiver: Receiver) -> None:
     async with at_work(programs, receiver) as (server, secret), session(database_url) as connection:
         async with streaming(server.address, 3, datetime.now(UTC)) as clients:
-            for _ in range(TERMINATIONS):
+            for _ in range(STORMS):
                 await progress(clients, 4)
-                await connection.execute(EVERY_CONNECTION.encode())
+                for _ in range(CUTS):
+                    await connection.execute(EVERY_CONNECTION.encode())
             await progress(clients)
         sent = [event for client in clients for event in client.sent]
         assert await books.stored(database_url) == books.reckoned(sent, *WATCHES, SEATS)

@@ -15,7 +15,7 @@ from tests.acceptance.processes import DEADLINE, until
 
 CUSTOMERS = tuple(f"customer-{number}" for number in range(12))
 REGIONS = ("ap", "eu", "us")
-MODELS = ("large", "small")
+LABELS = ("model", "team", "tier")  # what events are grouped by besides; late ones are not
 USERS = 40  # distinct ones of each customer
 BATCH = 25  # events
 LATE = timedelta(days=20)  # the lateness of late events; often the period before, and always within its grace
@@ -51,7 +51,7 @@ def _event(rng: random.Random, event_id: str, now: datetime) -> UsageEvent:
     else:
         event.event_time.FromDatetime(now)
         if event.metric_id == "calls":
-            event.properties["model"] = rng.choice(MODELS)
+            event.properties.update({label: rng.choice(("first", "second")) for label in LABELS})
     return event
 
 
@@ -105,6 +105,11 @@ async def streaming(address: Address, clients: int, now: datetime) -> AsyncItera
         yield streaming
         for client in streaming:
             client.enough = True
+
+
+async def acknowledged(clients: Sequence[Client], batches: int) -> None:
+    """Waits until every client has had more than so many batches acknowledged in all."""
+    await until(lambda: all(client.acknowledged > batches * BATCH for client in clients))
 
 
 async def progress(clients: Sequence[Client], batches: int = 10) -> None:
