@@ -23,6 +23,7 @@ class Dial:
 
     refused: list[str] = field(default_factory=list)  # reasons
     allowed: int = 0
+    address: str = ""  # the last one that was allowed
 
     @property
     def only_refused(self) -> bool:
@@ -52,4 +53,5 @@ class DialGuard:
             raise AddressRefused(reason)
         if dial is not None:
             dial.allowed += 1
+            dial.address = str(address[0])
         return socket.socket(family=family, type=kind, proto=protocol)

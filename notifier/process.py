@@ -5,13 +5,17 @@ import logging
 import signal
 
 from notifier.backoff import Backoff
+from notifier.metrics import Metrics
+from notifier.monitoring import monitoring
 from notifier.sending import Sender, Timeouts
+from notifier.upkeep import keep_days
 from notifier.worker import Worker
 from runtime.clock import Clock
 from runtime.configuration import Configuration
 from runtime.targets import TargetPolicy
 from store import outbox
 from store.database import Database, DatabaseUnavailable
+from store.secrets import box_of
 
 logger = logging.getLogger(__name__)
 
@@ -45,15 +49,36 @@ async def run_until(stop: asyncio.Event, configuration: Configuration, database:
     """Runs a notifier until `stop` is set and what was in flight then has ended or been given back."""
     policy = TargetPolicy(configuration.webhook_allow_http, configuration.webhook_allow_networks)
     timeouts = Timeouts.of(configuration.webhook_timeout)
+    metrics = Metrics()
     async with Sender(policy, timeouts, clock) as sender:
-        worker = Worker(database, sender, clock, concurrency=configuration.notifier_concurrency, lease=timeouts.lease)
-        listening = asyncio.create_task(_listen(database, worker), name="notifier listener")
-        logger.info("the notifier runs", extra={"action": "start"})
-        try:
-            await worker.run(stop, configuration.drain_timeout)
-        finally:
-            listening.cancel()
-            await asyncio.gather(listening, return_exceptions=True)
+        worker = Worker(
+            database,
+            sender,
+            clock,
+            concurrency=configuration.notifier_concurrency,
+            lease=timeouts.lease,
+            box=box_of(
+                configuration.secret_keys,
+                configuration.data_directory if configuration.database_url is None else None,
+            ),
+            metrics=metrics,
+        )
+        metrics.gauge("in_flight", "Deliveries that this process holds.", lambda: worker.in_flight)
+        metrics.gauge("results_waiting", "Results that are not written yet.", lambda: worker.results_waiting)
+        async with monitoring(
+            configuration.notifier_listen, metrics, lambda: worker.is_alive, lambda: worker.is_ready
+        ) as port:
+            beside = (
+                asyncio.create_task(_listen(database, worker), name="notifier listener"),
+                asyncio.create_task(keep_days(database, configuration.delivery_retention), name="notifier upkeep"),
+            )
+            logger.info("the notifier runs", extra={"action": "start", "monitoring_port": port})
+            try:
+                await worker.run(stop, configuration.drain_timeout)
+            finally:
+                for task in beside:
+                    task.cancel()
+                await asyncio.gather(*beside, return_exceptions=True)
     logger.info("the notifier has stopped", extra={"action": "stop"})
 
 

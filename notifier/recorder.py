@@ -2,11 +2,13 @@
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 from notifier.backoff import Backoff
+from notifier.metrics import Metrics
 from store import delivery_results
 from store.database import Database, DatabaseUnavailable
 from store.delivery_queue import Claim
@@ -31,15 +33,28 @@ Result = AttemptRecord | Return
 class Recorder:
     """Takes results as they come and writes those that gathered while the previous batch was being written.
 
-    A slow database thus makes batches larger, not the queue longer. `on_written` is told how many claims are
-    done with.
+    A slow database thus makes batches larger, not the queue longer. `on_written` is told which claims
+    are done with.
     """
 
-    def __init__(self, database: Database, on_written: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        on_written: Callable[[Sequence[Claim]], None],
+        metrics: Metrics,
+        randomness: random.Random,
+    ) -> None:
         self._database = database
+        self._metrics = metrics
+        self._randomness = randomness
         self._on_written = on_written
         self._pending: list[Result] = []
         self._arrived = asyncio.Event()
+
+    @property
+    def waiting(self) -> int:
+        """How many results are not written yet."""
+        return len(self._pending)
 
     def add(self, result: Result) -> None:
         """Takes a result; it is written soon."""
@@ -84,7 +99,7 @@ class Recorder:
         # Only now: what is cancelled or fails above stays in the list.
         written = set(map(id, batch))
         self._pending = [result for result in self._pending if id(result) not in written]
-        self._on_written(len(batch))
+        self._on_written([result.claim for result in batch])
 
     async def _write_one_by_one(self, batch: Sequence[Result]) -> None:
         """Keeps one result that the database refuses from holding back the others."""
@@ -107,13 +122,15 @@ class Recorder:
                 returns.setdefault(result.delay, []).append(result.claim)
         if records:
             async with self._database.transaction() as connection:
-                written = await delivery_results.record(connection, records)
+                written = await delivery_results.record(connection, records, self._randomness)
             for record in _missing(records, written):
+                self._metrics.results_fenced += 1
                 logger.warning(
                     "the lease was taken over while the attempt ran; its result is dropped",
                     extra={"action": "record.fenced", "delivery_id": record.claim.delivery_id},
                 )
         for delay, claims in returns.items():
+            self._metrics.claims_returned += len(claims)
             async with self._database.transaction() as connection:
                 await delivery_results.release(connection, claims, delay=delay)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from store.deliveries import DeliveryStatus, Outcome
+from store.endpoint_health import Verdict
 
 # The wait before each attempt. A late alert is worth less than a fresh one, so the first tries come quickly.
 DELAYS = (
@@ -33,13 +34,14 @@ class Decision:
     """What becomes of a delivery after an attempt."""
 
     status: DeliveryStatus
+    verdict: Verdict  # on the endpoint
     delay: timedelta | None = None  # until the next attempt; set exactly while the status is PENDING
-    disable_endpoint: bool = False
 
 
 def decide(
     outcome: Outcome,
     *,
+    back_pressure: bool = False,
     attempts: int,
     age: timedelta,
     retry_after: timedelta | None,
@@ -47,20 +49,23 @@ def decide(
 ) -> Decision:
     """Decides after an attempt.
 
-    `attempts` counts those made so far, this one included; `age` is the time since the delivery was created;
-    `retry_after` is what the receiver asked for, and only ever makes the wait longer.
+    `attempts` counts those that the schedule counts, this one included; `age` is the time since the delivery was
+    created; `retry_after` is what the receiver asked for, and only ever makes the wait longer. After back-pressure
+    (429, 503) it is the endpoint that waits, and the delivery keeps its place.
     """
     if outcome is Outcome.DELIVERED:
-        return Decision(DeliveryStatus.DELIVERED)
+        return Decision(DeliveryStatus.DELIVERED, Verdict.SUCCEEDED)
     if outcome is Outcome.GONE:
-        return Decision(DeliveryStatus.FAILED, disable_endpoint=True)
+        return Decision(DeliveryStatus.FAILED, Verdict.GONE)
+    if back_pressure:
+        return Decision(DeliveryStatus.PENDING, Verdict.THROTTLED, timedelta(0))
     if attempts >= len(DELAYS) and age >= MINIMUM_AGE_TO_GIVE_UP:
-        return Decision(DeliveryStatus.FAILED)
+        return Decision(DeliveryStatus.FAILED, Verdict.FAILED)
     delay = DELAYS[min(attempts, len(DELAYS) - 1)]
     delay += delay * randomness.uniform(0.0, MAX_JITTER)
     if retry_after is not None:
         delay = max(delay, min(retry_after, MAX_RETRY_AFTER))
-    return Decision(DeliveryStatus.PENDING, delay)
+    return Decision(DeliveryStatus.PENDING, Verdict.FAILED, delay)
 
 
 def parse_retry_after(header: str | None, now: datetime) -> timedelta | None:

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Self
 
 import aiohttp
+from aiohttp.connector import Connection
 
 from notifier.addresses import Dial, DialGuard, current_dial
 from notifier.schedule import parse_retry_after
@@ -19,6 +20,7 @@ from store.deliveries import Outcome
 MAX_EXCERPT = 16 * 1024  # bytes of the response that are read, and stored
 MAX_ERROR = 500  # characters
 DNS_TTL = 10  # seconds; short, because a name that moved is dialled at its old address until then
+BACK_PRESSURE = (429, 503)  # HTTP statuses
 KEEPALIVE = 30.0  # seconds that an idle connection stays open
 
 HEADERS = {
@@ -57,6 +59,12 @@ class Answer:
     response_excerpt: str = ""
     error: str = ""
     retry_after: timedelta | None = None
+    remote_address: str = ""  # that was dialled last; empty when none was
+
+    @property
+    def back_pressure(self) -> bool:
+        """Whether the receiver asked to be left alone for a while, which is no failure."""
+        return self.http_status in BACK_PRESSURE
 
 
 class _Exchange:
@@ -74,6 +82,17 @@ class _Exchange:
         self.connected = True
         self.reused = reused
         self._deadline.reschedule(asyncio.get_running_loop().time() + self._header_timeout)
+
+
+class _Response(aiohttp.ClientResponse):
+    """An answer that remembers whom it came from; its connection may be gone by the time anyone asks."""
+
+    remote_address = ""
+
+    async def start(self, connection: Connection) -> aiohttp.ClientResponse:
+        peer = None if connection.transport is None else connection.transport.get_extra_info("peername")
+        self.remote_address = "" if peer is None else str(peer[0])
+        return await super().start(connection)
 
 
 class Sender:
@@ -99,6 +118,7 @@ class Sender:
             auto_decompress=False,  # a small compressed answer can hold gigabytes
             read_bufsize=MAX_EXCERPT,
             trace_configs=[trace],
+            response_class=_Response,
         )
 
     async def __aenter__(self) -> Self:
@@ -135,10 +155,11 @@ class Sender:
         finally:
             # Closes the connection, unless the answer was read to its end and it can serve again.
             response.close()
+        remote = response.remote_address if isinstance(response, _Response) else ""
         retry_after = parse_retry_after(response.headers.get("Retry-After"), self._clock.now())
         outcome = _outcome(response.status)
         error_text = "" if outcome is Outcome.DELIVERED else f"the receiver answered {response.status}"
-        return Answer(outcome, response.status, excerpt, error_text, retry_after), exchange.reused
+        return Answer(outcome, response.status, excerpt, error_text, retry_after, remote), exchange.reused
 
     async def _excerpt(self, response: aiohttp.ClientResponse) -> str:
         """The beginning of the answer's body, as much as comes in time and may be stored."""
@@ -172,7 +193,7 @@ def _outcome(status: int) -> Outcome:
 
 
 def _failure(error: Exception, exchange: _Exchange) -> Answer:
-    return Answer(_phase(error, exchange), error=_describe(error, exchange))
+    return Answer(_phase(error, exchange), error=_describe(error, exchange), remote_address=exchange.dial.address)
 
 
 def _phase(error: Exception, exchange: _Exchange) -> Outcome:

@@ -3,25 +3,33 @@
 import asyncio
 import contextlib
 import logging
+import math
 import random
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 from notifier.backoff import Backoff
+from notifier.metrics import Metrics
 from notifier.recorder import Recorder, Return
+from notifier.requests import request_headers
 from notifier.schedule import decide
 from notifier.sending import Answer, Sender
-from notifier.signature import MalformedSecret, signed_headers
+from notifier.signature import MalformedSecret
 from runtime.clock import Clock
 from store import delivery_queue, delivery_results, outbox
 from store.database import Database, DatabaseUnavailable
 from store.deliveries import DeliveryStatus
 from store.delivery_queue import Claim
 from store.delivery_results import AttemptRecord
+from store.secrets import CannotOpen, SecretBox
 
 POLL_INTERVAL = 1.0  # seconds between looks at the database when nothing else wakes the loop
 FAN_OUT_LIMIT = 200  # outbox rows in one transaction
 CLAIM_LIMIT = 100  # deliveries in one transaction
+ORGANIZATION_SHARE = 0.75  # of a process's requests in flight, that one organization's may be
+STUCK_AFTER = 60.0  # seconds without a round of the loop
 RETURN_DELAY = timedelta(seconds=30)  # until a delivery that failed by our own fault is due again
 
 logger = logging.getLogger(__name__)
@@ -54,6 +62,8 @@ class Worker:
         *,
         concurrency: int,
         lease: timedelta,
+        box: SecretBox | None = None,
+        metrics: Metrics | None = None,
         randomness: random.Random | None = None,
     ) -> None:
         self._database = database
@@ -62,10 +72,16 @@ class Worker:
         self._concurrency = concurrency
         self._lease = lease
         self._randomness = randomness or random.Random()
-        self._recorder = Recorder(database, self._on_written)
+        self._box = box
+        self._metrics = metrics or Metrics()
+        self._recorder = Recorder(database, self._on_written, self._metrics, self._randomness)
         self._hints = _Hints()
         self._wake = asyncio.Event()
         self._in_flight = 0  # claims whose result is not written
+        self._of_organization: Counter[int] = Counter()  # of them
+        self._last_round = asyncio.get_running_loop().time()
+        self._database_answers = False
+        self._stops = False
         self._nothing_in_flight = asyncio.Event()
         self._nothing_in_flight.set()
         self._attempts: set[asyncio.Task[None]] = set()
@@ -74,6 +90,21 @@ class Worker:
     def in_flight(self) -> int:
         """How many claims this worker holds."""
         return self._in_flight
+
+    @property
+    def results_waiting(self) -> int:
+        """How many results are not written yet."""
+        return self._recorder.waiting
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the loop came round lately; it does so even while the database is away."""
+        return asyncio.get_running_loop().time() - self._last_round < STUCK_AFTER
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it sends: the database answers, and nobody has asked it to stop."""
+        return self.is_alive and self._database_answers and not self._stops
 
     def outbox_changed(self) -> None:
         """Wakes the loop, because outbox rows may have been committed."""
@@ -104,6 +135,7 @@ class Worker:
         next_poll = 0.0
         loop = asyncio.get_running_loop()
         while not stop.is_set():
+            self._last_round = loop.time()
             try:
                 if not self._hints.any() and loop.time() < next_poll:
                     await self._sleep(next_poll - loop.time())
@@ -112,8 +144,11 @@ class Worker:
                     next_poll = loop.time() + POLL_INTERVAL
                     await self._poll()
                 await self._step()
+                self._database_answers = True
                 backoff.reset()
             except DatabaseUnavailable as error:
+                self._database_answers = False
+                self._metrics.database_failures += 1
                 logger.warning("waiting for the database: %s", error, extra={"action": "database.lost"})
                 await backoff.sleep()
             except Exception:
@@ -124,6 +159,7 @@ class Worker:
     async def _wait_for(self, stop: asyncio.Event) -> float:
         """Wakes the loop when it is asked to stop; returns when that was, by the event loop's clock."""
         await stop.wait()
+        self._stops = True
         self._wake.set()
         return asyncio.get_running_loop().time()
 
@@ -149,11 +185,13 @@ class Worker:
                 fan_out = await outbox.fan_out(connection, FAN_OUT_LIMIT)
             hints.outbox |= fan_out.taken == FAN_OUT_LIMIT
             hints.due |= fan_out.created > 0
+            self._metrics.fanned_out += fan_out.created
         if hints.expired:
             hints.expired = False
             async with self._database.transaction() as connection:
                 released = await delivery_results.release_expired(connection)
             if released:
+                self._metrics.leases_expired += released
                 logger.warning(
                     "%d leases of a notifier that died were taken over",
                     released,
@@ -170,8 +208,11 @@ class Worker:
         if room == 0:
             return  # the next result that is written sets the hint again
         async with self._database.transaction() as connection:
-            claims = await delivery_queue.claim(connection, limit=room, lease=self._lease)
+            claims = await delivery_queue.claim(
+                connection, limit=room, lease=self._lease, full_organizations=self._full_organizations()
+            )
         self._in_flight += len(claims)
+        self._of_organization.update(claim.organization_id for claim in claims)
         if claims:
             self._nothing_in_flight.clear()
         for claim in claims:
@@ -181,8 +222,15 @@ class Worker:
         # A full claim says that there may be more; so does each result that frees a slot.
         self._hints.due |= len(claims) == room
 
-    def _on_written(self, number: int) -> None:
-        self._in_flight -= number
+    def _full_organizations(self) -> list[int]:
+        """The organizations that have as many slots as one may: the others' notifications need some, too."""
+        most = math.ceil(self._concurrency * ORGANIZATION_SHARE)
+        return [organization_id for organization_id, number in self._of_organization.items() if number >= most]
+
+    def _on_written(self, claims: Sequence[Claim]) -> None:
+        self._in_flight -= len(claims)
+        self._of_organization.subtract(claim.organization_id for claim in claims)
+        self._of_organization = +self._of_organization  # forgets those that have none
         if self._in_flight == 0:
             self._nothing_in_flight.set()
         self._hints.due = True
@@ -213,8 +261,8 @@ class Worker:
         body = claim.body.encode()
         start_time = self._clock.now()
         try:
-            headers = signed_headers(claim.secrets, claim.notification_id, start_time, body)
-        except (MalformedSecret, ValueError) as error:
+            request = request_headers(claim, self._box, start_time, body)
+        except (MalformedSecret, CannotOpen, ValueError) as error:
             logger.error(
                 "a delivery cannot be signed: %s",
                 error,
@@ -223,11 +271,13 @@ class Worker:
             return Return(claim, RETURN_DELAY)
         loop = asyncio.get_running_loop()
         began = loop.time()
-        answer = await self._sender.post(claim.url, headers, body)
+        answer = await self._sender.post(claim.url, request.headers, body)
         duration = timedelta(seconds=loop.time() - began)
+        self._metrics.attempt(answer.outcome, duration)
         decision = decide(
             answer.outcome,
-            attempts=claim.attempt_count + 1,
+            back_pressure=answer.back_pressure,
+            attempts=claim.schedule_step + 1,
             age=claim.age,
             retry_after=answer.retry_after,
             randomness=self._randomness,
@@ -242,7 +292,10 @@ class Worker:
             error=answer.error,
             status=decision.status,
             delay=decision.delay,
-            disable_endpoint=decision.disable_endpoint,
+            verdict=decision.verdict,
+            retry_after=answer.retry_after,
+            remote_address=answer.remote_address,
+            secret_sequences=request.secret_sequences,
         )
         _log(record, answer)
         return record

@@ -1,20 +1,33 @@
 """The queue of deliveries: which are due, and who gets which under a lease.
 
-Who is served next is decided when rows are claimed: the endpoints that have something due, the one that was
-served longest ago first, and no more of each than its share of deliveries in flight. A flood for one endpoint
-thus delays nobody else, and a hanging endpoint holds no more than its share.
+Who is served next is decided when rows are claimed, on two levels: organizations take turns, and so do the endpoints
+of each; whoever was served longest ago comes first. No endpoint gets more than its share of deliveries in flight, nor
+more than its rate, nor any while it asked for a pause or its breaker is open. A flood for one endpoint thus delays
+nobody else, and a hanging endpoint holds no more than its share.
 
 All due times come from PostgreSQL's clock. What becomes of a claim is in `store.delivery_results`.
 """
 
 import uuid
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-ENDPOINT_IN_FLIGHT_LIMIT = 4  # deliveries to one endpoint at a time, over all notifiers
+ENDPOINT_IN_FLIGHT_LIMIT = 4  # deliveries to one endpoint at a time, over all notifiers, unless it says otherwise
+BURST_SECONDS = 1  # of its rate that an endpoint may get at once
+
+
+@dataclass(frozen=True)
+class StoredSecret:
+    """A signing secret as the table holds it: in plain text from before there was encryption, or sealed."""
+
+    sequence: int
+    kind: str  # v1 or v1a
+    plain: str | None = field(repr=False)
+    sealed: bytes | None = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -26,11 +39,15 @@ class Claim:
     endpoint_id: str
     notification_id: str
     lease_token: uuid.UUID
+    trigger: str
     attempt_count: int  # attempts recorded so far
+    schedule_step: int  # those of them that the schedule counts
     age: timedelta  # since the delivery was created
     url: str
     body: str | None  # None: the notification is not there, which is our fault
-    secrets: tuple[str, ...] = field(repr=False)  # newest first
+    secrets: tuple[StoredSecret, ...] = field(repr=False)  # newest first
+    headers: dict[str, str] = field(default_factory=dict, repr=False)  # the endpoint's own
+    credentials: bytes | None = field(default=None, repr=False)  # sealed
 
 
 @dataclass(frozen=True)
@@ -48,11 +65,15 @@ class Waiting:
 # queue, each transaction as a whole, and so only repeats work: outbox rows are fanned out again, deliveries are
 # attempted again under the same ids. To wait would cost every notification two flushes on its way.
 #
+# A notifier that is paused in the middle of a transaction loses it after a while, and with it the locks that the
+# others wait for.
+#
 # Every row is reached by an index. The tables swing between empty and full, their statistics are always late, and
 # a plan that was made while they were small reads all that was ever delivered, again and again.
 SETTINGS = text("""
 SELECT set_config('synchronous_commit', 'off', true), set_config('enable_seqscan', 'off', true),
-       set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)
+       set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true),
+       set_config('idle_in_transaction_session_timeout', '10s', true)
 """)
 
 # The order makes the planner take the index of waiting rows; a plain EXISTS may walk through finished ones.
@@ -65,10 +86,32 @@ _FIRST_DUE = """
     LIMIT 1
 """
 
+# How many more deliveries an endpoint may have in flight. While its breaker is not closed that is one, the probe.
+_ROOM = """
+    (CASE WHEN endpoint.breaker_state = 'CLOSED'
+          THEN least(endpoint.max_in_flight, endpoint.breaker_window) ELSE 1 END - endpoint.in_flight)
+"""
+
+# What is in the bucket by now; null without a rate, which every comparison below lets pass. The bucket holds at
+# least one, or else a rate below one a second would never send anything.
+_TOKENS = f"""
+    least(CASE WHEN endpoint.rate_per_second * {BURST_SECONDS} < 1 THEN 1
+               ELSE endpoint.rate_per_second * {BURST_SECONDS} END,
+          endpoint.tokens
+              + endpoint.rate_per_second * greatest(extract(epoch FROM now() - endpoint.token_time), 0))
+"""
+
+_OPEN = f"""
+    endpoint.state = 'ENABLED'
+    AND {_ROOM} > 0
+    AND coalesce(endpoint.not_before <= now(), true)
+    AND (endpoint.breaker_state <> 'OPEN' OR endpoint.breaker_until <= now())
+    AND (endpoint.rate_per_second IS NULL OR {_TOKENS} >= 1)
+"""
+
 _WAITING = text(f"""
 SELECT EXISTS (SELECT FROM outbox) AS outbox,
-       EXISTS (SELECT FROM endpoint CROSS JOIN LATERAL ({_FIRST_DUE}) AS first_due
-               WHERE endpoint.state = 'ENABLED' AND endpoint.in_flight < :share) AS due,
+       EXISTS (SELECT FROM endpoint CROSS JOIN LATERAL ({_FIRST_DUE}) AS first_due WHERE {_OPEN}) AS due,
        coalesce((SELECT lease_expire_time < now() FROM delivery_live
                  WHERE lease_token IS NOT NULL
                  ORDER BY lease_expire_time
@@ -77,16 +120,34 @@ SELECT EXISTS (SELECT FROM outbox) AS outbox,
 
 # in_flight is a counter on the endpoint's row, not a count of leased rows: under the row's lock it is
 # current, whereas a count would use the snapshot from before the lock and let two notifiers exceed the share.
+#
+# The candidates are ranked before any lock is taken; open_endpoint asks again under the lock whether each is open.
 _CLAIM = text(f"""
-WITH open_endpoint AS MATERIALIZED (
-    SELECT endpoint.organization_id, endpoint.endpoint_id, endpoint.url, endpoint.in_flight
-    FROM endpoint CROSS JOIN LATERAL ({_FIRST_DUE}) AS first_due
-    WHERE endpoint.state = 'ENABLED' AND endpoint.in_flight < :share
-    ORDER BY endpoint.last_claim_time, endpoint.organization_id, endpoint.endpoint_id
+WITH candidate AS MATERIALIZED (
+    SELECT organization_id, endpoint_id, organization_claim_time, count(*) OVER () AS candidates,
+           row_number() OVER (PARTITION BY organization_id ORDER BY last_claim_time, endpoint_id) AS turn
+    FROM (
+        SELECT *, max(last_claim_time) OVER (PARTITION BY organization_id) AS organization_claim_time
+        FROM endpoint
+        WHERE state = 'ENABLED'
+    ) AS endpoint
+    CROSS JOIN LATERAL ({_FIRST_DUE}) AS first_due
+    WHERE {_OPEN} AND endpoint.organization_id <> ALL (CAST(:full_organizations AS bigint[]))
+), open_endpoint AS MATERIALIZED (
+    SELECT endpoint.organization_id, endpoint.endpoint_id, endpoint.url, endpoint.headers, endpoint.credentials,
+           candidate.turn, candidate.organization_claim_time,
+           {_TOKENS} AS tokens,
+           least({_ROOM}, floor({_TOKENS}),
+                 greatest({ENDPOINT_IN_FLIGHT_LIMIT}, :limit / candidate.candidates)) AS room
+    FROM candidate
+    JOIN endpoint USING (organization_id, endpoint_id)
+    WHERE {_OPEN}
+    ORDER BY candidate.turn, candidate.organization_claim_time, endpoint.organization_id
     LIMIT :limit
     FOR NO KEY UPDATE OF endpoint SKIP LOCKED
 ), due AS MATERIALIZED (
-    SELECT waiting.organization_id, waiting.delivery_id, open_endpoint.url
+    SELECT waiting.organization_id, waiting.delivery_id, open_endpoint.url, open_endpoint.headers,
+           open_endpoint.credentials, open_endpoint.tokens
     FROM open_endpoint
     CROSS JOIN LATERAL (
         SELECT organization_id, delivery_id
@@ -95,7 +156,7 @@ WITH open_endpoint AS MATERIALIZED (
           AND delivery.endpoint_id = open_endpoint.endpoint_id
           AND delivery.next_attempt_time <= now()
         ORDER BY delivery.next_attempt_time
-        LIMIT :share - open_endpoint.in_flight
+        LIMIT open_endpoint.room
         FOR NO KEY UPDATE SKIP LOCKED
     ) AS waiting
     LIMIT :limit
@@ -105,26 +166,34 @@ WITH open_endpoint AS MATERIALIZED (
     FROM due
     WHERE delivery.organization_id = due.organization_id AND delivery.delivery_id = due.delivery_id
     RETURNING delivery.organization_id, delivery.delivery_id, delivery.endpoint_id, delivery.notification_id,
-              delivery.customer_id, delivery.attempt_count, delivery.create_time, due.url
+              delivery.customer_id, delivery.trigger, delivery.attempt_count, delivery.schedule_step,
+              delivery.create_time, due.url, due.headers, due.credentials, due.tokens
 ), counted AS (
     UPDATE endpoint
-    SET in_flight = endpoint.in_flight + claims.number, last_claim_time = clock_timestamp()
+    SET in_flight = endpoint.in_flight + claims.number,
+        last_claim_time = clock_timestamp(),
+        breaker_state = CASE WHEN endpoint.breaker_state = 'OPEN' THEN 'HALF_OPEN' ELSE endpoint.breaker_state END,
+        tokens = coalesce(claims.tokens - claims.number, endpoint.tokens),
+        token_time = CASE WHEN claims.tokens IS NULL THEN endpoint.token_time ELSE now() END
     FROM (
-        SELECT organization_id, endpoint_id, count(*) AS number
+        SELECT organization_id, endpoint_id, count(*) AS number, max(tokens) AS tokens
         FROM claimed
         GROUP BY organization_id, endpoint_id
     ) AS claims
     WHERE endpoint.organization_id = claims.organization_id AND endpoint.endpoint_id = claims.endpoint_id
 )
-SELECT claimed.organization_id, claimed.delivery_id, claimed.endpoint_id, claimed.notification_id,
-       claimed.customer_id, claimed.attempt_count, now() - claimed.create_time AS age, claimed.url,
-       ARRAY(
-           SELECT secret FROM endpoint_secret
-           WHERE endpoint_secret.organization_id = claimed.organization_id
-             AND endpoint_secret.endpoint_id = claimed.endpoint_id
-           ORDER BY sequence DESC
-       ) AS secrets
+SELECT claimed.*, now() - claimed.create_time AS age, secret.sequences, secret.kinds, secret.plains, secret.sealeds
 FROM claimed
+CROSS JOIN LATERAL (
+    SELECT array_agg(sequence ORDER BY sequence DESC) AS sequences,
+           array_agg(kind ORDER BY sequence DESC) AS kinds,
+           array_agg(endpoint_secret.secret ORDER BY sequence DESC) AS plains,
+           array_agg(ciphertext ORDER BY sequence DESC) AS sealeds
+    FROM endpoint_secret
+    WHERE endpoint_secret.organization_id = claimed.organization_id
+      AND endpoint_secret.endpoint_id = claimed.endpoint_id
+      AND coalesce(endpoint_secret.not_after > now(), true)
+) AS secret
 """)
 
 # A statement of its own, since the notifications may live on other nodes than the queue.
@@ -137,17 +206,31 @@ USING (organization_id, customer_id, notification_id)
 """)
 
 
+# What has no notification is an operator event, or one of the operators' own making.
+_OTHER_BODIES = text("""
+SELECT organization_id, event_id AS notification_id, body
+FROM operator_event
+JOIN unnest(CAST(:organizations AS bigint[]), CAST(:notifications AS text[])) AS wanted (organization_id, event_id)
+USING (organization_id, event_id)
+""")
+
+
 async def waiting(connection: AsyncConnection) -> Waiting:
     """Which kinds of work wait; the one question of an idle notifier."""
-    row = (await connection.execute(_WAITING, {"share": ENDPOINT_IN_FLIGHT_LIMIT})).one()
+    row = (await connection.execute(_WAITING)).one()
     return Waiting(outbox=row.outbox, due=row.due, expired=row.expired)
 
 
-async def claim(connection: AsyncConnection, *, limit: int, lease: timedelta) -> list[Claim]:
-    """Claims up to `limit` due deliveries, fairly over endpoints, for the time of `lease`."""
+async def claim(
+    connection: AsyncConnection, *, limit: int, lease: timedelta, full_organizations: Collection[int] = ()
+) -> list[Claim]:
+    """Claims up to `limit` due deliveries for the time of `lease`, fairly over organizations and their endpoints.
+
+    Nothing is claimed of `full_organizations`.
+    """
     await connection.execute(SETTINGS)
     token = uuid.uuid4()
-    parameters = {"limit": limit, "share": ENDPOINT_IN_FLIGHT_LIMIT, "token": token, "lease": lease}
+    parameters = {"limit": limit, "token": token, "lease": lease, "full_organizations": list(full_organizations)}
     rows = (await connection.execute(_CLAIM, parameters)).all()
     if not rows:
         return []
@@ -160,6 +243,16 @@ async def claim(connection: AsyncConnection, *, limit: int, lease: timedelta) ->
         },
     )
     body_of = {(row.organization_id, row.notification_id): row.body for row in bodies}
+    without = [row for row in rows if (row.organization_id, row.notification_id) not in body_of]
+    if without:
+        others = await connection.execute(
+            _OTHER_BODIES,
+            {
+                "organizations": [row.organization_id for row in without],
+                "notifications": [row.notification_id for row in without],
+            },
+        )
+        body_of |= {(row.organization_id, row.notification_id): row.body for row in others}
     return [
         Claim(
             organization_id=row.organization_id,
@@ -167,11 +260,17 @@ async def claim(connection: AsyncConnection, *, limit: int, lease: timedelta) ->
             endpoint_id=row.endpoint_id,
             notification_id=row.notification_id,
             lease_token=token,
+            trigger=row.trigger,
             attempt_count=row.attempt_count,
+            schedule_step=row.schedule_step,
             age=row.age,
             url=row.url,
             body=body_of.get((row.organization_id, row.notification_id)),
-            secrets=tuple(row.secrets),
+            secrets=tuple(
+                map(StoredSecret, row.sequences or (), row.kinds or (), row.plains or (), row.sealeds or ())
+            ),
+            headers=row.headers,
+            credentials=row.credentials,
         )
         for row in rows
     ]

@@ -1,23 +1,30 @@
 """What becomes of claimed deliveries: results of attempts, claims given back, and leases that ran out.
 
 Every transaction of the queue locks endpoint rows before delivery rows, and several endpoint rows in the order of
-their keys, or skips those that are locked: so none can wait for another in a circle.
+their keys, or skips those that are locked: so none can wait for another in a circle. A lock that has to become
+stronger, because its endpoint is disabled, does so in that order too.
 """
 
+import random
 import uuid
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from store import operator_events
 from store.deliveries import DeliveryStatus, Outcome
 from store.delivery_queue import SETTINGS, Claim
+from store.endpoint_health import BreakerState, Finding, Health, Verdict
 from store.endpoints import EndpointState, disable
+from store.operator_events import OperatorEvent
 
 EXPIRED_LIMIT = 500  # leases given back in one transaction
+AUTOMATIC = "AUTOMATIC"  # the trigger of deliveries that nobody asked for
 
 
 @dataclass(frozen=True)
@@ -33,11 +40,33 @@ class AttemptRecord:
     error: str
     status: DeliveryStatus
     delay: timedelta | None  # until the next attempt; set exactly while the status is PENDING
-    disable_endpoint: bool = False
+    verdict: Verdict  # on the endpoint
+    retry_after: timedelta | None = None  # what the receiver asked for
+    remote_address: str = ""
+    secret_sequences: tuple[int, ...] = ()  # which of the endpoint's secrets signed it
+
+    @property
+    def finding(self) -> Finding:
+        """What it says about the endpoint."""
+        exhausted = self.status is DeliveryStatus.FAILED and self.verdict is Verdict.FAILED
+        about = {
+            "delivery_id": self.claim.delivery_id,
+            "notification_id": self.claim.notification_id,
+            "attempt_count": self.claim.attempt_count + 1,
+        }
+        return Finding(
+            self.verdict,
+            automatic=self.claim.trigger == AUTOMATIC,
+            exhausted=exhausted,
+            retry_after=self.retry_after,
+            delivery=about if exhausted else {},
+        )
 
 
 _LOCK_ENDPOINTS = """
-SELECT organization_id, endpoint_id, state
+SELECT organization_id, endpoint_id, state, max_in_flight, not_before, throttle_count, breaker_state, breaker_until,
+       breaker_failures, breaker_openings, breaker_window, failing_since, failure_count, last_success_time,
+       warned_percent, exhaustion_noted, now() AS now
 FROM endpoint
 JOIN unnest(CAST(:organizations AS bigint[]), CAST(:endpoints AS text[]))
     AS wanted (organization_id, endpoint_id)
@@ -98,13 +127,18 @@ SELECT organization_id, delivery_id, endpoint_id, attempt_count FROM taken
 """)
 
 _ADD_ATTEMPTS = text("""
-INSERT INTO attempt (organization_id, delivery_id, attempt_number, start_time, duration, outcome, http_status,
-                     response_excerpt, error)
-SELECT * FROM unnest(
+INSERT INTO attempt (organization_id, delivery_id, attempt_number, trigger, start_time, duration, outcome,
+                     http_status, remote_address, response_excerpt, error, secret_sequences)
+SELECT organization_id, delivery_id, attempt_number, trigger, start_time, duration, outcome, http_status,
+       remote_address, response_excerpt, error, string_to_array(secret_sequences, ',')::integer[]
+FROM unnest(
     CAST(:organizations AS bigint[]), CAST(:deliveries AS text[]), CAST(:numbers AS integer[]),
-    CAST(:start_times AS timestamptz[]), CAST(:durations AS interval[]), CAST(:outcomes AS text[]),
-    CAST(:http_statuses AS integer[]), CAST(:response_excerpts AS text[]), CAST(:errors AS text[])
-)
+    CAST(:triggers AS text[]), CAST(:start_times AS timestamptz[]), CAST(:durations AS interval[]),
+    CAST(:outcomes AS text[]), CAST(:http_statuses AS integer[]), CAST(:remote_addresses AS text[]),
+    CAST(:response_excerpts AS text[]), CAST(:errors AS text[]), CAST(:secret_sequences AS text[])
+) AS fresh (organization_id, delivery_id, attempt_number, trigger, start_time, duration, outcome, http_status,
+            remote_address, response_excerpt, error, secret_sequences)
+ON CONFLICT DO NOTHING
 """)
 
 _GIVE_SLOTS_BACK = text("""
@@ -115,6 +149,39 @@ FROM unnest(CAST(:organizations AS bigint[]), CAST(:endpoints AS text[]), CAST(:
 WHERE endpoint.organization_id = slots.organization_id AND endpoint.endpoint_id = slots.endpoint_id
 """)
 
+_SET_HEALTH = text("""
+UPDATE endpoint
+SET not_before = health.not_before,
+    throttle_count = health.throttle_count,
+    breaker_state = health.breaker_state,
+    breaker_until = health.breaker_until,
+    breaker_failures = health.breaker_failures,
+    breaker_openings = health.breaker_openings,
+    breaker_window = health.breaker_window,
+    failing_since = health.failing_since,
+    failure_count = health.failure_count,
+    last_success_time = health.last_success_time,
+    warned_percent = health.warned_percent,
+    exhaustion_noted = health.exhaustion_noted
+FROM unnest(
+    CAST(:organizations AS bigint[]), CAST(:endpoints AS text[]), CAST(:not_before AS timestamptz[]),
+    CAST(:throttle_count AS integer[]), CAST(:breaker_state AS text[]), CAST(:breaker_until AS timestamptz[]),
+    CAST(:breaker_failures AS integer[]), CAST(:breaker_openings AS integer[]), CAST(:breaker_window AS integer[]),
+    CAST(:failing_since AS timestamptz[]), CAST(:failure_count AS integer[]),
+    CAST(:last_success_time AS timestamptz[]), CAST(:warned_percent AS integer[]),
+    CAST(:exhaustion_noted AS boolean[])
+) AS health (organization_id, endpoint_id, not_before, throttle_count, breaker_state, breaker_until,
+             breaker_failures, breaker_openings, breaker_window, failing_since, failure_count, last_success_time,
+             warned_percent, exhaustion_noted)
+WHERE endpoint.organization_id = health.organization_id AND endpoint.endpoint_id = health.endpoint_id
+""")
+_SET_DISABLE_REASON = text("""
+UPDATE endpoint SET disable_reason = :reason WHERE organization_id = :organization AND endpoint_id = :endpoint
+""")
+
+# What _SET_HEALTH writes; the owner's limit is only read, and disabling is another statement's matter.
+_HEALTH_COLUMNS = [field.name for field in fields(Health) if field.name not in ("max_in_flight", "disable_reason")]
+
 _EXPIRED = text("""
 SELECT organization_id, delivery_id, endpoint_id, lease_token
 FROM delivery_live
@@ -124,43 +191,97 @@ LIMIT :limit
 """)
 
 
-async def record(connection: AsyncConnection, records: Sequence[AttemptRecord]) -> list[AttemptRecord]:
+_Endpoints = dict[tuple[int, str], Row[Any]]  # by key: what _LOCK found
+
+
+async def record(
+    connection: AsyncConnection, records: Sequence[AttemptRecord], randomness: random.Random | None = None
+) -> list[AttemptRecord]:
     """Writes the results of attempts; returns those that counted.
 
     A result whose lease has been taken over changes nothing and is left out. A delivery that would be tried
-    again is cancelled instead when its endpoint is no longer enabled.
+    again is cancelled instead when its endpoint is no longer enabled. The health of the endpoints follows, and
+    operators are told of what it comes to.
     """
     await connection.execute(SETTINGS)
-    disables = any(record.disable_endpoint for record in records)
-    enabled = await _lock_endpoints(connection, [record.claim for record in records], against_fan_out=disables)
+    endpoints = await _lock_endpoints(connection, [_endpoint_key(record.claim) for record in records])
     results = []
     for record in records:
         status = record.status
-        goes_on = _endpoint_key(record.claim) in enabled
-        if status is DeliveryStatus.PENDING and not goes_on:
+        if status is DeliveryStatus.PENDING and not _is_enabled(endpoints, record.claim):
             status = DeliveryStatus.CANCELLED
-        results.append(_Result(record.claim, status, record.delay, attempted=True))
+        # Back-pressure is recorded as an attempt, but the schedule does not count it.
+        step = 0 if record.verdict is Verdict.THROTTLED else 1
+        results.append(_Result(record.claim, status, record.delay, attempts=1, steps=step))
     numbers = await _finish(connection, results)
     written = [record for record in records if _delivery_key(record.claim) in numbers]
+    if not written:
+        return []
     await connection.execute(
         _ADD_ATTEMPTS,
         {
             "organizations": [record.claim.organization_id for record in written],
             "deliveries": [record.claim.delivery_id for record in written],
             "numbers": [numbers[_delivery_key(record.claim)] for record in written],
+            "triggers": [record.claim.trigger for record in written],
             "start_times": [record.start_time for record in written],
             "durations": [record.duration for record in written],
             "outcomes": [record.outcome for record in written],
             "http_statuses": [record.http_status for record in written],
+            "remote_addresses": [record.remote_address for record in written],
             "response_excerpts": [record.response_excerpt for record in written],
             "errors": [record.error for record in written],
+            "secret_sequences": [",".join(map(str, record.secret_sequences)) for record in written],
         },
     )
-    for organization_id, endpoint_id in {
-        _endpoint_key(record.claim) for record in written if record.disable_endpoint
-    } & enabled:
-        await disable(connection, organization_id, endpoint_id)
+    await _judge(connection, endpoints, written, randomness or random.Random())
     return written
+
+
+async def _judge(
+    connection: AsyncConnection,
+    endpoints: _Endpoints,
+    written: Sequence[AttemptRecord],
+    randomness: random.Random,
+) -> None:
+    """Brings the health of the endpoints up to date; disables those that have to be."""
+    judged: dict[tuple[int, str], Health] = {}
+    events = []
+    for record in sorted(written, key=lambda record: record.start_time):
+        key = _endpoint_key(record.claim)
+        if not _is_enabled(endpoints, record.claim):
+            continue
+        row = endpoints[key]
+        health = judged.get(key) or _health(row)
+        judged[key], notices = health.after(record.finding, row.now, randomness)
+        events += [OperatorEvent(record.claim.organization_id, record.claim.endpoint_id, one) for one in notices]
+    changed = {key: health for key, health in sorted(judged.items()) if health != _health(endpoints[key])}
+    if changed:
+        await connection.execute(
+            _SET_HEALTH,
+            {
+                "organizations": [key[0] for key in changed],
+                "endpoints": [key[1] for key in changed],
+                **{name: [getattr(health, name) for health in changed.values()] for name in _HEALTH_COLUMNS},
+            },
+        )
+    disabled = {key: health for key, health in changed.items() if health.disable_reason is not None}
+    if disabled:
+        await _lock_endpoints(connection, disabled, against_fan_out=True)
+        for (organization_id, endpoint_id), health in disabled.items():
+            assert health.disable_reason is not None
+            await disable(connection, organization_id, endpoint_id)
+            await connection.execute(
+                _SET_DISABLE_REASON,
+                {"organization": organization_id, "endpoint": endpoint_id, "reason": health.disable_reason},
+            )
+    if events:
+        await operator_events.add(connection, events, next(iter(endpoints.values())).now)
+
+
+def _health(row: Row[Any]) -> Health:
+    columns = {name: getattr(row, name) for name in _HEALTH_COLUMNS}
+    return Health(max_in_flight=row.max_in_flight, **{**columns, "breaker_state": BreakerState(row.breaker_state)})
 
 
 async def release(connection: AsyncConnection, claims: Sequence[Claim], *, delay: timedelta) -> int:
@@ -192,7 +313,8 @@ class _Result:
     lease: _Lease | Claim
     status: DeliveryStatus
     delay: timedelta | None
-    attempted: bool
+    attempts: int = 0  # that were made
+    steps: int = 0  # that the schedule counts
 
 
 def _endpoint_key(lease: _Lease | Claim) -> tuple[int, str]:
@@ -203,29 +325,34 @@ def _delivery_key(lease: _Lease | Claim) -> tuple[int, str]:
     return lease.organization_id, lease.delivery_id
 
 
+def _is_enabled(endpoints: _Endpoints, lease: _Lease | Claim) -> bool:
+    row = endpoints.get(_endpoint_key(lease))
+    return row is not None and row.state == EndpointState.ENABLED
+
+
 async def _give_back(
     connection: AsyncConnection, leases: Sequence[_Lease] | Sequence[Claim], delay: timedelta
 ) -> int:
-    enabled = await _lock_endpoints(connection, leases)
+    endpoints = await _lock_endpoints(connection, [_endpoint_key(lease) for lease in leases])
     results = [
-        _Result(lease, DeliveryStatus.PENDING, delay, attempted=False)
-        if _endpoint_key(lease) in enabled
-        else _Result(lease, DeliveryStatus.CANCELLED, None, attempted=False)
+        _Result(lease, DeliveryStatus.PENDING, delay)
+        if _is_enabled(endpoints, lease)
+        else _Result(lease, DeliveryStatus.CANCELLED, None)
         for lease in leases
     ]
     return len(await _finish(connection, results))
 
 
 async def _lock_endpoints(
-    connection: AsyncConnection, leases: Sequence[_Lease | Claim], *, against_fan_out: bool = False
-) -> set[tuple[int, str]]:
-    """Locks the endpoints of `leases` in the order of their keys; returns those that are enabled."""
-    keys = sorted({_endpoint_key(lease) for lease in leases})
+    connection: AsyncConnection, keys: Iterable[tuple[int, str]], *, against_fan_out: bool = False
+) -> _Endpoints:
+    """Locks endpoints in the order of their keys; returns what is known about them."""
+    ordered = sorted(set(keys))
     rows = await connection.execute(
         _LOCK_AGAINST_FAN_OUT if against_fan_out else _LOCK,
-        {"organizations": [key[0] for key in keys], "endpoints": [key[1] for key in keys]},
+        {"organizations": [key[0] for key in ordered], "endpoints": [key[1] for key in ordered]},
     )
-    return {(row.organization_id, row.endpoint_id) for row in rows if row.state == EndpointState.ENABLED}
+    return {(row.organization_id, row.endpoint_id): row for row in rows}
 
 
 async def _finish(connection: AsyncConnection, results: Sequence[_Result]) -> dict[tuple[int, str], int]:
@@ -239,8 +366,8 @@ async def _finish(connection: AsyncConnection, results: Sequence[_Result]) -> di
                 "tokens": [result.lease.lease_token for result in results],
                 "statuses": [result.status for result in results],
                 "delays": [result.delay for result in results],
-                "steps": [int(result.attempted) for result in results],
-                "attempts": [int(result.attempted) for result in results],
+                "steps": [result.steps for result in results],
+                "attempts": [result.attempts for result in results],
             },
         )
     ).all()

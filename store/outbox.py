@@ -1,15 +1,17 @@
 """The outbox: its rows become deliveries, one for each endpoint that wants them; LISTEN tells of new ones."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import psycopg
-from sqlalchemy import text
+from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.database import CONNECT_TIMEOUT, DatabaseUnavailable
 from store.deliveries import delivery_id
 from store.delivery_queue import SETTINGS
+from store.operator_events import is_operator_event
 
 CHANNEL = "tidemark_outbox"
 KEEPALIVE_IDLE = 30  # seconds; a listening connection says nothing itself and would not notice a dead peer
@@ -28,17 +30,25 @@ class FanOut:
 _TAKE = text("""
 DELETE FROM outbox
 WHERE outbox_id IN (SELECT outbox_id FROM outbox ORDER BY outbox_id LIMIT :limit FOR UPDATE SKIP LOCKED)
-RETURNING organization_id, customer_id, notification_id, event_type
+RETURNING organization_id, customer_id, notification_id, event_type, condition_type
 """)
 
 # FOR KEY SHARE keeps an endpoint from being deleted until the new rows are committed, and does not wait for
 # claims.
 _ENDPOINTS = text("""
-SELECT organization_id, endpoint_id, event_types
+SELECT organization_id, endpoint_id, event_types, condition_types
 FROM endpoint
 WHERE organization_id = ANY (CAST(:organizations AS bigint[])) AND state = 'ENABLED'
 ORDER BY organization_id, endpoint_id
 FOR KEY SHARE
+""")
+
+# An endpoint is not told of itself: to one that fails, it would be one more delivery that fails.
+_SUBJECTS = text("""
+SELECT organization_id, event_id, endpoint_id
+FROM operator_event
+JOIN unnest(CAST(:organizations AS bigint[]), CAST(:events AS text[])) AS wanted (organization_id, event_id)
+USING (organization_id, event_id)
 """)
 
 _ADD = text("""
@@ -60,15 +70,16 @@ async def fan_out(connection: AsyncConnection, limit: int) -> FanOut:
     taken = (await connection.execute(_TAKE, {"limit": limit})).all()
     if not taken:
         return FanOut(0, 0)
-    endpoints: dict[int, list[tuple[str, list[str]]]] = {}
+    endpoints: dict[int, list[Row[Any]]] = {}
     organizations = sorted({row.organization_id for row in taken})
     for row in await connection.execute(_ENDPOINTS, {"organizations": organizations}):
-        endpoints.setdefault(row.organization_id, []).append((row.endpoint_id, row.event_types))
+        endpoints.setdefault(row.organization_id, []).append(row)
+    subjects = await _subjects(connection, [row for row in taken if is_operator_event(row.event_type)])
     fresh = [
-        (row, endpoint_id)
+        (row, endpoint.endpoint_id)
         for row in taken
-        for endpoint_id, event_types in endpoints.get(row.organization_id, [])
-        if not event_types or row.event_type in event_types
+        for endpoint in endpoints.get(row.organization_id, [])
+        if _wants(endpoint, row) and subjects.get((row.organization_id, row.notification_id)) != endpoint.endpoint_id
     ]
     if fresh:
         await connection.execute(
@@ -85,6 +96,29 @@ async def fan_out(connection: AsyncConnection, limit: int) -> FanOut:
             },
         )
     return FanOut(taken=len(taken), created=len(fresh))
+
+
+def _wants(endpoint: Row[Any], row: Row[Any]) -> bool:
+    """Whether an endpoint's filters let an outbox row pass."""
+    if is_operator_event(row.event_type):
+        return row.event_type in endpoint.event_types
+    return (not endpoint.event_types or row.event_type in endpoint.event_types) and (
+        not endpoint.condition_types or row.condition_type in endpoint.condition_types
+    )
+
+
+async def _subjects(connection: AsyncConnection, rows: Sequence[Row[Any]]) -> dict[tuple[int, str], str]:
+    """Whom operator events are about, by organization and event."""
+    if not rows:
+        return {}
+    found = await connection.execute(
+        _SUBJECTS,
+        {
+            "organizations": [row.organization_id for row in rows],
+            "events": [row.notification_id for row in rows],
+        },
+    )
+    return {(row.organization_id, row.event_id): row.endpoint_id for row in found}
 
 
 async def notifications(url: str) -> AsyncIterator[None]:

@@ -66,9 +66,7 @@ endpoint = Table(
     CheckConstraint("in_flight >= 0", name="endpoint_in_flight_not_negative"),
     CheckConstraint("max_in_flight > 0", name="endpoint_max_in_flight_positive"),
     CheckConstraint("rate_per_second > 0", name="endpoint_rate_positive"),
-    CheckConstraint(
-        "(credentials IS NULL) = (credentials_key_id IS NULL)", name="endpoint_credentials_have_a_key"
-    ),
+    CheckConstraint("(credentials IS NULL) = (credentials_key_id IS NULL)", name="endpoint_credentials_have_a_key"),
 )
 
 endpoint_secret = Table(

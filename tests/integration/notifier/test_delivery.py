@@ -63,7 +63,7 @@ async def test_a_failed_attempt_is_tried_again_under_the_same_id_and_signed_anew
 
 async def test_the_receivers_retry_after_lengthens_the_wait(house: House, receiver: Receiver) -> None:
     await house.endpoint(receiver.url)
-    receiver.answer(status(503, headers={"Retry-After": "3600"}))
+    receiver.answer(status(500, headers={"Retry-After": "3600"}))
     async with running_notifier(house):
         await house.notify()
         [delivery] = await house.attempted(1)

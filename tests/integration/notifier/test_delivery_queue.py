@@ -15,10 +15,12 @@ from store.database import Database
 from store.deliveries import DeliveryStatus, Outcome
 from store.delivery_queue import ENDPOINT_IN_FLIGHT_LIMIT, Claim
 from store.delivery_results import AttemptRecord
+from store.endpoint_health import Verdict
 from store.endpoints import EndpointState
+from store.secrets import SecretBox, secret_place
 from store.tables.notifications import outbox as outbox_table
 from store.tables.webhooks import attempt, delivery, endpoint, endpoint_secret
-from tests.integration.notifier.house import House, body_of
+from tests.integration.notifier.house import House, body_of, configuration
 
 LEASE = timedelta(minutes=5)
 
@@ -54,6 +56,9 @@ def delivered(claim: Claim) -> AttemptRecord:
         error="",
         status=DeliveryStatus.DELIVERED,
         delay=None,
+        verdict=Verdict.SUCCEEDED,
+        remote_address="203.0.113.9",
+        secret_sequences=(2, 1),
     )
 
 
@@ -65,7 +70,19 @@ def failed(claim: Claim, delay: timedelta = timedelta(0)) -> AttemptRecord:
         error="the receiver answered 500",
         status=DeliveryStatus.PENDING,
         delay=delay,
+        verdict=Verdict.FAILED,
     )
+
+
+def signed_with(claim: Claim) -> list[str | None]:
+    """The secrets of a claim in their text form, the newest first."""
+    box = SecretBox(configuration().secret_keys or [("unused", bytes(32))])
+    return [
+        secret.plain
+        if secret.sealed is None
+        else box.open(secret.sealed, secret_place(claim.organization_id, claim.endpoint_id, secret.sequence)).decode()
+        for secret in claim.secrets
+    ]
 
 
 async def counters_match(house: House) -> bool:
@@ -86,7 +103,7 @@ async def test_a_claim_carries_what_the_attempt_needs(house: House) -> None:
     assert await fan_out(house) == outbox.FanOut(taken=1, created=1)
     [claimed] = await claim(house)
     assert claimed.url == "https://example.com/hook"
-    assert claimed.secrets == (created.secret,)
+    assert signed_with(claimed) == [created.secret]
     assert claimed.body == body_of(notification_id)
     assert claimed.notification_id == notification_id
     assert claimed.attempt_count == 0
@@ -280,7 +297,7 @@ async def test_an_endpoint_that_is_gone_stays_visible_as_disabled(house: House) 
     await fan_out(house)
     gone, other, *_ = await claim(house)
     result = dataclasses.replace(
-        failed(gone), outcome=Outcome.GONE, status=DeliveryStatus.FAILED, delay=None, disable_endpoint=True
+        failed(gone), outcome=Outcome.GONE, status=DeliveryStatus.FAILED, delay=None, verdict=Verdict.GONE
     )
     await record(house, [result, failed(other)])
     statuses = Counter(item.status for item in await house.deliveries())
@@ -366,7 +383,7 @@ async def test_five_notifiers_never_claim_twice_and_never_exceed_a_share(house: 
                 if choice.random() < 0.1:
                     forgotten.append(one)  # as if this notifier had died here
                 else:
-                    results.append(delivered(one) if choice.random() < 0.6 else failed(one))
+                    results.append(delivered(one) if choice.random() < 0.8 else failed(one))
                 del held[one.delivery_id]
             written = await record(mine, results) if results else []
             assert len(written) == len(results)

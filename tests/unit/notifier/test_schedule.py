@@ -16,6 +16,7 @@ from notifier.schedule import (
     parse_retry_after,
 )
 from store.deliveries import DeliveryStatus, Outcome
+from store.endpoint_health import Verdict
 
 NOW = datetime(2026, 3, 15, 12, 0, tzinfo=UTC)
 FAILURES = [outcome for outcome in Outcome if outcome not in (Outcome.DELIVERED, Outcome.GONE)]
@@ -69,17 +70,33 @@ def test_jitter_never_makes_an_attempt_early(attempts: int, randomness: random.R
 
 
 def test_success_ends_the_delivery() -> None:
-    assert decide_after(1, outcome=Outcome.DELIVERED) == Decision(DeliveryStatus.DELIVERED)
+    assert decide_after(1, outcome=Outcome.DELIVERED) == Decision(DeliveryStatus.DELIVERED, Verdict.SUCCEEDED)
 
 
 def test_gone_ends_the_delivery_and_disables_the_endpoint() -> None:
-    expected = Decision(DeliveryStatus.FAILED, disable_endpoint=True)
+    expected = Decision(DeliveryStatus.FAILED, Verdict.GONE)
     assert decide_after(1, outcome=Outcome.GONE) == expected
 
 
 @pytest.mark.parametrize("outcome", FAILURES)
 def test_every_other_outcome_is_tried_again(outcome: Outcome) -> None:
-    assert decide_after(1, outcome=outcome) == Decision(DeliveryStatus.PENDING, timedelta(seconds=5))
+    assert decide_after(1, outcome=outcome) == Decision(DeliveryStatus.PENDING, Verdict.FAILED, timedelta(seconds=5))
+
+
+@pytest.mark.parametrize("attempts", [1, 11, 500])
+@pytest.mark.parametrize("outcome", [Outcome.THROTTLED, Outcome.SERVER_ERROR])
+def test_back_pressure_leaves_the_wait_to_the_endpoint_however_often_it_comes(
+    attempts: int, outcome: Outcome
+) -> None:
+    decision = decide(
+        outcome,
+        back_pressure=True,
+        attempts=attempts,
+        age=timedelta(days=30),
+        retry_after=timedelta(hours=1),
+        randomness=random.Random(),
+    )
+    assert decision == Decision(DeliveryStatus.PENDING, Verdict.THROTTLED, timedelta(0))
 
 
 @pytest.mark.parametrize("upper", [False, True])
@@ -89,7 +106,7 @@ def test_nothing_is_given_up_before_72_hours_and_11_attempts(upper: bool) -> Non
         age += decision.delay
         attempts += 1
         assert attempts < 20
-    assert decision == Decision(DeliveryStatus.FAILED)
+    assert decision == Decision(DeliveryStatus.FAILED, Verdict.FAILED)
     assert attempts >= 11
     assert age >= MINIMUM_AGE_TO_GIVE_UP
 

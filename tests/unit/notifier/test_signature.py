@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from notifier.signature import MalformedSecret, sign, signed_headers, signing_key
+from notifier.signature import (
+    MalformedSecret,
+    private_key,
+    sign,
+    sign_asymmetric,
+    signed_headers,
+    signing_key,
+)
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 ID = "msg_p5jXN8AQM9LWM0D4loKWxJek"
@@ -18,12 +25,37 @@ BODY = b'{"test": 2432232314}'
 SIGNATURE = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 
 
+PRIVATE_KEY = "whsk_6Xb/dCcHpPea21PS1N9VY/NZW723CEc77N4rJCubMbfVKIDij2HKpMKkioLlX0dRqSKJp4AJ6p9lMicMFs6Kvg=="
+ASYMMETRIC_SIGNATURE = "v1a,hnO3f9T8Ytu9HwrXslvumlUpqtNVqkhqw/enGzPCXe5BdqzCInXqYXFymVJaA7AZdpXwVLPo3mNl8EM+m7TBAg=="
+
+
 def secret_of(size: int) -> str:
     return "whsec_" + base64.b64encode(random.Random(size).randbytes(size)).decode()
 
 
 def test_published_vector() -> None:
     assert sign(signing_key(SECRET), ID, 1614265330, BODY) == SIGNATURE
+
+
+def test_published_vector_of_the_asymmetric_scheme() -> None:
+    assert sign_asymmetric(private_key(PRIVATE_KEY), ID, 1614265330, BODY) == ASYMMETRIC_SIGNATURE
+
+
+def test_secrets_of_both_kinds_sign_side_by_side_in_their_order() -> None:
+    headers = signed_headers([PRIVATE_KEY, SECRET], ID, TIME, BODY)
+    assert headers["webhook-signature"] == f"{ASYMMETRIC_SIGNATURE} {SIGNATURE}"
+
+
+def test_a_seed_alone_is_a_private_key() -> None:
+    seed = base64.b64encode(base64.b64decode(PRIVATE_KEY.removeprefix("whsk_"))[:32]).decode()
+    assert sign_asymmetric(private_key(f"whsk_{seed}"), ID, 1614265330, BODY) == ASYMMETRIC_SIGNATURE
+
+
+@pytest.mark.parametrize("secret", ["whsk_", "whsk_!", "whsk_dG9vIHNob3J0", SECRET])
+def test_a_malformed_private_key_is_refused_and_not_shown(secret: str) -> None:
+    with pytest.raises(MalformedSecret) as raised:
+        private_key(secret)
+    assert secret not in str(raised.value) or secret == "whsk_"
 
 
 def test_headers_of_the_published_vector() -> None:

@@ -1,0 +1,50 @@
+"""The notifier's port for those who look after it: is it alive, is it ready, what has it done.
+
+/healthz fails when the loop has not come round for a while: restarting the process may help. /readyz also fails while
+the database cannot be used and while the process drains: restarting it would not help.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+
+from notifier.metrics import CONTENT_TYPE, Metrics
+
+
+@asynccontextmanager
+async def monitoring(
+    address: tuple[str, int] | None,
+    metrics: Metrics,
+    is_alive: Callable[[], bool],
+    is_ready: Callable[[], bool],
+) -> AsyncIterator[int | None]:
+    """Answers on `address` for as long as the block runs; yields the port. Does nothing without an address."""
+    if address is None:
+        yield None
+        return
+
+    async def on_healthz(_: web.Request) -> web.Response:
+        return _state(is_alive(), "alive", "stuck")
+
+    async def on_readyz(_: web.Request) -> web.Response:
+        return _state(is_ready(), "ready", "not ready")
+
+    async def on_metrics(_: web.Request) -> web.Response:
+        return web.Response(body=metrics.text().encode(), headers={"Content-Type": CONTENT_TYPE})
+
+    application = web.Application()
+    application.router.add_get("/healthz", on_healthz)
+    application.router.add_get("/readyz", on_readyz)
+    application.router.add_get("/metrics", on_metrics)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, address[0], address[1]).start()
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+def _state(well: bool, yes: str, no: str) -> web.Response:
+    return web.Response(status=200 if well else 503, text=f"{yes if well else no}\n")

@@ -1,0 +1,78 @@
+"""What an attempt sends besides its body: signatures, credentials, and the endpoint's own headers."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from notifier.signature import signed_headers
+from store.delivery_queue import Claim
+from store.secrets import CannotOpen, SecretBox, credentials_place, secret_place
+
+# Headers that an endpoint may not set itself, in lower case. They are refused when the endpoint is saved; a row that
+# was saved before one was added to the list must still not get through.
+RESERVED = frozenset(
+    {
+        "accept-encoding",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "expect",
+        "host",
+        "keep-alive",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "user-agent",
+    }
+)
+RESERVED_PREFIX = "webhook-"
+
+
+@dataclass(frozen=True)
+class RequestHeaders:
+    """The headers of one attempt, and which of the endpoint's secrets signed it."""
+
+    headers: dict[str, str] = field(repr=False)
+    secret_sequences: tuple[int, ...]
+
+
+def request_headers(claim: Claim, box: SecretBox | None, time: datetime, body: bytes) -> RequestHeaders:
+    """The headers of an attempt made at `time`.
+
+    Raises MalformedSecret, CannotOpen, and ValueError when there is no secret: nothing is ever sent unsigned.
+    """
+    secrets = [_opened(claim, number, box) for number in range(len(claim.secrets))]
+    signed = signed_headers(secrets, claim.notification_id, time, body)
+    headers = {name: value for name, value in claim.headers.items() if _may_be_set(name, value)}
+    if claim.credentials is not None:
+        place = credentials_place(claim.organization_id, claim.endpoint_id)
+        # The endpoint's own header of that name, however it is written, would be sent beside it.
+        headers = {name: value for name, value in headers.items() if name.lower() != "authorization"}
+        headers["Authorization"] = _open(box, claim.credentials, place)
+    return RequestHeaders(headers | signed, tuple(secret.sequence for secret in claim.secrets))
+
+
+def _may_be_set(name: str, value: str) -> bool:
+    lower = name.lower()
+    return (
+        lower not in RESERVED
+        and not lower.startswith(RESERVED_PREFIX)
+        and not any(character in name + value for character in "\r\n\0")
+    )
+
+
+def _opened(claim: Claim, number: int, box: SecretBox | None) -> str:
+    secret = claim.secrets[number]
+    if secret.plain is not None:
+        return secret.plain
+    assert secret.sealed is not None
+    return _open(box, secret.sealed, secret_place(claim.organization_id, claim.endpoint_id, secret.sequence))
+
+
+def _open(box: SecretBox | None, sealed: bytes, place: str) -> str:
+    if box is None:
+        raise CannotOpen("this process has no master key: set TIDEMARK_SECRET_KEYS")
+    return box.open(sealed, place).decode()

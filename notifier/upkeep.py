@@ -1,0 +1,35 @@
+"""The notifier's upkeep: days of deliveries are made ahead of time and dropped when they are too old."""
+
+import asyncio
+import logging
+from datetime import timedelta
+
+from notifier.backoff import Backoff
+from store import delivery_days
+from store.database import Database, DatabaseUnavailable
+
+INTERVAL = 3_600.0  # seconds between two rounds; days are made for several days ahead
+
+logger = logging.getLogger(__name__)
+
+
+async def keep_days(database: Database, keep: timedelta) -> None:
+    """Looks after the days until it is cancelled; finished deliveries are kept for `keep`."""
+    backoff = Backoff()
+    while True:
+        try:
+            async with database.transaction() as connection:
+                await delivery_days.make_ahead(connection)
+            async with database.transaction() as connection:
+                dropped = await delivery_days.drop_old(connection, keep)
+            if dropped:
+                logger.info("dropped %s", ", ".join(dropped), extra={"action": "upkeep.dropped"})
+            backoff.reset()
+            await asyncio.sleep(INTERVAL)
+        except DatabaseUnavailable as error:
+            logger.warning("upkeep waits for the database: %s", error, extra={"action": "upkeep.delayed"})
+            await backoff.sleep()
+        except Exception:
+            # Most likely the lock timeout of a drop. Nothing depends on it at once.
+            logger.exception("the upkeep failed; it is tried again", extra={"action": "upkeep.failed"})
+            await asyncio.sleep(INTERVAL / 60)

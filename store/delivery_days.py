@@ -1,0 +1,116 @@
+"""The days of deliveries and attempts: partitions made ahead of time, and dropped when they are too old."""
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+DAYS_AHEAD = 3  # besides today; a notifier that is away for longer only makes the default partitions grow
+
+# Two notifiers may come here at once; CREATE TABLE IF NOT EXISTS alone still races in the catalog.
+_LOCK = 1_052_911_830_415
+
+LOCK_TIMEOUT = "2s"
+IDLE_TIMEOUT = "5s"
+
+_EXISTING = text("""
+SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
+WHERE inhparent = CAST(:parent AS regclass) AND relname LIKE :pattern
+""")
+
+
+@dataclass(frozen=True)
+class _Parent:
+    name: str
+    key: str  # the column that says which day a row belongs to
+
+
+_PARENTS = (_Parent("delivery", "finish_day"), _Parent("attempt", "start_time"))
+
+
+async def make_ahead(connection: AsyncConnection) -> None:
+    """Makes the partitions of today and of the days to come, by PostgreSQL's clock, in UTC.
+
+    Gives up as `drop_old` does.
+    """
+    await _begin(connection)
+    today = await _today(connection)
+    for parent in _PARENTS:
+        existing = await existing_days(connection, parent.name)
+        for number in range(DAYS_AHEAD + 1):
+            day = today + timedelta(days=number)
+            if day not in existing:
+                await _make(connection, parent, day)
+
+
+async def drop_old(connection: AsyncConnection, keep: timedelta) -> list[str]:
+    """Drops the partitions of the days that ended longer than `keep` ago; returns their names.
+
+    Dropping locks the whole table for a moment. When that takes too long this gives up, with the error of
+    PostgreSQL's lock_timeout.
+    """
+    await _begin(connection)
+    oldest = await _today(connection) - keep
+    dropped = []
+    for parent in _PARENTS:
+        for day in sorted(await existing_days(connection, parent.name)):
+            if day < oldest:
+                await connection.execute(text(f"DROP TABLE {_name(parent, day)}"))
+                dropped.append(_name(parent, day))
+        await connection.execute(
+            text(f"DELETE FROM {parent.name}_default WHERE {parent.key} < :oldest"), {"oldest": oldest}
+        )
+    await connection.execute(text("DELETE FROM operator_event WHERE create_time < :oldest"), {"oldest": oldest})
+    return dropped
+
+
+async def existing_days(connection: AsyncConnection, parent: str) -> set[date]:
+    """The days that have a partition in `delivery` or `attempt`."""
+    names = await connection.scalars(_EXISTING, {"parent": parent, "pattern": f"{parent}\\_2%"})
+    return {datetime.strptime(name, f"{parent}_%Y%m%d").replace(tzinfo=UTC).date() for name in names}
+
+
+async def _begin(connection: AsyncConnection) -> None:
+    # What waits for a lock on a table makes everybody after it wait too, so it gives up early. And a process that is
+    # paused in the middle loses its transaction before anybody notices.
+    await connection.execute(
+        text(
+            "SELECT set_config('lock_timeout', :wait, true),"
+            " set_config('idle_in_transaction_session_timeout', :idle, true)"
+        ),
+        {"wait": LOCK_TIMEOUT, "idle": IDLE_TIMEOUT},
+    )
+    await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+
+
+async def _today(connection: AsyncConnection) -> date:
+    today: date = await connection.scalar(text("SELECT (now() AT TIME ZONE 'UTC')::date"))
+    return today
+
+
+def _name(parent: _Parent, day: date) -> str:
+    return f"{parent.name}_{day:%Y%m%d}"
+
+
+async def _make(connection: AsyncConnection, parent: _Parent, day: date) -> None:
+    # Made apart and attached, which leaves the rest of the table open to writers. Rows of that day that the default
+    # partition has taken move first: with them in it, PostgreSQL refuses to attach.
+    name = _name(parent, day)
+    start, end = (f"'{bound:%Y-%m-%d} 00:00:00+00'" for bound in (day, day + timedelta(days=1)))
+    if parent.key == "finish_day":
+        start, end = f"'{day}'", f"'{day + timedelta(days=1)}'"
+    await connection.execute(
+        text(f"CREATE TABLE {name} (LIKE {parent.name} INCLUDING DEFAULTS INCLUDING CONSTRAINTS)")
+    )
+    await connection.execute(
+        text(f"""
+        WITH moved AS (
+            DELETE FROM {parent.name}_default WHERE {parent.key} >= {start} AND {parent.key} < {end} RETURNING *
+        )
+        INSERT INTO {name} SELECT * FROM moved
+        """)
+    )
+    await connection.execute(
+        text(f"ALTER TABLE {parent.name} ATTACH PARTITION {name} FOR VALUES FROM ({start}) TO ({end})")
+    )

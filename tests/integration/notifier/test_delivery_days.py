@@ -1,0 +1,78 @@
+"""Finished deliveries and attempts lie in partitions of their days, which are made ahead and dropped when old."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import text
+
+from store import delivery_days
+from store.database import Database
+from store.deliveries import DeliveryStatus
+from tests.integration.notifier.house import House
+from tests.integration.notifier.test_delivery_queue import claim, delivered, failed, fan_out, record
+
+KEEP = timedelta(days=30)
+
+
+async def rows_in(house: House, table: str) -> int:
+    async with house.database.transaction() as connection:
+        number: int = await connection.scalar(text(f"SELECT count(*) FROM {table}"))
+        return number
+
+
+async def make_ahead(database: Database) -> None:
+    async with database.transaction() as connection:
+        await delivery_days.make_ahead(connection)
+
+
+async def test_days_are_made_ahead_once_whoever_asks(house: House) -> None:
+    await asyncio.gather(*(make_ahead(house.database) for _ in range(3)))
+    async with house.database.transaction() as connection:
+        for parent in ("delivery", "attempt"):
+            days = await delivery_days.existing_days(connection, parent)
+            assert len(days) == delivery_days.DAYS_AHEAD + 1
+
+
+async def test_what_is_finished_leaves_the_live_partition(house: House) -> None:
+    await make_ahead(house.database)
+    await house.endpoint("https://example.com/hook")
+    await house.notify(3)
+    await fan_out(house)
+    done, tried, _ = await claim(house)
+    await record(house, [delivered(done), failed(tried)])
+    assert await rows_in(house, "delivery_live") == 2
+    assert await rows_in(house, "delivery_default") == 0
+    finished = [item for item in await house.deliveries() if item.status is DeliveryStatus.DELIVERED]
+    assert [item.delivery_id for item in finished] == [done.delivery_id]
+
+
+async def test_rows_from_before_their_day_was_made_move_into_it(house: House) -> None:
+    await house.endpoint("https://example.com/hook")
+    await house.notify()
+    await fan_out(house)
+    [done] = await claim(house)
+    await record(house, [delivered(done)])
+    assert await rows_in(house, "delivery_default") == 1
+    await make_ahead(house.database)
+    assert await rows_in(house, "delivery_default") == 0
+    [kept] = await house.deliveries()
+    assert kept.status is DeliveryStatus.DELIVERED
+
+
+async def test_old_days_are_dropped_and_younger_ones_are_kept(house: House) -> None:
+    await make_ahead(house.database)
+    async with house.database.transaction() as connection:
+        for table in ("delivery", "attempt"):
+            day = (datetime.now(UTC) - timedelta(days=40)).date()
+            name = f"{table}_{day:%Y%m%d}"
+            await connection.execute(
+                text(
+                    f"CREATE TABLE {name} PARTITION OF {table} FOR VALUES FROM ('{day}') TO ('{day + timedelta(1)}')"
+                )
+            )
+    async with house.database.transaction() as connection:
+        dropped = await delivery_days.drop_old(connection, KEEP)
+    assert len(dropped) == 2
+    async with house.database.transaction() as connection:
+        assert await delivery_days.drop_old(connection, KEEP) == []
+        assert len(await delivery_days.existing_days(connection, "delivery")) == delivery_days.DAYS_AHEAD + 1
