@@ -19,7 +19,9 @@ from server.accounts.balances import BalanceHandlers
 from server.accounts.changes import FactChanges
 from server.accounts.customers import CustomerHandlers
 from server.accounts.invoices import InvoiceHandlers
+from server.accounts.limits import LimitHandlers
 from server.accounts.metrics import MetricHandlers
+from server.accounts.plans import PlanHandlers
 from server.accounts.subscriptions import SubscriptionHandlers
 from server.alert_service import AlertHandlers
 from server.ingest.pipeline import Pipeline
@@ -48,6 +50,8 @@ class AccountService(
     MetricHandlers,
     InvoiceHandlers,
     BalanceHandlers,
+    PlanHandlers,
+    LimitHandlers,
     account_service_pb2_grpc.AccountServiceServicer,
 ):
     """tidemark.v1.AccountService: the facts about those who are billed."""

@@ -26,9 +26,9 @@ if _version_not_supported:
 
 
 class AccountServiceStub:
-    """AccountService holds the facts about those who are billed: customers, subscriptions, metrics, invoices and balances.
-    Puts replace the whole resource and are safe to repeat; when they carry as_of_time, they may also arrive in any
-    order.
+    """AccountService holds the facts about those who are billed: customers, subscriptions, metrics, invoices, balances,
+    plans and limits. Puts replace the whole resource and are safe to repeat; when they carry as_of_time, they may also
+    arrive in any order.
     """
 
     def __init__(self, channel):
@@ -127,12 +127,42 @@ class AccountServiceStub:
                 request_serializer=tidemark_dot_v1_dot_account__service__pb2.ListBalanceEntriesRequest.SerializeToString,
                 response_deserializer=tidemark_dot_v1_dot_account__service__pb2.ListBalanceEntriesResponse.FromString,
                 _registered_method=True)
+        self.PutPlan = channel.unary_unary(
+                '/tidemark.v1.AccountService/PutPlan',
+                request_serializer=tidemark_dot_v1_dot_account__service__pb2.PutPlanRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_account__service__pb2.PutPlanResponse.FromString,
+                _registered_method=True)
+        self.GetPlan = channel.unary_unary(
+                '/tidemark.v1.AccountService/GetPlan',
+                request_serializer=tidemark_dot_v1_dot_account__service__pb2.GetPlanRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_account__service__pb2.GetPlanResponse.FromString,
+                _registered_method=True)
+        self.ListPlans = channel.unary_unary(
+                '/tidemark.v1.AccountService/ListPlans',
+                request_serializer=tidemark_dot_v1_dot_account__service__pb2.ListPlansRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_account__service__pb2.ListPlansResponse.FromString,
+                _registered_method=True)
+        self.PutLimit = channel.unary_unary(
+                '/tidemark.v1.AccountService/PutLimit',
+                request_serializer=tidemark_dot_v1_dot_account__service__pb2.PutLimitRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_account__service__pb2.PutLimitResponse.FromString,
+                _registered_method=True)
+        self.GetLimit = channel.unary_unary(
+                '/tidemark.v1.AccountService/GetLimit',
+                request_serializer=tidemark_dot_v1_dot_account__service__pb2.GetLimitRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_account__service__pb2.GetLimitResponse.FromString,
+                _registered_method=True)
+        self.ListLimits = channel.unary_unary(
+                '/tidemark.v1.AccountService/ListLimits',
+                request_serializer=tidemark_dot_v1_dot_account__service__pb2.ListLimitsRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_account__service__pb2.ListLimitsResponse.FromString,
+                _registered_method=True)
 
 
 class AccountServiceServicer:
-    """AccountService holds the facts about those who are billed: customers, subscriptions, metrics, invoices and balances.
-    Puts replace the whole resource and are safe to repeat; when they carry as_of_time, they may also arrive in any
-    order.
+    """AccountService holds the facts about those who are billed: customers, subscriptions, metrics, invoices, balances,
+    plans and limits. Puts replace the whole resource and are safe to repeat; when they carry as_of_time, they may also
+    arrive in any order.
     """
 
     def PutCustomer(self, request, context):
@@ -261,6 +291,49 @@ class AccountServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PutPlan(self, request, context):
+        """PutPlan creates a plan or replaces what is known about one. Nobody is moved to it: a customer's plan changes with
+        PutCustomer, a subscription's with PutSubscription.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetPlan(self, request, context):
+        """GetPlan returns one plan.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPlans(self, request, context):
+        """ListPlans returns plans by ascending plan_id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PutLimit(self, request, context):
+        """PutLimit creates a limit or replaces its amount.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetLimit(self, request, context):
+        """GetLimit returns one limit.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListLimits(self, request, context):
+        """ListLimits returns limits by ascending limit_id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AccountServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -354,6 +427,36 @@ def add_AccountServiceServicer_to_server(servicer, server):
                     request_deserializer=tidemark_dot_v1_dot_account__service__pb2.ListBalanceEntriesRequest.FromString,
                     response_serializer=tidemark_dot_v1_dot_account__service__pb2.ListBalanceEntriesResponse.SerializeToString,
             ),
+            'PutPlan': grpc.unary_unary_rpc_method_handler(
+                    servicer.PutPlan,
+                    request_deserializer=tidemark_dot_v1_dot_account__service__pb2.PutPlanRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_account__service__pb2.PutPlanResponse.SerializeToString,
+            ),
+            'GetPlan': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPlan,
+                    request_deserializer=tidemark_dot_v1_dot_account__service__pb2.GetPlanRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_account__service__pb2.GetPlanResponse.SerializeToString,
+            ),
+            'ListPlans': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPlans,
+                    request_deserializer=tidemark_dot_v1_dot_account__service__pb2.ListPlansRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_account__service__pb2.ListPlansResponse.SerializeToString,
+            ),
+            'PutLimit': grpc.unary_unary_rpc_method_handler(
+                    servicer.PutLimit,
+                    request_deserializer=tidemark_dot_v1_dot_account__service__pb2.PutLimitRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_account__service__pb2.PutLimitResponse.SerializeToString,
+            ),
+            'GetLimit': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLimit,
+                    request_deserializer=tidemark_dot_v1_dot_account__service__pb2.GetLimitRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_account__service__pb2.GetLimitResponse.SerializeToString,
+            ),
+            'ListLimits': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLimits,
+                    request_deserializer=tidemark_dot_v1_dot_account__service__pb2.ListLimitsRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_account__service__pb2.ListLimitsResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'tidemark.v1.AccountService', rpc_method_handlers)
@@ -363,9 +466,9 @@ def add_AccountServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AccountService:
-    """AccountService holds the facts about those who are billed: customers, subscriptions, metrics, invoices and balances.
-    Puts replace the whole resource and are safe to repeat; when they carry as_of_time, they may also arrive in any
-    order.
+    """AccountService holds the facts about those who are billed: customers, subscriptions, metrics, invoices, balances,
+    plans and limits. Puts replace the whole resource and are safe to repeat; when they carry as_of_time, they may also
+    arrive in any order.
     """
 
     @staticmethod
@@ -844,6 +947,168 @@ class AccountService:
             '/tidemark.v1.AccountService/ListBalanceEntries',
             tidemark_dot_v1_dot_account__service__pb2.ListBalanceEntriesRequest.SerializeToString,
             tidemark_dot_v1_dot_account__service__pb2.ListBalanceEntriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PutPlan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AccountService/PutPlan',
+            tidemark_dot_v1_dot_account__service__pb2.PutPlanRequest.SerializeToString,
+            tidemark_dot_v1_dot_account__service__pb2.PutPlanResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPlan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AccountService/GetPlan',
+            tidemark_dot_v1_dot_account__service__pb2.GetPlanRequest.SerializeToString,
+            tidemark_dot_v1_dot_account__service__pb2.GetPlanResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPlans(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AccountService/ListPlans',
+            tidemark_dot_v1_dot_account__service__pb2.ListPlansRequest.SerializeToString,
+            tidemark_dot_v1_dot_account__service__pb2.ListPlansResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PutLimit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AccountService/PutLimit',
+            tidemark_dot_v1_dot_account__service__pb2.PutLimitRequest.SerializeToString,
+            tidemark_dot_v1_dot_account__service__pb2.PutLimitResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLimit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AccountService/GetLimit',
+            tidemark_dot_v1_dot_account__service__pb2.GetLimitRequest.SerializeToString,
+            tidemark_dot_v1_dot_account__service__pb2.GetLimitResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLimits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AccountService/ListLimits',
+            tidemark_dot_v1_dot_account__service__pb2.ListLimitsRequest.SerializeToString,
+            tidemark_dot_v1_dot_account__service__pb2.ListLimitsResponse.FromString,
             options,
             channel_credentials,
             insecure,

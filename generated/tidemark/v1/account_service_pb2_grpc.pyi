@@ -13,9 +13,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AccountServiceStub:
-    """AccountService holds the facts about those who are billed: customers, subscriptions, metrics, invoices and balances.
-    Puts replace the whole resource and are safe to repeat; when they carry as_of_time, they may also arrive in any
-    order.
+    """AccountService holds the facts about those who are billed: customers, subscriptions, metrics, invoices, balances,
+    plans and limits. Puts replace the whole resource and are safe to repeat; when they carry as_of_time, they may also
+    arrive in any order.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -55,11 +55,25 @@ class AccountServiceStub:
     """VoidBalance ends a balance for good: what remains of it no longer counts. Voiding it again changes nothing."""
     ListBalanceEntries: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListBalanceEntriesRequest, _account_service_pb2.ListBalanceEntriesResponse]
     """ListBalanceEntries returns the ledger of a customer's balances, by ascending balance_id and entry_number."""
+    PutPlan: _aio.UnaryUnaryMultiCallable[_account_service_pb2.PutPlanRequest, _account_service_pb2.PutPlanResponse]
+    """PutPlan creates a plan or replaces what is known about one. Nobody is moved to it: a customer's plan changes with
+    PutCustomer, a subscription's with PutSubscription.
+    """
+    GetPlan: _aio.UnaryUnaryMultiCallable[_account_service_pb2.GetPlanRequest, _account_service_pb2.GetPlanResponse]
+    """GetPlan returns one plan."""
+    ListPlans: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListPlansRequest, _account_service_pb2.ListPlansResponse]
+    """ListPlans returns plans by ascending plan_id."""
+    PutLimit: _aio.UnaryUnaryMultiCallable[_account_service_pb2.PutLimitRequest, _account_service_pb2.PutLimitResponse]
+    """PutLimit creates a limit or replaces its amount."""
+    GetLimit: _aio.UnaryUnaryMultiCallable[_account_service_pb2.GetLimitRequest, _account_service_pb2.GetLimitResponse]
+    """GetLimit returns one limit."""
+    ListLimits: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListLimitsRequest, _account_service_pb2.ListLimitsResponse]
+    """ListLimits returns limits by ascending limit_id."""
 
 class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
-    """AccountService holds the facts about those who are billed: customers, subscriptions, metrics, invoices and balances.
-    Puts replace the whole resource and are safe to repeat; when they carry as_of_time, they may also arrive in any
-    order.
+    """AccountService holds the facts about those who are billed: customers, subscriptions, metrics, invoices, balances,
+    plans and limits. Puts replace the whole resource and are safe to repeat; when they carry as_of_time, they may also
+    arrive in any order.
     """
 
     @_abc_1.abstractmethod
@@ -205,5 +219,55 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_account_service_pb2.ListBalanceEntriesRequest, _abc.Awaitable[_account_service_pb2.ListBalanceEntriesResponse]],
     ) -> _abc.Awaitable[_account_service_pb2.ListBalanceEntriesResponse]:
         """ListBalanceEntries returns the ledger of a customer's balances, by ascending balance_id and entry_number."""
+
+    @_abc_1.abstractmethod
+    def PutPlan(
+        self,
+        request: _account_service_pb2.PutPlanRequest,
+        context: _aio.ServicerContext[_account_service_pb2.PutPlanRequest, _abc.Awaitable[_account_service_pb2.PutPlanResponse]],
+    ) -> _abc.Awaitable[_account_service_pb2.PutPlanResponse]:
+        """PutPlan creates a plan or replaces what is known about one. Nobody is moved to it: a customer's plan changes with
+        PutCustomer, a subscription's with PutSubscription.
+        """
+
+    @_abc_1.abstractmethod
+    def GetPlan(
+        self,
+        request: _account_service_pb2.GetPlanRequest,
+        context: _aio.ServicerContext[_account_service_pb2.GetPlanRequest, _abc.Awaitable[_account_service_pb2.GetPlanResponse]],
+    ) -> _abc.Awaitable[_account_service_pb2.GetPlanResponse]:
+        """GetPlan returns one plan."""
+
+    @_abc_1.abstractmethod
+    def ListPlans(
+        self,
+        request: _account_service_pb2.ListPlansRequest,
+        context: _aio.ServicerContext[_account_service_pb2.ListPlansRequest, _abc.Awaitable[_account_service_pb2.ListPlansResponse]],
+    ) -> _abc.Awaitable[_account_service_pb2.ListPlansResponse]:
+        """ListPlans returns plans by ascending plan_id."""
+
+    @_abc_1.abstractmethod
+    def PutLimit(
+        self,
+        request: _account_service_pb2.PutLimitRequest,
+        context: _aio.ServicerContext[_account_service_pb2.PutLimitRequest, _abc.Awaitable[_account_service_pb2.PutLimitResponse]],
+    ) -> _abc.Awaitable[_account_service_pb2.PutLimitResponse]:
+        """PutLimit creates a limit or replaces its amount."""
+
+    @_abc_1.abstractmethod
+    def GetLimit(
+        self,
+        request: _account_service_pb2.GetLimitRequest,
+        context: _aio.ServicerContext[_account_service_pb2.GetLimitRequest, _abc.Awaitable[_account_service_pb2.GetLimitResponse]],
+    ) -> _abc.Awaitable[_account_service_pb2.GetLimitResponse]:
+        """GetLimit returns one limit."""
+
+    @_abc_1.abstractmethod
+    def ListLimits(
+        self,
+        request: _account_service_pb2.ListLimitsRequest,
+        context: _aio.ServicerContext[_account_service_pb2.ListLimitsRequest, _abc.Awaitable[_account_service_pb2.ListLimitsResponse]],
+    ) -> _abc.Awaitable[_account_service_pb2.ListLimitsResponse]:
+        """ListLimits returns limits by ascending limit_id."""
 
 def add_AccountServiceServicer_to_server(servicer: AccountServiceServicer, server: _aio.Server) -> None: ...

@@ -287,7 +287,7 @@ Global___Balance: _TypeAlias = Balance  # noqa: Y015
 
 @_typing.final
 class SpendAccess(_message.Message):
-    """SpendAccess is a balance in money or another currency."""
+    """SpendAccess is money or another currency."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -311,7 +311,7 @@ Global___SpendAccess: _TypeAlias = SpendAccess  # noqa: Y015
 
 @_typing.final
 class QuantityAccess(_message.Message):
-    """QuantityAccess is a balance in units of a metric."""
+    """QuantityAccess is units of a metric."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -500,6 +500,60 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
+    ERROR_REASON_PLAN_NOT_FOUND: _ErrorReason.ValueType  # 71
+    """ERROR_REASON_PLAN_NOT_FOUND (NOT_FOUND) means that nobody put a plan of that id.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_PLAN_NOT_FOUND",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "plan_id": "pro"
+          }
+        }
+    """
+    ERROR_REASON_LIMIT_NOT_FOUND: _ErrorReason.ValueType  # 72
+    """ERROR_REASON_LIMIT_NOT_FOUND (NOT_FOUND) means that the organization has no such limit.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_LIMIT_NOT_FOUND",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "limit_id": "acme-tokens"
+          }
+        }
+    """
+    ERROR_REASON_LIMIT_FIXED: _ErrorReason.ValueType  # 73
+    """ERROR_REASON_LIMIT_FIXED (FAILED_PRECONDITION) means that the limit exists for something else, which cannot be
+    changed: its holder, access or groups.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_LIMIT_FIXED",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "limit_id": "acme-tokens",
+            "field": "holder"
+          }
+        }
+    """
+    ERROR_REASON_LIMIT_EXISTS: _ErrorReason.ValueType  # 74
+    """ERROR_REASON_LIMIT_EXISTS (ALREADY_EXISTS) means that another limit has the same holder, access and groups.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_LIMIT_EXISTS",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "limit_id": "acme-tokens"
+          }
+        }
+    """
     ERROR_REASON_ENDPOINT_NOT_FOUND: _ErrorReason.ValueType  # 80
     """ERROR_REASON_ENDPOINT_NOT_FOUND (NOT_FOUND) means that the organization has no such endpoint, or it was deleted.
 
@@ -1008,6 +1062,60 @@ Example:
         "customer_id": "acme",
         "balance_id": "commit-1",
         "adjustment_id": "adj-17"
+      }
+    }
+"""
+ERROR_REASON_PLAN_NOT_FOUND: ErrorReason.ValueType  # 71
+"""ERROR_REASON_PLAN_NOT_FOUND (NOT_FOUND) means that nobody put a plan of that id.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_PLAN_NOT_FOUND",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "plan_id": "pro"
+      }
+    }
+"""
+ERROR_REASON_LIMIT_NOT_FOUND: ErrorReason.ValueType  # 72
+"""ERROR_REASON_LIMIT_NOT_FOUND (NOT_FOUND) means that the organization has no such limit.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_LIMIT_NOT_FOUND",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "limit_id": "acme-tokens"
+      }
+    }
+"""
+ERROR_REASON_LIMIT_FIXED: ErrorReason.ValueType  # 73
+"""ERROR_REASON_LIMIT_FIXED (FAILED_PRECONDITION) means that the limit exists for something else, which cannot be
+changed: its holder, access or groups.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_LIMIT_FIXED",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "limit_id": "acme-tokens",
+        "field": "holder"
+      }
+    }
+"""
+ERROR_REASON_LIMIT_EXISTS: ErrorReason.ValueType  # 74
+"""ERROR_REASON_LIMIT_EXISTS (ALREADY_EXISTS) means that another limit has the same holder, access and groups.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_LIMIT_EXISTS",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "limit_id": "acme-tokens"
       }
     }
 """

@@ -1,4 +1,4 @@
-"""Customers' balances and invoices, and the wallets that lock them."""
+"""Customers' balances and invoices with the wallets that lock them, plans, limits, and times on a plan."""
 
 from alembic import op
 
@@ -16,6 +16,38 @@ ALTER TABLE subscription
     ADD COLUMN plan_start_time timestamptz,
     ADD COLUMN plan_end_time timestamptz,
     ADD COLUMN custom_fields jsonb NOT NULL DEFAULT '{}';
+
+CREATE TABLE plan (
+    organization_id bigint NOT NULL,
+    plan_id text COLLATE "C" NOT NULL,
+    display_name text NOT NULL,
+    custom_fields jsonb NOT NULL,
+    as_of_time timestamptz NOT NULL,
+    create_time timestamptz NOT NULL,
+    update_time timestamptz NOT NULL,
+    changed_epoch bigint NOT NULL,
+    PRIMARY KEY (organization_id, plan_id)
+);
+
+CREATE TABLE usage_limit (
+    organization_id bigint NOT NULL,
+    limit_id text COLLATE "C" NOT NULL,
+    customer_id text COLLATE "C",
+    plan_id text COLLATE "C",
+    currency text COLLATE "C",
+    metric_id text COLLATE "C",
+    groups jsonb NOT NULL,
+    natural_key text COLLATE "C" NOT NULL,
+    amount numeric,
+    as_of_time timestamptz NOT NULL,
+    create_time timestamptz NOT NULL,
+    update_time timestamptz NOT NULL,
+    changed_epoch bigint NOT NULL,
+    PRIMARY KEY (organization_id, limit_id),
+    CONSTRAINT limit_has_one_holder CHECK (num_nonnulls(customer_id, plan_id) = 1),
+    CONSTRAINT limit_is_of_one_unit CHECK (num_nonnulls(currency, metric_id) = 1)
+);
+CREATE UNIQUE INDEX limit_once ON usage_limit (organization_id, natural_key);
 
 CREATE TABLE wallet (
     organization_id bigint NOT NULL,

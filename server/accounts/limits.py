@@ -1,0 +1,91 @@
+"""The handlers of AccountService for limits."""
+
+from generated.tidemark.v1 import account_service_pb2, error_reason_pb2
+from server.accounts.handlers import Context, Handlers
+from server.errors import AlreadyExists, FailedPrecondition, NotFound
+from server.identity import current_organization
+from server.mapping.plans import limit_message, read_amount, read_as_of_time, read_subject
+from server.paging import read_page
+from server.validation import Violations
+from store import limits
+from store.limits import LimitExists, LimitFixed
+
+
+class LimitHandlers(Handlers):
+    """The handlers of tidemark.v1.AccountService for limits."""
+
+    async def PutLimit(
+        self, request: account_service_pb2.PutLimitRequest, context: Context
+    ) -> account_service_pb2.PutLimitResponse:
+        """Creates a limit or replaces its amount, unless a newer fact about it is known."""
+        now = self._clock.now()
+        violations = Violations()
+        sent = request.limit
+        limit_id = violations.identifier("limit.limit_id", sent.limit_id)
+        subject = read_subject(violations, "limit", sent)
+        amount = read_amount(violations, "limit.amount", sent.amount)
+        as_of_time = read_as_of_time(violations, "limit", sent, now)
+        violations.raise_if_any()
+        organization_id = current_organization().organization_id
+        async with self._database.transaction() as connection:
+            try:
+                stored = await limits.put(
+                    connection, organization_id, limit_id, subject, amount=amount, as_of_time=as_of_time, now=now
+                )
+            except LimitExists as error:
+                raise AlreadyExists(
+                    error_reason_pb2.ERROR_REASON_LIMIT_EXISTS,
+                    f"the limit {error.limit_id!r} has the same holder, access and groups: put that one",
+                    metadata={"limit_id": error.limit_id},
+                ) from error
+            except LimitFixed as error:
+                raise FailedPrecondition(
+                    error_reason_pb2.ERROR_REASON_LIMIT_FIXED,
+                    f"the limit {limit_id!r} exists with another {error.field}: put another limit",
+                    metadata={"limit_id": limit_id, "field": error.field},
+                ) from error
+        return account_service_pb2.PutLimitResponse(
+            limit=limit_message(stored), superseded=stored.as_of_time > as_of_time
+        )
+
+    async def GetLimit(
+        self, request: account_service_pb2.GetLimitRequest, context: Context
+    ) -> account_service_pb2.GetLimitResponse:
+        """One limit."""
+        violations = Violations()
+        limit_id = violations.identifier("limit_id", request.limit_id)
+        violations.raise_if_any()
+        async with self._database.transaction() as connection:
+            stored = await limits.get(connection, current_organization().organization_id, limit_id)
+        if stored is None:
+            raise NotFound(
+                error_reason_pb2.ERROR_REASON_LIMIT_NOT_FOUND,
+                f"there is no limit {limit_id!r}: nobody put it",
+                metadata={"limit_id": limit_id},
+            )
+        return account_service_pb2.GetLimitResponse(limit=limit_message(stored))
+
+    async def ListLimits(
+        self, request: account_service_pb2.ListLimitsRequest, context: Context
+    ) -> account_service_pb2.ListLimitsResponse:
+        """A page of limits, by id."""
+        violations = Violations()
+        customer_id = violations.identifier("customer_id", request.customer_id, required=False)
+        plan_id = violations.identifier("plan_id", request.plan_id, required=False)
+        page = read_page(
+            violations, request.page_size, request.page_token, "ListLimits", (customer_id, plan_id), (str,)
+        )
+        violations.raise_if_any()
+        async with self._database.transaction() as connection:
+            rows = await limits.list_page(
+                connection,
+                current_organization().organization_id,
+                customer_id=customer_id or None,
+                plan_id=plan_id or None,
+                after=None if page.after is None else str(page.after[0]),
+                limit=page.limit,
+            )
+        return account_service_pb2.ListLimitsResponse(
+            limits=[limit_message(row) for row in page.shown(rows)],
+            next_page_token=page.next_token(rows, lambda row: (row.limit_id,)),
+        )

@@ -1,0 +1,78 @@
+"""The handlers of AccountService for plans."""
+
+from generated.tidemark.v1 import account_service_pb2, error_reason_pb2
+from server.accounts.handlers import Context, Handlers
+from server.errors import NotFound
+from server.identity import current_organization
+from server.mapping.custom_fields import read_custom_fields
+from server.mapping.plans import plan_message, read_as_of_time
+from server.paging import read_page
+from server.validation import Violations
+from store import plans
+
+
+class PlanHandlers(Handlers):
+    """The handlers of tidemark.v1.AccountService for plans."""
+
+    async def PutPlan(
+        self, request: account_service_pb2.PutPlanRequest, context: Context
+    ) -> account_service_pb2.PutPlanResponse:
+        """Creates or replaces a plan, unless a newer fact about it is known."""
+        now = self._clock.now()
+        violations = Violations()
+        sent = request.plan
+        plan_id = violations.identifier("plan.plan_id", sent.plan_id)
+        display_name = violations.text("plan.display_name", sent.display_name)
+        custom_fields = read_custom_fields(violations, "plan.custom_fields", sent.custom_fields)
+        as_of_time = read_as_of_time(violations, "plan", sent, now)
+        violations.raise_if_any()
+        async with self._database.transaction() as connection:
+            stored = await plans.put(
+                connection,
+                current_organization().organization_id,
+                plan_id,
+                display_name=display_name,
+                custom_fields=custom_fields,
+                as_of_time=as_of_time,
+                now=now,
+            )
+        return account_service_pb2.PutPlanResponse(
+            plan=plan_message(stored), superseded=stored.as_of_time > as_of_time
+        )
+
+    async def GetPlan(
+        self, request: account_service_pb2.GetPlanRequest, context: Context
+    ) -> account_service_pb2.GetPlanResponse:
+        """One plan."""
+        violations = Violations()
+        plan_id = violations.identifier("plan_id", request.plan_id)
+        violations.raise_if_any()
+        async with self._database.transaction() as connection:
+            stored = await plans.get(connection, current_organization().organization_id, plan_id)
+        if stored is None:
+            raise NotFound(
+                error_reason_pb2.ERROR_REASON_PLAN_NOT_FOUND,
+                f"there is no plan {plan_id!r}: nobody put it",
+                metadata={"plan_id": plan_id},
+            )
+        return account_service_pb2.GetPlanResponse(plan=plan_message(stored))
+
+    async def ListPlans(
+        self, request: account_service_pb2.ListPlansRequest, context: Context
+    ) -> account_service_pb2.ListPlansResponse:
+        """A page of plans, by id."""
+        violations = Violations()
+        page = read_page(violations, request.page_size, request.page_token, "ListPlans", (), (str,))
+        violations.raise_if_any()
+        async with self._database.transaction() as connection:
+            rows = await plans.list_page(
+                connection,
+                current_organization().organization_id,
+                after=None if page.after is None else str(page.after[0]),
+                limit=page.limit,
+            )
+        found = [plan_message(row) for row in rows]
+        page = page.cut(found)
+        return account_service_pb2.ListPlansResponse(
+            plans=page.shown(found), next_page_token=page.next_token(rows, lambda row: (row.plan_id,))
+        )

@@ -1,0 +1,104 @@
+"""Plans and limits as messages of the contract, and the checks of what callers send."""
+
+from datetime import datetime
+from decimal import Decimal
+
+from evaluator.amounts import ZERO, format_decimal
+from generated.tidemark.v1 import alert_pb2, balance_pb2, plan_pb2
+from server.validation import Violations, to_timestamp
+from store.limits import Limit, LimitSubject
+from store.plans import Plan
+
+MAX_GROUPS = 3  # of one limit
+MAX_VALUE_LENGTH = 256  # characters of a property's value
+
+
+def read_as_of_time(
+    violations: Violations, path: str, message: plan_pb2.Plan | plan_pb2.Limit, now: datetime
+) -> datetime:
+    """When the fact was known; `now` when the caller does not say."""
+    if not message.HasField("as_of_time"):
+        return now
+    return violations.past_time(f"{path}.as_of_time", message.as_of_time, now)
+
+
+def read_subject(violations: Violations, path: str, sent: plan_pb2.Limit) -> LimitSubject:
+    """What is limited."""
+    customer_id = plan_id = currency = metric_id = None
+    match sent.WhichOneof("holder"):
+        case "customer":
+            customer_id = violations.identifier(f"{path}.customer.customer_id", sent.customer.customer_id)
+        case "plan":
+            plan_id = violations.identifier(f"{path}.plan.plan_id", sent.plan.plan_id)
+        case None:
+            violations.add(f"{path}.holder", "one of customer and plan is required")
+    match sent.WhichOneof("access"):
+        case "spend":
+            if not sent.spend.currency:
+                violations.add(f"{path}.spend.currency", "it is required")
+            currency = violations.currency(f"{path}.spend.currency", sent.spend.currency, default="")
+        case "quantity":
+            metric_id = violations.identifier(f"{path}.quantity.metric_id", sent.quantity.metric_id)
+        case None:
+            violations.add(f"{path}.access", "one of spend and quantity is required")
+    return LimitSubject(customer_id, plan_id, currency, metric_id, _read_groups(violations, f"{path}.groups", sent))
+
+
+def read_amount(violations: Violations, path: str, text: str) -> Decimal | None:
+    """The limit; None when there is none any more."""
+    if not text:
+        return None
+    amount = violations.decimal(path, text)
+    if amount < ZERO:
+        violations.add(path, "it is negative")
+    return amount
+
+
+def plan_message(plan: Plan) -> plan_pb2.Plan:
+    """The message for a plan."""
+    return plan_pb2.Plan(
+        plan_id=plan.plan_id,
+        display_name=plan.display_name,
+        custom_fields=plan.custom_fields,
+        as_of_time=to_timestamp(plan.as_of_time),
+        create_time=to_timestamp(plan.create_time),
+        update_time=to_timestamp(plan.update_time),
+    )
+
+
+def limit_message(limit: Limit) -> plan_pb2.Limit:
+    """The message for a limit."""
+    subject = limit.subject
+    message = plan_pb2.Limit(
+        limit_id=limit.limit_id,
+        groups=[plan_pb2.LimitGroup(key=key, value=value) for key, value in subject.groups],
+        amount="" if limit.amount is None else format_decimal(limit.amount),
+        as_of_time=to_timestamp(limit.as_of_time),
+        create_time=to_timestamp(limit.create_time),
+        update_time=to_timestamp(limit.update_time),
+    )
+    if subject.customer_id is not None:
+        message.customer.CopyFrom(alert_pb2.CustomerScope(customer_id=subject.customer_id))
+    if subject.plan_id is not None:
+        message.plan.CopyFrom(alert_pb2.PlanScope(plan_id=subject.plan_id))
+    if subject.currency is not None:
+        message.spend.CopyFrom(balance_pb2.SpendAccess(currency=subject.currency))
+    if subject.metric_id is not None:
+        message.quantity.CopyFrom(balance_pb2.QuantityAccess(metric_id=subject.metric_id))
+    return message
+
+
+def _read_groups(violations: Violations, path: str, sent: plan_pb2.Limit) -> tuple[tuple[str, str | None], ...]:
+    """The properties with their values, by property."""
+    if len(sent.groups) > MAX_GROUPS:
+        violations.add(path, f"there are {len(sent.groups)}; a limit has at most {MAX_GROUPS}")
+        return ()
+    groups: dict[str, str | None] = {}
+    for place, group in enumerate(sent.groups):
+        violations.identifier(f"{path}[{place}].key", group.key)
+        if group.key in groups:
+            violations.add(f"{path}[{place}].key", "it was named before")
+        if group.HasField("value"):
+            violations.text(f"{path}[{place}].value", group.value, max_length=MAX_VALUE_LENGTH)
+        groups[group.key] = group.value if group.HasField("value") else None
+    return tuple(sorted(groups.items()))

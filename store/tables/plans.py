@@ -1,0 +1,39 @@
+"""Plans, and how much customers may use."""
+
+from sqlalchemy import BigInteger, Column, Index, Table, Text
+from sqlalchemy.dialects.postgresql import JSONB
+
+from store.tables.base import Amount, Identifier, Organization, Time, metadata
+
+plan = Table(
+    "plan",
+    metadata,
+    Column("organization_id", Organization, primary_key=True),
+    Column("plan_id", Identifier, primary_key=True),
+    Column("display_name", Text, nullable=False),
+    Column("custom_fields", JSONB, nullable=False),
+    Column("as_of_time", Time, nullable=False),
+    Column("create_time", Time, nullable=False),
+    Column("update_time", Time, nullable=False),
+    Column("changed_epoch", BigInteger, nullable=False),
+)
+
+# `limit` is a word of SQL.
+usage_limit = Table(
+    "usage_limit",
+    metadata,
+    Column("organization_id", Organization, primary_key=True),
+    Column("limit_id", Identifier, primary_key=True),
+    Column("customer_id", Identifier),  # exactly one of this and the next is set
+    Column("plan_id", Identifier),
+    Column("currency", Identifier),  # exactly one of this and the next is set
+    Column("metric_id", Identifier),
+    Column("groups", JSONB, nullable=False),  # [[key, value or null], …] by key
+    Column("natural_key", Identifier, nullable=False),  # a digest of the five above
+    Column("amount", Amount),  # unset: no limit any more
+    Column("as_of_time", Time, nullable=False),
+    Column("create_time", Time, nullable=False),
+    Column("update_time", Time, nullable=False),
+    Column("changed_epoch", BigInteger, nullable=False),
+    Index("limit_once", "organization_id", "natural_key", unique=True),
+)
