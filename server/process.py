@@ -25,6 +25,7 @@ from server.lifecycle import Drain, InFlight, Shutdown
 from server.reflection import add_reflection
 from server.services import Dependencies, register
 from server.upkeep import Upkeep
+from server.webhooks.jobs import RedeliveryJobs
 from store.database import Database
 from store.probe import Probe
 
@@ -72,6 +73,9 @@ async def serve(
         visits = Visits(database, clock, configuration.grace)
         stack.push_async_callback(visits.stop)
         visits.start()
+        redeliveries = RedeliveryJobs(database, clock)
+        stack.push_async_callback(redeliveries.stop)
+        redeliveries.start()
         pipeline = Pipeline(
             database,
             clock,
@@ -94,7 +98,9 @@ async def serve(
             ),
             options=_options(configuration),
         )
-        services = add_services(server, Dependencies(configuration, database, clock, drain, pipeline, visits))
+        services = add_services(
+            server, Dependencies(configuration, database, clock, drain, pipeline, visits, redeliveries)
+        )
         health = Health(services)
         health_pb2_grpc.add_HealthServicer_to_server(health, server)
         if configuration.reflection:

@@ -1,5 +1,6 @@
 """Which services this server has, and what their handlers are given."""
 
+import logging
 from dataclasses import dataclass
 
 import grpc
@@ -29,7 +30,11 @@ from server.ingest.visits import Visits
 from server.lifecycle import Drain
 from server.usage_service import UsageHandlers
 from server.webhook_service import WebhookService
+from server.webhooks.jobs import RedeliveryJobs
 from store.database import Database
+from store.secrets import SecretBox, box_of
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class Dependencies:
     drain: Drain
     pipeline: Pipeline
     visits: Visits
+    redeliveries: RedeliveryJobs
 
 
 class AccountService(
@@ -67,6 +73,18 @@ class AlertService(AlertHandlers, UsageHandlers, alert_service_pb2_grpc.AlertSer
         )
 
 
+def _secret_box(configuration: Configuration) -> SecretBox | None:
+    """The box that secrets are sealed with; None, and a word in the log, where no key is given for it."""
+    embedded = configuration.database_url is None
+    box = box_of(configuration.secret_keys, configuration.data_directory if embedded else None)
+    if box is None:
+        logger.warning(
+            "no endpoint can be created: set TIDEMARK_SECRET_KEYS, which webhook secrets are encrypted with",
+            extra={"action": "secrets.no_key"},
+        )
+    return box
+
+
 def register(server: grpc.aio.Server, dependencies: Dependencies) -> tuple[str, ...]:
     """Adds every service of the API to the server; returns their full names."""
     account_service_pb2_grpc.add_AccountServiceServicer_to_server(
@@ -81,7 +99,15 @@ def register(server: grpc.aio.Server, dependencies: Dependencies) -> tuple[str, 
     configuration = dependencies.configuration
     policy = TargetPolicy(configuration.webhook_allow_http, configuration.webhook_allow_networks)
     webhook_service_pb2_grpc.add_WebhookServiceServicer_to_server(
-        WebhookService(dependencies.database, dependencies.clock, policy), server
+        WebhookService(
+            dependencies.database,
+            dependencies.clock,
+            policy,
+            _secret_box(configuration),
+            dependencies.redeliveries,
+            configuration.delivery_retention,
+        ),
+        server,
     )
     return tuple(
         module.DESCRIPTOR.services_by_name[name].full_name

@@ -22,6 +22,15 @@ class DeliveryStatus(StrEnum):
     CANCELLED = "CANCELLED"  # the endpoint was deleted, or said that it is gone
 
 
+class Trigger(StrEnum):
+    """Why a delivery is attempted."""
+
+    AUTOMATIC = "AUTOMATIC"  # its notification was made, and the schedule goes on
+    MANUAL = "MANUAL"  # somebody asked for this one
+    RECOVERY = "RECOVERY"  # a job covers it
+    TEST = "TEST"  # it carries a test event
+
+
 class Outcome(StrEnum):
     """How an attempt ended: with an answer of some kind, or at some phase before one."""
 
@@ -52,6 +61,7 @@ class Delivery:
     customer_id: str
     event_type: str
     status: DeliveryStatus
+    trigger: Trigger
     attempt_count: int
     create_time: datetime
     next_attempt_time: datetime | None  # unset while an attempt is under way, and at the end
@@ -65,12 +75,28 @@ class Attempt:
     organization_id: int
     delivery_id: str
     attempt_number: int  # from 1
+    trigger: Trigger
     start_time: datetime
     duration: timedelta
     outcome: Outcome
     http_status: int | None
+    remote_address: str
+    secret_sequences: tuple[int, ...]  # of the endpoint's secrets that signed it, newest first
     response_excerpt: str
     error: str
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which deliveries; what is unset narrows nothing. Times are those of their creation, the end not included."""
+
+    endpoint_id: str | None = None
+    notification_id: str | None = None
+    status: DeliveryStatus | None = None
+    customer_id: str | None = None
+    event_type: str | None = None
+    start_time: datetime | None = None
+    end_time: datetime | None = None
 
 
 _DELIVERY_COLUMNS = (
@@ -81,6 +107,7 @@ _DELIVERY_COLUMNS = (
     delivery.c.customer_id,
     delivery.c.event_type,
     delivery.c.status,
+    delivery.c.trigger,
     delivery.c.attempt_count,
     delivery.c.create_time,
     delivery.c.next_attempt_time,
@@ -90,10 +117,13 @@ _ATTEMPT_COLUMNS = (
     attempt.c.organization_id,
     attempt.c.delivery_id,
     attempt.c.attempt_number,
+    attempt.c.trigger,
     attempt.c.start_time,
     attempt.c.duration,
     attempt.c.outcome,
     attempt.c.http_status,
+    attempt.c.remote_address,
+    attempt.c.secret_sequences,
     attempt.c.response_excerpt,
     attempt.c.error,
 )
@@ -118,10 +148,8 @@ async def get(connection: AsyncConnection, organization_id: int, delivery_id: st
 async def list_page(
     connection: AsyncConnection,
     organization_id: int,
+    filter_: Filter | None = None,
     *,
-    endpoint_id: str | None = None,
-    notification_id: str | None = None,
-    status: DeliveryStatus | None = None,
     after: tuple[datetime, str] | None = None,
     limit: int,
 ) -> list[Delivery]:
@@ -132,15 +160,30 @@ async def list_page(
         .order_by(delivery.c.create_time.desc(), delivery.c.delivery_id.desc())
         .limit(limit)
     )
-    if endpoint_id is not None:
-        statement = statement.where(delivery.c.endpoint_id == endpoint_id)
-    if notification_id is not None:
-        statement = statement.where(delivery.c.notification_id == notification_id)
-    if status is not None:
-        statement = statement.where(delivery.c.status == status)
+    wanted = filter_ or Filter()
+    for name in ("endpoint_id", "notification_id", "status", "customer_id", "event_type"):
+        if (value := getattr(wanted, name)) is not None:
+            statement = statement.where(delivery.c[name] == value)
+    if wanted.start_time is not None:
+        statement = statement.where(delivery.c.create_time >= wanted.start_time)
+    if wanted.end_time is not None:
+        statement = statement.where(delivery.c.create_time < wanted.end_time)
     if after is not None:
         statement = statement.where(tuple_(delivery.c.create_time, delivery.c.delivery_id) < tuple_(*after))
     return [_delivery(row) for row in (await connection.execute(statement)).mappings()]
+
+
+async def latest_attempts(
+    connection: AsyncConnection, organization_id: int, delivery_id: str, *, limit: int
+) -> list[Attempt]:
+    """The latest attempts of a delivery, up to `limit`, in their order."""
+    statement = (
+        select(*_ATTEMPT_COLUMNS)
+        .where(attempt.c.organization_id == organization_id, attempt.c.delivery_id == delivery_id)
+        .order_by(attempt.c.attempt_number.desc())
+        .limit(limit)
+    )
+    return [_attempt(row) for row in (await connection.execute(statement)).mappings()][::-1]
 
 
 async def list_attempts(
@@ -161,8 +204,15 @@ async def list_attempts(
 
 
 def _delivery(row: RowMapping) -> Delivery:
-    return Delivery(**{**row, "status": DeliveryStatus(row["status"])})
+    return Delivery(**{**row, "status": DeliveryStatus(row["status"]), "trigger": Trigger(row["trigger"])})
 
 
 def _attempt(row: RowMapping) -> Attempt:
-    return Attempt(**{**row, "outcome": Outcome(row["outcome"])})
+    return Attempt(
+        **{
+            **row,
+            "trigger": Trigger(row["trigger"]),
+            "outcome": Outcome(row["outcome"]),
+            "secret_sequences": tuple(row["secret_sequences"]),
+        }
+    )

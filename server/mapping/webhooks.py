@@ -1,55 +1,40 @@
-"""Endpoints, deliveries and attempts as messages of the contract, and the checks of what callers send."""
-
-from collections.abc import Sequence
+"""Deliveries, attempts, jobs and operator events as messages of the contract, and the filters of their lists."""
 
 from google.protobuf.duration_pb2 import Duration
 
-from evaluator.notifications import EVENT_TYPES
 from generated.tidemark.v1 import webhook_pb2
-from runtime.targets import TargetPolicy, TargetRefused
+from generated.tidemark.v1.webhook_service_pb2 import ListDeliveriesRequest
 from server.validation import Violations, to_timestamp
-from store.deliveries import Attempt, Delivery, DeliveryStatus
-from store.endpoints import Endpoint
+from store.deliveries import Attempt, Delivery, DeliveryStatus, Filter
+from store.operator_event_log import LoggedEvent
+from store.redelivery_jobs import Job
 
 
-def read_url(violations: Violations, url: str, policy: TargetPolicy) -> str:
-    """The URL of a new endpoint, which has to be one that webhooks may go to."""
-    try:
-        policy.check_url(url)
-    except TargetRefused as error:
-        violations.add("url", f"it {error}")
-    return url
-
-
-def read_event_types(violations: Violations, event_types: Sequence[str]) -> tuple[str, ...]:
-    """The event types that an endpoint asks for, each once; empty for all."""
-    for index, event_type in enumerate(event_types):
-        if event_type not in EVENT_TYPES:
-            violations.add(f"event_types[{index}]", f"there is no such type; there are {', '.join(EVENT_TYPES)}")
-    return tuple(dict.fromkeys(event_types))
-
-
-def read_status(violations: Violations, status: webhook_pb2.DeliveryStatus.ValueType) -> DeliveryStatus | None:
+def read_status(
+    violations: Violations, path: str, status: webhook_pb2.DeliveryStatus.ValueType
+) -> DeliveryStatus | None:
     """The status that a list is narrowed to; None for every one."""
     if status == webhook_pb2.DELIVERY_STATUS_UNSPECIFIED:
         return None
     try:
         name = webhook_pb2.DeliveryStatus.Name(status)
     except ValueError:
-        violations.add("status", f"there is no status {status}")
+        violations.add(path, f"there is no status {status}")
         return None
     return DeliveryStatus(name.removeprefix("DELIVERY_STATUS_"))
 
 
-def endpoint_message(endpoint: Endpoint) -> webhook_pb2.Endpoint:
-    """An endpoint, without its secrets."""
-    return webhook_pb2.Endpoint(
-        endpoint_id=endpoint.endpoint_id,
-        url=endpoint.url,
-        description=endpoint.description,
-        event_types=endpoint.event_types,
-        state=webhook_pb2.EndpointState.Value(f"ENDPOINT_STATE_{endpoint.state}"),
-        create_time=to_timestamp(endpoint.create_time),
+def read_filter(violations: Violations, request: ListDeliveriesRequest) -> Filter:
+    """Which deliveries a list is narrowed to."""
+    has_start, has_end = request.HasField("start_time"), request.HasField("end_time")
+    return Filter(
+        endpoint_id=violations.identifier("endpoint_id", request.endpoint_id, required=False) or None,
+        notification_id=violations.identifier("notification_id", request.notification_id, required=False) or None,
+        status=read_status(violations, "status", request.status),
+        customer_id=violations.identifier("customer_id", request.customer_id, required=False) or None,
+        event_type=violations.identifier("event_type", request.event_type, required=False) or None,
+        start_time=violations.time("start_time", request.start_time) if has_start else None,
+        end_time=violations.time("end_time", request.end_time) if has_end else None,
     )
 
 
@@ -62,6 +47,7 @@ def delivery_message(delivery: Delivery) -> webhook_pb2.Delivery:
         customer_id=delivery.customer_id,
         event_type=delivery.event_type,
         status=webhook_pb2.DeliveryStatus.Value(f"DELIVERY_STATUS_{delivery.status}"),
+        trigger=webhook_pb2.DeliveryTrigger.Value(f"DELIVERY_TRIGGER_{delivery.trigger}"),
         attempt_count=delivery.attempt_count,
         create_time=to_timestamp(delivery.create_time),
     )
@@ -78,10 +64,42 @@ def attempt_message(attempt: Attempt) -> webhook_pb2.Attempt:
     duration.FromTimedelta(attempt.duration)
     return webhook_pb2.Attempt(
         attempt_number=attempt.attempt_number,
+        trigger=webhook_pb2.DeliveryTrigger.Value(f"DELIVERY_TRIGGER_{attempt.trigger}"),
         start_time=to_timestamp(attempt.start_time),
         duration=duration,
         outcome=webhook_pb2.AttemptOutcome.Value(f"ATTEMPT_OUTCOME_{attempt.outcome}"),
         http_status=attempt.http_status,
+        remote_address=attempt.remote_address,
+        signing_key_sequences=attempt.secret_sequences,
         response_excerpt=attempt.response_excerpt,
         error=attempt.error,
+    )
+
+
+def job_message(job: Job) -> webhook_pb2.RedeliveryJob:
+    """A job that sends something again."""
+    message = webhook_pb2.RedeliveryJob(
+        job_id=job.job_id,
+        endpoint_id=job.endpoint_id,
+        kind=webhook_pb2.RedeliveryKind.Value(f"REDELIVERY_KIND_{job.kind}"),
+        state=webhook_pb2.RedeliveryState.Value(f"REDELIVERY_STATE_{job.state}"),
+        start_time=to_timestamp(job.start_time),
+        end_time=to_timestamp(job.end_time),
+        examined_count=job.examined_count,
+        redelivered_count=job.redelivered_count,
+        create_time=to_timestamp(job.create_time),
+    )
+    if job.finish_time is not None:
+        message.finish_time.CopyFrom(to_timestamp(job.finish_time))
+    return message
+
+
+def event_message(event: LoggedEvent) -> webhook_pb2.OperatorEvent:
+    """An operator event."""
+    return webhook_pb2.OperatorEvent(
+        event_id=event.event_id,
+        event_type=event.event_type,
+        endpoint_id=event.endpoint_id,
+        create_time=to_timestamp(event.create_time),
+        body=event.body,
     )

@@ -580,6 +580,76 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
+    ERROR_REASON_NO_SECRET_KEY: _ErrorReason.ValueType  # 82
+    """ERROR_REASON_NO_SECRET_KEY (FAILED_PRECONDITION) means that the operator has given the service no key to encrypt
+    secrets with, and it stores none in plain text.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_NO_SECRET_KEY",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "setting": "TIDEMARK_SECRET_KEYS"
+          }
+        }
+    """
+    ERROR_REASON_TOO_MANY_SECRETS: _ErrorReason.ValueType  # 83
+    """ERROR_REASON_TOO_MANY_SECRETS (FAILED_PRECONDITION) means that as many secrets of the endpoint sign as may. Wait
+    for the grace of one to end, or rotate with a grace of 0.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_TOO_MANY_SECRETS",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "endpoint_id": "whe_7kd…",
+            "limit": "5"
+          }
+        }
+    """
+    ERROR_REASON_ENDPOINT_DISABLED: _ErrorReason.ValueType  # 84
+    """ERROR_REASON_ENDPOINT_DISABLED (FAILED_PRECONDITION) means that nothing is sent to the endpoint. Enable it first.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_ENDPOINT_DISABLED",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "endpoint_id": "whe_7kd…",
+            "disable_reason": "DISABLE_REASON_GONE"
+          }
+        }
+    """
+    ERROR_REASON_NOTIFICATION_NOT_FOUND: _ErrorReason.ValueType  # 85
+    """ERROR_REASON_NOTIFICATION_NOT_FOUND (NOT_FOUND) means that no such notification or operator event has been handed
+    to any endpoint of the organization.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_NOTIFICATION_NOT_FOUND",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "notification_id": "ntf_5xw…"
+          }
+        }
+    """
+    ERROR_REASON_REDELIVERY_JOB_NOT_FOUND: _ErrorReason.ValueType  # 86
+    """ERROR_REASON_REDELIVERY_JOB_NOT_FOUND (NOT_FOUND) means that the organization has no such redelivery job.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_REDELIVERY_JOB_NOT_FOUND",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "job_id": "rdj_3fa…"
+          }
+        }
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is why a request, or one event of it, was refused. Every error of this API carries a
@@ -1142,6 +1212,76 @@ Example:
       "domain": "tidemark.dev",
       "metadata": {
         "delivery_id": "whd_2mt…"
+      }
+    }
+"""
+ERROR_REASON_NO_SECRET_KEY: ErrorReason.ValueType  # 82
+"""ERROR_REASON_NO_SECRET_KEY (FAILED_PRECONDITION) means that the operator has given the service no key to encrypt
+secrets with, and it stores none in plain text.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_NO_SECRET_KEY",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "setting": "TIDEMARK_SECRET_KEYS"
+      }
+    }
+"""
+ERROR_REASON_TOO_MANY_SECRETS: ErrorReason.ValueType  # 83
+"""ERROR_REASON_TOO_MANY_SECRETS (FAILED_PRECONDITION) means that as many secrets of the endpoint sign as may. Wait
+for the grace of one to end, or rotate with a grace of 0.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_TOO_MANY_SECRETS",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "endpoint_id": "whe_7kd…",
+        "limit": "5"
+      }
+    }
+"""
+ERROR_REASON_ENDPOINT_DISABLED: ErrorReason.ValueType  # 84
+"""ERROR_REASON_ENDPOINT_DISABLED (FAILED_PRECONDITION) means that nothing is sent to the endpoint. Enable it first.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_ENDPOINT_DISABLED",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "endpoint_id": "whe_7kd…",
+        "disable_reason": "DISABLE_REASON_GONE"
+      }
+    }
+"""
+ERROR_REASON_NOTIFICATION_NOT_FOUND: ErrorReason.ValueType  # 85
+"""ERROR_REASON_NOTIFICATION_NOT_FOUND (NOT_FOUND) means that no such notification or operator event has been handed
+to any endpoint of the organization.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_NOTIFICATION_NOT_FOUND",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "notification_id": "ntf_5xw…"
+      }
+    }
+"""
+ERROR_REASON_REDELIVERY_JOB_NOT_FOUND: ErrorReason.ValueType  # 86
+"""ERROR_REASON_REDELIVERY_JOB_NOT_FOUND (NOT_FOUND) means that the organization has no such redelivery job.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_REDELIVERY_JOB_NOT_FOUND",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "job_id": "rdj_3fa…"
       }
     }
 """

@@ -22,27 +22,73 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from generated.tidemark.v1 import condition_pb2 as tidemark_dot_v1_dot_condition__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19tidemark/v1/webhook.proto\x12\x0btidemark.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb2\x01\n\x08\x45ndpoint\x12\x13\n\x0b\x65ndpoint_id\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x13\n\x0b\x65vent_types\x18\x04 \x03(\t\x12)\n\x05state\x18\x05 \x01(\x0e\x32\x1a.tidemark.v1.EndpointState\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xd3\x02\n\x08\x44\x65livery\x12\x13\n\x0b\x64\x65livery_id\x18\x01 \x01(\t\x12\x13\n\x0b\x65ndpoint_id\x18\x02 \x01(\t\x12\x17\n\x0fnotification_id\x18\x03 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x04 \x01(\t\x12\x12\n\nevent_type\x18\x05 \x01(\t\x12+\n\x06status\x18\x06 \x01(\x0e\x32\x1b.tidemark.v1.DeliveryStatus\x12\x15\n\rattempt_count\x18\x07 \x01(\x05\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x11next_attempt_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inish_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xff\x01\n\x07\x41ttempt\x12\x16\n\x0e\x61ttempt_number\x18\x01 \x01(\x05\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x08\x64uration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\x07outcome\x18\x04 \x01(\x0e\x32\x1b.tidemark.v1.AttemptOutcome\x12\x18\n\x0bhttp_status\x18\x05 \x01(\x05H\x00\x88\x01\x01\x12\x18\n\x10response_excerpt\x18\x06 \x01(\t\x12\r\n\x05\x65rror\x18\x07 \x01(\tB\x0e\n\x0c_http_status*h\n\rEndpointState\x12\x1e\n\x1a\x45NDPOINT_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x45NDPOINT_STATE_ENABLED\x10\x01\x12\x1b\n\x17\x45NDPOINT_STATE_DISABLED\x10\x02*\xa8\x01\n\x0e\x44\x65liveryStatus\x12\x1f\n\x1b\x44\x45LIVERY_STATUS_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x44\x45LIVERY_STATUS_PENDING\x10\x01\x12\x1d\n\x19\x44\x45LIVERY_STATUS_DELIVERED\x10\x02\x12\x1a\n\x16\x44\x45LIVERY_STATUS_FAILED\x10\x03\x12\x1d\n\x19\x44\x45LIVERY_STATUS_CANCELLED\x10\x04*\x9b\x04\n\x0e\x41ttemptOutcome\x12\x1f\n\x1b\x41TTEMPT_OUTCOME_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x41TTEMPT_OUTCOME_DELIVERED\x10\x01\x12\x1e\n\x1a\x41TTEMPT_OUTCOME_REDIRECTED\x10\x02\x12\x1c\n\x18\x41TTEMPT_OUTCOME_REJECTED\x10\x03\x12\x1d\n\x19\x41TTEMPT_OUTCOME_THROTTLED\x10\x04\x12\x18\n\x14\x41TTEMPT_OUTCOME_GONE\x10\x05\x12 \n\x1c\x41TTEMPT_OUTCOME_SERVER_ERROR\x10\x06\x12#\n\x1f\x41TTEMPT_OUTCOME_ADDRESS_REFUSED\x10\x07\x12%\n!ATTEMPT_OUTCOME_NAME_NOT_RESOLVED\x10\x08\x12%\n!ATTEMPT_OUTCOME_CONNECTION_FAILED\x10\t\x12(\n$ATTEMPT_OUTCOME_CONNECTION_TIMED_OUT\x10\n\x12\x1e\n\x1a\x41TTEMPT_OUTCOME_TLS_FAILED\x10\x0b\x12#\n\x1f\x41TTEMPT_OUTCOME_CONNECTION_LOST\x10\x0c\x12&\n\"ATTEMPT_OUTCOME_RESPONSE_TIMED_OUT\x10\r\x12&\n\"ATTEMPT_OUTCOME_RESPONSE_MALFORMED\x10\x0e\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19tidemark/v1/webhook.proto\x12\x0btidemark.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1btidemark/v1/condition.proto\"\xbe\x05\n\x08\x45ndpoint\x12\x13\n\x0b\x65ndpoint_id\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x13\n\x0b\x65vent_types\x18\x04 \x03(\t\x12)\n\x05state\x18\x05 \x01(\x0e\x32\x1a.tidemark.v1.EndpointState\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x08metadata\x18\x08 \x03(\x0b\x32#.tidemark.v1.Endpoint.MetadataEntry\x12\x33\n\x0f\x63ondition_types\x18\t \x03(\x0e\x32\x1a.tidemark.v1.ConditionType\x12\x33\n\x07headers\x18\n \x03(\x0b\x32\".tidemark.v1.Endpoint.HeadersEntry\x12\x17\n\x0fhas_credentials\x18\x0b \x01(\x08\x12\x17\n\x0frate_per_second\x18\x0c \x01(\t\x12\x15\n\rmax_in_flight\x18\r \x01(\x05\x12\x32\n\x0e\x64isable_reason\x18\x0e \x01(\x0e\x32\x1a.tidemark.v1.DisableReason\x12+\n\x06health\x18\x0f \x01(\x0b\x32\x1b.tidemark.v1.EndpointHealth\x12-\n\x0csigning_keys\x18\x10 \x03(\x0b\x32\x17.tidemark.v1.SigningKey\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xf9\x01\n\x0e\x45ndpointHealth\x12\x35\n\x11last_success_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x12\x66\x61iling_since_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rfailure_count\x18\x03 \x01(\x05\x12\x30\n\rbreaker_state\x18\x04 \x01(\x0e\x32\x19.tidemark.v1.BreakerState\x12/\n\x0bresume_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xc2\x01\n\nSigningKey\x12\x10\n\x08sequence\x18\x01 \x01(\x05\x12,\n\x06scheme\x18\x02 \x01(\x0e\x32\x1c.tidemark.v1.SignatureScheme\x12\x12\n\npublic_key\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8b\x01\n\x13\x45ndpointCredentials\x12\x34\n\x05\x62\x61sic\x18\x01 \x01(\x0b\x32\x1d.tidemark.v1.BasicCredentialsB\x04\xe2\x41\x01\x01H\x00\x12\x36\n\x06\x62\x65\x61rer\x18\x02 \x01(\x0b\x32\x1e.tidemark.v1.BearerCredentialsB\x04\xe2\x41\x01\x01H\x00\x42\x06\n\x04kind\"B\n\x10\x42\x61sicCredentials\x12\x16\n\x08username\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x16\n\x08password\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"(\n\x11\x42\x65\x61rerCredentials\x12\x13\n\x05token\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\x82\x03\n\x08\x44\x65livery\x12\x13\n\x0b\x64\x65livery_id\x18\x01 \x01(\t\x12\x13\n\x0b\x65ndpoint_id\x18\x02 \x01(\t\x12\x17\n\x0fnotification_id\x18\x03 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x04 \x01(\t\x12\x12\n\nevent_type\x18\x05 \x01(\t\x12+\n\x06status\x18\x06 \x01(\x0e\x32\x1b.tidemark.v1.DeliveryStatus\x12\x15\n\rattempt_count\x18\x07 \x01(\x05\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x11next_attempt_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inish_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x07trigger\x18\x0b \x01(\x0e\x32\x1c.tidemark.v1.DeliveryTrigger\"\xe5\x02\n\x07\x41ttempt\x12\x16\n\x0e\x61ttempt_number\x18\x01 \x01(\x05\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x08\x64uration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\x07outcome\x18\x04 \x01(\x0e\x32\x1b.tidemark.v1.AttemptOutcome\x12\x18\n\x0bhttp_status\x18\x05 \x01(\x05H\x00\x88\x01\x01\x12\x18\n\x10response_excerpt\x18\x06 \x01(\t\x12\r\n\x05\x65rror\x18\x07 \x01(\t\x12-\n\x07trigger\x18\x08 \x01(\x0e\x32\x1c.tidemark.v1.DeliveryTrigger\x12\x16\n\x0eremote_address\x18\t \x01(\t\x12\x1d\n\x15signing_key_sequences\x18\n \x03(\x05\x42\x0e\n\x0c_http_status\"\x89\x01\n\rOperatorEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x12\n\nevent_type\x18\x02 \x01(\t\x12\x13\n\x0b\x65ndpoint_id\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x62ody\x18\x05 \x01(\t\"\xff\x02\n\rRedeliveryJob\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x13\n\x0b\x65ndpoint_id\x18\x02 \x01(\t\x12)\n\x04kind\x18\x03 \x01(\x0e\x32\x1b.tidemark.v1.RedeliveryKind\x12+\n\x05state\x18\x04 \x01(\x0e\x32\x1c.tidemark.v1.RedeliveryState\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x65xamined_count\x18\x07 \x01(\x03\x12\x19\n\x11redelivered_count\x18\x08 \x01(\x03\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inish_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp*h\n\rEndpointState\x12\x1e\n\x1a\x45NDPOINT_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x45NDPOINT_STATE_ENABLED\x10\x01\x12\x1b\n\x17\x45NDPOINT_STATE_DISABLED\x10\x02*\x82\x01\n\rDisableReason\x12\x1e\n\x1a\x44ISABLE_REASON_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x44ISABLE_REASON_REQUESTED\x10\x01\x12\x17\n\x13\x44ISABLE_REASON_GONE\x10\x02\x12\x1a\n\x16\x44ISABLE_REASON_FAILING\x10\x03*|\n\x0c\x42reakerState\x12\x1d\n\x19\x42REAKER_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42REAKER_STATE_CLOSED\x10\x01\x12\x16\n\x12\x42REAKER_STATE_OPEN\x10\x02\x12\x1b\n\x17\x42REAKER_STATE_HALF_OPEN\x10\x03*s\n\x0fSignatureScheme\x12 \n\x1cSIGNATURE_SCHEME_UNSPECIFIED\x10\x00\x12 \n\x1cSIGNATURE_SCHEME_HMAC_SHA256\x10\x01\x12\x1c\n\x18SIGNATURE_SCHEME_ED25519\x10\x02*\xa8\x01\n\x0e\x44\x65liveryStatus\x12\x1f\n\x1b\x44\x45LIVERY_STATUS_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x44\x45LIVERY_STATUS_PENDING\x10\x01\x12\x1d\n\x19\x44\x45LIVERY_STATUS_DELIVERED\x10\x02\x12\x1a\n\x16\x44\x45LIVERY_STATUS_FAILED\x10\x03\x12\x1d\n\x19\x44\x45LIVERY_STATUS_CANCELLED\x10\x04*\xaa\x01\n\x0f\x44\x65liveryTrigger\x12 \n\x1c\x44\x45LIVERY_TRIGGER_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x44\x45LIVERY_TRIGGER_AUTOMATIC\x10\x01\x12\x1b\n\x17\x44\x45LIVERY_TRIGGER_MANUAL\x10\x02\x12\x1d\n\x19\x44\x45LIVERY_TRIGGER_RECOVERY\x10\x03\x12\x19\n\x15\x44\x45LIVERY_TRIGGER_TEST\x10\x04*n\n\x0eRedeliveryKind\x12\x1f\n\x1bREDELIVERY_KIND_UNSPECIFIED\x10\x00\x12\x1c\n\x18REDELIVERY_KIND_RECOVERY\x10\x01\x12\x1d\n\x19REDELIVERY_KIND_SELECTION\x10\x02*\x8a\x01\n\x0fRedeliveryState\x12 \n\x1cREDELIVERY_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18REDELIVERY_STATE_RUNNING\x10\x01\x12\x19\n\x15REDELIVERY_STATE_DONE\x10\x02\x12\x1c\n\x18REDELIVERY_STATE_STOPPED\x10\x03*\x9b\x04\n\x0e\x41ttemptOutcome\x12\x1f\n\x1b\x41TTEMPT_OUTCOME_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x41TTEMPT_OUTCOME_DELIVERED\x10\x01\x12\x1e\n\x1a\x41TTEMPT_OUTCOME_REDIRECTED\x10\x02\x12\x1c\n\x18\x41TTEMPT_OUTCOME_REJECTED\x10\x03\x12\x1d\n\x19\x41TTEMPT_OUTCOME_THROTTLED\x10\x04\x12\x18\n\x14\x41TTEMPT_OUTCOME_GONE\x10\x05\x12 \n\x1c\x41TTEMPT_OUTCOME_SERVER_ERROR\x10\x06\x12#\n\x1f\x41TTEMPT_OUTCOME_ADDRESS_REFUSED\x10\x07\x12%\n!ATTEMPT_OUTCOME_NAME_NOT_RESOLVED\x10\x08\x12%\n!ATTEMPT_OUTCOME_CONNECTION_FAILED\x10\t\x12(\n$ATTEMPT_OUTCOME_CONNECTION_TIMED_OUT\x10\n\x12\x1e\n\x1a\x41TTEMPT_OUTCOME_TLS_FAILED\x10\x0b\x12#\n\x1f\x41TTEMPT_OUTCOME_CONNECTION_LOST\x10\x0c\x12&\n\"ATTEMPT_OUTCOME_RESPONSE_TIMED_OUT\x10\r\x12&\n\"ATTEMPT_OUTCOME_RESPONSE_MALFORMED\x10\x0e\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tidemark.v1.webhook_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ENDPOINTSTATE']._serialized_start=888
-  _globals['_ENDPOINTSTATE']._serialized_end=992
-  _globals['_DELIVERYSTATUS']._serialized_start=995
-  _globals['_DELIVERYSTATUS']._serialized_end=1163
-  _globals['_ATTEMPTOUTCOME']._serialized_start=1166
-  _globals['_ATTEMPTOUTCOME']._serialized_end=1705
-  _globals['_ENDPOINT']._serialized_start=108
-  _globals['_ENDPOINT']._serialized_end=286
-  _globals['_DELIVERY']._serialized_start=289
-  _globals['_DELIVERY']._serialized_end=628
-  _globals['_ATTEMPT']._serialized_start=631
-  _globals['_ATTEMPT']._serialized_end=886
+  _globals['_ENDPOINT_METADATAENTRY']._loaded_options = None
+  _globals['_ENDPOINT_METADATAENTRY']._serialized_options = b'8\001'
+  _globals['_ENDPOINT_HEADERSENTRY']._loaded_options = None
+  _globals['_ENDPOINT_HEADERSENTRY']._serialized_options = b'8\001'
+  _globals['_ENDPOINTCREDENTIALS'].fields_by_name['basic']._loaded_options = None
+  _globals['_ENDPOINTCREDENTIALS'].fields_by_name['basic']._serialized_options = b'\342A\001\001'
+  _globals['_ENDPOINTCREDENTIALS'].fields_by_name['bearer']._loaded_options = None
+  _globals['_ENDPOINTCREDENTIALS'].fields_by_name['bearer']._serialized_options = b'\342A\001\001'
+  _globals['_BASICCREDENTIALS'].fields_by_name['username']._loaded_options = None
+  _globals['_BASICCREDENTIALS'].fields_by_name['username']._serialized_options = b'\342A\001\002'
+  _globals['_BASICCREDENTIALS'].fields_by_name['password']._loaded_options = None
+  _globals['_BASICCREDENTIALS'].fields_by_name['password']._serialized_options = b'\342A\001\002'
+  _globals['_BEARERCREDENTIALS'].fields_by_name['token']._loaded_options = None
+  _globals['_BEARERCREDENTIALS'].fields_by_name['token']._serialized_options = b'\342A\001\002'
+  _globals['_ENDPOINTSTATE']._serialized_start=2850
+  _globals['_ENDPOINTSTATE']._serialized_end=2954
+  _globals['_DISABLEREASON']._serialized_start=2957
+  _globals['_DISABLEREASON']._serialized_end=3087
+  _globals['_BREAKERSTATE']._serialized_start=3089
+  _globals['_BREAKERSTATE']._serialized_end=3213
+  _globals['_SIGNATURESCHEME']._serialized_start=3215
+  _globals['_SIGNATURESCHEME']._serialized_end=3330
+  _globals['_DELIVERYSTATUS']._serialized_start=3333
+  _globals['_DELIVERYSTATUS']._serialized_end=3501
+  _globals['_DELIVERYTRIGGER']._serialized_start=3504
+  _globals['_DELIVERYTRIGGER']._serialized_end=3674
+  _globals['_REDELIVERYKIND']._serialized_start=3676
+  _globals['_REDELIVERYKIND']._serialized_end=3786
+  _globals['_REDELIVERYSTATE']._serialized_start=3789
+  _globals['_REDELIVERYSTATE']._serialized_end=3927
+  _globals['_ATTEMPTOUTCOME']._serialized_start=3930
+  _globals['_ATTEMPTOUTCOME']._serialized_end=4469
+  _globals['_ENDPOINT']._serialized_start=170
+  _globals['_ENDPOINT']._serialized_end=872
+  _globals['_ENDPOINT_METADATAENTRY']._serialized_start=777
+  _globals['_ENDPOINT_METADATAENTRY']._serialized_end=824
+  _globals['_ENDPOINT_HEADERSENTRY']._serialized_start=826
+  _globals['_ENDPOINT_HEADERSENTRY']._serialized_end=872
+  _globals['_ENDPOINTHEALTH']._serialized_start=875
+  _globals['_ENDPOINTHEALTH']._serialized_end=1124
+  _globals['_SIGNINGKEY']._serialized_start=1127
+  _globals['_SIGNINGKEY']._serialized_end=1321
+  _globals['_ENDPOINTCREDENTIALS']._serialized_start=1324
+  _globals['_ENDPOINTCREDENTIALS']._serialized_end=1463
+  _globals['_BASICCREDENTIALS']._serialized_start=1465
+  _globals['_BASICCREDENTIALS']._serialized_end=1531
+  _globals['_BEARERCREDENTIALS']._serialized_start=1533
+  _globals['_BEARERCREDENTIALS']._serialized_end=1573
+  _globals['_DELIVERY']._serialized_start=1576
+  _globals['_DELIVERY']._serialized_end=1962
+  _globals['_ATTEMPT']._serialized_start=1965
+  _globals['_ATTEMPT']._serialized_end=2322
+  _globals['_OPERATOREVENT']._serialized_start=2325
+  _globals['_OPERATOREVENT']._serialized_end=2462
+  _globals['_REDELIVERYJOB']._serialized_start=2465
+  _globals['_REDELIVERYJOB']._serialized_end=2848
 # @@protoc_insertion_point(module_scope)

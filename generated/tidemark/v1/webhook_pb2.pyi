@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from generated.tidemark.v1 import condition_pb2 as _condition_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -32,7 +33,7 @@ class _EndpointStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Endpoin
     ENDPOINT_STATE_ENABLED: _EndpointState.ValueType  # 1
     """ENDPOINT_STATE_ENABLED means that notifications are sent."""
     ENDPOINT_STATE_DISABLED: _EndpointState.ValueType  # 2
-    """ENDPOINT_STATE_DISABLED means that none are sent, because the endpoint answered that it is gone."""
+    """ENDPOINT_STATE_DISABLED means that none are sent; disable_reason says why."""
 
 class EndpointState(_EndpointState, metaclass=_EndpointStateEnumTypeWrapper):
     """EndpointState is whether notifications are sent to an endpoint."""
@@ -42,8 +43,92 @@ ENDPOINT_STATE_UNSPECIFIED: EndpointState.ValueType  # 0
 ENDPOINT_STATE_ENABLED: EndpointState.ValueType  # 1
 """ENDPOINT_STATE_ENABLED means that notifications are sent."""
 ENDPOINT_STATE_DISABLED: EndpointState.ValueType  # 2
-"""ENDPOINT_STATE_DISABLED means that none are sent, because the endpoint answered that it is gone."""
+"""ENDPOINT_STATE_DISABLED means that none are sent; disable_reason says why."""
 Global___EndpointState: _TypeAlias = EndpointState  # noqa: Y015
+
+class _DisableReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DisableReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DisableReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DISABLE_REASON_UNSPECIFIED: _DisableReason.ValueType  # 0
+    """DISABLE_REASON_UNSPECIFIED means that the endpoint is enabled."""
+    DISABLE_REASON_REQUESTED: _DisableReason.ValueType  # 1
+    """DISABLE_REASON_REQUESTED means that DisableEndpoint was called."""
+    DISABLE_REASON_GONE: _DisableReason.ValueType  # 2
+    """DISABLE_REASON_GONE means that the endpoint answered 410."""
+    DISABLE_REASON_FAILING: _DisableReason.ValueType  # 3
+    """DISABLE_REASON_FAILING means that no attempt succeeded for 5 days."""
+
+class DisableReason(_DisableReason, metaclass=_DisableReasonEnumTypeWrapper):
+    """DisableReason is why nothing is sent to an endpoint."""
+
+DISABLE_REASON_UNSPECIFIED: DisableReason.ValueType  # 0
+"""DISABLE_REASON_UNSPECIFIED means that the endpoint is enabled."""
+DISABLE_REASON_REQUESTED: DisableReason.ValueType  # 1
+"""DISABLE_REASON_REQUESTED means that DisableEndpoint was called."""
+DISABLE_REASON_GONE: DisableReason.ValueType  # 2
+"""DISABLE_REASON_GONE means that the endpoint answered 410."""
+DISABLE_REASON_FAILING: DisableReason.ValueType  # 3
+"""DISABLE_REASON_FAILING means that no attempt succeeded for 5 days."""
+Global___DisableReason: _TypeAlias = DisableReason  # noqa: Y015
+
+class _BreakerState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BreakerStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BreakerState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BREAKER_STATE_UNSPECIFIED: _BreakerState.ValueType  # 0
+    """BREAKER_STATE_UNSPECIFIED is never sent."""
+    BREAKER_STATE_CLOSED: _BreakerState.ValueType  # 1
+    """BREAKER_STATE_CLOSED means that attempts are made."""
+    BREAKER_STATE_OPEN: _BreakerState.ValueType  # 2
+    """BREAKER_STATE_OPEN means that none is made for a while."""
+    BREAKER_STATE_HALF_OPEN: _BreakerState.ValueType  # 3
+    """BREAKER_STATE_HALF_OPEN means that a single one is made, to see."""
+
+class BreakerState(_BreakerState, metaclass=_BreakerStateEnumTypeWrapper):
+    """BreakerState is whether attempts at an endpoint are stopped because of many failures in a row."""
+
+BREAKER_STATE_UNSPECIFIED: BreakerState.ValueType  # 0
+"""BREAKER_STATE_UNSPECIFIED is never sent."""
+BREAKER_STATE_CLOSED: BreakerState.ValueType  # 1
+"""BREAKER_STATE_CLOSED means that attempts are made."""
+BREAKER_STATE_OPEN: BreakerState.ValueType  # 2
+"""BREAKER_STATE_OPEN means that none is made for a while."""
+BREAKER_STATE_HALF_OPEN: BreakerState.ValueType  # 3
+"""BREAKER_STATE_HALF_OPEN means that a single one is made, to see."""
+Global___BreakerState: _TypeAlias = BreakerState  # noqa: Y015
+
+class _SignatureScheme:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SignatureSchemeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SignatureScheme.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SIGNATURE_SCHEME_UNSPECIFIED: _SignatureScheme.ValueType  # 0
+    """SIGNATURE_SCHEME_UNSPECIFIED means SIGNATURE_SCHEME_HMAC_SHA256 in a request for an endpoint, and the scheme as it
+    is in one for another secret. It is never sent.
+    """
+    SIGNATURE_SCHEME_HMAC_SHA256: _SignatureScheme.ValueType  # 1
+    """SIGNATURE_SCHEME_HMAC_SHA256 signs and verifies with one secret: "v1,…"."""
+    SIGNATURE_SCHEME_ED25519: _SignatureScheme.ValueType  # 2
+    """SIGNATURE_SCHEME_ED25519 signs with a key that never leaves Tidemark, and verifies with a public one: "v1a,…"."""
+
+class SignatureScheme(_SignatureScheme, metaclass=_SignatureSchemeEnumTypeWrapper):
+    """SignatureScheme is how attempts are signed."""
+
+SIGNATURE_SCHEME_UNSPECIFIED: SignatureScheme.ValueType  # 0
+"""SIGNATURE_SCHEME_UNSPECIFIED means SIGNATURE_SCHEME_HMAC_SHA256 in a request for an endpoint, and the scheme as it
+is in one for another secret. It is never sent.
+"""
+SIGNATURE_SCHEME_HMAC_SHA256: SignatureScheme.ValueType  # 1
+"""SIGNATURE_SCHEME_HMAC_SHA256 signs and verifies with one secret: "v1,…"."""
+SIGNATURE_SCHEME_ED25519: SignatureScheme.ValueType  # 2
+"""SIGNATURE_SCHEME_ED25519 signs with a key that never leaves Tidemark, and verifies with a public one: "v1a,…"."""
+Global___SignatureScheme: _TypeAlias = SignatureScheme  # noqa: Y015
 
 class _DeliveryStatus:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -76,6 +161,94 @@ DELIVERY_STATUS_FAILED: DeliveryStatus.ValueType  # 3
 DELIVERY_STATUS_CANCELLED: DeliveryStatus.ValueType  # 4
 """DELIVERY_STATUS_CANCELLED means that the endpoint was deleted, or said that it is gone."""
 Global___DeliveryStatus: _TypeAlias = DeliveryStatus  # noqa: Y015
+
+class _DeliveryTrigger:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DeliveryTriggerEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DeliveryTrigger.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DELIVERY_TRIGGER_UNSPECIFIED: _DeliveryTrigger.ValueType  # 0
+    """DELIVERY_TRIGGER_UNSPECIFIED is never sent."""
+    DELIVERY_TRIGGER_AUTOMATIC: _DeliveryTrigger.ValueType  # 1
+    """DELIVERY_TRIGGER_AUTOMATIC means that the notification was made."""
+    DELIVERY_TRIGGER_MANUAL: _DeliveryTrigger.ValueType  # 2
+    """DELIVERY_TRIGGER_MANUAL means that RedeliverNotification asked for it."""
+    DELIVERY_TRIGGER_RECOVERY: _DeliveryTrigger.ValueType  # 3
+    """DELIVERY_TRIGGER_RECOVERY means that a RedeliveryJob covers it."""
+    DELIVERY_TRIGGER_TEST: _DeliveryTrigger.ValueType  # 4
+    """DELIVERY_TRIGGER_TEST means that SendTestEvent asked for it."""
+
+class DeliveryTrigger(_DeliveryTrigger, metaclass=_DeliveryTriggerEnumTypeWrapper):
+    """DeliveryTrigger is why a delivery is attempted."""
+
+DELIVERY_TRIGGER_UNSPECIFIED: DeliveryTrigger.ValueType  # 0
+"""DELIVERY_TRIGGER_UNSPECIFIED is never sent."""
+DELIVERY_TRIGGER_AUTOMATIC: DeliveryTrigger.ValueType  # 1
+"""DELIVERY_TRIGGER_AUTOMATIC means that the notification was made."""
+DELIVERY_TRIGGER_MANUAL: DeliveryTrigger.ValueType  # 2
+"""DELIVERY_TRIGGER_MANUAL means that RedeliverNotification asked for it."""
+DELIVERY_TRIGGER_RECOVERY: DeliveryTrigger.ValueType  # 3
+"""DELIVERY_TRIGGER_RECOVERY means that a RedeliveryJob covers it."""
+DELIVERY_TRIGGER_TEST: DeliveryTrigger.ValueType  # 4
+"""DELIVERY_TRIGGER_TEST means that SendTestEvent asked for it."""
+Global___DeliveryTrigger: _TypeAlias = DeliveryTrigger  # noqa: Y015
+
+class _RedeliveryKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RedeliveryKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RedeliveryKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REDELIVERY_KIND_UNSPECIFIED: _RedeliveryKind.ValueType  # 0
+    """REDELIVERY_KIND_UNSPECIFIED is never sent."""
+    REDELIVERY_KIND_RECOVERY: _RedeliveryKind.ValueType  # 1
+    """REDELIVERY_KIND_RECOVERY means the notifications that the endpoint's filters let through and that have not been
+    delivered to it, also those that were never handed to it.
+    """
+    REDELIVERY_KIND_SELECTION: _RedeliveryKind.ValueType  # 2
+    """REDELIVERY_KIND_SELECTION means the deliveries to the endpoint that a filter selects."""
+
+class RedeliveryKind(_RedeliveryKind, metaclass=_RedeliveryKindEnumTypeWrapper):
+    """RedeliveryKind is what a RedeliveryJob goes through."""
+
+REDELIVERY_KIND_UNSPECIFIED: RedeliveryKind.ValueType  # 0
+"""REDELIVERY_KIND_UNSPECIFIED is never sent."""
+REDELIVERY_KIND_RECOVERY: RedeliveryKind.ValueType  # 1
+"""REDELIVERY_KIND_RECOVERY means the notifications that the endpoint's filters let through and that have not been
+delivered to it, also those that were never handed to it.
+"""
+REDELIVERY_KIND_SELECTION: RedeliveryKind.ValueType  # 2
+"""REDELIVERY_KIND_SELECTION means the deliveries to the endpoint that a filter selects."""
+Global___RedeliveryKind: _TypeAlias = RedeliveryKind  # noqa: Y015
+
+class _RedeliveryState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RedeliveryStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RedeliveryState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REDELIVERY_STATE_UNSPECIFIED: _RedeliveryState.ValueType  # 0
+    """REDELIVERY_STATE_UNSPECIFIED is never sent."""
+    REDELIVERY_STATE_RUNNING: _RedeliveryState.ValueType  # 1
+    """REDELIVERY_STATE_RUNNING means that it is at work, or waits until the endpoint has less to do."""
+    REDELIVERY_STATE_DONE: _RedeliveryState.ValueType  # 2
+    """REDELIVERY_STATE_DONE means that everything it covers is due, or delivered."""
+    REDELIVERY_STATE_STOPPED: _RedeliveryState.ValueType  # 3
+    """REDELIVERY_STATE_STOPPED means that its endpoint was disabled or deleted before."""
+
+class RedeliveryState(_RedeliveryState, metaclass=_RedeliveryStateEnumTypeWrapper):
+    """RedeliveryState is how far a RedeliveryJob has come."""
+
+REDELIVERY_STATE_UNSPECIFIED: RedeliveryState.ValueType  # 0
+"""REDELIVERY_STATE_UNSPECIFIED is never sent."""
+REDELIVERY_STATE_RUNNING: RedeliveryState.ValueType  # 1
+"""REDELIVERY_STATE_RUNNING means that it is at work, or waits until the endpoint has less to do."""
+REDELIVERY_STATE_DONE: RedeliveryState.ValueType  # 2
+"""REDELIVERY_STATE_DONE means that everything it covers is due, or delivered."""
+REDELIVERY_STATE_STOPPED: RedeliveryState.ValueType  # 3
+"""REDELIVERY_STATE_STOPPED means that its endpoint was disabled or deleted before."""
+Global___RedeliveryState: _TypeAlias = RedeliveryState  # noqa: Y015
 
 class _AttemptOutcome:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -155,12 +328,62 @@ class Endpoint(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class HeadersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ENDPOINT_ID_FIELD_NUMBER: _builtins.int
     URL_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     EVENT_TYPES_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    CONDITION_TYPES_FIELD_NUMBER: _builtins.int
+    HEADERS_FIELD_NUMBER: _builtins.int
+    HAS_CREDENTIALS_FIELD_NUMBER: _builtins.int
+    RATE_PER_SECOND_FIELD_NUMBER: _builtins.int
+    MAX_IN_FLIGHT_FIELD_NUMBER: _builtins.int
+    DISABLE_REASON_FIELD_NUMBER: _builtins.int
+    HEALTH_FIELD_NUMBER: _builtins.int
+    SIGNING_KEYS_FIELD_NUMBER: _builtins.int
     endpoint_id: _builtins.str
     """endpoint_id is the id that Tidemark gave it, "whe_" and 26 characters."""
     url: _builtins.str
@@ -169,13 +392,45 @@ class Endpoint(_message.Message):
     """description is for people to read."""
     state: Global___EndpointState.ValueType
     """state is whether notifications are sent here."""
+    has_credentials: _builtins.bool
+    """has_credentials is whether attempts carry an Authorization header. What it holds is never shown."""
+    rate_per_second: _builtins.str
+    """rate_per_second is how many attempts are begun in a second at most, a decimal. Unset: no limit."""
+    max_in_flight: _builtins.int
+    """max_in_flight is how many attempts are under way at a time, over all notifiers."""
+    disable_reason: Global___DisableReason.ValueType
+    """disable_reason is why nothing is sent here. Unset while the endpoint is enabled."""
     @_builtins.property
     def event_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """event_types are the types of notification that are sent here. Empty: all of them."""
+        """event_types are the types that are sent here. Empty: every notification of an alert, and no operator event."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """create_time is when the endpoint was created. Notifications from before it are not sent here."""
+
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """update_time is when the endpoint was last changed through this API. Unset: never."""
+
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """metadata is the owner's own; nothing here reads it."""
+
+    @_builtins.property
+    def condition_types(self) -> _containers.RepeatedScalarFieldContainer[_condition_pb2.ConditionType.ValueType]:
+        """condition_types are the conditions whose notifications are sent here. Empty: all of them."""
+
+    @_builtins.property
+    def headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """headers are sent with every attempt, besides those of Tidemark."""
+
+    @_builtins.property
+    def health(self) -> Global___EndpointHealth:
+        """health is how the endpoint does."""
+
+    @_builtins.property
+    def signing_keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___SigningKey]:
+        """signing_keys are the keys that attempts are signed with at this moment, the newest first."""
 
     def __init__(
         self,
@@ -186,14 +441,194 @@ class Endpoint(_message.Message):
         event_types: _abc.Iterable[_builtins.str] | None = ...,
         state: Global___EndpointState.ValueType = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        condition_types: _abc.Iterable[_condition_pb2.ConditionType.ValueType] | None = ...,
+        headers: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        has_credentials: _builtins.bool = ...,
+        rate_per_second: _builtins.str = ...,
+        max_in_flight: _builtins.int = ...,
+        disable_reason: Global___DisableReason.ValueType = ...,
+        health: Global___EndpointHealth | None = ...,
+        signing_keys: _abc.Iterable[Global___SigningKey] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "health", b"health", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "description", b"description", "endpoint_id", b"endpoint_id", "event_types", b"event_types", "state", b"state", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition_types", b"condition_types", "create_time", b"create_time", "description", b"description", "disable_reason", b"disable_reason", "endpoint_id", b"endpoint_id", "event_types", b"event_types", "has_credentials", b"has_credentials", "headers", b"headers", "health", b"health", "max_in_flight", b"max_in_flight", "metadata", b"metadata", "rate_per_second", b"rate_per_second", "signing_keys", b"signing_keys", "state", b"state", "update_time", b"update_time", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Endpoint: _TypeAlias = Endpoint  # noqa: Y015
+
+@_typing.final
+class EndpointHealth(_message.Message):
+    """EndpointHealth is how an endpoint does, as the notifiers see it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LAST_SUCCESS_TIME_FIELD_NUMBER: _builtins.int
+    FAILING_SINCE_TIME_FIELD_NUMBER: _builtins.int
+    FAILURE_COUNT_FIELD_NUMBER: _builtins.int
+    BREAKER_STATE_FIELD_NUMBER: _builtins.int
+    RESUME_TIME_FIELD_NUMBER: _builtins.int
+    failure_count: _builtins.int
+    """failure_count is how many attempts have failed since the last success."""
+    breaker_state: Global___BreakerState.ValueType
+    """breaker_state is whether attempts are made at all: many failures in a row stop them for a while."""
+    @_builtins.property
+    def last_success_time(self) -> _timestamp_pb2.Timestamp:
+        """last_success_time is when a delivery last succeeded. Unset: never."""
+
+    @_builtins.property
+    def failing_since_time(self) -> _timestamp_pb2.Timestamp:
+        """failing_since_time is when the first attempt failed after the last success. Unset while there is no failure."""
+
+    @_builtins.property
+    def resume_time(self) -> _timestamp_pb2.Timestamp:
+        """resume_time is when attempts go on, after the endpoint asked for a pause (429 or 503) or failed too often. Unset:
+        they are not stopped.
+        """
+
+    def __init__(
+        self,
+        *,
+        last_success_time: _timestamp_pb2.Timestamp | None = ...,
+        failing_since_time: _timestamp_pb2.Timestamp | None = ...,
+        failure_count: _builtins.int = ...,
+        breaker_state: Global___BreakerState.ValueType = ...,
+        resume_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failing_since_time", b"failing_since_time", "last_success_time", b"last_success_time", "resume_time", b"resume_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breaker_state", b"breaker_state", "failing_since_time", b"failing_since_time", "failure_count", b"failure_count", "last_success_time", b"last_success_time", "resume_time", b"resume_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EndpointHealth: _TypeAlias = EndpointHealth  # noqa: Y015
+
+@_typing.final
+class SigningKey(_message.Message):
+    """SigningKey is a key that attempts are signed with; never the secret itself."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    SCHEME_FIELD_NUMBER: _builtins.int
+    PUBLIC_KEY_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    """sequence counts the keys of an endpoint from 1; attempts name the keys that signed them by it."""
+    scheme: Global___SignatureScheme.ValueType
+    """scheme is how it signs."""
+    public_key: _builtins.str
+    """public_key is what receivers verify with, "whpk_" and base64. Only set for SIGNATURE_SCHEME_ED25519."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """create_time is when the key was made."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """expire_time is when it stops to sign, because a newer one took its place. Unset: it is the newest."""
+
+    def __init__(
+        self,
+        *,
+        sequence: _builtins.int = ...,
+        scheme: Global___SignatureScheme.ValueType = ...,
+        public_key: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "public_key", b"public_key", "scheme", b"scheme", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SigningKey: _TypeAlias = SigningKey  # noqa: Y015
+
+@_typing.final
+class EndpointCredentials(_message.Message):
+    """EndpointCredentials are what the Authorization header of every attempt says. They are stored encrypted, and never
+    shown.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BASIC_FIELD_NUMBER: _builtins.int
+    BEARER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def basic(self) -> Global___BasicCredentials:
+        """basic is a user name and a password."""
+
+    @_builtins.property
+    def bearer(self) -> Global___BearerCredentials:
+        """bearer is a token."""
+
+    def __init__(
+        self,
+        *,
+        basic: Global___BasicCredentials | None = ...,
+        bearer: Global___BearerCredentials | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["basic", b"basic", "bearer", b"bearer", "kind", b"kind"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["basic", b"basic", "bearer", b"bearer", "kind", b"kind"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["basic", "bearer"]  # noqa: Y015
+    _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
+
+Global___EndpointCredentials: _TypeAlias = EndpointCredentials  # noqa: Y015
+
+@_typing.final
+class BasicCredentials(_message.Message):
+    """BasicCredentials are a user name and a password (RFC 7617)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USERNAME_FIELD_NUMBER: _builtins.int
+    PASSWORD_FIELD_NUMBER: _builtins.int
+    username: _builtins.str
+    """username has at most 256 characters, and no colon."""
+    password: _builtins.str
+    """password has at most 1,024 characters."""
+    def __init__(
+        self,
+        *,
+        username: _builtins.str = ...,
+        password: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["password", b"password", "username", b"username"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BasicCredentials: _TypeAlias = BasicCredentials  # noqa: Y015
+
+@_typing.final
+class BearerCredentials(_message.Message):
+    """BearerCredentials are a token (RFC 6750)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    """token has at most 4,096 characters: letters, digits and - . _ ~ + / with = at the end."""
+    def __init__(
+        self,
+        *,
+        token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BearerCredentials: _TypeAlias = BearerCredentials  # noqa: Y015
 
 @_typing.final
 class Delivery(_message.Message):
@@ -211,20 +646,25 @@ class Delivery(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     NEXT_ATTEMPT_TIME_FIELD_NUMBER: _builtins.int
     FINISH_TIME_FIELD_NUMBER: _builtins.int
+    TRIGGER_FIELD_NUMBER: _builtins.int
     delivery_id: _builtins.str
     """delivery_id is the id that Tidemark gave it, "whd_" and 26 characters."""
     endpoint_id: _builtins.str
     """endpoint_id is the endpoint that it goes to."""
     notification_id: _builtins.str
-    """notification_id is the notification that it carries; receivers see it as the webhook-id header."""
+    """notification_id is the notification, or the operator event, that it carries; receivers see it as the webhook-id
+    header.
+    """
     customer_id: _builtins.str
-    """customer_id is the customer whom the notification is about."""
+    """customer_id is the customer whom the notification is about. Unset for an operator event."""
     event_type: _builtins.str
-    """event_type is the type of the notification: "alert.reached" or "alert.resolved"."""
+    """event_type is the type of the notification or operator event, such as "alert.reached"."""
     status: Global___DeliveryStatus.ValueType
     """status is how far the delivery has come."""
     attempt_count: _builtins.int
     """attempt_count is how many attempts have ended."""
+    trigger: Global___DeliveryTrigger.ValueType
+    """trigger is why the delivery is, or was last, attempted."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """create_time is when the notification was handed to the notifier."""
@@ -250,10 +690,11 @@ class Delivery(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         next_attempt_time: _timestamp_pb2.Timestamp | None = ...,
         finish_time: _timestamp_pb2.Timestamp | None = ...,
+        trigger: Global___DeliveryTrigger.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "finish_time", b"finish_time", "next_attempt_time", b"next_attempt_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_count", b"attempt_count", "create_time", b"create_time", "customer_id", b"customer_id", "delivery_id", b"delivery_id", "endpoint_id", b"endpoint_id", "event_type", b"event_type", "finish_time", b"finish_time", "next_attempt_time", b"next_attempt_time", "notification_id", b"notification_id", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_count", b"attempt_count", "create_time", b"create_time", "customer_id", b"customer_id", "delivery_id", b"delivery_id", "endpoint_id", b"endpoint_id", "event_type", b"event_type", "finish_time", b"finish_time", "next_attempt_time", b"next_attempt_time", "notification_id", b"notification_id", "status", b"status", "trigger", b"trigger"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -272,6 +713,9 @@ class Attempt(_message.Message):
     HTTP_STATUS_FIELD_NUMBER: _builtins.int
     RESPONSE_EXCERPT_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    TRIGGER_FIELD_NUMBER: _builtins.int
+    REMOTE_ADDRESS_FIELD_NUMBER: _builtins.int
+    SIGNING_KEY_SEQUENCES_FIELD_NUMBER: _builtins.int
     attempt_number: _builtins.int
     """attempt_number counts the attempts of the delivery from 1."""
     outcome: Global___AttemptOutcome.ValueType
@@ -282,6 +726,10 @@ class Attempt(_message.Message):
     """response_excerpt is the beginning of what the endpoint answered, with characters that are not text replaced."""
     error: _builtins.str
     """error says in words why the attempt failed. Unset when it did not."""
+    trigger: Global___DeliveryTrigger.ValueType
+    """trigger is why it was made."""
+    remote_address: _builtins.str
+    """remote_address is the IP address that was connected to. Unset when there was no connection."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """start_time is when the attempt began."""
@@ -289,6 +737,10 @@ class Attempt(_message.Message):
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
         """duration is how long it took, name look-up and connection included."""
+
+    @_builtins.property
+    def signing_key_sequences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """signing_key_sequences are the sequences of the signing keys that signed it, the newest first."""
 
     def __init__(
         self,
@@ -300,13 +752,128 @@ class Attempt(_message.Message):
         http_status: _builtins.int | None = ...,
         response_excerpt: _builtins.str = ...,
         error: _builtins.str = ...,
+        trigger: Global___DeliveryTrigger.ValueType = ...,
+        remote_address: _builtins.str = ...,
+        signing_key_sequences: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_http_status", b"_http_status", "duration", b"duration", "http_status", b"http_status", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_http_status", b"_http_status", "attempt_number", b"attempt_number", "duration", b"duration", "error", b"error", "http_status", b"http_status", "outcome", b"outcome", "response_excerpt", b"response_excerpt", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_http_status", b"_http_status", "attempt_number", b"attempt_number", "duration", b"duration", "error", b"error", "http_status", b"http_status", "outcome", b"outcome", "remote_address", b"remote_address", "response_excerpt", b"response_excerpt", "signing_key_sequences", b"signing_key_sequences", "start_time", b"start_time", "trigger", b"trigger"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__http_status: _TypeAlias = _typing.Literal["http_status"]  # noqa: Y015
     _WhichOneofArgType__http_status: _TypeAlias = _typing.Literal["_http_status", b"_http_status"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__http_status) -> _WhichOneofReturnType__http_status | None: ...
 
 Global___Attempt: _TypeAlias = Attempt  # noqa: Y015
+
+@_typing.final
+class OperatorEvent(_message.Message):
+    """OperatorEvent is something that happened to an endpoint, for those who run it. It is sent to the endpoints whose
+    event_types name its type, and says so once, not with every delivery.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    EVENT_TYPE_FIELD_NUMBER: _builtins.int
+    ENDPOINT_ID_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    BODY_FIELD_NUMBER: _builtins.int
+    event_id: _builtins.str
+    """event_id is the id that Tidemark gave it, "evt_" and 26 characters; receivers see it as the webhook-id header."""
+    event_type: _builtins.str
+    """event_type is what happened: "endpoint.failing", "endpoint.disabled", "endpoint.recovered", "delivery.exhausted",
+    or "endpoint.test", which SendTestEvent makes.
+    """
+    endpoint_id: _builtins.str
+    """endpoint_id is the endpoint that it happened to."""
+    body: _builtins.str
+    """body is the JSON that is posted, byte for byte."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """create_time is when it happened."""
+
+    def __init__(
+        self,
+        *,
+        event_id: _builtins.str = ...,
+        event_type: _builtins.str = ...,
+        endpoint_id: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        body: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "create_time", b"create_time", "endpoint_id", b"endpoint_id", "event_id", b"event_id", "event_type", b"event_type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OperatorEvent: _TypeAlias = OperatorEvent  # noqa: Y015
+
+@_typing.final
+class RedeliveryJob(_message.Message):
+    """RedeliveryJob sends many notifications to one endpoint again. It goes on by itself, a part at a time, whatever
+    process ends, and never puts so much before the endpoint that a fresh notification would wait long.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    ENDPOINT_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    EXAMINED_COUNT_FIELD_NUMBER: _builtins.int
+    REDELIVERED_COUNT_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    FINISH_TIME_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """job_id is the id that Tidemark gave it, "rdj_" and 26 characters."""
+    endpoint_id: _builtins.str
+    """endpoint_id is the endpoint that notifications are sent to."""
+    kind: Global___RedeliveryKind.ValueType
+    """kind is what the job goes through."""
+    state: Global___RedeliveryState.ValueType
+    """state is how far it has come."""
+    examined_count: _builtins.int
+    """examined_count is how many notifications or deliveries it has looked at."""
+    redelivered_count: _builtins.int
+    """redelivered_count is how many of them it has made due. What became of them, ListDeliveries shows."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """start_time is the beginning of what it covers, included."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """end_time is the end of what it covers, not included."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """create_time is when it was asked for."""
+
+    @_builtins.property
+    def finish_time(self) -> _timestamp_pb2.Timestamp:
+        """finish_time is when it came to its end. Unset before."""
+
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+        endpoint_id: _builtins.str = ...,
+        kind: Global___RedeliveryKind.ValueType = ...,
+        state: Global___RedeliveryState.ValueType = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        examined_count: _builtins.int = ...,
+        redelivered_count: _builtins.int = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        finish_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "finish_time", b"finish_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "endpoint_id", b"endpoint_id", "examined_count", b"examined_count", "finish_time", b"finish_time", "job_id", b"job_id", "kind", b"kind", "redelivered_count", b"redelivered_count", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RedeliveryJob: _TypeAlias = RedeliveryJob  # noqa: Y015

@@ -5,8 +5,12 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from generated.tidemark.v1 import condition_pb2 as _condition_pb2
 from generated.tidemark.v1 import webhook_pb2 as _webhook_pb2
 import builtins as _builtins
 import sys
@@ -25,9 +29,56 @@ class CreateEndpointRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class HeadersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     URL_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     EVENT_TYPES_FIELD_NUMBER: _builtins.int
+    CONDITION_TYPES_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    HEADERS_FIELD_NUMBER: _builtins.int
+    CREDENTIALS_FIELD_NUMBER: _builtins.int
+    RATE_PER_SECOND_FIELD_NUMBER: _builtins.int
+    MAX_IN_FLIGHT_FIELD_NUMBER: _builtins.int
+    SIGNATURE_SCHEME_FIELD_NUMBER: _builtins.int
     url: _builtins.str
     """url is where notifications are posted to, at most 2,048 characters: https (http only where the operator allows
     it), a host, no user name or password, no fragment. Addresses of private networks are refused, now where the url
@@ -35,11 +86,40 @@ class CreateEndpointRequest(_message.Message):
     """
     description: _builtins.str
     """description is for people to read, at most 256 characters."""
+    rate_per_second: _builtins.str
+    """rate_per_second is how many attempts are begun in a second at most: a decimal from 0.01 to 10,000 with up to 2
+    digits after the point. Unset: no limit.
+    """
+    max_in_flight: _builtins.int
+    """max_in_flight is how many attempts may be under way at a time, over all notifiers: 1 to 64. Unset: 4."""
+    signature_scheme: _webhook_pb2.SignatureScheme.ValueType
+    """signature_scheme is how attempts are signed. Unset: SIGNATURE_SCHEME_HMAC_SHA256."""
     @_builtins.property
     def event_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """event_types narrow to notifications of these types: "alert.reached", "alert.resolved". Empty: all, also those
-        that are yet to come.
+        """event_types narrow to these types: "alert.reached", "alert.resolved", and operator events. Empty: every
+        notification of an alert, also of types that are yet to come, and no operator event.
         """
+
+    @_builtins.property
+    def condition_types(self) -> _containers.RepeatedScalarFieldContainer[_condition_pb2.ConditionType.ValueType]:
+        """condition_types narrow to notifications of these conditions. Empty: all. Operator events have no condition and are
+        not narrowed.
+        """
+
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """metadata is the caller's own: at most 50 entries, keys of at most 64 characters, values of at most 512."""
+
+    @_builtins.property
+    def headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """headers are sent with every attempt: at most 20, names of at most 64 characters, values of at most 1,024. Refused
+        are webhook-…, those of the connection and of the message itself, such as Host and Content-Length, and
+        Authorization, which is what credentials are for. Everybody who may read the endpoint sees them.
+        """
+
+    @_builtins.property
+    def credentials(self) -> _webhook_pb2.EndpointCredentials:
+        """credentials are what the Authorization header of every attempt says. Unset: there is none."""
 
     def __init__(
         self,
@@ -47,10 +127,17 @@ class CreateEndpointRequest(_message.Message):
         url: _builtins.str = ...,
         description: _builtins.str = ...,
         event_types: _abc.Iterable[_builtins.str] | None = ...,
+        condition_types: _abc.Iterable[_condition_pb2.ConditionType.ValueType] | None = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        headers: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        credentials: _webhook_pb2.EndpointCredentials | None = ...,
+        rate_per_second: _builtins.str = ...,
+        max_in_flight: _builtins.int = ...,
+        signature_scheme: _webhook_pb2.SignatureScheme.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["credentials", b"credentials"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "event_types", b"event_types", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition_types", b"condition_types", "credentials", b"credentials", "description", b"description", "event_types", b"event_types", "headers", b"headers", "max_in_flight", b"max_in_flight", "metadata", b"metadata", "rate_per_second", b"rate_per_second", "signature_scheme", b"signature_scheme", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -65,9 +152,10 @@ class CreateEndpointResponse(_message.Message):
     ENDPOINT_FIELD_NUMBER: _builtins.int
     SECRET_FIELD_NUMBER: _builtins.int
     secret: _builtins.str
-    """secret is what the endpoint verifies signatures with: "whsec_" and base64.
+    """secret is what the endpoint verifies signatures with: "whsec_" and base64; "whpk_" and base64 for
+    SIGNATURE_SCHEME_ED25519, which is a public key.
 
-    NOTE: it is shown this once and cannot be read again.
+    NOTE: a "whsec_" is shown this once and cannot be read again.
     """
     @_builtins.property
     def endpoint(self) -> _webhook_pb2.Endpoint:
@@ -190,6 +278,314 @@ class ListEndpointsResponse(_message.Message):
 Global___ListEndpointsResponse: _TypeAlias = ListEndpointsResponse  # noqa: Y015
 
 @_typing.final
+class UpdateEndpointRequest(_message.Message):
+    """UpdateEndpointRequest is a request to change some fields of an endpoint."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class MetadataEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class HeadersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ENDPOINT_ID_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    EVENT_TYPES_FIELD_NUMBER: _builtins.int
+    CONDITION_TYPES_FIELD_NUMBER: _builtins.int
+    METADATA_FIELD_NUMBER: _builtins.int
+    HEADERS_FIELD_NUMBER: _builtins.int
+    CREDENTIALS_FIELD_NUMBER: _builtins.int
+    RATE_PER_SECOND_FIELD_NUMBER: _builtins.int
+    MAX_IN_FLIGHT_FIELD_NUMBER: _builtins.int
+    endpoint_id: _builtins.str
+    """endpoint_id is the endpoint's id."""
+    url: _builtins.str
+    """url is where notifications are posted to, at most 2,048 characters: https (http only where the operator allows
+    it), a host, no user name or password, no fragment. Addresses of private networks are refused, now where the url
+    names one and at every connection, unless the operator allows them.
+    """
+    description: _builtins.str
+    """description is for people to read, at most 256 characters."""
+    rate_per_second: _builtins.str
+    """rate_per_second is how many attempts are begun in a second at most: a decimal from 0.01 to 10,000 with up to 2
+    digits after the point. Unset: no limit.
+    """
+    max_in_flight: _builtins.int
+    """max_in_flight is how many attempts may be under way at a time, over all notifiers: 1 to 64. Unset: 4."""
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """update_mask names the fields below that are replaced, "*" all of them. One that is named and not set is cleared:
+        it gets its default. One that is set and not named is refused.
+        """
+
+    @_builtins.property
+    def event_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """event_types narrow to these types: "alert.reached", "alert.resolved", and operator events. Empty: every
+        notification of an alert, also of types that are yet to come, and no operator event.
+        """
+
+    @_builtins.property
+    def condition_types(self) -> _containers.RepeatedScalarFieldContainer[_condition_pb2.ConditionType.ValueType]:
+        """condition_types narrow to notifications of these conditions. Empty: all. Operator events have no condition and are
+        not narrowed.
+        """
+
+    @_builtins.property
+    def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """metadata is the caller's own: at most 50 entries, keys of at most 64 characters, values of at most 512."""
+
+    @_builtins.property
+    def headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """headers are sent with every attempt: at most 20, names of at most 64 characters, values of at most 1,024. Refused
+        are webhook-…, those of the connection and of the message itself, such as Host and Content-Length, and
+        Authorization, which is what credentials are for. Everybody who may read the endpoint sees them.
+        """
+
+    @_builtins.property
+    def credentials(self) -> _webhook_pb2.EndpointCredentials:
+        """credentials are what the Authorization header of every attempt says. Unset: there is none."""
+
+    def __init__(
+        self,
+        *,
+        endpoint_id: _builtins.str = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        url: _builtins.str = ...,
+        description: _builtins.str = ...,
+        event_types: _abc.Iterable[_builtins.str] | None = ...,
+        condition_types: _abc.Iterable[_condition_pb2.ConditionType.ValueType] | None = ...,
+        metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        headers: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        credentials: _webhook_pb2.EndpointCredentials | None = ...,
+        rate_per_second: _builtins.str = ...,
+        max_in_flight: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["credentials", b"credentials", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition_types", b"condition_types", "credentials", b"credentials", "description", b"description", "endpoint_id", b"endpoint_id", "event_types", b"event_types", "headers", b"headers", "max_in_flight", b"max_in_flight", "metadata", b"metadata", "rate_per_second", b"rate_per_second", "update_mask", b"update_mask", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateEndpointRequest: _TypeAlias = UpdateEndpointRequest  # noqa: Y015
+
+@_typing.final
+class UpdateEndpointResponse(_message.Message):
+    """UpdateEndpointResponse is the answer to UpdateEndpointRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENDPOINT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def endpoint(self) -> _webhook_pb2.Endpoint:
+        """endpoint is the endpoint as it is now."""
+
+    def __init__(
+        self,
+        *,
+        endpoint: _webhook_pb2.Endpoint | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateEndpointResponse: _TypeAlias = UpdateEndpointResponse  # noqa: Y015
+
+@_typing.final
+class EnableEndpointRequest(_message.Message):
+    """EnableEndpointRequest is a request to let an endpoint get notifications again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENDPOINT_ID_FIELD_NUMBER: _builtins.int
+    endpoint_id: _builtins.str
+    """endpoint_id is the endpoint's id."""
+    def __init__(
+        self,
+        *,
+        endpoint_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint_id", b"endpoint_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EnableEndpointRequest: _TypeAlias = EnableEndpointRequest  # noqa: Y015
+
+@_typing.final
+class EnableEndpointResponse(_message.Message):
+    """EnableEndpointResponse is the answer to EnableEndpointRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENDPOINT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def endpoint(self) -> _webhook_pb2.Endpoint:
+        """endpoint is the endpoint as it is now."""
+
+    def __init__(
+        self,
+        *,
+        endpoint: _webhook_pb2.Endpoint | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EnableEndpointResponse: _TypeAlias = EnableEndpointResponse  # noqa: Y015
+
+@_typing.final
+class DisableEndpointRequest(_message.Message):
+    """DisableEndpointRequest is a request to stop deliveries to an endpoint."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENDPOINT_ID_FIELD_NUMBER: _builtins.int
+    endpoint_id: _builtins.str
+    """endpoint_id is the endpoint's id."""
+    def __init__(
+        self,
+        *,
+        endpoint_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint_id", b"endpoint_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DisableEndpointRequest: _TypeAlias = DisableEndpointRequest  # noqa: Y015
+
+@_typing.final
+class DisableEndpointResponse(_message.Message):
+    """DisableEndpointResponse is the answer to DisableEndpointRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENDPOINT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def endpoint(self) -> _webhook_pb2.Endpoint:
+        """endpoint is the endpoint as it is now."""
+
+    def __init__(
+        self,
+        *,
+        endpoint: _webhook_pb2.Endpoint | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DisableEndpointResponse: _TypeAlias = DisableEndpointResponse  # noqa: Y015
+
+@_typing.final
+class RotateSecretRequest(_message.Message):
+    """RotateSecretRequest is a request for another secret."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENDPOINT_ID_FIELD_NUMBER: _builtins.int
+    GRACE_FIELD_NUMBER: _builtins.int
+    SIGNATURE_SCHEME_FIELD_NUMBER: _builtins.int
+    endpoint_id: _builtins.str
+    """endpoint_id is the endpoint's id."""
+    signature_scheme: _webhook_pb2.SignatureScheme.ValueType
+    """signature_scheme is how attempts are signed from now on. Unset: as before."""
+    @_builtins.property
+    def grace(self) -> _duration_pb2.Duration:
+        """grace is how long the secret before this one signs, too: 0 to 7 days. Unset: 24 hours. Those that are in their
+        grace already are not given more. With 0 every older secret ends at once.
+        """
+
+    def __init__(
+        self,
+        *,
+        endpoint_id: _builtins.str = ...,
+        grace: _duration_pb2.Duration | None = ...,
+        signature_scheme: _webhook_pb2.SignatureScheme.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["grace", b"grace"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint_id", b"endpoint_id", "grace", b"grace", "signature_scheme", b"signature_scheme"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateSecretRequest: _TypeAlias = RotateSecretRequest  # noqa: Y015
+
+@_typing.final
+class RotateSecretResponse(_message.Message):
+    """RotateSecretResponse is the answer to RotateSecretRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENDPOINT_FIELD_NUMBER: _builtins.int
+    SECRET_FIELD_NUMBER: _builtins.int
+    secret: _builtins.str
+    """secret is what the endpoint verifies signatures with from now on, as in CreateEndpointResponse. It is shown this
+    once.
+    """
+    @_builtins.property
+    def endpoint(self) -> _webhook_pb2.Endpoint:
+        """endpoint is the endpoint as it is now."""
+
+    def __init__(
+        self,
+        *,
+        endpoint: _webhook_pb2.Endpoint | None = ...,
+        secret: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "secret", b"secret"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateSecretResponse: _TypeAlias = RotateSecretResponse  # noqa: Y015
+
+@_typing.final
 class DeleteEndpointRequest(_message.Message):
     """DeleteEndpointRequest is a request to remove an endpoint."""
 
@@ -239,6 +635,10 @@ class ListDeliveriesRequest(_message.Message):
     ENDPOINT_ID_FIELD_NUMBER: _builtins.int
     NOTIFICATION_ID_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    EVENT_TYPE_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """page_size is how many deliveries to return at most. Unset: 50; more than 1,000 counts as 1,000; negative is
     refused.
@@ -251,6 +651,18 @@ class ListDeliveriesRequest(_message.Message):
     """notification_id narrows to the deliveries of one notification. Unset: all."""
     status: _webhook_pb2.DeliveryStatus.ValueType
     """status narrows to the deliveries that have come so far. Unset: all."""
+    customer_id: _builtins.str
+    """customer_id narrows to the deliveries about one customer. Unset: all."""
+    event_type: _builtins.str
+    """event_type narrows to the deliveries of one type. Unset: all."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """start_time narrows to the deliveries that were created at it or later. Unset: all."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """end_time narrows to the deliveries that were created before it. Unset: all."""
+
     def __init__(
         self,
         *,
@@ -259,10 +671,14 @@ class ListDeliveriesRequest(_message.Message):
         endpoint_id: _builtins.str = ...,
         notification_id: _builtins.str = ...,
         status: _webhook_pb2.DeliveryStatus.ValueType = ...,
+        customer_id: _builtins.str = ...,
+        event_type: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint_id", b"endpoint_id", "notification_id", b"notification_id", "page_size", b"page_size", "page_token", b"page_token", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "end_time", b"end_time", "endpoint_id", b"endpoint_id", "event_type", b"event_type", "notification_id", b"notification_id", "page_size", b"page_size", "page_token", b"page_token", "start_time", b"start_time", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -353,3 +769,480 @@ class ListAttemptsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListAttemptsResponse: _TypeAlias = ListAttemptsResponse  # noqa: Y015
+
+@_typing.final
+class GetDeliveryRequest(_message.Message):
+    """GetDeliveryRequest is a request for one delivery."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELIVERY_ID_FIELD_NUMBER: _builtins.int
+    delivery_id: _builtins.str
+    """delivery_id is the delivery's id."""
+    def __init__(
+        self,
+        *,
+        delivery_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery_id", b"delivery_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDeliveryRequest: _TypeAlias = GetDeliveryRequest  # noqa: Y015
+
+@_typing.final
+class GetDeliveryResponse(_message.Message):
+    """GetDeliveryResponse is the answer to GetDeliveryRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELIVERY_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def delivery(self) -> _webhook_pb2.Delivery:
+        """delivery is the delivery that was asked for."""
+
+    @_builtins.property
+    def attempts(self) -> _containers.RepeatedCompositeFieldContainer[_webhook_pb2.Attempt]:
+        """attempts are its latest attempts in their order, at most 50; ListAttempts returns all."""
+
+    def __init__(
+        self,
+        *,
+        delivery: _webhook_pb2.Delivery | None = ...,
+        attempts: _abc.Iterable[_webhook_pb2.Attempt] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "delivery", b"delivery"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDeliveryResponse: _TypeAlias = GetDeliveryResponse  # noqa: Y015
+
+@_typing.final
+class SendTestEventRequest(_message.Message):
+    """SendTestEventRequest is a request to send a test event."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ENDPOINT_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """request_id makes it safe to repeat the request: the same id with the same content gets the first answer again, for
+    at least 24 hours, and nothing is sent twice; with other content it is refused with ALREADY_EXISTS and
+    ERROR_REASON_REQUEST_ID_REUSED. 1–128 characters. Unset: every request stands for itself.
+    """
+    endpoint_id: _builtins.str
+    """endpoint_id is the endpoint that it is sent to, which has to be enabled."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        endpoint_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint_id", b"endpoint_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SendTestEventRequest: _TypeAlias = SendTestEventRequest  # noqa: Y015
+
+@_typing.final
+class SendTestEventResponse(_message.Message):
+    """SendTestEventResponse is the answer to SendTestEventRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELIVERY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def delivery(self) -> _webhook_pb2.Delivery:
+        """delivery is the delivery of the test event."""
+
+    def __init__(
+        self,
+        *,
+        delivery: _webhook_pb2.Delivery | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SendTestEventResponse: _TypeAlias = SendTestEventResponse  # noqa: Y015
+
+@_typing.final
+class RedeliverNotificationRequest(_message.Message):
+    """RedeliverNotificationRequest is a request to send a notification once more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ENDPOINT_ID_FIELD_NUMBER: _builtins.int
+    NOTIFICATION_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """request_id makes it safe to repeat the request: the same id with the same content gets the first answer again, for
+    at least 24 hours, and nothing is sent twice; with other content it is refused with ALREADY_EXISTS and
+    ERROR_REASON_REQUEST_ID_REUSED. 1–128 characters. Unset: every request stands for itself.
+    """
+    endpoint_id: _builtins.str
+    """endpoint_id is the endpoint that it is sent to, which has to be enabled."""
+    notification_id: _builtins.str
+    """notification_id is the notification, or the operator event. It has been handed to some endpoint before;
+    RecoverEndpoint is for those that were not.
+    """
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        endpoint_id: _builtins.str = ...,
+        notification_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint_id", b"endpoint_id", "notification_id", b"notification_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RedeliverNotificationRequest: _TypeAlias = RedeliverNotificationRequest  # noqa: Y015
+
+@_typing.final
+class RedeliverNotificationResponse(_message.Message):
+    """RedeliverNotificationResponse is the answer to RedeliverNotificationRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELIVERY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def delivery(self) -> _webhook_pb2.Delivery:
+        """delivery is the delivery as it is now."""
+
+    def __init__(
+        self,
+        *,
+        delivery: _webhook_pb2.Delivery | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RedeliverNotificationResponse: _TypeAlias = RedeliverNotificationResponse  # noqa: Y015
+
+@_typing.final
+class RedeliverDeliveriesRequest(_message.Message):
+    """RedeliverDeliveriesRequest is a request to send deliveries again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ENDPOINT_ID_FIELD_NUMBER: _builtins.int
+    STATUSES_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    EVENT_TYPE_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """request_id makes it safe to repeat the request: the same id with the same content gets the first answer again, for
+    at least 24 hours, and nothing is sent twice; with other content it is refused with ALREADY_EXISTS and
+    ERROR_REASON_REQUEST_ID_REUSED. 1–128 characters. Unset: every request stands for itself.
+    """
+    endpoint_id: _builtins.str
+    """endpoint_id is the endpoint whose deliveries are sent again; it has to be enabled."""
+    customer_id: _builtins.str
+    """customer_id narrows to the deliveries about one customer. Unset: all."""
+    event_type: _builtins.str
+    """event_type narrows to the deliveries of one type. Unset: all."""
+    @_builtins.property
+    def statuses(self) -> _containers.RepeatedScalarFieldContainer[_webhook_pb2.DeliveryStatus.ValueType]:
+        """statuses are what has become of the deliveries that are sent again: at least one."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """start_time is the beginning: deliveries that were created at it or later."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """end_time is the end: deliveries that were created before it. Unset: now."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        endpoint_id: _builtins.str = ...,
+        statuses: _abc.Iterable[_webhook_pb2.DeliveryStatus.ValueType] | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        customer_id: _builtins.str = ...,
+        event_type: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "end_time", b"end_time", "endpoint_id", b"endpoint_id", "event_type", b"event_type", "request_id", b"request_id", "start_time", b"start_time", "statuses", b"statuses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RedeliverDeliveriesRequest: _TypeAlias = RedeliverDeliveriesRequest  # noqa: Y015
+
+@_typing.final
+class RedeliverDeliveriesResponse(_message.Message):
+    """RedeliverDeliveriesResponse is the answer to RedeliverDeliveriesRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job(self) -> _webhook_pb2.RedeliveryJob:
+        """job is the job that does it."""
+
+    def __init__(
+        self,
+        *,
+        job: _webhook_pb2.RedeliveryJob | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RedeliverDeliveriesResponse: _TypeAlias = RedeliverDeliveriesResponse  # noqa: Y015
+
+@_typing.final
+class RecoverEndpointRequest(_message.Message):
+    """RecoverEndpointRequest is a request to send an endpoint what it has missed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ENDPOINT_ID_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """request_id makes it safe to repeat the request: the same id with the same content gets the first answer again, for
+    at least 24 hours, and nothing is sent twice; with other content it is refused with ALREADY_EXISTS and
+    ERROR_REASON_REQUEST_ID_REUSED. 1–128 characters. Unset: every request stands for itself.
+    """
+    endpoint_id: _builtins.str
+    """endpoint_id is the endpoint, which has to be enabled."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """start_time is the beginning: notifications that were made at it or later. It lies no longer ago than finished
+        deliveries are kept (30 days, unless the operator says otherwise), because before that nobody knows what was
+        delivered.
+        """
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """end_time is the end: notifications that were made before it. Unset: now."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        endpoint_id: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "endpoint_id", b"endpoint_id", "request_id", b"request_id", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecoverEndpointRequest: _TypeAlias = RecoverEndpointRequest  # noqa: Y015
+
+@_typing.final
+class RecoverEndpointResponse(_message.Message):
+    """RecoverEndpointResponse is the answer to RecoverEndpointRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job(self) -> _webhook_pb2.RedeliveryJob:
+        """job is the job that does it."""
+
+    def __init__(
+        self,
+        *,
+        job: _webhook_pb2.RedeliveryJob | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecoverEndpointResponse: _TypeAlias = RecoverEndpointResponse  # noqa: Y015
+
+@_typing.final
+class GetRedeliveryJobRequest(_message.Message):
+    """GetRedeliveryJobRequest is a request for one job."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    job_id: _builtins.str
+    """job_id is the job's id."""
+    def __init__(
+        self,
+        *,
+        job_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRedeliveryJobRequest: _TypeAlias = GetRedeliveryJobRequest  # noqa: Y015
+
+@_typing.final
+class GetRedeliveryJobResponse(_message.Message):
+    """GetRedeliveryJobResponse is the answer to GetRedeliveryJobRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job(self) -> _webhook_pb2.RedeliveryJob:
+        """job is the job that was asked for."""
+
+    def __init__(
+        self,
+        *,
+        job: _webhook_pb2.RedeliveryJob | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRedeliveryJobResponse: _TypeAlias = GetRedeliveryJobResponse  # noqa: Y015
+
+@_typing.final
+class ListRedeliveryJobsRequest(_message.Message):
+    """ListRedeliveryJobsRequest is a request for a page of jobs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ENDPOINT_ID_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """page_size is how many jobs to return at most. Unset: 50; more than 1,000 counts as 1,000; negative is refused."""
+    page_token: _builtins.str
+    """page_token is the next_page_token of the page before, with the same filters. Unset: the first page."""
+    endpoint_id: _builtins.str
+    """endpoint_id narrows to the jobs of one endpoint. Unset: all."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        endpoint_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint_id", b"endpoint_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRedeliveryJobsRequest: _TypeAlias = ListRedeliveryJobsRequest  # noqa: Y015
+
+@_typing.final
+class ListRedeliveryJobsResponse(_message.Message):
+    """ListRedeliveryJobsResponse is the answer to ListRedeliveryJobsRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOBS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """next_page_token asks for the page after this one. Unset: this is the last page."""
+    @_builtins.property
+    def jobs(self) -> _containers.RepeatedCompositeFieldContainer[_webhook_pb2.RedeliveryJob]:
+        """jobs are the jobs of this page."""
+
+    def __init__(
+        self,
+        *,
+        jobs: _abc.Iterable[_webhook_pb2.RedeliveryJob] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["jobs", b"jobs", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRedeliveryJobsResponse: _TypeAlias = ListRedeliveryJobsResponse  # noqa: Y015
+
+@_typing.final
+class ListOperatorEventsRequest(_message.Message):
+    """ListOperatorEventsRequest is a request for a page of operator events."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ENDPOINT_ID_FIELD_NUMBER: _builtins.int
+    EVENT_TYPE_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """page_size is how many events to return at most. Unset: 50; more than 1,000 counts as 1,000; negative is refused."""
+    page_token: _builtins.str
+    """page_token is the next_page_token of the page before, with the same filters. Unset: the first page."""
+    endpoint_id: _builtins.str
+    """endpoint_id narrows to what happened to one endpoint, which may be deleted already. Unset: all."""
+    event_type: _builtins.str
+    """event_type narrows to the events of one type. Unset: all."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        endpoint_id: _builtins.str = ...,
+        event_type: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint_id", b"endpoint_id", "event_type", b"event_type", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListOperatorEventsRequest: _TypeAlias = ListOperatorEventsRequest  # noqa: Y015
+
+@_typing.final
+class ListOperatorEventsResponse(_message.Message):
+    """ListOperatorEventsResponse is the answer to ListOperatorEventsRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """next_page_token asks for the page after this one. Unset: this is the last page."""
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[_webhook_pb2.OperatorEvent]:
+        """events are the events of this page."""
+
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[_webhook_pb2.OperatorEvent] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListOperatorEventsResponse: _TypeAlias = ListOperatorEventsResponse  # noqa: Y015

@@ -50,6 +50,26 @@ class WebhookServiceStub:
                 request_serializer=tidemark_dot_v1_dot_webhook__service__pb2.ListEndpointsRequest.SerializeToString,
                 response_deserializer=tidemark_dot_v1_dot_webhook__service__pb2.ListEndpointsResponse.FromString,
                 _registered_method=True)
+        self.UpdateEndpoint = channel.unary_unary(
+                '/tidemark.v1.WebhookService/UpdateEndpoint',
+                request_serializer=tidemark_dot_v1_dot_webhook__service__pb2.UpdateEndpointRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_webhook__service__pb2.UpdateEndpointResponse.FromString,
+                _registered_method=True)
+        self.EnableEndpoint = channel.unary_unary(
+                '/tidemark.v1.WebhookService/EnableEndpoint',
+                request_serializer=tidemark_dot_v1_dot_webhook__service__pb2.EnableEndpointRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_webhook__service__pb2.EnableEndpointResponse.FromString,
+                _registered_method=True)
+        self.DisableEndpoint = channel.unary_unary(
+                '/tidemark.v1.WebhookService/DisableEndpoint',
+                request_serializer=tidemark_dot_v1_dot_webhook__service__pb2.DisableEndpointRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_webhook__service__pb2.DisableEndpointResponse.FromString,
+                _registered_method=True)
+        self.RotateSecret = channel.unary_unary(
+                '/tidemark.v1.WebhookService/RotateSecret',
+                request_serializer=tidemark_dot_v1_dot_webhook__service__pb2.RotateSecretRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_webhook__service__pb2.RotateSecretResponse.FromString,
+                _registered_method=True)
         self.DeleteEndpoint = channel.unary_unary(
                 '/tidemark.v1.WebhookService/DeleteEndpoint',
                 request_serializer=tidemark_dot_v1_dot_webhook__service__pb2.DeleteEndpointRequest.SerializeToString,
@@ -60,10 +80,50 @@ class WebhookServiceStub:
                 request_serializer=tidemark_dot_v1_dot_webhook__service__pb2.ListDeliveriesRequest.SerializeToString,
                 response_deserializer=tidemark_dot_v1_dot_webhook__service__pb2.ListDeliveriesResponse.FromString,
                 _registered_method=True)
+        self.GetDelivery = channel.unary_unary(
+                '/tidemark.v1.WebhookService/GetDelivery',
+                request_serializer=tidemark_dot_v1_dot_webhook__service__pb2.GetDeliveryRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_webhook__service__pb2.GetDeliveryResponse.FromString,
+                _registered_method=True)
         self.ListAttempts = channel.unary_unary(
                 '/tidemark.v1.WebhookService/ListAttempts',
                 request_serializer=tidemark_dot_v1_dot_webhook__service__pb2.ListAttemptsRequest.SerializeToString,
                 response_deserializer=tidemark_dot_v1_dot_webhook__service__pb2.ListAttemptsResponse.FromString,
+                _registered_method=True)
+        self.SendTestEvent = channel.unary_unary(
+                '/tidemark.v1.WebhookService/SendTestEvent',
+                request_serializer=tidemark_dot_v1_dot_webhook__service__pb2.SendTestEventRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_webhook__service__pb2.SendTestEventResponse.FromString,
+                _registered_method=True)
+        self.RedeliverNotification = channel.unary_unary(
+                '/tidemark.v1.WebhookService/RedeliverNotification',
+                request_serializer=tidemark_dot_v1_dot_webhook__service__pb2.RedeliverNotificationRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_webhook__service__pb2.RedeliverNotificationResponse.FromString,
+                _registered_method=True)
+        self.RedeliverDeliveries = channel.unary_unary(
+                '/tidemark.v1.WebhookService/RedeliverDeliveries',
+                request_serializer=tidemark_dot_v1_dot_webhook__service__pb2.RedeliverDeliveriesRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_webhook__service__pb2.RedeliverDeliveriesResponse.FromString,
+                _registered_method=True)
+        self.RecoverEndpoint = channel.unary_unary(
+                '/tidemark.v1.WebhookService/RecoverEndpoint',
+                request_serializer=tidemark_dot_v1_dot_webhook__service__pb2.RecoverEndpointRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_webhook__service__pb2.RecoverEndpointResponse.FromString,
+                _registered_method=True)
+        self.GetRedeliveryJob = channel.unary_unary(
+                '/tidemark.v1.WebhookService/GetRedeliveryJob',
+                request_serializer=tidemark_dot_v1_dot_webhook__service__pb2.GetRedeliveryJobRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_webhook__service__pb2.GetRedeliveryJobResponse.FromString,
+                _registered_method=True)
+        self.ListRedeliveryJobs = channel.unary_unary(
+                '/tidemark.v1.WebhookService/ListRedeliveryJobs',
+                request_serializer=tidemark_dot_v1_dot_webhook__service__pb2.ListRedeliveryJobsRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_webhook__service__pb2.ListRedeliveryJobsResponse.FromString,
+                _registered_method=True)
+        self.ListOperatorEvents = channel.unary_unary(
+                '/tidemark.v1.WebhookService/ListOperatorEvents',
+                request_serializer=tidemark_dot_v1_dot_webhook__service__pb2.ListOperatorEventsRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_webhook__service__pb2.ListOperatorEventsResponse.FromString,
                 _registered_method=True)
 
 
@@ -92,6 +152,39 @@ class WebhookServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateEndpoint(self, request, context):
+        """UpdateEndpoint changes some fields of an endpoint. A new url begins with a clean record of health.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EnableEndpoint(self, request, context):
+        """EnableEndpoint lets an endpoint get notifications again, with a clean record of health. It does nothing when the
+        endpoint is enabled.
+
+        NOTE: what happened while it was disabled is not sent by itself.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DisableEndpoint(self, request, context):
+        """DisableEndpoint stops deliveries to an endpoint and cancels those that wait. An attempt that is under way at that
+        moment may still arrive. It does nothing when the endpoint is disabled.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateSecret(self, request, context):
+        """RotateSecret makes another secret, which signs from now on. For the time of the grace the older ones sign, too, so
+        that receivers can change over.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteEndpoint(self, request, context):
         """DeleteEndpoint removes an endpoint and cancels the deliveries that wait for it. An attempt that is under way at
         that moment may still arrive.
@@ -107,8 +200,68 @@ class WebhookServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetDelivery(self, request, context):
+        """GetDelivery returns one delivery with its latest attempts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListAttempts(self, request, context):
         """ListAttempts returns the attempts of one delivery in their order.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SendTestEvent(self, request, context):
+        """SendTestEvent sends an event of the type "endpoint.test" to one endpoint, whatever its filters are. It is tried
+        as a notification is, and shows in ListDeliveries.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RedeliverNotification(self, request, context):
+        """RedeliverNotification sends a notification to one endpoint once more, now, whatever became of it before. Where an
+        automatic attempt is pending, this one takes its place; where one is under way, nothing happens.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RedeliverDeliveries(self, request, context):
+        """RedeliverDeliveries sends every delivery to one endpoint again that a filter selects.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecoverEndpoint(self, request, context):
+        """RecoverEndpoint sends an endpoint everything that it has missed since a time: what failed, what was cancelled, and
+        what happened while it was disabled or before it was created. What waits for its next attempt is attempted now.
+        What was delivered is not sent again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRedeliveryJob(self, request, context):
+        """GetRedeliveryJob returns one job of RedeliverDeliveries or RecoverEndpoint.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRedeliveryJobs(self, request, context):
+        """ListRedeliveryJobs returns jobs, the newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListOperatorEvents(self, request, context):
+        """ListOperatorEvents returns what happened to endpoints, the newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -132,6 +285,26 @@ def add_WebhookServiceServicer_to_server(servicer, server):
                     request_deserializer=tidemark_dot_v1_dot_webhook__service__pb2.ListEndpointsRequest.FromString,
                     response_serializer=tidemark_dot_v1_dot_webhook__service__pb2.ListEndpointsResponse.SerializeToString,
             ),
+            'UpdateEndpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateEndpoint,
+                    request_deserializer=tidemark_dot_v1_dot_webhook__service__pb2.UpdateEndpointRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_webhook__service__pb2.UpdateEndpointResponse.SerializeToString,
+            ),
+            'EnableEndpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.EnableEndpoint,
+                    request_deserializer=tidemark_dot_v1_dot_webhook__service__pb2.EnableEndpointRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_webhook__service__pb2.EnableEndpointResponse.SerializeToString,
+            ),
+            'DisableEndpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.DisableEndpoint,
+                    request_deserializer=tidemark_dot_v1_dot_webhook__service__pb2.DisableEndpointRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_webhook__service__pb2.DisableEndpointResponse.SerializeToString,
+            ),
+            'RotateSecret': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateSecret,
+                    request_deserializer=tidemark_dot_v1_dot_webhook__service__pb2.RotateSecretRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_webhook__service__pb2.RotateSecretResponse.SerializeToString,
+            ),
             'DeleteEndpoint': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteEndpoint,
                     request_deserializer=tidemark_dot_v1_dot_webhook__service__pb2.DeleteEndpointRequest.FromString,
@@ -142,10 +315,50 @@ def add_WebhookServiceServicer_to_server(servicer, server):
                     request_deserializer=tidemark_dot_v1_dot_webhook__service__pb2.ListDeliveriesRequest.FromString,
                     response_serializer=tidemark_dot_v1_dot_webhook__service__pb2.ListDeliveriesResponse.SerializeToString,
             ),
+            'GetDelivery': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDelivery,
+                    request_deserializer=tidemark_dot_v1_dot_webhook__service__pb2.GetDeliveryRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_webhook__service__pb2.GetDeliveryResponse.SerializeToString,
+            ),
             'ListAttempts': grpc.unary_unary_rpc_method_handler(
                     servicer.ListAttempts,
                     request_deserializer=tidemark_dot_v1_dot_webhook__service__pb2.ListAttemptsRequest.FromString,
                     response_serializer=tidemark_dot_v1_dot_webhook__service__pb2.ListAttemptsResponse.SerializeToString,
+            ),
+            'SendTestEvent': grpc.unary_unary_rpc_method_handler(
+                    servicer.SendTestEvent,
+                    request_deserializer=tidemark_dot_v1_dot_webhook__service__pb2.SendTestEventRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_webhook__service__pb2.SendTestEventResponse.SerializeToString,
+            ),
+            'RedeliverNotification': grpc.unary_unary_rpc_method_handler(
+                    servicer.RedeliverNotification,
+                    request_deserializer=tidemark_dot_v1_dot_webhook__service__pb2.RedeliverNotificationRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_webhook__service__pb2.RedeliverNotificationResponse.SerializeToString,
+            ),
+            'RedeliverDeliveries': grpc.unary_unary_rpc_method_handler(
+                    servicer.RedeliverDeliveries,
+                    request_deserializer=tidemark_dot_v1_dot_webhook__service__pb2.RedeliverDeliveriesRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_webhook__service__pb2.RedeliverDeliveriesResponse.SerializeToString,
+            ),
+            'RecoverEndpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecoverEndpoint,
+                    request_deserializer=tidemark_dot_v1_dot_webhook__service__pb2.RecoverEndpointRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_webhook__service__pb2.RecoverEndpointResponse.SerializeToString,
+            ),
+            'GetRedeliveryJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRedeliveryJob,
+                    request_deserializer=tidemark_dot_v1_dot_webhook__service__pb2.GetRedeliveryJobRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_webhook__service__pb2.GetRedeliveryJobResponse.SerializeToString,
+            ),
+            'ListRedeliveryJobs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRedeliveryJobs,
+                    request_deserializer=tidemark_dot_v1_dot_webhook__service__pb2.ListRedeliveryJobsRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_webhook__service__pb2.ListRedeliveryJobsResponse.SerializeToString,
+            ),
+            'ListOperatorEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListOperatorEvents,
+                    request_deserializer=tidemark_dot_v1_dot_webhook__service__pb2.ListOperatorEventsRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_webhook__service__pb2.ListOperatorEventsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -241,6 +454,114 @@ class WebhookService:
             _registered_method=True)
 
     @staticmethod
+    def UpdateEndpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.WebhookService/UpdateEndpoint',
+            tidemark_dot_v1_dot_webhook__service__pb2.UpdateEndpointRequest.SerializeToString,
+            tidemark_dot_v1_dot_webhook__service__pb2.UpdateEndpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EnableEndpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.WebhookService/EnableEndpoint',
+            tidemark_dot_v1_dot_webhook__service__pb2.EnableEndpointRequest.SerializeToString,
+            tidemark_dot_v1_dot_webhook__service__pb2.EnableEndpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DisableEndpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.WebhookService/DisableEndpoint',
+            tidemark_dot_v1_dot_webhook__service__pb2.DisableEndpointRequest.SerializeToString,
+            tidemark_dot_v1_dot_webhook__service__pb2.DisableEndpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateSecret(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.WebhookService/RotateSecret',
+            tidemark_dot_v1_dot_webhook__service__pb2.RotateSecretRequest.SerializeToString,
+            tidemark_dot_v1_dot_webhook__service__pb2.RotateSecretResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def DeleteEndpoint(request,
             target,
             options=(),
@@ -295,6 +616,33 @@ class WebhookService:
             _registered_method=True)
 
     @staticmethod
+    def GetDelivery(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.WebhookService/GetDelivery',
+            tidemark_dot_v1_dot_webhook__service__pb2.GetDeliveryRequest.SerializeToString,
+            tidemark_dot_v1_dot_webhook__service__pb2.GetDeliveryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListAttempts(request,
             target,
             options=(),
@@ -311,6 +659,195 @@ class WebhookService:
             '/tidemark.v1.WebhookService/ListAttempts',
             tidemark_dot_v1_dot_webhook__service__pb2.ListAttemptsRequest.SerializeToString,
             tidemark_dot_v1_dot_webhook__service__pb2.ListAttemptsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SendTestEvent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.WebhookService/SendTestEvent',
+            tidemark_dot_v1_dot_webhook__service__pb2.SendTestEventRequest.SerializeToString,
+            tidemark_dot_v1_dot_webhook__service__pb2.SendTestEventResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RedeliverNotification(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.WebhookService/RedeliverNotification',
+            tidemark_dot_v1_dot_webhook__service__pb2.RedeliverNotificationRequest.SerializeToString,
+            tidemark_dot_v1_dot_webhook__service__pb2.RedeliverNotificationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RedeliverDeliveries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.WebhookService/RedeliverDeliveries',
+            tidemark_dot_v1_dot_webhook__service__pb2.RedeliverDeliveriesRequest.SerializeToString,
+            tidemark_dot_v1_dot_webhook__service__pb2.RedeliverDeliveriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecoverEndpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.WebhookService/RecoverEndpoint',
+            tidemark_dot_v1_dot_webhook__service__pb2.RecoverEndpointRequest.SerializeToString,
+            tidemark_dot_v1_dot_webhook__service__pb2.RecoverEndpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRedeliveryJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.WebhookService/GetRedeliveryJob',
+            tidemark_dot_v1_dot_webhook__service__pb2.GetRedeliveryJobRequest.SerializeToString,
+            tidemark_dot_v1_dot_webhook__service__pb2.GetRedeliveryJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRedeliveryJobs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.WebhookService/ListRedeliveryJobs',
+            tidemark_dot_v1_dot_webhook__service__pb2.ListRedeliveryJobsRequest.SerializeToString,
+            tidemark_dot_v1_dot_webhook__service__pb2.ListRedeliveryJobsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListOperatorEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.WebhookService/ListOperatorEvents',
+            tidemark_dot_v1_dot_webhook__service__pb2.ListOperatorEventsRequest.SerializeToString,
+            tidemark_dot_v1_dot_webhook__service__pb2.ListOperatorEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

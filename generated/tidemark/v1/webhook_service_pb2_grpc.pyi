@@ -22,14 +22,53 @@ class WebhookServiceStub:
     """GetEndpoint returns one endpoint, without its secret."""
     ListEndpoints: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.ListEndpointsRequest, _webhook_service_pb2.ListEndpointsResponse]
     """ListEndpoints returns endpoints, the oldest first."""
+    UpdateEndpoint: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.UpdateEndpointRequest, _webhook_service_pb2.UpdateEndpointResponse]
+    """UpdateEndpoint changes some fields of an endpoint. A new url begins with a clean record of health."""
+    EnableEndpoint: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.EnableEndpointRequest, _webhook_service_pb2.EnableEndpointResponse]
+    """EnableEndpoint lets an endpoint get notifications again, with a clean record of health. It does nothing when the
+    endpoint is enabled.
+
+    NOTE: what happened while it was disabled is not sent by itself.
+    """
+    DisableEndpoint: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.DisableEndpointRequest, _webhook_service_pb2.DisableEndpointResponse]
+    """DisableEndpoint stops deliveries to an endpoint and cancels those that wait. An attempt that is under way at that
+    moment may still arrive. It does nothing when the endpoint is disabled.
+    """
+    RotateSecret: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.RotateSecretRequest, _webhook_service_pb2.RotateSecretResponse]
+    """RotateSecret makes another secret, which signs from now on. For the time of the grace the older ones sign, too, so
+    that receivers can change over.
+    """
     DeleteEndpoint: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.DeleteEndpointRequest, _webhook_service_pb2.DeleteEndpointResponse]
     """DeleteEndpoint removes an endpoint and cancels the deliveries that wait for it. An attempt that is under way at
     that moment may still arrive.
     """
     ListDeliveries: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.ListDeliveriesRequest, _webhook_service_pb2.ListDeliveriesResponse]
     """ListDeliveries returns deliveries, the newest first."""
+    GetDelivery: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.GetDeliveryRequest, _webhook_service_pb2.GetDeliveryResponse]
+    """GetDelivery returns one delivery with its latest attempts."""
     ListAttempts: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.ListAttemptsRequest, _webhook_service_pb2.ListAttemptsResponse]
     """ListAttempts returns the attempts of one delivery in their order."""
+    SendTestEvent: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.SendTestEventRequest, _webhook_service_pb2.SendTestEventResponse]
+    """SendTestEvent sends an event of the type "endpoint.test" to one endpoint, whatever its filters are. It is tried
+    as a notification is, and shows in ListDeliveries.
+    """
+    RedeliverNotification: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.RedeliverNotificationRequest, _webhook_service_pb2.RedeliverNotificationResponse]
+    """RedeliverNotification sends a notification to one endpoint once more, now, whatever became of it before. Where an
+    automatic attempt is pending, this one takes its place; where one is under way, nothing happens.
+    """
+    RedeliverDeliveries: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.RedeliverDeliveriesRequest, _webhook_service_pb2.RedeliverDeliveriesResponse]
+    """RedeliverDeliveries sends every delivery to one endpoint again that a filter selects."""
+    RecoverEndpoint: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.RecoverEndpointRequest, _webhook_service_pb2.RecoverEndpointResponse]
+    """RecoverEndpoint sends an endpoint everything that it has missed since a time: what failed, what was cancelled, and
+    what happened while it was disabled or before it was created. What waits for its next attempt is attempted now.
+    What was delivered is not sent again.
+    """
+    GetRedeliveryJob: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.GetRedeliveryJobRequest, _webhook_service_pb2.GetRedeliveryJobResponse]
+    """GetRedeliveryJob returns one job of RedeliverDeliveries or RecoverEndpoint."""
+    ListRedeliveryJobs: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.ListRedeliveryJobsRequest, _webhook_service_pb2.ListRedeliveryJobsResponse]
+    """ListRedeliveryJobs returns jobs, the newest first."""
+    ListOperatorEvents: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.ListOperatorEventsRequest, _webhook_service_pb2.ListOperatorEventsResponse]
+    """ListOperatorEvents returns what happened to endpoints, the newest first."""
 
 class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
     """WebhookService manages the endpoints that notifications are posted to, and shows what became of each delivery."""
@@ -59,6 +98,46 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
         """ListEndpoints returns endpoints, the oldest first."""
 
     @_abc_1.abstractmethod
+    def UpdateEndpoint(
+        self,
+        request: _webhook_service_pb2.UpdateEndpointRequest,
+        context: _aio.ServicerContext[_webhook_service_pb2.UpdateEndpointRequest, _abc.Awaitable[_webhook_service_pb2.UpdateEndpointResponse]],
+    ) -> _abc.Awaitable[_webhook_service_pb2.UpdateEndpointResponse]:
+        """UpdateEndpoint changes some fields of an endpoint. A new url begins with a clean record of health."""
+
+    @_abc_1.abstractmethod
+    def EnableEndpoint(
+        self,
+        request: _webhook_service_pb2.EnableEndpointRequest,
+        context: _aio.ServicerContext[_webhook_service_pb2.EnableEndpointRequest, _abc.Awaitable[_webhook_service_pb2.EnableEndpointResponse]],
+    ) -> _abc.Awaitable[_webhook_service_pb2.EnableEndpointResponse]:
+        """EnableEndpoint lets an endpoint get notifications again, with a clean record of health. It does nothing when the
+        endpoint is enabled.
+
+        NOTE: what happened while it was disabled is not sent by itself.
+        """
+
+    @_abc_1.abstractmethod
+    def DisableEndpoint(
+        self,
+        request: _webhook_service_pb2.DisableEndpointRequest,
+        context: _aio.ServicerContext[_webhook_service_pb2.DisableEndpointRequest, _abc.Awaitable[_webhook_service_pb2.DisableEndpointResponse]],
+    ) -> _abc.Awaitable[_webhook_service_pb2.DisableEndpointResponse]:
+        """DisableEndpoint stops deliveries to an endpoint and cancels those that wait. An attempt that is under way at that
+        moment may still arrive. It does nothing when the endpoint is disabled.
+        """
+
+    @_abc_1.abstractmethod
+    def RotateSecret(
+        self,
+        request: _webhook_service_pb2.RotateSecretRequest,
+        context: _aio.ServicerContext[_webhook_service_pb2.RotateSecretRequest, _abc.Awaitable[_webhook_service_pb2.RotateSecretResponse]],
+    ) -> _abc.Awaitable[_webhook_service_pb2.RotateSecretResponse]:
+        """RotateSecret makes another secret, which signs from now on. For the time of the grace the older ones sign, too, so
+        that receivers can change over.
+        """
+
+    @_abc_1.abstractmethod
     def DeleteEndpoint(
         self,
         request: _webhook_service_pb2.DeleteEndpointRequest,
@@ -77,11 +156,82 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
         """ListDeliveries returns deliveries, the newest first."""
 
     @_abc_1.abstractmethod
+    def GetDelivery(
+        self,
+        request: _webhook_service_pb2.GetDeliveryRequest,
+        context: _aio.ServicerContext[_webhook_service_pb2.GetDeliveryRequest, _abc.Awaitable[_webhook_service_pb2.GetDeliveryResponse]],
+    ) -> _abc.Awaitable[_webhook_service_pb2.GetDeliveryResponse]:
+        """GetDelivery returns one delivery with its latest attempts."""
+
+    @_abc_1.abstractmethod
     def ListAttempts(
         self,
         request: _webhook_service_pb2.ListAttemptsRequest,
         context: _aio.ServicerContext[_webhook_service_pb2.ListAttemptsRequest, _abc.Awaitable[_webhook_service_pb2.ListAttemptsResponse]],
     ) -> _abc.Awaitable[_webhook_service_pb2.ListAttemptsResponse]:
         """ListAttempts returns the attempts of one delivery in their order."""
+
+    @_abc_1.abstractmethod
+    def SendTestEvent(
+        self,
+        request: _webhook_service_pb2.SendTestEventRequest,
+        context: _aio.ServicerContext[_webhook_service_pb2.SendTestEventRequest, _abc.Awaitable[_webhook_service_pb2.SendTestEventResponse]],
+    ) -> _abc.Awaitable[_webhook_service_pb2.SendTestEventResponse]:
+        """SendTestEvent sends an event of the type "endpoint.test" to one endpoint, whatever its filters are. It is tried
+        as a notification is, and shows in ListDeliveries.
+        """
+
+    @_abc_1.abstractmethod
+    def RedeliverNotification(
+        self,
+        request: _webhook_service_pb2.RedeliverNotificationRequest,
+        context: _aio.ServicerContext[_webhook_service_pb2.RedeliverNotificationRequest, _abc.Awaitable[_webhook_service_pb2.RedeliverNotificationResponse]],
+    ) -> _abc.Awaitable[_webhook_service_pb2.RedeliverNotificationResponse]:
+        """RedeliverNotification sends a notification to one endpoint once more, now, whatever became of it before. Where an
+        automatic attempt is pending, this one takes its place; where one is under way, nothing happens.
+        """
+
+    @_abc_1.abstractmethod
+    def RedeliverDeliveries(
+        self,
+        request: _webhook_service_pb2.RedeliverDeliveriesRequest,
+        context: _aio.ServicerContext[_webhook_service_pb2.RedeliverDeliveriesRequest, _abc.Awaitable[_webhook_service_pb2.RedeliverDeliveriesResponse]],
+    ) -> _abc.Awaitable[_webhook_service_pb2.RedeliverDeliveriesResponse]:
+        """RedeliverDeliveries sends every delivery to one endpoint again that a filter selects."""
+
+    @_abc_1.abstractmethod
+    def RecoverEndpoint(
+        self,
+        request: _webhook_service_pb2.RecoverEndpointRequest,
+        context: _aio.ServicerContext[_webhook_service_pb2.RecoverEndpointRequest, _abc.Awaitable[_webhook_service_pb2.RecoverEndpointResponse]],
+    ) -> _abc.Awaitable[_webhook_service_pb2.RecoverEndpointResponse]:
+        """RecoverEndpoint sends an endpoint everything that it has missed since a time: what failed, what was cancelled, and
+        what happened while it was disabled or before it was created. What waits for its next attempt is attempted now.
+        What was delivered is not sent again.
+        """
+
+    @_abc_1.abstractmethod
+    def GetRedeliveryJob(
+        self,
+        request: _webhook_service_pb2.GetRedeliveryJobRequest,
+        context: _aio.ServicerContext[_webhook_service_pb2.GetRedeliveryJobRequest, _abc.Awaitable[_webhook_service_pb2.GetRedeliveryJobResponse]],
+    ) -> _abc.Awaitable[_webhook_service_pb2.GetRedeliveryJobResponse]:
+        """GetRedeliveryJob returns one job of RedeliverDeliveries or RecoverEndpoint."""
+
+    @_abc_1.abstractmethod
+    def ListRedeliveryJobs(
+        self,
+        request: _webhook_service_pb2.ListRedeliveryJobsRequest,
+        context: _aio.ServicerContext[_webhook_service_pb2.ListRedeliveryJobsRequest, _abc.Awaitable[_webhook_service_pb2.ListRedeliveryJobsResponse]],
+    ) -> _abc.Awaitable[_webhook_service_pb2.ListRedeliveryJobsResponse]:
+        """ListRedeliveryJobs returns jobs, the newest first."""
+
+    @_abc_1.abstractmethod
+    def ListOperatorEvents(
+        self,
+        request: _webhook_service_pb2.ListOperatorEventsRequest,
+        context: _aio.ServicerContext[_webhook_service_pb2.ListOperatorEventsRequest, _abc.Awaitable[_webhook_service_pb2.ListOperatorEventsResponse]],
+    ) -> _abc.Awaitable[_webhook_service_pb2.ListOperatorEventsResponse]:
+        """ListOperatorEvents returns what happened to endpoints, the newest first."""
 
 def add_WebhookServiceServicer_to_server(servicer: WebhookServiceServicer, server: _aio.Server) -> None: ...

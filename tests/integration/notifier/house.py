@@ -16,13 +16,19 @@ from runtime.configuration import Configuration, load
 from store import deliveries, endpoints, organizations
 from store.database import Database
 from store.deliveries import Attempt, Delivery, DeliveryStatus
-from store.endpoints import CreatedEndpoint
+from store.endpoints import CreatedEndpoint, Settings
 from store.outbox import CHANNEL
+from store.secrets import SecretBox
 from store.tables.notifications import notification, outbox
 from store.tables.webhooks import delivery, endpoint
 
 # The receivers of the tests are on this machine.
-LOOPBACK = {"TIDEMARK_WEBHOOK_ALLOW_HTTP": "true", "TIDEMARK_WEBHOOK_ALLOW_CIDRS": "127.0.0.0/8,::1/128"}
+LOOPBACK = {
+    "TIDEMARK_WEBHOOK_ALLOW_HTTP": "true",
+    "TIDEMARK_WEBHOOK_ALLOW_CIDRS": "127.0.0.0/8,::1/128",
+    "TIDEMARK_SECRET_KEYS": "test:dGlkZW1hcmsgdGVzdHMgYW5kIG5vdGhpbmcgZWxzZSE=",
+}
+BOX = SecretBox([("test", b"tidemark tests and nothing else!")])
 CUSTOMER = "customer-1"
 
 
@@ -41,15 +47,16 @@ class House:
             organization_id = await organizations.get_or_create(connection, name, clock.now())
         return House(database, clock, organization_id)
 
-    async def endpoint(self, url: str, event_types: tuple[str, ...] = ()) -> CreatedEndpoint:
+    async def endpoint(
+        self, url: str, event_types: tuple[str, ...] = (), *, settings: Settings | None = None
+    ) -> CreatedEndpoint:
         """Creates an endpoint."""
         async with self.database.transaction() as connection:
             return await endpoints.create(
                 connection,
                 self.organization_id,
-                url=url,
-                description="",
-                event_types=event_types,
+                settings or Settings(url=url, event_types=event_types),
+                BOX,
                 now=self.clock.now(),
             )
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import grpc
@@ -19,6 +19,8 @@ from server.services import Dependencies, register
 from store.database import Database
 
 AddServices = Callable[[grpc.aio.Server, Dependencies], tuple[str, ...]]
+
+SECRET_KEYS = (("test", b"tidemark tests and nothing else!"),)
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -58,7 +60,11 @@ async def running(
     listening: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     stopped = asyncio.create_task(
         serve(
-            configuration or Configuration(listen_port=0, propagation_delay=0.0),
+            replace(
+                configuration or Configuration(listen_port=0, propagation_delay=0.0),
+                # A key of their own: without one a server makes a file for it.
+                secret_keys=SECRET_KEYS,
+            ),
             database,
             clock,
             shutdown,

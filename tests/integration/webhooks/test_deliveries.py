@@ -1,7 +1,6 @@
 """WebhookService over a real channel: endpoints, deliveries, attempts, and whose they are."""
 
-from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, timedelta
 
 import grpc
 import pytest
@@ -11,6 +10,7 @@ from generated.tidemark.v1.webhook_service_pb2 import (
     CreateEndpointRequest,
     CreateEndpointResponse,
     DeleteEndpointRequest,
+    GetDeliveryRequest,
     GetEndpointRequest,
     ListAttemptsRequest,
     ListDeliveriesRequest,
@@ -18,27 +18,17 @@ from generated.tidemark.v1.webhook_service_pb2 import (
 )
 from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from runtime.clock import ManualClock
-from store import delivery_queue, delivery_results, keys, outbox
+from store import keys
 from store.database import Database
-from store.deliveries import DeliveryStatus, Outcome
-from store.delivery_results import AttemptRecord
+from store.deliveries import DeliveryStatus, Outcome, Trigger
+from store.endpoint_health import BreakerState, DisableReason
 from store.endpoints import EndpointState
+from store.redelivery_jobs import JobKind, JobState
 from tests.integration.notifier.house import House
-from tests.integration.server.running import Running, reason_of, running, violations_of
+from tests.integration.server.running import reason_of, running, violations_of
+from tests.integration.webhooks.attempts import DURATION, START, attempt_all
 
 URL = "https://hooks.example.com/tidemark"
-START = datetime(2026, 3, 15, 12, 0, 0, 10, tzinfo=UTC)
-
-
-@pytest.fixture
-async def server(database: Database, clock: ManualClock) -> AsyncIterator[Running]:
-    async with running(database, clock) as it:
-        yield it
-
-
-@pytest.fixture
-def webhooks(server: Running) -> WebhookServiceStub:
-    return WebhookServiceStub(server.channel)
 
 
 async def create(webhooks: WebhookServiceStub, clock: ManualClock, number: int = 1) -> list[CreateEndpointResponse]:
@@ -47,30 +37,6 @@ async def create(webhooks: WebhookServiceStub, clock: ManualClock, number: int =
         clock.advance(timedelta(seconds=1))
         created.append(await webhooks.CreateEndpoint(CreateEndpointRequest(url=f"{URL}/{index}")))
     return created
-
-
-async def attempt_all(house: House, status: DeliveryStatus, delay: timedelta | None = None) -> None:
-    """Fans out and makes one attempt of all that is due, each with that result."""
-    async with house.database.transaction() as connection:
-        await outbox.fan_out(connection, 1_000)
-    async with house.database.transaction() as connection:
-        claims = await delivery_queue.claim(connection, limit=100, lease=timedelta(minutes=1))
-    records = [
-        AttemptRecord(
-            claim=claim,
-            start_time=START,
-            duration=timedelta(milliseconds=1234, microseconds=5),
-            outcome=Outcome.DELIVERED if status is DeliveryStatus.DELIVERED else Outcome.SERVER_ERROR,
-            http_status=200 if status is DeliveryStatus.DELIVERED else None,
-            response_excerpt="räsponse",
-            error="" if status is DeliveryStatus.DELIVERED else "out of order",
-            status=status,
-            delay=delay,
-        )
-        for claim in claims
-    ]
-    async with house.database.transaction() as connection:
-        await delivery_results.record(connection, records)
 
 
 async def test_an_endpoint_shows_its_secret_once(webhooks: WebhookServiceStub) -> None:
@@ -182,6 +148,12 @@ async def test_deliveries_by_filter_and_page(
     pending = await listed(ListDeliveriesRequest(status=webhook_pb2.DELIVERY_STATUS_PENDING))
     assert [item.attempt_count for item in pending] == [1, 1]
     assert all(item.HasField("next_attempt_time") for item in pending)
+    assert len(await listed(ListDeliveriesRequest(customer_id="customer-1"))) == 8
+    assert await listed(ListDeliveriesRequest(customer_id="customer-2")) == []
+    assert await listed(ListDeliveriesRequest(event_type="alert.resolved")) == []
+    newest = everything[0].create_time
+    assert await listed(ListDeliveriesRequest(start_time=newest)) == everything[:2]
+    assert await listed(ListDeliveriesRequest(end_time=newest)) == everything[2:]
     none = ListDeliveriesRequest(endpoint_id=first, status=webhook_pb2.DELIVERY_STATUS_FAILED)
     assert await listed(none) == []
 
@@ -241,14 +213,23 @@ async def test_attempts_in_their_order(webhooks: WebhookServiceStub, clock: Manu
     assert attempts[2].http_status == 200
     assert attempts[2].response_excerpt == "räsponse"
     assert attempts[2].start_time.ToDatetime(UTC) == START
-    assert attempts[2].duration.ToTimedelta() == timedelta(milliseconds=1234, microseconds=5)
+    assert attempts[2].duration.ToTimedelta() == DURATION
+    assert attempts[2].trigger == webhook_pb2.DELIVERY_TRIGGER_AUTOMATIC
+    assert attempts[2].remote_address == "192.0.2.7"
+    assert list(attempts[2].signing_key_sequences) == [1]
+    whole = await webhooks.GetDelivery(GetDeliveryRequest(delivery_id=delivery.delivery_id))
+    assert (whole.delivery, list(whole.attempts)) == (delivery, attempts)
 
 
 async def test_attempts_of_nothing(webhooks: WebhookServiceStub) -> None:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await webhooks.ListAttempts(ListAttemptsRequest(delivery_id="whd_nothing"))
-    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
-    assert reason_of(caught.value) == "ERROR_REASON_DELIVERY_NOT_FOUND"
+    for call in (
+        webhooks.ListAttempts(ListAttemptsRequest(delivery_id="whd_nothing")),
+        webhooks.GetDelivery(GetDeliveryRequest(delivery_id="whd_nothing")),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+        assert reason_of(caught.value) == "ERROR_REASON_DELIVERY_NOT_FOUND"
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await webhooks.ListAttempts(ListAttemptsRequest())
     assert violations_of(caught.value) == ["delivery_id"]
@@ -291,6 +272,11 @@ def test_every_word_of_the_store_has_its_place_in_the_contract() -> None:
         ("AttemptOutcome", "ATTEMPT_OUTCOME_", Outcome),
         ("DeliveryStatus", "DELIVERY_STATUS_", DeliveryStatus),
         ("EndpointState", "ENDPOINT_STATE_", EndpointState),
+        ("DisableReason", "DISABLE_REASON_", DisableReason),
+        ("BreakerState", "BREAKER_STATE_", BreakerState),
+        ("DeliveryTrigger", "DELIVERY_TRIGGER_", Trigger),
+        ("RedeliveryKind", "REDELIVERY_KIND_", JobKind),
+        ("RedeliveryState", "REDELIVERY_STATE_", JobState),
     ):
         names = webhook_pb2.DESCRIPTOR.enum_types_by_name[enum].values_by_name
         assert {name.removeprefix(prefix) for name in names} - {"UNSPECIFIED"} == set(words)

@@ -1,0 +1,1 @@
+"""The handlers of WebhookService, one module a resource."""

@@ -1,0 +1,91 @@
+"""The handlers of WebhookService that show what became of each delivery."""
+
+from dataclasses import astuple
+from typing import cast
+
+from generated.tidemark.v1 import webhook_service_pb2 as messages
+from server.identity import current_organization
+from server.mapping.webhooks import attempt_message, delivery_message, read_filter
+from server.paging import read_page
+from server.validation import Violations
+from server.webhooks.handlers import BY_TIME, Context, Handlers, no_delivery, time_and_id
+from store import deliveries
+
+LATEST_ATTEMPTS = 50  # that GetDelivery shows
+
+
+class DeliveryHandlers(Handlers):
+    """The handlers of tidemark.v1.WebhookService for deliveries and their attempts."""
+
+    async def ListDeliveries(
+        self, request: messages.ListDeliveriesRequest, context: Context
+    ) -> messages.ListDeliveriesResponse:
+        """A page of deliveries, the newest first."""
+        violations = Violations()
+        wanted = read_filter(violations, request)
+        page = read_page(
+            violations,
+            request.page_size,
+            request.page_token,
+            "ListDeliveries",
+            tuple("" if value is None else str(value) for value in astuple(wanted)),
+            BY_TIME,
+        )
+        violations.raise_if_any()
+        async with self._database.transaction() as connection:
+            rows = await deliveries.list_page(
+                connection,
+                current_organization().organization_id,
+                wanted,
+                after=time_and_id(page),
+                limit=page.limit,
+            )
+        return messages.ListDeliveriesResponse(
+            deliveries=[delivery_message(row) for row in page.shown(rows)],
+            next_page_token=page.next_token(rows, lambda row: (row.create_time, row.delivery_id)),
+        )
+
+    async def GetDelivery(
+        self, request: messages.GetDeliveryRequest, context: Context
+    ) -> messages.GetDeliveryResponse:
+        """One delivery with its latest attempts."""
+        violations = Violations()
+        delivery_id = violations.identifier("delivery_id", request.delivery_id)
+        violations.raise_if_any()
+        organization_id = current_organization().organization_id
+        async with self._database.transaction() as connection:
+            found = await deliveries.get(connection, organization_id, delivery_id)
+            if found is None:
+                raise no_delivery(delivery_id)
+            attempts = await deliveries.latest_attempts(
+                connection, organization_id, delivery_id, limit=LATEST_ATTEMPTS
+            )
+        return messages.GetDeliveryResponse(
+            delivery=delivery_message(found), attempts=[attempt_message(row) for row in attempts]
+        )
+
+    async def ListAttempts(
+        self, request: messages.ListAttemptsRequest, context: Context
+    ) -> messages.ListAttemptsResponse:
+        """A page of the attempts of one delivery, in their order."""
+        violations = Violations()
+        delivery_id = violations.identifier("delivery_id", request.delivery_id)
+        page = read_page(violations, request.page_size, request.page_token, "ListAttempts", (delivery_id,), (int,))
+        violations.raise_if_any()
+        organization_id = current_organization().organization_id
+        async with self._database.transaction() as connection:
+            if await deliveries.get(connection, organization_id, delivery_id) is None:
+                raise no_delivery(delivery_id)
+            rows = await deliveries.list_attempts(
+                connection,
+                organization_id,
+                delivery_id,
+                after=0 if page.after is None else cast("int", page.after[0]),
+                limit=page.limit,
+            )
+        shown = [attempt_message(row) for row in rows]
+        page = page.cut(shown)
+        return messages.ListAttemptsResponse(
+            attempts=page.shown(shown),
+            next_page_token=page.next_token(rows, lambda row: (row.attempt_number,)),
+        )

@@ -1,0 +1,1 @@
+"""WebhookService over a real channel."""

@@ -1,0 +1,30 @@
+"""Fixtures of the tests of WebhookService: a server, a stub, and what surrounds the notifier."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
+from runtime.clock import ManualClock
+from store.database import Database
+from tests.integration.notifier.house import House
+from tests.integration.server.running import Running, running
+
+
+@pytest.fixture
+async def server(database: Database, clock: ManualClock) -> AsyncIterator[Running]:
+    """A server of this test's own."""
+    async with running(database, clock) as it:
+        yield it
+
+
+@pytest.fixture
+def webhooks(server: Running) -> WebhookServiceStub:
+    """A stub of WebhookService."""
+    return WebhookServiceStub(server.channel)
+
+
+@pytest.fixture
+async def house(database: Database, clock: ManualClock) -> House:
+    """The organization that callers without a key are taken for."""
+    return await House.build(database, clock)

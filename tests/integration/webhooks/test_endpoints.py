@@ -1,0 +1,247 @@
+"""Endpoints: what their owner decides of them, what is refused, and what disabling does to what waits."""
+
+from datetime import timedelta
+
+import grpc
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+from sqlalchemy import select, text, update
+
+from generated.tidemark.v1 import condition_pb2, webhook_pb2
+from generated.tidemark.v1.webhook_pb2 import BasicCredentials, BearerCredentials, EndpointCredentials
+from generated.tidemark.v1.webhook_service_pb2 import (
+    CreateEndpointRequest,
+    DisableEndpointRequest,
+    EnableEndpointRequest,
+    GetEndpointRequest,
+    RotateSecretRequest,
+    UpdateEndpointRequest,
+)
+from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
+from runtime.clock import ManualClock
+from store import outbox
+from store.database import Database
+from store.deliveries import DeliveryStatus
+from store.secrets import credentials_place
+from store.tables.webhooks import endpoint
+from tests.integration.notifier.house import BOX, House
+from tests.integration.server.running import reason_of, violations_of
+
+URL = "https://hooks.example.com/tidemark"
+OTHER_URL = "https://hooks.example.org/other"
+
+FULL = CreateEndpointRequest(
+    url=URL,
+    description="für Menschen",
+    event_types=["alert.reached", "endpoint.disabled"],
+    condition_types=[condition_pb2.CONDITION_TYPE_COST_EXCEEDED, condition_pb2.CONDITION_TYPE_USAGE_EXCEEDED],
+    metadata={"team": "billing", "größe": "2 €"},
+    headers={"X-Tenant": "acme", "x-token": "a, b"},
+    credentials=EndpointCredentials(bearer=BearerCredentials(token="hush-hush==")),
+    rate_per_second="2.50",
+    max_in_flight=7,
+)
+
+
+async def create(webhooks: WebhookServiceStub, request: CreateEndpointRequest | None = None) -> webhook_pb2.Endpoint:
+    return (await webhooks.CreateEndpoint(request or CreateEndpointRequest(url=URL))).endpoint
+
+
+async def get(webhooks: WebhookServiceStub, endpoint_id: str) -> webhook_pb2.Endpoint:
+    return (await webhooks.GetEndpoint(GetEndpointRequest(endpoint_id=endpoint_id))).endpoint
+
+
+def masked(endpoint_id: str, *paths: str, request: UpdateEndpointRequest | None = None) -> UpdateEndpointRequest:
+    """An update of those fields, with the values of `request`."""
+    whole = UpdateEndpointRequest(endpoint_id=endpoint_id, update_mask=FieldMask(paths=paths))
+    if request is not None:
+        whole.MergeFrom(request)
+    return whole
+
+
+async def credentials_of(database: Database, endpoint_id: str) -> str | None:
+    """What is stored as an endpoint's credentials, opened."""
+    async with database.transaction() as connection:
+        row = (
+            await connection.execute(
+                select(endpoint.c.organization_id, endpoint.c.credentials).where(
+                    endpoint.c.endpoint_id == endpoint_id
+                )
+            )
+        ).one()
+    if row.credentials is None:
+        return None
+    assert b"hush" not in row.credentials
+    return BOX.open(row.credentials, credentials_place(row.organization_id, endpoint_id)).decode()
+
+
+async def test_everything_that_an_endpoint_may_have(webhooks: WebhookServiceStub, database: Database) -> None:
+    created = await create(webhooks, FULL)
+    assert created == await get(webhooks, created.endpoint_id)
+    assert (created.description, list(created.event_types)) == (
+        "für Menschen",
+        ["alert.reached", "endpoint.disabled"],
+    )
+    assert list(created.condition_types) == list(FULL.condition_types)
+    assert (dict(created.metadata), dict(created.headers)) == (dict(FULL.metadata), dict(FULL.headers))
+    assert (created.rate_per_second, created.max_in_flight) == ("2.5", 7)
+    assert created.has_credentials
+    assert "hush" not in str(created)
+    assert await credentials_of(database, created.endpoint_id) == "Bearer hush-hush=="
+    assert created.health.breaker_state == webhook_pb2.BREAKER_STATE_CLOSED
+    assert not created.HasField("update_time")
+    [key] = created.signing_keys
+    assert (key.sequence, key.scheme, key.public_key) == (1, webhook_pb2.SIGNATURE_SCHEME_HMAC_SHA256, "")
+
+
+async def test_what_an_endpoint_has_unless_it_is_told(webhooks: WebhookServiceStub, database: Database) -> None:
+    created = await create(webhooks)
+    assert (created.rate_per_second, created.max_in_flight, created.has_credentials) == ("", 4, False)
+    assert (len(created.event_types), len(created.condition_types)) == (0, 0)
+    assert (len(created.metadata), len(created.headers)) == (0, 0)
+    assert await credentials_of(database, created.endpoint_id) is None
+
+
+async def test_a_refusal_repeats_no_secret(webhooks: WebhookServiceStub) -> None:
+    request = CreateEndpointRequest(
+        url=URL, credentials=EndpointCredentials(bearer=BearerCredentials(token="hush hush"))
+    )
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await webhooks.CreateEndpoint(request)
+    assert "hush" not in str(caught.value)
+
+
+async def test_a_mask_replaces_what_it_names_and_nothing_else(
+    webhooks: WebhookServiceStub, clock: ManualClock, database: Database
+) -> None:
+    created = await create(webhooks, FULL)
+    clock.advance(timedelta(minutes=1))
+    changes = UpdateEndpointRequest(description="new", max_in_flight=1)
+    answer = await webhooks.UpdateEndpoint(
+        masked(created.endpoint_id, "description", "max_in_flight", "metadata", "rate_per_second", request=changes)
+    )
+    updated = answer.endpoint
+    assert updated == await get(webhooks, created.endpoint_id)
+    assert updated.update_time.ToDatetime() - created.create_time.ToDatetime() == timedelta(minutes=1)
+    expected = webhook_pb2.Endpoint()
+    expected.CopyFrom(created)
+    expected.description = "new"
+    expected.max_in_flight = 1
+    expected.metadata.clear()
+    expected.rate_per_second = ""
+    expected.update_time.CopyFrom(updated.update_time)
+    assert updated == expected
+    assert await credentials_of(database, created.endpoint_id) == "Bearer hush-hush=="
+
+
+async def test_credentials_are_replaced_and_cleared(webhooks: WebhookServiceStub, database: Database) -> None:
+    endpoint_id = (await create(webhooks, FULL)).endpoint_id
+    basic = EndpointCredentials(basic=BasicCredentials(username="tide", password="hush: ö"))
+    answer = await webhooks.UpdateEndpoint(
+        masked(endpoint_id, "credentials", request=UpdateEndpointRequest(credentials=basic))
+    )
+    assert answer.endpoint.has_credentials
+    assert await credentials_of(database, endpoint_id) == "Basic dGlkZTpodXNoOiDDtg=="
+    answer = await webhooks.UpdateEndpoint(masked(endpoint_id, "credentials"))
+    assert not answer.endpoint.has_credentials
+    assert await credentials_of(database, endpoint_id) is None
+
+
+async def test_a_star_replaces_everything(webhooks: WebhookServiceStub) -> None:
+    created = await create(webhooks, FULL)
+    answer = await webhooks.UpdateEndpoint(
+        masked(created.endpoint_id, "*", request=UpdateEndpointRequest(url=OTHER_URL))
+    )
+    plain = await create(webhooks, CreateEndpointRequest(url=OTHER_URL))
+    for name in ("endpoint_id", "signing_keys", "update_time"):
+        for message in (answer.endpoint, plain):
+            message.ClearField(name)
+    assert answer.endpoint == plain
+
+
+async def test_an_update_that_is_refused_changes_nothing(webhooks: WebhookServiceStub) -> None:
+    created = await create(webhooks)
+    for paths, values, wrong in (
+        (["description", "url"], UpdateEndpointRequest(description="x"), ["url"]),
+        (["metadata"], UpdateEndpointRequest(description="x"), ["description"]),
+        ([], UpdateEndpointRequest(), ["update_mask"]),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await webhooks.UpdateEndpoint(masked(created.endpoint_id, *paths, request=values))
+        assert violations_of(caught.value) == wrong
+    assert await get(webhooks, created.endpoint_id) == created
+
+
+async def test_calls_for_an_endpoint_that_is_not_there(webhooks: WebhookServiceStub) -> None:
+    for call in (
+        webhooks.UpdateEndpoint(masked("whe_nothing", "description")),
+        webhooks.EnableEndpoint(EnableEndpointRequest(endpoint_id="whe_nothing")),
+        webhooks.DisableEndpoint(DisableEndpointRequest(endpoint_id="whe_nothing")),
+        webhooks.RotateSecret(RotateSecretRequest(endpoint_id="whe_nothing")),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call
+        assert reason_of(caught.value) == "ERROR_REASON_ENDPOINT_NOT_FOUND"
+
+
+@pytest.fixture
+async def failing(webhooks: WebhookServiceStub, database: Database) -> webhook_pb2.Endpoint:
+    """An endpoint with a bad record, as a notifier leaves it."""
+    endpoint_id = (await create(webhooks)).endpoint_id
+    async with database.transaction() as connection:
+        await connection.execute(
+            update(endpoint).values(
+                breaker_state="OPEN",
+                breaker_until=text("now() + interval '1 minute'"),
+                not_before=text("now() + interval '2 minutes'"),
+                failing_since=text("now() - interval '1 day'"),
+                failure_count=12,
+                warned_percent=50,
+                exhaustion_noted=True,
+            )
+        )
+    return await get(webhooks, endpoint_id)
+
+
+async def test_the_record_of_an_endpoint_is_shown(failing: webhook_pb2.Endpoint) -> None:
+    health = failing.health
+    assert (health.failure_count, health.breaker_state) == (12, webhook_pb2.BREAKER_STATE_OPEN)
+    assert health.resume_time.ToDatetime() - health.failing_since_time.ToDatetime() == timedelta(days=1, minutes=2)
+    assert not health.HasField("last_success_time")
+
+
+async def test_another_url_begins_with_a_clean_record(
+    webhooks: WebhookServiceStub, failing: webhook_pb2.Endpoint
+) -> None:
+    kept = await webhooks.UpdateEndpoint(masked(failing.endpoint_id, "description"))
+    assert kept.endpoint.health == failing.health
+    moved = await webhooks.UpdateEndpoint(
+        masked(failing.endpoint_id, "url", request=UpdateEndpointRequest(url=OTHER_URL))
+    )
+    assert moved.endpoint.health == webhook_pb2.EndpointHealth(breaker_state=webhook_pb2.BREAKER_STATE_CLOSED)
+
+
+async def test_disabled_with_rows_waiting_and_enabled_with_a_clean_record(
+    webhooks: WebhookServiceStub, failing: webhook_pb2.Endpoint, house: House
+) -> None:
+    endpoint_id = failing.endpoint_id
+    await house.notify(3)
+    async with house.database.transaction() as connection:
+        await outbox.fan_out(connection, 10)
+    disabled = (await webhooks.DisableEndpoint(DisableEndpointRequest(endpoint_id=endpoint_id))).endpoint
+    assert disabled.state == webhook_pb2.ENDPOINT_STATE_DISABLED
+    assert disabled.disable_reason == webhook_pb2.DISABLE_REASON_REQUESTED
+    assert [row.status for row in await house.deliveries()] == [DeliveryStatus.CANCELLED] * 3
+    again = (await webhooks.DisableEndpoint(DisableEndpointRequest(endpoint_id=endpoint_id))).endpoint
+    assert again == disabled
+
+    await house.notify()
+    async with house.database.transaction() as connection:
+        await outbox.fan_out(connection, 10)
+    assert len(await house.deliveries()) == 3
+
+    enabled = (await webhooks.EnableEndpoint(EnableEndpointRequest(endpoint_id=endpoint_id))).endpoint
+    assert enabled.state == webhook_pb2.ENDPOINT_STATE_ENABLED
+    assert enabled.disable_reason == webhook_pb2.DISABLE_REASON_UNSPECIFIED
+    assert enabled.health == webhook_pb2.EndpointHealth(breaker_state=webhook_pb2.BREAKER_STATE_CLOSED)
+    assert enabled == (await webhooks.EnableEndpoint(EnableEndpointRequest(endpoint_id=endpoint_id))).endpoint

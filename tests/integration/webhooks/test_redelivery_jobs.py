@@ -1,0 +1,282 @@
+"""Jobs: what they select, that they survive their process, and that they leave room for what is fresh."""
+
+from datetime import timedelta
+
+import grpc
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from generated.tidemark.v1 import condition_pb2, webhook_pb2
+from generated.tidemark.v1.webhook_service_pb2 import (
+    DisableEndpointRequest,
+    EnableEndpointRequest,
+    GetRedeliveryJobRequest,
+    ListRedeliveryJobsRequest,
+    RecoverEndpointRequest,
+    RedeliverDeliveriesRequest,
+    UpdateEndpointRequest,
+)
+from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
+from runtime.clock import ManualClock
+from server.validation import to_timestamp
+from server.webhooks.jobs import RedeliveryJobs
+from store import redelivery_jobs
+from store.deliveries import DeliveryStatus
+from store.redelivery_jobs import JobKind, JobState, Selection
+from tests.integration.notifier.house import House
+from tests.integration.server.running import reason_of, violations_of
+from tests.integration.webhooks.attempts import attempt_all, claim, fan_out, record
+
+URL = "https://hooks.example.com/tidemark"
+HOUR = timedelta(hours=1)
+FAILED = webhook_pb2.DELIVERY_STATUS_FAILED
+
+
+def before(clock: ManualClock, span: timedelta = HOUR) -> Timestamp:
+    return to_timestamp(clock.now() - span)
+
+
+async def finished(
+    webhooks: WebhookServiceStub, house: House, job: webhook_pb2.RedeliveryJob
+) -> webhook_pb2.RedeliveryJob:
+    """The job at its end; takes the steps that the server has not taken yet."""
+    worker = RedeliveryJobs(house.database, house.clock)
+    while True:
+        await worker.work_once()
+        now = (await webhooks.GetRedeliveryJob(GetRedeliveryJobRequest(job_id=job.job_id))).job
+        if now.state != webhook_pb2.REDELIVERY_STATE_RUNNING:
+            return now
+
+
+async def test_recovery_sends_what_was_missed_and_nothing_else(
+    webhooks: WebhookServiceStub, house: House, clock: ManualClock
+) -> None:
+    endpoint_id = (await house.endpoint(URL)).endpoint.endpoint_id
+    await house.notify(2)
+    await attempt_all(house, DeliveryStatus.DELIVERED)
+    failed = await house.notify(2)
+    await attempt_all(house, DeliveryStatus.FAILED)
+    waiting = await house.notify(1)
+    await attempt_all(house, DeliveryStatus.PENDING, HOUR)
+    cancelled = await house.notify(1)
+    await fan_out(house)
+    await webhooks.DisableEndpoint(DisableEndpointRequest(endpoint_id=endpoint_id))
+    missed = await house.notify(3)
+    await fan_out(house)
+    await webhooks.EnableEndpoint(EnableEndpointRequest(endpoint_id=endpoint_id))
+    assert await claim(house) == []
+
+    clock.advance(timedelta(minutes=1))
+    request = RecoverEndpointRequest(endpoint_id=endpoint_id, start_time=before(clock))
+    job = (await webhooks.RecoverEndpoint(request)).job
+    assert job.kind == webhook_pb2.REDELIVERY_KIND_RECOVERY
+    job = await finished(webhooks, house, job)
+    assert (job.state, job.examined_count, job.redelivered_count) == (webhook_pb2.REDELIVERY_STATE_DONE, 9, 7)
+    assert job.HasField("finish_time")
+    claims = await attempt_all(house, DeliveryStatus.DELIVERED)
+    assert sorted(one.notification_id for one in claims) == sorted(failed + waiting + cancelled + missed)
+    assert {(one.trigger, one.schedule_step) for one in claims} == {("RECOVERY", 0)}
+    # Again: there is nothing left to recover.
+    job = await finished(webhooks, house, (await webhooks.RecoverEndpoint(request)).job)
+    assert (job.examined_count, job.redelivered_count) == (9, 0)
+
+
+async def test_recovery_keeps_to_its_span_and_to_the_filters(
+    webhooks: WebhookServiceStub, house: House, clock: ManualClock
+) -> None:
+    await house.notify()
+    clock.advance(HOUR)
+    within = await house.notify()
+    await house.notify(event_type="alert.resolved")
+    clock.advance(HOUR)
+    await house.notify()
+    clock.advance(HOUR)
+    await fan_out(house)
+    endpoint_id = (await house.endpoint(URL, ("alert.reached", "endpoint.disabled"))).endpoint.endpoint_id
+    request = RecoverEndpointRequest(
+        endpoint_id=endpoint_id, start_time=before(clock, 2 * HOUR), end_time=before(clock, HOUR)
+    )
+    job = await finished(webhooks, house, (await webhooks.RecoverEndpoint(request)).job)
+    assert (job.examined_count, job.redelivered_count) == (2, 1)
+    assert [one.notification_id for one in await claim(house)] == within
+    # The notifications of the house are of spend_threshold_reached.
+    other = UpdateEndpointRequest(
+        endpoint_id=endpoint_id, condition_types=[condition_pb2.CONDITION_TYPE_COST_EXCEEDED]
+    )
+    other.update_mask.paths.append("condition_types")
+    await webhooks.UpdateEndpoint(other)
+    request = RecoverEndpointRequest(endpoint_id=endpoint_id, start_time=before(clock, 4 * HOUR))
+    job = await finished(webhooks, house, (await webhooks.RecoverEndpoint(request)).job)
+    assert (job.examined_count, job.redelivered_count) == (4, 0)
+
+
+async def test_a_selection_sends_again_what_it_selects(
+    webhooks: WebhookServiceStub, house: House, clock: ManualClock
+) -> None:
+    endpoint_id = (await house.endpoint(URL)).endpoint.endpoint_id
+    other_id = (await house.endpoint(URL)).endpoint.endpoint_id
+    resolved = await house.notify(2, event_type="alert.resolved")
+    await attempt_all(house, DeliveryStatus.FAILED)
+    await house.notify(2)
+    await attempt_all(house, DeliveryStatus.FAILED)
+    await house.notify(2)
+    await attempt_all(house, DeliveryStatus.DELIVERED)
+    # The rows have their times from PostgreSQL's clock.
+    start = to_timestamp(min(row.create_time for row in await house.deliveries()))
+    end = to_timestamp(max(row.create_time for row in await house.deliveries()) + HOUR)
+
+    async def redelivered(**narrowed: str) -> int:
+        request = RedeliverDeliveriesRequest(
+            endpoint_id=endpoint_id, statuses=[FAILED], start_time=start, end_time=end, **narrowed
+        )
+        job = (await webhooks.RedeliverDeliveries(request)).job
+        assert job.kind == webhook_pb2.REDELIVERY_KIND_SELECTION
+        return (await finished(webhooks, house, job)).redelivered_count
+
+    assert await redelivered(customer_id="nobody") == 0
+    assert await redelivered(event_type="alert.resolved") == 2
+    claims = await claim(house)
+    assert sorted(one.notification_id for one in claims) == sorted(resolved)
+    assert {one.endpoint_id for one in claims} == {endpoint_id}
+    await record(house, claims, DeliveryStatus.DELIVERED)
+    assert await redelivered() == 2
+    untouched = [row for row in await house.deliveries() if row.endpoint_id == other_id]
+    assert {row.attempt_count for row in untouched} == {1}
+
+
+async def test_a_job_goes_on_after_its_process_died_and_leaves_room_for_what_is_fresh(
+    house: House, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redelivery_jobs, "STEP_LIMIT", 4)
+    monkeypatch.setattr(redelivery_jobs, "DUE_LIMIT", 6)
+    await house.notify(10)
+    await fan_out(house)  # no endpoint is there
+    clock.advance(HOUR)
+    endpoint_id = (await house.endpoint(URL)).endpoint.endpoint_id
+    async with house.database.transaction() as connection:
+        job = await redelivery_jobs.create(
+            connection,
+            house.organization_id,
+            endpoint_id,
+            JobKind.RECOVERY,
+            Selection(clock.now() - 2 * HOUR, clock.now()),
+            now=clock.now(),
+        )
+
+    async def step() -> tuple[bool, int, JobState]:
+        # Each time by a process that has just begun.
+        moved = await RedeliveryJobs(house.database, clock).work_once()
+        async with house.database.transaction() as connection:
+            found = await redelivery_jobs.get(connection, house.organization_id, job.job_id)
+        assert found is not None
+        return moved, found.redelivered_count, found.state
+
+    assert await step() == (True, 4, JobState.RUNNING)
+    assert await step() == (True, 8, JobState.RUNNING)
+    assert await step() == (False, 8, JobState.RUNNING)  # eight are due: enough
+    claims = await claim(house)
+    assert len(claims) == 4
+    assert await step() == (True, 10, JobState.DONE)
+    assert await step() == (False, 10, JobState.DONE)
+    assert len({row.notification_id for row in await house.deliveries()}) == 10
+
+
+async def test_two_processes_take_one_step_at_a_time(house: House, clock: ManualClock) -> None:
+    endpoint_id = (await house.endpoint(URL)).endpoint.endpoint_id
+    async with house.database.transaction() as connection:
+        job = await redelivery_jobs.create(
+            connection,
+            house.organization_id,
+            endpoint_id,
+            JobKind.RECOVERY,
+            Selection(clock.now() - HOUR, clock.now()),
+            now=clock.now(),
+        )
+    async with house.database.transaction() as one:
+        assert await redelivery_jobs.step(one, house.organization_id, job.job_id, clock.now())
+        async with house.database.transaction() as other:
+            assert not await redelivery_jobs.step(other, house.organization_id, job.job_id, clock.now())
+
+
+async def test_a_job_stops_when_its_endpoint_is_disabled(
+    webhooks: WebhookServiceStub, house: House, clock: ManualClock
+) -> None:
+    endpoint_id = (await house.endpoint(URL)).endpoint.endpoint_id
+    await house.notify()
+    clock.advance(timedelta(seconds=1))
+    async with house.database.transaction() as connection:
+        # The server cannot take a step before the endpoint is disabled: its row is held until then.
+        job = await redelivery_jobs.create(
+            connection,
+            house.organization_id,
+            endpoint_id,
+            JobKind.RECOVERY,
+            Selection(clock.now() - HOUR, clock.now()),
+            now=clock.now(),
+        )
+        await webhooks.DisableEndpoint(DisableEndpointRequest(endpoint_id=endpoint_id))
+    found = await finished(webhooks, house, webhook_pb2.RedeliveryJob(job_id=job.job_id))
+    assert (found.state, found.redelivered_count) == (webhook_pb2.REDELIVERY_STATE_STOPPED, 0)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await webhooks.RecoverEndpoint(RecoverEndpointRequest(endpoint_id=endpoint_id, start_time=before(clock)))
+    assert reason_of(caught.value) == "ERROR_REASON_ENDPOINT_DISABLED"
+
+
+async def test_jobs_are_listed_and_asked_for_once(
+    webhooks: WebhookServiceStub, house: House, clock: ManualClock
+) -> None:
+    endpoint_id = (await house.endpoint(URL)).endpoint.endpoint_id
+    request = RecoverEndpointRequest(endpoint_id=endpoint_id, start_time=before(clock), request_id="j-1")
+    first = (await webhooks.RecoverEndpoint(request)).job
+    clock.advance(timedelta(minutes=1))
+    assert (await webhooks.RecoverEndpoint(request)).job == first
+    second = (
+        await webhooks.RedeliverDeliveries(
+            RedeliverDeliveriesRequest(endpoint_id=endpoint_id, statuses=[FAILED], start_time=before(clock))
+        )
+    ).job
+    listed = (await webhooks.ListRedeliveryJobs(ListRedeliveryJobsRequest(endpoint_id=endpoint_id))).jobs
+    assert [job.job_id for job in listed] == [second.job_id, first.job_id]
+    assert not (await webhooks.ListRedeliveryJobs(ListRedeliveryJobsRequest(endpoint_id="whe_other"))).jobs
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await webhooks.GetRedeliveryJob(GetRedeliveryJobRequest(job_id="rdj_nothing"))
+    assert reason_of(caught.value) == "ERROR_REASON_REDELIVERY_JOB_NOT_FOUND"
+
+
+async def test_what_is_wrong_with_a_job_is_said_at_once(
+    webhooks: WebhookServiceStub, house: House, clock: ManualClock
+) -> None:
+    for call, paths in (
+        (webhooks.RecoverEndpoint(RecoverEndpointRequest()), ["endpoint_id", "start_time"]),
+        (
+            webhooks.RecoverEndpoint(
+                RecoverEndpointRequest(endpoint_id="whe_1", start_time=before(clock, timedelta(days=31)))
+            ),
+            ["start_time"],
+        ),
+        (
+            webhooks.RecoverEndpoint(
+                RecoverEndpointRequest(
+                    endpoint_id="whe_1", start_time=before(clock), end_time=before(clock, 2 * HOUR)
+                )
+            ),
+            ["end_time"],
+        ),
+        (
+            webhooks.RedeliverDeliveries(RedeliverDeliveriesRequest(endpoint_id="whe_1", start_time=before(clock))),
+            ["statuses"],
+        ),
+        (
+            webhooks.RedeliverDeliveries(
+                RedeliverDeliveriesRequest(
+                    endpoint_id="whe_1",
+                    start_time=before(clock),
+                    statuses=[webhook_pb2.DELIVERY_STATUS_UNSPECIFIED],
+                )
+            ),
+            ["statuses"],
+        ),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call
+        assert violations_of(caught.value) == paths
