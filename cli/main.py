@@ -11,6 +11,7 @@ COMMANDS = {
     "notify": "cli.notify",
     "migrate": "cli.migrate",
     "keys": "cli.keys",
+    "secrets": "cli.secrets",
     "replay": "cli.replay.command",
     "watch": "cli.watch.command",
     "listen": "cli.listen.command",

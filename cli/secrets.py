@@ -1,0 +1,79 @@
+"""The commands `tidemark secrets …`: webhook secrets at rest."""
+
+import asyncio
+
+import click
+
+from cli.console import Problem, standard_output
+from cli.settings import configuration, configure_logs, prepared_database, unreachable
+from store import endpoint_secrets, endpoints
+from store.database import Database, DatabaseUnavailable
+from store.secrets import CannotOpen, KeyFileUnusable, SecretBox, box_of
+
+POOL_SIZE = 1  # connections
+BATCH_LIMIT = 200  # rows of one transaction
+
+
+@click.group()
+def secrets() -> None:
+    """Webhook secrets, which are stored encrypted."""
+
+
+@secrets.command()
+def reencrypt() -> None:
+    """Encrypt every stored secret with the first key of TIDEMARK_SECRET_KEYS.
+
+    To replace a key, put the new one in front of the old one, restart servers and notifiers, run this, and drop the
+    old one. It may run beside them, and again after it was broken off.
+    """
+    settings = configuration()
+    configure_logs(settings)
+    url = prepared_database(settings)
+    try:
+        box = box_of(settings.secret_keys, settings.data_directory if settings.database_url is None else None)
+    except KeyFileUnusable as error:
+        raise Problem(str(error)) from None
+    if box is None:
+        raise Problem(
+            "there is no key to encrypt with",
+            ["set TIDEMARK_SECRET_KEYS=id:base64, with the output of: openssl rand -base64 32"],
+        )
+    try:
+        secret_count, credential_count = asyncio.run(_reencrypt(url, box))
+    except DatabaseUnavailable as error:
+        raise unreachable(url, error) from None
+    except CannotOpen as error:
+        raise Problem(
+            f"a stored secret cannot be opened: {error}",
+            ["give the key that it was encrypted with in TIDEMARK_SECRET_KEYS, too; what came before is done"],
+        ) from None
+    standard_output().print(
+        f"encrypted with [name]{box.key_id}[/]: {secret_count} signing secrets,"
+        f" {credential_count} credentials; all others were before"
+    )
+
+
+async def _reencrypt(url: str, box: SecretBox) -> tuple[int, int]:
+    """How many secrets and how many credentials there were to encrypt anew."""
+    database = Database(url, POOL_SIZE)
+    try:
+        secret_count, after = 0, (0, "", 0)
+        while True:
+            async with database.transaction() as connection:
+                number, last = await endpoint_secrets.reencrypt(connection, box, after, BATCH_LIMIT)
+            secret_count += number
+            if last is None:
+                break
+            after = last
+        credential_count, after_endpoint = 0, (0, "")
+        while True:
+            async with database.transaction() as connection:
+                number, last_endpoint = await endpoints.reencrypt_credentials(
+                    connection, box, after_endpoint, BATCH_LIMIT
+                )
+            credential_count += number
+            if last_endpoint is None:
+                return secret_count, credential_count
+            after_endpoint = last_endpoint
+    finally:
+        await database.close()
