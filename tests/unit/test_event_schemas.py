@@ -1,0 +1,158 @@
+"""The schemas of docs/events say what is sent: no more, no less."""
+
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from evaluator.alerts import AlertRule, ConditionType, Scope, ScopeKind
+from evaluator.gauges import EVER, Gauge, Measure
+from evaluator.notifications import EVENT_TYPES, Notification
+from evaluator.periods import Period
+from evaluator.thresholds import Direction, Kind, Ladder, Severity, Threshold
+from evaluator.transitions import Cause, Transition
+from store.endpoint_health import (
+    DISABLE_AFTER,
+    Finding,
+    Health,
+    Notice,
+    OperatorEventType,
+    Verdict,
+)
+from store.operator_event_log import body_of_test
+from store.operator_events import OperatorEvent, body_of
+from tests.schemas import Mismatch, check, schema
+
+NOW = datetime(2026, 3, 15, 12, 0, tzinfo=UTC)
+ALERT = schema("alert")
+OPERATOR = schema("operator")
+
+RULE = AlertRule(
+    alert_id="alt_aaaaaaaaaaaaaaaaaaaaaaaaaa",
+    name="four fifths",
+    version=3,
+    condition_type=ConditionType.USAGE_EXCEEDED,
+    scope=Scope(ScopeKind.ALL_CUSTOMERS),
+    measure=Measure(metric_id="tokens"),
+    groups=(),
+    ladder=Ladder(Direction.RISING, (), None),
+    evaluate_on_create=True,
+    changed_epoch=1,
+    watching_epoch=1,
+    watching_time=NOW,
+)
+PERIOD = Period(NOW, NOW + timedelta(days=31))
+PLAIN = Threshold(Decimal(80))
+FULL = Threshold(Decimal(80), code="80%", severity=Severity.CRITICAL, resolve_value=Decimal("79.5"))
+LADDER = Threshold(recurring_step=Decimal("0.5"))
+
+
+def transition(threshold: Threshold, kind: Kind = Kind.REACHED, *, caused: bool = True) -> Transition:
+    return Transition(
+        kind=kind,
+        threshold=threshold,
+        level=Decimal("-80"),
+        previous_value=Decimal("1.5"),
+        value=Decimal(100),
+        cause=Cause("e-1", NOW) if caused else None,
+        notified=True,
+    )
+
+
+def notification(gauge: Gauge, *transitions: Transition) -> Notification:
+    return Notification("default", RULE, gauge, 7, NOW, False, transitions)
+
+
+def notifications() -> Iterator[Notification]:
+    usage = Gauge("acme", None, Measure(metric_id="tokens"), (), PERIOD)
+    cost = Gauge("acme", "acme-pro", Measure(currency="USD", per_subscription=True), (("region", "eu"),), EVER)
+    yield notification(usage, transition(PLAIN))
+    yield notification(cost, transition(FULL, Kind.RESOLVED))
+    yield notification(usage, transition(FULL, caused=False), transition(LADDER))
+    yield notification(usage, *[transition(LADDER)] * 60)
+
+
+def notices() -> Iterator[Notice]:
+    """Every kind of notice, as the health of an endpoint gives it."""
+    chance = random.Random(1)
+    failed = Finding(Verdict.FAILED, exhausted=True, delivery={
+        "delivery_id": "whd_1", "notification_id": "ntf_1", "attempt_count": 11,
+    })  # fmt: skip
+    health = Health(max_in_flight=4, failing_since=NOW, failure_count=20)
+    for days in (0.0, 2.5, 4.5):
+        health, told = health.after(failed, NOW + timedelta(days=days), chance)
+        yield from told
+    yield from health.after(Finding(Verdict.SUCCEEDED), NOW, chance)[1]
+    yield from health.after(failed, NOW + DISABLE_AFTER, chance)[1]
+    yield from Health(max_in_flight=4).after(Finding(Verdict.GONE), NOW, chance)[1]
+
+
+def described(part: Any) -> Iterator[str]:
+    """The names of all fields that a schema describes."""
+    if isinstance(part, dict):
+        yield from part.get("properties", {})
+        for value in part.values():
+            yield from described(value)
+    elif isinstance(part, list):
+        for value in part:
+            yield from described(value)
+
+
+def sent(value: Any) -> Iterator[str]:
+    """The names of all fields in a body."""
+    if isinstance(value, dict):
+        yield from value
+        for item in value.values():
+            yield from sent(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from sent(item)
+
+
+def test_notifications_are_as_their_schema_says() -> None:
+    bodies = [json.loads(one.body()) for one in notifications()]
+    for body in bodies:
+        check(body, ALERT)
+    assert {body["type"] for body in bodies} == set(EVENT_TYPES)
+    assert set(EVENT_TYPES) == set(ALERT["properties"]["type"]["enum"])
+    # Nothing is described that no one sends; single invoices have tests of their own.
+    assert set(described(ALERT)) == {name for body in bodies for name in sent(body)} | {"invoice_id"}
+
+
+def test_operator_events_are_as_their_schema_says() -> None:
+    told = list(notices())
+    assert {notice.event_type for notice in told} == set(OperatorEventType)
+    bodies = [body_of("evt_" + "a" * 26, OperatorEvent(1, "whe_1", notice), NOW) for notice in told]
+    bodies.append(body_of_test("evt_" + "a" * 26, "whe_1", NOW))
+    for body in bodies:
+        check(json.loads(body), OPERATOR)
+    assert set(described(OPERATOR)) == {name for body in bodies for name in sent(json.loads(body))}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"id": "evt_1"},
+        {"type": "alert.rung"},
+        {"timestamp": "2026-03-15T12:00:00+00:00"},
+        {"surprise": 1},
+        {"data": {}},
+    ],
+)
+def test_the_check_notices_what_is_wrong(change: dict[str, object]) -> None:
+    body = json.loads(next(notifications()).body())
+    with pytest.raises(Mismatch):
+        check({**body, **change}, ALERT)
+
+
+def test_amounts_are_never_numbers() -> None:
+    one = next(notifications())
+    body = json.loads(replace(one, late=True).body())
+    body["data"]["value"] = 100
+    with pytest.raises(Mismatch):
+        check(body, ALERT)
