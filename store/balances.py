@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from sqlalchemy import RowMapping, select, tuple_
+from sqlalchemy import RowMapping, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.amounts import ZERO, exact_arithmetic
@@ -96,6 +96,14 @@ class Balance:
         if self.void_time is not None:
             return ()
         return tuple(segment for segment in self.segments if segment.is_active(now))
+
+
+async def see_one_moment(connection: AsyncConnection) -> None:
+    """Makes everything that this transaction reads be of one moment; must come first, and the transaction only read.
+
+    A balance and its segments are read by two statements. Whoever holds the wallet has no need of it.
+    """
+    await connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
 
 
 async def get(connection: AsyncConnection, organization_id: int, customer_id: str, balance_id: str) -> Balance | None:

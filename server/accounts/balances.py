@@ -34,7 +34,8 @@ class BalanceHandlers(Handlers):
 
         async def change(connection: Connection) -> tuple[BalanceChange, Touched]:
             try:
-                done = await balance_changes.put(connection, organization.organization_id, fact, now)
+                # Asked again under the lock: the ledger's times rise with its numbers.
+                done = await balance_changes.put(connection, organization.organization_id, fact, self._clock.now())
             except BalanceFixed as error:
                 raise FailedPrecondition(
                     error_reason_pb2.ERROR_REASON_BALANCE_FIXED,
@@ -49,7 +50,7 @@ class BalanceHandlers(Handlers):
 
         done = await self._changes.apply(organization, fact.customer_id, change)
         return account_service_pb2.PutBalanceResponse(
-            balance=balance_message(done.balance, now), superseded=done.superseded
+            balance=balance_message(done.balance, self._clock.now()), superseded=done.superseded
         )
 
     async def GetBalance(
@@ -58,6 +59,7 @@ class BalanceHandlers(Handlers):
         """One balance."""
         customer_id, balance_id = _read_key(Violations(), request)
         async with self._database.transaction() as connection:
+            await balances.see_one_moment(connection)
             stored = await balances.get(connection, current_organization().organization_id, customer_id, balance_id)
         if stored is None:
             raise _not_found(customer_id, balance_id)
@@ -80,6 +82,7 @@ class BalanceHandlers(Handlers):
         )
         violations.raise_if_any()
         async with self._database.transaction() as connection:
+            await balances.see_one_moment(connection)
             rows = await balances.list_page(
                 connection,
                 current_organization().organization_id,
@@ -101,7 +104,6 @@ class BalanceHandlers(Handlers):
         self, request: account_service_pb2.AdjustBalanceRequest, context: Context
     ) -> account_service_pb2.AdjustBalanceResponse:
         """Grants more or less in a segment, once for each adjustment id."""
-        now = self._clock.now()
         violations = Violations()
         adjustment_id = violations.identifier("adjustment_id", request.adjustment_id)
         amount = violations.decimal("amount", request.amount)
@@ -122,7 +124,7 @@ class BalanceHandlers(Handlers):
                     adjustment_id,
                     amount=amount,
                     segment_number=request.segment_number or None,
-                    now=now,
+                    now=self._clock.now(),
                 )
             except AdjustmentConflict as error:
                 raise AlreadyExists(
@@ -141,7 +143,7 @@ class BalanceHandlers(Handlers):
 
         done = await self._changes.apply(organization, customer_id, change)
         return account_service_pb2.AdjustBalanceResponse(
-            balance=balance_message(done.balance, now),
+            balance=balance_message(done.balance, self._clock.now()),
             segment_number=done.segment_number,
             repeated_request=not done.changed,
         )
@@ -150,21 +152,20 @@ class BalanceHandlers(Handlers):
         self, request: account_service_pb2.VoidBalanceRequest, context: Context
     ) -> account_service_pb2.VoidBalanceResponse:
         """Ends a balance for good."""
-        now = self._clock.now()
         customer_id, balance_id = _read_key(Violations(), request)
         organization = current_organization()
 
         async def change(connection: Connection) -> tuple[BalanceChange, Touched]:
             try:
                 done = await balance_changes.void(
-                    connection, organization.organization_id, customer_id, balance_id, now
+                    connection, organization.organization_id, customer_id, balance_id, self._clock.now()
                 )
             except BalanceUnknown as error:
                 raise _not_found(customer_id, balance_id) from error
             return done, _touched(done)
 
         done = await self._changes.apply(organization, customer_id, change)
-        return account_service_pb2.VoidBalanceResponse(balance=balance_message(done.balance, now))
+        return account_service_pb2.VoidBalanceResponse(balance=balance_message(done.balance, self._clock.now()))
 
     async def ListBalanceEntries(
         self, request: account_service_pb2.ListBalanceEntriesRequest, context: Context

@@ -27,7 +27,7 @@ class InvoiceHandlers(Handlers):
         organization = current_organization()
 
         async def change(connection: Connection) -> tuple[invoices.InvoicePut, Touched]:
-            put = await invoices.put(connection, organization.organization_id, fact, now)
+            put = await invoices.put(connection, organization.organization_id, fact, self._clock.now())
             versions = (put.before, put.invoice) if put.changed else ()
             return put, Touched(invoices=tuple(as_read(one.fact) for one in versions if one is not None))
 

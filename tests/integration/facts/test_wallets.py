@@ -1,0 +1,82 @@
+"""Wallets: who holds one keeps others out, whoever asks for several, in whatever order, and however new they are."""
+
+import asyncio
+import random
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from sqlalchemy import func, select
+
+from evaluator.balances import BalanceKind
+from store import balance_changes, balances, organizations, wallets
+from store.balances import BalanceFact, SegmentFact
+from store.database import Database
+from store.tables.wallets import wallet
+
+NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)
+
+
+async def test_many_at_once_wait_in_no_circle(shared: Database, org: int) -> None:
+    chance = random.Random(7)
+    inside: set[str] = set()
+
+    async def hold_some() -> None:
+        for _ in range(15):
+            wanted = chance.sample([f"c{number}" for number in range(40)], 5)
+            async with shared.transaction() as connection:
+                await wallets.lock(connection, org, wanted)
+                assert not inside.intersection(wanted)
+                inside.update(wanted)
+                await asyncio.sleep(0)
+                inside.difference_update(wanted)
+
+    await asyncio.gather(*(hold_some() for _ in range(8)))
+    async with shared.transaction() as connection:
+        count = select(func.count()).where(wallet.c.organization_id == org)
+        assert await connection.scalar(count) in range(5, 41)
+
+
+async def test_wallets_of_two_organizations_are_two(shared: Database, org: int) -> None:
+    async with shared.transaction() as connection:
+        other = await organizations.get_or_create(connection, "another", NOW)
+    async with shared.transaction() as ours, shared.transaction() as theirs:
+        await wallets.lock(ours, org, ["acme"])
+        await wallets.lock(theirs, other, ["acme"])
+
+
+async def test_a_reader_sees_a_balance_and_its_segments_at_one_moment(shared: Database, org: int) -> None:
+    fact = BalanceFact(
+        customer_id="acme",
+        balance_id="b1",
+        kind=BalanceKind.COMMIT,
+        currency="USD",
+        metric_id=None,
+        priority=0,
+        contract_id=None,
+        contract_custom_fields={},
+        custom_fields={},
+        credit_grant_type=None,
+        seat=None,
+        license_type=None,
+        draw_down=False,
+        allow_overage=False,
+        draw_down_metric_ids=(),
+        segments=(SegmentFact(Decimal(10), NOW, None),),
+        as_of_time=NOW,
+    )
+    async with shared.transaction() as writer:
+        await wallets.lock(writer, org, ["acme"])
+        put = await balance_changes.put(writer, org, fact, NOW)
+    async with shared.transaction() as reader:
+        await balances.see_one_moment(reader)
+        first = await balances.get(reader, org, "acme", "b1")
+        async with shared.transaction() as writer:
+            await wallets.lock(writer, org, ["acme"])
+            await balance_changes.adjust(
+                writer, org, "acme", "b1", "a1", amount=Decimal(1), segment_number=1, now=NOW
+            )
+        assert await balances.get(reader, org, "acme", "b1") == first == put.balance
+    async with shared.transaction() as reader:
+        later = await balances.get(reader, org, "acme", "b1")
+    assert later is not None
+    assert later.segments[0].remaining == 11
