@@ -95,6 +95,9 @@ WITH result AS MATERIALIZED (
     SET attempt_count = delivery.attempt_count + result.attempts,
         schedule_step = delivery.schedule_step + result.steps,
         next_attempt_time = now() + result.delay,
+        -- What somebody asked for was one try; the schedule goes on by itself, and so do its effects on health.
+        trigger = CASE WHEN result.steps > 0 AND delivery.trigger <> 'TEST' THEN 'AUTOMATIC'
+                       ELSE delivery.trigger END,
         lease_token = NULL,
         lease_expire_time = NULL
     FROM result

@@ -247,7 +247,9 @@ async def lock(
 
 
 async def delete_endpoint(connection: AsyncConnection, organization_id: int, endpoint_id: str, now: datetime) -> bool:
-    """Deletes an endpoint, its secrets with it, and cancels what waits for it; False when there is none.
+    """Deletes an endpoint, its secrets, credentials and headers with it, and cancels what waits for it.
+
+    Returns False when there is none.
 
     What a notifier is sending at this moment is recorded as usual when it ends, but not tried again.
     """
@@ -265,6 +267,12 @@ async def delete_endpoint(connection: AsyncConnection, organization_id: int, end
     if locked is None:
         return False
     await disable(connection, organization_id, endpoint_id, reason=DisableReason.REQUESTED, delete_time=now)
+    # The row stays for the sake of its deliveries; nothing that is secret does.
+    await connection.execute(
+        update(endpoint)
+        .where(endpoint.c.organization_id == organization_id, endpoint.c.endpoint_id == endpoint_id)
+        .values(headers={}, credentials=null(), credentials_key_id=null())
+    )
     await connection.execute(
         delete(endpoint_secret).where(
             endpoint_secret.c.organization_id == organization_id,

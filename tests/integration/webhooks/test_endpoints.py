@@ -11,6 +11,7 @@ from generated.tidemark.v1 import condition_pb2, webhook_pb2
 from generated.tidemark.v1.webhook_pb2 import BasicCredentials, BearerCredentials, EndpointCredentials
 from generated.tidemark.v1.webhook_service_pb2 import (
     CreateEndpointRequest,
+    DeleteEndpointRequest,
     DisableEndpointRequest,
     EnableEndpointRequest,
     GetEndpointRequest,
@@ -23,7 +24,7 @@ from store import outbox
 from store.database import Database
 from store.deliveries import DeliveryStatus
 from store.secrets import credentials_place
-from store.tables.webhooks import endpoint
+from store.tables.webhooks import endpoint, endpoint_secret
 from tests.integration.notifier.house import BOX, House
 from tests.integration.server.running import reason_of, violations_of
 
@@ -182,6 +183,17 @@ async def test_calls_for_an_endpoint_that_is_not_there(webhooks: WebhookServiceS
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await call
         assert reason_of(caught.value) == "ERROR_REASON_ENDPOINT_NOT_FOUND"
+
+
+async def test_a_deleted_endpoint_leaves_nothing_secret_behind(
+    webhooks: WebhookServiceStub, database: Database
+) -> None:
+    endpoint_id = (await create(webhooks, FULL)).endpoint_id
+    await webhooks.DeleteEndpoint(DeleteEndpointRequest(endpoint_id=endpoint_id))
+    assert await credentials_of(database, endpoint_id) is None
+    async with database.transaction() as connection:
+        assert await connection.scalar(select(endpoint.c.headers)) == {}
+        assert (await connection.execute(select(endpoint_secret))).all() == []
 
 
 @pytest.fixture

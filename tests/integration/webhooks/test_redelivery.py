@@ -10,6 +10,7 @@ from generated.tidemark.v1 import webhook_pb2
 from generated.tidemark.v1.webhook_service_pb2 import (
     DisableEndpointRequest,
     GetDeliveryRequest,
+    GetEndpointRequest,
     ListOperatorEventsRequest,
     RedeliverNotificationRequest,
     SendTestEventRequest,
@@ -52,6 +53,21 @@ async def test_a_manual_try_takes_the_place_of_the_pending_one(webhooks: Webhook
     [delivery] = await house.deliveries()
     assert (delivery.status, delivery.attempt_count) == (DeliveryStatus.DELIVERED, 2)
     assert delivery.next_attempt_time is None
+
+
+async def test_after_a_manual_try_that_failed_the_schedule_goes_on_by_itself(
+    webhooks: WebhookServiceStub, house: House
+) -> None:
+    endpoint_id = (await house.endpoint(URL)).endpoint.endpoint_id
+    [notification_id] = await house.notify()
+    await attempt_all(house, DeliveryStatus.PENDING, HOUR)
+    await redeliver(webhooks, endpoint_id, notification_id)
+    await record(house, await claim(house), DeliveryStatus.PENDING, HOUR)
+    shown = (await webhooks.GetEndpoint(GetEndpointRequest(endpoint_id=endpoint_id))).endpoint
+    assert shown.health.failure_count == 1  # the manual try leaves the counters alone
+    await house.make_due()
+    [claimed] = await claim(house)
+    assert (claimed.trigger, claimed.schedule_step) == ("AUTOMATIC", 2)
 
 
 @pytest.mark.parametrize("status", [DeliveryStatus.DELIVERED, DeliveryStatus.FAILED])
