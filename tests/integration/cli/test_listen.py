@@ -1,0 +1,61 @@
+"""`tidemark listen` as a developer uses it: beside a server and a notifier, until Ctrl-C."""
+
+import asyncio
+import json
+import signal
+import sys
+from typing import Any
+
+from generated.tidemark.v1.webhook_service_pb2 import ListEndpointsRequest, SendTestEventRequest
+from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
+from runtime.clock import SystemClock
+from store.database import Database
+from store.deliveries import DeliveryStatus
+from tests.integration.notifier.house import House, configuration, running_notifier
+from tests.integration.server.running import running
+
+TIMEOUT = 60.0  # seconds for anything to happen
+
+
+async def _line(process: asyncio.subprocess.Process) -> Any:
+    assert process.stdout is not None
+    async with asyncio.timeout(TIMEOUT):
+        return json.loads(await process.stdout.readline())
+
+
+async def test_it_adds_an_endpoint_fails_as_told_and_deletes_it_again(database: Database) -> None:
+    house = await House.build(database, SystemClock())
+    settings = configuration(LISTEN="127.0.0.1:0", PROPAGATION_DELAY_SECONDS="0")
+    async with running(database, house.clock, configuration=settings) as server, running_notifier(house):
+        webhooks = WebhookServiceStub(server.channel)
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-P", "-m", "cli.main", "listen", "--json", "--server", f"127.0.0.1:{server.port}"),
+            *("--answer", "500", "--answer", "200"),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            assert process.stderr is not None
+            said = ""
+            async with asyncio.timeout(TIMEOUT):
+                while "Ctrl-C ends it" not in said:
+                    said += (await process.stderr.readline()).decode()
+            [endpoint] = (await webhooks.ListEndpoints(ListEndpointsRequest())).endpoints
+            assert endpoint.endpoint_id in said
+            sent = await webhooks.SendTestEvent(SendTestEventRequest(endpoint_id=endpoint.endpoint_id))
+            first = await _line(process)
+            assert (first["verified"], first["type"], first["answer"]) == ("v1", "endpoint.test", 500)
+            await house.attempted(1)
+            await house.make_due()
+            second = await _line(process)
+            assert (second["webhook_id"], second["count"]) == (sent.delivery.notification_id, 2)
+            assert (second["answer"], second["body"]["data"]) == (200, {"endpoint_id": endpoint.endpoint_id})
+            await house.settled(DeliveryStatus.DELIVERED, 1)
+            process.send_signal(signal.SIGINT)
+            async with asyncio.timeout(TIMEOUT):
+                assert await process.wait() == 0
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        assert not (await webhooks.ListEndpoints(ListEndpointsRequest())).endpoints
