@@ -64,7 +64,10 @@ class Client:
 
     async def _ask(self, question: Any) -> Any:
         self._connection.send(question)
-        failed, answer = await asyncio.to_thread(self._connection.recv)
+        try:
+            failed, answer = await asyncio.to_thread(self._connection.recv)
+        except (EOFError, ConnectionError):
+            raise JobFailed("the client's process has ended") from None
         if failed:
             raise JobFailed(answer)
         return answer

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import statistics
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -12,7 +13,7 @@ from typing import Any
 import grpc
 import psycopg
 
-from bench import load
+from bench import cpu, load
 from bench.client import Client, Job
 from bench.load import Load
 from bench.sending import Call, NotCounted, check, close_channels, create_alerts, evaluate_usage, open_channels
@@ -25,7 +26,6 @@ from store.database import Database
 BATCH_EVENTS = 500  # of one message
 STREAMS = 4
 IN_FLIGHT = 8  # batches of one stream that are sent and not yet answered
-COPY_EVENTS = 500  # of one COPY and its commit
 ROUNDS = 4  # of ingest and COPY in turn; what is said of them is their median
 WARM_UP_EVENTS = 30_000
 
@@ -101,16 +101,39 @@ async def _stream(call: Call, messages: Iterator[bytes]) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Round:
-    """The same events, in events a second: through the server, and by COPY."""
+    """The same events, in events a second: through the server, and by COPY.
+
+    commit_events: of one of the server's commits, on average; each COPY has as many. server_cpu, database_cpu: what an
+    event takes of them on its way through the server, in seconds; unset where the system does not tell.
+    """
 
     ingest: float
     copy: float
+    commit_events: int
     transitions: int
+    server_cpu: float | None
+    database_cpu: float | None
 
     @property
     def ratio(self) -> float:
         """What is left of a raw COPY's rate."""
         return self.ingest / self.copy
+
+    def figures(self) -> dict[str, Any]:
+        """What is kept of it."""
+        return {
+            "events_per_second": round(self.ingest),
+            "copy_limit_events_per_second": round(self.copy),
+            "ratio": round(self.ratio, 3),
+            "events_of_a_commit": self.commit_events,
+            "transitions": self.transitions,
+            "server_cpu_us": _microseconds(self.server_cpu),
+            "database_cpu_us": _microseconds(self.database_cpu),
+        }
+
+
+def _microseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(1e6 * seconds, 1)
 
 
 @dataclass(frozen=True)
@@ -121,7 +144,8 @@ class Report:
     rounds: Sequence[Round]
 
     def figures(self) -> dict[str, Any]:
-        """What is kept of it."""
+        """What is kept of it; each of the figures of a round as their median."""
+        rounds = [one.figures() for one in self.rounds]
         return {
             "gauges": self.kind.gauges,
             "alerts": load.ALERTS,
@@ -130,19 +154,11 @@ class Report:
             "streams": STREAMS,
             "batches_in_flight_of_a_stream": IN_FLIGHT,
             "writers": DEFAULT_INGEST_WRITERS,
-            "copy_events": COPY_EVENTS,
-            "events_per_second": round(statistics.median(one.ingest for one in self.rounds)),
-            "copy_limit_events_per_second": round(statistics.median(one.copy for one in self.rounds)),
-            "ratio": round(statistics.median(one.ratio for one in self.rounds), 3),
-            "rounds": [
-                {
-                    "events_per_second": round(one.ingest),
-                    "copy_limit_events_per_second": round(one.copy),
-                    "ratio": round(one.ratio, 3),
-                    "transitions": one.transitions,
-                }
-                for one in self.rounds
-            ],
+            **{
+                name: None if None in values else statistics.median(values)
+                for name, values in {name: [one[name] for one in rounds] for name in rounds[0]}.items()
+            },
+            "rounds": rounds,
         }
 
 
@@ -165,14 +181,33 @@ async def measure(postgresql: PostgreSQL, kind: Kind, say: Callable[[str], None]
 
 
 async def _round(client: Client, copier: "_Copier", stack: Stack, events: Load) -> Round:
-    prepared = await asyncio.gather(
-        client.prepare(Send(stack.server, events, events.gauges)), asyncio.to_thread(copier.prepare, events)
-    )
-    sent = await prepared[0]()
+    run = await client.prepare(Send(stack.server, events, events.gauges))
+    backends = cpu.children(stack.postmaster_pid) if cpu.available() else []
+    server_before, database_before = cpu.seconds(stack.server_pid), cpu.seconds(*backends)
+    sent = await run()
+    server, database = cpu.seconds(stack.server_pid) - server_before, cpu.seconds(*backends) - database_before
     if sent.accepted != events.events:
         raise NotCounted(f"{sent.accepted} events were accepted, {events.events} were sent")
-    copied = await copier.copy(prepared[1])
-    return Round(events.events / sent.seconds, events.events / copied, sent.transitions)
+    commit_events = math.ceil(events.events / _commits(stack, events))
+    rows = await asyncio.to_thread(copier.prepare, events, commit_events)
+    return Round(
+        ingest=events.events / sent.seconds,
+        copy=events.events / await copier.copy(rows),
+        commit_events=commit_events,
+        transitions=sent.transitions,
+        server_cpu=server / events.events if cpu.available() else None,
+        database_cpu=database / events.events if cpu.available() else None,
+    )
+
+
+def _commits(stack: Stack, events: Load) -> int:
+    """In how many transactions the server stored a round: each has an ingest_time of its own."""
+    with psycopg.connect(stack.url) as connection:
+        row = connection.execute(
+            "SELECT count(DISTINCT ingest_time) FROM event WHERE event_id LIKE %s", (f"{events.name}-%",)
+        ).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 async def _send(client: Client, job: Send, events: int) -> None:
@@ -188,9 +223,9 @@ class _Copier:
         self._connections = connections
         self._organization_id = organization_id
 
-    def prepare(self, events: Load) -> list[list[bytes]]:
-        """Each writer's rows, batch by batch."""
-        return load.rows(events.make(), self._organization_id, len(self._connections), COPY_EVENTS)
+    def prepare(self, events: Load, copy_events: int) -> list[list[bytes]]:
+        """Each writer's rows, so many events in one COPY."""
+        return load.rows(events.make(), self._organization_id, len(self._connections), copy_events)
 
     async def copy(self, rows: list[list[bytes]]) -> float:
         """Copies and commits every batch, the writers side by side; returns the seconds it took."""

@@ -27,19 +27,25 @@ def show(console: Console, ingest: Sequence[Report], latency: Sequence[Latencies
 def _ingest_table(reports: Sequence[Report]) -> Table:
     table = Table(title="ingest, events/s")
     table.add_column("benchmark")
-    for name in ("gauges", "through the server", "raw COPY", "ratio", "goal"):
+    for name in ("gauges", "through the server", "raw COPY", "ratio", "goal", "server CPU", "database CPU"):
         table.add_column(name, justify="right")
     for report in reports:
         figures = report.figures()
         table.add_row(
             f"ingest.{report.kind.name}",
             f"{report.kind.gauges:,}",
-            f"{figures['events_per_second']:,}",
-            f"{figures['copy_limit_events_per_second']:,}",
+            f"{figures['events_per_second']:,.0f}",
+            f"{figures['copy_limit_events_per_second']:,.0f}",
             f"{figures['ratio']:.2f}",
             f"{GOALS[report.kind.name]:.2f}",
+            _cpu(figures["server_cpu_us"]),
+            _cpu(figures["database_cpu_us"]),
         )
     return table
+
+
+def _cpu(microseconds: float | None) -> str:
+    return "" if microseconds is None else f"{microseconds:.1f} µs"
 
 
 def _latency_table(latencies: Sequence[Latencies]) -> Table:
