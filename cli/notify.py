@@ -4,11 +4,13 @@ import click
 import uvloop
 
 from cli import parent
+from cli.console import Problem
 from cli.settings import configuration, configure_logs, prepared_database
 from notifier.process import run
 from runtime.clock import SystemClock
 from runtime.configuration import Configuration
 from store.database import Database
+from store.secrets import KeyFileUnusable
 
 RUNNING = "the notifier runs"  # the one line on standard output
 
@@ -24,7 +26,10 @@ def notify(with_parent: bool) -> None:
     settings = configuration()
     configure_logs(settings)
     url = prepared_database(settings)
-    uvloop.run(_notify(settings, url, with_parent))
+    try:
+        uvloop.run(_notify(settings, url, with_parent))
+    except KeyFileUnusable as error:
+        raise Problem(str(error)) from None
 
 
 async def _notify(settings: Configuration, url: str, with_parent: bool) -> None:

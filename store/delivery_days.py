@@ -62,6 +62,7 @@ async def drop_old(connection: AsyncConnection, keep: timedelta) -> list[str]:
             text(f"DELETE FROM {parent.name}_default WHERE {parent.key} < :oldest"), {"oldest": oldest}
         )
     await connection.execute(text("DELETE FROM operator_event WHERE create_time < :oldest"), {"oldest": oldest})
+    await connection.execute(text("DELETE FROM redelivery_job WHERE finish_time < :oldest"), {"oldest": oldest})
     return dropped
 
 

@@ -20,7 +20,7 @@ from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from runtime.clock import ManualClock
 from server.validation import to_timestamp
 from server.webhooks.jobs import RedeliveryJobs
-from store import redelivery_jobs
+from store import delivery_days, redelivery_jobs
 from store.deliveries import DeliveryStatus
 from store.redelivery_jobs import JobKind, JobState, Selection
 from tests.integration.notifier.house import House
@@ -241,6 +241,28 @@ async def test_jobs_are_listed_and_asked_for_once(
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await webhooks.GetRedeliveryJob(GetRedeliveryJobRequest(job_id="rdj_nothing"))
     assert reason_of(caught.value) == "ERROR_REASON_REDELIVERY_JOB_NOT_FOUND"
+
+
+async def test_a_job_is_forgotten_with_the_deliveries_of_its_time(house: House, clock: ManualClock) -> None:
+    endpoint_id = (await house.endpoint(URL)).endpoint.endpoint_id
+    jobs = []
+    for _ in range(2):
+        async with house.database.transaction() as connection:
+            selection = Selection(clock.now() - HOUR, clock.now())
+            jobs.append(
+                await redelivery_jobs.create(
+                    connection, house.organization_id, endpoint_id, JobKind.RECOVERY, selection, now=clock.now()
+                )
+            )
+    async with house.database.transaction() as connection:
+        assert await redelivery_jobs.step(connection, house.organization_id, jobs[0].job_id, clock.now())
+    async with house.database.transaction() as connection:
+        # The clock of the test lies far behind PostgreSQL's.
+        await delivery_days.drop_old(connection, timedelta(days=30))
+        left = await redelivery_jobs.list_page(
+            connection, house.organization_id, endpoint_id=None, after=None, limit=10
+        )
+    assert [job.job_id for job in left] == [jobs[1].job_id]
 
 
 async def test_what_is_wrong_with_a_job_is_said_at_once(
