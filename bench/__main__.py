@@ -1,4 +1,4 @@
-"""`python -m bench [ingest|latency]`: measures, prints tables, and writes bench/results/."""
+"""`python -m bench [ingest|latency|notifier]`: measures, prints tables, and writes bench/results/."""
 
 import argparse
 import time
@@ -7,10 +7,10 @@ from typing import Any
 import uvloop
 from rich.console import Console
 
-from bench import ingest, latency, load, machine, report
+from bench import ingest, latency, load, machine, notifier, report
 from bench.stack import PostgreSQL
 
-PARTS = ("ingest", "latency")
+PARTS = ("ingest", "latency", "notifier")
 
 
 def main() -> None:
@@ -42,9 +42,13 @@ async def _measure(console: Console, part: str | None) -> None:
         for rate in latency.RATES:
             console.print(f"latency: {rate:,} events/s for {latency.SECONDS:g} s", style="bold")
             latencies.append(await latency.measure(postgresql, rate))
+    webhooks: notifier.Report | None = None
+    if part in (None, "notifier"):
+        console.print("notifier: webhooks to receivers on this machine", style="bold")
+        webhooks = await notifier.measure(postgresql, lambda line: console.print(f"  {line}"))
     about["seconds"] = round(time.monotonic() - started)
-    report.show(console, rates, latencies)
-    path = report.write("latest" if part is None else part, about, rates, latencies)
+    report.show(console, rates, latencies, webhooks)
+    path = report.write("latest" if part is None else part, about, rates, latencies, webhooks)
     console.print(f"{about['seconds']} s; written to {path.relative_to(machine.ROOT)}", style="dim")
 
 

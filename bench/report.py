@@ -10,18 +10,23 @@ from rich.table import Table
 
 from bench.ingest import Report
 from bench.latency import Latencies
+from bench.notifier import Report as NotifierReport
 
 RESULTS = Path(__file__).resolve().parent / "results"
 # What a spike of the same design reached, with neither alerts nor checks: shares of a raw COPY's rate.
 GOALS = {"dense": 0.55, "sparse": 0.25}
 
 
-def show(console: Console, ingest: Sequence[Report], latency: Sequence[Latencies]) -> None:
+def show(
+    console: Console, ingest: Sequence[Report], latency: Sequence[Latencies], notifier: NotifierReport | None
+) -> None:
     """Prints the tables of whatever was measured."""
     if ingest:
         console.print(_ingest_table(ingest))
     if latency:
         console.print(_latency_table(latency))
+    if notifier is not None:
+        console.print(_notifier_table(notifier))
 
 
 def _ingest_table(reports: Sequence[Report]) -> Table:
@@ -65,13 +70,51 @@ def _latency_table(latencies: Sequence[Latencies]) -> Table:
     return table
 
 
-def write(name: str, about: dict[str, Any], ingest: Sequence[Report], latency: Sequence[Latencies]) -> Path:
+def _notifier_table(report: NotifierReport) -> Table:
+    figures = report.figures()
+    resident = figures["resident_mib"]
+    table = Table(title="notifier")
+    table.add_column("figure")
+    for name in ("measured", "limit, same run", "goal"):
+        table.add_column(name, justify="right")
+    for row in (
+        ("deliveries/s", f"{figures['deliveries_per_second']:,}", f"{figures['bare_aiohttp_per_second']:,}", ""),
+        ("÷ a bare aiohttp loop", f"{figures['ratio']:.2f}", "1", "≥ 0.5"),
+        ("commit → arrival, idle, p50", f"{figures['idle_p50_ms']:.1f} ms", "", "≤ 20 ms"),
+        ("commit → arrival, idle, p99", f"{figures['idle_p99_ms']:.1f} ms", "", "≤ 100 ms"),
+        (
+            "healthy p99 beside one that hangs",
+            f"{figures['healthy_p99_beside_hanging_ms']:.1f} ms",
+            f"{figures['healthy_p99_alone_ms']:.1f} ms",
+            "",
+        ),
+        ("÷ without it", f"{figures['healthy_p99_ratio']:.2f}", "1", "≤ 1.5"),
+        (
+            f"memory with {figures['memory_in_flight']} in flight",
+            "unknown" if resident is None else f"{resident:.0f} MiB",
+            "",
+            "≤ 150 MB",
+        ),
+    ):
+        table.add_row(*row)
+    return table
+
+
+def write(
+    name: str,
+    about: dict[str, Any],
+    ingest: Sequence[Report],
+    latency: Sequence[Latencies],
+    notifier: NotifierReport | None,
+) -> Path:
     """Writes everything to `results/NAME.json`; returns its path."""
     results = dict(about)
     if ingest:
         results["ingest"] = {report.kind.name: report.figures() for report in ingest}
     if latency:
         results["latency"] = [one.figures() for one in latency]
+    if notifier is not None:
+        results["notifier"] = notifier.figures()
     path = RESULTS / f"{name}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(results, indent=2) + "\n")

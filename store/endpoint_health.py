@@ -24,6 +24,8 @@ DISABLE_AFTER = timedelta(days=5)  # without a success
 DISABLE_FAILURES = 10  # and as many failures; a quiet endpoint is not disabled for three of them
 WARNING_PERCENTS = (50, 90)  # of DISABLE_AFTER
 
+SUCCESS_PRECISION = timedelta(seconds=10)  # of last_success_time: a busy endpoint's row is not written for it alone
+
 MAX_JITTER = 0.2  # of a wait, upwards only
 
 
@@ -135,6 +137,9 @@ class Health:
             disable_reason=self.disable_reason,
         )
         if not self.warned_percent and not self.exhaustion_noted:
+            recent = self.last_success_time is not None and now - self.last_success_time < SUCCESS_PRECISION
+            if recent and replace(well, last_success_time=self.last_success_time) == self:
+                return self, ()
             return well, ()
         return well, (Notice(OperatorEventType.ENDPOINT_RECOVERED, self._figures()),)
 

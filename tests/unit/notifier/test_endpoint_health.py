@@ -17,6 +17,7 @@ from store.endpoint_health import (
     LONGEST_ASKED_WAIT,
     LONGEST_OPENING,
     LONGEST_THROTTLE,
+    SUCCESS_PRECISION,
     BreakerState,
     Finding,
     Health,
@@ -159,6 +160,13 @@ def test_any_success_resets_everything_and_tells_operators_only_if_they_were_war
     well, notices = told(warned, Finding(Verdict.SUCCEEDED, automatic=False), NOW + timedelta(days=3))
     assert [notice.event_type for notice in notices] == [OperatorEventType.ENDPOINT_RECOVERED]
     assert (well.failing_since, well.failure_count, well.warned_percent) == (None, 0, 0)
+
+
+def test_a_success_shortly_after_another_changes_nothing() -> None:
+    health = after(Health(4), [SUCCESS])
+    assert after(health, [SUCCESS], NOW + SUCCESS_PRECISION / 2) is health
+    assert after(health, [SUCCESS], NOW + SUCCESS_PRECISION).last_success_time == NOW + SUCCESS_PRECISION
+    assert after(health, [FAILURE, SUCCESS], NOW + SUCCESS_PRECISION / 2).last_success_time != NOW
 
 
 def test_a_manual_try_that_fails_leaves_the_health_alone() -> None:
