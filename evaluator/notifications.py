@@ -23,6 +23,7 @@ EVENT_TYPES = (REACHED_TYPE, RESOLVED_TYPE)
 # A gauge that swings a thousand times within one commit would make a body no receiver wants. The last ones say
 # how it ended; `omitted` says how many came before them.
 MAX_TRANSITIONS = 50
+MAX_BODY_BYTES = 20_000  # UTF-8; long names and codes make fewer transitions fit, at least the last one
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,6 @@ class Notification:
     def body(self) -> str:
         """The webhook body: JSON with decimals as strings and times in RFC 3339."""
         rule = self.rule
-        shown = self.transitions[-MAX_TRANSITIONS:]
         data: dict[str, Any] = {
             "alert_id": rule.alert_id,
             "alert_name": rule.name,
@@ -71,17 +71,37 @@ class Notification:
             "sequence": self.sequence,
             "late": self.late,
             "ingest_time": format_time(self.ingest_time),
-            "transitions": [transition_json(transition) for transition in shown],
+            "transitions": [],
         }
-        if len(shown) < len(self.transitions):
-            data["omitted"] = len(self.transitions) - len(shown)
         record = {
             "id": self.notification_id,
             "type": self.event_type,
             "timestamp": format_time(self.ingest_time),
             "data": data,
         }
-        return json.dumps(record, ensure_ascii=False, separators=(",", ":"))
+        room = MAX_BODY_BYTES - len(_json(record).encode()) - len(',"omitted":') - len(str(len(self.transitions)))
+        data["transitions"] = _last_that_fit(
+            [transition_json(one) for one in self.transitions[-MAX_TRANSITIONS:]], room
+        )
+        omitted = len(self.transitions) - len(data["transitions"])
+        if omitted:
+            data["omitted"] = omitted
+        return _json(record)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _last_that_fit(transitions: list[dict[str, Any]], room: int) -> list[dict[str, Any]]:
+    """The last transitions that take no more than `room` bytes, commas included; at least the very last one."""
+    first = len(transitions)
+    while first:
+        room -= len(_json(transitions[first - 1]).encode()) + 1
+        if room < 0 and first < len(transitions):
+            break
+        first -= 1
+    return transitions[first:]
 
 
 def format_time(time: datetime) -> str:

@@ -1,0 +1,76 @@
+"""A body stays small, whatever the names and however many transitions: the last ones are shown, the rest counted."""
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+
+from evaluator.alerts import AlertRule, ConditionType, Scope, ScopeKind
+from evaluator.gauges import Gauge, Measure
+from evaluator.notifications import MAX_BODY_BYTES, MAX_TRANSITIONS, Notification
+from evaluator.periods import Period
+from evaluator.thresholds import Direction, Kind, Ladder, Severity, Threshold
+from evaluator.transitions import Cause, Transition
+
+NOW = datetime(2026, 3, 15, 12, 0, tzinfo=UTC)
+LONG = "🜂" * 128  # the longest id, four bytes a character
+NAME = "🜂" * 256
+
+
+def notification(number: int, long: bool) -> Notification:
+    amount = Decimal("-" + "9" * 20 + "." + "9" * 18) if long else Decimal(1)
+    threshold = Threshold(amount, code=LONG if long else "", severity=Severity.CRITICAL, resolve_value=amount)
+    rule = AlertRule(
+        alert_id="alt_" + "a" * 26,
+        name=NAME if long else "a",
+        version=1,
+        condition_type=ConditionType.USAGE_EXCEEDED,
+        scope=Scope(ScopeKind.ALL_CUSTOMERS),
+        measure=Measure(metric_id="m"),
+        groups=(),
+        ladder=Ladder(Direction.RISING, (), None),
+        evaluate_on_create=True,
+        changed_epoch=1,
+        watching_epoch=1,
+        watching_time=NOW,
+    )
+    group = tuple((LONG, NAME) for _ in range(3)) if long else ()
+    gauge = Gauge(LONG if long else "c", LONG, Measure(metric_id=LONG), group, Period(NOW, NOW + timedelta(days=1)))
+    one = Transition(
+        kind=Kind.REACHED,
+        threshold=threshold,
+        level=amount,
+        previous_value=amount,
+        value=amount,
+        cause=Cause(LONG if long else "e", NOW),
+        notified=True,
+    )
+    return Notification("o", rule, gauge, 1, NOW, False, tuple(replace(one, value=Decimal(i)) for i in range(number)))
+
+
+@pytest.mark.parametrize("number", [1, 2, 20, MAX_TRANSITIONS, 1_000])
+def test_a_body_of_the_longest_names_fits(number: int) -> None:
+    text = notification(number, long=True).body()
+    assert len(text.encode()) <= MAX_BODY_BYTES
+    data = json.loads(text)["data"]
+    shown = [int(transition["value"]) for transition in data["transitions"]]
+    assert shown == list(range(number))[-len(shown) :]
+    assert shown
+    assert data.get("omitted", 0) + len(shown) == number
+    assert data["value"] == str(number - 1)
+
+
+def test_usual_names_leave_room_for_all_that_may_be_shown() -> None:
+    data = json.loads(notification(MAX_TRANSITIONS, long=False).body())["data"]
+    assert len(data["transitions"]) == MAX_TRANSITIONS
+    assert "omitted" not in data
+
+
+def test_no_more_would_have_fitted() -> None:
+    body = notification(MAX_TRANSITIONS, long=True).body()
+    one_more = len(
+        json.dumps(json.loads(body)["data"]["transitions"][0], ensure_ascii=False, separators=(",", ":")).encode()
+    )
+    assert len(body.encode()) + one_more + 1 > MAX_BODY_BYTES - 20
