@@ -31,9 +31,9 @@ def show(
 
 def _ingest_table(reports: Sequence[Report]) -> Table:
     table = Table(title="ingest, events/s")
-    table.add_column("benchmark")
-    for name in ("gauges", "through the server", "raw COPY", "ratio", "goal", "server CPU", "database CPU"):
-        table.add_column(name, justify="right")
+    table.add_column("benchmark", no_wrap=True)
+    for name in ("gauges", "server", "raw COPY", "ratio", "goal", "CPU server", "CPU database"):
+        table.add_column(name, justify="right", no_wrap=True)
     for report in reports:
         figures = report.figures()
         table.add_row(
