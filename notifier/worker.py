@@ -19,7 +19,7 @@ from notifier.sending import Answer, Sender
 from notifier.signature import MalformedSecret
 from runtime.clock import Clock
 from store import delivery_queue, delivery_results, outbox
-from store.database import Database, DatabaseUnavailable
+from store.database import Connection, Database, DatabaseUnavailable
 from store.deliveries import DeliveryStatus
 from store.delivery_queue import Claim
 from store.delivery_results import AttemptRecord
@@ -181,11 +181,17 @@ class Worker:
         if hints.outbox:
             # Cleared before the look, not after it: what is committed during it sets the hint again.
             hints.outbox = False
+            claims: list[Claim] = []
+            room = self._room()
             async with self._database.transaction() as connection:
                 fan_out = await outbox.fan_out(connection, FAN_OUT_LIMIT)
+                if fan_out.created and room:
+                    # In one transaction: a notification on its way waits for one commit less.
+                    claims = await self._claim(connection, room)
             hints.outbox |= fan_out.taken == FAN_OUT_LIMIT
-            hints.due |= fan_out.created > 0
+            hints.due |= len(claims) < fan_out.created
             self._metrics.fanned_out += fan_out.created
+            self._start(claims)
         if hints.expired:
             hints.expired = False
             async with self._database.transaction() as connection:
@@ -201,26 +207,35 @@ class Worker:
             hints.due |= released > 0
         if hints.due:
             hints.due = False
-            await self._claim()
+            room = self._room()
+            if room == 0:
+                return  # the next result that is written sets the hint again
+            async with self._database.transaction() as connection:
+                claims = await self._claim(connection, room)
+            self._start(claims)
+            # A full claim says that there may be more; so does each result that frees a slot.
+            hints.due |= len(claims) == room
 
-    async def _claim(self) -> None:
-        room = min(self._concurrency - self._in_flight, CLAIM_LIMIT)
-        if room == 0:
-            return  # the next result that is written sets the hint again
-        async with self._database.transaction() as connection:
-            claims = await delivery_queue.claim(
-                connection, limit=room, lease=self._lease, full_organizations=self._full_organizations()
-            )
+    def _room(self) -> int:
+        """How many deliveries may be claimed at once."""
+        return min(self._concurrency - self._in_flight, CLAIM_LIMIT)
+
+    async def _claim(self, connection: Connection, room: int) -> list[Claim]:
+        return await delivery_queue.claim(
+            connection, limit=room, lease=self._lease, full_organizations=self._full_organizations()
+        )
+
+    def _start(self, claims: Sequence[Claim]) -> None:
+        """Begins the attempts of what was claimed; the claims have been committed."""
+        if not claims:
+            return
         self._in_flight += len(claims)
         self._of_organization.update(claim.organization_id for claim in claims)
-        if claims:
-            self._nothing_in_flight.clear()
+        self._nothing_in_flight.clear()
         for claim in claims:
             task = asyncio.create_task(self._deliver(claim), name=f"attempt {claim.delivery_id}")
             self._attempts.add(task)
             task.add_done_callback(self._attempts.discard)
-        # A full claim says that there may be more; so does each result that frees a slot.
-        self._hints.due |= len(claims) == room
 
     def _full_organizations(self) -> list[int]:
         """The organizations that have as many slots as one may: the others' notifications need some, too."""
