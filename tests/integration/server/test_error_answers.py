@@ -180,9 +180,14 @@ async def test_a_deadline_ends_the_statement_in_the_database_too(
             "SELECT count(*) FROM pg_stat_activity"
             " WHERE datname = current_database() AND state = 'active' AND query = 'SELECT pg_sleep(3600)'"
         )
-        async with database.transaction() as connection:
-            while await connection.scalar(sleeping):  # noqa: ASYNC110 (PostgreSQL has no event for it)
-                await asyncio.sleep(0.02)
+
+        async def still_sleeping() -> bool:
+            # A transaction of its own each time: within one, PostgreSQL shows the activity of its first look.
+            async with database.transaction() as connection:
+                return bool(await connection.scalar(sleeping))
+
+        while await still_sleeping():  # noqa: ASYNC110 (PostgreSQL has no event for it)
+            await asyncio.sleep(0.02)
 
 
 async def test_a_cancelled_stream_cancels_its_handler(
