@@ -34,11 +34,12 @@ RETURNING organization_id, customer_id, notification_id, event_type, condition_t
 """)
 
 # FOR KEY SHARE keeps an endpoint from being deleted until the new rows are committed, and does not wait for
-# claims.
+# claims. Those that cannot want any of the rows are left alone: to lock a row is to write it.
 _ENDPOINTS = text("""
 SELECT organization_id, endpoint_id, event_types, condition_types
 FROM endpoint
 WHERE organization_id = ANY (CAST(:organizations AS bigint[])) AND state = 'ENABLED'
+  AND (event_types = '{}' OR event_types && CAST(:event_types AS text[]))
 ORDER BY organization_id, endpoint_id
 FOR KEY SHARE
 """)
@@ -72,7 +73,9 @@ async def fan_out(connection: AsyncConnection, limit: int) -> FanOut:
         return FanOut(0, 0)
     endpoints: dict[int, list[Row[Any]]] = {}
     organizations = sorted({row.organization_id for row in taken})
-    for row in await connection.execute(_ENDPOINTS, {"organizations": organizations}):
+    event_types = sorted({row.event_type for row in taken})
+    found = await connection.execute(_ENDPOINTS, {"organizations": organizations, "event_types": event_types})
+    for row in found:
         endpoints.setdefault(row.organization_id, []).append(row)
     subjects = await _subjects(connection, [row for row in taken if is_operator_event(row.event_type)])
     fresh = [
