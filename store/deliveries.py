@@ -137,9 +137,10 @@ def delivery_id(organization_id: int, endpoint_id: str, notification_id: str) ->
 async def get(connection: AsyncConnection, organization_id: int, delivery_id: str) -> Delivery | None:
     """The delivery of that id; None when there is none."""
     found = await connection.execute(
-        select(*_DELIVERY_COLUMNS).where(
-            delivery.c.organization_id == organization_id, delivery.c.delivery_id == delivery_id
-        )
+        select(*_DELIVERY_COLUMNS)
+        .where(delivery.c.organization_id == organization_id, delivery.c.delivery_id == delivery_id)
+        .order_by(delivery.c.finish_day.desc())  # the live one, if it was sent again
+        .limit(1)
     )
     row = found.mappings().one_or_none()
     return None if row is None else _delivery(row)

@@ -17,7 +17,7 @@ from store.endpoints import Endpoint, EndpointState
 from store.ids import random_id
 from store.operator_events import is_operator_event
 from store.redelivery import Wanted, rearm
-from store.tables.notifications import notification
+from store.tables.notifications import notification, outbox
 from store.tables.redelivery import redelivery_job
 from store.tables.webhooks import delivery
 
@@ -191,7 +191,7 @@ async def step(connection: AsyncConnection, organization_id: int, job_id: str, n
     examined = await (_notifications if job.kind is JobKind.RECOVERY else _deliveries)(connection, job)
     wanted = [row.wanted for row in examined if _asks_for(endpoint, row)]
     if job.kind is JobKind.RECOVERY and wanted:
-        wanted = await _not_delivered(connection, job, wanted)
+        wanted = await _missed(connection, job, wanted)
     rearmed = await rearm(connection, organization_id, job.endpoint_id, wanted, trigger=Trigger.RECOVERY)
     state = JobState.RUNNING if len(examined) == STEP_LIMIT else JobState.DONE
     await _advance(connection, job, examined, len(rearmed.delivery_ids), state, now)
@@ -280,7 +280,7 @@ async def _deliveries(connection: AsyncConnection, job: Job) -> list[_Examined]:
     ]
 
 
-async def _not_delivered(connection: AsyncConnection, job: Job, wanted: Sequence[Wanted]) -> list[Wanted]:
+async def _missed(connection: AsyncConnection, job: Job, wanted: Sequence[Wanted]) -> list[Wanted]:
     delivered = set(
         await connection.scalars(
             select(delivery.c.notification_id).where(
@@ -291,7 +291,16 @@ async def _not_delivered(connection: AsyncConnection, job: Job, wanted: Sequence
             )
         )
     )
-    return [one for one in wanted if one.notification_id not in delivered]
+    # What the outbox still holds gets its deliveries from there; with one made here it would be sent twice.
+    to_come = set(
+        await connection.scalars(
+            select(outbox.c.notification_id).where(
+                outbox.c.organization_id == job.organization_id,
+                outbox.c.notification_id.in_([one.notification_id for one in wanted]),
+            )
+        )
+    )
+    return [one for one in wanted if one.notification_id not in delivered | to_come]
 
 
 async def _advance(

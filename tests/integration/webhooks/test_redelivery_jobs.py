@@ -110,6 +110,20 @@ async def test_recovery_keeps_to_its_span_and_to_the_filters(
     assert (job.examined_count, job.redelivered_count) == (4, 0)
 
 
+async def test_recovery_leaves_what_the_outbox_holds_to_the_outbox(
+    webhooks: WebhookServiceStub, house: House, clock: ManualClock
+) -> None:
+    endpoint_id = (await house.endpoint(URL)).endpoint.endpoint_id
+    ids = await house.notify(2)
+    clock.advance(timedelta(seconds=1))
+    request = RecoverEndpointRequest(endpoint_id=endpoint_id, start_time=before(clock))
+    job = await finished(webhooks, house, (await webhooks.RecoverEndpoint(request)).job)
+    assert (job.examined_count, job.redelivered_count) == (2, 0)
+    claims = await attempt_all(house, DeliveryStatus.DELIVERED)
+    assert sorted(one.notification_id for one in claims) == sorted(ids)
+    assert {one.trigger for one in claims} == {"AUTOMATIC"}
+
+
 async def test_a_selection_sends_again_what_it_selects(
     webhooks: WebhookServiceStub, house: House, clock: ManualClock
 ) -> None:
