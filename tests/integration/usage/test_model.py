@@ -1,0 +1,272 @@
+"""Whatever is sent and changed, in whatever order: the service does what the plain model says."""
+
+import os
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from runtime.clock import ManualClock
+from store.database import Database
+from tests.integration.usage.caller import Caller
+from tests.integration.usage.conftest import organization
+from tests.integration.usage.world import World, values_of
+from tests.plain_ladder import Line, State
+from tests.plain_model import Alert, Event, Gauge, Model
+
+EXAMPLES = int(os.environ.get("TIDEMARK_TEST_EXAMPLES", "25"))  # stories; hundreds take minutes, and are worth them
+
+START = datetime(2026, 3, 15, 12, tzinfo=UTC)
+NEXT_MONTH = datetime(2026, 4, 2, 12, tzinfo=UTC)
+AGGREGATIONS = {"sum": "SUM", "count": "COUNT", "max": "MAX", "latest": "LATEST", "unique": "UNIQUE_COUNT"}
+CUSTOMERS, SUBSCRIPTIONS, PLANS = ("ann", "bob"), (None, "s1"), ("", "gold", "gold")
+DAYS_AGO = (0, 3, 20)  # the last of them lies in the month before
+
+
+@dataclass(frozen=True)
+class New:
+    """An event with an id of its own; place: its age, in DAYS_AGO."""
+
+    event: Event
+    place: int
+
+
+@dataclass(frozen=True)
+class Again:
+    """An event that came before, counted from the last, as it was or changed."""
+
+    back: int
+    changed: bool
+
+
+@dataclass(frozen=True)
+class Commit:
+    batches: list[list[New | Again]]
+
+
+@dataclass(frozen=True)
+class Archive:
+    number: int
+
+
+@dataclass(frozen=True)
+class Put:
+    customer: str
+    subscription: str | None
+    plan: str
+
+
+class TimePasses:
+    """The month ends."""
+
+
+# Few customers, few values, lines where the values are: nearly everything meets. Weights are lists to choose from,
+# since Hypothesis counts an alternative of `one_of` once, however often it stands there.
+QUANTITIES = [*map(Fraction, range(1, 13)), *map(Fraction, (-9, -6, -3, 0)), Fraction("0.5"), Fraction("1e-18")]
+quantities = st.sampled_from(QUANTITIES)
+levels = st.sampled_from([*map(Fraction, range(-1, 26)), Fraction("9.999999999999999999")])
+kinds = st.sampled_from([frozenset({"REACHED"}), frozenset({"RESOLVED"}), frozenset({"REACHED", "RESOLVED"})])
+properties = st.fixed_dictionaries(
+    {"region": st.sampled_from(["eu", "us"]), "seat": st.sampled_from("1234")},
+    optional={"tier": st.sampled_from(["a", "b"])},
+)
+
+
+@st.composite
+def events(draw: st.DrawFn, metric: str) -> New:
+    cost = draw(st.sampled_from([*QUANTITIES, None, None, None]))
+    event = Event(
+        event_id="",
+        customer=draw(st.sampled_from(CUSTOMERS)),
+        time=START,
+        metric="other" if draw(st.integers(0, 9)) == 9 else metric,
+        quantity=draw(quantities),
+        subscription=draw(st.sampled_from(SUBSCRIPTIONS)),
+        cost=cost,
+        currency=None if cost is None else draw(st.sampled_from(["USD", "USD", "EUR"])),
+        properties=tuple(sorted(draw(st.just({}) if draw(st.integers(0, 9)) == 9 else properties).items())),
+    )
+    return New(event, draw(st.sampled_from([0, 0, 0, 1, 2])))
+
+
+@st.composite
+def ladders(draw: st.DrawFn) -> tuple[Line, ...]:
+    lines = []
+    for value in draw(st.lists(levels, min_size=1, max_size=3, unique=True)):
+        gap = draw(st.none() | st.integers(1, 6))
+        lines.append(Line(value, resolve=None if gap is None else value - gap, told=draw(kinds)))
+    if draw(st.integers(0, 3)) == 3:
+        step = Fraction(draw(st.integers(3, 9)))
+        lines = [*lines[: draw(st.integers(0, 2))], Line(None, step=step, told=draw(kinds))]
+    return tuple(draw(st.permutations(lines)))
+
+
+STORY = [*["commit"] * 8, *["alert"] * 4, "archive", *["put"] * 2, "time"]
+
+# The measures of subscriptions take no values of keys.
+KEYS: list[tuple[tuple[str, str | None], ...]] = [
+    (),
+    (),
+    (("region", None),),
+    (("tier", None), ("region", None)),
+    (("region", "eu"),),
+    (("tier", None), ("region", "eu")),
+]
+
+
+@st.composite
+def new_alerts(draw: st.DrawFn, metric: str) -> Alert:
+    measure = draw(st.sampled_from([("usage", metric), ("usage", metric), ("cost", "USD")]))
+    per_subscription = draw(st.integers(0, 3)) == 3
+    customer = draw(st.sampled_from(CUSTOMERS))
+    if per_subscription:
+        scopes = [("plan", "gold"), ("subscription", customer, "s1")]
+        keys = KEYS[:1] if measure[0] == "usage" else KEYS[:4]
+    else:
+        scopes = [("all",), ("all",), ("plan", "gold"), ("customer", customer)]
+        keys = KEYS
+    scope = draw(st.sampled_from(scopes))
+    return Alert(
+        name="",
+        measure=measure,
+        per_subscription=per_subscription,
+        scope=scope,
+        keys=draw(st.sampled_from(keys)),
+        lines=draw(ladders()),
+        # What is silent for who comes to a plan later, already past a line, is not defined.
+        evaluate=scope[0] == "plan" or draw(st.sampled_from([True, True, False])),
+    )
+
+
+@st.composite
+def stories(draw: st.DrawFn) -> tuple[str, list[object]]:
+    """A metric, and what happens to it."""
+    metric = draw(st.sampled_from(sorted(AGGREGATIONS)))
+    again: st.SearchStrategy[New | Again] = st.builds(
+        Again, st.integers(1, 12), st.sampled_from([False, False, True])
+    )
+
+    def commit() -> Commit:
+        batches: list[list[New | Again]] = []
+        for size in draw(st.lists(st.integers(2, 8), min_size=1, max_size=3)):
+            chosen = [draw(st.sampled_from("eeeea")) for _ in range(size)]
+            batches.append([draw(events(metric) if kind == "e" else again) for kind in chosen])
+        return Commit(batches)
+
+    story: list[object] = []
+    for kind in ["commit", "alert", "alert", *draw(st.lists(st.sampled_from(STORY), min_size=6, max_size=14))]:
+        if kind == "commit":
+            story.append(commit())
+        elif kind == "alert":
+            story.append(draw(new_alerts(metric)))
+        elif kind == "archive":
+            story.append(Archive(draw(st.integers(0, 5))))
+        elif kind == "put":
+            who = draw(st.sampled_from(CUSTOMERS)), draw(st.sampled_from(SUBSCRIPTIONS))
+            story.append(Put(*who, draw(st.sampled_from(PLANS))))
+        else:
+            story.append(TimePasses())
+    return metric, story
+
+
+@pytest.fixture
+async def database(shared_database_url: str) -> AsyncIterator[Database]:
+    """A pool on the module's database."""
+    database = Database(shared_database_url, pool_size=4)
+    yield database
+    await database.close()
+
+
+async def new_world(caller: Caller, clock: ManualClock, database: Database, metric: str) -> World:
+    """An organization of its own, on the caller's server."""
+    name, key = await organization(caller.database_url, clock)
+    own = Caller(caller.server, clock, caller.database_url, name, key)
+    [[organization_id]] = await own.rows("SELECT %(organization_id)s")
+    world = World(own, database, organization_id)
+    await world.put_metric(metric, AGGREGATIONS[metric], "seat")
+    return world
+
+
+class Run:
+    """One sequence of changes, made to the model and to the service alike."""
+
+    def __init__(self, world: World, clock: ManualClock) -> None:
+        self.world = world
+        self._clock = clock
+        self.model = Model(START, {**AGGREGATIONS, "other": "SUM"}, "seat")
+        self.sent: list[Event] = []
+
+    async def change(self, change: object) -> None:
+        match change:
+            case Commit():
+                await self._commit([[self._event(item) for item in batch] for batch in change.batches])
+            case Alert():
+                alert = replace(change, name=f"alert-{len(self.world.alert_ids)}")
+                if await self.world.create(alert):
+                    self.model.create(alert)
+            case Archive() if self.model.alerts:
+                name = sorted(self.model.alerts)[change.number % len(self.model.alerts)]
+                self.model.archive(name)
+                await self.world.archive(name)
+            case Put():
+                self.model.put(change.customer, change.subscription, change.plan)
+                await self.world.put(change.customer, change.subscription, change.plan)
+            case TimePasses():
+                self.model.now = NEXT_MONTH
+                self._clock.set(NEXT_MONTH)
+
+    def _event(self, item: New | Again) -> Event:
+        if isinstance(item, Again):
+            if not self.sent:
+                item = New(Event("", "ann", START, "other", Fraction(1)), 0)
+            else:
+                event = self.sent[-min(item.back, len(self.sent))]
+                return replace(event, quantity=event.quantity + 1) if item.changed else event
+        number = len(self.sent)
+        # No two events of one time, so that LATEST is always decided.
+        time = self.model.now - timedelta(days=DAYS_AGO[item.place], microseconds=number)
+        self.sent.append(replace(item.event, event_id=f"e{number}", time=time))
+        return self.sent[-1]
+
+    async def _commit(self, batches: list[list[Event]]) -> None:
+        outcomes = await self.world.commit(batches)
+        verdicts, moved = self.model.commit([event for batch in batches for event in batch])
+        shown: dict[Gauge, Fraction] = {}
+        for batch, outcome in zip(batches, outcomes, strict=True):
+            own, verdicts = verdicts[: len(batch)], verdicts[len(batch) :]
+            assert outcome.accepted == own.count("new")
+            assert sorted(outcome.duplicates) == [place for place, verdict in enumerate(own) if verdict == "known"]
+            assert sorted(outcome.conflicting) == [place for place, verdict in enumerate(own) if verdict == "other"]
+            assert not outcome.too_old
+            shown |= values_of(outcome.gauges)
+        assert shown == moved
+
+    async def compare(self) -> None:
+        stored = Counter(await self.world.notifications())
+        assert stored == Counter(self.model.notifications)
+        nothing = State()
+        expected = {key: state for key, state in self.model.states.items() if state != nothing}
+        found = {key: state for key, state in (await self.world.states()).items() if state != nothing}
+        assert found == expected
+
+
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+@given(story=stories())
+async def test_the_service_does_what_the_plain_model_says(
+    caller: Caller, clock: ManualClock, database: Database, story: tuple[str, list[object]]
+) -> None:
+    clock.set(START)
+    metric, changes = story
+    run = Run(await new_world(caller, clock, database, metric), clock)
+    for change in changes:
+        await run.change(change)
+    await run.compare()

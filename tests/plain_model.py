@@ -1,0 +1,227 @@
+"""The plain reference model of the evaluation: it keeps every event and counts everything anew each time.
+
+Slow and obvious on purpose, and without a line of evaluator/: fractions instead of decimals, calendar months in UTC
+as the only billing periods, lists instead of locks. What it says is what the service has to have done.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from fractions import Fraction
+
+from tests.plain_ladder import Crossing, Line, State, crossings, mark_silently
+
+Month = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Event:
+    """A usage event; every cost names its currency."""
+
+    event_id: str
+    customer: str
+    time: datetime
+    metric: str
+    quantity: Fraction
+    subscription: str | None = None
+    cost: Fraction | None = None
+    currency: str | None = None
+    properties: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Alert:
+    """An alert. measure: ("usage", metric) or ("cost", currency). scope: ("all",), ("plan", plan), ("customer",
+    customer) or ("subscription", customer, subscription). keys: properties, each with a value or with None for all.
+    """
+
+    name: str
+    measure: tuple[str, str]
+    per_subscription: bool
+    scope: tuple[str, ...]
+    keys: tuple[tuple[str, str | None], ...]
+    lines: tuple[Line, ...]
+    evaluate: bool = True
+
+
+@dataclass(frozen=True)
+class Gauge:
+    """What is measured: of whom, of what, for which values of the keys, in which month."""
+
+    customer: str
+    subscription: str | None
+    measure: tuple[str, str]
+    group: tuple[tuple[str, str], ...]
+    month: Month
+
+
+@dataclass(frozen=True)
+class Notification:
+    """What is sent of one alert on one gauge after one commit."""
+
+    alert: str
+    gauge: Gauge
+    sequence: int
+    late: bool
+    crossings: tuple[Crossing, ...]
+
+
+class Model:
+    """One organization. aggregations: of each metric, and the property that UNIQUE_COUNT counts."""
+
+    def __init__(self, now: datetime, aggregations: Mapping[str, str], unique_property: str) -> None:
+        self.now = now
+        self.events: dict[tuple[str, str], Event] = {}
+        self.alerts: dict[str, Alert] = {}
+        self.states: dict[tuple[str, Gauge], State] = {}
+        self.notifications: list[Notification] = []
+        self._aggregations = aggregations
+        self._unique_property = unique_property
+        self._plans: dict[tuple[str, str | None], str] = {}
+        self._tick = 0
+        self._created: dict[str, tuple[int, Month]] = {}
+        self._changed: dict[tuple[str, str | None], int] = {}
+        self._looked_at: dict[Gauge, int] = {}
+
+    def put(self, customer: str, subscription: str | None, plan: str) -> None:
+        """A customer, or a subscription, comes to a plan."""
+        if self._plans.get((customer, subscription), "") != plan:
+            self._tick += 1
+            self._plans[customer, subscription] = plan
+            self._changed[customer, subscription] = self._tick
+
+    def create(self, alert: Alert) -> None:
+        """An alert is created and visits what there is in the current month."""
+        self._tick += 1
+        self.alerts[alert.name] = alert
+        self._created[alert.name] = self._tick, month_of(self.now)
+        found = {gauge for event in self.events.values() for gauge in self._gauges(event, [alert])}
+        for gauge in found:
+            if gauge.month == month_of(self.now):
+                self._look(gauge, ())
+
+    def archive(self, name: str) -> None:
+        """An alert ends."""
+        self._tick += 1
+        del self.alerts[name]
+
+    def commit(self, events: Sequence[Event]) -> tuple[list[str], dict[Gauge, Fraction]]:
+        """What becomes of each event (new, known, other), and the watched gauges that the new ones moved."""
+        verdicts: list[str] = []
+        new: list[Event] = []
+        for event in events:
+            known = self.events.get((event.customer, event.event_id))
+            seen = known or next((one for one in new if _identity(one) == _identity(event)), None)
+            verdicts.append("new" if seen is None else "known" if seen == event else "other")
+            if seen is None:
+                new.append(event)
+        moved: dict[Gauge, list[Event]] = {}
+        for event in new:
+            for gauge in self._gauges(event, self.alerts.values()):
+                moved.setdefault(gauge, []).append(event)
+        for gauge, own in moved.items():
+            self._look(gauge, own)
+        self.events.update({_identity(event): event for event in new})
+        return verdicts, {gauge: self.value(gauge, self.events.values()) for gauge in moved}
+
+    def value(self, gauge: Gauge, events: Iterable[Event]) -> Fraction:
+        """The gauge, counted from those events."""
+        own = [event for event in events if self._counts(event, gauge)]
+        kind, name = gauge.measure
+        if kind == "cost":
+            return sum((event.cost or Fraction(0) for event in own), Fraction(0))
+        quantities = [event.quantity for event in own]
+        match self._aggregations[name]:
+            case "SUM":
+                return sum(quantities, Fraction(0))
+            case "COUNT":
+                return Fraction(sum(-1 if quantity < 0 else 1 for quantity in quantities))
+            case "MAX":
+                return max(quantities, default=Fraction(0))
+            case "LATEST":
+                return max(own, key=lambda event: event.time).quantity if own else Fraction(0)
+        return Fraction(len({dict(event.properties)[self._unique_property] for event in own}))
+
+    def _gauges(self, event: Event, alerts: Iterable[Alert]) -> list[Gauge]:
+        """The gauges that the event moves and those alerts watch, each once."""
+        found: dict[Gauge, None] = {}
+        properties = dict(event.properties)
+        for alert in alerts:
+            kind, name = alert.measure
+            measured = event.metric == name if kind == "usage" else event.currency == name
+            grouped = all(key in properties and value in (None, properties[key]) for key, value in alert.keys)
+            if measured and grouped and self._covers(alert, event.customer, event.subscription):
+                subscription = event.subscription if alert.per_subscription else None
+                group = tuple(sorted((key, properties[key]) for key, _ in alert.keys))
+                found[Gauge(event.customer, subscription, alert.measure, group, month_of(event.time))] = None
+        return list(found)
+
+    def _covers(self, alert: Alert, customer: str, subscription: str | None) -> bool:
+        if alert.per_subscription and subscription is None:
+            return False
+        match alert.scope:
+            case ("plan", plan):
+                return self._plans.get((customer, subscription if alert.per_subscription else None)) == plan
+            case ("customer", name):
+                return customer == name
+            case ("subscription", name, its):
+                return (customer, subscription) == (name, its)
+        return True
+
+    def _counts(self, event: Event, gauge: Gauge) -> bool:
+        kind, name = gauge.measure
+        unique = kind == "usage" and self._aggregations[name] == "UNIQUE_COUNT"
+        return (
+            event.customer == gauge.customer
+            and gauge.subscription in (None, event.subscription)
+            and (event.metric == name if kind == "usage" else event.currency == name)
+            and set(gauge.group) <= set(event.properties)
+            and month_of(event.time) == gauge.month
+            and (not unique or self._unique_property in dict(event.properties))
+        )
+
+    def _look(self, gauge: Gauge, new: Sequence[Event]) -> None:
+        """Evaluates every alert on the gauge: what it was before, if somebody has to look at that, and each event."""
+        known = list(self.events.values())
+        base, touched = self.value(gauge, known), any(self._counts(event, gauge) for event in known)
+        before = self._looked_at.get(gauge, -1)
+        watching = [alert for alert in self.alerts.values() if self._watches(alert, gauge)]
+        changes = [self._created[alert.name][0] for alert in watching]
+        changes += [self._changed.get((gauge.customer, who), 0) for who in {None, gauge.subscription}]
+        stale = touched and before < max(changes)
+        for alert in watching:
+            created, month = self._created[alert.name]
+            state = self.states.setdefault((alert.name, gauge), State())
+            steps: list[tuple[Fraction, str | None]] = []
+            if stale and not alert.evaluate and before < created and gauge.month <= month:
+                mark_silently(alert.lines, state, base)
+            elif stale:
+                steps.append((base, None))
+            for place, event in enumerate(new):
+                steps.append((self.value(gauge, [*known, *new[: place + 1]]), event.event_id))
+            found = crossings(alert.lines, state, base, steps)
+            told = [crossing for crossing, line in found if crossing.kind in line.told]
+            if told:
+                state.sequence += 1
+                late = gauge.month < month_of(self.now)
+                self.notifications.append(Notification(alert.name, gauge, state.sequence, late, tuple(told)))
+        self._looked_at[gauge] = self._tick
+
+    def _watches(self, alert: Alert, gauge: Gauge) -> bool:
+        selected = dict(gauge.group)
+        return (
+            alert.measure == gauge.measure
+            and alert.per_subscription == (gauge.subscription is not None)
+            and {key for key, _ in alert.keys} == set(selected)
+            and all(value in (None, selected[key]) for key, value in alert.keys)
+            and self._covers(alert, gauge.customer, gauge.subscription)
+        )
+
+
+def month_of(time: datetime) -> Month:
+    """The calendar month of a time in UTC."""
+    return time.year, time.month
+
+
+def _identity(event: Event) -> tuple[str, str]:
+    return event.customer, event.event_id
