@@ -178,10 +178,6 @@ FROM unnest(
              warned_percent, exhaustion_noted)
 WHERE endpoint.organization_id = health.organization_id AND endpoint.endpoint_id = health.endpoint_id
 """)
-_SET_DISABLE_REASON = text("""
-UPDATE endpoint SET disable_reason = :reason WHERE organization_id = :organization AND endpoint_id = :endpoint
-""")
-
 # What _SET_HEALTH writes; the owner's limit is only read, and disabling is another statement's matter.
 _HEALTH_COLUMNS = [field.name for field in fields(Health) if field.name not in ("max_in_flight", "disable_reason")]
 
@@ -273,11 +269,7 @@ async def _judge(
         await _lock_endpoints(connection, disabled, against_fan_out=True)
         for (organization_id, endpoint_id), health in disabled.items():
             assert health.disable_reason is not None
-            await disable(connection, organization_id, endpoint_id)
-            await connection.execute(
-                _SET_DISABLE_REASON,
-                {"organization": organization_id, "endpoint": endpoint_id, "reason": health.disable_reason},
-            )
+            await disable(connection, organization_id, endpoint_id, reason=health.disable_reason)
     if events:
         await operator_events.add(connection, events, next(iter(endpoints.values())).now)
 
