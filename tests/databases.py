@@ -21,7 +21,9 @@ class Template:
 
     def __init__(self, directory: Path) -> None:
         self._numbers = itertools.count()
-        self._server_url = os.environ.get("TIDEMARK_TEST_DATABASE_URL") or embedded.start(directory)
+        given = os.environ.get("TIDEMARK_TEST_DATABASE_URL")
+        self._embedded = not given
+        self._server_url = given or embedded.start(directory)
         self._name = f"{_TEMPLATE}_{os.getpid()}"
         self._execute(f"CREATE DATABASE {self._name}")
         migrate(self._url(self._name))
@@ -36,7 +38,9 @@ class Template:
         return self._url(name)
 
     def close(self) -> None:
-        """Drops every database that was made."""
+        """Drops every database that was made on a server that goes on; the embedded one goes with its directory."""
+        if self._embedded:
+            return
         for name in [*self._copies, self._name]:
             self._execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 

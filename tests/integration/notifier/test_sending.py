@@ -29,7 +29,7 @@ async def test_the_request_carries_what_a_receiver_needs_and_nothing_of_this_mac
 ) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     answer = await post(receiver.url)
-    assert answer == Answer(Outcome.DELIVERED, 204)
+    assert answer == Answer(Outcome.DELIVERED, 204, remote_address="127.0.0.1")
     [arrival] = receiver.arrivals
     assert arrival.body == BODY
     host = receiver.url.removeprefix("http://").removesuffix("/hook")
