@@ -23,8 +23,8 @@ from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
 
 RATES = (100, 1_000)  # events a second
 CROSSINGS = 25  # of them a second cross a line, each of which one webhook is sent for
-SECONDS = 20.0  # that count
-WARM_UP = 3.0  # seconds before them that do not
+SECONDS = 12.0  # that count
+WARM_UP = 2.0  # seconds before them that do not
 STREAMS = 4
 CUSTOMERS = 500
 LAST_WAIT = 30.0  # seconds after the last event for the last webhook to arrive
