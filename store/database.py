@@ -58,6 +58,7 @@ class Database:
         Statements may also go to its driver connection (see `driver`); they belong to the same transaction.
         Raises DatabaseUnavailable when the server cannot be reached or goes away.
         """
+        pool = self._engine.pool
         try:
             async with self._engine.connect() as connection:
                 try:
@@ -69,6 +70,10 @@ class Database:
                     if _is_loss(error):
                         await connection.invalidate(error)
                     raise
+                finally:
+                    # The pool was thrown away in the meantime, see below: nobody closes what is put back there.
+                    if self._engine.pool is not pool:
+                        await connection.invalidate()
         except PoolTimeoutError as error:
             raise DatabaseUnavailable("no connection became free in time") from error
         except (DBAPIError, psycopg.OperationalError) as error:
