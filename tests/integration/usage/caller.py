@@ -240,12 +240,12 @@ async def beside(caller: Caller, configuration: Configuration | None = None) -> 
 async def everything(
     stream: StreamCall,
 ) -> tuple[list[alert_service_pb2.EvaluateUsageResponse], grpc.aio.AioRpcError | None]:
-    """Ends the requests of a stream; returns all its answers, and the error that it ends with, if any."""
+    """Ends the requests of a stream; returns the answers that are left, and the error that it ends with, if any."""
     answers: list[alert_service_pb2.EvaluateUsageResponse] = []
     try:
         async with asyncio.timeout(DEADLINE):
             await stream.done_writing()
-            async for answer in stream:
+            while isinstance(answer := await stream.read(), alert_service_pb2.EvaluateUsageResponse):
                 answers.append(answer)
     except grpc.aio.AioRpcError as error:
         return answers, error
