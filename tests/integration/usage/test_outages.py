@@ -1,0 +1,162 @@
+"""The database goes away in mid-stream: callers are told, nothing acknowledged is lost, and all goes on by itself."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc
+import psycopg
+import pytest
+from sqlalchemy import make_url
+
+from generated.tidemark.v1 import alert_service_pb2
+from runtime.clock import ManualClock
+from tests.integration.server.running import NOT_SERVING, SERVING, status_of
+from tests.integration.usage.caller import (
+    Caller,
+    Crossing,
+    calling,
+    everything,
+    explained,
+    ingest_held,
+    until,
+    usage_alert,
+    values,
+    waiting_for_locks,
+)
+from tests.integration.usage.conftest import organization
+
+Request = alert_service_pb2.EvaluateUsageRequest
+UNAVAILABLE = ("UNAVAILABLE", "DATABASE_UNAVAILABLE", ())
+
+
+@pytest.fixture
+async def caller(database_url: str, clock: ManualClock) -> AsyncIterator[Caller]:
+    """A caller of a server with a database of its own, since these tests take it away."""
+    name, key = await organization(database_url, clock)
+    async with calling(database_url, clock, name, key) as caller:
+        yield caller
+
+
+async def cut(caller: Caller) -> int:
+    """Ends every connection of servers to the database; returns how many there were."""
+    async with await psycopg.AsyncConnection.connect(caller.database_url, autocommit=True) as connection:
+        cursor = await connection.execute(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND application_name = 'tidemark'"
+        )
+        row = await cursor.fetchone()
+        assert row is not None
+        return int(row[0])
+
+
+@asynccontextmanager
+async def away(caller: Caller) -> AsyncIterator[None]:
+    """Refuses every connection to the database inside the block."""
+    url = make_url(caller.database_url)
+    elsewhere = url.set(database="postgres").render_as_string(hide_password=False)
+    async with await psycopg.AsyncConnection.connect(elsewhere, autocommit=True) as connection:
+        await connection.execute(f'ALTER DATABASE "{url.database}" ALLOW_CONNECTIONS false'.encode())
+        try:
+            await connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (url.database,)
+            )
+            yield
+        finally:
+            await connection.execute(f'ALTER DATABASE "{url.database}" ALLOW_CONNECTIONS true'.encode())
+
+
+async def test_connections_that_died_while_they_lay_idle_are_noticed_by_nobody(caller: Caller) -> None:
+    await caller.create(usage_alert("2"))
+    stream = caller.stream()
+    for number in range(3):
+        await stream.write(Request(events=[caller.event(f"e{number}")]))
+        assert isinstance(answer := await stream.read(), alert_service_pb2.EvaluateUsageResponse)
+        assert answer.accepted == 1
+        assert await cut(caller) > 0
+    stream.cancel()
+    assert [one.crossings for one in await caller.notifications()] == [[Crossing("REACHED", "2", "1", "2", "e1")]]
+
+
+async def test_connections_that_are_cut_in_mid_commit_lose_nothing(caller: Caller) -> None:
+    await caller.create(usage_alert("5"))
+    events = [caller.event(f"e{number}", "2", customer) for customer in ("ann", "bob") for number in range(3)]
+    async with ingest_held(caller):
+        sending = asyncio.create_task(caller.send(*events))
+        await waiting_for_locks(caller)
+        await cut(caller)
+        # It is tried once more by itself, and waits again.
+        await waiting_for_locks(caller)
+    answer = await sending
+    assert (answer.accepted, answer.duplicates) == (6, 0)
+    assert len(answer.transitions) == 2
+    again = await caller.send(*events, caller.event("last", "0", "ann"), gauges=True)
+    assert (again.accepted, again.duplicates) == (1, 6)
+    assert values(again.gauges) == {("ann", "calls"): 6}
+    assert [one.crossings for one in await caller.notifications()] == [[Crossing("REACHED", "5", "4", "6", "e2")]] * 2
+
+
+async def test_while_the_database_is_away_callers_are_told_and_then_all_goes_on(caller: Caller) -> None:
+    alert = await caller.create(usage_alert("5"))
+    before, during = caller.stream(), caller.stream()
+    await before.write(Request(events=[caller.event("e1", "2")]))
+    assert isinstance(answer := await before.read(), alert_service_pb2.EvaluateUsageResponse)
+    assert answer.accepted == 1
+    await during.wait_for_connection()
+    async with away(caller):
+        await before.write(Request(events=[caller.event("e2", "2")]))
+        for stream in (before, during):
+            await stream.write(Request(events=[caller.event("e3", "2")]))
+            answers, error = await everything(stream)
+            assert not answers
+            assert error is not None
+            assert explained(status_of(error)) == UNAVAILABLE
+        for call in (caller.send(caller.event("e4", "2")), caller.create_only(usage_alert("6"))):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await call
+            assert explained(status_of(refused.value)) == UNAVAILABLE
+
+        async def not_serving() -> bool:
+            return await caller.server.health_of("tidemark.v1.AlertService") == NOT_SERVING
+
+        await until(not_serving)
+
+    async def serving() -> bool:
+        return await caller.server.health_of("tidemark.v1.AlertService") == SERVING
+
+    await until(serving)
+    # Whatever was not acknowledged is sent again.
+    answer = await caller.send(*(caller.event(f"e{number}", "2") for number in range(1, 5)), gauges=True)
+    assert (answer.accepted, answer.duplicates) == (3, 1)
+    assert values(answer.gauges) == {("acme", "calls"): 8}
+    assert (await caller.state(alert.alert_id)).gauges[0].gauge.value == "8"
+    assert len(await caller.notifications()) == 1
+
+
+async def test_an_alert_created_just_before_an_outage_makes_its_visit_after_it(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.ingest.visits.RETRY_INTERVAL", 0.05)
+    monkeypatch.setattr("server.ingest.visits.POLLING_INTERVAL", 0.05)
+    await caller.send(caller.event("e1", "8"))
+    async with ingest_held(caller):
+        creating = asyncio.create_task(caller.create_only(usage_alert("5")))
+        await waiting_for_locks(caller)
+    alert = await creating
+    async with away(caller):
+        pass
+
+    async def told() -> bool:
+        return bool(await caller.notifications())
+
+    await until(told)
+
+    async def visited() -> bool:
+        try:
+            await caller.visited(alert.alert_id)
+        except grpc.aio.AioRpcError as error:
+            return error.code() is not grpc.StatusCode.UNAVAILABLE
+        return True
+
+    await until(visited)
+    assert [one.crossings for one in await caller.notifications()] == [[Crossing("REACHED", "5", "8", "8", "")]]
