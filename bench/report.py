@@ -32,13 +32,12 @@ def show(
 def _ingest_table(reports: Sequence[Report]) -> Table:
     table = Table(title="ingest, events/s")
     table.add_column("benchmark", no_wrap=True)
-    for name in ("gauges", "server", "raw COPY", "ratio", "goal", "CPU server", "CPU database"):
+    for name in ("server", "COPY", "ratio", "goal", "CPU server", "CPU database"):
         table.add_column(name, justify="right", no_wrap=True)
     for report in reports:
         figures = report.figures()
         table.add_row(
             f"ingest.{report.kind.name}",
-            f"{report.kind.gauges:,}",
             f"{figures['events_per_second']:,.0f}",
             f"{figures['copy_limit_events_per_second']:,.0f}",
             f"{figures['ratio']:.2f}",
