@@ -1,0 +1,84 @@
+"""How events add up: each aggregation, event by event."""
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evaluator.aggregation import Aggregation, Tally, contribution
+from evaluator.amounts import exact_arithmetic
+
+NOON = datetime(2026, 3, 15, 12, tzinfo=UTC)
+
+Counted = tuple[str, int, str | None]  # quantity, minutes after noon, unique value
+
+
+def counted(aggregation: Aggregation, events: list[Counted], tally: Tally | None = None) -> list[str]:
+    """The value after each event."""
+    tally = tally or Tally(unseen={value for _, _, value in events if value is not None})
+    values = []
+    with exact_arithmetic():
+        for quantity, minutes, unique_value in events:
+            amount = contribution(aggregation, Decimal(quantity))
+            tally.add(aggregation, amount, NOON + timedelta(minutes=minutes), unique_value)
+            values.append(str(tally.value))
+    return values
+
+
+@pytest.mark.parametrize(
+    ("aggregation", "events", "values"),
+    [
+        ("SUM", [("5", 0, None), ("-7.5", 1, None), ("0", 2, None)], ["5", "-2.5", "-2.5"]),
+        ("COUNT", [("5", 0, None), ("-7.5", 1, None), ("0", 2, None), ("-0", 3, None)], ["1", "0", "1", "2"]),
+        ("MAX", [("5", 0, None), ("-7", 1, None), ("6", 2, None)], ["5", "5", "6"]),
+        ("MAX", [("-5", 0, None), ("-7", 1, None), ("-2", 2, None)], ["-5", "-5", "-2"]),
+        ("LATEST", [("5", 0, None), ("7", 2, None), ("6", 1, None)], ["5", "7", "7"]),
+        ("LATEST", [("5", 0, None), ("7", 0, None), ("-1", 3, None)], ["5", "7", "-1"]),
+        ("UNIQUE_COUNT", [("9", 0, "a"), ("9", 1, "a"), ("-9", 2, "b"), ("9", 3, None)], ["1", "1", "2", "2"]),
+    ],
+)
+def test_the_value_after_each_event(aggregation: str, events: list[Counted], values: list[str]) -> None:
+    assert counted(Aggregation(aggregation), events) == values
+
+
+def test_a_value_that_was_counted_before_does_not_count_again() -> None:
+    tally = Tally(Decimal(3), unseen={"new"})
+    assert counted(Aggregation.UNIQUE_COUNT, [("1", 0, "old"), ("1", 1, "new"), ("1", 2, "new")], tally) == [
+        "3",
+        "4",
+        "4",
+    ]
+
+
+def test_a_tally_goes_on_where_it_was() -> None:
+    earlier = NOON - timedelta(minutes=1)
+    assert counted(Aggregation.LATEST, [("7", -2, None)], Tally(Decimal(5), earlier)) == ["5"]
+    assert counted(Aggregation.MAX, [("-7", 0, None)], Tally(Decimal(-5), earlier)) == ["-5"]
+    assert counted(Aggregation.MAX, [("-7", 0, None)], Tally()) == ["-7"]
+
+
+quantities = st.integers(-50, 50).map(str)
+events = st.lists(st.tuples(quantities, st.integers(0, 30), st.sampled_from([None, "a", "b", "c"])), min_size=1)
+
+
+@given(st.sampled_from(list(Aggregation)), events, st.integers(0, 20))
+def test_counting_in_two_goes_is_counting_in_one(aggregation: Aggregation, events: list[Counted], cut: int) -> None:
+    whole = counted(aggregation, events)
+    tally = Tally(unseen={value for _, _, value in events if value is not None})
+    assert counted(aggregation, events[:cut], tally) + counted(aggregation, events[cut:], tally) == whole
+
+
+@given(st.sampled_from(["SUM", "COUNT", "MAX", "UNIQUE_COUNT"]), events)
+def test_the_order_of_events_does_not_matter_but_for_the_latest(name: str, events: list[Counted]) -> None:
+    ordered = sorted(events, key=lambda event: (event[1], event[0], str(event[2])))
+    aggregation = Aggregation(name)
+    assert Decimal(counted(aggregation, events)[-1]) == Decimal(counted(aggregation, ordered)[-1])
+
+
+def test_those_that_add_up_can_be_moved_by_a_sum() -> None:
+    assert {aggregation for aggregation in Aggregation if aggregation.additive} == {
+        Aggregation.SUM,
+        Aggregation.COUNT,
+    }
