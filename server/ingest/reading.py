@@ -1,6 +1,7 @@
 """Reading: the events of a request, checked so that a bad one harms nobody but itself."""
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -54,7 +55,10 @@ class Reader:
     def _read(
         self, messages: list[usage_pb2.UsageEvent], first: int, earliest: datetime, latest: datetime, reading: Reading
     ) -> None:
-        """Reads messages at once; when anything is wrong with them each half by itself, down to the bad one."""
+        """Reads messages at once; when anything is wrong with them in ever smaller parts, down to the bad ones.
+
+        Parts of the root of their number, so that few passes are made where many are bad.
+        """
         events = _read_fine(messages, earliest, latest)
         if events is not None:
             reading.events += events
@@ -62,9 +66,9 @@ class Reader:
         elif len(messages) == 1:
             reading.rejected.append((first, _explain(first, messages[0], earliest, latest)))
         else:
-            half = len(messages) // 2
-            self._read(messages[:half], first, earliest, latest, reading)
-            self._read(messages[half:], first + half, earliest, latest, reading)
+            size = math.isqrt(len(messages))
+            for start in range(0, len(messages), size):
+                self._read(messages[start : start + size], first + start, earliest, latest, reading)
 
 
 def rejections(
