@@ -1,18 +1,14 @@
-"""Usage events: the COPY that stores them, the slower way that finds duplicates, and recounts of a gauge."""
+"""Usage events: the COPY that stores them, and the slower way that finds duplicates."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime
-from decimal import Decimal
 from typing import Any
 
 import orjson
 import psycopg
 from psycopg.types.json import Jsonb
 
-from evaluator.aggregation import Aggregation, Tally
 from evaluator.events import UsageEvent
-from evaluator.gauges import Gauge
 from store.database import Row
 
 Connection = psycopg.AsyncConnection[Row]
@@ -145,132 +141,3 @@ def _parameters(organization_id: int, events: Sequence[UsageEvent]) -> dict[str,
         "currencies": [event.currency for event in events],
         "properties": [Jsonb(dict(event.properties)) if event.properties else None for event in events],
     }
-
-
-@dataclass(frozen=True)
-class Recount:
-    """A gauge to be counted anew from the stored events, but for those (`leaving_out`) that are yet to be counted."""
-
-    gauge: Gauge
-    aggregation: Aggregation
-    unique_property: str | None
-    leaving_out: Sequence[str]
-
-
-_AGGREGATES: Mapping[Aggregation, str] = {
-    Aggregation.SUM: "coalesce(sum({amount}), 0)",
-    Aggregation.COUNT: "count(*) FILTER (WHERE e.quantity >= 0) - count(*) FILTER (WHERE e.quantity < 0)",
-    Aggregation.MAX: "coalesce(max({amount}), 0)",
-    Aggregation.LATEST: "coalesce((array_agg({amount} ORDER BY e.event_time DESC, e.ingest_time DESC))[1], 0)",
-    Aggregation.UNIQUE_COUNT: "count(DISTINCT {property})",
-}
-
-
-async def recount(
-    connection: Connection, organization_id: int, recounts: Sequence[Recount]
-) -> list[tuple[Tally, int]]:
-    """The tally of each gauge over the events stored in its period, and how many those are.
-
-    The gauges' rows have to be locked: then no other transaction can be about to add an event that this one
-    already sees, or miss one that it does not.
-    """
-    results: list[tuple[Tally, int]] = [(Tally(), 0)] * len(recounts)
-    alike: dict[tuple[Aggregation, bool, str | None, bool, bool], list[int]] = {}
-    for index, item in enumerate(recounts):
-        gauge = item.gauge
-        kind = (
-            item.aggregation,
-            gauge.measure.of_cost,
-            item.unique_property if item.aggregation is Aggregation.UNIQUE_COUNT else None,
-            gauge.subscription_id is not None,
-            bool(gauge.group),
-        )
-        alike.setdefault(kind, []).append(index)
-    for (aggregation, of_cost, unique_property, of_subscription, grouped), indexes in alike.items():
-        query = _recount_query(aggregation, of_cost, of_subscription, grouped)
-        gauges = [recounts[index].gauge for index in indexes]
-        cursor = await connection.execute(
-            query,
-            {
-                "organization_id": organization_id,
-                "property": unique_property or "",
-                "customer_ids": [gauge.customer_id for gauge in gauges],
-                "subscription_ids": [gauge.subscription_id for gauge in gauges],
-                "names": [gauge.measure.currency or gauge.measure.metric_id for gauge in gauges],
-                "groups": [Jsonb(dict(gauge.group)) for gauge in gauges],
-                "starts": [gauge.period.start for gauge in gauges],
-                "ends": [gauge.period.end for gauge in gauges],
-                "left_out": [Jsonb(list(recounts[index].leaving_out)) for index in indexes],
-            },
-        )
-        for position, value, events, latest in await cursor.fetchall():
-            results[indexes[position - 1]] = Tally(Decimal(value), latest), events
-    return results
-
-
-async def recount_values(connection: Connection, organization_id: int, item: Recount) -> None:
-    """Remembers the values that the stored events brought to a UNIQUE_COUNT gauge, as `recount` counts them."""
-    gauge = item.gauge
-    conditions = _recount_conditions(item.aggregation, False, gauge.subscription_id is not None, bool(gauge.group))
-    query = f"""
-INSERT INTO unique_value (organization_id, customer_id, gauge_id, value)
-SELECT DISTINCT %(organization_id)s::bigint, i.customer_id, i.gauge_id, e.properties ->> %(property)s
-FROM event e, (VALUES (
-    %(customer_id)s, %(gauge_id)s::uuid, %(subscription_id)s::text, %(name)s, %(group_values)s::jsonb,
-    %(period_start)s::timestamptz, %(period_end)s::timestamptz, %(left_out)s::jsonb
-)) AS i (customer_id, gauge_id, subscription_id, name, group_values, period_start, period_end, left_out)
-WHERE {conditions}
-ON CONFLICT DO NOTHING
-"""
-    await connection.execute(
-        query.encode(),
-        {
-            "organization_id": organization_id,
-            "property": item.unique_property or "",
-            "customer_id": gauge.customer_id,
-            "gauge_id": gauge.gauge_id,
-            "subscription_id": gauge.subscription_id,
-            "name": gauge.measure.metric_id,
-            "group_values": Jsonb(dict(gauge.group)),
-            "period_start": gauge.period.start,
-            "period_end": gauge.period.end,
-            "left_out": Jsonb(list(item.leaving_out)),
-        },
-    )
-
-
-def _recount_query(aggregation: Aggregation, of_cost: bool, of_subscription: bool, grouped: bool) -> bytes:
-    amount = "e.cost" if of_cost else "e.quantity"
-    value = _AGGREGATES[aggregation].format(amount=amount, property="e.properties ->> %(property)s")
-    conditions = _recount_conditions(aggregation, of_cost, of_subscription, grouped)
-    return f"""
-SELECT i.position, r.value, r.events, r.latest
-FROM unnest(
-    %(customer_ids)s::text[], %(subscription_ids)s::text[], %(names)s::text[], %(groups)s::jsonb[],
-    %(starts)s::timestamptz[], %(ends)s::timestamptz[], %(left_out)s::jsonb[]
-) WITH ORDINALITY
-    AS i (customer_id, subscription_id, name, group_values, period_start, period_end, left_out, position),
-LATERAL (
-    SELECT {value} AS value, count(*) AS events, max(e.event_time) AS latest
-    FROM event e WHERE {conditions}
-) AS r
-""".encode()
-
-
-def _recount_conditions(aggregation: Aggregation, of_cost: bool, of_subscription: bool, grouped: bool) -> str:
-    """Which events `e` belong to the gauge `i`."""
-    conditions = [
-        "e.organization_id = %(organization_id)s",
-        'e.customer_id = i.customer_id COLLATE "C"',
-        "e.event_time >= i.period_start",
-        "e.event_time < i.period_end",
-        'e.currency = i.name COLLATE "C" AND e.cost IS NOT NULL' if of_cost else 'e.metric_id = i.name COLLATE "C"',
-        "NOT i.left_out ? e.event_id",
-    ]
-    if of_subscription:
-        conditions.append('e.subscription_id = i.subscription_id COLLATE "C"')
-    if grouped:
-        conditions.append("e.properties @> i.group_values")
-    if aggregation is Aggregation.UNIQUE_COUNT:
-        conditions.append("e.properties ? %(property)s")
-    return " AND ".join(conditions)

@@ -14,7 +14,7 @@ from evaluator.gauges import Gauge
 from evaluator.notifications import Notification
 from evaluator.routing import COUNTING_MARGIN, Watch
 from evaluator.transitions import AlertState, Cause, Step, Transition, evaluate, mark_silently, trip_levels
-from store import evaluations, events, gauges
+from store import evaluations, gauges, recounts
 from store.evaluations import StoredState
 from store.gauges import NEVER_VISITED, Connection
 
@@ -118,7 +118,7 @@ class Evaluation:
         if not subjects:
             return
         wanted = [
-            events.Recount(
+            recounts.Recount(
                 subject.movement.watch.gauge,
                 subject.movement.watch.aggregation,
                 subject.movement.watch.unique_property,
@@ -126,11 +126,16 @@ class Evaluation:
             )
             for subject in subjects
         ]
-        counted = await events.recount(self._connection, self._organization_id, wanted)
-        for subject, item, (tally, count) in zip(subjects, wanted, counted, strict=True):
+        counted = await recounts.recount(self._connection, self._organization_id, wanted)
+        for subject, (tally, count) in zip(subjects, counted, strict=True):
             subject.before, subject.untouched = tally, count == 0
-            if item.aggregation is Aggregation.UNIQUE_COUNT and count:
-                await events.recount_values(self._connection, self._organization_id, item)
+        unique = [
+            item
+            for item, (_, count) in zip(wanted, counted, strict=True)
+            if item.aggregation is Aggregation.UNIQUE_COUNT and count
+        ]
+        if unique:
+            await recounts.recount_values(self._connection, self._organization_id, unique)
 
     async def _find_unseen_values(self, subjects: Sequence[Subject]) -> None:
         values = [
