@@ -1,6 +1,6 @@
 """What customers were granted, what is left of it, and the ledger of how it became so."""
 
-from sqlalchemy import BigInteger, Boolean, Column, Identity, Integer, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Identity, Index, Integer, Table, Text, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from store.tables.base import Amount, Identifier, Organization, Time, metadata
@@ -29,6 +29,14 @@ balance = Table(
     Column("as_of_time", Time, nullable=False),
     Column("create_time", Time, nullable=False),
     Column("update_time", Time, nullable=False),
+    Index(
+        "balance_by_seat",
+        "organization_id",
+        "customer_id",
+        "seat_group_key",
+        "seat_group_value",
+        postgresql_where=text("seat_group_key IS NOT NULL"),
+    ),
 )
 
 balance_segment = Table(

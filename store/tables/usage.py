@@ -32,6 +32,7 @@ gauge = Table(
     Column("customer_id", Identifier, primary_key=True),
     Column("gauge_id", Uuid, primary_key=True),  # a digest of all that it measures
     Column("value", Amount, nullable=False),
+    Column("scale", Amount),  # of a percentage: what of value is 100 %
     Column("trip_above", Amount),  # the nearest levels at which an alert may have something to say
     Column("trip_below", Amount),
     Column("rules_epoch", BigInteger, nullable=False),  # of the organization, when it was last visited

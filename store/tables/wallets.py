@@ -1,12 +1,30 @@
-"""The row by which a customer's balances and invoices are locked."""
+"""The row by which a customer's balances and invoices are locked, and what usage took beyond them."""
 
-from sqlalchemy import Column, Table
+from sqlalchemy import ARRAY, Boolean, Column, Index, Table, Text, text
 
-from store.tables.base import Identifier, Organization, metadata
+from store.tables.base import Amount, Identifier, Organization, Time, metadata
 
 wallet = Table(
     "wallet",
     metadata,
     Column("organization_id", Organization, primary_key=True),
     Column("customer_id", Identifier, primary_key=True),
+    Column("draws", Boolean, nullable=False, server_default="false"),  # whether usage may draw on any balance
+    # The properties that name a seat in the customer's seat credits.
+    Column("seat_keys", ARRAY(Text(collation="C")), nullable=False, server_default="{}"),
+    # When the customer has to be looked at next although nobody sends anything; null: never.
+    Column("due_time", Time),
+    Index("wallet_drawing", "organization_id", "customer_id", postgresql_where=text("draws")),
+    Index("wallet_due", "due_time", postgresql_where=text("due_time IS NOT NULL")),
+)
+
+# What usage took when no balance had anything left, since the customer has had one that usage draws on.
+overage = Table(
+    "overage",
+    metadata,
+    Column("organization_id", Organization, primary_key=True),
+    Column("customer_id", Identifier, primary_key=True),
+    Column("unit", Identifier, primary_key=True),  # Unit.key: a currency or a metric
+    Column("amount", Amount, nullable=False),
+    Column("update_time", Time, nullable=False),
 )
