@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import cached_property
 
 from evaluator.gauges import Group, Measure
+from evaluator.overrides import MostSpecific, Override
 from evaluator.thresholds import Ladder
 
 MAX_GROUP_KEYS = 3  # of one alert
@@ -77,7 +79,7 @@ class AlertRule:
 
     groups: sorted by key. watching_epoch, watching_time: since when it has watched without a gap.
     changed_epoch: the organization's epoch at its last change; a gauge visited before that has to be visited
-    again. version: raised by each change of the definition.
+    again. version: raised by each change of the definition. overrides: of the ladder, for single groups.
     """
 
     alert_id: str
@@ -92,6 +94,19 @@ class AlertRule:
     changed_epoch: int
     watching_epoch: int
     watching_time: datetime
+    overrides: tuple[Override, ...] = ()
+
+    def ladder_for(self, group: Group) -> Ladder:
+        """The lines that it draws for the gauge of a group."""
+        if not self.overrides:
+            return self.ladder
+        own = self._ladders.find(group)
+        return self.ladder if own is None else own
+
+    @cached_property
+    def _ladders(self) -> MostSpecific[Ladder]:
+        direction = self.ladder.direction
+        return MostSpecific((item.binding, Ladder.of(item.thresholds, direction)) for item in self.overrides)
 
     @property
     def group_keys(self) -> tuple[str, ...]:

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 from evaluator.alerts import AlertRule, ConditionType, GroupSelector, Scope, ScopeKind
 from evaluator.amounts import format_decimal
-from evaluator.gauges import INVOICE_KEY, InvoiceSelection, Measure
+from evaluator.gauges import INVOICE_KEY, Group, InvoiceSelection, Measure
+from evaluator.overrides import MostSpecific, Override
 from evaluator.thresholds import Direction, Kind, Ladder, Severity, Threshold
 
 DEFAULT_CURRENCY = "USD"
@@ -37,7 +39,7 @@ class Condition:
 
     metric_id: of the usage conditions. currency: of the cost and the invoice conditions, always set there.
     groups: by what it divides usage, in the order in which the caller named the keys. invoices: of the invoice
-    conditions, which ones.
+    conditions, which ones. overrides: of cost per group, thresholds of single groups, in the caller's order.
     """
 
     condition_type: ConditionType
@@ -45,6 +47,7 @@ class Condition:
     currency: str | None = None
     groups: tuple[GroupSelector, ...] = ()
     invoices: InvoiceSelection | None = None
+    overrides: tuple[Override, ...] = ()
 
     @property
     def selectors(self) -> tuple[GroupSelector, ...]:
@@ -113,7 +116,17 @@ class AlertDefinition:
             changed_epoch=self.changed_epoch,
             watching_epoch=self.watching_epoch,
             watching_time=self.watching_time,
+            overrides=self.condition.overrides,
         )
+
+    def thresholds_for(self, group: Group) -> tuple[Threshold, ...]:
+        """The thresholds that the gauge of a group has, in the caller's order."""
+        own = self._own_thresholds.find(group)
+        return self.thresholds if own is None else own
+
+    @cached_property
+    def _own_thresholds(self) -> MostSpecific[tuple[Threshold, ...]]:
+        return MostSpecific((item.binding, item.thresholds) for item in self.condition.overrides)
 
 
 def natural_key(scope: Scope, condition: Condition) -> str | None:
@@ -153,6 +166,11 @@ def condition_json(condition: Condition) -> dict[str, Any]:
             "types": list(condition.invoices.types),
             "contract_fields": [list(pair) for pair in condition.invoices.contract_fields],
         }
+    if condition.overrides:
+        shown["overrides"] = [
+            {"bound": [list(pair) for pair in item.bound], "thresholds": thresholds_json(item.thresholds)}
+            for item in condition.overrides
+        ]
     return shown
 
 
@@ -164,6 +182,7 @@ def condition_from_json(condition_type: ConditionType, stored: Mapping[str, Any]
         currency=stored.get("currency"),
         groups=tuple(GroupSelector(group["key"], group.get("value")) for group in stored.get("groups", ())),
         invoices=_invoices(stored["invoices"]) if "invoices" in stored else None,
+        overrides=tuple(_override(item) for item in stored.get("overrides", ())),
     )
 
 
@@ -190,6 +209,10 @@ def thresholds_from_json(stored: Sequence[Mapping[str, Any]]) -> tuple[Threshold
 def _invoices(stored: Mapping[str, Any]) -> InvoiceSelection:
     fields = tuple((key, value) for key, value in stored["contract_fields"])
     return InvoiceSelection(stored["monthly"], tuple(stored["types"]), fields)
+
+
+def _override(stored: Mapping[str, Any]) -> Override:
+    return Override(tuple((key, value) for key, value in stored["bound"]), thresholds_from_json(stored["thresholds"]))
 
 
 def _group_json(selector: GroupSelector) -> dict[str, str]:

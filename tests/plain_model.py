@@ -33,6 +33,7 @@ class Event:
 class Alert:
     """An alert. measure: ("usage", metric) or ("cost", currency). scope: ("all",), ("plan", plan), ("customer",
     customer) or ("subscription", customer, subscription). keys: properties, each with a value or with None for all.
+    overrides: values of keys, each with the lines that the groups with those values have instead.
     """
 
     name: str
@@ -42,6 +43,12 @@ class Alert:
     keys: tuple[tuple[str, str | None], ...]
     lines: tuple[Line, ...]
     evaluate: bool = True
+    overrides: tuple[tuple[tuple[tuple[str, str], ...], tuple[Line, ...]], ...] = ()
+
+    def lines_for(self, group: tuple[tuple[str, str], ...]) -> tuple[Line, ...]:
+        """The lines of a group: of the override that names most of its values, of several the first."""
+        fitting = [(bound, lines) for bound, lines in self.overrides if set(bound) <= set(group)]
+        return max(fitting, key=lambda item: len(item[0]), default=((), self.lines))[1]
 
 
 @dataclass(frozen=True)
@@ -191,15 +198,15 @@ class Model:
         stale = touched and before < max(changes)
         for alert in watching:
             created, month = self._created[alert.name]
-            state = self.states.setdefault((alert.name, gauge), State())
+            lines, state = alert.lines_for(gauge.group), self.states.setdefault((alert.name, gauge), State())
             steps: list[tuple[Fraction, str | None]] = []
             if stale and not alert.evaluate and before < created and gauge.month <= month:
-                mark_silently(alert.lines, state, base)
+                mark_silently(lines, state, base)
             elif stale:
                 steps.append((base, None))
             for place, event in enumerate(new):
                 steps.append((self.value(gauge, [*known, *new[: place + 1]]), event.event_id))
-            found = crossings(alert.lines, state, base, steps)
+            found = crossings(lines, state, base, steps)
             told = [crossing for crossing, line in found if crossing.kind in line.told]
             if told:
                 state.sequence += 1

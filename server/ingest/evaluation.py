@@ -174,17 +174,17 @@ class Evaluation:
         for rule in watch.alerts:
             stored = states.get((gauge.gauge_id, rule.alert_id))
             state = stored.state if stored else AlertState()
-            path = steps
+            ladder, path = rule.ladder_for(gauge.group), steps
             if subject.reading is not None:
                 path = [Step(subject.reading, None)]
                 if subject.first_look and stored is None and not rule.evaluate_on_create:
-                    state, path = mark_silently(rule.ladder, subject.reading, self._now), []
+                    state, path = mark_silently(ladder, subject.reading, self._now), []
             elif subject.stale and not subject.untouched:
                 if self._keeps_silent(rule, subject):
-                    state = mark_silently(rule.ladder, base, self._now)
+                    state = mark_silently(ladder, base, self._now)
                 else:
                     path = [Step(base, None), *steps]
-            evaluation = evaluate(rule.ladder, state, base, path, self._now)
+            evaluation = evaluate(ladder, state, base, path, self._now)
             sequence = stored.sequence if stored else 0
             notification = self._notification(rule, gauge, sequence + 1, evaluation.transitions)
             late = gauge.period.end <= self._now
@@ -200,7 +200,7 @@ class Evaluation:
                     new = replace(new, change_reason=REASON_FACT if told_by_fact else REASON_DEFINITION)
                 if new != stored:
                     changed.append(new)
-            highest, lowest = trip_levels(rule.ladder, evaluation.state)
+            highest, lowest = trip_levels(ladder, evaluation.state)
             above += [] if highest is None else [highest]
             below += [] if lowest is None else [lowest]
         visited.append(

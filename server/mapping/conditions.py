@@ -11,10 +11,9 @@ from server.mapping.fact_conditions import (
     monthly_invoice_total,
     write_invoice_total_reached,
 )
+from server.mapping.overrides import MAX_GROUP_VALUE_LENGTH, override_proto, read_overrides
 from server.mapping.unsupported import Unsupported, condition_not_evaluated
 from server.validation import Violations
-
-MAX_GROUP_VALUE_LENGTH = 256  # characters
 
 CONDITION_TYPES: Mapping[ConditionType, condition_pb2.ConditionType.ValueType] = {
     kind: condition_pb2.ConditionType.Value(f"CONDITION_TYPE_{kind.name}") for kind in ConditionType
@@ -57,6 +56,7 @@ def write_condition(condition: Condition, alert: alert_pb2.Alert) -> None:
         case ConditionType.COST_EXCEEDED:
             alert.cost_exceeded.currency = condition.currency or ""
             alert.cost_exceeded.grouping_keys.extend(selector.key for selector in groups)
+            alert.cost_exceeded.threshold_overrides.extend(map(override_proto, condition.overrides))
         case ConditionType.SPEND_EXCEEDED:
             alert.spend_exceeded.currency = condition.currency or ""
         case ConditionType.INVOICE_TOTAL_REACHED:
@@ -147,8 +147,6 @@ def _usage_exceeded(
 def _cost_exceeded(
     violations: Violations, unsupported: Unsupported, at: str, condition: condition_pb2.CostExceededCondition
 ) -> Condition:
-    if condition.threshold_overrides:
-        unsupported.add(f"{at}.threshold_overrides")
     if condition.grouping_keys and not condition.currency:
         violations.add(f"{at}.currency", "it is required with grouping_keys")
     return Condition(
@@ -156,6 +154,13 @@ def _cost_exceeded(
         # Unset, it is found at creation: the currency that the subscription is billed in.
         currency=violations.currency(f"{at}.currency", condition.currency, default="") or None,
         groups=_grouping_keys(violations, f"{at}.grouping_keys", condition.grouping_keys),
+        overrides=read_overrides(
+            violations,
+            unsupported,
+            f"{at}.threshold_overrides",
+            condition.threshold_overrides,
+            condition.grouping_keys,
+        ),
     )
 
 

@@ -76,7 +76,8 @@ def _gauge_state_proto(definition: AlertDefinition, item: GaugeState) -> alert_p
     shown = alert_pb2.GaugeState(
         gauge=gauge_proto(item.gauge, item.value),
         thresholds=[
-            _threshold_state_proto(threshold, reached.get(threshold.key)) for threshold in definition.thresholds
+            _threshold_state_proto(threshold, reached.get(threshold.key))
+            for threshold in definition.thresholds_for(item.gauge.group)
         ],
         change_reason=_REASONS[item.change_reason],
         sequence=item.sequence,

@@ -579,7 +579,9 @@ class GaugeState(_message.Message):
 
     @_builtins.property
     def thresholds(self) -> _containers.RepeatedCompositeFieldContainer[Global___ThresholdState]:
-        """thresholds are the alert's thresholds in its order, each with what is known of it on this gauge."""
+        """thresholds are the alert's thresholds in its order, or those that override them for the gauge's group, each with
+        what is known of it on this gauge.
+        """
 
     @_builtins.property
     def change_time(self) -> _timestamp_pb2.Timestamp:

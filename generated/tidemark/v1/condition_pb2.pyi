@@ -909,8 +909,9 @@ class CostExceededCondition(_message.Message):
 
     @_builtins.property
     def threshold_overrides(self) -> _containers.RepeatedCompositeFieldContainer[_threshold_pb2.ThresholdOverride]:
-        """threshold_overrides replace the thresholds for single groups. They need grouping_keys, and are not evaluated yet:
-        a request that sets them is refused with UNIMPLEMENTED and ERROR_REASON_FIELD_NOT_SUPPORTED.
+        """threshold_overrides replace the thresholds for single groups, or silence them. They need grouping_keys. Of several
+        that fit a group the one that binds most keys applies, and of those the first. No two may bind the same values of
+        the same keys. At most 1000.
         """
 
     def __init__(

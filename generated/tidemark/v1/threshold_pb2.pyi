@@ -166,7 +166,7 @@ class ThresholdOverride(_message.Message):
 
     @_builtins.property
     def group_values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """group_values are the values of those keys, one for each and in the same order."""
+        """group_values are the values of those keys, one for each and in the same order; each at most 256 characters."""
 
     @_builtins.property
     def thresholds(self) -> _containers.RepeatedCompositeFieldContainer[Global___Threshold]:

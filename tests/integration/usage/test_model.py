@@ -106,6 +106,21 @@ def ladders(draw: st.DrawFn) -> tuple[Line, ...]:
     return tuple(draw(st.permutations(lines)))
 
 
+VALUES = {"region": "eu", "tier": "a"}
+
+
+@st.composite
+def overrides(
+    draw: st.DrawFn, keys: tuple[tuple[str, str | None], ...]
+) -> tuple[tuple[tuple[tuple[str, str], ...], tuple[Line, ...]], ...]:
+    """Lines of their own, or none, for groups that have one value of some of the keys."""
+    bound = st.lists(st.sampled_from([key for key, _ in keys]), min_size=1, unique=True).map(
+        lambda names: tuple((name, VALUES[name]) for name in names)
+    )
+    one = st.tuples(bound, ladders() | st.just(()))
+    return tuple(draw(st.lists(one, max_size=3, unique_by=lambda item: frozenset(item[0]))))
+
+
 STORY = [*["commit"] * 8, *["alert"] * 4, "archive", *["put"] * 2, "time"]
 
 # The measures of subscriptions take no values of keys.
@@ -131,13 +146,15 @@ def new_alerts(draw: st.DrawFn, metric: str) -> Alert:
         scopes = [("all",), ("all",), ("plan", "gold"), ("customer", customer)]
         keys = KEYS
     scope = draw(st.sampled_from(scopes))
+    chosen = draw(st.sampled_from(keys))
     return Alert(
         name="",
         measure=measure,
         per_subscription=per_subscription,
         scope=scope,
-        keys=draw(st.sampled_from(keys)),
+        keys=chosen,
         lines=draw(ladders()),
+        overrides=draw(overrides(chosen)) if per_subscription and chosen else (),
         # What is silent for who comes to a plan later, already past a line, is not defined.
         evaluate=scope[0] == "plan" or draw(st.sampled_from([True, True, False])),
     )

@@ -139,6 +139,12 @@ def alert_of(alert: plain_model.Alert) -> alert_pb2.Alert:
     elif alert.per_subscription:
         shown.cost_exceeded.currency = name
         shown.cost_exceeded.grouping_keys.extend(key for key, _ in alert.keys)
+        for bound, lines in alert.overrides:
+            shown.cost_exceeded.threshold_overrides.add(
+                group_keys=[key for key, _ in bound],
+                group_values=[value for _, value in bound],
+                thresholds=map(_threshold, lines),
+            )
     else:
         selectors = [condition_pb2.GroupSelector(key=key, value=value) for key, value in alert.keys]
         if kind == "usage":

@@ -57,6 +57,13 @@ PLAN = 'plan { plan_id: "p" }'
         (SUBSCRIPTION, 'usage_exceeded { metric_id: "m" }'),
         (PLAN, 'cost_exceeded { currency: "USD" grouping_keys: ["z", "a"] }'),
         (SUBSCRIPTION, 'spend_exceeded { currency: "credits" }'),
+        (
+            PLAN,
+            'cost_exceeded { currency: "USD" grouping_keys: ["z", "a"] threshold_overrides {'
+            ' group_keys: ["a", "z"] group_values: ["1", "2"]'
+            ' thresholds { value: "3" code: "c" notify_on: TRANSITION_KIND_REACHED } }'
+            ' threshold_overrides { group_keys: "z" group_values: "" } }',
+        ),
     ],
 )
 def test_an_alert_is_shown_as_it_was_asked_for(scope: str, condition: str) -> None:

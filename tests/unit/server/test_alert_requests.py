@@ -261,7 +261,13 @@ def test_the_contract_has_23_conditions_of_which_7_are_evaluated() -> None:
             + 'spend_exceeded { currency: "USD" price_filters {} } thresholds { percent_of_limit: "8" value: "x" }',
             ["alert.spend_exceeded.price_filters", "alert.thresholds[0].percent_of_limit"],
         ),
-        (PLAN + "cost_exceeded { threshold_overrides {} } ", ["alert.cost_exceeded.threshold_overrides"]),
+        (
+            PLAN
+            + 'cost_exceeded { grouping_keys: "a" currency: "USD" threshold_overrides {'
+            + ' group_values: "x" thresholds { percent_of_limit: "80" } } } '
+            + LINE,
+            ["alert.cost_exceeded.threshold_overrides[0].thresholds[0].percent_of_limit"],
+        ),
     ],
 )
 def test_a_field_that_does_nothing_yet_is_refused_by_name(alert: str, paths: list[str]) -> None:
@@ -269,6 +275,38 @@ def test_a_field_that_does_nothing_yet_is_refused_by_name(alert: str, paths: lis
     assert error.reason == error_reason_pb2.ERROR_REASON_FIELD_NOT_SUPPORTED
     assert error.metadata == {"field": paths[0]}
     assert [violation.path for violation in error.violations] == paths
+
+
+@pytest.mark.parametrize(
+    ("overrides", "paths"),
+    [
+        ("{ }", ["[0].group_values"]),
+        ('{ group_values: "x" }', ["[0].group_values"]),
+        ('{ group_values: ["x", "y", "z"] }', ["[0].group_values"]),
+        ('{ group_keys: ["a", "c"] group_values: ["x", "y"] }', ["[0].group_keys[1]"]),
+        ('{ group_keys: ["a", "a"] group_values: ["x", "y"] }', ["[0].group_keys[1]"]),
+        ('{ group_keys: "b" group_values: "\\n" }', ["[0].group_values[0]"]),
+        (
+            '{ group_keys: ["b", "a"] group_values: ["y", "x"] }, { group_keys: "a" group_values: "x" },'
+            ' { group_values: ["x", "y"] }',
+            ["[2].group_values"],
+        ),
+        (
+            '{ group_keys: "a" group_values: "x" thresholds { value: "1" code: "c" }'
+            ' thresholds { value: "1.0" code: "c" } },'
+            ' { group_keys: "b" group_values: "x" thresholds { value: "x" } }',
+            ["[0].thresholds[1].code", "[0].thresholds[1].value", "[1].thresholds[0].value"],
+        ),
+    ],
+)
+def test_what_is_wrong_with_overrides_is_said_where_it_stands(overrides: str, paths: list[str]) -> None:
+    condition = f'cost_exceeded {{ grouping_keys: ["a", "b"] currency: "USD" threshold_overrides: [{overrides}] }} '
+    assert refused(PLAN + condition + LINE) == [f"alert.cost_exceeded.threshold_overrides{path}" for path in paths]
+
+
+def test_overrides_need_groups() -> None:
+    condition = 'cost_exceeded { threshold_overrides { group_keys: "a" group_values: "x" } } '
+    assert refused(PLAN + condition + LINE) == ["alert.cost_exceeded.threshold_overrides"]
 
 
 def test_filters_refuse_what_is_no_state_and_no_type() -> None:

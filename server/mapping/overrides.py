@@ -1,0 +1,71 @@
+"""Thresholds of single groups: read from requests with all that is wrong with them, and shown in answers."""
+
+from collections.abc import Sequence
+
+from evaluator.gauges import Group
+from evaluator.overrides import MAX_OVERRIDES, Override
+from generated.tidemark.v1 import threshold_pb2
+from server.mapping.thresholds import read_thresholds, threshold_proto
+from server.mapping.unsupported import Unsupported
+from server.validation import Violations
+
+MAX_GROUP_VALUE_LENGTH = 256  # characters
+
+
+def read_overrides(
+    violations: Violations,
+    unsupported: Unsupported,
+    path: str,
+    overrides: Sequence[threshold_pb2.ThresholdOverride],
+    grouping_keys: Sequence[str],
+) -> tuple[Override, ...]:
+    """The overrides of an alert that groups by those keys, in the caller's order."""
+    if overrides and not grouping_keys:
+        violations.add(path, "without grouping_keys there are no groups to override the thresholds of")
+        return ()
+    if len(overrides) > MAX_OVERRIDES:
+        violations.add(path, f"it has {len(overrides)} overrides; an alert has at most {MAX_OVERRIDES}")
+        return ()
+    read = []
+    places: dict[Group, int] = {}
+    for index, item in enumerate(overrides):
+        at = f"{path}[{index}]"
+        before = len(violations.found)
+        bound = _bound(violations, at, item, grouping_keys)
+        if len(violations.found) == before and (first := places.setdefault(tuple(sorted(bound)), index)) != index:
+            violations.add(f"{at}.group_values", f"{path}[{first}] binds the same values of the same keys")
+        lines = item.thresholds
+        # None are fine here: they silence the groups.
+        thresholds = read_thresholds(violations, unsupported, f"{at}.thresholds", lines) if lines else ()
+        read.append(Override(bound, thresholds))
+    return tuple(read)
+
+
+def override_proto(override: Override) -> threshold_pb2.ThresholdOverride:
+    """An override as answers show it, with its keys spelled out."""
+    return threshold_pb2.ThresholdOverride(
+        group_keys=[key for key, _ in override.bound],
+        group_values=[value for _, value in override.bound],
+        thresholds=map(threshold_proto, override.thresholds),
+    )
+
+
+def _bound(
+    violations: Violations, at: str, item: threshold_pb2.ThresholdOverride, grouping_keys: Sequence[str]
+) -> Group:
+    """The keys that an override binds, each with its value."""
+    keys = list(item.group_keys or grouping_keys)
+    for index, key in enumerate(item.group_keys):
+        if key not in grouping_keys:
+            violations.add(f"{at}.group_keys[{index}]", f"{key!r} is none of the alert's grouping_keys")
+        elif keys.index(key) != index:
+            violations.add(f"{at}.group_keys[{index}]", f"group_keys[{keys.index(key)}] is the same key")
+    if len(item.group_values) != len(keys):
+        violations.add(
+            f"{at}.group_values",
+            f"it has {len(item.group_values)} values for {len(keys)} keys: give one for each of {', '.join(keys)}",
+        )
+        return ()
+    for index, value in enumerate(item.group_values):
+        violations.text(f"{at}.group_values[{index}]", value, max_length=MAX_GROUP_VALUE_LENGTH)
+    return tuple(zip(keys, item.group_values, strict=True))

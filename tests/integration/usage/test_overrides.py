@@ -1,0 +1,133 @@
+"""Thresholds of single groups: they replace the alert's own wherever those would have had a say."""
+
+from collections.abc import Sequence
+
+import grpc
+import pytest
+
+from generated.tidemark.v1 import alert_pb2, condition_pb2, threshold_pb2
+from tests.integration.usage.caller import (
+    Caller,
+    beside,
+    crossings,
+    on_subscription,
+    thresholds,
+)
+
+Override = tuple[dict[str, str], list[str]]
+
+
+def cost_alert(overrides: Sequence[Override], *lines: str, name_keys: bool = True) -> alert_pb2.Alert:
+    """cost_exceeded by model and region, with overrides that name what they bind."""
+    return alert_pb2.Alert(
+        name="cost",
+        scope=on_subscription("pro"),
+        cost_exceeded=condition_pb2.CostExceededCondition(
+            grouping_keys=["model", "region"],
+            currency="USD",
+            threshold_overrides=[
+                threshold_pb2.ThresholdOverride(
+                    group_keys=bound if name_keys else (), group_values=bound.values(), thresholds=thresholds(*own)
+                )
+                for bound, own in overrides
+            ],
+        ),
+        thresholds=thresholds(*lines),
+    )
+
+
+SPECIFIC: list[Override] = [
+    ({"region": "eu"}, ["20"]),
+    ({"region": "us", "model": "large"}, ["5", "7"]),
+    ({"model": "large"}, []),
+]
+
+
+async def spend(caller: Caller, number: int, cost: str, model: str, region: str) -> list[tuple[str, str]]:
+    """Sends one event of a group; returns kind and level of what it reached or resolved."""
+    event = caller.event(f"e{number}", cost=cost, currency="USD", subscription="pro", model=model, region=region)
+    answer = await caller.send(event)
+    return [(one.kind, one.level) for one in crossings(answer.transitions)]
+
+
+async def test_the_most_specific_override_replaces_the_thresholds_of_its_groups(caller: Caller) -> None:
+    await caller.create(cost_alert(SPECIFIC, "10"))
+    expected = {
+        ("small", "us"): ["10"],  # no override: the alert's own
+        ("small", "eu"): ["20"],
+        ("large", "eu"): ["20"],  # both bind one key: the first
+        ("large", "us"): ["5", "7"],  # binds both keys
+        ("large", "asia"): [],  # silent
+    }
+    for number, ((model, region), levels) in enumerate(expected.items()):
+        assert await spend(caller, number, "100", model, region) == [("REACHED", level) for level in levels]
+    assert len(await caller.notifications()) == 4
+
+
+@pytest.mark.parametrize("evaluate", [True, False])
+async def test_overrides_apply_to_what_was_there_before_the_alert(caller: Caller, evaluate: bool) -> None:
+    for number, (model, region) in enumerate([("small", "us"), ("small", "eu"), ("large", "us"), ("large", "asia")]):
+        await spend(caller, number, "15", model, region)
+    await caller.create(cost_alert(SPECIFIC, "10"), evaluate=evaluate)
+    told = [[one.level for one in item.crossings] for item in await caller.notifications()]
+    assert sorted(told) == ([["10"], ["5", "7"]] if evaluate else [])
+    # Those that were past a line stay quiet; the one below its own line still has it ahead.
+    assert await spend(caller, 10, "5", "small", "us") == []
+    assert await spend(caller, 11, "5", "large", "us") == []
+    assert await spend(caller, 12, "5", "small", "eu") == [("REACHED", "20")]
+    assert await spend(caller, 13, "1000", "large", "asia") == []
+
+
+async def test_the_state_shows_the_thresholds_that_the_gauge_has(caller: Caller) -> None:
+    alert = await caller.create(cost_alert(SPECIFIC, "10"))
+    for number, (model, region) in enumerate([("small", "us"), ("small", "eu"), ("large", "us"), ("large", "asia")]):
+        await spend(caller, number, "6", model, region)
+    state = await caller.state(alert.alert_id)
+    shown = {
+        tuple(item.value for item in gauge.gauge.group): [
+            (one.threshold.value, one.in_alarm) for one in gauge.thresholds
+        ]
+        for gauge in state.gauges
+    }
+    assert shown == {
+        ("small", "us"): [("10", False)],
+        ("small", "eu"): [("20", False)],
+        ("large", "us"): [("5", True), ("7", False)],
+        ("large", "asia"): [],
+    }
+    assert state.status == alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
+
+
+async def test_keys_that_are_not_named_are_all_of_them_in_the_conditions_order(caller: Caller) -> None:
+    alert = await caller.create(cost_alert([({"model": "eu", "region": "us"}, ["3"])], "10", name_keys=False))
+    [shown] = alert.cost_exceeded.threshold_overrides
+    assert (list(shown.group_keys), list(shown.group_values)) == (["model", "region"], ["eu", "us"])
+    assert await spend(caller, 1, "4", "eu", "us") == [("REACHED", "3")]
+    assert await spend(caller, 2, "4", "us", "eu") == []
+
+
+async def test_another_replica_follows_the_overrides_too(caller: Caller) -> None:
+    await caller.create(cost_alert(SPECIFIC, "10"))
+    async with beside(caller) as other:
+        assert await spend(other, 1, "6", "large", "us") == [("REACHED", "5")]
+        assert await spend(caller, 2, "1", "large", "us") == [("REACHED", "7")]
+        assert await spend(other, 3, "99", "large", "asia") == []
+
+
+async def test_an_alert_of_which_every_group_is_overridden_needs_thresholds_all_the_same(caller: Caller) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await caller.create_only(cost_alert(SPECIFIC))
+    assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_a_thousand_overrides_are_kept_and_found(caller: Caller) -> None:
+    many: list[Override] = [({"model": f"m{number}"}, [str(number + 1)]) for number in range(1_000)]
+    alert = await caller.create(cost_alert(many, "5000"))
+    assert len(alert.cost_exceeded.threshold_overrides) == 1_000
+    assert await spend(caller, 1, "999.5", "m999", "eu") == []
+    assert await spend(caller, 2, "0.5", "m999", "eu") == [("REACHED", "1000")]
+    many.append(({"model": "one too many"}, []))
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await caller.create_only(cost_alert(many, "5000"))
+    assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "1000" in (error.value.details() or "")

@@ -1,0 +1,93 @@
+"""Which thresholds a group has: the alert's own, or those of the override that fits it best."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evaluator.alerts import AlertRule, ConditionType, GroupSelector, Scope, ScopeKind
+from evaluator.definitions import Condition, condition_from_json, condition_json
+from evaluator.gauges import Group, Measure
+from evaluator.overrides import MostSpecific, Override
+from evaluator.thresholds import Direction, Ladder, Threshold
+from evaluator.transitions import AlertState, Step, evaluate, mark_silently, trip_levels
+from tests.unit.evaluator.test_definitions import definition
+
+NOW = datetime(2026, 3, 15, tzinfo=UTC)
+TEN, FIVE = Threshold(Decimal(10)), Threshold(Decimal(5))
+RULE = AlertRule(
+    alert_id="alt_1",
+    name="cost",
+    version=1,
+    condition_type=ConditionType.COST_EXCEEDED,
+    scope=Scope(ScopeKind.PLAN, plan_id="gold"),
+    measure=Measure(currency="USD", per_subscription=True),
+    groups=(GroupSelector("model"), GroupSelector("region")),
+    ladder=Ladder.of((TEN,), Direction.RISING),
+    evaluate_on_create=True,
+    changed_epoch=1,
+    watching_epoch=1,
+    watching_time=NOW,
+)
+LARGE: Group = (("model", "large"),)
+EU: Group = (("region", "eu"),)
+
+
+@pytest.mark.parametrize(
+    ("bound", "found"),
+    [
+        ([], None),
+        ([LARGE], 0),
+        ([EU, LARGE], 0),
+        ([LARGE, EU], 0),
+        ([EU, (*LARGE, *EU)], 1),
+        ([(("model", "small"),), EU], 1),
+        ([(("model", "small"), *EU)], None),
+        ([(("tier", "a"),)], None),
+        ([(*LARGE, *EU, ("tier", "a")), LARGE], 1),
+    ],
+)
+def test_what_binds_most_keys_applies_and_of_equals_the_first(bound: list[Group], found: int | None) -> None:
+    places = MostSpecific((group, place) for place, group in enumerate(bound))
+    assert places.find((*LARGE, *EU)) == found
+
+
+groups = st.dictionaries(st.sampled_from("abc"), st.sampled_from("12"), min_size=1).map(
+    lambda one: tuple(sorted(one.items()))
+)
+
+
+@given(st.lists(groups, unique=True, max_size=12), st.dictionaries(st.sampled_from("abc"), st.sampled_from("12")))
+def test_the_look_up_finds_what_looking_at_each_finds(bound: list[Group], own: dict[str, str]) -> None:
+    fitting = [group for group in bound if set(group) <= set(own.items())]
+    best = max(fitting, key=lambda group: (len(group), -bound.index(group)), default=None)
+    assert MostSpecific((group, group) for group in bound).find(tuple(sorted(own.items()))) == best
+
+
+def test_the_order_in_which_keys_were_named_does_not_matter() -> None:
+    rule = replace(RULE, overrides=(Override((*EU, *LARGE), (FIVE,)),))
+    assert rule.ladder_for((*LARGE, *EU)).fixed == (FIVE,)
+    assert rule.ladder_for((("model", "small"), *EU)) is rule.ladder
+
+
+def test_a_silent_group_is_past_nothing_and_nothing_will_ever_be_told_of_it() -> None:
+    ladder = replace(RULE, overrides=(Override(LARGE, ()),)).ladder_for((*LARGE, *EU))
+    evaluation = evaluate(ladder, AlertState(), Decimal(0), [Step(Decimal(1_000), None)], NOW)
+    assert not evaluation.transitions
+    assert not evaluation.state.in_alarm
+    assert not mark_silently(ladder, Decimal(1_000), NOW).reached
+    assert trip_levels(ladder, evaluation.state) == (None, None)
+
+
+def test_a_definition_keeps_its_overrides() -> None:
+    overrides = (Override((*EU, *LARGE), (TEN, FIVE)), Override(LARGE, ()))
+    condition = Condition(ConditionType.COST_EXCEEDED, currency="USD", groups=RULE.groups, overrides=overrides)
+    assert condition_from_json(condition.condition_type, condition_json(condition)) == condition
+    made = definition(condition, Threshold(Decimal(7)))
+    assert made.thresholds_for((*LARGE, *EU)) == (TEN, FIVE)
+    assert made.thresholds_for((*LARGE, ("region", "us"))) == ()
+    assert made.thresholds_for((("model", "small"), *EU)) == made.thresholds
+    assert made.watch().ladder_for((*LARGE, *EU)).fixed == (FIVE, TEN)
