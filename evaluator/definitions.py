@@ -14,6 +14,7 @@ from evaluator.alerts import AlertRule, ConditionType, GroupSelector, Scope, Sco
 from evaluator.amounts import format_decimal
 from evaluator.gauges import INVOICE_KEY, Group, InvoiceSelection, Measure
 from evaluator.overrides import MostSpecific, Override
+from evaluator.prices import FilterOperator, PriceField, PriceFilter
 from evaluator.thresholds import Direction, Kind, Ladder, Severity, Threshold
 
 DEFAULT_CURRENCY = "USD"
@@ -40,6 +41,7 @@ class Condition:
     metric_id: of the usage conditions. currency: of the cost and the invoice conditions, always set there.
     groups: by what it divides usage, in the order in which the caller named the keys. invoices: of the invoice
     conditions, which ones. overrides: of cost per group, thresholds of single groups, in the caller's order.
+    prices: of the spend condition, the prices that count, in canonical form.
     """
 
     condition_type: ConditionType
@@ -48,6 +50,7 @@ class Condition:
     groups: tuple[GroupSelector, ...] = ()
     invoices: InvoiceSelection | None = None
     overrides: tuple[Override, ...] = ()
+    prices: tuple[PriceFilter, ...] = ()
 
     @property
     def selectors(self) -> tuple[GroupSelector, ...]:
@@ -64,6 +67,7 @@ class Condition:
             currency=self.currency,
             per_subscription=self.condition_type.per_subscription,
             invoices=self.invoices,
+            prices=self.prices,
         )
 
 
@@ -133,7 +137,8 @@ def natural_key(scope: Scope, condition: Condition) -> str | None:
     """What at most one alert of a subscription, or of a plan, may have; None where there may be many.
 
     One usage alert for each metric, one cost alert, one more for each (grouping keys, currency), one spend
-    alert for each currency. A digest: the ids and keys together can be longer than an index entry may be.
+    alert for each (currency, price filters). A digest: the ids and keys together can be longer than an index
+    entry may be.
     """
     kind = condition.condition_type
     if not kind.per_subscription:
@@ -145,6 +150,8 @@ def natural_key(scope: Scope, condition: Condition) -> str | None:
         of.append(condition.metric_id)
     elif kind is ConditionType.SPEND_EXCEEDED:
         of.append(condition.currency)
+        if condition.prices:
+            of.append(_prices_json(condition.prices))
     elif condition.groups:
         of += [sorted(selector.key for selector in condition.groups), condition.currency]
     digest = hashlib.blake2b(json.dumps(of).encode(), digest_size=16).hexdigest()
@@ -171,6 +178,8 @@ def condition_json(condition: Condition) -> dict[str, Any]:
             {"bound": [list(pair) for pair in item.bound], "thresholds": thresholds_json(item.thresholds)}
             for item in condition.overrides
         ]
+    if condition.prices:
+        shown["prices"] = _prices_json(condition.prices)
     return shown
 
 
@@ -183,6 +192,10 @@ def condition_from_json(condition_type: ConditionType, stored: Mapping[str, Any]
         groups=tuple(GroupSelector(group["key"], group.get("value")) for group in stored.get("groups", ())),
         invoices=_invoices(stored["invoices"]) if "invoices" in stored else None,
         overrides=tuple(_override(item) for item in stored.get("overrides", ())),
+        prices=tuple(
+            PriceFilter(PriceField(field), FilterOperator(operator), tuple(values))
+            for field, operator, values in stored.get("prices", ())
+        ),
     )
 
 
@@ -209,6 +222,10 @@ def thresholds_from_json(stored: Sequence[Mapping[str, Any]]) -> tuple[Threshold
 def _invoices(stored: Mapping[str, Any]) -> InvoiceSelection:
     fields = tuple((key, value) for key, value in stored["contract_fields"])
     return InvoiceSelection(stored["monthly"], tuple(stored["types"]), fields)
+
+
+def _prices_json(prices: Sequence[PriceFilter]) -> list[list[Any]]:
+    return [[item.field.value, item.operator.value, list(item.values)] for item in prices]
 
 
 def _override(stored: Mapping[str, Any]) -> Override:

@@ -8,6 +8,7 @@ from functools import cached_property
 from uuid import UUID
 
 from evaluator.periods import Period
+from evaluator.prices import FilterOperator, PriceField, PriceFilter
 
 Group = tuple[tuple[str, str], ...]  # property keys and values, sorted by key; empty: not grouped
 
@@ -36,13 +37,15 @@ class Measure:
     """What a gauge measures: the usage of a metric, or the cost in a currency, or invoices in a currency.
 
     per_subscription: whether each subscription has a gauge of its own, over its own billing period, instead of
-    the customer. invoices: set where invoices are measured and not usage.
+    the customer. invoices: set where invoices are measured and not usage. prices: of cost, which prices' cost
+    counts, in the canonical form of `evaluator.prices`; none for all.
     """
 
     metric_id: str | None = None
     currency: str | None = None
     per_subscription: bool = False
     invoices: InvoiceSelection | None = None
+    prices: tuple[PriceFilter, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.metric_id is None) == (self.currency is None):
@@ -65,6 +68,9 @@ class Measure:
             selection = self.invoices
             narrowed = [selection.monthly, selection.types, selection.contract_fields]
             return f"invoices/{json.dumps([self.currency, *narrowed], ensure_ascii=True)}"
+        if self.prices:
+            narrowed = [[item.field, item.operator, item.values] for item in self.prices]
+            return f"prices/{json.dumps([self.currency, narrowed], ensure_ascii=True)}"
         return f"cost/{self.currency}" if self.of_cost else f"usage/{self.metric_id}"
 
     @classmethod
@@ -75,6 +81,13 @@ class Measure:
             currency, monthly, types, fields = json.loads(name)
             selection = InvoiceSelection(monthly, tuple(types), tuple((key, value) for key, value in fields))
             return cls(currency=currency, invoices=selection)
+        if kind == "prices":
+            currency, narrowed = json.loads(name)
+            prices = tuple(
+                PriceFilter(PriceField(field), FilterOperator(operator), tuple(values))
+                for field, operator, values in narrowed
+            )
+            return cls(currency=currency, per_subscription=per_subscription, prices=prices)
         if kind == "cost":
             return cls(currency=name, per_subscription=per_subscription)
         return cls(metric_id=name, per_subscription=per_subscription)

@@ -118,6 +118,11 @@ def gauge_json(gauge: Gauge) -> dict[str, Any]:
         shown["currency"] = gauge.measure.currency
     else:
         shown["metric_id"] = gauge.measure.metric_id
+    if gauge.measure.prices:
+        shown["price_filters"] = [
+            {"field": item.field.value, "operator": item.operator.value, "values": list(item.values)}
+            for item in gauge.measure.prices
+        ]
     if gauge.measure.invoices is None:
         shown["group"] = [{"key": key, "value": value} for key, value in gauge.group]
     else:

@@ -12,6 +12,7 @@ from evaluator.aggregation import Aggregation
 from evaluator.alerts import AlertRule
 from evaluator.gauges import Gauge, Group, Measure
 from evaluator.periods import BillingCycle, Period
+from evaluator.prices import PriceFilter
 
 # Events may be this far ahead of the clock, so a period may hold events from before its start.
 FUTURE_TOLERANCE = timedelta(minutes=5)
@@ -84,7 +85,10 @@ RouteKey = tuple[str, str | None, str, str | None]
 
 @dataclass(eq=False, slots=True)
 class Target:
-    """One measure of one customer or subscription, over all its periods and groups."""
+    """One measure of one customer or subscription, over all its periods and groups.
+
+    prices: the measure's; an event counts only if it passes them.
+    """
 
     measure: Measure
     customer_id: str
@@ -96,6 +100,7 @@ class Target:
     changed_time: datetime
     by_keys: dict[tuple[str, ...], list[AlertRule]]
     period: Period
+    prices: tuple[PriceFilter, ...] = ()
     known: dict[tuple[Group, datetime], Watch | None] = field(default_factory=dict)
 
     def watch(self, group: Group, time: datetime) -> Watch | None:
@@ -134,10 +139,15 @@ class Router:
         self.subscriptions: dict[tuple[str, str], Subscription] = {}
         self.metrics: dict[str, Metric] = {}
         self._by_measure: dict[Measure, list[AlertRule]] = {}
+        # Of costs that are narrowed to some prices, by currency and whether subscriptions are measured.
+        self._narrowed: dict[tuple[str | None, bool], list[Measure]] = {}
         self.fact_rules = [alert for alert in self.alerts.values() if alert.measure.of_facts]
         for alert in self.alerts.values():
             if not alert.measure.of_facts:
                 self._by_measure.setdefault(alert.measure, []).append(alert)
+        for measure in self._by_measure:
+            if measure.prices:
+                self._narrowed.setdefault((measure.currency, measure.per_subscription), []).append(measure)
         self._routes: dict[RouteKey, tuple[Target, ...]] = {}
         self._targets: dict[tuple[Measure, str, str | None], Target | None] = {}
 
@@ -159,17 +169,23 @@ class Router:
         return end
 
     def targets(self, key: RouteKey, time: datetime) -> tuple[Target, ...]:
-        """What an event moves; its customer, subscription and metric have to be among the facts."""
+        """What an event moves, if its properties pass a target's prices and have its keys.
+
+        Its customer, subscription and metric have to be among the facts.
+        """
         route = self._routes.get(key)
         if route is None:
             customer_id, subscription_id, metric_id, currency = key
             measures: list[tuple[Measure, str | None]] = [(Measure(metric_id=metric_id), None)]
             if currency is not None:
                 measures.append((Measure(currency=currency), None))
+                measures += [(measure, None) for measure in self._narrowed.get((currency, False), ())]
             if subscription_id is not None:
                 measures.append((Measure(metric_id=metric_id, per_subscription=True), subscription_id))
                 if currency is not None:
                     measures.append((Measure(currency=currency, per_subscription=True), subscription_id))
+                    narrowed = self._narrowed.get((currency, True), ())
+                    measures += [(measure, subscription_id) for measure in narrowed]
             found = (self.target(measure, customer_id, subscription, time) for measure, subscription in measures)
             route = self._routes[key] = tuple(target for target in found if target is not None)
         return route
@@ -210,6 +226,7 @@ class Router:
             changed_time=changed_time,
             by_keys=by_keys,
             period=cycle.period_at(time),
+            prices=measure.prices,
         )
 
 

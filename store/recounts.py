@@ -10,6 +10,7 @@ from psycopg.types.json import Jsonb
 
 from evaluator.aggregation import Aggregation, Tally
 from evaluator.gauges import Gauge
+from store import price_conditions
 from store.database import Row
 
 Connection = psycopg.AsyncConnection[Row]
@@ -30,7 +31,8 @@ class Recount:
         gauge = self.gauge
         keys = tuple(key for key, _ in gauge.group)
         unique_property = self.unique_property if self.aggregation is Aggregation.UNIQUE_COUNT else None
-        return self.aggregation, gauge.measure.of_cost, unique_property, gauge.subscription_id is not None, keys
+        of_subscription = gauge.subscription_id is not None
+        return self.aggregation, gauge.measure.of_cost, unique_property, of_subscription, keys, gauge.measure.prices
 
 
 @dataclass(eq=False)
@@ -61,7 +63,7 @@ async def recount(
     """
     results: list[tuple[Tally, int]] = [(Tally(), 0) for _ in recounts]  # a tally each: they are added to
     for kind, passes in _passes(recounts).items():
-        aggregation, of_cost, _, _, keys = kind
+        aggregation, of_cost, _, _, keys, _ = kind
         value = _AGGREGATES[aggregation].format(amount="e.cost" if of_cost else "e.quantity")
         groups = "".join(f", {_group(number)}" for number in range(len(keys)))
         grouping = "GROUP BY " + ", ".join(str(4 + number) for number in range(len(keys))) if keys else ""
@@ -136,7 +138,7 @@ def _input(keys: int) -> str:
 
 
 def _parameters(organization_id: int, kind: tuple[Any, ...], passes: Sequence[_Pass]) -> dict[str, Any]:
-    unique_property, keys = kind[2], kind[4]
+    unique_property, keys, prices = kind[2], kind[4], kind[5]
     gauges = [one.gauge for one in passes]
     return {
         "organization_id": organization_id,
@@ -149,6 +151,7 @@ def _parameters(organization_id: int, kind: tuple[Any, ...], passes: Sequence[_P
         # Objects, whose keys PostgreSQL finds by bisection; in an array it would look at one after the other.
         "left_out": [Jsonb(dict.fromkeys(one.left_out)) for one in passes],
         **{f"key{number}": key for number, key in enumerate(keys)},
+        **price_conditions.parameters(prices),
         **{
             f"wanted{number}": [Jsonb(dict.fromkeys(values[number] for values in one.places)) for one in passes]
             for number in range(len(keys))
@@ -163,7 +166,7 @@ def _group(number: int) -> str:
 
 def _conditions(kind: tuple[Any, ...]) -> str:
     """Which events `e` the pass `i` counts."""
-    aggregation, of_cost, _, of_subscription, keys = kind
+    aggregation, of_cost, _, of_subscription, keys, prices = kind
     conditions = [
         "e.organization_id = %(organization_id)s",
         'e.customer_id = i.customer_id COLLATE "C"',
@@ -173,6 +176,8 @@ def _conditions(kind: tuple[Any, ...]) -> str:
         "NOT i.left_out ? e.event_id",
         *(f"i.wanted{number} ? ({_group(number)})" for number in range(len(keys))),
     ]
+    if prices:
+        conditions.append(price_conditions.condition(prices))
     if of_subscription:
         conditions.append('e.subscription_id = i.subscription_id COLLATE "C"')
     if aggregation is Aggregation.UNIQUE_COUNT:

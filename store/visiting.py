@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from evaluator.alerts import Scope, ScopeKind
 from evaluator.gauges import Group
 from evaluator.routing import Target
+from store import price_conditions
 from store.database import Row
 from store.tables.accounts import customer, organization, subscription
 from store.tables.alerts import alert
@@ -96,7 +97,7 @@ FROM unnest(
     WHERE e.organization_id = %(organization_id)s AND e.customer_id = i.customer_id COLLATE "C"
         AND e.event_time >= i.period_start AND e.event_time < i.period_end
         AND (i.subscription_id IS NULL OR e.subscription_id = i.subscription_id COLLATE "C")
-        AND {measured} AND {grouped}
+        AND {measured} AND {priced} AND {grouped}
     {limit}
 ) AS e
 """
@@ -116,6 +117,7 @@ async def groups(
     query = _GROUPS.format(
         columns=columns,
         measured="e.currency = %(name)s AND e.cost IS NOT NULL" if measure.of_cost else "e.metric_id = %(name)s",
+        priced=price_conditions.condition(measure.prices),
         grouped=" AND ".join(f"e.properties ? %(key{number})s" for number in range(len(keys))) or "true",
         limit="" if keys else "LIMIT 1",
     )
@@ -130,6 +132,7 @@ async def groups(
             "starts": [period.start for period in periods],
             "ends": [period.end for period in periods],
             **{f"key{number}": key for number, key in enumerate(keys)},
+            **price_conditions.parameters(measure.prices),
         },
     )
     found: dict[int, list[Group]] = {}

@@ -12,6 +12,7 @@ from fractions import Fraction
 from tests.plain_ladder import Crossing, Line, State, crossings, mark_silently
 
 Month = tuple[int, int]
+Prices = frozenset[tuple[str, bool, frozenset[str]]]  # property, whether its values are taken in or left out, values
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Event:
 class Alert:
     """An alert. measure: ("usage", metric) or ("cost", currency). scope: ("all",), ("plan", plan), ("customer",
     customer) or ("subscription", customer, subscription). keys: properties, each with a value or with None for all.
+    prices: which costs count, at most one condition for each property.
     overrides: values of keys, each with the lines that the groups with those values have instead.
     """
 
@@ -43,6 +45,7 @@ class Alert:
     keys: tuple[tuple[str, str | None], ...]
     lines: tuple[Line, ...]
     evaluate: bool = True
+    prices: Prices = frozenset()
     overrides: tuple[tuple[tuple[tuple[str, str], ...], tuple[Line, ...]], ...] = ()
 
     def lines_for(self, group: tuple[tuple[str, str], ...]) -> tuple[Line, ...]:
@@ -60,6 +63,7 @@ class Gauge:
     measure: tuple[str, str]
     group: tuple[tuple[str, str], ...]
     month: Month
+    prices: Prices = frozenset()
 
 
 @dataclass(frozen=True)
@@ -157,10 +161,12 @@ class Model:
             kind, name = alert.measure
             measured = event.metric == name if kind == "usage" else event.currency == name
             grouped = all(key in properties and value in (None, properties[key]) for key, value in alert.keys)
-            if measured and grouped and self._covers(alert, event.customer, event.subscription):
+            priced = all((properties.get(name) in values) is taken for name, taken, values in alert.prices)
+            if measured and grouped and priced and self._covers(alert, event.customer, event.subscription):
                 subscription = event.subscription if alert.per_subscription else None
                 group = tuple(sorted((key, properties[key]) for key, _ in alert.keys))
-                found[Gauge(event.customer, subscription, alert.measure, group, month_of(event.time))] = None
+                month = month_of(event.time)
+                found[Gauge(event.customer, subscription, alert.measure, group, month, alert.prices)] = None
         return list(found)
 
     def _covers(self, alert: Alert, customer: str, subscription: str | None) -> bool:
@@ -183,6 +189,7 @@ class Model:
             and gauge.subscription in (None, event.subscription)
             and (event.metric == name if kind == "usage" else event.currency == name)
             and set(gauge.group) <= set(event.properties)
+            and all((dict(event.properties).get(name) in some) is taken for name, taken, some in gauge.prices)
             and month_of(event.time) == gauge.month
             and (not unique or self._unique_property in dict(event.properties))
         )
@@ -217,7 +224,7 @@ class Model:
     def _watches(self, alert: Alert, gauge: Gauge) -> bool:
         selected = dict(gauge.group)
         return (
-            alert.measure == gauge.measure
+            (alert.measure, alert.prices) == (gauge.measure, gauge.prices)
             and alert.per_subscription == (gauge.subscription is not None)
             and {key for key, _ in alert.keys} == set(selected)
             and all(value in (None, selected[key]) for key, value in alert.keys)

@@ -8,6 +8,7 @@ from evaluator.aggregation import Aggregation, contribution
 from evaluator.amounts import ZERO, exact_arithmetic
 from evaluator.events import UsageEvent
 from evaluator.gauges import Gauge
+from evaluator.prices import passes_all
 from evaluator.routing import Router, Watch, group_of
 from runtime.clock import Clock
 from server.ingest.batches import (
@@ -164,7 +165,7 @@ def route(router: Router, events: Sequence[UsageEvent]) -> dict[Watch, Movement]
         _, customer_id, time, metric_id, quantity, subscription_id, cost, currency, properties = event
         for target in router.targets((customer_id, subscription_id, metric_id, currency), time):
             amount = cost if target.measure.of_cost else quantity
-            if amount is None:
+            if amount is None or (target.prices and not passes_all(target.prices, properties)):
                 continue
             if target.aggregation is not Aggregation.SUM:
                 amount = contribution(target.aggregation, amount)

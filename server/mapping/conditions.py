@@ -12,6 +12,7 @@ from server.mapping.fact_conditions import (
     write_invoice_total_reached,
 )
 from server.mapping.overrides import MAX_GROUP_VALUE_LENGTH, override_proto, read_overrides
+from server.mapping.price_filters import price_filter_protos, read_price_filters
 from server.mapping.unsupported import Unsupported, condition_not_evaluated
 from server.validation import Violations
 
@@ -59,6 +60,7 @@ def write_condition(condition: Condition, alert: alert_pb2.Alert) -> None:
             alert.cost_exceeded.threshold_overrides.extend(map(override_proto, condition.overrides))
         case ConditionType.SPEND_EXCEEDED:
             alert.spend_exceeded.currency = condition.currency or ""
+            alert.spend_exceeded.price_filters.extend(price_filter_protos(condition.prices))
         case ConditionType.INVOICE_TOTAL_REACHED:
             write_invoice_total_reached(condition, alert.invoice_total_reached)
         case ConditionType.MONTHLY_INVOICE_TOTAL_SPEND_THRESHOLD_REACHED:
@@ -167,13 +169,12 @@ def _cost_exceeded(
 def _spend_exceeded(
     violations: Violations, unsupported: Unsupported, at: str, condition: condition_pb2.SpendExceededCondition
 ) -> Condition:
-    if condition.price_filters:
-        unsupported.add(f"{at}.price_filters")
     if not condition.currency:
         violations.add(f"{at}.currency", "it is required")
     return Condition(
         ConditionType.SPEND_EXCEEDED,
         currency=violations.currency(f"{at}.currency", condition.currency, default=DEFAULT_CURRENCY),
+        prices=read_price_filters(violations, f"{at}.price_filters", condition.price_filters),
     )
 
 

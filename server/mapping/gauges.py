@@ -11,6 +11,7 @@ from evaluator.thresholds import Threshold
 from evaluator.transitions import Reached
 from generated.tidemark.v1 import account_pb2, alert_pb2, usage_pb2
 from server.mapping.alerts import alert_proto
+from server.mapping.price_filters import price_filter_protos
 from server.mapping.thresholds import threshold_proto
 from server.validation import to_timestamp
 from store.customer_alerts import CustomerAlert, CustomerAlertStatus, GaugeState
@@ -48,6 +49,7 @@ def gauge_proto(gauge: Gauge, value: Decimal) -> usage_pb2.Gauge:
     shown.group.extend(usage_pb2.GroupValue(key=key, value=text) for key, text in gauge.group)
     if gauge.measure.currency is not None:
         shown.cost.currency = gauge.measure.currency
+        shown.cost.price_filters.extend(price_filter_protos(gauge.measure.prices))
     else:
         shown.usage.metric_id = gauge.measure.metric_id or ""
     return shown

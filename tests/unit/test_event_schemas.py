@@ -14,6 +14,7 @@ from evaluator.alerts import AlertRule, ConditionType, Scope, ScopeKind
 from evaluator.gauges import EVER, Gauge, Measure
 from evaluator.notifications import EVENT_TYPES, Notification
 from evaluator.periods import Period
+from evaluator.prices import FilterOperator, PriceField, PriceFilter
 from evaluator.thresholds import Direction, Kind, Ladder, Severity, Threshold
 from evaluator.transitions import Cause, Transition
 from store.endpoint_health import (
@@ -71,7 +72,10 @@ def notification(gauge: Gauge, *transitions: Transition) -> Notification:
 def notifications() -> Iterator[Notification]:
     usage = Gauge("acme", None, Measure(metric_id="tokens"), (), PERIOD)
     cost = Gauge("acme", "acme-pro", Measure(currency="USD", per_subscription=True), (("region", "eu"),), EVER)
+    prices = (PriceFilter(PriceField.ITEM_ID, FilterOperator.EXCLUDES, ("seat",)),)
+    some = Gauge("acme", "acme-pro", Measure(currency="USD", per_subscription=True, prices=prices), (), PERIOD)
     yield notification(usage, transition(PLAIN))
+    yield notification(some, transition(PLAIN))
     yield notification(cost, transition(FULL, Kind.RESOLVED))
     yield notification(usage, transition(FULL, caused=False), transition(LADDER))
     yield notification(usage, *[transition(LADDER)] * 60)

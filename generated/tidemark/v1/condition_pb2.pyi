@@ -231,11 +231,11 @@ class _PriceFieldEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PriceField
     PRICE_FIELD_UNSPECIFIED: _PriceField.ValueType  # 0
     """PRICE_FIELD_UNSPECIFIED is refused in a request."""
     PRICE_FIELD_PRICE_ID: _PriceField.ValueType  # 1
-    """PRICE_FIELD_PRICE_ID is the id of the price."""
+    """PRICE_FIELD_PRICE_ID is the id of the price: the property price_id."""
     PRICE_FIELD_ITEM_ID: _PriceField.ValueType  # 2
-    """PRICE_FIELD_ITEM_ID is the id of the item that is priced."""
+    """PRICE_FIELD_ITEM_ID is the id of the item that is priced: the property item_id."""
     PRICE_FIELD_PRICE_TYPE: _PriceField.ValueType  # 3
-    """PRICE_FIELD_PRICE_TYPE is the type of the price."""
+    """PRICE_FIELD_PRICE_TYPE is the type of the price: the property price_type."""
 
 class PriceField(_PriceField, metaclass=_PriceFieldEnumTypeWrapper):
     """PriceField is a field of the price that rated a usage event."""
@@ -243,11 +243,11 @@ class PriceField(_PriceField, metaclass=_PriceFieldEnumTypeWrapper):
 PRICE_FIELD_UNSPECIFIED: PriceField.ValueType  # 0
 """PRICE_FIELD_UNSPECIFIED is refused in a request."""
 PRICE_FIELD_PRICE_ID: PriceField.ValueType  # 1
-"""PRICE_FIELD_PRICE_ID is the id of the price."""
+"""PRICE_FIELD_PRICE_ID is the id of the price: the property price_id."""
 PRICE_FIELD_ITEM_ID: PriceField.ValueType  # 2
-"""PRICE_FIELD_ITEM_ID is the id of the item that is priced."""
+"""PRICE_FIELD_ITEM_ID is the id of the item that is priced: the property item_id."""
 PRICE_FIELD_PRICE_TYPE: PriceField.ValueType  # 3
-"""PRICE_FIELD_PRICE_TYPE is the type of the price."""
+"""PRICE_FIELD_PRICE_TYPE is the type of the price: the property price_type."""
 Global___PriceField: _TypeAlias = PriceField  # noqa: Y015
 
 class _FilterOperator:
@@ -948,8 +948,9 @@ class SpendExceededCondition(_message.Message):
     """
     @_builtins.property
     def price_filters(self) -> _containers.RepeatedCompositeFieldContainer[Global___PriceFilter]:
-        """price_filters narrow the cost to events whose price passes all of them. They are not evaluated yet: a request
-        that sets them is refused with UNIMPLEMENTED and ERROR_REASON_FIELD_NOT_SUPPORTED.
+        """price_filters narrow the cost to events whose price passes all of them: at most 10, with at most 50 values and
+        6000 bytes of them in all. Answers show them merged, one for each field, with their values sorted. Filters that
+        no price can pass are refused. Empty: every price.
         """
 
     def __init__(
@@ -1268,7 +1269,10 @@ Global___SeatFilter: _TypeAlias = SeatFilter  # noqa: Y015
 
 @_typing.final
 class PriceFilter(_message.Message):
-    """PriceFilter takes in or leaves out the prices whose field has one of some values."""
+    """PriceFilter takes in or leaves out the prices whose field has one of some values. What the price of a usage event is
+    stands in the event's properties: price_id, item_id and price_type. An event without the property of the field is
+    left out by INCLUDES, and taken in by EXCLUDES.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1281,7 +1285,7 @@ class PriceFilter(_message.Message):
     """operator says whether a match takes the price in or leaves it out."""
     @_builtins.property
     def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """values are what the field is compared with; at least one."""
+        """values are what the field is compared with; at least one, each of 1–256 characters."""
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.rpc import status_pb2 as _status_pb2
 from generated.tidemark.v1 import account_pb2 as _account_pb2
+from generated.tidemark.v1 import condition_pb2 as _condition_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -95,7 +96,8 @@ class UsageEvent(_message.Message):
     @_builtins.property
     def properties(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """properties are what alerts group by, and what UNIQUE_COUNT counts: at most 64, keys of 1–128 characters, values
-        of at most 256, no control characters.
+        of at most 256, no control characters. Those named price_id, item_id and price_type say what price rated the use,
+        for alerts with price_filters.
         """
 
     def __init__(
@@ -248,16 +250,22 @@ class CostMeasure(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CURRENCY_FIELD_NUMBER: _builtins.int
+    PRICE_FILTERS_FIELD_NUMBER: _builtins.int
     currency: _builtins.str
     """currency is what the cost is in."""
+    @_builtins.property
+    def price_filters(self) -> _containers.RepeatedCompositeFieldContainer[_condition_pb2.PriceFilter]:
+        """price_filters are what an event's price has to pass to count here. Empty: every event counts."""
+
     def __init__(
         self,
         *,
         currency: _builtins.str = ...,
+        price_filters: _abc.Iterable[_condition_pb2.PriceFilter] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency", b"currency"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency", b"currency", "price_filters", b"price_filters"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -17,7 +17,7 @@ from tests.integration.usage.caller import Caller
 from tests.integration.usage.conftest import organization
 from tests.integration.usage.world import World, values_of
 from tests.plain_ladder import Line, State
-from tests.plain_model import Alert, Event, Gauge, Model
+from tests.plain_model import Alert, Event, Gauge, Model, Prices
 
 EXAMPLES = int(os.environ.get("TIDEMARK_TEST_EXAMPLES", "25"))  # stories; hundreds take minutes, and are worth them
 
@@ -73,7 +73,7 @@ levels = st.sampled_from([*map(Fraction, range(-1, 26)), Fraction("9.99999999999
 kinds = st.sampled_from([frozenset({"REACHED"}), frozenset({"RESOLVED"}), frozenset({"REACHED", "RESOLVED"})])
 properties = st.fixed_dictionaries(
     {"region": st.sampled_from(["eu", "us"]), "seat": st.sampled_from("1234")},
-    optional={"tier": st.sampled_from(["a", "b"])},
+    optional={"tier": st.sampled_from(["a", "b"]), "price_id": st.sampled_from("pq"), "item_id": st.just("p")},
 )
 
 
@@ -105,6 +105,13 @@ def ladders(draw: st.DrawFn) -> tuple[Line, ...]:
         lines = [*lines[: draw(st.integers(0, 2))], Line(None, step=step, told=draw(kinds))]
     return tuple(draw(st.permutations(lines)))
 
+
+# Of the spend of subscriptions.
+PRICES: list[Prices] = [
+    frozenset({("price_id", True, frozenset("p"))}),
+    frozenset({("price_id", False, frozenset("pr"))}),
+    frozenset({("price_id", True, frozenset("pq")), ("item_id", False, frozenset("p"))}),
+]
 
 VALUES = {"region": "eu", "tier": "a"}
 
@@ -147,6 +154,7 @@ def new_alerts(draw: st.DrawFn, metric: str) -> Alert:
         keys = KEYS
     scope = draw(st.sampled_from(scopes))
     chosen = draw(st.sampled_from(keys))
+    priced = per_subscription and measure[0] == "cost" and not chosen and draw(st.booleans())
     return Alert(
         name="",
         measure=measure,
@@ -154,6 +162,7 @@ def new_alerts(draw: st.DrawFn, metric: str) -> Alert:
         scope=scope,
         keys=chosen,
         lines=draw(ladders()),
+        prices=draw(st.sampled_from(PRICES)) if priced else frozenset(),
         overrides=draw(overrides(chosen)) if per_subscription and chosen else (),
         # What is silent for who comes to a plan later, already past a line, is not defined.
         evaluate=scope[0] == "plan" or draw(st.sampled_from([True, True, False])),

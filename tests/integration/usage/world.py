@@ -13,7 +13,8 @@ import grpc
 
 from evaluator.amounts import format_decimal
 from evaluator.events import UsageEvent
-from evaluator.gauges import Gauge
+from evaluator.gauges import Gauge, Measure
+from evaluator.prices import FilterOperator
 from generated.tidemark.v1 import account_pb2, alert_pb2, condition_pb2, threshold_pb2
 from server.ingest.batches import Batch, Outcome
 from server.ingest.commit import Committer
@@ -83,13 +84,14 @@ class World:
         )
         found = {}
         for alert_id, reached, sequence, customer, subscription, measure, group, start in rows:
-            kind, _, name = measure.partition("/")
+            measured = Measure.from_key(measure, subscription is not None)
             gauge = plain_model.Gauge(
                 customer,
                 subscription,
-                (kind, name),
+                _measured(measured),
                 tuple((key, value) for key, value in group),
                 plain_model.month_of(start.astimezone(UTC)),
+                _prices(measured),
             )
             found[names[alert_id], gauge] = _state(reached, sequence)
         return found
@@ -116,12 +118,24 @@ def values_of(gauges: Iterable[tuple[Gauge, Decimal]]) -> dict[plain_model.Gauge
         plain_model.Gauge(
             gauge.customer_id,
             gauge.subscription_id,
-            ("cost", gauge.measure.currency) if gauge.measure.currency else ("usage", gauge.measure.metric_id or ""),
+            _measured(gauge.measure),
             gauge.group,
             plain_model.month_of(gauge.period.start),
+            _prices(gauge.measure),
         ): Fraction(value)
         for gauge, value in gauges
     }
+
+
+def _measured(measure: Measure) -> tuple[str, str]:
+    return ("cost", measure.currency) if measure.currency else ("usage", measure.metric_id or "")
+
+
+def _prices(measure: Measure) -> plain_model.Prices:
+    return frozenset(
+        (item.field.property_name, item.operator is FilterOperator.INCLUDES, frozenset(item.values))
+        for item in measure.prices
+    )
 
 
 def decimal_of(number: Fraction) -> Decimal:
@@ -136,6 +150,16 @@ def alert_of(alert: plain_model.Alert) -> alert_pb2.Alert:
     shown = alert_pb2.Alert(name="alert", scope=_scope(alert.scope), thresholds=map(_threshold, alert.lines))
     if alert.per_subscription and kind == "usage":
         shown.usage_exceeded.metric_id = name
+    elif alert.prices:
+        shown.spend_exceeded.currency = name
+        for field, taken_in, values in sorted(alert.prices):
+            shown.spend_exceeded.price_filters.add(
+                field=condition_pb2.PriceField.Value(f"PRICE_FIELD_{field.upper()}"),
+                operator=(
+                    condition_pb2.FILTER_OPERATOR_INCLUDES if taken_in else condition_pb2.FILTER_OPERATOR_EXCLUDES
+                ),
+                values=sorted(values, reverse=True),
+            )
     elif alert.per_subscription:
         shown.cost_exceeded.currency = name
         shown.cost_exceeded.grouping_keys.extend(key for key, _ in alert.keys)
@@ -200,6 +224,10 @@ def _notification(alert: str, data: dict[str, Any]) -> plain_model.Notification:
             ("cost", gauge["currency"]) if "currency" in gauge else ("usage", gauge["metric_id"]),
             tuple((pair["key"], pair["value"]) for pair in gauge["group"]),
             plain_model.month_of(datetime.fromisoformat(gauge["period"]["start_time"])),
+            frozenset(
+                (one["field"].lower(), one["operator"] == "INCLUDES", frozenset(one["values"]))
+                for one in gauge.get("price_filters", ())
+            ),
         ),
         data["sequence"],
         data["late"],

@@ -58,6 +58,11 @@ PLAN = 'plan { plan_id: "p" }'
         (PLAN, 'cost_exceeded { currency: "USD" grouping_keys: ["z", "a"] }'),
         (SUBSCRIPTION, 'spend_exceeded { currency: "credits" }'),
         (
+            SUBSCRIPTION,
+            'spend_exceeded { currency: "USD" price_filters { field: PRICE_FIELD_ITEM_ID'
+            ' operator: FILTER_OPERATOR_INCLUDES values: ["a", "b"] } }',
+        ),
+        (
             PLAN,
             'cost_exceeded { currency: "USD" grouping_keys: ["z", "a"] threshold_overrides {'
             ' group_keys: ["a", "z"] group_values: ["1", "2"]'

@@ -7,6 +7,7 @@ import pytest
 from google.protobuf import text_format
 
 from evaluator.alerts import ConditionType, GroupSelector, Scope, ScopeKind
+from evaluator.prices import FilterOperator, PriceField, PriceFilter
 from evaluator.thresholds import Kind, Severity, Threshold
 from generated.tidemark.v1 import alert_pb2, alert_service_pb2, condition_pb2, error_reason_pb2
 from server.errors import InvalidArgument, Unimplemented
@@ -258,8 +259,9 @@ def test_the_contract_has_23_conditions_of_which_7_are_evaluated() -> None:
         (ALL + SPEND + 'thresholds { percent_of_limit: "80" }', ["alert.thresholds[0].percent_of_limit"]),
         (
             PLAN
-            + 'spend_exceeded { currency: "USD" price_filters {} } thresholds { percent_of_limit: "8" value: "x" }',
-            ["alert.spend_exceeded.price_filters", "alert.thresholds[0].percent_of_limit"],
+            + 'spend_exceeded {} thresholds { percent_of_limit: "8" value: "x" }'
+            + 'thresholds { percent_of_limit: "9" }',
+            ["alert.thresholds[0].percent_of_limit", "alert.thresholds[1].percent_of_limit"],
         ),
         (
             PLAN
@@ -302,6 +304,43 @@ def test_a_field_that_does_nothing_yet_is_refused_by_name(alert: str, paths: lis
 def test_what_is_wrong_with_overrides_is_said_where_it_stands(overrides: str, paths: list[str]) -> None:
     condition = f'cost_exceeded {{ grouping_keys: ["a", "b"] currency: "USD" threshold_overrides: [{overrides}] }} '
     assert refused(PLAN + condition + LINE) == [f"alert.cost_exceeded.threshold_overrides{path}" for path in paths]
+
+
+ID_IS = "price_filters { field: PRICE_FIELD_PRICE_ID operator: FILTER_OPERATOR_INCLUDES "
+ID_IS_NOT = "price_filters { field: PRICE_FIELD_PRICE_ID operator: FILTER_OPERATOR_EXCLUDES "
+
+
+@pytest.mark.parametrize(
+    ("filters", "paths"),
+    [
+        ("price_filters {}", ["[0].field", "[0].operator", "[0].values"]),
+        (ID_IS + "}", ["[0].values"]),
+        (ID_IS + 'values: "a" values: "" values: "\\n" }', ["[0].values[1]", "[0].values[2]"]),
+        (ID_IS + f'values: "{"a" * 257}" }}', ["[0].values[0]"]),
+        (ID_IS + 'values: "a" }' + ID_IS + 'values: "b" }', [""]),
+        (ID_IS + 'values: "a" }' + ID_IS_NOT + 'values: "a" }', [""]),
+        ((ID_IS_NOT + 'values: "a" }') * 11, [""]),
+        (ID_IS_NOT + 'values: "a" ' * 51 + "}", [""]),
+        (ID_IS_NOT + f'values: "{"é" * 100}" ' * 31 + "}", [""]),
+    ],
+)
+def test_what_is_wrong_with_price_filters_is_said_where_it_stands(filters: str, paths: list[str]) -> None:
+    condition = f'spend_exceeded {{ currency: "USD" {filters} }} '
+    assert refused(PLAN + condition + LINE) == [f"alert.spend_exceeded.price_filters{path}" for path in paths]
+
+
+def test_price_filters_are_merged() -> None:
+    type_is_not = "price_filters { field: PRICE_FIELD_PRICE_TYPE operator: FILTER_OPERATOR_EXCLUDES "
+    filters = [ID_IS + 'values: ["c", "a", "b"] }', type_is_not + 'values: "y" }', ID_IS_NOT + 'values: "b" }']
+    filters += [type_is_not + 'values: ["x", "y"] }']
+    merged = read(PLAN + f'spend_exceeded {{ currency: "USD" {" ".join(filters)} }} ' + LINE).condition.prices
+    assert merged == (
+        PriceFilter(PriceField.PRICE_ID, FilterOperator.INCLUDES, ("a", "c")),
+        PriceFilter(PriceField.PRICE_TYPE, FilterOperator.EXCLUDES, ("x", "y")),
+    )
+    assert read(PLAN + f'spend_exceeded {{ currency: "USD" {" ".join(reversed(filters))} }} ' + LINE) == read(
+        PLAN + f'spend_exceeded {{ currency: "USD" {" ".join(filters)} }} ' + LINE
+    )
 
 
 def test_overrides_need_groups() -> None:

@@ -1,0 +1,159 @@
+"""price_filters: the cost of some prices, whether it is added up as it streams or recounted."""
+
+from decimal import Decimal
+
+import grpc
+import pytest
+
+from generated.tidemark.v1 import alert_pb2, condition_pb2, usage_pb2
+from tests.integration.usage.caller import Caller, beside, crossings, on_plan, on_subscription, thresholds
+
+INCLUDES, EXCLUDES = condition_pb2.FILTER_OPERATOR_INCLUDES, condition_pb2.FILTER_OPERATOR_EXCLUDES
+PRICE_ID, ITEM_ID, PRICE_TYPE = (
+    condition_pb2.PRICE_FIELD_PRICE_ID,
+    condition_pb2.PRICE_FIELD_ITEM_ID,
+    condition_pb2.PRICE_FIELD_PRICE_TYPE,
+)
+
+
+def narrowed(
+    field: condition_pb2.PriceField.ValueType, operator: condition_pb2.FilterOperator.ValueType, *values: str
+) -> condition_pb2.PriceFilter:
+    return condition_pb2.PriceFilter(field=field, operator=operator, values=values)
+
+
+def spend_exceeded(
+    *filters: condition_pb2.PriceFilter,
+    currency: str = "USD",
+    line: str = "1000",
+    scope: alert_pb2.AlertScope | None = None,
+) -> alert_pb2.Alert:
+    return alert_pb2.Alert(
+        name="spend of some prices",
+        scope=scope or on_subscription("pro"),
+        spend_exceeded=condition_pb2.SpendExceededCondition(currency=currency, price_filters=filters),
+        thresholds=thresholds(line),
+    )
+
+
+ALERTS = {
+    "everything": (spend_exceeded(), "63"),
+    "two prices": (spend_exceeded(narrowed(PRICE_ID, INCLUDES, "gpu", "cpu")), "7"),
+    "all but one price": (spend_exceeded(narrowed(PRICE_ID, EXCLUDES, "gpu")), "60"),
+    "an item": (spend_exceeded(narrowed(ITEM_ID, INCLUDES, "compute")), "11"),
+    "an item but no fixed price": (
+        spend_exceeded(narrowed(ITEM_ID, INCLUDES, "compute"), narrowed(PRICE_TYPE, EXCLUDES, "fixed")),
+        "9",
+    ),
+    "another currency": (spend_exceeded(narrowed(PRICE_ID, INCLUDES, "gpu"), currency="EUR"), "64"),
+    "no such price": (spend_exceeded(narrowed(PRICE_ID, INCLUDES, "gp")), None),
+}
+
+
+def events(caller: Caller, prefix: str = "e") -> list[usage_pb2.UsageEvent]:
+    """Events whose costs are powers of two, so that a sum says which of them it counts."""
+    return [
+        caller.event(f"{prefix}1", cost="1", subscription="pro", price_id="gpu", item_id="compute"),
+        caller.event(
+            f"{prefix}2", cost="2", subscription="pro", price_id="gpu", item_id="compute", price_type="fixed"
+        ),
+        caller.event(f"{prefix}3", cost="4", subscription="pro", price_id="cpu"),
+        caller.event(
+            f"{prefix}4", cost="8", subscription="pro", price_id="CPU", item_id="compute", price_type="usage"
+        ),
+        caller.event(f"{prefix}5", cost="16", subscription="pro"),
+        caller.event(f"{prefix}6", cost="32", subscription="pro", price_id="disk", region="eu"),
+        caller.event(f"{prefix}7", cost="64", currency="EUR", subscription="pro", price_id="gpu"),
+        caller.event(f"{prefix}8", cost="128", subscription="free", price_id="gpu"),
+        caller.event(f"{prefix}9", cost="256", price_id="gpu"),
+        caller.event(f"{prefix}10", "512", subscription="pro", price_id="gpu"),
+    ]
+
+
+async def value_of(caller: Caller, alert: alert_pb2.Alert) -> str | None:
+    state = await caller.state(alert.alert_id)
+    assert state.no_data == (not state.gauges)
+    return state.gauges[0].gauge.value if state.gauges else None
+
+
+@pytest.mark.parametrize("alert_first", [True, False], ids=["streamed", "recounted"])
+async def test_the_cost_of_the_prices_that_pass_all_filters_counts(caller: Caller, alert_first: bool) -> None:
+    if not alert_first:
+        await caller.send(*events(caller))
+    alerts = {name: await caller.create(alert) for name, (alert, _) in ALERTS.items()}
+    if alert_first:
+        await caller.send(*events(caller))
+    expected = {name: value for name, (_, value) in ALERTS.items()}
+    assert {name: await value_of(caller, alert) for name, alert in alerts.items()} == expected
+    # What was recounted goes on from there.
+    await caller.send(*events(caller, "f"))
+    doubled = {name: None if value is None else str(2 * int(value)) for name, value in expected.items()}
+    assert {name: await value_of(caller, alert) for name, alert in alerts.items()} == doubled
+
+
+async def test_the_first_event_that_passes_recounts_what_came_before_the_alert(caller: Caller) -> None:
+    await caller.send(*events(caller))
+    [[before]] = await caller.rows("SELECT count(*) FROM gauge WHERE organization_id = %(organization_id)s")
+    async with beside(caller) as other:
+        alert = await caller.create_only(spend_exceeded(narrowed(PRICE_ID, INCLUDES, "cpu"), line="5"))
+        answer = await other.send(other.event("n", cost="1", subscription="pro", price_id="cpu"), gauges=True)
+        await caller.visited(alert.alert_id)
+    [gauge] = answer.gauges
+    assert (gauge.value, before) == ("5", 0)
+    assert len(await caller.notifications()) == 1
+
+
+async def test_a_notification_and_an_answer_show_the_filters(caller: Caller) -> None:
+    filters = [narrowed(PRICE_ID, EXCLUDES, "b", "a"), narrowed(PRICE_ID, EXCLUDES, "c")]
+    alert = await caller.create(spend_exceeded(*filters, line="10"))
+    merged = [narrowed(PRICE_ID, EXCLUDES, "a", "b", "c")]
+    assert list(alert.spend_exceeded.price_filters) == merged
+    await caller.send(caller.event("e0", cost="100", subscription="pro", price_id="c"))
+    answer = await caller.send(caller.event("e1", cost="10", subscription="pro", price_id="d"))
+    assert [(one.kind, one.value, one.event_id) for one in crossings(answer.transitions)] == [("REACHED", "10", "e1")]
+    assert list(answer.transitions[0].gauge.cost.price_filters) == merged
+    [told] = await caller.notifications()
+    assert told.body["data"]["gauge"]["price_filters"] == [
+        {"field": "PRICE_ID", "operator": "EXCLUDES", "values": ["a", "b", "c"]}
+    ]
+
+
+async def test_a_correction_counts_only_where_its_price_passes(caller: Caller) -> None:
+    alert = await caller.create(spend_exceeded(narrowed(PRICE_ID, INCLUDES, "gpu"), line="10"))
+    await caller.send(caller.event("e1", cost="12", subscription="pro", price_id="gpu"))
+    await caller.send(caller.event("e2", cost="-5", subscription="pro", price_id="cpu"))
+    assert await value_of(caller, alert) == "12"
+    await caller.send(caller.event("e3", cost="-5", subscription="pro", price_id="gpu"))
+    assert await value_of(caller, alert) == "7"
+
+
+async def test_there_is_one_alert_for_each_currency_and_price_filters_and_50_in_all(caller: Caller) -> None:
+    scope = on_plan("gold")
+    first = await caller.create_only(spend_exceeded(narrowed(PRICE_ID, INCLUDES, "a", "b"), scope=scope))
+    same = [narrowed(PRICE_ID, INCLUDES, "b", "a", "c"), narrowed(PRICE_ID, EXCLUDES, "c")]
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await caller.create_only(spend_exceeded(*same, scope=scope))
+    assert error.value.code() is grpc.StatusCode.ALREADY_EXISTS
+    assert first.alert_id in (error.value.details() or "")
+    for number in range(49):
+        await caller.create_only(spend_exceeded(narrowed(PRICE_ID, INCLUDES, str(number)), scope=scope))
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await caller.create_only(spend_exceeded(scope=scope))
+    assert error.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+
+
+async def test_many_filtered_alerts_follow_their_own_prices_through_two_replicas(caller: Caller) -> None:
+    alerts = [await caller.create(spend_exceeded(narrowed(PRICE_ID, INCLUDES, f"p{number}"))) for number in range(8)]
+    async with beside(caller) as other:
+        for round_ in range(4):
+            for place, sender in enumerate((caller, other)):
+                await sender.send(
+                    *(
+                        sender.event(
+                            f"e{round_}-{place}-{number}", cost=str(number), subscription="pro", price_id=f"p{number}"
+                        )
+                        for number in range(8)
+                    )
+                )
+    values = [Decimal(await value_of(caller, alert) or "0") for alert in alerts]
+    assert values == [8 * number for number in range(8)]
