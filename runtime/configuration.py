@@ -18,6 +18,7 @@ DEFAULT_DATA_DIRECTORY = ".tidemark"
 DEFAULT_POOL_SIZE = 12  # connections of one process
 DEFAULT_GRACE = 34  # days that a closed period still counts and fires
 DEFAULT_RETENTION = 400  # days that stored events are kept; a year's period can be recounted
+DEFAULT_NOTIFICATION_RETENTION = 400  # days that notifications are kept, and that a watcher may stay away
 DEFAULT_MAX_BATCH_EVENTS = 5_000  # events a message
 DEFAULT_MAX_MESSAGE_BYTES = 4 * 1024 * 1024  # bytes a gRPC message
 DEFAULT_INGEST_WRITERS = 2  # transactions side by side for one organization
@@ -60,6 +61,7 @@ class Configuration:
     ingest_writers: int = DEFAULT_INGEST_WRITERS
     grace: timedelta = timedelta(days=DEFAULT_GRACE)
     retention: timedelta = timedelta(days=DEFAULT_RETENTION)
+    notification_retention: timedelta = timedelta(days=DEFAULT_NOTIFICATION_RETENTION)
     heartbeat: float = DEFAULT_HEARTBEAT  # seconds
     propagation_delay: float = DEFAULT_PROPAGATION_DELAY  # seconds
     drain_timeout: float = DEFAULT_DRAIN_TIMEOUT  # seconds
@@ -219,6 +221,9 @@ def load(environment: Mapping[str, str]) -> Configuration:
         ingest_writers=read.number("INGEST_WRITERS", int, DEFAULT_INGEST_WRITERS, 1, 32, "writers"),
         grace=timedelta(days=read.number("GRACE_DAYS", int, DEFAULT_GRACE, 1, 366, "days")),
         retention=timedelta(days=read.number("RETENTION_DAYS", int, DEFAULT_RETENTION, 35, 36_500, "days")),
+        notification_retention=timedelta(
+            days=read.number("NOTIFICATION_RETENTION_DAYS", int, DEFAULT_NOTIFICATION_RETENTION, 1, 36_500, "days")
+        ),
         heartbeat=read.number("HEARTBEAT_SECONDS", float, DEFAULT_HEARTBEAT, 0.05, 3_600.0, "seconds"),
         propagation_delay=read.number(
             "PROPAGATION_DELAY_SECONDS", float, DEFAULT_PROPAGATION_DELAY, 0.0, 300.0, "seconds"
@@ -241,6 +246,11 @@ def load(environment: Mapping[str, str]) -> Configuration:
     )
     if configuration.retention < configuration.grace + timedelta(days=1):
         read.problems.append(f"{PREFIX}RETENTION_DAYS must exceed {PREFIX}GRACE_DAYS by at least 1 day")
+    if configuration.notification_retention < configuration.delivery_retention:
+        read.problems.append(
+            f"{PREFIX}NOTIFICATION_RETENTION_DAYS must not be less than {PREFIX}DELIVERY_RETENTION_DAYS:"
+            " a delivery that can be read needs its notification"
+        )
     read.refuse_unknown()
     if read.problems:
         raise ConfigurationError(read.problems)

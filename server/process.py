@@ -25,6 +25,7 @@ from server.lifecycle import Drain, InFlight, Shutdown
 from server.reflection import add_reflection
 from server.services import Dependencies, register
 from server.upkeep import Upkeep
+from server.watching.feeds import Feeds
 from server.webhooks.jobs import RedeliveryJobs
 from store.database import Database
 from store.probe import Probe
@@ -67,7 +68,7 @@ async def serve(
         identity = Identity(database, clock, listens_to_loopback_only=is_loopback(host))
         await identity.start()
 
-        upkeep = Upkeep(database, clock, configuration.retention)
+        upkeep = Upkeep(database, clock, configuration.retention, configuration.notification_retention)
         stack.push_async_callback(upkeep.stop)
         await upkeep.start()
         visits = Visits(database, clock, configuration.grace)
@@ -76,6 +77,9 @@ async def serve(
         redeliveries = RedeliveryJobs(database, clock)
         stack.push_async_callback(redeliveries.stop)
         redeliveries.start()
+        feeds = Feeds(database)
+        stack.push_async_callback(feeds.stop)
+        feeds.start()
         pipeline = Pipeline(
             database,
             clock,
@@ -99,7 +103,7 @@ async def serve(
             options=_options(configuration),
         )
         services = add_services(
-            server, Dependencies(configuration, database, clock, drain, pipeline, visits, redeliveries)
+            server, Dependencies(configuration, database, clock, drain, pipeline, visits, redeliveries, feeds)
         )
         health = Health(services)
         health_pb2_grpc.add_HealthServicer_to_server(health, server)

@@ -28,7 +28,9 @@ from server.alert_service import AlertHandlers
 from server.ingest.pipeline import Pipeline
 from server.ingest.visits import Visits
 from server.lifecycle import Drain
+from server.notification_service import NotificationHandlers
 from server.usage_service import UsageHandlers
+from server.watching.feeds import Feeds
 from server.webhook_service import WebhookService
 from server.webhooks.jobs import RedeliveryJobs
 from store.database import Database
@@ -48,6 +50,7 @@ class Dependencies:
     pipeline: Pipeline
     visits: Visits
     redeliveries: RedeliveryJobs
+    feeds: Feeds
 
 
 class AccountService(
@@ -63,13 +66,21 @@ class AccountService(
     """tidemark.v1.AccountService: the facts about those who are billed."""
 
 
-class AlertService(AlertHandlers, UsageHandlers, alert_service_pb2_grpc.AlertServiceServicer):
-    """tidemark.v1.AlertService: what defines alerts, and what takes usage."""
+class AlertService(AlertHandlers, UsageHandlers, NotificationHandlers, alert_service_pb2_grpc.AlertServiceServicer):
+    """tidemark.v1.AlertService: what defines alerts, what takes usage, and what tells of notifications."""
 
     def __init__(self, dependencies: Dependencies) -> None:
         AlertHandlers.__init__(self, dependencies.database, dependencies.clock, dependencies.visits)
         UsageHandlers.__init__(
             self, dependencies.configuration, dependencies.clock, dependencies.pipeline, dependencies.drain
+        )
+        NotificationHandlers.__init__(
+            self,
+            dependencies.database,
+            dependencies.feeds,
+            dependencies.drain,
+            heartbeat=dependencies.configuration.heartbeat,
+            retention=dependencies.configuration.notification_retention,
         )
 
 

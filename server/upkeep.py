@@ -6,7 +6,7 @@ import logging
 from datetime import timedelta
 
 from runtime.clock import Clock
-from store import partitions, requests
+from store import notification_history, partitions, requests
 from store.database import Database, DatabaseUnavailable
 
 AHEAD = timedelta(days=45)  # how far ahead partitions are made; more than a month, so that one is always there
@@ -20,10 +20,13 @@ logger = logging.getLogger(__name__)
 class Upkeep:
     """Keeps a partition for every month that events may lie in, and nothing for longer than it is promised."""
 
-    def __init__(self, database: Database, clock: Clock, retention: timedelta) -> None:
+    def __init__(
+        self, database: Database, clock: Clock, retention: timedelta, notification_retention: timedelta
+    ) -> None:
         self._database = database
         self._clock = clock
         self._retention = retention
+        self._notification_retention = notification_retention
         self._task: asyncio.Task[None] | None = None
 
     async def run_once(self) -> None:
@@ -32,6 +35,15 @@ class Upkeep:
         async with self._database.transaction() as connection:
             await partitions.maintain(connection, now - self._retention, now + AHEAD, now - self._retention)
             await requests.forget_before(connection, now - REPLAY_LIFETIME)
+        async with self._database.transaction() as connection:
+            organizations = await notification_history.organizations(connection)
+        for organization_id in organizations:
+            gone = notification_history.FORGET_LIMIT
+            while gone == notification_history.FORGET_LIMIT:
+                async with self._database.transaction() as connection:
+                    gone = await notification_history.forget(
+                        connection, organization_id, now - self._notification_retention
+                    )
 
     async def start(self) -> None:
         """Runs once, before the first event comes, and from then on regularly."""

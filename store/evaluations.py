@@ -1,4 +1,4 @@
-"""What an evaluation reads and writes beside the gauges: alert states, notifications and the outbox."""
+"""What an evaluation reads and writes beside the gauges: alert states, notifications, the outbox and the feed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,8 @@ from store.database import Row
 
 Connection = psycopg.AsyncConnection[Row]
 
-OUTBOX_CHANNEL = "tidemark_outbox"  # notified once by each transaction that put something into the outbox
+# Notified once by each transaction that put something into the outbox; the payload is its organization's id.
+OUTBOX_CHANNEL = "tidemark_outbox"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,9 @@ WITH written AS (
         %(sequences)s::bigint[], %(event_types)s::text[], %(condition_types)s::text[], %(bodies)s::text[]
     ) AS i (customer_id, notification_id, alert_id, gauge_id, sequence, event_type, condition_type, body)
     RETURNING customer_id, notification_id, event_type, condition_type
+), pending AS (
+    INSERT INTO feed_pending (organization_id, customer_id, notification_id)
+    SELECT %(organization_id)s, customer_id, notification_id FROM written
 )
 INSERT INTO outbox (organization_id, customer_id, notification_id, event_type, condition_type, create_time)
 SELECT %(organization_id)s, customer_id, notification_id, event_type, condition_type, %(now)s FROM written
@@ -121,7 +125,10 @@ SELECT %(organization_id)s, customer_id, notification_id, event_type, condition_
 async def write_notifications(
     connection: Connection, organization_id: int, notifications: Sequence[Notification], now: datetime
 ) -> None:
-    """Stores notifications, puts them into the outbox and wakes the notifiers once this transaction commits."""
+    """Stores notifications, and hands them to the outbox and the feed; wakes both once this transaction commits.
+
+    Those of one gauge, which this transaction has locked, are given in the order of their sequence.
+    """
     await connection.execute(
         _NOTIFY,
         {
@@ -137,7 +144,7 @@ async def write_notifications(
             "bodies": [item.body() for item in notifications],
         },
     )
-    await connection.execute("SELECT pg_notify(%s, '')", (OUTBOX_CHANNEL,))
+    await connection.execute("SELECT pg_notify(%s, %s)", (OUTBOX_CHANNEL, str(organization_id)))
 
 
 def state_json(state: AlertState) -> dict[str, Any]:

@@ -124,8 +124,8 @@ async def _subjects(connection: AsyncConnection, rows: Sequence[Row[Any]]) -> di
     return {(row.organization_id, row.event_id): row.endpoint_id for row in found}
 
 
-async def notifications(url: str) -> AsyncIterator[None]:
-    """Yields once when it listens, and then each time that a transaction with outbox rows was committed.
+async def notifications(url: str) -> AsyncIterator[int | None]:
+    """Yields None once when it listens, and then, each time that outbox rows were committed, whose they are.
 
     Uses a connection of its own. Raises DatabaseUnavailable when that cannot be made, or is lost.
     """
@@ -139,8 +139,8 @@ async def notifications(url: str) -> AsyncIterator[None]:
         )
         async with connection:
             await connection.execute(f"LISTEN {CHANNEL}")
-            yield
-            async for _ in connection.notifies():
-                yield
+            yield None
+            async for notify in connection.notifies():
+                yield int(notify.payload) if notify.payload.isdecimal() else None
     except psycopg.OperationalError as error:
         raise DatabaseUnavailable("the connection that listens for the outbox was lost") from error

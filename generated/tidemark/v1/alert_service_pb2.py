@@ -23,13 +23,14 @@ _sym_db = _symbol_database.Default()
 
 
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from generated.tidemark.v1 import alert_pb2 as tidemark_dot_v1_dot_alert__pb2
 from generated.tidemark.v1 import condition_pb2 as tidemark_dot_v1_dot_condition__pb2
 from generated.tidemark.v1 import notification_pb2 as tidemark_dot_v1_dot_notification__pb2
 from generated.tidemark.v1 import usage_pb2 as tidemark_dot_v1_dot_usage__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftidemark/v1/alert_service.proto\x12\x0btidemark.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x17tidemark/v1/alert.proto\x1a\x1btidemark/v1/condition.proto\x1a\x1etidemark/v1/notification.proto\x1a\x17tidemark/v1/usage.proto\"\x95\x01\n\x12\x43reateAlertRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\'\n\x05\x61lert\x18\x02 \x01(\x0b\x32\x12.tidemark.v1.AlertB\x04\xe2\x41\x01\x02\x12%\n\x12\x65valuate_on_create\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x42\x15\n\x13_evaluate_on_create\"8\n\x13\x43reateAlertResponse\x12!\n\x05\x61lert\x18\x01 \x01(\x0b\x32\x12.tidemark.v1.Alert\")\n\x0fGetAlertRequest\x12\x16\n\x08\x61lert_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"5\n\x10GetAlertResponse\x12!\n\x05\x61lert\x18\x01 \x01(\x0b\x32\x12.tidemark.v1.Alert\"\x9f\x02\n\x11ListAlertsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x19\n\x0b\x63ustomer_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x15\n\x07plan_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1d\n\x0fsubscription_id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12\x39\n\x0f\x63ondition_types\x18\x06 \x03(\x0e\x32\x1a.tidemark.v1.ConditionTypeB\x04\xe2\x41\x01\x01\x12-\n\x06states\x18\x07 \x03(\x0e\x32\x17.tidemark.v1.AlertStateB\x04\xe2\x41\x01\x01\x12\x1c\n\x0euniqueness_key\x18\x08 \x01(\tB\x04\xe2\x41\x01\x01\"Q\n\x12ListAlertsResponse\x12\"\n\x06\x61lerts\x18\x01 \x03(\x0b\x32\x12.tidemark.v1.Alert\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"S\n\x13\x41rchiveAlertRequest\x12\x16\n\x08\x61lert_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12$\n\x16release_uniqueness_key\x18\x02 \x01(\x08\x42\x04\xe2\x41\x01\x01\"9\n\x14\x41rchiveAlertResponse\x12!\n\x05\x61lert\x18\x01 \x01(\x0b\x32\x12.tidemark.v1.Alert\"L\n\x17GetCustomerAlertRequest\x12\x16\n\x08\x61lert_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0b\x63ustomer_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"N\n\x18GetCustomerAlertResponse\x12\x32\n\x0e\x63ustomer_alert\x18\x01 \x01(\x0b\x32\x1a.tidemark.v1.CustomerAlert\"\x98\x01\n\x19ListCustomerAlertsRequest\x12\x19\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12-\n\x06states\x18\x04 \x03(\x0e\x32\x17.tidemark.v1.AlertStateB\x04\xe2\x41\x01\x01\"j\n\x1aListCustomerAlertsResponse\x12\x33\n\x0f\x63ustomer_alerts\x18\x01 \x03(\x0b\x32\x1a.tidemark.v1.CustomerAlert\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"{\n\x14\x45valuateUsageRequest\x12\x16\n\x08\x62\x61tch_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12-\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x17.tidemark.v1.UsageEventB\x04\xe2\x41\x01\x02\x12\x1c\n\x0einclude_gauges\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\"\xf2\x01\n\x15\x45valuateUsageResponse\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\t\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x05\x12\x12\n\nduplicates\x18\x03 \x01(\x05\x12(\n\x08rejected\x18\x04 \x03(\x0b\x32\x16.tidemark.v1.Rejection\x12,\n\x0btransitions\x18\x05 \x03(\x0b\x32\x17.tidemark.v1.Transition\x12\"\n\x06gauges\x18\x06 \x03(\x0b\x32\x12.tidemark.v1.Gauge\x12\x11\n\theartbeat\x18\x07 \x01(\x08\x12\x12\n\ngoing_away\x18\x08 \x01(\x08\"\x80\x01\n\x19\x45valuateUsageBatchRequest\x12\x16\n\x08\x62\x61tch_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12-\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x17.tidemark.v1.UsageEventB\x04\xe2\x41\x01\x02\x12\x1c\n\x0einclude_gauges\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\"\xd0\x01\n\x1a\x45valuateUsageBatchResponse\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\t\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x05\x12\x12\n\nduplicates\x18\x03 \x01(\x05\x12(\n\x08rejected\x18\x04 \x03(\x0b\x32\x16.tidemark.v1.Rejection\x12,\n\x0btransitions\x18\x05 \x03(\x0b\x32\x17.tidemark.v1.Transition\x12\"\n\x06gauges\x18\x06 \x03(\x0b\x32\x12.tidemark.v1.Gauge2\xe8\x05\n\x0c\x41lertService\x12R\n\x0b\x43reateAlert\x12\x1f.tidemark.v1.CreateAlertRequest\x1a .tidemark.v1.CreateAlertResponse\"\x00\x12I\n\x08GetAlert\x12\x1c.tidemark.v1.GetAlertRequest\x1a\x1d.tidemark.v1.GetAlertResponse\"\x00\x12O\n\nListAlerts\x12\x1e.tidemark.v1.ListAlertsRequest\x1a\x1f.tidemark.v1.ListAlertsResponse\"\x00\x12U\n\x0c\x41rchiveAlert\x12 .tidemark.v1.ArchiveAlertRequest\x1a!.tidemark.v1.ArchiveAlertResponse\"\x00\x12\x61\n\x10GetCustomerAlert\x12$.tidemark.v1.GetCustomerAlertRequest\x1a%.tidemark.v1.GetCustomerAlertResponse\"\x00\x12g\n\x12ListCustomerAlerts\x12&.tidemark.v1.ListCustomerAlertsRequest\x1a\'.tidemark.v1.ListCustomerAlertsResponse\"\x00\x12\\\n\rEvaluateUsage\x12!.tidemark.v1.EvaluateUsageRequest\x1a\".tidemark.v1.EvaluateUsageResponse\"\x00(\x01\x30\x01\x12g\n\x12\x45valuateUsageBatch\x12&.tidemark.v1.EvaluateUsageBatchRequest\x1a\'.tidemark.v1.EvaluateUsageBatchResponse\"\x00\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ftidemark/v1/alert_service.proto\x12\x0btidemark.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17tidemark/v1/alert.proto\x1a\x1btidemark/v1/condition.proto\x1a\x1etidemark/v1/notification.proto\x1a\x17tidemark/v1/usage.proto\"\x95\x01\n\x12\x43reateAlertRequest\x12\x18\n\nrequest_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\'\n\x05\x61lert\x18\x02 \x01(\x0b\x32\x12.tidemark.v1.AlertB\x04\xe2\x41\x01\x02\x12%\n\x12\x65valuate_on_create\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x42\x15\n\x13_evaluate_on_create\"8\n\x13\x43reateAlertResponse\x12!\n\x05\x61lert\x18\x01 \x01(\x0b\x32\x12.tidemark.v1.Alert\")\n\x0fGetAlertRequest\x12\x16\n\x08\x61lert_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"5\n\x10GetAlertResponse\x12!\n\x05\x61lert\x18\x01 \x01(\x0b\x32\x12.tidemark.v1.Alert\"\x9f\x02\n\x11ListAlertsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x19\n\x0b\x63ustomer_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x15\n\x07plan_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1d\n\x0fsubscription_id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x01\x12\x39\n\x0f\x63ondition_types\x18\x06 \x03(\x0e\x32\x1a.tidemark.v1.ConditionTypeB\x04\xe2\x41\x01\x01\x12-\n\x06states\x18\x07 \x03(\x0e\x32\x17.tidemark.v1.AlertStateB\x04\xe2\x41\x01\x01\x12\x1c\n\x0euniqueness_key\x18\x08 \x01(\tB\x04\xe2\x41\x01\x01\"Q\n\x12ListAlertsResponse\x12\"\n\x06\x61lerts\x18\x01 \x03(\x0b\x32\x12.tidemark.v1.Alert\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"S\n\x13\x41rchiveAlertRequest\x12\x16\n\x08\x61lert_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12$\n\x16release_uniqueness_key\x18\x02 \x01(\x08\x42\x04\xe2\x41\x01\x01\"9\n\x14\x41rchiveAlertResponse\x12!\n\x05\x61lert\x18\x01 \x01(\x0b\x32\x12.tidemark.v1.Alert\"L\n\x17GetCustomerAlertRequest\x12\x16\n\x08\x61lert_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0b\x63ustomer_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\"N\n\x18GetCustomerAlertResponse\x12\x32\n\x0e\x63ustomer_alert\x18\x01 \x01(\x0b\x32\x1a.tidemark.v1.CustomerAlert\"\x98\x01\n\x19ListCustomerAlertsRequest\x12\x19\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12-\n\x06states\x18\x04 \x03(\x0e\x32\x17.tidemark.v1.AlertStateB\x04\xe2\x41\x01\x01\"j\n\x1aListCustomerAlertsResponse\x12\x33\n\x0f\x63ustomer_alerts\x18\x01 \x03(\x0b\x32\x1a.tidemark.v1.CustomerAlert\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"{\n\x14\x45valuateUsageRequest\x12\x16\n\x08\x62\x61tch_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12-\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x17.tidemark.v1.UsageEventB\x04\xe2\x41\x01\x02\x12\x1c\n\x0einclude_gauges\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\"\xf2\x01\n\x15\x45valuateUsageResponse\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\t\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x05\x12\x12\n\nduplicates\x18\x03 \x01(\x05\x12(\n\x08rejected\x18\x04 \x03(\x0b\x32\x16.tidemark.v1.Rejection\x12,\n\x0btransitions\x18\x05 \x03(\x0b\x32\x17.tidemark.v1.Transition\x12\"\n\x06gauges\x18\x06 \x03(\x0b\x32\x12.tidemark.v1.Gauge\x12\x11\n\theartbeat\x18\x07 \x01(\x08\x12\x12\n\ngoing_away\x18\x08 \x01(\x08\"\x80\x01\n\x19\x45valuateUsageBatchRequest\x12\x16\n\x08\x62\x61tch_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12-\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x17.tidemark.v1.UsageEventB\x04\xe2\x41\x01\x02\x12\x1c\n\x0einclude_gauges\x18\x03 \x01(\x08\x42\x04\xe2\x41\x01\x01\"\xd0\x01\n\x1a\x45valuateUsageBatchResponse\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\t\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x05\x12\x12\n\nduplicates\x18\x03 \x01(\x05\x12(\n\x08rejected\x18\x04 \x03(\x0b\x32\x16.tidemark.v1.Rejection\x12,\n\x0btransitions\x18\x05 \x03(\x0b\x32\x17.tidemark.v1.Transition\x12\"\n\x06gauges\x18\x06 \x03(\x0b\x32\x12.tidemark.v1.Gauge\"7\n\x16GetNotificationRequest\x12\x1d\n\x0fnotification_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"J\n\x17GetNotificationResponse\x12/\n\x0cnotification\x18\x01 \x01(\x0b\x32\x19.tidemark.v1.Notification\"\xc2\x02\n\x18ListNotificationsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x34\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x32\n\x08\x65nd_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x1a\n\x0c\x63ustomer_ids\x18\x05 \x03(\tB\x04\xe2\x41\x01\x01\x12\x17\n\talert_ids\x18\x06 \x03(\tB\x04\xe2\x41\x01\x01\x12\x39\n\x0f\x63ondition_types\x18\x07 \x03(\x0e\x32\x1a.tidemark.v1.ConditionTypeB\x04\xe2\x41\x01\x01\x12\x19\n\x0b\x65vent_types\x18\x08 \x03(\tB\x04\xe2\x41\x01\x01\"f\n\x19ListNotificationsResponse\x12\x30\n\rnotifications\x18\x01 \x03(\x0b\x32\x19.tidemark.v1.Notification\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xf8\x01\n\x19WatchNotificationsRequest\x12\x1a\n\x0cresume_token\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x34\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x01\x12\x1a\n\x0c\x63ustomer_ids\x18\x03 \x03(\tB\x04\xe2\x41\x01\x01\x12\x17\n\talert_ids\x18\x04 \x03(\tB\x04\xe2\x41\x01\x01\x12\x39\n\x0f\x63ondition_types\x18\x05 \x03(\x0e\x32\x1a.tidemark.v1.ConditionTypeB\x04\xe2\x41\x01\x01\x12\x19\n\x0b\x65vent_types\x18\x06 \x03(\tB\x04\xe2\x41\x01\x01\"\x8a\x01\n\x1aWatchNotificationsResponse\x12\x14\n\x0cresume_token\x18\x01 \x01(\t\x12/\n\x0cnotification\x18\x02 \x01(\x0b\x32\x19.tidemark.v1.Notification\x12\x11\n\theartbeat\x18\x03 \x01(\x08\x12\x12\n\ngoing_away\x18\x04 \x01(\x08\x32\x99\x08\n\x0c\x41lertService\x12R\n\x0b\x43reateAlert\x12\x1f.tidemark.v1.CreateAlertRequest\x1a .tidemark.v1.CreateAlertResponse\"\x00\x12I\n\x08GetAlert\x12\x1c.tidemark.v1.GetAlertRequest\x1a\x1d.tidemark.v1.GetAlertResponse\"\x00\x12O\n\nListAlerts\x12\x1e.tidemark.v1.ListAlertsRequest\x1a\x1f.tidemark.v1.ListAlertsResponse\"\x00\x12U\n\x0c\x41rchiveAlert\x12 .tidemark.v1.ArchiveAlertRequest\x1a!.tidemark.v1.ArchiveAlertResponse\"\x00\x12\x61\n\x10GetCustomerAlert\x12$.tidemark.v1.GetCustomerAlertRequest\x1a%.tidemark.v1.GetCustomerAlertResponse\"\x00\x12g\n\x12ListCustomerAlerts\x12&.tidemark.v1.ListCustomerAlertsRequest\x1a\'.tidemark.v1.ListCustomerAlertsResponse\"\x00\x12\\\n\rEvaluateUsage\x12!.tidemark.v1.EvaluateUsageRequest\x1a\".tidemark.v1.EvaluateUsageResponse\"\x00(\x01\x30\x01\x12g\n\x12\x45valuateUsageBatch\x12&.tidemark.v1.EvaluateUsageBatchRequest\x1a\'.tidemark.v1.EvaluateUsageBatchResponse\"\x00\x12^\n\x0fGetNotification\x12#.tidemark.v1.GetNotificationRequest\x1a$.tidemark.v1.GetNotificationResponse\"\x00\x12\x64\n\x11ListNotifications\x12%.tidemark.v1.ListNotificationsRequest\x1a&.tidemark.v1.ListNotificationsResponse\"\x00\x12i\n\x12WatchNotifications\x12&.tidemark.v1.WatchNotificationsRequest\x1a\'.tidemark.v1.WatchNotificationsResponse\"\x00\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -88,38 +89,80 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EVALUATEUSAGEBATCHREQUEST'].fields_by_name['events']._serialized_options = b'\342A\001\002'
   _globals['_EVALUATEUSAGEBATCHREQUEST'].fields_by_name['include_gauges']._loaded_options = None
   _globals['_EVALUATEUSAGEBATCHREQUEST'].fields_by_name['include_gauges']._serialized_options = b'\342A\001\001'
-  _globals['_CREATEALERTREQUEST']._serialized_start=193
-  _globals['_CREATEALERTREQUEST']._serialized_end=342
-  _globals['_CREATEALERTRESPONSE']._serialized_start=344
-  _globals['_CREATEALERTRESPONSE']._serialized_end=400
-  _globals['_GETALERTREQUEST']._serialized_start=402
-  _globals['_GETALERTREQUEST']._serialized_end=443
-  _globals['_GETALERTRESPONSE']._serialized_start=445
-  _globals['_GETALERTRESPONSE']._serialized_end=498
-  _globals['_LISTALERTSREQUEST']._serialized_start=501
-  _globals['_LISTALERTSREQUEST']._serialized_end=788
-  _globals['_LISTALERTSRESPONSE']._serialized_start=790
-  _globals['_LISTALERTSRESPONSE']._serialized_end=871
-  _globals['_ARCHIVEALERTREQUEST']._serialized_start=873
-  _globals['_ARCHIVEALERTREQUEST']._serialized_end=956
-  _globals['_ARCHIVEALERTRESPONSE']._serialized_start=958
-  _globals['_ARCHIVEALERTRESPONSE']._serialized_end=1015
-  _globals['_GETCUSTOMERALERTREQUEST']._serialized_start=1017
-  _globals['_GETCUSTOMERALERTREQUEST']._serialized_end=1093
-  _globals['_GETCUSTOMERALERTRESPONSE']._serialized_start=1095
-  _globals['_GETCUSTOMERALERTRESPONSE']._serialized_end=1173
-  _globals['_LISTCUSTOMERALERTSREQUEST']._serialized_start=1176
-  _globals['_LISTCUSTOMERALERTSREQUEST']._serialized_end=1328
-  _globals['_LISTCUSTOMERALERTSRESPONSE']._serialized_start=1330
-  _globals['_LISTCUSTOMERALERTSRESPONSE']._serialized_end=1436
-  _globals['_EVALUATEUSAGEREQUEST']._serialized_start=1438
-  _globals['_EVALUATEUSAGEREQUEST']._serialized_end=1561
-  _globals['_EVALUATEUSAGERESPONSE']._serialized_start=1564
-  _globals['_EVALUATEUSAGERESPONSE']._serialized_end=1806
-  _globals['_EVALUATEUSAGEBATCHREQUEST']._serialized_start=1809
-  _globals['_EVALUATEUSAGEBATCHREQUEST']._serialized_end=1937
-  _globals['_EVALUATEUSAGEBATCHRESPONSE']._serialized_start=1940
-  _globals['_EVALUATEUSAGEBATCHRESPONSE']._serialized_end=2148
-  _globals['_ALERTSERVICE']._serialized_start=2151
-  _globals['_ALERTSERVICE']._serialized_end=2895
+  _globals['_GETNOTIFICATIONREQUEST'].fields_by_name['notification_id']._loaded_options = None
+  _globals['_GETNOTIFICATIONREQUEST'].fields_by_name['notification_id']._serialized_options = b'\342A\001\002'
+  _globals['_LISTNOTIFICATIONSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTNOTIFICATIONSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001'
+  _globals['_LISTNOTIFICATIONSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_LISTNOTIFICATIONSREQUEST'].fields_by_name['page_token']._serialized_options = b'\342A\001\001'
+  _globals['_LISTNOTIFICATIONSREQUEST'].fields_by_name['start_time']._loaded_options = None
+  _globals['_LISTNOTIFICATIONSREQUEST'].fields_by_name['start_time']._serialized_options = b'\342A\001\001'
+  _globals['_LISTNOTIFICATIONSREQUEST'].fields_by_name['end_time']._loaded_options = None
+  _globals['_LISTNOTIFICATIONSREQUEST'].fields_by_name['end_time']._serialized_options = b'\342A\001\001'
+  _globals['_LISTNOTIFICATIONSREQUEST'].fields_by_name['customer_ids']._loaded_options = None
+  _globals['_LISTNOTIFICATIONSREQUEST'].fields_by_name['customer_ids']._serialized_options = b'\342A\001\001'
+  _globals['_LISTNOTIFICATIONSREQUEST'].fields_by_name['alert_ids']._loaded_options = None
+  _globals['_LISTNOTIFICATIONSREQUEST'].fields_by_name['alert_ids']._serialized_options = b'\342A\001\001'
+  _globals['_LISTNOTIFICATIONSREQUEST'].fields_by_name['condition_types']._loaded_options = None
+  _globals['_LISTNOTIFICATIONSREQUEST'].fields_by_name['condition_types']._serialized_options = b'\342A\001\001'
+  _globals['_LISTNOTIFICATIONSREQUEST'].fields_by_name['event_types']._loaded_options = None
+  _globals['_LISTNOTIFICATIONSREQUEST'].fields_by_name['event_types']._serialized_options = b'\342A\001\001'
+  _globals['_WATCHNOTIFICATIONSREQUEST'].fields_by_name['resume_token']._loaded_options = None
+  _globals['_WATCHNOTIFICATIONSREQUEST'].fields_by_name['resume_token']._serialized_options = b'\342A\001\001'
+  _globals['_WATCHNOTIFICATIONSREQUEST'].fields_by_name['start_time']._loaded_options = None
+  _globals['_WATCHNOTIFICATIONSREQUEST'].fields_by_name['start_time']._serialized_options = b'\342A\001\001'
+  _globals['_WATCHNOTIFICATIONSREQUEST'].fields_by_name['customer_ids']._loaded_options = None
+  _globals['_WATCHNOTIFICATIONSREQUEST'].fields_by_name['customer_ids']._serialized_options = b'\342A\001\001'
+  _globals['_WATCHNOTIFICATIONSREQUEST'].fields_by_name['alert_ids']._loaded_options = None
+  _globals['_WATCHNOTIFICATIONSREQUEST'].fields_by_name['alert_ids']._serialized_options = b'\342A\001\001'
+  _globals['_WATCHNOTIFICATIONSREQUEST'].fields_by_name['condition_types']._loaded_options = None
+  _globals['_WATCHNOTIFICATIONSREQUEST'].fields_by_name['condition_types']._serialized_options = b'\342A\001\001'
+  _globals['_WATCHNOTIFICATIONSREQUEST'].fields_by_name['event_types']._loaded_options = None
+  _globals['_WATCHNOTIFICATIONSREQUEST'].fields_by_name['event_types']._serialized_options = b'\342A\001\001'
+  _globals['_CREATEALERTREQUEST']._serialized_start=226
+  _globals['_CREATEALERTREQUEST']._serialized_end=375
+  _globals['_CREATEALERTRESPONSE']._serialized_start=377
+  _globals['_CREATEALERTRESPONSE']._serialized_end=433
+  _globals['_GETALERTREQUEST']._serialized_start=435
+  _globals['_GETALERTREQUEST']._serialized_end=476
+  _globals['_GETALERTRESPONSE']._serialized_start=478
+  _globals['_GETALERTRESPONSE']._serialized_end=531
+  _globals['_LISTALERTSREQUEST']._serialized_start=534
+  _globals['_LISTALERTSREQUEST']._serialized_end=821
+  _globals['_LISTALERTSRESPONSE']._serialized_start=823
+  _globals['_LISTALERTSRESPONSE']._serialized_end=904
+  _globals['_ARCHIVEALERTREQUEST']._serialized_start=906
+  _globals['_ARCHIVEALERTREQUEST']._serialized_end=989
+  _globals['_ARCHIVEALERTRESPONSE']._serialized_start=991
+  _globals['_ARCHIVEALERTRESPONSE']._serialized_end=1048
+  _globals['_GETCUSTOMERALERTREQUEST']._serialized_start=1050
+  _globals['_GETCUSTOMERALERTREQUEST']._serialized_end=1126
+  _globals['_GETCUSTOMERALERTRESPONSE']._serialized_start=1128
+  _globals['_GETCUSTOMERALERTRESPONSE']._serialized_end=1206
+  _globals['_LISTCUSTOMERALERTSREQUEST']._serialized_start=1209
+  _globals['_LISTCUSTOMERALERTSREQUEST']._serialized_end=1361
+  _globals['_LISTCUSTOMERALERTSRESPONSE']._serialized_start=1363
+  _globals['_LISTCUSTOMERALERTSRESPONSE']._serialized_end=1469
+  _globals['_EVALUATEUSAGEREQUEST']._serialized_start=1471
+  _globals['_EVALUATEUSAGEREQUEST']._serialized_end=1594
+  _globals['_EVALUATEUSAGERESPONSE']._serialized_start=1597
+  _globals['_EVALUATEUSAGERESPONSE']._serialized_end=1839
+  _globals['_EVALUATEUSAGEBATCHREQUEST']._serialized_start=1842
+  _globals['_EVALUATEUSAGEBATCHREQUEST']._serialized_end=1970
+  _globals['_EVALUATEUSAGEBATCHRESPONSE']._serialized_start=1973
+  _globals['_EVALUATEUSAGEBATCHRESPONSE']._serialized_end=2181
+  _globals['_GETNOTIFICATIONREQUEST']._serialized_start=2183
+  _globals['_GETNOTIFICATIONREQUEST']._serialized_end=2238
+  _globals['_GETNOTIFICATIONRESPONSE']._serialized_start=2240
+  _globals['_GETNOTIFICATIONRESPONSE']._serialized_end=2314
+  _globals['_LISTNOTIFICATIONSREQUEST']._serialized_start=2317
+  _globals['_LISTNOTIFICATIONSREQUEST']._serialized_end=2639
+  _globals['_LISTNOTIFICATIONSRESPONSE']._serialized_start=2641
+  _globals['_LISTNOTIFICATIONSRESPONSE']._serialized_end=2743
+  _globals['_WATCHNOTIFICATIONSREQUEST']._serialized_start=2746
+  _globals['_WATCHNOTIFICATIONSREQUEST']._serialized_end=2994
+  _globals['_WATCHNOTIFICATIONSRESPONSE']._serialized_start=2997
+  _globals['_WATCHNOTIFICATIONSRESPONSE']._serialized_end=3135
+  _globals['_ALERTSERVICE']._serialized_start=3138
+  _globals['_ALERTSERVICE']._serialized_end=4187
 # @@protoc_insertion_point(module_scope)

@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from generated.tidemark.v1 import alert_pb2 as _alert_pb2
 from generated.tidemark.v1 import condition_pb2 as _condition_pb2
@@ -568,3 +569,239 @@ class EvaluateUsageBatchResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EvaluateUsageBatchResponse: _TypeAlias = EvaluateUsageBatchResponse  # noqa: Y015
+
+@_typing.final
+class GetNotificationRequest(_message.Message):
+    """GetNotificationRequest is a request for one notification."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NOTIFICATION_ID_FIELD_NUMBER: _builtins.int
+    notification_id: _builtins.str
+    """notification_id is the notification's id. One that does not exist, or is older than notifications are kept, is
+    refused with NOT_FOUND and ERROR_REASON_NOTIFICATION_NOT_FOUND.
+    """
+    def __init__(
+        self,
+        *,
+        notification_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["notification_id", b"notification_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetNotificationRequest: _TypeAlias = GetNotificationRequest  # noqa: Y015
+
+@_typing.final
+class GetNotificationResponse(_message.Message):
+    """GetNotificationResponse is the answer to GetNotificationRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NOTIFICATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def notification(self) -> _notification_pb2.Notification:
+        """notification is the notification that was asked for."""
+
+    def __init__(
+        self,
+        *,
+        notification: _notification_pb2.Notification | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["notification", b"notification"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["notification", b"notification"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetNotificationResponse: _TypeAlias = GetNotificationResponse  # noqa: Y015
+
+@_typing.final
+class ListNotificationsRequest(_message.Message):
+    """ListNotificationsRequest is a request for a page of the notifications for which every filter that is set holds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    CUSTOMER_IDS_FIELD_NUMBER: _builtins.int
+    ALERT_IDS_FIELD_NUMBER: _builtins.int
+    CONDITION_TYPES_FIELD_NUMBER: _builtins.int
+    EVENT_TYPES_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """page_size is how many notifications to return at most. Unset: 50; more than 1,000 counts as 1,000; negative is
+    refused. Pages are shorter where bodies are long.
+    """
+    page_token: _builtins.str
+    """page_token is the next_page_token of the page before, with the same filters. Unset: the first page."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """start_time narrows to notifications created at that time or later. Unset: as far back as they are kept."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """end_time narrows to notifications created before that time. Unset: all."""
+
+    @_builtins.property
+    def customer_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """customer_ids narrows to these customers, up to 100. Empty: all."""
+
+    @_builtins.property
+    def alert_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """alert_ids narrows to these alerts, up to 100. Empty: all."""
+
+    @_builtins.property
+    def condition_types(self) -> _containers.RepeatedScalarFieldContainer[_condition_pb2.ConditionType.ValueType]:
+        """condition_types narrows to alerts with conditions of these types. Empty: all."""
+
+    @_builtins.property
+    def event_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """event_types narrows to "alert.reached" or "alert.resolved". Empty: both."""
+
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        customer_ids: _abc.Iterable[_builtins.str] | None = ...,
+        alert_ids: _abc.Iterable[_builtins.str] | None = ...,
+        condition_types: _abc.Iterable[_condition_pb2.ConditionType.ValueType] | None = ...,
+        event_types: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_ids", b"alert_ids", "condition_types", b"condition_types", "customer_ids", b"customer_ids", "end_time", b"end_time", "event_types", b"event_types", "page_size", b"page_size", "page_token", b"page_token", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListNotificationsRequest: _TypeAlias = ListNotificationsRequest  # noqa: Y015
+
+@_typing.final
+class ListNotificationsResponse(_message.Message):
+    """ListNotificationsResponse is the answer to ListNotificationsRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NOTIFICATIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """next_page_token asks for the page after this one. Unset: this is the last page."""
+    @_builtins.property
+    def notifications(self) -> _containers.RepeatedCompositeFieldContainer[_notification_pb2.Notification]:
+        """notifications are the notifications of this page."""
+
+    def __init__(
+        self,
+        *,
+        notifications: _abc.Iterable[_notification_pb2.Notification] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "notifications", b"notifications"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListNotificationsResponse: _TypeAlias = ListNotificationsResponse  # noqa: Y015
+
+@_typing.final
+class WatchNotificationsRequest(_message.Message):
+    """WatchNotificationsRequest asks for the notifications to come for which every filter that is set holds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    CUSTOMER_IDS_FIELD_NUMBER: _builtins.int
+    ALERT_IDS_FIELD_NUMBER: _builtins.int
+    CONDITION_TYPES_FIELD_NUMBER: _builtins.int
+    EVENT_TYPES_FIELD_NUMBER: _builtins.int
+    resume_token: _builtins.str
+    """resume_token is that of an answer to a request with the same filters; the stream goes on right behind it. One
+    of other filters or another organization is refused with INVALID_ARGUMENT and
+    ERROR_REASON_RESUME_TOKEN_INVALID. One behind which notifications were deleted since, because they were older
+    than they are kept, is refused with FAILED_PRECONDITION and ERROR_REASON_RESUME_TOKEN_EXPIRED. Unset: the
+    stream begins at start_time, or now.
+    """
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """start_time is when the stream begins: no notification created then or later, and still kept, is left out. A few
+        that were created earlier may be among them, where they were committed later. Not together with resume_token.
+        Unset, without a resume_token: now.
+        """
+
+    @_builtins.property
+    def customer_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """customer_ids narrows to these customers, up to 100. Empty: all."""
+
+    @_builtins.property
+    def alert_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """alert_ids narrows to these alerts, up to 100. Empty: all."""
+
+    @_builtins.property
+    def condition_types(self) -> _containers.RepeatedScalarFieldContainer[_condition_pb2.ConditionType.ValueType]:
+        """condition_types narrows to alerts with conditions of these types. Empty: all."""
+
+    @_builtins.property
+    def event_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """event_types narrows to "alert.reached" or "alert.resolved". Empty: both."""
+
+    def __init__(
+        self,
+        *,
+        resume_token: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        customer_ids: _abc.Iterable[_builtins.str] | None = ...,
+        alert_ids: _abc.Iterable[_builtins.str] | None = ...,
+        condition_types: _abc.Iterable[_condition_pb2.ConditionType.ValueType] | None = ...,
+        event_types: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_ids", b"alert_ids", "condition_types", b"condition_types", "customer_ids", b"customer_ids", "event_types", b"event_types", "resume_token", b"resume_token", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchNotificationsRequest: _TypeAlias = WatchNotificationsRequest  # noqa: Y015
+
+@_typing.final
+class WatchNotificationsResponse(_message.Message):
+    """WatchNotificationsResponse is one notification, a heartbeat, or the last word of a stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    NOTIFICATION_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
+    GOING_AWAY_FIELD_NUMBER: _builtins.int
+    resume_token: _builtins.str
+    """resume_token begins another stream right behind this answer. Always set."""
+    heartbeat: _builtins.bool
+    """heartbeat is set when this only says that the stream is alive, and how far it has come."""
+    going_away: _builtins.bool
+    """going_away is set when the stream ends here; the call ends with OK. Begin another one with resume_token."""
+    @_builtins.property
+    def notification(self) -> _notification_pb2.Notification:
+        """notification is the next notification. Unset in heartbeats and in the last word."""
+
+    def __init__(
+        self,
+        *,
+        resume_token: _builtins.str = ...,
+        notification: _notification_pb2.Notification | None = ...,
+        heartbeat: _builtins.bool = ...,
+        going_away: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["notification", b"notification"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["going_away", b"going_away", "heartbeat", b"heartbeat", "notification", b"notification", "resume_token", b"resume_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchNotificationsResponse: _TypeAlias = WatchNotificationsResponse  # noqa: Y015

@@ -76,6 +76,21 @@ class AlertServiceStub:
                 request_serializer=tidemark_dot_v1_dot_alert__service__pb2.EvaluateUsageBatchRequest.SerializeToString,
                 response_deserializer=tidemark_dot_v1_dot_alert__service__pb2.EvaluateUsageBatchResponse.FromString,
                 _registered_method=True)
+        self.GetNotification = channel.unary_unary(
+                '/tidemark.v1.AlertService/GetNotification',
+                request_serializer=tidemark_dot_v1_dot_alert__service__pb2.GetNotificationRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_alert__service__pb2.GetNotificationResponse.FromString,
+                _registered_method=True)
+        self.ListNotifications = channel.unary_unary(
+                '/tidemark.v1.AlertService/ListNotifications',
+                request_serializer=tidemark_dot_v1_dot_alert__service__pb2.ListNotificationsRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_alert__service__pb2.ListNotificationsResponse.FromString,
+                _registered_method=True)
+        self.WatchNotifications = channel.unary_stream(
+                '/tidemark.v1.AlertService/WatchNotifications',
+                request_serializer=tidemark_dot_v1_dot_alert__service__pb2.WatchNotificationsRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_alert__service__pb2.WatchNotificationsResponse.FromString,
+                _registered_method=True)
 
 
 class AlertServiceServicer:
@@ -152,6 +167,41 @@ class AlertServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetNotification(self, request, context):
+        """GetNotification returns one notification.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListNotifications(self, request, context):
+        """ListNotifications returns notifications, the newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchNotifications(self, request, context):
+        """WatchNotifications tells of notifications as they are committed, in the one order of the organization's feed:
+        none is missed, none comes twice on one stream, and those of one gauge come in the order of their evaluation.
+        What an answer to EvaluateUsage told is in the feed.
+
+        Every answer carries a resume token. A stream that begins with it goes on right behind that answer, on any
+        server and after any restart. Keep the token of the last answer that was worked off, and nothing is missed for
+        as long as notifications are kept; what was worked off without keeping its token comes again.
+
+        The first answer is a heartbeat with the token of the place at which the stream begins: what is committed after
+        it comes. Later heartbeats come at least every 15 seconds in which there is nothing to tell; their tokens are
+        worth keeping, too, because they stay young.
+
+        A client that reads slowly falls behind and is told everything later; it holds up nobody else. When the service
+        shuts down, or the stream has become old, the last answer says going_away and the call ends with OK; when the
+        database goes away it may end with UNAVAILABLE. Go on with the last token in both cases.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AlertServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -194,6 +244,21 @@ def add_AlertServiceServicer_to_server(servicer, server):
                     servicer.EvaluateUsageBatch,
                     request_deserializer=tidemark_dot_v1_dot_alert__service__pb2.EvaluateUsageBatchRequest.FromString,
                     response_serializer=tidemark_dot_v1_dot_alert__service__pb2.EvaluateUsageBatchResponse.SerializeToString,
+            ),
+            'GetNotification': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetNotification,
+                    request_deserializer=tidemark_dot_v1_dot_alert__service__pb2.GetNotificationRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_alert__service__pb2.GetNotificationResponse.SerializeToString,
+            ),
+            'ListNotifications': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListNotifications,
+                    request_deserializer=tidemark_dot_v1_dot_alert__service__pb2.ListNotificationsRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_alert__service__pb2.ListNotificationsResponse.SerializeToString,
+            ),
+            'WatchNotifications': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchNotifications,
+                    request_deserializer=tidemark_dot_v1_dot_alert__service__pb2.WatchNotificationsRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_alert__service__pb2.WatchNotificationsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -414,6 +479,87 @@ class AlertService:
             '/tidemark.v1.AlertService/EvaluateUsageBatch',
             tidemark_dot_v1_dot_alert__service__pb2.EvaluateUsageBatchRequest.SerializeToString,
             tidemark_dot_v1_dot_alert__service__pb2.EvaluateUsageBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetNotification(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AlertService/GetNotification',
+            tidemark_dot_v1_dot_alert__service__pb2.GetNotificationRequest.SerializeToString,
+            tidemark_dot_v1_dot_alert__service__pb2.GetNotificationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListNotifications(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AlertService/ListNotifications',
+            tidemark_dot_v1_dot_alert__service__pb2.ListNotificationsRequest.SerializeToString,
+            tidemark_dot_v1_dot_alert__service__pb2.ListNotificationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchNotifications(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tidemark.v1.AlertService/WatchNotifications',
+            tidemark_dot_v1_dot_alert__service__pb2.WatchNotificationsRequest.SerializeToString,
+            tidemark_dot_v1_dot_alert__service__pb2.WatchNotificationsResponse.FromString,
             options,
             channel_credentials,
             insecure,

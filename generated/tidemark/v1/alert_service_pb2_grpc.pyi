@@ -51,6 +51,27 @@ class AlertServiceStub:
 
     NOTE: a stream with several requests under way is many times faster, because they share commits.
     """
+    GetNotification: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.GetNotificationRequest, _alert_service_pb2.GetNotificationResponse]
+    """GetNotification returns one notification."""
+    ListNotifications: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.ListNotificationsRequest, _alert_service_pb2.ListNotificationsResponse]
+    """ListNotifications returns notifications, the newest first."""
+    WatchNotifications: _aio.UnaryStreamMultiCallable[_alert_service_pb2.WatchNotificationsRequest, _alert_service_pb2.WatchNotificationsResponse]
+    """WatchNotifications tells of notifications as they are committed, in the one order of the organization's feed:
+    none is missed, none comes twice on one stream, and those of one gauge come in the order of their evaluation.
+    What an answer to EvaluateUsage told is in the feed.
+
+    Every answer carries a resume token. A stream that begins with it goes on right behind that answer, on any
+    server and after any restart. Keep the token of the last answer that was worked off, and nothing is missed for
+    as long as notifications are kept; what was worked off without keeping its token comes again.
+
+    The first answer is a heartbeat with the token of the place at which the stream begins: what is committed after
+    it comes. Later heartbeats come at least every 15 seconds in which there is nothing to tell; their tokens are
+    worth keeping, too, because they stay young.
+
+    A client that reads slowly falls behind and is told everything later; it holds up nobody else. When the service
+    shuts down, or the stream has become old, the last answer says going_away and the call ends with OK; when the
+    database goes away it may end with UNAVAILABLE. Go on with the last token in both cases.
+    """
 
 class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
     """AlertService defines alerts and evaluates usage against them. Whatever it does, it does for the organization that
@@ -136,6 +157,45 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         """EvaluateUsageBatch does the same for one batch, for callers that do not stream.
 
         NOTE: a stream with several requests under way is many times faster, because they share commits.
+        """
+
+    @_abc_1.abstractmethod
+    def GetNotification(
+        self,
+        request: _alert_service_pb2.GetNotificationRequest,
+        context: _aio.ServicerContext[_alert_service_pb2.GetNotificationRequest, _abc.Awaitable[_alert_service_pb2.GetNotificationResponse]],
+    ) -> _abc.Awaitable[_alert_service_pb2.GetNotificationResponse]:
+        """GetNotification returns one notification."""
+
+    @_abc_1.abstractmethod
+    def ListNotifications(
+        self,
+        request: _alert_service_pb2.ListNotificationsRequest,
+        context: _aio.ServicerContext[_alert_service_pb2.ListNotificationsRequest, _abc.Awaitable[_alert_service_pb2.ListNotificationsResponse]],
+    ) -> _abc.Awaitable[_alert_service_pb2.ListNotificationsResponse]:
+        """ListNotifications returns notifications, the newest first."""
+
+    @_abc_1.abstractmethod
+    def WatchNotifications(
+        self,
+        request: _alert_service_pb2.WatchNotificationsRequest,
+        context: _aio.ServicerContext[_alert_service_pb2.WatchNotificationsRequest, _abc.AsyncIterator[_alert_service_pb2.WatchNotificationsResponse]],
+    ) -> _abc.AsyncIterator[_alert_service_pb2.WatchNotificationsResponse]:
+        """WatchNotifications tells of notifications as they are committed, in the one order of the organization's feed:
+        none is missed, none comes twice on one stream, and those of one gauge come in the order of their evaluation.
+        What an answer to EvaluateUsage told is in the feed.
+
+        Every answer carries a resume token. A stream that begins with it goes on right behind that answer, on any
+        server and after any restart. Keep the token of the last answer that was worked off, and nothing is missed for
+        as long as notifications are kept; what was worked off without keeping its token comes again.
+
+        The first answer is a heartbeat with the token of the place at which the stream begins: what is committed after
+        it comes. Later heartbeats come at least every 15 seconds in which there is nothing to tell; their tokens are
+        worth keeping, too, because they stay young.
+
+        A client that reads slowly falls behind and is told everything later; it holds up nobody else. When the service
+        shuts down, or the stream has become old, the last answer says going_away and the call ends with OK; when the
+        database goes away it may end with UNAVAILABLE. Go on with the last token in both cases.
         """
 
 def add_AlertServiceServicer_to_server(servicer: AlertServiceServicer, server: _aio.Server) -> None: ...

@@ -624,8 +624,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_NOTIFICATION_NOT_FOUND: _ErrorReason.ValueType  # 85
-    """ERROR_REASON_NOTIFICATION_NOT_FOUND (NOT_FOUND) means that no such notification or operator event has been handed
-    to any endpoint of the organization.
+    """ERROR_REASON_NOTIFICATION_NOT_FOUND (NOT_FOUND) means that the organization has no such notification, or keeps it
+    no longer. Where something is to be sent again: that no such notification or operator event has been handed to any
+    endpoint of the organization.
 
     Example:
 
@@ -647,6 +648,46 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "domain": "tidemark.dev",
           "metadata": {
             "job_id": "rdj_3fa…"
+          }
+        }
+    """
+    ERROR_REASON_RESUME_TOKEN_INVALID: _ErrorReason.ValueType  # 100
+    """ERROR_REASON_RESUME_TOKEN_INVALID (INVALID_ARGUMENT) means that resume_token did not come from this method with
+    these filters. Repeat the filters, or begin with start_time.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_RESUME_TOKEN_INVALID",
+          "domain": "tidemark.dev",
+          "metadata": {}
+        }
+    """
+    ERROR_REASON_RESUME_TOKEN_EXPIRED: _ErrorReason.ValueType  # 101
+    """ERROR_REASON_RESUME_TOKEN_EXPIRED (FAILED_PRECONDITION) means that notifications which would come next were
+    deleted, because they were older than they are kept. Begin with start_time, and know that some were missed.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_RESUME_TOKEN_EXPIRED",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "retention_days": "400"
+          }
+        }
+    """
+    ERROR_REASON_TOO_MANY_WATCHERS: _ErrorReason.ValueType  # 102
+    """ERROR_REASON_TOO_MANY_WATCHERS (RESOURCE_EXHAUSTED) means that as many streams watch this server as may, of the
+    organization or of all. Another server may have room.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_TOO_MANY_WATCHERS",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "limit": "100"
           }
         }
     """
@@ -1259,8 +1300,9 @@ Example:
     }
 """
 ERROR_REASON_NOTIFICATION_NOT_FOUND: ErrorReason.ValueType  # 85
-"""ERROR_REASON_NOTIFICATION_NOT_FOUND (NOT_FOUND) means that no such notification or operator event has been handed
-to any endpoint of the organization.
+"""ERROR_REASON_NOTIFICATION_NOT_FOUND (NOT_FOUND) means that the organization has no such notification, or keeps it
+no longer. Where something is to be sent again: that no such notification or operator event has been handed to any
+endpoint of the organization.
 
 Example:
 
@@ -1282,6 +1324,46 @@ Example:
       "domain": "tidemark.dev",
       "metadata": {
         "job_id": "rdj_3fa…"
+      }
+    }
+"""
+ERROR_REASON_RESUME_TOKEN_INVALID: ErrorReason.ValueType  # 100
+"""ERROR_REASON_RESUME_TOKEN_INVALID (INVALID_ARGUMENT) means that resume_token did not come from this method with
+these filters. Repeat the filters, or begin with start_time.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_RESUME_TOKEN_INVALID",
+      "domain": "tidemark.dev",
+      "metadata": {}
+    }
+"""
+ERROR_REASON_RESUME_TOKEN_EXPIRED: ErrorReason.ValueType  # 101
+"""ERROR_REASON_RESUME_TOKEN_EXPIRED (FAILED_PRECONDITION) means that notifications which would come next were
+deleted, because they were older than they are kept. Begin with start_time, and know that some were missed.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_RESUME_TOKEN_EXPIRED",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "retention_days": "400"
+      }
+    }
+"""
+ERROR_REASON_TOO_MANY_WATCHERS: ErrorReason.ValueType  # 102
+"""ERROR_REASON_TOO_MANY_WATCHERS (RESOURCE_EXHAUSTED) means that as many streams watch this server as may, of the
+organization or of all. Another server may have room.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_TOO_MANY_WATCHERS",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "limit": "100"
       }
     }
 """

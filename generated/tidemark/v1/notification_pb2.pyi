@@ -127,3 +127,59 @@ class Transition(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Transition: _TypeAlias = Transition  # noqa: Y015
+
+@_typing.final
+class Notification(_message.Message):
+    """Notification is the immutable record of what one evaluation of one alert found on one gauge: what webhooks, the
+    history and the watch stream tell, in the same words.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NOTIFICATION_ID_FIELD_NUMBER: _builtins.int
+    EVENT_TYPE_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    ALERT_ID_FIELD_NUMBER: _builtins.int
+    CONDITION_TYPE_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    BODY_FIELD_NUMBER: _builtins.int
+    notification_id: _builtins.str
+    """notification_id is the notification's id, "ntf_" and 26 characters; the webhook-id of its webhooks."""
+    event_type: _builtins.str
+    """event_type is "alert.reached" when any threshold was reached, otherwise "alert.resolved"."""
+    alert_id: _builtins.str
+    """alert_id is the alert."""
+    condition_type: _condition_pb2.ConditionType.ValueType
+    """condition_type is the type of the alert's condition."""
+    customer_id: _builtins.str
+    """customer_id is the customer."""
+    sequence: _builtins.int
+    """sequence is the notification's place among those of this alert on this gauge, from 1, without a gap."""
+    body: _builtins.str
+    """body is the whole record as JSON: the text that webhooks carry and sign, byte for byte. docs/events/ has its
+    schema. The fields above repeat what programs choose by; the gauge, the transitions and their evidence are here.
+    """
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """create_time is when the service found it; the timestamp in the body."""
+
+    def __init__(
+        self,
+        *,
+        notification_id: _builtins.str = ...,
+        event_type: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        alert_id: _builtins.str = ...,
+        condition_type: _condition_pb2.ConditionType.ValueType = ...,
+        customer_id: _builtins.str = ...,
+        sequence: _builtins.int = ...,
+        body: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "body", b"body", "condition_type", b"condition_type", "create_time", b"create_time", "customer_id", b"customer_id", "event_type", b"event_type", "notification_id", b"notification_id", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Notification: _TypeAlias = Notification  # noqa: Y015

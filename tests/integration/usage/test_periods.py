@@ -50,7 +50,7 @@ async def move_to(caller: Caller, clock: ManualClock, time: datetime) -> None:
     """Moves the clock, and does what a server would have done on the way there."""
     clock.set(time)
     database = Database(caller.database_url, pool_size=1)
-    await Upkeep(database, clock, timedelta(days=400)).run_once()
+    await Upkeep(database, clock, timedelta(days=400), timedelta(days=400)).run_once()
     await database.close()
 
 

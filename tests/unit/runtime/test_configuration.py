@@ -55,6 +55,7 @@ def test_settings_are_read_in_their_units() -> None:
         ("TIDEMARK_SECRET_KEYS", f"a:{KEY},a:{KEY}", "its key number 2 is not"),
         ("TIDEMARK_LOG_FORMAT", "xml", "choose one of json, text"),
         ("TIDEMARK_RETENTION_DAYS", "3", "between 35"),
+        ("TIDEMARK_NOTIFICATION_RETENTION_DAYS", "29", "must not be less than TIDEMARK_DELIVERY_RETENTION_DAYS"),
         ("TIDEMARK_LISTN", "127.0.0.1:1", "did you mean TIDEMARK_LISTEN?"),
         ("TIDEMARK_SOMETHING_ELSE_ALTOGETHER", "1", "is not a setting of Tidemark"),
     ],

@@ -1,0 +1,46 @@
+"""Notifications as messages of the contract, and the filters of their lists and streams."""
+
+from collections.abc import Sequence
+
+from evaluator.notifications import EVENT_TYPES
+from generated.tidemark.v1 import condition_pb2, notification_pb2
+from generated.tidemark.v1.alert_service_pb2 import ListNotificationsRequest, WatchNotificationsRequest
+from server.mapping.alerts import read_condition_types
+from server.validation import Violations, to_timestamp
+from store.feed import Entry, Wanted
+
+MAX_FILTER_IDS = 100
+
+
+def read_wanted(violations: Violations, request: ListNotificationsRequest | WatchNotificationsRequest) -> Wanted:
+    """Which notifications are asked for."""
+    for index, event_type in enumerate(request.event_types):
+        if event_type not in EVENT_TYPES:
+            violations.add(f"event_types[{index}]", f"there is no such type; there are {', '.join(EVENT_TYPES)}")
+    return Wanted(
+        customer_ids=_ids(violations, "customer_ids", request.customer_ids),
+        alert_ids=_ids(violations, "alert_ids", request.alert_ids),
+        condition_types=read_condition_types(violations, "condition_types", request.condition_types),
+        event_types=tuple(request.event_types),
+    )
+
+
+def notification_proto(entry: Entry) -> notification_pb2.Notification:
+    """A notification, with its body as webhooks carry it."""
+    return notification_pb2.Notification(
+        notification_id=entry.notification_id,
+        event_type=entry.event_type,
+        create_time=to_timestamp(entry.create_time),
+        alert_id=entry.alert_id,
+        condition_type=condition_pb2.ConditionType.Value(f"CONDITION_TYPE_{entry.condition_type.upper()}"),
+        customer_id=entry.customer_id,
+        sequence=entry.sequence,
+        body=entry.body,
+    )
+
+
+def _ids(violations: Violations, path: str, ids: Sequence[str]) -> tuple[str, ...]:
+    if len(ids) > MAX_FILTER_IDS:
+        violations.add(path, f"there are {len(ids)}; at most {MAX_FILTER_IDS} are taken")
+        return ()
+    return tuple(violations.identifier(f"{path}[{index}]", text) for index, text in enumerate(ids))

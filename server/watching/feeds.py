@@ -1,0 +1,207 @@
+"""The feeds of this server's watchers: committed notifications get their places, and the tails grow.
+
+One connection of the process listens for commits; a hint that is lost is found by polling. Feeds that nobody watches
+are swept now and then, so that whoever comes finds little to do.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+
+from generated.tidemark.v1 import error_reason_pb2
+from server.errors import ResourceExhausted
+from server.watching.tail import Tail
+from store import feed, outbox
+from store.database import Database, DatabaseUnavailable
+from store.feed import Entry, Wanted
+
+MAX_WATCHERS = 1_000  # of one process
+MAX_ORGANIZATION_WATCHERS = 100  # of one organization on one process
+POLL_INTERVAL = 1.0  # seconds between looks for news that nobody hinted at
+SWEEP_INTERVAL = 30.0  # seconds between looks at the feeds that nobody watches here
+RETRY_PAUSE = 1.0  # seconds before the next try while the database is away
+READ_LIMIT = 500  # entries that a tail grows by in one transaction
+CATCH_UP_LIMIT = 50  # entries that a watcher who is behind holds at a time
+CATCH_UP_SPAN = 10_000  # places that one look for them goes through
+TAIL_READERS = 2  # transactions at a time that read for tails
+CATCH_UP_READERS = 1  # transactions at a time that read for those who are behind
+
+logger = logging.getLogger(__name__)
+
+
+class _Watched:
+    """An organization's feed that somebody watches here."""
+
+    def __init__(self) -> None:
+        self.tail = Tail()
+        self.watchers = 0
+        self.hinted = asyncio.Event()  # that there may be more than was read
+        self.hinted.set()
+
+
+class Feeds:
+    """The tails of the organizations that are watched on this server."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._watched: dict[int, _Watched] = {}
+        self._watchers = 0
+        self._in_use = asyncio.Event()  # by anybody, at any time until now
+        self._tail_readers = asyncio.Semaphore(TAIL_READERS)
+        self._catch_up_readers = asyncio.Semaphore(CATCH_UP_READERS)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        """Begins to sweep; listens and polls once somebody watches."""
+        self._tasks = {
+            asyncio.create_task(work(), name=f"feeds {work.__name__}")
+            for work in (self._listen, self._poll, self._sweep)
+        }
+
+    async def stop(self) -> None:
+        """Ends every task; tails do not grow any more."""
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    @contextlib.asynccontextmanager
+    async def watched(self, organization_id: int) -> AsyncIterator[Tail]:
+        """The tail of an organization, which grows for as long as the block lasts.
+
+        Raises ResourceExhausted when there are too many watchers.
+        """
+        watched = self._watched.get(organization_id)
+        of_organization = watched.watchers if watched else 0
+        for number, limit in ((of_organization, MAX_ORGANIZATION_WATCHERS), (self._watchers, MAX_WATCHERS)):
+            if number >= limit:
+                raise ResourceExhausted(
+                    error_reason_pb2.ERROR_REASON_TOO_MANY_WATCHERS,
+                    f"{number} streams watch this server already: end one, or try another server",
+                    metadata={"limit": str(limit)},
+                )
+        if watched is None:
+            watched = self._watched[organization_id] = _Watched()
+            growing = asyncio.create_task(self._grow(organization_id, watched), name=f"feed {organization_id}")
+            self._tasks.add(growing)
+            growing.add_done_callback(self._tasks.discard)
+        watched.watchers += 1
+        self._watchers += 1
+        self._in_use.set()
+        try:
+            yield watched.tail
+        finally:
+            self._watchers -= 1
+            watched.watchers -= 1
+            if watched.watchers == 0:
+                del self._watched[organization_id]
+                watched.hinted.set()  # wakes the task, which ends
+
+    async def catch_up(
+        self, organization_id: int, place: int, newest: int, wanted: Wanted
+    ) -> tuple[list[Entry], int]:
+        """The next entries for a watcher who is behind, and the place that it has come to with them.
+
+        `newest` is the place of the tail. Raises Forgotten and DatabaseUnavailable.
+        """
+        until = min(newest, place + CATCH_UP_SPAN)
+        async with self._catch_up_readers, self._database.transaction() as connection:
+            found = await feed.read(
+                connection, organization_id, after=place, until=until, limit=CATCH_UP_LIMIT, wanted=wanted
+            )
+        return found, found[-1].place if len(found) == CATCH_UP_LIMIT else until
+
+    async def _grow(self, organization_id: int, watched: _Watched) -> None:
+        """Gives places to what was committed and reads on, whenever there is a hint, until nobody watches."""
+        while True:
+            await watched.hinted.wait()
+            if not watched.watchers:
+                return
+            # Cleared before the look, not after it: what is committed during it sets the hint again.
+            watched.hinted.clear()
+            try:
+                more = await self._read_on(organization_id, watched.tail)
+            except DatabaseUnavailable:
+                more = True
+                await asyncio.sleep(RETRY_PAUSE)
+            except Exception:
+                # A fault of ours must not leave streams alive that are told nothing for ever.
+                logger.exception("a feed could not be read", extra={"action": "feed.failed"})
+                more = True
+                await asyncio.sleep(RETRY_PAUSE)
+            if more:
+                watched.hinted.set()
+
+    async def _read_on(self, organization_id: int, tail: Tail) -> bool:
+        """Reads what follows the tail; returns whether there may be more."""
+        begins, read = None, list[Entry]()
+        async with self._tail_readers, self._database.transaction() as connection:
+            placed = await feed.place(connection, organization_id, READ_LIMIT)
+            try:
+                if tail.place is not None:
+                    read = await feed.read(connection, organization_id, after=tail.place, limit=READ_LIMIT)
+            except feed.Forgotten:  # this process stood still for that long: all of its watchers are behind
+                begins = await feed.extent(connection, organization_id)
+            if tail.place is None:
+                begins = await feed.extent(connection, organization_id)
+        # Only now: what has not been committed may get another place yet.
+        if begins is not None:
+            tail.begin(begins.last_place)
+        tail.extend(read)
+        return READ_LIMIT in (placed, len(read))
+
+    def _hint(self, organization_ids: set[int] | None) -> None:
+        """Wakes the tails of those organizations, or all of them."""
+        for organization_id, watched in self._watched.items():
+            if organization_ids is None or organization_id in organization_ids:
+                watched.hinted.set()
+
+    async def _listen(self) -> None:
+        await self._in_use.wait()
+        while True:
+            try:
+                async for organization_id in outbox.notifications(self._database.url):
+                    self._hint(None if organization_id is None else {organization_id})
+            except DatabaseUnavailable as error:
+                logger.warning("watching by polling only: %s", error, extra={"action": "feed.listen_lost"})
+            await asyncio.sleep(RETRY_PAUSE)
+
+    async def _poll(self) -> None:
+        await self._in_use.wait()
+        while True:
+            await asyncio.sleep(POLL_INTERVAL)
+            seen = {
+                organization_id: watched.tail.place
+                for organization_id, watched in self._watched.items()
+                if watched.tail.place is not None
+            }
+            if not seen:
+                continue
+            try:
+                async with self._tail_readers, self._database.transaction() as connection:
+                    self._hint(await feed.with_news(connection, seen))
+            except DatabaseUnavailable:
+                pass  # said where the tails are read
+            except Exception:
+                logger.exception("news of the feeds could not be polled", extra={"action": "feed.failed"})
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_INTERVAL)
+            try:
+                await self.sweep()
+            except DatabaseUnavailable:
+                pass  # health says so
+            except Exception:
+                logger.exception("the feeds could not be swept", extra={"action": "feed.failed"})
+
+    async def sweep(self) -> None:
+        """Gives every notification of every organization its place. Raises DatabaseUnavailable."""
+        async with self._database.transaction() as connection:
+            waiting = await feed.with_pending(connection)
+        for organization_id in waiting:
+            placed = feed.PLACE_LIMIT
+            while placed == feed.PLACE_LIMIT:
+                async with self._tail_readers, self._database.transaction() as connection:
+                    placed = await feed.place(connection, organization_id)

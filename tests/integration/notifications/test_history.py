@@ -1,0 +1,174 @@
+"""The history of notifications: one by its id, and lists by time, customer, alert, condition and event type."""
+
+from datetime import timedelta
+from typing import Any
+
+import grpc
+import pytest
+
+from generated.tidemark.v1 import alert_service_pb2 as messages
+from generated.tidemark.v1 import condition_pb2, notification_pb2
+from runtime.clock import ManualClock
+from server import paging
+from server.validation import to_timestamp
+from tests.integration.notifications.watching import committer, names, watch
+from tests.integration.server.running import reason_of, violations_of
+from tests.integration.usage.caller import Caller, spend_alert, usage_alert
+from tests.integration.usage.conftest import organization
+
+Page = messages.ListNotificationsResponse
+
+
+async def listed(caller: Caller, **request: Any) -> Page:
+    """One page."""
+    return await caller.alerts.ListNotifications(
+        messages.ListNotificationsRequest(**request), metadata=caller.metadata
+    )
+
+
+async def got(caller: Caller, notification_id: str) -> notification_pb2.Notification:
+    """One notification."""
+    answer = await caller.alerts.GetNotification(
+        messages.GetNotificationRequest(notification_id=notification_id), metadata=caller.metadata
+    )
+    return answer.notification
+
+
+@pytest.fixture
+async def told(caller: Caller, clock: ManualClock) -> list[notification_pb2.Notification]:
+    """Six notifications, the newest first, an hour apart but for two of one moment."""
+    async with committer(caller) as writer:
+        for number in range(1, 4):
+            await writer.tells(("ann", number))
+            clock.advance(timedelta(hours=1))
+        await writer.tells(("bob", 1), ("ann", 4))
+        clock.advance(timedelta(hours=1))
+        await writer.tells(("bob", 1), alert_id="alt_2")
+        await writer.commits()
+    found = list((await listed(caller)).notifications)
+    assert [(one.alert_id, *pair) for one, pair in zip(found, names(found), strict=True)] == [
+        ("alt_2", "bob", 1),
+        ("alt_1", "ann", 4),
+        ("alt_1", "bob", 1),
+        ("alt_1", "ann", 3),
+        ("alt_1", "ann", 2),
+        ("alt_1", "ann", 1),
+    ]
+    return found
+
+
+async def test_the_history_shows_what_was_answered_at_once_and_as_the_stream_tells_it(caller: Caller) -> None:
+    await caller.create(usage_alert("10"))
+    watcher = await watch(caller)
+    answer = await caller.send(caller.event("e1", "12"))
+    [transition] = answer.transitions
+    found = await got(caller, transition.notification_id)
+    assert list((await listed(caller)).notifications) == [found] == await watcher.take(1)
+    [[body]] = await caller.rows("SELECT body FROM notification WHERE organization_id = %(organization_id)s")
+    assert found.body == body
+
+
+async def test_filters(caller: Caller, told: list[notification_pb2.Notification]) -> None:
+    async def found(**request: Any) -> list[notification_pb2.Notification]:
+        return list((await listed(caller, **request)).notifications)
+
+    usage = condition_pb2.CONDITION_TYPE_USAGE_THRESHOLD_REACHED
+    spend = condition_pb2.CONDITION_TYPE_SPEND_THRESHOLD_REACHED
+    assert await found(customer_ids=["bob"]) == [told[0], told[2]]
+    assert await found(customer_ids=["bob", "ann"]) == told
+    assert await found(alert_ids=["alt_1"]) == told[1:]
+    assert await found(alert_ids=["alt_1", "alt_2"], customer_ids=["bob"]) == [told[0], told[2]]
+    assert await found(alert_ids=["alt_3"]) == []
+    assert await found(condition_types=[spend, usage]) == told
+    assert await found(condition_types=[spend]) == []
+    assert await found(event_types=["alert.reached"]) == told
+    assert await found(event_types=["alert.resolved"]) == []
+    # The beginning belongs to the window, the end does not.
+    assert await found(start_time=told[4].create_time) == told[:5]
+    assert await found(end_time=told[4].create_time) == told[5:]
+    assert await found(start_time=told[4].create_time, end_time=told[1].create_time) == told[3:5]
+
+
+async def test_conditions_and_alerts_of_the_service_itself(caller: Caller) -> None:
+    usage, spend = await caller.create(usage_alert("10")), await caller.create(spend_alert("10"))
+    await caller.send(caller.event("e1", "12", cost="12"))
+    kinds = {
+        usage.alert_id: condition_pb2.CONDITION_TYPE_USAGE_THRESHOLD_REACHED,
+        spend.alert_id: condition_pb2.CONDITION_TYPE_SPEND_THRESHOLD_REACHED,
+    }
+    for alert_id, kind in kinds.items():
+        [one] = (await listed(caller, condition_types=[kind])).notifications
+        assert (one.alert_id, one.condition_type) == (alert_id, kind)
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 6, 7])
+async def test_pages_hold_everything_once(
+    caller: Caller, told: list[notification_pb2.Notification], size: int
+) -> None:
+    found: list[notification_pb2.Notification] = []
+    token = ""
+    for number in range(7):
+        page = await listed(caller, page_size=size, page_token=token)
+        assert len(page.notifications) <= size
+        found += page.notifications
+        token = page.next_page_token
+        if not token:
+            break
+        # What comes in between stands before the first page, and moves none of the others.
+        async with committer(caller) as writer:
+            await writer.tells(("new", number))
+            await writer.commits()
+    assert found == told
+
+
+async def test_pages_are_shorter_where_bodies_are_long(
+    caller: Caller, told: list[notification_pb2.Notification], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paging, "MAX_PAGE_BYTES", told[0].ByteSize() + told[1].ByteSize() + 10)
+    first = await listed(caller)
+    assert list(first.notifications) == told[:2]
+    rest = await listed(caller, page_token=first.next_page_token)
+    assert list(rest.notifications) == told[2:4]
+
+
+async def test_a_page_token_fits_only_its_list(
+    caller: Caller, clock: ManualClock, told: list[notification_pb2.Notification]
+) -> None:
+    token = (await listed(caller, page_size=2, customer_ids=["ann", "bob"])).next_page_token
+    assert (await listed(caller, page_token=token, customer_ids=["bob", "ann"])).notifications
+    name, key = await organization(caller.database_url, clock)
+    stranger = Caller(caller.server, clock, caller.database_url, name, key)
+    watcher = await watch(caller, customer_ids=["ann", "bob"])
+    for whose, request in (
+        (stranger, {"page_token": token, "customer_ids": ["ann", "bob"]}),
+        (caller, {"page_token": token}),
+        (caller, {"page_token": token, "customer_ids": ["ann", "bob"], "start_time": told[5].create_time}),
+        (caller, {"page_token": watcher.token, "customer_ids": ["ann", "bob"]}),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await listed(whose, **request)
+        assert reason_of(raised.value) == "ERROR_REASON_PAGE_TOKEN_INVALID"
+
+
+async def test_a_bad_list_is_told_everything_that_is_wrong_with_it(caller: Caller, clock: ManualClock) -> None:
+    now = to_timestamp(clock.now())
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await listed(caller, page_size=-1, customer_ids=[""], event_types=["endpoint.failing"], start_time=now)
+    assert violations_of(raised.value) == ["event_types[0]", "customer_ids[0]", "page_size"]
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await listed(caller, start_time=now, end_time=now)
+    assert violations_of(raised.value) == ["end_time"]
+
+
+async def test_nobody_else_finds_it(
+    caller: Caller, clock: ManualClock, told: list[notification_pb2.Notification]
+) -> None:
+    name, key = await organization(caller.database_url, clock)
+    stranger = Caller(caller.server, clock, caller.database_url, name, key)
+    assert not (await listed(stranger)).notifications
+    assert await got(caller, told[0].notification_id) == told[0]
+    for whose, notification_id in ((stranger, told[0].notification_id), (caller, "ntf_nothing")):
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await got(whose, notification_id)
+        assert raised.value.code() is grpc.StatusCode.NOT_FOUND
+        assert reason_of(raised.value) == "ERROR_REASON_NOTIFICATION_NOT_FOUND"

@@ -1,0 +1,187 @@
+"""The watch stream misses nothing and mixes up nothing, in whatever order transactions commit."""
+
+import asyncio
+import json
+import random
+from collections import defaultdict
+
+import pytest
+
+from generated.tidemark.v1 import alert_service_pb2, notification_pb2, threshold_pb2
+from server.watching import feeds, tail
+from tests.integration.notifications.watching import Watcher, committer, names, watch
+from tests.integration.usage.caller import BOTH, Caller, beside, usage_alert, waiting_for_locks
+
+
+async def test_what_commits_late_comes_late_and_is_not_missed(caller: Caller) -> None:
+    watcher = await watch(caller)
+    async with committer(caller) as first, committer(caller) as second:
+        await first.tells(("ann", 1))
+        await second.tells(("bob", 1))
+        await second.commits()
+        assert names(await watcher.take(1)) == [("bob", 1)]
+        await second.tells(("bob", 2), ("cid", 1))
+        await second.commits()
+        assert names(await watcher.take(2)) == [("bob", 2), ("cid", 1)]
+        await first.commits()
+        assert names(await watcher.take(1)) == [("ann", 1)]
+    again = Watcher(caller, resume_token=watcher.tokens[0])
+    assert names(await again.take(3)) == [("bob", 2), ("cid", 1), ("ann", 1)]
+
+
+async def test_the_order_of_a_gauge_is_that_of_its_evaluations_and_not_of_transaction_ids(caller: Caller) -> None:
+    watcher = await watch(caller)
+    async with committer(caller) as later, committer(caller) as bystander, committer(caller) as earlier:
+        # As when an ingest stores its events, and then waits for a gauge that another one holds.
+        await later.takes_a_transaction_id()
+        await bystander.tells(("other", 1))
+        await earlier.tells(("ann", 1))
+        await earlier.commits()
+        await later.tells(("ann", 2))
+        await later.commits()
+        # And the transaction in between, which is still open, holds up nobody.
+        assert names(await watcher.take(2)) == [("ann", 1), ("ann", 2)]
+        await bystander.commits()
+        assert names(await watcher.take(1)) == [("other", 1)]
+
+
+async def test_a_transaction_that_is_rolled_back_leaves_no_trace(caller: Caller) -> None:
+    watcher = await watch(caller)
+    async with committer(caller) as writer:
+        await writer.tells(("ann", 1), ("bob", 1))
+        await writer.rolls_back()
+        await writer.tells(("ann", 1))
+        await writer.commits()
+        assert names(await watcher.take(1)) == [("ann", 1)]
+        await writer.tells(("bob", 1))
+        await writer.commits()
+    again = Watcher(caller, resume_token=watcher.tokens[0])
+    assert names(await again.take(1)) == [("bob", 1)]
+
+
+async def test_a_token_is_not_ahead_of_what_another_server_gives_places_to(caller: Caller) -> None:
+    """Two servers read one feed while the lock that gives places is held by a third: neither gets ahead."""
+    async with beside(caller) as other, committer(caller) as writer:
+        await writer.tells(("ann", 1))
+        await writer.commits()
+        one, two = await watch(caller), await watch(other)
+        async with committer(caller) as holder:
+            await holder.holds_the_feed()
+            await writer.tells(("ann", 2), ("bob", 1))
+            await writer.commits()
+            await waiting_for_locks(caller, 2)
+        assert names(await one.take(2)) == names(await two.take(2)) == [("ann", 2), ("bob", 1)]
+        assert one.tokens == two.tokens
+
+
+async def test_watchers_of_two_servers_are_told_everything_in_one_order_while_many_write(caller: Caller) -> None:
+    customers = [f"customer-{number}" for number in range(12)]
+    ladder = [threshold_pb2.Threshold(value=value, notify_on=BOTH) for value in ("-10", "0", "3", "10", "25")]
+    async with beside(caller) as other:
+        await caller.create(usage_alert(ladder=ladder))
+        await caller.create(usage_alert(ladder=ladder[:3], groups=[("region", None)]))
+        watchers = [await watch(caller), await watch(other)]
+        beginning = watchers[0].token
+
+        async def send(name: str, through: Caller) -> None:
+            rng = random.Random(name)
+            stream = through.stream()
+            for number in range(60):
+                events = [
+                    through.event(
+                        f"{name}-{number}-{place}",
+                        str(rng.randint(-9, 9)),
+                        rng.choice(customers),
+                        region=rng.choice(("eu", "us")),
+                    )
+                    for place in range(rng.randint(1, 3))
+                ]
+                await stream.write(alert_service_pb2.EvaluateUsageRequest(events=events))
+                if rng.random() < 0.5:
+                    await asyncio.sleep(0.002)
+            await stream.done_writing()
+            async for answer in stream:
+                assert not answer.rejected
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(6):
+                group.create_task(send(f"client-{number}", (caller, other)[number % 2]))
+        stored = await caller.notifications()
+        assert len(stored) > 50
+        told = [await watcher.take(len(stored)) for watcher in watchers]
+    assert told[0] == told[1]
+    assert watchers[0].tokens == watchers[1].tokens
+    assert sorted(one.notification_id for one in told[0]) == sorted(one.notification_id for one in stored)
+    sequences: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+    for one in told[0]:
+        sequences[one.alert_id, _gauge(one)].append(one.sequence)
+    assert all(found == list(range(1, len(found) + 1)) for found in sequences.values())
+    # Whatever a client has worked off, the rest comes, the same, from the token of it.
+    for number in (0, 1, len(stored) // 2, len(stored) - 2):
+        token = ([beginning, *watchers[0].tokens])[number]
+        assert await Watcher(caller, resume_token=token).take(len(stored) - number) == told[0][number:]
+
+
+async def test_resuming_from_each_token_gives_exactly_the_rest(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of which some are in the tail, and some have to be read from the database, page by page.
+    monkeypatch.setattr(tail, "MAX_ENTRIES", 4)
+    monkeypatch.setattr(feeds, "CATCH_UP_LIMIT", 3)
+    monkeypatch.setattr(feeds, "CATCH_UP_SPAN", 5)
+    monkeypatch.setattr(feeds, "READ_LIMIT", 2)
+    watcher = await watch(caller)
+    beginning = watcher.token
+    async with committer(caller) as writer:
+        for number in range(1, 13):
+            await writer.tells(("ann", number), *([("bob", number)] if number % 3 == 0 else []))
+            await writer.commits()
+        told = await watcher.take(16)
+        for place, token in enumerate([beginning, *watcher.tokens]):
+            again = await watch(caller, resume_token=token)
+            assert await again.take(16 - place) == told[place:]
+            again.call.cancel()
+        only_bob = await watch(caller, customer_ids=["bob"], start_time=told[0].create_time)
+        assert names(await only_bob.take(4)) == [("bob", 3), ("bob", 6), ("bob", 9), ("bob", 12)]
+        # They read nothing more, and are all told what comes next.
+        await writer.tells(("bob", 13))
+        await writer.commits()
+        for each in (watcher, only_bob):
+            assert names(await each.take(1)) == [("bob", 13)]
+
+
+async def test_a_slow_watcher_is_told_everything_when_it_reads_on(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tail, "MAX_ENTRIES", 10)
+    slow, quick = await watch(caller), await watch(caller)
+    async with committer(caller) as writer:
+        # More than the buffers of a connection take while nobody reads.
+        for start in range(1, 2_001, 100):
+            await writer.tells(*(("ann", number) for number in range(start, start + 100)))
+            await writer.commits()
+    expected = [("ann", number) for number in range(1, 2_001)]
+    assert names(await quick.take(2_000)) == expected
+    assert names(await slow.take(2_000)) == expected
+
+
+async def test_what_nobody_hinted_at_is_found_by_polling(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feeds, "POLL_INTERVAL", 0.02)
+    watcher = await watch(caller)
+    async with committer(caller) as writer:
+        await writer.tells(("ann", 1))
+        await writer.commits()
+    assert names(await watcher.take(1)) == [("ann", 1)]
+    # Committed without a word, as if the connection that listens had just been lost.
+    await caller.rows(
+        "WITH copied AS ("
+        " INSERT INTO notification SELECT organization_id, customer_id, 'ntf_2', alert_id, gauge_id, 2, event_type,"
+        " condition_type, create_time, body FROM notification WHERE organization_id = %(organization_id)s"
+        " RETURNING organization_id, customer_id, notification_id"
+        ") INSERT INTO feed_pending (organization_id, customer_id, notification_id) SELECT * FROM copied RETURNING 1"
+    )
+    assert names(await watcher.take(1)) == [("ann", 2)]
+
+
+def _gauge(one: notification_pb2.Notification) -> str:
+    return json.dumps(json.loads(one.body)["data"]["gauge"])

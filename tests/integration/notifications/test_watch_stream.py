@@ -1,0 +1,301 @@
+"""The watch stream as its clients use it: where it begins, what it leaves out, how it lives and how it ends."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import grpc
+import pytest
+
+from generated.tidemark.v1 import condition_pb2, threshold_pb2
+from runtime.clock import ManualClock
+from runtime.configuration import Configuration
+from server.upkeep import Upkeep
+from server.validation import to_timestamp
+from server.watching import feeds
+from server.watching.feeds import Feeds
+from store.database import Database
+from tests.integration.notifications.watching import Response, Watcher, committer, names, watch
+from tests.integration.server.running import reason_of, violations_of
+from tests.integration.usage.caller import BOTH, Caller, beside, spend_alert, until, usage_alert
+from tests.integration.usage.conftest import organization
+
+
+@asynccontextmanager
+async def pool(caller: Caller) -> AsyncIterator[Database]:
+    """Connections of the test's own."""
+    database = Database(caller.database_url, pool_size=1)
+    yield database
+    await database.close()
+
+
+async def tell(caller: Caller, *told: tuple[str, int], alert_id: str = "alt_1") -> None:
+    """Commits notifications."""
+    async with committer(caller) as writer:
+        await writer.tells(*told, alert_id=alert_id)
+        await writer.commits()
+
+
+async def test_a_notification_is_the_record_that_webhooks_carry(caller: Caller) -> None:
+    alert = await caller.create(usage_alert(ladder=[threshold_pb2.Threshold(value="10", notify_on=BOTH)]))
+    watcher = await watch(caller)
+    answer = await caller.send(caller.event("e1", "12"))
+    reached = await watcher.next()
+    await caller.send(caller.event("e2", "-5"))
+    resolved = await watcher.next()
+    [[first], [second]] = await caller.rows(
+        "SELECT body FROM notification WHERE organization_id = %(organization_id)s ORDER BY sequence"
+    )
+    assert (reached.body, resolved.body) == (first, second)
+    [transition] = answer.transitions
+    assert reached.notification_id == transition.notification_id
+    assert (reached.event_type, resolved.event_type) == ("alert.reached", "alert.resolved")
+    assert (reached.sequence, resolved.sequence) == (1, 2)
+    assert (reached.alert_id, reached.customer_id) == (alert.alert_id, "acme")
+    assert reached.condition_type == condition_pb2.CONDITION_TYPE_USAGE_THRESHOLD_REACHED
+    assert reached.create_time == to_timestamp(caller.clock.now())
+    told = json.loads(reached.body)
+    assert (told["id"], told["type"]) == (reached.notification_id, reached.event_type)
+
+
+async def test_filters_let_through_what_they_name(caller: Caller) -> None:
+    usage = await caller.create(usage_alert(ladder=[threshold_pb2.Threshold(value="10", notify_on=BOTH)]))
+    spend = await caller.create(spend_alert("10"))
+    watchers = {
+        "bob": await watch(caller, customer_ids=["bob", "nobody"]),
+        "usage": await watch(caller, alert_ids=[usage.alert_id]),
+        "spend": await watch(caller, condition_types=[condition_pb2.CONDITION_TYPE_SPEND_THRESHOLD_REACHED]),
+        "resolved": await watch(caller, event_types=["alert.resolved"]),
+        "both": await watch(caller, customer_ids=["ann"], alert_ids=[spend.alert_id, usage.alert_id]),
+    }
+    for customer in ("ann", "bob"):
+        await caller.send(caller.event(f"{customer}-1", "20", customer, cost="20"))
+        await caller.send(caller.event(f"{customer}-2", "-20", customer))
+    # What a filter leaves out would come before what it lets through at the end.
+    await caller.send(caller.event("last-1", "20", "ann", cost="-15"), caller.event("last-2", "0", "ann", cost="5"))
+    await caller.send(caller.event("last-3", "-20", "ann"), caller.event("last-4", "20", "bob"))
+
+    async def told(name: str, number: int) -> list[tuple[str, str, str]]:
+        return sorted(
+            (one.customer_id, "usage" if one.alert_id == usage.alert_id else "spend", one.event_type[6:])
+            for one in await watchers[name].take(number)
+        )
+
+    assert await told("bob", 4) == [
+        ("bob", "spend", "reached"),
+        ("bob", "usage", "reached"),
+        ("bob", "usage", "reached"),
+        ("bob", "usage", "resolved"),
+    ]
+    assert len(await told("usage", 7)) == 7
+    assert {name for _, name, _ in await told("spend", 3)} == {"spend"}
+    assert {kind for _, _, kind in await told("resolved", 3)} == {"resolved"}
+    assert {customer for customer, _, _ in await told("both", 6)} == {"ann"}
+
+
+async def test_a_stream_begins_now_or_then(caller: Caller, clock: ManualClock) -> None:
+    await tell(caller, ("ann", 1))
+    clock.advance(timedelta(hours=1))
+    await tell(caller, ("ann", 2))
+    noon = to_timestamp(clock.now())
+    clock.advance(timedelta(hours=1))
+    await tell(caller, ("ann", 3))
+    now = await watch(caller)
+    then = await watch(caller, start_time=noon)
+    always = await watch(caller, start_time=to_timestamp(clock.now() - timedelta(days=9)))
+    later = await watch(caller, start_time=to_timestamp(clock.now() + timedelta(hours=1)))
+    await tell(caller, ("ann", 4))
+    for watcher, first in ((now, 4), (then, 2), (always, 1), (later, 4)):
+        assert names(await watcher.take(5 - first)) == [("ann", number) for number in range(first, 5)]
+
+
+async def test_what_was_made_earlier_and_committed_later_is_not_left_out(caller: Caller, clock: ManualClock) -> None:
+    watcher = await watch(caller)  # with whom everything has its place as soon as it is committed
+    async with committer(caller) as slow:
+        await slow.tells(("ann", 1))
+        clock.advance(timedelta(hours=1))
+        await tell(caller, ("bob", 1))
+        await watcher.take(1)
+        first = to_timestamp(clock.now())
+        await slow.commits()
+    clock.advance(timedelta(hours=1))
+    await tell(caller, ("bob", 2))
+    # The clock of this one's server is behind.
+    clock.advance(timedelta(minutes=-90))
+    await tell(caller, ("cid", 1))
+    await watcher.take(3)
+    early = await watch(caller, start_time=to_timestamp(clock.now()))
+    assert names(await early.take(4)) == [("bob", 1), ("ann", 1), ("bob", 2), ("cid", 1)]
+    assert names(await (await watch(caller, start_time=first)).take(2)) == [("bob", 1), ("ann", 1)]
+
+
+async def test_a_token_fits_only_the_stream_it_came_from(caller: Caller, clock: ManualClock) -> None:
+    watcher = await watch(caller, customer_ids=["bob", "ann"], event_types=["alert.reached"])
+    await tell(caller, ("ann", 1), ("ann", 2))
+    await watcher.take(2)
+    token = watcher.tokens[0]
+    same = {"resume_token": token, "customer_ids": ["ann", "bob", "ann"], "event_types": ["alert.reached"]}
+    assert names(await (await watch(caller, **same)).take(1)) == [("ann", 2)]
+
+    name, key = await organization(caller.database_url, clock)
+    stranger = Caller(caller.server, clock, caller.database_url, name, key)
+    for refused in (
+        Watcher(stranger, **same),
+        Watcher(caller, **(same | {"customer_ids": ["ann"]})),
+        Watcher(caller, **(same | {"alert_ids": ["alt_1"]})),
+        Watcher(caller, resume_token=token),
+        Watcher(caller, **(same | {"resume_token": token[:-2]})),
+        Watcher(caller, **(same | {"resume_token": "ä" + token})),
+        Watcher(caller, **(same | {"resume_token": "W10"})),
+        Watcher(caller, **(same | {"resume_token": token * 20})),
+    ):
+        error = await refused.refused()
+        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert reason_of(error) == "ERROR_REASON_RESUME_TOKEN_INVALID"
+        assert violations_of(error) == ["resume_token"]
+
+
+async def test_a_token_of_what_a_restored_database_does_not_have_yet_is_refused(caller: Caller) -> None:
+    watcher = await watch(caller)
+    await tell(caller, ("ann", 1), ("ann", 2))
+    await watcher.take(2)
+    await caller.rows(
+        "WITH gone AS (DELETE FROM feed_entry WHERE organization_id = %(organization_id)s AND place = 2)"
+        " UPDATE feed SET last_place = 1 WHERE organization_id = %(organization_id)s RETURNING 1"
+    )
+    assert reason_of(await Watcher(caller, resume_token=watcher.token).refused()) == (
+        "ERROR_REASON_RESUME_TOKEN_INVALID"
+    )
+
+
+async def test_a_bad_request_is_told_everything_that_is_wrong_with_it(caller: Caller) -> None:
+    watcher = await watch(caller)
+    error = await Watcher(
+        caller,
+        resume_token=watcher.token,
+        start_time=to_timestamp(caller.clock.now()),
+        customer_ids=["ann", " bob"],
+        alert_ids=[f"alt_{number}" for number in range(101)],
+        condition_types=[condition_pb2.CONDITION_TYPE_UNSPECIFIED],
+        event_types=["alert.reached", "endpoint.failing"],
+    ).refused()
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert violations_of(error) == [
+        "event_types[1]",
+        "customer_ids[1]",
+        "alert_ids",
+        "condition_types[0]",
+        "start_time",
+    ]
+
+
+async def test_organizations_are_told_only_of_their_own(caller: Caller, clock: ManualClock) -> None:
+    name, key = await organization(caller.database_url, clock)
+    stranger = Caller(caller.server, clock, caller.database_url, name, key)
+    ours, theirs = await watch(caller), await watch(stranger)
+    await tell(stranger, ("ann", 1), ("ann", 2), ("ann", 3))
+    await tell(caller, ("ann", 7))
+    await tell(stranger, ("ann", 4))
+    assert names(await ours.take(1)) == [("ann", 7)]
+    assert names(await theirs.take(4)) == [("ann", number) for number in range(1, 5)]
+    # Nor does a token give away how much others are told: the first of both is the same but for its organization.
+    assert len(ours.tokens[0]) == len(theirs.tokens[0])
+
+
+async def test_heartbeats_carry_a_quiet_watcher_on(caller: Caller) -> None:
+    configuration = Configuration(listen_port=0, propagation_delay=0.0, heartbeat=0.05)
+    async with beside(caller, configuration) as other:
+        quiet = await watch(other, customer_ids=["nobody"])
+        beginning = quiet.token
+        assert await quiet.heartbeat() == beginning
+        await tell(caller, ("ann", 1), ("ann", 2))
+        while (young := await quiet.heartbeat()) == beginning:
+            pass
+        again = await watch(caller, resume_token=young, customer_ids=["nobody"])
+        assert again.token == young
+
+
+async def test_a_stream_goes_on_at_another_server(caller: Caller, clock: ManualClock) -> None:
+    async with beside(caller) as other:
+        watcher = await watch(other)
+        await tell(caller, ("ann", 1), ("ann", 2))
+        await watcher.take(2)
+        other.server.shutdown.request()
+        last = await watcher.answer()
+        assert last == Response(resume_token=watcher.tokens[1], going_away=True)
+        assert await watcher.answer() is None
+        assert await watcher.call.code() is grpc.StatusCode.OK
+        await other.server.stopped
+    await tell(caller, ("ann", 3))
+    for token, rest in ((watcher.tokens[0], [2, 3]), (watcher.token, [3])):
+        resumed = await watch(caller, resume_token=token)
+        assert names(await resumed.take(len(rest))) == [("ann", number) for number in rest]
+
+
+async def test_there_are_only_so_many_watchers_and_those_who_left_do_not_count(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feeds, "MAX_ORGANIZATION_WATCHERS", 2)
+    watchers = [await watch(caller), await watch(caller)]
+    error = await Watcher(caller).refused()
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert reason_of(error) == "ERROR_REASON_TOO_MANY_WATCHERS"
+
+    async def has_room() -> bool:
+        try:
+            watchers.append(await watch(caller))
+        except grpc.aio.AioRpcError:
+            return False
+        return True
+
+    for number in range(3):
+        # In the middle of a flood, too, of which nobody reads anything.
+        async with committer(caller) as writer:
+            await writer.tells(*(("ann", 1 + 1_000 * number + place) for place in range(1_000)))
+            await writer.commits()
+        watchers.pop(0).call.cancel()
+        await until(has_room)
+
+
+async def test_what_is_older_than_it_is_kept_is_gone_and_said_to_be(
+    caller: Caller, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("store.notification_history.FORGET_LIMIT", 700)
+    watcher = await watch(caller)
+    beginning = watcher.token
+    for number in range(1, 6):
+        await tell(caller, ("ann", number))
+        clock.advance(timedelta(days=1))
+    told = await watcher.take(5)
+    async with pool(caller) as database:
+        # The first three are more than two days old.
+        await Upkeep(database, clock, timedelta(days=400), timedelta(days=2, hours=12)).run_once()
+    for token in (beginning, watcher.tokens[0], watcher.tokens[1]):
+        error = await Watcher(caller, resume_token=token).refused()
+        assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert reason_of(error) == "ERROR_REASON_RESUME_TOKEN_EXPIRED"
+    assert await (await watch(caller, resume_token=watcher.tokens[2])).take(2) == told[3:]
+    assert await (await watch(caller, start_time=told[0].create_time)).take(2) == told[3:]
+    await tell(caller, ("ann", 6))
+    assert names(await watcher.take(1)) == [("ann", 6)]
+
+
+async def test_sweeping_gives_places_to_what_nobody_watches(caller: Caller) -> None:
+    await tell(caller, *(("ann", number) for number in range(1, 6)))
+    async with pool(caller) as database:
+        await Feeds(database).sweep()
+    assert await caller.rows(
+        "SELECT (SELECT count(*) FROM feed_pending WHERE organization_id = %(organization_id)s),"
+        " (SELECT last_place FROM feed WHERE organization_id = %(organization_id)s)"
+    ) == [(0, 5)]
+
+
+async def test_several_streams_of_one_connection_end_apart(caller: Caller) -> None:
+    first, second = await watch(caller), await watch(caller)
+    first.call.cancel()
+    await tell(caller, ("ann", 1))
+    assert names(await second.take(1)) == [("ann", 1)]
+    with pytest.raises(asyncio.CancelledError):
+        await first.answer()

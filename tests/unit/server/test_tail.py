@@ -1,0 +1,80 @@
+"""The tail of a feed: what its watchers find in it, and what it lets go."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from server.watching import tail
+from server.watching.tail import Tail
+from store.feed import Entry, Wanted
+
+EVERYTHING = Wanted()
+
+
+def entry(place: int, customer: str = "ann", body: str = "x") -> Entry:
+    return Entry(
+        place, f"ntf_{place}", customer, "alt_1", "alert.reached", "c", 1, datetime(2026, 1, 1, tzinfo=UTC), body
+    )
+
+
+def test_before_it_is_known_nobody_is_behind_and_there_is_nothing() -> None:
+    empty = Tail()
+    assert not empty.is_behind(0)
+    assert empty.next(0, EVERYTHING) is None
+
+
+def test_it_begins_at_a_place_and_grows_from_there() -> None:
+    grown = Tail()
+    news = grown.news()
+    grown.begin(10)
+    assert news.is_set()
+    news = grown.news()
+    grown.extend([])
+    assert not news.is_set()
+    grown.extend([entry(11), entry(12, "bob")])
+    assert news.is_set()
+    assert not grown.news().is_set()
+    assert grown.place == 12
+    assert [grown.is_behind(place) for place in (9, 10, 11, 12, 13)] == [True, False, False, False, False]
+    assert grown.next(10, EVERYTHING) == entry(11)
+    assert grown.next(10, Wanted(customer_ids=("bob",))) == entry(12, "bob")
+    assert grown.next(10, Wanted(customer_ids=("cid",))) is None
+    # Somebody may know more already than this server has read.
+    assert grown.next(20, EVERYTHING) is None
+    grown.begin(30)
+    assert grown.is_behind(12)
+    assert grown.next(30, EVERYTHING) is None
+
+
+@pytest.mark.parametrize(("limit", "number"), [("MAX_ENTRIES", 3), ("MAX_LENGTH", 3 * 5)])
+def test_the_oldest_go_when_it_is_too_much(monkeypatch: pytest.MonkeyPatch, limit: str, number: int) -> None:
+    monkeypatch.setattr(tail, limit, number)
+    grown = Tail()
+    grown.begin(0)
+    grown.extend([entry(place, body="12345") for place in range(1, 5)])
+    assert [grown.is_behind(place) for place in (0, 1)] == [True, False]
+    grown.extend([entry(5, body="123456")])
+    assert not grown.is_behind(3)
+    assert grown.is_behind(1)
+    grown.extend([entry(6, body="")])
+    assert grown.next(3, EVERYTHING) == entry(4, body="12345")
+
+
+def test_each_filter_narrows() -> None:
+    one = entry(1)
+    for fits in (
+        Wanted(customer_ids=("bob", "ann")),
+        Wanted(alert_ids=("alt_1",)),
+        Wanted(condition_types=("c",)),
+        Wanted(event_types=("alert.reached",)),
+        Wanted(("ann",), ("alt_1",), ("c",), ("alert.reached",)),
+    ):
+        assert fits.has(one)
+    for fits_not in (
+        Wanted(customer_ids=("bob",)),
+        Wanted(alert_ids=("alt_2",)),
+        Wanted(condition_types=("d",)),
+        Wanted(event_types=("alert.resolved",)),
+        Wanted(("ann",), ("alt_1",), ("c",), ("alert.resolved",)),
+    ):
+        assert not fits_not.has(one)
