@@ -108,6 +108,11 @@ class AlertRule:
         direction = self.ladder.direction
         return MostSpecific((item.binding, Ladder.of(item.thresholds, direction)) for item in self.overrides)
 
+    @cached_property
+    def fans_out(self) -> bool:
+        """Whether usage decides how many groups it has: it names no value of a property by which it divides."""
+        return not self.measure.of_facts and any(selector.value is None for selector in self.groups)
+
     @property
     def group_keys(self) -> tuple[str, ...]:
         """The keys that divide its usage, sorted."""

@@ -9,6 +9,7 @@ import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 from evaluator.alerts import AlertRule
 from evaluator.amounts import format_decimal
@@ -18,7 +19,9 @@ from evaluator.transitions import Transition
 
 REACHED_TYPE = "alert.reached"
 RESOLVED_TYPE = "alert.resolved"
-EVENT_TYPES = (REACHED_TYPE, RESOLVED_TYPE)
+DISABLED_TYPE = "alert.disabled"
+TRANSITION_TYPES = (REACHED_TYPE, RESOLVED_TYPE)
+EVENT_TYPES = (*TRANSITION_TYPES, DISABLED_TYPE)
 
 # A gauge that swings a thousand times within one commit would make a body no receiver wants. The last ones say
 # how it ended; `omitted` says how many came before them.
@@ -42,6 +45,26 @@ class Notification:
     ingest_time: datetime
     late: bool
     transitions: tuple[Transition, ...]
+
+    @property
+    def customer_id(self) -> str:
+        """Whom it is about."""
+        return self.gauge.customer_id
+
+    @property
+    def alert_id(self) -> str:
+        """The alert that found it."""
+        return self.rule.alert_id
+
+    @property
+    def condition_type(self) -> str:
+        """The alert's condition."""
+        return self.rule.condition_type.value
+
+    @property
+    def gauge_id(self) -> UUID:
+        """The gauge that it is about."""
+        return self.gauge.gauge_id
 
     @property
     def notification_id(self) -> str:

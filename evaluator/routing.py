@@ -5,7 +5,7 @@ remembers, so that the thousandth event of a customer costs a few dictionary loo
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from evaluator.aggregation import Aggregation
@@ -24,7 +24,11 @@ COUNTING_MARGIN = timedelta(hours=1)
 
 @dataclass(frozen=True)
 class Customer:
-    """The facts of a customer that matter to routing; changed_epoch: of the organization, at their last change."""
+    """The facts of a customer that matter to routing; changed_epoch: of the organization, at their last change.
+
+    excluded: alerts that are not evaluated for it although they cover it, each with the subscription for which alone
+    that holds, or None for all of the customer.
+    """
 
     customer_id: str
     plan_id: str | None
@@ -32,6 +36,11 @@ class Customer:
     cycle: BillingCycle
     changed_epoch: int
     changed_time: datetime
+    excluded: frozenset[tuple[str, str | None]] = frozenset()
+
+    def excludes(self, alert_id: str, subscription_id: str | None) -> bool:
+        """Whether an alert is not evaluated for the customer, or for one subscription of it."""
+        return (alert_id, None) in self.excluded or (alert_id, subscription_id) in self.excluded
 
 
 @dataclass(frozen=True)
@@ -168,6 +177,16 @@ class Router:
             end = max(end, (own or cycle).period_at(time).end)
         return end
 
+    def exclude(self, customer_id: str, alert_id: str, subscription_id: str | None) -> None:
+        """Learns that an alert is not evaluated for a customer any more, or for one subscription of it."""
+        customer = self.customers.get(customer_id)
+        if customer is None or (alert_id, subscription_id) in customer.excluded:
+            return
+        excluded = customer.excluded | {(alert_id, subscription_id)}
+        self.customers[customer_id] = replace(customer, excluded=excluded)
+        self._targets = {key: target for key, target in self._targets.items() if key[1] != customer_id}
+        self._routes = {key: route for key, route in self._routes.items() if key[0] != customer_id}
+
     def targets(self, key: RouteKey, time: datetime) -> tuple[Target, ...]:
         """What an event moves, if its properties pass a target's prices and have its keys.
 
@@ -210,7 +229,8 @@ class Router:
             changed_time = max(changed_time, subscription.changed_time)
         by_keys: dict[tuple[str, ...], list[AlertRule]] = {}
         for alert in self._by_measure.get(measure, ()):
-            if alert.scope.covers(customer_id, subscription_id, plan_id):
+            covers = alert.scope.covers(customer_id, subscription_id, plan_id)
+            if covers and not customer.excludes(alert.alert_id, subscription_id):
                 by_keys.setdefault(alert.group_keys, []).append(alert)
         if not by_keys:
             return None

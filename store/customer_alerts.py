@@ -6,6 +6,7 @@ from decimal import Decimal
 from enum import StrEnum
 
 from evaluator.definitions import AlertDefinition, DefinitionState
+from evaluator.exclusions import ExclusionReason
 from evaluator.gauges import Gauge
 from evaluator.transitions import AlertState
 
@@ -39,17 +40,18 @@ class CustomerAlert:
     """An alert and the customer's gauges that it watches, those of current billing periods only.
 
     gauges: in the order of subscription and group; none where nothing carries what the alert measures, and
-    for an alert that is not evaluated.
+    for an alert that is not evaluated. disabled: why an active alert is not evaluated for this customer.
     """
 
     definition: AlertDefinition
     customer_id: str
     gauges: tuple[GaugeState, ...]
+    disabled: ExclusionReason | None = None
 
     @property
     def status(self) -> CustomerAlertStatus | None:
         """What the alert says; None for one that is not evaluated."""
-        if self.definition.state is not DefinitionState.ACTIVE:
+        if self.definition.state is not DefinitionState.ACTIVE or self.disabled is not None:
             return None
         after = self.definition.visit_after
         if after is not None and after < self.customer_id:

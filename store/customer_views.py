@@ -11,11 +11,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.alerts import AlertRule, ConditionType, ScopeKind
 from evaluator.definitions import AlertDefinition, DefinitionState
+from evaluator.exclusions import ExclusionReason
 from evaluator.gauges import Gauge, Measure
 from evaluator.invoices import current_period
 from evaluator.periods import Period
 from evaluator.transitions import AlertState
-from store import accounts, alerts
+from store import accounts, alerts, exclusions
 from store.accounts import Customer, Subscription
 from store.alert_rows import definition_of
 from store.customer_alerts import CustomerAlert, GaugeState
@@ -152,10 +153,13 @@ class CustomerView:
         """The alerts with their gauges, in the same order."""
         rules = [rule for definition in definitions if (rule := definition.rule()) is not None]
         found = await self._gauges({rule.measure for rule in rules})
+        reasons = await exclusions.reasons(self._connection, self._organization_id, self._customer.customer_id)
+        disabled = {rule.alert_id: self._disabled(rule, reasons) for rule in rules}
         watched = {
             rule.alert_id: [
                 measured
                 for place in self._places(rule)
+                if disabled[rule.alert_id] is None and (rule.alert_id, place.subscription_id) not in reasons
                 for measured in found.get((rule.measure, *place), ())
                 if rule.selects(measured.gauge.group)
             ]
@@ -170,9 +174,20 @@ class CustomerView:
                     GaugeState(item.gauge, item.value, *states.get((item.gauge_id, definition.alert_id), _UNTOUCHED))
                     for item in watched.get(definition.alert_id, ())
                 ),
+                disabled.get(definition.alert_id),
             )
             for definition in definitions
         ]
+
+    def _disabled(
+        self, rule: AlertRule, reasons: Mapping[tuple[str, str | None], ExclusionReason]
+    ) -> ExclusionReason | None:
+        """Why an active alert is not evaluated for the customer, or for any subscription that it covers."""
+        whole = reasons.get((rule.alert_id, None))
+        if whole is not None:
+            return whole
+        each = [reasons.get((rule.alert_id, place.subscription_id)) for place in self._places(rule)]
+        return each[0] if each and None not in each else None
 
     async def _gauges(
         self, measures: Collection[Measure]

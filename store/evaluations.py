@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 import psycopg
@@ -12,7 +12,6 @@ from psycopg.types.json import Jsonb
 
 from evaluator.amounts import format_decimal
 from evaluator.gauges import Gauge
-from evaluator.notifications import Notification
 from evaluator.transitions import AlertState, Reached
 from store.database import Row
 
@@ -98,6 +97,34 @@ async def write_states(connection: Connection, organization_id: int, stored: Seq
     )
 
 
+class Record(Protocol):
+    """A notification as it is kept. gauge_id is unset, and sequence 0, where it is about no single gauge."""
+
+    @property
+    def customer_id(self) -> str: ...
+
+    @property
+    def notification_id(self) -> str: ...
+
+    @property
+    def alert_id(self) -> str: ...
+
+    @property
+    def gauge_id(self) -> UUID | None: ...
+
+    @property
+    def sequence(self) -> int: ...
+
+    @property
+    def event_type(self) -> str: ...
+
+    @property
+    def condition_type(self) -> str: ...
+
+    def body(self) -> str:
+        """The JSON that is sent, byte for byte."""
+
+
 # A notification's id is a digest of alert, gauge and sequence: were two transactions ever to record the same one,
 # the second would fail here instead of telling the customer twice.
 _NOTIFY = """
@@ -123,7 +150,7 @@ SELECT %(organization_id)s, customer_id, notification_id, event_type, condition_
 
 
 async def write_notifications(
-    connection: Connection, organization_id: int, notifications: Sequence[Notification], now: datetime
+    connection: Connection, organization_id: int, notifications: Sequence[Record], now: datetime
 ) -> None:
     """Stores notifications, and hands them to the outbox and the feed; wakes both once this transaction commits.
 
@@ -134,13 +161,13 @@ async def write_notifications(
         {
             "organization_id": organization_id,
             "now": now,
-            "customer_ids": [item.gauge.customer_id for item in notifications],
+            "customer_ids": [item.customer_id for item in notifications],
             "notification_ids": [item.notification_id for item in notifications],
-            "alert_ids": [item.rule.alert_id for item in notifications],
-            "gauge_ids": [item.gauge.gauge_id for item in notifications],
+            "alert_ids": [item.alert_id for item in notifications],
+            "gauge_ids": [item.gauge_id for item in notifications],
             "sequences": [item.sequence for item in notifications],
             "event_types": [item.event_type for item in notifications],
-            "condition_types": [item.rule.condition_type.value for item in notifications],
+            "condition_types": [item.condition_type for item in notifications],
             "bodies": [item.body() for item in notifications],
         },
     )

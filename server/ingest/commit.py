@@ -7,6 +7,7 @@ from decimal import Decimal
 from evaluator.aggregation import Aggregation, contribution
 from evaluator.amounts import ZERO, exact_arithmetic
 from evaluator.events import UsageEvent
+from evaluator.exclusions import Excluded
 from evaluator.gauges import Gauge
 from evaluator.prices import passes_all
 from evaluator.routing import Router, Watch, group_of
@@ -88,13 +89,17 @@ class Committer:
             else:
                 inserted = await stored_events.insert(raw, self._organization_id, now, events)
                 new = [event for event in events if event.identity in inserted]
+            excluded: set[Excluded] = set()
             if new:
-                await self._evaluate(connection, router, new, created, now, batches, arrived, outcomes)
+                excluded = await self._evaluate(connection, router, new, created, now, batches, arrived, outcomes)
             known = known_places(batches, arrived, new)
             if known:
                 sent = [batches[number].events[position] for number, position in known]
                 alike = await stored_events.stored_alike(raw, self._organization_id, sent)
                 account_known(sent, known, alike, events, outcomes)
+        # Not before it is certain: a router that did not watch what is not excluded would miss events.
+        for one in excluded:
+            router.exclude(*one)
         account_new(router, batches, arrived, new, outcomes)
         return outcomes
 
@@ -121,7 +126,7 @@ class Committer:
         batches: Sequence[Batch],
         arrived: Arrived,
         outcomes: list[Outcome],
-    ) -> None:
+    ) -> set[Excluded]:
         raw = await driver(connection)
         with exact_arithmetic():
             movements = route(router, new)
@@ -131,8 +136,11 @@ class Committer:
         wanted = any(batch.include_gauges for batch in batches)
         values: dict[Gauge, Decimal] = {}
         subjects = []
+        excluded: set[Excluded] = set()
         if moves:
-            for moved in await gauges.move(raw, self._organization_id, moves, now, wanted):
+            # In the order of arrival: it decides which groups are too many.
+            all_moved = await gauges.move(raw, self._organization_id, moves, now, wanted)
+            for moved in sorted(all_moved, key=lambda one: one.index):
                 movement = additive[moved.index]
                 values[movement.watch.gauge] = moved.value
                 if moved.calls:
@@ -147,6 +155,7 @@ class Committer:
             evaluation = Evaluation(raw, self._organization_id, self._organization, router.epoch, now)
             result = await evaluation.run(subjects)
             values.update(result.values)
+            excluded = result.excluded
             first = {subject.movement.watch.gauge: subject.movement.entries[0][1] for subject in subjects}
             for found in result.found:
                 cause = found.transition.cause
@@ -154,6 +163,7 @@ class Committer:
                 outcomes[arrived.places[identity][0]].found.append(found)
         if wanted:
             _share_values(movements, values, batches, arrived, outcomes)
+        return excluded
 
 
 def route(router: Router, events: Sequence[UsageEvent]) -> dict[Watch, Movement]:

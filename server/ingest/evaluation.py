@@ -1,6 +1,6 @@
 """The evaluation of gauges inside a transaction that has locked them; ingest and visits share it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
@@ -10,10 +10,12 @@ from evaluator.aggregation import Aggregation, Tally
 from evaluator.alerts import AlertRule
 from evaluator.amounts import ZERO, exact_arithmetic
 from evaluator.events import UsageEvent
+from evaluator.exclusions import Excluded
 from evaluator.gauges import Gauge
 from evaluator.notifications import Notification
 from evaluator.routing import COUNTING_MARGIN, Watch
 from evaluator.transitions import AlertState, Cause, Step, Transition, evaluate, mark_silently, trip_levels
+from server.ingest.guard import Guarded, Look, guard
 from store import evaluations, gauges, recounts
 from store.evaluations import StoredState
 from store.gauges import NEVER_VISITED, Connection
@@ -70,10 +72,14 @@ class Found:
 
 @dataclass(frozen=True)
 class Result:
-    """What an evaluation found, and the value of each of its gauges afterwards."""
+    """What an evaluation found, and the value of each of its gauges afterwards.
+
+    excluded: what routers need not watch any more once the transaction is committed.
+    """
 
     found: list[Found]
     values: list[tuple[Gauge, Decimal]]
+    excluded: set[Excluded]
 
 
 class Evaluation:
@@ -93,16 +99,18 @@ class Evaluation:
         await self._recount([subject for subject in subjects if subject.before is None])
         await self._find_unseen_values(subjects)
         all_gauges = [subject.movement.watch.gauge for subject in subjects]
+        guarded = await self._guard(subjects)
         states = await evaluations.states(self._connection, self._organization_id, all_gauges)
         found: list[Found] = []
         visited: list[gauges.Visited] = []
         changed: list[StoredState] = []
         with exact_arithmetic():
             for subject in subjects:
-                self._evaluate(subject, states, found, visited, changed)
-        notifications = {
+                self._evaluate(subject, states, guarded.quiet, found, visited, changed)
+        notifications: dict[str, evaluations.Record] = {
             one.notification.notification_id: one.notification for one in found if one.notification is not None
         }
+        notifications.update((one.notification_id, one) for one in guarded.disabled)
         async with self._connection.pipeline():
             await gauges.write(self._connection, self._organization_id, visited, self._now)
             if changed:
@@ -111,7 +119,15 @@ class Evaluation:
                 await evaluations.write_notifications(
                     self._connection, self._organization_id, list(notifications.values()), self._now
                 )
-        return Result(found, [(item.gauge, item.value) for item in visited])
+        return Result(found, [(item.gauge, item.value) for item in visited], guarded.excluded)
+
+    async def _guard(self, subjects: Sequence[Subject]) -> Guarded:
+        looks = []
+        for subject in subjects:
+            first = subject.movement.entries[0][1] if subject.movement.entries else None
+            cause = Cause(first.event_id, first.event_time) if first else None
+            looks.append(Look(subject.movement.watch, subject.visited_epoch, cause))
+        return await guard(self._connection, self._organization_id, self._organization, self._epoch, self._now, looks)
 
     async def _recount(self, subjects: Sequence[Subject]) -> None:
         """Counts from the stored events what nobody has counted, or not without a gap."""
@@ -157,6 +173,7 @@ class Evaluation:
         self,
         subject: Subject,
         states: Mapping[tuple[UUID, str], StoredState],
+        quiet: Set[tuple[UUID, str]],
         found: list[Found],
         visited: list[gauges.Visited],
         changed: list[StoredState],
@@ -172,6 +189,8 @@ class Evaluation:
         above: list[Decimal] = []
         below: list[Decimal] = []
         for rule in watch.alerts:
+            if (gauge.gauge_id, rule.alert_id) in quiet:
+                continue
             stored = states.get((gauge.gauge_id, rule.alert_id))
             state = stored.state if stored else AlertState()
             ladder, path = rule.ladder_for(gauge.group), steps

@@ -7,7 +7,7 @@ from datetime import datetime
 from evaluator.alerts import AlertRule
 from evaluator.events import UsageEvent
 from evaluator.routing import Router
-from store import alerts, facts
+from store import alerts, exclusions, facts
 from store.database import Connection, driver
 
 # Beyond this many customers a router starts afresh and reads again those it meets. Memory stays bounded, and a
@@ -53,7 +53,8 @@ class Rules:
             router.customers.update(current.customers)
             router.subscriptions.update(current.subscriptions)
             router.metrics.update(current.metrics)
-            changed = await facts.changed_since(await driver(connection), self._organization_id, current.epoch)
+            raw = await driver(connection)
+            changed = await facts.changed_since(raw, self._organization_id, current.epoch)
             for customer in changed[0]:
                 # Those that nobody met yet are read when somebody does.
                 if customer.customer_id in router.customers:
@@ -63,6 +64,10 @@ class Rules:
                 if key in router.subscriptions:
                     router.subscriptions[key] = subscription
             router.metrics.update((metric.metric_id, metric) for metric in changed[2])
+            # They are made while an epoch stands. But alerts that come with a later one count on this: whatever was
+            # not watched by everyone before counts as not watched.
+            for excluded in await exclusions.made_since(raw, self._organization_id, current.epoch):
+                router.exclude(*excluded)
         # Another transaction may have come back with a younger router in the meantime.
         if epoch >= self._router.epoch:
             self._router, self._rules = router, rules

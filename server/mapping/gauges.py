@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from decimal import Decimal
 
 from evaluator.amounts import format_decimal
-from evaluator.definitions import AlertDefinition, DefinitionState
+from evaluator.definitions import AlertDefinition
+from evaluator.exclusions import ExclusionReason
 from evaluator.gauges import EVER, INVOICE_KEY, Gauge
 from evaluator.periods import Period
 from evaluator.thresholds import Threshold
@@ -23,6 +24,11 @@ _STATUSES: Mapping[CustomerAlertStatus | None, alert_pb2.CustomerAlertStatus.Val
     CustomerAlertStatus.OK: alert_pb2.CUSTOMER_ALERT_STATUS_OK,
     CustomerAlertStatus.IN_ALARM: alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM,
     CustomerAlertStatus.EVALUATING: alert_pb2.CUSTOMER_ALERT_STATUS_EVALUATING,
+}
+_DISABLED_REASONS: Mapping[ExclusionReason | None, alert_pb2.CustomerAlertDisabledReason.ValueType] = {
+    None: alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_UNSPECIFIED,
+    ExclusionReason.GROUP_LIMIT: alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_GROUP_LIMIT,
+    ExclusionReason.REQUESTED: alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_REQUESTED,
 }
 # What the evaluation notes as the reason.
 _REASONS: Mapping[str | None, alert_pb2.ChangeReason.ValueType] = {
@@ -67,9 +73,10 @@ def customer_alert_proto(found: CustomerAlert) -> alert_pb2.CustomerAlert:
         alert=alert_proto(found.definition),
         customer_id=found.customer_id,
         status=_STATUSES[found.status],
-        no_data=found.definition.state is DefinitionState.ACTIVE and not gauges,
+        no_data=found.status is not None and not gauges,
         gauges=[_gauge_state_proto(found.definition, item) for item in gauges[:MAX_GAUGES]],
         gauges_truncated=len(gauges) > MAX_GAUGES,
+        disabled_reason=_DISABLED_REASONS[found.disabled],
     )
 
 

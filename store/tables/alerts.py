@@ -64,3 +64,30 @@ alert_state = Table(
     Column("change_time", Time),
     Column("change_reason", Identifier),
 )
+
+# Whom an alert covers and is not evaluated for all the same.
+alert_exclusion = Table(
+    "alert_exclusion",
+    metadata,
+    Column("organization_id", Organization, primary_key=True),
+    Column("customer_id", Identifier, primary_key=True),
+    Column("alert_id", Identifier, primary_key=True),
+    Column("subscription_id", Identifier, primary_key=True),  # empty: all of the customer
+    Column("reason", Identifier, nullable=False),  # GROUP_LIMIT, REQUESTED
+    Column("changed_epoch", BigInteger, nullable=False),  # of the organization, when it was made
+    Column("create_time", Time, nullable=False),
+    Index("alert_exclusion_by_change", "organization_id", "changed_epoch"),
+)
+
+# How many groups an alert has met in a billing period.
+group_count = Table(
+    "group_count",
+    metadata,
+    Column("organization_id", Organization, primary_key=True),
+    Column("customer_id", Identifier, primary_key=True),
+    Column("alert_id", Identifier, primary_key=True),
+    Column("subscription_id", Identifier, primary_key=True),  # empty: the customer is measured as a whole
+    Column("period_start", Time, primary_key=True),
+    Column("watching_epoch", BigInteger, nullable=False),  # since when the alert watched, as it counted
+    Column("groups", BigInteger, nullable=False),
+)

@@ -9,10 +9,10 @@ notification = Table(
     metadata,
     Column("organization_id", Organization, primary_key=True),
     Column("customer_id", Identifier, primary_key=True),
-    Column("notification_id", Identifier, primary_key=True),  # a digest of alert, gauge and sequence
+    Column("notification_id", Identifier, primary_key=True),  # a digest of what makes it this one
     Column("alert_id", Identifier, nullable=False),
-    Column("gauge_id", Uuid, nullable=False),
-    Column("sequence", BigInteger, nullable=False),
+    Column("gauge_id", Uuid),  # unset: it is about no single gauge
+    Column("sequence", BigInteger, nullable=False),  # from 1; 0 of one that is about no single gauge
     Column("event_type", Identifier, nullable=False),
     Column("condition_type", Identifier, nullable=False),
     Column("create_time", Time, nullable=False),

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from evaluator.alerts import AlertRule, ConditionType, Scope, ScopeKind
+from evaluator.exclusions import Disabled
 from evaluator.gauges import EVER, Gauge, Measure
-from evaluator.notifications import EVENT_TYPES, Notification
+from evaluator.notifications import EVENT_TYPES, TRANSITION_TYPES, Notification
 from evaluator.periods import Period
 from evaluator.prices import FilterOperator, PriceField, PriceFilter
 from evaluator.thresholds import Direction, Kind, Ladder, Severity, Threshold
@@ -31,6 +32,7 @@ from tests.schemas import Mismatch, check, schema
 
 NOW = datetime(2026, 3, 15, 12, 0, tzinfo=UTC)
 ALERT = schema("alert")
+DISABLED = schema("alert_disabled")
 OPERATOR = schema("operator")
 
 RULE = AlertRule(
@@ -122,10 +124,26 @@ def test_notifications_are_as_their_schema_says() -> None:
     bodies = [json.loads(one.body()) for one in notifications()]
     for body in bodies:
         check(body, ALERT)
-    assert {body["type"] for body in bodies} == set(EVENT_TYPES)
-    assert set(EVENT_TYPES) == set(ALERT["properties"]["type"]["enum"])
+    assert {body["type"] for body in bodies} == set(TRANSITION_TYPES)
+    assert set(TRANSITION_TYPES) == set(ALERT["properties"]["type"]["enum"])
     # Nothing is described that no one sends; single invoices have tests of their own.
     assert set(described(ALERT)) == {name for body in bodies for name in sent(body)} | {"invoice_id"}
+
+
+def test_disabled_alerts_are_told_as_their_schema_says() -> None:
+    group = (("model", "5001"), ("region", "eu"))
+    whole = Gauge("acme", None, Measure(metric_id="tokens"), group, PERIOD)
+    own = Gauge("acme", "acme-pro", Measure(currency="USD", per_subscription=True), group, PERIOD)
+    told = [
+        Disabled("default", RULE, whole, 5_000, 1, NOW, Cause("e-1", NOW)),
+        Disabled("default", RULE, own, 5_000, 2, NOW, None),
+    ]
+    bodies = [json.loads(one.body()) for one in told]
+    for body in bodies:
+        check(body, DISABLED)
+    assert set(TRANSITION_TYPES) | {body["type"] for body in bodies} == set(EVENT_TYPES)
+    assert set(described(DISABLED)) == {name for body in bodies for name in sent(body)}
+    assert len({body["id"] for body in bodies}) == len(bodies)
 
 
 def test_operator_events_are_as_their_schema_says() -> None:

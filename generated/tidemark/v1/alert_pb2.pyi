@@ -82,7 +82,7 @@ class _CustomerAlertStatus:
 class _CustomerAlertStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CustomerAlertStatus.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     CUSTOMER_ALERT_STATUS_UNSPECIFIED: _CustomerAlertStatus.ValueType  # 0
-    """CUSTOMER_ALERT_STATUS_UNSPECIFIED is what an alert shows that is archived or disabled."""
+    """CUSTOMER_ALERT_STATUS_UNSPECIFIED is what an alert shows that is archived or disabled, also for one customer."""
     CUSTOMER_ALERT_STATUS_OK: _CustomerAlertStatus.ValueType  # 1
     """CUSTOMER_ALERT_STATUS_OK means that no threshold is in alarm on any gauge of the current billing period."""
     CUSTOMER_ALERT_STATUS_IN_ALARM: _CustomerAlertStatus.ValueType  # 2
@@ -96,7 +96,7 @@ class CustomerAlertStatus(_CustomerAlertStatus, metaclass=_CustomerAlertStatusEn
     """CustomerAlertStatus sums up an alert's state for one customer."""
 
 CUSTOMER_ALERT_STATUS_UNSPECIFIED: CustomerAlertStatus.ValueType  # 0
-"""CUSTOMER_ALERT_STATUS_UNSPECIFIED is what an alert shows that is archived or disabled."""
+"""CUSTOMER_ALERT_STATUS_UNSPECIFIED is what an alert shows that is archived or disabled, also for one customer."""
 CUSTOMER_ALERT_STATUS_OK: CustomerAlertStatus.ValueType  # 1
 """CUSTOMER_ALERT_STATUS_OK means that no threshold is in alarm on any gauge of the current billing period."""
 CUSTOMER_ALERT_STATUS_IN_ALARM: CustomerAlertStatus.ValueType  # 2
@@ -106,6 +106,34 @@ CUSTOMER_ALERT_STATUS_EVALUATING: CustomerAlertStatus.ValueType  # 3
 what is shown may be incomplete.
 """
 Global___CustomerAlertStatus: _TypeAlias = CustomerAlertStatus  # noqa: Y015
+
+class _CustomerAlertDisabledReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CustomerAlertDisabledReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CustomerAlertDisabledReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CUSTOMER_ALERT_DISABLED_REASON_UNSPECIFIED: _CustomerAlertDisabledReason.ValueType  # 0
+    """CUSTOMER_ALERT_DISABLED_REASON_UNSPECIFIED means that it is evaluated, or that the alert is not active."""
+    CUSTOMER_ALERT_DISABLED_REASON_GROUP_LIMIT: _CustomerAlertDisabledReason.ValueType  # 1
+    """CUSTOMER_ALERT_DISABLED_REASON_GROUP_LIMIT means that the customer's usage had more than 5000 groups in one billing
+    period. A notification of type alert.disabled has told of it.
+    """
+    CUSTOMER_ALERT_DISABLED_REASON_REQUESTED: _CustomerAlertDisabledReason.ValueType  # 2
+    """CUSTOMER_ALERT_DISABLED_REASON_REQUESTED means that somebody disabled the alert for the customer."""
+
+class CustomerAlertDisabledReason(_CustomerAlertDisabledReason, metaclass=_CustomerAlertDisabledReasonEnumTypeWrapper):
+    """CustomerAlertDisabledReason is why an active alert is not evaluated for a customer whom it covers."""
+
+CUSTOMER_ALERT_DISABLED_REASON_UNSPECIFIED: CustomerAlertDisabledReason.ValueType  # 0
+"""CUSTOMER_ALERT_DISABLED_REASON_UNSPECIFIED means that it is evaluated, or that the alert is not active."""
+CUSTOMER_ALERT_DISABLED_REASON_GROUP_LIMIT: CustomerAlertDisabledReason.ValueType  # 1
+"""CUSTOMER_ALERT_DISABLED_REASON_GROUP_LIMIT means that the customer's usage had more than 5000 groups in one billing
+period. A notification of type alert.disabled has told of it.
+"""
+CUSTOMER_ALERT_DISABLED_REASON_REQUESTED: CustomerAlertDisabledReason.ValueType  # 2
+"""CUSTOMER_ALERT_DISABLED_REASON_REQUESTED means that somebody disabled the alert for the customer."""
+Global___CustomerAlertDisabledReason: _TypeAlias = CustomerAlertDisabledReason  # noqa: Y015
 
 class _ChangeReason:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -519,10 +547,11 @@ class CustomerAlert(_message.Message):
     NO_DATA_FIELD_NUMBER: _builtins.int
     GAUGES_FIELD_NUMBER: _builtins.int
     GAUGES_TRUNCATED_FIELD_NUMBER: _builtins.int
+    DISABLED_REASON_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
     """customer_id is the customer."""
     status: Global___CustomerAlertStatus.ValueType
-    """status sums up the gauges below. Unset when the alert is archived or disabled."""
+    """status sums up the gauges below. Unset when the alert is archived or disabled, also for this customer only."""
     no_data: _builtins.bool
     """no_data is set when the alert is active and nothing that it measures was ever counted for the customer in the
     current billing period: no usage of its metric, none with its group keys, no cost in its currency. It tells an
@@ -530,6 +559,8 @@ class CustomerAlert(_message.Message):
     """
     gauges_truncated: _builtins.bool
     """gauges_truncated is set when there are more gauges than gauges shows."""
+    disabled_reason: Global___CustomerAlertDisabledReason.ValueType
+    """disabled_reason says why the alert, although active, is not evaluated for this customer. Unset: it is."""
     @_builtins.property
     def alert(self) -> Global___Alert:
         """alert is the alert's definition."""
@@ -537,7 +568,8 @@ class CustomerAlert(_message.Message):
     @_builtins.property
     def gauges(self) -> _containers.RepeatedCompositeFieldContainer[Global___GaugeState]:
         """gauges are what the alert measures of the customer in the current billing period, one for each subscription and
-        group, those in alarm first; at most 100. Empty when the alert is archived or disabled.
+        group, those in alarm first; at most 100. Empty when the alert is archived or disabled, also for this customer
+        only.
         """
 
     def __init__(
@@ -549,10 +581,11 @@ class CustomerAlert(_message.Message):
         no_data: _builtins.bool = ...,
         gauges: _abc.Iterable[Global___GaugeState] | None = ...,
         gauges_truncated: _builtins.bool = ...,
+        disabled_reason: Global___CustomerAlertDisabledReason.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "customer_id", b"customer_id", "gauges", b"gauges", "gauges_truncated", b"gauges_truncated", "no_data", b"no_data", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "customer_id", b"customer_id", "disabled_reason", b"disabled_reason", "gauges", b"gauges", "gauges_truncated", b"gauges_truncated", "no_data", b"no_data", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -294,7 +294,8 @@ class SpendThresholdReachedCondition(_message.Message):
     def group_values(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupSelector]:
         """group_values narrow or divide the cost by properties of the events. A key with a value narrows to that value; a
         key without one fans out: each value seen has a gauge, a state and notifications of its own. At most 3 keys, each
-        once.
+        once. An alert that fans out and meets more than 5000 combinations of values of one customer in one billing period
+        is disabled for that customer, and a notification of type alert.disabled says so.
         """
 
     def __init__(
@@ -363,7 +364,8 @@ class UsageThresholdReachedCondition(_message.Message):
     def group_values(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupSelector]:
         """group_values narrow or divide the usage by properties of the events. A key with a value narrows to that value; a
         key without one fans out: each value seen has a gauge, a state and notifications of its own. At most 3 keys, each
-        once.
+        once. An alert that fans out and meets more than 5000 combinations of values of one customer in one billing period
+        is disabled for that customer, and a notification of type alert.disabled says so.
         """
 
     def __init__(
@@ -904,7 +906,9 @@ class CostExceededCondition(_message.Message):
     @_builtins.property
     def grouping_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """grouping_keys are properties of the events that divide the cost: each combination of their values has a gauge, a
-        state and notifications of its own. At most 3 keys, each once.
+        state and notifications of its own. At most 3 keys, each once. Past 5000 combinations of one subscription in one
+        billing period, the alert is disabled for the subscription's customer, and a notification of type alert.disabled
+        says so.
         """
 
     @_builtins.property

@@ -96,8 +96,8 @@ class CreateEndpointRequest(_message.Message):
     """signature_scheme is how attempts are signed. Unset: SIGNATURE_SCHEME_HMAC_SHA256."""
     @_builtins.property
     def event_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """event_types narrow to these types: "alert.reached", "alert.resolved", and operator events. Empty: every
-        notification of an alert, also of types that are yet to come, and no operator event.
+        """event_types narrow to these types: "alert.reached", "alert.resolved", "alert.disabled", and operator events. Empty:
+        every notification of an alert, also of types that are yet to come, and no operator event.
         """
 
     @_builtins.property
@@ -357,8 +357,8 @@ class UpdateEndpointRequest(_message.Message):
 
     @_builtins.property
     def event_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """event_types narrow to these types: "alert.reached", "alert.resolved", and operator events. Empty: every
-        notification of an alert, also of types that are yet to come, and no operator event.
+        """event_types narrow to these types: "alert.reached", "alert.resolved", "alert.disabled", and operator events. Empty:
+        every notification of an alert, also of types that are yet to come, and no operator event.
         """
 
     @_builtins.property

@@ -1,0 +1,270 @@
+"""The guard against groups without end: past the limit an alert is disabled for that customer, and says so."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from evaluator.exclusions import Excluded
+from generated.tidemark.v1 import account_pb2, alert_pb2, alert_service_pb2, condition_pb2, usage_pb2
+from runtime.clock import ManualClock
+from server.ingest import guard
+from store import exclusions
+from store.database import Database
+from tests.integration.usage.caller import (
+    DEADLINE,
+    Caller,
+    Stored,
+    beside,
+    on_subscription,
+    spend_alert,
+    thresholds,
+    usage_alert,
+    values,
+)
+from tests.schemas import check, schema
+
+LIMIT = 3
+DISABLED = schema("alert_disabled")
+
+
+@pytest.fixture
+def low_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit that a test can reach by hand."""
+    monkeypatch.setattr(guard, "MAX_GROUPS", LIMIT)
+
+
+async def use(
+    caller: Caller, *seats: str, customer: str = "acme", quantity: str = "1", prefix: str = "e"
+) -> list[str]:
+    """One event for each seat, in one batch; returns the seats that reached or resolved something."""
+    events = [
+        caller.event(f"{prefix}-{place}-{seat}", quantity, customer, cost=quantity, seat=seat)
+        for place, seat in enumerate(seats)
+    ]
+    answer = await caller.send(*events)
+    assert answer.accepted == len(events)
+    return [one.gauge.group[0].value for one in answer.transitions]
+
+
+async def disabled(caller: Caller) -> list[Stored]:
+    """The notifications of disabled alerts, each as its schema says."""
+    found = [one for one in await caller.notifications() if one.event_type == "alert.disabled"]
+    for one in found:
+        check(one.body, DISABLED)
+    return found
+
+
+async def gauge_count(caller: Caller) -> int:
+    [[number]] = await caller.rows("SELECT count(*) FROM gauge WHERE organization_id = %(organization_id)s")
+    return int(number)
+
+
+async def is_disabled(caller: Caller, alert: alert_pb2.Alert, customer: str = "acme") -> bool:
+    state = await caller.state(alert.alert_id, customer)
+    if state.disabled_reason == alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_UNSPECIFIED:
+        assert state.status != alert_pb2.CUSTOMER_ALERT_STATUS_UNSPECIFIED
+        return False
+    assert state.disabled_reason == alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_GROUP_LIMIT
+    assert state.status == alert_pb2.CUSTOMER_ALERT_STATUS_UNSPECIFIED
+    assert not state.gauges
+    assert not state.no_data
+    return True
+
+
+async def test_the_5001st_group_disables_the_alert_and_the_5000th_does_not(caller: Caller) -> None:
+    alert = await caller.create(usage_alert("10", groups=[("seat", None)]))
+    for start in range(0, 5_000, 1_000):
+        await use(caller, *(f"s{number}" for number in range(start, start + 1_000)))
+    assert not await is_disabled(caller, alert)
+    assert await use(caller, "s0", "s4999", quantity="9", prefix="f") == ["s0", "s4999"]
+    assert not await disabled(caller)
+    assert await use(caller, "s5000", quantity="10") == []
+    assert await is_disabled(caller, alert)
+    [told] = await disabled(caller)
+    assert told.body["data"]["limit"] == 5_000
+    assert told.body["data"]["group"] == [{"key": "seat", "value": "s5000"}]
+
+
+@pytest.mark.usefixtures("low_limit")
+async def test_a_disabled_alert_says_why_and_falls_silent_for_that_customer_only(caller: Caller) -> None:
+    alert = await caller.create(usage_alert("10", groups=[("seat", None)]))
+    for _ in range(2):
+        await use(caller, "a", "b", "c", "a", prefix=f"again{_}")
+    assert not await is_disabled(caller, alert)
+    assert await use(caller, "d", "b", quantity="20") == ["b"], "what it knew before is still told"
+    assert await is_disabled(caller, alert)
+    [told] = await disabled(caller)
+    assert told.body["id"] == told.notification_id
+    assert told.customer_id == "acme"
+    assert (told.alert_id, told.sequence) == (alert.alert_id, 0)
+    data = told.body["data"]
+    assert (data["reason"], data["limit"], data["event_id"]) == ("GROUP_LIMIT", LIMIT, "e-0-d")
+    assert data["group"] == [{"key": "seat", "value": "d"}]
+    before = await gauge_count(caller)
+    assert await use(caller, "a", "d", "e", "f", quantity="100", prefix="g") == []
+    assert await gauge_count(caller) == before, "no more groups are made"
+    assert await use(caller, "a", customer="beta", quantity="10") == ["a"]
+    assert not await is_disabled(caller, alert, "beta")
+    assert len(await disabled(caller)) == 1
+    page = await caller.alerts.ListCustomerAlerts(
+        alert_service_pb2.ListCustomerAlertsRequest(customer_id="acme"), metadata=caller.metadata, timeout=DEADLINE
+    )
+    [shown] = page.customer_alerts
+    assert shown.disabled_reason == alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_GROUP_LIMIT
+
+
+@pytest.mark.usefixtures("low_limit")
+async def test_of_one_batch_the_groups_that_came_first_are_told(caller: Caller) -> None:
+    await caller.create(usage_alert("10", groups=[("seat", None)]))
+    seats = ["q", "b", "z", "a", "y", "b"]
+    assert await use(caller, *seats, quantity="10") == ["q", "b", "z"]
+    [told] = await disabled(caller)
+    assert told.body["data"]["group"][0]["value"] == "a"
+
+
+@pytest.mark.usefixtures("low_limit")
+@pytest.mark.parametrize("evaluate", [True, False])
+async def test_groups_from_before_the_alert_count(caller: Caller, evaluate: bool) -> None:
+    await use(caller, "a", "b", "c", "d", "e", quantity="10")
+    await use(caller, "a", "b", "c", customer="beta", quantity="10")
+    alert = await caller.create(usage_alert("10", groups=[("seat", None)]), evaluate=evaluate)
+    assert await is_disabled(caller, alert)
+    assert not await is_disabled(caller, alert, "beta")
+    [told] = await disabled(caller)
+    assert "event_id" not in told.body["data"]
+    reached = [one.customer_id for one in await caller.notifications() if one.event_type == "alert.reached"]
+    assert sorted(reached) == (["acme"] * LIMIT + ["beta"] * LIMIT if evaluate else [])
+
+
+@pytest.mark.usefixtures("low_limit")
+async def test_each_billing_period_has_groups_of_its_own(caller: Caller, clock: ManualClock) -> None:
+    alert = await caller.create(usage_alert("10", groups=[("seat", None)]))
+    for customer, last in (("acme", "c"), ("beta", "d")):
+        await use(caller, "a", "b", last, customer=customer)
+    await use(caller, "e", customer="beta")
+    clock.advance(timedelta(days=31))
+    await use(caller, "x", "y", "z")
+    assert not await is_disabled(caller, alert)
+    assert await use(caller, "w", quantity="10") == []
+    assert await is_disabled(caller, alert)
+    assert await use(caller, "a", customer="beta", quantity="10", prefix="f") == []
+    assert await is_disabled(caller, alert, "beta"), "nobody has enabled it again"
+
+
+@pytest.mark.usefixtures("low_limit")
+async def test_values_that_are_named_are_not_counted(caller: Caller) -> None:
+    """Both alerts have the same keys and share gauges; one of them names a value of each."""
+    fan = await caller.create(usage_alert("10", groups=[("seat", None), ("team", "red")]))
+    named = await caller.create(usage_alert("10", groups=[("seat", "a"), ("team", "red")]))
+    for number in range(LIMIT + 2):
+        seat = "abcde"[number]
+        await caller.send(caller.event(f"blue-{seat}", seat=seat, team="blue"))
+        assert not await is_disabled(caller, fan)
+    for seat in "abcd":
+        await caller.send(caller.event(f"red-{seat}", seat=seat, team="red"))
+    assert await is_disabled(caller, fan)
+    answer = await caller.send(caller.event("last", "9", seat="a", team="red"), gauges=True)
+    assert [one.alert_id for one in answer.transitions] == [named.alert_id]
+    assert values(answer.gauges) == {("acme", "calls", "a", "red"): 10}
+
+
+@pytest.mark.usefixtures("low_limit")
+async def test_a_subscription_with_too_many_groups_disables_the_alert_for_its_customer(caller: Caller) -> None:
+    await caller.put_subscription(account_pb2.Subscription(customer_id="acme", subscription_id="pro", plan_id="gold"))
+    await caller.put_subscription(
+        account_pb2.Subscription(customer_id="acme", subscription_id="team", plan_id="gold")
+    )
+    condition = condition_pb2.CostExceededCondition(grouping_keys=["seat"], currency="USD")
+    plan = alert_pb2.AlertScope(plan=alert_pb2.PlanScope(plan_id="gold"))
+    wide, own = [
+        await caller.create(
+            alert_pb2.Alert(name="cost", scope=scope, cost_exceeded=condition, thresholds=thresholds("10"))
+        )
+        for scope in (plan, on_subscription("team"))
+    ]
+
+    def cost(number: int, subscription: str) -> usage_pb2.UsageEvent:
+        return caller.event(f"{subscription}-{number}", cost="1", subscription=subscription, seat=f"s{number}")
+
+    for subscription in ("pro", "team"):
+        for number in range(LIMIT):
+            await caller.send(cost(number, subscription))
+    assert not await is_disabled(caller, wide)
+    await caller.send(cost(LIMIT, "pro"))
+    assert await is_disabled(caller, wide)
+    assert not await is_disabled(caller, own)
+    [told] = await disabled(caller)
+    assert told.body["data"]["subscription_id"] == "pro"
+    answer = await caller.send(caller.event("last", cost="9", subscription="team", seat="s0"))
+    assert [one.alert_id for one in answer.transitions] == [own.alert_id]
+
+
+@pytest.mark.usefixtures("low_limit")
+async def test_another_replica_learns_of_it_before_it_evaluates_anything(caller: Caller) -> None:
+    alert = await caller.create(usage_alert("10", groups=[("seat", None)]))
+    async with beside(caller) as other:
+        await use(other, "a", "b")
+        await use(caller, "c", "d")
+        assert await is_disabled(other, alert)
+        assert await use(other, "a", "b", quantity="10", prefix="f") == []
+        before = await gauge_count(caller)
+        await use(other, "e", prefix="g")
+        await use(other, "f", "g", prefix="g")
+        await use(caller, "h", prefix="g")
+        assert await gauge_count(caller) <= before + 1, "once it met a new group it knows"
+    assert len(await disabled(caller)) == 1
+    assert len(await caller.notifications()) == 1
+
+
+@pytest.mark.usefixtures("low_limit")
+async def test_replicas_that_come_to_the_limit_together_tell_of_it_once(caller: Caller) -> None:
+    await caller.create(usage_alert("10", groups=[("seat", None)]))
+    await caller.create(spend_alert("10", groups=[("seat", None)]))
+    async with beside(caller) as other:
+        sends = [
+            use(sender, *(f"{place}-{number}-{each}" for each in range(2)), customer=customer)
+            for number in range(5)
+            for place, sender in enumerate((caller, other))
+            for customer in ("acme", "beta")
+        ]
+        async with asyncio.timeout(DEADLINE):
+            await asyncio.gather(*sends)
+    told = await disabled(caller)
+    assert len({(one.customer_id, one.alert_id) for one in told}) == len(told) == 4
+
+
+@pytest.mark.usefixtures("low_limit")
+async def test_what_was_not_watched_while_one_alert_was_disabled_is_recounted_for_the_next(caller: Caller) -> None:
+    """The second replica did not hear that nobody watched, and must not take the gauge for complete."""
+    async with beside(caller) as other:
+        await caller.create(usage_alert("1000", groups=[("seat", None)]))
+        await use(other, "a", "b", "c")
+        await use(caller, "d")
+        await use(caller, "a", quantity="5", prefix="unwatched")
+        named = await caller.create_only(usage_alert("7", groups=[("seat", "a")]))
+        answer = await other.send(other.event("last", seat="a"), gauges=True)
+        assert values(answer.gauges) == {("acme", "calls", "a"): 7}
+        assert [one.alert_id for one in answer.transitions] == [named.alert_id]
+
+
+@pytest.mark.usefixtures("low_limit")
+async def test_an_exclusion_that_is_lifted_leaves_nothing_uncounted(caller: Caller, clock: ManualClock) -> None:
+    alert = await caller.create(usage_alert("10", groups=[("seat", None)]))
+    async with beside(caller) as other:
+        await use(caller, "a", "b", "c", "d")
+        await use(caller, "a", "e", quantity="5", prefix="unwatched")
+        [[organization_id]] = await caller.rows("SELECT %(organization_id)s")
+        excluded = Excluded("acme", alert.alert_id, None)
+        database = Database(caller.database_url, pool_size=1)
+        for expected in (True, False):
+            async with database.transaction() as connection:
+                assert await exclusions.lift(connection, organization_id, excluded, clock.now()) is expected
+        await database.close()
+        assert not await is_disabled(caller, alert)
+        assert await use(other, "a", quantity="4", prefix="f") == ["a"]
+        assert await use(caller, "e", "g", quantity="5", prefix="f") == ["e"]
+        assert not await is_disabled(caller, alert)
+        await use(caller, "h", "i")
+    assert await is_disabled(caller, alert)
+    assert len(await disabled(caller)) == 2
