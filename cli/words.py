@@ -4,14 +4,20 @@ from datetime import UTC, datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from generated.tidemark.v1.condition_pb2 import FilterOperator, PriceField, PriceFilter
 from generated.tidemark.v1.usage_pb2 import Gauge
 
 
 def measure_words(gauge: Gauge) -> str:
-    """What a gauge measures and of which group: `USD region=eu`."""
+    """What a gauge measures, of which prices and which group: `USD price_id=a|b region=eu`; `≠` leaves out."""
     measured = gauge.cost.currency if gauge.HasField("cost") else gauge.usage.metric_id
-    group = " ".join(f"{value.key}={value.value}" for value in gauge.group)
-    return f"{measured} {group}".rstrip()
+    narrowed = [f"{_price_words(one)}{'|'.join(one.values)}" for one in gauge.cost.price_filters]
+    return " ".join([measured, *narrowed, *(f"{value.key}={value.value}" for value in gauge.group)])
+
+
+def _price_words(one: PriceFilter) -> str:
+    field = PriceField.Name(one.field).removeprefix("PRICE_FIELD_").lower()
+    return f"{field}{'=' if one.operator == FilterOperator.FILTER_OPERATOR_INCLUDES else '≠'}"
 
 
 def owner_words(gauge: Gauge) -> str:

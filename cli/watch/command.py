@@ -13,13 +13,13 @@ from rich.text import Text
 
 from cli.connection import Address, call_problem, server_options
 from cli.console import standard_output
-from cli.watch.states import EVALUATING, IN_ALARM, NO_DATA, OK, StateRow, fetch
+from cli.watch.states import DISABLED, EVALUATING, IN_ALARM, NO_DATA, OK, StateRow, fetch
 
 DEFAULT_INTERVAL = 2.0  # seconds between two looks
 BAR_WIDTH = 12  # characters
 CHROME_HEIGHT = 5  # lines of the screen that are no rows
 
-_STYLES = {IN_ALARM: "bad", EVALUATING: "warn", OK: "good", NO_DATA: "quiet"}
+_STYLES = {IN_ALARM: "bad", EVALUATING: "warn", DISABLED: "bad", OK: "good", NO_DATA: "quiet"}
 
 
 @click.command()

@@ -23,7 +23,8 @@ IN_ALARM = "in alarm"
 EVALUATING = "evaluating"
 OK = "ok"
 NO_DATA = "no data"
-_ORDER = (IN_ALARM, EVALUATING, OK, NO_DATA)
+DISABLED = "disabled"
+_ORDER = (IN_ALARM, EVALUATING, DISABLED, OK, NO_DATA)
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def rows(state: CustomerAlert) -> list[StateRow]:
     evaluating = state.status == CustomerAlertStatus.CUSTOMER_ALERT_STATUS_EVALUATING
     if not state.gauges:
         status = EVALUATING if evaluating else NO_DATA if state.no_data else OK
-        return [StateRow(status, state.customer_id, state.alert.name)]
+        return [StateRow(DISABLED if state.disabled_reason else status, state.customer_id, state.alert.name)]
     return [_row(state, gauge, evaluating) for gauge in state.gauges]
 
 

@@ -660,7 +660,7 @@ class ListNotificationsRequest(_message.Message):
 
     @_builtins.property
     def event_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """event_types narrows to "alert.reached" or "alert.resolved". Empty: both."""
+        """event_types narrows to "alert.reached", "alert.resolved" or "alert.disabled". Empty: all."""
 
     def __init__(
         self,
@@ -750,7 +750,7 @@ class WatchNotificationsRequest(_message.Message):
 
     @_builtins.property
     def event_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """event_types narrows to "alert.reached" or "alert.resolved". Empty: both."""
+        """event_types narrows to "alert.reached", "alert.resolved" or "alert.disabled". Empty: all."""
 
     def __init__(
         self,

@@ -130,8 +130,8 @@ Global___Transition: _TypeAlias = Transition  # noqa: Y015
 
 @_typing.final
 class Notification(_message.Message):
-    """Notification is the immutable record of what one evaluation of one alert found on one gauge: what webhooks, the
-    history and the watch stream tell, in the same words.
+    """Notification is the immutable record of what one evaluation of one alert found on one gauge, or of an alert that was
+    disabled for a customer: what webhooks, the history and the watch stream tell, in the same words.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -147,7 +147,7 @@ class Notification(_message.Message):
     notification_id: _builtins.str
     """notification_id is the notification's id, "ntf_" and 26 characters; the webhook-id of its webhooks."""
     event_type: _builtins.str
-    """event_type is "alert.reached" when any threshold was reached, otherwise "alert.resolved"."""
+    """event_type is "alert.reached" when any threshold was reached, otherwise "alert.resolved"; or "alert.disabled"."""
     alert_id: _builtins.str
     """alert_id is the alert."""
     condition_type: _condition_pb2.ConditionType.ValueType
@@ -155,7 +155,9 @@ class Notification(_message.Message):
     customer_id: _builtins.str
     """customer_id is the customer."""
     sequence: _builtins.int
-    """sequence is the notification's place among those of this alert on this gauge, from 1, without a gap."""
+    """sequence is the notification's place among those of this alert on this gauge, from 1, without a gap. 0: it is
+    about no single gauge, as "alert.disabled" is.
+    """
     body: _builtins.str
     """body is the whole record as JSON: the text that webhooks carry and sign, byte for byte. docs/events/ has its
     schema. The fields above repeat what programs choose by; the gauge, the transitions and their evidence are here.

@@ -1,6 +1,7 @@
 """The guard against groups without end: past the limit an alert is disabled for that customer, and says so."""
 
 import asyncio
+import json
 from datetime import timedelta
 
 import pytest
@@ -112,6 +113,14 @@ async def test_a_disabled_alert_says_why_and_falls_silent_for_that_customer_only
     )
     [shown] = page.customer_alerts
     assert shown.disabled_reason == alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_GROUP_LIMIT
+    listed = await caller.alerts.ListNotifications(
+        alert_service_pb2.ListNotificationsRequest(event_types=["alert.disabled"]),
+        metadata=caller.metadata,
+        timeout=DEADLINE,
+    )
+    [notification] = listed.notifications
+    assert json.loads(notification.body) == told.body
+    assert (notification.customer_id, notification.sequence) == ("acme", 0)
 
 
 @pytest.mark.usefixtures("low_limit")

@@ -2,10 +2,18 @@
 
 from decimal import Decimal
 
-from cli.watch.states import EVALUATING, IN_ALARM, NO_DATA, OK, StateRow, in_order, rows
-from generated.tidemark.v1.alert_pb2 import Alert, CustomerAlert, CustomerAlertStatus, GaugeState, ThresholdState
+from cli.watch.states import DISABLED, EVALUATING, IN_ALARM, NO_DATA, OK, StateRow, in_order, rows
+from generated.tidemark.v1.alert_pb2 import (
+    Alert,
+    CustomerAlert,
+    CustomerAlertDisabledReason,
+    CustomerAlertStatus,
+    GaugeState,
+    ThresholdState,
+)
+from generated.tidemark.v1.condition_pb2 import FilterOperator, PriceField, PriceFilter
 from generated.tidemark.v1.threshold_pb2 import Threshold
-from generated.tidemark.v1.usage_pb2 import Gauge, GroupValue, UsageMeasure
+from generated.tidemark.v1.usage_pb2 import CostMeasure, Gauge, GroupValue, UsageMeasure
 
 STATUS_OK = CustomerAlertStatus.CUSTOMER_ALERT_STATUS_OK
 
@@ -67,6 +75,30 @@ def test_an_alert_without_gauges_says_why() -> None:
     assert [row.status for row in rows(state(no_data=True))] == [NO_DATA]
     assert [row.status for row in rows(state(status=evaluating, no_data=True))] == [EVALUATING]
     assert [row.status for row in rows(state(gauge("1", fixed("2")), status=evaluating))] == [EVALUATING]
+
+
+def test_an_alert_that_is_disabled_for_the_customer_does_not_look_fine() -> None:
+    disabled = state(status=CustomerAlertStatus.CUSTOMER_ALERT_STATUS_UNSPECIFIED)
+    disabled.disabled_reason = CustomerAlertDisabledReason.CUSTOMER_ALERT_DISABLED_REASON_GROUP_LIMIT
+    assert [row.status for row in rows(disabled)] == [DISABLED]
+
+
+def test_a_gauge_of_some_prices_says_which() -> None:
+    filters = [
+        PriceFilter(
+            field=PriceField.PRICE_FIELD_PRICE_ID,
+            operator=FilterOperator.FILTER_OPERATOR_INCLUDES,
+            values=["cpu", "gpu"],
+        ),
+        PriceFilter(
+            field=PriceField.PRICE_FIELD_PRICE_TYPE,
+            operator=FilterOperator.FILTER_OPERATOR_EXCLUDES,
+            values=["fixed"],
+        ),
+    ]
+    cost = CostMeasure(currency="USD", price_filters=filters)
+    some = GaugeState(gauge=Gauge(customer_id="acme", cost=cost, value="1"))
+    assert [row.measure for row in rows(state(some))] == ["USD price_id=cpu|gpu price_type≠fixed"]
 
 
 def test_alarms_come_first_then_what_is_nearest() -> None:

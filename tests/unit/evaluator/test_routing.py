@@ -1,6 +1,7 @@
 """Which gauges an event moves, who watches them, and since when."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -11,6 +12,7 @@ from evaluator.aggregation import Aggregation
 from evaluator.alerts import AlertRule, ConditionType, GroupSelector, Scope, ScopeKind
 from evaluator.gauges import Gauge, Measure
 from evaluator.periods import DEFAULT_CYCLE, BillingCycle, Cadence, Period
+from evaluator.prices import FilterOperator, PriceField, PriceFilter
 from evaluator.routing import COUNTING_MARGIN, Customer, Metric, Router, Subscription, Watch, group_of
 from evaluator.thresholds import Direction, Ladder, Threshold
 
@@ -87,6 +89,39 @@ def named(found: list[Watch]) -> dict[tuple[str | None, str, tuple[tuple[str, st
         (watch.gauge.subscription_id, watch.gauge.measure.key, watch.gauge.group): [one.name for one in watch.alerts]
         for watch in found
     }
+
+
+def test_a_customer_who_is_excluded_is_not_watched_and_others_are() -> None:
+    pro = Scope(ScopeKind.SUBSCRIPTION, customer_id="acme", subscription_id="pro")
+    made = router(rule("a"), rule("b"), rule("c", OWN_CALLS, pro), rule("d", OWN_CALLS, pro))
+    made.customers["other"] = replace(made.customers["acme"], customer_id="other")
+    assert len(watches(made, subscription="pro")) == 2
+    made.exclude("acme", "a", None)
+    made.exclude("acme", "d", "pro")
+    made.exclude("acme", "c", "free")
+    made.exclude("nobody", "b", None)
+    assert named(watches(made, subscription="pro")) == {
+        (None, "usage/calls", ()): ["b"],
+        ("pro", "usage/calls", ()): ["c"],
+    }
+    [target] = made.targets(("other", None, "calls", None), NOON)
+    assert [one.name for one in target.by_keys[()]] == ["a", "b"]
+    made.exclude("acme", "b", None)
+    assert named(watches(made)) == {}
+
+
+def test_an_event_is_routed_to_every_selection_of_prices_in_its_currency() -> None:
+    prices = (PriceFilter(PriceField.PRICE_ID, FilterOperator.INCLUDES, ("gpu",)),)
+    own, some = (Measure(currency="USD", per_subscription=True, prices=one) for one in ((), prices))
+    made = router(rule("all", own), rule("some", some), rule("euros", replace(some, currency="EUR")))
+
+    def found(currency: str, subscription: str | None) -> dict[str, tuple[PriceFilter, ...]]:
+        targets = made.targets(("acme", subscription, "calls", currency), NOON)
+        return {target.by_keys[()][0].name: target.prices for target in targets}
+
+    assert found("USD", "pro") == {"all": (), "some": prices}
+    assert found("EUR", "pro") == {"euros": prices}
+    assert found("USD", None) == {}
 
 
 def test_an_event_that_nobody_watches_moves_nothing() -> None:
