@@ -78,35 +78,41 @@ _EXCLUDE = """
 INSERT INTO alert_exclusion (
     organization_id, customer_id, alert_id, subscription_id, reason, changed_epoch, create_time
 )
-SELECT %(organization_id)s, customer_id, alert_id, '', %(reason)s, %(epoch)s, %(now)s
-FROM unnest(%(customer_ids)s::text[], %(alert_ids)s::text[]) AS i (customer_id, alert_id)
-ORDER BY customer_id COLLATE "C", alert_id COLLATE "C"
+SELECT %(organization_id)s, customer_id, alert_id, subscription_id, %(reason)s, %(epoch)s, %(now)s
+FROM unnest(%(customer_ids)s::text[], %(alert_ids)s::text[], %(subscription_ids)s::text[])
+    AS i (customer_id, alert_id, subscription_id)
+ORDER BY customer_id COLLATE "C", alert_id COLLATE "C", subscription_id COLLATE "C"
 ON CONFLICT DO NOTHING
-RETURNING customer_id, alert_id
+RETURNING customer_id, alert_id, subscription_id
 """
 
 
 async def exclude(
     connection: Connection,
     organization_id: int,
-    pairs: Collection[tuple[str, str]],
+    excluded: Collection[Excluded],
     reason: ExclusionReason,
     epoch: int,
     now: datetime,
-) -> set[tuple[str, str]]:
-    """Excludes customers from alerts, each (customer id, alert id); returns those that were not excluded before."""
+) -> set[Excluded]:
+    """Makes exclusions; returns those that were not there before.
+
+    epoch: the one that stands, in a transaction that shares the organization's lock, as long as nothing depends on
+    everybody knowing at once; otherwise a new one.
+    """
     cursor = await connection.execute(
         _EXCLUDE,
         {
             "organization_id": organization_id,
-            "customer_ids": [customer_id for customer_id, _ in pairs],
-            "alert_ids": [alert_id for _, alert_id in pairs],
+            "customer_ids": [item.customer_id for item in excluded],
+            "alert_ids": [item.alert_id for item in excluded],
+            "subscription_ids": [item.subscription_id or EVERY_SUBSCRIPTION for item in excluded],
             "reason": reason.value,
             "epoch": epoch,
             "now": now,
         },
     )
-    return {(row[0], row[1]) for row in await cursor.fetchall()}
+    return {Excluded(row[0], row[1], row[2] or None) for row in await cursor.fetchall()}
 
 
 _OF_CUSTOMERS = """

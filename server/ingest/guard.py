@@ -85,20 +85,20 @@ async def _count(
 ) -> None:
     counted = [Counted(groups, met[0][1].watching_epoch, len(met)) for groups, met in new.items()]
     totals = await exclusions.count(connection, organization_id, counted)
-    first_over: dict[tuple[str, str], tuple[Look, AlertRule]] = {}
+    first_over: dict[Excluded, tuple[Look, AlertRule]] = {}
     for groups, met in new.items():
         over = min(totals[groups] - MAX_GROUPS, len(met))
         if over > 0:
             late = met[-over:]
             guarded.quiet.update((look.watch.gauge.gauge_id, rule.alert_id) for look, rule in late)
-            first_over.setdefault((groups.customer_id, groups.alert_id), late[0])
+            first_over.setdefault(Excluded(groups.customer_id, groups.alert_id, None), late[0])
     if not first_over:
         return
     reason = ExclusionReason.GROUP_LIMIT
     made = await exclusions.exclude(connection, organization_id, first_over.keys(), reason, epoch, now)
-    for (customer_id, alert_id), (look, rule) in first_over.items():
-        guarded.excluded.add(Excluded(customer_id, alert_id, None))
-        if (customer_id, alert_id) in made:  # else another transaction was faster, and has told of it
+    guarded.excluded.update(first_over)
+    for excluded, (look, rule) in first_over.items():
+        if excluded in made:  # else another transaction was faster, and has told of it
             guarded.disabled.append(
                 Disabled(organization, rule, look.watch.gauge, MAX_GROUPS, epoch, now, look.cause)
             )

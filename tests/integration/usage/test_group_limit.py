@@ -6,17 +6,18 @@ from datetime import timedelta
 
 import pytest
 
-from evaluator.exclusions import Excluded
+from evaluator.exclusions import Excluded, ExclusionReason
 from generated.tidemark.v1 import account_pb2, alert_pb2, alert_service_pb2, condition_pb2, usage_pb2
 from runtime.clock import ManualClock
 from server.ingest import guard
-from store import exclusions
-from store.database import Database
+from store import exclusions, organizations
+from store.database import Database, driver
 from tests.integration.usage.caller import (
     DEADLINE,
     Caller,
     Stored,
     beside,
+    on_plan,
     on_subscription,
     spend_alert,
     thresholds,
@@ -185,12 +186,11 @@ async def test_a_subscription_with_too_many_groups_disables_the_alert_for_its_cu
         account_pb2.Subscription(customer_id="acme", subscription_id="team", plan_id="gold")
     )
     condition = condition_pb2.CostExceededCondition(grouping_keys=["seat"], currency="USD")
-    plan = alert_pb2.AlertScope(plan=alert_pb2.PlanScope(plan_id="gold"))
     wide, own = [
         await caller.create(
             alert_pb2.Alert(name="cost", scope=scope, cost_exceeded=condition, thresholds=thresholds("10"))
         )
-        for scope in (plan, on_subscription("team"))
+        for scope in (on_plan("gold"), on_subscription("team"))
     ]
 
     def cost(number: int, subscription: str) -> usage_pb2.UsageEvent:
@@ -255,6 +255,49 @@ async def test_what_was_not_watched_while_one_alert_was_disabled_is_recounted_fo
         answer = await other.send(other.event("last", seat="a"), gauges=True)
         assert values(answer.gauges) == {("acme", "calls", "a"): 7}
         assert [one.alert_id for one in answer.transitions] == [named.alert_id]
+
+
+async def test_one_subscription_can_be_excluded_and_the_others_go_on(caller: Caller, clock: ManualClock) -> None:
+    for subscription in ("pro", "team"):
+        await caller.put_subscription(
+            account_pb2.Subscription(customer_id="acme", subscription_id=subscription, plan_id="gold")
+        )
+    alert = await caller.create(
+        alert_pb2.Alert(
+            name="cost",
+            scope=on_plan("gold"),
+            cost_exceeded=condition_pb2.CostExceededCondition(),
+            thresholds=thresholds("10", "20"),
+        )
+    )
+    [[organization_id]] = await caller.rows("SELECT %(organization_id)s")
+    database = Database(caller.database_url, pool_size=1)
+
+    async def exclude(subscription: str) -> None:
+        async with database.transaction() as connection:
+            epoch = await organizations.change(connection, organization_id)
+            excluded = Excluded("acme", alert.alert_id, subscription)
+            for made in ({excluded}, set()):
+                raw = await driver(connection)
+                requested = ExclusionReason.REQUESTED
+                found = await exclusions.exclude(raw, organization_id, [excluded], requested, epoch, clock.now())
+                assert found == made
+
+    async def reached(prefix: str) -> list[str]:
+        events = [caller.event(prefix + one, cost="10", subscription=one) for one in ("pro", "team")]
+        return [one.gauge.subscription_id for one in (await caller.send(*events)).transitions]
+
+    assert await reached("a") == ["pro", "team"]
+    await exclude("pro")
+    assert await reached("b") == ["team"]
+    state = await caller.state(alert.alert_id)
+    assert state.status == alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
+    assert [one.gauge.subscription_id for one in state.gauges] == ["team"]
+    await exclude("team")
+    state = await caller.state(alert.alert_id)
+    assert state.status == alert_pb2.CUSTOMER_ALERT_STATUS_UNSPECIFIED
+    assert state.disabled_reason == alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_REQUESTED
+    await database.close()
 
 
 @pytest.mark.usefixtures("low_limit")
