@@ -1,5 +1,7 @@
 """The command `tidemark notify`: one notifier process."""
 
+import gc
+
 import click
 import uvloop
 
@@ -12,6 +14,7 @@ from runtime.configuration import Configuration
 from store.database import Database
 from store.secrets import KeyFileUnusable
 
+GC_THRESHOLD = 100_000  # objects that are made before the collector looks for cycles among them
 RUNNING = "the notifier runs"  # the one line on standard output
 
 
@@ -25,6 +28,9 @@ def notify(with_parent: bool) -> None:
     """
     settings = configuration()
     configure_logs(settings)
+    # What an attempt makes, it drops a moment later without the collector's help.
+    gc.freeze()
+    gc.set_threshold(GC_THRESHOLD, 20, 50)
     url = prepared_database(settings)
     try:
         uvloop.run(_notify(settings, url, with_parent))

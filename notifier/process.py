@@ -8,7 +8,7 @@ from notifier.backoff import Backoff
 from notifier.metrics import Metrics
 from notifier.monitoring import monitoring
 from notifier.sending import Sender, Timeouts
-from notifier.upkeep import keep_days
+from notifier.upkeep import first_days, keep_days
 from notifier.worker import Worker
 from runtime.clock import Clock
 from runtime.configuration import Configuration
@@ -68,6 +68,7 @@ async def run_until(stop: asyncio.Event, configuration: Configuration, database:
         async with monitoring(
             configuration.notifier_listen, metrics, lambda: worker.is_alive, lambda: worker.is_ready
         ) as port:
+            await first_days(database)
             beside = (
                 asyncio.create_task(_listen(database, worker), name="notifier listener"),
                 asyncio.create_task(keep_days(database, configuration.delivery_retention), name="notifier upkeep"),

@@ -3,18 +3,19 @@
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 from notifier.backoff import Backoff
 from notifier.metrics import Metrics
 from store import delivery_results
-from store.database import Database, DatabaseUnavailable
+from store.database import Connection, Database, DatabaseUnavailable
 from store.delivery_queue import Claim
 from store.delivery_results import AttemptRecord
 
 BATCH_LIMIT = 200  # results in one transaction
+TRIES_ALONE = 3  # of a result that was refused with its batch: a deadlock or a day made meanwhile are over by then
 
 logger = logging.getLogger(__name__)
 
@@ -27,26 +28,37 @@ class Return:
     delay: timedelta  # until the delivery is due again
 
 
+@dataclass(frozen=True)
+class Refill:
+    """What was claimed in the transaction that wrote results."""
+
+    claims: list[Claim]
+    full: bool  # there was no room for more, so more may be due
+
+
 Result = AttemptRecord | Return
 
 
 class Recorder:
     """Takes results as they come and writes those that gathered while the previous batch was being written.
 
-    A slow database thus makes batches larger, not the queue longer. `on_written` is told which claims
-    are done with.
+    A slow database thus makes batches larger, not the queue longer. `refill` may claim deliveries for the slots that
+    a batch frees, in the transaction that writes it: that saves the endpoints' locks, a commit and several round
+    trips. `on_written` is told which claims are done with, and what `refill` returned for them.
     """
 
     def __init__(
         self,
         database: Database,
-        on_written: Callable[[Sequence[Claim]], None],
+        refill: Callable[[Connection, Sequence[Claim]], Awaitable[Refill | None]],
+        on_written: Callable[[Sequence[Claim], Refill | None], None],
         metrics: Metrics,
         randomness: random.Random,
     ) -> None:
         self._database = database
         self._metrics = metrics
         self._randomness = randomness
+        self._refill = refill
         self._on_written = on_written
         self._pending: list[Result] = []
         self._arrived = asyncio.Event()
@@ -85,8 +97,10 @@ class Recorder:
     async def _write_batch(self) -> None:
         # In the order of ids, so that two notifiers touch rows and pages in the same order.
         batch = sorted(self._pending[:BATCH_LIMIT], key=_key)
+        done = [result.claim for result in batch]
+        refill = None
         try:
-            await self._write(batch)
+            refill = await self._write(batch, done)
         except DatabaseUnavailable:
             raise
         except Exception:
@@ -99,22 +113,27 @@ class Recorder:
         # Only now: what is cancelled or fails above stays in the list.
         written = set(map(id, batch))
         self._pending = [result for result in self._pending if id(result) not in written]
-        self._on_written([result.claim for result in batch])
+        self._on_written(done, refill)
 
     async def _write_one_by_one(self, batch: Sequence[Result]) -> None:
         """Keeps one result that the database refuses from holding back the others."""
         for result in batch:
-            try:
-                await self._write([result])
-            except DatabaseUnavailable:
-                raise
-            except Exception:
-                logger.exception(
-                    "a result cannot be recorded; its delivery is attempted again when its lease ends",
-                    extra={"action": "record.refused", "delivery_id": result.claim.delivery_id},
-                )
+            for attempt in range(1, TRIES_ALONE + 1):
+                try:
+                    await self._write([result])
+                    break
+                except DatabaseUnavailable:
+                    raise
+                except Exception:
+                    if attempt == TRIES_ALONE:
+                        logger.exception(
+                            "a result cannot be recorded; its delivery is attempted again when its lease ends",
+                            extra={"action": "record.refused", "delivery_id": result.claim.delivery_id},
+                        )
 
-    async def _write(self, batch: Sequence[Result]) -> None:
+    async def _write(self, batch: Sequence[Result], done: Sequence[Claim] = ()) -> Refill | None:
+        """Writes a batch, and claims for the slots of `done` that it frees."""
+        refill = None
         records = [result for result in batch if isinstance(result, AttemptRecord)]
         returns: dict[timedelta, list[Claim]] = {}
         for result in batch:
@@ -123,6 +142,8 @@ class Recorder:
         if records:
             async with self._database.transaction() as connection:
                 written = await delivery_results.record(connection, records, self._randomness)
+                if done and not returns:
+                    refill = await self._refill(connection, done)
             for record in _missing(records, written):
                 self._metrics.results_fenced += 1
                 logger.warning(
@@ -133,6 +154,7 @@ class Recorder:
             self._metrics.claims_returned += len(claims)
             async with self._database.transaction() as connection:
                 await delivery_results.release(connection, claims, delay=delay)
+        return refill
 
 
 def _key(result: Result) -> tuple[int, str]:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 
 from notifier.signature import signed_headers
 from store.delivery_queue import Claim
@@ -75,4 +76,9 @@ def _opened(claim: Claim, number: int, box: SecretBox | None) -> str:
 def _open(box: SecretBox | None, sealed: bytes, place: str) -> str:
     if box is None:
         raise CannotOpen("this process has no master key: set TIDEMARK_SECRET_KEYS")
+    return _text(box, sealed, place)
+
+
+@lru_cache(maxsize=1024)  # the next attempt of the endpoint needs it again
+def _text(box: SecretBox, sealed: bytes, place: str) -> str:
     return box.open(sealed, place).decode()

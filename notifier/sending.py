@@ -3,13 +3,15 @@
 import asyncio
 import contextlib
 import ssl
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
-from types import SimpleNamespace
 from typing import Self
 
 import aiohttp
+from aiohttp.client_reqrep import ClientRequest
 from aiohttp.connector import Connection
+from aiohttp.tracing import Trace
 
 from notifier.addresses import Dial, DialGuard, current_dial
 from notifier.schedule import parse_retry_after
@@ -77,11 +79,23 @@ class _Exchange:
         self._deadline = deadline
         self._header_timeout = header_timeout
 
-    def on_connected(self, *, reused: bool) -> None:
+    def on_connected(self) -> None:
         """Ends the time to connect; the time for the answer's headers begins."""
         self.connected = True
-        self.reused = reused
+        self.reused = not self.dial.allowed
         self._deadline.reschedule(asyncio.get_running_loop().time() + self._header_timeout)
+
+
+_current_exchange: ContextVar[_Exchange] = ContextVar("current_exchange")
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Tells each exchange when it has its connection. aiohttp's traces would say so, too, and cost more than that."""
+
+    async def connect(self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout) -> Connection:
+        connection = await super().connect(req, traces, timeout)
+        _current_exchange.get().on_connected()
+        return connection
 
 
 class _Response(aiohttp.ClientResponse):
@@ -101,11 +115,8 @@ class Sender:
     def __init__(self, policy: TargetPolicy, timeouts: Timeouts, clock: Clock) -> None:
         self._timeouts = timeouts
         self._clock = clock
-        trace = aiohttp.TraceConfig()
-        trace.on_connection_create_end.append(_on_created)
-        trace.on_connection_reuseconn.append(_on_reused)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
+            connector=_Connector(
                 limit=0,  # claims are bounded; a second bound would only let leases run out in a queue
                 socket_factory=DialGuard(policy),
                 ttl_dns_cache=DNS_TTL,
@@ -117,7 +128,6 @@ class Sender:
             trust_env=False,  # a proxy named by the environment would be dialled in the receiver's place
             auto_decompress=False,  # a small compressed answer can hold gigabytes
             read_bufsize=MAX_EXCERPT,
-            trace_configs=[trace],
             response_class=_Response,
         )
 
@@ -142,9 +152,8 @@ class Sender:
             async with asyncio.timeout(self._timeouts.connect) as deadline:
                 exchange = _Exchange(deadline, self._timeouts.headers)
                 current_dial.set(exchange.dial)
-                response = await self._session.post(
-                    url, data=body, headers=headers, allow_redirects=False, trace_request_ctx=exchange
-                )
+                _current_exchange.set(exchange)
+                response = await self._session.post(url, data=body, headers=headers, allow_redirects=False)
         except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as error:
             # RuntimeError: what uvloop makes of some failures to connect.
             if exchange is None:
@@ -165,6 +174,8 @@ class Sender:
         """The beginning of the answer's body, as much as comes in time and may be stored."""
         excerpt = bytearray()
         with contextlib.suppress(aiohttp.ClientError, OSError, ValueError):  # TimeoutError is an OSError
+            if response.content.is_eof():  # it came with the headers, as most do
+                return printable(response.content.read_nowait(MAX_EXCERPT))
             async with asyncio.timeout(self._timeouts.body):
                 while len(excerpt) < MAX_EXCERPT:
                     chunk = await response.content.read(MAX_EXCERPT - len(excerpt))
@@ -222,15 +233,3 @@ def _describe(error: Exception, exchange: _Exchange) -> str:
     else:
         text = str(error) or type(error).__name__
     return printable(text.encode("utf-8", "replace"))[:MAX_ERROR]
-
-
-async def _on_created(
-    _: aiohttp.ClientSession, context: SimpleNamespace, __: aiohttp.TraceConnectionCreateEndParams
-) -> None:
-    context.trace_request_ctx.on_connected(reused=False)
-
-
-async def _on_reused(
-    _: aiohttp.ClientSession, context: SimpleNamespace, __: aiohttp.TraceConnectionReuseconnParams
-) -> None:
-    context.trace_request_ctx.on_connected(reused=True)

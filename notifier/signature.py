@@ -32,6 +32,7 @@ class MalformedSecret(Exception):
     # The message never holds any of the secret: it ends up in logs.
 
 
+@lru_cache(maxsize=1024)
 def signing_key(secret: str) -> bytes:
     """The key inside a secret's text form. Raises MalformedSecret."""
     if not secret.startswith(SECRET_PREFIX):

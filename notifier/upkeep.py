@@ -13,15 +13,33 @@ INTERVAL = 3_600.0  # seconds between two rounds; days are made for several days
 logger = logging.getLogger(__name__)
 
 
+async def first_days(database: Database) -> None:
+    """Makes the days once, before anything is written into them: to make one while it is written to costs results.
+
+    What prevents it, `keep_days` meets again.
+    """
+    try:
+        await _make_ahead(database)
+    except Exception as error:
+        logger.warning("the days of deliveries are not there yet: %s", error, extra={"action": "upkeep.delayed"})
+
+
+async def _make_ahead(database: Database) -> None:
+    for parent in delivery_days.PARENTS:
+        async with database.transaction() as connection:
+            await delivery_days.make_ahead(connection, [parent])
+
+
 async def keep_days(database: Database, keep: timedelta) -> None:
     """Looks after the days until it is cancelled; finished deliveries are kept for `keep`."""
     backoff = Backoff()
     while True:
         try:
-            async with database.transaction() as connection:
-                await delivery_days.make_ahead(connection)
-            async with database.transaction() as connection:
-                dropped = await delivery_days.drop_old(connection, keep)
+            await _make_ahead(database)
+            dropped = []
+            for parent in delivery_days.PARENTS:
+                async with database.transaction() as connection:
+                    dropped += await delivery_days.drop_old(connection, keep, [parent])
             if dropped:
                 logger.info("dropped %s", ", ".join(dropped), extra={"action": "upkeep.dropped"})
             backoff.reset()

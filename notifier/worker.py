@@ -6,13 +6,13 @@ import logging
 import math
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 from notifier.backoff import Backoff
 from notifier.metrics import Metrics
-from notifier.recorder import Recorder, Return
+from notifier.recorder import Recorder, Refill, Return
 from notifier.requests import request_headers
 from notifier.schedule import decide
 from notifier.sending import Answer, Sender
@@ -33,6 +33,8 @@ STUCK_AFTER = 60.0  # seconds without a round of the loop
 RETURN_DELAY = timedelta(seconds=30)  # until a delivery that failed by our own fault is due again
 
 logger = logging.getLogger(__name__)
+
+_LEVELS = {DeliveryStatus.DELIVERED: logging.DEBUG, DeliveryStatus.PENDING: logging.INFO}  # others: WARNING
 
 
 @dataclass
@@ -74,10 +76,11 @@ class Worker:
         self._randomness = randomness or random.Random()
         self._box = box
         self._metrics = metrics or Metrics()
-        self._recorder = Recorder(database, self._on_written, self._metrics, self._randomness)
+        self._recorder = Recorder(database, self._refill, self._on_written, self._metrics, self._randomness)
         self._hints = _Hints()
         self._wake = asyncio.Event()
         self._in_flight = 0  # claims whose result is not written
+        self._reserved = 0  # slots for claims that are being made
         self._of_organization: Counter[int] = Counter()  # of them
         self._last_round = asyncio.get_running_loop().time()
         self._database_answers = False
@@ -182,12 +185,12 @@ class Worker:
             # Cleared before the look, not after it: what is committed during it sets the hint again.
             hints.outbox = False
             claims: list[Claim] = []
-            room = self._room()
-            async with self._database.transaction() as connection:
-                fan_out = await outbox.fan_out(connection, FAN_OUT_LIMIT)
-                if fan_out.created and room:
-                    # In one transaction: a notification on its way waits for one commit less.
-                    claims = await self._claim(connection, room)
+            with self._room() as room:
+                async with self._database.transaction() as connection:
+                    fan_out = await outbox.fan_out(connection, FAN_OUT_LIMIT)
+                    if fan_out.created and room:
+                        # In one transaction: a notification on its way waits for one commit less.
+                        claims = await self._claim(connection, room)
             hints.outbox |= fan_out.taken == FAN_OUT_LIMIT
             hints.due |= len(claims) < fan_out.created
             self._metrics.fanned_out += fan_out.created
@@ -207,23 +210,42 @@ class Worker:
             hints.due |= released > 0
         if hints.due:
             hints.due = False
-            room = self._room()
-            if room == 0:
-                return  # the next result that is written sets the hint again
-            async with self._database.transaction() as connection:
-                claims = await self._claim(connection, room)
+            with self._room() as room:
+                if room == 0:
+                    return  # the next results that are written look for more
+                async with self._database.transaction() as connection:
+                    claims = await self._claim(connection, room)
             self._start(claims)
             # A full claim says that there may be more; so does each result that frees a slot.
             hints.due |= len(claims) == room
 
-    def _room(self) -> int:
-        """How many deliveries may be claimed at once."""
-        return min(self._concurrency - self._in_flight, CLAIM_LIMIT)
+    @contextlib.contextmanager
+    def _room(self, freed: int = 0) -> Iterator[int]:
+        """How many deliveries may be claimed at once, when `freed` more slots become free with it.
 
-    async def _claim(self, connection: Connection, room: int) -> list[Claim]:
+        They are kept for the claim until the block ends: the recorder claims, too.
+        """
+        room = min(max(self._concurrency - self._in_flight - self._reserved + freed, 0), CLAIM_LIMIT)
+        self._reserved += room
+        try:
+            yield room
+        finally:
+            self._reserved -= room
+
+    async def _claim(self, connection: Connection, room: int, done: Sequence[Claim] = ()) -> list[Claim]:
         return await delivery_queue.claim(
-            connection, limit=room, lease=self._lease, full_organizations=self._full_organizations()
+            connection, limit=room, lease=self._lease, full_organizations=self._full_organizations(done)
         )
+
+    async def _refill(self, connection: Connection, done: Sequence[Claim]) -> Refill | None:
+        """Claims in the transaction that writes the results of `done`; None when it did not look for any."""
+        if self._stops:
+            return None
+        with self._room(len(done)) as room:
+            if room == 0:
+                return None
+            claims = await self._claim(connection, room, done)
+        return Refill(claims, full=len(claims) == room)
 
     def _start(self, claims: Sequence[Claim]) -> None:
         """Begins the attempts of what was claimed; the claims have been committed."""
@@ -237,19 +259,24 @@ class Worker:
             self._attempts.add(task)
             task.add_done_callback(self._attempts.discard)
 
-    def _full_organizations(self) -> list[int]:
-        """The organizations that have as many slots as one may: the others' notifications need some, too."""
+    def _full_organizations(self, done: Sequence[Claim]) -> list[int]:
+        """The organizations that have as many slots as one may, `done` left out: the others need some, too."""
         most = math.ceil(self._concurrency * ORGANIZATION_SHARE)
-        return [organization_id for organization_id, number in self._of_organization.items() if number >= most]
+        numbers = self._of_organization - Counter(claim.organization_id for claim in done)
+        return [organization_id for organization_id, number in numbers.items() if number >= most]
 
-    def _on_written(self, claims: Sequence[Claim]) -> None:
-        self._in_flight -= len(claims)
-        self._of_organization.subtract(claim.organization_id for claim in claims)
+    def _on_written(self, done: Sequence[Claim], refill: Refill | None) -> None:
+        """Takes note of what is done with, and begins what was claimed with it (None: nobody looked for any)."""
+        self._in_flight -= len(done)
+        self._of_organization.subtract(claim.organization_id for claim in done)
         self._of_organization = +self._of_organization  # forgets those that have none
+        if refill is not None:
+            self._start(refill.claims)
         if self._in_flight == 0:
             self._nothing_in_flight.set()
-        self._hints.due = True
-        self._wake.set()
+        if refill is None or refill.full:
+            self._hints.due = True
+            self._wake.set()
 
     async def _deliver(self, claim: Claim) -> None:
         """Makes one attempt and hands its result to the recorder, whatever happens."""
@@ -337,9 +364,11 @@ class Worker:
 
 def _log(record: AttemptRecord, answer: Answer) -> None:
     # Neither URL nor secret: a URL often carries a token.
-    level = {DeliveryStatus.DELIVERED: logging.DEBUG, DeliveryStatus.PENDING: logging.INFO}
+    level = _LEVELS.get(record.status, logging.WARNING)
+    if not logger.isEnabledFor(level):
+        return
     logger.log(
-        level.get(record.status, logging.WARNING),
+        level,
         "attempt %d: %s",
         record.claim.attempt_count + 1,
         answer.outcome.lower(),

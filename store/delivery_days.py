@@ -1,5 +1,6 @@
 """The days of deliveries and attempts: partitions made ahead of time, and dropped when they are too old."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
@@ -19,24 +20,37 @@ SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
 WHERE inhparent = CAST(:parent AS regclass) AND relname LIKE :pattern
 """)
 
+_DELETE_OPERATOR_EVENTS = text("""
+DELETE FROM operator_event
+WHERE create_time < :oldest
+  AND NOT EXISTS (
+      SELECT FROM delivery_live
+      WHERE delivery_live.organization_id = operator_event.organization_id
+        AND delivery_live.notification_id = operator_event.event_id
+  )
+""")
+
 
 @dataclass(frozen=True)
-class _Parent:
+class Parent:
+    """A table that lies in days."""
+
     name: str
     key: str  # the column that says which day a row belongs to
 
 
-_PARENTS = (_Parent("delivery", "finish_day"), _Parent("attempt", "start_time"))
+PARENTS = (Parent("delivery", "finish_day"), Parent("attempt", "start_time"))
 
 
-async def make_ahead(connection: AsyncConnection) -> None:
+async def make_ahead(connection: AsyncConnection, parents: Sequence[Parent] = PARENTS) -> None:
     """Makes the partitions of today and of the days to come, by PostgreSQL's clock, in UTC.
 
-    Gives up as `drop_old` does.
+    Gives up as `drop_old` does. Beside notifiers that work, one of the tables at a time: who writes results wants
+    both, and might wait for the one while this waits for the other.
     """
     await _begin(connection)
     today = await _today(connection)
-    for parent in _PARENTS:
+    for parent in parents:
         existing = await existing_days(connection, parent.name)
         for number in range(DAYS_AHEAD + 1):
             day = today + timedelta(days=number)
@@ -44,16 +58,17 @@ async def make_ahead(connection: AsyncConnection) -> None:
                 await _make(connection, parent, day)
 
 
-async def drop_old(connection: AsyncConnection, keep: timedelta) -> list[str]:
+async def drop_old(connection: AsyncConnection, keep: timedelta, parents: Sequence[Parent] = PARENTS) -> list[str]:
     """Drops the partitions of the days that ended longer than `keep` ago; returns their names.
 
-    Dropping locks the whole table for a moment. When that takes too long this gives up, with the error of
-    PostgreSQL's lock_timeout.
+    Dropping locks the whole table for a moment, so one table at a time, as in `make_ahead`. When that takes too long
+    this gives up, with the error of PostgreSQL's lock_timeout. Operator events and jobs of that age go, too, unless a
+    delivery still has to carry them.
     """
     await _begin(connection)
     oldest = await _today(connection) - keep
     dropped = []
-    for parent in _PARENTS:
+    for parent in parents:
         for day in sorted(await existing_days(connection, parent.name)):
             if day < oldest:
                 await connection.execute(text(f"DROP TABLE {_name(parent, day)}"))
@@ -61,7 +76,7 @@ async def drop_old(connection: AsyncConnection, keep: timedelta) -> list[str]:
         await connection.execute(
             text(f"DELETE FROM {parent.name}_default WHERE {parent.key} < :oldest"), {"oldest": oldest}
         )
-    await connection.execute(text("DELETE FROM operator_event WHERE create_time < :oldest"), {"oldest": oldest})
+    await connection.execute(_DELETE_OPERATOR_EVENTS, {"oldest": oldest})
     await connection.execute(text("DELETE FROM redelivery_job WHERE finish_time < :oldest"), {"oldest": oldest})
     return dropped
 
@@ -90,11 +105,11 @@ async def _today(connection: AsyncConnection) -> date:
     return today
 
 
-def _name(parent: _Parent, day: date) -> str:
+def _name(parent: Parent, day: date) -> str:
     return f"{parent.name}_{day:%Y%m%d}"
 
 
-async def _make(connection: AsyncConnection, parent: _Parent, day: date) -> None:
+async def _make(connection: AsyncConnection, parent: Parent, day: date) -> None:
     # Made apart and attached, which leaves the rest of the table open to writers. Rows of that day that the default
     # partition has taken move first: with them in it, PostgreSQL refuses to attach.
     name = _name(parent, day)

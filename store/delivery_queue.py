@@ -9,12 +9,17 @@ All due times come from PostgreSQL's clock. What becomes of a claim is in `store
 """
 
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any, LiteralString
 
+import psycopg
+from psycopg.rows import namedtuple_row
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
+
+from store.database import Row, driver
 
 ENDPOINT_IN_FLIGHT_LIMIT = 4  # deliveries to one endpoint at a time, over all notifiers, unless it says otherwise
 BURST_SECONDS = 1  # of its rate that an endpoint may get at once
@@ -69,21 +74,42 @@ class Waiting:
 # others wait for.
 #
 # Every row is reached by an index. The tables swing between empty and full, their statistics are always late, and
-# a plan that was made while they were small reads all that was ever delivered, again and again.
-SETTINGS = text("""
+# a plan that was made while they were small reads all that was ever delivered, again and again. For the same reason
+# rows are found one by one in a lateral query whose order only the right index has (nothing is sorted that need not
+# be), and then named by their places (ctid), which do not change while the endpoint is locked: joined by their keys,
+# a table that seemed empty would be read once for each of them.
+SETTINGS = """
 SELECT set_config('synchronous_commit', 'off', true), set_config('enable_seqscan', 'off', true),
        set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true),
+       set_config('enable_sort', 'off', true), set_config('enable_incremental_sort', 'off', true),
        set_config('idle_in_transaction_session_timeout', '10s', true)
-""")
+"""
 
-# The order makes the planner take the index of waiting rows; a plain EXISTS may walk through finished ones.
-_FIRST_DUE = """
-    SELECT FROM delivery_live AS delivery
-    WHERE delivery.organization_id = endpoint.organization_id
-      AND delivery.endpoint_id = endpoint.endpoint_id
-      AND delivery.next_attempt_time <= now()
-    ORDER BY delivery.next_attempt_time
-    LIMIT 1
+# The endpoints with something due, found by steps through the index of waiting rows from the first row of one
+# endpoint to the first of the next: it costs as much as endpoints wait for something, however many there are.
+_DUE_ENDPOINTS = """
+    first_waiting AS (
+        (
+            SELECT organization_id, endpoint_id, next_attempt_time
+            FROM delivery_live
+            WHERE next_attempt_time IS NOT NULL
+            ORDER BY organization_id, endpoint_id, next_attempt_time
+            LIMIT 1
+        )
+        UNION ALL
+        SELECT following.*
+        FROM first_waiting
+        CROSS JOIN LATERAL (
+            SELECT organization_id, endpoint_id, next_attempt_time
+            FROM delivery_live
+            WHERE next_attempt_time IS NOT NULL
+              AND (organization_id, endpoint_id) > (first_waiting.organization_id, first_waiting.endpoint_id)
+            ORDER BY organization_id, endpoint_id, next_attempt_time
+            LIMIT 1
+        ) AS following
+    ), due_endpoint AS MATERIALIZED (
+        SELECT organization_id, endpoint_id FROM first_waiting WHERE next_attempt_time <= now()
+    )
 """
 
 # How many more deliveries an endpoint may have in flight. While its breaker is not closed that is one, the probe.
@@ -110,8 +136,9 @@ _OPEN = f"""
 """
 
 _WAITING = text(f"""
+WITH RECURSIVE {_DUE_ENDPOINTS}
 SELECT EXISTS (SELECT FROM outbox) AS outbox,
-       EXISTS (SELECT FROM endpoint CROSS JOIN LATERAL ({_FIRST_DUE}) AS first_due WHERE {_OPEN}) AS due,
+       EXISTS (SELECT FROM due_endpoint JOIN endpoint USING (organization_id, endpoint_id) WHERE {_OPEN}) AS due,
        coalesce((SELECT lease_expire_time < now() FROM delivery_live
                  WHERE lease_token IS NOT NULL
                  ORDER BY lease_expire_time
@@ -122,35 +149,43 @@ SELECT EXISTS (SELECT FROM outbox) AS outbox,
 # current, whereas a count would use the snapshot from before the lock and let two notifiers exceed the share.
 #
 # The candidates are ranked before any lock is taken; open_endpoint asks again under the lock whether each is open.
-_CLAIM = text(f"""
-WITH candidate AS MATERIALIZED (
-    SELECT organization_id, endpoint_id, organization_claim_time, count(*) OVER () AS candidates,
-           row_number() OVER (PARTITION BY organization_id ORDER BY last_claim_time, endpoint_id) AS turn
-    FROM (
-        SELECT *, max(last_claim_time) OVER (PARTITION BY organization_id) AS organization_claim_time
+_CLAIM = f"""
+WITH RECURSIVE {_DUE_ENDPOINTS}, organization_turn AS MATERIALIZED (
+    -- Over all endpoints, not only over those that wait: the turn is the organization's.
+    SELECT due_organization.organization_id, latest.claim_time
+    FROM (SELECT DISTINCT organization_id FROM due_endpoint) AS due_organization
+    CROSS JOIN LATERAL (
+        SELECT max(last_claim_time) AS claim_time
         FROM endpoint
-        WHERE state = 'ENABLED'
-    ) AS endpoint
-    CROSS JOIN LATERAL ({_FIRST_DUE}) AS first_due
-    WHERE {_OPEN} AND endpoint.organization_id <> ALL (CAST(:full_organizations AS bigint[]))
+        WHERE endpoint.organization_id = due_organization.organization_id AND state = 'ENABLED'
+    ) AS latest
+    WHERE due_organization.organization_id <> ALL (CAST(%(full_organizations)s AS bigint[]))
+), candidate AS MATERIALIZED (
+    SELECT organization_id, endpoint_id, organization_turn.claim_time AS organization_claim_time,
+           count(*) OVER () AS candidates,
+           row_number() OVER (PARTITION BY organization_id ORDER BY last_claim_time, endpoint_id) AS turn
+    FROM due_endpoint
+    JOIN organization_turn USING (organization_id)
+    JOIN endpoint USING (organization_id, endpoint_id)
+    WHERE {_OPEN}
 ), open_endpoint AS MATERIALIZED (
     SELECT endpoint.organization_id, endpoint.endpoint_id, endpoint.url, endpoint.headers, endpoint.credentials,
            candidate.turn, candidate.organization_claim_time,
            {_TOKENS} AS tokens,
            least({_ROOM}, floor({_TOKENS}),
-                 greatest({ENDPOINT_IN_FLIGHT_LIMIT}, :limit / candidate.candidates)) AS room
+                 greatest({ENDPOINT_IN_FLIGHT_LIMIT}, %(limit)s / candidate.candidates)) AS room
     FROM candidate
     JOIN endpoint USING (organization_id, endpoint_id)
     WHERE {_OPEN}
     ORDER BY candidate.turn, candidate.organization_claim_time, endpoint.organization_id
-    LIMIT :limit
+    LIMIT %(limit)s
     FOR NO KEY UPDATE OF endpoint SKIP LOCKED
 ), due AS MATERIALIZED (
-    SELECT waiting.organization_id, waiting.delivery_id, open_endpoint.url, open_endpoint.headers,
+    SELECT waiting.place, open_endpoint.url, open_endpoint.headers,
            open_endpoint.credentials, open_endpoint.tokens
     FROM open_endpoint
     CROSS JOIN LATERAL (
-        SELECT organization_id, delivery_id
+        SELECT delivery.ctid AS place
         FROM delivery_live AS delivery
         WHERE delivery.organization_id = open_endpoint.organization_id
           AND delivery.endpoint_id = open_endpoint.endpoint_id
@@ -159,12 +194,12 @@ WITH candidate AS MATERIALIZED (
         LIMIT open_endpoint.room
         FOR NO KEY UPDATE SKIP LOCKED
     ) AS waiting
-    LIMIT :limit
+    LIMIT %(limit)s
 ), claimed AS (
     UPDATE delivery_live AS delivery
-    SET next_attempt_time = NULL, lease_token = :token, lease_expire_time = now() + :lease
+    SET next_attempt_time = NULL, lease_token = %(token)s, lease_expire_time = now() + %(lease)s
     FROM due
-    WHERE delivery.organization_id = due.organization_id AND delivery.delivery_id = due.delivery_id
+    WHERE delivery.ctid = due.place
     RETURNING delivery.organization_id, delivery.delivery_id, delivery.endpoint_id, delivery.notification_id,
               delivery.customer_id, delivery.trigger, delivery.attempt_count, delivery.schedule_step,
               delivery.create_time, due.url, due.headers, due.credentials, due.tokens
@@ -194,25 +229,39 @@ CROSS JOIN LATERAL (
       AND endpoint_secret.endpoint_id = claimed.endpoint_id
       AND coalesce(endpoint_secret.not_after > now(), true)
 ) AS secret
-""")
+""".encode()
 
-# A statement of its own, since the notifications may live on other nodes than the queue.
-_BODIES = text("""
-SELECT organization_id, notification_id, body
-FROM notification
-JOIN unnest(CAST(:organizations AS bigint[]), CAST(:customers AS text[]), CAST(:notifications AS text[]))
-    AS wanted (organization_id, customer_id, notification_id)
-USING (organization_id, customer_id, notification_id)
-""")
-
+# A statement of its own, since the notifications may live on other nodes than the queue. Ids come as text with tabs
+# between them, which no id contains; the driver would write arrays value by value.
+_BODIES = """
+SELECT wanted.organization_id, wanted.notification_id, found.body
+FROM unnest(string_to_array(%(organizations)s, E'\t')::bigint[], string_to_array(%(customers)s, E'\t'),
+            string_to_array(%(notifications)s, E'\t')) AS wanted (organization_id, customer_id, notification_id)
+CROSS JOIN LATERAL (
+    SELECT body
+    FROM notification
+    WHERE notification.organization_id = wanted.organization_id
+      AND notification.customer_id = wanted.customer_id
+      AND notification.notification_id BETWEEN wanted.notification_id AND wanted.notification_id
+    ORDER BY notification.notification_id
+    LIMIT 1
+) AS found
+"""
 
 # What has no notification is an operator event, or one of the operators' own making.
-_OTHER_BODIES = text("""
-SELECT organization_id, event_id AS notification_id, body
-FROM operator_event
-JOIN unnest(CAST(:organizations AS bigint[]), CAST(:notifications AS text[])) AS wanted (organization_id, event_id)
-USING (organization_id, event_id)
-""")
+_OTHER_BODIES = """
+SELECT wanted.organization_id, wanted.event_id, found.body
+FROM unnest(string_to_array(%(organizations)s, E'\t')::bigint[], string_to_array(%(notifications)s, E'\t'))
+    AS wanted (organization_id, event_id)
+CROSS JOIN LATERAL (
+    SELECT body
+    FROM operator_event
+    WHERE operator_event.organization_id = wanted.organization_id
+      AND operator_event.event_id BETWEEN wanted.event_id AND wanted.event_id
+    ORDER BY operator_event.event_id
+    LIMIT 1
+) AS found
+"""
 
 
 async def waiting(connection: AsyncConnection) -> Waiting:
@@ -228,31 +277,17 @@ async def claim(
 
     Nothing is claimed of `full_organizations`.
     """
-    await connection.execute(SETTINGS)
+    raw = await driver(connection)
     token = uuid.uuid4()
     parameters = {"limit": limit, "token": token, "lease": lease, "full_organizations": list(full_organizations)}
-    rows = (await connection.execute(_CLAIM, parameters)).all()
+    # What needs no answer before the next statement travels together.
+    async with raw.pipeline(), raw.cursor(row_factory=namedtuple_row) as cursor:
+        await raw.execute(SETTINGS)
+        await cursor.execute(_CLAIM, parameters)
+        rows: list[Any] = await cursor.fetchall()
     if not rows:
         return []
-    bodies = await connection.execute(
-        _BODIES,
-        {
-            "organizations": [row.organization_id for row in rows],
-            "customers": [row.customer_id for row in rows],
-            "notifications": [row.notification_id for row in rows],
-        },
-    )
-    body_of = {(row.organization_id, row.notification_id): row.body for row in bodies}
-    without = [row for row in rows if (row.organization_id, row.notification_id) not in body_of]
-    if without:
-        others = await connection.execute(
-            _OTHER_BODIES,
-            {
-                "organizations": [row.organization_id for row in without],
-                "notifications": [row.notification_id for row in without],
-            },
-        )
-        body_of |= {(row.organization_id, row.notification_id): row.body for row in others}
+    body_of = await _bodies(raw, {(row.organization_id, row.customer_id, row.notification_id) for row in rows})
     return [
         Claim(
             organization_id=row.organization_id,
@@ -274,3 +309,27 @@ async def claim(
         )
         for row in rows
     ]
+
+
+async def _bodies(
+    connection: psycopg.AsyncConnection[Row], wanted: Collection[tuple[int, str, str]]
+) -> dict[tuple[int, str], str]:
+    """The bodies of notifications, named by organization, customer and id; those that are missing are left out."""
+    ordered = sorted(wanted)
+    found = await _bodies_by(connection, _BODIES, ordered)
+    others = [key for key in ordered if (key[0], key[2]) not in found]
+    return found | await _bodies_by(connection, _OTHER_BODIES, others) if others else found
+
+
+async def _bodies_by(
+    connection: psycopg.AsyncConnection[Row], statement: LiteralString, wanted: Sequence[tuple[int, str, str]]
+) -> dict[tuple[int, str], str]:
+    cursor = await connection.execute(
+        statement,
+        {
+            "organizations": "\t".join(str(organization_id) for organization_id, _, _ in wanted),
+            "customers": "\t".join(customer_id for _, customer_id, _ in wanted),
+            "notifications": "\t".join(notification_id for _, _, notification_id in wanted),
+        },
+    )
+    return {(organization_id, notification_id): body async for organization_id, notification_id, body in cursor}

@@ -67,7 +67,7 @@ ON CONFLICT DO NOTHING
 
 async def fan_out(connection: AsyncConnection, limit: int) -> FanOut:
     """Turns up to `limit` outbox rows into deliveries, in the caller's transaction: all of it or nothing."""
-    await connection.execute(SETTINGS)
+    await connection.execute(text(SETTINGS))
     taken = (await connection.execute(_TAKE, {"limit": limit})).all()
     if not taken:
         return FanOut(0, 0)
