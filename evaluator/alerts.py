@@ -5,23 +5,44 @@ from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
 
+from evaluator.amounts import ZERO
 from evaluator.gauges import Group, Measure
 from evaluator.overrides import MostSpecific, Override
-from evaluator.thresholds import Ladder
+from evaluator.thresholds import Direction, Ladder, Threshold
 
 MAX_GROUP_KEYS = 3  # of one alert
 
 
 class ConditionType(StrEnum):
-    """The conditions that are evaluated, by the names that the contract gives them."""
+    """The conditions, by the names that the contract gives them."""
 
     SPEND_THRESHOLD_REACHED = "spend_threshold_reached"
+    MONTHLY_INVOICE_TOTAL_SPEND_THRESHOLD_REACHED = "monthly_invoice_total_spend_threshold_reached"
     USAGE_THRESHOLD_REACHED = "usage_threshold_reached"
+    LOW_REMAINING_DAYS_FOR_COMMIT_SEGMENT_REACHED = "low_remaining_days_for_commit_segment_reached"
+    LOW_REMAINING_COMMIT_BALANCE_REACHED = "low_remaining_commit_balance_reached"
+    LOW_REMAINING_COMMIT_PERCENTAGE_REACHED = "low_remaining_commit_percentage_reached"
+    LOW_REMAINING_DAYS_FOR_CONTRACT_CREDIT_SEGMENT_REACHED = "low_remaining_days_for_contract_credit_segment_reached"
+    LOW_REMAINING_CONTRACT_CREDIT_BALANCE_REACHED = "low_remaining_contract_credit_balance_reached"
+    LOW_REMAINING_CONTRACT_CREDIT_PERCENTAGE_REACHED = "low_remaining_contract_credit_percentage_reached"
+    LOW_REMAINING_CONTRACT_CREDIT_AND_COMMIT_BALANCE_REACHED = (
+        "low_remaining_contract_credit_and_commit_balance_reached"
+    )
+    LOW_REMAINING_CONTRACT_CREDIT_AND_COMMIT_PERCENTAGE_REACHED = (
+        "low_remaining_contract_credit_and_commit_percentage_reached"
+    )
+    INVOICE_TOTAL_REACHED = "invoice_total_reached"
+    LOW_REMAINING_SEAT_BALANCE_REACHED = "low_remaining_seat_balance_reached"
+    LOW_CREDIT_BALANCE_REACHED = "low_credit_balance_reached"
+    LOW_REMAINING_CREDIT_PERCENTAGE_REACHED = "low_remaining_credit_percentage_reached"
+    LOW_REMAINING_DAYS_IN_PLAN_REACHED = "low_remaining_days_in_plan_reached"
     USAGE_EXCEEDED = "usage_exceeded"
     COST_EXCEEDED = "cost_exceeded"
     SPEND_EXCEEDED = "spend_exceeded"
-    INVOICE_TOTAL_REACHED = "invoice_total_reached"
-    MONTHLY_INVOICE_TOTAL_SPEND_THRESHOLD_REACHED = "monthly_invoice_total_spend_threshold_reached"
+    CREDIT_BALANCE_DEPLETED = "credit_balance_depleted"
+    CREDIT_BALANCE_DROPPED = "credit_balance_dropped"
+    CREDIT_BALANCE_RECOVERED = "credit_balance_recovered"
+    LICENSE_BALANCE_THRESHOLD_REACHED = "license_balance_threshold_reached"
 
     @property
     def per_subscription(self) -> bool:
@@ -31,6 +52,32 @@ class ConditionType(StrEnum):
             ConditionType.COST_EXCEEDED,
             ConditionType.SPEND_EXCEEDED,
         )
+
+    @property
+    def of_one_customer(self) -> bool:
+        """Whether it takes no other scope than one customer."""
+        return self.name.startswith(("CREDIT_BALANCE_", "LICENSE_"))
+
+    @property
+    def direction(self) -> Direction:
+        """Which way its gauges travel to reach a threshold."""
+        falling = self.name.startswith("LOW_") or self in (
+            ConditionType.CREDIT_BALANCE_DEPLETED,
+            ConditionType.CREDIT_BALANCE_DROPPED,
+        )
+        return Direction.FALLING if falling else Direction.RISING
+
+    @property
+    def own_threshold(self) -> Threshold | None:
+        """The one line of a type that takes no thresholds: 0, or whatever is above 0."""
+        if self is ConditionType.CREDIT_BALANCE_DEPLETED:
+            return Threshold(ZERO)
+        return Threshold(ZERO, exclusive=True) if self is ConditionType.CREDIT_BALANCE_RECOVERED else None
+
+    @property
+    def on_edges_only(self) -> bool:
+        """Whether it tells of a balance that comes to its line, and never of one that was there at first sight."""
+        return self.own_threshold is not None
 
 
 class ScopeKind(StrEnum):

@@ -12,18 +12,16 @@ from typing import Any
 
 from evaluator.alerts import AlertRule, ConditionType, GroupSelector, Scope, ScopeKind
 from evaluator.amounts import format_decimal
+from evaluator.balances import BalanceSelection, selection_from_json, selection_json
 from evaluator.gauges import INVOICE_KEY, Group, InvoiceSelection, Measure
 from evaluator.overrides import MostSpecific, Override
 from evaluator.prices import FilterOperator, PriceField, PriceFilter
-from evaluator.thresholds import Direction, Kind, Ladder, Severity, Threshold
+from evaluator.thresholds import Kind, Ladder, Severity, Threshold
 
 DEFAULT_CURRENCY = "USD"
 
 # Spend alerts of one subscription, or of one plan, that are not archived.
 MAX_SPEND_ALERTS = 50
-
-# All conditions that are evaluated today watch something that grows.
-DIRECTION = Direction.RISING
 
 
 class DefinitionState(StrEnum):
@@ -39,9 +37,9 @@ class Condition:
     """What an alert watches: its type, and of the fields below those that its type has.
 
     metric_id: of the usage conditions. currency: of the cost and the invoice conditions, always set there.
-    groups: by what it divides usage, in the order in which the caller named the keys. invoices: of the invoice
-    conditions, which ones. overrides: of cost per group, thresholds of single groups, in the caller's order.
-    prices: of the spend condition, the prices that count, in canonical form.
+    groups: by what it divides usage, in the order in which the caller named the keys; the seats of a seat balance.
+    invoices, balances: of the conditions on those, which ones. overrides: of cost per group, thresholds of single
+    groups, in the caller's order. prices: of the spend condition, the prices that count, in canonical form.
     """
 
     condition_type: ConditionType
@@ -51,6 +49,7 @@ class Condition:
     invoices: InvoiceSelection | None = None
     overrides: tuple[Override, ...] = ()
     prices: tuple[PriceFilter, ...] = ()
+    balances: BalanceSelection | None = None
 
     @property
     def selectors(self) -> tuple[GroupSelector, ...]:
@@ -68,7 +67,14 @@ class Condition:
             per_subscription=self.condition_type.per_subscription,
             invoices=self.invoices,
             prices=self.prices,
+            balances=self.balances,
+            days_in_plan=self.condition_type is ConditionType.LOW_REMAINING_DAYS_IN_PLAN_REACHED,
         )
+
+    def ladder(self, thresholds: tuple[Threshold, ...]) -> Ladder:
+        """The thresholds, or the one that the type has of its own, in the order in which its gauges meet them."""
+        own = self.condition_type.own_threshold
+        return Ladder.of(thresholds if own is None else (own,), self.condition_type.direction)
 
 
 @dataclass(frozen=True)
@@ -115,7 +121,7 @@ class AlertDefinition:
             scope=self.scope,
             measure=self.condition.measure,
             groups=self.condition.selectors,
-            ladder=Ladder.of(self.thresholds, DIRECTION),
+            ladder=self.condition.ladder(self.thresholds),
             evaluate_on_create=self.evaluate_on_create,
             changed_epoch=self.changed_epoch,
             watching_epoch=self.watching_epoch,
@@ -134,20 +140,23 @@ class AlertDefinition:
 
 
 def natural_key(scope: Scope, condition: Condition) -> str | None:
-    """What at most one alert of a subscription, or of a plan, may have; None where there may be many.
+    """What at most one alert of a subscription, a plan or a customer may have; None where there may be many.
 
     One usage alert for each metric, one cost alert, one more for each (grouping keys, currency), one spend
-    alert for each (currency, price filters). A digest: the ids and keys together can be longer than an index
+    alert for each (currency, price filters); of a customer one of each credit balance type for each currency, and
+    one licence alert for each type of licence. A digest: the ids and keys together can be longer than an index
     entry may be.
     """
     kind = condition.condition_type
-    if not kind.per_subscription:
+    if not kind.per_subscription and not kind.of_one_customer:
         return None
     of: list[Any] = [scope.kind.value]
     of += [scope.plan_id] if scope.kind is ScopeKind.PLAN else [scope.customer_id, scope.subscription_id]
     of.append(kind.value)
     if kind is ConditionType.USAGE_EXCEEDED:
         of.append(condition.metric_id)
+    elif kind.of_one_customer:
+        of += [condition.currency, condition.balances.license_type if condition.balances else None]
     elif kind is ConditionType.SPEND_EXCEEDED:
         of.append(condition.currency)
         if condition.prices:
@@ -180,6 +189,8 @@ def condition_json(condition: Condition) -> dict[str, Any]:
         ]
     if condition.prices:
         shown["prices"] = _prices_json(condition.prices)
+    if condition.balances is not None:
+        shown["balances"] = selection_json(condition.balances)
     return shown
 
 
@@ -196,6 +207,7 @@ def condition_from_json(condition_type: ConditionType, stored: Mapping[str, Any]
             PriceFilter(PriceField(field), FilterOperator(operator), tuple(values))
             for field, operator, values in stored.get("prices", ())
         ),
+        balances=selection_from_json(stored["balances"]) if "balances" in stored else None,
     )
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from evaluator.balances import BalanceKind, Seat
+from evaluator.balances import Holding
 from evaluator.invoices import Invoice
 
 
@@ -10,10 +10,8 @@ from evaluator.invoices import Invoice
 class Touched:
     """What a change of one customer's facts may have moved; nothing where it said nothing new.
 
-    balances: the kinds of those that changed. seats: of the seat credits among them. invoices: those that changed,
-    each as it was before (unless it is new) and as it is now.
+    balances, invoices: those that changed, each as it was before (unless it is new) and as it is now.
     """
 
-    balances: frozenset[BalanceKind] = frozenset()
-    seats: frozenset[Seat] = frozenset()
+    balances: tuple[Holding, ...] = ()
     invoices: tuple[Invoice, ...] = ()

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from evaluator.alerts import AlertRule
 from evaluator.amounts import format_decimal
-from evaluator.gauges import EVER, Gauge
+from evaluator.gauges import BALANCE_KEY, EVER, SEGMENT_KEY, Gauge, Group
 from evaluator.thresholds import Kind, Threshold
 from evaluator.transitions import Transition
 
@@ -137,25 +137,38 @@ def gauge_json(gauge: Gauge) -> dict[str, Any]:
     shown: dict[str, Any] = {"customer_id": gauge.customer_id}
     if gauge.subscription_id is not None:
         shown["subscription_id"] = gauge.subscription_id
-    if gauge.measure.metric_id is None:
-        shown["currency"] = gauge.measure.currency
-    else:
-        shown["metric_id"] = gauge.measure.metric_id
-    if gauge.measure.prices:
+    measure = gauge.measure
+    if measure.metric_id is not None:
+        shown["metric_id"] = measure.metric_id
+    elif measure.currency is not None:
+        shown["currency"] = measure.currency
+    if measure.prices:
         shown["price_filters"] = [
             {"field": item.field.value, "operator": item.operator.value, "values": list(item.values)}
-            for item in gauge.measure.prices
+            for item in measure.prices
         ]
-    if gauge.measure.invoices is None:
-        shown["group"] = [{"key": key, "value": value} for key, value in gauge.group]
-    else:
+    if measure.invoices is not None:
         shown.update(gauge.group)  # the invoice's id, unless it is the month's total
+    elif measure.balances is not None:
+        shown["reading"] = measure.balances.reading.value
+        if {key for key, _ in gauge.group} <= {BALANCE_KEY, SEGMENT_KEY} and gauge.group:
+            shown.update(gauge.group)
+        elif gauge.group:
+            shown["group"] = _group_json(gauge.group)
+    elif measure.days_in_plan:
+        shown["reading"] = "DAYS_LEFT"
+    else:
+        shown["group"] = _group_json(gauge.group)
     if gauge.period != EVER:
         shown["period"] = {
             "start_time": format_time(gauge.period.start),
             "end_time": format_time(gauge.period.end),
         }
     return shown
+
+
+def _group_json(group: Group) -> list[dict[str, str]]:
+    return [{"key": key, "value": value} for key, value in group]
 
 
 def transition_json(transition: Transition) -> dict[str, Any]:
@@ -169,7 +182,8 @@ def transition_json(transition: Transition) -> dict[str, Any]:
         "value": format_decimal(transition.value),
     }
     if transition.cause is not None:
-        shown["event_id"] = transition.cause.event_id
+        if transition.cause.event_id is not None:
+            shown["event_id"] = transition.cause.event_id
         shown["event_time"] = format_time(transition.cause.event_time)
     return shown
 

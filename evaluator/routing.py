@@ -27,7 +27,7 @@ class Customer:
     """The facts of a customer that matter to routing; changed_epoch: of the organization, at their last change.
 
     excluded: alerts that are not evaluated for it although they cover it, each with the subscription for which alone
-    that holds, or None for all of the customer.
+    that holds, or None for all of the customer. plan_end: when its plan ends; unset where that is not known.
     """
 
     customer_id: str
@@ -37,6 +37,7 @@ class Customer:
     changed_epoch: int
     changed_time: datetime
     excluded: frozenset[tuple[str, str | None]] = frozenset()
+    plan_end: datetime | None = None
 
     def excludes(self, alert_id: str, subscription_id: str | None) -> bool:
         """Whether an alert is not evaluated for the customer, or for one subscription of it."""
@@ -86,6 +87,20 @@ class Watch:
     def counted_from_the_start(self) -> bool:
         """Whether no event of its period can have come before somebody watched."""
         return self.counted_since + COUNTING_MARGIN < self.gauge.period.start
+
+
+def watch_facts(gauge: Gauge, alerts: Iterable[AlertRule], customer: Customer) -> Watch:
+    """The watch of a gauge that reads facts."""
+    alerts = tuple(alerts)
+    return Watch(
+        gauge=gauge,
+        alerts=alerts,
+        aggregation=Aggregation.SUM,
+        unique_property=None,
+        required_epoch=max(customer.changed_epoch, *(alert.changed_epoch for alert in alerts)),
+        continuous_since_epoch=max(customer.changed_epoch, min(alert.watching_epoch for alert in alerts)),
+        counted_since=customer.changed_time,
+    )
 
 
 # What of an event decides its route, apart from its time and properties: customer, subscription, metric, currency.
@@ -150,7 +165,7 @@ class Router:
         self._by_measure: dict[Measure, list[AlertRule]] = {}
         # Of costs that are narrowed to some prices, by currency and whether subscriptions are measured.
         self._narrowed: dict[tuple[str | None, bool], list[Measure]] = {}
-        self.fact_rules = [alert for alert in self.alerts.values() if alert.measure.of_facts]
+        self._fact_rules = [alert for alert in self.alerts.values() if alert.measure.of_facts]
         for alert in self.alerts.values():
             if not alert.measure.of_facts:
                 self._by_measure.setdefault(alert.measure, []).append(alert)
@@ -159,6 +174,15 @@ class Router:
                 self._narrowed.setdefault((measure.currency, measure.per_subscription), []).append(measure)
         self._routes: dict[RouteKey, tuple[Target, ...]] = {}
         self._targets: dict[tuple[Measure, str, str | None], Target | None] = {}
+
+    def fact_rules(self, customer: Customer) -> list[AlertRule]:
+        """The alerts on facts that cover a customer."""
+        who = customer.customer_id, None, customer.plan_id
+        return [
+            alert
+            for alert in self._fact_rules
+            if alert.scope.covers(*who) and not customer.excludes(alert.alert_id, None)
+        ]
 
     def currency_of(self, customer_id: str, subscription_id: str | None) -> str:
         """What a cost is in when the event does not say."""

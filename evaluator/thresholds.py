@@ -42,6 +42,7 @@ class Threshold:
     resolve_value: hysteresis; the gauge has to come back this far before the threshold resolves. Unset: it
         resolves as soon as the gauge is no longer past the line.
     notify_on: the kinds that are sent; the others are recorded only.
+    exclusive: it is reached beyond the line, and not yet at it.
     """
 
     value: Decimal = ZERO
@@ -50,6 +51,7 @@ class Threshold:
     recurring_step: Decimal | None = None
     resolve_value: Decimal | None = None
     notify_on: frozenset[Kind] = frozenset({Kind.REACHED})
+    exclusive: bool = False
 
     @property
     def key(self) -> str:
@@ -75,14 +77,16 @@ class Ladder:
         recurring = [threshold for threshold in thresholds if threshold.recurring_step is not None]
         return cls(direction, tuple(fixed), recurring[0] if recurring else None)
 
-    def past(self, value: Decimal, line: Decimal) -> bool:
-        """Whether `value` is at the line or beyond it."""
-        return value >= line if self.direction is Direction.RISING else value <= line
+    def past(self, value: Decimal, threshold: Threshold) -> bool:
+        """Whether `value` is at the threshold's line or beyond it."""
+        if value == threshold.value:
+            return not threshold.exclusive
+        return (value > threshold.value) is (self.direction is Direction.RISING)
 
     def resolved(self, value: Decimal, threshold: Threshold) -> bool:
         """Whether `value` has come back far enough for a reached threshold to resolve."""
         if threshold.resolve_value is None:
-            return not self.past(value, threshold.value)
+            return not self.past(value, threshold)
         if self.direction is Direction.RISING:
             return value <= threshold.resolve_value
         return value >= threshold.resolve_value

@@ -14,18 +14,19 @@ from evaluator.thresholds import MAX_STEPS_REPORTED, Direction, Kind, Ladder, Th
 
 @dataclass(frozen=True)
 class Cause:
-    """What moved a gauge: a usage event.
+    """What moved a gauge: a usage event, or time alone.
 
-    event_id: the caller's id of it. event_time: when the usage happened. Both in the customer's own words.
+    event_id: the caller's id of the event; unset where it was time. event_time: when the usage happened, in the
+    customer's own words, or when time brought the gauge there.
     """
 
-    event_id: str
+    event_id: str | None
     event_time: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A value that a gauge took, and what moved it there (nothing, where the alert itself is what is new)."""
+    """A value that a gauge took, and what moved it there (nothing, where an alert or a fact is what is new)."""
 
     value: Decimal
     cause: Cause | None
@@ -110,7 +111,7 @@ def mark_silently(ladder: Ladder, value: Decimal, now: datetime) -> AlertState:
     reached = {
         threshold.key: Reached(threshold.value, now, silent=True)
         for threshold in ladder.fixed
-        if ladder.past(value, threshold.value)
+        if ladder.past(value, threshold)
     }
     rungs = ladder.rungs_past(value)
     if rungs and ladder.recurring is not None:
@@ -155,7 +156,7 @@ def _fixed(
     found = []
     for threshold in ladder.fixed:
         known = reached.get(threshold.key)
-        if known is None and ladder.past(step.value, threshold.value):
+        if known is None and ladder.past(step.value, threshold):
             reached[threshold.key] = Reached(threshold.value, now)
             found.append(_transition(Kind.REACHED, threshold, threshold.value, previous_value, step))
     for threshold in reversed(ladder.fixed):

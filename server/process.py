@@ -24,6 +24,7 @@ from server.interceptors.request_id import RequestId
 from server.lifecycle import Drain, InFlight, Shutdown
 from server.reflection import add_reflection
 from server.services import Dependencies, register
+from server.timers import Timers
 from server.upkeep import Upkeep
 from server.watching.feeds import Feeds
 from server.webhooks.jobs import RedeliveryJobs
@@ -74,6 +75,9 @@ async def serve(
         visits = Visits(database, clock, configuration.grace)
         stack.push_async_callback(visits.stop)
         visits.start()
+        timers = Timers(database, clock)
+        stack.push_async_callback(timers.stop)
+        timers.start()
         redeliveries = RedeliveryJobs(database, clock)
         stack.push_async_callback(redeliveries.stop)
         redeliveries.start()

@@ -102,7 +102,7 @@ def register(server: grpc.aio.Server, dependencies: Dependencies) -> tuple[str, 
         AccountService(
             dependencies.database,
             dependencies.clock,
-            FactChanges(dependencies.database, dependencies.clock),
+            FactChanges(dependencies.database, dependencies.clock, dependencies.configuration.grace),
         ),
         server,
     )

@@ -86,8 +86,11 @@ async def put_customer(
     custom_fields: Mapping[str, str],
     as_of_time: datetime,
     now: datetime,
-) -> Customer:
-    """Stores the fact, unless a newer one is stored; returns what is stored afterwards."""
+) -> tuple[Customer, int | None]:
+    """Stores the fact, unless a newer one is stored; returns what is stored afterwards.
+
+    And the organization's new epoch if something changed, whose lock is held then.
+    """
     key = {"organization_id": organization_id, "customer_id": customer_id}
     facts = {
         "display_name": display_name,
@@ -98,10 +101,10 @@ async def put_customer(
         "custom_fields": dict(custom_fields),
         **_cycle_columns(cycle),
     }
-    await put_fact(connection, customer, key, facts, as_of_time, now)
+    epoch = await put_fact(connection, customer, key, facts, as_of_time, now)
     stored = await get_customer(connection, organization_id, customer_id)
     assert stored is not None, "a customer exists after it was put"
-    return stored
+    return stored, epoch
 
 
 async def put_subscription(
@@ -120,10 +123,10 @@ async def put_subscription(
     custom_fields: Mapping[str, str],
     as_of_time: datetime,
     now: datetime,
-) -> Subscription:
+) -> tuple[Subscription, int | None]:
     """Stores the fact, unless a newer one is stored; returns what is stored afterwards.
 
-    A customer that nobody registered is created with the defaults.
+    And the organization's new epoch if its customer, whom nobody registered, was created with the defaults.
     """
     key = {
         "organization_id": organization_id,
@@ -140,12 +143,13 @@ async def put_subscription(
         "end_time": end_time,
         **_cycle_columns(cycle),
     }
+    created: int | None = None
     if await get_customer(connection, organization_id, customer_id) is None:
-        await _create_with_defaults(connection, organization_id, customer_id, now)
-    await put_fact(connection, subscription, key, facts, as_of_time, now)
+        created = await _create_with_defaults(connection, organization_id, customer_id, now)
+    changed = await put_fact(connection, subscription, key, facts, as_of_time, now)
     stored = await get_subscription(connection, organization_id, customer_id, subscription_id)
     assert stored is not None, "a subscription exists after it was put"
-    return stored
+    return stored, created and changed
 
 
 async def get_customer(connection: AsyncConnection, organization_id: int, customer_id: str) -> Customer | None:
@@ -211,7 +215,7 @@ async def list_subscriptions(
 
 async def _create_with_defaults(
     connection: AsyncConnection, organization_id: int, customer_id: str, now: datetime
-) -> None:
+) -> int:
     epoch = await organizations.change(connection, organization_id)
     await connection.execute(
         insert(customer)
@@ -227,6 +231,7 @@ async def _create_with_defaults(
         )
         .on_conflict_do_nothing()
     )
+    return epoch
 
 
 def _customer(row: RowMapping) -> Customer:

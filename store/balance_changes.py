@@ -13,7 +13,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.amounts import ZERO, exact_arithmetic
-from store import balance_entries, balances
+from evaluator.balances import Unit
+from store import balance_entries, balances, wallets
 from store.balance_entries import EntryType, NewEntry
 from store.balances import Balance, BalanceFact, Segment
 from store.tables.balances import balance, balance_adjustment, balance_segment
@@ -61,11 +62,12 @@ class BalanceChange:
     """What became of a change. changed: something is other than before.
 
     superseded: of a put, a newer fact is kept, or the balance was voided. segment_number: of an adjustment, which
-    segment it changed, now or when it came first.
+    segment it changed, now or when it came first. previous: the balance as it was before, unless it is new.
     """
 
     balance: Balance
     changed: bool
+    previous: Balance | None = None
     superseded: bool = False
     segment_number: int = 0
 
@@ -105,7 +107,10 @@ async def put(connection: AsyncConnection, organization_id: int, fact: BalanceFa
         if amount:
             entries.append(_entry(fact, segment.segment_number, EntryType.GRANT, amount, _counting(segment)))
     await balance_entries.append(connection, organization_id, entries, now)
-    return BalanceChange(result, changed=True)
+    if fact.draw_down:
+        unit, seat_key = Unit(fact.currency, fact.metric_id), fact.seat.key if fact.seat else None
+        await wallets.expect_draws(connection, organization_id, fact.customer_id, unit, seat_key)
+    return BalanceChange(result, changed=True, previous=stored)
 
 
 async def adjust(
@@ -137,7 +142,8 @@ async def adjust(
         raise BalanceVoided
     before = _segment_to_adjust(stored, segment_number, now)
     with exact_arithmetic():
-        adjusted = replace(before, adjusted=before.adjusted + amount)
+        topped_up = before.topped_up + max(amount, ZERO)
+        adjusted = replace(before, adjusted=before.adjusted + amount, topped_up=topped_up)
     number = adjusted.segment_number
     segments = tuple(adjusted if segment is before else segment for segment in stored.segments)
     result = replace(stored, segments=segments, update_time=now)
@@ -157,7 +163,7 @@ async def adjust(
     )
     entry = _entry(stored.fact, number, EntryType.ADJUSTMENT, amount, adjusted.remaining)
     await balance_entries.append(connection, organization_id, [replace(entry, adjustment_id=adjustment_id)], now)
-    return BalanceChange(result, changed=True, segment_number=number)
+    return BalanceChange(result, changed=True, previous=stored, segment_number=number)
 
 
 async def void(
@@ -177,7 +183,7 @@ async def void(
         if _counting(segment)
     ]
     await balance_entries.append(connection, organization_id, entries, now)
-    return BalanceChange(result, changed=True)
+    return BalanceChange(result, changed=True, previous=stored)
 
 
 def _fixed_field(stored: BalanceFact, fact: BalanceFact) -> str | None:
@@ -267,6 +273,7 @@ async def _write_segments(connection: AsyncConnection, written: Balance, segment
             "segment_number": segment.segment_number,
             "amount": segment.fact.amount,
             "adjusted": segment.adjusted,
+            "topped_up": segment.topped_up,
             "drawn": segment.drawn,
             "start_time": segment.fact.start_time,
             "end_time": segment.fact.end_time,

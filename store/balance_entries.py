@@ -18,6 +18,8 @@ class EntryType(StrEnum):
     GRANT = "GRANT"
     ADJUSTMENT = "ADJUSTMENT"
     VOID = "VOID"
+    DRAW = "DRAW"
+    GIVE_BACK = "GIVE_BACK"
 
 
 @dataclass(frozen=True)

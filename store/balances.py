@@ -54,13 +54,18 @@ class BalanceFact:
 
 @dataclass(frozen=True)
 class Segment:
-    """A segment as it is kept. removed: the last put left it out, and it counts towards nothing."""
+    """A segment as it is kept.
+
+    adjusted: the sum of its adjustments; topped_up: of those above 0. removed: the last put left it out, and it
+    counts towards nothing.
+    """
 
     segment_number: int
     fact: SegmentFact
     adjusted: Decimal = ZERO
     drawn: Decimal = ZERO
     removed: bool = False
+    topped_up: Decimal = ZERO
 
     @property
     def granted(self) -> Decimal:
@@ -73,6 +78,18 @@ class Segment:
         """What was granted, less what usage took."""
         with exact_arithmetic():
             return self.granted - self.drawn
+
+    @property
+    def provided(self) -> Decimal:
+        """What was put, and what adjustments added."""
+        with exact_arithmetic():
+            return self.fact.amount + self.topped_up
+
+    @property
+    def used(self) -> Decimal:
+        """What usage and adjustments took."""
+        with exact_arithmetic():
+            return self.drawn + self.topped_up - self.adjusted
 
     def is_active(self, now: datetime) -> bool:
         """Whether what remains counts at `now`, as long as the balance is not voided."""
@@ -170,6 +187,7 @@ def _segment(row: RowMapping) -> Segment:
         adjusted=row["adjusted"],
         drawn=row["drawn"],
         removed=row["removed"],
+        topped_up=row["topped_up"],
     )
 
 

@@ -23,12 +23,12 @@ class CustomerAlertStatus(StrEnum):
 class GaugeState:
     """A gauge in its current period, and what one alert says of it.
 
-    sequence: of the alert's last notification of it, 0 before the first. change_time, change_reason: of the
-    last change of the state.
+    value: unset where there is nothing to measure. sequence: of the alert's last notification of it, 0 before the
+    first. change_time, change_reason: of the last change of the state.
     """
 
     gauge: Gauge
-    value: Decimal
+    value: Decimal | None
     state: AlertState
     sequence: int
     change_time: datetime | None
@@ -39,13 +39,15 @@ class GaugeState:
 class CustomerAlert:
     """An alert and the customer's gauges that it watches, those of current billing periods only.
 
-    gauges: in the order of subscription and group; none where nothing carries what the alert measures, and
-    for an alert that is not evaluated. disabled: why an active alert is not evaluated for this customer.
+    gauges: in the order of subscription and group; none for an alert that is not evaluated. no_data: the alert is
+    evaluated, and nothing carries what it measures; a balance reads 0 then. disabled: why an active alert is not
+    evaluated for this customer.
     """
 
     definition: AlertDefinition
     customer_id: str
     gauges: tuple[GaugeState, ...]
+    no_data: bool
     disabled: ExclusionReason | None = None
 
     @property

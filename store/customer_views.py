@@ -12,15 +12,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from evaluator.alerts import AlertRule, ConditionType, ScopeKind
 from evaluator.definitions import AlertDefinition, DefinitionState
 from evaluator.exclusions import ExclusionReason
-from evaluator.gauges import Gauge, Measure
+from evaluator.gauges import EVER, Gauge, Measure
 from evaluator.invoices import current_period
 from evaluator.periods import Period
 from evaluator.transitions import AlertState
-from store import accounts, alerts, exclusions
+from store import accounts, alerts, exclusions, fact_views
 from store.accounts import Customer, Subscription
 from store.alert_rows import definition_of
 from store.customer_alerts import CustomerAlert, GaugeState
 from store.evaluations import state_from_json
+from store.fact_views import FactView
 from store.tables.alerts import alert, alert_state
 from store.tables.base import Identifier
 from store.tables.usage import gauge
@@ -142,6 +143,8 @@ class CustomerView:
                 return []
             if rule.measure.invoices is not None:
                 return [_Place(None, current_period(rule.measure.invoices, customer.cycle.time_zone, self._now))]
+            if rule.measure.of_facts:
+                return [_Place(None, EVER)]
             return [_Place(None, customer.cycle.period_at(self._now))]
         return [
             _Place(item.subscription_id, (item.cycle or customer.cycle).period_at(self._now))
@@ -161,23 +164,40 @@ class CustomerView:
                 for place in self._places(rule)
                 if disabled[rule.alert_id] is None and (rule.alert_id, place.subscription_id) not in reasons
                 for measured in found.get((rule.measure, *place), ())
-                if rule.selects(measured.gauge.group)
+                if not rule.groups or rule.selects(measured.gauge.group)
             ]
             for rule in rules
         }
+        # What balances read changes with time alone, so it is read and not remembered.
+        read = await fact_views.read(
+            self._connection,
+            self._organization_id,
+            self._customer.customer_id,
+            self._customer.plan_end_time,
+            [rule for rule in rules if rule.measure.of_facts and rule.measure.invoices is None],
+            self._now,
+        )
         states = await self._states(watched)
-        return [
-            CustomerAlert(
-                definition,
-                self._customer.customer_id,
-                tuple(
-                    GaugeState(item.gauge, item.value, *states.get((item.gauge_id, definition.alert_id), _UNTOUCHED))
-                    for item in watched.get(definition.alert_id, ())
-                ),
-                disabled.get(definition.alert_id),
+        answers = []
+        for definition in definitions:
+            stored: dict[Gauge, tuple[Decimal | None, _Stored]] = {
+                item.gauge: (item.value, states.get((item.gauge_id, definition.alert_id), _UNTOUCHED))
+                for item in watched.get(definition.alert_id, ())
+            }
+            view = read.get(definition.alert_id)
+            no_data = definition.state is DefinitionState.ACTIVE and not stored
+            if view is not None:
+                stored, no_data = _with_readings(stored, view), view.no_data
+            answers.append(
+                CustomerAlert(
+                    definition,
+                    self._customer.customer_id,
+                    tuple(GaugeState(gauge, value, *state) for gauge, (value, state) in stored.items()),
+                    no_data and disabled.get(definition.alert_id) is None,
+                    disabled.get(definition.alert_id),
+                )
             )
-            for definition in definitions
-        ]
+        return answers
 
     def _disabled(
         self, rule: AlertRule, reasons: Mapping[tuple[str, str | None], ExclusionReason]
@@ -270,3 +290,16 @@ class _Stored(NamedTuple):
 
 
 _UNTOUCHED = _Stored(AlertState(), 0, None, None)  # the gauge has not come to any line yet
+
+
+def _with_readings(
+    stored: Mapping[Gauge, tuple[Decimal | None, _Stored]], view: FactView
+) -> dict[Gauge, tuple[Decimal | None, _Stored]]:
+    """The gauges with what they read now; of those that have nothing active only the ones in alarm."""
+    shown: dict[Gauge, tuple[Decimal | None, _Stored]] = {
+        each: (value, stored[each][1] if each in stored else _UNTOUCHED) for each, value in view.values.items()
+    }
+    for each, (_, state) in stored.items():
+        if each not in shown and state.state.in_alarm:
+            shown[each] = view.others.get(each), state
+    return shown

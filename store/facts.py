@@ -16,7 +16,8 @@ Connection = psycopg.AsyncConnection[Row]
 _CUSTOMER = """
 SELECT customer_id, plan_id, currency, anchor_time, cadence, interval_count, time_zone, changed_epoch, update_time,
        (SELECT array_agg(ARRAY[x.alert_id, x.subscription_id]) FROM alert_exclusion x
-        WHERE x.organization_id = customer.organization_id AND x.customer_id = customer.customer_id)
+        WHERE x.organization_id = customer.organization_id AND x.customer_id = customer.customer_id),
+       plan_end_time
 FROM customer WHERE organization_id = %(organization_id)s AND
 """
 
@@ -165,10 +166,10 @@ async def _fetch(connection: Connection, query: str, organization_id: int, **par
 
 
 def _customer(row: Row) -> Customer:
-    customer_id, plan_id, currency, anchor, cadence, count, zone, changed_epoch, update_time, exclusions = row
+    customer_id, plan_id, currency, anchor, cadence, count, zone, changed_epoch, update_time, exclusions, end = row
     cycle = BillingCycle(anchor, Cadence(cadence), count, zone)
     excluded = frozenset((alert_id, subscription_id or None) for alert_id, subscription_id in exclusions or ())
-    return Customer(customer_id, plan_id, currency, cycle, changed_epoch, update_time, excluded)
+    return Customer(customer_id, plan_id, currency, cycle, changed_epoch, update_time, excluded, end)
 
 
 def _subscription(row: Row) -> Subscription:

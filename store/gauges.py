@@ -36,12 +36,14 @@ class Move(NamedTuple):
 class Moved:
     """A gauge after the move.
 
-    index: of its move. visited_epoch: NEVER_VISITED for one that is new. calls: it has to be evaluated.
+    index: of its move. visited_epoch: NEVER_VISITED for one that is new. scale: see `Measure.shown`. calls: it has
+    to be evaluated.
     """
 
     index: int
     value: Decimal
     visited_epoch: int
+    scale: Decimal | None
     calls: bool
 
 
@@ -63,9 +65,9 @@ WITH input AS (
     FROM input ORDER BY customer_id COLLATE "C", gauge_id
     ON CONFLICT (organization_id, customer_id, gauge_id)
         DO UPDATE SET value = g.value + excluded.value, update_time = excluded.update_time
-    RETURNING gauge_id, value, trip_above, trip_below, rules_epoch
+    RETURNING gauge_id, value, trip_above, trip_below, rules_epoch, scale
 )
-SELECT i.position, m.value, m.rules_epoch, calls
+SELECT i.position, m.value, m.rules_epoch, m.scale, calls
 FROM moved m JOIN input i USING (gauge_id), LATERAL (
     SELECT m.rules_epoch < i.required_epoch
         OR coalesce(m.value - i.total + i.high >= m.trip_above, false)
@@ -106,6 +108,7 @@ class Locked:
     value: Decimal
     visited_epoch: int
     latest_event_time: datetime | None
+    scale: Decimal | None
 
 
 # Creating those that do not exist first and locking the others afterwards would be two passes in key order, and two
@@ -117,7 +120,7 @@ SELECT %(organization_id)s, customer_id, gauge_id, 0, -1, %(now)s
 FROM unnest(%(customer_ids)s::text[], %(gauge_ids)s::uuid[]) AS i (customer_id, gauge_id)
 ORDER BY customer_id COLLATE "C", gauge_id
 ON CONFLICT (organization_id, customer_id, gauge_id) DO UPDATE SET update_time = g.update_time
-RETURNING gauge_id, value, rules_epoch, latest_event_time
+RETURNING gauge_id, value, rules_epoch, latest_event_time, scale
 """
 
 
@@ -134,7 +137,7 @@ async def lock(
             "now": now,
         },
     )
-    return {row[0]: Locked(row[1], row[2], row[3]) for row in await cursor.fetchall()}
+    return {row[0]: Locked(*row[1:5]) for row in await cursor.fetchall()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,20 +150,23 @@ class Visited:
     trip_above: Decimal | None
     trip_below: Decimal | None
     rules_epoch: int
+    scale: Decimal | None = None
 
 
 _WRITE = """
 UPDATE gauge g SET
     value = i.value, latest_event_time = i.latest_event_time, trip_above = i.trip_above, trip_below = i.trip_below,
     rules_epoch = i.rules_epoch, subscription_id = i.subscription_id, measure = i.measure,
-    group_values = i.group_values, period_start = i.period_start, period_end = i.period_end, update_time = %(now)s
+    group_values = i.group_values, period_start = i.period_start, period_end = i.period_end, scale = i.scale,
+    update_time = %(now)s
 FROM unnest(
     %(customer_ids)s::text[], %(gauge_ids)s::uuid[], %(values)s::numeric[], %(latest)s::timestamptz[],
     %(above)s::numeric[], %(below)s::numeric[], %(epochs)s::bigint[], %(subscription_ids)s::text[],
-    %(measures)s::text[], %(groups)s::jsonb[], %(starts)s::timestamptz[], %(ends)s::timestamptz[]
+    %(measures)s::text[], %(groups)s::jsonb[], %(starts)s::timestamptz[], %(ends)s::timestamptz[],
+    %(scales)s::numeric[]
 ) AS i (
     customer_id, gauge_id, value, latest_event_time, trip_above, trip_below, rules_epoch, subscription_id,
-    measure, group_values, period_start, period_end
+    measure, group_values, period_start, period_end, scale
 )
 WHERE g.organization_id = %(organization_id)s
     AND g.customer_id = i.customer_id COLLATE "C" AND g.gauge_id = i.gauge_id
@@ -186,6 +192,7 @@ async def write(connection: Connection, organization_id: int, visited: Sequence[
             "groups": [Jsonb([list(pair) for pair in item.gauge.group]) for item in visited],
             "starts": [item.gauge.period.start for item in visited],
             "ends": [item.gauge.period.end for item in visited],
+            "scales": [item.scale for item in visited],
         },
     )
 

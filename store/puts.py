@@ -18,15 +18,15 @@ async def put_fact(
     as_of_time: datetime,
     now: datetime,
     fixed: tuple[str, ...] = (),
-) -> None:
+) -> int | None:
     """Creates or replaces the row with that key, unless it holds a newer fact.
 
     `facts` are the columns that the caller states; a row whose columns named in `fixed` have other values is
-    left alone. The organization's epoch rises when something changes.
+    left alone. The organization's epoch rises when something changes; returned is the new one, or None.
     """
     stored_time = await connection.execute(select(table.c.as_of_time).where(_has(table, key)))
     if (row := stored_time.one_or_none()) is not None and row.as_of_time and row.as_of_time > as_of_time:
-        return
+        return None
 
     # A billing system repeats what it knows, and what says nothing new must not hold up ingest to raise the
     # epoch: it only makes the fact younger. The conditions are the statement's own because the row may have
@@ -39,7 +39,7 @@ async def put_fact(
         .returning(table.c.as_of_time)
     )
     if confirmed.one_or_none() is not None:
-        return
+        return None
 
     epoch = await organizations.change(connection, key["organization_id"])
     changed = {**facts, "as_of_time": as_of_time, "update_time": now, "changed_epoch": epoch}
@@ -52,6 +52,7 @@ async def put_fact(
             where=and_(not_newer, _states(table, {name: facts[name] for name in fixed})),
         )
     )
+    return epoch
 
 
 def _has(table: Table, key: dict[str, Any]) -> ColumnElement[bool]:

@@ -5,10 +5,10 @@ from generated.tidemark.v1 import account_service_pb2, error_reason_pb2
 from server.accounts.handlers import Context, Handlers
 from server.errors import AlreadyExists, ApiError, FailedPrecondition, NotFound
 from server.identity import current_organization
-from server.mapping.balances import balance_message, entry_message, read_balance, read_kinds
+from server.mapping.balances import balance_message, entry_message, overage_message, read_balance, read_kinds
 from server.paging import read_page
 from server.validation import Violations
-from store import balance_changes, balance_entries, balances
+from store import balance_changes, balance_entries, balances, drawing
 from store.balance_changes import (
     AdjustmentConflict,
     BalanceChange,
@@ -18,7 +18,8 @@ from store.balance_changes import (
     NoActiveSegment,
     SegmentUnknown,
 )
-from store.database import Connection
+from store.database import Connection, driver
+from store.holdings import holding_of
 
 
 class BalanceHandlers(Handlers):
@@ -197,6 +198,19 @@ class BalanceHandlers(Handlers):
             next_page_token=page.next_token(rows, lambda row: (row.change.balance_id, row.entry_number)),
         )
 
+    async def ListOverages(
+        self, request: account_service_pb2.ListOveragesRequest, context: Context
+    ) -> account_service_pb2.ListOveragesResponse:
+        """What usage took of a customer when no balance had anything left."""
+        violations = Violations()
+        customer_id = violations.identifier("customer_id", request.customer_id)
+        violations.raise_if_any()
+        async with self._database.transaction() as connection:
+            found = await drawing.list_overages(
+                await driver(connection), current_organization().organization_id, customer_id
+            )
+        return account_service_pb2.ListOveragesResponse(overages=[overage_message(customer_id, one) for one in found])
+
 
 def _read_key(
     violations: Violations,
@@ -216,8 +230,8 @@ def _read_key(
 def _touched(done: BalanceChange) -> Touched:
     if not done.changed:
         return Touched()
-    seat = done.balance.fact.seat
-    return Touched(balances=frozenset([done.balance.fact.kind]), seats=frozenset([seat] if seat is not None else []))
+    versions = (done.balance,) if done.previous is None else (done.previous, done.balance)
+    return Touched(balances=tuple(holding_of(version) for version in versions))
 
 
 def _refusal(error: Exception, customer_id: str, balance_id: str, segment_number: int) -> ApiError:

@@ -1,15 +1,16 @@
 """How what a customer holds and owes is changed: under the customer's wallet, evaluated in the same transaction."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol, TypeVar
 
 from evaluator.aggregation import Tally
+from evaluator.balance_readings import reads_as_zero
 from evaluator.facts import Touched
-from evaluator.routing import Customer
+from evaluator.routing import Customer, Router
 from runtime.clock import Clock
 from server.accounts import readings
-from server.accounts.readings import Reading
+from server.accounts.readings import GaugeReading
 from server.ingest.evaluation import Evaluation, Movement, Subject
 from server.ingest.rules import Rules
 from store import facts, gauges, organizations, wallets
@@ -29,13 +30,21 @@ class Changes(Protocol):
         A customer that is not known yet is created with defaults. What the change raises undoes all of it.
         """
 
+    async def look_at(self, connection: Connection, organization: Organization, epoch: int, customer_id: str) -> None:
+        """Evaluates alerts on facts for a customer that is new, or covered by other alerts than before.
+
+        In the transaction that made it so, which holds the organization's lock since it raised the epoch to this.
+        """
+
 
 class FactChanges:
     """Carries out changes, and evaluates what they touched before they are committed."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, grace: timedelta) -> None:
+        """`grace`: how long after its period's end an invoice is still looked at for the first time."""
         self._database = database
         self._clock = clock
+        self._grace = grace
         self._rules: dict[int, Rules] = {}
 
     async def apply(
@@ -45,26 +54,94 @@ class FactChanges:
         change: Change[Result],
     ) -> Result:
         """Runs `change` in a transaction of its own, see `Changes`."""
+        organization_id = organization.organization_id
         async with self._database.transaction() as connection:
-            epoch = await organizations.share(connection, organization.organization_id)
+            epoch = await organizations.share(connection, organization_id)
             # Read under the lock: a change that waited happened when it got in, not when it was sent.
             now = self._clock.now()
-            organization_id = organization.organization_id
-            rules = self._rules.setdefault(organization_id, Rules(organization_id))
-            router = await rules.router(connection, epoch)
-            customer = await _customer(connection, organization_id, customer_id, epoch, now)
-            await wallets.lock(connection, organization_id, [customer_id])
+            router = await self._router(connection, organization_id, epoch)
+            customer, created = await _customer(connection, organization_id, customer_id, epoch, now)
+            wallet = (await wallets.lock(connection, organization_id, [customer_id]))[customer_id]
+            if wallet.due_time is not None and wallet.due_time <= now:
+                await catch_up(connection, organization, router, {customer: wallet.due_time}, now)
             result, touched = await change(connection)
-            read = await readings.after_change(connection, organization_id, router, customer, touched)
-            await evaluate_readings(connection, organization, epoch, read, now)
+            covered = customer, router.fact_rules(customer)
+            if created:
+                look = await readings.of_everything(connection, organization_id, [covered], now, self._grace)
+            else:
+                look = await readings.after_change(connection, organization_id, covered, touched, now)
+            await evaluate_readings(connection, organization, epoch, look.found, now)
+            await wallets.expect_due(connection, organization_id, look.next_times)
         return result
+
+    async def look_at(self, connection: Connection, organization: Organization, epoch: int, customer_id: str) -> None:
+        """Evaluates alerts on facts for a customer, see `Changes`."""
+        organization_id, now = organization.organization_id, self._clock.now()
+        # The alerts are those of the epoch before. Under the new one they must not be remembered: the transaction
+        # may yet be undone, and another one give that epoch to other rules.
+        router = await self._router(connection, organization_id, epoch - 1)
+        wallet = (await wallets.lock(connection, organization_id, [customer_id]))[customer_id]
+        customer = (await facts.customers(await driver(connection), organization_id, [customer_id]))[0]
+        if wallet.due_time is not None and wallet.due_time <= now:
+            await catch_up(connection, organization, router, {customer: wallet.due_time}, now)
+        covered = [(customer, router.fact_rules(customer))]
+        look = await readings.of_everything(connection, organization_id, covered, now, self._grace)
+        await evaluate_readings(connection, organization, epoch, look.found, now)
+        await wallets.set_due(connection, organization_id, {customer_id: look.next_times.get(customer_id)})
+
+    async def _router(self, connection: Connection, organization_id: int, epoch: int) -> Router:
+        return await self._rules.setdefault(organization_id, Rules(organization_id)).router(connection, epoch)
+
+
+async def look_at_new_customers(
+    connection: Connection,
+    organization: Organization,
+    router: Router,
+    customer_ids: Sequence[str],
+    now: datetime,
+    grace: timedelta,
+) -> None:
+    """Evaluates for customers that were just created what reads 0 of those who never held anything."""
+    covered = []
+    for customer_id in customer_ids:
+        customer = router.customers[customer_id]
+        rules = [rule for rule in router.fact_rules(customer) if rule.measure.balances is not None]
+        if any(reads_as_zero(rule.measure.balances) for rule in rules if rule.measure.balances is not None):
+            covered.append((customer, rules))
+    if covered:
+        look = await readings.of_everything(connection, organization.organization_id, covered, now, grace)
+        await evaluate_readings(connection, organization, router.epoch, look.found, now)
+
+
+async def catch_up(
+    connection: Connection,
+    organization: Organization,
+    router: Router,
+    due: dict[Customer, datetime],
+    now: datetime,
+) -> None:
+    """Does for customers whose time has come what time asks for, moment by moment up to `now`.
+
+    Their wallets must be held. What each moment brings is read as of that moment, however late it is.
+    """
+    organization_id = organization.organization_id
+    settled: dict[str, datetime | None] = {}
+    while due:
+        covered = [(customer, router.fact_rules(customer)) for customer in due]
+        times = {customer.customer_id: time for customer, time in due.items()}
+        look = await readings.at_times(connection, organization_id, covered, times)
+        await evaluate_readings(connection, organization, router.epoch, look.found, now)
+        coming = {customer: look.next_times.get(customer.customer_id) for customer in due}
+        due = {customer: time for customer, time in coming.items() if time is not None and time <= now}
+        settled.update((customer.customer_id, time) for customer, time in coming.items() if customer not in due)
+    await wallets.set_due(connection, organization_id, settled)
 
 
 async def evaluate_readings(
     connection: Connection,
     organization: Organization,
     epoch: int,
-    read: Sequence[Reading],
+    read: Sequence[GaugeReading],
     now: datetime,
     *,
     first_look: bool = False,
@@ -81,20 +158,30 @@ async def evaluate_readings(
     subjects = []
     for item in read:
         stored = locked[item.watch.gauge.gauge_id]
-        before = Tally(stored.value, stored.latest_event_time)
         subjects.append(
-            Subject(Movement(item.watch), stored.visited_epoch, before, reading=item.value, first_look=first_look)
+            Subject(
+                Movement(item.watch),
+                stored.visited_epoch,
+                Tally(stored.value, stored.latest_event_time),
+                scale=stored.scale,
+                reading=item.reading,
+                cause=item.cause,
+                first_look=first_look,
+            )
         )
     await Evaluation(raw, organization.organization_id, organization.name, epoch, now).run(subjects)
 
 
 async def _customer(
     connection: Connection, organization_id: int, customer_id: str, epoch: int, now: datetime
-) -> Customer:
+) -> tuple[Customer, bool]:
+    """The customer, and whether this made it."""
     raw = await driver(connection)
     found = await facts.customers(raw, organization_id, [customer_id])
-    if not found:
-        found = await facts.first_sight_customers(raw, organization_id, [customer_id], epoch, now)
-    if not found:  # another transaction has just created it
-        found = await facts.customers(raw, organization_id, [customer_id])
-    return found[0]
+    if found:
+        return found[0], False
+    made = await facts.first_sight_customers(raw, organization_id, [customer_id], epoch, now)
+    if made:
+        return made[0], True
+    # Another transaction has just created it.
+    return (await facts.customers(raw, organization_id, [customer_id]))[0], False

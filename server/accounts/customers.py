@@ -38,10 +38,11 @@ class CustomerHandlers(Handlers):
         custom_fields = read_custom_fields(violations, "customer.custom_fields", sent.custom_fields)
         as_of_time = read_as_of_time(violations, "customer", sent, now)
         violations.raise_if_any()
+        organization = current_organization()
         async with self._database.transaction() as connection:
-            stored = await accounts.put_customer(
+            stored, epoch = await accounts.put_customer(
                 connection,
-                current_organization().organization_id,
+                organization.organization_id,
                 customer_id,
                 display_name=display_name,
                 plan_id=plan_id,
@@ -53,6 +54,8 @@ class CustomerHandlers(Handlers):
                 as_of_time=as_of_time,
                 now=now,
             )
+            if epoch is not None:
+                await self._changes.look_at(connection, organization, epoch, customer_id)
         return account_service_pb2.PutCustomerResponse(
             customer=customer_message(stored, now), superseded=is_superseded(stored, as_of_time)
         )

@@ -1,62 +1,184 @@
-"""Reading: what alerts on facts measure for one customer, from the facts as they are stored now."""
+"""Reading: what alerts on facts measure of customers, from the facts as they are stored now."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from decimal import Decimal
 
-from evaluator.aggregation import Aggregation
 from evaluator.alerts import AlertRule
 from evaluator.amounts import exact_arithmetic
+from evaluator.balance_readings import (
+    NO_DATA,
+    Reading,
+    days_left,
+    gauge_of,
+    next_change,
+    next_crossing,
+    readings,
+)
+from evaluator.balances import BalanceKind, BalanceReading, Holding
 from evaluator.facts import Touched
 from evaluator.gauges import Gauge
-from evaluator.invoices import calendar_month, readings
-from evaluator.routing import Customer, Router, Watch
-from store import invoice_readings
-from store.database import Connection
+from evaluator.invoices import calendar_month
+from evaluator.invoices import readings as invoice_totals
+from evaluator.routing import Customer, Watch, watch_facts
+from evaluator.transitions import Cause
+from store import holdings, invoice_readings
+from store.database import Connection, driver
 
 
 @dataclass(frozen=True)
-class Reading:
-    """A gauge of facts, the alerts that watch it, and what it reads now."""
+class GaugeReading:
+    """A gauge of facts, the alerts that watch it, what it reads, and what brought it there if it was time."""
 
     watch: Watch
-    value: Decimal
+    reading: Reading
+    cause: Cause | None = None
 
 
-def rules_for(router: Router, customer: Customer) -> list[AlertRule]:
-    """The alerts on facts that cover a customer."""
-    return [rule for rule in router.fact_rules if rule.scope.covers(customer.customer_id, None, customer.plan_id)]
+@dataclass
+class Look:
+    """What alerts read of customers, and when time alone will next change that (by customer; None: never)."""
+
+    found: list[GaugeReading] = field(default_factory=list)
+    next_times: dict[str, datetime | None] = field(default_factory=dict)
+
+    def expect(self, customer_id: str, time: datetime | None) -> None:
+        """Notes a time at which something changes."""
+        known = self.next_times.setdefault(customer_id, time)
+        if time is not None and (known is None or time < known):
+            self.next_times[customer_id] = time
+
+
+# A customer and the alerts on facts to look at it with.
+Covered = tuple[Customer, Sequence[AlertRule]]
+
+
+async def of_everything(
+    connection: Connection, organization_id: int, covered: Sequence[Covered], now: datetime, grace: timedelta
+) -> Look:
+    """All that those alerts read of those customers now: who is new, or whose facts or alerts are.
+
+    Of single invoices those that are not out of grace.
+    """
+    look = Look()
+    kinds = {kind for _, rules in covered for rule in rules for kind in _kinds(rule)}
+    held: Mapping[str, list[Holding]] = {}
+    if kinds:
+        customer_ids = [customer.customer_id for customer, _ in covered]
+        held = await holdings.of_kinds(await driver(connection), organization_id, customer_ids, kinds)
+    for customer, rules in covered:
+        found: dict[Gauge, tuple[Reading, list[AlertRule]]] = {}
+        own = held.get(customer.customer_id, [])
+        for rule in rules:
+            if rule.measure.invoices is not None:
+                read = await _invoices(connection, organization_id, rule, customer, now, grace)
+            else:
+                with exact_arithmetic():
+                    read = _read(rule, customer, own, now)
+                    look.expect(customer.customer_id, _next_time(rule, customer, own, now))
+            for gauge, reading in read.items():
+                found.setdefault(gauge, (reading, []))[1].append(rule)
+        look.found += _watched(found, customer)
+    return look
 
 
 async def after_change(
-    connection: Connection, organization_id: int, router: Router, customer: Customer, touched: Touched
-) -> list[Reading]:
-    """What the alerts read that a change of the customer's facts may have moved."""
-    rules = rules_for(router, customer)
-    if not rules or not touched.invoices:
-        return []
-    zone = customer.cycle.time_zone
-    months = {invoice.month(zone) for invoice in touched.invoices}
-    of_months = await invoice_readings.ending_in(connection, organization_id, customer.customer_id, list(months))
-    found: dict[Gauge, tuple[Decimal, list[AlertRule]]] = {}
-    with exact_arithmetic():
-        for rule in rules:
-            read = readings(rule, customer.customer_id, zone, touched.invoices, of_months)
-            for gauge, value in read.items():
-                found.setdefault(gauge, (value, []))[1].append(rule)
-    return [Reading(_watch(gauge, watching, customer), value) for gauge, (value, watching) in found.items()]
+    connection: Connection, organization_id: int, covered: Covered, touched: Touched, now: datetime
+) -> Look:
+    """What alerts read that a change of one customer's facts may have moved."""
+    customer, rules = covered
+    look = Look()
+    found: dict[Gauge, tuple[Reading, list[AlertRule]]] = {}
+    if touched.invoices and any(rule.measure.invoices is not None for rule in rules):
+        zone = customer.cycle.time_zone
+        months = {invoice.month(zone) for invoice in touched.invoices}
+        of_months = await invoice_readings.ending_in(connection, organization_id, customer.customer_id, list(months))
+        with exact_arithmetic():
+            for rule in rules:
+                if rule.measure.invoices is not None:
+                    totals = invoice_totals(rule, customer.customer_id, zone, touched.invoices, of_months)
+                    for gauge, total in totals.items():
+                        found.setdefault(gauge, (Reading(total), []))[1].append(rule)
+    kinds = {one.kind for one in touched.balances}
+    looking = [rule for rule in rules if kinds & _kinds(rule)]
+    if looking:
+        own = await _held(connection, organization_id, customer.customer_id, looking, touched.balances)
+        with exact_arithmetic():
+            for rule in looking:
+                for gauge, reading in readings(rule, customer.customer_id, own, now, touched.balances).items():
+                    found.setdefault(gauge, (reading, []))[1].append(rule)
+                look.expect(customer.customer_id, next_change(rule, own, now))
+    look.found = _watched(found, customer)
+    return look
 
 
-async def for_visit(
+async def at_times(
+    connection: Connection, organization_id: int, covered: Sequence[Covered], times: Mapping[str, datetime]
+) -> Look:
+    """What those alerts read of each customer at its time, of what only that time has changed."""
+    look = Look()
+    raw = await driver(connection)
+    kinds = {kind for _, rules in covered for rule in rules for kind in _kinds(rule)}
+    held: dict[str, list[Holding]] = {}
+    if kinds - {BalanceKind.SEAT_CREDIT}:
+        held = await holdings.of_kinds(raw, organization_id, list(times), kinds - {BalanceKind.SEAT_CREDIT})
+    if BalanceKind.SEAT_CREDIT in kinds:
+        for customer_id, seats in (await holdings.seats_changing_at(raw, organization_id, times)).items():
+            held.setdefault(customer_id, []).extend(await holdings.of_seats(raw, organization_id, customer_id, seats))
+        for customer_id, time in (await holdings.next_change_of_seats(raw, organization_id, times)).items():
+            look.expect(customer_id, time)
+    for customer, rules in covered:
+        time, own = times[customer.customer_id], held.get(customer.customer_id, [])
+        changing = [one for one in own if any(time in (segment.start, segment.end) for segment in one.segments)]
+        found: dict[Gauge, tuple[Reading, list[AlertRule]]] = {}
+        with exact_arithmetic():
+            for rule in rules:
+                if rule.measure.invoices is not None:
+                    continue
+                selection = rule.measure.balances
+                if selection is None or selection.reading is BalanceReading.DAYS_LEFT:
+                    read = _read(rule, customer, own, time)
+                else:
+                    read = readings(rule, customer.customer_id, own, time, changing)
+                for gauge, reading in read.items():
+                    found.setdefault(gauge, (reading, []))[1].append(rule)
+                look.expect(customer.customer_id, _next_time(rule, customer, own, time))
+        look.found += _watched(found, customer, Cause(None, time))
+    return look
+
+
+def _kinds(rule: AlertRule) -> set[BalanceKind]:
+    return set() if rule.measure.balances is None else set(rule.measure.balances.kinds)
+
+
+async def _held(
+    connection: Connection,
+    organization_id: int,
+    customer_id: str,
+    rules: Iterable[AlertRule],
+    touched: Iterable[Holding],
+) -> list[Holding]:
+    """The customer's balances of the kinds that those alerts look at; of seats only those that were touched."""
+    raw = await driver(connection)
+    kinds = {kind for rule in rules for kind in _kinds(rule)}
+    pooled = kinds - {BalanceKind.SEAT_CREDIT}
+    own: list[Holding] = []
+    if pooled:
+        own += (await holdings.of_kinds(raw, organization_id, [customer_id], pooled)).get(customer_id, [])
+    seats = {one.seat for one in touched if one.seat is not None}
+    if BalanceKind.SEAT_CREDIT in kinds and seats:
+        own += await holdings.of_seats(raw, organization_id, customer_id, seats)
+    return own
+
+
+async def _invoices(
     connection: Connection,
     organization_id: int,
     rule: AlertRule,
     customer: Customer,
     now: datetime,
     grace: timedelta,
-) -> list[Reading]:
-    """What a new alert reads of what existed before it: this month's total, or each invoice not yet out of grace."""
+) -> dict[Gauge, Reading]:
     assert rule.measure.invoices is not None
     zone = customer.cycle.time_zone
     if rule.measure.invoices.monthly:
@@ -65,11 +187,28 @@ async def for_visit(
     else:
         existing = await invoice_readings.ending_after(connection, organization_id, customer.customer_id, now - grace)
     with exact_arithmetic():
-        read = readings(rule, customer.customer_id, zone, existing, existing)
-    return [Reading(_watch(gauge, [rule], customer), value) for gauge, value in read.items()]
+        totals = invoice_totals(rule, customer.customer_id, zone, existing, existing)
+    return {gauge: Reading(total) for gauge, total in totals.items()}
 
 
-def _watch(gauge: Gauge, rules: Iterable[AlertRule], customer: Customer) -> Watch:
-    rules = tuple(rules)
-    required = max(customer.changed_epoch, *(rule.changed_epoch for rule in rules))
-    return Watch(gauge, rules, Aggregation.LATEST, None, required, required, customer.changed_time)
+def _read(rule: AlertRule, customer: Customer, own: Sequence[Holding], now: datetime) -> dict[Gauge, Reading]:
+    """What an alert on balances, or on the days in a plan, reads now."""
+    if rule.measure.balances is not None:
+        return readings(rule, customer.customer_id, own, now)
+    end = customer.plan_end
+    reading = Reading(days_left(end, now)) if end is not None and now <= end else NO_DATA
+    return {gauge_of(customer.customer_id, rule.measure, ()): reading}
+
+
+def _next_time(rule: AlertRule, customer: Customer, own: Sequence[Holding], now: datetime) -> datetime | None:
+    if rule.measure.balances is not None:
+        return next_change(rule, own, now)
+    return None if customer.plan_end is None else next_crossing(rule.ladder, customer.plan_end, now)
+
+
+def _watched(
+    found: Mapping[Gauge, tuple[Reading, list[AlertRule]]], customer: Customer, cause: Cause | None = None
+) -> list[GaugeReading]:
+    return [
+        GaugeReading(watch_facts(gauge, rules, customer), reading, cause) for gauge, (reading, rules) in found.items()
+    ]

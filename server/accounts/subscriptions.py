@@ -43,10 +43,11 @@ class SubscriptionHandlers(Handlers):
         custom_fields = read_custom_fields(violations, "subscription.custom_fields", sent.custom_fields)
         as_of_time = read_as_of_time(violations, "subscription", sent, now)
         violations.raise_if_any()
+        organization = current_organization()
         async with self._database.transaction() as connection:
-            stored = await accounts.put_subscription(
+            stored, epoch = await accounts.put_subscription(
                 connection,
-                current_organization().organization_id,
+                organization.organization_id,
                 customer_id,
                 subscription_id,
                 plan_id=plan_id,
@@ -60,6 +61,8 @@ class SubscriptionHandlers(Handlers):
                 as_of_time=as_of_time,
                 now=now,
             )
+            if epoch is not None:
+                await self._changes.look_at(connection, organization, epoch, customer_id)
         return account_service_pb2.PutSubscriptionResponse(
             subscription=subscription_message(stored, now),
             superseded=is_superseded(stored, as_of_time),

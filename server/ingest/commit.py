@@ -12,6 +12,7 @@ from evaluator.gauges import Gauge
 from evaluator.prices import passes_all
 from evaluator.routing import Router, Watch, group_of
 from runtime.clock import Clock
+from server.accounts.changes import look_at_new_customers
 from server.ingest.batches import (
     Arrived,
     Batch,
@@ -22,6 +23,7 @@ from server.ingest.batches import (
     sort,
     with_currency,
 )
+from server.ingest.drawing import draw, settle
 from server.ingest.evaluation import Evaluation, Movement, before_fold, before_move
 from server.ingest.rules import Created, Rules
 from store import events as stored_events
@@ -45,7 +47,7 @@ class Committer:
         self._clock = clock
         self._grace = grace
         self._organization_id = organization.organization_id
-        self._organization = organization.name
+        self._organization = organization
         self._rules = rules
 
     async def commit(self, batches: Sequence[Batch]) -> list[Outcome]:
@@ -128,8 +130,12 @@ class Committer:
         outcomes: list[Outcome],
     ) -> set[Excluded]:
         raw = await driver(connection)
+        if created.customers:
+            whose = sorted(created.customers)
+            await look_at_new_customers(connection, self._organization, router, whose, now, self._grace)
+        drawn = await draw(connection, self._organization, router, new, now)
         with exact_arithmetic():
-            movements = route(router, new)
+            movements = route(router, new) | drawn
             additive = [movement for movement in movements.values() if movement.watch.aggregation.additive]
             moves = [_move(movement) for movement in additive]
         folded = [movement for movement in movements.values() if not movement.watch.aggregation.additive]
@@ -144,22 +150,26 @@ class Committer:
                 movement = additive[moved.index]
                 values[movement.watch.gauge] = moved.value
                 if moved.calls:
-                    subjects.append(before_move(movement, moved.value, moved.visited_epoch, created.customers))
+                    subjects.append(before_move(movement, moved, created.customers))
         if folded:
             watched = [movement.watch.gauge for movement in folded]
             locked = await gauges.lock(raw, self._organization_id, watched, now)
             subjects += [
                 before_fold(movement, locked[movement.watch.gauge.gauge_id], created.customers) for movement in folded
             ]
+        if drawn:
+            await settle(connection, self._organization_id, subjects, now)
         if subjects:
-            evaluation = Evaluation(raw, self._organization_id, self._organization, router.epoch, now)
+            evaluation = Evaluation(raw, self._organization_id, self._organization.name, router.epoch, now)
             result = await evaluation.run(subjects)
             values.update(result.values)
             excluded = result.excluded
             first = {subject.movement.watch.gauge: subject.movement.entries[0][1] for subject in subjects}
             for found in result.found:
                 cause = found.transition.cause
-                identity = (found.gauge.customer_id, cause.event_id) if cause else first[found.gauge].identity
+                identity = first[found.gauge].identity
+                if cause is not None and cause.event_id is not None:
+                    identity = found.gauge.customer_id, cause.event_id
                 outcomes[arrived.places[identity][0]].found.append(found)
         if wanted:
             _share_values(movements, values, batches, arrived, outcomes)

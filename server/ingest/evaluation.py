@@ -9,6 +9,7 @@ from uuid import UUID
 from evaluator.aggregation import Aggregation, Tally
 from evaluator.alerts import AlertRule
 from evaluator.amounts import ZERO, exact_arithmetic
+from evaluator.balance_readings import Reading
 from evaluator.events import UsageEvent
 from evaluator.exclusions import Excluded
 from evaluator.gauges import Gauge
@@ -40,16 +41,19 @@ class Subject:
     """A locked gauge that has to be evaluated.
 
     before: its tally without the entries; None until it is recounted. visited_epoch: of its last visit.
-    untouched: no event can have been counted for it before this transaction.
-    reading: of a gauge of facts, which has no entries: what it reads now. first_look: an alert is new, and what
-    it finds was there before it.
+    untouched: no event can have been counted for it before this transaction. scale: see `Measure.shown`, as
+    stored.
+    reading: of a gauge of facts that has no entries: what it reads now. cause: of that, if it was time.
+    first_look: an alert is new, and what it finds was there before it.
     """
 
     movement: Movement
     visited_epoch: int
     before: Tally | None
     untouched: bool = False
-    reading: Decimal | None = None
+    scale: Decimal | None = None
+    reading: Reading | None = None
+    cause: Cause | None = None
     first_look: bool = False
 
     @property
@@ -180,12 +184,11 @@ class Evaluation:
     ) -> None:
         watch, tally = subject.movement.watch, subject.before
         assert tally is not None
-        gauge, base = watch.gauge, tally.value
-        steps = []
-        for amount, event in subject.movement.entries:
-            unique_value = event.properties.get(watch.unique_property) if watch.unique_property else None
-            tally.add(watch.aggregation, amount, event.event_time, unique_value)
-            steps.append(Step(tally.value, Cause(event.event_id, event.event_time)))
+        gauge, reading = watch.gauge, subject.reading
+        if reading is not None and reading.value is None:
+            visited.append(gauges.Visited(gauge, tally.value, tally.latest_time, None, None, self._epoch))
+            return
+        base, steps, scale = _path(subject)
         above: list[Decimal] = []
         below: list[Decimal] = []
         for rule in watch.alerts:
@@ -193,11 +196,13 @@ class Evaluation:
                 continue
             stored = states.get((gauge.gauge_id, rule.alert_id))
             state = stored.state if stored else AlertState()
-            ladder, path = rule.ladder_for(gauge.group), steps
-            if subject.reading is not None:
-                path = [Step(subject.reading, None)]
-                if subject.first_look and stored is None and not rule.evaluate_on_create:
-                    state, path = mark_silently(ladder, subject.reading, self._now), []
+            ladder = rule.ladder_for(gauge.group)
+            path: Sequence[Step] = steps
+            if reading is not None:
+                if self._looks_first(rule, subject) and (
+                    rule.condition_type.on_edges_only or (subject.first_look and not rule.evaluate_on_create)
+                ):
+                    state, path = mark_silently(ladder, steps[0].value, self._now), []
             elif subject.stale and not subject.untouched:
                 if self._keeps_silent(rule, subject):
                     state = mark_silently(ladder, base, self._now)
@@ -214,30 +219,36 @@ class Evaluation:
             # A gauge that came and went within this commit is past nothing, but its numbering has to go on.
             if evaluation.state.reached or stored or evaluation.transitions:
                 new = self._stored(rule, gauge, evaluation.state, stored, notification, bool(evaluation.transitions))
-                if evaluation.transitions and evaluation.transitions[-1].cause is None:
-                    told_by_fact = subject.reading is not None and not subject.first_look
-                    new = replace(new, change_reason=REASON_FACT if told_by_fact else REASON_DEFINITION)
+                if evaluation.transitions:
+                    new = replace(new, change_reason=_reason(subject, evaluation.transitions[-1]))
                 if new != stored:
                     changed.append(new)
             highest, lowest = trip_levels(ladder, evaluation.state)
-            above += [] if highest is None else [highest]
-            below += [] if lowest is None else [lowest]
+            above += [] if highest is None else [gauge.measure.stored(highest, scale)]
+            below += [] if lowest is None else [gauge.measure.stored(lowest, scale)]
         visited.append(
             gauges.Visited(
                 gauge,
-                tally.value if subject.reading is None else subject.reading,
+                tally.value if reading is None or reading.value is None else reading.value,
                 tally.latest_time,
                 min(above, default=None),
                 max(below, default=None),
                 self._epoch,
+                scale,
             )
         )
 
+    def _looks_first(self, rule: AlertRule, subject: Subject) -> bool:
+        """Whether an alert looks at a gauge for the first time."""
+        return subject.visited_epoch < rule.watching_epoch
+
     def _keeps_silent(self, rule: AlertRule, subject: Subject) -> bool:
         """Whether the gauge's past is not to be told to an alert that looks at it for the first time."""
+        if rule.condition_type.on_edges_only:
+            return self._looks_first(rule, subject)
         return (
             not rule.evaluate_on_create
-            and subject.visited_epoch < rule.watching_epoch
+            and self._looks_first(rule, subject)
             and subject.movement.watch.gauge.period.start <= rule.watching_time + COUNTING_MARGIN
         )
 
@@ -270,16 +281,49 @@ class Evaluation:
         )
 
 
+def _path(subject: Subject) -> tuple[Decimal, list[Step], Decimal | None]:
+    """What the gauge showed before, what it shows step by step, and its scale. Counts the entries."""
+    watch, tally, reading = subject.movement.watch, subject.before, subject.reading
+    assert tally is not None
+    measure = watch.gauge.measure
+    if reading is not None:
+        assert reading.value is not None
+        value = measure.shown(reading.value, reading.scale)
+        # A balance that nobody has looked at, or a percentage of nothing, did not read 0 before.
+        unknown = measure.invoices is None and (
+            subject.visited_epoch == NEVER_VISITED or (subject.scale is None) != (reading.scale is None)
+        )
+        base = value if unknown else measure.shown(tally.value, subject.scale)
+        return base, [Step(value, subject.cause)], reading.scale
+    base = measure.shown(tally.value, subject.scale)
+    steps = []
+    for amount, event in subject.movement.entries:
+        unique_value = event.properties.get(watch.unique_property) if watch.unique_property else None
+        tally.add(watch.aggregation, amount, event.event_time, unique_value)
+        value = measure.shown(tally.value, subject.scale)
+        steps.append(Step(value, Cause(event.event_id, event.event_time)))
+    return base, steps, subject.scale
+
+
+def _reason(subject: Subject, last: Transition) -> str:
+    """What made the last transition happen."""
+    if subject.reading is not None:
+        return REASON_DEFINITION if subject.first_look else REASON_FACT
+    return REASON_DEFINITION if last.cause is None else REASON_USAGE
+
+
 def _unique_values(movement: Movement) -> set[str]:
     name = movement.watch.unique_property
     return {event.properties[name] for _, event in movement.entries if name is not None and name in event.properties}
 
 
-def before_move(movement: Movement, value: Decimal, visited_epoch: int, created_customers: set[str]) -> Subject:
-    """The subject of an additive gauge that `gauges.move` has moved to `value`."""
+def before_move(movement: Movement, moved: gauges.Moved, created_customers: set[str]) -> Subject:
+    """The subject of an additive gauge that `gauges.move` has moved."""
     with exact_arithmetic():
-        tally = Tally(value - movement.total)
-    return _subject(movement, tally, visited_epoch, created_customers)
+        tally = Tally(moved.value - movement.total)
+    subject = _subject(movement, tally, moved.visited_epoch, created_customers)
+    subject.scale = moved.scale
+    return subject
 
 
 def before_fold(movement: Movement, locked: gauges.Locked, created_customers: set[str]) -> Subject:

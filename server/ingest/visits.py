@@ -14,8 +14,8 @@ from evaluator.alerts import AlertRule
 from evaluator.gauges import Group
 from evaluator.routing import Customer, Router, Target, Watch
 from runtime.clock import Clock
-from server.accounts.changes import evaluate_readings
-from server.accounts.readings import Reading, for_visit
+from server.accounts import readings
+from server.accounts.changes import catch_up, evaluate_readings
 from server.ingest.evaluation import Evaluation, Movement, Subject, before_fold
 from server.ingest.rules import Rules
 from store import facts, gauges, organizations, visiting, wallets
@@ -127,12 +127,24 @@ class Visits:
         """Evaluates an alert on facts for those of the customers that it covers."""
         organization_id, now = organization.organization_id, self._clock.now()
         # What is read must not change before its gauge is locked.
-        await wallets.lock(connection, organization_id, customer_ids)
-        found: list[Reading] = []
-        for customer in await facts.customers(await driver(connection), organization_id, customer_ids):
-            if rule.scope.covers(customer.customer_id, None, customer.plan_id):
-                found += await for_visit(connection, organization_id, rule, customer, now, self._grace)
-        await evaluate_readings(connection, organization, router.epoch, found, now, first_look=True)
+        held = await wallets.lock(connection, organization_id, customer_ids)
+        found = await facts.customers(await driver(connection), organization_id, customer_ids)
+        overdue = {
+            customer: due
+            for customer in found
+            if (due := held[customer.customer_id].due_time) is not None and due <= now
+        }
+        if overdue:
+            await catch_up(connection, organization, router, overdue, now)
+        # All alerts that watch the same gauges: what trips them is written anew.
+        covered = [
+            (customer, [alike for alike in router.fact_rules(customer) if alike.measure == rule.measure])
+            for customer in found
+            if rule.scope.covers(customer.customer_id, None, customer.plan_id)
+        ]
+        look = await readings.of_everything(connection, organization_id, covered, now, self._grace)
+        await evaluate_readings(connection, organization, router.epoch, look.found, now, first_look=True)
+        await wallets.expect_due(connection, organization_id, look.next_times)
 
     async def _watches(
         self,

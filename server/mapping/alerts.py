@@ -36,8 +36,11 @@ def read_new_alert(violations: Violations, request: alert_service_pb2.CreateAler
         violations.add("alert.name", "it is required")
     violations.text("alert.name", alert.name)
     condition = read_condition(violations, unsupported, "alert", alert)
-    scope = read_scope(violations, "alert", alert, condition.condition_type if condition else None)
-    thresholds: tuple[Threshold, ...] = read_thresholds(violations, unsupported, "alert.thresholds", alert.thresholds)
+    kind = condition.condition_type if condition else None
+    scope = read_scope(violations, "alert", alert, kind)
+    thresholds: tuple[Threshold, ...] = read_thresholds(
+        violations, unsupported, "alert.thresholds", alert.thresholds, kind
+    )
     violations.text("alert.uniqueness_key", alert.uniqueness_key, max_length=MAX_UNIQUENESS_KEY_LENGTH)
     unsupported.raise_if_any()
     violations.raise_if_any()

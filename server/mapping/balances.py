@@ -8,10 +8,10 @@ from evaluator.amounts import ZERO, exact_arithmetic, format_decimal
 from evaluator.balances import BalanceKind, Seat
 from generated.tidemark.v1 import balance_pb2
 from server.mapping.custom_fields import read_custom_fields
-from server.mapping.unsupported import Unsupported
 from server.validation import Violations, to_timestamp
 from store.balance_entries import Entry, EntryType
 from store.balances import Balance, BalanceFact, Segment, SegmentFact
+from store.drawing import Overage
 
 MAX_SEGMENTS = 1000  # of one balance
 MAX_DRAW_DOWN_METRICS = 100  # of one balance
@@ -28,11 +28,13 @@ _ENTRY_TYPES = {
     EntryType.GRANT: balance_pb2.BALANCE_ENTRY_TYPE_GRANT,
     EntryType.ADJUSTMENT: balance_pb2.BALANCE_ENTRY_TYPE_ADJUSTMENT,
     EntryType.VOID: balance_pb2.BALANCE_ENTRY_TYPE_VOID,
+    EntryType.DRAW: balance_pb2.BALANCE_ENTRY_TYPE_DRAW,
+    EntryType.GIVE_BACK: balance_pb2.BALANCE_ENTRY_TYPE_GIVE_BACK,
 }
 
 
 def read_balance(violations: Violations, path: str, sent: balance_pb2.Balance, now: datetime) -> BalanceFact:
-    """The balance that was sent. Raises InvalidArgument, and Unimplemented for what is not acted on."""
+    """The balance that was sent. Raises InvalidArgument."""
     customer_id = violations.identifier(f"{path}.customer_id", sent.customer_id)
     balance_id = violations.identifier(f"{path}.balance_id", sent.balance_id)
     kind = _read_kind(violations, f"{path}.kind", sent.kind)
@@ -56,10 +58,6 @@ def read_balance(violations: Violations, path: str, sent: balance_pb2.Balance, n
     if sent.HasField("as_of_time"):
         as_of_time = violations.past_time(f"{path}.as_of_time", sent.as_of_time, now)
     violations.raise_if_any()
-    unsupported = Unsupported()
-    if sent.draw_down:
-        unsupported.add(f"{path}.draw_down")
-    unsupported.raise_if_any()
     assert kind is not None, "a balance without a kind is refused"
     return BalanceFact(
         customer_id=customer_id,
@@ -134,6 +132,20 @@ def entry_message(entry: Entry) -> balance_pb2.BalanceEntry:
         adjustment_id=change.adjustment_id or "",
         create_time=to_timestamp(entry.create_time),
     )
+
+
+def overage_message(customer_id: str, overage: Overage) -> balance_pb2.Overage:
+    """The message for what usage took beyond a customer's balances."""
+    shown = balance_pb2.Overage(
+        customer_id=customer_id,
+        amount=format_decimal(overage.amount),
+        update_time=to_timestamp(overage.update_time),
+    )
+    if overage.unit.currency is not None:
+        shown.spend.currency = overage.unit.currency
+    else:
+        shown.quantity.metric_id = overage.unit.metric_id or ""
+    return shown
 
 
 def _read_kind(violations: Violations, path: str, number: balance_pb2.BalanceKind.ValueType) -> BalanceKind | None:

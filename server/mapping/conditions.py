@@ -6,6 +6,11 @@ from typing import Any
 from evaluator.alerts import MAX_GROUP_KEYS, ConditionType, GroupSelector, Scope, ScopeKind
 from evaluator.definitions import DEFAULT_CURRENCY, Condition
 from generated.tidemark.v1 import alert_pb2, condition_pb2
+from server.mapping.balance_conditions import (
+    BALANCE_TYPES,
+    read_balance_condition,
+    write_balance_condition,
+)
 from server.mapping.fact_conditions import (
     invoice_total_reached,
     monthly_invoice_total,
@@ -13,33 +18,26 @@ from server.mapping.fact_conditions import (
 )
 from server.mapping.overrides import MAX_GROUP_VALUE_LENGTH, override_proto, read_overrides
 from server.mapping.price_filters import price_filter_protos, read_price_filters
-from server.mapping.unsupported import Unsupported, condition_not_evaluated
+from server.mapping.unsupported import Unsupported
 from server.validation import Violations
 
 CONDITION_TYPES: Mapping[ConditionType, condition_pb2.ConditionType.ValueType] = {
     kind: condition_pb2.ConditionType.Value(f"CONDITION_TYPE_{kind.name}") for kind in ConditionType
 }
 
-_CUSTOMER_SCOPES = (ScopeKind.ALL_CUSTOMERS, ScopeKind.PLAN, ScopeKind.CUSTOMER)
-_SUBSCRIPTION_SCOPES = (ScopeKind.PLAN, ScopeKind.SUBSCRIPTION)
+_CUSTOMER_SCOPES: tuple[ScopeKind, ...] = (ScopeKind.ALL_CUSTOMERS, ScopeKind.PLAN, ScopeKind.CUSTOMER)
+_SUBSCRIPTION_SCOPES: tuple[ScopeKind, ...] = (ScopeKind.PLAN, ScopeKind.SUBSCRIPTION)
 
 
 def read_condition(
     violations: Violations, unsupported: Unsupported, path: str, alert: alert_pb2.Alert
 ) -> Condition | None:
-    """The condition of an alert; None when none is set, which is a violation.
-
-    Raises Unimplemented for a condition that is not evaluated, whatever its fields are.
-    """
+    """The condition of an alert; None when none is set, which is a violation."""
     case = alert.WhichOneof("condition")
     if case is None:
         violations.add(f"{path}.condition", "it is required: set one of its cases, such as usage_exceeded")
         return None
-    try:
-        kind = ConditionType(case)
-    except ValueError:
-        raise condition_not_evaluated(case) from None
-    return _READERS[kind](violations, unsupported, f"{path}.{case}", getattr(alert, case))
+    return _READERS[ConditionType(case)](violations, unsupported, f"{path}.{case}", getattr(alert, case))
 
 
 def write_condition(condition: Condition, alert: alert_pb2.Alert) -> None:
@@ -65,6 +63,10 @@ def write_condition(condition: Condition, alert: alert_pb2.Alert) -> None:
             write_invoice_total_reached(condition, alert.invoice_total_reached)
         case ConditionType.MONTHLY_INVOICE_TOTAL_SPEND_THRESHOLD_REACHED:
             alert.monthly_invoice_total_spend_threshold_reached.currency = condition.currency or ""
+        case ConditionType.LOW_REMAINING_DAYS_IN_PLAN_REACHED:
+            alert.low_remaining_days_in_plan_reached.SetInParent()
+        case kind:
+            write_balance_condition(condition, getattr(alert, kind))
 
 
 def read_scope(violations: Violations, path: str, alert: alert_pb2.Alert, kind: ConditionType | None) -> Scope | None:
@@ -89,6 +91,8 @@ def read_scope(violations: Violations, path: str, alert: alert_pb2.Alert, kind: 
         read = Scope(ScopeKind.ALL_CUSTOMERS)
     if kind is not None:
         allowed = _SUBSCRIPTION_SCOPES if kind.per_subscription else _CUSTOMER_SCOPES
+        if kind.of_one_customer:
+            allowed = (ScopeKind.CUSTOMER,)
         if read.kind not in allowed:
             names = " or ".join(one.lower() for one in allowed)
             violations.add(f"{path}.scope", f"{kind} does not take the scope {target}: set {names}")
@@ -178,6 +182,15 @@ def _spend_exceeded(
     )
 
 
+def _days_in_plan(
+    violations: Violations,
+    unsupported: Unsupported,
+    at: str,
+    condition: condition_pb2.LowRemainingDaysInPlanReachedCondition,
+) -> Condition:
+    return Condition(ConditionType.LOW_REMAINING_DAYS_IN_PLAN_REACHED)
+
+
 _READERS: Mapping[ConditionType, Callable[[Violations, Unsupported, str, Any], Condition]] = {
     ConditionType.SPEND_THRESHOLD_REACHED: _spend_threshold_reached,
     ConditionType.USAGE_THRESHOLD_REACHED: _usage_threshold_reached,
@@ -186,6 +199,8 @@ _READERS: Mapping[ConditionType, Callable[[Violations, Unsupported, str, Any], C
     ConditionType.SPEND_EXCEEDED: _spend_exceeded,
     ConditionType.INVOICE_TOTAL_REACHED: invoice_total_reached,
     ConditionType.MONTHLY_INVOICE_TOTAL_SPEND_THRESHOLD_REACHED: monthly_invoice_total,
+    ConditionType.LOW_REMAINING_DAYS_IN_PLAN_REACHED: _days_in_plan,
+    **{kind: read_balance_condition(kind) for kind in BALANCE_TYPES},
 }
 
 

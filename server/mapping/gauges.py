@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from decimal import Decimal
 
 from evaluator.amounts import format_decimal
+from evaluator.balances import BalanceReading, BalanceSelection
 from evaluator.definitions import AlertDefinition
 from evaluator.exclusions import ExclusionReason
-from evaluator.gauges import EVER, INVOICE_KEY, Gauge
+from evaluator.gauges import BALANCE_KEY, EVER, INVOICE_KEY, SEGMENT_KEY, Gauge
 from evaluator.periods import Period
 from evaluator.thresholds import Threshold
 from evaluator.transitions import Reached
@@ -39,15 +40,21 @@ _REASONS: Mapping[str | None, alert_pb2.ChangeReason.ValueType] = {
 }
 
 
-def gauge_proto(gauge: Gauge, value: Decimal) -> usage_pb2.Gauge:
-    """A gauge with its value."""
+def gauge_proto(gauge: Gauge, value: Decimal | None) -> usage_pb2.Gauge:
+    """A gauge with its value; None: it has none."""
     shown = usage_pb2.Gauge(
         customer_id=gauge.customer_id,
         subscription_id=gauge.subscription_id or "",
-        value=format_decimal(value),
+        value="" if value is None else format_decimal(value),
     )
     if gauge.period != EVER:
         shown.billing_period.CopyFrom(period_proto(gauge.period))
+    if gauge.measure.days_in_plan:
+        shown.plan.SetInParent()
+        return shown
+    if gauge.measure.balances is not None:
+        _write_balances(gauge, gauge.measure.balances, shown)
+        return shown
     if gauge.measure.invoices is not None:
         shown.invoices.currency = gauge.measure.currency or ""
         shown.invoices.invoice_id = dict(gauge.group).get(INVOICE_KEY, "")
@@ -59,6 +66,20 @@ def gauge_proto(gauge: Gauge, value: Decimal) -> usage_pb2.Gauge:
     else:
         shown.usage.metric_id = gauge.measure.metric_id or ""
     return shown
+
+
+def _write_balances(gauge: Gauge, selection: BalanceSelection, shown: usage_pb2.Gauge) -> None:
+    shown.balances.reading = usage_pb2.BalanceReading.Value(f"BALANCE_READING_{selection.reading}")
+    if gauge.measure.metric_id is not None:
+        shown.balances.quantity.metric_id = gauge.measure.metric_id
+    elif gauge.measure.currency is not None:
+        shown.balances.spend.currency = gauge.measure.currency
+    if selection.reading in (BalanceReading.USED_PERCENT, BalanceReading.DAYS_LEFT):
+        of_one = dict(gauge.group)
+        shown.balances.balance_id = of_one[BALANCE_KEY]
+        shown.balances.segment_number = int(of_one.get(SEGMENT_KEY, 0))
+    else:
+        shown.group.extend(usage_pb2.GroupValue(key=key, value=text) for key, text in gauge.group)
 
 
 def period_proto(period: Period) -> account_pb2.BillingPeriod:
@@ -73,7 +94,7 @@ def customer_alert_proto(found: CustomerAlert) -> alert_pb2.CustomerAlert:
         alert=alert_proto(found.definition),
         customer_id=found.customer_id,
         status=_STATUSES[found.status],
-        no_data=found.status is not None and not gauges,
+        no_data=found.no_data,
         gauges=[_gauge_state_proto(found.definition, item) for item in gauges[:MAX_GAUGES]],
         gauges_truncated=len(gauges) > MAX_GAUGES,
         disabled_reason=_DISABLED_REASONS[found.disabled],
@@ -82,12 +103,11 @@ def customer_alert_proto(found: CustomerAlert) -> alert_pb2.CustomerAlert:
 
 def _gauge_state_proto(definition: AlertDefinition, item: GaugeState) -> alert_pb2.GaugeState:
     reached = item.state.reached
+    own = definition.condition.condition_type.own_threshold
+    thresholds = definition.thresholds_for(item.gauge.group) if own is None else (own,)
     shown = alert_pb2.GaugeState(
         gauge=gauge_proto(item.gauge, item.value),
-        thresholds=[
-            _threshold_state_proto(threshold, reached.get(threshold.key))
-            for threshold in definition.thresholds_for(item.gauge.group)
-        ],
+        thresholds=[_threshold_state_proto(threshold, reached.get(threshold.key)) for threshold in thresholds],
         change_reason=_REASONS[item.change_reason],
         sequence=item.sequence,
     )

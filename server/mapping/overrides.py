@@ -36,7 +36,7 @@ def read_overrides(
             violations.add(f"{at}.group_values", f"{path}[{first}] binds the same values of the same keys")
         lines = item.thresholds
         # None are fine here: they silence the groups.
-        thresholds = read_thresholds(violations, unsupported, f"{at}.thresholds", lines) if lines else ()
+        thresholds = read_thresholds(violations, unsupported, f"{at}.thresholds", lines, None) if lines else ()
         read.append(Override(bound, thresholds))
     return tuple(read)
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
+from evaluator.alerts import ConditionType
 from evaluator.amounts import ZERO, format_decimal
-from evaluator.definitions import DIRECTION
 from evaluator.thresholds import MAX_THRESHOLDS, Direction, Kind, Severity, Threshold
 from generated.tidemark.v1 import threshold_pb2
 from server.mapping.unsupported import Unsupported
@@ -25,9 +25,18 @@ _DEFAULT_KINDS = frozenset({Kind.REACHED})
 
 
 def read_thresholds(
-    violations: Violations, unsupported: Unsupported, path: str, thresholds: Sequence[threshold_pb2.Threshold]
+    violations: Violations,
+    unsupported: Unsupported,
+    path: str,
+    thresholds: Sequence[threshold_pb2.Threshold],
+    kind: ConditionType | None,
 ) -> tuple[Threshold, ...]:
-    """The thresholds of an alert whose condition takes 1 to 20 of them, in the caller's order."""
+    """The thresholds of an alert, 1 to 20, in the caller's order; none where its condition has its own line."""
+    direction = Direction.RISING if kind is None else kind.direction
+    if kind is not None and kind.own_threshold is not None:
+        if thresholds:
+            violations.add(path, f"{kind} takes none: its line is 0")
+        return ()
     if not thresholds:
         violations.add(path, f"it is required: give 1 to {MAX_THRESHOLDS} thresholds")
     if len(thresholds) > MAX_THRESHOLDS:
@@ -50,7 +59,7 @@ def read_thresholds(
             threshold = _recurring(violations, at, item)
         else:
             before = len(violations.found)
-            threshold = _fixed(violations, at, item)
+            threshold = _fixed(violations, at, item, direction)
             if len(violations.found) == before and (first := lines.setdefault(threshold.value, index)) != index:
                 violations.add(f"{at}.value", f"{path}[{first}] has the same value")
         read.append(threshold)
@@ -73,15 +82,15 @@ def threshold_proto(threshold: Threshold) -> threshold_pb2.Threshold:
     return shown
 
 
-def _fixed(violations: Violations, at: str, item: threshold_pb2.Threshold) -> Threshold:
+def _fixed(violations: Violations, at: str, item: threshold_pb2.Threshold, direction: Direction) -> Threshold:
     before = len(violations.found)
     value = ZERO if item.percent_of_limit and not item.value else violations.decimal(f"{at}.value", item.value)
     resolve_value = None
     if item.resolve_value:
         resolve_value = violations.decimal(f"{at}.resolve_value", item.resolve_value)
-        near = resolve_value < value if DIRECTION is Direction.RISING else resolve_value > value
+        near = resolve_value < value if direction is Direction.RISING else resolve_value > value
         if len(violations.found) == before and not near:
-            side = "below" if DIRECTION is Direction.RISING else "above"
+            side = "below" if direction is Direction.RISING else "above"
             violations.add(f"{at}.resolve_value", f"it is {item.resolve_value}; give one {side} {item.value}")
     return Threshold(
         value=value,

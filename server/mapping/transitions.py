@@ -30,6 +30,6 @@ def transition_proto(found: Found) -> notification_pb2.Transition:
         notified=notification is not None,
     )
     if transition.cause is not None:
-        shown.event_id = transition.cause.event_id
+        shown.event_id = transition.cause.event_id or ""
         shown.event_time.CopyFrom(to_timestamp(transition.cause.event_time))
     return shown

@@ -27,12 +27,3 @@ class Unsupported:
             metadata={"field": self._paths[0]},
             violations=[FieldViolation(path, _WHY) for path in self._paths],
         )
-
-
-def condition_not_evaluated(name: str) -> Unimplemented:
-    """The refusal of a condition (`low_credit_balance_reached`) that this version does not evaluate."""
-    return Unimplemented(
-        error_reason_pb2.ERROR_REASON_CONDITION_NOT_EVALUATED,
-        f"this version of the service does not evaluate {name}",
-        metadata={"condition": name},
-    )

@@ -48,6 +48,7 @@ balance_segment = Table(
     Column("segment_number", Integer, primary_key=True, autoincrement=False),
     Column("amount", Amount, nullable=False),  # as put
     Column("adjusted", Amount, nullable=False),  # the sum of the adjustments
+    Column("topped_up", Amount, nullable=False, server_default="0"),  # the sum of those above 0
     Column("drawn", Amount, nullable=False),  # what usage took
     Column("start_time", Time, nullable=False),
     Column("end_time", Time),

@@ -1,6 +1,6 @@
 """The row by which a customer's balances and invoices are locked, and what usage took beyond them."""
 
-from sqlalchemy import ARRAY, Boolean, Column, Index, Table, Text, text
+from sqlalchemy import ARRAY, Column, Index, Table, Text, text
 
 from store.tables.base import Amount, Identifier, Organization, Time, metadata
 
@@ -9,16 +9,17 @@ wallet = Table(
     metadata,
     Column("organization_id", Organization, primary_key=True),
     Column("customer_id", Identifier, primary_key=True),
-    Column("draws", Boolean, nullable=False, server_default="false"),  # whether usage may draw on any balance
-    # The properties that name a seat in the customer's seat credits.
+    # The units (Unit.key) that the customer has had balances in which usage draws on, and the properties that name
+    # the seats among those.
+    Column("draw_units", ARRAY(Text(collation="C")), nullable=False, server_default="{}"),
     Column("seat_keys", ARRAY(Text(collation="C")), nullable=False, server_default="{}"),
     # When the customer has to be looked at next although nobody sends anything; null: never.
     Column("due_time", Time),
-    Index("wallet_drawing", "organization_id", "customer_id", postgresql_where=text("draws")),
+    Index("wallet_drawing", "organization_id", "customer_id", postgresql_where=text("draw_units <> '{}'")),
     Index("wallet_due", "due_time", postgresql_where=text("due_time IS NOT NULL")),
 )
 
-# What usage took when no balance had anything left, since the customer has had one that usage draws on.
+# What usage took when no balance had anything left, since the customer first had one in that unit that it draws on.
 overage = Table(
     "overage",
     metadata,

@@ -45,7 +45,8 @@ async def put_customer(database: Database, organization_id: int, **changes: Any)
     }
     customer_id = changes.pop("customer_id", "c1")
     async with database.transaction() as connection:
-        return await accounts.put_customer(connection, organization_id, customer_id, **{**facts, **changes})
+        stored, _ = await accounts.put_customer(connection, organization_id, customer_id, **{**facts, **changes})
+    return stored
 
 
 async def put_subscription(database: Database, organization_id: int, **changes: Any) -> Subscription:
@@ -63,7 +64,8 @@ async def put_subscription(database: Database, organization_id: int, **changes: 
     }
     ids = changes.pop("customer_id", "c1"), changes.pop("subscription_id", "s1")
     async with database.transaction() as connection:
-        return await accounts.put_subscription(connection, organization_id, *ids, **{**facts, **changes})
+        stored, _ = await accounts.put_subscription(connection, organization_id, *ids, **{**facts, **changes})
+    return stored
 
 
 async def put_metric(database: Database, organization_id: int, **changes: Any) -> Metric:

@@ -36,6 +36,7 @@ PURE_MODULES = {
     "datetime",
     "decimal",
     "enum",
+    "fractions",
     "functools",
     "hashlib",
     "heapq",

@@ -1043,6 +1043,52 @@ class ListBalanceEntriesResponse(_message.Message):
 Global___ListBalanceEntriesResponse: _TypeAlias = ListBalanceEntriesResponse  # noqa: Y015
 
 @_typing.final
+class ListOveragesRequest(_message.Message):
+    """ListOveragesRequest is a request for the overages of a customer, of which there are few."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    """customer_id is the id of the customer."""
+    def __init__(
+        self,
+        *,
+        customer_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListOveragesRequest: _TypeAlias = ListOveragesRequest  # noqa: Y015
+
+@_typing.final
+class ListOveragesResponse(_message.Message):
+    """ListOveragesResponse is the answer to ListOveragesRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OVERAGES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def overages(self) -> _containers.RepeatedCompositeFieldContainer[_balance_pb2.Overage]:
+        """overages are one for each unit in which usage went beyond the balances, currencies first."""
+
+    def __init__(
+        self,
+        *,
+        overages: _abc.Iterable[_balance_pb2.Overage] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["overages", b"overages"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListOveragesResponse: _TypeAlias = ListOveragesResponse  # noqa: Y015
+
+@_typing.final
 class PutPlanRequest(_message.Message):
     """PutPlanRequest is a request to create or replace a plan."""
 

@@ -127,6 +127,11 @@ class AccountServiceStub:
                 request_serializer=tidemark_dot_v1_dot_account__service__pb2.ListBalanceEntriesRequest.SerializeToString,
                 response_deserializer=tidemark_dot_v1_dot_account__service__pb2.ListBalanceEntriesResponse.FromString,
                 _registered_method=True)
+        self.ListOverages = channel.unary_unary(
+                '/tidemark.v1.AccountService/ListOverages',
+                request_serializer=tidemark_dot_v1_dot_account__service__pb2.ListOveragesRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_account__service__pb2.ListOveragesResponse.FromString,
+                _registered_method=True)
         self.PutPlan = channel.unary_unary(
                 '/tidemark.v1.AccountService/PutPlan',
                 request_serializer=tidemark_dot_v1_dot_account__service__pb2.PutPlanRequest.SerializeToString,
@@ -291,6 +296,13 @@ class AccountServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListOverages(self, request, context):
+        """ListOverages returns what usage took of a customer's money and units when no balance had anything left, by unit.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PutPlan(self, request, context):
         """PutPlan creates a plan or replaces what is known about one. Nobody is moved to it: a customer's plan changes with
         PutCustomer, a subscription's with PutSubscription.
@@ -426,6 +438,11 @@ def add_AccountServiceServicer_to_server(servicer, server):
                     servicer.ListBalanceEntries,
                     request_deserializer=tidemark_dot_v1_dot_account__service__pb2.ListBalanceEntriesRequest.FromString,
                     response_serializer=tidemark_dot_v1_dot_account__service__pb2.ListBalanceEntriesResponse.SerializeToString,
+            ),
+            'ListOverages': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListOverages,
+                    request_deserializer=tidemark_dot_v1_dot_account__service__pb2.ListOveragesRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_account__service__pb2.ListOveragesResponse.SerializeToString,
             ),
             'PutPlan': grpc.unary_unary_rpc_method_handler(
                     servicer.PutPlan,
@@ -947,6 +964,33 @@ class AccountService:
             '/tidemark.v1.AccountService/ListBalanceEntries',
             tidemark_dot_v1_dot_account__service__pb2.ListBalanceEntriesRequest.SerializeToString,
             tidemark_dot_v1_dot_account__service__pb2.ListBalanceEntriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListOverages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AccountService/ListOverages',
+            tidemark_dot_v1_dot_account__service__pb2.ListOveragesRequest.SerializeToString,
+            tidemark_dot_v1_dot_account__service__pb2.ListOveragesResponse.FromString,
             options,
             channel_credentials,
             insecure,

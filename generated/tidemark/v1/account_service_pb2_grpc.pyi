@@ -55,6 +55,8 @@ class AccountServiceStub:
     """VoidBalance ends a balance for good: what remains of it no longer counts. Voiding it again changes nothing."""
     ListBalanceEntries: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListBalanceEntriesRequest, _account_service_pb2.ListBalanceEntriesResponse]
     """ListBalanceEntries returns the ledger of a customer's balances, by ascending balance_id and entry_number."""
+    ListOverages: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListOveragesRequest, _account_service_pb2.ListOveragesResponse]
+    """ListOverages returns what usage took of a customer's money and units when no balance had anything left, by unit."""
     PutPlan: _aio.UnaryUnaryMultiCallable[_account_service_pb2.PutPlanRequest, _account_service_pb2.PutPlanResponse]
     """PutPlan creates a plan or replaces what is known about one. Nobody is moved to it: a customer's plan changes with
     PutCustomer, a subscription's with PutSubscription.
@@ -219,6 +221,14 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_account_service_pb2.ListBalanceEntriesRequest, _abc.Awaitable[_account_service_pb2.ListBalanceEntriesResponse]],
     ) -> _abc.Awaitable[_account_service_pb2.ListBalanceEntriesResponse]:
         """ListBalanceEntries returns the ledger of a customer's balances, by ascending balance_id and entry_number."""
+
+    @_abc_1.abstractmethod
+    def ListOverages(
+        self,
+        request: _account_service_pb2.ListOveragesRequest,
+        context: _aio.ServicerContext[_account_service_pb2.ListOveragesRequest, _abc.Awaitable[_account_service_pb2.ListOveragesResponse]],
+    ) -> _abc.Awaitable[_account_service_pb2.ListOveragesResponse]:
+        """ListOverages returns what usage took of a customer's money and units when no balance had anything left, by unit."""
 
     @_abc_1.abstractmethod
     def PutPlan(

@@ -70,6 +70,10 @@ class _BalanceEntryTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Bala
     """BALANCE_ENTRY_TYPE_ADJUSTMENT is an adjustment."""
     BALANCE_ENTRY_TYPE_VOID: _BalanceEntryType.ValueType  # 3
     """BALANCE_ENTRY_TYPE_VOID is the end of the balance: what remained was taken away."""
+    BALANCE_ENTRY_TYPE_DRAW: _BalanceEntryType.ValueType  # 4
+    """BALANCE_ENTRY_TYPE_DRAW is what usage took, in all of one commit of events."""
+    BALANCE_ENTRY_TYPE_GIVE_BACK: _BalanceEntryType.ValueType  # 5
+    """BALANCE_ENTRY_TYPE_GIVE_BACK is what corrections of usage gave back, in all of one commit of events."""
 
 class BalanceEntryType(_BalanceEntryType, metaclass=_BalanceEntryTypeEnumTypeWrapper):
     """BalanceEntryType is what changed a balance."""
@@ -82,6 +86,10 @@ BALANCE_ENTRY_TYPE_ADJUSTMENT: BalanceEntryType.ValueType  # 2
 """BALANCE_ENTRY_TYPE_ADJUSTMENT is an adjustment."""
 BALANCE_ENTRY_TYPE_VOID: BalanceEntryType.ValueType  # 3
 """BALANCE_ENTRY_TYPE_VOID is the end of the balance: what remained was taken away."""
+BALANCE_ENTRY_TYPE_DRAW: BalanceEntryType.ValueType  # 4
+"""BALANCE_ENTRY_TYPE_DRAW is what usage took, in all of one commit of events."""
+BALANCE_ENTRY_TYPE_GIVE_BACK: BalanceEntryType.ValueType  # 5
+"""BALANCE_ENTRY_TYPE_GIVE_BACK is what corrections of usage gave back, in all of one commit of events."""
 Global___BalanceEntryType: _TypeAlias = BalanceEntryType  # noqa: Y015
 
 @_typing.final
@@ -181,12 +189,17 @@ class Balance(_message.Message):
     of a balance_id. Required for a LICENSE_ALLOTMENT, refused for any other kind.
     """
     draw_down: _builtins.bool
-    """draw_down says that streamed usage uses up the balance. It is not acted on yet: a request that sets it is refused
-    with UNIMPLEMENTED and ERROR_REASON_FIELD_NOT_SUPPORTED. Without it the caller reports what was used with
-    AdjustBalance.
+    """draw_down says that streamed usage uses up the balance, in the transaction that stores it: a balance held in money
+    by the cost of events in its currency, one held in units of a metric by their quantity, whatever the metric's
+    aggregation is. An event draws on the segments that are there at its event_time: on the credits of its seat first,
+    then by priority, then on what ends first. What no segment has left is overage of the customer, see
+    ListOverages. A negative cost or quantity gives back in reverse: it lowers the overage, then what was drawn last.
+    Only usage that is streamed after the put draws. Without it the caller reports what was used with AdjustBalance.
     """
     allow_overage: _builtins.bool
-    """allow_overage says that usage may take the balance below zero. Only a balance with draw_down has it."""
+    """allow_overage says that usage may take the balance below zero once no other has anything left: the first such
+    balance in the order above takes it. Only a balance with draw_down has it.
+    """
     granted: _builtins.str
     """granted is the sum of what was granted in the segments that are active at the moment of the answer, after
     adjustments, as a decimal; "0" once voided.
@@ -466,3 +479,53 @@ class BalanceEntry(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BalanceEntry: _TypeAlias = BalanceEntry  # noqa: Y015
+
+@_typing.final
+class Overage(_message.Message):
+    """Overage is what usage took when no balance had anything left, since the customer first had a balance in that unit
+    with draw_down.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    SPEND_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    """customer_id is the customer."""
+    amount: _builtins.str
+    """amount is how much, as a decimal. Below zero: more was taken back than ever was charged, and later usage uses that
+    up before it draws on a balance.
+    """
+    @_builtins.property
+    def spend(self) -> Global___SpendAccess:
+        """spend is set where it was cost."""
+
+    @_builtins.property
+    def quantity(self) -> Global___QuantityAccess:
+        """quantity is set where it was the quantity of a metric."""
+
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """update_time is when it last changed."""
+
+    def __init__(
+        self,
+        *,
+        customer_id: _builtins.str = ...,
+        spend: Global___SpendAccess | None = ...,
+        quantity: Global___QuantityAccess | None = ...,
+        amount: _builtins.str = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "quantity", b"quantity", "spend", b"spend", "update_time", b"update_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "amount", b"amount", "customer_id", b"customer_id", "quantity", b"quantity", "spend", b"spend", "update_time", b"update_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_access: _TypeAlias = _typing.Literal["spend", "quantity"]  # noqa: Y015
+    _WhichOneofArgType_access: _TypeAlias = _typing.Literal["access", b"access"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_access) -> _WhichOneofReturnType_access | None: ...
+
+Global___Overage: _TypeAlias = Overage  # noqa: Y015

@@ -319,9 +319,6 @@ class MonthlyInvoiceTotalSpendThresholdReachedCondition(_message.Message):
     the systems that this type comes from says which invoices count; this choice is Tidemark's.
 
     Scope: all customers, a plan's customers, or one customer.
-
-    Not evaluated yet: creating an alert with it is refused with UNIMPLEMENTED and
-    ERROR_REASON_CONDITION_NOT_EVALUATED.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -385,12 +382,12 @@ Global___UsageThresholdReachedCondition: _TypeAlias = UsageThresholdReachedCondi
 @_typing.final
 class LowRemainingDaysForCommitSegmentReachedCondition(_message.Message):
     """LowRemainingDaysForCommitSegmentReachedCondition measures the days left to the end of each commit segment, each on
-    its own. It falls with time, to the second.
+    its own, from the segment's start on. A day is 86,400 seconds. It falls with time, to the second: each threshold is
+    reached at the moment at which that many days are left, and 0 at the end itself. A segment that is moved to end
+    later resolves. One without an end has no data, and neither has one whose balance was voided: what was reached stays
+    reached. Neither of the systems that this type comes from says what happens then; these choices are Tidemark's.
 
     Scope: all customers, a plan's customers, or one customer.
-
-    Not evaluated yet: creating an alert with it is refused with UNIMPLEMENTED and
-    ERROR_REASON_CONDITION_NOT_EVALUATED.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -416,12 +413,11 @@ Global___LowRemainingDaysForCommitSegmentReachedCondition: _TypeAlias = LowRemai
 @_typing.final
 class LowRemainingCommitBalanceReachedCondition(_message.Message):
     """LowRemainingCommitBalanceReachedCondition measures what remains of a customer's active commits in one currency. It
-    falls: a threshold is reached at or below its value. A customer who never had a commit counts as 0.
+    falls: a threshold is reached at or below its value. A customer who never had a commit counts as 0,
+    and is in alarm until granted one. Balances count while one of their segments is there; what ended or was voided
+    counts no more.
 
     Scope: all customers, a plan's customers, or one customer.
-
-    Not evaluated yet: creating an alert with it is refused with UNIMPLEMENTED and
-    ERROR_REASON_CONDITION_NOT_EVALUATED.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -429,12 +425,15 @@ class LowRemainingCommitBalanceReachedCondition(_message.Message):
     CURRENCY_FIELD_NUMBER: _builtins.int
     CUSTOM_FIELD_FILTERS_FIELD_NUMBER: _builtins.int
     ACCESS_TYPE_FIELD_NUMBER: _builtins.int
+    METRIC_ID_FIELD_NUMBER: _builtins.int
     currency: _builtins.str
     """currency is the ISO 4217 code or the caller's own pricing unit whose balance counts: 1–64 letters, digits, "_",
-    "." or "-", compared case-sensitively. Unset: USD.
+    "." or "-", compared case-sensitively. Unset: USD; to be left unset with QUANTITY.
     """
     access_type: Global___AccessType.ValueType
     """access_type narrows to balances held in money or in units of a metric. Unset: money."""
+    metric_id: _builtins.str
+    """metric_id is the metric in whose units the balances are held. Required with QUANTITY, refused without."""
     @_builtins.property
     def custom_field_filters(self) -> _containers.RepeatedCompositeFieldContainer[Global___CustomFieldFilter]:
         """custom_field_filters narrow to commits whose custom fields match all of them. Empty: all."""
@@ -445,10 +444,11 @@ class LowRemainingCommitBalanceReachedCondition(_message.Message):
         currency: _builtins.str = ...,
         custom_field_filters: _abc.Iterable[Global___CustomFieldFilter] | None = ...,
         access_type: Global___AccessType.ValueType = ...,
+        metric_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_type", b"access_type", "currency", b"currency", "custom_field_filters", b"custom_field_filters"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_type", b"access_type", "currency", b"currency", "custom_field_filters", b"custom_field_filters", "metric_id", b"metric_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -457,12 +457,11 @@ Global___LowRemainingCommitBalanceReachedCondition: _TypeAlias = LowRemainingCom
 @_typing.final
 class LowRemainingCommitPercentageReachedCondition(_message.Message):
     """LowRemainingCommitPercentageReachedCondition measures 100 × remaining ÷ granted over a customer's active commits, 0
-    to 100. It falls. A customer without an active commit has no data.
+    to 100. It falls. A customer without an active commit has no data:
+    nothing is reached or resolved until there is one again. Granted is what was put and what adjustments added; what
+    they took counts as used.
 
     Scope: all customers, a plan's customers, or one customer.
-
-    Not evaluated yet: creating an alert with it is refused with UNIMPLEMENTED and
-    ERROR_REASON_CONDITION_NOT_EVALUATED.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -470,12 +469,15 @@ class LowRemainingCommitPercentageReachedCondition(_message.Message):
     CURRENCY_FIELD_NUMBER: _builtins.int
     CUSTOM_FIELD_FILTERS_FIELD_NUMBER: _builtins.int
     ACCESS_TYPE_FIELD_NUMBER: _builtins.int
+    METRIC_ID_FIELD_NUMBER: _builtins.int
     currency: _builtins.str
     """currency is the ISO 4217 code or the caller's own pricing unit whose balance counts: 1–64 letters, digits, "_",
-    "." or "-", compared case-sensitively. Unset: USD.
+    "." or "-", compared case-sensitively. Unset: USD; to be left unset with QUANTITY.
     """
     access_type: Global___AccessType.ValueType
     """access_type narrows to balances held in money or in units of a metric. Unset: money."""
+    metric_id: _builtins.str
+    """metric_id is the metric in whose units the balances are held. Required with QUANTITY, refused without."""
     @_builtins.property
     def custom_field_filters(self) -> _containers.RepeatedCompositeFieldContainer[Global___CustomFieldFilter]:
         """custom_field_filters narrow to commits whose custom fields match all of them. Empty: all."""
@@ -486,10 +488,11 @@ class LowRemainingCommitPercentageReachedCondition(_message.Message):
         currency: _builtins.str = ...,
         custom_field_filters: _abc.Iterable[Global___CustomFieldFilter] | None = ...,
         access_type: Global___AccessType.ValueType = ...,
+        metric_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_type", b"access_type", "currency", b"currency", "custom_field_filters", b"custom_field_filters"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_type", b"access_type", "currency", b"currency", "custom_field_filters", b"custom_field_filters", "metric_id", b"metric_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -498,12 +501,9 @@ Global___LowRemainingCommitPercentageReachedCondition: _TypeAlias = LowRemaining
 @_typing.final
 class LowRemainingDaysForContractCreditSegmentReachedCondition(_message.Message):
     """LowRemainingDaysForContractCreditSegmentReachedCondition measures the days left to the end of each segment of a
-    contract credit, each on its own. It falls with time, to the second.
+    contract credit, each on its own, as LowRemainingDaysForCommitSegmentReachedCondition does of commits.
 
     Scope: all customers, a plan's customers, or one customer.
-
-    Not evaluated yet: creating an alert with it is refused with UNIMPLEMENTED and
-    ERROR_REASON_CONDITION_NOT_EVALUATED.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -529,12 +529,11 @@ Global___LowRemainingDaysForContractCreditSegmentReachedCondition: _TypeAlias = 
 @_typing.final
 class LowRemainingContractCreditBalanceReachedCondition(_message.Message):
     """LowRemainingContractCreditBalanceReachedCondition measures what remains of a customer's active contract credits in
-    one currency. It falls. A customer who never had a contract credit counts as 0.
+    one currency. It falls. A customer who never had a contract credit counts as 0,
+    and is in alarm until granted one. Balances count while one of their segments is there; what ended or was voided
+    counts no more.
 
     Scope: all customers, a plan's customers, or one customer.
-
-    Not evaluated yet: creating an alert with it is refused with UNIMPLEMENTED and
-    ERROR_REASON_CONDITION_NOT_EVALUATED.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -542,12 +541,15 @@ class LowRemainingContractCreditBalanceReachedCondition(_message.Message):
     CURRENCY_FIELD_NUMBER: _builtins.int
     CUSTOM_FIELD_FILTERS_FIELD_NUMBER: _builtins.int
     ACCESS_TYPE_FIELD_NUMBER: _builtins.int
+    METRIC_ID_FIELD_NUMBER: _builtins.int
     currency: _builtins.str
     """currency is the ISO 4217 code or the caller's own pricing unit whose balance counts: 1–64 letters, digits, "_",
-    "." or "-", compared case-sensitively. Unset: USD.
+    "." or "-", compared case-sensitively. Unset: USD; to be left unset with QUANTITY.
     """
     access_type: Global___AccessType.ValueType
     """access_type narrows to balances held in money or in units of a metric. Unset: money."""
+    metric_id: _builtins.str
+    """metric_id is the metric in whose units the balances are held. Required with QUANTITY, refused without."""
     @_builtins.property
     def custom_field_filters(self) -> _containers.RepeatedCompositeFieldContainer[Global___CustomFieldFilter]:
         """custom_field_filters narrow to contract credits whose custom fields match all of them. Empty: all."""
@@ -558,10 +560,11 @@ class LowRemainingContractCreditBalanceReachedCondition(_message.Message):
         currency: _builtins.str = ...,
         custom_field_filters: _abc.Iterable[Global___CustomFieldFilter] | None = ...,
         access_type: Global___AccessType.ValueType = ...,
+        metric_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_type", b"access_type", "currency", b"currency", "custom_field_filters", b"custom_field_filters"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_type", b"access_type", "currency", b"currency", "custom_field_filters", b"custom_field_filters", "metric_id", b"metric_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -570,12 +573,11 @@ Global___LowRemainingContractCreditBalanceReachedCondition: _TypeAlias = LowRema
 @_typing.final
 class LowRemainingContractCreditPercentageReachedCondition(_message.Message):
     """LowRemainingContractCreditPercentageReachedCondition measures 100 × remaining ÷ granted over a customer's active
-    contract credits, 0 to 100. It falls. A customer without an active contract credit has no data.
+    contract credits, 0 to 100. It falls. A customer without an active contract credit has no data:
+    nothing is reached or resolved until there is one again. Granted is what was put and what adjustments added; what
+    they took counts as used.
 
     Scope: all customers, a plan's customers, or one customer.
-
-    Not evaluated yet: creating an alert with it is refused with UNIMPLEMENTED and
-    ERROR_REASON_CONDITION_NOT_EVALUATED.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -583,12 +585,15 @@ class LowRemainingContractCreditPercentageReachedCondition(_message.Message):
     CURRENCY_FIELD_NUMBER: _builtins.int
     CUSTOM_FIELD_FILTERS_FIELD_NUMBER: _builtins.int
     ACCESS_TYPE_FIELD_NUMBER: _builtins.int
+    METRIC_ID_FIELD_NUMBER: _builtins.int
     currency: _builtins.str
     """currency is the ISO 4217 code or the caller's own pricing unit whose balance counts: 1–64 letters, digits, "_",
-    "." or "-", compared case-sensitively. Unset: USD.
+    "." or "-", compared case-sensitively. Unset: USD; to be left unset with QUANTITY.
     """
     access_type: Global___AccessType.ValueType
     """access_type narrows to balances held in money or in units of a metric. Unset: money."""
+    metric_id: _builtins.str
+    """metric_id is the metric in whose units the balances are held. Required with QUANTITY, refused without."""
     @_builtins.property
     def custom_field_filters(self) -> _containers.RepeatedCompositeFieldContainer[Global___CustomFieldFilter]:
         """custom_field_filters narrow to contract credits whose custom fields match all of them. Empty: all."""
@@ -599,10 +604,11 @@ class LowRemainingContractCreditPercentageReachedCondition(_message.Message):
         currency: _builtins.str = ...,
         custom_field_filters: _abc.Iterable[Global___CustomFieldFilter] | None = ...,
         access_type: Global___AccessType.ValueType = ...,
+        metric_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_type", b"access_type", "currency", b"currency", "custom_field_filters", b"custom_field_filters"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_type", b"access_type", "currency", b"currency", "custom_field_filters", b"custom_field_filters", "metric_id", b"metric_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -614,17 +620,22 @@ class LowRemainingContractCreditAndCommitBalanceReachedCondition(_message.Messag
     credits and commits together. It falls. A customer who never had either counts as 0.
 
     Scope: all customers, a plan's customers, or one customer.
-
-    Not evaluated yet: creating an alert with it is refused with UNIMPLEMENTED and
-    ERROR_REASON_CONDITION_NOT_EVALUATED.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ALERT_SPECIFIERS_FIELD_NUMBER: _builtins.int
     ACCESS_TYPE_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    METRIC_ID_FIELD_NUMBER: _builtins.int
     access_type: Global___AccessType.ValueType
     """access_type narrows to balances held in money or in units of a metric. Unset: money."""
+    currency: _builtins.str
+    """currency is the ISO 4217 code or the caller's own pricing unit whose balance counts: 1–64 letters, digits, "_",
+    "." or "-", compared case-sensitively. Unset: USD; to be left unset with QUANTITY.
+    """
+    metric_id: _builtins.str
+    """metric_id is the metric in whose units the balances are held. Required with QUANTITY, refused without."""
     @_builtins.property
     def alert_specifiers(self) -> _containers.RepeatedCompositeFieldContainer[Global___AlertSpecifier]:
         """alert_specifiers say which balances count. A balance counts when any of them takes it in. Empty: every active
@@ -636,10 +647,12 @@ class LowRemainingContractCreditAndCommitBalanceReachedCondition(_message.Messag
         *,
         alert_specifiers: _abc.Iterable[Global___AlertSpecifier] | None = ...,
         access_type: Global___AccessType.ValueType = ...,
+        currency: _builtins.str = ...,
+        metric_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_type", b"access_type", "alert_specifiers", b"alert_specifiers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_type", b"access_type", "alert_specifiers", b"alert_specifiers", "currency", b"currency", "metric_id", b"metric_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -648,20 +661,27 @@ Global___LowRemainingContractCreditAndCommitBalanceReachedCondition: _TypeAlias 
 @_typing.final
 class LowRemainingContractCreditAndCommitPercentageReachedCondition(_message.Message):
     """LowRemainingContractCreditAndCommitPercentageReachedCondition measures 100 × remaining ÷ granted over a customer's
-    active contract credits and commits together, 0 to 100. It falls. A customer with neither has no data.
+    active contract credits and commits together, 0 to 100. It falls. A customer with neither has no data:
+    nothing is reached or resolved until there is one again. Granted is what was put and what adjustments added; what
+    they took counts as used.
 
     Scope: all customers, a plan's customers, or one customer.
-
-    Not evaluated yet: creating an alert with it is refused with UNIMPLEMENTED and
-    ERROR_REASON_CONDITION_NOT_EVALUATED.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ALERT_SPECIFIERS_FIELD_NUMBER: _builtins.int
     ACCESS_TYPE_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    METRIC_ID_FIELD_NUMBER: _builtins.int
     access_type: Global___AccessType.ValueType
     """access_type narrows to balances held in money or in units of a metric. Unset: money."""
+    currency: _builtins.str
+    """currency is the ISO 4217 code or the caller's own pricing unit whose balance counts: 1–64 letters, digits, "_",
+    "." or "-", compared case-sensitively. Unset: USD; to be left unset with QUANTITY.
+    """
+    metric_id: _builtins.str
+    """metric_id is the metric in whose units the balances are held. Required with QUANTITY, refused without."""
     @_builtins.property
     def alert_specifiers(self) -> _containers.RepeatedCompositeFieldContainer[Global___AlertSpecifier]:
         """alert_specifiers say which balances count. A balance counts when any of them takes it in. Empty: every active
@@ -673,10 +693,12 @@ class LowRemainingContractCreditAndCommitPercentageReachedCondition(_message.Mes
         *,
         alert_specifiers: _abc.Iterable[Global___AlertSpecifier] | None = ...,
         access_type: Global___AccessType.ValueType = ...,
+        currency: _builtins.str = ...,
+        metric_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_type", b"access_type", "alert_specifiers", b"alert_specifiers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_type", b"access_type", "alert_specifiers", b"alert_specifiers", "currency", b"currency", "metric_id", b"metric_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -688,9 +710,6 @@ class InvoiceTotalReachedCondition(_message.Message):
     rises.
 
     Scope: all customers, a plan's customers, or one customer.
-
-    Not evaluated yet: creating an alert with it is refused with UNIMPLEMENTED and
-    ERROR_REASON_CONDITION_NOT_EVALUATED.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -727,20 +746,27 @@ Global___InvoiceTotalReachedCondition: _TypeAlias = InvoiceTotalReachedCondition
 
 @_typing.final
 class LowRemainingSeatBalanceReachedCondition(_message.Message):
-    """LowRemainingSeatBalanceReachedCondition measures the remaining balance of each seat, each on its own. It falls.
+    """LowRemainingSeatBalanceReachedCondition measures what remains of the active credits of each seat, each on its own.
+    It falls. A seat whose credits have all ended or were voided counts as 0; one that was never granted any has no data.
+    A new alert looks at the seats that have an active credit at that moment.
 
     Scope: all customers, a plan's customers, or one customer.
-
-    Not evaluated yet: creating an alert with it is refused with UNIMPLEMENTED and
-    ERROR_REASON_CONDITION_NOT_EVALUATED.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SEAT_FILTER_FIELD_NUMBER: _builtins.int
     ACCESS_TYPE_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    METRIC_ID_FIELD_NUMBER: _builtins.int
     access_type: Global___AccessType.ValueType
     """access_type narrows to balances held in money or in units of a metric. Unset: money."""
+    currency: _builtins.str
+    """currency is the ISO 4217 code or the caller's own pricing unit whose balance counts: 1–64 letters, digits, "_",
+    "." or "-", compared case-sensitively. Unset: USD; to be left unset with QUANTITY.
+    """
+    metric_id: _builtins.str
+    """metric_id is the metric in whose units the balances are held. Required with QUANTITY, refused without."""
     @_builtins.property
     def seat_filter(self) -> Global___SeatFilter:
         """seat_filter says which seats are watched."""
@@ -750,10 +776,12 @@ class LowRemainingSeatBalanceReachedCondition(_message.Message):
         *,
         seat_filter: Global___SeatFilter | None = ...,
         access_type: Global___AccessType.ValueType = ...,
+        currency: _builtins.str = ...,
+        metric_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["seat_filter", b"seat_filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_type", b"access_type", "seat_filter", b"seat_filter"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_type", b"access_type", "currency", b"currency", "metric_id", b"metric_id", "seat_filter", b"seat_filter"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -765,9 +793,6 @@ class LowCreditBalanceReachedCondition(_message.Message):
     falls. A customer who never had a grant counts as 0.
 
     Scope: all customers, a plan's customers, or one customer.
-
-    Not evaluated yet: creating an alert with it is refused with UNIMPLEMENTED and
-    ERROR_REASON_CONDITION_NOT_EVALUATED.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -799,12 +824,11 @@ Global___LowCreditBalanceReachedCondition: _TypeAlias = LowCreditBalanceReachedC
 @_typing.final
 class LowRemainingCreditPercentageReachedCondition(_message.Message):
     """LowRemainingCreditPercentageReachedCondition measures 100 × remaining ÷ granted over a customer's active credit
-    grants, 0 to 100. It falls. A customer without an active grant has no data.
+    grants, 0 to 100. It falls. A customer without an active grant has no data:
+    nothing is reached or resolved until there is one again. Granted is what was put and what adjustments added; what
+    they took counts as used.
 
     Scope: all customers, a plan's customers, or one customer.
-
-    Not evaluated yet: creating an alert with it is refused with UNIMPLEMENTED and
-    ERROR_REASON_CONDITION_NOT_EVALUATED.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -835,13 +859,11 @@ Global___LowRemainingCreditPercentageReachedCondition: _TypeAlias = LowRemaining
 
 @_typing.final
 class LowRemainingDaysInPlanReachedCondition(_message.Message):
-    """LowRemainingDaysInPlanReachedCondition measures the days left to the end of a customer's plan. It falls with time,
-    to the second.
+    """LowRemainingDaysInPlanReachedCondition measures the days left to the end of a customer's plan, which
+    Customer.plan_end_time says. It falls with time, to the second, and resolves when the plan is extended or followed by
+    one that ends later. A customer whose plan has no end, or has ended, has no data.
 
     Scope: all customers, a plan's customers, or one customer.
-
-    Not evaluated yet: creating an alert with it is refused with UNIMPLEMENTED and
-    ERROR_REASON_CONDITION_NOT_EVALUATED.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -974,12 +996,11 @@ Global___SpendExceededCondition: _TypeAlias = SpendExceededCondition  # noqa: Y0
 @_typing.final
 class CreditBalanceDepletedCondition(_message.Message):
     """CreditBalanceDepletedCondition is reached when a customer's credit balance in one currency goes from above 0 to 0
-    or less, and re-arms when it is above 0 again. It takes no thresholds.
+    or less, and re-arms when it is above 0 again. It takes no thresholds. The credit balance is what remains of the
+    customer's active credit grants. A balance that is 0 or less when the alert first sees it was not seen to go there,
+    and is not told of.
 
     Scope: one customer.
-
-    Not evaluated yet: creating an alert with it is refused with UNIMPLEMENTED and
-    ERROR_REASON_CONDITION_NOT_EVALUATED.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1005,12 +1026,10 @@ Global___CreditBalanceDepletedCondition: _TypeAlias = CreditBalanceDepletedCondi
 @_typing.final
 class CreditBalanceDroppedCondition(_message.Message):
     """CreditBalanceDroppedCondition measures a customer's credit balance in one currency. It falls: a threshold is
-    reached at or below its value, and re-arms above it.
+    reached at or below its value, and re-arms above it. The credit balance is what remains of the customer's active
+    credit grants; a customer who never had one counts as 0.
 
     Scope: one customer.
-
-    Not evaluated yet: creating an alert with it is refused with UNIMPLEMENTED and
-    ERROR_REASON_CONDITION_NOT_EVALUATED.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1036,12 +1055,10 @@ Global___CreditBalanceDroppedCondition: _TypeAlias = CreditBalanceDroppedConditi
 @_typing.final
 class CreditBalanceRecoveredCondition(_message.Message):
     """CreditBalanceRecoveredCondition is reached when a customer's credit balance in one currency goes from 0 or less to
-    above 0, and re-arms when it is 0 or less again. It takes no thresholds.
+    above 0, and re-arms when it is 0 or less again. It takes no thresholds. The credit balance is what remains of the
+    customer's active credit grants. A balance that is above 0 when the alert first sees it is not told of.
 
     Scope: one customer.
-
-    Not evaluated yet: creating an alert with it is refused with UNIMPLEMENTED and
-    ERROR_REASON_CONDITION_NOT_EVALUATED.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1066,13 +1083,12 @@ Global___CreditBalanceRecoveredCondition: _TypeAlias = CreditBalanceRecoveredCon
 
 @_typing.final
 class LicenseBalanceThresholdReachedCondition(_message.Message):
-    """LicenseBalanceThresholdReachedCondition measures the percentage of each licence's allotment that is used. It rises,
-    and re-arms with each cycle or top-up.
+    """LicenseBalanceThresholdReachedCondition measures the percentage of each licence's allotment that is used: of each
+    balance with the kind LICENSE_ALLOTMENT, 100 × used ÷ granted over its active segments, where used is what was drawn and
+    what adjustments took, and granted what was put and what adjustments added. It rises, and re-arms when a
+    segment that begins (a new cycle) or a top-up brings it back below.
 
     Scope: one customer.
-
-    Not evaluated yet: creating an alert with it is refused with UNIMPLEMENTED and
-    ERROR_REASON_CONDITION_NOT_EVALUATED.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

@@ -92,7 +92,9 @@ class Transition(_message.Message):
 
     @_builtins.property
     def event_time(self) -> _timestamp_pb2.Timestamp:
-        """event_time is that event's time. Unset when event_id is."""
+        """event_time is that event's time; where time alone crossed (a segment that ended), the moment at which it did, which
+        is before ingest_time where the service was late. Unset otherwise.
+        """
 
     @_builtins.property
     def ingest_time(self) -> _timestamp_pb2.Timestamp:

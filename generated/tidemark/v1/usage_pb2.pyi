@@ -8,8 +8,10 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.rpc import status_pb2 as _status_pb2
 from generated.tidemark.v1 import account_pb2 as _account_pb2
+from generated.tidemark.v1 import balance_pb2 as _balance_pb2
 from generated.tidemark.v1 import condition_pb2 as _condition_pb2
 import builtins as _builtins
 import sys
@@ -21,6 +23,38 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _BalanceReading:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BalanceReadingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BalanceReading.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BALANCE_READING_UNSPECIFIED: _BalanceReading.ValueType  # 0
+    """BALANCE_READING_UNSPECIFIED is never sent."""
+    BALANCE_READING_REMAINING: _BalanceReading.ValueType  # 1
+    """BALANCE_READING_REMAINING is what remains, in the balances' unit."""
+    BALANCE_READING_REMAINING_PERCENT: _BalanceReading.ValueType  # 2
+    """BALANCE_READING_REMAINING_PERCENT is how much of what was granted remains."""
+    BALANCE_READING_USED_PERCENT: _BalanceReading.ValueType  # 3
+    """BALANCE_READING_USED_PERCENT is how much of what was granted is used."""
+    BALANCE_READING_DAYS_LEFT: _BalanceReading.ValueType  # 4
+    """BALANCE_READING_DAYS_LEFT is the days to the end of a segment."""
+
+class BalanceReading(_BalanceReading, metaclass=_BalanceReadingEnumTypeWrapper):
+    """BalanceReading is what a gauge reads of balances."""
+
+BALANCE_READING_UNSPECIFIED: BalanceReading.ValueType  # 0
+"""BALANCE_READING_UNSPECIFIED is never sent."""
+BALANCE_READING_REMAINING: BalanceReading.ValueType  # 1
+"""BALANCE_READING_REMAINING is what remains, in the balances' unit."""
+BALANCE_READING_REMAINING_PERCENT: BalanceReading.ValueType  # 2
+"""BALANCE_READING_REMAINING_PERCENT is how much of what was granted remains."""
+BALANCE_READING_USED_PERCENT: BalanceReading.ValueType  # 3
+"""BALANCE_READING_USED_PERCENT is how much of what was granted is used."""
+BALANCE_READING_DAYS_LEFT: BalanceReading.ValueType  # 4
+"""BALANCE_READING_DAYS_LEFT is the days to the end of a segment."""
+Global___BalanceReading: _TypeAlias = BalanceReading  # noqa: Y015
 
 @_typing.final
 class UsageEvent(_message.Message):
@@ -166,6 +200,8 @@ class Gauge(_message.Message):
     USAGE_FIELD_NUMBER: _builtins.int
     COST_FIELD_NUMBER: _builtins.int
     INVOICES_FIELD_NUMBER: _builtins.int
+    BALANCES_FIELD_NUMBER: _builtins.int
+    PLAN_FIELD_NUMBER: _builtins.int
     GROUP_FIELD_NUMBER: _builtins.int
     BILLING_PERIOD_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
@@ -174,7 +210,9 @@ class Gauge(_message.Message):
     subscription_id: _builtins.str
     """subscription_id is the subscription whose usage it measures. Unset: all usage of the customer."""
     value: _builtins.str
-    """value is the measured number, a decimal string."""
+    """value is the measured number, a decimal string. Unset: there is nothing to measure, such as a percentage of no
+    balance.
+    """
     @_builtins.property
     def usage(self) -> Global___UsageMeasure:
         """usage is set where a metric's usage is measured."""
@@ -188,9 +226,17 @@ class Gauge(_message.Message):
         """invoices is set where invoices are measured."""
 
     @_builtins.property
+    def balances(self) -> Global___BalanceMeasure:
+        """balances is set where balances are measured."""
+
+    @_builtins.property
+    def plan(self) -> Global___PlanMeasure:
+        """plan is set where the time left in a plan is measured."""
+
+    @_builtins.property
     def group(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupValue]:
-        """group are the properties, and the value of each, that an event must have to count here, by ascending key. Empty:
-        every event counts.
+        """group are the properties, and the value of each, that an event must have to count here, by ascending key; of
+        balances the seat, or the custom fields that a specifier groups by. Empty: everything counts.
         """
 
     @_builtins.property
@@ -207,15 +253,17 @@ class Gauge(_message.Message):
         usage: Global___UsageMeasure | None = ...,
         cost: Global___CostMeasure | None = ...,
         invoices: Global___InvoiceMeasure | None = ...,
+        balances: Global___BalanceMeasure | None = ...,
+        plan: Global___PlanMeasure | None = ...,
         group: _abc.Iterable[Global___GroupValue] | None = ...,
         billing_period: _account_pb2.BillingPeriod | None = ...,
         value: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["billing_period", b"billing_period", "cost", b"cost", "invoices", b"invoices", "measure", b"measure", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["balances", b"balances", "billing_period", b"billing_period", "cost", b"cost", "invoices", b"invoices", "measure", b"measure", "plan", b"plan", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["billing_period", b"billing_period", "cost", b"cost", "customer_id", b"customer_id", "group", b"group", "invoices", b"invoices", "measure", b"measure", "subscription_id", b"subscription_id", "usage", b"usage", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balances", b"balances", "billing_period", b"billing_period", "cost", b"cost", "customer_id", b"customer_id", "group", b"group", "invoices", b"invoices", "measure", b"measure", "plan", b"plan", "subscription_id", b"subscription_id", "usage", b"usage", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_measure: _TypeAlias = _typing.Literal["usage", "cost", "invoices"]  # noqa: Y015
+    _WhichOneofReturnType_measure: _TypeAlias = _typing.Literal["usage", "cost", "invoices", "balances", "plan"]  # noqa: Y015
     _WhichOneofArgType_measure: _TypeAlias = _typing.Literal["measure", b"measure"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_measure) -> _WhichOneofReturnType_measure | None: ...
 
@@ -298,6 +346,67 @@ class InvoiceMeasure(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___InvoiceMeasure: _TypeAlias = InvoiceMeasure  # noqa: Y015
+
+@_typing.final
+class BalanceMeasure(_message.Message):
+    """BalanceMeasure says that a gauge measures balances."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPEND_FIELD_NUMBER: _builtins.int
+    QUANTITY_FIELD_NUMBER: _builtins.int
+    READING_FIELD_NUMBER: _builtins.int
+    BALANCE_ID_FIELD_NUMBER: _builtins.int
+    SEGMENT_NUMBER_FIELD_NUMBER: _builtins.int
+    reading: Global___BalanceReading.ValueType
+    """reading is what is read of them."""
+    balance_id: _builtins.str
+    """balance_id is the one balance that is read. Unset: all that the alert selects."""
+    segment_number: _builtins.int
+    """segment_number is the one segment that is read, from 1. Unset: all active ones."""
+    @_builtins.property
+    def spend(self) -> _balance_pb2.SpendAccess:
+        """spend is set for balances in money."""
+
+    @_builtins.property
+    def quantity(self) -> _balance_pb2.QuantityAccess:
+        """quantity is set for balances in units of a metric."""
+
+    def __init__(
+        self,
+        *,
+        spend: _balance_pb2.SpendAccess | None = ...,
+        quantity: _balance_pb2.QuantityAccess | None = ...,
+        reading: Global___BalanceReading.ValueType = ...,
+        balance_id: _builtins.str = ...,
+        segment_number: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "quantity", b"quantity", "spend", b"spend"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "balance_id", b"balance_id", "quantity", b"quantity", "reading", b"reading", "segment_number", b"segment_number", "spend", b"spend"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_access: _TypeAlias = _typing.Literal["spend", "quantity"]  # noqa: Y015
+    _WhichOneofArgType_access: _TypeAlias = _typing.Literal["access", b"access"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_access) -> _WhichOneofReturnType_access | None: ...
+
+Global___BalanceMeasure: _TypeAlias = BalanceMeasure  # noqa: Y015
+
+@_typing.final
+class PlanMeasure(_message.Message):
+    """PlanMeasure says that a gauge measures the days left to the end of a customer's plan."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanMeasure: _TypeAlias = PlanMeasure  # noqa: Y015
 
 @_typing.final
 class GroupValue(_message.Message):

@@ -7,14 +7,17 @@ down_revision = "0004"
 
 _TABLES = """
 ALTER TABLE wallet
-    ADD COLUMN draws boolean NOT NULL DEFAULT false,
+    ADD COLUMN draw_units text[] COLLATE "C" NOT NULL DEFAULT '{}',
     ADD COLUMN seat_keys text[] COLLATE "C" NOT NULL DEFAULT '{}',
     ADD COLUMN due_time timestamptz;
 
-CREATE INDEX wallet_drawing ON wallet (organization_id, customer_id) WHERE draws;
+CREATE INDEX wallet_drawing ON wallet (organization_id, customer_id) WHERE draw_units <> '{}';
 CREATE INDEX wallet_due ON wallet (due_time) WHERE due_time IS NOT NULL;
 
 ALTER TABLE gauge ADD COLUMN scale numeric;
+
+ALTER TABLE balance_segment ADD COLUMN topped_up numeric NOT NULL DEFAULT 0;
+UPDATE balance_segment SET topped_up = adjusted WHERE adjusted > 0;
 
 CREATE INDEX balance_by_seat ON balance (organization_id, customer_id, seat_group_key, seat_group_value)
     WHERE seat_group_key IS NOT NULL;

@@ -52,14 +52,10 @@ async def test_everything_wrong_with_a_request_is_answered_at_once(ours: Client)
     ]
 
 
-async def test_a_condition_that_is_not_evaluated_is_refused(ours: Client) -> None:
+async def test_a_condition_of_one_customer_takes_no_other_scope(ours: Client) -> None:
     async with refused() as answer:
-        await ours.create('name: "n" scope { all_customers {} } low_credit_balance_reached {}')
-    assert (answer.code, answer.reason) == (
-        grpc.StatusCode.UNIMPLEMENTED,
-        "ERROR_REASON_CONDITION_NOT_EVALUATED",
-    )
-    assert answer.metadata == {"condition": "low_credit_balance_reached"}
+        await ours.create('name: "n" scope { all_customers {} } credit_balance_depleted {}')
+    assert (answer.code, answer.paths) == (grpc.StatusCode.INVALID_ARGUMENT, ["alert.scope"])
     assert not (await ours.list()).alerts
 
 

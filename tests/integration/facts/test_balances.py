@@ -299,7 +299,6 @@ async def test_what_does_not_exist_is_not_found(accounts: Stub) -> None:
 
 async def test_a_change_that_is_refused_leaves_no_customer_behind(accounts: Stub) -> None:
     await assert_refused(void(accounts), grpc.StatusCode.NOT_FOUND, "BALANCE_NOT_FOUND")
-    await assert_refused(put(accounts, balance(draw_down=True)), grpc.StatusCode.UNIMPLEMENTED, "FIELD_NOT_SUPPORTED")
     assert not (await accounts.ListCustomers(messages.ListCustomersRequest())).customers
     await put(accounts, balance())
     customers = (await accounts.ListCustomers(messages.ListCustomersRequest())).customers

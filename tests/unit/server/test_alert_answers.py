@@ -147,7 +147,11 @@ def gauge_state(group: Group, reached: dict[str, Reached], reason: str | None = 
 
 
 def shown_of(gauges: Sequence[GaugeState], definition: AlertDefinition = DEFINITION) -> alert_pb2.CustomerAlert:
-    return customer_alert_proto(CustomerAlert(definition, "acme", tuple(gauges)))
+    return customer_alert_proto(
+        CustomerAlert(
+            definition, "acme", tuple(gauges), no_data=definition.state is DefinitionState.ACTIVE and not gauges
+        )
+    )
 
 
 def test_a_gauge_shows_each_threshold_in_the_alerts_order() -> None:

@@ -8,7 +8,7 @@ from google.protobuf import text_format
 
 from evaluator.balances import BalanceKind, Seat
 from generated.tidemark.v1 import balance_pb2
-from server.errors import InvalidArgument, Unimplemented
+from server.errors import InvalidArgument
 from server.mapping.balances import balance_message, read_balance, read_kinds
 from server.validation import Violations
 from store.balances import Balance, BalanceFact, Segment, SegmentFact
@@ -131,10 +131,9 @@ def test_a_thousand_segments_are_fine() -> None:
     assert len(read(COMMIT + USD + 'segments { amount: "0" start_time {} }' * 1000).segments) == 1000
 
 
-def test_draw_down_is_refused_until_it_works() -> None:
-    with pytest.raises(Unimplemented) as error:
-        read(COMMIT + USD + SEGMENT + 'draw_down: true allow_overage: true draw_down_metric_ids: "m"')
-    assert [violation.path for violation in error.value.violations] == ["balance.draw_down"]
+def test_a_balance_that_usage_draws_on() -> None:
+    fact = read(COMMIT + USD + SEGMENT + 'draw_down: true allow_overage: true draw_down_metric_ids: ["m", "a"]')
+    assert (fact.draw_down, fact.allow_overage, fact.draw_down_metric_ids) == (True, True, ("a", "m"))
 
 
 def test_kinds_of_a_filter() -> None:

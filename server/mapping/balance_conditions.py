@@ -1,0 +1,257 @@
+"""Conditions on balances: read from requests with all that is wrong with them, and shown in answers."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from evaluator.alerts import ConditionType, GroupSelector
+from evaluator.balances import (
+    BalanceKind,
+    BalanceReading,
+    BalanceSelection,
+    FieldEntity,
+    FieldFilter,
+    Specifier,
+)
+from evaluator.definitions import DEFAULT_CURRENCY, Condition
+from generated.tidemark.v1 import condition_pb2
+from server.mapping.unsupported import Unsupported
+from server.validation import Violations
+
+MAX_CUSTOM_FIELD_FILTERS = 20  # of one alert, specifier or exclusion
+MAX_CUSTOM_FIELD_VALUE_LENGTH = 256  # characters
+MAX_SPECIFIERS = 20  # of one alert
+MAX_EXCLUSIONS = 20  # of one specifier
+MAX_GRANT_TYPES = 50  # of one alert
+MAX_SEAT_LENGTH = 256  # characters
+
+_ENTITIES: Mapping[FieldEntity, condition_pb2.CustomFieldEntity.ValueType] = {
+    entity: condition_pb2.CustomFieldEntity.Value(f"CUSTOM_FIELD_ENTITY_{entity}") for entity in FieldEntity
+}
+_ENTITY_OF = {number: entity for entity, number in _ENTITIES.items()}
+
+_COMMITS = (BalanceKind.COMMIT,)
+_CREDITS = (BalanceKind.CONTRACT_CREDIT,)
+_BOTH = (BalanceKind.COMMIT, BalanceKind.CONTRACT_CREDIT)
+_GRANTS = (BalanceKind.CREDIT_GRANT,)
+
+# What each type looks at, and what it reads of it.
+_SELECTED: Mapping[ConditionType, tuple[tuple[BalanceKind, ...], BalanceReading]] = {
+    ConditionType.LOW_REMAINING_DAYS_FOR_COMMIT_SEGMENT_REACHED: (_COMMITS, BalanceReading.DAYS_LEFT),
+    ConditionType.LOW_REMAINING_COMMIT_BALANCE_REACHED: (_COMMITS, BalanceReading.REMAINING),
+    ConditionType.LOW_REMAINING_COMMIT_PERCENTAGE_REACHED: (_COMMITS, BalanceReading.REMAINING_PERCENT),
+    ConditionType.LOW_REMAINING_DAYS_FOR_CONTRACT_CREDIT_SEGMENT_REACHED: (_CREDITS, BalanceReading.DAYS_LEFT),
+    ConditionType.LOW_REMAINING_CONTRACT_CREDIT_BALANCE_REACHED: (_CREDITS, BalanceReading.REMAINING),
+    ConditionType.LOW_REMAINING_CONTRACT_CREDIT_PERCENTAGE_REACHED: (_CREDITS, BalanceReading.REMAINING_PERCENT),
+    ConditionType.LOW_REMAINING_CONTRACT_CREDIT_AND_COMMIT_BALANCE_REACHED: (_BOTH, BalanceReading.REMAINING),
+    ConditionType.LOW_REMAINING_CONTRACT_CREDIT_AND_COMMIT_PERCENTAGE_REACHED: (
+        _BOTH,
+        BalanceReading.REMAINING_PERCENT,
+    ),
+    ConditionType.LOW_REMAINING_SEAT_BALANCE_REACHED: ((BalanceKind.SEAT_CREDIT,), BalanceReading.REMAINING),
+    ConditionType.LOW_CREDIT_BALANCE_REACHED: (_GRANTS, BalanceReading.REMAINING),
+    ConditionType.LOW_REMAINING_CREDIT_PERCENTAGE_REACHED: (_GRANTS, BalanceReading.REMAINING_PERCENT),
+    ConditionType.CREDIT_BALANCE_DEPLETED: (_GRANTS, BalanceReading.REMAINING),
+    ConditionType.CREDIT_BALANCE_DROPPED: (_GRANTS, BalanceReading.REMAINING),
+    ConditionType.CREDIT_BALANCE_RECOVERED: (_GRANTS, BalanceReading.REMAINING),
+    ConditionType.LICENSE_BALANCE_THRESHOLD_REACHED: (
+        (BalanceKind.LICENSE_ALLOTMENT,),
+        BalanceReading.USED_PERCENT,
+    ),
+}
+
+BALANCE_TYPES = frozenset(_SELECTED)
+
+
+def read_balance_condition(kind: ConditionType) -> Callable[[Violations, Unsupported, str, Any], Condition]:
+    """What reads the condition of one of the types on balances."""
+
+    def read(violations: Violations, unsupported: Unsupported, at: str, sent: Any) -> Condition:
+        kinds, reading = _SELECTED[kind]
+        fields = type(sent).DESCRIPTOR.fields_by_name
+        currency, metric_id = _unit(violations, at, sent, fields)
+        groups: tuple[GroupSelector, ...] = ()
+        seat_key = None
+        if "seat_filter" in fields:
+            groups = _seats(violations, f"{at}.seat_filter", sent)
+            seat_key = groups[0].key
+        filters: tuple[FieldFilter, ...] = ()
+        if "custom_field_filters" in fields:
+            filters = _filters(violations, f"{at}.custom_field_filters", sent.custom_field_filters, kinds)
+        specifiers: tuple[Specifier, ...] = ()
+        if "alert_specifiers" in fields:
+            specifiers = _specifiers(violations, f"{at}.alert_specifiers", sent.alert_specifiers, kinds)
+        grant_types: tuple[str, ...] = ()
+        if "credit_grant_type_filters" in fields:
+            grant_types = _grant_types(violations, f"{at}.credit_grant_type_filters", sent)
+        license_type = None
+        if "license_type" in fields:
+            license_type = violations.identifier(f"{at}.license_type", sent.license_type)
+        return Condition(
+            kind,
+            metric_id=metric_id,
+            currency=currency,
+            groups=groups,
+            balances=BalanceSelection(
+                kinds=kinds,
+                reading=reading,
+                filters=filters,
+                specifiers=specifiers,
+                grant_types=grant_types,
+                seat_key=seat_key,
+                license_type=license_type,
+            ),
+        )
+
+    return read
+
+
+def write_balance_condition(condition: Condition, shown: Any) -> None:
+    """Sets the condition of an alert on balances in an answer."""
+    selection = condition.balances
+    assert selection is not None
+    fields = type(shown).DESCRIPTOR.fields_by_name
+    shown.SetInParent()
+    if "currency" in fields and condition.currency is not None:
+        shown.currency = condition.currency
+    if "access_type" in fields:
+        quantity = condition.metric_id is not None
+        shown.access_type = condition_pb2.ACCESS_TYPE_QUANTITY if quantity else condition_pb2.ACCESS_TYPE_SPEND
+        shown.metric_id = condition.metric_id or ""
+    if "seat_filter" in fields:
+        selector = condition.groups[0]
+        shown.seat_filter.seat_group_key = selector.key
+        if selector.value is not None:
+            shown.seat_filter.seat_group_value = selector.value
+    if "custom_field_filters" in fields:
+        shown.custom_field_filters.extend(_filter_proto(one) for one in selection.filters)
+    if "alert_specifiers" in fields:
+        shown.alert_specifiers.extend(_specifier_proto(one) for one in selection.specifiers)
+    if "credit_grant_type_filters" in fields:
+        shown.credit_grant_type_filters.extend(selection.grant_types)
+    if "license_type" in fields:
+        shown.license_type = selection.license_type or ""
+
+
+def _unit(violations: Violations, at: str, sent: Any, fields: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """The currency or the metric that the balances are held in; neither where the type does not ask."""
+    if "currency" not in fields:
+        return None, None
+    if "access_type" in fields:
+        if sent.access_type not in condition_pb2.AccessType.values():
+            violations.add(f"{at}.access_type", f"{sent.access_type} is no value of AccessType")
+        if sent.access_type == condition_pb2.ACCESS_TYPE_QUANTITY:
+            if sent.currency:
+                violations.add(f"{at}.currency", "a balance held in units of a metric has none: leave it unset")
+            return None, violations.identifier(f"{at}.metric_id", sent.metric_id)
+        if sent.metric_id:
+            violations.add(f"{at}.metric_id", "only a balance held in units of a metric has one: set QUANTITY too")
+    return violations.currency(f"{at}.currency", sent.currency, default=DEFAULT_CURRENCY), None
+
+
+def _seats(violations: Violations, path: str, sent: Any) -> tuple[GroupSelector, ...]:
+    if not sent.HasField("seat_filter"):
+        violations.add(path, "it is required")
+        return (GroupSelector(""),)
+    key = violations.identifier(f"{path}.seat_group_key", sent.seat_filter.seat_group_key)
+    if not sent.seat_filter.HasField("seat_group_value"):
+        return (GroupSelector(key),)
+    value = sent.seat_filter.seat_group_value
+    if not value:
+        violations.add(f"{path}.seat_group_value", "it is empty: leave it unset to watch every seat")
+    return (GroupSelector(key, violations.text(f"{path}.seat_group_value", value, max_length=MAX_SEAT_LENGTH)),)
+
+
+def _grant_types(violations: Violations, path: str, sent: Any) -> tuple[str, ...]:
+    types = list(sent.credit_grant_type_filters)
+    if len(types) > MAX_GRANT_TYPES:
+        violations.add(path, f"it has {len(types)} types; give at most {MAX_GRANT_TYPES}")
+        return ()
+    for index, name in enumerate(types):
+        violations.identifier(f"{path}[{index}]", name)
+    return tuple(sorted(set(types)))
+
+
+def _filters(
+    violations: Violations,
+    path: str,
+    sent: Sequence[condition_pb2.CustomFieldFilter | condition_pb2.SpecifierFieldFilter],
+    kinds: tuple[BalanceKind, ...],
+) -> tuple[FieldFilter, ...]:
+    """Filters by custom fields, sorted and each once."""
+    if len(sent) > MAX_CUSTOM_FIELD_FILTERS:
+        violations.add(path, f"it has {len(sent)} filters; give at most {MAX_CUSTOM_FIELD_FILTERS}")
+        return ()
+    found: dict[tuple[FieldEntity, str], FieldFilter] = {}
+    for index, item in enumerate(sent):
+        at = f"{path}[{index}]"
+        entity = _ENTITY_OF.get(item.entity)
+        if entity is None:
+            violations.add(f"{at}.entity", "it is required: say whose custom field it is")
+        elif not _may_have(entity, kinds):
+            names = " and ".join(one.lower() for one in kinds)
+            violations.add(f"{at}.entity", f"the alert looks at a {names}, which {entity} never is")
+        violations.identifier(f"{at}.key", item.key)
+        value: str | None = item.value
+        if isinstance(item, condition_pb2.SpecifierFieldFilter) and not item.HasField("value"):
+            value = None
+        violations.text(f"{at}.value", item.value, max_length=MAX_CUSTOM_FIELD_VALUE_LENGTH)
+        one = FieldFilter(entity or FieldEntity.CONTRACT, item.key, value)
+        if found.setdefault((one.entity, one.key), one) != one:
+            violations.add(f"{at}.value", f"no balance can have two values of {item.key!r}")
+    return tuple(sorted(found.values(), key=lambda one: (one.entity, one.key)))
+
+
+def _may_have(entity: FieldEntity, kinds: tuple[BalanceKind, ...]) -> bool:
+    match entity:
+        case FieldEntity.COMMIT:
+            return BalanceKind.COMMIT in kinds
+        case FieldEntity.CONTRACT_CREDIT:
+            return BalanceKind.CONTRACT_CREDIT in kinds
+    return True
+
+
+def _specifiers(
+    violations: Violations,
+    path: str,
+    sent: Sequence[condition_pb2.AlertSpecifier],
+    kinds: tuple[BalanceKind, ...],
+) -> tuple[Specifier, ...]:
+    if len(sent) > MAX_SPECIFIERS:
+        violations.add(path, f"it has {len(sent)} specifiers; give at most {MAX_SPECIFIERS}")
+        return ()
+    found = []
+    for index, item in enumerate(sent):
+        at = f"{path}[{index}]"
+        if not item.custom_field_filters and not item.exclude:
+            violations.add(
+                at, "it says nothing: give custom_field_filters or exclude, or leave alert_specifiers empty"
+            )
+        if len(item.exclude) > MAX_EXCLUSIONS:
+            violations.add(f"{at}.exclude", f"it has {len(item.exclude)}; give at most {MAX_EXCLUSIONS}")
+            continue
+        excluded = []
+        for place, exclusion in enumerate(item.exclude):
+            where = f"{at}.exclude[{place}].custom_field_filters"
+            if not exclusion.custom_field_filters:
+                violations.add(where, "it is required: give at least one filter")
+            excluded.append(_filters(violations, where, exclusion.custom_field_filters, kinds))
+        filters = _filters(violations, f"{at}.custom_field_filters", item.custom_field_filters, kinds)
+        found.append(Specifier(filters, tuple(excluded)))
+    return tuple(found)
+
+
+def _filter_proto(one: FieldFilter) -> condition_pb2.CustomFieldFilter:
+    return condition_pb2.CustomFieldFilter(entity=_ENTITIES[one.entity], key=one.key, value=one.value or "")
+
+
+def _specifier_proto(specifier: Specifier) -> condition_pb2.AlertSpecifier:
+    return condition_pb2.AlertSpecifier(
+        custom_field_filters=[
+            condition_pb2.SpecifierFieldFilter(entity=_ENTITIES[one.entity], key=one.key, value=one.value)
+            for one in specifier.filters
+        ],
+        exclude=[
+            condition_pb2.SpecifierExclusion(custom_field_filters=map(_filter_proto, together))
+            for together in specifier.excluded
+        ],
+    )

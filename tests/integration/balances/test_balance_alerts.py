@@ -1,0 +1,137 @@
+"""Alerts on balances: what remains as usage draws, as facts change and as time passes."""
+
+from datetime import timedelta
+from decimal import Decimal
+
+from generated.tidemark.v1 import alert_pb2, condition_pb2
+from runtime.clock import ManualClock
+from tests.integration.balances.holder import GRANT, LICENSE, SEAT, Holder, alert
+from tests.integration.usage.caller import Caller, Crossing, on_customer
+
+OK, IN_ALARM = alert_pb2.CUSTOMER_ALERT_STATUS_OK, alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
+
+COMMITS = condition_pb2.LowRemainingCommitBalanceReachedCondition()
+PERCENT = condition_pb2.LowRemainingCommitPercentageReachedCondition()
+
+
+async def test_usage_that_draws_a_commit_down_to_the_line_is_told_in_its_answer(caller: Caller) -> None:
+    acme = Holder(caller)
+    await acme.put("c1", "100")
+    low = await caller.create(alert("20", low_remaining_commit_balance_reached=COMMITS))
+    assert await acme.spend("e1", "79.99") == []
+    assert await acme.spend("e2", "0.01") == [Crossing("REACHED", "20", "20.01", "20", "e2")]
+    assert await acme.spend("e3", "5") == []
+    assert await acme.spend("e4", "-5.01") == [Crossing("RESOLVED", "20", "15", "20.01", "e4")]
+    assert await acme.remaining() == {"c1": Decimal("20.01")}
+    state = await caller.state(low.alert_id)
+    assert (state.status, state.gauges[0].gauge.value, state.no_data) == (OK, "20.01", False)
+
+
+async def test_who_never_had_a_commit_is_in_alarm_until_granted_one(caller: Caller) -> None:
+    acme = Holder(caller)
+    await acme.spend("e0", "1")
+    low = await caller.create(alert("20", low_remaining_commit_balance_reached=COMMITS))
+    state = await caller.state(low.alert_id)
+    assert (state.status, state.no_data) == (IN_ALARM, True)
+    new = Holder(caller, "newcomer")
+    await new.spend("e1", "1")
+    assert await new.told() == [[Crossing("REACHED", "20", "0", "0", "")]]
+    await acme.put("c1", "100")
+    assert await acme.told() == [
+        [Crossing("REACHED", "20", "0", "0", "")],
+        [Crossing("RESOLVED", "20", "0", "100", "")],
+    ]
+
+
+async def test_a_percentage_follows_what_was_granted(caller: Caller) -> None:
+    acme = Holder(caller)
+    await acme.put("c1", "300")
+    low = await caller.create(alert("33.4", "10", low_remaining_commit_percentage_reached=PERCENT))
+    assert await acme.spend("e1", "199") == []
+    crossed = await acme.spend("e2", "1")
+    assert [(one.kind, one.level, one.value) for one in crossed] == [("REACHED", "33.4", "33.333333333333333334")]
+    await acme.adjust("c1", "100")  # 200 of 400
+    assert (await acme.told())[-1] == [Crossing("RESOLVED", "33.4", "33.333333333333333334", "50", "")]
+    assert (await caller.state(low.alert_id)).gauges[0].gauge.value == "50"
+    await acme.void("c1")
+    state = await caller.state(low.alert_id)
+    assert (state.no_data, state.status) == (True, OK)
+
+
+async def test_a_segment_that_ends_takes_what_remained_with_it(caller: Caller, clock: ManualClock) -> None:
+    acme, now = Holder(caller), clock.now()
+    end = now + timedelta(hours=1)
+    await acme.put("c1", spans=[("50", now, end), ("70", end + timedelta(hours=1), None)])
+    await caller.create(alert("20", low_remaining_commit_balance_reached=COMMITS))
+    clock.set(end - timedelta(microseconds=1))
+    assert await acme.told() == []
+    clock.set(end)
+    assert await acme.told(1) == [[Crossing("REACHED", "20", "50", "0", "")]]
+    clock.set(end + timedelta(hours=1))
+    assert (await acme.told(2))[1] == [Crossing("RESOLVED", "20", "0", "70", "")]
+
+
+async def test_days_left_are_told_when_they_are_left(caller: Caller, clock: ManualClock) -> None:
+    acme, now = Holder(caller), clock.now()
+    await acme.put("c1", spans=[("50", now, now + timedelta(days=10))])
+    days = condition_pb2.LowRemainingDaysForCommitSegmentReachedCondition()
+    await caller.create(alert("7", "3", "0", low_remaining_days_for_commit_segment_reached=days))
+    clock.set(now + timedelta(days=3) - timedelta(seconds=1))
+    assert await acme.told() == []
+    clock.set(now + timedelta(days=3))
+    assert [(one.kind, one.level, one.value) for one in (await acme.told(1))[0]] == [("REACHED", "7", "7")]
+    clock.set(now + timedelta(days=10, seconds=5))  # nobody looked for a while: each moment for itself, in order
+    told = await acme.told(3)
+    assert [(one.level, one.value) for crossed in told[1:] for one in crossed] == [("3", "3"), ("0", "0")]
+
+
+async def test_each_seat_is_on_a_gauge_of_its_own(caller: Caller) -> None:
+    acme = Holder(caller)
+    for seat in ("ann", "bob"):
+        await acme.put(f"s-{seat}", "10", kind=SEAT, seat=("user", seat))
+    await acme.put("c1", "100")
+    seats = condition_pb2.LowRemainingSeatBalanceReachedCondition(
+        seat_filter=condition_pb2.SeatFilter(seat_group_key="user")
+    )
+    await caller.create(alert("2", low_remaining_seat_balance_reached=seats))
+    assert await acme.spend("e1", "8", user="ann") == [Crossing("REACHED", "2", "10", "2", "e1")]
+    assert await acme.spend("e2", "8", user="bob") == [Crossing("REACHED", "2", "10", "2", "e2")]
+    assert await acme.spend("e3", "5", user="bob") == []
+    assert await acme.remaining() == {"s-ann": 2, "s-bob": 0, "c1": 97}
+
+
+async def test_a_credit_balance_is_depleted_and_recovers(caller: Caller) -> None:
+    acme = Holder(caller)
+    await acme.put("g0", "1", kind=GRANT)
+    depleted, recovered = (
+        condition_pb2.CreditBalanceDepletedCondition(),
+        condition_pb2.CreditBalanceRecoveredCondition(),
+    )
+    await caller.create(alert(scope=on_customer("acme"), credit_balance_depleted=depleted))
+    await caller.create(alert(scope=on_customer("acme"), credit_balance_recovered=recovered))
+    assert [one.kind for one in await acme.spend("e1", "3")] == ["REACHED"]
+    assert await acme.overage() == {"USD": 2}
+    await acme.put("g1", "5", kind=GRANT)
+    assert len(await acme.told()) == 2
+
+
+async def test_a_licence_is_used_up(caller: Caller) -> None:
+    acme = Holder(caller)
+    await acme.put("l1", "200", kind=LICENSE, license_type="pro", metric="calls")
+    used = condition_pb2.LicenseBalanceThresholdReachedCondition(license_type="pro")
+    await caller.create(alert("50", scope=on_customer("acme"), license_balance_threshold_reached=used))
+    await caller.send(caller.event("e1", "99"))
+    answer = await caller.send(caller.event("e2", "1"))
+    assert [(one.level, one.value) for one in answer.transitions] == [("50", "50")]
+
+
+async def test_days_in_a_plan(caller: Caller, clock: ManualClock) -> None:
+    acme, now = Holder(caller), clock.now()
+    plan = condition_pb2.LowRemainingDaysInPlanReachedCondition()
+    await caller.create(alert("2", low_remaining_days_in_plan_reached=plan))
+    await acme.plan(end=now + timedelta(days=3))
+    assert await acme.told() == []
+    clock.set(now + timedelta(days=1))
+    assert [(one.kind, one.level) for one in (await acme.told(1))[0]] == [("REACHED", "2")]
+    await acme.plan(end=now + timedelta(days=30))
+    assert [(one.kind, one.level) for one in (await acme.told(2))[1]] == [("RESOLVED", "2")]
