@@ -166,7 +166,9 @@ class AlertRule:
         return tuple(selector.key for selector in self.groups)
 
     def selects(self, group: Group) -> bool:
-        """Whether a gauge of that group is one of its own."""
+        """Whether a gauge of that group is one of its own, of those that measure the same."""
+        if self.measure.balances is not None and not self.groups:
+            return True  # the measure says by what they differ
         return len(group) == len(self.groups) and all(
             selector.key == key and selector.value in (None, value)
             for selector, (key, value) in zip(self.groups, group, strict=True)

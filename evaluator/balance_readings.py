@@ -53,7 +53,7 @@ def readings(
             wanted.add(())
     else:
         wanted = {group for holding in of_touched for group in groups_of(selection, holding)}
-    granted = {group: ZERO for group in wanted if not rule.groups or rule.selects(group)}
+    granted = {group: ZERO for group in wanted if rule.selects(group)}
     drawn = dict(granted)
     for holding in own:
         for group in groups_of(selection, holding):

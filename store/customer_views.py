@@ -164,7 +164,7 @@ class CustomerView:
                 for place in self._places(rule)
                 if disabled[rule.alert_id] is None and (rule.alert_id, place.subscription_id) not in reasons
                 for measured in found.get((rule.measure, *place), ())
-                if not rule.groups or rule.selects(measured.gauge.group)
+                if rule.selects(measured.gauge.group)
             ]
             for rule in rules
         }

@@ -185,6 +185,6 @@ class _Drawer:
                 continue
             if measure_takes(rule.measure, holding):
                 for group in groups_of(selection, holding):
-                    if not rule.groups or rule.selects(group):
+                    if rule.selects(group):
                         found.setdefault(gauge_of(customer_id, rule.measure, group), []).append(rule)
         return found
