@@ -1,5 +1,6 @@
 """Alerts as the evaluation sees them: whom they cover, what they measure, which lines they draw."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -126,7 +127,9 @@ class AlertRule:
 
     groups: sorted by key. watching_epoch, watching_time: since when it has watched without a gap.
     changed_epoch: the organization's epoch at its last change; a gauge visited before that has to be visited
-    again. version: raised by each change of the definition. overrides: of the ladder, for single groups.
+    again. create_epoch: at its creation. version: raised by each change of the definition; what it remembers from
+    before reset_version counts no more. overrides: of the ladder, for single groups. retired: thresholds that it
+    had in former versions.
     """
 
     alert_id: str
@@ -142,6 +145,14 @@ class AlertRule:
     watching_epoch: int
     watching_time: datetime
     overrides: tuple[Override, ...] = ()
+    create_epoch: int = 0
+    reset_version: int = 0
+    retired: tuple[Threshold, ...] = ()
+
+    @cached_property
+    def retired_by_key(self) -> Mapping[str, Threshold]:
+        """The thresholds of former versions, by what states know them by."""
+        return {threshold.key: threshold for threshold in self.retired}
 
     def ladder_for(self, group: Group) -> Ladder:
         """The lines that it draws for the gauge of a group."""

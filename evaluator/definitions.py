@@ -85,7 +85,7 @@ class AlertDefinition:
     from using it. natural_key: what a subscription's or plan's alert is unique by; unset once archived, and
     for conditions of which there may be many. visit_after: how far the visit of the gauges from before the
     last change has come, as the last customer_id visited; unset when it is done. The epochs are the
-    organization's, see AlertRule.
+    organization's, see AlertRule; there also reset_version and retired.
     """
 
     alert_id: str
@@ -106,6 +106,14 @@ class AlertDefinition:
     create_time: datetime
     update_time: datetime
     archive_time: datetime | None = None
+    create_epoch: int = 0
+    reset_version: int = 0
+    retired: tuple[Threshold, ...] = ()
+
+    @property
+    def all_thresholds(self) -> tuple[Threshold, ...]:
+        """Those of the alert and those of all of its overrides."""
+        return (*self.thresholds, *(one for item in self.condition.overrides for one in item.thresholds))
 
     def rule(self) -> AlertRule | None:
         """The rule that the evaluation follows; None unless the alert is active."""
@@ -127,6 +135,9 @@ class AlertDefinition:
             watching_epoch=self.watching_epoch,
             watching_time=self.watching_time,
             overrides=self.condition.overrides,
+            create_epoch=self.create_epoch,
+            reset_version=self.reset_version,
+            retired=self.retired,
         )
 
     def thresholds_for(self, group: Group) -> tuple[Threshold, ...]:

@@ -8,8 +8,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
+from types import MappingProxyType
 
 from evaluator.thresholds import MAX_STEPS_REPORTED, Direction, Kind, Ladder, Threshold
+
+_NOTHING: Mapping[str, Threshold] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -87,16 +90,28 @@ class Evaluation:
 
 
 def evaluate(
-    ladder: Ladder, state: AlertState, previous_value: Decimal, steps: Iterable[Step], now: datetime
+    ladder: Ladder,
+    state: AlertState,
+    previous_value: Decimal,
+    steps: Iterable[Step],
+    now: datetime,
+    retired: Mapping[str, Threshold] = _NOTHING,
 ) -> Evaluation:
     """Follows a gauge from `previous_value` through `steps`.
 
     A threshold is REACHED by the step that brings the value to it or past it, and RESOLVED by the step that
     brings it back; one step can do so to several, which are reported in the order in which the gauge met them.
-    A state that is already past a line says nothing again. Must run under `exact_arithmetic`.
+    A state that is already past a line says nothing again. A threshold that the alert does not have any more
+    (`retired`, by key) is RESOLVED where it was reached. Must run under `exact_arithmetic`.
     """
-    reached = {key: state.reached[key] for key in state.reached if key in _keys(ladder)}
-    transitions: list[Transition] = []
+    current = _keys(ladder)
+    reached = {key: known for key, known in state.reached.items() if key in current}
+    here = Step(previous_value, None)
+    transitions = [
+        _transition(Kind.RESOLVED, retired[key], known.level, previous_value, here)
+        for key, known in state.reached.items()
+        if key not in current and key in retired and not known.silent
+    ]
     for step in steps:
         lines = _fixed(ladder, reached, previous_value, step, now)
         rungs = _rungs(ladder, reached, previous_value, step, now)

@@ -1,4 +1,4 @@
-"""AlertService but for usage: what defines alerts, and what shows their state."""
+"""AlertService: what creates alerts, and what shows them and their state."""
 
 from datetime import datetime
 from typing import Any, Protocol
@@ -10,7 +10,7 @@ from generated.tidemark.v1 import alert_service_pb2 as messages
 from generated.tidemark.v1 import error_reason_pb2
 from runtime.clock import Clock
 from server.errors import AlreadyExists, ApiError, FailedPrecondition, NotFound
-from server.identity import current_organization
+from server.identity import current_author, current_organization
 from server.mapping.alerts import alert_proto, read_condition_types, read_new_alert, read_states
 from server.mapping.gauges import customer_alert_proto
 from server.paging import Page, read_page
@@ -38,7 +38,7 @@ class Visits(Protocol):
 
 
 class AlertHandlers:
-    """The handlers of tidemark.v1.AlertService that define alerts and show their state."""
+    """The handlers of tidemark.v1.AlertService that create alerts, and show them and their state."""
 
     def __init__(self, database: Database, clock: Clock, visits: Visits) -> None:
         self._database = database
@@ -59,7 +59,7 @@ class AlertHandlers:
             try:
                 if request.request_id and (first := await requests.first_response(*replay)) is not None:
                     return messages.CreateAlertResponse.FromString(first)
-                created = await alerts.create(connection, organization_id, new, self._clock)
+                created = await alerts.create(connection, organization_id, new, current_author(), self._clock)
             except (AlertConflict, TooManyAlerts, RequestIdReused) as error:
                 raise _refusal(error, request, new) from error
             response = messages.CreateAlertResponse(alert=alert_proto(created))
@@ -76,7 +76,7 @@ class AlertHandlers:
         async with self._database.transaction() as connection:
             found = await alerts.get(connection, current_organization().organization_id, alert_id)
         if found is None:
-            raise _not_found(alert_id)
+            raise alert_not_found(alert_id)
         return messages.GetAlertResponse(alert=alert_proto(found))
 
     async def ListAlerts(self, request: messages.ListAlertsRequest, context: Context) -> messages.ListAlertsResponse:
@@ -112,25 +112,6 @@ class AlertHandlers:
             next_page_token=page.next_token(rows, lambda row: (row.create_time, row.alert_id)),
         )
 
-    async def ArchiveAlert(
-        self, request: messages.ArchiveAlertRequest, context: Context
-    ) -> messages.ArchiveAlertResponse:
-        """Ends an alert for good, and may release its uniqueness key, now or later."""
-        violations = Violations()
-        alert_id = violations.identifier("alert_id", request.alert_id)
-        violations.raise_if_any()
-        async with self._database.transaction() as connection:
-            archived = await alerts.archive(
-                connection,
-                current_organization().organization_id,
-                alert_id,
-                release_uniqueness_key=request.release_uniqueness_key,
-                clock=self._clock,
-            )
-        if archived is None:
-            raise _not_found(alert_id)
-        return messages.ArchiveAlertResponse(alert=alert_proto(archived))
-
     async def GetCustomerAlert(
         self, request: messages.GetCustomerAlertRequest, context: Context
     ) -> messages.GetCustomerAlertResponse:
@@ -145,10 +126,10 @@ class AlertHandlers:
                     connection, current_organization().organization_id, customer_id, self._clock.now()
                 )
             except CustomerUnknown as error:
-                raise _customer_not_found(customer_id) from error
+                raise customer_not_found(customer_id) from error
             found = await view.get(alert_id)
         if found is None:
-            raise _not_found(alert_id, covering=customer_id)
+            raise alert_not_found(alert_id, covering=customer_id)
         return messages.GetCustomerAlertResponse(customer_alert=customer_alert_proto(found))
 
     async def ListCustomerAlerts(
@@ -167,7 +148,7 @@ class AlertHandlers:
                     connection, current_organization().organization_id, customer_id, self._clock.now()
                 )
             except CustomerUnknown as error:
-                raise _customer_not_found(customer_id) from error
+                raise customer_not_found(customer_id) from error
             rows = await view.list_page(states, after=_after(page), limit=page.limit)
         shown = [customer_alert_proto(row) for row in page.shown(rows)]
         page = page.cut(shown)
@@ -229,7 +210,7 @@ def _refusal(
     )
 
 
-def _not_found(alert_id: str, covering: str | None = None) -> NotFound:
+def alert_not_found(alert_id: str, covering: str | None = None) -> NotFound:
     such = "such alert" if covering is None else f"such alert that covers the customer {covering!r}"
     return NotFound(
         error_reason_pb2.ERROR_REASON_ALERT_NOT_FOUND,
@@ -238,7 +219,7 @@ def _not_found(alert_id: str, covering: str | None = None) -> NotFound:
     )
 
 
-def _customer_not_found(customer_id: str) -> NotFound:
+def customer_not_found(customer_id: str) -> NotFound:
     return NotFound(
         error_reason_pb2.ERROR_REASON_CUSTOMER_NOT_FOUND,
         f"there is no customer {customer_id!r}: nobody put it and no usage named it",

@@ -3,7 +3,7 @@
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from store.keys import Organization
+from store.keys import Caller
 
 # Services that load balancers and tools call: they need no identity, and a drain does not wait for them.
 _INFRASTRUCTURE = ("/grpc.health.v1.", "/grpc.reflection.")
@@ -15,7 +15,7 @@ class Call:
 
     method: str  # as on the wire: /package.Service/Method
     request_id: str
-    organization: Organization | None = None  # unset until the caller is identified
+    caller: Caller | None = None  # unset until the caller is identified
 
     @property
     def is_infrastructure(self) -> bool:

@@ -8,8 +8,9 @@ from generated.tidemark.v1 import error_reason_pb2
 from runtime.clock import Clock
 from server import calls, errors
 from store import keys
+from store.alert_history import Author
 from store.database import Database
-from store.keys import Organization
+from store.keys import Caller, Organization
 from store.organizations import DEFAULT_ORGANIZATION
 
 CACHE_LIFETIME = timedelta(seconds=3)  # how long a revoked key may still be taken
@@ -26,10 +27,19 @@ class UnsafeListen(Exception):
 
 def current_organization() -> Organization:
     """The organization that the current call acts for. Every statement of a handler is bounded by it."""
-    organization = calls.current().organization
-    if organization is None:
+    return _current_caller().organization
+
+
+def current_author() -> Author:
+    """Who asks for what the current call does, for the history."""
+    return Author(_current_caller().key_id)
+
+
+def _current_caller() -> Caller:
+    caller = calls.current().caller
+    if caller is None:
         raise RuntimeError("the method is served without an identity")
-    return organization
+    return caller
 
 
 class Identity:
@@ -43,8 +53,8 @@ class Identity:
         self._database = database
         self._clock = clock
         self._anonymous_possible = listens_to_loopback_only
-        self._cache: dict[bytes, tuple[datetime, Organization | None]] = {}
-        self._default: tuple[datetime, Organization] | None = None
+        self._cache: dict[bytes, tuple[datetime, Caller | None]] = {}
+        self._default: tuple[datetime, Caller] | None = None
 
     async def start(self) -> None:
         """Says how callers are identified; raises UnsafeListen when they cannot be."""
@@ -65,8 +75,8 @@ class Identity:
                 " (tidemark keys create --organization NAME), or listen on 127.0.0.1"
             )
 
-    async def identify(self, authorization: str | None) -> Organization:
-        """The organization that a call with this `authorization` metadata acts for.
+    async def identify(self, authorization: str | None) -> Caller:
+        """Who makes a call with this `authorization` metadata.
 
         Raises errors.Unauthenticated, and DatabaseUnavailable when a key has to be looked up and cannot be.
         """
@@ -77,27 +87,27 @@ class Identity:
                 error_reason_pb2.ERROR_REASON_UNAUTHENTICATED,
                 "the authorization metadata is not of the form `Bearer KEY`",
             )
-        organization = await self._owner_of(keys.hash_key(authorization[len(_SCHEME) :].strip()))
-        if organization is None:
+        caller = await self._owner_of(keys.hash_key(authorization[len(_SCHEME) :].strip()))
+        if caller is None:
             raise errors.Unauthenticated(
                 error_reason_pb2.ERROR_REASON_UNAUTHENTICATED, "the API key is unknown or revoked"
             )
-        return organization
+        return caller
 
-    async def _owner_of(self, key_hash: bytes) -> Organization | None:
+    async def _owner_of(self, key_hash: bytes) -> Caller | None:
         cached = self._cache.get(key_hash)
         if cached is not None and self._is_fresh(cached[0]):
             return cached[1]
         now = self._clock.now()
         async with self._database.transaction() as connection:
-            organization = await keys.find_organization(connection, key_hash)
+            caller = await keys.find_caller(connection, key_hash)
         self._cache.pop(key_hash, None)
         while len(self._cache) >= CACHE_SIZE:
             del self._cache[next(iter(self._cache))]  # the oldest
-        self._cache[key_hash] = (now, organization)
-        return organization
+        self._cache[key_hash] = (now, caller)
+        return caller
 
-    async def _without_key(self) -> Organization:
+    async def _without_key(self) -> Caller:
         if self._anonymous_possible:
             if self._default is not None and self._is_fresh(self._default[0]):
                 return self._default[1]
@@ -105,8 +115,8 @@ class Identity:
             async with self._database.transaction() as connection:
                 if not await keys.any_key_exists(connection):
                     organization = await keys.get_or_create_organization(connection, DEFAULT_ORGANIZATION, now)
-                    self._default = (now, organization)
-                    return organization
+                    self._default = now, Caller(organization)
+                    return self._default[1]
             self._anonymous_possible = False  # keys are never unmade
         raise errors.Unauthenticated(
             error_reason_pb2.ERROR_REASON_UNAUTHENTICATED,

@@ -24,6 +24,7 @@ from server.accounts.limits import LimitHandlers
 from server.accounts.metrics import MetricHandlers
 from server.accounts.plans import PlanHandlers
 from server.accounts.subscriptions import SubscriptionHandlers
+from server.alert_changes import AlertChangeHandlers
 from server.alert_service import AlertHandlers
 from server.ingest.pipeline import Pipeline
 from server.ingest.visits import Visits
@@ -66,11 +67,24 @@ class AccountService(
     """tidemark.v1.AccountService: the facts about those who are billed."""
 
 
-class AlertService(AlertHandlers, UsageHandlers, NotificationHandlers, alert_service_pb2_grpc.AlertServiceServicer):
+class AlertService(
+    AlertHandlers,
+    AlertChangeHandlers,
+    UsageHandlers,
+    NotificationHandlers,
+    alert_service_pb2_grpc.AlertServiceServicer,
+):
     """tidemark.v1.AlertService: what defines alerts, what takes usage, and what tells of notifications."""
 
     def __init__(self, dependencies: Dependencies) -> None:
         AlertHandlers.__init__(self, dependencies.database, dependencies.clock, dependencies.visits)
+        AlertChangeHandlers.__init__(
+            self,
+            dependencies.database,
+            dependencies.clock,
+            dependencies.visits,
+            dependencies.configuration.grace,
+        )
         UsageHandlers.__init__(
             self, dependencies.configuration, dependencies.clock, dependencies.pipeline, dependencies.drain
         )

@@ -36,6 +36,9 @@ def definition_of(row: RowMapping) -> AlertDefinition:
         create_time=row["create_time"],
         update_time=row["update_time"],
         archive_time=row["archive_time"],
+        create_epoch=row["create_epoch"],
+        reset_version=row["reset_version"],
+        retired=thresholds_from_json(row["retired"]),
     )
 
 
@@ -65,4 +68,7 @@ def columns_of(definition: AlertDefinition) -> dict[str, Any]:
         "create_time": definition.create_time,
         "update_time": definition.update_time,
         "archive_time": definition.archive_time,
+        "create_epoch": definition.create_epoch,
+        "reset_version": definition.reset_version,
+        "retired": thresholds_json(definition.retired),
     }

@@ -1,10 +1,10 @@
-"""Alert definitions: create, get, list and archive, and what the rules cache reads."""
+"""Alert definitions: create, get and list, and what the rules cache reads; `store.alert_changes` changes them."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import ColumnElement, and_, func, select, tuple_, update
+from sqlalchemy import ColumnElement, and_, func, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -19,7 +19,8 @@ from evaluator.definitions import (
 )
 from evaluator.thresholds import Threshold
 from runtime.clock import Clock
-from store import organizations
+from store import alert_history, organizations
+from store.alert_history import Author, ChangeKind
 from store.alert_rows import columns_of, definition_of
 from store.ids import random_id
 from store.tables.accounts import customer, subscription
@@ -74,7 +75,9 @@ class Filters:
     states: tuple[DefinitionState, ...] = ()
 
 
-async def create(connection: AsyncConnection, organization_id: int, new: NewAlert, clock: Clock) -> AlertDefinition:
+async def create(
+    connection: AsyncConnection, organization_id: int, new: NewAlert, author: Author, clock: Clock
+) -> AlertDefinition:
     """Saves an active alert that has yet to visit what exists; keeps ingest out until the transaction ends.
 
     Raises AlertConflict and TooManyAlerts.
@@ -101,16 +104,18 @@ async def create(connection: AsyncConnection, organization_id: int, new: NewAler
         visit_after=FROM_THE_BEGINNING,
         create_time=now,
         update_time=now,
+        create_epoch=epoch,
     )
     values = {"organization_id": organization_id, **columns_of(definition)}
     # Without a target ON CONFLICT covers both keys.
     statement = insert(alert).values(values).on_conflict_do_nothing().returning(alert.c.alert_id)
     if await connection.scalar(statement) is None:
-        raise await _conflict(connection, organization_id, definition)
+        raise await conflict_of(connection, organization_id, definition)
     if condition.condition_type is ConditionType.SPEND_EXCEEDED:
         alike = await _count_alike(connection, organization_id, definition)
         if alike > MAX_SPEND_ALERTS:
             raise TooManyAlerts
+    await alert_history.record(connection, organization_id, ChangeKind.CREATED, definition, author, now)
     return definition
 
 
@@ -143,59 +148,12 @@ async def list_page(
     return [definition_of(row) for row in (await connection.execute(statement)).mappings()]
 
 
-async def archive(
-    connection: AsyncConnection,
-    organization_id: int,
-    alert_id: str,
-    *,
-    release_uniqueness_key: bool,
-    clock: Clock,
-) -> AlertDefinition | None:
-    """Ends an alert for good and returns it; None when there is none of that id.
-
-    Its uniqueness key is freed when asked for, also by a later call; else an archived alert stays as it is.
-    Keeps ingest out until the transaction ends, unless there is nothing to do.
-    """
-    current = await get(connection, organization_id, alert_id)
-    if current is None or _archived(current, release_uniqueness_key):
-        return current
-    epoch = await organizations.change(connection, organization_id)
-    # Somebody else may have archived it while this waited for the lock.
-    current = await get(connection, organization_id, alert_id)
-    if current is None or _archived(current, release_uniqueness_key):
-        return current
-    now = clock.now()
-    ended = replace(
-        current,
-        state=DefinitionState.ARCHIVED,
-        uniqueness_key_held=current.uniqueness_key_held and not release_uniqueness_key,
-        natural_key=None,
-        visit_after=None,
-        version=current.version + 1,
-        changed_epoch=epoch,
-        update_time=now,
-        archive_time=current.archive_time or now,
-    )
-    await connection.execute(
-        update(alert)
-        .where(alert.c.organization_id == organization_id, alert.c.alert_id == alert_id)
-        .values(columns_of(ended))
-    )
-    return ended
-
-
 async def changed_since(connection: AsyncConnection, organization_id: int, epoch: int) -> list[AlertDefinition]:
     """The alerts of every state whose last change is younger than `epoch`; epoch 0: all of them."""
     rows = await connection.execute(
         select(alert).where(alert.c.organization_id == organization_id, alert.c.changed_epoch > epoch)
     )
     return [definition_of(row) for row in rows.mappings()]
-
-
-def _archived(definition: AlertDefinition, release_uniqueness_key: bool) -> bool:
-    """Whether archiving it would change nothing."""
-    still_held = release_uniqueness_key and definition.uniqueness_key_held
-    return definition.state is DefinitionState.ARCHIVED and not still_held
 
 
 def _matches(filters: Filters) -> list[ColumnElement[bool]]:
@@ -239,7 +197,9 @@ async def _with_currency(
     return replace(condition, currency=currency or DEFAULT_CURRENCY)
 
 
-async def _conflict(connection: AsyncConnection, organization_id: int, definition: AlertDefinition) -> AlertConflict:
+async def conflict_of(
+    connection: AsyncConnection, organization_id: int, definition: AlertDefinition
+) -> AlertConflict:
     """Which alert stands in the way of this one; the lock that `create` holds keeps it there."""
     keys = (
         (

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.exclusions import Excluded, ExclusionReason
 from store import organizations
-from store.database import Row
+from store.database import Row, driver
 from store.tables.accounts import customer
 from store.tables.alerts import alert_exclusion, group_count
 
@@ -152,6 +152,19 @@ async def reasons(
     return {(row.alert_id, row.subscription_id or None): ExclusionReason(row.reason) for row in rows}
 
 
+async def request(connection: AsyncConnection, organization_id: int, excluded: Excluded, now: datetime) -> bool:
+    """Excludes a customer, or one of its subscriptions, because somebody asked for it; False when it was before.
+
+    Keeps ingest out until the transaction ends.
+    """
+    epoch = await organizations.change(connection, organization_id)
+    raw = await driver(connection)
+    if not await exclude(raw, organization_id, [excluded], ExclusionReason.REQUESTED, epoch, now):
+        return False
+    await _customer_changed(connection, organization_id, excluded.customer_id, epoch, now)
+    return True
+
+
 async def lift(connection: AsyncConnection, organization_id: int, excluded: Excluded, now: datetime) -> bool:
     """Ends an exclusion; False when there is none. Keeps ingest out until the transaction ends.
 
@@ -175,9 +188,15 @@ async def lift(connection: AsyncConnection, organization_id: int, excluded: Excl
             group_count.c.alert_id == excluded.alert_id,
         )
     )
+    await _customer_changed(connection, organization_id, excluded.customer_id, epoch, now)
+    return True
+
+
+async def _customer_changed(
+    connection: AsyncConnection, organization_id: int, customer_id: str, epoch: int, now: datetime
+) -> None:
     await connection.execute(
         update(customer)
-        .where(customer.c.organization_id == organization_id, customer.c.customer_id == excluded.customer_id)
+        .where(customer.c.organization_id == organization_id, customer.c.customer_id == customer_id)
         .values(changed_epoch=epoch, update_time=now)
     )
-    return True

@@ -13,11 +13,14 @@ from store.database import Row
 
 Connection = psycopg.AsyncConnection[Row]
 
-_CUSTOMER = """
-SELECT customer_id, plan_id, currency, anchor_time, cadence, interval_count, time_zone, changed_epoch, update_time,
+_EXCLUDED = """
        (SELECT array_agg(ARRAY[x.alert_id, x.subscription_id]) FROM alert_exclusion x
-        WHERE x.organization_id = customer.organization_id AND x.customer_id = customer.customer_id),
-       plan_end_time
+        WHERE x.organization_id = customer.organization_id AND x.customer_id = customer.customer_id)
+"""
+
+_CUSTOMER = f"""
+SELECT customer_id, plan_id, currency, anchor_time, cadence, interval_count, time_zone, changed_epoch, update_time,
+       {_EXCLUDED}, plan_end_time
 FROM customer WHERE organization_id = %(organization_id)s AND
 """
 
@@ -95,7 +98,7 @@ async def first_sight_customers(
     """Creates customers that nobody registered (ids sorted), with the default billing cycle."""
     rows = await _fetch(
         connection,
-        """
+        f"""
 INSERT INTO customer (
     organization_id, customer_id, anchor_time, cadence, interval_count, time_zone, create_time, update_time,
     changed_epoch
@@ -103,7 +106,7 @@ INSERT INTO customer (
 SELECT %(organization_id)s, id, %(anchor)s, %(cadence)s, %(count)s, %(zone)s, %(now)s, %(now)s, %(epoch)s
 FROM unnest(%(ids)s::text[]) AS i (id)
 ON CONFLICT DO NOTHING
-RETURNING customer_id, currency
+RETURNING customer_id, currency, {_EXCLUDED}
 """,
         organization_id,
         ids=list(customer_ids),
@@ -114,7 +117,7 @@ RETURNING customer_id, currency
         now=now,
         epoch=epoch,
     )
-    return [Customer(row[0], None, row[1], DEFAULT_CYCLE, epoch, now) for row in rows]
+    return [Customer(row[0], None, row[1], DEFAULT_CYCLE, epoch, now, _excluded(row[2])) for row in rows]
 
 
 async def first_sight_subscriptions(
@@ -168,8 +171,12 @@ async def _fetch(connection: Connection, query: str, organization_id: int, **par
 def _customer(row: Row) -> Customer:
     customer_id, plan_id, currency, anchor, cadence, count, zone, changed_epoch, update_time, exclusions, end = row
     cycle = BillingCycle(anchor, Cadence(cadence), count, zone)
-    excluded = frozenset((alert_id, subscription_id or None) for alert_id, subscription_id in exclusions or ())
-    return Customer(customer_id, plan_id, currency, cycle, changed_epoch, update_time, excluded, end)
+    return Customer(customer_id, plan_id, currency, cycle, changed_epoch, update_time, _excluded(exclusions), end)
+
+
+def _excluded(pairs: Iterable[tuple[str, str]] | None) -> frozenset[tuple[str, str | None]]:
+    """The alerts that a customer, whom nobody may have put yet, is excluded from."""
+    return frozenset((alert_id, subscription_id or None) for alert_id, subscription_id in pairs or ())
 
 
 def _subscription(row: Row) -> Subscription:

@@ -110,13 +110,21 @@ async def any_key_exists(connection: AsyncConnection) -> bool:
     return bool(await connection.scalar(select(exists().select_from(api_key))))
 
 
-async def find_organization(connection: AsyncConnection, key_hash: bytes) -> Organization | None:
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls: the organization that a key stands for, and the key's id; that is empty where none was needed."""
+
+    organization: Organization
+    key_id: str = ""
+
+
+async def find_caller(connection: AsyncConnection, key_hash: bytes) -> Caller | None:
     """Whom a key that is not revoked stands for."""
     row = (
         await connection.execute(
-            select(organization.c.organization_id, organization.c.name)
+            select(organization.c.organization_id, organization.c.name, api_key.c.key_id)
             .join(api_key, api_key.c.organization_id == organization.c.organization_id)
             .where(api_key.c.key_hash == key_hash, api_key.c.revoke_time.is_(None))
         )
     ).one_or_none()
-    return None if row is None else Organization(row.organization_id, row.name)
+    return None if row is None else Caller(Organization(row.organization_id, row.name), row.key_id)

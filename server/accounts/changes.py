@@ -145,10 +145,12 @@ async def evaluate_readings(
     now: datetime,
     *,
     first_look: bool = False,
+    forgotten: str | None = None,
 ) -> None:
     """Evaluates gauges of facts, which it locks, and writes what that found.
 
-    first_look: an alert is new, and what it finds was there before it.
+    first_look: an alert is new, and what it finds was there before it. forgotten: the alert that is to forget what
+    it remembers.
     """
     if not read:
         return
@@ -167,6 +169,7 @@ async def evaluate_readings(
                 reading=item.reading,
                 cause=item.cause,
                 first_look=first_look,
+                forgotten=forgotten,
             )
         )
     await Evaluation(raw, organization.organization_id, organization.name, epoch, now).run(subjects)

@@ -44,7 +44,8 @@ class Subject:
     untouched: no event can have been counted for it before this transaction. scale: see `Measure.shown`, as
     stored.
     reading: of a gauge of facts that has no entries: what it reads now. cause: of that, if it was time.
-    first_look: an alert is new, and what it finds was there before it.
+    first_look: an alert is new, and what it finds was there before it. forgotten: the alert whose state is to be
+    forgotten, and evaluated afresh.
     """
 
     movement: Movement
@@ -55,6 +56,7 @@ class Subject:
     reading: Reading | None = None
     cause: Cause | None = None
     first_look: bool = False
+    forgotten: str | None = None
 
     @property
     def stale(self) -> bool:
@@ -195,20 +197,22 @@ class Evaluation:
             if (gauge.gauge_id, rule.alert_id) in quiet:
                 continue
             stored = states.get((gauge.gauge_id, rule.alert_id))
-            state = stored.state if stored else AlertState()
+            forgotten = rule.alert_id == subject.forgotten
+            if stored is None or forgotten or stored.alert_version < rule.reset_version:
+                state = AlertState()
+            else:
+                state = stored.state
             ladder = rule.ladder_for(gauge.group)
             path: Sequence[Step] = steps
             if reading is not None:
-                if self._looks_first(rule, subject) and (
-                    rule.condition_type.on_edges_only or (subject.first_look and not rule.evaluate_on_create)
-                ):
+                if not forgotten and self._keeps_reading_silent(rule, subject):
                     state, path = mark_silently(ladder, steps[0].value, self._now), []
-            elif subject.stale and not subject.untouched:
-                if self._keeps_silent(rule, subject):
+            elif (subject.stale or forgotten) and not subject.untouched:
+                if not forgotten and self._keeps_silent(rule, subject):
                     state = mark_silently(ladder, base, self._now)
                 else:
                     path = [Step(base, None), *steps]
-            evaluation = evaluate(ladder, state, base, path, self._now)
+            evaluation = evaluate(ladder, state, base, path, self._now, rule.retired_by_key)
             sequence = stored.sequence if stored else 0
             notification = self._notification(rule, gauge, sequence + 1, evaluation.transitions)
             late = gauge.period.end <= self._now
@@ -238,17 +242,19 @@ class Evaluation:
             )
         )
 
-    def _looks_first(self, rule: AlertRule, subject: Subject) -> bool:
-        """Whether an alert looks at a gauge for the first time."""
-        return subject.visited_epoch < rule.watching_epoch
+    def _keeps_reading_silent(self, rule: AlertRule, subject: Subject) -> bool:
+        """Whether what a gauge of facts reads is not to be told to an alert that looks at it for the first time."""
+        if rule.condition_type.on_edges_only:
+            return subject.visited_epoch < rule.watching_epoch
+        return subject.first_look and not rule.evaluate_on_create and subject.visited_epoch < rule.create_epoch
 
     def _keeps_silent(self, rule: AlertRule, subject: Subject) -> bool:
         """Whether the gauge's past is not to be told to an alert that looks at it for the first time."""
         if rule.condition_type.on_edges_only:
-            return self._looks_first(rule, subject)
+            return subject.visited_epoch < rule.watching_epoch
         return (
             not rule.evaluate_on_create
-            and self._looks_first(rule, subject)
+            and subject.visited_epoch < rule.create_epoch
             and subject.movement.watch.gauge.period.start <= rule.watching_time + COUNTING_MARGIN
         )
 

@@ -62,7 +62,7 @@ def _write(call: calls.Call, context: Context, code: grpc.StatusCode, seconds: f
             "method": call.method,
             "code": code.name,
             "milliseconds": round(seconds * 1000, 3),
-            "organization": call.organization.name if call.organization else None,
+            "organization": call.caller.organization.name if call.caller else None,
             "request_id": call.request_id,
             "peer": context.peer(),
         },

@@ -11,7 +11,7 @@ METADATA_KEY = "authorization"
 
 
 class Identify(Around):
-    """Sets the organization of every call of the API from its `authorization` metadata."""
+    """Sets the caller of every call of the API from its `authorization` metadata."""
 
     def __init__(self, identity: Identity) -> None:
         self._identity = identity
@@ -26,7 +26,7 @@ class Identify(Around):
                 # Two different keys in one call would make the organization a matter of chance.
                 if len(set(sent)) > 1:
                     sent = [""]
-                call.organization = await self._identity.identify(str(sent[0]) if sent else None)
+                call.caller = await self._identity.identify(str(sent[0]) if sent else None)
             except Exception as error:
                 await errors.abort(context, error)
         yield

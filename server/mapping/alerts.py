@@ -1,6 +1,7 @@
 """Alerts: the definition that a request asks for, and what answers and filters say of one."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from evaluator.definitions import AlertDefinition, DefinitionState
 from evaluator.thresholds import Threshold
@@ -27,11 +28,22 @@ def read_new_alert(violations: Violations, request: alert_service_pb2.CreateAler
     Raises InvalidArgument with everything that is wrong, and Unimplemented for what is not evaluated: that comes
     first, because correcting the rest of the request would not help.
     """
-    unsupported = Unsupported()
-    alert = request.alert
     if not request.HasField("alert"):
         violations.add("alert", "it is required")
         violations.raise_if_any()
+    read = read_definition(violations, request.alert)
+    violations.raise_if_any()
+    assert read is not None, "a definition without violations"
+    evaluate_on_create = request.evaluate_on_create if request.HasField("evaluate_on_create") else True
+    return replace(read, evaluate_on_create=evaluate_on_create)
+
+
+def read_definition(violations: Violations, alert: alert_pb2.Alert) -> NewAlert | None:
+    """The definition that `alert` says; None where the request has no condition or no scope.
+
+    Raises Unimplemented for what is not evaluated.
+    """
+    unsupported = Unsupported()
     if not alert.name:
         violations.add("alert.name", "it is required")
     violations.text("alert.name", alert.name)
@@ -43,16 +55,15 @@ def read_new_alert(violations: Violations, request: alert_service_pb2.CreateAler
     )
     violations.text("alert.uniqueness_key", alert.uniqueness_key, max_length=MAX_UNIQUENESS_KEY_LENGTH)
     unsupported.raise_if_any()
-    violations.raise_if_any()
-    assert condition is not None
-    assert scope is not None
+    if condition is None or scope is None:
+        return None
     return NewAlert(
         name=alert.name,
         scope=scope,
         condition=condition,
         thresholds=thresholds,
         uniqueness_key=alert.uniqueness_key or None,
-        evaluate_on_create=request.evaluate_on_create if request.HasField("evaluate_on_create") else True,
+        evaluate_on_create=True,
     )
 
 

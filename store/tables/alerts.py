@@ -1,6 +1,6 @@
 """Alert definitions, and their state on each gauge."""
 
-from sqlalchemy import BigInteger, Boolean, Column, Index, Table, Text, Uuid
+from sqlalchemy import BigInteger, Boolean, Column, Identity, Index, Table, Text, Uuid
 from sqlalchemy.dialects.postgresql import JSONB
 
 from store.tables.base import Identifier, Organization, Time, metadata
@@ -32,6 +32,10 @@ alert = Table(
     Column("create_time", Time, nullable=False),
     Column("update_time", Time, nullable=False),
     Column("archive_time", Time),
+    Column("create_epoch", BigInteger, nullable=False, server_default="0"),  # of the organization, at the creation
+    # What was remembered under an earlier version counts no more: somebody asked for that.
+    Column("reset_version", BigInteger, nullable=False, server_default="0"),
+    Column("retired", JSONB, nullable=False, server_default="[]"),  # thresholds of former versions
     Index(
         "alert_uniqueness_key",
         "organization_id",
@@ -49,6 +53,22 @@ alert = Table(
     Index("alert_by_change", "organization_id", "changed_epoch"),
     Index("alert_by_age", "organization_id", "create_time", "alert_id"),
     Index("alert_visiting", "organization_id", "alert_id", postgresql_where="visit_after IS NOT NULL"),
+)
+
+# Who changed a definition, when and how, and what it was afterwards.
+alert_change = Table(
+    "alert_change",
+    metadata,
+    Column("organization_id", Organization, primary_key=True),
+    Column("alert_id", Identifier, primary_key=True),
+    Column("change_number", BigInteger, Identity(always=True), primary_key=True),
+    Column("kind", Identifier, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("key_id", Identifier, nullable=False),  # of the API key that asked for it; empty: none was needed
+    Column("customer_id", Identifier),  # of changes that are about one customer of a wider alert
+    Column("subscription_id", Identifier),
+    Column("definition", JSONB, nullable=False),
+    Column("change_time", Time, nullable=False),
 )
 
 alert_state = Table(

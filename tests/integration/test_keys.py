@@ -8,7 +8,7 @@ from sqlalchemy import select
 
 from store import keys
 from store.database import Database
-from store.keys import BadOrganizationName, Organization
+from store.keys import BadOrganizationName, Caller, Organization
 from store.tables.accounts import api_key
 
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)
@@ -23,9 +23,13 @@ async def test_a_key_stands_for_its_organization(database: Database) -> None:
     assert len({created.key, second.key, other.key}) == 3
     assert created.organization == second.organization != other.organization
     async with database.transaction() as connection:
-        assert await keys.find_organization(connection, keys.hash_key(created.key)) == created.organization
-        assert await keys.find_organization(connection, keys.hash_key(other.key)) == other.organization
-        assert await keys.find_organization(connection, keys.hash_key(created.key + "x")) is None
+        assert await keys.find_caller(connection, keys.hash_key(created.key)) == Caller(
+            created.organization, created.key_id
+        )
+        assert await keys.find_caller(connection, keys.hash_key(other.key)) == Caller(
+            other.organization, other.key_id
+        )
+        assert await keys.find_caller(connection, keys.hash_key(created.key + "x")) is None
 
 
 async def test_the_key_itself_is_stored_nowhere_and_shown_by_no_repr(database: Database) -> None:
@@ -41,7 +45,7 @@ async def test_a_revoked_key_stands_for_nobody(database: Database) -> None:
     async with database.transaction() as connection:
         created = await keys.create_key(connection, "acme", NOW)
         assert await keys.revoke_key(connection, created.key_id, NOW)
-        assert await keys.find_organization(connection, keys.hash_key(created.key)) is None
+        assert await keys.find_caller(connection, keys.hash_key(created.key)) is None
         assert not await keys.revoke_key(connection, "key_unknown", NOW)
 
 

@@ -45,6 +45,7 @@ PURE_MODULES = {
     "math",
     "operator",
     "re",
+    "types",
     "typing",
     "unicodedata",
     "uuid",

@@ -163,6 +163,50 @@ CHANGE_REASON_FACT: ChangeReason.ValueType  # 3
 """CHANGE_REASON_FACT means that the billing system posted a fact, such as an invoice."""
 Global___ChangeReason: _TypeAlias = ChangeReason  # noqa: Y015
 
+class _AlertChangeKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AlertChangeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AlertChangeKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ALERT_CHANGE_KIND_UNSPECIFIED: _AlertChangeKind.ValueType  # 0
+    """ALERT_CHANGE_KIND_UNSPECIFIED is never sent."""
+    ALERT_CHANGE_KIND_CREATED: _AlertChangeKind.ValueType  # 1
+    """ALERT_CHANGE_KIND_CREATED means that it was created."""
+    ALERT_CHANGE_KIND_UPDATED: _AlertChangeKind.ValueType  # 2
+    """ALERT_CHANGE_KIND_UPDATED means that its definition was changed."""
+    ALERT_CHANGE_KIND_RESET: _AlertChangeKind.ValueType  # 3
+    """ALERT_CHANGE_KIND_RESET means that what it remembered was forgotten, and nothing else changed."""
+    ALERT_CHANGE_KIND_ENABLED: _AlertChangeKind.ValueType  # 4
+    """ALERT_CHANGE_KIND_ENABLED means that it was enabled."""
+    ALERT_CHANGE_KIND_DISABLED: _AlertChangeKind.ValueType  # 5
+    """ALERT_CHANGE_KIND_DISABLED means that it was disabled."""
+    ALERT_CHANGE_KIND_ARCHIVED: _AlertChangeKind.ValueType  # 6
+    """ALERT_CHANGE_KIND_ARCHIVED means that it was archived."""
+    ALERT_CHANGE_KIND_KEY_RELEASED: _AlertChangeKind.ValueType  # 7
+    """ALERT_CHANGE_KIND_KEY_RELEASED means that its uniqueness key was released."""
+
+class AlertChangeKind(_AlertChangeKind, metaclass=_AlertChangeKindEnumTypeWrapper):
+    """AlertChangeKind is how an alert was changed."""
+
+ALERT_CHANGE_KIND_UNSPECIFIED: AlertChangeKind.ValueType  # 0
+"""ALERT_CHANGE_KIND_UNSPECIFIED is never sent."""
+ALERT_CHANGE_KIND_CREATED: AlertChangeKind.ValueType  # 1
+"""ALERT_CHANGE_KIND_CREATED means that it was created."""
+ALERT_CHANGE_KIND_UPDATED: AlertChangeKind.ValueType  # 2
+"""ALERT_CHANGE_KIND_UPDATED means that its definition was changed."""
+ALERT_CHANGE_KIND_RESET: AlertChangeKind.ValueType  # 3
+"""ALERT_CHANGE_KIND_RESET means that what it remembered was forgotten, and nothing else changed."""
+ALERT_CHANGE_KIND_ENABLED: AlertChangeKind.ValueType  # 4
+"""ALERT_CHANGE_KIND_ENABLED means that it was enabled."""
+ALERT_CHANGE_KIND_DISABLED: AlertChangeKind.ValueType  # 5
+"""ALERT_CHANGE_KIND_DISABLED means that it was disabled."""
+ALERT_CHANGE_KIND_ARCHIVED: AlertChangeKind.ValueType  # 6
+"""ALERT_CHANGE_KIND_ARCHIVED means that it was archived."""
+ALERT_CHANGE_KIND_KEY_RELEASED: AlertChangeKind.ValueType  # 7
+"""ALERT_CHANGE_KIND_KEY_RELEASED means that its uniqueness key was released."""
+Global___AlertChangeKind: _TypeAlias = AlertChangeKind  # noqa: Y015
+
 @_typing.final
 class Alert(_message.Message):
     """Alert is a definition: whom it covers, what it measures, and which lines it draws."""
@@ -682,3 +726,55 @@ class ThresholdState(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ThresholdState: _TypeAlias = ThresholdState  # noqa: Y015
+
+@_typing.final
+class AlertChange(_message.Message):
+    """AlertChange is one change of an alert's definition."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGE_NUMBER_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    CHANGE_TIME_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    ALERT_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    SUBSCRIPTION_ID_FIELD_NUMBER: _builtins.int
+    change_number: _builtins.int
+    """change_number orders the changes of an alert. Numbers are not consecutive."""
+    kind: Global___AlertChangeKind.ValueType
+    """kind is how it was changed."""
+    key_id: _builtins.str
+    """key_id is the API key with which it was asked for ("key_" and 26 characters). Unset: no key was needed, or the
+    service did it.
+    """
+    customer_id: _builtins.str
+    """customer_id is the customer for whom alone the alert was enabled, disabled or reset. Unset: the alert as a whole."""
+    subscription_id: _builtins.str
+    """subscription_id is the subscription for which alone it was. Unset: all of the customer."""
+    @_builtins.property
+    def change_time(self) -> _timestamp_pb2.Timestamp:
+        """change_time is when."""
+
+    @_builtins.property
+    def alert(self) -> Global___Alert:
+        """alert is the definition as it was afterwards."""
+
+    def __init__(
+        self,
+        *,
+        change_number: _builtins.int = ...,
+        kind: Global___AlertChangeKind.ValueType = ...,
+        change_time: _timestamp_pb2.Timestamp | None = ...,
+        key_id: _builtins.str = ...,
+        alert: Global___Alert | None = ...,
+        customer_id: _builtins.str = ...,
+        subscription_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "change_time", b"change_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "change_number", b"change_number", "change_time", b"change_time", "customer_id", b"customer_id", "key_id", b"key_id", "kind", b"kind", "subscription_id", b"subscription_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AlertChange: _TypeAlias = AlertChange  # noqa: Y015

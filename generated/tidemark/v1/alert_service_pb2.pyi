@@ -5,9 +5,11 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from generated.tidemark.v1 import alert_pb2 as _alert_pb2
 from generated.tidemark.v1 import condition_pb2 as _condition_pb2
 from generated.tidemark.v1 import notification_pb2 as _notification_pb2
@@ -22,6 +24,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _StatePolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _StatePolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StatePolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    STATE_POLICY_UNSPECIFIED: _StatePolicy.ValueType  # 0
+    """STATE_POLICY_UNSPECIFIED means KEEP."""
+    STATE_POLICY_KEEP: _StatePolicy.ValueType  # 1
+    """STATE_POLICY_KEEP keeps it: a threshold that was reached and still is says nothing again."""
+    STATE_POLICY_RESET: _StatePolicy.ValueType  # 2
+    """STATE_POLICY_RESET forgets it, for every customer: what is past a line is reached again, and notified again.
+    Nothing is resolved.
+    """
+
+class StatePolicy(_StatePolicy, metaclass=_StatePolicyEnumTypeWrapper):
+    """StatePolicy says what an edit does with what an alert remembers."""
+
+STATE_POLICY_UNSPECIFIED: StatePolicy.ValueType  # 0
+"""STATE_POLICY_UNSPECIFIED means KEEP."""
+STATE_POLICY_KEEP: StatePolicy.ValueType  # 1
+"""STATE_POLICY_KEEP keeps it: a threshold that was reached and still is says nothing again."""
+STATE_POLICY_RESET: StatePolicy.ValueType  # 2
+"""STATE_POLICY_RESET forgets it, for every customer: what is past a line is reached again, and notified again.
+Nothing is resolved.
+"""
+Global___StatePolicy: _TypeAlias = StatePolicy  # noqa: Y015
 
 @_typing.final
 class CreateAlertRequest(_message.Message):
@@ -217,6 +247,346 @@ class ListAlertsResponse(_message.Message):
 Global___ListAlertsResponse: _TypeAlias = ListAlertsResponse  # noqa: Y015
 
 @_typing.final
+class UpdateAlertRequest(_message.Message):
+    """UpdateAlertRequest is a request to change an alert."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALERT_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    STATE_POLICY_FIELD_NUMBER: _builtins.int
+    state_policy: Global___StatePolicy.ValueType
+    """state_policy says what happens to what the alert remembers. Unset: KEEP."""
+    @_builtins.property
+    def alert(self) -> _alert_pb2.Alert:
+        """alert is the alert as it shall be; alert.alert_id says which, and alert.etag, if set, which version the caller has
+        seen: if the alert is another one by now, nothing is changed and the answer is ABORTED with
+        ERROR_REASON_ETAG_MISMATCH.
+        """
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """update_mask names what is changed: "name", "thresholds", "cost_exceeded.threshold_overrides",
+        "spend_exceeded.price_filters", or "*" for all of them; what else alert says must then be what the alert is, or
+        unset. A path whose field is unset or empty in alert clears it. Unset: the fields that are set in alert.
+
+        NOTE: other price filters measure something else: what was reached by the old ones is forgotten.
+        """
+
+    def __init__(
+        self,
+        *,
+        alert: _alert_pb2.Alert | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        state_policy: Global___StatePolicy.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "state_policy", b"state_policy", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateAlertRequest: _TypeAlias = UpdateAlertRequest  # noqa: Y015
+
+@_typing.final
+class UpdateAlertResponse(_message.Message):
+    """UpdateAlertResponse is the answer to UpdateAlertRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALERT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def alert(self) -> _alert_pb2.Alert:
+        """alert is the alert as it is now. Its version is the one before when nothing changed."""
+
+    def __init__(
+        self,
+        *,
+        alert: _alert_pb2.Alert | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateAlertResponse: _TypeAlias = UpdateAlertResponse  # noqa: Y015
+
+@_typing.final
+class EnableAlertRequest(_message.Message):
+    """EnableAlertRequest is a request to evaluate an alert again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALERT_ID_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    SUBSCRIPTION_ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    alert_id: _builtins.str
+    """alert_id is the alert's id. An archived one is refused with FAILED_PRECONDITION and ERROR_REASON_ALERT_ARCHIVED."""
+    customer_id: _builtins.str
+    """customer_id enables it for one customer only, for whom it was disabled. Unset: the alert as a whole; for whom it
+    was disabled one by one it stays so.
+    """
+    subscription_id: _builtins.str
+    """subscription_id enables it for one subscription of customer_id only."""
+    etag: _builtins.str
+    """etag is as in ArchiveAlertRequest; to be left unset with customer_id."""
+    def __init__(
+        self,
+        *,
+        alert_id: _builtins.str = ...,
+        customer_id: _builtins.str = ...,
+        subscription_id: _builtins.str = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "customer_id", b"customer_id", "etag", b"etag", "subscription_id", b"subscription_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EnableAlertRequest: _TypeAlias = EnableAlertRequest  # noqa: Y015
+
+@_typing.final
+class EnableAlertResponse(_message.Message):
+    """EnableAlertResponse is the answer to EnableAlertRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALERT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def alert(self) -> _alert_pb2.Alert:
+        """alert is the alert as it is now."""
+
+    def __init__(
+        self,
+        *,
+        alert: _alert_pb2.Alert | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EnableAlertResponse: _TypeAlias = EnableAlertResponse  # noqa: Y015
+
+@_typing.final
+class DisableAlertRequest(_message.Message):
+    """DisableAlertRequest is a request to stop the evaluation of an alert."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALERT_ID_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    SUBSCRIPTION_ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    alert_id: _builtins.str
+    """alert_id is the alert's id. An archived one is refused with FAILED_PRECONDITION and ERROR_REASON_ALERT_ARCHIVED."""
+    customer_id: _builtins.str
+    """customer_id disables it for one of the customers whom it covers only. Unset: the alert as a whole."""
+    subscription_id: _builtins.str
+    """subscription_id disables it for one subscription of customer_id only. Only an alert on subscriptions takes it."""
+    etag: _builtins.str
+    """etag is as in ArchiveAlertRequest; to be left unset with customer_id."""
+    def __init__(
+        self,
+        *,
+        alert_id: _builtins.str = ...,
+        customer_id: _builtins.str = ...,
+        subscription_id: _builtins.str = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "customer_id", b"customer_id", "etag", b"etag", "subscription_id", b"subscription_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DisableAlertRequest: _TypeAlias = DisableAlertRequest  # noqa: Y015
+
+@_typing.final
+class DisableAlertResponse(_message.Message):
+    """DisableAlertResponse is the answer to DisableAlertRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALERT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def alert(self) -> _alert_pb2.Alert:
+        """alert is the alert as it is now."""
+
+    def __init__(
+        self,
+        *,
+        alert: _alert_pb2.Alert | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DisableAlertResponse: _TypeAlias = DisableAlertResponse  # noqa: Y015
+
+@_typing.final
+class ReleaseUniquenessKeyRequest(_message.Message):
+    """ReleaseUniquenessKeyRequest is a request to let others use an alert's uniqueness key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALERT_ID_FIELD_NUMBER: _builtins.int
+    alert_id: _builtins.str
+    """alert_id is the alert's id. One that is not archived is refused with FAILED_PRECONDITION and
+    ERROR_REASON_ALERT_NOT_ARCHIVED.
+    """
+    def __init__(
+        self,
+        *,
+        alert_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseUniquenessKeyRequest: _TypeAlias = ReleaseUniquenessKeyRequest  # noqa: Y015
+
+@_typing.final
+class ReleaseUniquenessKeyResponse(_message.Message):
+    """ReleaseUniquenessKeyResponse is the answer to ReleaseUniquenessKeyRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALERT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def alert(self) -> _alert_pb2.Alert:
+        """alert is the alert as it is now."""
+
+    def __init__(
+        self,
+        *,
+        alert: _alert_pb2.Alert | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseUniquenessKeyResponse: _TypeAlias = ReleaseUniquenessKeyResponse  # noqa: Y015
+
+@_typing.final
+class ListAlertChangesRequest(_message.Message):
+    """ListAlertChangesRequest is a request for a page of the changes of one alert."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALERT_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    alert_id: _builtins.str
+    """alert_id is the alert's id."""
+    page_size: _builtins.int
+    """page_size is how many changes to return at most. Unset: 50; more than 1,000 counts as 1,000; negative is refused."""
+    page_token: _builtins.str
+    """page_token is the next_page_token of the page before. Unset: the first page."""
+    def __init__(
+        self,
+        *,
+        alert_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAlertChangesRequest: _TypeAlias = ListAlertChangesRequest  # noqa: Y015
+
+@_typing.final
+class ListAlertChangesResponse(_message.Message):
+    """ListAlertChangesResponse is the answer to ListAlertChangesRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """next_page_token asks for the page after this one. Unset: this is the last page."""
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[_alert_pb2.AlertChange]:
+        """changes are the changes of this page."""
+
+    def __init__(
+        self,
+        *,
+        changes: _abc.Iterable[_alert_pb2.AlertChange] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAlertChangesResponse: _TypeAlias = ListAlertChangesResponse  # noqa: Y015
+
+@_typing.final
+class ResetCustomerAlertRequest(_message.Message):
+    """ResetCustomerAlertRequest is a request to forget what an alert remembers of a customer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALERT_ID_FIELD_NUMBER: _builtins.int
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    alert_id: _builtins.str
+    """alert_id is the alert's id. An alert that does not cover the customer, or is not evaluated for it, is refused."""
+    customer_id: _builtins.str
+    """customer_id is the customer's id."""
+    def __init__(
+        self,
+        *,
+        alert_id: _builtins.str = ...,
+        customer_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "customer_id", b"customer_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResetCustomerAlertRequest: _TypeAlias = ResetCustomerAlertRequest  # noqa: Y015
+
+@_typing.final
+class ResetCustomerAlertResponse(_message.Message):
+    """ResetCustomerAlertResponse is the answer to ResetCustomerAlertRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_ALERT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def customer_alert(self) -> _alert_pb2.CustomerAlert:
+        """customer_alert is what the alert knows of the customer now."""
+
+    def __init__(
+        self,
+        *,
+        customer_alert: _alert_pb2.CustomerAlert | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["customer_alert", b"customer_alert"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_alert", b"customer_alert"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResetCustomerAlertResponse: _TypeAlias = ResetCustomerAlertResponse  # noqa: Y015
+
+@_typing.final
 class ArchiveAlertRequest(_message.Message):
     """ArchiveAlertRequest is a request to end an alert for good."""
 
@@ -224,19 +594,25 @@ class ArchiveAlertRequest(_message.Message):
 
     ALERT_ID_FIELD_NUMBER: _builtins.int
     RELEASE_UNIQUENESS_KEY_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     alert_id: _builtins.str
     """alert_id is the alert's id."""
     release_uniqueness_key: _builtins.bool
     """release_uniqueness_key lets others use the alert's uniqueness key again. Unset: it stays taken."""
+    etag: _builtins.str
+    """etag is the version that the caller has seen. If the alert is another one by now, nothing is changed and the
+    answer is ABORTED with ERROR_REASON_ETAG_MISMATCH. Unset: whatever the version is.
+    """
     def __init__(
         self,
         *,
         alert_id: _builtins.str = ...,
         release_uniqueness_key: _builtins.bool = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "release_uniqueness_key", b"release_uniqueness_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "etag", b"etag", "release_uniqueness_key", b"release_uniqueness_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -51,6 +51,31 @@ class AlertServiceStub:
                 request_serializer=tidemark_dot_v1_dot_alert__service__pb2.ListAlertsRequest.SerializeToString,
                 response_deserializer=tidemark_dot_v1_dot_alert__service__pb2.ListAlertsResponse.FromString,
                 _registered_method=True)
+        self.UpdateAlert = channel.unary_unary(
+                '/tidemark.v1.AlertService/UpdateAlert',
+                request_serializer=tidemark_dot_v1_dot_alert__service__pb2.UpdateAlertRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_alert__service__pb2.UpdateAlertResponse.FromString,
+                _registered_method=True)
+        self.EnableAlert = channel.unary_unary(
+                '/tidemark.v1.AlertService/EnableAlert',
+                request_serializer=tidemark_dot_v1_dot_alert__service__pb2.EnableAlertRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_alert__service__pb2.EnableAlertResponse.FromString,
+                _registered_method=True)
+        self.DisableAlert = channel.unary_unary(
+                '/tidemark.v1.AlertService/DisableAlert',
+                request_serializer=tidemark_dot_v1_dot_alert__service__pb2.DisableAlertRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_alert__service__pb2.DisableAlertResponse.FromString,
+                _registered_method=True)
+        self.ReleaseUniquenessKey = channel.unary_unary(
+                '/tidemark.v1.AlertService/ReleaseUniquenessKey',
+                request_serializer=tidemark_dot_v1_dot_alert__service__pb2.ReleaseUniquenessKeyRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_alert__service__pb2.ReleaseUniquenessKeyResponse.FromString,
+                _registered_method=True)
+        self.ListAlertChanges = channel.unary_unary(
+                '/tidemark.v1.AlertService/ListAlertChanges',
+                request_serializer=tidemark_dot_v1_dot_alert__service__pb2.ListAlertChangesRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_alert__service__pb2.ListAlertChangesResponse.FromString,
+                _registered_method=True)
         self.ArchiveAlert = channel.unary_unary(
                 '/tidemark.v1.AlertService/ArchiveAlert',
                 request_serializer=tidemark_dot_v1_dot_alert__service__pb2.ArchiveAlertRequest.SerializeToString,
@@ -65,6 +90,11 @@ class AlertServiceStub:
                 '/tidemark.v1.AlertService/ListCustomerAlerts',
                 request_serializer=tidemark_dot_v1_dot_alert__service__pb2.ListCustomerAlertsRequest.SerializeToString,
                 response_deserializer=tidemark_dot_v1_dot_alert__service__pb2.ListCustomerAlertsResponse.FromString,
+                _registered_method=True)
+        self.ResetCustomerAlert = channel.unary_unary(
+                '/tidemark.v1.AlertService/ResetCustomerAlert',
+                request_serializer=tidemark_dot_v1_dot_alert__service__pb2.ResetCustomerAlertRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_alert__service__pb2.ResetCustomerAlertResponse.FromString,
                 _registered_method=True)
         self.EvaluateUsage = channel.stream_stream(
                 '/tidemark.v1.AlertService/EvaluateUsage',
@@ -120,6 +150,46 @@ class AlertServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateAlert(self, request, context):
+        """UpdateAlert changes an alert's name, its thresholds, and what its condition lets be changed. Whom it covers and
+        what it measures stay. A threshold that is new, or was lowered, below the current value is reached at once; one
+        that was raised or taken away resolves where it was reached; an edit that changes no line tells nobody anything.
+        Usage that is counted after the answer is evaluated by the new lines; the rest is visited right afterwards.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EnableAlert(self, request, context):
+        """EnableAlert evaluates a disabled alert again, as a whole or for one of those whom it covers. What it remembers
+        stands: what is past a line by now is reached, what has come back resolves. For an alert that was disabled because
+        it met too many groups, the count of groups begins anew.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DisableAlert(self, request, context):
+        """DisableAlert stops the evaluation of an alert, as a whole or for one of those whom it covers, until it is enabled.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReleaseUniquenessKey(self, request, context):
+        """ReleaseUniquenessKey lets others use the uniqueness key of an archived alert.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAlertChanges(self, request, context):
+        """ListAlertChanges returns who changed an alert, when and how, and what it was afterwards, the newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ArchiveAlert(self, request, context):
         """ArchiveAlert ends an alert for good. Archiving one that is archived already changes nothing, except that it may
         still release its uniqueness key.
@@ -137,6 +207,14 @@ class AlertServiceServicer:
 
     def ListCustomerAlerts(self, request, context):
         """ListCustomerAlerts returns what each alert that covers a customer knows of it, the oldest alert first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResetCustomerAlert(self, request, context):
+        """ResetCustomerAlert forgets what an alert remembers of a customer, and evaluates it afresh: what is past a line is
+        reached again, and notified again. Nothing is resolved.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -220,6 +298,31 @@ def add_AlertServiceServicer_to_server(servicer, server):
                     request_deserializer=tidemark_dot_v1_dot_alert__service__pb2.ListAlertsRequest.FromString,
                     response_serializer=tidemark_dot_v1_dot_alert__service__pb2.ListAlertsResponse.SerializeToString,
             ),
+            'UpdateAlert': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateAlert,
+                    request_deserializer=tidemark_dot_v1_dot_alert__service__pb2.UpdateAlertRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_alert__service__pb2.UpdateAlertResponse.SerializeToString,
+            ),
+            'EnableAlert': grpc.unary_unary_rpc_method_handler(
+                    servicer.EnableAlert,
+                    request_deserializer=tidemark_dot_v1_dot_alert__service__pb2.EnableAlertRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_alert__service__pb2.EnableAlertResponse.SerializeToString,
+            ),
+            'DisableAlert': grpc.unary_unary_rpc_method_handler(
+                    servicer.DisableAlert,
+                    request_deserializer=tidemark_dot_v1_dot_alert__service__pb2.DisableAlertRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_alert__service__pb2.DisableAlertResponse.SerializeToString,
+            ),
+            'ReleaseUniquenessKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseUniquenessKey,
+                    request_deserializer=tidemark_dot_v1_dot_alert__service__pb2.ReleaseUniquenessKeyRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_alert__service__pb2.ReleaseUniquenessKeyResponse.SerializeToString,
+            ),
+            'ListAlertChanges': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAlertChanges,
+                    request_deserializer=tidemark_dot_v1_dot_alert__service__pb2.ListAlertChangesRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_alert__service__pb2.ListAlertChangesResponse.SerializeToString,
+            ),
             'ArchiveAlert': grpc.unary_unary_rpc_method_handler(
                     servicer.ArchiveAlert,
                     request_deserializer=tidemark_dot_v1_dot_alert__service__pb2.ArchiveAlertRequest.FromString,
@@ -234,6 +337,11 @@ def add_AlertServiceServicer_to_server(servicer, server):
                     servicer.ListCustomerAlerts,
                     request_deserializer=tidemark_dot_v1_dot_alert__service__pb2.ListCustomerAlertsRequest.FromString,
                     response_serializer=tidemark_dot_v1_dot_alert__service__pb2.ListCustomerAlertsResponse.SerializeToString,
+            ),
+            'ResetCustomerAlert': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResetCustomerAlert,
+                    request_deserializer=tidemark_dot_v1_dot_alert__service__pb2.ResetCustomerAlertRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_alert__service__pb2.ResetCustomerAlertResponse.SerializeToString,
             ),
             'EvaluateUsage': grpc.stream_stream_rpc_method_handler(
                     servicer.EvaluateUsage,
@@ -355,6 +463,141 @@ class AlertService:
             _registered_method=True)
 
     @staticmethod
+    def UpdateAlert(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AlertService/UpdateAlert',
+            tidemark_dot_v1_dot_alert__service__pb2.UpdateAlertRequest.SerializeToString,
+            tidemark_dot_v1_dot_alert__service__pb2.UpdateAlertResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EnableAlert(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AlertService/EnableAlert',
+            tidemark_dot_v1_dot_alert__service__pb2.EnableAlertRequest.SerializeToString,
+            tidemark_dot_v1_dot_alert__service__pb2.EnableAlertResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DisableAlert(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AlertService/DisableAlert',
+            tidemark_dot_v1_dot_alert__service__pb2.DisableAlertRequest.SerializeToString,
+            tidemark_dot_v1_dot_alert__service__pb2.DisableAlertResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseUniquenessKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AlertService/ReleaseUniquenessKey',
+            tidemark_dot_v1_dot_alert__service__pb2.ReleaseUniquenessKeyRequest.SerializeToString,
+            tidemark_dot_v1_dot_alert__service__pb2.ReleaseUniquenessKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAlertChanges(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AlertService/ListAlertChanges',
+            tidemark_dot_v1_dot_alert__service__pb2.ListAlertChangesRequest.SerializeToString,
+            tidemark_dot_v1_dot_alert__service__pb2.ListAlertChangesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ArchiveAlert(request,
             target,
             options=(),
@@ -425,6 +668,33 @@ class AlertService:
             '/tidemark.v1.AlertService/ListCustomerAlerts',
             tidemark_dot_v1_dot_alert__service__pb2.ListCustomerAlertsRequest.SerializeToString,
             tidemark_dot_v1_dot_alert__service__pb2.ListCustomerAlertsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResetCustomerAlert(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AlertService/ResetCustomerAlert',
+            tidemark_dot_v1_dot_alert__service__pb2.ResetCustomerAlertRequest.SerializeToString,
+            tidemark_dot_v1_dot_alert__service__pb2.ResetCustomerAlertResponse.FromString,
             options,
             channel_credentials,
             insecure,

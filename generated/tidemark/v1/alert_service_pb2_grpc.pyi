@@ -26,6 +26,23 @@ class AlertServiceStub:
     """GetAlert returns one alert, archived or not."""
     ListAlerts: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.ListAlertsRequest, _alert_service_pb2.ListAlertsResponse]
     """ListAlerts returns alerts, the oldest first."""
+    UpdateAlert: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.UpdateAlertRequest, _alert_service_pb2.UpdateAlertResponse]
+    """UpdateAlert changes an alert's name, its thresholds, and what its condition lets be changed. Whom it covers and
+    what it measures stay. A threshold that is new, or was lowered, below the current value is reached at once; one
+    that was raised or taken away resolves where it was reached; an edit that changes no line tells nobody anything.
+    Usage that is counted after the answer is evaluated by the new lines; the rest is visited right afterwards.
+    """
+    EnableAlert: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.EnableAlertRequest, _alert_service_pb2.EnableAlertResponse]
+    """EnableAlert evaluates a disabled alert again, as a whole or for one of those whom it covers. What it remembers
+    stands: what is past a line by now is reached, what has come back resolves. For an alert that was disabled because
+    it met too many groups, the count of groups begins anew.
+    """
+    DisableAlert: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.DisableAlertRequest, _alert_service_pb2.DisableAlertResponse]
+    """DisableAlert stops the evaluation of an alert, as a whole or for one of those whom it covers, until it is enabled."""
+    ReleaseUniquenessKey: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.ReleaseUniquenessKeyRequest, _alert_service_pb2.ReleaseUniquenessKeyResponse]
+    """ReleaseUniquenessKey lets others use the uniqueness key of an archived alert."""
+    ListAlertChanges: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.ListAlertChangesRequest, _alert_service_pb2.ListAlertChangesResponse]
+    """ListAlertChanges returns who changed an alert, when and how, and what it was afterwards, the newest first."""
     ArchiveAlert: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.ArchiveAlertRequest, _alert_service_pb2.ArchiveAlertResponse]
     """ArchiveAlert ends an alert for good. Archiving one that is archived already changes nothing, except that it may
     still release its uniqueness key.
@@ -34,6 +51,10 @@ class AlertServiceStub:
     """GetCustomerAlert returns what an alert knows of one customer."""
     ListCustomerAlerts: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.ListCustomerAlertsRequest, _alert_service_pb2.ListCustomerAlertsResponse]
     """ListCustomerAlerts returns what each alert that covers a customer knows of it, the oldest alert first."""
+    ResetCustomerAlert: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.ResetCustomerAlertRequest, _alert_service_pb2.ResetCustomerAlertResponse]
+    """ResetCustomerAlert forgets what an alert remembers of a customer, and evaluates it afresh: what is past a line is
+    reached again, and notified again. Nothing is resolved.
+    """
     EvaluateUsage: _aio.StreamStreamMultiCallable[_alert_service_pb2.EvaluateUsageRequest, _alert_service_pb2.EvaluateUsageResponse]
     """EvaluateUsage counts usage and says what it crossed. Each request is answered, in the order of the requests, once
     its events are durable: after the answer they are counted, whatever happens. Without an answer they may or may not
@@ -105,6 +126,53 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         """ListAlerts returns alerts, the oldest first."""
 
     @_abc_1.abstractmethod
+    def UpdateAlert(
+        self,
+        request: _alert_service_pb2.UpdateAlertRequest,
+        context: _aio.ServicerContext[_alert_service_pb2.UpdateAlertRequest, _abc.Awaitable[_alert_service_pb2.UpdateAlertResponse]],
+    ) -> _abc.Awaitable[_alert_service_pb2.UpdateAlertResponse]:
+        """UpdateAlert changes an alert's name, its thresholds, and what its condition lets be changed. Whom it covers and
+        what it measures stay. A threshold that is new, or was lowered, below the current value is reached at once; one
+        that was raised or taken away resolves where it was reached; an edit that changes no line tells nobody anything.
+        Usage that is counted after the answer is evaluated by the new lines; the rest is visited right afterwards.
+        """
+
+    @_abc_1.abstractmethod
+    def EnableAlert(
+        self,
+        request: _alert_service_pb2.EnableAlertRequest,
+        context: _aio.ServicerContext[_alert_service_pb2.EnableAlertRequest, _abc.Awaitable[_alert_service_pb2.EnableAlertResponse]],
+    ) -> _abc.Awaitable[_alert_service_pb2.EnableAlertResponse]:
+        """EnableAlert evaluates a disabled alert again, as a whole or for one of those whom it covers. What it remembers
+        stands: what is past a line by now is reached, what has come back resolves. For an alert that was disabled because
+        it met too many groups, the count of groups begins anew.
+        """
+
+    @_abc_1.abstractmethod
+    def DisableAlert(
+        self,
+        request: _alert_service_pb2.DisableAlertRequest,
+        context: _aio.ServicerContext[_alert_service_pb2.DisableAlertRequest, _abc.Awaitable[_alert_service_pb2.DisableAlertResponse]],
+    ) -> _abc.Awaitable[_alert_service_pb2.DisableAlertResponse]:
+        """DisableAlert stops the evaluation of an alert, as a whole or for one of those whom it covers, until it is enabled."""
+
+    @_abc_1.abstractmethod
+    def ReleaseUniquenessKey(
+        self,
+        request: _alert_service_pb2.ReleaseUniquenessKeyRequest,
+        context: _aio.ServicerContext[_alert_service_pb2.ReleaseUniquenessKeyRequest, _abc.Awaitable[_alert_service_pb2.ReleaseUniquenessKeyResponse]],
+    ) -> _abc.Awaitable[_alert_service_pb2.ReleaseUniquenessKeyResponse]:
+        """ReleaseUniquenessKey lets others use the uniqueness key of an archived alert."""
+
+    @_abc_1.abstractmethod
+    def ListAlertChanges(
+        self,
+        request: _alert_service_pb2.ListAlertChangesRequest,
+        context: _aio.ServicerContext[_alert_service_pb2.ListAlertChangesRequest, _abc.Awaitable[_alert_service_pb2.ListAlertChangesResponse]],
+    ) -> _abc.Awaitable[_alert_service_pb2.ListAlertChangesResponse]:
+        """ListAlertChanges returns who changed an alert, when and how, and what it was afterwards, the newest first."""
+
+    @_abc_1.abstractmethod
     def ArchiveAlert(
         self,
         request: _alert_service_pb2.ArchiveAlertRequest,
@@ -129,6 +197,16 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_alert_service_pb2.ListCustomerAlertsRequest, _abc.Awaitable[_alert_service_pb2.ListCustomerAlertsResponse]],
     ) -> _abc.Awaitable[_alert_service_pb2.ListCustomerAlertsResponse]:
         """ListCustomerAlerts returns what each alert that covers a customer knows of it, the oldest alert first."""
+
+    @_abc_1.abstractmethod
+    def ResetCustomerAlert(
+        self,
+        request: _alert_service_pb2.ResetCustomerAlertRequest,
+        context: _aio.ServicerContext[_alert_service_pb2.ResetCustomerAlertRequest, _abc.Awaitable[_alert_service_pb2.ResetCustomerAlertResponse]],
+    ) -> _abc.Awaitable[_alert_service_pb2.ResetCustomerAlertResponse]:
+        """ResetCustomerAlert forgets what an alert remembers of a customer, and evaluates it afresh: what is past a line is
+        reached again, and notified again. Nothing is resolved.
+        """
 
     @_abc_1.abstractmethod
     def EvaluateUsage(

@@ -691,6 +691,63 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
+    ERROR_REASON_ETAG_MISMATCH: _ErrorReason.ValueType  # 27
+    """ERROR_REASON_ETAG_MISMATCH (ABORTED) means that the alert is not the version any more that the caller's
+    etag names. Get it, look at what changed, and try again.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_ETAG_MISMATCH",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "alert_id": "alt_4zq…",
+            "etag": "7"
+          }
+        }
+    """
+    ERROR_REASON_ALERT_ARCHIVED: _ErrorReason.ValueType  # 28
+    """ERROR_REASON_ALERT_ARCHIVED (FAILED_PRECONDITION) means that an archived alert was to be changed, which it
+    never is again.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_ALERT_ARCHIVED",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "alert_id": "alt_4zq…"
+          }
+        }
+    """
+    ERROR_REASON_ALERT_NOT_ARCHIVED: _ErrorReason.ValueType  # 29
+    """ERROR_REASON_ALERT_NOT_ARCHIVED (FAILED_PRECONDITION) means that an alert that is not archived was to release
+    its uniqueness key.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_ALERT_NOT_ARCHIVED",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "alert_id": "alt_4zq…"
+          }
+        }
+    """
+    ERROR_REASON_ALERT_NOT_EVALUATED: _ErrorReason.ValueType  # 30
+    """ERROR_REASON_ALERT_NOT_EVALUATED (FAILED_PRECONDITION) means that an alert was to be reset that is disabled
+    or archived, as a whole or for that customer.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_ALERT_NOT_EVALUATED",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "alert_id": "alt_4zq…"
+          }
+        }
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is why a request, or one event of it, was refused. Every error of this API carries a
@@ -1364,6 +1421,63 @@ Example:
       "domain": "tidemark.dev",
       "metadata": {
         "limit": "100"
+      }
+    }
+"""
+ERROR_REASON_ETAG_MISMATCH: ErrorReason.ValueType  # 27
+"""ERROR_REASON_ETAG_MISMATCH (ABORTED) means that the alert is not the version any more that the caller's
+etag names. Get it, look at what changed, and try again.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_ETAG_MISMATCH",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "alert_id": "alt_4zq…",
+        "etag": "7"
+      }
+    }
+"""
+ERROR_REASON_ALERT_ARCHIVED: ErrorReason.ValueType  # 28
+"""ERROR_REASON_ALERT_ARCHIVED (FAILED_PRECONDITION) means that an archived alert was to be changed, which it
+never is again.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_ALERT_ARCHIVED",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "alert_id": "alt_4zq…"
+      }
+    }
+"""
+ERROR_REASON_ALERT_NOT_ARCHIVED: ErrorReason.ValueType  # 29
+"""ERROR_REASON_ALERT_NOT_ARCHIVED (FAILED_PRECONDITION) means that an alert that is not archived was to release
+its uniqueness key.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_ALERT_NOT_ARCHIVED",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "alert_id": "alt_4zq…"
+      }
+    }
+"""
+ERROR_REASON_ALERT_NOT_EVALUATED: ErrorReason.ValueType  # 30
+"""ERROR_REASON_ALERT_NOT_EVALUATED (FAILED_PRECONDITION) means that an alert was to be reset that is disabled
+or archived, as a whole or for that customer.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_ALERT_NOT_EVALUATED",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "alert_id": "alt_4zq…"
       }
     }
 """

@@ -11,7 +11,8 @@ from evaluator.definitions import AlertDefinition, Condition, DefinitionState
 from evaluator.periods import DEFAULT_CYCLE
 from evaluator.thresholds import Threshold
 from runtime.clock import ManualClock
-from store import accounts, alerts, organizations
+from store import accounts, alert_changes, alerts, organizations
+from store.alert_history import Author
 from store.alerts import NewAlert
 from store.customer_alerts import CustomerAlertStatus
 from store.customer_views import CustomerView
@@ -55,7 +56,7 @@ async def create(
     database: Database, organization_id: int, clock: ManualClock, new: NewAlert = NEW
 ) -> AlertDefinition:
     async with database.transaction() as connection:
-        return await alerts.create(connection, organization_id, new, clock)
+        return await alerts.create(connection, organization_id, new, Author(), clock)
 
 
 async def test_a_definition_is_read_as_it_was_created(
@@ -77,10 +78,9 @@ async def test_a_cache_reads_what_changed_after_its_epoch_and_nothing_of_others(
     second = await create(database, organization_id, clock)
     await create(database, other, clock)
     async with database.transaction() as connection:
-        ended = await alerts.archive(
-            connection, organization_id, first.alert_id, release_uniqueness_key=False, clock=clock
+        ended = await alert_changes.archive(
+            connection, organization_id, first.alert_id, "", Author(), clock, release_uniqueness_key=False
         )
-    assert ended is not None
     async with database.transaction() as connection:
         everything = await alerts.changed_since(connection, organization_id, 0)
         newer = await alerts.changed_since(connection, organization_id, second.changed_epoch)
@@ -136,7 +136,9 @@ async def test_a_view_shows_one_moment(database: Database, organization_id: int,
     async with database.transaction() as connection:
         view = await CustomerView.open(connection, organization_id, "acme", clock.now())
         async with database.transaction() as other:
-            await alerts.archive(other, organization_id, created.alert_id, release_uniqueness_key=False, clock=clock)
+            await alert_changes.archive(
+                other, organization_id, created.alert_id, "", Author(), clock, release_uniqueness_key=False
+            )
         found = await view.get(created.alert_id)
         listed = await view.list_page((), after=None, limit=10)
     assert found is not None

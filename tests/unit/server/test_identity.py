@@ -4,7 +4,7 @@ import pytest
 
 from server import calls
 from server.identity import current_organization, is_loopback
-from store.keys import Organization
+from store.keys import Caller, Organization
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
@@ -21,7 +21,7 @@ def test_a_call_without_an_identity_has_no_organization() -> None:
     calls.begin(calls.Call("/x/Y", "r"))
     with pytest.raises(RuntimeError, match="without an identity"):
         current_organization()
-    calls.begin(calls.Call("/x/Y", "r", Organization(7, "acme")))
+    calls.begin(calls.Call("/x/Y", "r", Caller(Organization(7, "acme"))))
     assert current_organization() == Organization(7, "acme")
 
 

@@ -12,13 +12,13 @@ from server import calls
 from server.errors import InvalidArgument
 from server.paging import Cursor, Page, read_page
 from server.validation import Violations
-from store.keys import Organization
+from store.keys import Caller, Organization
 
 TIME = datetime(2026, 3, 15, 12, 0, 0, 123456, tzinfo=UTC)
 
 
 def act_for(organization_id: int) -> None:
-    calls.begin(calls.Call("/x/Y", "r", Organization(organization_id, f"org{organization_id}")))
+    calls.begin(calls.Call("/x/Y", "r", Caller(Organization(organization_id, f"org{organization_id}"))))
 
 
 @pytest.fixture(autouse=True)

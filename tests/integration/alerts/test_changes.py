@@ -1,0 +1,274 @@
+"""The life of an alert: edits, resets, switching off and on, and its history."""
+
+from datetime import timedelta
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from generated.tidemark.v1 import alert_pb2, alert_service_pb2, condition_pb2, threshold_pb2
+from runtime.clock import ManualClock
+from tests.integration.server.running import reason_of, violations_of
+from tests.integration.usage.caller import (
+    BOTH,
+    Caller,
+    Crossing,
+    beside,
+    on_customer,
+    on_plan,
+    usage_alert,
+)
+from tests.integration.usage.conftest import caller, shared_database_url
+
+__all__ = ["caller", "shared_database_url"]
+
+KEEP, RESET = alert_service_pb2.STATE_POLICY_KEEP, alert_service_pb2.STATE_POLICY_RESET
+OK, IN_ALARM = alert_pb2.CUSTOMER_ALERT_STATUS_OK, alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
+
+
+@pytest.fixture
+async def usual(caller: Caller) -> alert_pb2.Alert:
+    """An alert at 10, told both ways, of a customer who stands at 15."""
+    created = await caller.create(usage_alert(ladder=lines("10")))
+    await caller.send(caller.event("e1", "15"))
+    return created
+
+
+def lines(*values: str, **fields: Any) -> list[threshold_pb2.Threshold]:
+    return [threshold_pb2.Threshold(value=value, notify_on=BOTH, **fields) for value in values]
+
+
+async def update(
+    caller: Caller,
+    alert_id: str,
+    *paths: str,
+    policy: alert_service_pb2.StatePolicy.ValueType = KEEP,
+    **fields: Any,
+) -> alert_pb2.Alert:
+    request = alert_service_pb2.UpdateAlertRequest(
+        alert=alert_pb2.Alert(alert_id=alert_id, **fields),
+        update_mask=FieldMask(paths=paths) if paths else None,
+        state_policy=policy,
+    )
+    changed = (await caller.alerts.UpdateAlert(request, metadata=caller.metadata)).alert
+    await caller.visited(alert_id)
+    return changed
+
+
+async def told(caller: Caller) -> list[tuple[str, str]]:
+    """Kind and level of everything that was told, in order."""
+    return [(one.kind, one.level) for stored in await caller.notifications() for one in stored.crossings]
+
+
+async def test_a_lowered_threshold_is_reached_at_once(caller: Caller) -> None:
+    created = await caller.create(usage_alert(ladder=lines("20")))
+    await caller.send(caller.event("e1", "15"))
+    changed = await update(caller, created.alert_id, thresholds=lines("12"))
+    assert (changed.version, changed.etag != created.etag) == (2, True)
+    [stored] = await caller.notifications()
+    assert stored.crossings == [Crossing("REACHED", "12", "15", "15", "")]
+    assert stored.body["data"]["alert_version"] == 2
+    assert (await caller.state(created.alert_id)).gauges[0].change_reason == alert_pb2.CHANGE_REASON_EVALUATION
+
+
+async def test_a_threshold_that_is_added_below_is_reached_at_once(caller: Caller, usual: alert_pb2.Alert) -> None:
+    await update(caller, usual.alert_id, thresholds=lines("10", "14", "40"))
+    assert await told(caller) == [("REACHED", "10"), ("REACHED", "14")]
+
+
+async def test_a_raised_threshold_resolves(caller: Caller, usual: alert_pb2.Alert) -> None:
+    await update(caller, usual.alert_id, thresholds=lines("20"))
+    assert await told(caller) == [("REACHED", "10"), ("RESOLVED", "10")]
+    assert (await caller.state(usual.alert_id)).status == OK
+    await caller.send(caller.event("e2", "5"))
+    assert (await told(caller))[-1] == ("REACHED", "20")
+
+
+async def test_an_unrelated_edit_tells_nobody(caller: Caller, usual: alert_pb2.Alert) -> None:
+    changed = await update(caller, usual.alert_id, name="another")
+    assert (changed.name, changed.version) == ("another", 2)
+    assert await update(caller, usual.alert_id, name="another") == changed
+    await caller.send(caller.event("e2", "1"))
+    assert await told(caller) == [("REACHED", "10")]
+
+
+async def test_a_code_or_a_severity_that_changes_tells_nobody(caller: Caller, usual: alert_pb2.Alert) -> None:
+    await update(caller, usual.alert_id, thresholds=lines("10", code="new"))
+    assert await told(caller) == [("REACHED", "10")]
+    await caller.send(caller.event("e2", "-10"))
+    last = (await caller.notifications())[-1]
+    assert last.body["data"]["transitions"][0]["threshold"] == {"code": "new", "value": "10"}
+
+
+async def test_reset_tells_again_and_resolves_nothing(caller: Caller, usual: alert_pb2.Alert) -> None:
+    await caller.send(caller.event("b1", "11", "bob"))
+    await update(caller, usual.alert_id, policy=RESET)
+    assert sorted(await told(caller)) == [("REACHED", "10")] * 4
+    await update(caller, usual.alert_id, policy=RESET, thresholds=lines("12"))
+    assert sorted(await told(caller)) == [("REACHED", "10")] * 4 + [("REACHED", "12")]
+    sequences = [stored.sequence for stored in await caller.notifications() if stored.customer_id == "acme"]
+    assert sorted(sequences) == [1, 2, 3]
+
+
+async def test_a_customers_state_is_reset_alone(caller: Caller, usual: alert_pb2.Alert) -> None:
+    await caller.send(caller.event("b1", "11", "bob"))
+    request = alert_service_pb2.ResetCustomerAlertRequest(alert_id=usual.alert_id, customer_id="bob")
+    answer = await caller.alerts.ResetCustomerAlert(request, metadata=caller.metadata)
+    assert (answer.customer_alert.status, answer.customer_alert.gauges[0].sequence) == (IN_ALARM, 2)
+    counts = [stored.customer_id for stored in await caller.notifications()]
+    assert (counts.count("acme"), counts.count("bob")) == (1, 2)
+
+
+async def test_an_etag_of_another_version_aborts(caller: Caller, usual: alert_pb2.Alert) -> None:
+    await update(caller, usual.alert_id, name="theirs")
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await update(caller, usual.alert_id, name="ours", etag=usual.etag)
+    assert (error.value.code(), reason_of(error.value)) == (
+        grpc.StatusCode.ABORTED,
+        "ERROR_REASON_ETAG_MISMATCH",
+    )
+    assert (await update(caller, usual.alert_id, name="ours", etag="2")).name == "ours"
+
+
+async def test_what_an_alert_measures_stays(caller: Caller, usual: alert_pb2.Alert) -> None:
+    condition = condition_pb2.UsageThresholdReachedCondition(metric_id="others")
+    spend = condition_pb2.SpendThresholdReachedCondition()
+    for fields, path in (
+        ({"usage_threshold_reached": condition}, "alert.usage_threshold_reached.metric_id"),
+        ({"spend_threshold_reached": spend}, "alert.spend_threshold_reached"),
+        ({"scope": on_customer("acme")}, "alert.scope"),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await update(caller, usual.alert_id, "*", name="n", thresholds=lines("1"), **fields)
+        assert violations_of(error.value) == [path]
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await update(caller, usual.alert_id, "scope", "spend_exceeded.price_filters")
+    assert violations_of(error.value) == ["update_mask.paths[0]", "update_mask.paths[1]"]
+
+
+async def test_a_star_replaces_everything_that_may_be_changed(caller: Caller, usual: alert_pb2.Alert) -> None:
+    usual.name = "all of it"
+    usual.thresholds[0].value = "11"
+    request = alert_service_pb2.UpdateAlertRequest(alert=usual, update_mask=FieldMask(paths=["*"]))
+    changed = (await caller.alerts.UpdateAlert(request, metadata=caller.metadata)).alert
+    assert (changed.name, changed.thresholds[0].value, changed.version) == ("all of it", "11", 2)
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await update(caller, usual.alert_id, "*")
+    assert violations_of(error.value) == ["alert.name", "alert.thresholds"]
+
+
+async def test_an_alert_that_is_off_says_nothing_and_catches_up_when_it_is_on_again(caller: Caller) -> None:
+    created = await caller.create(usage_alert(ladder=lines("10", "20", "30")))
+    await caller.send(caller.event("e1", "15"))
+    disable = alert_service_pb2.DisableAlertRequest(alert_id=created.alert_id)
+    disabled = (await caller.alerts.DisableAlert(disable, metadata=caller.metadata)).alert
+    assert disabled.state == alert_pb2.ALERT_STATE_DISABLED
+    await caller.send(caller.event("e2", "10"))
+    assert (await caller.state(created.alert_id)).status == alert_pb2.CUSTOMER_ALERT_STATUS_UNSPECIFIED
+    enable = alert_service_pb2.EnableAlertRequest(alert_id=created.alert_id)
+    await caller.alerts.EnableAlert(enable, metadata=caller.metadata)
+    await caller.visited(created.alert_id)
+    assert await told(caller) == [("REACHED", "10"), ("REACHED", "20")]
+    assert (await caller.state(created.alert_id)).gauges[0].gauge.value == "25"
+
+
+async def test_an_alert_is_switched_off_for_one_customer(caller: Caller) -> None:
+    created = await caller.create(usage_alert(ladder=lines("10")))
+    disable = alert_service_pb2.DisableAlertRequest(alert_id=created.alert_id, customer_id="bob")
+    for _ in range(2):
+        await caller.alerts.DisableAlert(disable, metadata=caller.metadata)
+    await caller.send(caller.event("b1", "11", "bob"), caller.event("a1", "11"))
+    assert [stored.customer_id for stored in await caller.notifications()] == ["acme"]
+    state = await caller.state(created.alert_id, "bob")
+    assert state.disabled_reason == alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_REQUESTED
+    enable = alert_service_pb2.EnableAlertRequest(alert_id=created.alert_id, customer_id="bob")
+    await caller.alerts.EnableAlert(enable, metadata=caller.metadata)
+    assert [stored.customer_id for stored in await caller.notifications()] == ["acme", "bob"]
+    await caller.send(caller.event("b2", "-2", "bob"))
+    assert len(await caller.notifications()) == 3
+
+
+async def test_archived_alerts_stay_as_they_are(caller: Caller, usual: alert_pb2.Alert) -> None:
+    await caller.archive(usual.alert_id)
+    enable = alert_service_pb2.EnableAlertRequest(alert_id=usual.alert_id)
+    for call in (
+        update(caller, usual.alert_id, name="n"),
+        caller.alerts.EnableAlert(enable, metadata=caller.metadata),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await call
+        assert reason_of(error.value) == "ERROR_REASON_ALERT_ARCHIVED"
+
+
+async def test_a_uniqueness_key_is_released_later(caller: Caller) -> None:
+    alert = usage_alert("10")
+    alert.uniqueness_key = "mine"
+    first = await caller.create(alert)
+    release = alert_service_pb2.ReleaseUniquenessKeyRequest(alert_id=first.alert_id)
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await caller.alerts.ReleaseUniquenessKey(release, metadata=caller.metadata)
+    assert reason_of(error.value) == "ERROR_REASON_ALERT_NOT_ARCHIVED"
+    await caller.archive(first.alert_id)
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await caller.create(alert)
+    assert reason_of(error.value) == "ERROR_REASON_UNIQUENESS_KEY_TAKEN"
+    await caller.alerts.ReleaseUniquenessKey(release, metadata=caller.metadata)
+    assert (await caller.create(alert)).alert_id != first.alert_id
+
+
+async def test_the_history_says_who_did_what(caller: Caller, usual: alert_pb2.Alert, clock: ManualClock) -> None:
+    clock.advance(timedelta(minutes=1))
+    await update(caller, usual.alert_id, thresholds=lines("12"))
+    await update(caller, usual.alert_id, policy=RESET)
+    disable = alert_service_pb2.DisableAlertRequest(alert_id=usual.alert_id, customer_id="bob")
+    await caller.alerts.DisableAlert(disable, metadata=caller.metadata)
+    await caller.archive(usual.alert_id)
+    request = alert_service_pb2.ListAlertChangesRequest(alert_id=usual.alert_id, page_size=3)
+    first = await caller.alerts.ListAlertChanges(request, metadata=caller.metadata)
+    request.page_token = first.next_page_token
+    second = await caller.alerts.ListAlertChanges(request, metadata=caller.metadata)
+    changes = [*first.changes, *second.changes]
+    assert [alert_pb2.AlertChangeKind.Name(one.kind).removeprefix("ALERT_CHANGE_KIND_") for one in changes] == [
+        "ARCHIVED",
+        "DISABLED",
+        "RESET",
+        "UPDATED",
+        "CREATED",
+    ]
+    assert [one.alert.thresholds[0].value for one in changes] == ["12", "12", "12", "12", "10"]
+    assert [one.alert.version for one in changes] == [4, 3, 3, 2, 1]
+    assert (changes[1].customer_id, changes[3].change_time.seconds) == ("bob", int(clock.now().timestamp()))
+    assert {one.key_id[:4] for one in changes} == {"key_"}
+
+
+async def test_an_edit_reaches_the_other_replica(caller: Caller, usual: alert_pb2.Alert) -> None:
+    async with beside(caller) as other:
+        await other.send(other.event("e2", "1"))
+        await update(caller, usual.alert_id, thresholds=lines("10", "17"))
+        answer = await other.send(other.event("e3", "1"))
+        assert [one.level for one in answer.transitions] == ["17"]
+
+
+async def test_other_price_filters_measure_anew(caller: Caller) -> None:
+    filters = [
+        condition_pb2.PriceFilter(
+            field=condition_pb2.PRICE_FIELD_PRICE_ID,
+            operator=condition_pb2.FILTER_OPERATOR_INCLUDES,
+            values=[price],
+        )
+        for price in ("p1", "p2")
+    ]
+    condition = condition_pb2.SpendExceededCondition(currency="USD", price_filters=filters[:1])
+    created = await caller.create(
+        alert_pb2.Alert(name="s", scope=on_plan("pro"), spend_exceeded=condition, thresholds=lines("10"))
+    )
+    changed = await update(
+        caller,
+        created.alert_id,
+        "spend_exceeded.price_filters",
+        spend_exceeded=condition_pb2.SpendExceededCondition(price_filters=filters[1:]),
+    )
+    assert changed.spend_exceeded.price_filters[0].values == ["p2"]
+    cleared = await update(caller, created.alert_id, "spend_exceeded.price_filters")
+    assert not cleared.spend_exceeded.price_filters
