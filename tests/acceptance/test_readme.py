@@ -74,11 +74,12 @@ def test_the_session_works_as_typed(session: str, address: str, tmp_path: Path) 
     )
     assert finished.returncode == 0, finished.stderr
     answers = finished.stdout.replace("}\n{", "}\n\0{").split("\0")
-    assert len(answers) == 4
-    created, acknowledged, listed, endpoint_and_methods = answers
+    assert len(answers) == 5
+    created, acknowledged, listed, endpoint, told_and_methods = answers
     assert '"alertId"' in created
     assert '"accepted": 1' in acknowledged
     assert '"level": "1000"' in acknowledged
     assert "CUSTOMER_ALERT_STATUS_IN_ALARM" in listed
-    assert '"secret": "whsec_' in endpoint_and_methods
-    assert "tidemark.v1.AlertService/EvaluateUsage" in endpoint_and_methods
+    assert '"secret": "whsec_' in endpoint
+    assert '"eventType": "alert.reached"' in told_and_methods
+    assert "tidemark.v1.AlertService/EvaluateUsage" in told_and_methods

@@ -1,0 +1,149 @@
+"""Each condition from its gauge to the webhook: not before its line, exactly at it, once, back, and again past it."""
+
+from decimal import Decimal
+from typing import NamedTuple
+
+import pytest
+
+from evaluator.amounts import format_decimal
+from generated.tidemark.v1 import alert_pb2, threshold_pb2
+from tests.acceptance.processes import Programs
+from tests.acceptance.semantics.rows import ROWS, Row
+from tests.acceptance.semantics.stage import CUSTOMER, Stage, beside_programs, in_this_process
+from tests.databases import Template
+from tests.integration.usage.caller import BOTH
+
+# Conditions of each family that time does not move are also played by real programs.
+AS_PROGRAMS = ("usage_threshold_reached", "low_remaining_commit_balance_reached", "invoice_total_reached")
+
+
+class Told(NamedTuple):
+    """What a notification says; sequence: of those about the same gauge."""
+
+    kind: str
+    level: str
+    previous_value: str
+    value: str
+    sequence: int
+
+
+@pytest.fixture(scope="module")
+def shared_database_url(template: Template) -> str:
+    """The URL of the database in which each row is an organization."""
+    return template.fresh_database()
+
+
+def test_every_condition_has_a_row() -> None:
+    conditions = alert_pb2.Alert.DESCRIPTOR.oneofs_by_name["condition"].fields
+    assert [row.condition for row in ROWS] == [one.name for one in conditions]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.condition)
+async def test_a_condition_means_what_its_row_says(row: Row, shared_database_url: str) -> None:
+    async with in_this_process(shared_database_url) as stage:
+        await play(row, stage)
+
+
+async def test_real_programs_agree(programs: Programs) -> None:
+    server, _ = await programs.serve(), await programs.notify()
+    rows = [row for row in ROWS if row.condition in AS_PROGRAMS]
+    assert len(rows) == len(AS_PROGRAMS)
+    for row in rows:
+        async with beside_programs(programs.url, server) as stage:
+            await play(row, stage)
+    assert not server.complaints()
+
+
+async def play(row: Row, stage: Stage) -> None:
+    """Plays a row, and compares what the receiver got with what the row says."""
+    for given in row.given:
+        await given(stage)
+    alert = await create(row, stage)
+    expected: list[Told] = []
+    start, before, at, past = Decimal(row.start), Decimal(row.before), row.reached_at, Decimal(row.past)
+
+    await row.move(stage, start, before)
+    await stands(row, stage, alert, before, in_alarm=False)
+
+    await row.move(stage, before, at)
+    expected.append(told("REACHED", row, start if row.timed else before, at, 1))
+    await arrived(stage, alert, row, expected)
+    await stands(row, stage, alert, at, in_alarm=True)
+
+    # It stays past the line: nothing more.
+    await row.move(stage, at, past)
+    await stands(row, stage, alert, past, in_alarm=True)
+
+    # Back: it resolves.
+    await (row.back or row.move)(stage, past, before)
+    if row.told_back:
+        expected.append(told("RESOLVED", row, at if row.timed else past, before, 2))
+    await stands(row, stage, alert, before, in_alarm=False)
+
+    # Armed again: one step over the line.
+    await row.move(stage, before, past)
+    expected.append(told("REACHED", row, before, at if row.timed else past, len(expected) + 1))
+    await stands(row, stage, alert, past, in_alarm=True)
+
+    if row.renew is not None and stage.clock is not None:
+        # A new cycle begins armed: silently on a gauge of its own, or with a word where it is the same.
+        await row.renew(stage)
+        renewed = Decimal(row.renewed)
+        if row.tells_renewal:
+            expected.append(told("RESOLVED", row, past, renewed, len(expected) + 1))
+        await row.move(stage, renewed, before)
+        await stands(row, stage, alert, before, in_alarm=False)
+        await row.move(stage, before, at)
+        expected.append(told("REACHED", row, before, at, len(expected) + 1 if row.tells_renewal else 1))
+        await stands(row, stage, alert, at, in_alarm=True)
+    await arrived(stage, alert, row, expected)
+
+
+async def create(row: Row, stage: Stage) -> alert_pb2.Alert:
+    """Creates the row's alert, which tells both ways, and lets it look at what is given."""
+    alert = alert_pb2.Alert(name=row.condition, scope=row.scope)
+    condition = getattr(alert, row.condition)
+    condition.SetInParent()
+    for name, value in row.fields.items():
+        if isinstance(value, list):
+            getattr(condition, name).extend(value)
+        elif isinstance(value, str):
+            setattr(condition, name, value)
+        else:
+            getattr(condition, name).CopyFrom(value)
+    if row.told_back:
+        alert.thresholds.append(threshold_pb2.Threshold(value=row.line, notify_on=BOTH))
+    return await stage.caller.create(alert)
+
+
+async def stands(row: Row, stage: Stage, alert: alert_pb2.Alert, value: Decimal, *, in_alarm: bool) -> None:
+    """The state shows the value, and whether the line is reached."""
+    state = await stage.caller.state(alert.alert_id, CUSTOMER)
+    [shown] = [one for one in state.gauges if row.gauge(one.gauge)]
+    assert (Decimal(shown.gauge.value), [line.in_alarm for line in shown.thresholds]) == (value, [in_alarm])
+    status = alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM if in_alarm else alert_pb2.CUSTOMER_ALERT_STATUS_OK
+    assert (state.status, state.no_data) == (status, False)
+
+
+async def arrived(stage: Stage, alert: alert_pb2.Alert, row: Row, expected: list[Told]) -> None:
+    """The receiver has got exactly this, all of it signed."""
+    bodies = await stage.received(len(expected))
+    # Two notifications of one gauge may overtake each other on their way: their sequence says which is newer.
+    bodies.sort(
+        key=lambda body: (body["data"]["gauge"].get("period", {}).get("end_time", ""), body["data"]["sequence"])
+    )
+    for body in bodies:
+        data = body["data"]
+        about = (data["alert_id"], data["condition"], data["customer_id"], data["late"])
+        assert about == (alert.alert_id, row.condition, CUSTOMER, False)
+        assert body["type"] == f"alert.{data['transitions'][0]['kind'].lower()}"
+    assert [
+        Told(one["kind"], one["level"], one["previous_value"], one["value"], body["data"]["sequence"])
+        for body in bodies
+        for one in body["data"]["transitions"]
+    ] == expected
+
+
+def told(kind: str, row: Row, previous: Decimal, value: Decimal, sequence: int) -> Told:
+    """A notification of the row's line."""
+    return Told(kind, row.line, format_decimal(previous), format_decimal(value), sequence)

@@ -1,0 +1,103 @@
+"""Watching servers that are drained, killed and started again: every notification once, each gauge in its order."""
+
+import asyncio
+import json
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+import grpc
+
+from cli.connection import Address
+from cli.watch.following import Following
+from generated.tidemark.v1.alert_service_pb2 import WatchNotificationsRequest, WatchNotificationsResponse
+from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
+from generated.tidemark.v1.notification_pb2 import Notification
+from tests.acceptance import books
+from tests.acceptance.books import SEATS, WATCHES
+from tests.acceptance.processes import DEADLINE, Programs, session, until
+from tests.acceptance.traffic import progress, streaming
+
+STORED = "SELECT notification_id, body FROM notification"
+
+
+@asynccontextmanager
+async def following(address: Address, token: str = "") -> AsyncIterator[list[Notification]]:
+    """What a client is told that goes on wherever its stream ended; at the end of the block it hangs up."""
+    told: list[Notification] = []
+    async with address.channel() as channel:
+        follower = Following(channel, address.metadata, WatchNotificationsRequest(resume_token=token))
+
+        async def follow() -> None:
+            async for notification in follower.notifications():
+                told.append(notification)
+
+        task = asyncio.create_task(follow())
+        try:
+            await until(lambda: bool(follower.token))
+            yield told
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def watch_to_the_end(address: Address, answers: list[WatchNotificationsResponse]) -> grpc.StatusCode:
+    """Keeps every answer of one stream until it ends; returns how it ends."""
+    async with address.channel() as channel:
+        call = AlertServiceStub(channel).WatchNotifications(WatchNotificationsRequest(), metadata=address.metadata)
+        while isinstance(answer := await call.read(), WatchNotificationsResponse):
+            answers.append(answer)
+        return await call.code()
+
+
+def notifications(answers: Iterable[WatchNotificationsResponse]) -> list[Notification]:
+    """Those of a stream."""
+    return [answer.notification for answer in answers if answer.HasField("notification")]
+
+
+async def test_nothing_is_missed_or_told_twice_while_servers_are_killed_and_drained(
+    programs: Programs, database_url: str
+) -> None:
+    steady, shaky = await asyncio.gather(programs.serve("steady"), programs.serve("shaky"))
+    await books.put(steady.address, *WATCHES, SEATS)
+    now = datetime.now(UTC)
+    async with following(steady.address) as undisturbed, following(shaky.address) as told:
+        async with streaming(steady.address, 2, now) as clients, streaming(shaky.address, 1, now) as others:
+            await progress([*clients, *others])
+            await shaky.killed()
+            await progress(clients)
+            await shaky.start()
+            await progress([*clients, *others])
+            answers: list[WatchNotificationsResponse] = []
+            watching = asyncio.create_task(watch_to_the_end(shaky.address, answers))
+            await until(lambda: bool(notifications(answers)) or watching.done())
+            assert not watching.done(), watching
+            assert await shaky.stop() == 0
+            async with asyncio.timeout(DEADLINE):
+                assert await watching is grpc.StatusCode.OK
+            assert answers[-1].going_away
+            await progress(clients)
+            await shaky.start()
+            await progress([*clients, *others])
+        async with session(database_url) as connection:
+            stored = {str(row[0]): row[1] for row in await (await connection.execute(STORED)).fetchall()}
+        await until(lambda: min(len(told), len(undisturbed)) >= len(stored))
+        assert len(stored) > 20
+        assert {one.notification_id: one.body for one in told} == stored
+        assert told == undisturbed
+    sequences: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+    for one in told:
+        sequences[one.alert_id, json.dumps(json.loads(one.body)["data"]["gauge"])].append(one.sequence)
+    assert all(found == list(range(1, len(found) + 1)) for found in sequences.values())
+
+    # What the stream brought that was drained is a part of the same feed, and its last token goes on behind it.
+    brought = notifications(answers)
+    begins = told.index(brought[0])
+    rest = told[begins + len(brought) :]
+    assert told[begins : begins + len(brought)] == brought
+    async with following(steady.address, answers[-1].resume_token) as resumed:
+        await until(lambda: len(resumed) >= len(rest))
+        assert resumed == rest
+    assert [await server.stop() for server in (steady, shaky)] == [0, 0]
+    assert [server.complaints() for server in (steady, shaky)] == [[], []]

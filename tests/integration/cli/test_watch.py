@@ -1,0 +1,178 @@
+"""`tidemark watch --notifications`: every notification once, whatever becomes of the server in between."""
+
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from click.testing import CliRunner
+
+from cli.connection import Address
+from cli.main import tidemark
+from cli.watch import following
+from cli.watch.following import Following
+from generated.tidemark.v1 import alert_service_pb2 as messages
+from generated.tidemark.v1 import condition_pb2, threshold_pb2
+from generated.tidemark.v1.alert_pb2 import Alert, AlertScope, AllCustomersScope
+from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
+from generated.tidemark.v1.usage_pb2 import UsageEvent
+from runtime.clock import ManualClock
+from runtime.configuration import Configuration
+from server.validation import to_timestamp
+from store.database import Database
+from tests.integration.server.running import Running, running
+
+TIMEOUT = 60.0  # seconds for anything to happen
+
+TIDEMARK = (sys.executable, "-P", "-m", "cli.main")
+
+
+class Usage:
+    """Usage of one call after the other, each of which reaches a step of one alert."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        self._clock = clock
+        self._number = 0
+
+    async def watched(self, server: Running) -> str:
+        """Creates the alert; returns its id."""
+        alert = Alert(
+            name="calls",
+            scope=AlertScope(all_customers=AllCustomersScope()),
+            usage_threshold_reached=condition_pb2.UsageThresholdReachedCondition(metric_id="calls"),
+            thresholds=[threshold_pb2.Threshold(recurring_step="1")],
+        )
+        created = await AlertServiceStub(server.channel).CreateAlert(messages.CreateAlertRequest(alert=alert))
+        return created.alert.alert_id
+
+    async def reaches_a_step(self, server: Running) -> str:
+        """Sends an event; returns the id of the notification."""
+        self._number += 1
+        event = UsageEvent(
+            event_id=f"e{self._number}",
+            customer_id="acme",
+            metric_id="calls",
+            quantity="1",
+            event_time=to_timestamp(self._clock.now()),
+        )
+        answer = await AlertServiceStub(server.channel).EvaluateUsageBatch(
+            messages.EvaluateUsageBatchRequest(events=[event])
+        )
+        [transition] = answer.transitions
+        return transition.notification_id
+
+
+@asynccontextmanager
+async def watching(server: Running, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The command as a process of its own."""
+    process = await asyncio.create_subprocess_exec(
+        *TIDEMARK,
+        *("watch", "--notifications", "--server", f"127.0.0.1:{server.port}"),
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def line(process: asyncio.subprocess.Process) -> str:
+    """The next line that it prints."""
+    assert process.stdout is not None
+    async with asyncio.timeout(TIMEOUT):
+        return (await process.stdout.readline()).decode()
+
+
+async def interrupted(process: asyncio.subprocess.Process) -> str:
+    """Ends it with Ctrl-C; returns the token that it says to go on with."""
+    process.send_signal(signal.SIGINT)
+    async with asyncio.timeout(TIMEOUT):
+        _, said = await process.communicate()
+    assert process.returncode == 0, said
+    return said.decode().rpartition("--resume ")[2].strip()
+
+
+async def test_it_prints_what_comes_and_goes_on_where_it_ended(database: Database, clock: ManualClock) -> None:
+    usage = Usage(clock)
+    async with running(database, clock) as server:
+        alert_id = await usage.watched(server)
+        beginning = clock.now().isoformat()
+        first = await usage.reaches_a_step(server)
+        async with watching(server, "--since", beginning, "--json", "--alert", alert_id) as process:
+            second = await usage.reaches_a_step(server)
+            found = [json.loads(await line(process)) for _ in range(2)]
+            assert [one["id"] for one in found] == [first, second]
+            token = await interrupted(process)
+        third = await usage.reaches_a_step(server)
+        async with watching(server, "--resume", token, "--json", "--alert", alert_id) as process:
+            assert json.loads(await line(process))["id"] == third
+            again = await interrupted(process)
+        async with watching(server, "--resume", token, "--alert", alert_id) as process:
+            assert "acme  calls  calls  reached 3  2 → 3" in await line(process)
+            assert await interrupted(process) == again
+        async with watching(server, "--resume", token, "--alert", "alt_other") as process:
+            async with asyncio.timeout(TIMEOUT):
+                _, said = await process.communicate()
+            assert process.returncode == 1
+            assert "INVALID_ARGUMENT" in said.decode()
+
+
+async def test_a_stream_that_ends_is_followed_by_another(
+    database: Database, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "FIRST_PAUSE", 0.01)
+    usage = Usage(clock)
+    interruptions: list[str] = []
+    told: list[str] = []
+    expected: list[str] = []
+    async with running(database, clock) as server:
+        await usage.watched(server)
+        port = server.port
+        async with Address(f"127.0.0.1:{port}").channel() as channel:
+            follower = Following(channel, (), messages.WatchNotificationsRequest(), interruptions.append)
+            notifications = follower.notifications()
+            beginning = asyncio.ensure_future(anext(notifications))
+            while not follower.token:  # noqa: ASYNC110 (it is set when the stream has begun)
+                await asyncio.sleep(0.01)
+            expected.append(await usage.reaches_a_step(server))
+            told.append((await beginning).notification_id)
+            server.shutdown.request()
+            waiting = asyncio.ensure_future(anext(notifications))
+            await server.stopped
+            configuration = Configuration(listen_port=port, propagation_delay=0.0)
+            async with running(database, clock, configuration=configuration) as other:
+                expected += [await usage.reaches_a_step(other) for _ in range(2)]
+                async with asyncio.timeout(TIMEOUT):
+                    told += [(await waiting).notification_id, (await anext(notifications)).notification_id]
+                await notifications.aclose()
+    assert told == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--alert", "alt_1"], "need --notifications"),
+        (["--json"], "need --notifications"),
+        (["--notifications", "--once"], "are for the table"),
+        (["--notifications", "--since", "yesterday"], "is no time"),
+        (["--notifications", "--since", "2026-03-15T12:00:00Z", "--resume", "x"], "leave out --since"),
+        (["--notifications", "--condition", "spend"], "there is no condition 'spend'"),
+    ],
+)
+def test_options_that_do_not_fit_are_usage_errors(arguments: list[str], says: str) -> None:
+    result = CliRunner().invoke(tidemark, ["watch", *arguments])
+    assert result.exit_code == 2
+    assert says in result.output.replace("\n", " ")
+
+
+def test_without_a_server_it_says_so_at_once() -> None:
+    result = CliRunner().invoke(tidemark, ["watch", "--notifications", "--server", "127.0.0.1:1"])
+    assert result.exit_code == 1
+    assert "no server answers at 127.0.0.1:1" in result.output
