@@ -18,7 +18,7 @@ from evaluator.balance_readings import (
 from evaluator.balances import BalanceKind, BalanceReading, Holding
 from evaluator.facts import Touched
 from evaluator.gauges import Gauge
-from evaluator.invoices import calendar_month
+from evaluator.invoices import Invoice, calendar_month
 from evaluator.invoices import readings as invoice_totals
 from evaluator.routing import Customer, Watch, watch_facts
 from evaluator.transitions import Cause
@@ -69,9 +69,16 @@ async def of_everything(
     for customer, rules in covered:
         found: dict[Gauge, tuple[Reading, list[AlertRule]]] = {}
         own = held.get(customer.customer_id, [])
+        posted: dict[bool, Sequence[Invoice]] = {}
         for rule in rules:
             if rule.measure.invoices is not None:
-                read = await _invoices(connection, organization_id, rule, customer, now, grace)
+                monthly = rule.measure.invoices.monthly
+                if monthly not in posted:
+                    posted[monthly] = await _posted(connection, organization_id, customer, monthly, now, grace)
+                with exact_arithmetic():
+                    zone = customer.cycle.time_zone
+                    totals = invoice_totals(rule, customer.customer_id, zone, posted[monthly], posted[monthly])
+                    read = {gauge: Reading(total) for gauge, total in totals.items()}
             else:
                 with exact_arithmetic():
                     read = _read(rule, customer, own, now)
@@ -171,24 +178,15 @@ async def _held(
     return own
 
 
-async def _invoices(
-    connection: Connection,
-    organization_id: int,
-    rule: AlertRule,
-    customer: Customer,
-    now: datetime,
-    grace: timedelta,
-) -> dict[Gauge, Reading]:
-    assert rule.measure.invoices is not None
-    zone = customer.cycle.time_zone
-    if rule.measure.invoices.monthly:
-        periods = [calendar_month(zone, now)]
-        existing = await invoice_readings.ending_in(connection, organization_id, customer.customer_id, periods)
-    else:
-        existing = await invoice_readings.ending_after(connection, organization_id, customer.customer_id, now - grace)
-    with exact_arithmetic():
-        totals = invoice_totals(rule, customer.customer_id, zone, existing, existing)
-    return {gauge: Reading(total) for gauge, total in totals.items()}
+async def _posted(
+    connection: Connection, organization_id: int, customer: Customer, monthly: bool, now: datetime, grace: timedelta
+) -> Sequence[Invoice]:
+    """A customer's invoices that alerts look at: those of this calendar month, or all that are not out of grace."""
+    customer_id = customer.customer_id
+    if monthly:
+        month = calendar_month(customer.cycle.time_zone, now)
+        return await invoice_readings.ending_in(connection, organization_id, customer_id, [month])
+    return await invoice_readings.ending_after(connection, organization_id, customer_id, now - grace)
 
 
 def _read(rule: AlertRule, customer: Customer, own: Sequence[Holding], now: datetime) -> dict[Gauge, Reading]:
