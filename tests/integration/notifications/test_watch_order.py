@@ -9,6 +9,8 @@ import pytest
 
 from generated.tidemark.v1 import alert_service_pb2, notification_pb2, threshold_pb2
 from server.watching import feeds, tail
+from store import feed
+from store.database import Database
 from tests.integration.notifications.watching import Watcher, committer, names, watch
 from tests.integration.usage.caller import BOTH, Caller, beside, usage_alert, waiting_for_locks
 
@@ -72,6 +74,36 @@ async def test_a_token_is_not_ahead_of_what_another_server_gives_places_to(calle
             await waiting_for_locks(caller, 2)
         assert names(await one.take(2)) == names(await two.take(2)) == [("ann", 2), ("bob", 1)]
         assert one.tokens == two.tokens
+
+
+async def test_two_who_give_places_at_once_give_each_to_one(caller: Caller) -> None:
+    [[organization_id]] = await caller.rows("SELECT %(organization_id)s::bigint")
+    database = Database(caller.database_url)
+
+    async def place() -> int:
+        async with database.transaction() as connection:
+            return await feed.place(connection, organization_id)
+
+    async with committer(caller) as writer:
+        await writer.tells(("ann", 1))
+        await writer.commits()
+        assert await place() == 1
+        await writer.tells(("ann", 2))
+        await writer.commits()
+        async with database.transaction() as first:
+            assert await feed.place(first, organization_id) == 1
+            await writer.tells(("ann", 3), ("ann", 4))
+            await writer.commits()
+            second = asyncio.create_task(place())
+            await waiting_for_locks(caller)
+        assert await second == 2
+        assert await place() == 0
+    await database.close()
+    assert await caller.rows(
+        "SELECT place, sequence FROM feed_entry"
+        " JOIN notification USING (organization_id, customer_id, notification_id)"
+        " WHERE organization_id = %(organization_id)s ORDER BY place"
+    ) == [(1, 1), (2, 2), (3, 3), (4, 4)]
 
 
 async def test_watchers_of_two_servers_are_told_everything_in_one_order_while_many_write(caller: Caller) -> None:

@@ -16,6 +16,7 @@ from server.upkeep import Upkeep
 from server.validation import to_timestamp
 from server.watching import feeds
 from server.watching.feeds import Feeds
+from store import feed
 from store.database import Database
 from tests.integration.notifications.watching import Response, Watcher, committer, names, watch
 from tests.integration.server.running import reason_of, violations_of
@@ -272,6 +273,12 @@ async def test_what_is_older_than_it_is_kept_is_gone_and_said_to_be(
     async with pool(caller) as database:
         # The first three are more than two days old.
         await Upkeep(database, clock, timedelta(days=400), timedelta(days=2, hours=12)).run_once()
+        # One that was behind when that happened reads into a hole, and notices.
+        [[organization_id]] = await caller.rows("SELECT %(organization_id)s::bigint")
+        async with database.transaction() as connection:
+            with pytest.raises(feed.Forgotten):
+                await feed.read(connection, organization_id, after=2, limit=1)
+            assert [one.place for one in await feed.read(connection, organization_id, after=3, limit=9)] == [4, 5]
     for token in (beginning, watcher.tokens[0], watcher.tokens[1]):
         error = await Watcher(caller, resume_token=token).refused()
         assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
@@ -290,6 +297,32 @@ async def test_sweeping_gives_places_to_what_nobody_watches(caller: Caller) -> N
         "SELECT (SELECT count(*) FROM feed_pending WHERE organization_id = %(organization_id)s),"
         " (SELECT last_place FROM feed WHERE organization_id = %(organization_id)s)"
     ) == [(0, 5)]
+
+
+async def test_streams_outlive_the_connections_to_the_database(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feeds, "RETRY_PAUSE", 0.01)
+    monkeypatch.setattr(feeds, "POLL_INTERVAL", 3_600.0)  # what comes, comes because somebody listens
+    watcher = await watch(caller)
+    for number in range(1, 4):
+        await until(lambda: listens(caller))
+        await tell(caller, ("ann", number))
+        assert names(await watcher.take(1)) == [("ann", number)]
+        await caller.rows(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+
+
+async def listens(caller: Caller) -> bool:
+    """Whether a server has a connection that listens."""
+    return bool(
+        await caller.rows(
+            "SELECT FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%%'"
+            " AND state = 'idle'"
+        )
+    )
 
 
 async def test_several_streams_of_one_connection_end_apart(caller: Caller) -> None:
