@@ -1,4 +1,4 @@
-"""`python -m bench [ingest|latency|notifier]`: measures, prints tables, and writes bench/results/."""
+"""`python -m bench [ingest|latency|notifier|soak MINUTES]`: measures, prints tables, and writes bench/results/."""
 
 import argparse
 import time
@@ -7,21 +7,23 @@ from typing import Any
 import uvloop
 from rich.console import Console
 
-from bench import ingest, latency, load, machine, notifier, report
+from bench import ingest, latency, load, machine, notifier, report, soak
 from bench.stack import PostgreSQL
 
-PARTS = ("ingest", "latency", "notifier")
+PARTS = ("ingest", "latency", "notifier", "soak")
+SOAK_MINUTES = 10.0
 
 
 def main() -> None:
     """Measures the part that is named, or those of the hot path, which together take less than three minutes."""
     parser = argparse.ArgumentParser(prog="python -m bench", description="Tidemark's benchmarks.")
     parser.add_argument("part", nargs="?", choices=PARTS, help="measure only this part, and leave latest.json alone")
-    part: str | None = parser.parse_args().part
-    uvloop.run(_measure(Console(highlight=False), part))
+    parser.add_argument("minutes", nargs="?", type=float, default=SOAK_MINUTES, help="how long a soak lasts")
+    arguments = parser.parse_args()
+    uvloop.run(_measure(Console(highlight=False), arguments.part, arguments.minutes))
 
 
-async def _measure(console: Console, part: str | None) -> None:
+async def _measure(console: Console, part: str | None, minutes: float) -> None:
     started = time.monotonic()
     busy = machine.load_average()
     postgresql = PostgreSQL()
@@ -46,6 +48,11 @@ async def _measure(console: Console, part: str | None) -> None:
     if part == "notifier":
         console.print("notifier: webhooks to receivers on this machine", style="bold")
         webhooks = await notifier.measure(postgresql, lambda line: console.print(f"  {line}"))
+    if part == "soak":
+        console.print(f"soak: {minutes:g} minutes of steady traffic", style="bold")
+        soaked = await soak.measure(postgresql, minutes, lambda line: console.print(f"  {line}"))
+        about["soak"] = soaked.figures()
+        console.print(soaked.table())
     about["seconds"] = round(time.monotonic() - started)
     report.show(console, rates, latencies, webhooks)
     path = report.write("latest" if part is None else part, about, rates, latencies, webhooks)

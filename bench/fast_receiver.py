@@ -1,8 +1,9 @@
-"""A receiver in a process of its own that does as little as a receiver can: notes arrivals, answers 204 or never."""
+"""A receiver in a process of its own that does as little as it can: notes arrivals, answers 204, at times 500 or never."""
 
 import asyncio
 import contextlib
 import multiprocessing
+import random
 import signal
 import time
 from dataclasses import dataclass
@@ -13,17 +14,23 @@ from typing import Any, Self, cast
 import uvloop
 
 HANGING = "/hang"  # requests to paths that begin so are never answered
+FAILING = "/fail"  # half of the requests to paths that begin so are answered with 500
 
 _ANSWER = b"HTTP/1.1 204 No Content\r\n\r\n"
+_FAILURE = b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n"
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """One request. time: seconds of time.monotonic(), which all processes of a machine share."""
+    """One request. time: seconds of time.monotonic(), which all processes of a machine share.
+
+    accepted: it was answered with 204.
+    """
 
     path: str
     webhook_id: str
     time: float
+    accepted: bool
 
 
 class FastReceiver:
@@ -76,7 +83,7 @@ def _main(connection: Connection) -> None:
 
 
 async def _serve(connection: Connection) -> None:
-    arrivals: list[tuple[str, str, float]] = []
+    arrivals: list[tuple[str, str, float, bool]] = []
     server = await asyncio.get_running_loop().create_server(lambda: _Exchange(arrivals), "127.0.0.1", 0)
     connection.send(server.sockets[0].getsockname()[1])
     while True:
@@ -91,7 +98,7 @@ async def _serve(connection: Connection) -> None:
 class _Exchange(asyncio.Protocol):
     """One connection. It reads what aiohttp's client writes, and nothing more general."""
 
-    def __init__(self, arrivals: list[tuple[str, str, float]]) -> None:
+    def __init__(self, arrivals: list[tuple[str, str, float, bool]]) -> None:
         self._arrivals = arrivals
         self._data = b""
         self._transport: asyncio.Transport | None = None
@@ -109,6 +116,8 @@ class _Exchange(asyncio.Protocol):
                 return
             self._data = self._data[after:]
             path = lines[0].split(" ")[1]
-            self._arrivals.append((path, headers.get("webhook-id", ""), time.monotonic()))
-            if self._transport is not None and not path.startswith(HANGING):
-                self._transport.write(_ANSWER)
+            hangs = path.startswith(HANGING)
+            fails = path.startswith(FAILING) and random.random() < 0.5
+            self._arrivals.append((path, headers.get("webhook-id", ""), time.monotonic(), not (hangs or fails)))
+            if self._transport is not None and not hangs:
+                self._transport.write(_FAILURE if fails else _ANSWER)

@@ -1,34 +1,32 @@
 """notifier.*: how many webhooks a second one process sends, how soon, how fairly, and in how much memory."""
 
 import asyncio
-import base64
-import contextlib
 import itertools
-import json
 import math
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from statistics import median
 from typing import Any
 
 import aiohttp
-import psycopg
 
 from bench.fast_receiver import HANGING, Arrival, FastReceiver
+from bench.notifier_stack import SECRET, QueueDatabase, body_of, notification_id, notifier_on, resident
+from bench.rivals.environment import Unavailable
+from bench.rivals.measuring import RIVALS, jobs
+from bench.rivals.measuring import rate as rival_rate
+from bench.rivals.told import Task
 from bench.stack import PostgreSQL
-from cli.processes import Child
 from notifier.sending import HEADERS
 from notifier.signature import signed_headers
-from store.migrate import migrate
-from store.secrets import SecretBox, secret_place
 
 ENDPOINTS = 30  # fast receivers of the throughput
 DELIVERIES_EACH = 200  # to each of them
 BARE_CONCURRENCY = ENDPOINTS * 4  # requests of the bare loop at a time: as many as the notifier may have
+ROUNDS = 2  # of the bare loop, the notifier and the rivals in turn
 IDLE_SAMPLES = 120
 IDLE_PAUSE = 0.04  # seconds between two notifications, on average
 HEALTHY = 999  # endpoints beside the one that hangs
@@ -38,18 +36,22 @@ FAIR_SECONDS = 6.0
 MEMORY_IN_FLIGHT = 500
 TIMEOUT = 120.0  # seconds for anything here to arrive
 
-ORGANIZATION = 1_000_001
-KEY = b"tidemark benchmarks, not secret!"
-SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-CHANNEL = "tidemark_outbox"
+
+@dataclass(frozen=True)
+class Rates:
+    """Deliveries a second in one round. rivals: by name; without those that could not be measured."""
+
+    bare: float
+    notifier: float
+    rivals: dict[str, float]
 
 
 @dataclass(frozen=True)
 class Report:
     """What was measured; latencies in seconds from the commit to the arrival."""
 
-    deliveries_per_second: float
-    bare_per_second: float
+    rates: list[Rates]  # of each round
+    unavailable: str  # why the rivals were not measured; empty when they were
     idle: list[float]
     healthy_alone: list[float]
     healthy_beside: list[float]
@@ -59,9 +61,20 @@ class Report:
         """What is kept of it."""
         alone, beside = quantile(self.healthy_alone, 0.99), quantile(self.healthy_beside, 0.99)
         return {
-            "deliveries_per_second": round(self.deliveries_per_second),
-            "bare_aiohttp_per_second": round(self.bare_per_second),
-            "ratio": round(self.deliveries_per_second / self.bare_per_second, 3),
+            "deliveries_per_second": round(median(one.notifier for one in self.rates)),
+            "bare_aiohttp_per_second": round(median(one.bare for one in self.rates)),
+            "ratio": round(median(one.notifier / one.bare for one in self.rates), 3),
+            "rounds": [
+                {"bare": round(one.bare), "notifier": round(one.notifier)}
+                | {name: round(rate) for name, rate in one.rivals.items()}
+                for one in self.rates
+            ],
+            "rivals_per_second": {
+                name: round(median(one.rivals[name] for one in self.rates if name in one.rivals))
+                for name in RIVALS
+                if any(name in one.rivals for one in self.rates)
+            },
+            "rivals_unavailable": self.unavailable,
             "idle_p50_ms": _milliseconds(quantile(self.idle, 0.5)),
             "idle_p99_ms": _milliseconds(quantile(self.idle, 0.99)),
             "healthy_p99_alone_ms": _milliseconds(alone),
@@ -85,15 +98,11 @@ def _milliseconds(seconds: float) -> float:
 async def measure(postgresql: PostgreSQL, say: Callable[[str], None]) -> Report:
     """Measures all of it, each on a database and a notifier of its own."""
     with FastReceiver() as receiver:
-        before = await _bare(receiver)
-        rate, idle = await _throughput_and_latency(postgresql, receiver)
-        # Once more after it: on a machine that others use too, either may have had a bad moment.
-        bare = max(before, await _bare(receiver))
-        say(f"a bare aiohttp loop: {bare:,.0f} a second; the notifier: {rate:,.0f} a second")
+        rates, unavailable, idle = await _throughput_and_latency(postgresql, receiver, say)
         alone, beside = await _fairness(postgresql, receiver)
         say(f"{HEALTHY} healthy endpoints beside one that hangs: measured")
         resident = await _memory(postgresql, receiver)
-    return Report(rate, bare, idle, alone, beside, resident)
+    return Report(rates, unavailable, idle, alone, beside, resident)
 
 
 async def _bare(receiver: FastReceiver) -> float:
@@ -117,22 +126,47 @@ async def _bare(receiver: FastReceiver) -> float:
     return number / seconds
 
 
-async def _throughput_and_latency(postgresql: PostgreSQL, receiver: FastReceiver) -> tuple[float, list[float]]:
-    async with _notifier(postgresql, "bench_notifier_rate") as (database, _):
+async def _throughput_and_latency(
+    postgresql: PostgreSQL, receiver: FastReceiver, say: Callable[[str], None]
+) -> tuple[list[Rates], str, list[float]]:
+    rates, unavailable = [], ""
+    async with notifier_on(postgresql, "bench_notifier_rate") as (database, _):
         await database.endpoints((f"{receiver.url}/{number}", "alert.reached") for number in range(ENDPOINTS))
         await database.commit(5, "alert.reached")  # connections are made, statements prepared
         await receiver.arrived(5 * ENDPOINTS, TIMEOUT)
-        start = await database.commit(DELIVERIES_EACH, "alert.reached")
-        arrivals = await receiver.arrived(ENDPOINTS * DELIVERIES_EACH, TIMEOUT)
-        rate = len(arrivals) / (max(arrival.time for arrival in arrivals) - start)
+        for number in range(ROUNDS):
+            # In turn, and close together: on a machine that others use too, each has the same luck.
+            bare = await _bare(receiver)
+            start = await database.commit(DELIVERIES_EACH, "alert.reached")
+            arrivals = await receiver.arrived(ENDPOINTS * DELIVERIES_EACH, TIMEOUT)
+            rate = len(arrivals) / (max(arrival.time for arrival in arrivals) - start)
+            rivals = {}
+            for name in RIVALS:
+                try:
+                    rivals[name] = await _rival(postgresql, receiver, name, number)
+                except Unavailable as error:
+                    unavailable = str(error)
+            rates.append(Rates(bare, rate, rivals))
+            others = "".join(f"; {name}: {other:,.0f}" for name, other in rivals.items())
+            say(f"deliveries/s, a bare aiohttp loop: {bare:,.0f}; the notifier: {rate:,.0f}{others}")
+        if unavailable:
+            say(f"not every rival was measured: {unavailable}")
         await database.endpoints([(f"{receiver.url}/idle", "bench.idle")])
         await asyncio.sleep(2.0)
         idle = await _paced(database, receiver, ["bench.idle"], IDLE_SAMPLES, 1 / IDLE_PAUSE)
-    return rate, idle
+    return rates, unavailable, idle
+
+
+async def _rival(postgresql: PostgreSQL, receiver: FastReceiver, name: str, number: int) -> float:
+    """As many jobs with the same bodies through a general job queue, on the same server."""
+    ids = [notification_id(index) for index in range(DELIVERIES_EACH)]
+    url = postgresql.create_database(f"bench_{name}_{number}")
+    task = Task(url, SECRET, body_of(ids[0]), BARE_CONCURRENCY, jobs(receiver, ENDPOINTS, ids))
+    return await rival_rate(name, task, receiver)
 
 
 async def _fairness(postgresql: PostgreSQL, receiver: FastReceiver) -> tuple[list[float], list[float]]:
-    async with _notifier(postgresql, "bench_notifier_fair") as (database, _):
+    async with notifier_on(postgresql, "bench_notifier_fair") as (database, _):
         types = [f"bench.{number}" for number in range(HEALTHY)]
         await database.endpoints((f"{receiver.url}/{event_type}", event_type) for event_type in types)
         samples = round(FAIR_RATE * FAIR_SECONDS)
@@ -149,27 +183,18 @@ async def _memory(postgresql: PostgreSQL, receiver: FastReceiver) -> int | None:
     # No organization gets all of a process's slots, and no endpoint more than four.
     concurrency = math.ceil(MEMORY_IN_FLIGHT / 0.75) + 8
     settings = {"TIDEMARK_NOTIFIER_CONCURRENCY": str(concurrency)}
-    async with _notifier(postgresql, "bench_notifier_memory", settings) as (database, child):
+    async with notifier_on(postgresql, "bench_notifier_memory", settings) as (database, child):
         number = math.ceil(MEMORY_IN_FLIGHT / 4) + 1
         await database.endpoints((f"{receiver.url}{HANGING}/{index}", "alert.reached") for index in range(number))
         await database.commit(6, "alert.reached")
         await receiver.arrived(MEMORY_IN_FLIGHT, TIMEOUT)
-        resident = _resident(child.process.pid)
+        memory = resident(child.process.pid)
         child.process.kill()  # there is nothing to drain for
-        return resident
-
-
-def _resident(pid: int) -> int | None:
-    """The bytes of memory that a process has in use; None where the system does not tell."""
-    status = Path(f"/proc/{pid}/status")
-    if not status.exists():
-        return None
-    lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
-    return int(lines["VmRSS"].split()[0]) * 1024
+        return memory
 
 
 async def _paced(
-    database: "_Database", receiver: FastReceiver, types: Sequence[str], number: int, rate: float
+    database: QueueDatabase, receiver: FastReceiver, types: Sequence[str], number: int, rate: float
 ) -> list[float]:
     """Commits single notifications of random types at random moments; returns how long each took to arrive."""
     draw = random.Random(number)
@@ -189,100 +214,3 @@ async def _paced(
             }
             await asyncio.sleep(0.05)
     return [arrival.time - committed[webhook_id] for webhook_id, arrival in found.items()]
-
-
-def notification_id(number: int) -> str:
-    """The id of the notification of that number."""
-    return f"ntf_{number:026d}"
-
-
-def body_of(one: str) -> str:
-    """A body as long as an alert's."""
-    return json.dumps({"id": one, "type": "alert.reached", "data": {"alert": "a" * 400, "transitions": "t" * 400}})
-
-
-class _Database:
-    """What the evaluator and the service would write, written without them."""
-
-    def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
-        self._connection = connection
-        self._box = SecretBox([("bench", KEY)])
-        self.next_number = 1
-        self._endpoints = itertools.count(1)
-
-    async def endpoints(self, wanted: Iterable[tuple[str, str]]) -> None:
-        """Creates endpoints: URLs and the event type that each wants."""
-        async with self._connection.transaction():
-            for url, event_type in wanted:
-                endpoint_id = f"whe_{next(self._endpoints):026d}"
-                await self._connection.execute(
-                    "INSERT INTO endpoint (organization_id, endpoint_id, url, event_types, state, create_time)"
-                    " VALUES (%s, %s, %s, %s, 'ENABLED', now())",
-                    (ORGANIZATION, endpoint_id, url, [event_type]),
-                )
-                sealed = self._box.seal(SECRET.encode(), secret_place(ORGANIZATION, endpoint_id, 1))
-                await self._connection.execute(
-                    "INSERT INTO endpoint_secret"
-                    " (organization_id, endpoint_id, sequence, ciphertext, key_id, create_time)"
-                    " VALUES (%s, %s, 1, %s, 'bench', now())",
-                    (ORGANIZATION, endpoint_id, sealed),
-                )
-
-    async def commit(self, number: int, event_type: str) -> float:
-        """Commits notifications with their outbox rows; returns when they were committed."""
-        await self._write(number, event_type)
-        return time.monotonic()
-
-    async def flood(self, event_type: str, number: int) -> None:
-        """Commits deliveries to the endpoint that wants that type, as a fan-out long ago would have left them."""
-        first = self.next_number
-        await self._write(number, event_type, deliveries=True)
-        assert self.next_number == first + number
-        await self._connection.execute("ANALYZE")
-
-    async def _write(self, number: int, event_type: str, *, deliveries: bool = False) -> None:
-        rows = [(notification_id(self.next_number + index), event_type) for index in range(number)]
-        self.next_number += number
-        async with self._connection.transaction(), self._connection.cursor() as cursor:
-            async with cursor.copy(
-                "COPY notification (organization_id, customer_id, notification_id, alert_id, gauge_id, sequence,"
-                " event_type, condition_type, create_time, body) FROM STDIN"
-            ) as copy:
-                now = datetime.now(UTC)
-                for one, kind in rows:
-                    gauge = "00000000-0000-0000-0000-000000000000"
-                    await copy.write_row(
-                        (ORGANIZATION, "bench", one, "alt_1", gauge, 1, kind, "usage", now, body_of(one))
-                    )
-            if deliveries:
-                await cursor.execute(
-                    "INSERT INTO delivery (organization_id, delivery_id, endpoint_id, notification_id, customer_id,"
-                    " event_type, status, create_time, next_attempt_time)"
-                    " SELECT organization_id, 'whd_' || substr(notification_id, 5), endpoint_id, notification_id,"
-                    " customer_id, event_type, 'PENDING', now(), now() - interval '1 hour'"
-                    " FROM notification JOIN endpoint USING (organization_id)"
-                    " WHERE event_type = %s AND event_type = ANY (event_types)",
-                    (event_type,),
-                )
-            else:
-                await cursor.execute(
-                    "INSERT INTO outbox (organization_id, customer_id, notification_id, event_type, condition_type,"
-                    " create_time) SELECT %s, 'bench', unnest(%s::text[]), %s, 'usage', now()",
-                    (ORGANIZATION, [one for one, _ in rows], event_type),
-                )
-            await cursor.execute(f"NOTIFY {CHANNEL}".encode())
-
-
-@asynccontextmanager
-async def _notifier(
-    postgresql: PostgreSQL, name: str, settings: dict[str, str] | None = None
-) -> AsyncIterator[tuple[_Database, Child]]:
-    """A notifier process on a new database of that name."""
-    url = postgresql.create_database(name)
-    await asyncio.to_thread(migrate, url)
-    keys = {"TIDEMARK_SECRET_KEYS": f"bench:{base64.b64encode(KEY).decode()}", "TIDEMARK_DRAIN_TIMEOUT_SECONDS": "1"}
-    async with contextlib.AsyncExitStack() as exits:
-        connection = await psycopg.AsyncConnection.connect(url, autocommit=True)
-        exits.push_async_callback(connection.close)
-        child = await postgresql.notifier(exits, url, keys | (settings or {}))
-        yield _Database(connection), child

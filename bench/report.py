@@ -79,6 +79,10 @@ def _notifier_table(report: NotifierReport) -> Table:
     for row in (
         ("deliveries/s", f"{figures['deliveries_per_second']:,}", f"{figures['bare_aiohttp_per_second']:,}", ""),
         ("÷ a bare aiohttp loop", f"{figures['ratio']:.2f}", "1", "≥ 0.5"),
+        *(
+            (f"the same jobs in {name}, /s", f"{rate:,}", "", "")
+            for name, rate in figures["rivals_per_second"].items()
+        ),
         ("commit → arrival, idle, p50", f"{figures['idle_p50_ms']:.1f} ms", "", "≤ 20 ms"),
         ("commit → arrival, idle, p99", f"{figures['idle_p99_ms']:.1f} ms", "", "≤ 100 ms"),
         (

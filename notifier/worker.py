@@ -10,31 +10,25 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
+from notifier.attempts import RETURN_DELAY, Attempter
 from notifier.backoff import Backoff
 from notifier.metrics import Metrics
 from notifier.recorder import Recorder, Refill, Return
-from notifier.requests import request_headers
-from notifier.schedule import decide
-from notifier.sending import Answer, Sender
-from notifier.signature import MalformedSecret
+from notifier.sending import Sender
 from runtime.clock import Clock
 from store import delivery_queue, delivery_results, outbox
 from store.database import Connection, Database, DatabaseUnavailable
-from store.deliveries import DeliveryStatus
 from store.delivery_queue import Claim
-from store.delivery_results import AttemptRecord
-from store.secrets import CannotOpen, SecretBox
+from store.secrets import SecretBox
 
 POLL_INTERVAL = 1.0  # seconds between looks at the database when nothing else wakes the loop
 FAN_OUT_LIMIT = 200  # outbox rows in one transaction
+FAN_OUT_DELIVERIES = 1_500  # that they may come to, about: the first of them wait for the last
 CLAIM_LIMIT = 100  # deliveries in one transaction
 ORGANIZATION_SHARE = 0.75  # of a process's requests in flight, that one organization's may be
 STUCK_AFTER = 60.0  # seconds without a round of the loop
-RETURN_DELAY = timedelta(seconds=30)  # until a delivery that failed by our own fault is due again
 
 logger = logging.getLogger(__name__)
-
-_LEVELS = {DeliveryStatus.DELIVERED: logging.DEBUG, DeliveryStatus.PENDING: logging.INFO}  # others: WARNING
 
 
 @dataclass
@@ -69,15 +63,14 @@ class Worker:
         randomness: random.Random | None = None,
     ) -> None:
         self._database = database
-        self._sender = sender
-        self._clock = clock
         self._concurrency = concurrency
         self._lease = lease
-        self._randomness = randomness or random.Random()
-        self._box = box
         self._metrics = metrics or Metrics()
-        self._recorder = Recorder(database, self._refill, self._on_written, self._metrics, self._randomness)
+        randomness = randomness or random.Random()
+        self._attempter = Attempter(sender, clock, box, self._metrics, randomness)
+        self._recorder = Recorder(database, self._refill, self._on_written, self._metrics, randomness)
         self._hints = _Hints()
+        self._fan_out_limit = FAN_OUT_LIMIT
         self._wake = asyncio.Event()
         self._in_flight = 0  # claims whose result is not written
         self._reserved = 0  # slots for claims that are being made
@@ -187,11 +180,15 @@ class Worker:
             claims: list[Claim] = []
             with self._room() as room:
                 async with self._database.transaction() as connection:
-                    fan_out = await outbox.fan_out(connection, FAN_OUT_LIMIT)
+                    limit = self._fan_out_limit
+                    fan_out = await outbox.fan_out(connection, limit)
                     if fan_out.created and room:
                         # In one transaction: a notification on its way waits for one commit less.
                         claims = await self._claim(connection, room)
-            hints.outbox |= fan_out.taken == FAN_OUT_LIMIT
+            hints.outbox |= fan_out.taken == limit
+            if fan_out.created:
+                fitting = FAN_OUT_DELIVERIES * fan_out.taken // fan_out.created
+                self._fan_out_limit = min(max(fitting, 1), FAN_OUT_LIMIT)
             hints.due |= len(claims) < fan_out.created
             self._metrics.fanned_out += fan_out.created
             self._start(claims)
@@ -281,7 +278,7 @@ class Worker:
     async def _deliver(self, claim: Claim) -> None:
         """Makes one attempt and hands its result to the recorder, whatever happens."""
         try:
-            self._recorder.add(await self._attempt(claim))
+            self._recorder.add(await self._attempter.attempt(claim))
         except asyncio.CancelledError:
             # Cut off by a drain: whether the receiver has it is unknown, so it gets it again.
             self._recorder.add(Return(claim, timedelta(0)))
@@ -292,55 +289,6 @@ class Worker:
                 extra={"action": "attempt.failed", "delivery_id": claim.delivery_id},
             )
             self._recorder.add(Return(claim, RETURN_DELAY))
-
-    async def _attempt(self, claim: Claim) -> AttemptRecord | Return:
-        if claim.body is None:
-            logger.error(
-                "a delivery has no notification to send",
-                extra={"action": "attempt.no_notification", "delivery_id": claim.delivery_id},
-            )
-            return Return(claim, RETURN_DELAY)
-        body = claim.body.encode()
-        start_time = self._clock.now()
-        try:
-            request = request_headers(claim, self._box, start_time, body)
-        except (MalformedSecret, CannotOpen, ValueError) as error:
-            logger.error(
-                "a delivery cannot be signed: %s",
-                error,
-                extra={"action": "attempt.unsigned", "endpoint_id": claim.endpoint_id},
-            )
-            return Return(claim, RETURN_DELAY)
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        answer = await self._sender.post(claim.url, request.headers, body)
-        duration = timedelta(seconds=loop.time() - began)
-        self._metrics.attempt(answer.outcome, duration)
-        decision = decide(
-            answer.outcome,
-            back_pressure=answer.back_pressure,
-            attempts=claim.schedule_step + 1,
-            age=claim.age,
-            retry_after=answer.retry_after,
-            randomness=self._randomness,
-        )
-        record = AttemptRecord(
-            claim=claim,
-            start_time=start_time,
-            duration=duration,
-            outcome=answer.outcome,
-            http_status=answer.http_status,
-            response_excerpt=answer.response_excerpt,
-            error=answer.error,
-            status=decision.status,
-            delay=decision.delay,
-            verdict=decision.verdict,
-            retry_after=answer.retry_after,
-            remote_address=answer.remote_address,
-            secret_sequences=request.secret_sequences,
-        )
-        _log(record, answer)
-        return record
 
     async def _drain(self, timeout: float) -> None:
         """Waits for what is in flight; cuts off what takes too long, and leaves time to record it."""
@@ -360,26 +308,3 @@ class Worker:
             async with asyncio.timeout(timeout):
                 await self._nothing_in_flight.wait()
         return self._nothing_in_flight.is_set()
-
-
-def _log(record: AttemptRecord, answer: Answer) -> None:
-    # Neither URL nor secret: a URL often carries a token.
-    level = _LEVELS.get(record.status, logging.WARNING)
-    if not logger.isEnabledFor(level):
-        return
-    logger.log(
-        level,
-        "attempt %d: %s",
-        record.claim.attempt_count + 1,
-        answer.outcome.lower(),
-        extra={
-            "action": "attempt",
-            "delivery_id": record.claim.delivery_id,
-            "endpoint_id": record.claim.endpoint_id,
-            "notification_id": record.claim.notification_id,
-            "http_status": answer.http_status,
-            "duration_ms": round(record.duration.total_seconds() * 1000, 1),
-            "status": record.status,
-            "error": answer.error,
-        },
-    )

@@ -52,14 +52,18 @@ JOIN unnest(CAST(:organizations AS bigint[]), CAST(:events AS text[])) AS wanted
 USING (organization_id, event_id)
 """)
 
+# The columns come as text with tabs between the values, which no id contains: the driver would write arrays value
+# by value.
 _ADD = text("""
 INSERT INTO delivery_live (organization_id, delivery_id, endpoint_id, notification_id, customer_id, event_type,
                            status, create_time, next_attempt_time)
-SELECT organization_id, delivery_id, endpoint_id, notification_id, customer_id, event_type,
-       'PENDING', now(), now()
+SELECT organization_id, delivery_id, endpoint_id, notification_id,
+       coalesce(customer_id, ''),  -- of a single empty one the array is empty
+       event_type, 'PENDING', now(), now()
 FROM unnest(
-    CAST(:organizations AS bigint[]), CAST(:deliveries AS text[]), CAST(:endpoints AS text[]),
-    CAST(:notifications AS text[]), CAST(:customers AS text[]), CAST(:event_types AS text[])
+    CAST(string_to_array(:organizations, E'\t') AS bigint[]), string_to_array(:deliveries, E'\t'),
+    string_to_array(:endpoints, E'\t'), string_to_array(:notifications, E'\t'),
+    string_to_array(:customers, E'\t'), string_to_array(:event_types, E'\t')
 ) AS fresh (organization_id, delivery_id, endpoint_id, notification_id, customer_id, event_type)
 ON CONFLICT DO NOTHING
 """)
@@ -88,14 +92,14 @@ async def fan_out(connection: AsyncConnection, limit: int) -> FanOut:
         await connection.execute(
             _ADD,
             {
-                "organizations": [row.organization_id for row, _ in fresh],
-                "deliveries": [
+                "organizations": "\t".join(str(row.organization_id) for row, _ in fresh),
+                "deliveries": "\t".join(
                     delivery_id(row.organization_id, endpoint_id, row.notification_id) for row, endpoint_id in fresh
-                ],
-                "endpoints": [endpoint_id for _, endpoint_id in fresh],
-                "notifications": [row.notification_id for row, _ in fresh],
-                "customers": [row.customer_id for row, _ in fresh],
-                "event_types": [row.event_type for row, _ in fresh],
+                ),
+                "endpoints": "\t".join(endpoint_id for _, endpoint_id in fresh),
+                "notifications": "\t".join(row.notification_id for row, _ in fresh),
+                "customers": "\t".join(row.customer_id for row, _ in fresh),
+                "event_types": "\t".join(row.event_type for row, _ in fresh),
             },
         )
     return FanOut(taken=len(taken), created=len(fresh))

@@ -1,0 +1,123 @@
+"""soak: steady traffic for minutes through one notifier, with receivers among it that fail: memory, backlog, loss."""
+
+import asyncio
+import itertools
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from rich.table import Table
+
+from bench.fast_receiver import FAILING, FastReceiver
+from bench.notifier_stack import QueueDatabase, notification_id, notifier_on, resident
+from bench.stack import PostgreSQL
+
+RATE = 100  # notifications a second, each to one endpoint
+ENDPOINTS = 40
+FAILING_ENDPOINTS = 2  # of them: 5 %, which answer half of all requests with 500
+COMMIT_PAUSE = 0.1  # seconds between two commits
+SAMPLE_PAUSE = 5.0  # seconds between two looks at memory and backlog
+WARM_UP = 20.0  # seconds before the first one
+DRAIN_TIMEOUT = 240.0  # seconds for what still waits at the end; a second retry comes after 30 s, a third after 2 min
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was seen; memory in bytes, empty where the system does not tell."""
+
+    minutes: float
+    sent: int
+    lost: int  # never accepted by their receivers
+    duplicates: int  # accepted more than once
+    refused: int  # requests that were answered with 500
+    backlogs: list[int]  # deliveries that were not finished
+    backlog_at_end: int  # after DRAIN_TIMEOUT, or earlier if there is none
+    resident: list[int]
+
+    def figures(self) -> dict[str, Any]:
+        """What is kept of it."""
+        memory = [round(one / 2**20, 1) for one in self.resident]
+        return {
+            "minutes": round(self.minutes, 1),
+            "deliveries": self.sent,
+            "lost": self.lost,
+            "duplicates": self.duplicates,
+            "answered_with_500": self.refused,
+            "backlog_max": max(self.backlogs, default=0),
+            "backlog_after_drain": self.backlog_at_end,
+            "resident_start_mib": memory[0] if memory else None,
+            "resident_end_mib": memory[-1] if memory else None,
+            "resident_max_mib": max(memory, default=None),
+        }
+
+    def table(self) -> Table:
+        """The same for people."""
+        table = Table(title="soak")
+        table.add_column("figure")
+        table.add_column("measured", justify="right")
+        for name, value in self.figures().items():
+            table.add_row(name.replace("_", " "), f"{value:,}" if value is not None else "unknown")
+        return table
+
+
+async def measure(postgresql: PostgreSQL, minutes: float, say: Callable[[str], None]) -> Report:
+    """Sends for so many minutes, waits until everything has arrived, and counts."""
+    draw = random.Random(1)
+    accepted: Counter[tuple[str, str]] = Counter()
+    expected: list[tuple[str, str]] = []
+    refused = 0
+    memory: list[int] = []
+    backlogs: list[int] = []
+
+    async def count() -> None:
+        nonlocal refused
+        for arrival in await receiver.take():
+            if arrival.accepted:
+                accepted[arrival.path, arrival.webhook_id] += 1
+            else:
+                refused += 1
+
+    with FastReceiver() as receiver:
+        async with notifier_on(postgresql, "bench_soak") as (database, child):
+            paths = [f"{FAILING if number < FAILING_ENDPOINTS else ''}/{number}" for number in range(ENDPOINTS)]
+            await database.endpoints((receiver.url + path, f"bench.{number}") for number, path in enumerate(paths))
+            begin = time.monotonic()
+            next_sample = begin + WARM_UP
+            for tick in itertools.count(1):
+                if time.monotonic() >= begin + minutes * 60:
+                    break
+                for _ in range(round(RATE * COMMIT_PAUSE)):
+                    number = draw.randrange(ENDPOINTS)
+                    expected.append((paths[number], notification_id(database.next_number)))
+                    await database.commit(1, f"bench.{number}")
+                if time.monotonic() >= next_sample:
+                    next_sample += SAMPLE_PAUSE
+                    await count()
+                    await _sample(database, child.process.pid, memory, backlogs)
+                await asyncio.sleep(max(0.0, begin + tick * COMMIT_PAUSE - time.monotonic()))
+            lasted = time.monotonic() - begin
+            say(f"{len(expected):,} deliveries in {lasted / 60:.1f} minutes; waiting for the last ones")
+            end = time.monotonic() + DRAIN_TIMEOUT
+            while (left := await database.unfinished()) and time.monotonic() < end:
+                await asyncio.sleep(1.0)
+            await _sample(database, child.process.pid, memory, backlogs)
+            await count()
+    return Report(
+        minutes=lasted / 60,
+        sent=len(expected),
+        lost=sum(1 for one in expected if not accepted[one]),
+        duplicates=sum(number - 1 for number in accepted.values() if number > 1),
+        refused=refused,
+        backlogs=backlogs,
+        backlog_at_end=left,
+        resident=memory,
+    )
+
+
+async def _sample(database: QueueDatabase, pid: int, memory: list[int], backlogs: list[int]) -> None:
+    if (now := resident(pid)) is not None:
+        memory.append(now)
+    backlogs.append(await database.unfinished())
