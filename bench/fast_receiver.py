@@ -1,4 +1,4 @@
-"""A receiver in a process of its own that does as little as it can: notes arrivals, answers 204, at times 500 or never."""
+"""A receiver in a process of its own that does as little as it can: notes arrivals; answers 204, 500 or never."""
 
 import asyncio
 import contextlib

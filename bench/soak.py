@@ -102,6 +102,7 @@ async def measure(postgresql: PostgreSQL, minutes: float, say: Callable[[str], N
             say(f"{len(expected):,} deliveries in {lasted / 60:.1f} minutes; waiting for the last ones")
             end = time.monotonic() + DRAIN_TIMEOUT
             while (left := await database.unfinished()) and time.monotonic() < end:
+                await count()
                 await asyncio.sleep(1.0)
             await _sample(database, child.process.pid, memory, backlogs)
             await count()
