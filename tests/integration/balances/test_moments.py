@@ -1,0 +1,167 @@
+"""What alerts on balances say when segments begin and end, are voided or have no end, and of several lines at once."""
+
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from generated.tidemark.v1 import alert_pb2, threshold_pb2
+from runtime.clock import ManualClock
+from tests.integration.balances.holder import CREDIT, GRANT, LICENSE, SEAT, Holder
+from tests.integration.balances.wording import create, kinds_told, values, written
+from tests.integration.usage.caller import Caller, Crossing
+
+OK, IN_ALARM = alert_pb2.CUSTOMER_ALERT_STATUS_OK, alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
+ACME = 'customer { customer_id: "acme" }'
+DAYS = "low_remaining_days_for_commit_segment_reached {}"
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+
+
+async def test_a_percentage_waits_for_a_segment_and_goes_on_with_the_next(caller: Caller, clock: ManualClock) -> None:
+    acme, now = Holder(caller), clock.now()
+    spans: list[tuple[str, datetime, datetime | None]] = [
+        ("100", now + HOUR, now + 2 * HOUR),
+        ("40", now + 3 * HOUR, None),
+    ]
+    await acme.put("c1", spans=spans)
+    low = await create(acme, "low_remaining_commit_percentage_reached {}", "20")
+    assert (await caller.state(low)).no_data
+    clock.set(now + HOUR)
+    assert await acme.spend("e1", "79") == []
+    assert await values(acme, low) == {(): 21}
+    assert await acme.spend("e2", "1") == [Crossing("REACHED", "20", "21", "20", "e2")]
+    clock.set(now + 2 * HOUR)
+    await acme.adjust("c1", "1", segment=2)  # catches up with the end
+    state = await caller.state(low)
+    assert (state.no_data, state.status) == (True, IN_ALARM)  # nothing is resolved by there being nothing
+    clock.set(now + 3 * HOUR)
+    assert [(one.kind, one.level, one.value) for one in (await acme.told(2))[1]] == [("RESOLVED", "20", "100")]
+    assert await values(acme, low) == {(): 100}
+
+
+async def test_the_time_that_brought_it_there_is_in_the_notification(caller: Caller, clock: ManualClock) -> None:
+    acme, now = Holder(caller), clock.now()
+    await acme.put("c1", spans=[("1", now, now + 10 * DAY)])
+    await create(acme, DAYS, "7")
+    clock.set(now + 3 * DAY + timedelta(minutes=20))  # nobody looked at the very moment
+    await acme.told(1)
+    [stored] = await caller.notifications()
+    [transition] = stored.body["data"]["transitions"]
+    assert transition["event_time"] == "2026-03-18T12:00:00.000000Z"
+    assert "event_id" not in transition
+    assert (transition["value"], stored.body["timestamp"]) == ("7", "2026-03-18T12:20:00.000000Z")
+    assert stored.body["data"]["gauge"] == {
+        "customer_id": "acme",
+        "reading": "DAYS_LEFT",
+        "balance_id": "c1",
+        "segment_number": "1",
+    }
+
+
+async def test_a_segment_that_begins_with_few_days_left_is_told_when_it_begins(
+    caller: Caller, clock: ManualClock
+) -> None:
+    acme, now = Holder(caller), clock.now()
+    await acme.put("c1", spans=[("1", now + DAY, now + 4 * DAY)])
+    low = await create(acme, DAYS, "7", "2")
+    assert (await values(acme, low), (await caller.state(low)).no_data) == ({}, True)
+    clock.set(now + DAY)
+    assert await acme.told(1) == [[Crossing("REACHED", "7", "3", "3", "")]]
+
+
+async def test_a_segment_without_an_end_has_no_days_left_and_a_voided_one_keeps_what_it_said(
+    caller: Caller, clock: ManualClock
+) -> None:
+    acme, now = Holder(caller), clock.now()
+    await acme.put("forever", "1")
+    await acme.put("c1", spans=[("1", now, now + 5 * DAY)])
+    low = await create(acme, DAYS, "7", "2")
+    assert await values(acme, low) == {("c1", "1"): 5}
+    assert await kinds_told(acme, low) == ["REACHED"]
+    await acme.void("c1")
+    assert await values(acme, low) == {}
+    clock.set(now + 6 * DAY)
+    await acme.put("c2", spans=[("1", now, now + 60 * DAY)])  # would catch up with whatever was due
+    assert await kinds_told(acme, low) == ["REACHED"]
+
+
+async def test_a_seat_whose_credit_has_ended_reads_zero(caller: Caller, clock: ManualClock) -> None:
+    acme, now = Holder(caller), clock.now()
+    await acme.put("ann", kind=SEAT, seat=("user", "ann"), spans=[("10", now, now + HOUR)])
+    await acme.put("bob", "10", kind=SEAT, seat=("user", "bob"))
+    low = await create(acme, 'low_remaining_seat_balance_reached { seat_filter { seat_group_key: "user" } }', "2")
+    clock.set(now + HOUR)
+    assert await acme.told(1) == [[Crossing("REACHED", "2", "10", "0", "")]]
+    assert (await caller.state(low)).status == IN_ALARM
+    await acme.void("bob")
+    assert (await acme.told(2))[1] == [Crossing("REACHED", "2", "10", "0", "")]
+    await acme.put("more", "10", kind=SEAT, seat=("user", "ann"))
+    assert (await acme.told(3))[2] == [Crossing("RESOLVED", "2", "0", "10", "")]
+
+
+async def test_a_credit_balance_is_depleted_by_an_end_and_recovers_with_a_beginning(
+    caller: Caller, clock: ManualClock
+) -> None:
+    acme, now = Holder(caller), clock.now()
+    await acme.put("g1", kind=GRANT, spans=[("10", now, now + HOUR), ("10", now + 2 * HOUR, None)])
+    depleted = await create(acme, "credit_balance_depleted {}", scope=ACME)
+    recovered = await create(acme, "credit_balance_recovered {}", scope=ACME)
+    clock.set(now + HOUR)
+    assert await acme.told(1) == [[Crossing("REACHED", "0", "10", "0", "")]]
+    clock.set(now + 2 * HOUR)
+    assert (await acme.told(2))[1] == [Crossing("REACHED", "0", "0", "10", "")]
+    assert (await kinds_told(acme, depleted), await kinds_told(acme, recovered)) == (["REACHED"], ["REACHED"])
+
+
+async def test_one_balance_that_follows_another_without_a_gap_says_nothing(
+    caller: Caller, clock: ManualClock
+) -> None:
+    acme, now = Holder(caller), clock.now()
+    end = now + HOUR
+    await acme.put("g1", kind=GRANT, spans=[("10", now, end)])
+    await acme.put("g2", kind=GRANT, spans=[("10", end, None)])
+    for condition in ("credit_balance_depleted {}", "credit_balance_recovered {}"):
+        await create(acme, condition, scope=ACME)
+    low = await create(acme, "low_credit_balance_reached {}", "5")
+    clock.set(end)
+    await acme.adjust("g2", "1")
+    assert await values(acme, low) == {(): 11}
+    assert await acme.told() == []
+
+
+async def test_a_licence_is_armed_again_by_the_next_segment(caller: Caller, clock: ManualClock) -> None:
+    acme, now = Holder(caller), clock.now()
+    end = now + DAY
+    spans: list[tuple[str, datetime, datetime | None]] = [("10", now, end), ("10", end, end + DAY)]
+    await acme.put("l1", kind=LICENSE, license_type="pro", metric="launches", spans=spans)
+    await create(acme, 'license_balance_threshold_reached { license_type: "pro" }', "50", "90", scope=ACME)
+    await caller.send(caller.event("e1", "10", metric="launches"))
+    clock.set(end)
+    told = await acme.told(2)
+    assert [[(one.kind, one.level, one.value) for one in each] for each in told] == [
+        [("REACHED", "50", "100"), ("REACHED", "90", "100")],
+        [("RESOLVED", "90", "0"), ("RESOLVED", "50", "0")],
+    ]
+    answer = await caller.send(caller.event("e2", "5", metric="launches"))
+    assert [(one.level, one.value) for one in answer.transitions] == [("50", "50")]
+
+
+async def test_lines_that_fall_together_are_told_together_descending(caller: Caller) -> None:
+    acme = Holder(caller)
+    await acme.put("k1", "100", kind=CREDIT)
+    await create(acme, "low_remaining_contract_credit_balance_reached {}", "5", "50", "20")
+    crossed = await acme.spend("e1", "97")
+    assert [one.level for one in crossed] == ["50", "20", "5"]
+    [stored] = await caller.notifications()
+    shown = stored.body["data"]["transitions"]
+    assert [(one["level"], one["furthest"]) for one in shown] == [("50", False), ("20", False), ("5", True)]
+
+
+async def test_a_recurring_step_goes_on_below_the_last_line(caller: Caller) -> None:
+    acme = Holder(caller)
+    await acme.put("g1", "1000", kind=GRANT, allow_overage=True)
+    alert = written("credit_balance_dropped {}", "500", scope=ACME)
+    alert.thresholds.append(threshold_pb2.Threshold(recurring_step="200"))
+    await caller.create(alert)
+    levels = []
+    for number, cost in enumerate(("500", "199.99", "0.01", "0", "450", "1")):
+        levels.append([Decimal(one.level) for one in await acme.spend(f"e{number}", cost)])
+    assert levels == [[500], [], [300], [], [100, -100], []]

@@ -1,0 +1,294 @@
+"""Which balances an alert looks at: filters by entity, specifiers, types, seats, licences and units."""
+
+from decimal import Decimal
+
+import pytest
+
+from generated.tidemark.v1 import alert_pb2
+from tests.integration.balances.holder import COMMIT, CREDIT, GRANT, LICENSE, SEAT, Holder
+from tests.integration.balances.wording import create, kinds_told, values, written
+from tests.integration.facts.refusals import assert_violations
+from tests.integration.usage.caller import Caller, Crossing
+
+BOTH_KINDS = "low_remaining_contract_credit_and_commit_balance_reached"
+
+
+@pytest.fixture
+async def acme(caller: Caller) -> Holder:
+    """A customer with two commits and a contract credit of two teams, under contracts of two regions."""
+    holder = Holder(caller)
+    await holder.put("c1", "10", custom_fields={"team": "a"}, contract_custom_fields={"region": "eu"})
+    await holder.put("k1", "20", kind=CREDIT, custom_fields={"team": "a"}, contract_custom_fields={"region": "us"})
+    await holder.put("c2", "40", custom_fields={"team": "b"}, contract_custom_fields={"region": "eu"})
+    return holder
+
+
+def filtered(entity: str, key: str, value: str | None = None) -> str:
+    """A filter by a custom field."""
+    valued = "" if value is None else f' value: "{value}"'
+    return f'custom_field_filters {{ entity: CUSTOM_FIELD_ENTITY_{entity} key: "{key}"{valued} }}'
+
+
+def excluding(*filters: str) -> str:
+    """An exclusion of what matches all of the filters."""
+    return f"exclude {{ {' '.join(filters)} }}"
+
+
+def specified(*specifiers: str) -> str:
+    """An alert on commits and contract credits with these specifiers."""
+    return f"{BOTH_KINDS} {{ {' '.join(f'alert_specifiers {{ {one} }}' for one in specifiers)} }}"
+
+
+FILTERED = (
+    ("commit", filtered("COMMIT", "team", "a"), 10),
+    ("commit", filtered("CONTRACT_CREDIT_OR_COMMIT", "team", "b"), 40),
+    ("commit", filtered("CONTRACT", "region", "eu"), 50),
+    ("commit", filtered("CONTRACT", "region", "eu") + filtered("COMMIT", "team", "a"), 10),
+    ("commit", filtered("CONTRACT", "region", "us"), 0),
+    ("commit", filtered("COMMIT", "region", "eu"), 0),
+    ("contract_credit", filtered("CONTRACT_CREDIT", "team", "a"), 20),
+    ("contract_credit", filtered("CONTRACT_CREDIT_OR_COMMIT", "team", "a"), 20),
+    ("contract_credit", filtered("CONTRACT", "region", "us"), 20),
+    ("contract_credit", filtered("CONTRACT", "region", "eu"), 0),
+)
+
+
+async def test_custom_field_filters_look_at_the_entity_they_name_and_all_have_to_match(acme: Holder) -> None:
+    for kind, filters, expected in FILTERED:
+        low = await create(acme, f"low_remaining_{kind}_balance_reached {{ {filters} }}", "5")
+        assert await values(acme, low) == {(): expected}, filters
+        percent = await create(acme, f"low_remaining_{kind}_percentage_reached {{ {filters} }}", "5")
+        assert await values(acme, percent) == ({(): 100} if expected else {}), filters
+
+
+async def test_a_filter_by_an_entity_that_the_alert_never_looks_at_is_refused(caller: Caller) -> None:
+    for kind, entity in (("commit", "CONTRACT_CREDIT"), ("contract_credit", "COMMIT")):
+        condition = f"low_remaining_{kind}_balance_reached"
+        alert = written(f"{condition} {{ {filtered(entity, 'team', 'a')} }}", "5")
+        await assert_violations(caller.create(alert), f"alert.{condition}.custom_field_filters[0].entity")
+
+
+async def test_days_are_counted_of_the_segments_that_pass_the_filters_each_on_its_own(
+    caller: Caller, acme: Holder
+) -> None:
+    now = caller.clock.now()
+    for balance_id, team in (("d1", "a"), ("d2", "b")):
+        ends = [now.replace(day=20), now.replace(day=25)]
+        await acme.put(balance_id, spans=[("1", now, end) for end in ends], custom_fields={"team": team})
+    only = filtered("COMMIT", "team", "a")
+    low = await create(acme, f"low_remaining_days_for_commit_segment_reached {{ {only} }}", "7")
+    assert await values(acme, low) == {("d1", "1"): 5, ("d1", "2"): 10}
+    assert await acme.told(1) == [[Crossing("REACHED", "7", "5", "5", "")]]
+
+
+SPECIFIED: tuple[tuple[list[str], dict[tuple[str, ...], int], str], ...] = (
+    ([], {(): 70}, "none: every balance"),
+    ([filtered("COMMIT", "team", "a"), filtered("CONTRACT", "region", "us")], {(): 30}, "or"),
+    (
+        [filtered("COMMIT", "team", "a"), filtered("CONTRACT", "region", "eu")],
+        {(): 50},
+        "or: what two take in counts once",
+    ),
+    (
+        [filtered("CONTRACT_CREDIT_OR_COMMIT", "team", "a") + filtered("CONTRACT", "region", "eu")],
+        {(): 10},
+        "and",
+    ),
+    ([excluding(filtered("COMMIT", "team", "b"))], {(): 30}, "exclude"),
+    (
+        [filtered("CONTRACT", "region", "eu") + excluding(filtered("COMMIT", "team", "a"))],
+        {(): 40},
+        "exclude wins",
+    ),
+    (
+        [excluding(filtered("CONTRACT_CREDIT_OR_COMMIT", "team", "a"), filtered("CONTRACT", "region", "us"))],
+        {(): 50},
+        "one exclusion: and",
+    ),
+    (
+        [excluding(filtered("COMMIT", "team", "a")) + excluding(filtered("CONTRACT", "region", "us"))],
+        {(): 40},
+        "exclusions: or",
+    ),
+    (
+        [filtered("CONTRACT_CREDIT_OR_COMMIT", "team")],
+        {("a",): 30, ("b",): 40},
+        "a key without a value groups",
+    ),
+    (
+        [filtered("CONTRACT_CREDIT_OR_COMMIT", "team") + filtered("CONTRACT", "region")],
+        {("eu", "a"): 10, ("us", "a"): 20, ("eu", "b"): 40},
+        "two such keys",
+    ),
+    (
+        [filtered("CONTRACT_CREDIT", "team"), filtered("COMMIT", "team", "b")],
+        {("a",): 20, (): 40},
+        "a group beside a sum",
+    ),
+)
+
+
+async def test_specifiers_are_or_ed_their_fields_and_ed_exclusions_win_and_open_keys_group(acme: Holder) -> None:
+    for specifiers, expected, what in SPECIFIED:
+        low = await create(acme, specified(*specifiers), "5")
+        assert await values(acme, low) == expected, what
+        percent = await create(acme, specified(*specifiers).replace("balance", "percentage"), "5")
+        assert await values(acme, percent) == dict.fromkeys(expected, Decimal(100)), what
+
+
+async def test_usage_moves_the_group_whose_balance_gives(acme: Holder) -> None:
+    low = await create(acme, specified(filtered("CONTRACT_CREDIT_OR_COMMIT", "team")), "15", "35")
+    assert await kinds_told(acme, low) == ["REACHED"]  # a has 30
+    assert await acme.spend("e1", "12") == []  # of c1 10, which comes first, and of c2 2
+    assert await values(acme, low) == {("a",): 20, ("b",): 38}
+    await acme.adjust("c1", "100")
+    assert await values(acme, low) == {("a",): 120, ("b",): 38}
+    assert sorted(await acme.spend("e2", "103")) == [
+        Crossing("REACHED", "35", "120", "20", "e2"),
+        Crossing("REACHED", "35", "38", "35", "e2"),
+    ]
+    new = await acme.put("c3", "3", custom_fields={"team": "c"})
+    assert new.custom_fields == {"team": "c"}
+    assert (await values(acme, low))["c",] == 3
+    assert (await kinds_told(acme, low)).count("REACHED") == 5  # a twice, b, and c at both lines
+
+
+async def test_a_balance_that_changes_its_custom_fields_leaves_one_gauge_for_another(acme: Holder) -> None:
+    low = await create(acme, specified(filtered("CONTRACT_CREDIT_OR_COMMIT", "team")), "25")
+    await acme.put("k1", "20", kind=CREDIT, custom_fields={"team": "b"})
+    assert await values(acme, low) == {("a",): 10, ("b",): 60}
+    assert await acme.told(1) == [[Crossing("REACHED", "25", "30", "10", "")]]
+    team_b = await create(
+        acme, f"low_remaining_contract_credit_balance_reached {{ {filtered('CONTRACT_CREDIT', 'team', 'b')} }}", "5"
+    )
+    await acme.put("k1", "20", kind=CREDIT)
+    assert await kinds_told(acme, team_b) == ["REACHED"]
+    assert await values(acme, team_b) == {(): 0}
+
+
+async def test_credit_grants_are_narrowed_by_their_type(caller: Caller) -> None:
+    acme = Holder(caller)
+    await acme.put("g1", "10", kind=GRANT, credit_grant_type="promo")
+    await acme.put("g2", "20", kind=GRANT, credit_grant_type="paid")
+    await acme.put("g3", "40", kind=GRANT)
+    for types, expected in ((["promo"], 10), (["promo", "paid"], 30), ([], 70), (["other"], 0)):
+        narrowed = " ".join(f'credit_grant_type_filters: "{one}"' for one in types)
+        low = await create(acme, f"low_credit_balance_reached {{ {narrowed} }}", "5")
+        assert await values(acme, low) == {(): expected}, types
+        percent = await create(acme, f"low_remaining_credit_percentage_reached {{ {narrowed} }}", "5")
+        assert await values(acme, percent) == ({(): 100} if expected else {}), types
+
+
+async def test_one_seat_or_every_seat_of_the_key(caller: Caller) -> None:
+    acme = Holder(caller)
+    for key, seat in (("user", "ann"), ("user", "bob"), ("device", "ann")):
+        await acme.put(f"{key}-{seat}", "10", kind=SEAT, seat=(key, seat))
+    every = await create(acme, 'low_remaining_seat_balance_reached { seat_filter { seat_group_key: "user" } }', "2")
+    one = await create(
+        acme,
+        'low_remaining_seat_balance_reached { seat_filter { seat_group_key: "user" seat_group_value: "bob" } }',
+        "2",
+    )
+    assert await values(acme, every) == {("ann",): 10, ("bob",): 10}
+    assert await values(acme, one) == {("bob",): 10}
+    await acme.spend("e1", "9", user="ann")
+    await acme.spend("e2", "8.5", user="bob")
+    await acme.spend("e3", "9.5", device="ann")
+    assert await values(acme, every) == {("ann",): 1, ("bob",): Decimal("1.5")}
+    assert await kinds_told(acme, every) == ["REACHED", "REACHED"]
+    assert await kinds_told(acme, one) == ["REACHED"]
+    await acme.put("user-cat", "1", kind=SEAT, seat=("user", "cat"))
+    assert await kinds_told(acme, every) == ["REACHED"] * 3
+
+
+async def test_quantity_balances_are_in_units_of_their_metric(caller: Caller) -> None:
+    acme = Holder(caller)
+    await acme.put("c1", "100", metric="calls")
+    await acme.put("c2", "100", metric="tokens")
+    await acme.put("c3", "100")
+    await acme.put("s1", "50", kind=SEAT, seat=("user", "ann"), metric="calls")
+    of_calls = 'access_type: ACCESS_TYPE_QUANTITY metric_id: "calls"'
+    low = await create(acme, f"low_remaining_commit_balance_reached {{ {of_calls} }}", "20")
+    percent = await create(acme, f"low_remaining_commit_percentage_reached {{ {of_calls} }}", "20")
+    seats = await create(
+        acme, f'low_remaining_seat_balance_reached {{ {of_calls} seat_filter {{ seat_group_key: "user" }} }}', "1"
+    )
+    money = await create(acme, "low_remaining_commit_balance_reached { access_type: ACCESS_TYPE_SPEND }", "20")
+    await caller.send(caller.event("e1", "129", user="ann", cost="7"))
+    assert [await values(acme, one) for one in (low, percent, seats, money)] == [
+        {(): 21},
+        {(): 21},
+        {("ann",): 0},
+        {(): 93},
+    ]
+    answer = await caller.send(caller.event("e2", "1"))
+    assert [(one.level, one.value) for one in answer.transitions] == [("20", "20"), ("20", "20")]
+    state = (await caller.state(low)).gauges[0].gauge
+    assert (state.balances.quantity.metric_id, state.balances.HasField("spend")) == ("calls", False)
+
+
+async def test_a_unit_that_no_balance_has_is_no_data(caller: Caller) -> None:
+    acme = Holder(caller)
+    await acme.put("c1", "100")
+    await acme.put("s1", "100", kind=SEAT, seat=("user", "ann"))
+    balance = await create(acme, 'low_remaining_commit_balance_reached { currency: "EUR" }', "20")
+    percent = await create(acme, 'low_remaining_commit_percentage_reached { currency: "EUR" }', "20")
+    seats = await create(
+        acme, 'low_remaining_seat_balance_reached { currency: "EUR" seat_filter { seat_group_key: "user" } }', "20"
+    )
+    quantity = await create(
+        acme,
+        'low_remaining_commit_percentage_reached { access_type: ACCESS_TYPE_QUANTITY metric_id: "calls" }',
+        "20",
+    )
+    for alert_id in (balance, percent, seats, quantity):
+        assert (await caller.state(alert_id)).no_data
+    # No commit in euros is a balance of none, which is an alarm; of nothing there is no percentage and no seat.
+    assert [await kinds_told(acme, one) for one in (balance, percent, seats, quantity)] == [["REACHED"], [], [], []]
+    await acme.put("c2", "100", currency="EUR")
+    state = await caller.state(balance)
+    assert (state.no_data, state.status) == (False, alert_pb2.CUSTOMER_ALERT_STATUS_OK)
+    assert not (await caller.state(percent)).no_data
+
+
+async def test_each_licence_of_the_type_has_a_gauge_of_its_own(caller: Caller) -> None:
+    acme = Holder(caller)
+    for balance_id, license_type, amount in (("l1", "pro", "10"), ("l2", "team", "10"), ("l3", "pro", "40")):
+        await acme.put(balance_id, amount, kind=LICENSE, license_type=license_type, metric="launches", draw=False)
+    used = await create(
+        acme,
+        'license_balance_threshold_reached { license_type: "pro" }',
+        "50",
+        scope='customer { customer_id: "acme" }',
+    )
+    assert await values(acme, used) == {("l1",): 0, ("l3",): 0}
+    for balance_id in ("l1", "l2", "l3"):
+        await acme.adjust(balance_id, "-6")
+    assert await values(acme, used) == {("l1",): 60, ("l3",): 15}
+    assert await kinds_told(acme, used) == ["REACHED"]
+
+
+async def test_what_is_no_commit_is_no_commit(caller: Caller) -> None:
+    acme = Holder(caller)
+    await acme.put("c1", "10", kind=COMMIT)
+    await acme.put("k1", "20", kind=CREDIT)
+    await acme.put("g1", "40", kind=GRANT)
+    await acme.put("s1", "80", kind=SEAT, seat=("user", "ann"))
+    for condition, expected in (
+        ("low_remaining_commit_balance_reached", 10),
+        ("low_remaining_contract_credit_balance_reached", 20),
+        (BOTH_KINDS, 30),
+        ("low_credit_balance_reached", 40),
+    ):
+        assert await values(acme, await create(acme, f"{condition} {{}}", "5")) == {(): expected}
+
+
+async def test_a_unit_has_to_fit_the_access_type(caller: Caller) -> None:
+    condition = "low_remaining_commit_balance_reached"
+    for fields, path in (
+        ("access_type: ACCESS_TYPE_QUANTITY", "metric_id"),
+        ('access_type: ACCESS_TYPE_QUANTITY metric_id: "calls" currency: "USD"', "currency"),
+        ('metric_id: "calls"', "metric_id"),
+    ):
+        alert = written(f"{condition} {{ {fields} }}", "5")
+        await assert_violations(caller.create(alert), f"alert.{condition}.{path}")
