@@ -62,8 +62,8 @@ async def of_seats(
 
 _CHANGING_SEATS = """
 SELECT DISTINCT b.customer_id, b.seat_group_key, b.seat_group_value
-FROM unnest(%(customer_ids)s::text[], %(times)s::timestamptz[]) AS i (customer_id, time)
-JOIN balance b ON b.organization_id = %(organization_id)s AND b.customer_id = i.customer_id COLLATE "C"
+FROM unnest(%(customer_ids)s::text[], %(times)s::timestamptz[]) AS i (holder_id, time)
+JOIN balance b ON b.organization_id = %(organization_id)s AND b.customer_id = i.holder_id COLLATE "C"
     AND b.seat_group_key IS NOT NULL AND b.void_time IS NULL
 JOIN balance_segment s USING (organization_id, customer_id, balance_id)
 WHERE NOT s.removed AND (s.start_time = i.time OR s.end_time = i.time)
@@ -85,14 +85,14 @@ async def seats_changing_at(
 
 
 _NEXT_OF_SEATS = """
-SELECT i.customer_id, min(t.time)
-FROM unnest(%(customer_ids)s::text[], %(times)s::timestamptz[]) AS i (customer_id, time)
-JOIN balance b ON b.organization_id = %(organization_id)s AND b.customer_id = i.customer_id COLLATE "C"
+SELECT i.holder_id, min(t.time)
+FROM unnest(%(customer_ids)s::text[], %(times)s::timestamptz[]) AS i (holder_id, time)
+JOIN balance b ON b.organization_id = %(organization_id)s AND b.customer_id = i.holder_id COLLATE "C"
     AND b.seat_group_key IS NOT NULL AND b.void_time IS NULL
 JOIN balance_segment s USING (organization_id, customer_id, balance_id),
 LATERAL (VALUES (s.start_time), (s.end_time)) AS t (time)
 WHERE NOT s.removed AND t.time > i.time
-GROUP BY i.customer_id
+GROUP BY i.holder_id
 """
 
 
