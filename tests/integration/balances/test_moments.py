@@ -1,4 +1,4 @@
-"""What alerts on balances say when segments begin and end, are voided or have no end, and of several lines at once."""
+"""What alerts on balances say when segments begin, end, are voided or have no end, and of several lines at once."""
 
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -91,8 +91,10 @@ async def test_a_seat_whose_credit_has_ended_reads_zero(caller: Caller, clock: M
     clock.set(now + HOUR)
     assert await acme.told(1) == [[Crossing("REACHED", "2", "10", "0", "")]]
     assert (await caller.state(low)).status == IN_ALARM
+    clock.advance(HOUR)
     await acme.void("bob")
     assert (await acme.told(2))[1] == [Crossing("REACHED", "2", "10", "0", "")]
+    clock.advance(HOUR)
     await acme.put("more", "10", kind=SEAT, seat=("user", "ann"))
     assert (await acme.told(3))[2] == [Crossing("RESOLVED", "2", "0", "10", "")]
 
