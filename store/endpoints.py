@@ -16,10 +16,16 @@ from store.endpoint_health import BreakerState, DisableReason
 from store.endpoint_secrets import Scheme
 from store.ids import random_id
 from store.secrets import SecretBox, credentials_place
+from store.tables.accounts import organization
 from store.tables.webhooks import delivery, endpoint, endpoint_secret
 
 ENDPOINT_ID_PREFIX = "whe_"
+MAX_ENDPOINTS = 100  # of an organization, those that are disabled included
 DEFAULT_MAX_IN_FLIGHT = 4  # attempts at one endpoint at a time, over all notifiers
+
+
+class TooManyEndpoints(Exception):
+    """The organization has MAX_ENDPOINTS already."""
 
 
 class EndpointState(StrEnum):
@@ -131,7 +137,20 @@ async def create(
     scheme: Scheme = Scheme.HMAC_SHA256,
     now: datetime,
 ) -> CreatedEndpoint:
-    """Saves an enabled endpoint with a secret of its own."""
+    """Saves an enabled endpoint with a secret of its own. Raises TooManyEndpoints."""
+    # Two that come at once are counted one after the other.
+    await connection.execute(
+        select(organization.c.organization_id)
+        .where(organization.c.organization_id == organization_id)
+        .with_for_update(key_share=True)
+    )
+    number = await connection.scalar(
+        select(func.count())
+        .select_from(endpoint)
+        .where(endpoint.c.organization_id == organization_id, endpoint.c.delete_time.is_(None))
+    )
+    if number is not None and number >= MAX_ENDPOINTS:
+        raise TooManyEndpoints
     endpoint_id = random_id(ENDPOINT_ID_PREFIX)
     saved = await connection.execute(
         insert(endpoint)

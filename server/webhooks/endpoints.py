@@ -17,7 +17,7 @@ from server.webhooks.handlers import BY_TIME, Context, Handlers, no_endpoint, ti
 from store import endpoint_secrets, endpoints
 from store.database import Connection
 from store.endpoint_secrets import MAX_LIVE, Scheme, TooManySecrets
-from store.endpoints import Endpoint
+from store.endpoints import MAX_ENDPOINTS, Endpoint, TooManyEndpoints
 
 
 class EndpointHandlers(Handlers):
@@ -34,14 +34,22 @@ class EndpointHandlers(Handlers):
         box = self._sealing_box()
         organization_id = current_organization().organization_id
         async with self._database.transaction() as connection:
-            created = await endpoints.create(
-                connection,
-                organization_id,
-                settings,
-                box,
-                scheme=scheme or Scheme.HMAC_SHA256,
-                now=self._clock.now(),
-            )
+            try:
+                created = await endpoints.create(
+                    connection,
+                    organization_id,
+                    settings,
+                    box,
+                    scheme=scheme or Scheme.HMAC_SHA256,
+                    now=self._clock.now(),
+                )
+            except TooManyEndpoints:
+                raise FailedPrecondition(
+                    error_reason_pb2.ERROR_REASON_TOO_MANY_ENDPOINTS,
+                    f"the organization has {MAX_ENDPOINTS} webhook endpoints, which is as many as it may have:"
+                    " delete one first",
+                    metadata={"limit": str(MAX_ENDPOINTS)},
+                ) from None
             [shown] = await self._shown(connection, [created.endpoint])
         return messages.CreateEndpointResponse(endpoint=shown, secret=created.secret)
 

@@ -651,6 +651,20 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
+    ERROR_REASON_TOO_MANY_ENDPOINTS: _ErrorReason.ValueType  # 87
+    """ERROR_REASON_TOO_MANY_ENDPOINTS (FAILED_PRECONDITION) means that the organization has as many webhook endpoints as
+    it may have, those that are disabled included. Delete one first.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_TOO_MANY_ENDPOINTS",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "limit": "100"
+          }
+        }
+    """
     ERROR_REASON_RESUME_TOKEN_INVALID: _ErrorReason.ValueType  # 100
     """ERROR_REASON_RESUME_TOKEN_INVALID (INVALID_ARGUMENT) means that resume_token did not come from this method with
     these filters. Repeat the filters, or begin with start_time.
@@ -1381,6 +1395,20 @@ Example:
       "domain": "tidemark.dev",
       "metadata": {
         "job_id": "rdj_3fa…"
+      }
+    }
+"""
+ERROR_REASON_TOO_MANY_ENDPOINTS: ErrorReason.ValueType  # 87
+"""ERROR_REASON_TOO_MANY_ENDPOINTS (FAILED_PRECONDITION) means that the organization has as many webhook endpoints as
+it may have, those that are disabled included. Delete one first.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_TOO_MANY_ENDPOINTS",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "limit": "100"
       }
     }
 """

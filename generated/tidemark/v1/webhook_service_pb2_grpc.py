@@ -133,6 +133,7 @@ class WebhookServiceServicer:
 
     def CreateEndpoint(self, request, context):
         """CreateEndpoint adds an endpoint. The secret that its deliveries are signed with is in this answer and in no other.
+        An organization has at most 100 endpoints.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

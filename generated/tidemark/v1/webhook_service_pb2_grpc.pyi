@@ -17,7 +17,9 @@ class WebhookServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateEndpoint: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.CreateEndpointRequest, _webhook_service_pb2.CreateEndpointResponse]
-    """CreateEndpoint adds an endpoint. The secret that its deliveries are signed with is in this answer and in no other."""
+    """CreateEndpoint adds an endpoint. The secret that its deliveries are signed with is in this answer and in no other.
+    An organization has at most 100 endpoints.
+    """
     GetEndpoint: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.GetEndpointRequest, _webhook_service_pb2.GetEndpointResponse]
     """GetEndpoint returns one endpoint, without its secret."""
     ListEndpoints: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.ListEndpointsRequest, _webhook_service_pb2.ListEndpointsResponse]
@@ -79,7 +81,9 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _webhook_service_pb2.CreateEndpointRequest,
         context: _aio.ServicerContext[_webhook_service_pb2.CreateEndpointRequest, _abc.Awaitable[_webhook_service_pb2.CreateEndpointResponse]],
     ) -> _abc.Awaitable[_webhook_service_pb2.CreateEndpointResponse]:
-        """CreateEndpoint adds an endpoint. The secret that its deliveries are signed with is in this answer and in no other."""
+        """CreateEndpoint adds an endpoint. The secret that its deliveries are signed with is in this answer and in no other.
+        An organization has at most 100 endpoints.
+        """
 
     @_abc_1.abstractmethod
     def GetEndpoint(

@@ -23,6 +23,7 @@ from runtime.clock import ManualClock
 from store import outbox
 from store.database import Database
 from store.deliveries import DeliveryStatus
+from store.endpoints import MAX_ENDPOINTS
 from store.secrets import credentials_place
 from store.tables.webhooks import endpoint, endpoint_secret
 from tests.integration.notifier.house import BOX, House
@@ -257,3 +258,22 @@ async def test_disabled_with_rows_waiting_and_enabled_with_a_clean_record(
     assert enabled.disable_reason == webhook_pb2.DISABLE_REASON_UNSPECIFIED
     assert enabled.health == webhook_pb2.EndpointHealth(breaker_state=webhook_pb2.BREAKER_STATE_CLOSED)
     assert enabled == (await webhooks.EnableEndpoint(EnableEndpointRequest(endpoint_id=endpoint_id))).endpoint
+
+
+async def test_an_organization_has_so_many_endpoints_and_no_more(webhooks: WebhookServiceStub, house: House) -> None:
+    first = await create(webhooks)
+    async with house.database.transaction() as connection:
+        await connection.execute(
+            text(
+                "INSERT INTO endpoint (organization_id, endpoint_id, url, event_types, state, create_time)"
+                " SELECT organization_id, 'whe_' || number, url, '{}', 'DISABLED', now()"
+                " FROM endpoint CROSS JOIN generate_series(2, :most) AS number"
+            ),
+            {"most": MAX_ENDPOINTS},
+        )
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await create(webhooks)
+    assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert reason_of(caught.value) == "ERROR_REASON_TOO_MANY_ENDPOINTS"
+    await webhooks.DeleteEndpoint(DeleteEndpointRequest(endpoint_id=first.endpoint_id))
+    await create(webhooks)
