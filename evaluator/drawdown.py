@@ -97,7 +97,8 @@ class Purse:
         # What was overdrawn was taken last, after every other segment was empty.
         beyond = [source for source in there if source.overdraws and source.segment.remaining < ZERO]
         for source in beyond:
-            returned = min(amount, -source.segment.remaining)
+            # Adjustments may have taken it below zero too, and only what usage took is given back.
+            returned = min(amount, -source.segment.remaining, source.segment.drawn)
             if returned > ZERO:
                 source.segment.drawn -= returned
                 draws.append(Draw(source, -returned))

@@ -135,9 +135,9 @@ class _Drawer:
         for unit_key, amount in amounts:
             if unit_key not in units or not amount:
                 continue
-            of_seat: list[Source] = []
-            for seat in self._seats(event):
-                of_seat += self._of_seats.get((seat, unit_key), ())
+            found = [self._of_seats.get((seat, unit_key), []) for seat in self._seats(event)]
+            # Of several seats, those of the lowest priority give first, whichever seat that is.
+            of_seat = found[0] if len(found) == 1 else in_order([source for one in found for source in one])
             purse = self._purses[event.customer_id, unit_key]
             for one in purse.draw(amount, event.event_time, event.metric_id, of_seat):
                 self._drawn[one.source] = self._drawn.get(one.source, ZERO) + one.amount
