@@ -65,7 +65,8 @@ SELECT DISTINCT b.customer_id, b.seat_group_key, b.seat_group_value
 FROM unnest(%(customer_ids)s::text[], %(times)s::timestamptz[]) AS i (holder_id, time)
 JOIN balance b ON b.organization_id = %(organization_id)s AND b.customer_id = i.holder_id COLLATE "C"
     AND b.seat_group_key IS NOT NULL AND b.void_time IS NULL
-JOIN balance_segment s USING (organization_id, customer_id, balance_id)
+JOIN balance_segment s ON s.organization_id = b.organization_id AND s.customer_id = b.customer_id
+    AND s.balance_id = b.balance_id
 WHERE NOT s.removed AND (s.start_time = i.time OR s.end_time = i.time)
 """
 
@@ -89,7 +90,8 @@ SELECT i.holder_id, min(t.time)
 FROM unnest(%(customer_ids)s::text[], %(times)s::timestamptz[]) AS i (holder_id, time)
 JOIN balance b ON b.organization_id = %(organization_id)s AND b.customer_id = i.holder_id COLLATE "C"
     AND b.seat_group_key IS NOT NULL AND b.void_time IS NULL
-JOIN balance_segment s USING (organization_id, customer_id, balance_id),
+JOIN balance_segment s ON s.organization_id = b.organization_id AND s.customer_id = b.customer_id
+    AND s.balance_id = b.balance_id,
 LATERAL (VALUES (s.start_time), (s.end_time)) AS t (time)
 WHERE NOT s.removed AND t.time > i.time
 GROUP BY i.holder_id

@@ -100,6 +100,23 @@ async def test_each_seat_is_on_a_gauge_of_its_own(caller: Caller) -> None:
     assert await acme.remaining() == {"s-ann": 2, "s-bob": 0, "c1": 97}
 
 
+async def test_the_credits_of_seats_begin_and_end(caller: Caller, clock: ManualClock) -> None:
+    acme, now = Holder(caller), clock.now()
+    end = now + timedelta(hours=1)
+    for seat, until in (("ann", end), ("bob", end), ("cid", end + timedelta(hours=1))):
+        await acme.put(f"s-{seat}", spans=[("10", now, until)], kind=SEAT, seat=("user", seat))
+    await acme.put("s-later", spans=[("5", end, None)], kind=SEAT, seat=("user", "bob"))
+    seats = condition_pb2.LowRemainingSeatBalanceReachedCondition(
+        seat_filter=condition_pb2.SeatFilter(seat_group_key="user")
+    )
+    await caller.create(alert("2", low_remaining_seat_balance_reached=seats))
+    clock.set(end)
+    assert await acme.told(1) == [[Crossing("REACHED", "2", "10", "0", "")]]
+    clock.set(end + timedelta(hours=3))
+    assert await acme.spend("e1", "4", user="bob") == [Crossing("REACHED", "2", "5", "1", "e1")]
+    assert len(await acme.told()) == 3
+
+
 async def test_a_credit_balance_is_depleted_and_recovers(caller: Caller) -> None:
     acme = Holder(caller)
     await acme.put("g0", "1", kind=GRANT)
