@@ -262,3 +262,13 @@ async def test_bad_filters_are_all_named(caller: Caller) -> None:
         await caller.create(alert)
     assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "invoice_types_filter[0]" in (raised.value.details() or "")
+
+
+async def test_invoices_in_another_currency_are_no_data(caller: Caller) -> None:
+    for alert in (single("10"), monthly("10")):
+        getattr(alert, alert.WhichOneof("condition") or "").currency = "EUR"
+        created = await caller.create(alert)
+        await post(caller, "i1", "50")
+        assert (await caller.state(created.alert_id)).no_data
+    await post(caller, "i2", "50", currency="EUR")
+    assert [one[:2] for one in await told(caller)] == [("REACHED", "10")] * 2

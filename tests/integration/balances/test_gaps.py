@@ -1,0 +1,141 @@
+"""What balances do while no alert watches them, or within one batch: nothing is lost, nothing is told twice."""
+
+from decimal import Decimal
+
+import pytest
+
+from tests.integration.balances.holder import CREDIT, LICENSE, SEAT, Holder
+from tests.integration.balances.wording import create, kinds_told, values, written
+from tests.integration.usage.caller import BOTH, Caller, Crossing, crossings
+
+ACME = 'customer { customer_id: "acme" }'
+GOLD = 'plan { plan_id: "gold" }'
+BALANCE = "low_remaining_commit_balance_reached {}"
+PERCENT = "low_remaining_commit_percentage_reached {}"
+SEATS = 'low_remaining_seat_balance_reached { seat_filter { seat_group_key: "user" } }'
+
+
+@pytest.mark.parametrize("evaluate", [True, False])
+async def test_an_alert_that_follows_another_starts_from_what_there_is(caller: Caller, evaluate: bool) -> None:
+    acme = Holder(caller)
+    await acme.put("c1", "100")
+    await acme.put("s1", "100", kind=SEAT, seat=("user", "ann"))
+    first = [await create(acme, one, "20") for one in (BALANCE, PERCENT, SEATS)]
+    await acme.spend("e1", "10")
+    await acme.spend("e2", "10", user="ann")
+    for alert_id in first:
+        await caller.archive(alert_id)
+    await acme.spend("e3", "30")
+    await acme.spend("e4", "30", user="ann")
+    await acme.adjust("c1", "100")
+    second = [await create(acme, one, "20", evaluate=evaluate) for one in (BALANCE, PERCENT, SEATS)]
+    assert [await values(acme, one) for one in second] == [{(): 160}, {(): 80}, {("ann",): 60}]
+    assert await acme.spend("e5", "120") == [Crossing("REACHED", "20", "80", "20", "e5")]
+    assert await acme.spend("e6", "20") == [Crossing("REACHED", "20", "40", "20", "e6")]
+    assert await acme.spend("e7", "39.99", user="ann") == []
+    assert await acme.spend("e8", "0.01", user="ann") == [Crossing("REACHED", "20", "20.01", "20", "e8")]
+
+
+async def test_who_is_on_the_plan_is_looked_at_and_who_was_away_is_read_anew(caller: Caller) -> None:
+    acme, other = Holder(caller), Holder(caller, "other")
+    for holder in (acme, other):
+        await holder.plan("gold")
+        await holder.put("c1", "100")
+    low = await create(acme, BALANCE, "20", scope=GOLD)
+    await other.spend("o1", "50")
+    await other.plan("silver")
+    assert await other.spend("o2", "45") == []
+    await other.plan("gold")
+    assert await kinds_told(other, low) == ["REACHED"]
+    assert await values(acme, low) == {(): 100}
+    assert await values(other, low) == {(): 5}
+    assert await other.spend("o3", "-45") == [Crossing("RESOLVED", "20", "5", "50", "o3")]
+    assert await kinds_told(acme, low) == []
+
+
+async def test_down_and_up_again_within_one_batch_tells_both(caller: Caller) -> None:
+    acme = Holder(caller)
+    await acme.put("c1", "100")
+    await create(acme, BALANCE, "20")
+    costs = ("50", "35", "-10", "10.5", "-20")
+    batch = [caller.event(f"e{number}", cost=cost) for number, cost in enumerate(costs)]
+    answer = await caller.send(*batch)
+    expected = [
+        Crossing("REACHED", "20", "50", "15", "e1"),
+        Crossing("RESOLVED", "20", "15", "25", "e2"),
+        Crossing("REACHED", "20", "25", "14.5", "e3"),
+        Crossing("RESOLVED", "20", "14.5", "34.5", "e4"),
+    ]
+    assert crossings(answer.transitions) == expected
+    assert await acme.told(1) == [expected]
+    assert not (await caller.send(*batch)).transitions
+    assert await acme.remaining() == {"c1": Decimal("34.5")}
+
+
+async def test_a_line_at_zero_and_one_below_it(caller: Caller) -> None:
+    acme = Holder(caller)
+    await acme.put("k1", "10", kind=CREDIT, allow_overage=True)
+    await create(acme, "low_remaining_contract_credit_balance_reached {}", "0", "-5.000000000000000001")
+    assert await acme.spend("e1", "9.999999999999999999") == []
+    assert [one.level for one in await acme.spend("e2", "0.000000000000000001")] == ["0"]
+    assert await acme.spend("e3", "5") == []
+    assert [one.level for one in await acme.spend("e4", "0.000000000000000001")] == ["-5.000000000000000001"]
+
+
+async def test_an_older_fact_says_nothing(caller: Caller) -> None:
+    acme = Holder(caller)
+    await acme.put("c1", "100")
+    low = await create(acme, BALANCE, "20")
+    before = caller.clock.now().replace(year=2025)
+    await acme.put("c1", "10", as_of_time=before)
+    assert await values(acme, low) == {(): 100}
+    assert await kinds_told(acme, low) == []
+
+
+async def test_lowering_a_grant_below_what_was_used_and_voiding_it_are_told(caller: Caller) -> None:
+    acme = Holder(caller)
+    await acme.put("c1", "100")
+    await acme.put("c2", "100", priority=2)
+    low = await create(acme, BALANCE, "120", "100", "0")
+    await acme.spend("e1", "50")
+    assert await values(acme, low) == {(): 150}
+    await acme.put("c1", "20")
+    await acme.void("c2")
+    shown = [[(one.kind, one.level, one.value) for one in each] for each in await acme.told(2)]
+    assert shown == [
+        [("REACHED", "120", "70"), ("REACHED", "100", "70")],
+        [("REACHED", "0", "-30")],
+    ]
+
+
+async def test_hysteresis_and_steps_of_percentages_survive_what_is_granted_more(caller: Caller) -> None:
+    acme = Holder(caller)
+    await acme.put("c1", "30")
+    await acme.put("l1", "30", kind=LICENSE, license_type="pro", metric="launches")
+    low = written(PERCENT)
+    low.thresholds.add(value="20", resolve_value="50", notify_on=BOTH)
+    await caller.create(low)
+    used = written('license_balance_threshold_reached { license_type: "pro" }', "50", scope=ACME)
+    used.thresholds.add(recurring_step="10", notify_on=BOTH)
+    await caller.create(used)
+
+    assert [one.level for one in await acme.spend("e1", "24")] == ["20"]  # 6 of 30
+    assert await acme.spend("e2", "-8.99") == []  # 14.99 of 30
+    await acme.adjust("c1", "0.01")  # 15 of 30.01
+    assert len(await caller.notifications()) == 1
+    assert await acme.spend("e3", "-0.004") == []
+    crossed = await acme.spend("e4", "-0.001")  # 15.005 of 30.01
+    assert [(one.kind, one.level, one.value) for one in crossed] == [("RESOLVED", "20", "50")]
+    await acme.adjust("c1", "69.99")  # 84.995 of 100
+    assert [one.level for one in await acme.spend("e5", "64.995")] == ["20"]
+
+    async def launch(event_id: str, number: str) -> list[tuple[str, str]]:
+        answer = await caller.send(caller.event(event_id, number, metric="launches"))
+        return [(one.kind, one.level) for one in crossings(answer.transitions)]
+
+    assert await launch("l1", "17.9") == [("REACHED", "50")]
+    assert await launch("l2", "0.1") == [("REACHED", "60")]
+    await acme.adjust("l1", "6")  # 18 of 36
+    assert await launch("l3", "3.6") == [("REACHED", "60")]
+    assert await launch("l4", "14.4") == [("REACHED", level) for level in ("70", "80", "90", "100")]
+    assert await launch("l5", "-14.4") == [("RESOLVED", level) for level in ("100", "90", "80", "70")]
