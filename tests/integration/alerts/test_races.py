@@ -1,0 +1,120 @@
+"""Alerts that are disabled, archived and created again while their evaluation is under way."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import psycopg
+import pytest
+
+from generated.tidemark.v1 import alert_pb2, alert_service_pb2
+from server.ingest import visits
+from tests.integration.usage.caller import (
+    DEADLINE,
+    Caller,
+    Crossing,
+    crossings,
+    until,
+    usage_alert,
+    waiting_for_locks,
+)
+from tests.integration.usage.conftest import caller, shared_database_url
+
+__all__ = ["caller", "shared_database_url"]
+
+CUSTOMERS = ("ann", "bob", "cid")
+
+
+@asynccontextmanager
+async def gauge_held(caller: Caller, customer: str) -> AsyncIterator[None]:
+    """Keeps every evaluation of the customer's one gauge waiting inside the block."""
+    [[organization_id]] = await caller.rows("SELECT %(organization_id)s")
+    async with await psycopg.AsyncConnection.connect(caller.database_url) as connection:
+        held = await connection.execute(
+            "SELECT FROM gauge WHERE organization_id = %s AND customer_id = %s FOR UPDATE",
+            (organization_id, customer),
+        )
+        assert held.rowcount == 1
+        yield
+
+
+async def disable(caller: Caller, alert_id: str) -> alert_pb2.Alert:
+    request = alert_service_pb2.DisableAlertRequest(alert_id=alert_id)
+    return (await caller.alerts.DisableAlert(request, metadata=caller.metadata, timeout=DEADLINE)).alert
+
+
+async def told(caller: Caller, alert_id: str) -> list[str]:
+    """The customers of whom the alert has told, each as often as it did."""
+    return sorted(one.customer_id for one in await caller.notifications() if one.alert_id == alert_id)
+
+
+async def test_an_alert_disabled_during_its_visit_tells_no_more_and_the_rest_when_it_is_enabled(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(visits, "CUSTOMERS_PER_VISIT", 1)
+    await caller.create(usage_alert("1000"))
+    await caller.send(*(caller.event("e1", "15", customer) for customer in CUSTOMERS))
+    async with gauge_held(caller, "bob"):
+        alert = await caller.create_only(usage_alert("10"))
+
+        async def first_told() -> bool:
+            return await told(caller, alert.alert_id) == ["ann"]
+
+        await until(first_told)
+        await waiting_for_locks(caller)
+        disabling = asyncio.create_task(disable(caller, alert.alert_id))
+        await waiting_for_locks(caller, 2)
+    assert (await disabling).state == alert_pb2.ALERT_STATE_DISABLED
+    known = await told(caller, alert.alert_id)
+    # Bob's evaluation was under way and is whole. Cid's would have come after the answer.
+    assert known == ["ann", "bob"]
+    await caller.send(caller.event("e2", "1", "cid"))
+    assert await told(caller, alert.alert_id) == known
+    enable = alert_service_pb2.EnableAlertRequest(alert_id=alert.alert_id)
+    await caller.alerts.EnableAlert(enable, metadata=caller.metadata)
+    await caller.visited(alert.alert_id)
+    assert await told(caller, alert.alert_id) == list(CUSTOMERS)
+
+
+async def test_an_alert_disabled_while_usage_is_committed_tells_of_that_usage_and_of_none_after_it(
+    caller: Caller,
+) -> None:
+    alert = await caller.create(usage_alert("10", "20"))
+    await caller.send(caller.event("e1", "4"))
+    async with gauge_held(caller, "acme"):
+        sending = asyncio.create_task(caller.send(caller.event("e2", "6")))
+        await waiting_for_locks(caller)
+        disabling = asyncio.create_task(disable(caller, alert.alert_id))
+        await waiting_for_locks(caller, 2)
+    assert crossings((await sending).transitions) == [Crossing("REACHED", "10", "4", "10", "e2")]
+    await disabling
+    assert not (await caller.send(caller.event("e3", "15"))).transitions
+    assert [one.crossings for one in await caller.notifications()] == [[Crossing("REACHED", "10", "4", "10", "e2")]]
+
+
+async def test_an_alert_archived_during_its_visit_ends_it(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(visits, "CUSTOMERS_PER_VISIT", 1)
+    await caller.create(usage_alert("1000"))
+    await caller.send(*(caller.event("e1", "15", customer) for customer in CUSTOMERS))
+    async with gauge_held(caller, "bob"):
+        alert = await caller.create_only(usage_alert("10"))
+        await waiting_for_locks(caller)
+        archiving = asyncio.create_task(caller.archive(alert.alert_id))
+        await waiting_for_locks(caller, 2)
+    await archiving
+    await caller.visited(alert.alert_id)
+    assert await told(caller, alert.alert_id) == ["ann", "bob"]
+
+
+async def test_an_alert_created_again_with_the_key_of_an_archived_one_begins_afresh(caller: Caller) -> None:
+    wanted = usage_alert("10")
+    wanted.uniqueness_key = "mine"
+    first = await caller.create(wanted)
+    await caller.send(caller.event("e1", "15"))
+    release = alert_service_pb2.ArchiveAlertRequest(alert_id=first.alert_id, release_uniqueness_key=True)
+    await caller.alerts.ArchiveAlert(release, metadata=caller.metadata)
+    second = await caller.create(wanted)
+    assert second.alert_id != first.alert_id
+    assert await told(caller, first.alert_id) == await told(caller, second.alert_id) == ["acme"]
+    assert {one.sequence for one in await caller.notifications()} == {1}
+    assert not (await caller.send(caller.event("e2", "1"))).transitions

@@ -1,0 +1,128 @@
+"""Facts that change in mid-period: time zones, plans, subscriptions that end and come again, visits that are late."""
+
+from datetime import timedelta
+
+from generated.tidemark.v1 import account_pb2, alert_pb2, threshold_pb2
+from runtime.clock import ManualClock
+from server.ingest.visits import Visits
+from server.validation import to_timestamp
+from store.database import Database
+from tests.integration.usage.caller import BOTH, Caller, Crossing, crossings, on_plan, on_subscription, usage_alert
+from tests.integration.usage.test_new_alerts import Held, held
+from tests.integration.usage.test_periods import by_period, cycle, period_of, utc
+
+__all__ = ["held"]
+
+
+def subscription_alert(scope: alert_pb2.AlertScope, line: str = "10") -> alert_pb2.Alert:
+    """usage_exceeded, told both ways."""
+    ladder = [threshold_pb2.Threshold(value=line, notify_on=BOTH)]
+    alert = alert_pb2.Alert(name="subscription", scope=scope, thresholds=ladder)
+    alert.usage_exceeded.metric_id = "calls"
+    return alert
+
+
+async def test_a_changed_time_zone_moves_the_period_and_events_are_counted_where_they_lie(
+    caller: Caller, clock: ManualClock
+) -> None:
+    clock.set(utc(4, 1, 12))
+    alert = await caller.create(usage_alert("10"))
+    new_york, berlin = (
+        account_pb2.Customer(customer_id="acme", billing_cycle=cycle(anchor, time_zone=zone))
+        for anchor, zone in ((utc(1, 1, 5), "America/New_York"), (utc(1, 1) - timedelta(hours=1), "Europe/Berlin"))
+    )
+    await caller.put_customer(new_york)
+    # 1 April in Berlin and in UTC, 31 March in New York.
+    first = await caller.send(caller.event("e1", "6", at=utc(4, 1, 2)), gauges=True)
+    assert by_period(first) == {(utc(3, 1, 5), utc(4, 1, 4)): "6"}
+    await caller.put_customer(berlin)
+    second = await caller.send(caller.event("e2", "5"), gauges=True)
+    assert by_period(second) == {(utc(4, 1) - timedelta(hours=2), utc(5, 1) - timedelta(hours=2)): "11"}
+    assert crossings(second.transitions) == [Crossing("REACHED", "10", "6", "11", "e2")]
+    [shown] = (await caller.state(alert.alert_id)).gauges
+    assert period_of(shown.gauge)[0] == utc(4, 1) - timedelta(hours=2)
+
+
+async def test_a_subscription_that_is_recreated_counts_from_its_own_start(caller: Caller) -> None:
+    """Under the id of the one that ended: what it used counts for its period, and nothing of it for the new one."""
+    old, new = cycle(utc(3, 1)), cycle(utc(3, 14))
+    subscription = account_pb2.Subscription(customer_id="acme", subscription_id="pro", billing_cycle=old)
+    await caller.put_subscription(subscription)
+    alert = await caller.create(subscription_alert(on_subscription("pro")))
+    await caller.send(caller.event("e1", "15", at=utc(3, 10), subscription="pro"))
+    subscription.end_time.CopyFrom(to_timestamp(utc(3, 14)))
+    await caller.put_subscription(subscription)
+    subscription.ClearField("end_time")
+    subscription.start_time.CopyFrom(to_timestamp(utc(3, 14)))
+    subscription.billing_cycle.CopyFrom(new)
+    await caller.put_subscription(subscription)
+    answer = await caller.send(caller.event("e2", "9", subscription="pro"), gauges=True)
+    assert by_period(answer) == {(utc(3, 14), utc(4, 14)): "9"}
+    assert not answer.transitions, "nothing of the old one resolves or reaches anything of the new one"
+    answer = await caller.send(caller.event("e3", "1", subscription="pro"))
+    assert crossings(answer.transitions) == [Crossing("REACHED", "10", "9", "10", "e3")]
+    assert [one.sequence for one in await caller.notifications()] == [1, 1]
+    assert (await caller.state(alert.alert_id)).gauges[0].gauge.value == "10"
+
+
+async def test_a_subscription_that_ended_is_still_told_of_late_usage(caller: Caller, clock: ManualClock) -> None:
+    await caller.create(subscription_alert(on_subscription("pro")))
+    await caller.send(caller.event("e1", "9", at=utc(3, 10), subscription="pro"))
+    ended = account_pb2.Subscription(
+        customer_id="acme",
+        subscription_id="pro",
+        start_time=to_timestamp(utc(1, 1)),
+        end_time=to_timestamp(utc(3, 20)),
+    )
+    clock.set(utc(4, 2))
+    await caller.put_subscription(ended)
+    answer = await caller.send(caller.event("e2", "1", at=utc(3, 19), subscription="pro"))
+    assert [(one.event_id, one.value, one.late) for one in answer.transitions] == [("e2", "10", True)]
+
+
+async def test_a_stale_visit_writes_nothing_to_the_subscription_that_took_over(
+    caller: Caller, clock: ManualClock, held: Held
+) -> None:
+    """The visit was asked for while the old subscription was on the plan, and comes when another one is."""
+    gold = account_pb2.Subscription(customer_id="acme", subscription_id="old", plan_id="gold")
+    await caller.put_subscription(gold)
+    await caller.send(caller.event("e1", "15", subscription="old"))
+    alert = await caller.create_only(subscription_alert(on_plan("gold")))
+    await caller.put_subscription(account_pb2.Subscription(customer_id="acme", subscription_id="old"))
+    gold.subscription_id = "new"
+    await caller.put_subscription(gold)
+    await caller.send(caller.event("e2", "4", subscription="new"))
+    held.visits = False
+    database = Database(caller.database_url, pool_size=1)
+    while await Visits(database, clock, timedelta(days=34)).visit_once():
+        pass
+    await database.close()
+    await caller.visited(alert.alert_id)
+    assert await caller.notifications() == []
+    state = await caller.state(alert.alert_id)
+    assert [(one.gauge.subscription_id, one.gauge.value) for one in state.gauges] == [("new", "4")]
+    assert state.status == alert_pb2.CUSTOMER_ALERT_STATUS_OK
+    answer = await caller.send(caller.event("e3", "6", subscription="new"))
+    assert crossings(answer.transitions) == [Crossing("REACHED", "10", "4", "10", "e3")]
+
+
+async def test_a_plan_change_in_mid_cycle_keeps_the_value_of_alerts_that_stay(caller: Caller) -> None:
+    """The subscription's own alert, and that of its new plan: both know what was used before the change."""
+    pro = account_pb2.Subscription(customer_id="acme", subscription_id="pro", plan_id="silver")
+    await caller.put_subscription(pro)
+    own = await caller.create(subscription_alert(on_subscription("pro"), "20"))
+    silver = await caller.create(subscription_alert(on_plan("silver")))
+    await caller.send(caller.event("e1", "12", subscription="pro"))
+    gold = await caller.create(subscription_alert(on_plan("gold"), "16"))
+    pro.plan_id = "gold"
+    await caller.put_subscription(pro)
+    answer = await caller.send(caller.event("e2", "8", subscription="pro"))
+    assert sorted((one.alert_id, one.level, one.value) for one in answer.transitions) == sorted(
+        [(own.alert_id, "20", "20"), (gold.alert_id, "16", "20")]
+    )
+    # The old plan's alert says no more: not even that what it reached resolves.
+    answer = await caller.send(caller.event("e3", "-19", subscription="pro"))
+    assert silver.alert_id not in {one.alert_id for one in answer.transitions}
+    assert [one.event_type for one in await caller.notifications() if one.alert_id == silver.alert_id] == [
+        "alert.reached"
+    ]

@@ -1,0 +1,64 @@
+"""Clocks that disagree by up to five minutes: of senders, and of servers beside each other."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from runtime.clock import ManualClock
+from tests.integration.usage.caller import Caller, Crossing, Refusal, calling, crossings, refusals, usage_alert
+from tests.integration.usage.test_periods import APRIL, MARCH, by_period, move_to
+
+FIVE_MINUTES = timedelta(minutes=5)
+MICROSECOND = timedelta(microseconds=1)
+MIDNIGHT = datetime(2026, 4, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+async def ahead(caller: Caller, clock: ManualClock) -> AsyncIterator[Caller]:
+    """A caller of a second server, whose clock is five minutes ahead; the first one's is just before midnight."""
+    await move_to(caller, clock, MIDNIGHT - timedelta(minutes=2))
+    fast = ManualClock(clock.now() + FIVE_MINUTES)
+    async with calling(caller.database_url, fast, caller.organization, caller.key) as ahead:
+        yield ahead
+
+
+async def test_an_event_may_be_five_minutes_ahead_and_no_more(caller: Caller, clock: ManualClock) -> None:
+    await caller.create(usage_alert("10"))
+    now = clock.now()
+    answer = await caller.send(
+        caller.event("behind", "4", at=now - FIVE_MINUTES),
+        caller.event("ahead", "6", at=now + FIVE_MINUTES),
+        caller.event("too far", "90", at=now + FIVE_MINUTES + MICROSECOND),
+        gauges=True,
+    )
+    assert refusals(answer) == [Refusal(2, "INVALID_ARGUMENT", "EVENT_IN_FUTURE")]
+    assert by_period(answer) == {MARCH: "10"}
+    assert crossings(answer.transitions) == [Crossing("REACHED", "10", "4", "10", "ahead")]
+
+
+async def test_servers_five_minutes_apart_count_each_event_in_its_own_period(caller: Caller, ahead: Caller) -> None:
+    await caller.create(usage_alert("10"))
+    assert (ahead.clock.now() >= MIDNIGHT) is (caller.clock.now() < MIDNIGHT) is True
+    await caller.send(caller.event("m1", "6"), caller.event("a1", "6", at=MIDNIGHT + timedelta(minutes=3)))
+    march = await ahead.send(ahead.event("m2", "4", at=MIDNIGHT - MICROSECOND), gauges=True)
+    assert by_period(march) == {MARCH: "10"}
+    assert [(one.event_id, one.late) for one in march.transitions] == [("m2", True)]
+    april = await ahead.send(ahead.event("a2", "4"), gauges=True)
+    assert by_period(april) == {APRIL: "10"}
+    assert [(one.event_id, one.late) for one in april.transitions] == [("a2", False)]
+    assert not (await caller.send(caller.event("m3", "1"))).transitions
+    assert sorted(one.crossings for one in await caller.notifications()) == [
+        [Crossing("REACHED", "10", "6", "10", "a2")],
+        [Crossing("REACHED", "10", "6", "10", "m2")],
+    ]
+
+
+async def test_an_alert_created_by_the_slower_clock_misses_nothing_of_the_period_to_come(
+    caller: Caller, ahead: Caller
+) -> None:
+    await ahead.send(ahead.event("a1", "9"))
+    await caller.create(usage_alert("10"))
+    answer = await caller.send(caller.event("a2", "1", at=MIDNIGHT), gauges=True)
+    assert by_period(answer) == {APRIL: "10"}
+    assert crossings(answer.transitions) == [Crossing("REACHED", "10", "9", "10", "a2")]

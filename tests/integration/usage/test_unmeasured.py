@@ -1,0 +1,71 @@
+"""Alerts on what is not there: no data, no crash, and other alerts go on."""
+
+from datetime import UTC, datetime
+
+from generated.tidemark.v1 import account_pb2, alert_pb2
+from runtime.clock import ManualClock
+from tests.integration.usage.caller import (
+    Caller,
+    Crossing,
+    crossings,
+    on_plan,
+    spend_alert,
+    thresholds,
+    usage_alert,
+)
+
+OK = alert_pb2.CUSTOMER_ALERT_STATUS_OK
+
+
+async def test_an_unknown_metric_is_no_data_and_other_alerts_go_on(caller: Caller) -> None:
+    unknown = await caller.create(usage_alert("0", metric="nobody has heard of it"))
+    known = await caller.create(usage_alert("10"))
+    answer = await caller.send(caller.event("e1", "12"))
+    assert [one.alert_id for one in answer.transitions] == [known.alert_id]
+    state = await caller.state(unknown.alert_id)
+    assert (state.status, state.no_data, list(state.gauges)) == (OK, True, [])
+    # It need not be known when the alert is created: it begins with its first event.
+    first = await caller.send(caller.event("e2", "1", metric="nobody has heard of it"))
+    assert crossings(first.transitions) == [Crossing("REACHED", "0", "0", "1", "e2")]
+    assert not (await caller.state(unknown.alert_id)).no_data
+
+
+async def test_a_metric_that_is_used_no_more_is_no_data_from_the_next_period_on(
+    caller: Caller, clock: ManualClock
+) -> None:
+    alert = await caller.create(usage_alert("10", metric="old"))
+    await caller.create(usage_alert("10", metric="new"))
+    await caller.send(caller.event("e1", "15", metric="old"))
+    clock.set(datetime(2026, 4, 2, tzinfo=UTC))
+    answer = await caller.send(caller.event("e2", "15", metric="new"))
+    assert [one.event_id for one in answer.transitions] == ["e2"]
+    state = await caller.state(alert.alert_id)
+    assert (state.status, state.no_data) == (OK, True)
+    assert len(await caller.notifications()) == 2
+
+
+async def test_a_metric_that_the_plan_does_not_have_is_no_data(caller: Caller) -> None:
+    plan = on_plan("gold")
+    await caller.put_customer(account_pb2.Customer(customer_id="acme", plan_id="gold"))
+    await caller.put_subscription(
+        account_pb2.Subscription(customer_id="acme", subscription_id="main", plan_id="gold")
+    )
+    other = alert_pb2.Alert(name="other", scope=plan, thresholds=thresholds("10"))
+    other.usage_exceeded.metric_id = "seats"
+    absent = [await caller.create(usage_alert("10", metric="seats", scope=plan)), await caller.create(other)]
+    present = await caller.create(usage_alert("10", scope=plan))
+    answer = await caller.send(
+        caller.event("e1", "12", subscription="main"), caller.event("e2", "50", "elsewhere", metric="seats")
+    )
+    assert [one.alert_id for one in answer.transitions] == [present.alert_id]
+    for alert in absent:
+        state = await caller.state(alert.alert_id)
+        assert (state.status, state.no_data) == (OK, True)
+
+
+async def test_a_currency_mismatch_is_no_data_and_never_a_silent_ok(caller: Caller) -> None:
+    dollars, euros = await caller.create(spend_alert("10")), await caller.create(spend_alert("10", currency="EUR"))
+    answer = await caller.send(caller.event("e1", cost="50", currency="EUR"))
+    assert [one.alert_id for one in answer.transitions] == [euros.alert_id]
+    assert (await caller.state(dollars.alert_id)).no_data
+    assert not (await caller.state(euros.alert_id)).no_data
