@@ -60,6 +60,15 @@ class ConditionType(StrEnum):
         return self.name.startswith(("CREDIT_BALANCE_", "LICENSE_"))
 
     @property
+    def takes_limits(self) -> bool:
+        """Whether its thresholds may be percentages of a limit: it adds up what a limit limits."""
+        return self.per_subscription or self in (
+            ConditionType.SPEND_THRESHOLD_REACHED,
+            ConditionType.USAGE_THRESHOLD_REACHED,
+            ConditionType.MONTHLY_INVOICE_TOTAL_SPEND_THRESHOLD_REACHED,
+        )
+
+    @property
     def direction(self) -> Direction:
         """Which way its gauges travel to reach a threshold."""
         falling = self.name.startswith("LOW_") or self in (
@@ -165,6 +174,13 @@ class AlertRule:
     def _ladders(self) -> MostSpecific[Ladder]:
         direction = self.ladder.direction
         return MostSpecific((item.binding, Ladder.of(item.thresholds, direction)) for item in self.overrides)
+
+    @cached_property
+    def of_limits(self) -> bool:
+        """Whether any of its lines is a percentage of the limit that a gauge has."""
+        return bool(self.ladder.unlimited) or any(
+            threshold.percent_of_limit is not None for item in self.overrides for threshold in item.thresholds
+        )
 
     @cached_property
     def fans_out(self) -> bool:

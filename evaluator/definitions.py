@@ -229,16 +229,20 @@ def thresholds_json(thresholds: Sequence[Threshold]) -> list[dict[str, Any]]:
 
 def thresholds_from_json(stored: Sequence[Mapping[str, Any]]) -> tuple[Threshold, ...]:
     """The thresholds of which `thresholds_json` made this."""
-    return tuple(
-        Threshold(
-            value=Decimal(item.get("value", "0")),
-            code=item.get("code", ""),
-            severity=Severity(item["severity"]) if "severity" in item else None,
-            recurring_step=_decimal(item, "recurring_step"),
-            resolve_value=_decimal(item, "resolve_value"),
-            notify_on=frozenset(Kind(kind) for kind in item["notify_on"]),
-        )
-        for item in stored
+    return tuple(_threshold(item) for item in stored)
+
+
+def _threshold(item: Mapping[str, Any]) -> Threshold:
+    percent, resolve_value = _decimal(item, "percent_of_limit"), _decimal(item, "resolve_value")
+    return Threshold(
+        value=Decimal(item.get("value", "0")),
+        code=item.get("code", ""),
+        severity=Severity(item["severity"]) if "severity" in item else None,
+        recurring_step=_decimal(item, "recurring_step"),
+        resolve_value=resolve_value if percent is None else None,
+        notify_on=frozenset(Kind(kind) for kind in item["notify_on"]),
+        percent_of_limit=percent,
+        resolve_percent=None if percent is None else resolve_value,
     )
 
 
@@ -267,12 +271,10 @@ def _threshold_json(threshold: Threshold) -> dict[str, Any]:
         shown["code"] = threshold.code
     if threshold.severity is not None:
         shown["severity"] = threshold.severity.value
-    if threshold.recurring_step is None:
-        shown["value"] = format_decimal(threshold.value)
-    else:
-        shown["recurring_step"] = format_decimal(threshold.recurring_step)
-    if threshold.resolve_value is not None:
-        shown["resolve_value"] = format_decimal(threshold.resolve_value)
+    name, number = threshold.defined_by
+    shown[name] = format_decimal(number)
+    if (resolve_value := threshold.defined_resolve_value) is not None:
+        shown["resolve_value"] = format_decimal(resolve_value)
     return shown
 
 

@@ -8,6 +8,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -35,7 +36,8 @@ class Notification:
 
     sequence: counts the notifications of one alert on one gauge, from 1. late: the gauge's period had ended when
     the events came in. transitions: those whose thresholds ask to be told, in order. previous_value, value: of
-    the gauge, before and after the evaluation's transitions.
+    the gauge, before and after the evaluation's transitions. limit: of the gauge, where thresholds are in percent of
+    it.
     """
 
     organization: str
@@ -45,6 +47,7 @@ class Notification:
     ingest_time: datetime
     late: bool
     transitions: tuple[Transition, ...]
+    limit: Decimal | None = None
 
     @property
     def customer_id(self) -> str:
@@ -88,7 +91,7 @@ class Notification:
             "alert_version": rule.version,
             "condition": rule.condition_type.value,
             "customer_id": self.gauge.customer_id,
-            "gauge": gauge_json(self.gauge),
+            "gauge": gauge_json(self.gauge, self.limit),
             "previous_value": format_decimal(self.transitions[0].previous_value),
             "value": format_decimal(self.transitions[-1].value),
             "sequence": self.sequence,
@@ -132,8 +135,8 @@ def format_time(time: datetime) -> str:
     return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def gauge_json(gauge: Gauge) -> dict[str, Any]:
-    """What a gauge measures, as the notification shows it."""
+def gauge_json(gauge: Gauge, limit: Decimal | None) -> dict[str, Any]:
+    """What a gauge measures, as the notification shows it, and the limit that it is compared with."""
     shown: dict[str, Any] = {"customer_id": gauge.customer_id}
     if gauge.subscription_id is not None:
         shown["subscription_id"] = gauge.subscription_id
@@ -164,6 +167,8 @@ def gauge_json(gauge: Gauge) -> dict[str, Any]:
             "start_time": format_time(gauge.period.start),
             "end_time": format_time(gauge.period.end),
         }
+    if limit is not None:
+        shown["limit"] = format_decimal(limit)
     return shown
 
 
@@ -193,12 +198,10 @@ def threshold_json(threshold: Threshold) -> dict[str, Any]:
     shown: dict[str, Any] = {}
     if threshold.code:
         shown["code"] = threshold.code
-    if threshold.recurring_step is None:
-        shown["value"] = format_decimal(threshold.value)
-    else:
-        shown["recurring_step"] = format_decimal(threshold.recurring_step)
+    name, number = threshold.defined_by
+    shown[name] = format_decimal(number)
     if threshold.severity is not None:
         shown["severity"] = threshold.severity.value
-    if threshold.resolve_value is not None:
-        shown["resolve_value"] = format_decimal(threshold.resolve_value)
+    if (resolve_value := threshold.defined_resolve_value) is not None:
+        shown["resolve_value"] = format_decimal(resolve_value)
     return shown

@@ -7,10 +7,12 @@ remembers, so that the thousandth event of a customer costs a few dictionary loo
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from decimal import Decimal
 
 from evaluator.aggregation import Aggregation
 from evaluator.alerts import AlertRule
 from evaluator.gauges import Gauge, Group, Measure
+from evaluator.limits import NO_LIMITS, Limits, limit_of
 from evaluator.periods import BillingCycle, Period
 from evaluator.prices import PriceFilter
 
@@ -28,6 +30,7 @@ class Customer:
 
     excluded: alerts that are not evaluated for it although they cover it, each with the subscription for which alone
     that holds, or None for all of the customer. plan_end: when its plan ends; unset where that is not known.
+    limits: its own.
     """
 
     customer_id: str
@@ -38,6 +41,7 @@ class Customer:
     changed_time: datetime
     excluded: frozenset[tuple[str, str | None]] = frozenset()
     plan_end: datetime | None = None
+    limits: Limits = field(default=NO_LIMITS, compare=False)
 
     def excludes(self, alert_id: str, subscription_id: str | None) -> bool:
         """Whether an alert is not evaluated for the customer, or for one subscription of it."""
@@ -73,6 +77,7 @@ class Watch:
     required_epoch: a stored gauge that was visited before this epoch has to be visited again.
     continuous_since_epoch: a stored gauge that was visited at or after this epoch has missed no event since.
     counted_since: a period that starts after this time has been counted from its first event on.
+    limit: of the gauge, where alerts draw lines in percent of it.
     """
 
     gauge: Gauge
@@ -82,6 +87,7 @@ class Watch:
     required_epoch: int
     continuous_since_epoch: int
     counted_since: datetime
+    limit: Decimal | None = None
 
     @property
     def counted_from_the_start(self) -> bool:
@@ -111,7 +117,7 @@ RouteKey = tuple[str, str | None, str, str | None]
 class Target:
     """One measure of one customer or subscription, over all its periods and groups.
 
-    prices: the measure's; an event counts only if it passes them.
+    prices: the measure's; an event counts only if it passes them. limits: the customer's, then the plan's.
     """
 
     measure: Measure
@@ -125,6 +131,7 @@ class Target:
     by_keys: dict[tuple[str, ...], list[AlertRule]]
     period: Period
     prices: tuple[PriceFilter, ...] = ()
+    limits: tuple[Limits, ...] = ()
     known: dict[tuple[Group, datetime], Watch | None] = field(default_factory=dict)
 
     def watch(self, group: Group, time: datetime) -> Watch | None:
@@ -142,22 +149,30 @@ class Target:
         alerts = tuple(alert for alert in self.by_keys.get(keys, ()) if alert.selects(group))
         if not alerts:
             return None
+        # Whom no limit concerns is not looked at again because one has changed.
+        limits = self.limits if any(alert.of_limits for alert in alerts) else ()
+        epochs = (self.changed_epoch, *(one.changed_epoch for one in limits))
         return Watch(
             gauge=Gauge(self.customer_id, self.subscription_id, self.measure, group, period),
             alerts=alerts,
             aggregation=self.aggregation,
             unique_property=self.unique_property,
-            required_epoch=max(self.changed_epoch, *(alert.changed_epoch for alert in alerts)),
+            required_epoch=max(*epochs, *(alert.changed_epoch for alert in alerts)),
             continuous_since_epoch=max(self.changed_epoch, min(alert.watching_epoch for alert in alerts)),
             counted_since=max(self.changed_time, min(alert.watching_time for alert in alerts)),
+            limit=limit_of(limits, self.measure.unit, group),
         )
 
 
 class Router:
     """The rules and the facts of one organization at one epoch."""
 
-    def __init__(self, epoch: int, alerts: Iterable[AlertRule]) -> None:
+    def __init__(
+        self, epoch: int, alerts: Iterable[AlertRule], plan_limits: Mapping[str, Limits] | None = None
+    ) -> None:
+        """`plan_limits`: by plan id; those of single customers come with the customers."""
         self.epoch = epoch
+        self.plan_limits = dict(plan_limits or {})
         self.alerts: dict[str, AlertRule] = {alert.alert_id: alert for alert in alerts}
         self.customers: dict[str, Customer] = {}
         self.subscriptions: dict[tuple[str, str], Subscription] = {}
@@ -183,6 +198,10 @@ class Router:
             for alert in self._fact_rules
             if alert.scope.covers(*who) and not customer.excludes(alert.alert_id, None)
         ]
+
+    def limits_of(self, customer: Customer, plan_id: str | None) -> tuple[Limits, ...]:
+        """The limits that hold for a customer, or for a subscription of it, by that plan: its own come first."""
+        return customer.limits, self.plan_limits.get(plan_id or "", NO_LIMITS)
 
     def currency_of(self, customer_id: str, subscription_id: str | None) -> str:
         """What a cost is in when the event does not say."""
@@ -271,6 +290,7 @@ class Router:
             by_keys=by_keys,
             period=cycle.period_at(time),
             prices=measure.prices,
+            limits=self.limits_of(customer, plan_id),
         )
 
 

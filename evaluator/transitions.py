@@ -102,21 +102,26 @@ def evaluate(
     A threshold is REACHED by the step that brings the value to it or past it, and RESOLVED by the step that
     brings it back; one step can do so to several, which are reported in the order in which the gauge met them.
     A state that is already past a line says nothing again. A threshold that the alert does not have any more
-    (`retired`, by key) is RESOLVED where it was reached. Must run under `exact_arithmetic`.
+    (`retired`, by key), or that lost its line with its limit, is RESOLVED where it was reached. Must run under
+    `exact_arithmetic`.
     """
     current = _keys(ladder)
     reached = {key: known for key, known in state.reached.items() if key in current}
     here = Step(previous_value, None)
-    transitions = [
-        _transition(Kind.RESOLVED, retired[key], known.level, previous_value, here)
+    gone = retired
+    if ladder.unlimited:
+        gone = {**retired, **{threshold.key: threshold for threshold in ladder.unlimited}}
+    left = [
+        _transition(Kind.RESOLVED, gone[key], known.level, previous_value, here)
         for key, known in state.reached.items()
-        if key not in current and key in retired and not known.silent
+        if key not in current and key in gone and not known.silent
     ]
+    transitions = _in_order(ladder, Kind.RESOLVED, left)
     for step in steps:
         lines = _fixed(ladder, reached, previous_value, step, now)
         rungs = _rungs(ladder, reached, previous_value, step, now)
-        # The rungs lie beyond the fixed lines: the last to be reached, the first to be resolved.
-        transitions += _only(Kind.RESOLVED, rungs + lines) + _only(Kind.REACHED, lines + rungs)
+        transitions += _in_order(ladder, Kind.RESOLVED, rungs + lines)
+        transitions += _in_order(ladder, Kind.REACHED, lines + rungs)
         previous_value = step.value
     return Evaluation(AlertState(reached), tuple(_mark_furthest(ladder, transitions)))
 
@@ -174,6 +179,8 @@ def _fixed(
         if known is None and ladder.past(step.value, threshold):
             reached[threshold.key] = Reached(threshold.value, now)
             found.append(_transition(Kind.REACHED, threshold, threshold.value, previous_value, step))
+        elif known is not None and known.level != threshold.value:  # its limit has changed
+            reached[threshold.key] = replace(known, level=threshold.value)
     for threshold in reversed(ladder.fixed):
         known = reached.get(threshold.key)
         if known is not None and ladder.resolved(step.value, threshold):
@@ -208,8 +215,11 @@ def _rungs(
     return [_transition(kind, recurring, ladder.rung(rung), previous_value, step) for rung in told]
 
 
-def _only(kind: Kind, transitions: list[Transition]) -> list[Transition]:
-    return [transition for transition in transitions if transition.kind is kind]
+def _in_order(ladder: Ladder, kind: Kind, transitions: list[Transition]) -> list[Transition]:
+    """Those of one kind: the nearest first when they were reached, the furthest first when they were resolved."""
+    backwards = (ladder.direction is Direction.RISING) is (kind is Kind.RESOLVED)
+    own = [transition for transition in transitions if transition.kind is kind]
+    return sorted(own, key=lambda transition: transition.level, reverse=backwards)
 
 
 def _mark_furthest(ladder: Ladder, transitions: list[Transition]) -> list[Transition]:

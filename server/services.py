@@ -117,6 +117,7 @@ def register(server: grpc.aio.Server, dependencies: Dependencies) -> tuple[str, 
             dependencies.database,
             dependencies.clock,
             FactChanges(dependencies.database, dependencies.clock, dependencies.configuration.grace),
+            dependencies.visits,
         ),
         server,
     )

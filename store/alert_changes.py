@@ -16,8 +16,8 @@ from runtime.clock import Clock
 from store import alert_history, alerts, organizations
 from store.alert_history import Author, ChangeKind
 from store.alert_rows import columns_of
-from store.alerts import FROM_THE_BEGINNING
 from store.tables.alerts import alert
+from store.visiting import FROM_THE_BEGINNING
 
 # Of former versions, the newest; states that know one that fell off forget it without a word.
 MAX_RETIRED = 200

@@ -9,6 +9,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.alerts import ConditionType, Scope, ScopeKind
+from evaluator.balances import Unit
 from evaluator.definitions import (
     DEFAULT_CURRENCY,
     MAX_SPEND_ALERTS,
@@ -25,10 +26,9 @@ from store.alert_rows import columns_of, definition_of
 from store.ids import random_id
 from store.tables.accounts import customer, subscription
 from store.tables.alerts import alert
+from store.visiting import FROM_THE_BEGINNING
 
 ALERT_ID_PREFIX = "alt_"
-
-FROM_THE_BEGINNING = ""  # sorts before every customer_id: nobody has been visited yet
 
 
 class Rule(StrEnum):
@@ -152,6 +152,19 @@ async def changed_since(connection: AsyncConnection, organization_id: int, epoch
     """The alerts of every state whose last change is younger than `epoch`; epoch 0: all of them."""
     rows = await connection.execute(
         select(alert).where(alert.c.organization_id == organization_id, alert.c.changed_epoch > epoch)
+    )
+    return [definition_of(row) for row in rows.mappings()]
+
+
+async def active_of_unit(connection: AsyncConnection, organization_id: int, unit: Unit) -> list[AlertDefinition]:
+    """The active alerts that measure a metric, or something in a currency."""
+    name, value = ("currency", unit.currency) if unit.metric_id is None else ("metric_id", unit.metric_id)
+    rows = await connection.execute(
+        select(alert).where(
+            alert.c.organization_id == organization_id,
+            alert.c.state == DefinitionState.ACTIVE,
+            alert.c.condition[name].astext == value,
+        )
     )
     return [definition_of(row) for row in rows.mappings()]
 

@@ -24,7 +24,8 @@ class GaugeState:
     """A gauge in its current period, and what one alert says of it.
 
     value: unset where there is nothing to measure. sequence: of the alert's last notification of it, 0 before the
-    first. change_time, change_reason: of the last change of the state.
+    first. change_time, change_reason: of the last change of the state. limit: of the gauge, where thresholds are in
+    percent of it.
     """
 
     gauge: Gauge
@@ -33,6 +34,7 @@ class GaugeState:
     sequence: int
     change_time: datetime | None
     change_reason: str | None
+    limit: Decimal | None = None
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """One customer at one moment: which alerts cover it, and what each of them says."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import NamedTuple
@@ -14,12 +14,14 @@ from evaluator.definitions import AlertDefinition, DefinitionState
 from evaluator.exclusions import ExclusionReason
 from evaluator.gauges import EVER, Gauge, Measure
 from evaluator.invoices import current_period
+from evaluator.limits import NO_LIMITS, limit_of
 from evaluator.periods import Period
 from evaluator.transitions import AlertState
-from store import accounts, alerts, exclusions, fact_views
+from store import accounts, alerts, exclusions, fact_views, limit_facts
 from store.accounts import Customer, Subscription
 from store.alert_rows import definition_of
 from store.customer_alerts import CustomerAlert, GaugeState
+from store.database import driver
 from store.evaluations import state_from_json
 from store.fact_views import FactView
 from store.tables.alerts import alert, alert_state
@@ -178,6 +180,7 @@ class CustomerView:
             self._now,
         )
         states = await self._states(watched)
+        limits = await self._limits(rules)
         answers = []
         for definition in definitions:
             stored: dict[Gauge, tuple[Decimal | None, _Stored]] = {
@@ -185,6 +188,7 @@ class CustomerView:
                 for item in watched.get(definition.alert_id, ())
             }
             view = read.get(definition.alert_id)
+            limit_for = limits.get(definition.alert_id)
             no_data = definition.state is DefinitionState.ACTIVE and not stored
             if view is not None:
                 stored, no_data = _with_readings(stored, view), view.no_data
@@ -192,7 +196,10 @@ class CustomerView:
                 CustomerAlert(
                     definition,
                     self._customer.customer_id,
-                    tuple(GaugeState(gauge, value, *state) for gauge, (value, state) in stored.items()),
+                    tuple(
+                        GaugeState(gauge, value, *state, limit=None if limit_for is None else limit_for(gauge))
+                        for gauge, (value, state) in stored.items()
+                    ),
                     no_data and disabled.get(definition.alert_id) is None,
                     disabled.get(definition.alert_id),
                 )
@@ -208,6 +215,22 @@ class CustomerView:
             return whole
         each = [reasons.get((rule.alert_id, place.subscription_id)) for place in self._places(rule)]
         return each[0] if each and None not in each else None
+
+    async def _limits(self, rules: Sequence[AlertRule]) -> dict[str, Callable[[Gauge], Decimal | None]]:
+        """Of each alert that draws lines in percent of limits, by its id, what finds the limit of a gauge."""
+        if not any(rule.of_limits for rule in rules):
+            return {}
+        raw, customer = await driver(self._connection), self._customer
+        own = await limit_facts.of_customer(raw, self._organization_id, customer.customer_id)
+        by: dict[str | None, str | None] = {item.subscription_id: item.plan_id for item in self._subscriptions}
+        by[None] = customer.plan_id
+        of_plans = await limit_facts.of_plans(raw, self._organization_id, {name for name in by.values() if name})
+
+        def find(gauge: Gauge) -> Decimal | None:
+            plan_id = by.get(gauge.subscription_id)
+            return limit_of((own, of_plans.get(plan_id or "", NO_LIMITS)), gauge.measure.unit, gauge.group)
+
+        return {rule.alert_id: find for rule in rules if rule.of_limits}
 
     async def _gauges(
         self, measures: Collection[Measure]

@@ -10,6 +10,7 @@ from evaluator.aggregation import Aggregation
 from evaluator.periods import DEFAULT_CYCLE, BillingCycle, Cadence
 from evaluator.routing import Customer, Metric, Subscription
 from store.database import Row
+from store.limit_facts import LIMITS_COLUMN, read_column
 
 Connection = psycopg.AsyncConnection[Row]
 
@@ -20,7 +21,7 @@ _EXCLUDED = """
 
 _CUSTOMER = f"""
 SELECT customer_id, plan_id, currency, anchor_time, cadence, interval_count, time_zone, changed_epoch, update_time,
-       {_EXCLUDED}, plan_end_time
+       {_EXCLUDED}, plan_end_time, {LIMITS_COLUMN}
 FROM customer WHERE organization_id = %(organization_id)s AND
 """
 
@@ -106,7 +107,7 @@ INSERT INTO customer (
 SELECT %(organization_id)s, id, %(anchor)s, %(cadence)s, %(count)s, %(zone)s, %(now)s, %(now)s, %(epoch)s
 FROM unnest(%(ids)s::text[]) AS i (id)
 ON CONFLICT DO NOTHING
-RETURNING customer_id, currency, {_EXCLUDED}
+RETURNING customer_id, currency, {_EXCLUDED}, {LIMITS_COLUMN}
 """,
         organization_id,
         ids=list(customer_ids),
@@ -117,7 +118,10 @@ RETURNING customer_id, currency, {_EXCLUDED}
         now=now,
         epoch=epoch,
     )
-    return [Customer(row[0], None, row[1], DEFAULT_CYCLE, epoch, now, _excluded(row[2])) for row in rows]
+    return [
+        Customer(row[0], None, row[1], DEFAULT_CYCLE, epoch, now, _excluded(row[2]), limits=read_column(row[3]))
+        for row in rows
+    ]
 
 
 async def first_sight_subscriptions(
@@ -169,9 +173,11 @@ async def _fetch(connection: Connection, query: str, organization_id: int, **par
 
 
 def _customer(row: Row) -> Customer:
-    customer_id, plan_id, currency, anchor, cadence, count, zone, changed_epoch, update_time, exclusions, end = row
+    customer_id, plan_id, currency, anchor, cadence, count, zone, changed_epoch, update_time = row[:9]
+    exclusions, end, limits = row[9:]
     cycle = BillingCycle(anchor, Cadence(cadence), count, zone)
-    return Customer(customer_id, plan_id, currency, cycle, changed_epoch, update_time, _excluded(exclusions), end)
+    excluded, own = _excluded(exclusions), read_column(limits)
+    return Customer(customer_id, plan_id, currency, cycle, changed_epoch, update_time, excluded, end, own)
 
 
 def _excluded(pairs: Iterable[tuple[str, str]] | None) -> frozenset[tuple[str, str | None]]:

@@ -69,8 +69,10 @@ async def put(
     amount: Decimal | None,
     as_of_time: datetime,
     now: datetime,
-) -> Limit:
+) -> tuple[Limit, int | None]:
     """Stores the fact, unless a newer one is stored; returns what is stored afterwards.
+
+    And the organization's new epoch if something changed, whose lock is held then.
 
     Raises LimitFixed and LimitExists.
     """
@@ -86,7 +88,7 @@ async def put(
     facts = {**fixed, "natural_key": natural_key, "amount": amount}
     try:
         async with connection.begin_nested():
-            await put_fact(connection, usage_limit, key, facts, as_of_time, now, fixed=_FIXED)
+            epoch = await put_fact(connection, usage_limit, key, facts, as_of_time, now, fixed=_FIXED)
     except IntegrityError as error:
         other = await connection.scalar(
             select(usage_limit.c.limit_id).where(
@@ -100,7 +102,7 @@ async def put(
     assert stored is not None, "a limit exists after it was put"
     if stored.as_of_time <= as_of_time and (field := _fixed_field(stored.subject, subject)) is not None:
         raise LimitFixed(field)
-    return stored
+    return stored, epoch
 
 
 async def get(connection: AsyncConnection, organization_id: int, limit_id: str) -> Limit | None:

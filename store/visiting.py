@@ -18,6 +18,8 @@ from store.tables.alerts import alert
 
 Connection = psycopg.AsyncConnection[Row]
 
+FROM_THE_BEGINNING = ""  # sorts before every customer_id: nobody has been visited yet
+
 
 @dataclass(frozen=True)
 class Due:
@@ -64,6 +66,15 @@ async def advance(connection: AsyncConnection, organization_id: int, alert_id: s
         update(alert)
         .where(alert.c.organization_id == organization_id, alert.c.alert_id == alert_id)
         .values(visit_after=after)
+    )
+
+
+async def begin(connection: AsyncConnection, organization_id: int, alert_ids: Sequence[str]) -> None:
+    """Lets alerts visit everybody, from the beginning if they are at it."""
+    await connection.execute(
+        update(alert)
+        .where(alert.c.organization_id == organization_id, alert.c.alert_id.in_(alert_ids))
+        .values(visit_after=FROM_THE_BEGINNING)
     )
 
 

@@ -99,8 +99,11 @@ def _row(state: CustomerAlert, gauge: GaugeState, evaluating: bool) -> StateRow:
 
 def _next_level(gauge: GaugeState) -> Decimal | None:
     """The nearest level that is not reached, of the fixed thresholds and the one that recurs."""
-    fixed = [threshold for threshold in gauge.thresholds if not threshold.threshold.recurring_step]
+    fixed = [threshold for threshold in gauge.thresholds if threshold.threshold.value]
     ahead = [Decimal(threshold.threshold.value) for threshold in fixed if not threshold.in_alarm]
+    # A percentage of a limit shows where its line is, if there is a limit.
+    percents = [threshold for threshold in gauge.thresholds if threshold.threshold.percent_of_limit]
+    ahead += [Decimal(threshold.level) for threshold in percents if threshold.level and not threshold.in_alarm]
     for threshold in gauge.thresholds:
         if threshold.threshold.recurring_step:
             foot = max((Decimal(other.threshold.value) for other in fixed), default=Decimal(0))

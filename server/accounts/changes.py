@@ -7,6 +7,7 @@ from typing import Protocol, TypeVar
 from evaluator.aggregation import Tally
 from evaluator.balance_readings import reads_as_zero
 from evaluator.facts import Touched
+from evaluator.limits import limit_of
 from evaluator.routing import Customer, Router
 from runtime.clock import Clock
 from server.accounts import readings
@@ -70,7 +71,7 @@ class FactChanges:
                 look = await readings.of_everything(connection, organization_id, [covered], now, self._grace)
             else:
                 look = await readings.after_change(connection, organization_id, covered, touched, now)
-            await evaluate_readings(connection, organization, epoch, look.found, now)
+            await evaluate_readings(connection, organization, router, look.found, now)
             await wallets.expect_due(connection, organization_id, look.next_times)
         return result
 
@@ -86,7 +87,7 @@ class FactChanges:
             await catch_up(connection, organization, router, {customer: wallet.due_time}, now)
         covered = [(customer, router.fact_rules(customer))]
         look = await readings.of_everything(connection, organization_id, covered, now, self._grace)
-        await evaluate_readings(connection, organization, epoch, look.found, now)
+        await evaluate_readings(connection, organization, router, look.found, now, epoch=epoch)
         await wallets.set_due(connection, organization_id, {customer_id: look.next_times.get(customer_id)})
 
     async def _router(self, connection: Connection, organization_id: int, epoch: int) -> Router:
@@ -110,7 +111,7 @@ async def look_at_new_customers(
             covered.append((customer, rules))
     if covered:
         look = await readings.of_everything(connection, organization.organization_id, covered, now, grace)
-        await evaluate_readings(connection, organization, router.epoch, look.found, now)
+        await evaluate_readings(connection, organization, router, look.found, now)
 
 
 async def catch_up(
@@ -130,7 +131,7 @@ async def catch_up(
         covered = [(customer, router.fact_rules(customer)) for customer in due]
         times = {customer.customer_id: time for customer, time in due.items()}
         look = await readings.at_times(connection, organization_id, covered, times)
-        await evaluate_readings(connection, organization, router.epoch, look.found, now)
+        await evaluate_readings(connection, organization, router, look.found, now)
         coming = {customer: look.next_times.get(customer.customer_id) for customer in due}
         due = {customer: time for customer, time in coming.items() if time is not None and time <= now}
         settled.update((customer.customer_id, time) for customer, time in coming.items() if customer not in due)
@@ -140,17 +141,18 @@ async def catch_up(
 async def evaluate_readings(
     connection: Connection,
     organization: Organization,
-    epoch: int,
+    router: Router,
     read: Sequence[GaugeReading],
     now: datetime,
     *,
+    epoch: int | None = None,
     first_look: bool = False,
     forgotten: str | None = None,
 ) -> None:
     """Evaluates gauges of facts, which it locks, and writes what that found.
 
-    first_look: an alert is new, and what it finds was there before it. forgotten: the alert that is to forget what
-    it remembers.
+    router: knows the limits of plans, and the epoch unless that is given. first_look: an alert is new, and what it
+    finds was there before it. forgotten: the alert that is to forget what it remembers.
     """
     if not read:
         return
@@ -159,7 +161,11 @@ async def evaluate_readings(
     locked = await gauges.lock(raw, organization.organization_id, watched, now)
     subjects = []
     for item in read:
-        stored = locked[item.watch.gauge.gauge_id]
+        gauge = item.watch.gauge
+        stored = locked[gauge.gauge_id]
+        if any(rule.of_limits for rule in item.watch.alerts):
+            holders = router.limits_of(item.customer, item.customer.plan_id)
+            item.watch.limit = limit_of(holders, gauge.measure.unit, gauge.group)
         subjects.append(
             Subject(
                 Movement(item.watch),
@@ -172,7 +178,8 @@ async def evaluate_readings(
                 forgotten=forgotten,
             )
         )
-    await Evaluation(raw, organization.organization_id, organization.name, epoch, now).run(subjects)
+    at_epoch = router.epoch if epoch is None else epoch
+    await Evaluation(raw, organization.organization_id, organization.name, at_epoch, now).run(subjects)
 
 
 async def _customer(

@@ -17,7 +17,7 @@ class LimitHandlers(Handlers):
     async def PutLimit(
         self, request: account_service_pb2.PutLimitRequest, context: Context
     ) -> account_service_pb2.PutLimitResponse:
-        """Creates a limit or replaces its amount, unless a newer fact about it is known."""
+        """Creates a limit or replaces its amount, unless a newer fact is known, and evaluates whom it limits."""
         now = self._clock.now()
         violations = Violations()
         sent = request.limit
@@ -26,11 +26,17 @@ class LimitHandlers(Handlers):
         amount = read_amount(violations, "limit.amount", sent.amount)
         as_of_time = read_as_of_time(violations, "limit", sent, now)
         violations.raise_if_any()
-        organization_id = current_organization().organization_id
+        organization = current_organization()
         async with self._database.transaction() as connection:
             try:
-                stored = await limits.put(
-                    connection, organization_id, limit_id, subject, amount=amount, as_of_time=as_of_time, now=now
+                stored, epoch = await limits.put(
+                    connection,
+                    organization.organization_id,
+                    limit_id,
+                    subject,
+                    amount=amount,
+                    as_of_time=as_of_time,
+                    now=now,
                 )
             except LimitExists as error:
                 raise AlreadyExists(
@@ -44,6 +50,10 @@ class LimitHandlers(Handlers):
                     f"the limit {limit_id!r} exists with another {error.field}: put another limit",
                     metadata={"limit_id": limit_id, "field": error.field},
                 ) from error
+            if epoch is not None:
+                await self._visits.look_again(connection, organization, epoch, subject)
+        if epoch is not None:
+            self._visits.wake(organization.organization_id)
         return account_service_pb2.PutLimitResponse(
             limit=limit_message(stored), superseded=stored.as_of_time > as_of_time
         )

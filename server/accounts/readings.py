@@ -30,6 +30,7 @@ from store.database import Connection, driver
 class GaugeReading:
     """A gauge of facts, the alerts that watch it, what it reads, and what brought it there if it was time."""
 
+    customer: Customer
     watch: Watch
     reading: Reading
     cause: Cause | None = None
@@ -208,5 +209,6 @@ def _watched(
     found: Mapping[Gauge, tuple[Reading, list[AlertRule]]], customer: Customer, cause: Cause | None = None
 ) -> list[GaugeReading]:
     return [
-        GaugeReading(watch_facts(gauge, rules, customer), reading, cause) for gauge, (reading, rules) in found.items()
+        GaugeReading(customer, watch_facts(gauge, rules, customer), reading, cause)
+        for gauge, (reading, rules) in found.items()
     ]

@@ -66,7 +66,10 @@ class Subject:
 
 @dataclass(frozen=True)
 class Found:
-    """A transition, with where it belongs; notification is unset when its threshold asks not to be told."""
+    """A transition, with where it belongs; notification is unset when its threshold asks not to be told.
+
+    limit: of the gauge, where the rule draws lines in percent of it.
+    """
 
     transition: Transition
     rule: AlertRule
@@ -74,6 +77,7 @@ class Found:
     late: bool
     ingest_time: datetime
     notification: Notification | None
+    limit: Decimal | None = None
 
 
 @dataclass(frozen=True)
@@ -202,7 +206,7 @@ class Evaluation:
                 state = AlertState()
             else:
                 state = stored.state
-            ladder = rule.ladder_for(gauge.group)
+            ladder = rule.ladder_for(gauge.group).with_limit(watch.limit)
             path: Sequence[Step] = steps
             if reading is not None:
                 if not forgotten and self._keeps_reading_silent(rule, subject):
@@ -214,10 +218,11 @@ class Evaluation:
                     path = [Step(base, None), *steps]
             evaluation = evaluate(ladder, state, base, path, self._now, rule.retired_by_key)
             sequence = stored.sequence if stored else 0
-            notification = self._notification(rule, gauge, sequence + 1, evaluation.transitions)
+            limit = watch.limit if rule.of_limits else None
+            notification = self._notification(rule, gauge, sequence + 1, evaluation.transitions, limit)
             late = gauge.period.end <= self._now
             found += [
-                Found(one, rule, gauge, late, self._now, notification if one.notified else None)
+                Found(one, rule, gauge, late, self._now, notification if one.notified else None, limit)
                 for one in evaluation.transitions
             ]
             # A gauge that came and went within this commit is past nothing, but its numbering has to go on.
@@ -259,13 +264,18 @@ class Evaluation:
         )
 
     def _notification(
-        self, rule: AlertRule, gauge: Gauge, sequence: int, transitions: Sequence[Transition]
+        self,
+        rule: AlertRule,
+        gauge: Gauge,
+        sequence: int,
+        transitions: Sequence[Transition],
+        limit: Decimal | None,
     ) -> Notification | None:
         told = tuple(transition for transition in transitions if transition.notified)
         if not told:
             return None
         late = gauge.period.end <= self._now
-        return Notification(self._organization, rule, gauge, sequence, self._now, late, told)
+        return Notification(self._organization, rule, gauge, sequence, self._now, late, told, limit)
 
     def _stored(
         self,

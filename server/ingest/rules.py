@@ -1,13 +1,14 @@
 """The rules of one organization as this process knows them: valid exactly while the organization's epoch stands."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from evaluator.alerts import AlertRule
 from evaluator.events import UsageEvent
+from evaluator.limits import Limits
 from evaluator.routing import Router
-from store import alerts, exclusions, facts
+from store import alerts, exclusions, facts, limit_facts
 from store.database import Connection, driver
 
 # Beyond this many customers a router starts afresh and reads again those it meets. Memory stays bounded, and a
@@ -47,18 +48,25 @@ class Rules:
                 rules.pop(definition.alert_id, None)
             else:
                 rules[rule.alert_id] = rule
-        router = Router(epoch, rules.values())
+        raw = await driver(connection)
+        plan_limits = dict(current.plan_limits)
+        for plan_id, limits in (await limit_facts.of_plans_since(raw, self._organization_id, current.epoch)).items():
+            plan_limits[plan_id] = Limits(limits, plan_limits.get(plan_id))
+        router = Router(epoch, rules.values(), plan_limits)
         # A router that knows nobody yet has nothing to bring up to date; all that ever changed would be every row.
         if current.customers and len(current.customers) <= MAX_CUSTOMERS:
             router.customers.update(current.customers)
             router.subscriptions.update(current.subscriptions)
             router.metrics.update(current.metrics)
-            raw = await driver(connection)
             changed = await facts.changed_since(raw, self._organization_id, current.epoch)
             for customer in changed[0]:
                 # Those that nobody met yet are read when somebody does.
                 if customer.customer_id in router.customers:
                     router.customers[customer.customer_id] = customer
+            own_limits = await limit_facts.of_customers_since(raw, self._organization_id, current.epoch)
+            for customer_id, limits in own_limits.items():
+                if (known := router.customers.get(customer_id)) is not None:
+                    router.customers[customer_id] = replace(known, limits=Limits(limits, known.limits))
             for subscription in changed[1]:
                 key = subscription.customer_id, subscription.subscription_id
                 if key in router.subscriptions:

@@ -67,7 +67,8 @@ async def _look_at_facts(
     overdue = {
         customer: due for customer in found if (due := held[customer.customer_id].due_time) is not None and due <= now
     }
-    if overdue:
+    # What an invoice comes to does not change with time.
+    if overdue and rule.measure.invoices is None:
         await catch_up(connection, organization, router, overdue, now)
     covered = [
         (customer, [alike for alike in router.fact_rules(customer) if alike.measure == rule.measure])
@@ -76,9 +77,7 @@ async def _look_at_facts(
     ]
     look = await readings.of_everything(connection, organization_id, covered, now, grace)
     forgotten = rule.alert_id if forgetting else None
-    await evaluate_readings(
-        connection, organization, router.epoch, look.found, now, first_look=True, forgotten=forgotten
-    )
+    await evaluate_readings(connection, organization, router, look.found, now, first_look=True, forgotten=forgotten)
     await wallets.expect_due(connection, organization_id, look.next_times)
 
 
@@ -93,7 +92,7 @@ async def _watches(
     """The gauges of the current period that the alert watches and that events have moved already."""
     raw = await driver(connection)
     # What this transaction sees may yet be undone: the router that others share must not learn of it.
-    router = Router(router.epoch, router.alerts.values())
+    router = Router(router.epoch, router.alerts.values(), router.plan_limits)
     found = await facts.customers(raw, organization_id, customer_ids)
     router.customers.update((customer.customer_id, customer) for customer in found)
     if rule.measure.metric_id is not None:

@@ -10,11 +10,13 @@ import logging
 from datetime import timedelta
 
 from runtime.clock import Clock
+from server.ingest.limit_visits import look_again
 from server.ingest.rules import Rules
 from server.ingest.visiting import visit_customers
 from store import organizations, visiting
-from store.database import Database, DatabaseUnavailable
+from store.database import Connection, Database, DatabaseUnavailable
 from store.keys import Organization
+from store.limits import LimitSubject
 from store.visiting import Due
 
 CUSTOMERS_PER_VISIT = 500  # customers of one transaction
@@ -50,6 +52,15 @@ class Visits:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
+
+    async def look_again(
+        self, connection: Connection, organization: Organization, epoch: int, subject: LimitSubject
+    ) -> None:
+        """Evaluates whom a limit limits that was changed in this transaction, see `limit_visits.look_again`.
+
+        To be followed by `wake` after the commit.
+        """
+        await look_again(connection, organization, epoch, subject, self._clock.now(), self._grace)
 
     async def _run(self) -> None:
         while True:

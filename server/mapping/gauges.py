@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from decimal import Decimal
 
-from evaluator.amounts import format_decimal
+from evaluator.amounts import exact_arithmetic, format_decimal
 from evaluator.balances import BalanceReading, BalanceSelection
 from evaluator.definitions import AlertDefinition
 from evaluator.exclusions import ExclusionReason
@@ -40,12 +40,13 @@ _REASONS: Mapping[str | None, alert_pb2.ChangeReason.ValueType] = {
 }
 
 
-def gauge_proto(gauge: Gauge, value: Decimal | None) -> usage_pb2.Gauge:
-    """A gauge with its value; None: it has none."""
+def gauge_proto(gauge: Gauge, value: Decimal | None, limit: Decimal | None = None) -> usage_pb2.Gauge:
+    """A gauge with its value (None: it has none), and the limit that it is compared with."""
     shown = usage_pb2.Gauge(
         customer_id=gauge.customer_id,
         subscription_id=gauge.subscription_id or "",
         value="" if value is None else format_decimal(value),
+        limit="" if limit is None else format_decimal(limit),
     )
     if gauge.period != EVER:
         shown.billing_period.CopyFrom(period_proto(gauge.period))
@@ -106,8 +107,10 @@ def _gauge_state_proto(definition: AlertDefinition, item: GaugeState) -> alert_p
     own = definition.condition.condition_type.own_threshold
     thresholds = definition.thresholds_for(item.gauge.group) if own is None else (own,)
     shown = alert_pb2.GaugeState(
-        gauge=gauge_proto(item.gauge, item.value),
-        thresholds=[_threshold_state_proto(threshold, reached.get(threshold.key)) for threshold in thresholds],
+        gauge=gauge_proto(item.gauge, item.value, item.limit),
+        thresholds=[
+            _threshold_state_proto(threshold, reached.get(threshold.key), item.limit) for threshold in thresholds
+        ],
         change_reason=_REASONS[item.change_reason],
         sequence=item.sequence,
     )
@@ -116,10 +119,15 @@ def _gauge_state_proto(definition: AlertDefinition, item: GaugeState) -> alert_p
     return shown
 
 
-def _threshold_state_proto(threshold: Threshold, reached: Reached | None) -> alert_pb2.ThresholdState:
+def _threshold_state_proto(
+    threshold: Threshold, reached: Reached | None, limit: Decimal | None
+) -> alert_pb2.ThresholdState:
     shown = alert_pb2.ThresholdState(threshold=threshold_proto(threshold), in_alarm=reached is not None)
     if reached is not None:
         shown.level = format_decimal(reached.level)
         shown.reached_time.CopyFrom(to_timestamp(reached.time))
         shown.silent = reached.silent
+    elif threshold.percent_of_limit is not None and limit is not None:
+        with exact_arithmetic():
+            shown.level = format_decimal(threshold.at_limit(limit).value)
     return shown

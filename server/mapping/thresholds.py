@@ -44,12 +44,16 @@ def read_thresholds(
         return ()
     codes: dict[str, int] = {}
     lines: dict[Decimal, int] = {}
+    percents: dict[Decimal, int] = {}
     recurring: int | None = None
     read = []
     for index, item in enumerate(thresholds):
         at = f"{path}[{index}]"
-        if item.percent_of_limit:
-            unsupported.add(f"{at}.percent_of_limit")
+        if item.percent_of_limit and kind is not None and not kind.takes_limits:
+            violations.add(
+                f"{at}.percent_of_limit",
+                f"{kind} takes none, since limits are of what is used or spent in a period: give a value",
+            )
         if item.code and (first := codes.setdefault(item.code, index)) != index:
             violations.add(f"{at}.code", f"{path}[{first}] has the same code")
         if item.recurring_step:
@@ -57,6 +61,12 @@ def read_thresholds(
                 violations.add(f"{at}.recurring_step", f"{path}[{recurring}] recurs already; only one may")
             recurring = index if recurring is None else recurring
             threshold = _recurring(violations, at, item)
+        elif item.percent_of_limit:
+            before = len(violations.found)
+            threshold = _percent(violations, at, item)
+            percent = threshold.percent_of_limit or ZERO
+            if len(violations.found) == before and (first := percents.setdefault(percent, index)) != index:
+                violations.add(f"{at}.percent_of_limit", f"{path}[{first}] has the same percent_of_limit")
         else:
             before = len(violations.found)
             threshold = _fixed(violations, at, item, direction)
@@ -71,20 +81,18 @@ def threshold_proto(threshold: Threshold) -> threshold_pb2.Threshold:
     shown = threshold_pb2.Threshold(
         code=threshold.code, notify_on=[KINDS[kind] for kind in Kind if kind in threshold.notify_on]
     )
-    if threshold.recurring_step is None:
-        shown.value = format_decimal(threshold.value)
-    else:
-        shown.recurring_step = format_decimal(threshold.recurring_step)
+    name, number = threshold.defined_by
+    setattr(shown, name, format_decimal(number))
     if threshold.severity is not None:
         shown.severity = SEVERITIES[threshold.severity]
-    if threshold.resolve_value is not None:
-        shown.resolve_value = format_decimal(threshold.resolve_value)
+    if (resolve_value := threshold.defined_resolve_value) is not None:
+        shown.resolve_value = format_decimal(resolve_value)
     return shown
 
 
 def _fixed(violations: Violations, at: str, item: threshold_pb2.Threshold, direction: Direction) -> Threshold:
     before = len(violations.found)
-    value = ZERO if item.percent_of_limit and not item.value else violations.decimal(f"{at}.value", item.value)
+    value = violations.decimal(f"{at}.value", item.value)
     resolve_value = None
     if item.resolve_value:
         resolve_value = violations.decimal(f"{at}.resolve_value", item.resolve_value)
@@ -101,11 +109,38 @@ def _fixed(violations: Violations, at: str, item: threshold_pb2.Threshold, direc
     )
 
 
+def _percent(violations: Violations, at: str, item: threshold_pb2.Threshold) -> Threshold:
+    """A threshold in percent of a limit; all conditions that take one rise."""
+    before = len(violations.found)
+    percent = violations.decimal(f"{at}.percent_of_limit", item.percent_of_limit)
+    if percent < ZERO:
+        violations.add(f"{at}.percent_of_limit", f"it is {item.percent_of_limit}; give 0 or more")
+    if item.value:
+        violations.add(f"{at}.value", "a threshold with percent_of_limit has none: its line comes from the limit")
+    resolve_percent = None
+    if item.resolve_value:
+        resolve_percent = violations.decimal(f"{at}.resolve_value", item.resolve_value)
+        if len(violations.found) == before and resolve_percent >= percent:
+            violations.add(
+                f"{at}.resolve_value",
+                f"it is {item.resolve_value}; give a percentage below {item.percent_of_limit}, of the limit as well",
+            )
+    return Threshold(
+        code=_code(violations, at, item),
+        severity=_severity(violations, at, item),
+        notify_on=_notify_on(violations, at, item),
+        percent_of_limit=percent,
+        resolve_percent=resolve_percent,
+    )
+
+
 def _recurring(violations: Violations, at: str, item: threshold_pb2.Threshold) -> Threshold:
     before = len(violations.found)
     step = violations.decimal(f"{at}.recurring_step", item.recurring_step)
     if len(violations.found) == before and step <= 0:
         violations.add(f"{at}.recurring_step", f"it is {item.recurring_step}; a step is above 0")
+    if item.percent_of_limit:
+        violations.add(f"{at}.percent_of_limit", "a threshold that recurs has none: its steps are all alike")
     if item.value:
         violations.add(
             f"{at}.value",

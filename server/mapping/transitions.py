@@ -21,7 +21,7 @@ def transition_proto(found: Found) -> notification_pb2.Transition:
         threshold=threshold_proto(transition.threshold),
         level=format_decimal(transition.level),
         furthest=transition.furthest,
-        gauge=gauge_proto(found.gauge, transition.value),
+        gauge=gauge_proto(found.gauge, transition.value, found.limit),
         previous_value=format_decimal(transition.previous_value),
         value=format_decimal(transition.value),
         ingest_time=to_timestamp(found.ingest_time),

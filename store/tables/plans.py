@@ -36,4 +36,7 @@ usage_limit = Table(
     Column("update_time", Time, nullable=False),
     Column("changed_epoch", BigInteger, nullable=False),
     Index("limit_once", "organization_id", "natural_key", unique=True),
+    Index("limit_of_customer", "organization_id", "customer_id", postgresql_where="customer_id IS NOT NULL"),
+    Index("limit_of_plan", "organization_id", "plan_id", postgresql_where="plan_id IS NOT NULL"),
+    Index("limit_by_change", "organization_id", "changed_epoch"),
 )

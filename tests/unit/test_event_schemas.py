@@ -52,6 +52,7 @@ RULE = AlertRule(
 PERIOD = Period(NOW, NOW + timedelta(days=31))
 PLAIN = Threshold(Decimal(80))
 FULL = Threshold(Decimal(80), code="80%", severity=Severity.CRITICAL, resolve_value=Decimal("79.5"))
+PERCENT = Threshold(Decimal(80), percent_of_limit=Decimal("12.5"), resolve_percent=Decimal(10))
 LADDER = Threshold(recurring_step=Decimal("0.5"))
 
 
@@ -81,6 +82,7 @@ def notifications() -> Iterator[Notification]:
     yield notification(cost, transition(FULL, Kind.RESOLVED))
     yield notification(usage, transition(FULL, caused=False), transition(LADDER))
     yield notification(usage, *[transition(LADDER)] * 60)
+    yield replace(notification(usage, transition(PERCENT)), limit=Decimal("640.5"))
 
 
 def notices() -> Iterator[Notice]:

@@ -146,7 +146,9 @@ class _ChangeReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ChangeRe
     CHANGE_REASON_USAGE: _ChangeReason.ValueType  # 1
     """CHANGE_REASON_USAGE means that usage moved the gauge."""
     CHANGE_REASON_EVALUATION: _ChangeReason.ValueType  # 2
-    """CHANGE_REASON_EVALUATION means that the gauge was visited because the alert, or whom it covers, had changed."""
+    """CHANGE_REASON_EVALUATION means that the gauge was visited because the alert, whom it covers, or the limit that it
+    is compared with had changed.
+    """
     CHANGE_REASON_FACT: _ChangeReason.ValueType  # 3
     """CHANGE_REASON_FACT means that the billing system posted a fact, such as an invoice."""
 
@@ -158,7 +160,9 @@ CHANGE_REASON_UNSPECIFIED: ChangeReason.ValueType  # 0
 CHANGE_REASON_USAGE: ChangeReason.ValueType  # 1
 """CHANGE_REASON_USAGE means that usage moved the gauge."""
 CHANGE_REASON_EVALUATION: ChangeReason.ValueType  # 2
-"""CHANGE_REASON_EVALUATION means that the gauge was visited because the alert, or whom it covers, had changed."""
+"""CHANGE_REASON_EVALUATION means that the gauge was visited because the alert, whom it covers, or the limit that it
+is compared with had changed.
+"""
 CHANGE_REASON_FACT: ChangeReason.ValueType  # 3
 """CHANGE_REASON_FACT means that the billing system posted a fact, such as an invoice."""
 Global___ChangeReason: _TypeAlias = ChangeReason  # noqa: Y015
@@ -696,7 +700,8 @@ class ThresholdState(_message.Message):
     """in_alarm is set while the threshold is reached and not resolved."""
     level: _builtins.str
     """level is the line that was reached, a decimal string; for a threshold that recurs the furthest step. Unset when
-    the threshold is not in alarm.
+    the threshold is not in alarm, except for one with percent_of_limit, which then shows the line that it has now, if
+    there is a limit.
     """
     silent: _builtins.bool
     """silent is set when the gauge was past the line already when the alert was created with evaluate_on_create false:

@@ -99,8 +99,15 @@ Global___Plan: _TypeAlias = Plan  # noqa: Y015
 
 @_typing.final
 class Limit(_message.Message):
-    """Limit is how much a customer, or each customer of a plan, may use or spend in a billing period. Thresholds in percent
-    of it are not evaluated yet: until they are, limits are kept and shown.
+    """Limit is how much a customer, or each customer of a plan, may use or spend in a billing period. It stops nobody;
+    thresholds with percent_of_limit tell of it.
+
+    A gauge has the limit of what it measures: of its metric or currency, with exactly its group's keys. So a limit
+    without groups is that of all usage together, not of each group, and a gauge of each seat looks for a limit of each
+    seat. Of several that fit, the one that names most values is taken, and of those the one that names the first keys
+    in ascending order. A customer's own limit goes before that of its plan; the gauge of a subscription has the
+    customer's own limit too, or else that of the subscription's plan. Price filters do not matter: a gauge of some
+    prices has the limit of all cost in the currency.
 
     What it limits (holder, access, groups) is fixed once it exists: a put with something else is refused with
     FAILED_PRECONDITION and ERROR_REASON_LIMIT_FIXED. There is one limit for each combination of the three: another one

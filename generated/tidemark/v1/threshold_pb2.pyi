@@ -101,7 +101,7 @@ class Threshold(_message.Message):
     value: _builtins.str
     """value is the line, a decimal string: an amount in the major unit of the condition's currency, a quantity of its
     metric, a percentage or a number of days. Zero and negative values are allowed; the values of one alert's
-    thresholds differ. Required, unless recurring_step is set, which then takes its place.
+    thresholds differ. Required, unless recurring_step or percent_of_limit is set, which then takes its place.
     """
     severity: Global___Severity.ValueType
     """severity is how much the threshold matters to the caller. Tidemark carries it into every transition and does
@@ -109,19 +109,33 @@ class Threshold(_message.Message):
     """
     recurring_step: _builtins.str
     """recurring_step, a decimal string above zero, makes the threshold an endless ladder: one line every step past the
-    furthest of the alert's fixed thresholds, or past zero when there is none. Fixed thresholds 500 and 1000 with a
-    step of 200 reach 500, 1000, 1200, 1400 and so on. At most one threshold of an alert may recur; value and
-    resolve_value must then be unset. A jump over more than 20 steps reports the last 20.
+    furthest value among the alert's thresholds, or past zero when there is none. Fixed thresholds 500 and 1000 with a
+    step of 200 reach 500, 1000, 1200, 1400 and so on. At most one threshold of an alert may recur; value,
+    resolve_value and percent_of_limit must then be unset. A jump over more than 20 steps reports the last 20.
     """
     resolve_value: _builtins.str
     """resolve_value, a decimal string, is how far the gauge has to come back before a reached threshold is resolved:
     at or below it for rising conditions, at or above it for falling ones. It must lie on the near side of value, so
     that a gauge that trembles around the line does not send again and again. Unset: the threshold is resolved as
-    soon as the gauge is no longer at or past value.
+    soon as the gauge is no longer at or past value. Beside percent_of_limit it is a percentage of the limit as well,
+    and must be below that one.
     """
     percent_of_limit: _builtins.str
-    """percent_of_limit draws the line at a percentage of the customer's own limit instead of at a value. It is not
-    evaluated yet: a request that sets it is refused with UNIMPLEMENTED and ERROR_REASON_FIELD_NOT_SUPPORTED.
+    """percent_of_limit draws the line at a percentage of the limit that each gauge has, instead of at a value: a decimal
+    string, zero or more, above 100 too; those of one alert's thresholds differ. One alert thus tells each customer,
+    or each group, of its own allotment. Which limit a gauge has stands in the comment of Limit. Value and
+    recurring_step must then be unset.
+
+    The line is exact: at 12.5 percent of a limit of 0.01 it is 0.00125. It may have up to 38 decimals. Of a limit of
+    0 each percentage is 0, and resolve_value is not looked at.
+
+    A gauge without a limit has no such line. When a limit changes, the gauges that have it are evaluated again: raised
+    far enough it resolves the threshold, lowered it reaches it, and removed it resolves what was reached. The limit of
+    a customer does so before PutLimit answers, that of a plan soon after it.
+
+    Taken by the conditions on usage, cost and spend and by monthly_invoice_total_spend_threshold_reached, whose limit
+    is that of all spend in its currency. Others measure nothing that a limit is of, and refuse it with
+    INVALID_ARGUMENT.
     """
     @_builtins.property
     def notify_on(self) -> _containers.RepeatedScalarFieldContainer[Global___TransitionKind.ValueType]:

@@ -205,6 +205,7 @@ class Gauge(_message.Message):
     GROUP_FIELD_NUMBER: _builtins.int
     BILLING_PERIOD_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
     """customer_id is the customer whose usage it measures."""
     subscription_id: _builtins.str
@@ -212,6 +213,10 @@ class Gauge(_message.Message):
     value: _builtins.str
     """value is the measured number, a decimal string. Unset: there is nothing to measure, such as a percentage of no
     balance.
+    """
+    limit: _builtins.str
+    """limit is the limit that thresholds with percent_of_limit compare value with, a decimal string. Unset: there is
+    none, or nobody has asked for it, as where a gauge is shown without an alert.
     """
     @_builtins.property
     def usage(self) -> Global___UsageMeasure:
@@ -258,10 +263,11 @@ class Gauge(_message.Message):
         group: _abc.Iterable[Global___GroupValue] | None = ...,
         billing_period: _account_pb2.BillingPeriod | None = ...,
         value: _builtins.str = ...,
+        limit: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["balances", b"balances", "billing_period", b"billing_period", "cost", b"cost", "invoices", b"invoices", "measure", b"measure", "plan", b"plan", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["balances", b"balances", "billing_period", b"billing_period", "cost", b"cost", "customer_id", b"customer_id", "group", b"group", "invoices", b"invoices", "measure", b"measure", "plan", b"plan", "subscription_id", b"subscription_id", "usage", b"usage", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["balances", b"balances", "billing_period", b"billing_period", "cost", b"cost", "customer_id", b"customer_id", "group", b"group", "invoices", b"invoices", "limit", b"limit", "measure", b"measure", "plan", b"plan", "subscription_id", b"subscription_id", "usage", b"usage", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_measure: _TypeAlias = _typing.Literal["usage", "cost", "invoices", "balances", "plan"]  # noqa: Y015
     _WhichOneofArgType_measure: _TypeAlias = _typing.Literal["measure", b"measure"]  # noqa: Y015

@@ -2,16 +2,17 @@
 
 from decimal import Decimal
 
-import grpc
 import pytest
 from google.protobuf import text_format
 
 from evaluator.alerts import ConditionType, GroupSelector, Scope, ScopeKind
 from evaluator.prices import FilterOperator, PriceField, PriceFilter
 from evaluator.thresholds import Kind, Severity, Threshold
-from generated.tidemark.v1 import alert_pb2, alert_service_pb2, condition_pb2, error_reason_pb2
-from server.errors import InvalidArgument, Unimplemented
+from generated.tidemark.v1 import alert_pb2, alert_service_pb2, condition_pb2, threshold_pb2
+from server.errors import InvalidArgument
 from server.mapping.alerts import read_condition_types, read_new_alert, read_states
+from server.mapping.thresholds import read_thresholds
+from server.mapping.unsupported import Unsupported
 from server.validation import Violations
 from store.alerts import NewAlert
 
@@ -41,13 +42,6 @@ def refused(alert: str) -> list[str]:
     with pytest.raises(InvalidArgument) as error:
         read(alert)
     return [violation.path for violation in error.value.violations]
-
-
-def unimplemented(alert: str) -> Unimplemented:
-    with pytest.raises(Unimplemented) as error:
-        read(alert)
-    assert error.value.code is grpc.StatusCode.UNIMPLEMENTED
-    return error.value
 
 
 def test_everything_of_an_alert_is_read() -> None:
@@ -252,30 +246,55 @@ def test_each_of_the_23_conditions_of_the_contract_is_evaluated() -> None:
     assert set(CASES) == set(ConditionType)
 
 
+def test_thresholds_in_percent_of_a_limit_are_read() -> None:
+    lines = 'thresholds { percent_of_limit: "80.50" resolve_value: "70" } thresholds { percent_of_limit: "150" }'
+    expected = (
+        Threshold(percent_of_limit=Decimal("80.5"), resolve_percent=Decimal(70)),
+        Threshold(percent_of_limit=Decimal(150)),
+    )
+    assert read(ALL + SPEND + lines).thresholds == expected
+    assert read(PLAN + 'usage_exceeded { metric_id: "m" } ' + lines).thresholds == expected
+    assert read(ALL + "monthly_invoice_total_spend_threshold_reached {} " + lines).thresholds == expected
+    # A value may be the same number: it is another line.
+    several = read(ALL + SPEND + lines + ' thresholds { value: "150" } thresholds { recurring_step: "1" }')
+    assert len(several.thresholds) == 4
+    override = 'cost_exceeded { grouping_keys: "a" currency: "USD" threshold_overrides { group_values: "x" '
+    [read_override] = read(PLAN + override + lines + "} } " + LINE).condition.overrides
+    assert read_override.thresholds == expected
+
+
 @pytest.mark.parametrize(
-    ("alert", "paths"),
+    ("line", "field"),
     [
-        (ALL + SPEND + 'thresholds { percent_of_limit: "80" }', ["alert.thresholds[0].percent_of_limit"]),
-        (
-            PLAN
-            + 'spend_exceeded {} thresholds { percent_of_limit: "8" value: "x" }'
-            + 'thresholds { percent_of_limit: "9" }',
-            ["alert.thresholds[0].percent_of_limit", "alert.thresholds[1].percent_of_limit"],
-        ),
-        (
-            PLAN
-            + 'cost_exceeded { grouping_keys: "a" currency: "USD" threshold_overrides {'
-            + ' group_values: "x" thresholds { percent_of_limit: "80" } } } '
-            + LINE,
-            ["alert.cost_exceeded.threshold_overrides[0].thresholds[0].percent_of_limit"],
-        ),
+        ('percent_of_limit: "80" value: "1"', "value"),
+        ('percent_of_limit: "80" recurring_step: "1"', "percent_of_limit"),
+        ('percent_of_limit: "80%"', "percent_of_limit"),
+        ('percent_of_limit: "-0.01"', "percent_of_limit"),
+        ('percent_of_limit: "80" resolve_value: "80"', "resolve_value"),
+        ('percent_of_limit: "80" resolve_value: "x"', "resolve_value"),
+        ('percent_of_limit: "50.0"', "percent_of_limit"),
     ],
 )
-def test_a_field_that_does_nothing_yet_is_refused_by_name(alert: str, paths: list[str]) -> None:
-    error = unimplemented(alert)
-    assert error.reason == error_reason_pb2.ERROR_REASON_FIELD_NOT_SUPPORTED
-    assert error.metadata == {"field": paths[0]}
-    assert [violation.path for violation in error.violations] == paths
+def test_bad_percentages_of_a_limit(line: str, field: str) -> None:
+    alert = ALL + SPEND + f'thresholds {{ percent_of_limit: "50" }} thresholds {{ {line} }}'
+    assert refused(alert) == [f"alert.thresholds[1].{field}"]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ConditionType if kind.own_threshold is None])
+def test_what_no_limit_is_of_takes_no_percentage_of_one(kind: ConditionType) -> None:
+    taking = {
+        "spend_threshold_reached",
+        "usage_threshold_reached",
+        "monthly_invoice_total_spend_threshold_reached",
+        "usage_exceeded",
+        "cost_exceeded",
+        "spend_exceeded",
+    }
+    violations = Violations()
+    sent = [threshold_pb2.Threshold(percent_of_limit="80")]
+    read_thresholds(violations, Unsupported(), "thresholds", sent, kind)
+    expected = [] if kind in taking else ["thresholds[0].percent_of_limit"]
+    assert [violation.path for violation in violations.found] == expected
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,84 @@
+"""The limits that the evaluation compares gauges with: of customers, and of plans."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+import psycopg
+
+from evaluator.balances import Unit
+from evaluator.limits import NO_LIMITS, Limit, Limits
+from store.database import Row
+
+Connection = psycopg.AsyncConnection[Row]
+
+_FIELDS = "l.currency, l.metric_id, l.groups, l.amount::text, l.changed_epoch"
+
+# A customer's own limits, as a column of a statement about `customer`; `read_column` reads it.
+LIMITS_COLUMN = f"""
+(SELECT jsonb_agg(jsonb_build_array({_FIELDS})) FROM usage_limit l
+ WHERE l.organization_id = customer.organization_id AND l.customer_id = customer.customer_id)
+"""
+
+_SINCE = """
+SELECT l.{holder}, {fields} FROM usage_limit l
+WHERE l.organization_id = %(organization_id)s AND l.{holder} IS NOT NULL AND l.changed_epoch > %(epoch)s
+"""
+
+_OF_PLANS = f"""
+SELECT l.plan_id, {_FIELDS} FROM usage_limit l
+WHERE l.organization_id = %(organization_id)s AND l.plan_id = ANY(%(plan_ids)s)
+"""
+
+_OF_CUSTOMER = f"""
+SELECT l.customer_id, {_FIELDS} FROM usage_limit l
+WHERE l.organization_id = %(organization_id)s AND l.customer_id = %(customer_id)s
+"""
+
+
+def read_column(stored: Sequence[Sequence[Any]] | None) -> Limits:
+    """The limits in a LIMITS_COLUMN."""
+    return NO_LIMITS if stored is None else Limits(map(_limit, stored))
+
+
+async def of_customers_since(connection: Connection, organization_id: int, epoch: int) -> Mapping[str, list[Limit]]:
+    """The limits of single customers that were changed at a later epoch of the organization, by customer id."""
+    query = _SINCE.format(holder="customer_id", fields=_FIELDS)
+    return await _by_holder(connection, query, organization_id=organization_id, epoch=epoch)
+
+
+async def of_plans_since(connection: Connection, organization_id: int, epoch: int) -> Mapping[str, list[Limit]]:
+    """The limits of plans that were changed at a later epoch of the organization, by plan id; epoch -1: all."""
+    query = _SINCE.format(holder="plan_id", fields=_FIELDS)
+    return await _by_holder(connection, query, organization_id=organization_id, epoch=epoch)
+
+
+async def of_plans(connection: Connection, organization_id: int, plan_ids: Collection[str]) -> Mapping[str, Limits]:
+    """The limits of those plans that have any, by plan id."""
+    found = await _by_holder(connection, _OF_PLANS, organization_id=organization_id, plan_ids=list(plan_ids))
+    return {plan_id: Limits(limits) for plan_id, limits in found.items()}
+
+
+async def of_customer(connection: Connection, organization_id: int, customer_id: str) -> Limits:
+    """The limits of one customer."""
+    found = await _by_holder(connection, _OF_CUSTOMER, organization_id=organization_id, customer_id=customer_id)
+    return Limits(found.get(customer_id, ()))
+
+
+async def _by_holder(connection: Connection, query: str, **parameters: Any) -> Mapping[str, list[Limit]]:
+    cursor = await connection.execute(query.encode(), parameters)
+    rows: Iterable[Row] = await cursor.fetchall()
+    found: dict[str, list[Limit]] = {}
+    for holder, *fields in rows:
+        found.setdefault(holder, []).append(_limit(fields))
+    return found
+
+
+def _limit(fields: Sequence[Any]) -> Limit:
+    currency, metric_id, groups, amount, changed_epoch = fields
+    return Limit(
+        Unit(currency, metric_id),
+        tuple((key, value) for key, value in groups),
+        None if amount is None else Decimal(amount),
+        changed_epoch,
+    )

@@ -1,0 +1,392 @@
+"""Thresholds in percent of the limits that customers have: set before and after usage, changed and removed."""
+
+from collections.abc import Iterable
+from decimal import Decimal
+
+import pytest
+
+from evaluator.amounts import format_decimal
+from generated.tidemark.v1 import (
+    account_pb2,
+    account_service_pb2,
+    alert_pb2,
+    balance_pb2,
+    condition_pb2,
+    invoice_pb2,
+    plan_pb2,
+    threshold_pb2,
+)
+from server.ingest.visits import Visits
+from server.validation import to_timestamp
+from tests.integration.usage.caller import (
+    BOTH,
+    EVERYBODY,
+    Caller,
+    Crossing,
+    beside,
+    calling,
+    crossings,
+    on_plan,
+    spend_alert,
+    usage_alert,
+    values,
+)
+
+IN_ALARM, OK = alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM, alert_pb2.CUSTOMER_ALERT_STATUS_OK
+EVALUATING = alert_pb2.CUSTOMER_ALERT_STATUS_EVALUATING
+BY_SEAT = [("seat", None)]
+
+
+async def put_limit(
+    caller: Caller,
+    amount: str,
+    *,
+    customer: str = "acme",
+    plan: str = "",
+    currency: str = "",
+    groups: Iterable[tuple[str, str | None]] = (),
+) -> None:
+    """Puts a limit of the usage of calls, or of the cost in a currency; an empty amount removes it."""
+    groups = list(groups)
+    holder = f"plan {plan}" if plan else customer
+    limit = plan_pb2.Limit(
+        limit_id=f"{holder} {currency} {groups}",
+        groups=[plan_pb2.LimitGroup(key=key, value=value) for key, value in groups],
+        amount=amount,
+    )
+    if plan:
+        limit.plan.plan_id = plan
+    else:
+        limit.customer.customer_id = customer
+    if currency:
+        limit.spend.CopyFrom(balance_pb2.SpendAccess(currency=currency))
+    else:
+        limit.quantity.metric_id = "calls"
+    request = account_service_pb2.PutLimitRequest(limit=limit)
+    await caller.accounts.PutLimit(request, metadata=caller.metadata)
+
+
+async def put_customer(caller: Caller, customer: str, plan: str = "") -> None:
+    """Puts a customer on a plan."""
+    await caller.put_customer(account_pb2.Customer(customer_id=customer, plan_id=plan))
+
+
+def percent(*lines: str, resolve: str = "") -> list[threshold_pb2.Threshold]:
+    """Thresholds in percent of a limit, told both ways."""
+    return [threshold_pb2.Threshold(percent_of_limit=line, resolve_value=resolve, notify_on=BOTH) for line in lines]
+
+
+async def told(caller: Caller, alert: alert_pb2.Alert, customer: str = "acme") -> list[tuple[str, str]]:
+    """Kind and level of all that an alert has told of a customer."""
+    stored = await caller.notifications()
+    own = [one for one in stored if (one.alert_id, one.customer_id) == (alert.alert_id, customer)]
+    own.sort(key=lambda one: one.sequence)
+    return [(crossing.kind, crossing.level) for one in own for crossing in one.crossings]
+
+
+async def test_percentages_of_a_limit_are_reached_by_usage(caller: Caller) -> None:
+    await put_limit(caller, "50")
+    alert = await caller.create(usage_alert(ladder=percent("80", "100", "150", "0.5")))
+    assert not (await caller.send(caller.event("e1", "0.24"))).transitions
+    answer = await caller.send(caller.event("e2", "39.76"))
+    assert crossings(answer.transitions) == [
+        Crossing("REACHED", "0.25", "0.24", "40", "e2"),
+        Crossing("REACHED", "40", "0.24", "40", "e2"),
+    ]
+    shown = answer.transitions[1]
+    assert (shown.threshold.percent_of_limit, shown.threshold.value, shown.gauge.limit) == ("80", "", "50")
+    answer = await caller.send(caller.event("e3", "35"))
+    assert [one.level for one in crossings(answer.transitions)] == ["50", "75"]
+    first, second = await caller.notifications()
+    assert first.body["data"]["gauge"]["limit"] == "50"
+    assert first.body["data"]["transitions"][1]["threshold"] == {"percent_of_limit": "80"}
+    assert (second.sequence, second.body["data"]["previous_value"]) == (2, "40")
+    state = await caller.state(alert.alert_id)
+    assert state.status == IN_ALARM
+    assert state.gauges[0].gauge.limit == "50"
+    assert [(one.threshold.percent_of_limit, one.in_alarm, one.level) for one in state.gauges[0].thresholds] == [
+        ("80", True, "40"),
+        ("100", True, "50"),
+        ("150", True, "75"),
+        ("0.5", True, "0.25"),
+    ]
+
+
+async def test_a_limit_evaluates_its_customer_before_it_answers(caller: Caller) -> None:
+    alert = await caller.create(usage_alert(ladder=percent("80", "100")))
+    await caller.send(caller.event("e1", "90"), caller.event("e1", "90", "other"))
+    assert await told(caller, alert) == []
+    expected: list[tuple[str, str]] = []
+    for amount, found in (
+        ("100", [("REACHED", "80")]),
+        ("90", [("REACHED", "90")]),
+        ("112.5", [("RESOLVED", "112.5")]),
+        ("1000", [("RESOLVED", "800")]),
+        ("1000", []),
+        ("10", [("REACHED", "8"), ("REACHED", "10")]),
+        ("", [("RESOLVED", "10"), ("RESOLVED", "8")]),
+        ("60", [("REACHED", "48"), ("REACHED", "60")]),
+    ):
+        await put_limit(caller, amount)
+        expected += found
+        assert await told(caller, alert) == expected
+        [shown] = (await caller.state(alert.alert_id)).gauges
+        assert shown.gauge.limit == amount
+        lines = [format_decimal(Decimal(amount) * Decimal("0.8")), amount] if amount else ["", ""]
+        assert [one.level for one in shown.thresholds] == lines
+    assert shown.change_reason == alert_pb2.CHANGE_REASON_EVALUATION
+    sequences = sorted(one.sequence for one in await caller.notifications())
+    assert sequences == list(range(1, 8))
+    assert await told(caller, alert, "other") == []
+    # What was counted stays counted, and what trips it is known.
+    answer = await caller.send(caller.event("e2", "-31"), gauges=True)
+    assert values(answer.gauges) == {("acme", "calls"): 59}
+    assert crossings(answer.transitions) == [Crossing("RESOLVED", "60", "90", "59", "e2")]
+
+
+async def test_percent_of_nothing_is_no_line(caller: Caller) -> None:
+    alert = await caller.create(usage_alert(ladder=[*percent("80"), threshold_pb2.Threshold(value="1000")]))
+    assert not (await caller.send(caller.event("e1", "999"))).transitions
+    state = await caller.state(alert.alert_id)
+    assert state.status == OK
+    assert [(one.in_alarm, one.level) for one in state.gauges[0].thresholds] == [(False, ""), (False, "")]
+    answer = await caller.send(caller.event("e2", "1"))
+    assert crossings(answer.transitions) == [Crossing("REACHED", "1000", "999", "1000", "e2")]
+
+
+async def test_each_group_has_its_own_allotment(caller: Caller) -> None:
+    await put_limit(caller, "1000")  # of all usage together, and so of no seat
+    await put_limit(caller, "10", groups=BY_SEAT)
+    await put_limit(caller, "100", groups=[("seat", "ann")])
+    alert = await caller.create(usage_alert(ladder=percent("80"), groups=BY_SEAT))
+    answer = await caller.send(*(caller.event(f"e-{seat}", "50", seat=seat) for seat in ("ann", "bob", "cid")))
+    assert [(one.gauge.group[0].value, one.level, one.gauge.limit) for one in answer.transitions] == [
+        ("bob", "8", "10"),
+        ("cid", "8", "10"),
+    ]
+    await put_limit(caller, "40", groups=[("seat", "cid")])  # still past its line
+    await put_limit(caller, "", groups=[("seat", "ann")])  # now it has that of each seat
+    assert sorted(await told(caller, alert)) == [("REACHED", "8")] * 3
+    await put_limit(caller, "80", groups=[("seat", "cid")])
+    assert sorted(await told(caller, alert)) == [("REACHED", "8")] * 3 + [("RESOLVED", "64")]
+    await put_limit(caller, "", groups=BY_SEAT)
+    assert sorted(await told(caller, alert))[4:] == [("RESOLVED", "8")] * 2
+    state = await caller.state(alert.alert_id)
+    limits = {gauge.gauge.group[0].value: gauge.gauge.limit for gauge in state.gauges}
+    assert limits == {"ann": "", "bob": "", "cid": "80"}
+
+
+async def test_a_plans_limit_is_that_of_each_of_its_customers(caller: Caller) -> None:
+    for customer, plan in (("acme", "gold"), ("bolt", "gold"), ("core", "silver")):
+        await put_customer(caller, customer, plan)
+        await caller.send(caller.event("e1", "90", customer))
+    await put_limit(caller, "200", customer="bolt")
+    alert = await caller.create(usage_alert(ladder=percent("80")))
+    for amount in ("100", "80", "1000"):
+        await put_limit(caller, amount, plan="gold")
+        await caller.visited(alert.alert_id)
+    assert await told(caller, alert) == [("REACHED", "80"), ("RESOLVED", "800")]
+    assert (await caller.state(alert.alert_id)).alert.version == 1
+    await put_limit(caller, "50", plan="gold")
+    await caller.visited(alert.alert_id)
+    assert await told(caller, alert, "bolt") == []
+    # Without a limit of its own it has the plan's.
+    await put_limit(caller, "", customer="bolt")
+    assert await told(caller, alert, "bolt") == [("REACHED", "40")]
+    await put_limit(caller, "150", customer="bolt")
+    assert await told(caller, alert, "bolt") == [("REACHED", "40"), ("RESOLVED", "120")]
+    assert await told(caller, alert, "core") == []
+
+
+async def test_whoever_comes_to_a_plan_has_its_limit(caller: Caller) -> None:
+    await put_limit(caller, "100", plan="gold")
+    await put_limit(caller, "1000", plan="silver")
+    alert = await caller.create(usage_alert(ladder=percent("80")))
+    await caller.send(caller.event("e1", "500"))
+    await put_customer(caller, "acme", "gold")
+    await caller.send(caller.event("e2", "1"))
+    assert await told(caller, alert) == [("REACHED", "80")]
+    await put_customer(caller, "acme", "silver")
+    await caller.send(caller.event("e3", "1"))
+    assert await told(caller, alert) == [("REACHED", "80"), ("RESOLVED", "800")]
+
+
+async def test_a_subscription_has_its_customers_limit_or_else_its_plans(caller: Caller) -> None:
+    pro = account_pb2.Subscription(customer_id="acme", subscription_id="pro", plan_id="gold")
+    await caller.put_subscription(pro)
+    await put_customer(caller, "acme", "silver")
+    await put_limit(caller, "100", plan="gold")
+    await put_limit(caller, "1", plan="silver")
+    condition = condition_pb2.UsageExceededCondition(metric_id="calls")
+    alert = await caller.create(
+        alert_pb2.Alert(name="plan", scope=on_plan("gold"), usage_exceeded=condition, thresholds=percent("50"))
+    )
+    answer = await caller.send(caller.event("e1", "60", subscription="pro"))
+    assert [(one.level, one.gauge.limit) for one in answer.transitions] == [("50", "100")]
+    await put_limit(caller, "200")
+    assert await told(caller, alert) == [("REACHED", "50"), ("RESOLVED", "100")]
+    await put_limit(caller, "")
+    assert await told(caller, alert) == [("REACHED", "50"), ("RESOLVED", "100"), ("REACHED", "50")]
+    assert (await caller.state(alert.alert_id)).gauges[0].gauge.limit == "100"
+
+
+async def test_cost_is_limited_by_currency(caller: Caller) -> None:
+    wanted = spend_alert()
+    wanted.thresholds.extend(percent("80"))
+    alert = await caller.create(wanted)
+    await caller.send(caller.event("e1", cost="9", currency="USD"), caller.event("e2", cost="9", currency="EUR"))
+    await put_limit(caller, "10", currency="EUR")
+    await put_limit(caller, "10")
+    assert await told(caller, alert) == []
+    await put_limit(caller, "10", currency="USD")
+    assert await told(caller, alert) == [("REACHED", "8")]
+
+
+async def test_overrides_of_groups_may_be_in_percent(caller: Caller) -> None:
+    condition = condition_pb2.CostExceededCondition(currency="USD", grouping_keys=["seat"])
+    condition.threshold_overrides.add(group_values=["ann"], thresholds=percent("50"))
+    wanted = alert_pb2.Alert(name="cost", scope=on_plan("gold"), cost_exceeded=condition)
+    wanted.thresholds.add(value="80")
+    alert = await caller.create(wanted)
+    await caller.put_subscription(account_pb2.Subscription(customer_id="acme", subscription_id="pro", plan_id="gold"))
+    for seat in ("ann", "bob"):
+        event = caller.event(f"e-{seat}", cost="60", currency="USD", subscription="pro", seat=seat)
+        assert not (await caller.send(event)).transitions
+    await put_limit(caller, "100", currency="USD", groups=BY_SEAT)
+    assert await told(caller, alert) == [("REACHED", "50")]
+
+
+async def test_a_changed_limit_says_nothing_to_alerts_without_percentages(caller: Caller) -> None:
+    plain = await caller.create(usage_alert("50", "95"))
+    alert = await caller.create(usage_alert(ladder=[*percent("80"), threshold_pb2.Threshold(value="70")]))
+    await caller.send(caller.event("e1", "90"))
+    before = await caller.state(plain.alert_id)
+    for amount in ("100", "1000", ""):
+        await put_limit(caller, amount)
+    assert await told(caller, alert) == [("REACHED", "70"), ("REACHED", "80"), ("RESOLVED", "800")]
+    assert await told(caller, plain) == [("REACHED", "50")]
+    assert await caller.state(plain.alert_id) == before
+    answer = await caller.send(caller.event("e2", "5"))
+    assert [one.level for one in crossings(answer.transitions)] == ["95"]
+    assert [one.gauge.limit for one in answer.transitions] == [""]
+
+
+async def test_a_percentage_resolves_at_a_percentage(caller: Caller) -> None:
+    await put_limit(caller, "1000")
+    alert = await caller.create(usage_alert(ladder=percent("80", resolve="70")))
+    for number, amount in enumerate(("800", "-99", "-1", "99")):
+        await caller.send(caller.event(f"e{number}", amount))
+    expected = [("REACHED", "800"), ("RESOLVED", "800")]
+    assert await told(caller, alert) == expected
+    [shown] = (await caller.state(alert.alert_id)).gauges[0].thresholds
+    assert (shown.threshold.percent_of_limit, shown.threshold.resolve_value) == ("80", "70")
+    await put_limit(caller, "900")
+    expected.append(("REACHED", "720"))
+    assert await told(caller, alert) == expected
+    await put_limit(caller, "1100")  # 799 is below the line at 880, and above where it resolves
+    assert await told(caller, alert) == expected
+    await put_limit(caller, "1200")
+    assert await told(caller, alert) == [*expected, ("RESOLVED", "960")]
+
+
+async def test_what_an_alert_found_silently_stays_silent(caller: Caller) -> None:
+    await put_limit(caller, "100")
+    await caller.send(caller.event("e1", "90"))
+    alert = await caller.create(usage_alert(ladder=percent("80", "100")), evaluate=False)
+    await put_limit(caller, "90")
+    assert await told(caller, alert) == [("REACHED", "90")]
+    await put_limit(caller, "1000")
+    assert await told(caller, alert) == [("REACHED", "90"), ("RESOLVED", "1000")]
+
+
+async def test_a_limit_may_be_there_before_its_customer(caller: Caller) -> None:
+    alert = await caller.create(usage_alert(ladder=percent("80")))
+    await put_limit(caller, "10", customer="new")
+    assert not (await caller.send(caller.event("e1", "7", "new"))).transitions
+    answer = await caller.send(caller.event("e2", "1", "new"))
+    assert crossings(answer.transitions) == [Crossing("REACHED", "8", "7", "8", "e2")]
+    assert (await caller.state(alert.alert_id, "new")).gauges[0].gauge.limit == "10"
+
+
+async def test_other_replicas_and_later_ones_know_the_limits(caller: Caller) -> None:
+    alert = await caller.create(usage_alert(ladder=percent("80")))
+    async with beside(caller) as other:
+        await other.send(other.event("e1", "50"))
+        await put_limit(caller, "70")
+        answer = await other.send(other.event("e2", "6"))
+        assert [one.level for one in crossings(answer.transitions)] == ["56"]
+        await put_limit(other, "100")
+        answer = await caller.send(caller.event("e3", "24"))
+        assert [one.level for one in crossings(answer.transitions)] == ["80"]
+        await put_customer(other, "bolt", "gold")
+        await put_limit(other, "10", plan="gold")
+    async with calling(caller.database_url, caller.clock, caller.organization, caller.key) as later:
+        answer = await later.send(later.event("e4", "-1"), later.event("e1", "8", "bolt"))
+        found = [(one.kind, one.level) for one in crossings(answer.transitions)]
+        assert sorted(found) == [("REACHED", "8"), ("RESOLVED", "80")]
+    assert await told(caller, alert) == [
+        ("REACHED", "56"),
+        ("RESOLVED", "80"),
+        ("REACHED", "80"),
+        ("RESOLVED", "80"),
+    ]
+
+
+async def test_usage_finds_a_plans_limit_before_the_visit_does(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await put_customer(caller, "acme", "gold")
+    await put_customer(caller, "bolt", "gold")
+    alert = await caller.create(usage_alert(ladder=percent("80")))
+    await caller.send(caller.event("e1", "90"), caller.event("e1", "90", "bolt"))
+    visit_once = Visits.visit_once
+    held = True
+
+    async def unless_held(visits: Visits) -> bool:
+        return not held and await visit_once(visits)
+
+    monkeypatch.setattr(Visits, "visit_once", unless_held)
+    await put_limit(caller, "100", plan="gold")
+    assert (await caller.state(alert.alert_id)).status == EVALUATING
+    answer = await caller.send(caller.event("e2", "1"))
+    assert crossings(answer.transitions) == [Crossing("REACHED", "80", "90", "90", "")]
+    held = False
+    await put_limit(caller, "99", plan="gold")
+    await caller.visited(alert.alert_id)
+    assert await told(caller, alert) == [("REACHED", "80")]
+    assert await told(caller, alert, "bolt") == [("REACHED", "79.2")]
+
+
+async def test_a_months_invoices_are_compared_with_the_limit_of_all_spend(caller: Caller) -> None:
+    condition = condition_pb2.MonthlyInvoiceTotalSpendThresholdReachedCondition(currency="USD")
+    alert = await caller.create(
+        alert_pb2.Alert(
+            name="month",
+            scope=EVERYBODY,
+            monthly_invoice_total_spend_threshold_reached=condition,
+            thresholds=percent("50"),
+        )
+    )
+    await put_customer(caller, "acme", "gold")
+    await put_limit(caller, "100", plan="gold", currency="USD")
+    await caller.visited(alert.alert_id)
+    invoice = invoice_pb2.Invoice(
+        invoice_id="i1",
+        customer_id="acme",
+        currency="USD",
+        total="60",
+        status=invoice_pb2.INVOICE_STATUS_ISSUED,
+        period_end_time=to_timestamp(caller.clock.now()),
+    )
+    request = account_service_pb2.PutInvoiceRequest(invoice=invoice)
+    await caller.accounts.PutInvoice(request, metadata=caller.metadata)
+    expected = [("REACHED", "50")]
+    assert await told(caller, alert) == expected
+    assert (await caller.notifications())[0].body["data"]["gauge"]["limit"] == "100"
+    for amount, found in (("200", ("RESOLVED", "100")), ("", ("REACHED", "50"))):
+        await put_limit(caller, amount, currency="USD")
+        expected.append(found)
+        assert await told(caller, alert) == expected
+    await put_limit(caller, "", plan="gold", currency="USD")
+    await caller.visited(alert.alert_id)
+    assert await told(caller, alert) == [*expected, ("RESOLVED", "50")]

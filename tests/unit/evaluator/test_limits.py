@@ -1,0 +1,223 @@
+"""Which limit a gauge has, and that percentages of it are lines like any other."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evaluator.amounts import ZERO, exact_arithmetic
+from evaluator.balances import Unit
+from evaluator.definitions import thresholds_from_json, thresholds_json
+from evaluator.gauges import Group
+from evaluator.limits import NO_LIMITS, Limit, LimitGroups, Limits, limit_of
+from evaluator.thresholds import Direction, Kind, Ladder, Threshold
+from evaluator.transitions import AlertState, Evaluation, Step, Transition, evaluate, mark_silently, trip_levels
+
+NOW = datetime(2026, 3, 15, tzinfo=UTC)
+USD, TOKENS = Unit(currency="USD"), Unit(metric_id="tokens")
+BOTH = frozenset(Kind)
+
+
+def limit(amount: str | None, groups: LimitGroups = (), unit: Unit = TOKENS, epoch: int = 1) -> Limit:
+    return Limit(unit, groups, None if amount is None else Decimal(amount), epoch)
+
+
+LIMITS = Limits(
+    [
+        limit("1"),
+        limit("2", unit=USD),
+        limit("3", (("seat", None),)),
+        limit("4", (("seat", "ann"),)),
+        limit("5", (("region", None), ("seat", None))),
+        limit("6", (("region", None), ("seat", "ann"))),
+        limit("7", (("region", "eu"), ("seat", None))),
+        limit("8", (("region", "eu"), ("seat", "bob"))),
+        limit(None, (("team", None),)),
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("group", "amount"),
+    [
+        ((), "1"),
+        ((("seat", "bob"),), "3"),
+        ((("seat", "ann"),), "4"),
+        ((("seat", ""),), "3"),
+        ((("region", "us"), ("seat", "bob")), "5"),
+        ((("region", "us"), ("seat", "ann")), "6"),
+        ((("region", "eu"), ("seat", "cid")), "7"),
+        # Two name one value each: the one that names the first key.
+        ((("region", "eu"), ("seat", "ann")), "7"),
+        ((("region", "eu"), ("seat", "bob")), "8"),
+        # A limit of all usage is not that of a part of it, nor the other way round.
+        ((("region", "eu"),), None),
+        ((("model", "a"), ("region", "eu"), ("seat", "bob")), None),
+        ((("team", "a"),), None),
+    ],
+)
+def test_the_limit_with_exactly_the_keys_of_a_gauge_and_most_of_its_values(group: Group, amount: str | None) -> None:
+    assert LIMITS.find(TOKENS, group) == (None if amount is None else Decimal(amount))
+
+
+def test_units_and_holders_are_told_apart() -> None:
+    assert LIMITS.find(USD, ()) == 2
+    assert LIMITS.find(USD, (("seat", "ann"),)) is None
+    assert LIMITS.find(None, ()) is None
+    assert NO_LIMITS.find(USD, ()) is None
+    plan = Limits([limit("10"), limit("30", (("seat", "ann"),)), limit("20", unit=Unit(currency="EUR"))])
+    # The customer's own goes before the plan's, even where the plan's names more values.
+    own = Limits([limit("3", (("seat", None),))])
+    assert limit_of((own, plan), TOKENS, (("seat", "ann"),)) == 3
+    assert limit_of((own, plan), TOKENS, ()) == 10
+    assert limit_of((own, plan), USD, ()) is None
+
+
+def test_limits_change_and_remember_when() -> None:
+    before = Limits([limit("1", epoch=3), limit("2", unit=USD, epoch=5)])
+    after = Limits([limit(None, epoch=7), limit("4", unit=USD, epoch=6)], before)
+    assert [before.find(TOKENS, ()), before.find(USD, ())] == [Decimal(1), Decimal(2)]
+    assert [after.find(TOKENS, ()), after.find(USD, ())] == [None, Decimal(4)]
+    assert (before.changed_epoch, after.changed_epoch) == (5, 7)
+    assert Limits((), after).changed_epoch == 7
+    assert NO_LIMITS.changed_epoch == 0
+
+
+def percent(text: str, resolve: str | None = None) -> Threshold:
+    return Threshold(
+        percent_of_limit=Decimal(text), resolve_percent=None if resolve is None else Decimal(resolve), notify_on=BOTH
+    )
+
+
+def at_limit(lines: Ladder, amount: str | None) -> Ladder:
+    with exact_arithmetic():
+        return lines.with_limit(None if amount is None else Decimal(amount))
+
+
+def follow(lines: Ladder, values: Sequence[str], state: AlertState | None = None) -> Evaluation:
+    with exact_arithmetic():
+        return evaluate(lines, state or AlertState(), ZERO, [Step(Decimal(value), None) for value in values], NOW)
+
+
+def told(evaluation: Evaluation) -> list[tuple[str, str, str]]:
+    return [(one.kind.value, one.threshold.key, f"{one.level:f}") for one in evaluation.transitions]
+
+
+def test_a_changed_limit_moves_the_lines_and_keeps_their_identity() -> None:
+    lines = Ladder.of((percent("80"), percent("150"), Threshold(Decimal(90), notify_on=BOTH)), Direction.RISING)
+    first = follow(at_limit(lines, "100"), ["100"])
+    assert told(first) == [("REACHED", "limit:80", "80.00"), ("REACHED", "90", "90")]
+    same = follow(at_limit(lines, "125"), ["100"], first.state)
+    assert told(same) == []
+    assert same.state.reached["limit:80"].level == 100
+    raised = follow(at_limit(lines, "126"), ["100"], same.state)
+    assert told(raised) == [("RESOLVED", "limit:80", "100.80")]
+    lowered = follow(at_limit(lines, "50"), ["100"], raised.state)
+    assert told(lowered) == [("REACHED", "limit:80", "40.00"), ("REACHED", "limit:150", "75.00")]
+    removed = follow(at_limit(lines, None), ["100"], lowered.state)
+    assert told(removed) == [("RESOLVED", "limit:150", "75.00"), ("RESOLVED", "limit:80", "40.00")]
+    assert list(removed.state.reached) == ["90"]
+
+
+def test_percent_of_nothing_is_no_line_and_of_zero_is_zero() -> None:
+    lines = Ladder.of((percent("80", "70"),), Direction.RISING)
+    assert told(follow(lines, ["-1", "0", "1000"])) == []
+    assert trip_levels(lines, AlertState()) == (None, None)
+    zero = at_limit(lines, "0")
+    assert told(follow(zero, ["-1"])) == []
+    # It does not resolve where it was reached, though the percentage to resolve at is 0 as well.
+    found = follow(zero, ["0", "5", "0"])
+    assert told(found) == [("REACHED", "limit:80", "0.00")]
+    assert told(follow(zero, ["-1"], found.state)) == [("RESOLVED", "limit:80", "0.00")]
+
+
+def test_what_was_past_silently_resolves_silently_when_the_limit_goes() -> None:
+    lines = Ladder.of((percent("80"),), Direction.RISING)
+    with exact_arithmetic():
+        state = mark_silently(at_limit(lines, "10"), Decimal(9), NOW)
+    assert state.reached["limit:80"].silent
+    gone = follow(lines, ["9"], state)
+    assert (told(gone), gone.state) == ([], AlertState())
+
+
+def test_the_steps_of_a_recurring_threshold_do_not_move_with_the_limit() -> None:
+    lines = Ladder.of(
+        (percent("80"), Threshold(Decimal(50)), Threshold(recurring_step=Decimal(20))), Direction.RISING
+    )
+    for amount in (None, "10", "1000"):
+        assert at_limit(lines, amount).foot == 50
+    # They are told in the order in which the gauge met them all the same.
+    found = follow(at_limit(lines, "100"), ["95"])
+    assert [level for _, _, level in told(found)] == ["50", "70", "80.00", "90"]
+    back = follow(at_limit(lines, "100"), ["0"], found.state)
+    assert [level for _, _, level in told(back)] == ["90", "80.00", "70", "50"]
+    assert [one.level for one in back.transitions if one.furthest] == [50]
+
+
+def test_thresholds_come_back_from_their_json() -> None:
+    kept = (percent("80.5", "70"), percent("0"), Threshold(Decimal(80), resolve_value=Decimal(70)))
+    assert thresholds_from_json(thresholds_json(kept)) == kept
+    assert thresholds_json(kept)[0]["percent_of_limit"] == "80.5"
+    assert "value" not in thresholds_json(kept)[0]
+
+
+def test_a_product_of_the_longest_numbers_is_exact() -> None:
+    number = "12345678901234567890.123456789012345678"
+    lines = at_limit(Ladder.of((percent(number),), Direction.RISING), number)
+    digits = int(number.replace(".", ""))
+    assert lines.fixed[0].value.as_tuple().exponent == -38
+    with exact_arithmetic():
+        assert lines.fixed[0].value.scaleb(38) == digits * digits
+
+
+numbers = st.decimals(min_value=0, max_value=300, places=3)
+percents = st.lists(numbers, min_size=1, max_size=5, unique=True)
+
+
+@given(
+    percents,
+    st.decimals(min_value="0.001", max_value=1000, places=3),
+    st.lists(st.decimals(min_value=-100, max_value=3000, places=2), max_size=8),
+    st.booleans(),
+)
+def test_percent_lines_say_what_value_lines_say(
+    shares: list[Decimal], amount: Decimal, values: list[Decimal], hysteresis: bool
+) -> None:
+    with exact_arithmetic():
+        in_percent, as_values = [], []
+        for share in shares:
+            resolve = share - 5 if hysteresis else None
+            in_percent.append(Threshold(percent_of_limit=share, resolve_percent=resolve, notify_on=BOTH))
+            back = None if resolve is None else resolve * amount / 100
+            as_values.append(Threshold(share * amount / 100, resolve_value=back, notify_on=BOTH))
+        ladder = Ladder.of(tuple(in_percent), Direction.RISING).with_limit(amount)
+        plain = Ladder.of(tuple(as_values), Direction.RISING)
+        steps = [Step(value, None) for value in values]
+        found = evaluate(ladder, AlertState(), ZERO, steps, NOW)
+        expected = evaluate(plain, AlertState(), ZERO, steps, NOW)
+        assert trip_levels(ladder, found.state) == trip_levels(plain, expected.state)
+        assert mark_silently(ladder, amount, NOW).reached.keys() == {
+            f"limit:{key}" for key in _shares(in_percent, mark_silently(plain, amount, NOW), as_values)
+        }
+    assert [_plain(one) for one in found.transitions] == [_plain(one) for one in expected.transitions]
+    assert sorted(one.level for one in found.state.reached.values()) == sorted(
+        one.level for one in expected.state.reached.values()
+    )
+
+
+def _plain(transition: Transition) -> Transition:
+    """The transition without what differs by definition."""
+    return replace(transition, threshold=Threshold())
+
+
+def _shares(in_percent: list[Threshold], state: AlertState, as_values: list[Threshold]) -> set[str]:
+    """The percentages whose value lines are reached."""
+    return {
+        one.key.removeprefix("limit:")
+        for one, plain in zip(in_percent, as_values, strict=True)
+        if plain.key in state.reached
+    }
