@@ -10,6 +10,7 @@ from generated.tidemark.v1 import (
     account_pb2,
     account_service_pb2,
     alert_pb2,
+    alert_service_pb2,
     balance_pb2,
     condition_pb2,
     invoice_pb2,
@@ -297,6 +298,28 @@ async def test_what_an_alert_found_silently_stays_silent(caller: Caller) -> None
     assert await told(caller, alert) == [("REACHED", "90")]
     await put_limit(caller, "1000")
     assert await told(caller, alert) == [("REACHED", "90"), ("RESOLVED", "1000")]
+
+
+async def test_percentages_come_and_go_with_edits(caller: Caller) -> None:
+    await put_limit(caller, "100")
+    alert = await caller.create(usage_alert(ladder=percent("80")))
+    await caller.send(caller.event("e1", "85"))
+
+    async def edit(ladder: list[threshold_pb2.Threshold]) -> list[tuple[str, str]]:
+        changed = alert_pb2.Alert(alert_id=alert.alert_id, thresholds=ladder)
+        request = alert_service_pb2.UpdateAlertRequest(alert=changed)
+        await caller.alerts.UpdateAlert(request, metadata=caller.metadata)
+        await caller.visited(alert.alert_id)
+        return await told(caller, alert)
+
+    expected = [("REACHED", "80")]
+    assert await edit(percent("80", "90", resolve="10")) == expected
+    expected += [("RESOLVED", "80"), ("REACHED", "50")]
+    assert sorted(await edit(percent("50"))) == sorted(expected)
+    expected += [("RESOLVED", "50"), ("REACHED", "50")]  # a value is another threshold, wherever its line is
+    assert sorted(await edit([threshold_pb2.Threshold(value="50", notify_on=BOTH)])) == sorted(expected)
+    await put_limit(caller, "1")
+    assert len(await told(caller, alert)) == len(expected)
 
 
 async def test_a_limit_may_be_there_before_its_customer(caller: Caller) -> None:
