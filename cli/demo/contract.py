@@ -1,18 +1,14 @@
-"""The demo's words in the contract's: what is put, created and sent, and what comes back as a crossing."""
+"""The demo's words in the contract's: what is put, created and sent."""
 
 import asyncio
-import json
-from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
-from decimal import Decimal
-from typing import Any
+from collections.abc import Iterable
 
 import grpc
 
 from cli.connection import UNARY_TIMEOUT
 from cli.demo import world
-from cli.demo.world import AlertPlan, Crossing, short
-from cli.words import to_datetime
+from cli.demo.fact_contract import set_fact_condition
+from cli.demo.world import AlertPlan, short
 from generated.tidemark.v1 import account_pb2, alert_pb2, condition_pb2
 from generated.tidemark.v1.account_service_pb2 import (
     PutCustomerRequest,
@@ -23,9 +19,8 @@ from generated.tidemark.v1.account_service_pb2_grpc import AccountServiceStub
 from generated.tidemark.v1.alert_pb2 import EvaluationStatus
 from generated.tidemark.v1.alert_service_pb2 import CreateAlertRequest, GetAlertRequest
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
-from generated.tidemark.v1.notification_pb2 import Transition
 from generated.tidemark.v1.threshold_pb2 import Threshold, TransitionKind
-from generated.tidemark.v1.usage_pb2 import Gauge, UsageEvent
+from generated.tidemark.v1.usage_pb2 import UsageEvent
 from generated.tidemark.v1.webhook_service_pb2 import CreateEndpointRequest
 from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
 
@@ -115,63 +110,6 @@ def usage_event(event: world.Event) -> UsageEvent:
     return message
 
 
-def crossing_of_transition(transition: Transition) -> Crossing:
-    """What an acknowledgement says of a threshold."""
-    gauge = transition.gauge
-    customer, subscription, measured, group, start = gauge_identity(gauge)
-    return Crossing(
-        alert=transition.alert_name,
-        customer=customer,
-        subscription=subscription,
-        measured=measured,
-        group=group,
-        period_start=start,
-        kind=TransitionKind.Name(transition.kind).removeprefix("TRANSITION_KIND_"),
-        level=short(Decimal(transition.level)),
-        event_id=transition.event_id,
-    )
-
-
-def gauge_identity(gauge: Gauge) -> tuple[str, str, str, tuple[tuple[str, str], ...], datetime]:
-    """Customer, subscription, what is measured, group and period's start of a gauge."""
-    measured = gauge.cost.currency if gauge.HasField("cost") else gauge.usage.metric_id
-    group = tuple(sorted((value.key, value.value) for value in gauge.group))
-    return (
-        gauge.customer_id,
-        gauge.subscription_id,
-        measured,
-        group,
-        to_datetime(gauge.billing_period.start_time),
-    )
-
-
-def crossings_of_body(body: bytes) -> list[Crossing]:
-    """What the body of a webhook says, threshold by threshold; raises KeyError or ValueError if it cannot be read."""
-    data: Mapping[str, Any] = json.loads(body)["data"]
-    gauge: Mapping[str, Any] = data["gauge"]
-    if data.get("omitted"):
-        raise ValueError(f"{data['omitted']} transitions were left out")
-    return [
-        Crossing(
-            alert=data["alert_name"],
-            customer=gauge["customer_id"],
-            subscription=gauge.get("subscription_id", ""),
-            measured=gauge.get("currency") or gauge["metric_id"],
-            group=tuple(sorted((value["key"], value["value"]) for value in gauge["group"])),
-            period_start=datetime.fromisoformat(gauge["period"]["start_time"]).astimezone(UTC),
-            kind=transition["kind"],
-            level=short(Decimal(transition["level"])),
-            event_id=transition.get("event_id", ""),
-        )
-        for transition in data["transitions"]
-    ]
-
-
-def sequence_of_body(body: bytes) -> int:
-    """How many notifications of this alert on this gauge there are up to this one; raises as crossings_of_body."""
-    return int(json.loads(body)["data"]["sequence"])
-
-
 def _cycle(cycle: world.Cycle | None) -> account_pb2.BillingCycle | None:
     if cycle is None:
         return None
@@ -203,7 +141,7 @@ def _alert(plan: AlertPlan) -> alert_pb2.Alert:
         case world.SPEND_EXCEEDED:
             alert.spend_exceeded.currency = plan.measured
         case _:
-            raise ValueError(f"the demo has no words for {plan.condition}")
+            set_fact_condition(alert, plan)
     return alert
 
 

@@ -41,7 +41,7 @@ class Display:
         """A crossing whose webhook arrived and was verified. time: of its event."""
         reached = crossing.kind == REACHED
         mark = "[warn]▲[/]" if reached else "[good]▼[/]"
-        day = f"{time:%d %b %H:%M}" if time else "before it"
+        day = f"{time:%d %b %H:%M}" if time else "no event"
         owner = crossing.customer + (f"/{crossing.subscription}" if crossing.subscription else "")
         measure = " ".join([crossing.measured, *(f"{key}={value}" for key, value in crossing.group)])
         self.console.print(

@@ -6,9 +6,9 @@ from datetime import datetime
 from decimal import Decimal
 
 from cli.connection import status_reason
-from cli.demo.contract import crossing_of_transition, gauge_identity
 from cli.demo.expectation import ACCEPTED, CONFLICT, DUPLICATE, Expectation
 from cli.demo.receiver import Receiver
+from cli.demo.told import crossing_of_transition, gauge_identity
 from cli.demo.traffic import Sent
 from cli.demo.world import Crossing, Event
 from cli.streaming import Batch

@@ -1,11 +1,12 @@
-"""The demo's month: alerts, a month of usage in some seconds, two more alerts, latency, and the reckoning."""
+"""The demo: a month of usage in some seconds, what a billing system posts, latency, and the reckoning."""
 
 import asyncio
 from itertools import islice
 
 import grpc
 
-from cli.demo import latency, report, scenario
+from cli.demo import fact_scenario, latency, report, scenario
+from cli.demo.billing import Billing
 from cli.demo.contract import create_alert, evaluated, put_facts
 from cli.demo.display import Display
 from cli.demo.expectation import Expectation
@@ -13,7 +14,7 @@ from cli.demo.lanes import Lanes
 from cli.demo.latency import Probe
 from cli.demo.ledger import Ledger
 from cli.demo.receiver import Received
-from cli.demo.stack import running
+from cli.demo.stack import Stack, running
 from cli.demo.traffic import DAYS, Traffic
 from cli.demo.world import AlertPlan
 from cli.streaming import Batch
@@ -39,6 +40,7 @@ class Month:
         self._ledger = Ledger(
             Expectation((*self._scenario.customers, *self._probed), (*self._scenario.metrics, latency.METRIC))
         )
+        self._billing = Billing(self._ledger, clock, seed)
         self._probe = Probe()
         self._quiet = False
 
@@ -69,7 +71,8 @@ class Month:
             await self._stream(lanes, cut, len(self._sent))
             await stack.receiver.wait_for(len(self._ledger.expectation.told))
             show.end()
-            plans = [*setting.alerts, *setting.later_alerts]
+            await self._bill(stack, lanes)
+            plans = [*setting.alerts, *setting.later_alerts, *fact_scenario.ALERTS]
             if probe_seconds:
                 plans.append(latency.ALERT)
                 show.step(f"measuring latency for {probe_seconds:g} seconds at {latency.RATE} events/s")
@@ -79,11 +82,24 @@ class Month:
             await lanes.close()
             await asyncio.sleep(AFTERMATH)
 
-            right = report.reckon(show.console, plans, self._ledger, stack.receiver)
+            right = report.reckon(
+                show.console, plans, self._ledger, stack.receiver, [report.all_conditions(plans, self._ledger)]
+            )
+            show.console.print()
+            show.console.print(report.conditions_table(plans, self._ledger, stack.receiver))
             if probe_seconds:
                 show.console.print(f"\n{report.latency_line(self._probe)}")
             stack.keep = not right
         return right
+
+    async def _bill(self, stack: Stack, lanes: Lanes) -> None:
+        show = self._display
+        await self._billing.prepare(stack.channel)
+        show.alerts(fact_scenario.ALERTS)
+        ending = fact_scenario.SHORTLY.total_seconds()
+        show.step(f"posting balances, seats, a licence, invoices and plans, some of which end in {ending:g} seconds")
+        await self._billing.run(stack.channel, lanes)
+        await stack.receiver.wait_for(len(self._ledger.expectation.told))
 
     async def _create(self, channel: grpc.aio.Channel, plan: AlertPlan) -> None:
         alert_id = await create_alert(channel, plan)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from aiohttp import web
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from cli.demo.contract import crossings_of_body, sequence_of_body
+from cli.demo.told import crossings_of_body, sequence_of_body
 from cli.demo.world import Crossing
 
 PATH = "/webhooks/tidemark"

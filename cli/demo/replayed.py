@@ -9,13 +9,14 @@ import grpc
 from cli.connection import UNARY_TIMEOUT
 from cli.console import Problem
 from cli.demo import report, trace
-from cli.demo.contract import create_alert, evaluated, gauge_identity, put_facts
+from cli.demo.contract import create_alert, evaluated, put_facts
 from cli.demo.display import Display
 from cli.demo.expectation import Expectation
 from cli.demo.lanes import Lanes
 from cli.demo.ledger import GaugeIdentity, Ledger
 from cli.demo.receiver import Received
 from cli.demo.stack import running
+from cli.demo.told import gauge_identity
 from cli.demo.traffic import Sent
 from cli.streaming import Batch
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse, ListCustomerAlertsRequest

@@ -12,10 +12,14 @@ from cli.demo.latency import RATE, Probe, percentile
 from cli.demo.ledger import Difference, Ledger, sequence_faults
 from cli.demo.receiver import Receiver
 from cli.demo.world import AlertPlan, Crossing
+from generated.tidemark.v1 import alert_pb2
 
 SHOWN_DIFFERENCES = 15
 WIDE = 130  # characters from which the conditions are shown
 NUMBERS_WIDTH = 38  # characters of the columns that are no texts, and of the gaps
+
+# Every condition that the contract has.
+CONDITIONS = tuple(field.name for field in alert_pb2.Alert.DESCRIPTOR.oneofs_by_name["condition"].fields)
 
 _RIGHT = "[good]✓[/]"
 _WRONG = "[bad]✗[/]"
@@ -60,6 +64,38 @@ def alerts_table(plans: Sequence[AlertPlan], ledger: Ledger, receiver: Receiver,
         _WRONG if wrong else _RIGHT,
     )
     return table
+
+
+def conditions_table(plans: Sequence[AlertPlan], ledger: Ledger, receiver: Receiver) -> Table:
+    """Each condition of the contract with the crossings that had to be sent on, and that webhooks brought."""
+    condition_of = {plan.name: plan.condition for plan in plans}
+    expected = Counter(condition_of[crossing.alert] for crossing in ledger.expectation.told)
+    received = Counter(
+        condition_of.get(crossing.alert) for one in receiver.received.values() for crossing in one.crossings
+    )
+    wrong = {condition_of.get(crossing.alert) for crossing in _all(ledger.webhook_difference(receiver))}
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="quiet")
+    table.add_column("condition", no_wrap=True)
+    for name in ("expected", "received"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", min_width=1)
+    for condition in CONDITIONS:
+        right = condition not in wrong and expected[condition]
+        table.add_row(
+            f"[name]{condition}[/]",
+            f"{expected[condition]:,}",
+            f"{received[condition]:,}",
+            _RIGHT if right else _WRONG,
+        )
+    return table
+
+
+def all_conditions(plans: Sequence[AlertPlan], ledger: Ledger) -> tuple[str, str]:
+    """A check for `conclude`: no condition of the contract was left out."""
+    condition_of = {plan.name: plan.condition for plan in plans}
+    told = {condition_of[crossing.alert] for crossing in ledger.expectation.told}
+    missing = [condition for condition in CONDITIONS if condition not in told]
+    return f"all {len(CONDITIONS)} conditions of the contract had something to tell", ", ".join(missing)
 
 
 def events_table(ledger: Ledger) -> Table:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import NamedTuple
 
@@ -15,7 +15,31 @@ USAGE_THRESHOLD_REACHED = "usage_threshold_reached"
 USAGE_EXCEEDED = "usage_exceeded"
 COST_EXCEEDED = "cost_exceeded"
 SPEND_EXCEEDED = "spend_exceeded"
+MONTHLY_INVOICE_TOTAL_SPEND_THRESHOLD_REACHED = "monthly_invoice_total_spend_threshold_reached"
+INVOICE_TOTAL_REACHED = "invoice_total_reached"
+LOW_REMAINING_DAYS_FOR_COMMIT_SEGMENT_REACHED = "low_remaining_days_for_commit_segment_reached"
+LOW_REMAINING_COMMIT_BALANCE_REACHED = "low_remaining_commit_balance_reached"
+LOW_REMAINING_COMMIT_PERCENTAGE_REACHED = "low_remaining_commit_percentage_reached"
+LOW_REMAINING_DAYS_FOR_CONTRACT_CREDIT_SEGMENT_REACHED = "low_remaining_days_for_contract_credit_segment_reached"
+LOW_REMAINING_CONTRACT_CREDIT_BALANCE_REACHED = "low_remaining_contract_credit_balance_reached"
+LOW_REMAINING_CONTRACT_CREDIT_PERCENTAGE_REACHED = "low_remaining_contract_credit_percentage_reached"
+LOW_REMAINING_CONTRACT_CREDIT_AND_COMMIT_BALANCE_REACHED = "low_remaining_contract_credit_and_commit_balance_reached"
+LOW_REMAINING_CONTRACT_CREDIT_AND_COMMIT_PERCENTAGE_REACHED = (
+    "low_remaining_contract_credit_and_commit_percentage_reached"
+)
+LOW_REMAINING_SEAT_BALANCE_REACHED = "low_remaining_seat_balance_reached"
+LOW_CREDIT_BALANCE_REACHED = "low_credit_balance_reached"
+LOW_REMAINING_CREDIT_PERCENTAGE_REACHED = "low_remaining_credit_percentage_reached"
+LOW_REMAINING_DAYS_IN_PLAN_REACHED = "low_remaining_days_in_plan_reached"
+CREDIT_BALANCE_DEPLETED = "credit_balance_depleted"
+CREDIT_BALANCE_DROPPED = "credit_balance_dropped"
+CREDIT_BALANCE_RECOVERED = "credit_balance_recovered"
+LICENSE_BALANCE_THRESHOLD_REACHED = "license_balance_threshold_reached"
 SUBSCRIPTION_CONDITIONS = (USAGE_EXCEEDED, COST_EXCEEDED, SPEND_EXCEEDED)
+
+DAYS = "days"  # what the days left are measured in
+PERCENT = "percent"  # what a licence's use is measured in
+EVER = datetime.min.replace(tzinfo=UTC)  # the period's start of what has no period
 
 SUM, COUNT, MAX, LATEST, UNIQUE_COUNT = "SUM", "COUNT", "MAX", "LATEST", "UNIQUE_COUNT"
 
@@ -81,6 +105,8 @@ class AlertPlan:
 
     Scope: `plan`, or `customer`, or `customer` and `subscription`, or none of them for all customers. measured: a
     metric, or a currency where `of_cost`. groups: property keys, each with the one value that counts or None.
+    types: of invoices, grants or the licence. seat_key: the property that names seats. divide_by, excluded: a custom
+    field by whose values commits and credits are divided, and one that they must not have.
     """
 
     name: str
@@ -92,6 +118,10 @@ class AlertPlan:
     subscription: str = ""
     groups: tuple[tuple[str, str | None], ...] = ()
     evaluate_on_create: bool = True
+    types: tuple[str, ...] = ()
+    seat_key: str = ""
+    divide_by: str = ""
+    excluded: tuple[str, str] | None = None
 
     @property
     def of_cost(self) -> bool:

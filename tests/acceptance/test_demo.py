@@ -5,7 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from generated.tidemark.v1.alert_pb2 import Alert
+
 TIMEOUT = 180  # seconds
+CONDITIONS = [field.name for field in Alert.DESCRIPTOR.oneofs_by_name["condition"].fields]
 
 DEMO = [sys.executable, "-P", "-m", "cli.main", "demo"]
 
@@ -22,6 +25,10 @@ def test_a_month_ends_exactly_as_expected() -> None:
     received = re.search(r"^all +([\d,]+) +[\d,]+ +([\d,]+)", finished.stdout, re.MULTILINE)
     assert received is not None
     assert received.group(1) == received.group(2) != "0"
+    for condition in CONDITIONS:
+        row = re.search(rf"^{condition} +([1-9][\d,]*) +([\d,]+) +✓", finished.stdout, re.MULTILINE)
+        assert row is not None, condition
+        assert row.group(1) == row.group(2)
     for reason in ("EVENT_CONFLICT", "EVENT_INVALID", "EVENT_IN_FUTURE", "EVENT_TOO_OLD"):
         assert re.search(rf"rejected: {reason} +[1-9]", finished.stdout)
     assert "to its webhook's arrival p50" in finished.stdout

@@ -13,11 +13,12 @@ from rich.console import Console
 
 from cli.console import THEME
 from cli.demo import report, world
-from cli.demo.contract import crossings_of_body, usage_event
+from cli.demo.contract import usage_event
 from cli.demo.expectation import Expectation
 from cli.demo.latency import Probe, percentile
 from cli.demo.ledger import Ledger
 from cli.demo.receiver import Received, Receiver
+from cli.demo.told import crossings_of_body
 from cli.demo.traffic import Sent
 from cli.demo.world import AlertPlan, Crossing, Event, Line
 from cli.streaming import Batch
