@@ -1,4 +1,4 @@
-"""`python -m bench [ingest|latency|notifier|soak MINUTES]`: measures, prints tables, and writes bench/results/."""
+"""`python -m bench [PART]` measures, prints tables, and writes bench/results/."""
 
 import argparse
 import time
@@ -7,10 +7,10 @@ from typing import Any
 import uvloop
 from rich.console import Console
 
-from bench import ingest, latency, load, machine, notifier, report, soak
+from bench import balances, ingest, latency, load, machine, notifier, report, soak
 from bench.stack import PostgreSQL
 
-PARTS = ("ingest", "latency", "notifier", "soak")
+PARTS = ("ingest", "latency", "notifier", "balances", "soak")
 SOAK_MINUTES = 10.0
 
 
@@ -53,9 +53,13 @@ async def _measure(console: Console, part: str | None, minutes: float) -> None:
         soaked = await soak.measure(postgresql, minutes, lambda line: console.print(f"  {line}"))
         about["soak"] = soaked.figures()
         console.print(soaked.table())
+    drawn: balances.Report | None = None
+    if part == "balances":
+        console.print("balances: usage that draws on them, and timers", style="bold")
+        drawn = await balances.measure(postgresql, lambda line: console.print(f"  {line}"))
     about["seconds"] = round(time.monotonic() - started)
-    report.show(console, rates, latencies, webhooks)
-    path = report.write("latest" if part is None else part, about, rates, latencies, webhooks)
+    report.show(console, rates, latencies, webhooks, drawn)
+    path = report.write("latest" if part is None else part, about, rates, latencies, webhooks, drawn)
     console.print(f"{about['seconds']} s; written to {path.relative_to(machine.ROOT)}", style="dim")
 
 

@@ -8,6 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from bench.balances import BALANCES
+from bench.balances import Report as BalancesReport
 from bench.ingest import Report
 from bench.latency import Latencies
 from bench.notifier import Report as NotifierReport
@@ -18,7 +20,11 @@ GOALS = {"dense": 0.55, "sparse": 0.25}
 
 
 def show(
-    console: Console, ingest: Sequence[Report], latency: Sequence[Latencies], notifier: NotifierReport | None
+    console: Console,
+    ingest: Sequence[Report],
+    latency: Sequence[Latencies],
+    notifier: NotifierReport | None,
+    balances: BalancesReport | None,
 ) -> None:
     """Prints the tables of whatever was measured."""
     if ingest:
@@ -27,6 +33,9 @@ def show(
         console.print(_latency_table(latency))
     if notifier is not None:
         console.print(_notifier_table(notifier))
+    if balances is not None:
+        console.print(_balances_table(balances))
+        console.print(_timers_table(balances))
 
 
 def _ingest_table(reports: Sequence[Report]) -> Table:
@@ -103,12 +112,51 @@ def _notifier_table(report: NotifierReport) -> Table:
     return table
 
 
+def _balances_table(report: BalancesReport) -> Table:
+    figures = report.figures()
+    table = Table(title=f"usage of a customer with {BALANCES:,} balances and seats")
+    table.add_column("seats", justify="right")
+    for name in ("events/s", "CPU", "spread: events/s", "CPU", "one event p50", "p99"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for one in figures["customers"]:
+        table.add_row(
+            f"{one['seats']:,}",
+            f"{one['events_per_second']:,}",
+            _cpu(one["cpu_us"]),
+            f"{one['spread_events_per_second']:,}",
+            _cpu(one["spread_cpu_us"]),
+            f"{one['single_event_p50_ms']:.1f} ms",
+            f"{one['single_event_p99_ms']:.1f} ms",
+        )
+    table.caption = (
+        f"most seats ÷ one: time {figures['time_of_most_seats_to_one']:.2f}, CPU"
+        f" {figures['cpu_of_most_seats_to_one']:.2f}; goal ≤ {figures['goal']}"
+    )
+    return table
+
+
+def _timers_table(report: BalancesReport) -> Table:
+    figures = report.timers.figures()
+    table = Table(title="timers, ms")
+    table.add_column("figure")
+    for name in ("p50", "p99"):
+        table.add_column(name, justify="right")
+    for words, name in (
+        ("a look for what is due, nobody waiting", "sweep_without"),
+        (f"the same, {figures['future_timers']:,} due next year", "sweep_with"),
+        (f"late, {figures['due']:,} due within {figures['due_in_seconds']:g} s", "late"),
+    ):
+        table.add_row(words, f"{figures[f'{name}_p50_ms']:.1f}", f"{figures[f'{name}_p99_ms']:.1f}")
+    return table
+
+
 def write(
     name: str,
     about: dict[str, Any],
     ingest: Sequence[Report],
     latency: Sequence[Latencies],
     notifier: NotifierReport | None,
+    balances: BalancesReport | None,
 ) -> Path:
     """Writes everything to `results/NAME.json`; returns its path."""
     results = dict(about)
@@ -118,6 +166,8 @@ def write(
         results["latency"] = [one.figures() for one in latency]
     if notifier is not None:
         results["notifier"] = notifier.figures()
+    if balances is not None:
+        results["balances"] = balances.figures()
     path = RESULTS / f"{name}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(results, indent=2) + "\n")

@@ -1,0 +1,127 @@
+"""timers: what wallets that are due in the future cost, and how late they are when their time comes."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import psycopg
+
+from bench import holders, load
+from bench.client import Client
+from bench.figures import milliseconds
+from bench.ingest import Send
+from bench.sending import create_alerts
+from bench.stack import PostgreSQL, Stack
+from store import wallets
+from store.database import Database
+from store.evaluations import OUTBOX_CHANNEL
+
+FUTURE = 1_000_000  # wallets whose time comes next year
+SWEEPS = 300  # looks that are timed, with and without them
+SWEEP_LIMIT = 2_000  # customers that one look finds, as in the server
+DUE = 1_000  # customers whose commit ends while the benchmark watches
+LEAD = 10.0  # seconds before the first does
+SPREAD = 20.0  # seconds in which they all do
+LAST_WAIT = 30.0  # seconds after the last for the last notification
+_STRANGER = 1_000_000  # whom the wallets of the future belong to: no organization's id
+
+_FUTURE = """
+INSERT INTO wallet (organization_id, customer_id, due_time)
+SELECT %(organization)s, 'customer-' || number, now() + interval '1 year' + number * interval '1 second'
+FROM generate_series(1, %(count)s) AS number
+"""
+_TOLD = "SELECT DISTINCT customer_id FROM notification WHERE event_type = 'alert.reached'"
+
+
+class NotTold(Exception):
+    """A timer brought no notification in time."""
+
+
+@dataclass(frozen=True)
+class Timers:
+    """In seconds. empty, full: one look for what is due, without and with the wallets of the future; late: from
+    a commit's end to the moment at which another connection hears of its notification."""
+
+    empty: list[float]
+    full: list[float]
+    late: list[float]
+
+    def figures(self) -> dict[str, Any]:
+        """What is kept of it."""
+        return {
+            "future_timers": FUTURE,
+            "sweep_without_p50_ms": milliseconds(self.empty, 0.5),
+            "sweep_without_p99_ms": milliseconds(self.empty, 0.99),
+            "sweep_with_p50_ms": milliseconds(self.full, 0.5),
+            "sweep_with_p99_ms": milliseconds(self.full, 0.99),
+            "due": DUE,
+            "due_in_seconds": SPREAD,
+            "late_p50_ms": milliseconds(self.late, 0.5),
+            "late_p99_ms": milliseconds(self.late, 0.99),
+            "late_max_ms": milliseconds(self.late, 1.0),
+        }
+
+
+async def measure(postgresql: PostgreSQL, say: Callable[[str], None]) -> Timers:
+    """Measures on a database and a server of its own."""
+    async with postgresql.stack("bench_timers") as stack:
+        empty = await _sweeps(stack)
+        with psycopg.connect(stack.url, autocommit=True) as connection:
+            connection.execute(_FUTURE, {"organization": _STRANGER, "count": FUTURE})
+            connection.execute("VACUUM ANALYZE wallet")
+        full = await _sweeps(stack)
+        say(
+            f"a look for what is due: {milliseconds(empty, 0.5)} ms, with {FUTURE:,} in the future"
+            f" {milliseconds(full, 0.5)} ms"
+        )
+        late = await _lateness(stack)
+        say(f"late: p50 {milliseconds(late, 0.5)} ms, p99 {milliseconds(late, 0.99)} ms")
+    return Timers(empty, full, late)
+
+
+async def _sweeps(stack: Stack) -> list[float]:
+    """How long the server's look for what is due takes, each in a transaction of its own."""
+    database = Database(stack.url)
+    try:
+        taken = []
+        for _ in range(SWEEPS):
+            started = time.perf_counter()
+            async with database.transaction() as connection:
+                await wallets.overdue(connection, load.now(), SWEEP_LIMIT)
+                await wallets.next_due(connection)
+            taken.append(time.perf_counter() - started)
+        return taken
+    finally:
+        await database.close()
+
+
+async def _lateness(stack: Stack) -> list[float]:
+    with Client() as client:
+        await (await client.prepare(Send(stack.server, None, DUE)))()
+    first = load.now() + timedelta(seconds=LEAD)
+    due = {load.customer(number): first + number * timedelta(seconds=SPREAD / DUE) for number in range(DUE)}
+    with psycopg.connect(stack.url) as connection:
+        holders.grant_until(connection, due)
+    await create_alerts(stack.server, [holders.commit_alert()])
+    if load.now() > first:
+        raise NotTold(f"the alert took more than {LEAD:g} seconds to look at {DUE:,} customers")
+    return await _listen(stack, due)
+
+
+async def _listen(stack: Stack, due: dict[str, datetime]) -> list[float]:
+    """Waits for the notifications of all customers; returns how long after its time each was there."""
+    late: dict[str, float] = {}
+    deadline = max(due.values()) + timedelta(seconds=LAST_WAIT)
+    async with await psycopg.AsyncConnection.connect(stack.url, autocommit=True) as connection:
+        await connection.execute(f"LISTEN {OUTBOX_CHANNEL}".encode())
+        while len(late) < len(due):
+            if load.now() > deadline:
+                raise NotTold(f"{len(due) - len(late)} of {len(due)} timers brought no notification")
+            async for _ in connection.notifies(timeout=1.0, stop_after=1):
+                pass
+            now = load.now()
+            for (customer_id,) in await (await connection.execute(_TOLD)).fetchall():
+                late.setdefault(customer_id, (now - due[customer_id]).total_seconds())
+    return list(late.values())
