@@ -27,6 +27,7 @@ BATCHES = 30  # of a round
 IN_FLIGHT = 4  # batches that are sent and not yet answered
 ROUNDS = 3  # of which the medians are kept
 SINGLE_EVENTS = 150  # sent one after the other, each when the one before was answered
+PATIENCE = 60.0  # seconds for an alert to look at all seats
 GOAL = 1.5  # what a customer with most seats may take of the server, to one with a single one
 
 
@@ -196,7 +197,7 @@ async def _prepare(client: Client, stack: Stack, measured: Sequence[Holder]) -> 
             holders.grant(connection, one.customer, BALANCES, one.seats)
     with psycopg.connect(stack.url, autocommit=True) as connection:
         connection.execute("VACUUM ANALYZE")
-    await create_alerts(stack.server, holders.alerts())
+    await create_alerts(stack.server, holders.alerts(), PATIENCE)
 
 
 async def _round(client: Client, stack: Stack, one: Holder, number: int, *, spread: bool) -> None:

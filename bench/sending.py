@@ -52,14 +52,14 @@ def check(response: EvaluateUsageResponse) -> None:
         raise NotCounted(str(response)[:2_000])
 
 
-async def create_alerts(server: str, alerts: Sequence[alert_pb2.Alert]) -> None:
-    """Creates alerts, and returns once each has visited what existed before."""
+async def create_alerts(server: str, alerts: Sequence[alert_pb2.Alert], patience: float = TIMEOUT) -> None:
+    """Creates alerts, and returns once each has visited what existed before, in at most `patience` seconds each."""
     async with channel(server) as over:
         stub = AlertServiceStub(over)
         for alert in alerts:
             created = await stub.CreateAlert(alert_service_pb2.CreateAlertRequest(alert=alert), timeout=TIMEOUT)
             get = alert_service_pb2.GetAlertRequest(alert_id=created.alert.alert_id)
-            async with asyncio.timeout(TIMEOUT):
+            async with asyncio.timeout(patience):
                 while True:
                     found = await stub.GetAlert(get, timeout=TIMEOUT)
                     if found.alert.evaluation_status == alert_pb2.EVALUATION_STATUS_DONE:

@@ -54,7 +54,7 @@ def test_a_seat_gives_first_then_priority_then_what_ends_first_and_corrections_g
         books.book(step)
     books.book(use("e1", "12", user="bob"))
     assert left(books) == {"late": 8, "early": 0, "over": 10, "last": 10, "seat": 10}
-    books.book(use("e2", "30", user="ann"))
+    books.book(use("e2", "20", user="ann"))
     assert left(books) == {"late": 0, "early": 0, "over": 10, "last": 8, "seat": 0}
     books.book(use("e3", "20"))
     assert books.overage == {("acme", "X"): 12}
