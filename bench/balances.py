@@ -202,7 +202,7 @@ async def _prepare(client: Client, stack: Stack, measured: Sequence[Holder]) -> 
 
 async def _round(client: Client, stack: Stack, one: Holder, number: int, *, spread: bool) -> None:
     name = f"{'spread' if spread else 'few'}-{number}-{one.seats}"
-    run = await client.prepare(Send(stack.server, name, one.customer, one.seats, spread))
+    run = await client.prepare(Send(stack.server, name, one.customer, one.seats, spread, BATCHES))
     backends = cpu.children(stack.postmaster_pid) if cpu.available() else []
     before = cpu.seconds(stack.server_pid, *backends)
     sent = await run()

@@ -4,10 +4,11 @@ Pure arithmetic over segments that somebody else reads and stores. What a segmen
 derived from a total: segments begin and end, and what was drawn from one that has ended stays drawn.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
+from itertools import chain
 
 from evaluator.amounts import ZERO
 from evaluator.balances import Segment, Unit
@@ -60,27 +61,32 @@ class Purse:
         back: it lowers the overage, then gives back to the segments, the last first; what nobody gave stays as an
         overage below zero. Must run under `exact_arithmetic`.
         """
-        there = [
+        there = (
             source
-            for source in (*of_seat, *self.sources)
+            for source in chain(of_seat, self.sources)
             if source.segment.covers(time) and (not source.metric_ids or metric_id in source.metric_ids)
-        ]
-        return self._take(there, amount) if amount >= ZERO else self._give_back(there, -amount)
+        )
+        return self._take(there, amount) if amount >= ZERO else self._give_back(list(there), -amount)
 
-    def _take(self, there: Sequence[Source], amount: Decimal) -> list[Draw]:
+    def _take(self, there: Iterable[Source], amount: Decimal) -> list[Draw]:
+        """Looks no further than the segment that gives the last of it: an event must not pay for all the others."""
         if self.overage < ZERO:
             from_credit = min(amount, -self.overage)
             self.overage += from_credit
             amount -= from_credit
         draws: list[Draw] = []
+        last: Source | None = None
         for source in there:
+            if amount <= ZERO:
+                break
             given = min(amount, source.segment.remaining)
             if given > ZERO:
                 source.segment.drawn += given
                 draws.append(Draw(source, given))
                 amount -= given
+            if last is None and source.overdraws:
+                last = source
         if amount > ZERO:
-            last = next((source for source in there if source.overdraws), None)
             if last is None:
                 self.overage += amount
             else:

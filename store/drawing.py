@@ -3,7 +3,7 @@
 The customers' wallets must be held.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -43,15 +43,37 @@ WHERE b.draw_down AND b.void_time IS NULL AND NOT s.removed
     AND s.start_time <= i.until_time AND (s.end_time IS NULL OR s.end_time > i.from_time)
     AND (%(exhausted)s OR b.allow_overage OR s.amount + s.adjusted > s.drawn)
 """
-_POOLED = (
-    _COLUMNS
-    + """
-FROM unnest(%(customer_ids)s::text[], %(froms)s::timestamptz[], %(untils)s::timestamptz[])
-    AS i (customer_id, from_time, until_time)
+_FROM_POOLED = """
+FROM unnest(
+    %(customer_ids)s::text[], %(froms)s::timestamptz[], %(untils)s::timestamptz[], %(units)s::text[],
+    %(amounts)s::numeric[]
+) AS i (customer_id, from_time, until_time, unit, amount)
 JOIN balance b ON b.organization_id = %(organization_id)s AND b.customer_id = i.customer_id COLLATE "C"
     AND b.seat_group_key IS NULL
+    AND i.unit = CASE WHEN b.metric_id IS NULL THEN 'cost/' || b.currency ELSE 'usage/' || b.metric_id END COLLATE "C"
 """
+_ALL_POOLED = _COLUMNS + _FROM_POOLED + _THERE
+# Up to where the segments that every event may draw on have enough for all of them, in the order of `in_order`: no
+# event comes any further, however many balances there are.
+_POOLED = (
+    """
+SELECT * FROM (
+"""
+    + _COLUMNS
+    + """,
+    i.amount AS wanted,
+    sum(
+        CASE WHEN s.start_time <= i.from_time AND (s.end_time IS NULL OR s.end_time > i.until_time)
+            AND b.draw_down_metric_ids = '{}' THEN greatest(s.amount + s.adjusted - s.drawn, 0) ELSE 0 END
+    ) OVER (
+        PARTITION BY b.customer_id, i.unit
+        ORDER BY b.priority, s.end_time NULLS LAST, s.start_time, b.balance_id, s.segment_number
+        ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+    ) AS sure_before
+"""
+    + _FROM_POOLED
     + _THERE
+    + ") AS found WHERE coalesce(sure_before, 0) < wanted"
 )
 _OF_SEATS = (
     _COLUMNS
@@ -67,34 +89,52 @@ JOIN balance b ON b.organization_id = %(organization_id)s AND b.customer_id = i.
 )
 
 
+@dataclass(slots=True)
+class Wanted:
+    """What the usage of one customer in one unit may draw: the earliest and latest time of it, and how much at most.
+
+    amount: None where it gives something back, so that everything that was drawn on may matter.
+    """
+
+    first: datetime
+    last: datetime
+    amount: Decimal | None
+
+
 async def drawables(
     connection: Connection,
     organization_id: int,
-    spans: Mapping[str, tuple[datetime, datetime]],
-    seats: Collection[tuple[str, str, str]],
-    *,
-    exhausted: bool,
+    wanted: Mapping[tuple[str, str], Wanted],
+    seats: Mapping[tuple[str, str, str], tuple[datetime, datetime]],
 ) -> list[Drawable]:
-    """The segments that are there at any time of the customer's span, those of seats only of these seats.
+    """The segments that usage may come to draw on, or give back to.
 
-    spans: the earliest and latest time of usage, by customer. seats: customer, property and value. exhausted:
-    also those that have nothing left, which something may be given back to.
+    wanted: by customer and unit key. seats: customer, property and value, with the earliest and latest time of
+    usage; of other seats nothing is read, and of these all.
     """
-    parameters: dict[str, Any] = {"organization_id": organization_id, "exhausted": exhausted}
-    pooled = parameters | {
-        "customer_ids": list(spans),
-        "froms": [span[0] for span in spans.values()],
-        "untils": [span[1] for span in spans.values()],
+    back = any(one.amount is None for one in wanted.values())
+    pooled: dict[str, Any] = {
+        "organization_id": organization_id,
+        "exhausted": back,
+        "customer_ids": [customer_id for customer_id, _ in wanted],
+        "units": [unit for _, unit in wanted],
+        "froms": [one.first for one in wanted.values()],
+        "untils": [one.last for one in wanted.values()],
+        "amounts": [one.amount for one in wanted.values()],
     }
-    of_seats = parameters | {
+    of_seats: dict[str, Any] = {
+        "organization_id": organization_id,
+        "exhausted": back,
         "customer_ids": [customer_id for customer_id, _, _ in seats],
         "keys": [key for _, key, _ in seats],
         "values": [value for _, _, value in seats],
-        "froms": [spans[customer_id][0] for customer_id, _, _ in seats],
-        "untils": [spans[customer_id][1] for customer_id, _, _ in seats],
+        "froms": [span[0] for span in seats.values()],
+        "untils": [span[1] for span in seats.values()],
     }
     async with connection.pipeline():
-        cursors = [await connection.execute(_POOLED.encode(), pooled)]
+        cursors = []
+        if wanted:
+            cursors.append(await connection.execute((_ALL_POOLED if back else _POOLED).encode(), pooled))
         if seats:
             cursors.append(await connection.execute(_OF_SEATS.encode(), of_seats))
     found = []

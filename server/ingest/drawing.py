@@ -17,7 +17,7 @@ from server.accounts.changes import catch_up
 from server.ingest.evaluation import Movement, Subject
 from store import drawing, holdings, wallets
 from store.database import Connection, driver
-from store.drawing import Drawable
+from store.drawing import Drawable, Wanted
 from store.keys import Organization
 from store.wallets import Wallet
 
@@ -97,18 +97,26 @@ class _Drawer:
 
     async def load(self, connection: Connection, organization_id: int, events: Sequence[UsageEvent]) -> None:
         """Reads what the events may draw on."""
-        spans: dict[str, tuple[datetime, datetime]] = {}
-        seats: set[SeatKey] = set()
+        wanted: dict[PurseKey, Wanted] = {}
+        seats: dict[SeatKey, tuple[datetime, datetime]] = {}
         for event in events:
             time = event.event_time
-            first, last = spans.get(event.customer_id, (time, time))
-            spans[event.customer_id] = min(first, time), max(last, time)
-            seats.update(self._seats(event))
-        gives_back = any(event.quantity < ZERO or (event.cost or ZERO) < ZERO for event in events)
+            amounts = self._amounts(event)
+            for unit_key, amount in amounts:
+                key = event.customer_id, unit_key
+                one = wanted.get(key)
+                if one is None:
+                    one = wanted[key] = Wanted(time, time, ZERO)
+                one.first, one.last = min(one.first, time), max(one.last, time)
+                one.amount = None if amount < ZERO or one.amount is None else one.amount + amount
+            for of_seat in self._seats(event) if amounts else ():
+                earliest, latest = seats.get(of_seat, (time, time))
+                seats[of_seat] = min(earliest, time), max(latest, time)
         raw = await driver(connection)
-        found = await drawing.drawables(raw, organization_id, spans, sorted(seats), exhausted=gives_back)
-        overages = await drawing.overages(raw, organization_id, spans)
-        for customer_id in spans:
+        found = await drawing.drawables(raw, organization_id, wanted, seats)
+        customer_ids = {customer_id for customer_id, _ in wanted}
+        overages = await drawing.overages(raw, organization_id, customer_ids)
+        for customer_id in customer_ids:
             for unit_key in self._held[customer_id].draw_units:
                 key = customer_id, unit_key
                 before = self._overage_before[key] = overages.get(key, ZERO)
@@ -128,13 +136,7 @@ class _Drawer:
     def take(self, event: UsageEvent) -> None:
         """Draws the cost and the quantity of one event."""
         moved: dict[Watch, Decimal] = {}
-        units = self._held[event.customer_id].draw_units
-        amounts = [(f"usage/{event.metric_id}", event.quantity)]
-        if event.cost is not None:
-            amounts.append((f"cost/{event.currency}", event.cost))
-        for unit_key, amount in amounts:
-            if unit_key not in units or not amount:
-                continue
+        for unit_key, amount in self._amounts(event):
             found = [self._of_seats.get((seat, unit_key), []) for seat in self._seats(event)]
             # Of several seats, those of the lowest priority give first, whichever seat that is.
             of_seat = found[0] if len(found) == 1 else in_order([source for one in found for source in one])
@@ -160,6 +162,14 @@ class _Drawer:
             key: purse.overage for key, purse in self._purses.items() if purse.overage != self._overage_before[key]
         }
         return drawn, overage
+
+    def _amounts(self, event: UsageEvent) -> list[tuple[str, Decimal]]:
+        """What an event takes, or gives back, in each unit that its customer has balances in."""
+        units = self._held[event.customer_id].draw_units
+        amounts = [(f"usage/{event.metric_id}", event.quantity)]
+        if event.cost is not None:
+            amounts.append((f"cost/{event.currency}", event.cost))
+        return [(unit_key, amount) for unit_key, amount in amounts if amount and unit_key in units]
 
     def _seats(self, event: UsageEvent) -> list[SeatKey]:
         """The seats that an event is of."""

@@ -37,6 +37,14 @@ balance = Table(
         "seat_group_value",
         postgresql_where=text("seat_group_key IS NOT NULL"),
     ),
+    # What usage of no seat may draw on, without a look at the seats' credits.
+    Index(
+        "balance_drawing",
+        "organization_id",
+        "customer_id",
+        "balance_id",
+        postgresql_where=text("draw_down AND void_time IS NULL AND seat_group_key IS NULL"),
+    ),
 )
 
 balance_segment = Table(
