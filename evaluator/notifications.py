@@ -14,6 +14,7 @@ from uuid import UUID
 
 from evaluator.alerts import AlertRule
 from evaluator.amounts import format_decimal
+from evaluator.balances import BalanceReading
 from evaluator.gauges import BALANCE_KEY, EVER, SEGMENT_KEY, Gauge, Group
 from evaluator.thresholds import Kind, Threshold
 from evaluator.transitions import Transition
@@ -154,8 +155,11 @@ def gauge_json(gauge: Gauge, limit: Decimal | None) -> dict[str, Any]:
         shown.update(gauge.group)  # the invoice's id, unless it is the month's total
     elif measure.balances is not None:
         shown["reading"] = measure.balances.reading.value
-        if {key for key, _ in gauge.group} <= {BALANCE_KEY, SEGMENT_KEY} and gauge.group:
-            shown.update(gauge.group)
+        if measure.balances.reading in (BalanceReading.USED_PERCENT, BalanceReading.DAYS_LEFT):
+            of_one = dict(gauge.group)
+            shown["balance_id"] = of_one[BALANCE_KEY]
+            if SEGMENT_KEY in of_one:
+                shown["segment_number"] = int(of_one[SEGMENT_KEY])
         elif gauge.group:
             shown["group"] = _group_json(gauge.group)
     elif measure.days_in_plan:

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from evaluator.alerts import AlertRule, ConditionType, Scope, ScopeKind
+from evaluator.balances import BalanceKind, BalanceReading, BalanceSelection
 from evaluator.exclusions import Disabled
-from evaluator.gauges import EVER, Gauge, Measure
+from evaluator.gauges import EVER, Gauge, InvoiceSelection, Measure
 from evaluator.notifications import EVENT_TYPES, TRANSITION_TYPES, Notification
 from evaluator.periods import Period
 from evaluator.prices import FilterOperator, PriceField, PriceFilter
@@ -77,6 +78,21 @@ def notifications() -> Iterator[Notification]:
     cost = Gauge("acme", "acme-pro", Measure(currency="USD", per_subscription=True), (("region", "eu"),), EVER)
     prices = (PriceFilter(PriceField.ITEM_ID, FilterOperator.EXCLUDES, ("seat",)),)
     some = Gauge("acme", "acme-pro", Measure(currency="USD", per_subscription=True, prices=prices), (), PERIOD)
+    kinds = (BalanceKind.COMMIT,)
+    for reading in BalanceReading:
+        group = {
+            BalanceReading.REMAINING: (("region", "eu"),),
+            BalanceReading.REMAINING_PERCENT: (),
+            BalanceReading.USED_PERCENT: (("balance_id", "b-1"),),
+            BalanceReading.DAYS_LEFT: (("balance_id", "b-1"), ("segment_number", "2")),
+        }[reading]
+        unit = None if reading is BalanceReading.DAYS_LEFT else "USD"
+        measure = Measure(currency=unit, balances=BalanceSelection(kinds, reading))
+        timed = replace(transition(PLAIN), cause=Cause(None, NOW))
+        yield notification(Gauge("acme", None, measure, group, EVER), timed)
+    yield notification(Gauge("acme", None, Measure(days_in_plan=True), (), EVER), transition(PLAIN))
+    invoices = Measure(currency="USD", invoices=InvoiceSelection())
+    yield notification(Gauge("acme", None, invoices, (("invoice_id", "i-1"),), EVER), transition(PLAIN, caused=False))
     yield notification(usage, transition(PLAIN))
     yield notification(some, transition(PLAIN))
     yield notification(cost, transition(FULL, Kind.RESOLVED))

@@ -14,11 +14,17 @@ NOW = datetime(2026, 3, 20, 12, tzinfo=UTC)
 START = NOW - timedelta(days=1)
 
 
-def grant(balance_id: str, amount: int, kind: str = posted.COMMIT, **more: object) -> Grant:
-    spans = (Span(Decimal(amount), START),)
-    return Grant(
-        **{"customer": "acme", "balance_id": balance_id, "kind": kind, "spans": spans, "currency": "X"} | more
-    )  # type: ignore[arg-type]  # fields by name
+def grant(
+    balance_id: str,
+    amount: int,
+    kind: str = posted.COMMIT,
+    *,
+    priority: int = 0,
+    end: datetime | None = None,
+    seat: tuple[str, str] | None = None,
+) -> Grant:
+    spans = (Span(Decimal(amount), START, end),)
+    return Grant("acme", balance_id, kind, spans, currency="X", priority=priority, seat=seat)
 
 
 def use(event_id: str, cost: str, **properties: str) -> Event:
@@ -46,8 +52,8 @@ def test_a_seat_gives_first_then_priority_then_what_ends_first_and_corrections_g
     books = Books()
     for step in (
         grant("late", 10, priority=1),
-        grant("early", 10, priority=1, spans=(Span(Decimal(10), START, NOW + timedelta(days=1)),)),
-        grant("over", 10, spans=(Span(Decimal(10), START, NOW),)),
+        grant("early", 10, priority=1, end=NOW + timedelta(days=1)),
+        grant("over", 10, end=NOW),
         grant("last", 10, priority=2),
         grant("seat", 10, posted.SEAT_CREDIT, seat=("user", "ann"), priority=9),
     ):
