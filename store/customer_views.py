@@ -14,7 +14,6 @@ from evaluator.definitions import AlertDefinition, DefinitionState
 from evaluator.exclusions import ExclusionReason
 from evaluator.gauges import EVER, Gauge, Measure
 from evaluator.invoices import current_period
-from evaluator.limits import NO_LIMITS, limit_of
 from evaluator.periods import Period
 from evaluator.transitions import AlertState
 from store import accounts, alerts, exclusions, fact_views, limit_facts
@@ -220,16 +219,10 @@ class CustomerView:
         """Of each alert that draws lines in percent of limits, by its id, what finds the limit of a gauge."""
         if not any(rule.of_limits for rule in rules):
             return {}
-        raw, customer = await driver(self._connection), self._customer
-        own = await limit_facts.of_customer(raw, self._organization_id, customer.customer_id)
-        by: dict[str | None, str | None] = {item.subscription_id: item.plan_id for item in self._subscriptions}
-        by[None] = customer.plan_id
-        of_plans = await limit_facts.of_plans(raw, self._organization_id, {name for name in by.values() if name})
-
-        def find(gauge: Gauge) -> Decimal | None:
-            plan_id = by.get(gauge.subscription_id)
-            return limit_of((own, of_plans.get(plan_id or "", NO_LIMITS)), gauge.measure.unit, gauge.group)
-
+        plan_ids: dict[str | None, str | None] = {item.subscription_id: item.plan_id for item in self._subscriptions}
+        plan_ids[None] = self._customer.plan_id
+        raw = await driver(self._connection)
+        find = await limit_facts.finder(raw, self._organization_id, self._customer.customer_id, plan_ids)
         return {rule.alert_id: find for rule in rules if rule.of_limits}
 
     async def _gauges(

@@ -1,13 +1,14 @@
 """The limits that the evaluation compares gauges with: of customers, and of plans."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
 import psycopg
 
 from evaluator.balances import Unit
-from evaluator.limits import NO_LIMITS, Limit, Limits
+from evaluator.gauges import Gauge
+from evaluator.limits import NO_LIMITS, Limit, Limits, limit_of
 from store.database import Row
 
 Connection = psycopg.AsyncConnection[Row]
@@ -53,16 +54,25 @@ async def of_plans_since(connection: Connection, organization_id: int, epoch: in
     return await _by_holder(connection, query, organization_id=organization_id, epoch=epoch)
 
 
-async def of_plans(connection: Connection, organization_id: int, plan_ids: Collection[str]) -> Mapping[str, Limits]:
-    """The limits of those plans that have any, by plan id."""
-    found = await _by_holder(connection, _OF_PLANS, organization_id=organization_id, plan_ids=list(plan_ids))
-    return {plan_id: Limits(limits) for plan_id, limits in found.items()}
+async def finder(
+    connection: Connection, organization_id: int, customer_id: str, plan_ids: Mapping[str | None, str | None]
+) -> Callable[[Gauge], Decimal | None]:
+    """What finds the limit of a customer's gauge.
 
+    plan_ids: the plan of each of its subscriptions, by id, and (None) its own.
+    """
+    scope = {"organization_id": organization_id}
+    own = await _by_holder(connection, _OF_CUSTOMER, **scope, customer_id=customer_id)
+    names = sorted({plan_id for plan_id in plan_ids.values() if plan_id is not None})
+    of_plans = await _by_holder(connection, _OF_PLANS, **scope, plan_ids=names)
+    limits = Limits(own.get(customer_id, ()))
+    by_plan = {plan_id: Limits(found) for plan_id, found in of_plans.items()}
 
-async def of_customer(connection: Connection, organization_id: int, customer_id: str) -> Limits:
-    """The limits of one customer."""
-    found = await _by_holder(connection, _OF_CUSTOMER, organization_id=organization_id, customer_id=customer_id)
-    return Limits(found.get(customer_id, ()))
+    def find(gauge: Gauge) -> Decimal | None:
+        plan_id = plan_ids.get(gauge.subscription_id)
+        return limit_of((limits, by_plan.get(plan_id or "", NO_LIMITS)), gauge.measure.unit, gauge.group)
+
+    return find
 
 
 async def _by_holder(connection: Connection, query: str, **parameters: Any) -> Mapping[str, list[Limit]]:

@@ -8,7 +8,6 @@ from evaluator.thresholds import Threshold
 from generated.tidemark.v1 import alert_pb2, alert_service_pb2, condition_pb2
 from server.mapping.conditions import read_condition, read_scope, scope_proto, write_condition
 from server.mapping.thresholds import read_thresholds, threshold_proto
-from server.mapping.unsupported import Unsupported
 from server.validation import Violations, to_timestamp
 from store.alerts import NewAlert
 
@@ -25,8 +24,7 @@ _STATE_OF = {number: state for state, number in STATES.items()}
 def read_new_alert(violations: Violations, request: alert_service_pb2.CreateAlertRequest) -> NewAlert:
     """The alert to create. Output-only fields are ignored.
 
-    Raises InvalidArgument with everything that is wrong, and Unimplemented for what is not evaluated: that comes
-    first, because correcting the rest of the request would not help.
+    Raises InvalidArgument with everything that is wrong.
     """
     if not request.HasField("alert"):
         violations.add("alert", "it is required")
@@ -39,22 +37,15 @@ def read_new_alert(violations: Violations, request: alert_service_pb2.CreateAler
 
 
 def read_definition(violations: Violations, alert: alert_pb2.Alert) -> NewAlert | None:
-    """The definition that `alert` says; None where the request has no condition or no scope.
-
-    Raises Unimplemented for what is not evaluated.
-    """
-    unsupported = Unsupported()
+    """The definition that `alert` says; None where the request has no condition or no scope."""
     if not alert.name:
         violations.add("alert.name", "it is required")
     violations.text("alert.name", alert.name)
-    condition = read_condition(violations, unsupported, "alert", alert)
+    condition = read_condition(violations, "alert", alert)
     kind = condition.condition_type if condition else None
     scope = read_scope(violations, "alert", alert, kind)
-    thresholds: tuple[Threshold, ...] = read_thresholds(
-        violations, unsupported, "alert.thresholds", alert.thresholds, kind
-    )
+    thresholds: tuple[Threshold, ...] = read_thresholds(violations, "alert.thresholds", alert.thresholds, kind)
     violations.text("alert.uniqueness_key", alert.uniqueness_key, max_length=MAX_UNIQUENESS_KEY_LENGTH)
-    unsupported.raise_if_any()
     if condition is None or scope is None:
         return None
     return NewAlert(

@@ -14,7 +14,6 @@ from evaluator.balances import (
 )
 from evaluator.definitions import DEFAULT_CURRENCY, Condition
 from generated.tidemark.v1 import condition_pb2
-from server.mapping.unsupported import Unsupported
 from server.validation import Violations
 
 MAX_CUSTOM_FIELD_FILTERS = 20  # of one alert, specifier or exclusion
@@ -62,10 +61,10 @@ _SELECTED: Mapping[ConditionType, tuple[tuple[BalanceKind, ...], BalanceReading]
 BALANCE_TYPES = frozenset(_SELECTED)
 
 
-def read_balance_condition(kind: ConditionType) -> Callable[[Violations, Unsupported, str, Any], Condition]:
+def read_balance_condition(kind: ConditionType) -> Callable[[Violations, str, Any], Condition]:
     """What reads the condition of one of the types on balances."""
 
-    def read(violations: Violations, unsupported: Unsupported, at: str, sent: Any) -> Condition:
+    def read(violations: Violations, at: str, sent: Any) -> Condition:
         kinds, reading = _SELECTED[kind]
         fields = type(sent).DESCRIPTOR.fields_by_name
         currency, metric_id = _unit(violations, at, sent, fields)

@@ -18,7 +18,6 @@ from server.mapping.fact_conditions import (
 )
 from server.mapping.overrides import MAX_GROUP_VALUE_LENGTH, override_proto, read_overrides
 from server.mapping.price_filters import price_filter_protos, read_price_filters
-from server.mapping.unsupported import Unsupported
 from server.validation import Violations
 
 CONDITION_TYPES: Mapping[ConditionType, condition_pb2.ConditionType.ValueType] = {
@@ -29,15 +28,13 @@ _CUSTOMER_SCOPES: tuple[ScopeKind, ...] = (ScopeKind.ALL_CUSTOMERS, ScopeKind.PL
 _SUBSCRIPTION_SCOPES: tuple[ScopeKind, ...] = (ScopeKind.PLAN, ScopeKind.SUBSCRIPTION)
 
 
-def read_condition(
-    violations: Violations, unsupported: Unsupported, path: str, alert: alert_pb2.Alert
-) -> Condition | None:
+def read_condition(violations: Violations, path: str, alert: alert_pb2.Alert) -> Condition | None:
     """The condition of an alert; None when none is set, which is a violation."""
     case = alert.WhichOneof("condition")
     if case is None:
         violations.add(f"{path}.condition", "it is required: set one of its cases, such as usage_exceeded")
         return None
-    return _READERS[ConditionType(case)](violations, unsupported, f"{path}.{case}", getattr(alert, case))
+    return _READERS[ConditionType(case)](violations, f"{path}.{case}", getattr(alert, case))
 
 
 def write_condition(condition: Condition, alert: alert_pb2.Alert) -> None:
@@ -117,7 +114,6 @@ def scope_proto(scope: Scope) -> alert_pb2.AlertScope:
 
 def _spend_threshold_reached(
     violations: Violations,
-    unsupported: Unsupported,
     at: str,
     condition: condition_pb2.SpendThresholdReachedCondition,
 ) -> Condition:
@@ -130,7 +126,6 @@ def _spend_threshold_reached(
 
 def _usage_threshold_reached(
     violations: Violations,
-    unsupported: Unsupported,
     at: str,
     condition: condition_pb2.UsageThresholdReachedCondition,
 ) -> Condition:
@@ -141,18 +136,14 @@ def _usage_threshold_reached(
     )
 
 
-def _usage_exceeded(
-    violations: Violations, unsupported: Unsupported, at: str, condition: condition_pb2.UsageExceededCondition
-) -> Condition:
+def _usage_exceeded(violations: Violations, at: str, condition: condition_pb2.UsageExceededCondition) -> Condition:
     return Condition(
         ConditionType.USAGE_EXCEEDED,
         metric_id=violations.identifier(f"{at}.metric_id", condition.metric_id),
     )
 
 
-def _cost_exceeded(
-    violations: Violations, unsupported: Unsupported, at: str, condition: condition_pb2.CostExceededCondition
-) -> Condition:
+def _cost_exceeded(violations: Violations, at: str, condition: condition_pb2.CostExceededCondition) -> Condition:
     if condition.grouping_keys and not condition.currency:
         violations.add(f"{at}.currency", "it is required with grouping_keys")
     return Condition(
@@ -162,7 +153,6 @@ def _cost_exceeded(
         groups=_grouping_keys(violations, f"{at}.grouping_keys", condition.grouping_keys),
         overrides=read_overrides(
             violations,
-            unsupported,
             f"{at}.threshold_overrides",
             condition.threshold_overrides,
             condition.grouping_keys,
@@ -170,9 +160,7 @@ def _cost_exceeded(
     )
 
 
-def _spend_exceeded(
-    violations: Violations, unsupported: Unsupported, at: str, condition: condition_pb2.SpendExceededCondition
-) -> Condition:
+def _spend_exceeded(violations: Violations, at: str, condition: condition_pb2.SpendExceededCondition) -> Condition:
     if not condition.currency:
         violations.add(f"{at}.currency", "it is required")
     return Condition(
@@ -184,14 +172,13 @@ def _spend_exceeded(
 
 def _days_in_plan(
     violations: Violations,
-    unsupported: Unsupported,
     at: str,
     condition: condition_pb2.LowRemainingDaysInPlanReachedCondition,
 ) -> Condition:
     return Condition(ConditionType.LOW_REMAINING_DAYS_IN_PLAN_REACHED)
 
 
-_READERS: Mapping[ConditionType, Callable[[Violations, Unsupported, str, Any], Condition]] = {
+_READERS: Mapping[ConditionType, Callable[[Violations, str, Any], Condition]] = {
     ConditionType.SPEND_THRESHOLD_REACHED: _spend_threshold_reached,
     ConditionType.USAGE_THRESHOLD_REACHED: _usage_threshold_reached,
     ConditionType.USAGE_EXCEEDED: _usage_exceeded,

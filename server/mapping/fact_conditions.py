@@ -6,7 +6,6 @@ from evaluator.alerts import ConditionType
 from evaluator.definitions import DEFAULT_CURRENCY, Condition
 from evaluator.gauges import InvoiceSelection
 from generated.tidemark.v1 import condition_pb2
-from server.mapping.unsupported import Unsupported
 from server.validation import Violations
 
 MAX_INVOICE_TYPES = 50  # of one alert
@@ -15,7 +14,7 @@ MAX_CUSTOM_FIELD_VALUE_LENGTH = 256  # characters
 
 
 def invoice_total_reached(
-    violations: Violations, unsupported: Unsupported, at: str, condition: condition_pb2.InvoiceTotalReachedCondition
+    violations: Violations, at: str, condition: condition_pb2.InvoiceTotalReachedCondition
 ) -> Condition:
     """The condition on single invoices."""
     types = condition.invoice_types_filter
@@ -37,7 +36,6 @@ def invoice_total_reached(
 
 def monthly_invoice_total(
     violations: Violations,
-    unsupported: Unsupported,
     at: str,
     condition: condition_pb2.MonthlyInvoiceTotalSpendThresholdReachedCondition,
 ) -> Condition:

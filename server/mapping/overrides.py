@@ -6,7 +6,6 @@ from evaluator.gauges import Group
 from evaluator.overrides import MAX_OVERRIDES, Override
 from generated.tidemark.v1 import threshold_pb2
 from server.mapping.thresholds import read_thresholds, threshold_proto
-from server.mapping.unsupported import Unsupported
 from server.validation import Violations
 
 MAX_GROUP_VALUE_LENGTH = 256  # characters
@@ -14,7 +13,6 @@ MAX_GROUP_VALUE_LENGTH = 256  # characters
 
 def read_overrides(
     violations: Violations,
-    unsupported: Unsupported,
     path: str,
     overrides: Sequence[threshold_pb2.ThresholdOverride],
     grouping_keys: Sequence[str],
@@ -36,7 +34,7 @@ def read_overrides(
             violations.add(f"{at}.group_values", f"{path}[{first}] binds the same values of the same keys")
         lines = item.thresholds
         # None are fine here: they silence the groups.
-        thresholds = read_thresholds(violations, unsupported, f"{at}.thresholds", lines, None) if lines else ()
+        thresholds = read_thresholds(violations, f"{at}.thresholds", lines, None) if lines else ()
         read.append(Override(bound, thresholds))
     return tuple(read)
 

@@ -7,7 +7,6 @@ from evaluator.alerts import ConditionType
 from evaluator.amounts import ZERO, format_decimal
 from evaluator.thresholds import MAX_THRESHOLDS, Direction, Kind, Severity, Threshold
 from generated.tidemark.v1 import threshold_pb2
-from server.mapping.unsupported import Unsupported
 from server.validation import Violations
 
 MAX_CODE_LENGTH = 128  # characters
@@ -26,7 +25,6 @@ _DEFAULT_KINDS = frozenset({Kind.REACHED})
 
 def read_thresholds(
     violations: Violations,
-    unsupported: Unsupported,
     path: str,
     thresholds: Sequence[threshold_pb2.Threshold],
     kind: ConditionType | None,

@@ -245,7 +245,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_FIELD_NOT_SUPPORTED: _ErrorReason.ValueType  # 25
     """ERROR_REASON_FIELD_NOT_SUPPORTED (UNIMPLEMENTED) means that the field is part of the contract, but this version
-    of the service does not act on it.
+    of the service does not act on it. This version acts on every field.
 
     Example:
 
@@ -253,7 +253,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           "reason": "ERROR_REASON_FIELD_NOT_SUPPORTED",
           "domain": "tidemark.dev",
           "metadata": {
-            "field": "alert.thresholds[0].percent_of_limit"
+            "field": "alert.thresholds[0].some_field"
           }
         }
     """
@@ -992,7 +992,7 @@ Example:
 """
 ERROR_REASON_FIELD_NOT_SUPPORTED: ErrorReason.ValueType  # 25
 """ERROR_REASON_FIELD_NOT_SUPPORTED (UNIMPLEMENTED) means that the field is part of the contract, but this version
-of the service does not act on it.
+of the service does not act on it. This version acts on every field.
 
 Example:
 
@@ -1000,7 +1000,7 @@ Example:
       "reason": "ERROR_REASON_FIELD_NOT_SUPPORTED",
       "domain": "tidemark.dev",
       "metadata": {
-        "field": "alert.thresholds[0].percent_of_limit"
+        "field": "alert.thresholds[0].some_field"
       }
     }
 """

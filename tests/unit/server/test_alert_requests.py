@@ -12,7 +12,6 @@ from generated.tidemark.v1 import alert_pb2, alert_service_pb2, condition_pb2, t
 from server.errors import InvalidArgument
 from server.mapping.alerts import read_condition_types, read_new_alert, read_states
 from server.mapping.thresholds import read_thresholds
-from server.mapping.unsupported import Unsupported
 from server.validation import Violations
 from store.alerts import NewAlert
 
@@ -292,7 +291,7 @@ def test_what_no_limit_is_of_takes_no_percentage_of_one(kind: ConditionType) -> 
     }
     violations = Violations()
     sent = [threshold_pb2.Threshold(percent_of_limit="80")]
-    read_thresholds(violations, Unsupported(), "thresholds", sent, kind)
+    read_thresholds(violations, "thresholds", sent, kind)
     expected = [] if kind in taking else ["thresholds[0].percent_of_limit"]
     assert [violation.path for violation in violations.found] == expected
 
