@@ -116,14 +116,8 @@ class Timers:
             # Whoever holds one of the others is at work on it, or will be.
             held = await wallets.claim_due(connection, organization_id, (one.customer_id for one in due), now)
             found = await facts.customers(await driver(connection), organization_id, list(held))
-            times = {customer: held[customer.customer_id].due_time for customer in found}
-            await catch_up(
-                connection,
-                organization,
-                router,
-                {customer: time for customer, time in times.items() if time is not None},
-                now,
-            )
+            known = {customer: held[customer.customer_id] for customer in found}
+            await catch_up(connection, organization, router, known, now)
 
 
 def _parts(due: Sequence[Due]) -> list[list[Due]]:

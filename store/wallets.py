@@ -8,6 +8,7 @@ sight, and of events, and before those of balances, invoices and gauges.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from evaluator.balances import Unit
 from store.database import Connection, Row, driver
@@ -20,12 +21,12 @@ SELECT %(organization_id)s, id FROM unnest(%(ids)s::text[]) AS i (id)
 ON CONFLICT DO NOTHING
 """
 _LOCK = """
-SELECT customer_id, draw_units, seat_keys, due_time FROM wallet
+SELECT customer_id, draw_units, seat_keys, due_time, read_time FROM wallet
 WHERE organization_id = %(organization_id)s AND customer_id = ANY(%(ids)s)
 ORDER BY customer_id FOR UPDATE
 """
 _LOCK_DRAWING = """
-SELECT customer_id, draw_units, seat_keys, due_time FROM wallet
+SELECT customer_id, draw_units, seat_keys, due_time, read_time FROM wallet
 WHERE organization_id = %(organization_id)s AND customer_id = ANY(%(ids)s) AND draw_units <> '{}'
 ORDER BY customer_id FOR UPDATE
 """
@@ -37,19 +38,24 @@ class Wallet:
 
     draw_units: the keys of the units in which the customer has had balances that usage draws on. seat_keys: the
     properties that name the seats among those. due_time: when time next changes what alerts read of the customer;
-    unset: never.
+    unset: never. read_time: as of when they last read it.
     """
 
     customer_id: str
     draw_units: frozenset[str]
     seat_keys: tuple[str, ...]
     due_time: datetime | None
+    read_time: datetime | None
+
+    def moment(self, now: datetime) -> datetime:
+        """As of when to look at the customer: now, or later where somebody with a faster clock has looked already."""
+        return now if self.read_time is None else max(now, self.read_time)
 
     @classmethod
     def of_row(cls, row: Row) -> "Wallet":
         """The wallet in a row of the columns above."""
-        customer_id, draw_units, seat_keys, due_time = row
-        return cls(customer_id, frozenset(draw_units), tuple(seat_keys), due_time)
+        customer_id, draw_units, seat_keys, *times = row
+        return cls(customer_id, frozenset(draw_units), tuple(seat_keys), *times)
 
 
 async def lock(connection: Connection, organization_id: int, customer_ids: Iterable[str]) -> dict[str, Wallet]:
@@ -92,36 +98,44 @@ async def expect_draws(
 
 
 _SET_DUE = """
-UPDATE wallet w SET due_time = i.due_time
-FROM unnest(%(ids)s::text[], %(times)s::timestamptz[]) AS i (customer_id, due_time)
-WHERE w.organization_id = %(organization_id)s AND w.customer_id = i.customer_id COLLATE "C"
-    AND w.due_time IS DISTINCT FROM i.due_time
+UPDATE wallet w SET due_time = i.due_time, read_time = greatest(w.read_time, i.read_time)
 """
 _EXPECT_DUE = """
-UPDATE wallet w SET due_time = i.due_time
-FROM unnest(%(ids)s::text[], %(times)s::timestamptz[]) AS i (customer_id, due_time)
+UPDATE wallet w SET due_time = least(w.due_time, i.due_time), read_time = greatest(w.read_time, i.read_time)
+"""
+_FROM = """
+FROM unnest(%(ids)s::text[], %(due)s::timestamptz[], %(read)s::timestamptz[]) AS i (customer_id, due_time, read_time)
 WHERE w.organization_id = %(organization_id)s AND w.customer_id = i.customer_id COLLATE "C"
-    AND (w.due_time IS NULL OR w.due_time > i.due_time)
 """
 
 
-async def set_due(connection: Connection, organization_id: int, times: Mapping[str, datetime | None]) -> None:
-    """Says when time next changes what alerts read of each customer; None: never. The wallets must be held."""
-    await _due(connection, _SET_DUE, organization_id, times)
+class Read(NamedTuple):
+    """What alerts read of a customer is of `time`, and next changes with time alone at `due_time` (None: never)."""
+
+    time: datetime
+    due_time: datetime | None
 
 
-async def expect_due(connection: Connection, organization_id: int, times: Mapping[str, datetime | None]) -> None:
-    """Like `set_due`, for times that matter beside the one that is known: the earlier one stands."""
-    await _due(connection, _EXPECT_DUE, organization_id, {key: time for key, time in times.items() if time})
+async def set_due(connection: Connection, organization_id: int, read: Mapping[str, Read]) -> None:
+    """Notes when customers were looked at and have to be next, all alerts considered. Their wallets must be held."""
+    await _note(connection, _SET_DUE, organization_id, read)
 
 
-async def _due(
-    connection: Connection, statement: str, organization_id: int, times: Mapping[str, datetime | None]
-) -> None:
-    if times:
+async def expect_due(connection: Connection, organization_id: int, read: Mapping[str, Read]) -> None:
+    """Like `set_due`, of some alerts or facts: what is due earlier stands."""
+    await _note(connection, _EXPECT_DUE, organization_id, read)
+
+
+async def _note(connection: Connection, statement: str, organization_id: int, read: Mapping[str, Read]) -> None:
+    if read:
         raw = await driver(connection)
-        parameters = {"organization_id": organization_id, "ids": list(times), "times": list(times.values())}
-        await raw.execute(statement.encode(), parameters)
+        parameters = {
+            "organization_id": organization_id,
+            "ids": list(read),
+            "due": [item.due_time for item in read.values()],
+            "read": [item.time for item in read.values()],
+        }
+        await raw.execute((statement + _FROM).encode(), parameters)
 
 
 _OVERDUE = """
@@ -158,7 +172,7 @@ async def next_due(connection: Connection) -> datetime | None:
 
 
 _CLAIM = """
-SELECT customer_id, draw_units, seat_keys, due_time FROM wallet
+SELECT customer_id, draw_units, seat_keys, due_time, read_time FROM wallet
 WHERE organization_id = %(organization_id)s AND customer_id = ANY(%(ids)s) AND due_time <= %(now)s
 ORDER BY customer_id FOR UPDATE SKIP LOCKED
 """

@@ -1,6 +1,6 @@
 """How what a customer holds and owes is changed: under the customer's wallet, evaluated in the same transaction."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol, TypeVar
 
@@ -11,12 +11,13 @@ from evaluator.limits import limit_of
 from evaluator.routing import Customer, Router
 from runtime.clock import Clock
 from server.accounts import readings
-from server.accounts.readings import GaugeReading
+from server.accounts.readings import Covered, GaugeReading
 from server.ingest.evaluation import Evaluation, Movement, Subject
 from server.ingest.rules import Rules
 from store import facts, gauges, organizations, wallets
 from store.database import Connection, Database, driver
 from store.keys import Organization
+from store.wallets import Read, Wallet
 
 Result = TypeVar("Result")
 Change = Callable[[Connection], Awaitable[tuple[Result, Touched]]]
@@ -63,16 +64,15 @@ class FactChanges:
             router = await self._router(connection, organization_id, epoch)
             customer, created = await _customer(connection, organization_id, customer_id, epoch, now)
             wallet = (await wallets.lock(connection, organization_id, [customer_id]))[customer_id]
-            if wallet.due_time is not None and wallet.due_time <= now:
-                await catch_up(connection, organization, router, {customer: wallet.due_time}, now)
+            await catch_up(connection, organization, router, {customer: wallet}, now)
             result, touched = await change(connection)
-            covered = customer, router.fact_rules(customer)
+            covered = Covered(customer, router.fact_rules(customer), wallet.moment(now))
             if created:
-                look = await readings.of_everything(connection, organization_id, [covered], now, self._grace)
+                look = await readings.of_everything(connection, organization_id, [covered], self._grace)
             else:
-                look = await readings.after_change(connection, organization_id, covered, touched, now)
+                look = await readings.after_change(connection, organization_id, covered, touched)
             await evaluate_readings(connection, organization, router, look.found, now)
-            await wallets.expect_due(connection, organization_id, look.next_times)
+            await wallets.expect_due(connection, organization_id, look.read([covered]))
         return result
 
     async def look_at(self, connection: Connection, organization: Organization, epoch: int, customer_id: str) -> None:
@@ -83,12 +83,11 @@ class FactChanges:
         router = await self._router(connection, organization_id, epoch - 1)
         wallet = (await wallets.lock(connection, organization_id, [customer_id]))[customer_id]
         customer = (await facts.customers(await driver(connection), organization_id, [customer_id]))[0]
-        if wallet.due_time is not None and wallet.due_time <= now:
-            await catch_up(connection, organization, router, {customer: wallet.due_time}, now)
-        covered = [(customer, router.fact_rules(customer))]
-        look = await readings.of_everything(connection, organization_id, covered, now, self._grace)
+        await catch_up(connection, organization, router, {customer: wallet}, now)
+        covered = [Covered(customer, router.fact_rules(customer), wallet.moment(now))]
+        look = await readings.of_everything(connection, organization_id, covered, self._grace)
         await evaluate_readings(connection, organization, router, look.found, now, epoch=epoch)
-        await wallets.set_due(connection, organization_id, {customer_id: look.next_times.get(customer_id)})
+        await wallets.set_due(connection, organization_id, look.read(covered))
 
     async def _router(self, connection: Connection, organization_id: int, epoch: int) -> Router:
         return await self._rules.setdefault(organization_id, Rules(organization_id)).router(connection, epoch)
@@ -108,9 +107,9 @@ async def look_at_new_customers(
         customer = router.customers[customer_id]
         rules = [rule for rule in router.fact_rules(customer) if rule.measure.balances is not None]
         if any(reads_as_zero(rule.measure.balances) for rule in rules if rule.measure.balances is not None):
-            covered.append((customer, rules))
+            covered.append(Covered(customer, rules, now))
     if covered:
-        look = await readings.of_everything(connection, organization.organization_id, covered, now, grace)
+        look = await readings.of_everything(connection, organization.organization_id, covered, grace)
         await evaluate_readings(connection, organization, router, look.found, now)
 
 
@@ -118,24 +117,27 @@ async def catch_up(
     connection: Connection,
     organization: Organization,
     router: Router,
-    due: dict[Customer, datetime],
+    held: Mapping[Customer, Wallet],
     now: datetime,
 ) -> None:
     """Does for customers whose time has come what time asks for, moment by moment up to `now`.
 
-    Their wallets must be held. What each moment brings is read as of that moment, however late it is.
+    held: customers and their wallets; those whose time has not come are left alone. What each moment brings is read
+    as of that moment, however late it is.
     """
     organization_id = organization.organization_id
-    settled: dict[str, datetime | None] = {}
-    while due:
-        covered = [(customer, router.fact_rules(customer)) for customer in due]
-        times = {customer.customer_id: time for customer, time in due.items()}
-        look = await readings.at_times(connection, organization_id, covered, times)
+    due = {customer: wallet.due_time for customer, wallet in held.items()}
+    read: dict[str, Read] = {}
+    while covered := [
+        Covered(customer, router.fact_rules(customer), time)
+        for customer, time in due.items()
+        if time is not None and time <= now
+    ]:
+        look = await readings.at_times(connection, organization_id, covered)
         await evaluate_readings(connection, organization, router, look.found, now)
-        coming = {customer: look.next_times.get(customer.customer_id) for customer in due}
-        due = {customer: time for customer, time in coming.items() if time is not None and time <= now}
-        settled.update((customer.customer_id, time) for customer, time in coming.items() if customer not in due)
-    await wallets.set_due(connection, organization_id, settled)
+        read.update(look.read(covered))
+        due = {item.customer: read[item.customer.customer_id].due_time for item in covered}
+    await wallets.set_due(connection, organization_id, read)
 
 
 async def evaluate_readings(

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from evaluator.alerts import AlertRule
 from evaluator.amounts import exact_arithmetic
@@ -24,6 +25,7 @@ from evaluator.routing import Customer, Watch, watch_facts
 from evaluator.transitions import Cause
 from store import holdings, invoice_readings
 from store.database import Connection, driver
+from store.wallets import Read
 
 
 @dataclass(frozen=True)
@@ -49,25 +51,36 @@ class Look:
         if time is not None and (known is None or time < known):
             self.next_times[customer_id] = time
 
+    def read(self, covered: Iterable["Covered"]) -> dict[str, Read]:
+        """What wallets note of this look."""
+        return {
+            item.customer.customer_id: Read(item.time, self.next_times.get(item.customer.customer_id))
+            for item in covered
+        }
 
-# A customer and the alerts on facts to look at it with.
-Covered = tuple[Customer, Sequence[AlertRule]]
+
+class Covered(NamedTuple):
+    """A customer, the alerts on facts to look at it with, and as of when."""
+
+    customer: Customer
+    rules: Sequence[AlertRule]
+    time: datetime
 
 
 async def of_everything(
-    connection: Connection, organization_id: int, covered: Sequence[Covered], now: datetime, grace: timedelta
+    connection: Connection, organization_id: int, covered: Sequence[Covered], grace: timedelta
 ) -> Look:
-    """All that those alerts read of those customers now: who is new, or whose facts or alerts are.
+    """All that those alerts read of those customers: who is new, or whose facts or alerts are.
 
     Of single invoices those that are not out of grace.
     """
     look = Look()
-    kinds = {kind for _, rules in covered for rule in rules for kind in _kinds(rule)}
+    kinds = {kind for item in covered for rule in item.rules for kind in _kinds(rule)}
     held: Mapping[str, list[Holding]] = {}
     if kinds:
-        customer_ids = [customer.customer_id for customer, _ in covered]
+        customer_ids = [item.customer.customer_id for item in covered]
         held = await holdings.of_kinds(await driver(connection), organization_id, customer_ids, kinds)
-    for customer, rules in covered:
+    for customer, rules, now in covered:
         found: dict[Gauge, tuple[Reading, list[AlertRule]]] = {}
         own = held.get(customer.customer_id, [])
         posted: dict[bool, Sequence[Invoice]] = {}
@@ -90,11 +103,9 @@ async def of_everything(
     return look
 
 
-async def after_change(
-    connection: Connection, organization_id: int, covered: Covered, touched: Touched, now: datetime
-) -> Look:
+async def after_change(connection: Connection, organization_id: int, covered: Covered, touched: Touched) -> Look:
     """What alerts read that a change of one customer's facts may have moved."""
-    customer, rules = covered
+    customer, rules, now = covered
     look = Look()
     found: dict[Gauge, tuple[Reading, list[AlertRule]]] = {}
     if touched.invoices and any(rule.measure.invoices is not None for rule in rules):
@@ -120,13 +131,12 @@ async def after_change(
     return look
 
 
-async def at_times(
-    connection: Connection, organization_id: int, covered: Sequence[Covered], times: Mapping[str, datetime]
-) -> Look:
+async def at_times(connection: Connection, organization_id: int, covered: Sequence[Covered]) -> Look:
     """What those alerts read of each customer at its time, of what only that time has changed."""
     look = Look()
+    times = {item.customer.customer_id: item.time for item in covered}
     raw = await driver(connection)
-    kinds = {kind for _, rules in covered for rule in rules for kind in _kinds(rule)}
+    kinds = {kind for item in covered for rule in item.rules for kind in _kinds(rule)}
     held: dict[str, list[Holding]] = {}
     if kinds - {BalanceKind.SEAT_CREDIT}:
         held = await holdings.of_kinds(raw, organization_id, list(times), kinds - {BalanceKind.SEAT_CREDIT})
@@ -135,8 +145,8 @@ async def at_times(
             held.setdefault(customer_id, []).extend(await holdings.of_seats(raw, organization_id, customer_id, seats))
         for customer_id, time in (await holdings.next_change_of_seats(raw, organization_id, times)).items():
             look.expect(customer_id, time)
-    for customer, rules in covered:
-        time, own = times[customer.customer_id], held.get(customer.customer_id, [])
+    for customer, rules, time in covered:
+        own = held.get(customer.customer_id, [])
         changing = [one for one in own if any(time in (segment.start, segment.end) for segment in one.segments)]
         found: dict[Gauge, tuple[Reading, list[AlertRule]]] = {}
         with exact_arithmetic():

@@ -38,13 +38,8 @@ async def draw(
     held = await wallets.lock_drawing(connection, organization_id, customer_ids)
     if not held:
         return {}
-    due = {
-        router.customers[wallet.customer_id]: wallet.due_time
-        for wallet in held.values()
-        if wallet.due_time is not None and wallet.due_time <= now
-    }
-    if due:
-        await catch_up(connection, organization, router, due, now)
+    known = {router.customers[wallet.customer_id]: wallet for wallet in held.values()}
+    await catch_up(connection, organization, router, known, now)
     drawer = _Drawer(router, held, now)
     own = [event for event in events if event.customer_id in held]
     with exact_arithmetic():
@@ -144,7 +139,7 @@ class _Drawer:
             for one in purse.draw(amount, event.event_time, event.metric_id, of_seat):
                 self._drawn[one.source] = self._drawn.get(one.source, ZERO) + one.amount
                 # What is not there now is on no gauge; it is read when its time comes.
-                if one.source.segment.covers(self._now):
+                if one.source.segment.covers(self._held[event.customer_id].moment(self._now)):
                     for watch in self._watching(self._drawables[one.source]):
                         selection = watch.gauge.measure.balances
                         assert selection is not None

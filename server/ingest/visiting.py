@@ -8,6 +8,7 @@ from evaluator.gauges import Group
 from evaluator.routing import Router, Target, Watch
 from server.accounts import readings
 from server.accounts.changes import catch_up, evaluate_readings
+from server.accounts.readings import Covered
 from server.ingest.evaluation import Evaluation, Movement, Subject, before_fold
 from store import facts, gauges, visiting, wallets
 from store.database import Connection, driver
@@ -64,21 +65,25 @@ async def _look_at_facts(
     # What is read must not change before its gauge is locked.
     held = await wallets.lock(connection, organization_id, customer_ids)
     found = await facts.customers(await driver(connection), organization_id, customer_ids)
-    overdue = {
-        customer: due for customer in found if (due := held[customer.customer_id].due_time) is not None and due <= now
-    }
+    known = {customer: held[customer.customer_id] for customer in found}
     # What an invoice comes to does not change with time.
-    if overdue and rule.measure.invoices is None:
-        await catch_up(connection, organization, router, overdue, now)
+    if rule.measure.invoices is None:
+        await catch_up(connection, organization, router, known, now)
+    # All alerts that watch the same gauges: what trips them is written anew.
     covered = [
-        (customer, [alike for alike in router.fact_rules(customer) if alike.measure == rule.measure])
-        for customer in found
+        Covered(
+            customer,
+            [alike for alike in router.fact_rules(customer) if alike.measure == rule.measure],
+            wallet.moment(now),
+        )
+        for customer, wallet in known.items()
         if rule.scope.covers(customer.customer_id, None, customer.plan_id)
     ]
-    look = await readings.of_everything(connection, organization_id, covered, now, grace)
+    look = await readings.of_everything(connection, organization_id, covered, grace)
     forgotten = rule.alert_id if forgetting else None
     await evaluate_readings(connection, organization, router, look.found, now, first_look=True, forgotten=forgotten)
-    await wallets.expect_due(connection, organization_id, look.next_times)
+    if rule.measure.invoices is None:
+        await wallets.expect_due(connection, organization_id, look.read(covered))
 
 
 async def _watches(

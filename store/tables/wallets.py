@@ -15,6 +15,8 @@ wallet = Table(
     Column("seat_keys", ARRAY(Text(collation="C")), nullable=False, server_default="{}"),
     # When the customer has to be looked at next although nobody sends anything; null: never.
     Column("due_time", Time),
+    # As of when it was last looked at. Another replica's clock may be behind, and must not bring back what has ended.
+    Column("read_time", Time),
     Index("wallet_drawing", "organization_id", "customer_id", postgresql_where=text("draw_units <> '{}'")),
     Index("wallet_due", "due_time", postgresql_where=text("due_time IS NOT NULL")),
 )

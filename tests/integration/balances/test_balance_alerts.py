@@ -6,7 +6,7 @@ from decimal import Decimal
 from generated.tidemark.v1 import alert_pb2, condition_pb2
 from runtime.clock import ManualClock
 from tests.integration.balances.holder import GRANT, LICENSE, SEAT, Holder, alert
-from tests.integration.usage.caller import Caller, Crossing, on_customer
+from tests.integration.usage.caller import Caller, Crossing, calling, on_customer, until
 
 OK, IN_ALARM = alert_pb2.CUSTOMER_ALERT_STATUS_OK, alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
 
@@ -152,3 +152,28 @@ async def test_days_in_a_plan(caller: Caller, clock: ManualClock) -> None:
     assert [(one.kind, one.level) for one in (await acme.told(1))[0]] == [("REACHED", "2")]
     await acme.plan(end=now + timedelta(days=30))
     assert [(one.kind, one.level) for one in (await acme.told(2))[1]] == [("RESOLVED", "2")]
+
+
+async def test_a_replica_whose_clock_is_behind_does_not_bring_back_what_has_ended(
+    caller: Caller, clock: ManualClock
+) -> None:
+    acme, now = Holder(caller), clock.now()
+    end = now + timedelta(hours=1)
+    await acme.put("c1", spans=[("100", now, end), ("70", end, None)])
+    await caller.create(alert("20", "65", low_remaining_commit_balance_reached=COMMITS))
+    behind = ManualClock(end - timedelta(seconds=1))
+    async with calling(caller.database_url, behind, caller.organization, caller.key) as other:
+        clock.set(end)
+
+        async def turned() -> bool:
+            [[value]] = await caller.rows("SELECT value FROM gauge WHERE organization_id = %(organization_id)s")
+            return bool(value == 70)
+
+        await until(turned)
+        assert await Holder(other).spend("e1", "30") == []
+        assert await turned()
+        [[drawn]] = await caller.rows("SELECT sum(drawn) FROM balance_segment WHERE segment_number = 1")
+        assert drawn == 30
+        await Holder(other).adjust("c1", "1", segment=1)
+        assert await turned()
+    assert await acme.told() == []

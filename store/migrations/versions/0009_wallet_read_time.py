@@ -1,0 +1,11 @@
+"""Wallets remember as of when what alerts read was last read."""
+
+from alembic import op
+
+revision = "0009"
+down_revision = "0008"
+
+
+def upgrade() -> None:
+    """Adds the time."""
+    op.execute("ALTER TABLE wallet ADD COLUMN read_time timestamptz")
