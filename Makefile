@@ -68,7 +68,7 @@ migrate: $(STAMP) ## bring the database's schema up to date
 	@exec $(BIN)/tidemark migrate
 
 .PHONY: bench
-bench: $(STAMP) ## ingest and latency, under 3 minutes; PART=ingest, latency or notifier runs one part
+bench: $(STAMP) ## ingest and latency, under 3 minutes; PART=ingest, latency, notifier or balances runs one part
 	@exec $(BIN)/python -m bench $(PART)
 
 # --- checking -----------------------------------------------------------------------------------------------

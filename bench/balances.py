@@ -194,7 +194,7 @@ async def _prepare(client: Client, stack: Stack, measured: Sequence[Holder]) -> 
         await (await client.prepare(Send(stack.server, "first", one.customer, one.seats, False, 1, 1)))()
     with psycopg.connect(stack.url) as connection:
         for one in measured:
-            holders.grant(connection, one.customer, BALANCES, one.seats)
+            holders.grant(connection, [one.customer], BALANCES, one.seats)
     with psycopg.connect(stack.url, autocommit=True) as connection:
         connection.execute("VACUUM ANALYZE")
     await create_alerts(stack.server, holders.alerts(), PATIENCE)

@@ -1,6 +1,6 @@
 """Customers with many balances and seats, written past the API to save its time, and the alerts that watch them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -25,7 +25,7 @@ INSERT INTO balance (
 SELECT organization_id, customer_id, %(prefix)s || lpad(number::text, 6, '0'), %(kind)s, %(currency)s, 0, '{}', '{}',
     %(key)s::text, CASE WHEN %(key)s::text IS NULL THEN NULL ELSE 'seat-' || lpad(number::text, 6, '0') END,
     true, false, '{}', now(), now(), now()
-FROM customer, generate_series(0, %(count)s - 1) AS number WHERE customer_id = %(customer)s
+FROM customer, generate_series(0, %(count)s - 1) AS number WHERE customer_id = ANY(%(customers)s)
 """
 _SEGMENTS = """
 INSERT INTO balance_segment (
@@ -33,24 +33,25 @@ INSERT INTO balance_segment (
 )
 SELECT organization_id, customer_id, balance_id, 1, %(amount)s, 0, 0, now() - interval '1 day',
     now() + interval '1 year', false
-FROM balance WHERE customer_id = %(customer)s AND kind = %(kind)s
+FROM balance WHERE customer_id = ANY(%(customers)s) AND kind = %(kind)s
 """
 _WALLET = """
 INSERT INTO wallet (organization_id, customer_id, draw_units, seat_keys)
-SELECT organization_id, customer_id, ARRAY[%(unit)s], ARRAY[%(key)s] FROM customer WHERE customer_id = %(customer)s
+SELECT organization_id, customer_id, ARRAY[%(unit)s], ARRAY[%(key)s]
+FROM customer WHERE customer_id = ANY(%(customers)s)
 ON CONFLICT (organization_id, customer_id)
     DO UPDATE SET draw_units = excluded.draw_units, seat_keys = excluded.seat_keys
 """
 
 
-def grant(connection: Connection, customer: str, balances: int, seats: int) -> None:
-    """Gives a customer that exists so many commits, and seats with a credit each, all of which usage draws on."""
+def grant(connection: Connection, customers: Sequence[str], balances: int, seats: int) -> None:
+    """Gives customers that exist so many commits, and seats with a credit each, all of which usage draws on."""
     for prefix, kind, key, amount, count in (
         ("commit-", "COMMIT", None, POOLED_AMOUNT, balances),
         ("seat-", "SEAT_CREDIT", SEAT_KEY, SEAT_AMOUNT, seats),
     ):
         parameters = {
-            "customer": customer,
+            "customers": customers,
             "prefix": prefix,
             "kind": kind,
             "key": key,
@@ -60,7 +61,7 @@ def grant(connection: Connection, customer: str, balances: int, seats: int) -> N
         }
         connection.execute(_BALANCES, parameters)
         connection.execute(_SEGMENTS, parameters)
-    connection.execute(_WALLET, {"customer": customer, "unit": f"cost/{CURRENCY}", "key": SEAT_KEY})
+    connection.execute(_WALLET, {"customers": customers, "unit": f"cost/{CURRENCY}", "key": SEAT_KEY})
 
 
 def seat(number: int) -> str:
@@ -92,11 +93,17 @@ def _alert(name: str, **condition: Any) -> alert_pb2.Alert:
     return alert_pb2.Alert(name=name, scope=everybody, thresholds=[threshold_pb2.Threshold(value="1")], **condition)
 
 
+_END = """
+UPDATE balance_segment s SET end_time = i.end_time
+FROM unnest(%(customers)s::text[], %(ends)s::timestamptz[]) AS i (customer_id, end_time)
+WHERE s.customer_id = i.customer_id COLLATE "C"
+"""
+
+
 def grant_until(connection: Connection, ends: Mapping[str, datetime]) -> None:
     """Gives each of these customers one commit that ends at that time."""
-    for customer, end in ends.items():
-        grant(connection, customer, 1, 0)
-        connection.execute("UPDATE balance_segment SET end_time = %s WHERE customer_id = %s", (end, customer))
+    grant(connection, list(ends), 1, 0)
+    connection.execute(_END, {"customers": list(ends), "ends": list(ends.values())})
 
 
 _TOTALS = """
