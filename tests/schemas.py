@@ -5,11 +5,25 @@ It knows the keywords that those schemas use, and refuses any other rather than 
 
 import json
 import re
+from collections.abc import Mapping
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 EVENTS = Path(__file__).resolve().parents[1] / "docs" / "events"
+
+# The file that describes each type of event.
+FILES: Mapping[str, str] = {
+    "alert.reached": "alert",
+    "alert.resolved": "alert",
+    "alert.disabled": "alert_disabled",
+    "endpoint.failing": "operator",
+    "endpoint.disabled": "operator",
+    "endpoint.recovered": "operator",
+    "delivery.exhausted": "operator",
+    "endpoint.test": "operator",
+}
 
 _TYPES: dict[str, type | tuple[type, ...]] = {
     "object": dict,
@@ -26,10 +40,16 @@ class Mismatch(AssertionError):
     """The JSON is not as its schema says."""
 
 
+@cache
 def schema(name: str) -> dict[str, Any]:
     """A schema of docs/events."""
     read: dict[str, Any] = json.loads((EVENTS / f"{name}.json").read_text())
     return read
+
+
+def check_body(body: dict[str, Any]) -> None:
+    """Raises Mismatch where a body that was sent is not as the schema of its type says."""
+    check(body, schema(FILES[body["type"]]))
 
 
 def check(value: Any, whole: dict[str, Any], path: str = "$", part: dict[str, Any] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -27,9 +28,9 @@ from store.endpoint_health import (
     OperatorEventType,
     Verdict,
 )
-from store.operator_event_log import body_of_test
+from store.operator_event_log import TEST_TYPE, body_of_test
 from store.operator_events import OperatorEvent, body_of
-from tests.schemas import Mismatch, check, schema
+from tests.schemas import EVENTS, FILES, Mismatch, check, check_body, schema
 
 NOW = datetime(2026, 3, 15, 12, 0, tzinfo=UTC)
 ALERT = schema("alert")
@@ -144,8 +145,11 @@ def test_notifications_are_as_their_schema_says() -> None:
         check(body, ALERT)
     assert {body["type"] for body in bodies} == set(TRANSITION_TYPES)
     assert set(TRANSITION_TYPES) == set(ALERT["properties"]["type"]["enum"])
-    # Nothing is described that no one sends; single invoices have tests of their own.
-    assert set(described(ALERT)) == {name for body in bodies for name in sent(body)} | {"invoice_id"}
+    # Nothing is described that no one sends.
+    assert set(described(ALERT)) == {name for body in bodies for name in sent(body)}
+    parts = ALERT["$defs"]
+    assert parts["alert"]["properties"]["condition"]["enum"] == [condition.value for condition in ConditionType]
+    assert parts["gauge"]["properties"]["reading"]["enum"] == [reading.value for reading in BalanceReading]
 
 
 def test_disabled_alerts_are_told_as_their_schema_says() -> None:
@@ -162,6 +166,23 @@ def test_disabled_alerts_are_told_as_their_schema_says() -> None:
     assert set(TRANSITION_TYPES) | {body["type"] for body in bodies} == set(EVENT_TYPES)
     assert set(described(DISABLED)) == {name for body in bodies for name in sent(body)}
     assert len({body["id"] for body in bodies}) == len(bodies)
+
+
+def test_every_type_that_is_sent_has_its_schema_and_its_line_in_the_index() -> None:
+    types = {*EVENT_TYPES, *OperatorEventType, TEST_TYPE}
+    assert set(FILES) == types
+    index = (EVENTS / "README.md").read_text()
+    rows = re.findall(r"^\| `([a-z.]+)` .*\]\(([a-z_]+)\.json\)", index, re.MULTILINE)
+    assert dict(rows) == FILES
+    assert {path.stem for path in EVENTS.glob("*.json")} == set(FILES.values())
+
+
+def test_the_examples_in_the_index_are_as_their_schemas_say() -> None:
+    examples = re.findall(r"```json\n(.*?)```", (EVENTS / "README.md").read_text(), re.DOTALL)
+    bodies = [json.loads(example) for example in examples]
+    for body in bodies:
+        check_body(body)
+    assert [body["type"] for body in bodies] == list(FILES)
 
 
 def test_operator_events_are_as_their_schema_says() -> None:

@@ -22,6 +22,7 @@ from tests.integration.notifier.house import House, configuration, running_notif
 from tests.integration.notifier.receiver import Receiver, running_receiver
 from tests.integration.server.running import Running, running
 from tests.integration.usage.caller import Caller, until
+from tests.schemas import check_body
 
 START = datetime(2026, 3, 15, 12, 0, tzinfo=UTC)
 CUSTOMER = "acme"
@@ -67,8 +68,10 @@ class Stage:
         return answer.customer.current_billing_period.end_time.ToDatetime(UTC)
 
     async def received(self, number: int) -> list[dict[str, Any]]:
-        """The bodies that arrived, `number` of them, each verified with the public library; waits for all that is
-        on its way."""
+        """The bodies that arrived, `number` of them, each verified with the public library and as its schema says.
+
+        Waits for all that is on its way.
+        """
         await self.receiver.arrived(number)
         await self.house.outbox_emptied()
 
@@ -77,7 +80,10 @@ class Stage:
 
         await until(delivered)
         bodies = [arrival.verify(self.secret) for arrival in self.receiver.arrivals]
-        return [body for body in bodies if isinstance(body, dict)]
+        shown = [body for body in bodies if isinstance(body, dict)]
+        for body in shown:
+            check_body(body)
+        return shown
 
 
 @asynccontextmanager

@@ -33,6 +33,7 @@ from runtime.configuration import Configuration
 from server.validation import to_timestamp
 from store.database import Database
 from tests.integration.server.running import Running, running
+from tests.schemas import check_body
 
 DEADLINE = 30.0  # seconds that anything may take that a test waits for
 
@@ -197,7 +198,10 @@ class Caller:
             return await cursor.fetchall()
 
     async def notifications(self) -> list[Stored]:
-        """Every notification, by customer, alert, gauge and sequence; each is in the outbox exactly once."""
+        """Every notification, by customer, alert, gauge and sequence; each is in the outbox exactly once.
+
+        And each is as the schema of its type says.
+        """
         rows = await self.rows(
             "SELECT customer_id, notification_id, alert_id, sequence, event_type, body,"
             " (SELECT count(*) FROM outbox o WHERE o.notification_id = n.notification_id"
@@ -206,7 +210,10 @@ class Caller:
             " ORDER BY customer_id, create_time, alert_id, gauge_id, sequence"
         )
         assert all(row[6] == 1 for row in rows)
-        return [Stored(row[0], row[1], row[2], row[3], row[4], json.loads(row[5])) for row in rows]
+        stored = [Stored(row[0], row[1], row[2], row[3], row[4], json.loads(row[5])) for row in rows]
+        for one in stored:
+            check_body(one.body)
+        return stored
 
     async def event_count(self, customer: str | None = None) -> int:
         """How many events are stored, of one customer or of all."""
