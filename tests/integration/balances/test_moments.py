@@ -52,7 +52,7 @@ async def test_the_time_that_brought_it_there_is_in_the_notification(caller: Cal
         "customer_id": "acme",
         "reading": "DAYS_LEFT",
         "balance_id": "c1",
-        "segment_number": "1",
+        "segment_number": 1,
     }
 
 
