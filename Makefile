@@ -18,7 +18,7 @@ WORKERS ?= 2
 ARGS ?=
 # The demo's input: a CSV of real requests instead of the made-up month.
 TRACE ?=
-# One part of the benchmark: ingest, latency, notifier (default: all).
+# One part of the benchmark: ingest, latency, notifier or "soak MINUTES" (default: the first two).
 PART ?=
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -68,7 +68,7 @@ migrate: $(STAMP) ## bring the database's schema up to date
 	@exec $(BIN)/tidemark migrate
 
 .PHONY: bench
-bench: $(STAMP) ## ingest and latency, under 3 minutes; PART=ingest, latency, notifier or balances runs one part
+bench: $(STAMP) ## ingest and latency, under 3 minutes; PART=ingest, latency, notifier, soak or balances runs one part
 	@exec $(BIN)/python -m bench $(PART)
 
 # --- checking -----------------------------------------------------------------------------------------------

@@ -76,6 +76,13 @@ class QueueDatabase:
         assert row is not None
         return int(row[0])
 
+    async def waiting_ids(self) -> set[str]:
+        """The notifications whose deliveries are not finished."""
+        cursor = await self._connection.execute(
+            "SELECT notification_id FROM outbox UNION SELECT notification_id FROM delivery_live"
+        )
+        return {str(row[0]) for row in await cursor.fetchall()}
+
     async def flood(self, event_type: str, number: int) -> None:
         """Commits deliveries to the endpoint that wants that type, as a fan-out long ago would have left them."""
         first = self.next_number
