@@ -18,7 +18,7 @@ WORKERS ?= 2
 ARGS ?=
 # The demo's input: a CSV of real requests instead of the made-up month.
 TRACE ?=
-# One part of the benchmark: ingest, latency, notifier or "soak MINUTES" (default: the first two).
+# One part of the benchmark: ingest, latency, notifier "soak MINUTES" or balances (default: the first two).
 PART ?=
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
