@@ -1,5 +1,18 @@
 """Fixtures of the tests of balances: the caller of a server on a clock that stands still, as in the usage tests."""
 
+from collections.abc import AsyncIterator
+
+import pytest
+
+from store.database import Database
 from tests.integration.usage.conftest import caller, shared_database_url
 
-__all__ = ["caller", "shared_database_url"]
+__all__ = ["caller", "database", "shared_database_url"]
+
+
+@pytest.fixture
+async def database(shared_database_url: str) -> AsyncIterator[Database]:
+    """A pool on the module's database."""
+    database = Database(shared_database_url, pool_size=4)
+    yield database
+    await database.close()

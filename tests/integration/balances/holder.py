@@ -105,6 +105,28 @@ class Holder:
         answer = await self.caller.accounts.ListOverages(request, metadata=self.caller.metadata)
         return {one.spend.currency or one.quantity.metric_id: Decimal(one.amount) for one in answer.overages}
 
+    async def segments(self) -> dict[tuple[str, int], balance_pb2.BalanceSegment]:
+        """Every segment, by balance and number, of what was voided too."""
+        request = account_service_pb2.ListBalancesRequest(
+            customer_id=self.customer, page_size=1000, include_voided=True
+        )
+        answer = await self.caller.accounts.ListBalances(request, metadata=self.caller.metadata)
+        return {(one.balance_id, part.segment_number): part for one in answer.balances for part in one.segments}
+
+    async def entries(self) -> list[balance_pb2.BalanceEntry]:
+        """The ledger of all balances, by balance and in the order in which it was written."""
+        found: list[balance_pb2.BalanceEntry] = []
+        token = ""
+        while True:
+            request = account_service_pb2.ListBalanceEntriesRequest(
+                customer_id=self.customer, page_size=1000, page_token=token
+            )
+            answer = await self.caller.accounts.ListBalanceEntries(request, metadata=self.caller.metadata)
+            found += answer.entries
+            token = answer.next_page_token
+            if not token:
+                return found
+
     async def spend(
         self, event_id: str, cost: str, *, at: datetime | None = None, metric: str = "calls", **properties: str
     ) -> list[Crossing]:

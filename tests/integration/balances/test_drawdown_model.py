@@ -1,0 +1,270 @@
+"""Whatever is granted, used, corrected, adjusted and voided: the service does what the plain ledger says."""
+
+import math
+import os
+from collections.abc import Awaitable
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+import grpc
+from hypothesis import HealthCheck, given, settings
+
+from evaluator.amounts import format_decimal
+from generated.tidemark.v1 import alert_pb2, balance_pb2, condition_pb2, usage_pb2
+from runtime.clock import ManualClock
+from server.timers import Timers
+from store.database import Database
+from tests.integration.balances.holder import Holder, alert
+from tests.integration.balances.ledger_model import Alert, Event, Organization, Told
+from tests.integration.balances.ledger_story import (
+    CUSTOMERS,
+    START,
+    Adjust,
+    Again,
+    Commit,
+    Create,
+    New,
+    Put,
+    PutAgain,
+    Void,
+    Wait,
+    stories,
+)
+from tests.integration.usage.caller import Caller
+from tests.integration.usage.conftest import organization
+from tests.integration.usage.world import decimal_of
+from tests.plain_ladder import Crossing
+from tests.plain_wallet import Unit, Where
+
+EXAMPLES = int(os.environ.get("TIDEMARK_TEST_EXAMPLES", "25"))  # stories; hundreds take minutes, and are worth them
+
+KINDS = {
+    "COMMIT": balance_pb2.BALANCE_KIND_COMMIT,
+    "CREDIT_GRANT": balance_pb2.BALANCE_KIND_CREDIT_GRANT,
+    "SEAT_CREDIT": balance_pb2.BALANCE_KIND_SEAT_CREDIT,
+}
+REFUSED = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION)
+
+
+class Run:
+    """One story, told to the model and to the service alike."""
+
+    def __init__(self, caller: Caller, clock: ManualClock, database: Database) -> None:
+        self.caller = caller
+        self.model = Organization(clock.now())
+        self.holders = {customer: Holder(caller, customer) for customer in CUSTOMERS}
+        self._clock = clock
+        self._timers = Timers(database, clock)
+        self._sent: list[Event] = []
+        self._puts: list[Put] = []
+        self._alert_ids: dict[str, str] = {}
+        self._unvisited: str | None = None
+        self._adjustments = 0
+
+    async def change(self, change: object) -> None:
+        """Makes a change."""
+        if not isinstance(change, Commit):
+            await self._visited()
+        match change:
+            case Commit():
+                await self._commit([self._event(item) for item in change.events])
+                await self._visited()
+            case Put():
+                await self._put(change)
+            case PutAgain() if self._puts:
+                last = self._puts[-min(change.back, len(self._puts))]
+                await self._put(replace(last, spans=change.of(last.spans)))
+            case Adjust():
+                await self._adjust(change)
+            case Void():
+                known = self.model.void(change.customer, change.name)
+                await refused_unless(known, self.holders[change.customer].void(change.name))
+            case Wait():
+                self.model.wait_until(self.model.now + change.step)
+                self._clock.set(self.model.now)
+            case Create():
+                await self._create(change)
+
+    async def _put(self, put: Put) -> None:
+        self._puts.append(put)
+        terms = put.terms
+        self.model.put(put.customer, terms, put.spans)
+        await self.holders[put.customer].put(
+            terms.name,
+            kind=KINDS[terms.kind],
+            spans=[(text(amount), start, end) for amount, start, end in put.spans],
+            currency=terms.unit[1] if terms.unit[0] == "cost" else "",
+            metric=terms.unit[1] if terms.unit[0] == "usage" else "",
+            seat=terms.seat,
+            draw=terms.draws,
+            priority=terms.priority,
+            allow_overage=terms.overdraws,
+            draw_down_metric_ids=sorted(terms.metrics),
+        )
+
+    async def _adjust(self, adjust: Adjust) -> None:
+        self._adjustments += 1
+        possible = self.model.adjust(adjust.customer, adjust.name, adjust.amount, adjust.place)
+        adjusting = self.holders[adjust.customer].adjust(
+            adjust.name, text(adjust.amount), f"a{self._adjustments}", adjust.place or 0
+        )
+        await refused_unless(possible, adjusting)
+
+    async def _create(self, create: Create) -> None:
+        name = f"alert-{len(self._alert_ids)}"
+        one = replace(create.alert, name=name)
+        created = await self.caller.create_only(message_of(one))
+        self._alert_ids[name] = self._unvisited = created.alert_id
+        self.model.create(one)
+        if not create.hasty:
+            await self._visited()
+
+    async def _visited(self) -> None:
+        if self._unvisited is not None:
+            await self.caller.visited(self._unvisited)
+            self._unvisited = None
+
+    def _event(self, item: New | Again) -> Event:
+        if isinstance(item, Again) and self._sent:
+            return self._sent[-min(item.back, len(self._sent))]
+        if isinstance(item, Again):
+            item = New("ann", START - START, "bytes", Fraction(1), None, "USD", ())
+        fields = {name: value for name, value in vars(item).items() if name != "after"}
+        self._sent.append(Event(f"e{len(self._sent)}", time=self.model.now + item.after, **fields))
+        return self._sent[-1]
+
+    async def _commit(self, events: list[Event]) -> None:
+        answer = await self.caller.send(*map(self._sent_as, events))
+        assert not answer.rejected
+        assert answer.accepted == self.model.commit(events)
+
+    def _sent_as(self, event: Event) -> usage_pb2.UsageEvent:
+        return self.caller.event(
+            event.event_id,
+            text(event.quantity),
+            event.customer,
+            metric=event.metric,
+            cost="" if event.cost is None else text(event.cost),
+            currency="" if event.cost is None else event.currency,
+            at=event.time,
+            **dict(event.properties),
+        )
+
+    async def compare_holdings(self) -> None:
+        """Remaining, drawn and overage are equal to the last decimal, and so is what the ledger adds up to."""
+        for customer, wallet in self.model.wallets.items():
+            holder = self.holders[customer]
+            segments = await holder.segments()
+            assert {where: Fraction(part.remaining) for where, part in segments.items()} == wallet.remaining()
+            assert {where: Fraction(part.drawn) for where, part in segments.items()} == wallet.taken()
+            overage = {name: Fraction(amount) for name, amount in (await holder.overage()).items() if amount}
+            assert overage == {unit[1]: amount for unit, amount in wallet.overage.items() if amount}
+            added = dict.fromkeys(wallet.counting(), Fraction(0))
+            last: dict[Where, Fraction] = {}
+            for entry in await holder.entries():
+                where = entry.balance_id, entry.segment_number
+                added[where] += Fraction(entry.amount)
+                last[where] = Fraction(entry.remaining)
+            assert added == wallet.counting()
+            assert last == {where: amount for where, amount in added.items() if where in last}
+
+    async def compare_alerts(self) -> None:
+        """Everything that was to be told was told, once, and each state shows what there is."""
+        await self._visited()
+        await self._timers.sweep()
+        told: dict[Told, list[Crossing]] = {}
+        names = {alert_id: name for name, alert_id in self._alert_ids.items()}
+        for one in sorted(await self.caller.notifications(), key=lambda one: one.sequence):
+            group = one.body["data"]["gauge"].get("group")
+            seat = (group[0]["key"], group[0]["value"]) if group else None
+            told.setdefault((names[one.alert_id], one.customer_id, seat), []).extend(
+                Crossing(kind, Fraction(level), Fraction(previous), Fraction(value), event_id or None)
+                for kind, level, previous, value, event_id in one.crossings
+            )
+        assert told == {key: [*map(shown, gauge.told)] for key, gauge in self.model.gauges.items() if gauge.told}
+        for watching in self.model.alerts:
+            for customer in self.model.wallets:
+                state = await self.caller.state(self._alert_ids[watching.name], customer)
+                if watching.seat_key is None:
+                    value = self.model.shown(watching, customer, None)
+                    assert [Fraction(one.gauge.value) for one in state.gauges] == (
+                        [] if value is None else [rounded(value)]
+                    )
+
+
+async def refused_unless(possible: bool, call: Awaitable[object]) -> None:
+    """Makes a call, which is to be refused when it is not possible."""
+    code = None
+    try:
+        await call
+    except grpc.aio.AioRpcError as error:
+        code = error.code()
+    assert (code is None) if possible else (code in REFUSED)
+
+
+def text(amount: Fraction) -> str:
+    """An amount as callers write it."""
+    return format_decimal(decimal_of(amount))
+
+
+def rounded(value: Fraction) -> Fraction:
+    """What is shown of a value: rounded up at the last decimal, so that no line shows as reached that is not."""
+    return Fraction(math.ceil(value * 10**18), 10**18)
+
+
+def shown(one: Crossing) -> Crossing:
+    """A crossing of the mirror image, as it is told."""
+    return Crossing(one.kind, -one.level, rounded(-one.previous), rounded(-one.value), one.event_id)
+
+
+def message_of(one: Alert) -> alert_pb2.Alert:
+    """An alert in the words of the API."""
+    lines = [text(line) for line in one.lines]
+    access = access_of(one.unit)
+    match one.kind, one.percent:
+        case "COMMIT", False:
+            return alert(
+                *lines,
+                low_remaining_commit_balance_reached=condition_pb2.LowRemainingCommitBalanceReachedCondition(
+                    **access
+                ),
+            )
+        case "COMMIT", True:
+            commits = condition_pb2.LowRemainingCommitPercentageReachedCondition(**access)
+            return alert(*lines, low_remaining_commit_percentage_reached=commits)
+        case "CREDIT_GRANT", False:
+            return alert(*lines, low_credit_balance_reached=condition_pb2.LowCreditBalanceReachedCondition())
+        case "CREDIT_GRANT", True:
+            grants = condition_pb2.LowRemainingCreditPercentageReachedCondition()
+            return alert(*lines, low_remaining_credit_percentage_reached=grants)
+    seats = condition_pb2.LowRemainingSeatBalanceReachedCondition(
+        seat_filter=condition_pb2.SeatFilter(seat_group_key=one.seat_key or "")
+    )
+    return alert(*lines, low_remaining_seat_balance_reached=seats)
+
+
+def access_of(unit: Unit) -> dict[str, Any]:
+    """The unit as conditions say it."""
+    if unit[0] == "cost":
+        return {"currency": unit[1]}
+    return {"access_type": condition_pb2.ACCESS_TYPE_QUANTITY, "metric_id": unit[1]}
+
+
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+@given(story=stories())
+async def test_the_service_does_what_the_plain_ledger_says(
+    caller: Caller, clock: ManualClock, database: Database, story: list[object]
+) -> None:
+    clock.set(START)
+    name, key = await organization(caller.database_url, clock)
+    run = Run(Caller(caller.server, clock, caller.database_url, name, key), clock, database)
+    for number, change in enumerate(story, start=1):
+        await run.change(change)
+        if number == len(story) or number % 5 == 0:
+            await run.compare_holdings()
+    await run.compare_alerts()
