@@ -1,0 +1,261 @@
+"""Time and balances: every moment is told once and as of itself, whoever was down, late, early, slow or broken."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from generated.tidemark.v1 import account_pb2, account_service_pb2, condition_pb2, invoice_pb2
+from runtime.clock import ManualClock
+from server import timers
+from server.accounts import changes
+from server.timers import Timers
+from server.validation import to_timestamp
+from store.database import Database
+from tests.integration.balances.holder import Holder, alert
+from tests.integration.usage.caller import Caller, Crossing, calling
+from tests.integration.usage.conftest import organization
+
+COMMITS = condition_pb2.LowRemainingCommitBalanceReachedCondition()
+DAYS = condition_pb2.LowRemainingDaysForCommitSegmentReachedCondition()
+PLAN = condition_pb2.LowRemainingDaysInPlanReachedCondition()
+BERLIN = ZoneInfo("Europe/Berlin")
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+async def caller(database_url: str, clock: ManualClock) -> AsyncIterator[Caller]:
+    """A caller of a server with a database of its own: the timers of other tests would be heard here."""
+    name, key = await organization(database_url, clock)
+    async with calling(database_url, clock, name, key) as caller:
+        yield caller
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    """A pool on that database."""
+    database = Database(database_url, pool_size=4)
+    yield database
+    await database.close()
+
+
+def in_berlin() -> account_pb2.Customer:
+    """A customer whose months are Berlin's."""
+    cycle = account_pb2.BillingCycle(
+        anchor_time=to_timestamp(datetime(2026, 1, 1, tzinfo=BERLIN).astimezone(UTC)),
+        cadence=account_pb2.CADENCE_MONTH,
+        time_zone="Europe/Berlin",
+    )
+    return account_pb2.Customer(customer_id="acme", plan_id="pro", billing_cycle=cycle)
+
+
+async def test_two_timers_do_each_moment_once(caller: Caller, clock: ManualClock, database: Database) -> None:
+    now = clock.now()
+    for number in range(30):
+        await Holder(caller, f"c{number}").put("c", spans=[("50", now, now + HOUR)])
+    await caller.create(alert("20", low_remaining_commit_balance_reached=COMMITS))
+    clock.set(now + HOUR)
+    await asyncio.gather(*(Timers(database, clock).sweep() for _ in range(2)))
+    for number in range(30):
+        assert await Holder(caller, f"c{number}").told() == [[Crossing("REACHED", "20", "50", "0", "")]]
+
+
+async def test_a_server_that_was_down_tells_each_moment_as_of_itself_and_how_late_it_is(
+    database_url: str, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    name, key = await organization(database_url, clock)
+    now = clock.now()
+    async with calling(database_url, clock, name, key) as caller:
+        acme = Holder(caller)
+        await acme.put("c", spans=[("50", now, now + HOUR), ("70", now + 2 * HOUR, now + 3 * HOUR)])
+        await caller.create(alert("20", low_remaining_commit_balance_reached=COMMITS))
+    clock.set(now + 4 * HOUR)
+    with caplog.at_level(logging.WARNING, "server.timers"):
+        async with calling(database_url, clock, name, key) as caller:
+            assert await Holder(caller).told(3) == [
+                [Crossing("REACHED", "20", "50", "0", "")],
+                [Crossing("RESOLVED", "20", "0", "70", "")],
+                [Crossing("REACHED", "20", "70", "0", "")],
+            ]
+            stored = sorted(await caller.notifications(), key=lambda one: one.sequence)
+            assert [one.body["data"]["transitions"][0]["event_time"] for one in stored] == [
+                (now + step * HOUR).isoformat(timespec="microseconds").replace("+00:00", "Z") for step in (1, 2, 3)
+            ]
+    [late] = [record for record in caplog.records if record.__dict__.get("action") == "timers_caught_up"]
+    assert record_field(late, "lateness") == 3 * 3600
+
+
+def record_field(record: logging.LogRecord, name: str) -> object:
+    """What a record of the log says beside its message."""
+    return record.__dict__[name]
+
+
+async def test_a_clock_that_jumps_a_year_tells_everything_in_order(
+    caller: Caller, clock: ManualClock, database: Database
+) -> None:
+    acme, now = Holder(caller), clock.now()
+    months = [now + timedelta(days=30 * number) for number in range(13)]
+    await acme.put("c", spans=[("50", start, start + timedelta(days=29)) for start in months])
+    await caller.create(alert("20", low_remaining_commit_balance_reached=COMMITS))
+    clock.set(now + timedelta(days=365))
+    await Timers(database, clock).sweep()
+    told = [one for crossed in await acme.told() for one in crossed]
+    assert [one.kind for one in told] == ["REACHED", "RESOLVED"] * 12
+
+
+async def test_a_clock_that_jumps_back_tells_nothing_twice(
+    caller: Caller, clock: ManualClock, database: Database
+) -> None:
+    acme, now = Holder(caller), clock.now()
+    await acme.put("c", spans=[("50", now, now + HOUR)])
+    await caller.create(alert("20", low_remaining_commit_balance_reached=COMMITS))
+    for time in (now + HOUR, now - HOUR, now + HOUR, now + 2 * HOUR):
+        clock.set(time)
+        await Timers(database, clock).sweep()
+    assert await acme.told() == [[Crossing("REACHED", "20", "50", "0", "")]]
+
+
+@pytest.mark.parametrize(
+    ("end", "reached"),
+    [
+        # The nights of the changes of summer time: a day is 86,400 s, whatever the clocks on the wall say.
+        (datetime(2026, 3, 29, 12, tzinfo=BERLIN), datetime(2026, 3, 28, 11, tzinfo=BERLIN)),
+        (datetime(2026, 10, 25, 12, tzinfo=BERLIN), datetime(2026, 10, 24, 13, tzinfo=BERLIN)),
+        (datetime(2026, 4, 1, tzinfo=BERLIN), datetime(2026, 3, 31, tzinfo=BERLIN)),
+        (datetime(2028, 3, 1, tzinfo=BERLIN), datetime(2028, 2, 29, tzinfo=BERLIN)),
+    ],
+)
+async def test_a_day_before_the_end_is_86400_seconds_before_it(
+    caller: Caller, clock: ManualClock, database: Database, end: datetime, reached: datetime
+) -> None:
+    acme = Holder(caller)
+    customer = in_berlin()
+    customer.plan_end_time.CopyFrom(to_timestamp(end.astimezone(UTC)))
+    clock.set(reached.astimezone(UTC) - timedelta(days=3))
+    await caller.put_customer(customer)
+    await acme.put("c", spans=[("50", clock.now(), end.astimezone(UTC))])
+    segments = await caller.create(alert("1", low_remaining_days_for_commit_segment_reached=DAYS))
+    plan = await caller.create(alert("1", low_remaining_days_in_plan_reached=PLAN))
+    clock.set(reached.astimezone(UTC) - timedelta(microseconds=1))
+    await Timers(database, clock).sweep()
+    assert await acme.told() == []
+    clock.set(reached.astimezone(UTC))
+    await Timers(database, clock).sweep()
+    assert {one.alert_id for one in await caller.notifications()} == {segments.alert_id, plan.alert_id}
+    assert {(one.kind, one.level, one.value) for crossed in await acme.told() for one in crossed} == {
+        ("REACHED", "1", "1")
+    }
+
+
+async def test_a_customer_whose_evaluation_fails_keeps_nobody_waiting(
+    caller: Caller, clock: ManualClock, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, names = clock.now(), [f"c{number}" for number in range(8)]
+    for name in names:
+        await Holder(caller, name).put("c", spans=[("50", now, now + HOUR)])
+    await caller.create(alert("20", low_remaining_commit_balance_reached=COMMITS))
+    catch_up = changes.catch_up
+
+    async def failing(*arguments: object) -> None:
+        due = arguments[3]
+        assert isinstance(due, dict)
+        if any(customer.customer_id == "c3" for customer in due):
+            raise ValueError("this customer's evaluation fails")
+        await catch_up(*arguments)  # type: ignore[arg-type]  # handed on as they came
+
+    with monkeypatch.context() as patched:
+        patched.setattr(timers, "catch_up", failing)
+        clock.set(now + HOUR)
+        await Timers(database, clock).sweep()
+        told = {name: len(await Holder(caller, name).told()) for name in names}
+        assert told == {name: int(name != "c3") for name in names}
+    await Timers(database, clock).sweep()
+    assert len(await Holder(caller, "c3").told()) == 1
+
+
+async def test_what_is_cancelled_half_way_is_done_by_the_next(
+    caller: Caller, clock: ManualClock, database: Database
+) -> None:
+    now = clock.now()
+    names = [f"c{number:03d}" for number in range(60)]
+    for name in names:
+        await Holder(caller, name).put("c", spans=[("50", now, now + HOUR)])
+    await caller.create(alert("20", low_remaining_commit_balance_reached=COMMITS))
+    clock.set(now + HOUR)
+    for _ in range(5):
+        sweeping = asyncio.create_task(Timers(database, clock).sweep())
+        await asyncio.sleep(0.01)
+        sweeping.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await sweeping
+    await Timers(database, clock).sweep()
+    assert sorted(one.customer_id for one in await caller.notifications()) == names
+
+
+async def test_thousands_that_are_due_in_one_second_are_worked_off(
+    caller: Caller, clock: ManualClock, database: Database
+) -> None:
+    acme, now = Holder(caller), clock.now()
+    await acme.put("c", spans=[("50", now, now + HOUR)])
+    await caller.create(alert("20", low_remaining_commit_balance_reached=COMMITS))
+    for table, key in (
+        ("customer", "customer_id"),
+        ("wallet", "customer_id"),
+        ("balance", "customer_id"),
+        ("balance_segment", "customer_id"),
+    ):
+        columns = ", ".join(
+            row[0]
+            for row in await caller.rows(
+                "SELECT column_name FROM information_schema.columns WHERE table_name = %(table)s"
+                " AND column_name <> %(key)s AND is_generated = 'NEVER'",
+                table=table,
+                key=key,
+            )
+        )
+        await caller.rows(
+            f"INSERT INTO {table} ({key}, {columns})"
+            f" SELECT 'c' || n, {columns} FROM {table}, generate_series(1, 5000) AS n"
+            " WHERE organization_id = %(organization_id)s AND customer_id = 'acme' RETURNING 1"
+        )
+    clock.set(now + HOUR)
+    await Timers(database, clock).sweep()
+    [[left]] = await caller.rows("SELECT count(*) FROM wallet WHERE due_time <= %(now)s", now=clock.now())
+    [[told]] = await caller.rows("SELECT count(*) FROM notification WHERE organization_id = %(organization_id)s")
+    assert (left, told) == (0, 5001)
+
+
+async def test_a_month_of_invoices_is_the_customers_own(caller: Caller, clock: ManualClock) -> None:
+    """March ends in Berlin an hour after summer time has taken one from it: at 22:00 in UTC."""
+    await caller.put_customer(in_berlin())
+    monthly = condition_pb2.MonthlyInvoiceTotalSpendThresholdReachedCondition()
+    await caller.create(alert("100", monthly_invoice_total_spend_threshold_reached=monthly))
+
+    async def put(invoice_id: str, total: str, end: datetime) -> None:
+        invoice = invoice_pb2.Invoice(
+            invoice_id=invoice_id,
+            customer_id="acme",
+            status=invoice_pb2.INVOICE_STATUS_ISSUED,
+            currency="USD",
+            total=total,
+            period_start_time=to_timestamp(end - timedelta(days=20)),
+            period_end_time=to_timestamp(end),
+        )
+        await caller.accounts.PutInvoice(
+            account_service_pb2.PutInvoiceRequest(invoice=invoice), metadata=caller.metadata
+        )
+
+    last = datetime(2026, 4, 1, tzinfo=BERLIN).astimezone(UTC)
+    assert last == datetime(2026, 3, 31, 22, tzinfo=UTC)
+    await put("march", "60", last)
+    await put("april", "60", last + timedelta(seconds=1))
+    acme = Holder(caller)
+    assert await acme.told() == []
+    await put("march too", "40", datetime(2026, 3, 1, 1, tzinfo=BERLIN).astimezone(UTC))
+    assert [(one.kind, one.level, one.value) for crossed in await acme.told() for one in crossed] == [
+        ("REACHED", "100", "100")
+    ]
