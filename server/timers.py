@@ -22,6 +22,7 @@ CUSTOMERS_AT_ONCE = 200  # of one transaction
 SWEEP_LIMIT = 2_000  # customers that one look finds
 POLLING_INTERVAL = 1.0  # seconds; another replica may have scheduled something earlier
 RETRY_INTERVAL = 1.0  # seconds, while the database is away
+CONTENDED_PAUSE = timedelta(milliseconds=50)  # while others hold all that is due
 PUT_OFF = timedelta(seconds=30)  # how long a customer whose evaluation failed waits for the next attempt
 LATE = timedelta(seconds=5)  # from here on the log says so
 
@@ -72,9 +73,11 @@ class Timers:
             due = [one for one in found if (one.organization_id, one.customer_id) not in self._put_off]
             if not due:
                 break
-            for part in _parts(due):
-                await self._work_off(part)
-            count += len(due)
+            done = sum([await self._work_off(part) for part in _parts(due)])
+            if not done:
+                coming = now + CONTENDED_PAUSE
+                break
+            count += done
             latest = max(latest, now - due[0].due_time)
         if latest > LATE:
             logger.warning(
@@ -87,25 +90,27 @@ class Timers:
             return POLLING_INTERVAL
         return min(max((coming - now).total_seconds(), 0.0), POLLING_INTERVAL)
 
-    async def _work_off(self, due: Sequence[Due]) -> None:
-        """Does what is due for customers of one organization; if that fails, for each of them alone."""
+    async def _work_off(self, due: Sequence[Due]) -> int:
+        """Does what is due for customers of one organization; if that fails, for each of them alone.
+
+        Returns for how many it did; the others fail, or somebody else is at them.
+        """
         try:
-            await self._evaluate(due)
+            return await self._evaluate(due)
         except DatabaseUnavailable:
             raise
         except Exception:
             if len(due) > 1:
-                for one in due:
-                    await self._work_off([one])
-                return
+                return sum([await self._work_off([one]) for one in due])
             who = due[0].organization_id, due[0].customer_id
             self._put_off[who] = self._clock.now() + PUT_OFF
             logger.exception(
                 "what was due for a customer failed and will be tried again",
                 extra={"action": "timer_failed", "customer_id": due[0].customer_id},
             )
+            return 0
 
-    async def _evaluate(self, due: Sequence[Due]) -> None:
+    async def _evaluate(self, due: Sequence[Due]) -> int:
         organization = Organization(due[0].organization_id, due[0].organization)
         organization_id = organization.organization_id
         async with self._database.transaction() as connection:
@@ -118,6 +123,7 @@ class Timers:
             found = await facts.customers(await driver(connection), organization_id, list(held))
             known = {customer: held[customer.customer_id] for customer in found}
             await catch_up(connection, organization, router, known, now)
+        return len(held)
 
 
 def _parts(due: Sequence[Due]) -> list[list[Due]]:

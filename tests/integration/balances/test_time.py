@@ -17,7 +17,7 @@ from server.timers import Timers
 from server.validation import to_timestamp
 from store.database import Database
 from tests.integration.balances.holder import Holder, alert
-from tests.integration.usage.caller import Caller, Crossing, calling
+from tests.integration.usage.caller import DEADLINE, Caller, Crossing, calling
 from tests.integration.usage.conftest import organization
 
 COMMITS = condition_pb2.LowRemainingCommitBalanceReachedCondition()
@@ -194,6 +194,22 @@ async def test_what_is_cancelled_half_way_is_done_by_the_next(
             await sweeping
     await Timers(database, clock).sweep()
     assert sorted(one.customer_id for one in await caller.notifications()) == names
+
+
+async def test_a_wallet_that_somebody_holds_is_left_to_them(
+    caller: Caller, clock: ManualClock, database: Database
+) -> None:
+    acme, now = Holder(caller), clock.now()
+    await acme.put("c", spans=[("50", now, now + HOUR)])
+    await caller.create(alert("20", low_remaining_commit_balance_reached=COMMITS))
+    async with database.raw_transaction() as connection:
+        await connection.execute("SELECT FROM wallet FOR UPDATE")
+        clock.set(now + HOUR)
+        async with asyncio.timeout(DEADLINE):
+            assert 0 < await Timers(database, clock).sweep() < 1
+        assert await acme.told() == []
+    await Timers(database, clock).sweep()
+    assert len(await acme.told()) == 1
 
 
 async def test_thousands_that_are_due_in_one_second_are_worked_off(
