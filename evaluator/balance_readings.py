@@ -52,7 +52,11 @@ def readings(
         if reads_as_zero(selection):
             wanted.add(())
     else:
-        wanted = {group for holding in of_touched for group in groups_of(selection, holding)}
+        # What nobody has been able to use yet says nothing: a seat is not empty before its credit begins.
+        begun = [one for one in of_touched if any(segment.start <= now for segment in one.segments)]
+        wanted = {group for holding in begun for group in groups_of(selection, holding)}
+        if of_touched and reads_as_zero(selection):
+            wanted.add(())
     granted = {group: ZERO for group in wanted if rule.selects(group)}
     drawn = dict(granted)
     for holding in own:

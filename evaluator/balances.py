@@ -150,6 +150,11 @@ class BalanceReading(StrEnum):
     USED_PERCENT = "USED_PERCENT"  # of what was granted, each balance on its own
     DAYS_LEFT = "DAYS_LEFT"  # to the end of each segment, each on its own
 
+    @property
+    def is_percent(self) -> bool:
+        """Whether it is a part of what was granted."""
+        return self in (BalanceReading.REMAINING_PERCENT, BalanceReading.USED_PERCENT)
+
 
 @dataclass(frozen=True)
 class BalanceSelection:

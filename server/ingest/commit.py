@@ -135,7 +135,7 @@ class Committer:
             await look_at_new_customers(connection, self._organization, router, whose, now, self._grace)
         drawn = await draw(connection, self._organization, router, new, now)
         with exact_arithmetic():
-            movements = route(router, new) | drawn
+            movements = route(router, new) | drawn.movements
             additive = [movement for movement in movements.values() if movement.watch.aggregation.additive]
             moves = [_move(movement) for movement in additive]
         folded = [movement for movement in movements.values() if not movement.watch.aggregation.additive]
@@ -157,8 +157,8 @@ class Committer:
             subjects += [
                 before_fold(movement, locked[movement.watch.gauge.gauge_id], created.customers) for movement in folded
             ]
-        if drawn:
-            await settle(connection, self._organization_id, subjects, now)
+        if drawn.movements:
+            await settle(connection, self._organization_id, subjects, drawn)
         if subjects:
             evaluation = Evaluation(raw, self._organization_id, self._organization.name, router.epoch, now)
             result = await evaluation.run(subjects)

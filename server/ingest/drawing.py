@@ -1,6 +1,7 @@
 """Drawing: usage that comes in is taken from the customers' balances, and moves the gauges of what remains."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
@@ -25,19 +26,27 @@ PurseKey = tuple[str, str]  # customer and unit key
 SeatKey = tuple[str, str, str]  # customer, property and its value
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """How the gauges of balances move, and as of when the customers' balances are looked at, by customer."""
+
+    movements: dict[Watch, Movement]
+    moments: dict[str, datetime]
+
+
 async def draw(
     connection: Connection, organization: Organization, router: Router, events: Sequence[UsageEvent], now: datetime
-) -> dict[Watch, Movement]:
+) -> Drawn:
     """Takes the events' costs and quantities from what their customers hold, in the order in which they came.
 
     Holds the wallets of those whose balances usage draws on, and first does for them what time has asked for.
-    Returns how the gauges of balances move; what they say of it is still to be evaluated.
+    What the gauges of balances say of it is still to be evaluated.
     """
     organization_id = organization.organization_id
     customer_ids = {event.customer_id for event in events}
     held = await wallets.lock_drawing(connection, organization_id, customer_ids)
     if not held:
-        return {}
+        return Drawn({}, {})
     known = {router.customers[wallet.customer_id]: wallet for wallet in held.values()}
     await catch_up(connection, organization, router, known, now)
     drawer = _Drawer(router, held, now)
@@ -48,17 +57,23 @@ async def draw(
             drawer.take(event)
         drawn, overage = drawer.changes()
         await drawing.write(await driver(connection), organization_id, drawn, overage, now)
-    return drawer.movements
+    return Drawn(drawer.movements, {wallet.customer_id: wallet.moment(now) for wallet in held.values()})
 
 
-async def settle(connection: Connection, organization_id: int, subjects: Iterable[Subject], now: datetime) -> None:
-    """Reads balances anew for gauges that were moved though nobody had read them, or not without a gap."""
+async def settle(connection: Connection, organization_id: int, subjects: Iterable[Subject], drawn: Drawn) -> None:
+    """Reads balances anew for gauges that were moved though nobody had read them, or not without a gap.
+
+    Also percentages of nothing, which have no scale: something may have been granted since.
+    """
     raw = await driver(connection)
     for subject in subjects:
         gauge, rule = subject.movement.watch.gauge, subject.movement.watch.alerts[0]
         selection = gauge.measure.balances
-        if subject.before is not None or selection is None:
+        if selection is None:
             continue
+        if subject.before is not None and (subject.scale is not None or not selection.reading.is_percent):
+            continue
+        now = drawn.moments[gauge.customer_id]
         if selection.seat_key is not None:
             seats = [Seat(key, value) for key, value in gauge.group]
             own = await holdings.of_seats(raw, organization_id, gauge.customer_id, seats)

@@ -747,7 +747,8 @@ Global___InvoiceTotalReachedCondition: _TypeAlias = InvoiceTotalReachedCondition
 @_typing.final
 class LowRemainingSeatBalanceReachedCondition(_message.Message):
     """LowRemainingSeatBalanceReachedCondition measures what remains of the active credits of each seat, each on its own.
-    It falls. A seat whose credits have all ended or were voided counts as 0; one that was never granted any has no data.
+    It falls. A seat whose credits have all ended or were voided counts as 0; one that was never granted any, or whose
+    first credit has not begun, has no data.
     A new alert looks at the seats that have an active credit at that moment.
 
     Scope: all customers, a plan's customers, or one customer.

@@ -143,8 +143,20 @@ class Organization:
         for alert in alerts:
             for kind, unit, seat in self._holding(alert, customer) if touched is None else touched:
                 if (kind, unit, seat and seat[0]) == (alert.kind, alert.unit, alert.seat_key):
+                    # A seat is not empty before its credit begins.
+                    known = (alert.name, customer, seat) in self.gauges
+                    if seat is not None and not known and not self._begun(customer, (kind, unit, seat)):
+                        continue
                     self._step(alert, customer, seat, event_id)
         self.now = was
+
+    def _begun(self, customer: str, held: Held) -> bool:
+        return any(
+            segment.start <= self.now
+            for balance in self.wallets[customer].balances.values()
+            if balance.terms.held == held
+            for segment in balance.segments.values()
+        )
 
     def _holding(self, alert: Alert, customer: str) -> set[Held]:
         active = {

@@ -179,3 +179,28 @@ async def test_a_replica_whose_clock_is_behind_does_not_bring_back_what_has_ende
         await Holder(other).adjust("c1", "1", segment=1)
         assert await turned()
     assert await acme.told() == []
+
+
+async def test_a_seat_is_not_empty_before_its_credit_begins(caller: Caller, clock: ManualClock) -> None:
+    acme, now = Holder(caller), clock.now()
+    seats = condition_pb2.LowRemainingSeatBalanceReachedCondition(
+        seat_filter=condition_pb2.SeatFilter(seat_group_key="user")
+    )
+    created = await caller.create(alert("2", low_remaining_seat_balance_reached=seats))
+    begin = now + timedelta(hours=1)
+    await acme.put("s1", spans=[("1", begin, None)], kind=SEAT, seat=("user", "ann"))
+    state = await caller.state(created.alert_id)
+    assert (state.no_data, list(state.gauges)) == (True, [])
+    clock.set(begin)
+    assert await acme.told(1) == [[Crossing("REACHED", "2", "1", "1", "")]]
+
+
+async def test_a_percentage_of_nothing_is_read_anew_when_usage_draws(caller: Caller) -> None:
+    acme = Holder(caller)
+    await acme.put("c1", "0", allow_overage=True)
+    created = await caller.create(alert("50", low_remaining_commit_percentage_reached=PERCENT))
+    assert await acme.spend("e1", "60") == []
+    assert (await caller.state(created.alert_id)).no_data
+    await acme.adjust("c1", "200")
+    assert (await caller.state(created.alert_id)).gauges[0].gauge.value == "70"
+    assert [(one.level, one.value) for one in await acme.spend("e2", "40")] == [("50", "50")]
