@@ -16,6 +16,8 @@ PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3.14 python
 WORKERS ?= 2
 # More arguments for pytest: make test-unit ARGS='-k periods'
 ARGS ?=
+# How many steps of random calls are compared with the plain model (default: 10,000).
+STEPS ?=
 # The demo's input: a CSV of real requests instead of the made-up month.
 TRACE ?=
 # One part of the benchmark: ingest, latency, notifier "soak MINUTES" or balances (default: the first two).
@@ -87,6 +89,10 @@ test-integration: $(STAMP) ## ring 2: the rooms against a real PostgreSQL
 	$(BIN)/pytest tests/integration $(ARGS)
 test-acceptance: $(STAMP) ## ring 3: real processes and signals
 	$(BIN)/pytest tests/acceptance $(ARGS)
+
+.PHONY: test-model
+test-model: $(STAMP) ## random calls to real servers against the plain model; STEPS=100000 for longer than in CI
+	TIDEMARK_TEST_STEPS=$(STEPS) $(BIN)/pytest tests/integration/usage/test_machine.py $(ARGS)
 
 .PHONY: lint
 lint: $(STAMP) ## ruff: rules and format

@@ -102,11 +102,15 @@ def evaluate(
     A threshold is REACHED by the step that brings the value to it or past it, and RESOLVED by the step that
     brings it back; one step can do so to several, which are reported in the order in which the gauge met them.
     A state that is already past a line says nothing again. A threshold that the alert does not have any more
-    (`retired`, by key), or that lost its line with its limit, is RESOLVED where it was reached. Must run under
-    `exact_arithmetic`.
+    (`retired`, by key), or that lost its line with its limit, is RESOLVED where it was reached; so is one that
+    recurs from elsewhere now, at its furthest rung, and the new rungs are reached. Must run under `exact_arithmetic`.
     """
     current = _keys(ladder)
-    reached = {key: known for key, known in state.reached.items() if key in current}
+    reached = {
+        key: known
+        for key, known in state.reached.items()
+        if key in current and not (known.rungs and known.level != ladder.rung(known.rungs))
+    }
     here = Step(previous_value, None)
     gone = retired
     if ladder.unlimited:
@@ -114,7 +118,7 @@ def evaluate(
     left = [
         _transition(Kind.RESOLVED, gone[key], known.level, previous_value, here)
         for key, known in state.reached.items()
-        if key not in current and key in gone and not known.silent
+        if key not in reached and key in gone and not known.silent
     ]
     transitions = _in_order(ladder, Kind.RESOLVED, left)
     for step in steps:

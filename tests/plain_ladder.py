@@ -30,11 +30,15 @@ class Crossing:
 
 @dataclass
 class State:
-    """What an alert knows of a gauge: the fixed values it is past (True: silently), the steps, how often it sent."""
+    """What an alert knows of a gauge: the fixed values it is past (True: silently), the steps, how often it sent.
+
+    stairs: where the steps begin and how high each is, as long as it is past any.
+    """
 
     past: dict[Fraction, bool] = field(default_factory=dict)
     steps: int = 0
     silent_steps: int = 0
+    stairs: tuple[Fraction, Fraction] | None = None
     sequence: int = 0
 
 
@@ -43,14 +47,23 @@ def mark_silently(lines: Sequence[Line], state: State, value: Fraction) -> None:
     fixed, recurring, foot = _ladder(lines)
     state.past = {line.value: True for line in fixed if line.value is not None and value >= line.value}
     state.steps = state.silent_steps = _steps_past(recurring, foot, value)
+    state.stairs = _stairs(recurring, foot) if state.steps else None
 
 
 def crossings(
-    lines: Sequence[Line], state: State, previous: Fraction, steps: Iterable[tuple[Fraction, str | None]]
+    lines: Sequence[Line],
+    state: State,
+    previous: Fraction,
+    steps: Iterable[tuple[Fraction, str | None]],
+    former: Sequence[Line] = (),
 ) -> list[tuple[Crossing, Line]]:
-    """Follows the gauge through the steps, each a value and what brought it; changes the state on the way."""
+    """Follows the gauge through the steps, each a value and what brought it; changes the state on the way.
+
+    What it is past and is no line any more (`former`, the latest first) it leaves before the first step.
+    """
     fixed, recurring, foot = _ladder(lines)
-    found: list[tuple[Crossing, Line]] = []
+    left = _leave(state, {line.value for line in fixed}, _stairs(recurring, foot), former)
+    found = [(Crossing("RESOLVED", level, previous, previous, None), line) for level, line in left]
     for value, event_id in steps:
         resolved: list[tuple[Fraction, Line]] = []
         reached: list[tuple[Fraction, Line]] = []
@@ -71,10 +84,34 @@ def crossings(
             heard = range(max(before, after - STEPS_TOLD) + 1, after + 1)
             reached += [(foot + number * recurring.step, recurring) for number in heard]
         state.steps, state.silent_steps = after, min(state.silent_steps, after)
+        state.stairs = _stairs(recurring, foot) if after else None
         for kind, crossed in (("RESOLVED", resolved), ("REACHED", reached)):
             found += [(Crossing(kind, level, previous, value, event_id), line) for level, line in crossed]
         previous = value
     return found
+
+
+def _leave(
+    state: State,
+    values: set[Fraction | None],
+    stairs: tuple[Fraction, Fraction] | None,
+    former: Sequence[Line],
+) -> list[tuple[Fraction, Line]]:
+    """What resolves because it is no line any more, the furthest first; of steps, which may begin elsewhere, one."""
+    left: list[tuple[Fraction, Line]] = []
+    if state.stairs is not None and state.stairs != stairs:
+        foot, step = state.stairs
+        if state.steps > state.silent_steps:
+            left.append((foot + state.steps * step, next(line for line in former if line.step == step)))
+        state.steps, state.silent_steps, state.stairs = 0, 0, None
+    for value in sorted(state.past.keys() - values, reverse=True):
+        if not state.past.pop(value):
+            left.append((value, next(line for line in former if line.value == value)))
+    return left
+
+
+def _stairs(recurring: Line | None, foot: Fraction) -> tuple[Fraction, Fraction] | None:
+    return None if recurring is None or recurring.step is None else (foot, recurring.step)
 
 
 def _ladder(lines: Sequence[Line]) -> tuple[list[Line], Line | None, Fraction]:

@@ -91,6 +91,11 @@ class Model:
         self._plans: dict[tuple[str, str | None], str] = {}
         self._tick = 0
         self._created: dict[str, tuple[int, Month]] = {}
+        self._edited: dict[str, int] = {}
+        self._former: dict[str, list[Alert]] = {}
+        self.switched_off: set[tuple[str, ...]] = (
+            set()
+        )  # an alert, or an alert, a customer and perhaps a subscription
         self._changed: dict[tuple[str, str | None], int] = {}
         self._looked_at: dict[Gauge, int] = {}
 
@@ -104,12 +109,42 @@ class Model:
     def create(self, alert: Alert) -> None:
         """An alert is created and visits what there is in the current month."""
         self._tick += 1
-        self.alerts[alert.name] = alert
+        self.alerts[alert.name], self._former[alert.name] = alert, []
         self._created[alert.name] = self._tick, month_of(self.now)
-        found = {gauge for event in self.events.values() for gauge in self._gauges(event, [alert])}
-        for gauge in found:
-            if gauge.month == month_of(self.now):
-                self._look(gauge, ())
+        self._edited[alert.name] = self._tick
+        self._visit(alert)
+
+    def edit(self, alert: Alert, *, reset: bool) -> None:
+        """An alert gets other lines, and visits again. reset: it forgets everything before."""
+        former = self.alerts[alert.name]
+        if former == alert and not reset:
+            return
+        self._tick += 1
+        self.alerts[alert.name], self._edited[alert.name] = alert, self._tick
+        self._former[alert.name].insert(0, former)
+        if reset:
+            self._forget({key for key in self.states if key[0] == alert.name})
+        self._visit(alert)
+
+    def switch(self, name: str, whom: tuple[str, ...], *, on: bool) -> None:
+        """An alert is switched on or off: as a whole, for a customer, or for a customer's subscription."""
+        if on is ((name, *whom) not in self.switched_off):
+            return
+        self._tick += 1
+        (self.switched_off.discard if on else self.switched_off.add)((name, *whom))
+        if whom:
+            self._changed[whom[0], None] = self._tick
+        elif on:
+            self._edited[name] = self._tick
+            self._created[name] = self._created[name][0], month_of(self.now)
+        if on:
+            self._visit(self.alerts[name], *whom[:1])
+
+    def reset(self, name: str, customer: str) -> None:
+        """An alert forgets what it knows of a customer's current month, and looks again."""
+        for gauge in self.current(self.alerts[name], customer):
+            self._forget({(name, gauge)})
+            self._look(gauge, (), afresh=name)
 
     def archive(self, name: str) -> None:
         """An alert ends."""
@@ -153,6 +188,20 @@ class Model:
                 return max(own, key=lambda event: event.time).quantity if own else Fraction(0)
         return Fraction(len({dict(event.properties)[self._unique_property] for event in own}))
 
+    def current(self, alert: Alert, customer: str | None = None) -> set[Gauge]:
+        """The gauges of the current month that the alert watches, of all or of one customer."""
+        events = [event for event in self.events.values() if customer in (None, event.customer)]
+        found = {gauge for event in events for gauge in self._gauges(event, [alert])}
+        return {gauge for gauge in found if gauge.month == month_of(self.now)}
+
+    def _visit(self, alert: Alert, customer: str | None = None) -> None:
+        for gauge in self.current(alert, customer):
+            self._look(gauge, ())
+
+    def _forget(self, keys: Iterable[tuple[str, Gauge]]) -> None:
+        for key in keys:
+            self.states[key] = State(sequence=self.states[key].sequence if key in self.states else 0)
+
     def _gauges(self, event: Event, alerts: Iterable[Alert]) -> list[Gauge]:
         """The gauges that the event moves and those alerts watch, each once."""
         found: dict[Gauge, None] = {}
@@ -162,15 +211,17 @@ class Model:
             measured = event.metric == name if kind == "usage" else event.currency == name
             grouped = all(key in properties and value in (None, properties[key]) for key, value in alert.keys)
             priced = all((properties.get(name) in values) is taken for name, taken, values in alert.prices)
-            if measured and grouped and priced and self._covers(alert, event.customer, event.subscription):
+            if measured and grouped and priced and self._evaluates(alert, event.customer, event.subscription):
                 subscription = event.subscription if alert.per_subscription else None
                 group = tuple(sorted((key, properties[key]) for key, _ in alert.keys))
                 month = month_of(event.time)
                 found[Gauge(event.customer, subscription, alert.measure, group, month, alert.prices)] = None
         return list(found)
 
-    def _covers(self, alert: Alert, customer: str, subscription: str | None) -> bool:
-        if alert.per_subscription and subscription is None:
+    def _evaluates(self, alert: Alert, customer: str, subscription: str | None) -> bool:
+        """Whether the alert covers them and is not switched off."""
+        off = {(alert.name,), (alert.name, customer), (alert.name, customer, subscription)} & self.switched_off
+        if off or (alert.per_subscription and subscription is None):
             return False
         match alert.scope:
             case ("plan", plan):
@@ -194,26 +245,29 @@ class Model:
             and (not unique or self._unique_property in dict(event.properties))
         )
 
-    def _look(self, gauge: Gauge, new: Sequence[Event]) -> None:
-        """Evaluates every alert on the gauge: what it was before, if somebody has to look at that, and each event."""
+    def _look(self, gauge: Gauge, new: Sequence[Event], afresh: str | None = None) -> None:
+        """Evaluates every alert on the gauge: what it was before, if somebody has to look at that, and each event.
+
+        afresh: an alert that looks at what was before in any case.
+        """
         known = list(self.events.values())
         base, touched = self.value(gauge, known), any(self._counts(event, gauge) for event in known)
         before = self._looked_at.get(gauge, -1)
         watching = [alert for alert in self.alerts.values() if self._watches(alert, gauge)]
-        changes = [self._created[alert.name][0] for alert in watching]
+        changes = [self._edited[alert.name] for alert in watching]
         changes += [self._changed.get((gauge.customer, who), 0) for who in {None, gauge.subscription}]
         stale = touched and before < max(changes)
+        path = [(self.value(gauge, [*known, *new[: place + 1]]), event.event_id) for place, event in enumerate(new)]
         for alert in watching:
             created, month = self._created[alert.name]
             lines, state = alert.lines_for(gauge.group), self.states.setdefault((alert.name, gauge), State())
             steps: list[tuple[Fraction, str | None]] = []
-            if stale and not alert.evaluate and before < created and gauge.month <= month:
+            if stale and alert.name != afresh and not alert.evaluate and before < created and gauge.month <= month:
                 mark_silently(lines, state, base)
-            elif stale:
+            elif stale or alert.name == afresh:
                 steps.append((base, None))
-            for place, event in enumerate(new):
-                steps.append((self.value(gauge, [*known, *new[: place + 1]]), event.event_id))
-            found = crossings(lines, state, base, steps)
+            former = [line for version in self._former[alert.name] for line in version.lines_for(gauge.group)]
+            found = crossings(lines, state, base, [*steps, *path], former)
             told = [crossing for crossing, line in found if crossing.kind in line.told]
             if told:
                 state.sequence += 1
@@ -228,7 +282,7 @@ class Model:
             and alert.per_subscription == (gauge.subscription is not None)
             and {key for key, _ in alert.keys} == set(selected)
             and all(value in (None, selected[key]) for key, value in alert.keys)
-            and self._covers(alert, gauge.customer, gauge.subscription)
+            and self._evaluates(alert, gauge.customer, gauge.subscription)
         )
 
 

@@ -33,7 +33,7 @@ from tests.integration.balances.ledger_story import (
 )
 from tests.integration.usage.caller import Caller
 from tests.integration.usage.conftest import organization
-from tests.integration.usage.world import decimal_of
+from tests.integration.usage.words import decimal_of
 from tests.plain_ladder import Crossing
 from tests.plain_wallet import Unit, Where
 

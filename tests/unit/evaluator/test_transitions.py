@@ -133,6 +133,25 @@ def test_lines_of_every_size_are_exact(line: str) -> None:
     assert [item.level for item in follow(ladder(line), [line], below).transitions] == [value]
 
 
+def test_rungs_that_begin_elsewhere_are_others() -> None:
+    before = ladder("5", step="10")
+    state = follow(before, ["30"]).state
+    assert before.recurring is not None
+    retired = {threshold.key: threshold for threshold in (*before.fixed, before.recurring)}
+    with exact_arithmetic():
+        up = [Step(Decimal(30), None)]
+        evaluation = evaluate(ladder("5", "20", step="10"), state, Decimal(30), up, NOW, retired)
+    assert [(item.kind.value, str(item.level)) for item in evaluation.transitions] == [
+        ("RESOLVED", "25"),
+        ("REACHED", "20"),
+        ("REACHED", "30"),
+    ]
+    assert told(follow(ladder("5", "20", step="10"), ["31", "19"], "30", evaluation.state)) == [
+        ("RESOLVED", "30"),
+        ("RESOLVED", "20"),
+    ]
+
+
 def test_a_threshold_that_was_removed_is_forgotten_without_a_word() -> None:
     state = follow(ladder("5", "10"), ["20"]).state
     evaluation = follow(ladder("10"), ["20"], "20", state)
