@@ -19,6 +19,7 @@ from runtime.clock import Clock
 from store import delivery_queue, delivery_results, outbox
 from store.database import Connection, Database, DatabaseUnavailable
 from store.delivery_queue import Claim
+from store.endpoints import MAX_ENDPOINTS
 from store.secrets import SecretBox
 
 POLL_INTERVAL = 1.0  # seconds between looks at the database when nothing else wakes the loop
@@ -70,7 +71,8 @@ class Worker:
         self._attempter = Attempter(sender, clock, box, self._metrics, randomness)
         self._recorder = Recorder(database, self._refill, self._on_written, self._metrics, randomness)
         self._hints = _Hints()
-        self._fan_out_limit = FAN_OUT_LIMIT
+        # The first one does not know yet how many endpoints there are.
+        self._fan_out_limit = FAN_OUT_DELIVERIES // MAX_ENDPOINTS
         self._wake = asyncio.Event()
         self._in_flight = 0  # claims whose result is not written
         self._reserved = 0  # slots for claims that are being made

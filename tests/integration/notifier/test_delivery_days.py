@@ -1,6 +1,7 @@
 """Finished deliveries and attempts lie in partitions of their days, which are made ahead and dropped when old."""
 
 import asyncio
+import json
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import text
@@ -8,6 +9,8 @@ from sqlalchemy import text
 from store import delivery_days
 from store.database import Database
 from store.deliveries import DeliveryStatus
+from store.endpoint_health import Notice, OperatorEventType
+from store.operator_events import OperatorEvent, add
 from tests.integration.notifier.house import House
 from tests.integration.notifier.test_delivery_queue import claim, delivered, failed, fan_out, record
 
@@ -76,3 +79,44 @@ async def test_old_days_are_dropped_and_younger_ones_are_kept(house: House) -> N
     async with house.database.transaction() as connection:
         assert await delivery_days.drop_old(connection, KEEP) == []
         assert len(await delivery_days.existing_days(connection, "delivery")) == delivery_days.DAYS_AHEAD + 1
+
+
+async def event_ids(house: House) -> set[str]:
+    async with house.database.transaction() as connection:
+        return set(await connection.scalars(text("SELECT event_id FROM operator_event")))
+
+
+async def drop_old(house: House) -> None:
+    async with house.database.transaction() as connection:
+        await delivery_days.drop_old(connection, KEEP)
+
+
+async def test_an_operator_event_older_than_retention_stays_while_a_delivery_has_to_carry_it(house: House) -> None:
+    await house.endpoint("https://example.com/hook", ("endpoint.disabled",))
+
+    async def happened(event_type: OperatorEventType, age: timedelta) -> str:
+        async with house.database.transaction() as connection:
+            event = OperatorEvent(house.organization_id, "whe_other", Notice(event_type, {}))
+            [event_id] = await add(connection, [event], datetime.now(UTC) - age)
+        return event_id
+
+    awaited = await happened(OperatorEventType.ENDPOINT_DISABLED, timedelta(days=40))
+    await happened(OperatorEventType.ENDPOINT_FAILING, timedelta(days=40))  # nobody asks for this one
+    young = await happened(OperatorEventType.ENDPOINT_FAILING, timedelta(days=20))
+    await fan_out(house)
+    await drop_old(house)
+    assert await event_ids(house) == {awaited, young}
+
+    # Waiting for its next attempt, or held by a notifier: it is the same.
+    [claimed] = await claim(house)
+    await drop_old(house)
+    assert claimed.body is not None
+    assert json.loads(claimed.body)["id"] == awaited
+    await record(house, [failed(claimed)])
+    await drop_old(house)
+    [again] = await claim(house)
+    assert again.body == claimed.body
+
+    await record(house, [delivered(again)])
+    await drop_old(house)
+    assert await event_ids(house) == {young}
