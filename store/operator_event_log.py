@@ -1,20 +1,17 @@
 """Operator events as the API shows them, and the test events that are made on request."""
 
-import json
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import insert, select, tuple_
+from sqlalchemy import insert, not_, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from evaluator.notifications import format_time
 from store.deliveries import Trigger
+from store.example_events import TEST_ID_PREFIX, TEST_TYPE, body_of_test
 from store.ids import random_id
-from store.operator_events import EVENT_ID_PREFIX, NO_CUSTOMER
+from store.operator_events import NO_CUSTOMER
 from store.redelivery import Wanted, rearm
 from store.tables.webhooks import operator_event
-
-TEST_TYPE = "endpoint.test"
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,10 @@ async def list_page(
     after: tuple[datetime, str] | None,
     limit: int,
 ) -> list[LoggedEvent]:
-    """Up to `limit` events, newest first; `after` is the create_time and id of the last one seen."""
+    """Up to `limit` events, newest first; `after` is the create_time and id of the last one seen.
+
+    Test events of other types than `endpoint.test` are left out: what they tell of did not happen.
+    """
     statement = (
         select(
             operator_event.c.organization_id,
@@ -48,7 +48,13 @@ async def list_page(
             operator_event.c.create_time,
             operator_event.c.body,
         )
-        .where(operator_event.c.organization_id == organization_id)
+        .where(
+            operator_event.c.organization_id == organization_id,
+            or_(
+                operator_event.c.event_type == TEST_TYPE,
+                not_(operator_event.c.event_id.startswith(TEST_ID_PREFIX, autoescape=True)),
+            ),
+        )
         .order_by(operator_event.c.create_time.desc(), operator_event.c.event_id.desc())
         .limit(limit)
     )
@@ -66,34 +72,30 @@ async def send_test(
     connection: AsyncConnection,
     organization_id: int,
     endpoint_id: str,
+    event_type: str,
     *,
     idempotency_key: str | None,
     now: datetime,
 ) -> str:
-    """Makes a test event and its delivery to one endpoint; returns the event's id.
+    """Makes a test event of one of EXAMPLE_TYPES and its delivery to one endpoint; returns the event's id.
 
     The caller holds the endpoint's row and knows that it is enabled.
     """
-    event_id = random_id(EVENT_ID_PREFIX)
+    event_id = random_id(TEST_ID_PREFIX)
     await connection.execute(
         insert(operator_event).values(
             organization_id=organization_id,
             event_id=event_id,
-            event_type=TEST_TYPE,
+            event_type=event_type,
             endpoint_id=endpoint_id,
-            body=body_of_test(event_id, endpoint_id, now),
+            body=body_of_test(event_id, event_type, endpoint_id, now),
             create_time=now,
         )
     )
-    # No outbox row: it is for this endpoint only, whatever it subscribes to.
-    wanted = Wanted(event_id, NO_CUSTOMER, TEST_TYPE)
+    # No outbox row: it is for this endpoint only, whatever it subscribes to. No customer and no notification either,
+    # whatever its type: it is in nobody's history.
+    wanted = Wanted(event_id, NO_CUSTOMER, event_type)
     await rearm(
         connection, organization_id, endpoint_id, [wanted], trigger=Trigger.TEST, idempotency_key=idempotency_key
     )
     return event_id
-
-
-def body_of_test(event_id: str, endpoint_id: str, now: datetime) -> str:
-    """The JSON of a test event."""
-    event = {"id": event_id, "type": TEST_TYPE, "timestamp": format_time(now), "data": {"endpoint_id": endpoint_id}}
-    return json.dumps(event, separators=(",", ":"))

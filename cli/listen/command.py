@@ -171,10 +171,11 @@ def _show(console: Console, arrival: Arrival, with_body: bool, as_json: bool) ->
         return
     verdict = f"[bad]NOT VERIFIED[/] {escape(arrival.fault)}" if arrival.fault else f"[good]{arrival.scheme}[/]"
     again = f" [warn]time {arrival.count}[/]" if arrival.count > 1 else ""
+    test = " [quiet](a test)[/]" if arrival.is_test else ""
     status = arrival.answer.status
     style = "good" if status is not None and status < 300 else "warn"
     console.print(
-        f"[quiet]{arrival.time:%H:%M:%S}[/] {verdict} [name]{escape(arrival.event_type or '?')}[/]"
+        f"[quiet]{arrival.time:%H:%M:%S}[/] {verdict} [name]{escape(arrival.event_type or '?')}[/]{test}"
         f" {escape(arrival.webhook_id or 'without an id')}{again} → [{style}]{escape(str(arrival.answer))}[/]"
     )
     if with_body:

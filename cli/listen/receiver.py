@@ -31,6 +31,13 @@ class Arrival:
     answer: Answer
     body: bytes
 
+    @property
+    def is_test(self) -> bool:
+        """Whether SendTestEvent made it, so that nothing of it happened."""
+        parsed = _parsed(self.body)
+        data = parsed.get("data") if isinstance(parsed, dict) else None
+        return isinstance(data, dict) and data.get("test") is True
+
     def as_json(self) -> dict[str, Any]:
         """For programs."""
         return {

@@ -21,6 +21,7 @@ from store import deliveries, endpoints, operator_event_log, redelivery, redeliv
 from store.database import Connection, Database
 from store.deliveries import Delivery, Trigger, delivery_id
 from store.endpoints import EndpointState
+from store.example_events import EXAMPLE_TYPES, TEST_TYPE
 from store.redelivery_jobs import JobKind, Selection
 from store.requests import RequestIdReused
 from store.secrets import SecretBox
@@ -51,9 +52,12 @@ class RedeliveryHandlers(Handlers):
     async def SendTestEvent(
         self, request: messages.SendTestEventRequest, context: Context
     ) -> messages.SendTestEventResponse:
-        """Sends a test event to one endpoint."""
+        """Sends a test event to one endpoint: an example of the type that is asked for."""
         violations = _violations(request.request_id)
         endpoint_id = violations.identifier("endpoint_id", request.endpoint_id)
+        event_type = request.event_type or TEST_TYPE
+        if event_type not in EXAMPLE_TYPES:
+            violations.add("event_type", f"there is no such type; there are {', '.join(EXAMPLE_TYPES)}")
         violations.raise_if_any()
 
         async def send(connection: Connection) -> messages.SendTestEventResponse:
@@ -62,6 +66,7 @@ class RedeliveryHandlers(Handlers):
                 connection,
                 organization_id,
                 endpoint_id,
+                event_type,
                 idempotency_key=request.request_id or None,
                 now=self._clock.now(),
             )

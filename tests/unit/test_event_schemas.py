@@ -3,7 +3,7 @@
 import json
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -15,7 +15,7 @@ from evaluator.alerts import AlertRule, ConditionType, Scope, ScopeKind
 from evaluator.balances import BalanceKind, BalanceReading, BalanceSelection
 from evaluator.exclusions import Disabled
 from evaluator.gauges import EVER, Gauge, InvoiceSelection, Measure
-from evaluator.notifications import EVENT_TYPES, TRANSITION_TYPES, Notification
+from evaluator.notifications import DISABLED_TYPE, EVENT_TYPES, TRANSITION_TYPES, Notification
 from evaluator.periods import Period
 from evaluator.prices import FilterOperator, PriceField, PriceFilter
 from evaluator.thresholds import Direction, Kind, Ladder, Severity, Threshold
@@ -28,11 +28,12 @@ from store.endpoint_health import (
     OperatorEventType,
     Verdict,
 )
-from store.operator_event_log import TEST_TYPE, body_of_test
+from store.example_events import EXAMPLE_TYPES, TEST_TYPE, body_of_test
 from store.operator_events import OperatorEvent, body_of
 from tests.schemas import EVENTS, FILES, Mismatch, check, check_body, schema
 
 NOW = datetime(2026, 3, 15, 12, 0, tzinfo=UTC)
+TEST_ID = "tst_" + "a" * 26
 ALERT = schema("alert")
 DISABLED = schema("alert_disabled")
 OPERATOR = schema("operator")
@@ -117,6 +118,11 @@ def notices() -> Iterator[Notice]:
     yield from Health(max_in_flight=4).after(Finding(Verdict.GONE), NOW, chance)[1]
 
 
+def examples(event_types: Iterable[str]) -> list[dict[str, Any]]:
+    """The bodies of test events of these types."""
+    return [json.loads(body_of_test(TEST_ID, event_type, "whe_1", NOW)) for event_type in event_types]
+
+
 def described(part: Any) -> Iterator[str]:
     """The names of all fields that a schema describes."""
     if isinstance(part, dict):
@@ -140,7 +146,7 @@ def sent(value: Any) -> Iterator[str]:
 
 
 def test_notifications_are_as_their_schema_says() -> None:
-    bodies = [json.loads(one.body()) for one in notifications()]
+    bodies = [json.loads(one.body()) for one in notifications()] + examples(TRANSITION_TYPES)
     for body in bodies:
         check(body, ALERT)
     assert {body["type"] for body in bodies} == set(TRANSITION_TYPES)
@@ -160,7 +166,7 @@ def test_disabled_alerts_are_told_as_their_schema_says() -> None:
         Disabled("default", RULE, whole, 5_000, 1, NOW, Cause("e-1", NOW)),
         Disabled("default", RULE, own, 5_000, 2, NOW, None),
     ]
-    bodies = [json.loads(one.body()) for one in told]
+    bodies = [json.loads(one.body()) for one in told] + examples([DISABLED_TYPE])
     for body in bodies:
         check(body, DISABLED)
     assert set(TRANSITION_TYPES) | {body["type"] for body in bodies} == set(EVENT_TYPES)
@@ -188,11 +194,27 @@ def test_the_examples_in_the_index_are_as_their_schemas_say() -> None:
 def test_operator_events_are_as_their_schema_says() -> None:
     told = list(notices())
     assert {notice.event_type for notice in told} == set(OperatorEventType)
-    bodies = [body_of("evt_" + "a" * 26, OperatorEvent(1, "whe_1", notice), NOW) for notice in told]
-    bodies.append(body_of_test("evt_" + "a" * 26, "whe_1", NOW))
+    bodies = [json.loads(body_of("evt_" + "a" * 26, OperatorEvent(1, "whe_1", notice), NOW)) for notice in told]
+    bodies += examples([*OperatorEventType, TEST_TYPE])
     for body in bodies:
-        check(json.loads(body), OPERATOR)
-    assert set(described(OPERATOR)) == {name for body in bodies for name in sent(json.loads(body))}
+        check(body, OPERATOR)
+    assert set(described(OPERATOR)) == {name for body in bodies for name in sent(body)}
+
+
+def test_there_is_an_example_of_every_type_and_it_is_marked() -> None:
+    assert set(EXAMPLE_TYPES) == set(FILES)
+    for event_type, body in zip(EXAMPLE_TYPES, examples(EXAMPLE_TYPES), strict=True):
+        check_body(body)
+        assert (body["id"], body["type"], body["timestamp"]) == (TEST_ID, event_type, "2026-03-15T12:00:00.000000Z")
+        assert body["data"]["test"] is True
+        of_itself = event_type == TEST_TYPE
+        assert (body["data"].get("endpoint_id") == "whe_1") is of_itself, "the others are about nobody"
+
+
+def test_what_really_happened_is_not_marked() -> None:
+    bodies = [one.body() for one in notifications()]
+    bodies += [body_of("evt_" + "a" * 26, OperatorEvent(1, "whe_1", notice), NOW) for notice in notices()]
+    assert not any("test" in json.loads(body)["data"] for body in bodies)
 
 
 @pytest.mark.parametrize(

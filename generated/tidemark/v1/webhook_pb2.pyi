@@ -652,11 +652,11 @@ class Delivery(_message.Message):
     endpoint_id: _builtins.str
     """endpoint_id is the endpoint that it goes to."""
     notification_id: _builtins.str
-    """notification_id is the notification, or the operator event, that it carries; receivers see it as the webhook-id
-    header.
+    """notification_id is the notification, the operator event or the test event that it carries; receivers see it as the
+    webhook-id header.
     """
     customer_id: _builtins.str
-    """customer_id is the customer whom the notification is about. Unset for an operator event."""
+    """customer_id is the customer whom the notification is about. Unset for an operator event and a test event."""
     event_type: _builtins.str
     """event_type is the type of the notification or operator event, such as "alert.reached"."""
     status: Global___DeliveryStatus.ValueType
@@ -780,10 +780,13 @@ class OperatorEvent(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     BODY_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
-    """event_id is the id that Tidemark gave it, "evt_" and 26 characters; receivers see it as the webhook-id header."""
+    """event_id is the id that Tidemark gave it, "evt_" and 26 characters ("tst_" and 26 of "endpoint.test"); receivers see
+    it as the webhook-id header.
+    """
     event_type: _builtins.str
     """event_type is what happened: "endpoint.failing", "endpoint.disabled", "endpoint.recovered", "delivery.exhausted",
-    or "endpoint.test", which SendTestEvent makes.
+    or "endpoint.test", which SendTestEvent makes. Its examples of other types are not among these events: what they
+    tell of did not happen.
     """
     endpoint_id: _builtins.str
     """endpoint_id is the endpoint that it happened to."""

@@ -830,6 +830,7 @@ class SendTestEventRequest(_message.Message):
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     ENDPOINT_ID_FIELD_NUMBER: _builtins.int
+    EVENT_TYPE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """request_id makes it safe to repeat the request: the same id with the same content gets the first answer again, for
     at least 24 hours, and nothing is sent twice; with other content it is refused with ALREADY_EXISTS and
@@ -837,15 +838,21 @@ class SendTestEventRequest(_message.Message):
     """
     endpoint_id: _builtins.str
     """endpoint_id is the endpoint that it is sent to, which has to be enabled."""
+    event_type: _builtins.str
+    """event_type is the type of which an example is sent: "alert.reached", "alert.resolved", "alert.disabled",
+    "endpoint.failing", "endpoint.disabled", "endpoint.recovered", "delivery.exhausted" or "endpoint.test"; any other
+    is refused. Unset: "endpoint.test", which is about the endpoint itself.
+    """
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
         endpoint_id: _builtins.str = ...,
+        event_type: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint_id", b"endpoint_id", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint_id", b"endpoint_id", "event_type", b"event_type", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -216,8 +216,12 @@ class WebhookServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SendTestEvent(self, request, context):
-        """SendTestEvent sends an event of the type "endpoint.test" to one endpoint, whatever its filters are. It is tried
-        as a notification is, and shows in ListDeliveries.
+        """SendTestEvent sends one endpoint an event for trying its receiver: an example of a type of event, in every field as
+        the schema of that type says, marked by data.test = true and by an id that begins with "tst_". It is signed and
+        tried as a notification is, and shows in ListDeliveries. It is no notification: neither the history nor the feed
+        has it, it names a customer, an alert and an endpoint that there are not, and no other endpoint gets it.
+
+        NOTE: the endpoint's filters are not asked, so that a receiver can be tried before its event_types are widened.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -51,8 +51,12 @@ class WebhookServiceStub:
     ListAttempts: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.ListAttemptsRequest, _webhook_service_pb2.ListAttemptsResponse]
     """ListAttempts returns the attempts of one delivery in their order."""
     SendTestEvent: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.SendTestEventRequest, _webhook_service_pb2.SendTestEventResponse]
-    """SendTestEvent sends an event of the type "endpoint.test" to one endpoint, whatever its filters are. It is tried
-    as a notification is, and shows in ListDeliveries.
+    """SendTestEvent sends one endpoint an event for trying its receiver: an example of a type of event, in every field as
+    the schema of that type says, marked by data.test = true and by an id that begins with "tst_". It is signed and
+    tried as a notification is, and shows in ListDeliveries. It is no notification: neither the history nor the feed
+    has it, it names a customer, an alert and an endpoint that there are not, and no other endpoint gets it.
+
+    NOTE: the endpoint's filters are not asked, so that a receiver can be tried before its event_types are widened.
     """
     RedeliverNotification: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.RedeliverNotificationRequest, _webhook_service_pb2.RedeliverNotificationResponse]
     """RedeliverNotification sends a notification to one endpoint once more, now, whatever became of it before. Where an
@@ -181,8 +185,12 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _webhook_service_pb2.SendTestEventRequest,
         context: _aio.ServicerContext[_webhook_service_pb2.SendTestEventRequest, _abc.Awaitable[_webhook_service_pb2.SendTestEventResponse]],
     ) -> _abc.Awaitable[_webhook_service_pb2.SendTestEventResponse]:
-        """SendTestEvent sends an event of the type "endpoint.test" to one endpoint, whatever its filters are. It is tried
-        as a notification is, and shows in ListDeliveries.
+        """SendTestEvent sends one endpoint an event for trying its receiver: an example of a type of event, in every field as
+        the schema of that type says, marked by data.test = true and by an id that begins with "tst_". It is signed and
+        tried as a notification is, and shows in ListDeliveries. It is no notification: neither the history nor the feed
+        has it, it names a customer, an alert and an endpoint that there are not, and no other endpoint gets it.
+
+        NOTE: the endpoint's filters are not asked, so that a receiver can be tried before its event_types are widened.
         """
 
     @_abc_1.abstractmethod

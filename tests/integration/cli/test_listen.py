@@ -49,8 +49,16 @@ async def test_it_adds_an_endpoint_fails_as_told_and_deletes_it_again(database: 
             await house.make_due()
             second = await _line(process)
             assert (second["webhook_id"], second["count"]) == (sent.delivery.notification_id, 2)
-            assert (second["answer"], second["body"]["data"]) == (200, {"endpoint_id": endpoint.endpoint_id})
+            assert (second["answer"], second["body"]["data"]) == (
+                200,
+                {"test": True, "endpoint_id": endpoint.endpoint_id},
+            )
             await house.settled(DeliveryStatus.DELIVERED, 1)
+            await webhooks.SendTestEvent(
+                SendTestEventRequest(endpoint_id=endpoint.endpoint_id, event_type="alert.reached")
+            )
+            third = await _line(process)
+            assert (third["verified"], third["type"], third["body"]["data"]["test"]) == ("v1", "alert.reached", True)
             process.send_signal(signal.SIGINT)
             async with asyncio.timeout(TIMEOUT):
                 assert await process.wait() == 0

@@ -172,7 +172,7 @@ async def test_a_test_event_goes_to_one_endpoint_whatever_its_filters(
     assert claimed.body is not None
     body = json.loads(claimed.body)
     assert (body["id"], body["type"]) == (sent.notification_id, "endpoint.test")
-    assert body["data"] == {"endpoint_id": endpoint_id}
+    assert body["data"] == {"test": True, "endpoint_id": endpoint_id}
 
 
 async def test_operator_events_are_listed_by_filter_and_page(webhooks: WebhookServiceStub, house: House) -> None:

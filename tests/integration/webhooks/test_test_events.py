@@ -1,0 +1,166 @@
+"""SendTestEvent: examples of every type of event, as they arrive at a receiver, and where they do not show."""
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+import grpc
+import pytest
+
+from generated.tidemark.v1 import condition_pb2, webhook_pb2
+from generated.tidemark.v1.alert_service_pb2 import GetNotificationRequest, ListNotificationsRequest
+from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
+from generated.tidemark.v1.webhook_service_pb2 import (
+    CreateEndpointRequest,
+    GetDeliveryRequest,
+    ListDeliveriesRequest,
+    ListOperatorEventsRequest,
+    RecoverEndpointRequest,
+    RedeliverNotificationRequest,
+    SendTestEventRequest,
+)
+from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
+from runtime.clock import SystemClock
+from server.validation import to_timestamp
+from store.database import Database
+from store.deliveries import DeliveryStatus
+from tests.integration.notifier.house import House, configuration, running_notifier
+from tests.integration.notifier.receiver import Receiver, running_receiver, status
+from tests.integration.server.running import reason_of, running, violations_of
+from tests.schemas import FILES, check_body
+
+INVOICES = condition_pb2.CONDITION_TYPE_INVOICE_TOTAL_REACHED
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A server and a notifier beside it, and a receiver."""
+
+    house: House
+    receiver: Receiver
+    webhooks: WebhookServiceStub
+    alerts: AlertServiceStub
+
+    async def endpoint(
+        self,
+        path: str = "",
+        event_types: Sequence[str] = (),
+        condition_types: Sequence[condition_pb2.ConditionType.ValueType] = (),
+    ) -> tuple[str, str]:
+        """Creates an endpoint; returns its id and its secret."""
+        created = await self.webhooks.CreateEndpoint(
+            CreateEndpointRequest(
+                url=self.receiver.url + path, event_types=event_types, condition_types=condition_types
+            )
+        )
+        return created.endpoint.endpoint_id, created.secret
+
+    async def send(self, endpoint_id: str, event_type: str = "", request_id: str = "") -> webhook_pb2.Delivery:
+        """Sends a test event."""
+        request = SendTestEventRequest(endpoint_id=endpoint_id, event_type=event_type, request_id=request_id)
+        return (await self.webhooks.SendTestEvent(request)).delivery
+
+
+@pytest.fixture
+async def stack(database: Database) -> AsyncIterator[Stack]:
+    house = await House.build(database, SystemClock())
+    settings = configuration(LISTEN="127.0.0.1:0", PROPAGATION_DELAY_SECONDS="0")
+    async with (
+        running(database, house.clock, configuration=settings) as server,
+        running_receiver() as receiver,
+        running_notifier(house),
+    ):
+        yield Stack(house, receiver, WebhookServiceStub(server.channel), AlertServiceStub(server.channel))
+
+
+@pytest.mark.parametrize("event_type", FILES)
+async def test_an_example_arrives_as_its_schema_says_signed_and_marked(stack: Stack, event_type: str) -> None:
+    endpoint_id, secret = await stack.endpoint()
+    sent = await stack.send(endpoint_id, event_type)
+    [arrival] = await stack.receiver.arrived(1)
+    body = arrival.verify(secret)
+    assert isinstance(body, dict)
+    check_body(body)
+    assert (body["type"], body["data"]["test"]) == (event_type, True)
+    assert body["id"] == arrival.webhook_id == sent.notification_id
+    assert body["id"].startswith("tst_")
+    assert (body["data"].get("endpoint_id") == endpoint_id) is (event_type == "endpoint.test")
+
+    await stack.house.settled(DeliveryStatus.DELIVERED, 1)
+    shown = (await stack.webhooks.GetDelivery(GetDeliveryRequest(delivery_id=sent.delivery_id))).delivery
+    assert (shown.event_type, shown.customer_id) == (event_type, "")
+    assert shown.trigger == webhook_pb2.DELIVERY_TRIGGER_TEST
+    listed = await stack.webhooks.ListDeliveries(ListDeliveriesRequest(event_type=event_type))
+    assert list(listed.deliveries) == [shown]
+
+
+async def test_an_example_goes_to_one_endpoint_and_its_filters_are_not_asked(stack: Stack) -> None:
+    narrow, _ = await stack.endpoint("/narrow", ["alert.resolved"], [INVOICES])
+    await stack.endpoint("/all")
+    await stack.endpoint("/operators", ["endpoint.disabled", "alert.reached"])
+    for event_type in ("alert.reached", "endpoint.disabled"):
+        await stack.send(narrow, event_type)
+    await stack.house.settled(DeliveryStatus.DELIVERED, 2)
+    assert {item.endpoint_id for item in await stack.house.deliveries()} == {narrow}
+    assert {arrival.path for arrival in stack.receiver.arrivals} == {"/hook/narrow"}
+
+
+async def test_an_example_is_no_notification_and_no_operator_event(stack: Stack) -> None:
+    start = to_timestamp(stack.house.clock.now())
+    endpoint_id, _ = await stack.endpoint()
+    sent = {event_type: await stack.send(endpoint_id, event_type) for event_type in FILES}
+    await stack.house.settled(DeliveryStatus.DELIVERED, len(FILES))
+    assert not (await stack.alerts.ListNotifications(ListNotificationsRequest())).notifications
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stack.alerts.GetNotification(
+            GetNotificationRequest(notification_id=sent["alert.reached"].notification_id)
+        )
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+    events = (await stack.webhooks.ListOperatorEvents(ListOperatorEventsRequest())).events
+    assert [event.event_id for event in events] == [sent["endpoint.test"].notification_id]
+    request = ListOperatorEventsRequest(event_type="endpoint.disabled")
+    assert not (await stack.webhooks.ListOperatorEvents(request)).events
+    # Nor does an endpoint that comes later recover it: of what happened, one notification is all there is.
+    [notification_id] = await stack.house.notify()
+    await stack.house.settled(DeliveryStatus.DELIVERED, len(FILES) + 1)
+    late, _ = await stack.endpoint("/late", [*FILES][:-1])
+    await stack.webhooks.RecoverEndpoint(RecoverEndpointRequest(endpoint_id=late, start_time=start))
+    await stack.house.settled(DeliveryStatus.DELIVERED, len(FILES) + 2)
+    assert stack.receiver.ids("/hook/late") == [notification_id]
+
+
+async def test_an_example_is_tried_again_and_redelivered_byte_for_byte(stack: Stack) -> None:
+    endpoint_id, secret = await stack.endpoint()
+    stack.receiver.answer(status(500))
+    sent = await stack.send(endpoint_id, "alert.reached", "once")
+    assert (await stack.send(endpoint_id, "alert.reached", "once")).delivery_id == sent.delivery_id
+    await stack.house.attempted(1)
+    await stack.house.make_due()
+    await stack.house.settled(DeliveryStatus.DELIVERED, 1)
+    request = RedeliverNotificationRequest(endpoint_id=endpoint_id, notification_id=sent.notification_id)
+    await stack.webhooks.RedeliverNotification(request)
+    arrivals = await stack.receiver.arrived(3)
+    assert {arrival.webhook_id for arrival in arrivals} == {sent.notification_id}
+    [body] = {arrival.body for arrival in arrivals}
+    for arrival in arrivals:
+        assert arrival.verify(secret) == json.loads(body)
+
+
+async def test_without_a_type_it_is_an_endpoint_test_and_another_type_is_another_request(stack: Stack) -> None:
+    endpoint_id, _ = await stack.endpoint()
+    assert (await stack.send(endpoint_id, request_id="r-1")).event_type == "endpoint.test"
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stack.send(endpoint_id, "alert.reached", "r-1")
+    assert reason_of(caught.value) == "ERROR_REASON_REQUEST_ID_REUSED"
+
+
+@pytest.mark.parametrize("event_type", ["alert.rung", "alert", "ALERT.REACHED", " "])
+async def test_a_type_that_there_is_not_is_refused_and_the_others_are_named(stack: Stack, event_type: str) -> None:
+    endpoint_id, _ = await stack.endpoint()
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stack.send(endpoint_id, event_type)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert violations_of(caught.value) == ["event_type"]
+    for known in FILES:
+        assert known in (caught.value.details() or "")
+    assert await stack.house.deliveries() == []
