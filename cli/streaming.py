@@ -28,6 +28,8 @@ FIRST_PAUSE = 0.25  # seconds before the first new try; doubled from try to try
 LONGEST_PAUSE = 5.0  # seconds
 DEFAULT_WINDOW = 4  # batches on their way at once
 DEFAULT_PATIENCE = 60.0  # seconds without an answer before the connection counts as lost for good
+DEFAULT_SILENCE = 60.0  # seconds without even a heartbeat, twice their distance, after which a stream counts as lost
+FAREWELL = 2.0  # seconds in which a stream that said going_away may end by itself
 TWIN_TIMEOUT = 30.0  # seconds for a batch that is sent on its own
 
 _STATUS_LOST = "Internal error from Core"  # how grpc.aio words a write into a stream that has ended
@@ -49,6 +51,10 @@ class ConnectionLost(Exception):
     """No server answered for too long; the message is what the last try said."""
 
 
+class _Interrupted(Exception):
+    """A stream is of no more use, though grpc.aio has no status for it; the message says why."""
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Events that go in one message. lines: of each event, where a file gave it."""
@@ -64,7 +70,8 @@ Acknowledge = Callable[[Batch, EvaluateUsageResponse], None]
 class UsageStream:
     """Sends batches and reports each acknowledgement, in the order of the batches.
 
-    window: batches on their way at once. patience: seconds without an answer before `send` gives up.
+    window: batches on their way at once. patience: seconds without an answer, after a stream broke, before `send`
+    gives up. silence: seconds after which a stream that brings nothing, not even a heartbeat, counts as broken.
     on_interruption: called with a sentence whenever the stream has to be opened anew. resent: events sent again.
     """
 
@@ -76,12 +83,14 @@ class UsageStream:
         window: int = DEFAULT_WINDOW,
         include_gauges: bool = False,
         patience: float = DEFAULT_PATIENCE,
+        silence: float = DEFAULT_SILENCE,
         on_interruption: Callable[[str], None] = lambda sentence: None,
     ) -> None:
         self._stub = AlertServiceStub(channel)
         self._metadata = metadata
         self._include_gauges = include_gauges
         self._patience = patience
+        self._silence = silence
         self._on_interruption = on_interruption
         self._room = asyncio.Semaphore(window)
         self._pending: deque[Batch] = deque()  # sent or about to be, not acknowledged, oldest first
@@ -94,7 +103,7 @@ class UsageStream:
         """Sends every batch; returns when all are acknowledged.
 
         An error of `batches` is raised after everything before it was acknowledged. Raises ConnectionLost, and
-        grpc.aio.AioRpcError for what no new stream can mend.
+        grpc.aio.AioRpcError for what no new stream can mend. Raises CancelledError only when its task is cancelled.
         """
         # The source runs in a task of its own: a stream that breaks must not cancel it in the middle of a batch.
         pump = asyncio.create_task(self._pump(batches), name="batches")
@@ -109,6 +118,11 @@ class UsageStream:
         try:
             async for batch in batches:
                 await self._ready.put(batch)
+        except asyncio.CancelledError:
+            if _is_cancelled():
+                raise
+            await self._ready.put(None)
+            raise RuntimeError("the source of the batches was cancelled before it ended") from None
         except Exception:
             await self._ready.put(None)
             raise
@@ -124,6 +138,10 @@ class UsageStream:
                 if await self._one_stream(acknowledge):
                     return
                 sentence = "the server is shutting down or restarting"
+            except _Interrupted as interrupted:
+                sentence = str(interrupted)
+            except grpc.aio.UsageError as closed:
+                raise ConnectionLost(str(closed)) from None
             except grpc.aio.AioRpcError as raised:
                 error = await self._said_plainly(raised, acknowledge)
                 if error is None:
@@ -133,7 +151,8 @@ class UsageStream:
                     raise error from None
                 sentence = error.details() or error.code().name
             if self._answered > before:
-                pause = FIRST_PAUSE
+                # Patience begins here: a stream that fell silent has used up as much already.
+                self._answered, pause = clock(), FIRST_PAUSE
             elif clock() - self._answered > self._patience:
                 raise ConnectionLost(sentence)
             self._on_interruption(sentence)
@@ -173,6 +192,8 @@ class UsageStream:
         return None
 
     def _acknowledged(self, response: EvaluateUsageResponse, acknowledge: Acknowledge) -> None:
+        if not self._pending:
+            raise RuntimeError(f"the server answered batch {response.batch_id!r} once more than it was sent")
         batch = self._pending.popleft()
         if batch.batch_id != response.batch_id:
             raise RuntimeError(f"the server answered batch {response.batch_id!r} before {batch.batch_id!r}")
@@ -185,35 +206,70 @@ class UsageStream:
         call: Call = self._stub.EvaluateUsage(metadata=self._metadata)
         writer = asyncio.create_task(self._write(call), name="writer")
         try:
-            while True:
-                response = await call.read()
-                if not isinstance(response, EvaluateUsageResponse):  # the end of the stream
-                    return self._exhausted and not self._pending
+            while (response := await self._read(call, writer)) is not None:
                 if response.going_away:
-                    writer.cancel()
-                elif response.heartbeat:
+                    await self._farewell(call)
+                    break
+                if response.heartbeat:
                     self._answered = asyncio.get_running_loop().time()
                 else:
                     self._acknowledged(response, acknowledge)
+            return self._exhausted and not self._pending
         finally:
             call.cancel()
             writer.cancel()
             await asyncio.gather(writer, return_exceptions=True)
 
+    async def _read(self, call: Call, writer: "asyncio.Task[None]") -> EvaluateUsageResponse | None:
+        """The next answer; None at the end of the stream."""
+        try:
+            async with asyncio.timeout(self._silence):
+                response = await call.read()
+        except TimeoutError:
+            if not self._pending:  # nothing was owed but a heartbeat
+                self._answered = asyncio.get_running_loop().time()
+            raise _Interrupted(f"the server was silent for {self._silence:g} seconds") from None
+        except asyncio.CancelledError:
+            # A call that is cancelled from elsewhere (by its writer, or with its channel) raises this, too.
+            # Passed on it would end our task as if somebody had wanted that, without a word.
+            if _is_cancelled():
+                raise
+            if writer.done() and not writer.cancelled() and (error := writer.exception()) is not None:
+                raise error from None
+            raise _Interrupted("the call was cancelled on this side") from None
+        if _is_cancelled():  # a call that ends in the same moment swallows it
+            raise asyncio.CancelledError
+        return response if isinstance(response, EvaluateUsageResponse) else None
+
+    async def _farewell(self, call: Call) -> None:
+        """Lets the server end a stream in which it said going_away; no answer comes behind that.
+
+        The writer is left alone: cancelled in the middle of call.write(), where flow control may hold it up, it
+        would cancel the whole call.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FAREWELL):
+                await call.code()
+
     async def _write(self, call: Call) -> None:
-        """Sends what is pending, then whatever becomes ready. What fails here, the reader learns too."""
-        for batch in tuple(self._pending):
-            self.resent += len(batch.events)
-            await call.write(self._request(batch))
-        while not self._exhausted:
-            batch_or_end = await self._next()
-            if batch_or_end is None:
-                self._exhausted = True
-                break
-            self._pending.append(batch_or_end)
-            await call.write(self._request(batch_or_end))
-        with contextlib.suppress(asyncio.InvalidStateError):
+        """Sends what is pending, then whatever becomes ready. The reader learns of whatever fails here."""
+        try:
+            for batch in tuple(self._pending):
+                self.resent += len(batch.events)
+                await call.write(self._request(batch))
+            while not self._exhausted:
+                batch_or_end = await self._next()
+                if batch_or_end is None:
+                    self._exhausted = True
+                    break
+                self._pending.append(batch_or_end)
+                await call.write(self._request(batch_or_end))
             await call.done_writing()
+        except (grpc.aio.AioRpcError, grpc.aio.InternalError, asyncio.InvalidStateError):
+            pass  # the stream has ended, and its end says why
+        except Exception:
+            call.cancel()  # otherwise the reader waits for answers to what nobody sends
+            raise
 
     async def _next(self) -> Batch | None:
         await self._room.acquire()
@@ -228,6 +284,12 @@ class UsageStream:
 
     def _request(self, batch: Batch) -> EvaluateUsageRequest:
         return EvaluateUsageRequest(batch_id=batch.batch_id, events=batch.events, include_gauges=self._include_gauges)
+
+
+def _is_cancelled() -> bool:
+    """Whether somebody asked the running task to stop: only then is a CancelledError meant for it."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _retry_delay(error: grpc.aio.AioRpcError) -> float | None:

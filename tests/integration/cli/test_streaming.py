@@ -1,7 +1,7 @@
 """The streaming client against a server that does what the test tells it to."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import grpc
 import pytest
@@ -13,64 +13,7 @@ from cli.connection import DETAILS_KEY, Address
 from cli.streaming import Batch, ConnectionLost, UsageStream
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageRequest, EvaluateUsageResponse
 from generated.tidemark.v1.usage_pb2 import UsageEvent
-
-SERVICE = "tidemark.v1.AlertService"
-
-Requests = AsyncIterator[EvaluateUsageRequest]
-Context = grpc.aio.ServicerContext[EvaluateUsageRequest, EvaluateUsageResponse]
-Script = Callable[[Requests, Context], AsyncIterator[EvaluateUsageResponse]]
-
-
-class Scripted:
-    """A server whose n-th stream follows the n-th script, the last one ever after."""
-
-    def __init__(self, *scripts: Script) -> None:
-        self._scripts = scripts
-        self.streams = 0
-        self.server = grpc.aio.server()
-        handler = grpc.stream_stream_rpc_method_handler(
-            self._serve,
-            request_deserializer=EvaluateUsageRequest.FromString,
-            response_serializer=EvaluateUsageResponse.SerializeToString,
-        )
-        twin = grpc.unary_unary_rpc_method_handler(
-            self._serve_one,
-            request_deserializer=EvaluateUsageRequest.FromString,  # the same fields under the same numbers
-            response_serializer=EvaluateUsageResponse.SerializeToString,
-        )
-        handlers = {"EvaluateUsage": handler, "EvaluateUsageBatch": twin}
-        self.server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
-        self.port = self.server.add_insecure_port("127.0.0.1:0")
-
-    async def _serve(self, requests: Requests, context: Context) -> AsyncIterator[EvaluateUsageResponse]:
-        script = self._scripts[min(self.streams, len(self._scripts) - 1)]
-        self.streams += 1
-        async for response in script(requests, context):
-            yield response
-
-    async def _serve_one(self, request: EvaluateUsageRequest, context: Context) -> EvaluateUsageResponse:
-        """The unary twin does what the stream before it did."""
-
-        async def alone() -> Requests:
-            yield request
-
-        return await anext(self._scripts[min(self.streams, len(self._scripts)) - 1](alone(), context))
-
-    async def __aenter__(self) -> "Scripted":
-        await self.server.start()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.server.stop(0)
-
-
-def answer(request: EvaluateUsageRequest) -> EvaluateUsageResponse:
-    return EvaluateUsageResponse(batch_id=request.batch_id, accepted=len(request.events))
-
-
-async def answers_all(requests: Requests, context: Context) -> AsyncIterator[EvaluateUsageResponse]:
-    async for request in requests:
-        yield answer(request)
+from tests.integration.cli.scripted import Context, Requests, Script, Scripted, answer, answers_all, batches, names
 
 
 def answers_then(count: int, code: grpc.StatusCode, *details: Message) -> Script:
@@ -93,11 +36,6 @@ def answers_then(count: int, code: grpc.StatusCode, *details: Message) -> Script
     return script
 
 
-async def batches(count: int, size: int = 2) -> AsyncIterator[Batch]:
-    for number in range(count):
-        yield Batch(f"b{number}", [UsageEvent(event_id=f"e{number}-{index}") for index in range(size)])
-
-
 async def send(server: Scripted, source: AsyncIterator[Batch], **settings: float) -> tuple[list[str], UsageStream]:
     """The batches that were acknowledged, in order."""
     acknowledged: list[str] = []
@@ -106,10 +44,6 @@ async def send(server: Scripted, source: AsyncIterator[Batch], **settings: float
         async with asyncio.timeout(20):
             await stream.send(source, lambda batch, response: acknowledged.append(batch.batch_id))
     return acknowledged, stream
-
-
-def names(count: int) -> list[str]:
-    return [f"b{number}" for number in range(count)]
 
 
 async def test_every_batch_is_acknowledged_in_order() -> None:

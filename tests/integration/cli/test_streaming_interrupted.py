@@ -1,0 +1,202 @@
+"""The streaming client when its stream ends in the middle of something: it goes on, or says what happened."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc
+import pytest
+
+from cli import streaming
+from cli.connection import Address
+from cli.streaming import Batch, ConnectionLost, UsageStream
+from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse
+from generated.tidemark.v1.usage_pb2 import UsageEvent
+from tests.integration.cli.scripted import (
+    Cable,
+    Context,
+    Requests,
+    Script,
+    Scripted,
+    answer,
+    answers_all,
+    batches,
+    large_batches,
+    names,
+)
+
+DEADLINE = 30.0  # seconds
+A_WHILE = 0.2  # seconds; in it a client reads what it was told. Were it too short, a test would prove less, not fail
+FAREWELLS = ("ends at once", "ends", "fails", "stays", "dies")
+BATCHES = 6
+
+
+class Client:
+    """A client, and what it is told."""
+
+    def __init__(self, channel: grpc.aio.Channel, **settings: float) -> None:
+        self.channel = channel
+        self.acknowledged: list[str] = []
+        self.interruptions: list[str] = []
+        self.stream = UsageStream(channel, on_interruption=self.interruptions.append, **settings)  # type: ignore[arg-type]  # only floats
+
+    async def send(self, source: AsyncIterator[Batch]) -> None:
+        """Sends everything; fails when that hangs."""
+        async with asyncio.timeout(DEADLINE):
+            await self.stream.send(source, lambda batch, response: self.acknowledged.append(batch.batch_id))
+
+
+@asynccontextmanager
+async def connected(port: int, **settings: float) -> AsyncIterator[Client]:
+    """A client of what listens there."""
+    async with Address(f"127.0.0.1:{port}").channel() as channel:
+        yield Client(channel, **settings)
+
+
+def stays_after_one(told: asyncio.Event) -> Script:
+    """Answers one request and reads no other, for as long as the client stays; sets `told` before."""
+
+    async def script(requests: Requests, context: Context) -> AsyncIterator[EvaluateUsageResponse]:
+        yield answer(await anext(requests))
+        told.set()
+        await asyncio.Event().wait()
+
+    return script
+
+
+@pytest.mark.parametrize("farewell", FAREWELLS)
+async def test_a_client_goes_on_after_a_server_that_goes_away_while_a_write_is_blocked(
+    farewell: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streaming, "FAREWELL", 1.0)
+    writing = asyncio.Event()
+
+    async def goes_away(requests: Requests, context: Context) -> AsyncIterator[EvaluateUsageResponse]:
+        yield answer(await anext(requests))
+        await writing.wait()
+        yield EvaluateUsageResponse(going_away=True)
+        if farewell == "ends at once":
+            return
+        await asyncio.sleep(A_WHILE)
+        if farewell == "fails":
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "as told")
+        if farewell == "dies":
+            cable.cut()
+        if farewell != "ends":
+            await asyncio.Event().wait()
+
+    async with (
+        Scripted(goes_away, answers_all) as server,
+        Cable(server.port) as cable,
+        connected(cable.port) as client,
+    ):
+        await client.send(large_batches(BATCHES, writing))
+    assert client.acknowledged == names(BATCHES)
+    assert server.received[0] == ["b0"]
+    assert server.received[-1] in (names(BATCHES)[1:], names(BATCHES))  # whether the first answer was read in time
+
+
+async def test_a_client_goes_on_after_a_connection_that_dies_while_a_write_is_blocked() -> None:
+    writing = asyncio.Event()
+
+    async def dies(requests: Requests, context: Context) -> AsyncIterator[EvaluateUsageResponse]:
+        yield answer(await anext(requests))
+        await writing.wait()
+        cable.cut()
+        await asyncio.Event().wait()
+
+    async with Scripted(dies, answers_all) as server, Cable(server.port) as cable, connected(cable.port) as client:
+        await client.send(large_batches(BATCHES, writing))
+    assert client.acknowledged == names(BATCHES)
+    assert server.received[0] == ["b0"]
+    assert client.interruptions
+
+
+async def test_a_call_that_grpc_cancels_is_opened_anew() -> None:
+    writing, told = asyncio.Event(), asyncio.Event()
+    async with Scripted(stays_after_one(told), answers_all) as server, connected(server.port) as client:
+        sending = asyncio.create_task(client.send(large_batches(BATCHES, writing)))
+        await told.wait()
+        await writing.wait()
+        (writer,) = (task for task in asyncio.all_tasks() if task.get_name() == "writer")
+        writer.cancel()  # in the middle of call.write(), whereupon grpc.aio cancels the call
+        await sending
+    assert client.acknowledged == names(BATCHES)
+    assert client.interruptions == ["the call was cancelled on this side"]
+
+
+async def test_a_client_that_is_cancelled_while_a_write_is_blocked_ends() -> None:
+    writing, told = asyncio.Event(), asyncio.Event()
+    async with Scripted(stays_after_one(told), answers_all) as server, connected(server.port) as client:
+        sending = asyncio.create_task(client.send(large_batches(BATCHES, writing)))
+        await told.wait()
+        await writing.wait()
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+    assert sending.cancelled()
+    assert client.interruptions == []
+    assert server.streams == 1
+
+
+async def test_a_channel_that_is_closed_is_a_connection_lost_for_good() -> None:
+    told = asyncio.Event()
+    async with Scripted(stays_after_one(told)) as server, connected(server.port) as client:
+        sending = asyncio.create_task(client.send(batches(BATCHES)))
+        await told.wait()
+        await client.channel.close()
+        with pytest.raises(ConnectionLost, match="closed"):
+            await sending
+
+
+async def test_a_server_that_falls_silent_is_left() -> None:
+    server = Scripted(stays_after_one(asyncio.Event()), answers_all)
+    async with server, connected(server.port, silence=1.0) as client:
+        await client.send(batches(BATCHES))
+    assert client.acknowledged == names(BATCHES)
+    assert client.interruptions[0] == "the server was silent for 1 seconds"
+
+
+async def test_a_server_that_stays_silent_is_lost_for_good_after_the_patience() -> None:
+    async def never(requests: Requests, context: Context) -> AsyncIterator[EvaluateUsageResponse]:
+        await asyncio.Event().wait()
+        yield EvaluateUsageResponse()
+
+    async with Scripted(never) as server, connected(server.port, silence=0.2, patience=0.5) as client:
+        with pytest.raises(ConnectionLost, match="silent"):
+            await client.send(batches(BATCHES))
+    assert server.streams > 1
+
+
+async def test_silence_is_no_loss_while_no_answer_is_owed() -> None:
+    async def rarely() -> AsyncIterator[Batch]:
+        async for batch in batches(2):
+            yield batch
+            await asyncio.sleep(3)  # longer than the patience
+
+    async with Scripted(answers_all) as server, connected(server.port, silence=0.5, patience=1.5) as client:
+        await client.send(rarely())
+    assert client.acknowledged == names(2)
+
+
+async def test_a_batch_that_cannot_be_sent_is_an_error_of_its_own() -> None:
+    async def wrong() -> AsyncIterator[Batch]:
+        yield Batch("b0", [UsageEvent()])
+        yield Batch("b1", ["no event"])  # type: ignore[list-item]  # on purpose
+
+    async with Scripted(answers_all) as server, connected(server.port) as client:
+        with pytest.raises(TypeError):
+            await client.send(wrong())
+    assert client.interruptions == []
+
+
+async def test_a_source_that_is_cancelled_is_an_error_after_what_it_gave_was_acknowledged() -> None:
+    async def cancelled() -> AsyncIterator[Batch]:
+        async for batch in batches(2):
+            yield batch
+        raise asyncio.CancelledError  # as when it awaits a task that somebody cancelled
+
+    async with Scripted(answers_all) as server, connected(server.port) as client:
+        with pytest.raises(RuntimeError, match="the source of the batches was cancelled"):
+            await client.send(cancelled())
+    assert client.acknowledged == names(2)
