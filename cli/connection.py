@@ -4,6 +4,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import click
@@ -86,6 +87,16 @@ def status_reason(status: status_pb2.Status) -> str:
         if detail.Unpack(info):
             return info.reason
     return ""
+
+
+def retry_delay(error: grpc.aio.AioRpcError) -> float | None:
+    """The seconds after which the server asks to be tried again; None where it does not."""
+    for detail in error_status(error).details:
+        retry = error_details_pb2.RetryInfo()
+        if detail.Unpack(retry):
+            delay: timedelta = retry.retry_delay.ToTimedelta()
+            return delay.total_seconds()
+    return None
 
 
 def call_problem(error: grpc.aio.AioRpcError, address: Address) -> Problem:

@@ -10,12 +10,10 @@ import random
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 
 import grpc
-from google.rpc import error_details_pb2
 
-from cli.connection import Metadata, error_status
+from cli.connection import Metadata, retry_delay
 from generated.tidemark.v1.alert_service_pb2 import (
     EvaluateUsageBatchRequest,
     EvaluateUsageRequest,
@@ -146,7 +144,7 @@ class UsageStream:
                 error = await self._said_plainly(raised, acknowledge)
                 if error is None:
                     continue
-                wait = _retry_delay(error)
+                wait = retry_delay(error)
                 if wait is None and error.code() not in _PASSING:
                     raise error from None
                 sentence = error.details() or error.code().name
@@ -178,6 +176,10 @@ class UsageStream:
             answer = await self._stub.EvaluateUsageBatch(request, metadata=self._metadata, timeout=TWIN_TIMEOUT)
         except grpc.aio.AioRpcError as plain:
             return plain
+        except (asyncio.CancelledError, grpc.aio.UsageError):  # the channel was closed, as the next stream says
+            if _is_cancelled():
+                raise
+            return error
         finally:
             self.resent += len(batch.events)
         response = EvaluateUsageResponse(
@@ -290,13 +292,3 @@ def _is_cancelled() -> bool:
     """Whether somebody asked the running task to stop: only then is a CancelledError meant for it."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
-
-
-def _retry_delay(error: grpc.aio.AioRpcError) -> float | None:
-    """The seconds after which the server asks to be tried again; None where it does not."""
-    for detail in error_status(error).details:
-        retry = error_details_pb2.RetryInfo()
-        if detail.Unpack(retry):
-            delay: timedelta = retry.retry_delay.ToTimedelta()
-            return delay.total_seconds()
-    return None

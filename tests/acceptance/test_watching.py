@@ -63,13 +63,12 @@ async def test_nothing_is_missed_or_told_twice_while_servers_are_killed_and_drai
     await books.put(steady.address, *WATCHES, SEATS)
     now = datetime.now(UTC)
     async with following(steady.address) as undisturbed, following(shaky.address) as told:
-        async with streaming(steady.address, 2, now) as clients:
-            async with streaming(shaky.address, 1, now) as others:
-                await progress([*clients, *others])
-                await shaky.killed()
-                await progress(clients)
-                await shaky.start()
-                await progress([*clients, *others])
+        async with streaming(steady.address, 2, now) as clients, streaming(shaky.address, 1, now) as others:
+            await progress([*clients, *others])
+            await shaky.killed()
+            await progress(clients)
+            await shaky.start()
+            await progress([*clients, *others])
             answers: list[WatchNotificationsResponse] = []
             watching = asyncio.create_task(watch_to_the_end(shaky.address, answers))
             await until(lambda: bool(notifications(answers)) or watching.done())
@@ -80,7 +79,7 @@ async def test_nothing_is_missed_or_told_twice_while_servers_are_killed_and_drai
             assert answers[-1].going_away
             await progress(clients)
             await shaky.start()
-            await progress(clients)
+            await progress([*clients, *others])
         async with session(database_url) as connection:
             stored = {str(row[0]): row[1] for row in await (await connection.execute(STORED)).fetchall()}
         await until(lambda: min(len(told), len(undisturbed)) >= len(stored))

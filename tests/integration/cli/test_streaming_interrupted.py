@@ -149,6 +149,32 @@ async def test_a_channel_that_is_closed_is_a_connection_lost_for_good() -> None:
             await sending
 
 
+async def test_a_channel_that_is_closed_while_a_batch_is_sent_on_its_own_is_lost_too() -> None:
+    stream_ended, alone = asyncio.Event(), asyncio.Event()
+
+    async def ends_in_a_write(requests: Requests, context: Context) -> AsyncIterator[EvaluateUsageResponse]:
+        yield answer(await anext(requests))
+        stream_ended.set()
+        await context.abort(grpc.StatusCode.INTERNAL, "Internal error from Core")  # so grpc.aio words it
+
+    async def stays(requests: Requests, context: Context) -> AsyncIterator[EvaluateUsageResponse]:
+        alone.set()
+        await asyncio.Event().wait()
+        yield EvaluateUsageResponse()
+
+    async def one_then_the_other(requests: Requests, context: Context) -> AsyncIterator[EvaluateUsageResponse]:
+        async for response in (stays if stream_ended.is_set() else ends_in_a_write)(requests, context):
+            yield response
+
+    async with Scripted(one_then_the_other) as server, connected(server.port) as client:
+        sending = asyncio.create_task(client.send(batches(BATCHES)))
+        await alone.wait()
+        assert server.streams == 1
+        await client.channel.close()
+        with pytest.raises(ConnectionLost, match="closed"):
+            await sending
+
+
 async def test_a_server_that_falls_silent_is_left() -> None:
     server = Scripted(stays_after_one(asyncio.Event()), answers_all)
     async with server, connected(server.port, silence=1.0) as client:
