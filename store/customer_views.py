@@ -178,7 +178,8 @@ class CustomerView:
             [rule for rule in rules if rule.measure.of_facts and rule.measure.invoices is None],
             self._now,
         )
-        states = await self._states(watched)
+        reset_versions = {definition.alert_id: definition.reset_version for definition in definitions}
+        states = await self._states(watched, reset_versions)
         limits = await self._limits(rules)
         answers = []
         for definition in definitions:
@@ -261,13 +262,16 @@ class CustomerView:
             found.setdefault(place, []).append(_Measured(row.gauge_id, each, row.value))
         return found
 
-    async def _states(self, watched: Mapping[str, Sequence["_Measured"]]) -> dict[tuple[UUID, str], "_Stored"]:
-        """What is stored of the alerts on their gauges, by gauge id and alert id."""
+    async def _states(
+        self, watched: Mapping[str, Sequence["_Measured"]], reset_versions: Mapping[str, int]
+    ) -> dict[tuple[UUID, str], "_Stored"]:
+        """What is remembered of the alerts on their gauges, by gauge id and alert id."""
         gauge_ids = {item.gauge_id for gauges in watched.values() for item in gauges}
         rows = await self._connection.execute(
             select(
                 alert_state.c.gauge_id,
                 alert_state.c.alert_id,
+                alert_state.c.alert_version,
                 alert_state.c.reached,
                 alert_state.c.sequence,
                 alert_state.c.change_time,
@@ -282,7 +286,10 @@ class CustomerView:
         )
         return {
             (row.gauge_id, row.alert_id): _Stored(
-                state_from_json(row.reached), row.sequence, row.change_time, row.change_reason
+                AlertState() if row.alert_version < reset_versions[row.alert_id] else state_from_json(row.reached),
+                row.sequence,
+                row.change_time,
+                row.change_reason,
             )
             for row in rows
         }

@@ -70,6 +70,9 @@ class CreateAlertRequest(_message.Message):
     evaluate_on_create: _builtins.bool
     """evaluate_on_create says what happens to customers who are past a threshold already. Unset or true: it is reached
     at once. False: they are marked as past it silently, and it is reached when they have come back and cross again.
+
+    NOTE: the same holds for usage that nothing evaluated between the creation and a later EnableAlert: what the alert
+    then sees of it for the first time was there before it looked.
     """
     @_builtins.property
     def alert(self) -> _alert_pb2.Alert:

@@ -213,8 +213,9 @@ class AlertServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ResetCustomerAlert(self, request, context):
-        """ResetCustomerAlert forgets what an alert remembers of a customer, and evaluates it afresh: what is past a line is
-        reached again, and notified again. Nothing is resolved.
+        """ResetCustomerAlert forgets what an alert remembers of a customer in the current billing periods, and evaluates it
+        afresh: what is past a line is reached again, and notified again. Nothing is resolved. What it remembers of periods
+        that have ended stands, for late events.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -52,8 +52,9 @@ class AlertServiceStub:
     ListCustomerAlerts: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.ListCustomerAlertsRequest, _alert_service_pb2.ListCustomerAlertsResponse]
     """ListCustomerAlerts returns what each alert that covers a customer knows of it, the oldest alert first."""
     ResetCustomerAlert: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.ResetCustomerAlertRequest, _alert_service_pb2.ResetCustomerAlertResponse]
-    """ResetCustomerAlert forgets what an alert remembers of a customer, and evaluates it afresh: what is past a line is
-    reached again, and notified again. Nothing is resolved.
+    """ResetCustomerAlert forgets what an alert remembers of a customer in the current billing periods, and evaluates it
+    afresh: what is past a line is reached again, and notified again. Nothing is resolved. What it remembers of periods
+    that have ended stands, for late events.
     """
     EvaluateUsage: _aio.StreamStreamMultiCallable[_alert_service_pb2.EvaluateUsageRequest, _alert_service_pb2.EvaluateUsageResponse]
     """EvaluateUsage counts usage and says what it crossed. Each request is answered, in the order of the requests, once
@@ -204,8 +205,9 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _alert_service_pb2.ResetCustomerAlertRequest,
         context: _aio.ServicerContext[_alert_service_pb2.ResetCustomerAlertRequest, _abc.Awaitable[_alert_service_pb2.ResetCustomerAlertResponse]],
     ) -> _abc.Awaitable[_alert_service_pb2.ResetCustomerAlertResponse]:
-        """ResetCustomerAlert forgets what an alert remembers of a customer, and evaluates it afresh: what is past a line is
-        reached again, and notified again. Nothing is resolved.
+        """ResetCustomerAlert forgets what an alert remembers of a customer in the current billing periods, and evaluates it
+        afresh: what is past a line is reached again, and notified again. Nothing is resolved. What it remembers of periods
+        that have ended stands, for late events.
         """
 
     @_abc_1.abstractmethod

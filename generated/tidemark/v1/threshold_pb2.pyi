@@ -112,6 +112,9 @@ class Threshold(_message.Message):
     furthest value among the alert's thresholds, or past zero when there is none. Fixed thresholds 500 and 1000 with a
     step of 200 reach 500, 1000, 1200, 1400 and so on. At most one threshold of an alert may recur; value,
     resolve_value and percent_of_limit must then be unset. A jump over more than 20 steps reports the last 20.
+
+    An edit of the step, or of the furthest value, makes the steps other lines: where old ones were reached, the
+    furthest of them is resolved and stands for all, and the new ones that the gauge is past are reached.
     """
     resolve_value: _builtins.str
     """resolve_value, a decimal string, is how far the gauge has to come back before a reached threshold is resolved:

@@ -15,6 +15,8 @@ from store.database import Database
 from tests.databases import Template
 from tests.integration.usage.caller import Caller, calling
 
+pytest.register_assert_rewrite("tests.integration.usage.life")
+
 _numbers = itertools.count(1)
 
 
