@@ -123,10 +123,11 @@ async def put_subscription(
     custom_fields: Mapping[str, str],
     as_of_time: datetime,
     now: datetime,
-) -> tuple[Subscription, int | None]:
+) -> tuple[Subscription, int | None, bool]:
     """Stores the fact, unless a newer one is stored; returns what is stored afterwards.
 
-    And the organization's new epoch if its customer, whom nobody registered, was created with the defaults.
+    And the organization's new epoch if something changed, whose lock is held then; and whether its customer, whom
+    nobody registered, was created with the defaults.
     """
     key = {
         "organization_id": organization_id,
@@ -143,13 +144,13 @@ async def put_subscription(
         "end_time": end_time,
         **_cycle_columns(cycle),
     }
-    created: int | None = None
-    if await get_customer(connection, organization_id, customer_id) is None:
-        created = await _create_with_defaults(connection, organization_id, customer_id, now)
+    created = await get_customer(connection, organization_id, customer_id) is None
+    if created:
+        await _create_with_defaults(connection, organization_id, customer_id, now)
     changed = await put_fact(connection, subscription, key, facts, as_of_time, now)
     stored = await get_subscription(connection, organization_id, customer_id, subscription_id)
     assert stored is not None, "a subscription exists after it was put"
-    return stored, created and changed
+    return stored, changed, created
 
 
 async def get_customer(connection: AsyncConnection, organization_id: int, customer_id: str) -> Customer | None:
@@ -215,7 +216,7 @@ async def list_subscriptions(
 
 async def _create_with_defaults(
     connection: AsyncConnection, organization_id: int, customer_id: str, now: datetime
-) -> int:
+) -> None:
     epoch = await organizations.change(connection, organization_id)
     await connection.execute(
         insert(customer)
@@ -231,7 +232,6 @@ async def _create_with_defaults(
         )
         .on_conflict_do_nothing()
     )
-    return epoch
 
 
 def _customer(row: RowMapping) -> Customer:

@@ -15,6 +15,7 @@ from store import price_conditions
 from store.database import Row
 from store.tables.accounts import customer, organization, subscription
 from store.tables.alerts import alert
+from store.tables.usage import event
 
 Connection = psycopg.AsyncConnection[Row]
 
@@ -97,6 +98,14 @@ async def customers(
         )
         query = query.where((customer.c.plan_id == scope.plan_id) | customer.c.customer_id.in_(on_plan))
     return list(await connection.scalars(query))
+
+
+async def has_usage(connection: AsyncConnection, organization_id: int, customer_id: str) -> bool:
+    """Whether any event of the customer is stored."""
+    found = select(event.c.event_id).where(
+        event.c.organization_id == organization_id, event.c.customer_id == customer_id
+    )
+    return bool(await connection.scalar(select(found.exists())))
 
 
 _GROUPS = """

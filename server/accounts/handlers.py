@@ -24,6 +24,11 @@ class Visits(Protocol):
     ) -> None:
         """Evaluates whom a limit limits that was changed, in the transaction that did so; wake it afterwards."""
 
+    async def look_at_customer(
+        self, organization: Organization, customer_id: str, *, subscriptions_only: bool = False
+    ) -> None:
+        """Evaluates alerts on usage for a customer that was changed, or whose subscription was; after the commit."""
+
 
 class Handlers:
     """The base of the handlers of each resource; one object is all of them at once."""

@@ -45,7 +45,7 @@ class SubscriptionHandlers(Handlers):
         violations.raise_if_any()
         organization = current_organization()
         async with self._database.transaction() as connection:
-            stored, epoch = await accounts.put_subscription(
+            stored, epoch, created = await accounts.put_subscription(
                 connection,
                 organization.organization_id,
                 customer_id,
@@ -61,8 +61,10 @@ class SubscriptionHandlers(Handlers):
                 as_of_time=as_of_time,
                 now=now,
             )
-            if epoch is not None:
+            if epoch is not None and created:
                 await self._changes.look_at(connection, organization, epoch, customer_id)
+        if epoch is not None:
+            await self._visits.look_at_customer(organization, customer_id, subscriptions_only=True)
         return account_service_pb2.PutSubscriptionResponse(
             subscription=subscription_message(stored, now),
             superseded=is_superseded(stored, as_of_time),

@@ -10,6 +10,7 @@ import logging
 from datetime import timedelta
 
 from runtime.clock import Clock
+from server.ingest.customer_visits import look_at_customer
 from server.ingest.limit_visits import look_again
 from server.ingest.rules import Rules
 from server.ingest.visiting import visit_customers
@@ -61,6 +62,21 @@ class Visits:
         To be followed by `wake` after the commit.
         """
         await look_again(connection, organization, epoch, subject, self._clock.now(), self._grace)
+
+    async def look_at_customer(
+        self, organization: Organization, customer_id: str, *, subscriptions_only: bool = False
+    ) -> None:
+        """Evaluates alerts on usage for a customer that was changed, see `customer_visits.look_at_customer`."""
+        rules = self._rules.setdefault(organization.organization_id, Rules(organization.organization_id))
+        await look_at_customer(
+            self._database,
+            organization,
+            rules,
+            customer_id,
+            self._clock.now(),
+            self._grace,
+            subscriptions_only=subscriptions_only,
+        )
 
     async def _run(self) -> None:
         while True:

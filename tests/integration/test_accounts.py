@@ -64,7 +64,7 @@ async def put_subscription(database: Database, organization_id: int, **changes: 
     }
     ids = changes.pop("customer_id", "c1"), changes.pop("subscription_id", "s1")
     async with database.transaction() as connection:
-        stored, _ = await accounts.put_subscription(connection, organization_id, *ids, **{**facts, **changes})
+        stored, _, _ = await accounts.put_subscription(connection, organization_id, *ids, **{**facts, **changes})
     return stored
 
 

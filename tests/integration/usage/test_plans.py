@@ -1,6 +1,9 @@
 """Customers and subscriptions that come to a plan and leave it, with the plan's alerts watching."""
 
+from datetime import UTC, datetime, timedelta
+
 from generated.tidemark.v1 import account_pb2, alert_pb2, threshold_pb2
+from server.validation import to_timestamp
 from tests.integration.usage.caller import (
     BOTH,
     Caller,
@@ -31,13 +34,63 @@ async def test_who_leaves_a_plan_and_comes_back_is_counted_without_a_gap(caller:
     assert crossings(answer.transitions) == [Crossing("REACHED", "100", "80", "110", "e3")]
 
 
-async def test_who_comes_to_a_plan_past_its_line_is_told_with_the_next_event(caller: Caller) -> None:
-    await caller.create(usage_alert("100", scope=GOLD))
+async def test_who_comes_to_a_plan_past_its_line_is_told_at_once(caller: Caller) -> None:
+    alert = await caller.create(usage_alert("100", scope=GOLD))
     await caller.send(caller.event("e1", "130"))
     await put(caller, "gold")
-    answer = await caller.send(caller.event("e2", "5"))
-    assert crossings(answer.transitions) == [Crossing("REACHED", "100", "130", "130", "")]
-    assert not (await caller.send(caller.event("e3", "5"))).transitions
+    assert [one.crossings for one in await caller.notifications()] == [[Crossing("REACHED", "100", "130", "130", "")]]
+    assert (await caller.state(alert.alert_id)).status == alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
+    assert not (await caller.send(caller.event("e2", "5"))).transitions
+
+
+async def test_a_subscription_that_comes_to_a_plan_past_its_line_is_told_of_at_once(caller: Caller) -> None:
+    alert = alert_pb2.Alert(name="plan", scope=GOLD, thresholds=[threshold_pb2.Threshold(value="10")])
+    alert.cost_exceeded.grouping_keys.append("model")
+    alert.cost_exceeded.currency = "USD"
+    await caller.create(alert)
+    await caller.send(
+        caller.event("e1", cost="12", subscription="pro", model="large"),
+        caller.event("e2", cost="8", subscription="pro", model="small"),
+        caller.event("e3", cost="80", subscription="other", model="large"),
+    )
+    await caller.put_subscription(account_pb2.Subscription(customer_id="acme", subscription_id="pro", plan_id="gold"))
+    [stored] = await caller.notifications()
+    assert stored.crossings == [Crossing("REACHED", "10", "12", "12", "")]
+    assert stored.body["data"]["gauge"]["group"] == [{"key": "model", "value": "large"}]
+    answer = await caller.send(caller.event("e4", cost="2", subscription="pro", model="small"))
+    assert crossings(answer.transitions) == [Crossing("REACHED", "10", "8", "10", "e4")]
+
+
+async def test_several_alerts_of_a_plan_each_tell_at_once_and_each_once(caller: Caller) -> None:
+    """Alike in what they look at and not: all of them are evaluated, none of them twice."""
+    alerts = [
+        await caller.create(alert)
+        for alert in (
+            usage_alert("100", scope=GOLD),
+            usage_alert("120", scope=GOLD),
+            usage_alert("5", scope=GOLD, groups=[("region", "eu")]),
+            usage_alert("5", scope=GOLD, groups=[("region", None)]),
+            usage_alert("1", scope=on_plan("silver")),
+            usage_alert("131", scope=GOLD),
+        )
+    ]
+    await caller.send(caller.event("e1", "124"), caller.event("e2", "6", region="eu"), caller.event("e3", "0.5"))
+    for _ in range(2):
+        await put(caller, "gold")
+    told = [one.alert_id for one in await caller.notifications()]
+    assert sorted(told) == sorted(alert.alert_id for alert in alerts[:4])
+
+
+async def test_a_changed_cycle_is_looked_at_at_once(caller: Caller) -> None:
+    """Who gets a longer period may be past a line in it without using anything more."""
+    await caller.create(usage_alert("10"))
+    await caller.send(caller.event("e1", "6", at=caller.clock.now() - timedelta(days=20)), caller.event("e2", "6"))
+    assert await caller.notifications() == []
+    cycle = account_pb2.BillingCycle(
+        anchor_time=to_timestamp(datetime(2026, 1, 1, tzinfo=UTC)), cadence=account_pb2.CADENCE_QUARTER
+    )
+    await caller.put_customer(account_pb2.Customer(customer_id="acme", billing_cycle=cycle))
+    assert [one.crossings for one in await caller.notifications()] == [[Crossing("REACHED", "10", "12", "12", "")]]
 
 
 async def test_who_comes_back_past_the_line_is_not_told_again(caller: Caller) -> None:
@@ -53,8 +106,9 @@ async def test_who_comes_back_past_the_line_is_not_told_again(caller: Caller) ->
     await put(caller, "")
     await caller.send(caller.event("e2", "-100"))
     await put(caller, "gold")
-    answer = await caller.send(caller.event("e3", "1"))
-    assert crossings(answer.transitions) == [Crossing("RESOLVED", "100", "32", "32", "")]
+    assert not (await caller.send(caller.event("e3", "1"))).transitions
+    [_, stored] = await caller.notifications()
+    assert stored.crossings == [Crossing("RESOLVED", "100", "32", "32", "")]
     assert [one.sequence for one in await caller.notifications()] == [1, 2]
 
 
