@@ -105,11 +105,8 @@ class Model:
             self._tick += 1
             self._plans[customer, subscription] = plan
             self._changed[customer, subscription] = self._tick
-            own = [event for event in self.events.values() if event.customer == customer]
-            found = {gauge for event in own for gauge in self._gauges(event, self.alerts.values())}
-            for gauge in found:
-                if gauge.month == month_of(self.now):
-                    self._look(gauge, ())
+            for alert in self.alerts.values():
+                self._visit(alert, customer)
 
     def create(self, alert: Alert) -> None:
         """An alert is created and visits what there is in the current month."""

@@ -1,5 +1,6 @@
 """What a change of a customer or a subscription asks for: alerts on usage look at whom they cover now."""
 
+import logging
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -8,8 +9,10 @@ from evaluator.gauges import Measure
 from server.ingest.rules import Rules
 from server.ingest.visiting import visit_customers
 from store import facts, organizations, visiting
-from store.database import Connection, Database, driver
+from store.database import Connection, Database, DatabaseUnavailable, driver
 from store.keys import Organization
+
+logger = logging.getLogger(__name__)
 
 
 class _Look(NamedTuple):
@@ -44,12 +47,22 @@ async def look_at_customer(
             connection, organization.organization_id, list(router.alerts.values()), customer_id, subscriptions_only
         )
     for alert_id in concerned:
-        async with database.transaction() as connection:
-            epoch = await organizations.share(connection, organization.organization_id)
-            router = await rules.router(connection, epoch)
-            rule = router.alerts.get(alert_id)
-            if rule is not None:
-                await visit_customers(connection, organization, router, rule, [customer_id], now, grace)
+        try:
+            async with database.transaction() as connection:
+                epoch = await organizations.share(connection, organization.organization_id)
+                router = await rules.router(connection, epoch)
+                rule = router.alerts.get(alert_id)
+                if rule is not None:
+                    await visit_customers(connection, organization, router, rule, [customer_id], now, grace)
+        except DatabaseUnavailable:
+            raise
+        except Exception:
+            # The change is committed, and the other alerts do not wait for this one.
+            logger.exception(
+                "alert %s could not look at a customer that was changed; the customer's next event makes it do so",
+                alert_id,
+                extra={"action": "visit_failed", "alert_id": alert_id},
+            )
 
 
 async def _concerned(

@@ -1,8 +1,13 @@
 """Customers and subscriptions that come to a plan and leave it, with the plan's alerts watching."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
 
 from generated.tidemark.v1 import account_pb2, alert_pb2, threshold_pb2
+from server.ingest import customer_visits
+from server.ingest.visiting import visit_customers
 from server.validation import to_timestamp
 from tests.integration.usage.caller import (
     BOTH,
@@ -146,3 +151,23 @@ async def test_a_plan_alert_visits_those_who_are_on_the_plan(caller: Caller) -> 
         await caller.send(caller.event("e1", "15", f"c{number}"))
     await caller.create(usage_alert("10", scope=GOLD))
     assert [one.customer_id for one in await caller.notifications()] == ["c1", "c3", "c5"]
+
+
+async def test_an_alert_that_cannot_look_holds_up_neither_the_put_nor_the_others(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = await caller.create(usage_alert("10", scope=GOLD))
+    good = await caller.create(usage_alert("5", scope=GOLD, groups=[("region", "eu")]))
+    await caller.send(caller.event("e1", "12", region="eu"))
+
+    async def unless_bad(*args: Any, **options: Any) -> None:
+        if args[3].alert_id == bad.alert_id:
+            raise RuntimeError("it cannot be evaluated")
+        await visit_customers(*args, **options)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(customer_visits, "visit_customers", unless_bad)
+        await put(caller, "gold")
+    assert [one.alert_id for one in await caller.notifications()] == [good.alert_id]
+    answer = await caller.send(caller.event("e2", "0"))
+    assert [one.alert_id for one in answer.transitions] == [bad.alert_id]
