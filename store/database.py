@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import psycopg
+from psycopg.pq import PipelineStatus
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -71,8 +72,9 @@ class Database:
                         await connection.invalidate(error)
                     raise
                 finally:
-                    # The pool was thrown away in the meantime, see below: nobody closes what is put back there.
-                    if self._engine.pool is not pool:
+                    # The pool was thrown away in the meantime, see below: nobody closes what is put back there. And
+                    # a connection that was cut within a pipeline cannot leave it, so nothing can be rolled back.
+                    if self._engine.pool is not pool or await _is_stuck(connection):
                         await connection.invalidate()
         except PoolTimeoutError as error:
             raise DatabaseUnavailable("no connection became free in time") from error
@@ -98,6 +100,13 @@ async def driver(connection: AsyncConnection) -> psycopg.AsyncConnection[Row]:
     pooled: Any = await connection.get_raw_connection()
     beneath: psycopg.AsyncConnection[Row] = pooled.driver_connection
     return beneath
+
+
+async def _is_stuck(connection: AsyncConnection) -> bool:
+    """Whether the connection is still in a pipeline, although nobody is."""
+    if connection.closed or connection.invalidated:
+        return False
+    return (await driver(connection)).pgconn.pipeline_status != PipelineStatus.OFF
 
 
 def _is_loss(error: DBAPIError | psycopg.OperationalError) -> bool:
