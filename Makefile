@@ -92,7 +92,8 @@ test-acceptance: $(STAMP) ## ring 3: real processes and signals
 
 .PHONY: test-model
 test-model: $(STAMP) ## random calls to real servers against the plain model; STEPS=100000 for longer than in CI
-	TIDEMARK_TEST_STEPS=$(STEPS) $(BIN)/pytest tests/integration/usage/test_machine.py $(ARGS)
+	TIDEMARK_TEST_STEPS=$(STEPS) $(BIN)/pytest -n $(WORKERS) --dist loadfile \
+		tests/integration/usage/test_machine_calls.py tests/integration/usage/test_machine_streams.py $(ARGS)
 
 .PHONY: lint
 lint: $(STAMP) ## ruff: rules and format

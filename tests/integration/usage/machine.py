@@ -7,18 +7,16 @@ restart, one month. Each example is an organization of its own, on the same serv
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from fractions import Fraction
 from typing import Any, ClassVar
 
-import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from tests.databases import Template
 from tests.integration.usage import draws
 from tests.integration.usage.draws import AGGREGATIONS, CUSTOMERS, DAYS_AGO, PLANS, START, SUBSCRIPTIONS, Again, New
 from tests.integration.usage.life import Life
@@ -26,6 +24,7 @@ from tests.integration.usage.stage import MONTHS, REPLICAS, Stage
 from tests.plain_ladder import Line
 from tests.plain_model import Alert, Event, Model
 
+# Of both tests together, which two processes carry out side by side.
 STEPS = int(os.environ.get("TIDEMARK_TEST_STEPS") or "10000")
 STEPS_PER_EXAMPLE = 50
 EXAMPLES_PER_ROUND = 20  # in rounds, since examples that come out too long are not counted by Hypothesis
@@ -58,6 +57,7 @@ class Machine(RuleBasedStateMachine):
     """The life of one organization, from its first call to a comparison of all that is stored for it."""
 
     stage: ClassVar[Stage]
+    streams: ClassVar[bool]
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,9 +88,8 @@ class Machine(RuleBasedStateMachine):
         size = draw(st.integers(1, 8))
         kinds = draw(st.lists(st.sampled_from("eeeea"), min_size=size, max_size=size))
         items = [draw(draws.events(self.metric) if kind == "e" else draws.again) for kind in kinds]
-        streamed = draw(st.booleans())
-        work = self.life.send([self._event(item) for item in items], at, streamed)
-        self._step("streamed usage" if streamed else "usage", work)
+        work = self.life.send([self._event(item) for item in items], at, self.streams)
+        self._step("streamed usage" if self.streams else "usage", work)
 
     def _create(self, draw: Draw, at: int) -> None:
         if len(self.model.alerts) == MOST_ALERTS:
@@ -204,19 +203,13 @@ class Machine(RuleBasedStateMachine):
         return self.sent[-1]
 
 
-@pytest.fixture
-def stage(template: Template) -> Iterator[Stage]:
-    """Two servers on a database of their own."""
-    stage = Stage(template.fresh_database())
-    yield stage
-    stage.close()
+def play(stage: Stage, steps: int, streams: bool) -> None:
+    """Plays lives of organizations until that many steps are done, or one of them disagrees with the model.
 
-
-def test_every_answer_state_and_notification_is_the_models(
-    stage: Stage, record_property: Callable[[str, object], None]
-) -> None:
-    machine = type("Machine", (Machine,), {"stage": stage})
-    while stage.steps < STEPS:
+    streams: whether usage comes over streams, or in single calls.
+    """
+    machine = type("Machine", (Machine,), {"stage": stage, "streams": streams})
+    while stage.steps < steps:
         run_state_machine_as_test(
             machine,
             settings=settings(
@@ -228,5 +221,3 @@ def test_every_answer_state_and_notification_is_the_models(
                 suppress_health_check=list(HealthCheck),
             ),
         )
-    record_property("steps", stage.steps)
-    record_property("kinds", dict(stage.kinds.most_common()))

@@ -1,0 +1,19 @@
+"""The state machine of `machine.py`, where usage comes over streams."""
+
+from collections.abc import Callable
+
+from tests.databases import Template
+from tests.integration.usage.machine import STEPS, play
+from tests.integration.usage.stage import Stage
+
+
+def test_every_answer_state_and_notification_is_the_models(
+    template: Template, record_property: Callable[[str, object], None]
+) -> None:
+    stage = Stage(template.fresh_database())
+    try:
+        play(stage, STEPS // 2, streams=True)
+    finally:
+        stage.close()
+    record_property("steps", stage.steps)
+    record_property("kinds", dict(stage.kinds.most_common()))
