@@ -143,6 +143,7 @@ class UsageStream:
             except grpc.aio.AioRpcError as raised:
                 error = await self._said_plainly(raised, acknowledge)
                 if error is None:
+                    self._on_interruption("the stream ended while a batch was being written")
                     continue
                 wait = retry_delay(error)
                 if wait is None and error.code() not in _PASSING:

@@ -18,6 +18,7 @@ from store.database import Database
 from store.deliveries import DeliveryStatus
 from tests.acceptance.processes import Program
 from tests.integration.balances.holder import Holder
+from tests.integration.balances.timing import work_off
 from tests.integration.notifier.house import House, configuration, running_notifier
 from tests.integration.notifier.receiver import Receiver, running_receiver
 from tests.integration.server.running import Running, running
@@ -35,8 +36,8 @@ _numbers = itertools.count(1)
 class Stage:
     """One organization with one customer, and a receiver that gets what the notifier sends.
 
-    clock: the server's, if a test can move it. timers: a replica's, which look when the test says so. ends: of what
-    is counted in days. invoice_prefix: names the invoices of the current month.
+    clock: the server's, if a test can move it. timers: a replica's, which look when the test says so, at
+    database. ends: of what is counted in days. invoice_prefix: names the invoices of the current month.
     """
 
     caller: Caller
@@ -46,6 +47,7 @@ class Stage:
     house: House
     clock: ManualClock | None
     timers: Timers
+    database: Database
     ends: datetime
     invoice_prefix: str = "march"
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
@@ -59,7 +61,7 @@ class Stage:
         """Moves the clock, and lets the timers of a second replica look at what that brings."""
         assert self.clock is not None
         self.clock.set(time)
-        await self.timers.sweep()
+        await work_off(self.timers, self.database, self.clock)
 
     async def period_end(self) -> datetime:
         """When the customer's current billing period ends."""
@@ -140,4 +142,4 @@ async def _set(server: Running, database: Database, clock: Clock, manual: Manual
         holder = Holder(caller, CUSTOMER)
         ends = clock.now() + timedelta(days=10)
         timers = Timers(database, clock)
-        yield Stage(caller, holder, receiver, endpoint.secret, house, manual, timers, ends)
+        yield Stage(caller, holder, receiver, endpoint.secret, house, manual, timers, database, ends)

@@ -84,6 +84,7 @@ async def test_a_unit_that_no_usage_carries_is_no_data(ours: Client, clock: Manu
 async def test_each_group_has_a_gauge_and_those_in_alarm_come_first(ours: Client, clock: ManualClock) -> None:
     groups = '{ metric_id: "tokens" group_values { key: "model" } group_values { key: "zone" value: "eu" } } '
     alert = await ours.create(TEN + "usage_threshold_reached " + groups + ALL)
+    await ours.settled(alert.alert_id)
 
     def of(model: str, zone: str) -> str:
         return f'properties {{ key: "model" value: "{model}" }} properties {{ key: "zone" value: "{zone}" }}'

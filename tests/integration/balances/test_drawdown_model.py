@@ -31,6 +31,7 @@ from tests.integration.balances.ledger_story import (
     Wait,
     stories,
 )
+from tests.integration.balances.timing import work_off
 from tests.integration.usage.caller import Caller
 from tests.integration.usage.conftest import organization
 from tests.integration.usage.words import decimal_of
@@ -55,7 +56,7 @@ class Run:
         self.model = Organization(clock.now())
         self.holders = {customer: Holder(caller, customer) for customer in CUSTOMERS}
         self._clock = clock
-        self._timers = Timers(database, clock)
+        self._timers, self._database = Timers(database, clock), database
         self._sent: list[Event] = []
         self._puts: list[Put] = []
         self._alert_ids: dict[str, str] = {}
@@ -172,7 +173,7 @@ class Run:
     async def compare_alerts(self) -> None:
         """Everything that was to be told was told, once, and each state shows what there is."""
         await self._visited()
-        await self._timers.sweep()
+        await work_off(self._timers, self._database, self._clock)
         told: dict[Told, list[Crossing]] = {}
         names = {alert_id: name for name, alert_id in self._alert_ids.items()}
         for one in sorted(await self.caller.notifications(), key=lambda one: one.sequence):

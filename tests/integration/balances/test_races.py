@@ -16,6 +16,7 @@ from runtime.clock import ManualClock
 from server.timers import Timers
 from store.database import Database
 from tests.integration.balances.holder import Holder, alert
+from tests.integration.balances.timing import work_off
 from tests.integration.usage.caller import (
     DEADLINE,
     Caller,
@@ -140,7 +141,7 @@ async def test_draws_adjustments_and_timers_of_two_servers_add_up(
         for number, adjusting in enumerate(adjusted):
             together.create_task(adjust(own[number % 2], str(number), adjusting))
         together.create_task(move())
-    await timers.sweep()
+    await work_off(timers, database, clock)
     for customer in CUSTOMERS:
         holder = Holder(own[1], customer)
         cost = sum(amount for one in sent for batch in one.batches for who, amount in batch if who == customer)

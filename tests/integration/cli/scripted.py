@@ -28,6 +28,7 @@ class Scripted:
         self._scripts = scripts
         self.streams = 0
         self.received: list[list[str]] = []  # the ids of the batches of each stream
+        self.received_alone: list[str] = []  # and of those that came by the unary twin
         self.server = grpc.aio.server(options=_OPTIONS)
         handler = grpc.stream_stream_rpc_method_handler(
             self._serve,
@@ -59,6 +60,7 @@ class Scripted:
 
     async def _serve_one(self, request: EvaluateUsageRequest, context: Context) -> EvaluateUsageResponse:
         """The unary twin does what the stream before it did."""
+        self.received_alone.append(request.batch_id)
 
         async def alone() -> Requests:
             yield request

@@ -93,7 +93,8 @@ async def test_a_client_goes_on_after_a_server_that_goes_away_while_a_write_is_b
         await client.send(large_batches(BATCHES, writing))
     assert client.acknowledged == names(BATCHES)
     assert server.received[0] == ["b0"]
-    assert server.received[-1] in (names(BATCHES)[1:], names(BATCHES))  # whether the first answer was read in time
+    # Whether the first answer was read in time, and the end met a write (so that one went alone), is a race.
+    assert server.received_alone + server.received[-1] in (names(BATCHES)[1:], names(BATCHES))
 
 
 async def test_a_client_goes_on_after_a_connection_that_dies_while_a_write_is_blocked() -> None:
