@@ -75,10 +75,13 @@ class Health:
 async def refused(channel: grpc.aio.Channel, events: list[UsageEvent]) -> None:
     """Every kind of call ends with UNAVAILABLE, its reason, and when to try again."""
     stub = AlertServiceStub(channel)
-    stream = stub.EvaluateUsage()
-    await stream.write(EvaluateUsageRequest(events=events))
+
+    async def requests() -> AsyncIterator[EvaluateUsageRequest]:
+        yield EvaluateUsageRequest(events=events)
+
     for call in (
-        stream.read(),
+        # Not with write() and read(): a write that meets the end of the stream loses its status.
+        anext(aiter(stub.EvaluateUsage(requests()))),
         stub.EvaluateUsageBatch(EvaluateUsageBatchRequest(events=events), timeout=DEADLINE),
         stub.ListAlerts(ListAlertsRequest(), timeout=DEADLINE),
     ):
