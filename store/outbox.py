@@ -27,9 +27,15 @@ class FanOut:
 
 # Rows are taken as they are found, never "after the last one seen": identity values are handed out before
 # their transactions commit, so a row with a low number may appear after a higher one has been taken.
+#
+# Materialized, or else a plan may choose rows anew for each row that it looks at, and so take more than the limit.
 _TAKE = text("""
+WITH oldest AS MATERIALIZED (
+    SELECT ctid AS place FROM outbox ORDER BY outbox_id LIMIT :limit FOR UPDATE SKIP LOCKED
+)
 DELETE FROM outbox
-WHERE outbox_id IN (SELECT outbox_id FROM outbox ORDER BY outbox_id LIMIT :limit FOR UPDATE SKIP LOCKED)
+USING oldest
+WHERE outbox.ctid = oldest.place
 RETURNING organization_id, customer_id, notification_id, event_type, condition_type
 """)
 
