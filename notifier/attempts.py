@@ -57,7 +57,7 @@ class Attempter:
             return Return(claim, RETURN_DELAY)
         loop = asyncio.get_running_loop()
         began = loop.time()
-        answer = await self._sender.post(claim.url, request.headers, body)
+        answer = await self._sender.post(claim.target.url, request.headers, body)
         duration = timedelta(seconds=loop.time() - began)
         self._metrics.attempt(answer.outcome, duration)
         decision = decide(

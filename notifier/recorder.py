@@ -3,18 +3,20 @@
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 
 from notifier.backoff import Backoff
 from notifier.metrics import Metrics
 from store import delivery_results
-from store.database import Connection, Database, DatabaseUnavailable
-from store.delivery_queue import Claim
+from store.database import Database, DatabaseUnavailable
+from store.delivery_queue import Claim, Order
 from store.delivery_results import AttemptRecord
 
 BATCH_LIMIT = 200  # results in one transaction
+SMALL_BATCH = 20  # results that are written together, however few are in flight
 TRIES_ALONE = 3  # of a result that was refused with its batch: a deadlock or a day made meanwhile are over by then
 
 logger = logging.getLogger(__name__)
@@ -42,24 +44,28 @@ Result = AttemptRecord | Return
 class Recorder:
     """Takes results as they come and writes those that gathered while the previous batch was being written.
 
-    A slow database thus makes batches larger, not the queue longer. `refill` may claim deliveries for the slots that
-    a batch frees, in the transaction that writes it: that saves the endpoints' locks, a commit and several round
-    trips. `on_written` is told which claims are done with, and what `refill` returned for them.
+    A slow database thus makes batches larger, not the queue longer. Deliveries for the slots that a batch frees are
+    claimed in the transaction that writes it, which saves the endpoints' locks, a commit and several round trips:
+    `order` says what to claim, None for nothing, and keeps the slots for it while its block runs. `on_written` is
+    told which claims are done with, and what was claimed with them. `in_flight` counts claims whose result is not
+    written, be it there or not.
     """
 
     def __init__(
         self,
         database: Database,
-        refill: Callable[[Connection, Sequence[Claim]], Awaitable[Refill | None]],
+        order: Callable[[Sequence[Claim]], AbstractContextManager[Order | None]],
         on_written: Callable[[Sequence[Claim], Refill | None], None],
+        in_flight: Callable[[], int],
         metrics: Metrics,
         randomness: random.Random,
     ) -> None:
         self._database = database
         self._metrics = metrics
         self._randomness = randomness
-        self._refill = refill
+        self._order = order
         self._on_written = on_written
+        self._in_flight = in_flight
         self._pending: list[Result] = []
         self._arrived = asyncio.Event()
 
@@ -96,7 +102,7 @@ class Recorder:
 
     async def _write_batch(self) -> None:
         # In the order of ids, so that two notifiers touch rows and pages in the same order.
-        batch = sorted(self._pending[:BATCH_LIMIT], key=_key)
+        batch = sorted(self._pending[: self._batch_limit()], key=_key)
         done = [result.claim for result in batch]
         refill = None
         try:
@@ -114,6 +120,13 @@ class Recorder:
         written = set(map(id, batch))
         self._pending = [result for result in self._pending if id(result) not in written]
         self._on_written(done, refill)
+
+    def _batch_limit(self) -> int:
+        """Half of what is in flight: while the database is at one half, the receivers have the other.
+
+        Written all at once, slots would all be free at once, and each side would wait for the other in turn.
+        """
+        return min(max(self._in_flight() // 2, SMALL_BATCH), BATCH_LIMIT)
 
     async def _write_one_by_one(self, batch: Sequence[Result]) -> None:
         """Keeps one result that the database refuses from holding back the others."""
@@ -140,11 +153,12 @@ class Recorder:
             if isinstance(result, Return):
                 returns.setdefault(result.delay, []).append(result.claim)
         if records:
-            async with self._database.transaction() as connection:
-                written = await delivery_results.record(connection, records, self._randomness)
-                if done and not returns:
-                    refill = await self._refill(connection, done)
-            for record in _missing(records, written):
+            with self._order(done) if done and not returns else nullcontext() as order:
+                async with self._database.transaction() as connection:
+                    recorded = await delivery_results.record(connection, records, self._randomness, order)
+            if order is not None and recorded.claims is not None:
+                refill = Refill(recorded.claims, full=len(recorded.claims) == order.limit)
+            for record in _missing(records, recorded.written):
                 self._metrics.results_fenced += 1
                 logger.warning(
                     "the lease was taken over while the attempt ran; its result is dropped",

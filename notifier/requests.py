@@ -5,7 +5,7 @@ from datetime import datetime
 from functools import lru_cache
 
 from notifier.signature import signed_headers
-from store.delivery_queue import Claim
+from store.delivery_queue import Claim, StoredSecret, Target
 from store.secrets import CannotOpen, SecretBox, credentials_place, secret_place
 
 # Headers that an endpoint may not set itself, in lower case. They are refused when the endpoint is saved; a row that
@@ -45,15 +45,16 @@ def request_headers(claim: Claim, box: SecretBox | None, time: datetime, body: b
 
     Raises MalformedSecret, CannotOpen, and ValueError when there is no secret: nothing is ever sent unsigned.
     """
-    secrets = [_opened(claim, number, box) for number in range(len(claim.secrets))]
+    target = claim.target
+    secrets = [_opened(target, secret, box) for secret in target.secrets]
     signed = signed_headers(secrets, claim.notification_id, time, body)
-    headers = {name: value for name, value in claim.headers.items() if _may_be_set(name, value)}
-    if claim.credentials is not None:
-        place = credentials_place(claim.organization_id, claim.endpoint_id)
+    headers = {name: value for name, value in target.headers.items() if _may_be_set(name, value)}
+    if target.credentials is not None:
+        place = credentials_place(target.organization_id, target.endpoint_id)
         # The endpoint's own header of that name, however it is written, would be sent beside it.
         headers = {name: value for name, value in headers.items() if name.lower() != "authorization"}
-        headers["Authorization"] = _open(box, claim.credentials, place)
-    return RequestHeaders(headers | signed, tuple(secret.sequence for secret in claim.secrets))
+        headers["Authorization"] = _open(box, target.credentials, place)
+    return RequestHeaders(headers | signed, tuple(secret.sequence for secret in target.secrets))
 
 
 def _may_be_set(name: str, value: str) -> bool:
@@ -65,12 +66,11 @@ def _may_be_set(name: str, value: str) -> bool:
     )
 
 
-def _opened(claim: Claim, number: int, box: SecretBox | None) -> str:
-    secret = claim.secrets[number]
+def _opened(target: Target, secret: StoredSecret, box: SecretBox | None) -> str:
     if secret.plain is not None:
         return secret.plain
     assert secret.sealed is not None
-    return _open(box, secret.sealed, secret_place(claim.organization_id, claim.endpoint_id, secret.sequence))
+    return _open(box, secret.sealed, secret_place(target.organization_id, target.endpoint_id, secret.sequence))
 
 
 def _open(box: SecretBox | None, sealed: bytes, place: str) -> str:

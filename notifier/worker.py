@@ -18,7 +18,7 @@ from notifier.sending import Sender
 from runtime.clock import Clock
 from store import delivery_queue, delivery_results, outbox
 from store.database import Connection, Database, DatabaseUnavailable
-from store.delivery_queue import Claim
+from store.delivery_queue import Claim, Order
 from store.endpoints import MAX_ENDPOINTS
 from store.secrets import SecretBox
 
@@ -69,7 +69,9 @@ class Worker:
         self._metrics = metrics or Metrics()
         randomness = randomness or random.Random()
         self._attempter = Attempter(sender, clock, box, self._metrics, randomness)
-        self._recorder = Recorder(database, self._refill, self._on_written, self._metrics, randomness)
+        self._recorder = Recorder(
+            database, self._order_with, self._on_written, lambda: self._in_flight, self._metrics, randomness
+        )
         self._hints = _Hints()
         # The first one does not know yet how many endpoints there are.
         self._fan_out_limit = FAN_OUT_DELIVERIES // MAX_ENDPOINTS
@@ -231,20 +233,20 @@ class Worker:
         finally:
             self._reserved -= room
 
-    async def _claim(self, connection: Connection, room: int, done: Sequence[Claim] = ()) -> list[Claim]:
-        return await delivery_queue.claim(
-            connection, limit=room, lease=self._lease, full_organizations=self._full_organizations(done)
-        )
+    async def _claim(self, connection: Connection, room: int) -> list[Claim]:
+        return await delivery_queue.claim(connection, self._order(room))
 
-    async def _refill(self, connection: Connection, done: Sequence[Claim]) -> Refill | None:
-        """Claims in the transaction that writes the results of `done`; None when it did not look for any."""
+    def _order(self, room: int, done: Sequence[Claim] = ()) -> Order:
+        return Order(room, self._lease, self._full_organizations(done))
+
+    @contextlib.contextmanager
+    def _order_with(self, done: Sequence[Claim]) -> Iterator[Order | None]:
+        """What to claim in the transaction that writes the results of `done`; None when nobody wants more."""
         if self._stops:
-            return None
+            yield None
+            return
         with self._room(len(done)) as room:
-            if room == 0:
-                return None
-            claims = await self._claim(connection, room, done)
-        return Refill(claims, full=len(claims) == room)
+            yield self._order(room, done) if room else None
 
     def _start(self, claims: Sequence[Claim]) -> None:
         """Begins the attempts of what was claimed; the claims have been committed."""

@@ -14,17 +14,17 @@ import orjson
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from store import endpoint_locks
+from store import delivery_queue, endpoint_locks
 from store.database import driver
 from store.deliveries import DeliveryStatus, Outcome
-from store.delivery_queue import SETTINGS, Claim
+from store.delivery_queue import SETTINGS, Claim, Order, Ordered
 from store.endpoint_health import Finding, Verdict
 
 EXPIRED_LIMIT = 500  # leases given back in one transaction
 AUTOMATIC = "AUTOMATIC"  # the trigger of deliveries that nobody asked for
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True, eq=False)
 class AttemptRecord:
     """What an attempt came to, and what becomes of its delivery."""
 
@@ -163,23 +163,38 @@ LIMIT :limit
 _MICROSECOND = timedelta(microseconds=1)
 
 
+@dataclass(frozen=True)
+class Recorded:
+    """Which results counted, and what was claimed with them; claims is None when that was not asked for."""
+
+    written: list[AttemptRecord]
+    claims: list[Claim] | None = None
+
+
 async def record(
-    connection: AsyncConnection, records: Sequence[AttemptRecord], randomness: random.Random | None = None
-) -> list[AttemptRecord]:
-    """Writes the results of attempts; returns those that counted.
+    connection: AsyncConnection,
+    records: Sequence[AttemptRecord],
+    randomness: random.Random | None = None,
+    order: Order | None = None,
+) -> Recorded:
+    """Writes the results of attempts, and then claims what is ordered.
 
     A result whose lease has been taken over changes nothing and is left out. A delivery that would be tried
     again is cancelled instead when its endpoint is no longer enabled. The health of the endpoints follows, and
     operators are told of what it comes to.
     """
-    endpoints, ended = await _finish(connection, [_result(record) for record in records])
+    # A success closes no endpoint, so that the claim need not wait for the judgement, and travels with the results.
+    together = order if all(record.verdict is Verdict.SUCCEEDED for record in records) else None
+    endpoints, ended, ordered = await _finish(connection, [_result(record) for record in records], together)
     written = [record for record in records if (record.claim.organization_id, record.claim.delivery_id) in ended]
     findings = [
         ((record.claim.organization_id, record.claim.endpoint_id), record.finding)
         for record in sorted(written, key=lambda record: record.start_time)
     ]
     await endpoint_locks.judge(connection, endpoints, findings, randomness or random.Random())
-    return written
+    if ordered is not None:
+        return Recorded(written, await delivery_queue.claims_of(await driver(connection), ordered))
+    return Recorded(written, None if order is None else await delivery_queue.claim(connection, order))
 
 
 async def release(connection: AsyncConnection, claims: Sequence[Claim], *, delay: timedelta) -> int:
@@ -242,16 +257,16 @@ async def _give_back(connection: AsyncConnection, leases: Sequence[_Lease], dela
         "attempts": 0,
         "steps": 0,
     }
-    _, ended = await _finish(connection, [lease._asdict() | returned for lease in leases])
+    _, ended, _ = await _finish(connection, [lease._asdict() | returned for lease in leases])
     return len(ended)
 
 
 async def _finish(
-    connection: AsyncConnection, results: Sequence[_Result]
-) -> tuple[endpoint_locks.Locked, set[tuple[int, str]]]:
+    connection: AsyncConnection, results: Sequence[_Result], order: Order | None = None
+) -> tuple[endpoint_locks.Locked, set[tuple[int, str]], Ordered | None]:
     """Locks the endpoints, ends leases that still stand and frees their slots.
 
-    Returns the endpoints, and the keys of the deliveries whose leases stood.
+    Returns the endpoints, the keys of the deliveries whose leases stood, and the claim if one was ordered.
     """
     raw = await driver(connection)
     keys = {(cast(int, result["organization_id"]), cast(str, result["endpoint_id"])) for result in results}
@@ -260,6 +275,7 @@ async def _finish(
         await raw.execute(SETTINGS)
         lock = await endpoint_locks.lock(raw, keys)
         finish = await raw.execute(_FINISH, {"results": orjson.dumps(results).decode()})
+        ordered = None if order is None else await delivery_queue.place(raw, order)
         endpoints = await endpoint_locks.locked(lock)
         ended = set(await finish.fetchall())
-    return endpoints, cast(set[tuple[int, str]], ended)
+    return endpoints, cast(set[tuple[int, str]], ended), ordered

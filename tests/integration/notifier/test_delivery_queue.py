@@ -13,7 +13,7 @@ from sqlalchemy import func, select, text, update
 from store import delivery_queue, delivery_results, endpoints, outbox
 from store.database import Database
 from store.deliveries import DeliveryStatus, Outcome
-from store.delivery_queue import ENDPOINT_IN_FLIGHT_LIMIT, Claim
+from store.delivery_queue import ENDPOINT_IN_FLIGHT_LIMIT, Claim, Order
 from store.delivery_results import AttemptRecord
 from store.endpoint_health import Verdict
 from store.endpoints import EndpointState
@@ -32,12 +32,12 @@ async def fan_out(house: House, limit: int = 1_000) -> outbox.FanOut:
 
 async def claim(house: House, limit: int = 100) -> list[Claim]:
     async with house.database.transaction() as connection:
-        return await delivery_queue.claim(connection, limit=limit, lease=LEASE)
+        return await delivery_queue.claim(connection, Order(limit, LEASE))
 
 
 async def record(house: House, records: Sequence[AttemptRecord]) -> list[AttemptRecord]:
     async with house.database.transaction() as connection:
-        return await delivery_results.record(connection, records)
+        return (await delivery_results.record(connection, records)).written
 
 
 async def release_expired(house: House) -> int:
@@ -81,7 +81,7 @@ def signed_with(claim: Claim) -> list[str | None]:
         secret.plain
         if secret.sealed is None
         else box.open(secret.sealed, secret_place(claim.organization_id, claim.endpoint_id, secret.sequence)).decode()
-        for secret in claim.secrets
+        for secret in claim.target.secrets
     ]
 
 
@@ -102,7 +102,7 @@ async def test_a_claim_carries_what_the_attempt_needs(house: House) -> None:
     [notification_id] = await house.notify()
     assert await fan_out(house) == outbox.FanOut(taken=1, created=1)
     [claimed] = await claim(house)
-    assert claimed.url == "https://example.com/hook"
+    assert claimed.target.url == "https://example.com/hook"
     assert signed_with(claimed) == [created.secret]
     assert claimed.body == body_of(notification_id)
     assert claimed.notification_id == notification_id

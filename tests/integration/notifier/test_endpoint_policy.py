@@ -12,7 +12,7 @@ from sqlalchemy import select, text, update
 from store import delivery_queue
 from store.database import Database
 from store.deliveries import DeliveryStatus, Outcome
-from store.delivery_queue import Claim
+from store.delivery_queue import Claim, Order
 from store.delivery_results import AttemptRecord
 from store.endpoint_health import BREAKER_THRESHOLD, Verdict
 from store.endpoints import EndpointState
@@ -178,12 +178,8 @@ async def test_an_organization_that_has_enough_in_flight_is_passed_by(house: Hou
     await other.notify(3)
     await fan_out(house)
     async with house.database.transaction() as connection:
-        claims = await delivery_queue.claim(
-            connection,
-            limit=100,
-            lease=timedelta(minutes=1),
-            full_organizations=[house.organization_id],
-        )
+        order = Order(100, timedelta(minutes=1), full_organizations=[house.organization_id])
+        claims = await delivery_queue.claim(connection, order)
     assert {one.organization_id for one in claims} == {other.organization_id}
 
 
@@ -287,4 +283,4 @@ async def test_secrets_past_their_grace_sign_no_more(house: House) -> None:
                 {"organization": house.organization_id, "endpoint": created.endpoint.endpoint_id},
             )
     [one, _] = await claim(house)
-    assert [secret.sequence for secret in one.secrets] == [4, 2, 1]
+    assert [secret.sequence for secret in one.target.secrets] == [4, 2, 1]

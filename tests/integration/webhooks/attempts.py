@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from store import delivery_queue, delivery_results, outbox
 from store.deliveries import DeliveryStatus, Outcome
-from store.delivery_queue import Claim
+from store.delivery_queue import Claim, Order
 from store.delivery_results import AttemptRecord
 from store.endpoint_health import Verdict
 from tests.integration.notifier.house import House
@@ -22,7 +22,7 @@ async def fan_out(house: House) -> None:
 async def claim(house: House) -> list[Claim]:
     """Claims what is due."""
     async with house.database.transaction() as connection:
-        return await delivery_queue.claim(connection, limit=100, lease=timedelta(minutes=1))
+        return await delivery_queue.claim(connection, Order(100, timedelta(minutes=1)))
 
 
 async def record(
@@ -43,12 +43,12 @@ async def record(
             delay=delay,
             verdict=Verdict.SUCCEEDED if delivered else Verdict.FAILED,
             remote_address="192.0.2.7",
-            secret_sequences=tuple(secret.sequence for secret in claim.secrets),
+            secret_sequences=tuple(secret.sequence for secret in claim.target.secrets),
         )
         for claim in claims
     ]
     async with house.database.transaction() as connection:
-        return await delivery_results.record(connection, records)
+        return (await delivery_results.record(connection, records)).written
 
 
 async def attempt_all(house: House, status: DeliveryStatus, delay: timedelta | None = None) -> list[Claim]:
