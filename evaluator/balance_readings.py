@@ -19,13 +19,25 @@ _MICROSECOND = timedelta(microseconds=1)
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a gauge of facts reads. value: None where there is nothing to measure. scale: see `Measure.shown`."""
+    """What a gauge of facts reads. value: None where there is nothing to measure. scale: see `Measure.shown`.
+
+    ended: there is nothing any more, since its days are over.
+    """
 
     value: Decimal | None
     scale: Decimal | None = None
+    ended: bool = False
+
+    def after(self, last: Decimal | None) -> "Reading":
+        """What it reads where `last` was read before it; None: nothing was.
+
+        Days that end on time come down to 0 by themselves. Of those whose end was moved into the past it is told too.
+        """
+        return Reading(ZERO) if self.ended and last is not None and last > ZERO else self
 
 
 NO_DATA = Reading(None)
+ENDED = Reading(None, ended=True)
 
 
 def readings(
@@ -181,11 +193,16 @@ def _days_left(
         # Its end itself included: that is when no days are left.
         if segment.end is not None and segment.start <= now <= segment.end
     }
-    places = set(current)
+    found = current
     if touched is not None:
-        places = {(holding.balance_id, segment.number) for holding in touched for segment in holding.segments}
-    for balance_id, number in sorted(places):
-        yield segment_group(balance_id, number), current.get((balance_id, number), NO_DATA)
+        found = {}
+        for holding in touched:
+            for segment in holding.segments:
+                place = holding.balance_id, segment.number
+                ended = segment.end is not None and segment.end < now
+                found[place] = current.get(place, ENDED if ended else NO_DATA)
+    for (balance_id, number), reading in sorted(found.items(), key=lambda item: item[0]):
+        yield segment_group(balance_id, number), reading
 
 
 def segment_group(balance_id: str, number: int) -> Group:

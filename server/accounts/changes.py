@@ -16,6 +16,7 @@ from server.ingest.evaluation import Evaluation, Movement, Subject
 from server.ingest.rules import Rules
 from store import facts, gauges, organizations, wallets
 from store.database import Connection, Database, driver
+from store.gauges import NEVER_VISITED
 from store.keys import Organization
 from store.wallets import Read, Wallet
 
@@ -165,6 +166,7 @@ async def evaluate_readings(
     for item in read:
         gauge = item.watch.gauge
         stored = locked[gauge.gauge_id]
+        last = None if stored.visited_epoch == NEVER_VISITED else stored.value
         if any(rule.of_limits for rule in item.watch.alerts):
             holders = router.limits_of(item.customer, item.customer.plan_id)
             item.watch.limit = limit_of(holders, gauge.measure.unit, gauge.group)
@@ -174,7 +176,7 @@ async def evaluate_readings(
                 stored.visited_epoch,
                 Tally(stored.value, stored.latest_event_time),
                 scale=stored.scale,
-                reading=item.reading,
+                reading=item.reading.after(last),
                 cause=item.cause,
                 first_look=first_look,
                 forgotten=forgotten,

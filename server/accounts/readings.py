@@ -8,6 +8,7 @@ from typing import NamedTuple
 from evaluator.alerts import AlertRule
 from evaluator.amounts import exact_arithmetic
 from evaluator.balance_readings import (
+    ENDED,
     NO_DATA,
     Reading,
     days_left,
@@ -205,7 +206,7 @@ def _read(rule: AlertRule, customer: Customer, own: Sequence[Holding], now: date
     if rule.measure.balances is not None:
         return readings(rule, customer.customer_id, own, now)
     end = customer.plan_end
-    reading = Reading(days_left(end, now)) if end is not None and now <= end else NO_DATA
+    reading = NO_DATA if end is None else ENDED if end < now else Reading(days_left(end, now))
     return {gauge_of(customer.customer_id, rule.measure, ()): reading}
 
 

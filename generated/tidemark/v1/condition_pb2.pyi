@@ -384,8 +384,9 @@ class LowRemainingDaysForCommitSegmentReachedCondition(_message.Message):
     """LowRemainingDaysForCommitSegmentReachedCondition measures the days left to the end of each commit segment, each on
     its own, from the segment's start on. A day is 86,400 seconds. It falls with time, to the second: each threshold is
     reached at the moment at which that many days are left, and 0 at the end itself. A segment that is moved to end
-    later resolves. One without an end has no data, and neither has one whose balance was voided: what was reached stays
-    reached. Neither of the systems that this type comes from says what happens then; these choices are Tidemark's.
+    later resolves; one whose end is moved into the past has 0 days left. One without an end has no data, and neither
+    has one whose balance was voided: what was reached stays reached. Neither of the systems that this type comes from
+    says what happens then; these choices are Tidemark's.
 
     Scope: all customers, a plan's customers, or one customer.
     """
@@ -413,9 +414,8 @@ Global___LowRemainingDaysForCommitSegmentReachedCondition: _TypeAlias = LowRemai
 @_typing.final
 class LowRemainingCommitBalanceReachedCondition(_message.Message):
     """LowRemainingCommitBalanceReachedCondition measures what remains of a customer's active commits in one currency. It
-    falls: a threshold is reached at or below its value. A customer who never had a commit counts as 0,
-    and is in alarm until granted one. Balances count while one of their segments is there; what ended or was voided
-    counts no more.
+    falls: a threshold is reached at or below its value. A customer who never had a commit counts as 0, and is in alarm
+    until granted one. Balances count while one of their segments is there; what ended or was voided counts no more.
 
     Scope: all customers, a plan's customers, or one customer.
     """
@@ -457,9 +457,8 @@ Global___LowRemainingCommitBalanceReachedCondition: _TypeAlias = LowRemainingCom
 @_typing.final
 class LowRemainingCommitPercentageReachedCondition(_message.Message):
     """LowRemainingCommitPercentageReachedCondition measures 100 × remaining ÷ granted over a customer's active commits, 0
-    to 100. It falls. A customer without an active commit has no data:
-    nothing is reached or resolved until there is one again. Granted is what was put and what adjustments added; what
-    they took counts as used.
+    to 100. It falls. A customer without an active commit has no data: nothing is reached or resolved until there is
+    one again. Granted is what was put and what adjustments added; what they took counts as used.
 
     Scope: all customers, a plan's customers, or one customer.
     """
@@ -529,9 +528,8 @@ Global___LowRemainingDaysForContractCreditSegmentReachedCondition: _TypeAlias = 
 @_typing.final
 class LowRemainingContractCreditBalanceReachedCondition(_message.Message):
     """LowRemainingContractCreditBalanceReachedCondition measures what remains of a customer's active contract credits in
-    one currency. It falls. A customer who never had a contract credit counts as 0,
-    and is in alarm until granted one. Balances count while one of their segments is there; what ended or was voided
-    counts no more.
+    one currency. It falls. A customer who never had a contract credit counts as 0, and is in alarm until granted one.
+    Balances count while one of their segments is there; what ended or was voided counts no more.
 
     Scope: all customers, a plan's customers, or one customer.
     """
@@ -573,9 +571,9 @@ Global___LowRemainingContractCreditBalanceReachedCondition: _TypeAlias = LowRema
 @_typing.final
 class LowRemainingContractCreditPercentageReachedCondition(_message.Message):
     """LowRemainingContractCreditPercentageReachedCondition measures 100 × remaining ÷ granted over a customer's active
-    contract credits, 0 to 100. It falls. A customer without an active contract credit has no data:
-    nothing is reached or resolved until there is one again. Granted is what was put and what adjustments added; what
-    they took counts as used.
+    contract credits, 0 to 100. It falls. A customer without an active contract credit has no data: nothing is reached
+    or resolved until there is one again. Granted is what was put and what adjustments added; what they took counts as
+    used.
 
     Scope: all customers, a plan's customers, or one customer.
     """
@@ -661,9 +659,9 @@ Global___LowRemainingContractCreditAndCommitBalanceReachedCondition: _TypeAlias 
 @_typing.final
 class LowRemainingContractCreditAndCommitPercentageReachedCondition(_message.Message):
     """LowRemainingContractCreditAndCommitPercentageReachedCondition measures 100 × remaining ÷ granted over a customer's
-    active contract credits and commits together, 0 to 100. It falls. A customer with neither has no data:
-    nothing is reached or resolved until there is one again. Granted is what was put and what adjustments added; what
-    they took counts as used.
+    active contract credits and commits together, 0 to 100. It falls. A customer with neither has no data: nothing is
+    reached or resolved until there is one again. Granted is what was put and what adjustments added; what they took
+    counts as used.
 
     Scope: all customers, a plan's customers, or one customer.
     """
@@ -748,8 +746,7 @@ Global___InvoiceTotalReachedCondition: _TypeAlias = InvoiceTotalReachedCondition
 class LowRemainingSeatBalanceReachedCondition(_message.Message):
     """LowRemainingSeatBalanceReachedCondition measures what remains of the active credits of each seat, each on its own.
     It falls. A seat whose credits have all ended or were voided counts as 0; one that was never granted any, or whose
-    first credit has not begun, has no data.
-    A new alert looks at the seats that have an active credit at that moment.
+    first credit has not begun, has no data. A new alert looks at the seats that have an active credit at that moment.
 
     Scope: all customers, a plan's customers, or one customer.
     """
@@ -825,9 +822,8 @@ Global___LowCreditBalanceReachedCondition: _TypeAlias = LowCreditBalanceReachedC
 @_typing.final
 class LowRemainingCreditPercentageReachedCondition(_message.Message):
     """LowRemainingCreditPercentageReachedCondition measures 100 × remaining ÷ granted over a customer's active credit
-    grants, 0 to 100. It falls. A customer without an active grant has no data:
-    nothing is reached or resolved until there is one again. Granted is what was put and what adjustments added; what
-    they took counts as used.
+    grants, 0 to 100. It falls. A customer without an active grant has no data: nothing is reached or resolved until
+    there is one again. Granted is what was put and what adjustments added; what they took counts as used.
 
     Scope: all customers, a plan's customers, or one customer.
     """
@@ -861,8 +857,9 @@ Global___LowRemainingCreditPercentageReachedCondition: _TypeAlias = LowRemaining
 @_typing.final
 class LowRemainingDaysInPlanReachedCondition(_message.Message):
     """LowRemainingDaysInPlanReachedCondition measures the days left to the end of a customer's plan, which
-    Customer.plan_end_time says. It falls with time, to the second, and resolves when the plan is extended or followed by
-    one that ends later. A customer whose plan has no end, or has ended, has no data.
+    Customer.plan_end_time says. It falls with time, to the second, and resolves when the plan is extended or followed
+    by one that ends later. One whose end is moved into the past has 0 days left. A customer whose plan has no end, or
+    had ended when an alert first looked at it, has no data.
 
     Scope: all customers, a plan's customers, or one customer.
     """
@@ -1085,8 +1082,8 @@ Global___CreditBalanceRecoveredCondition: _TypeAlias = CreditBalanceRecoveredCon
 @_typing.final
 class LicenseBalanceThresholdReachedCondition(_message.Message):
     """LicenseBalanceThresholdReachedCondition measures the percentage of each licence's allotment that is used: of each
-    balance with the kind LICENSE_ALLOTMENT, 100 × used ÷ granted over its active segments, where used is what was drawn and
-    what adjustments took, and granted what was put and what adjustments added. It rises, and re-arms when a
+    balance with the kind LICENSE_ALLOTMENT, 100 × used ÷ granted over its active segments, where used is what was
+    drawn and what adjustments took, and granted what was put and what adjustments added. It rises, and re-arms when a
     segment that begins (a new cycle) or a top-up brings it back below.
 
     Scope: one customer.
@@ -1290,9 +1287,9 @@ Global___SeatFilter: _TypeAlias = SeatFilter  # noqa: Y015
 
 @_typing.final
 class PriceFilter(_message.Message):
-    """PriceFilter takes in or leaves out the prices whose field has one of some values. What the price of a usage event is
-    stands in the event's properties: price_id, item_id and price_type. An event without the property of the field is
-    left out by INCLUDES, and taken in by EXCLUDES.
+    """PriceFilter takes in or leaves out the prices whose field has one of some values. What the price of a usage event
+    is stands in the event's properties: price_id, item_id and price_type. An event without the property of the field
+    is left out by INCLUDES, and taken in by EXCLUDES.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

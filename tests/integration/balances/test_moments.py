@@ -67,6 +67,25 @@ async def test_a_segment_that_begins_with_few_days_left_is_told_when_it_begins(
     assert await acme.told(1) == [[Crossing("REACHED", "7", "3", "3", "")]]
 
 
+async def test_an_end_that_is_moved_into_the_past_is_reached_once(caller: Caller, clock: ManualClock) -> None:
+    acme, now = Holder(caller), clock.now()
+    await acme.put("c1", spans=[("1", now - 9 * DAY, now + 10 * DAY)])
+    await acme.plan(end=now + 10 * DAY)
+    segments = await create(acme, DAYS, "7", "0")
+    plan = await create(acme, "low_remaining_days_in_plan_reached {}", "7", "0")
+    for _ in range(2):
+        await acme.put("c1", spans=[("1", now - 9 * DAY, now - DAY)])
+        await acme.plan(end=now - DAY)
+    told = {one.alert_id: one.crossings for one in await caller.notifications()}
+    both = [Crossing("REACHED", "7", "10", "0", ""), Crossing("REACHED", "0", "10", "0", "")]
+    assert told == {segments: both, plan: both}
+    assert len(await caller.notifications()) == 2
+    # What has ended when an alert first looks at it was never seen to run out.
+    await create(acme, DAYS, "7", "0")
+    await create(acme, "low_remaining_days_in_plan_reached {}", "7", "0")
+    assert len(await caller.notifications()) == 2
+
+
 async def test_a_segment_without_an_end_has_no_days_left_and_a_voided_one_keeps_what_it_said(
     caller: Caller, clock: ManualClock
 ) -> None:
