@@ -59,8 +59,9 @@ def readings(
     of_touched = None if touched is None else [one for one in touched if measure_takes(measure, one)]
     if selection.reading is BalanceReading.DAYS_LEFT:
         return {gauge_of(customer_id, measure, group): reading for group, reading in _days_left(own, of_touched, now)}
+    counting = [(holding, groups_of(selection, holding)) for holding in own]
     if of_touched is None:
-        wanted = {group for holding in own if any(holding.active(now)) for group in groups_of(selection, holding)}
+        wanted = {group for holding, groups in counting if any(holding.active(now)) for group in groups}
         if reads_as_zero(selection):
             wanted.add(())
     else:
@@ -71,8 +72,8 @@ def readings(
             wanted.add(())
     granted = {group: ZERO for group in wanted if rule.selects(group)}
     drawn = dict(granted)
-    for holding in own:
-        for group in groups_of(selection, holding):
+    for holding, groups in counting:
+        for group in groups:
             if group in granted:
                 for segment in holding.active(now):
                     granted[group] += segment.granted

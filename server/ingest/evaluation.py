@@ -26,6 +26,9 @@ REASON_FACT = "FACT"  # the billing system posted a fact, or time brought one du
 REASON_DEFINITION = "DEFINITION"  # the alert or the customer's facts are what changed
 
 
+PART = 500  # gauges that are evaluated at a time: whoever has much keeps this process from nobody for long
+
+
 @dataclass(eq=False, slots=True)
 class Movement:
     """The events of one commit that move one gauge, in the order of their arrival, each with its amount."""
@@ -108,8 +111,19 @@ class Evaluation:
         """Counts, evaluates and writes everything but the events themselves."""
         await self._recount([subject for subject in subjects if subject.before is None])
         await self._find_unseen_values(subjects)
-        all_gauges = [subject.movement.watch.gauge for subject in subjects]
         guarded = await self._guard(subjects)
+        result = Result([], [], guarded.excluded)
+        for start in range(0, len(subjects), PART):
+            await self._look(subjects[start : start + PART], guarded, result)
+        if guarded.disabled:
+            await evaluations.write_notifications(
+                self._connection, self._organization_id, guarded.disabled, self._now
+            )
+        return result
+
+    async def _look(self, subjects: Sequence[Subject], guarded: Guarded, result: Result) -> None:
+        """Evaluates gauges and writes what that came to; adds it to the result."""
+        all_gauges = [subject.movement.watch.gauge for subject in subjects]
         states = await evaluations.states(self._connection, self._organization_id, all_gauges)
         found: list[Found] = []
         visited: list[gauges.Visited] = []
@@ -120,7 +134,6 @@ class Evaluation:
         notifications: dict[str, evaluations.Record] = {
             one.notification.notification_id: one.notification for one in found if one.notification is not None
         }
-        notifications.update((one.notification_id, one) for one in guarded.disabled)
         async with self._connection.pipeline():
             await gauges.write(self._connection, self._organization_id, visited, self._now)
             if changed:
@@ -129,7 +142,8 @@ class Evaluation:
                 await evaluations.write_notifications(
                     self._connection, self._organization_id, list(notifications.values()), self._now
                 )
-        return Result(found, [(item.gauge, item.value) for item in visited], guarded.excluded)
+        result.found.extend(found)
+        result.values.extend((item.gauge, item.value) for item in visited)
 
     async def _guard(self, subjects: Sequence[Subject]) -> Guarded:
         looks = []
