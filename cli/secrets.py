@@ -6,7 +6,7 @@ import click
 
 from cli.console import Problem, standard_output
 from cli.settings import configuration, configure_logs, prepared_database, unreachable
-from store import endpoint_secrets, endpoints
+from store import endpoint_credentials, endpoint_secrets
 from store.database import Database, DatabaseUnavailable
 from store.secrets import CannotOpen, KeyFileUnusable, SecretBox, box_of
 
@@ -68,7 +68,7 @@ async def _reencrypt(url: str, box: SecretBox) -> tuple[int, int]:
         credential_count, after_endpoint = 0, (0, "")
         while True:
             async with database.transaction() as connection:
-                number, last_endpoint = await endpoints.reencrypt_credentials(
+                number, last_endpoint = await endpoint_credentials.reencrypt_credentials(
                     connection, box, after_endpoint, BATCH_LIMIT
                 )
             credential_count += number

@@ -18,7 +18,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from store import operator_events
 from store.database import Row, driver
 from store.endpoint_health import BreakerState, Finding, Health
-from store.endpoints import EndpointState, disable
+from store.endpoint_rows import EndpointState
+from store.endpoint_switches import disable
 from store.operator_events import OperatorEvent
 
 Key = tuple[int, str]  # organization_id, endpoint_id
@@ -36,7 +37,7 @@ ORDER BY organization_id, endpoint_id
 FOR {strength} OF endpoint
 """
 _LOCK = _LOCK_ENDPOINTS.format(strength="NO KEY UPDATE").encode()
-# Keeps a fan-out from adding rows for an endpoint that is being disabled; see store.endpoints.
+# Keeps a fan-out from adding rows for an endpoint that is being disabled; see store.endpoint_switches.
 _LOCK_AGAINST_FAN_OUT = _LOCK_ENDPOINTS.format(strength="UPDATE").encode()
 
 _SET_HEALTH = text("""

@@ -83,7 +83,8 @@ async def rearm(
     """Makes the deliveries of `wanted` to an endpoint due now, and adds those that were never made.
 
     A recovery begins the schedule anew; a manual try of what is finished is one more try, after which the schedule
-    goes on where it was. The caller holds the endpoint's row (store.endpoints.lock) and knows that it is enabled.
+    goes on where it was. The caller holds the endpoint's row (`store.endpoint_switches.lock`) and knows that it is
+    enabled.
     """
     ids = {delivery_id(organization_id, endpoint_id, one.notification_id): one for one in wanted}
     parameters = {

@@ -11,9 +11,9 @@ from enum import StrEnum
 from sqlalchemy import RowMapping, insert, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from store import endpoints
+from store import endpoint_switches
 from store.deliveries import DeliveryStatus, Trigger
-from store.endpoints import Endpoint, EndpointState
+from store.endpoint_rows import Endpoint, EndpointState
 from store.ids import random_id
 from store.operator_events import is_operator_event
 from store.redelivery import Wanted, rearm
@@ -181,7 +181,7 @@ async def step(connection: AsyncConnection, organization_id: int, job_id: str, n
     if row is None:
         return False
     job = _job(row)
-    endpoint = await endpoints.lock(connection, organization_id, job.endpoint_id)
+    endpoint = await endpoint_switches.lock(connection, organization_id, job.endpoint_id)
     if endpoint is None or endpoint.state is not EndpointState.ENABLED:
         await _advance(connection, job, (), 0, JobState.STOPPED, now)
         return True

@@ -19,8 +19,8 @@ from runtime.targets import TargetPolicy, TargetRefused
 from server.mapping.alerts import read_condition_types
 from server.validation import Violations, to_timestamp
 from store.endpoint_health import OperatorEventType
+from store.endpoint_rows import DEFAULT_MAX_IN_FLIGHT, Endpoint, Settings
 from store.endpoint_secrets import Scheme, SigningKey
-from store.endpoints import DEFAULT_MAX_IN_FLIGHT, Endpoint, Settings
 
 MAX_METADATA = 50  # entries
 MAX_METADATA_KEY = 64  # characters

@@ -14,10 +14,11 @@ from server.mapping.endpoints import (
 from server.paging import read_page
 from server.validation import Violations
 from server.webhooks.handlers import BY_TIME, Context, Handlers, no_endpoint, time_and_id
-from store import endpoint_secrets, endpoints
+from store import endpoint_secrets, endpoint_switches, endpoints
 from store.database import Connection
+from store.endpoint_rows import Endpoint
 from store.endpoint_secrets import MAX_LIVE, Scheme, TooManySecrets
-from store.endpoints import MAX_ENDPOINTS, Endpoint, TooManyEndpoints
+from store.endpoints import MAX_ENDPOINTS, TooManyEndpoints
 
 
 class EndpointHandlers(Handlers):
@@ -109,7 +110,7 @@ class EndpointHandlers(Handlers):
         """Lets an endpoint get notifications again."""
         endpoint_id = _read_id(request.endpoint_id)
         async with self._database.transaction() as connection:
-            enabled = await endpoints.enable(
+            enabled = await endpoint_switches.enable(
                 connection, current_organization().organization_id, endpoint_id, now=self._clock.now()
             )
             [shown] = await self._shown(connection, [_there(enabled, endpoint_id)])
@@ -121,7 +122,7 @@ class EndpointHandlers(Handlers):
         """Stops deliveries to an endpoint and cancels what waits for it."""
         endpoint_id = _read_id(request.endpoint_id)
         async with self._database.transaction() as connection:
-            disabled = await endpoints.disable_on_request(
+            disabled = await endpoint_switches.disable_on_request(
                 connection, current_organization().organization_id, endpoint_id, now=self._clock.now()
             )
             [shown] = await self._shown(connection, [_there(disabled, endpoint_id)])
@@ -139,7 +140,7 @@ class EndpointHandlers(Handlers):
         box = self._sealing_box()
         organization_id = current_organization().organization_id
         async with self._database.transaction() as connection:
-            found = _there(await endpoints.lock(connection, organization_id, endpoint_id), endpoint_id)
+            found = _there(await endpoint_switches.lock(connection, organization_id, endpoint_id), endpoint_id)
             try:
                 secret = await endpoint_secrets.rotate(
                     connection, organization_id, endpoint_id, scheme, grace, box, now=self._clock.now()
@@ -160,7 +161,7 @@ class EndpointHandlers(Handlers):
         """Removes an endpoint and cancels what waits for it."""
         endpoint_id = _read_id(request.endpoint_id)
         async with self._database.transaction() as connection:
-            deleted = await endpoints.delete_endpoint(
+            deleted = await endpoint_switches.delete_endpoint(
                 connection, current_organization().organization_id, endpoint_id, self._clock.now()
             )
         if not deleted:

@@ -17,10 +17,10 @@ from server.paging import read_page
 from server.validation import Violations
 from server.webhooks.handlers import BY_TIME, Context, Handlers, no_endpoint, time_and_id
 from server.webhooks.jobs import RedeliveryJobs
-from store import deliveries, endpoints, operator_event_log, redelivery, redelivery_jobs, requests
+from store import deliveries, endpoint_switches, operator_event_log, redelivery, redelivery_jobs, requests
 from store.database import Connection, Database
 from store.deliveries import Delivery, Trigger, delivery_id
-from store.endpoints import EndpointState
+from store.endpoint_rows import EndpointState
 from store.example_events import EXAMPLE_TYPES, TEST_TYPE
 from store.redelivery_jobs import JobKind, Selection
 from store.requests import RequestIdReused
@@ -299,7 +299,7 @@ def _read_span(
 async def _lock_enabled(connection: Connection, endpoint_id: str) -> int:
     """Locks an endpoint that has to be there and enabled; returns its organization."""
     organization_id = current_organization().organization_id
-    found = await endpoints.lock(connection, organization_id, endpoint_id)
+    found = await endpoint_switches.lock(connection, organization_id, endpoint_id)
     if found is None:
         raise no_endpoint(endpoint_id)
     if found.state is not EndpointState.ENABLED:

@@ -9,7 +9,7 @@ from sqlalchemy import create_engine, select
 from cli.main import tidemark
 from runtime.clock import SystemClock
 from store.database import Database, sqlalchemy_url
-from store.endpoints import Settings
+from store.endpoint_rows import Settings
 from store.secrets import SecretBox, secret_place
 from store.tables.webhooks import endpoint_secret
 from tests.integration.notifier.house import House

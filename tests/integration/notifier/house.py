@@ -16,7 +16,8 @@ from runtime.configuration import Configuration, load
 from store import deliveries, endpoints, organizations
 from store.database import Database
 from store.deliveries import Attempt, Delivery, DeliveryStatus
-from store.endpoints import CreatedEndpoint, Settings
+from store.endpoint_rows import Settings
+from store.endpoints import CreatedEndpoint
 from store.outbox import CHANNEL
 from store.secrets import SecretBox
 from store.tables.notifications import notification, outbox

@@ -10,13 +10,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import func, select, text, update
 
-from store import delivery_queue, delivery_results, endpoints, outbox
+from store import delivery_queue, delivery_results, endpoint_switches, endpoints, outbox
 from store.database import Database
 from store.deliveries import DeliveryStatus, Outcome
 from store.delivery_queue import ENDPOINT_IN_FLIGHT_LIMIT, Claim, Order
 from store.delivery_results import AttemptRecord
 from store.endpoint_health import Verdict
-from store.endpoints import EndpointState
+from store.endpoint_rows import EndpointState
 from store.secrets import SecretBox, secret_place
 from store.tables.notifications import outbox as outbox_table
 from store.tables.webhooks import attempt, delivery, endpoint, endpoint_secret
@@ -275,7 +275,9 @@ async def test_a_deleted_endpoint_cancels_what_waits_and_lets_end_what_is_sent(h
 
 async def delete(house: House, endpoint_id: str) -> bool:
     async with house.database.transaction() as connection:
-        return await endpoints.delete_endpoint(connection, house.organization_id, endpoint_id, house.clock.now())
+        return await endpoint_switches.delete_endpoint(
+            connection, house.organization_id, endpoint_id, house.clock.now()
+        )
 
 
 async def test_an_endpoint_deleted_while_its_rows_are_fanned_out_leaves_none_waiting(house: House) -> None:

@@ -15,7 +15,7 @@ from store.deliveries import DeliveryStatus, Outcome
 from store.delivery_queue import Claim, Order
 from store.delivery_results import AttemptRecord
 from store.endpoint_health import BREAKER_THRESHOLD, Verdict
-from store.endpoints import EndpointState
+from store.endpoint_rows import EndpointState
 from store.tables.webhooks import endpoint, operator_event
 from tests.integration.notifier.house import House
 from tests.integration.notifier.test_delivery_queue import (

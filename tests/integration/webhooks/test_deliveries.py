@@ -22,7 +22,7 @@ from store import keys
 from store.database import Database
 from store.deliveries import DeliveryStatus, Outcome, Trigger
 from store.endpoint_health import BreakerState, DisableReason
-from store.endpoints import EndpointState
+from store.endpoint_rows import EndpointState
 from store.redelivery_jobs import JobKind, JobState
 from tests.integration.notifier.house import House
 from tests.integration.server.running import reason_of, running, violations_of

@@ -20,8 +20,9 @@ from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from runtime.targets import TargetPolicy
 from server.errors import FailedPrecondition
 from server.webhooks.endpoints import EndpointHandlers
-from store import endpoint_secrets, endpoints
+from store import endpoint_credentials, endpoint_secrets
 from store.database import Database
+from store.endpoint_rows import Settings
 from store.endpoint_secrets import shown_secret
 from store.secrets import SecretBox, credentials_place, secret_place
 from store.tables.webhooks import endpoint, endpoint_secret
@@ -136,7 +137,7 @@ async def test_a_rotation_may_change_the_scheme_and_keeps_it_otherwise(webhooks:
 
 async def test_keys_are_replaced_by_reencryption(house: House) -> None:
     new_box = SecretBox([("new", b"n" * 32), ("test", b"tidemark tests and nothing else!")])
-    settings = endpoints.Settings(url=URL, credentials="Bearer hush")
+    settings = Settings(url=URL, credentials="Bearer hush")
     created = [await house.endpoint(URL, settings=settings) for _ in range(3)]
     plain = await house.endpoint(URL)
     async with house.database.transaction() as connection:
@@ -156,11 +157,11 @@ async def test_keys_are_replaced_by_reencryption(house: House) -> None:
         after = last
     assert sealed == 4
     async with house.database.transaction() as connection:
-        assert await endpoints.reencrypt_credentials(connection, new_box, (0, ""), 10) == (
+        assert await endpoint_credentials.reencrypt_credentials(connection, new_box, (0, ""), 10) == (
             3,
             max((row.endpoint.organization_id, row.endpoint.endpoint_id) for row in created),
         )
-        assert await endpoints.reencrypt_credentials(connection, new_box, (0, ""), 10) == (0, None)
+        assert await endpoint_credentials.reencrypt_credentials(connection, new_box, (0, ""), 10) == (0, None)
         rows = (await connection.execute(select(endpoint).where(endpoint.c.credentials.is_not(None)))).all()
         secrets = (await connection.execute(select(endpoint_secret))).all()
     only_new = SecretBox([("new", b"n" * 32)])

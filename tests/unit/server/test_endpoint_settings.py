@@ -16,7 +16,7 @@ from generated.tidemark.v1.webhook_service_pb2 import (
 from runtime.targets import TargetPolicy
 from server.mapping.endpoints import FIELDS, read_grace, read_new_settings, read_update
 from server.validation import Violations
-from store.endpoints import Settings
+from store.endpoint_rows import Settings
 
 URL = "https://hooks.example.com/tidemark"
 POLICY = TargetPolicy(False, ())
