@@ -104,6 +104,7 @@ async def test_each_group_has_a_gauge_and_those_in_alarm_come_first(ours: Client
 
 async def test_only_the_current_period_counts(ours: Client, clock: ManualClock) -> None:
     alert = await ours.create(TOKENS + ALL)
+    await ours.settled(alert.alert_id)
     await ours.use(clock.now(), event(1, "12"))
     clock.set(datetime(2026, 4, 1, tzinfo=UTC))
     found = await ours.customer_alert(alert.alert_id, "acme")
