@@ -7,7 +7,7 @@ from enum import StrEnum
 from functools import cached_property
 
 from evaluator.amounts import ZERO
-from evaluator.gauges import Group, Measure
+from evaluator.gauges import EVER, Group, Measure
 from evaluator.overrides import MostSpecific, Override
 from evaluator.thresholds import Direction, Ladder, Threshold
 
@@ -136,9 +136,9 @@ class AlertRule:
 
     groups: sorted by key. watching_epoch, watching_time: since when it has watched without a gap.
     changed_epoch: the organization's epoch at its last change; a gauge visited before that has to be visited
-    again. create_epoch: at its creation. version: raised by each change of the definition; what it remembers from
-    before reset_version counts no more. overrides: of the ladder, for single groups. retired: thresholds that it
-    had in former versions.
+    again. create_epoch, create_time: of its creation. version: raised by each change of the definition; what it
+    remembers from before reset_version counts no more. overrides: of the ladder, for single groups. retired:
+    thresholds that it had in former versions.
     """
 
     alert_id: str
@@ -155,6 +155,7 @@ class AlertRule:
     watching_time: datetime
     overrides: tuple[Override, ...] = ()
     create_epoch: int = 0
+    create_time: datetime = EVER.start
     reset_version: int = 0
     retired: tuple[Threshold, ...] = ()
 

@@ -136,6 +136,7 @@ class AlertDefinition:
             watching_time=self.watching_time,
             overrides=self.condition.overrides,
             create_epoch=self.create_epoch,
+            create_time=self.create_time,
             reset_version=self.reset_version,
             retired=self.retired,
         )

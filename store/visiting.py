@@ -1,6 +1,6 @@
 """Visits: which alerts still have to look at what existed before them, and what that is."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -9,6 +9,7 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.alerts import Scope, ScopeKind
+from evaluator.definitions import DefinitionState
 from evaluator.gauges import Group
 from evaluator.routing import Target
 from store import price_conditions
@@ -62,12 +63,22 @@ async def claim(connection: AsyncConnection, visit: Due) -> str | None:
 
 
 async def advance(connection: AsyncConnection, organization_id: int, alert_id: str, after: str | None) -> None:
-    """Remembers how far the visit has come; None: it is done."""
+    """Remembers how far the visit has come; None: it is done, and the alert has looked at everything."""
+    values: dict[str, object] = {"visit_after": after}
+    if after is None:
+        values["looked"] = alert.c.looked | (alert.c.state == DefinitionState.ACTIVE)
     await connection.execute(
-        update(alert)
-        .where(alert.c.organization_id == organization_id, alert.c.alert_id == alert_id)
-        .values(visit_after=after)
+        update(alert).where(alert.c.organization_id == organization_id, alert.c.alert_id == alert_id).values(values)
     )
+
+
+async def at_first_look(connection: Connection, organization_id: int, alert_ids: Collection[str]) -> set[str]:
+    """Which of these alerts have not come yet to the end of what existed before them."""
+    cursor = await connection.execute(
+        "SELECT alert_id FROM alert WHERE organization_id = %s AND alert_id = ANY(%s) AND NOT looked",
+        (organization_id, list(alert_ids)),
+    )
+    return {alert_id for (alert_id,) in await cursor.fetchall()}
 
 
 async def begin(connection: AsyncConnection, organization_id: int, alert_ids: Sequence[str]) -> None:

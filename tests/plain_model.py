@@ -114,7 +114,8 @@ class Model:
         self.alerts[alert.name], self._former[alert.name] = alert, []
         self._created[alert.name] = self._tick, month_of(self.now)
         self._edited[alert.name] = self._tick
-        self._visit(alert)
+        for gauge in self.current(alert):
+            self._look(gauge, (), new=alert.name)
 
     def edit(self, alert: Alert, *, reset: bool) -> None:
         """An alert gets other lines, and visits again. reset: it forgets everything before."""
@@ -138,7 +139,6 @@ class Model:
             self._changed[whom[0], None] = self._tick
         elif on:
             self._edited[name] = self._tick
-            self._created[name] = self._created[name][0], month_of(self.now)
         if on:
             self._visit(self.alerts[name], *whom[:1])
 
@@ -247,10 +247,10 @@ class Model:
             and (not unique or self._unique_property in dict(event.properties))
         )
 
-    def _look(self, gauge: Gauge, new: Sequence[Event], afresh: str | None = None) -> None:
+    def _look(self, gauge: Gauge, events: Sequence[Event], *, new: str = "", afresh: str = "") -> None:
         """Evaluates every alert on the gauge: what it was before, if somebody has to look at that, and each event.
 
-        afresh: an alert that looks at what was before in any case.
+        new: an alert that has just been created. afresh: one that looks at what was before in any case.
         """
         known = list(self.events.values())
         base, touched = self.value(gauge, known), any(self._counts(event, gauge) for event in known)
@@ -259,12 +259,13 @@ class Model:
         changes = [self._edited[alert.name] for alert in watching]
         changes += [self._changed.get((gauge.customer, who), 0) for who in {None, gauge.subscription}]
         stale = touched and before < max(changes)
-        path = [(self.value(gauge, [*known, *new[: place + 1]]), event.event_id) for place, event in enumerate(new)]
+        path = [(self.value(gauge, [*known, *events[: at + 1]]), one.event_id) for at, one in enumerate(events)]
         for alert in watching:
             created, month = self._created[alert.name]
             lines, state = alert.lines_for(gauge.group), self.states.setdefault((alert.name, gauge), State())
             steps: list[tuple[Fraction, str | None]] = []
-            if stale and alert.name != afresh and not alert.evaluate and before < created and gauge.month <= month:
+            untold = alert.name == new or (before < created and gauge.month < month)
+            if stale and alert.name != afresh and not alert.evaluate and untold:
                 mark_silently(lines, state, base)
             elif stale or alert.name == afresh:
                 steps.append((base, None))

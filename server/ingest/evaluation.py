@@ -14,8 +14,9 @@ from evaluator.events import UsageEvent
 from evaluator.exclusions import Excluded
 from evaluator.gauges import Gauge
 from evaluator.notifications import Notification
-from evaluator.routing import COUNTING_MARGIN, Watch
+from evaluator.routing import Watch
 from evaluator.transitions import AlertState, Cause, Step, Transition, evaluate, mark_silently, trip_levels
+from server.ingest.first_looks import FirstLooks
 from server.ingest.guard import Guarded, Look, guard
 from store import evaluations, gauges, recounts
 from store.evaluations import StoredState
@@ -125,12 +126,19 @@ class Evaluation:
         """Evaluates gauges and writes what that came to; adds it to the result."""
         all_gauges = [subject.movement.watch.gauge for subject in subjects]
         states = await evaluations.states(self._connection, self._organization_id, all_gauges)
+        looks = [
+            (rule, one.visited_epoch)
+            for one in subjects
+            if one.stale or one.first_look
+            for rule in one.movement.watch.alerts
+        ]
+        first_looks = await FirstLooks.read(self._connection, self._organization_id, looks)
         found: list[Found] = []
         visited: list[gauges.Visited] = []
         changed: list[StoredState] = []
         with exact_arithmetic():
             for subject in subjects:
-                self._evaluate(subject, states, guarded.quiet, found, visited, changed)
+                self._evaluate(subject, states, first_looks, guarded.quiet, found, visited, changed)
         notifications: dict[str, evaluations.Record] = {
             one.notification.notification_id: one.notification for one in found if one.notification is not None
         }
@@ -197,6 +205,7 @@ class Evaluation:
         self,
         subject: Subject,
         states: Mapping[tuple[UUID, str], StoredState],
+        first_looks: FirstLooks,
         quiet: Set[tuple[UUID, str]],
         found: list[Found],
         visited: list[gauges.Visited],
@@ -223,10 +232,10 @@ class Evaluation:
             ladder = rule.ladder_for(gauge.group).with_limit(watch.limit)
             path: Sequence[Step] = steps
             if reading is not None:
-                if not forgotten and self._keeps_reading_silent(rule, subject):
+                if not forgotten and first_looks.keeps_reading(rule, subject.visited_epoch, new=subject.first_look):
                     state, path = mark_silently(ladder, steps[0].value, self._now), []
             elif (subject.stale or forgotten) and not subject.untouched:
-                if not forgotten and self._keeps_silent(rule, subject):
+                if not forgotten and first_looks.keeps(rule, subject.visited_epoch, gauge.period):
                     state = mark_silently(ladder, base, self._now)
                 else:
                     path = [Step(base, None), *steps]
@@ -259,22 +268,6 @@ class Evaluation:
                 self._epoch,
                 scale,
             )
-        )
-
-    def _keeps_reading_silent(self, rule: AlertRule, subject: Subject) -> bool:
-        """Whether what a gauge of facts reads is not to be told to an alert that looks at it for the first time."""
-        if rule.condition_type.on_edges_only:
-            return subject.visited_epoch < rule.watching_epoch
-        return subject.first_look and not rule.evaluate_on_create and subject.visited_epoch < rule.create_epoch
-
-    def _keeps_silent(self, rule: AlertRule, subject: Subject) -> bool:
-        """Whether the gauge's past is not to be told to an alert that looks at it for the first time."""
-        if rule.condition_type.on_edges_only:
-            return subject.visited_epoch < rule.watching_epoch
-        return (
-            not rule.evaluate_on_create
-            and subject.visited_epoch < rule.create_epoch
-            and subject.movement.watch.gauge.period.start <= rule.watching_time + COUNTING_MARGIN
         )
 
     def _notification(

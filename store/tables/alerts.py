@@ -29,6 +29,8 @@ alert = Table(
     Column("watching_time", Time, nullable=False),
     # How far the visit of what existed before the alert has come; unset once it is done.
     Column("visit_after", Identifier),
+    # Whether it has looked at all that existed before it, if only once since it was created.
+    Column("looked", Boolean, nullable=False, server_default="false"),
     Column("create_time", Time, nullable=False),
     Column("update_time", Time, nullable=False),
     Column("archive_time", Time),

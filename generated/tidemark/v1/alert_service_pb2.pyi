@@ -70,9 +70,11 @@ class CreateAlertRequest(_message.Message):
     evaluate_on_create: _builtins.bool
     """evaluate_on_create says what happens to customers who are past a threshold already. Unset or true: it is reached
     at once. False: they are marked as past it silently, and it is reached when they have come back and cross again.
+    So are the billing periods that are over already, for events that come late into them. What comes past a threshold
+    after the creation is told, also by the EnableAlert or the change of a plan that lets the alert see it.
 
-    NOTE: the same holds for usage that nothing evaluated between the creation and a later EnableAlert: what the alert
-    then sees of it for the first time was there before it looked.
+    NOTE: an alert that is disabled before its evaluation_status is DONE looks when it is enabled, and marks silently
+    what it finds then.
     """
     @_builtins.property
     def alert(self) -> _alert_pb2.Alert:

@@ -7,7 +7,7 @@ from datetime import timedelta
 import grpc
 import pytest
 
-from generated.tidemark.v1 import account_pb2, alert_pb2
+from generated.tidemark.v1 import account_pb2, alert_pb2, alert_service_pb2
 from runtime.clock import ManualClock
 from tests.integration.balances.holder import COMMIT, CREDIT, GRANT, LICENSE, SEAT, Holder
 from tests.integration.balances.wording import create, kinds_told, values, written
@@ -118,6 +118,25 @@ async def test_who_is_past_the_line_already(caller: Caller, evaluate: bool) -> N
         await case.again(acme)
         told = ["REACHED", "RESOLVED", "REACHED"] if evaluate else ["REACHED"]
         assert await kinds_told(acme, alert_id) == told, case.condition
+
+
+async def test_what_came_while_the_alert_was_off_is_told_when_it_is_on_again(caller: Caller) -> None:
+    """Created to keep to itself who is past the line already, it tells of those who came there later."""
+    for number, case in enumerate(PAST):
+        acme = Holder(caller, f"acme-{number}")
+        scope = f'customer {{ customer_id: "{acme.customer}" }}'
+        alert_id = await create(acme, case.condition, case.line, evaluate=False, scope=scope)
+        silent = await kinds_told(acme, alert_id)
+        off, on = (
+            alert_service_pb2.DisableAlertRequest(alert_id=alert_id),
+            alert_service_pb2.EnableAlertRequest(alert_id=alert_id),
+        )
+        await caller.alerts.DisableAlert(off, metadata=caller.metadata)
+        for act in case.there:
+            await act(acme)
+        await caller.alerts.EnableAlert(on, metadata=caller.metadata)
+        await caller.visited(alert_id)
+        assert (silent, await kinds_told(acme, alert_id)) == ([], ["REACHED"]), case.condition
 
 
 @pytest.mark.parametrize("evaluate", [True, False])

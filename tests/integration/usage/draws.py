@@ -134,6 +134,5 @@ def new_alerts(draw: st.DrawFn, metric: str) -> Alert:
         lines=draw(ladders()),
         prices=draw(st.sampled_from(PRICES)) if priced else frozenset(),
         overrides=draw(overrides(chosen)) if per_subscription and chosen else (),
-        # What is silent for who comes to a plan later, already past a line, is not defined.
-        evaluate=scope[0] == "plan" or draw(st.sampled_from([True, True, False])),
+        evaluate=draw(st.sampled_from([True, True, False])),
     )

@@ -1,0 +1,91 @@
+"""Alerts that keep to themselves what was past their lines when they were created, and nothing that came later."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from generated.tidemark.v1 import account_pb2, alert_pb2, alert_service_pb2
+from runtime.clock import ManualClock
+from server.ingest.visits import Visits
+from store.database import Database
+from tests.integration.usage.caller import Caller, Crossing, on_plan, usage_alert
+
+
+async def switched(caller: Caller, alert: alert_pb2.Alert, *, on: bool, customer: str = "") -> None:
+    """Switches an alert on or off, as a whole or for a customer, and waits until it has looked."""
+    ids = {"alert_id": alert.alert_id, "customer_id": customer}
+    if on:
+        await caller.alerts.EnableAlert(alert_service_pb2.EnableAlertRequest(**ids), metadata=caller.metadata)
+        await caller.visited(alert.alert_id)
+    else:
+        await caller.alerts.DisableAlert(alert_service_pb2.DisableAlertRequest(**ids), metadata=caller.metadata)
+
+
+async def told(caller: Caller) -> list[tuple[str, list[Crossing]]]:
+    return [(one.customer_id, one.crossings) for one in await caller.notifications()]
+
+
+def reached(value: str) -> list[Crossing]:
+    return [Crossing("REACHED", "10", value, value, "")]
+
+
+@pytest.mark.parametrize("customer", ["", "beta"], ids=["for all", "for one customer"])
+async def test_what_came_while_the_alert_was_off_is_told_when_it_is_on_again(caller: Caller, customer: str) -> None:
+    await caller.send(caller.event("e1", "15"))
+    alert = await caller.create(usage_alert("10"), evaluate=False)
+    await switched(caller, alert, on=False, customer=customer)
+    await caller.send(caller.event("e2", "12", "beta"))
+    await switched(caller, alert, on=True, customer=customer)
+    assert await told(caller) == [("beta", reached("12"))]
+    [gauge] = (await caller.state(alert.alert_id)).gauges
+    assert gauge.thresholds[0].silent
+
+
+async def test_who_comes_to_the_plan_later_is_told_of(caller: Caller) -> None:
+    await caller.put_customer(account_pb2.Customer(customer_id="acme", plan_id="gold"))
+    await caller.send(caller.event("e1", "15"), caller.event("e2", "12", "beta"))
+    alert = await caller.create(usage_alert("10", scope=on_plan("gold")), evaluate=False)
+    await caller.put_customer(account_pb2.Customer(customer_id="beta", plan_id="gold"))
+    assert await told(caller) == [("beta", reached("12"))]
+    assert (await caller.state(alert.alert_id)).gauges[0].thresholds[0].silent
+
+
+async def test_the_first_look_may_have_to_wait_until_the_alert_is_on_again(
+    caller: Caller, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Switched off before its visit came by, it still tells nobody of what was there before it."""
+    await caller.send(caller.event("e1", "15"))
+    held, visit_once = asyncio.Event(), Visits.visit_once
+
+    async def unless_held(visits: Visits) -> bool:
+        return held.is_set() and await visit_once(visits)
+
+    monkeypatch.setattr(Visits, "visit_once", unless_held)
+    alert = await caller.create_only(usage_alert("10"), evaluate=False)
+    await switched(caller, alert, on=False)
+    held.set()
+    database = Database(caller.database_url)
+    while await Visits(database, clock, timedelta(days=34)).visit_once():
+        pass
+    await database.close()
+    await switched(caller, alert, on=True)
+    assert not await told(caller)
+    assert (await caller.state(alert.alert_id)).gauges[0].thresholds[0].silent
+
+
+async def test_late_events_find_silently_what_was_past_before_the_alert_and_tell_what_came_after(
+    caller: Caller, clock: ManualClock
+) -> None:
+    await caller.send(caller.event("e1", "15"))
+    first = clock.now()
+    clock.advance(timedelta(days=31))
+    alert = await caller.create(usage_alert("10"), evaluate=False)
+    await switched(caller, alert, on=False)
+    await caller.send(caller.event("e2", "12"))
+    second = clock.now()
+    clock.advance(timedelta(days=18))  # within the grace of March
+    await switched(caller, alert, on=True)
+    assert not (await caller.send(caller.event("e3", "1", at=first + timedelta(days=5)))).transitions
+    await caller.send(caller.event("e4", "1", at=second))
+    assert await told(caller) == [("acme", reached("12"))]
