@@ -17,7 +17,7 @@ from evaluator.amounts import format_decimal
 from evaluator.balances import BalanceReading
 from evaluator.gauges import BALANCE_KEY, EVER, SEGMENT_KEY, Gauge, Group
 from evaluator.thresholds import Kind, Threshold
-from evaluator.transitions import Transition
+from evaluator.transitions import Transition, mark_furthest
 
 REACHED_TYPE = "alert.reached"
 RESOLVED_TYPE = "alert.resolved"
@@ -107,9 +107,13 @@ class Notification:
             "data": data,
         }
         room = MAX_BODY_BYTES - len(_json(record).encode()) - len(',"omitted":') - len(str(len(self.transitions)))
-        data["transitions"] = _last_that_fit(
-            [transition_json(one) for one in self.transitions[-MAX_TRANSITIONS:]], room
-        )
+        # The furthest of the evaluation may be one that is not told, or does not fit.
+        shown = mark_furthest(self.transitions[-MAX_TRANSITIONS:], rule.condition_type.direction)
+        fitting = _last_that_fit([transition_json(one) for one in shown], room)
+        if len(fitting) < len(shown):
+            shown = mark_furthest(shown[-len(fitting) :], rule.condition_type.direction)
+            fitting = [transition_json(one) for one in shown]
+        data["transitions"] = fitting
         omitted = len(self.transitions) - len(data["transitions"])
         if omitted:
             data["omitted"] = omitted

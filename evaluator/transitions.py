@@ -67,8 +67,8 @@ class AlertState:
 class Transition:
     """A threshold was reached or resolved by one step of a gauge.
 
-    level: the line that was crossed. furthest: no other line of this kind in the same evaluation lies further on.
-    notified: whether the threshold's owner wants to be told of this kind.
+    level: the line that was crossed. furthest: no other line of this kind in the same evaluation lies further on; in
+    a notification, none that it shows. notified: whether the threshold's owner wants to be told of this kind.
     """
 
     kind: Kind
@@ -127,7 +127,25 @@ def evaluate(
         transitions += _in_order(ladder, Kind.RESOLVED, rungs + lines)
         transitions += _in_order(ladder, Kind.REACHED, lines + rungs)
         previous_value = step.value
-    return Evaluation(AlertState(reached), tuple(_mark_furthest(ladder, transitions)))
+    return Evaluation(AlertState(reached), mark_furthest(transitions, ladder.direction))
+
+
+def mark_furthest(transitions: Iterable[Transition], direction: Direction) -> tuple[Transition, ...]:
+    """Marks, for each kind, the transition whose line lies furthest the way that kind goes; of equals the last."""
+    marked = list(transitions)
+    for kind in Kind:
+        outward = (direction is Direction.RISING) is (kind is Kind.REACHED)
+        best: int | None = None
+        for index, transition in enumerate(marked):
+            if transition.kind is kind and (
+                best is None
+                or transition.level == marked[best].level
+                or (transition.level > marked[best].level) is outward
+            ):
+                best = index
+        if best is not None:
+            marked[best] = replace(marked[best], furthest=True)
+    return tuple(marked)
 
 
 def mark_silently(ladder: Ladder, value: Decimal, now: datetime) -> AlertState:
@@ -224,24 +242,6 @@ def _in_order(ladder: Ladder, kind: Kind, transitions: list[Transition]) -> list
     backwards = (ladder.direction is Direction.RISING) is (kind is Kind.RESOLVED)
     own = [transition for transition in transitions if transition.kind is kind]
     return sorted(own, key=lambda transition: transition.level, reverse=backwards)
-
-
-def _mark_furthest(ladder: Ladder, transitions: list[Transition]) -> list[Transition]:
-    """Marks, for each kind, the transition whose line lies furthest the way that kind goes; of equals the last."""
-    rising = ladder.direction is Direction.RISING
-    for kind in Kind:
-        outward = rising is (kind is Kind.REACHED)
-        best: int | None = None
-        for index, transition in enumerate(transitions):
-            if transition.kind is kind and (
-                best is None
-                or transition.level == transitions[best].level
-                or (transition.level > transitions[best].level) is outward
-            ):
-                best = index
-        if best is not None:
-            transitions[best] = replace(transitions[best], furthest=True)
-    return transitions
 
 
 def _transition(kind: Kind, threshold: Threshold, level: Decimal, previous_value: Decimal, step: Step) -> Transition:

@@ -91,6 +91,16 @@ def crossings(
     return found
 
 
+def furthest(crossings: Sequence[Crossing]) -> frozenset[int]:
+    """Of each kind the place of the one whose level lies furthest the way it goes, of equals the last."""
+    places: dict[str, int] = {}
+    for place, one in enumerate(crossings):
+        further = one.level - crossings[places.setdefault(one.kind, place)].level
+        if (further if one.kind == "REACHED" else -further) >= 0:
+            places[one.kind] = place
+    return frozenset(places.values())
+
+
 def _leave(
     state: State,
     values: set[Fraction | None],

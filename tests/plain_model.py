@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from fractions import Fraction
 
-from tests.plain_ladder import Crossing, Line, State, crossings, mark_silently
+from tests.plain_ladder import Crossing, Line, State, crossings, furthest, mark_silently
 
 Month = tuple[int, int]
 Prices = frozenset[tuple[str, bool, frozenset[str]]]  # property, whether its values are taken in or left out, values
@@ -68,13 +68,14 @@ class Gauge:
 
 @dataclass(frozen=True)
 class Notification:
-    """What is sent of one alert on one gauge after one commit."""
+    """What is sent of one alert on one gauge after one commit. furthest: places in crossings."""
 
     alert: str
     gauge: Gauge
     sequence: int
     late: bool
     crossings: tuple[Crossing, ...]
+    furthest: frozenset[int]
 
 
 class Model:
@@ -275,7 +276,8 @@ class Model:
             if told:
                 state.sequence += 1
                 late = gauge.month < month_of(self.now)
-                self.notifications.append(Notification(alert.name, gauge, state.sequence, late, tuple(told)))
+                sent = Notification(alert.name, gauge, state.sequence, late, tuple(told), furthest(told))
+                self.notifications.append(sent)
         self._looked_at[gauge] = self._tick
 
     def _watches(self, alert: Alert, gauge: Gauge) -> bool:

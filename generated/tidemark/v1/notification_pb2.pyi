@@ -64,7 +64,7 @@ class Transition(_message.Message):
     """level is the line that was crossed, a decimal string: the threshold's value, or the step of one that recurs."""
     furthest: _builtins.bool
     """furthest marks, of the transitions of one evaluation and of one kind, the one whose level lies furthest in the
-    direction of the change.
+    direction of the change; in a notification, of those that it shows.
     """
     previous_value: _builtins.str
     """previous_value is the gauge's value before the event that crossed, a decimal string."""

@@ -203,6 +203,18 @@ async def test_thresholds_of_one_alert_ask_for_different_kinds(caller: Caller) -
     assert told["threshold"] == {"code": "block", "value": "20", "severity": "CRITICAL"}
 
 
+async def test_a_notification_marks_the_furthest_of_what_it_tells(caller: Caller) -> None:
+    ladder = [Threshold(value="10"), Threshold(value="20"), Threshold(value="30", notify_on=[RESOLVED])]
+    await caller.create(usage_alert(ladder=ladder))
+    answer = await caller.send(caller.event("e0", "35"))
+    assert [one.furthest for one in answer.transitions] == [False, False, True]
+    [stored] = await caller.notifications()
+    assert [(one["level"], one["furthest"]) for one in stored.body["data"]["transitions"]] == [
+        ("10", False),
+        ("20", True),
+    ]
+
+
 async def test_the_notification_carries_the_evidence_of_the_answer(caller: Caller, clock: ManualClock) -> None:
     alert = await caller.create(usage_alert("10", "20", groups=[("region", None)]))
     answer = await caller.send(caller.event("e1", "4", region="eu"), caller.event("e2", "21.50", region="eu"))

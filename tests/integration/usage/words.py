@@ -212,4 +212,5 @@ def notification_of(alert: str, data: dict[str, Any]) -> plain_model.Notificatio
             )
             for one in data["transitions"]
         ),
+        frozenset(place for place, one in enumerate(data["transitions"]) if one["furthest"]),
     )

@@ -111,6 +111,16 @@ def test_of_many_transitions_the_last_are_told(number: int) -> None:
     assert data["value"] == str(number - 1)
 
 
+@pytest.mark.parametrize("code", ["", "c" * 1_000], ids=["all that may be shown", "what fits"])
+def test_the_furthest_of_what_is_shown_is_marked(code: str) -> None:
+    one = replace(transition(), threshold=Threshold(code=code), furthest=False)
+    many = [replace(one, level=Decimal(60 - place), furthest=place == 0) for place in range(60)]
+    data = json.loads(notification(*many).body())["data"]
+    shown = data["transitions"]
+    assert data["omitted"] == 60 - len(shown) >= 10
+    assert [one["furthest"] for one in shown] == [True] + [False] * (len(shown) - 1)
+
+
 def test_times_are_utc_to_the_microsecond() -> None:
     assert format_time(NOW.astimezone(timezone(timedelta(hours=-7)))) == "2026-03-15T12:30:00.000005Z"
     assert format_time(datetime(2026, 1, 1, tzinfo=UTC)) == "2026-01-01T00:00:00.000000Z"
