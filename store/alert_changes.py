@@ -19,7 +19,7 @@ from store.alert_rows import columns_of
 from store.tables.alerts import alert
 from store.visiting import FROM_THE_BEGINNING
 
-# Of former versions, the newest; states that know one that fell off forget it without a word.
+# Of versions before the last one, the newest; states that know one that fell off forget it without a word.
 MAX_RETIRED = 200
 
 
@@ -91,8 +91,7 @@ async def edit(
         changed = replace(changed, watching_epoch=epoch, watching_time=now)
     lines_changed = (changed.thresholds, changed.condition) != (current.thresholds, current.condition)
     if lines_changed:
-        former = {threshold.key: threshold for threshold in (*current.retired, *current.all_thresholds)}
-        changed = replace(changed, retired=tuple(former.values())[-MAX_RETIRED:])
+        changed = replace(changed, retired=_retired(current))
     if wanted.reset:
         changed = replace(changed, reset_version=changed.version)
     if (lines_changed or wanted.reset) and changed.state is DefinitionState.ACTIVE:
@@ -211,6 +210,13 @@ def _archived(definition: AlertDefinition, release: bool) -> bool:
     """Whether archiving it would change nothing."""
     still_held = release and definition.uniqueness_key_held
     return definition.state is DefinitionState.ARCHIVED and not still_held
+
+
+def _retired(left: AlertDefinition) -> tuple[Threshold, ...]:
+    """The thresholds of former versions, once that definition is one: all of its own, after older ones."""
+    own = {threshold.key: threshold for threshold in left.all_thresholds}
+    older = [threshold for threshold in left.retired if threshold.key not in own]
+    return (*older[-MAX_RETIRED:], *own.values())
 
 
 def _edit_of(definition: AlertDefinition) -> Edit:

@@ -7,7 +7,7 @@ import grpc
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from generated.tidemark.v1 import alert_pb2, alert_service_pb2, condition_pb2, threshold_pb2
+from generated.tidemark.v1 import account_pb2, alert_pb2, alert_service_pb2, condition_pb2, threshold_pb2
 from runtime.clock import ManualClock
 from tests.integration.server.running import reason_of, violations_of
 from tests.integration.usage.caller import (
@@ -272,3 +272,19 @@ async def test_other_price_filters_measure_anew(caller: Caller) -> None:
     assert changed.spend_exceeded.price_filters[0].values == ["p2"]
     cleared = await update(caller, created.alert_id, "spend_exceeded.price_filters")
     assert not cleared.spend_exceeded.price_filters
+
+
+async def test_every_line_of_the_version_before_resolves_however_many_there_were(caller: Caller) -> None:
+    groups = [f"g{number}" for number in range(220)]
+    condition = condition_pb2.CostExceededCondition(grouping_keys=["team"], currency="USD")
+    for number, group in enumerate(groups):
+        condition.threshold_overrides.add(group_values=[group], thresholds=lines(str(number + 1)))
+    created = await caller.create(
+        alert_pb2.Alert(name="c", scope=on_plan("pro"), cost_exceeded=condition, thresholds=lines("1000"))
+    )
+    await caller.put_subscription(account_pb2.Subscription(customer_id="acme", subscription_id="s", plan_id="pro"))
+    await caller.send(*(caller.event(group, cost="300", subscription="s", team=group) for group in groups))
+    assert len(await told(caller)) == len(groups)
+    await update(caller, created.alert_id, "cost_exceeded.threshold_overrides")
+    resolved = [level for kind, level in await told(caller) if kind == "RESOLVED"]
+    assert sorted(map(int, resolved)) == list(range(1, len(groups) + 1))
