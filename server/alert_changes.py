@@ -181,7 +181,10 @@ class AlertChangeHandlers:
         violations.raise_if_any()
         organization_id = current_organization().organization_id
         async with self._database.transaction() as connection:
-            await self._evaluated(connection, alert_id, customer_id)
+            try:
+                await self._evaluated(connection, alert_id, customer_id)
+            except AlertArchived as error:
+                raise _refusal(error, alert_id) from error
         async with self._database.transaction() as connection:
             definition = await alerts.get(connection, organization_id, alert_id)
             assert definition is not None, "alerts are never deleted"
@@ -196,7 +199,7 @@ class AlertChangeHandlers:
         return messages.ResetCustomerAlertResponse(customer_alert=customer_alert_proto(found))
 
     async def _evaluated(self, connection: Connection, alert_id: str, customer_id: str) -> None:
-        """Refuses a customer whom the alert does not cover, or for whom it is not evaluated."""
+        """Refuses a customer whom the alert does not cover, or for whom it is not evaluated; raises AlertArchived."""
         organization_id = current_organization().organization_id
         try:
             view = await CustomerView.open(connection, organization_id, customer_id, self._clock.now())
@@ -205,6 +208,8 @@ class AlertChangeHandlers:
         found = await view.get(alert_id)
         if found is None:
             raise alert_not_found(alert_id, covering=customer_id)
+        if found.definition.state is DefinitionState.ARCHIVED:
+            raise AlertArchived
         if found.status is None:
             raise FailedPrecondition(
                 error_reason_pb2.ERROR_REASON_ALERT_NOT_EVALUATED,

@@ -272,8 +272,12 @@ class UpdateAlertRequest(_message.Message):
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """update_mask names what is changed: "name", "thresholds", "cost_exceeded.threshold_overrides",
-        "spend_exceeded.price_filters", or "*" for all of them; what else alert says must then be what the alert is, or
-        unset. A path whose field is unset or empty in alert clears it. Unset: the fields that are set in alert.
+        "spend_exceeded.price_filters", or "*" for all of them. A path whose field is unset or empty in alert clears it.
+        Unset: the fields that are set in alert.
+
+        Scope, uniqueness_key and the rest of the condition (metric, currency, groups, and which balances or invoices count)
+        cannot be changed: they say what is measured. Whatever the mask, alert must say of them what they are, or leave
+        them unset. What only answers carry is not looked at.
 
         NOTE: other price filters measure something else: what was reached by the old ones is forgotten.
         """
@@ -334,7 +338,9 @@ class EnableAlertRequest(_message.Message):
     was disabled one by one it stays so.
     """
     subscription_id: _builtins.str
-    """subscription_id enables it for one subscription of customer_id only."""
+    """subscription_id enables it for one subscription of customer_id only, for which it was disabled. Where it is disabled
+    for all of the customer it stays so.
+    """
     etag: _builtins.str
     """etag is as in ArchiveAlertRequest; to be left unset with customer_id."""
     def __init__(
@@ -550,9 +556,14 @@ class ResetCustomerAlertRequest(_message.Message):
     ALERT_ID_FIELD_NUMBER: _builtins.int
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     alert_id: _builtins.str
-    """alert_id is the alert's id. An alert that does not cover the customer, or is not evaluated for it, is refused."""
+    """alert_id is the alert's id. One that does not cover the customer is refused with NOT_FOUND and
+    ERROR_REASON_ALERT_NOT_FOUND; one that is disabled, also for the customer only, with FAILED_PRECONDITION and
+    ERROR_REASON_ALERT_NOT_EVALUATED; an archived one with FAILED_PRECONDITION and ERROR_REASON_ALERT_ARCHIVED.
+    """
     customer_id: _builtins.str
-    """customer_id is the customer's id."""
+    """customer_id is the customer's id. One that nobody put and no usage named is refused with NOT_FOUND and
+    ERROR_REASON_CUSTOMER_NOT_FOUND.
+    """
     def __init__(
         self,
         *,

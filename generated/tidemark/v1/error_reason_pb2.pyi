@@ -721,8 +721,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_ALERT_ARCHIVED: _ErrorReason.ValueType  # 28
-    """ERROR_REASON_ALERT_ARCHIVED (FAILED_PRECONDITION) means that an archived alert was to be changed, which it
-    never is again.
+    """ERROR_REASON_ALERT_ARCHIVED (FAILED_PRECONDITION) means that an archived alert was to be changed or reset, which
+    it never is again.
 
     Example:
 
@@ -1468,8 +1468,8 @@ Example:
     }
 """
 ERROR_REASON_ALERT_ARCHIVED: ErrorReason.ValueType  # 28
-"""ERROR_REASON_ALERT_ARCHIVED (FAILED_PRECONDITION) means that an archived alert was to be changed, which it
-never is again.
+"""ERROR_REASON_ALERT_ARCHIVED (FAILED_PRECONDITION) means that an archived alert was to be changed or reset, which
+it never is again.
 
 Example:
 

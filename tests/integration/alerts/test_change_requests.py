@@ -1,0 +1,198 @@
+"""Requests that change alerts: what a mask and an etag may say, and whom and what can be switched and reset."""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from generated.tidemark.v1 import account_pb2, alert_pb2, alert_service_pb2, condition_pb2, threshold_pb2
+from tests.integration.server.running import reason_of, violations_of
+from tests.integration.usage.caller import Caller, beside, on_customer, on_plan, usage_alert
+from tests.integration.usage.conftest import caller, shared_database_url
+
+__all__ = ["caller", "shared_database_url"]
+
+NOT_FOUND, PRECONDITION = grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION
+
+
+async def update(caller: Caller, alert: alert_pb2.Alert, *paths: str) -> alert_pb2.Alert:
+    request = alert_service_pb2.UpdateAlertRequest(alert=alert, update_mask=FieldMask(paths=paths))
+    return (await caller.alerts.UpdateAlert(request, metadata=caller.metadata)).alert
+
+
+async def switch(caller: Caller, on: bool, **whom: str) -> alert_pb2.Alert:
+    if on:
+        enable = alert_service_pb2.EnableAlertRequest(**whom)
+        return (await caller.alerts.EnableAlert(enable, metadata=caller.metadata)).alert
+    disable = alert_service_pb2.DisableAlertRequest(**whom)
+    return (await caller.alerts.DisableAlert(disable, metadata=caller.metadata)).alert
+
+
+async def refused(call: Awaitable[Any]) -> tuple[grpc.StatusCode, str]:
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await call
+    return error.value.code(), reason_of(error.value).removeprefix("ERROR_REASON_")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "alert_id",
+        "state",
+        "version",
+        "etag",
+        "uniqueness_key",
+        "scope",
+        "condition",
+        "usage_threshold_reached",
+        "usage_threshold_reached.metric_id",
+        "usage_threshold_reached.group_values",
+        "thresholds.code",
+        "thresholds[0].value",
+        "cost_exceeded.threshold_overrides",
+        "nothing",
+        "",
+    ],
+)
+async def test_a_mask_names_only_what_can_be_changed(caller: Caller, path: str) -> None:
+    created = await caller.create(usage_alert("10"))
+    wanted = alert_pb2.Alert(alert_id=created.alert_id, name="another")
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await update(caller, wanted, "name", path)
+    assert violations_of(error.value) == ["update_mask.paths[1]"]
+    assert (await update(caller, wanted)).version == 2  # the refused one changed nothing
+
+
+async def test_a_mask_says_what_is_changed_and_what_is_cleared(caller: Caller) -> None:
+    created = await caller.create(usage_alert("10"))
+    wanted = alert_pb2.Alert(alert_id=created.alert_id, name="n", thresholds=[threshold_pb2.Threshold(value="7")])
+    changed = await update(caller, wanted, "name", "name")
+    assert (changed.name, [one.value for one in changed.thresholds]) == ("n", ["10"])
+    for paths in (["*", "name"], ["name", "*"]):
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await update(caller, wanted, *paths)
+        assert violations_of(error.value) == ["update_mask"]
+    for path in ("name", "thresholds"):
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await update(caller, alert_pb2.Alert(alert_id=created.alert_id), path)
+        assert violations_of(error.value) == [f"alert.{path}"]
+    nothing = await update(caller, alert_pb2.Alert(alert_id=created.alert_id))
+    assert nothing == changed
+
+
+async def test_what_the_service_says_of_an_alert_may_be_sent_back(caller: Caller) -> None:
+    """Read, change, write: what only answers say does no harm, and stays what it is."""
+    read = await caller.create(usage_alert("10"))
+    read.name = "another"
+    read.version, read.state = 99, alert_pb2.ALERT_STATE_ARCHIVED
+    changed = await update(caller, read, "*")
+    assert (changed.name, changed.version, changed.state) == ("another", 2, alert_pb2.ALERT_STATE_ACTIVE)
+
+
+async def test_of_updates_of_one_etag_at_the_same_time_one_wins(caller: Caller) -> None:
+    created = await caller.create(usage_alert("10"))
+    wanted = [alert_pb2.Alert(alert_id=created.alert_id, etag=created.etag, name=f"n{number}") for number in range(8)]
+    async with beside(caller) as other:
+        calls = [update((caller, other)[number % 2], alert) for number, alert in enumerate(wanted)]
+        results = await asyncio.gather(*calls, return_exceptions=True)
+    [won] = [one for one in results if isinstance(one, alert_pb2.Alert)]
+    lost = [one for one in results if isinstance(one, grpc.aio.AioRpcError)]
+    assert {(one.code(), reason_of(one)) for one in lost} == {(grpc.StatusCode.ABORTED, "ERROR_REASON_ETAG_MISMATCH")}
+    assert len(lost) == len(wanted) - 1
+    request = alert_service_pb2.GetAlertRequest(alert_id=created.alert_id)
+    assert (await caller.alerts.GetAlert(request, metadata=caller.metadata)).alert == won
+
+
+async def test_an_etag_guards_switching_and_archiving_too(caller: Caller) -> None:
+    created = await caller.create(usage_alert("10"))
+    stale = {"alert_id": created.alert_id, "etag": "7"}
+    archive = alert_service_pb2.ArchiveAlertRequest(alert_id=created.alert_id, etag="7")
+    for call in (
+        switch(caller, False, **stale),
+        switch(caller, True, **stale),
+        caller.alerts.ArchiveAlert(archive, metadata=caller.metadata),
+    ):
+        assert await refused(call) == (grpc.StatusCode.ABORTED, "ETAG_MISMATCH")
+    assert (await switch(caller, False, alert_id=created.alert_id, etag="1")).version == 2
+
+
+async def test_switching_twice_changes_nothing_the_second_time(caller: Caller) -> None:
+    created = await caller.create(usage_alert("10"))
+    for on in (False, True):
+        assert await switch(caller, on, alert_id=created.alert_id) == await switch(
+            caller, on, alert_id=created.alert_id
+        )
+        for _ in range(2):
+            await switch(caller, on, alert_id=created.alert_id, customer_id="acme")
+    request = alert_service_pb2.ListAlertChangesRequest(alert_id=created.alert_id)
+    changes = (await caller.alerts.ListAlertChanges(request, metadata=caller.metadata)).changes
+    assert len(changes) == 5
+
+
+async def test_an_alert_is_switched_off_for_one_subscription(caller: Caller) -> None:
+    for subscription in ("s1", "s2"):
+        await caller.put_subscription(
+            account_pb2.Subscription(customer_id="acme", subscription_id=subscription, plan_id="pro")
+        )
+    condition = condition_pb2.UsageExceededCondition(metric_id="calls")
+    created = await caller.create(
+        alert_pb2.Alert(
+            name="n", scope=on_plan("pro"), usage_exceeded=condition, thresholds=usage_alert("10").thresholds
+        )
+    )
+    ids = {"alert_id": created.alert_id, "customer_id": "acme"}
+    await switch(caller, False, **ids, subscription_id="s1")
+    await caller.send(*(caller.event(one, "15", subscription=one) for one in ("s1", "s2")))
+    assert await told_of(caller) == ["s2"]
+    shown = await caller.state(created.alert_id)
+    assert (len(shown.gauges), shown.disabled_reason) == (1, 0)
+    # Switched off for the customer, it stays so for each subscription, whatever is said of one.
+    await switch(caller, False, **ids)
+    await switch(caller, True, **ids, subscription_id="s1")
+    assert (await caller.state(created.alert_id)).disabled_reason
+    assert await told_of(caller) == ["s2"]
+    await switch(caller, True, **ids)
+    assert await told_of(caller) == ["s2", "s1"]
+
+
+async def told_of(caller: Caller) -> list[str]:
+    """The subscriptions that notifications are about, in order."""
+    return [one.body["data"]["gauge"]["subscription_id"] for one in await caller.notifications()]
+
+
+async def test_whom_an_alert_does_not_have_it_is_not_switched_for(caller: Caller) -> None:
+    alert = await caller.create(usage_alert("10", scope=on_customer("acme")))
+    for on in (False, True):
+        for whom, path in (
+            ({"customer_id": "beta"}, "customer_id"),
+            ({"subscription_id": "s1"}, "customer_id"),
+            ({"customer_id": "acme", "subscription_id": "s1"}, "subscription_id"),
+            ({"customer_id": "acme", "etag": "1"}, "etag"),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError) as error:
+                await switch(caller, on, alert_id=alert.alert_id, **whom)
+            assert violations_of(error.value) == [path]
+
+
+async def test_only_what_is_evaluated_can_be_reset(caller: Caller) -> None:
+    await caller.send(caller.event("e1"), caller.event("e2", customer="beta"))
+    alert = await caller.create(usage_alert("10", scope=on_customer("acme")))
+
+    async def reset(customer: str = "acme", alert_id: str = alert.alert_id) -> None:
+        request = alert_service_pb2.ResetCustomerAlertRequest(alert_id=alert_id, customer_id=customer)
+        await caller.alerts.ResetCustomerAlert(request, metadata=caller.metadata)
+
+    await reset()
+    assert await refused(reset("nobody")) == (NOT_FOUND, "CUSTOMER_NOT_FOUND")
+    assert await refused(reset("beta")) == (NOT_FOUND, "ALERT_NOT_FOUND")
+    assert await refused(reset(alert_id="none")) == (NOT_FOUND, "ALERT_NOT_FOUND")
+    await switch(caller, False, alert_id=alert.alert_id, customer_id="acme")
+    assert await refused(reset()) == (PRECONDITION, "ALERT_NOT_EVALUATED")
+    await switch(caller, True, alert_id=alert.alert_id, customer_id="acme")
+    await switch(caller, False, alert_id=alert.alert_id)
+    assert await refused(reset()) == (PRECONDITION, "ALERT_NOT_EVALUATED")
+    await caller.archive(alert.alert_id)
+    assert await refused(reset()) == (PRECONDITION, "ALERT_ARCHIVED")
