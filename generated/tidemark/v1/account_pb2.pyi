@@ -148,7 +148,8 @@ class Customer(_message.Message):
     def billing_cycle(self) -> Global___BillingCycle:
         """billing_cycle divides time into the customer's billing periods. Unset: calendar months in UTC.
 
-        NOTE: changing it starts new gauges for the new periods; what was counted stays with the old ones.
+        NOTE: changing it makes other periods. The current one counts what was used since its start, and tells of what is
+        past a line there, also where the period before the change has told of it. What that one reached stays with it.
         """
 
     @_builtins.property
@@ -271,12 +272,15 @@ class Subscription(_message.Message):
     def billing_cycle(self) -> Global___BillingCycle:
         """billing_cycle divides time into the subscription's billing periods. Unset: the customer's.
 
-        NOTE: changing it starts new gauges for the new periods; what was counted stays with the old ones.
+        NOTE: changing it makes other periods. The current one counts what was used since its start, and tells of what is
+        past a line there, also where the period before the change has told of it. What that one reached stays with it.
         """
 
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """start_time is when the subscription began. Unset: the caller did not say."""
+        """start_time is when the subscription began. It is kept and shown; billing periods follow from billing_cycle alone.
+        Unset: the caller did not say.
+        """
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:

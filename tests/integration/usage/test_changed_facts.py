@@ -43,6 +43,29 @@ async def test_a_changed_time_zone_moves_the_period_and_events_are_counted_where
     assert period_of(shown.gauge)[0] == utc(4, 1) - timedelta(hours=2)
 
 
+async def test_what_was_reached_stays_with_its_period_when_the_cycle_changes(caller: Caller) -> None:
+    """The new period tells of its own, nothing resolves, and the old one is as it was when it comes back."""
+    await caller.create(usage_alert(ladder=[threshold_pb2.Threshold(value="10", notify_on=BOTH)]))
+    await caller.send(caller.event("e1", "6", at=utc(3, 2)), caller.event("e2", "12", at=utc(3, 12)))
+    for anchor in (utc(3, 10), utc(3, 1), utc(3, 10)):
+        await caller.put_customer(account_pb2.Customer(customer_id="acme", billing_cycle=cycle(anchor)))
+    assert [one.crossings for one in await caller.notifications()] == [
+        [Crossing("REACHED", "10", "6", "18", "e2")],
+        [Crossing("REACHED", "10", "12", "12", "")],
+    ]
+
+
+async def test_a_subscription_that_is_recreated_in_the_same_cycle_goes_on(caller: Caller) -> None:
+    """Its start divides no periods: what the period holds, and what was told of it, is the subscription's."""
+    await caller.create(subscription_alert(on_subscription("pro")))
+    await caller.send(caller.event("e1", "12", at=utc(3, 10), subscription="pro"))
+    again = account_pb2.Subscription(customer_id="acme", subscription_id="pro", start_time=to_timestamp(utc(3, 14)))
+    await caller.put_subscription(again)
+    answer = await caller.send(caller.event("e2", "1", subscription="pro"), gauges=True)
+    assert by_period(answer) == {(utc(3, 1), utc(4, 1)): "13"}
+    assert not answer.transitions
+
+
 async def test_a_subscription_that_is_recreated_counts_from_its_own_start(caller: Caller) -> None:
     """Under the id of the one that ended: what it used counts for its period, and nothing of it for the new one."""
     old, new = cycle(utc(3, 1)), cycle(utc(3, 14))
