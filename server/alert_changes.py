@@ -2,28 +2,23 @@
 
 from datetime import timedelta
 
-from evaluator.definitions import AlertDefinition, DefinitionState
 from evaluator.exclusions import Excluded
 from generated.tidemark.v1 import alert_service_pb2 as messages
-from generated.tidemark.v1 import error_reason_pb2
 from runtime.clock import Clock
-from server.alert_service import Context, Visits, alert_not_found, customer_not_found
-from server.errors import Aborted, AlreadyExists, ApiError, FailedPrecondition
+from server.alert_customer_changes import CustomerChanges
+from server.alert_refusals import refusal
+from server.alert_service import Context, Visits, alert_not_found
 from server.identity import current_author, current_organization
-from server.ingest.rules import Rules
-from server.ingest.visiting import visit_customers
 from server.mapping.alert_changes import change_proto
 from server.mapping.alert_updates import read_edit
 from server.mapping.alerts import alert_proto
 from server.mapping.gauges import customer_alert_proto
 from server.paging import read_page
 from server.validation import Violations
-from store import alert_changes, alert_history, alerts, exclusions, organizations
+from store import alert_changes, alert_history, alerts
 from store.alert_changes import AlertArchived, AlertUnknown, EtagMismatch, NotArchived
-from store.alert_history import ChangeKind
 from store.alerts import AlertConflict
-from store.customer_views import CustomerUnknown, CustomerView
-from store.database import Connection, Database
+from store.database import Database
 
 _Target = messages.EnableAlertRequest | messages.DisableAlertRequest
 
@@ -37,8 +32,7 @@ class AlertChangeHandlers:
         self._database = database
         self._clock = clock
         self._visits = visits
-        self._grace = grace
-        self._rules: dict[int, Rules] = {}
+        self._customers = CustomerChanges(database, clock, grace)
 
     async def UpdateAlert(
         self, request: messages.UpdateAlertRequest, context: Context
@@ -61,7 +55,7 @@ class AlertChangeHandlers:
                     self._clock,
                 )
             except (AlertUnknown, AlertArchived, EtagMismatch, AlertConflict) as error:
-                raise _refusal(error, alert_id) from error
+                raise refusal(error, alert_id) from error
         self._visits.wake(organization_id)
         return messages.UpdateAlertResponse(alert=alert_proto(changed))
 
@@ -70,8 +64,7 @@ class AlertChangeHandlers:
     ) -> messages.EnableAlertResponse:
         """Evaluates an alert again, as a whole or for one of those whom it covers."""
         alert_id, whom = _read_target(request)
-        organization = current_organization()
-        organization_id = organization.organization_id
+        organization_id = current_organization().organization_id
         async with self._database.transaction() as connection:
             try:
                 if whom is None:
@@ -79,13 +72,9 @@ class AlertChangeHandlers:
                         connection, organization_id, alert_id, request.etag, current_author(), self._clock
                     )
                 else:
-                    definition = await self._changeable(connection, organization_id, alert_id, whom)
-                    now = self._clock.now()
-                    if await exclusions.lift(connection, organization_id, whom, now):
-                        await self._note(connection, organization_id, ChangeKind.ENABLED, definition, whom)
-                        await self._visit(connection, definition, whom.customer_id, changed_epoch=True)
+                    definition = await self._customers.enable(connection, whom)
             except (AlertUnknown, AlertArchived, EtagMismatch) as error:
-                raise _refusal(error, alert_id) from error
+                raise refusal(error, alert_id) from error
         self._visits.wake(organization_id)
         return messages.EnableAlertResponse(alert=alert_proto(definition))
 
@@ -102,11 +91,9 @@ class AlertChangeHandlers:
                         connection, organization_id, alert_id, request.etag, current_author(), self._clock
                     )
                 else:
-                    definition = await self._changeable(connection, organization_id, alert_id, whom)
-                    if await exclusions.request(connection, organization_id, whom, self._clock.now()):
-                        await self._note(connection, organization_id, ChangeKind.DISABLED, definition, whom)
+                    definition = await self._customers.disable(connection, whom)
             except (AlertUnknown, AlertArchived, EtagMismatch) as error:
-                raise _refusal(error, alert_id) from error
+                raise refusal(error, alert_id) from error
         return messages.DisableAlertResponse(alert=alert_proto(definition))
 
     async def ArchiveAlert(
@@ -129,7 +116,7 @@ class AlertChangeHandlers:
                     release_uniqueness_key=request.release_uniqueness_key,
                 )
             except (AlertUnknown, EtagMismatch) as error:
-                raise _refusal(error, alert_id) from error
+                raise refusal(error, alert_id) from error
         return messages.ArchiveAlertResponse(alert=alert_proto(archived))
 
     async def ReleaseUniquenessKey(
@@ -145,7 +132,7 @@ class AlertChangeHandlers:
                     connection, current_organization().organization_id, alert_id, current_author(), self._clock
                 )
             except (AlertUnknown, NotArchived) as error:
-                raise _refusal(error, alert_id) from error
+                raise refusal(error, alert_id) from error
         return messages.ReleaseUniquenessKeyResponse(alert=alert_proto(released))
 
     async def ListAlertChanges(
@@ -179,102 +166,11 @@ class AlertChangeHandlers:
         alert_id = violations.identifier("alert_id", request.alert_id)
         customer_id = violations.identifier("customer_id", request.customer_id)
         violations.raise_if_any()
-        organization_id = current_organization().organization_id
-        async with self._database.transaction() as connection:
-            try:
-                await self._evaluated(connection, alert_id, customer_id)
-            except AlertArchived as error:
-                raise _refusal(error, alert_id) from error
-        async with self._database.transaction() as connection:
-            definition = await alerts.get(connection, organization_id, alert_id)
-            assert definition is not None, "alerts are never deleted"
-            await self._visit(connection, definition, customer_id, forgetting=True)
-            whom = Excluded(customer_id, alert_id, None)
-            await self._note(connection, organization_id, ChangeKind.RESET, definition, whom)
-        async with self._database.transaction() as connection:
-            view = await CustomerView.open(connection, organization_id, customer_id, self._clock.now())
-            found = await view.get(alert_id)
-        if found is None:
-            raise alert_not_found(alert_id, covering=customer_id)
-        return messages.ResetCustomerAlertResponse(customer_alert=customer_alert_proto(found))
-
-    async def _evaluated(self, connection: Connection, alert_id: str, customer_id: str) -> None:
-        """Refuses a customer whom the alert does not cover, or for whom it is not evaluated; raises AlertArchived."""
-        organization_id = current_organization().organization_id
         try:
-            view = await CustomerView.open(connection, organization_id, customer_id, self._clock.now())
-        except CustomerUnknown as error:
-            raise customer_not_found(customer_id) from error
-        found = await view.get(alert_id)
-        if found is None:
-            raise alert_not_found(alert_id, covering=customer_id)
-        if found.definition.state is DefinitionState.ARCHIVED:
-            raise AlertArchived
-        if found.status is None:
-            raise FailedPrecondition(
-                error_reason_pb2.ERROR_REASON_ALERT_NOT_EVALUATED,
-                f"the alert {alert_id} is not evaluated for the customer {customer_id!r}: enable it first",
-                metadata={"alert_id": alert_id, "customer_id": customer_id},
-            )
-
-    async def _visit(
-        self,
-        connection: Connection,
-        definition: AlertDefinition,
-        customer_id: str,
-        *,
-        changed_epoch: bool = False,
-        forgetting: bool = False,
-    ) -> None:
-        """Evaluates an alert for one customer; changed_epoch: this transaction has raised the epoch itself."""
-        organization = current_organization()
-        epoch = await organizations.share(connection, organization.organization_id)
-        rules = self._rules.setdefault(organization.organization_id, Rules(organization.organization_id))
-        # The alerts are those of the epoch before. Under the new one they must not be remembered: the transaction
-        # may yet be undone, and another one give that epoch to other rules.
-        router = await rules.router(connection, epoch - 1 if changed_epoch else epoch)
-        rule = router.alerts.get(definition.alert_id)
-        if rule is not None:
-            now = self._clock.now()
-            await visit_customers(
-                connection, organization, router, rule, [customer_id], now, self._grace, forgetting=forgetting
-            )
-
-    async def _changeable(
-        self, connection: Connection, organization_id: int, alert_id: str, whom: Excluded
-    ) -> AlertDefinition:
-        """The alert, if it can be disabled and enabled for that customer or subscription."""
-        definition = await alerts.get(connection, organization_id, alert_id)
-        if definition is None:
-            raise AlertUnknown
-        if definition.state is DefinitionState.ARCHIVED:
-            raise AlertArchived
-        violations = Violations()
-        if definition.scope.customer_id not in (None, whom.customer_id):
-            violations.add("customer_id", f"the alert covers the customer {definition.scope.customer_id!r} only")
-        if whom.subscription_id is not None and not definition.condition.condition_type.per_subscription:
-            violations.add("subscription_id", "the alert measures customers, not subscriptions: leave it unset")
-        violations.raise_if_any()
-        return definition
-
-    async def _note(
-        self,
-        connection: Connection,
-        organization_id: int,
-        kind: ChangeKind,
-        definition: AlertDefinition,
-        whom: Excluded,
-    ) -> None:
-        await alert_history.record(
-            connection,
-            organization_id,
-            kind,
-            definition,
-            current_author(),
-            self._clock.now(),
-            customer_id=whom.customer_id,
-            subscription_id=whom.subscription_id,
-        )
+            found = await self._customers.reset(alert_id, customer_id)
+        except AlertArchived as error:
+            raise refusal(error, alert_id) from error
+        return messages.ResetCustomerAlertResponse(customer_alert=customer_alert_proto(found))
 
 
 def _read_target(request: _Target) -> tuple[str, Excluded | None]:
@@ -290,33 +186,3 @@ def _read_target(request: _Target) -> tuple[str, Excluded | None]:
         violations.add("etag", "the alert as a whole does not change: leave it unset with customer_id")
     violations.raise_if_any()
     return alert_id, Excluded(customer_id, alert_id, subscription_id or None) if customer_id else None
-
-
-def _refusal(error: Exception, alert_id: str) -> ApiError:
-    """Why an alert cannot be changed."""
-    metadata = {"alert_id": alert_id}
-    if isinstance(error, EtagMismatch):
-        return Aborted(
-            error_reason_pb2.ERROR_REASON_ETAG_MISMATCH,
-            f"the alert {alert_id} has the etag {error.version} by now: get it, and change that",
-            metadata={**metadata, "etag": str(error.version)},
-        )
-    if isinstance(error, AlertArchived):
-        return FailedPrecondition(
-            error_reason_pb2.ERROR_REASON_ALERT_ARCHIVED,
-            f"the alert {alert_id} is archived, and stays as it is: create another",
-            metadata=metadata,
-        )
-    if isinstance(error, NotArchived):
-        return FailedPrecondition(
-            error_reason_pb2.ERROR_REASON_ALERT_NOT_ARCHIVED,
-            f"the alert {alert_id} is not archived: archive it with release_uniqueness_key",
-            metadata=metadata,
-        )
-    if isinstance(error, AlertConflict):
-        return AlreadyExists(
-            error_reason_pb2.ERROR_REASON_ALERT_EXISTS,
-            f"the alert {error.alert_id} measures the same already, of which there may be only one",
-            metadata={"alert_id": error.alert_id},
-        )
-    return alert_not_found(alert_id)

@@ -4,28 +4,24 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import NamedTuple
-from uuid import UUID
 
-from sqlalchemy import ARRAY, ColumnElement, Uuid, and_, any_, cast, or_, select, text, tuple_
+from sqlalchemy import ColumnElement, and_, or_, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.alerts import AlertRule, ConditionType, ScopeKind
 from evaluator.definitions import AlertDefinition, DefinitionState
 from evaluator.exclusions import ExclusionReason
-from evaluator.gauges import EVER, Gauge, Measure
+from evaluator.gauges import EVER, Gauge
 from evaluator.invoices import current_period
 from evaluator.periods import Period
-from evaluator.transitions import AlertState
-from store import accounts, alerts, exclusions, fact_views, limit_facts
+from store import accounts, alerts, customer_gauges, exclusions, fact_views, limit_facts
 from store.accounts import Customer, Subscription
 from store.alert_rows import definition_of
 from store.customer_alerts import CustomerAlert, GaugeState
+from store.customer_gauges import UNTOUCHED, Remembered
 from store.database import driver
-from store.evaluations import state_from_json
 from store.fact_views import FactView
-from store.tables.alerts import alert, alert_state
-from store.tables.base import Identifier
-from store.tables.usage import gauge
+from store.tables.alerts import alert
 
 MAX_SUBSCRIPTIONS = 100_000  # of one customer
 
@@ -156,8 +152,9 @@ class CustomerView:
     async def _read(self, definitions: Sequence[AlertDefinition]) -> list[CustomerAlert]:
         """The alerts with their gauges, in the same order."""
         rules = [rule for definition in definitions if (rule := definition.rule()) is not None]
-        found = await self._gauges({rule.measure for rule in rules})
-        reasons = await exclusions.reasons(self._connection, self._organization_id, self._customer.customer_id)
+        who = self._connection, self._organization_id, self._customer.customer_id
+        found = await customer_gauges.current(*who, {rule.measure for rule in rules}, self._now)
+        reasons = await exclusions.reasons(*who)
         disabled = {rule.alert_id: self._disabled(rule, reasons) for rule in rules}
         watched = {
             rule.alert_id: [
@@ -171,20 +168,18 @@ class CustomerView:
         }
         # What balances read changes with time alone, so it is read and not remembered.
         read = await fact_views.read(
-            self._connection,
-            self._organization_id,
-            self._customer.customer_id,
+            *who,
             self._customer.plan_end_time,
             [rule for rule in rules if rule.measure.of_facts and rule.measure.invoices is None],
             self._now,
         )
         reset_versions = {definition.alert_id: definition.reset_version for definition in definitions}
-        states = await self._states(watched, reset_versions)
+        states = await customer_gauges.remembered(*who, watched, reset_versions)
         limits = await self._limits(rules)
         answers = []
         for definition in definitions:
-            stored: dict[Gauge, tuple[Decimal | None, _Stored]] = {
-                item.gauge: (item.value, states.get((item.gauge_id, definition.alert_id), _UNTOUCHED))
+            stored: dict[Gauge, tuple[Decimal | None, Remembered]] = {
+                item.gauge: (item.value, states.get((item.gauge_id, definition.alert_id), UNTOUCHED))
                 for item in watched.get(definition.alert_id, ())
             }
             view = read.get(definition.alert_id)
@@ -226,101 +221,13 @@ class CustomerView:
         find = await limit_facts.finder(raw, self._organization_id, self._customer.customer_id, plan_ids)
         return {rule.alert_id: find for rule in rules if rule.of_limits}
 
-    async def _gauges(
-        self, measures: Collection[Measure]
-    ) -> dict[tuple[Measure, str | None, Period], list["_Measured"]]:
-        """The customer's gauges of those measures whose period has begun and not ended."""
-        rows = await self._connection.execute(
-            select(
-                gauge.c.gauge_id,
-                gauge.c.value,
-                gauge.c.subscription_id,
-                gauge.c.measure,
-                gauge.c.group_values,
-                gauge.c.period_start,
-                gauge.c.period_end,
-            )
-            .where(
-                gauge.c.organization_id == self._organization_id,
-                gauge.c.customer_id == self._customer.customer_id,
-                gauge.c.measure.in_({measure.key for measure in measures}),
-                gauge.c.period_start <= self._now,
-                gauge.c.period_end > self._now,
-            )
-            .order_by(gauge.c.subscription_id, gauge.c.group_values)
-        )
-        found: dict[tuple[Measure, str | None, Period], list[_Measured]] = {}
-        for row in rows:
-            each = Gauge(
-                customer_id=self._customer.customer_id,
-                subscription_id=row.subscription_id,
-                measure=Measure.from_key(row.measure, row.subscription_id is not None),
-                group=tuple((key, value) for key, value in row.group_values),
-                period=Period(row.period_start, row.period_end),
-            )
-            place = (each.measure, each.subscription_id, each.period)
-            found.setdefault(place, []).append(_Measured(row.gauge_id, each, row.value))
-        return found
-
-    async def _states(
-        self, watched: Mapping[str, Sequence["_Measured"]], reset_versions: Mapping[str, int]
-    ) -> dict[tuple[UUID, str], "_Stored"]:
-        """What is remembered of the alerts on their gauges, by gauge id and alert id."""
-        gauge_ids = {item.gauge_id for gauges in watched.values() for item in gauges}
-        rows = await self._connection.execute(
-            select(
-                alert_state.c.gauge_id,
-                alert_state.c.alert_id,
-                alert_state.c.alert_version,
-                alert_state.c.reached,
-                alert_state.c.sequence,
-                alert_state.c.change_time,
-                alert_state.c.change_reason,
-            ).where(
-                alert_state.c.organization_id == self._organization_id,
-                alert_state.c.customer_id == self._customer.customer_id,
-                # An array: a list of parameters ends at 65,535 of them.
-                alert_state.c.gauge_id == any_(cast(list(gauge_ids), ARRAY(Uuid))),
-                alert_state.c.alert_id == any_(cast(list(watched), ARRAY(Identifier))),
-            )
-        )
-        return {
-            (row.gauge_id, row.alert_id): _Stored(
-                AlertState() if row.alert_version < reset_versions[row.alert_id] else state_from_json(row.reached),
-                row.sequence,
-                row.change_time,
-                row.change_reason,
-            )
-            for row in rows
-        }
-
-
-class _Measured(NamedTuple):
-    """A row of gauge."""
-
-    gauge_id: UUID
-    gauge: Gauge
-    value: Decimal
-
-
-class _Stored(NamedTuple):
-    """A row of alert_state."""
-
-    state: AlertState
-    sequence: int
-    change_time: datetime | None
-    change_reason: str | None
-
-
-_UNTOUCHED = _Stored(AlertState(), 0, None, None)  # the gauge has not come to any line yet
-
 
 def _with_readings(
-    stored: Mapping[Gauge, tuple[Decimal | None, _Stored]], view: FactView
-) -> dict[Gauge, tuple[Decimal | None, _Stored]]:
+    stored: Mapping[Gauge, tuple[Decimal | None, Remembered]], view: FactView
+) -> dict[Gauge, tuple[Decimal | None, Remembered]]:
     """The gauges with what they read now; of those that have nothing active only the ones in alarm."""
-    shown: dict[Gauge, tuple[Decimal | None, _Stored]] = {
-        each: (value, stored[each][1] if each in stored else _UNTOUCHED) for each, value in view.values.items()
+    shown: dict[Gauge, tuple[Decimal | None, Remembered]] = {
+        each: (value, stored[each][1] if each in stored else UNTOUCHED) for each, value in view.values.items()
     }
     for each, (_, state) in stored.items():
         if each not in shown and state.state.in_alarm:
