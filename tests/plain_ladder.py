@@ -41,6 +41,11 @@ class State:
     stairs: tuple[Fraction, Fraction] | None = None
     sequence: int = 0
 
+    @property
+    def furthest_step(self) -> Fraction | None:
+        """The highest step that it is past."""
+        return self.stairs and self.stairs[0] + self.steps * self.stairs[1]
+
 
 def mark_silently(lines: Sequence[Line], state: State, value: Fraction) -> None:
     """The state of a gauge whose past is told to nobody."""

@@ -136,17 +136,20 @@ class Life:
             assert not self.model.current(alert, customer)
             return
         nothing = State()
-        found: dict[Gauge, set[Fraction]] = {}
-        expected: dict[Gauge, set[Fraction]] = {}
+        found: dict[Gauge, tuple[dict[Fraction, bool], Fraction | None, int]] = {}
+        expected: dict[Gauge, tuple[dict[Fraction, bool], Fraction | None, int]] = {}
         for one in shown.gauges:
             gauge = gauge_of(one.gauge)
             state = self.model.states.get((alert.name, gauge), nothing)
-            fixed = [item for item in one.thresholds if not item.threshold.recurring_step]
-            found[gauge] = {Fraction(item.level) for item in fixed if item.in_alarm}
-            expected[gauge] = state.past.keys() & {line.value for line in alert.lines_for(gauge.group)}
+            alarming = [item for item in one.thresholds if item.in_alarm]
+            steps = [Fraction(item.level) for item in alarming if item.threshold.recurring_step]
+            fixed = {Fraction(item.level): item.silent for item in alarming if not item.threshold.recurring_step}
+            found[gauge] = fixed, next(iter(steps), None), one.sequence
+            lines = {line.value for line in alert.lines_for(gauge.group)}
+            past = {value: silent for value, silent in state.past.items() if value in lines}
+            expected[gauge] = past, state.furthest_step, state.sequence
         assert found == expected
-        if shown.status == alert_pb2.CUSTOMER_ALERT_STATUS_UNSPECIFIED:
-            assert not self.model.current(alert, customer)
+        assert found.keys() == self.model.current(alert, customer)
         alarm = any(item.in_alarm for one in shown.gauges for item in one.thresholds)
         assert alarm is (shown.status == alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM)
 

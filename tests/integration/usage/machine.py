@@ -45,7 +45,7 @@ KINDS = {
     "enable": 3,
     "reset": 1,
     "put": 2,
-    "look": 1,
+    "look": 3,
 }
 WEIGHTED = [kind for kind, weight in KINDS.items() for _ in range(weight)]
 
