@@ -1,6 +1,9 @@
 """Updates of alerts: what a request and its mask make of the stored definition."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+
+from google.protobuf.message import Message
 
 from evaluator.definitions import AlertDefinition
 from generated.tidemark.v1 import alert_pb2, alert_service_pb2
@@ -36,7 +39,7 @@ def read_edit(stored: AlertDefinition, request: alert_service_pb2.UpdateAlertReq
             condition.ClearField(name)
             getattr(condition, name).extend(getattr(sent_condition, name))
     read = read_definition(violations, wanted)
-    _refuse_what_stays(violations, stored, sent, current)
+    _refuse_what_stays(violations, stored, sent, current, whole="*" in request.update_mask.paths)
     violations.raise_if_any()
     assert read is not None, "a definition without violations"
     return Edit(
@@ -76,7 +79,7 @@ def _paths(
 
 
 def _refuse_what_stays(
-    violations: Violations, stored: AlertDefinition, sent: alert_pb2.Alert, current: alert_pb2.Alert
+    violations: Violations, stored: AlertDefinition, sent: alert_pb2.Alert, current: alert_pb2.Alert, whole: bool
 ) -> None:
     """Notes what the request says of the alert that is otherwise, and can never be changed."""
     if sent.HasField("scope") and sent.scope != current.scope:
@@ -90,13 +93,36 @@ def _refuse_what_stays(
         kind = stored.condition.condition_type
         violations.add(f"alert.{case}", f"the type of an alert cannot be changed: this one is {kind}")
         return
-    ours, theirs = type(getattr(sent, case))(), type(getattr(sent, case))()
-    ours.CopyFrom(getattr(current, case))
-    theirs.CopyFrom(getattr(sent, case))
-    for owner, name in _OF_CONDITIONS.values():
-        if owner == case:
-            ours.ClearField(name)
-            theirs.ClearField(name)
-    for field, value in theirs.ListFields():
-        if getattr(ours, field.name) != value:
-            violations.add(f"alert.{case}.{field.name}", "it cannot be changed: create another alert")
+    _refuse_another_measure(violations, stored, getattr(sent, case), current, whole)
+
+
+def _refuse_another_measure(
+    violations: Violations, stored: AlertDefinition, theirs: Message, current: alert_pb2.Alert, whole: bool
+) -> None:
+    """Notes the fields of a condition that say something else than the alert's, however they are written.
+
+    whole: a list that is empty is meant to be empty.
+    """
+    case = stored.condition.condition_type.value
+    ours = getattr(current, case)
+    editable = {name for owner, name in _OF_CONDITIONS.values() if owner == case}
+    given = {field.name for field, _ in theirs.ListFields()}
+    if whole:
+        given |= {field.name for field, _ in ours.ListFields() if field.is_repeated}
+    given -= editable
+    restated = alert_pb2.Alert()
+    restated.CopyFrom(current)
+    condition, said = getattr(restated, case), type(ours)()
+    said.CopyFrom(theirs)
+    for name in editable:
+        said.ClearField(name)
+    for name in given:
+        condition.ClearField(name)
+    condition.MergeFrom(said)
+    read = read_definition(violations, restated)
+    if read is None:
+        return
+    meant = getattr(alert_proto(replace(stored, condition=read.condition)), case)
+    for name in sorted(given):
+        if getattr(meant, name) != getattr(ours, name):
+            violations.add(f"alert.{case}.{name}", "it cannot be changed: create another alert")

@@ -276,8 +276,9 @@ class UpdateAlertRequest(_message.Message):
         Unset: the fields that are set in alert.
 
         Scope, uniqueness_key and the rest of the condition (metric, currency, groups, and which balances or invoices count)
-        cannot be changed: they say what is measured. Whatever the mask, alert must say of them what they are, or leave
-        them unset. What only answers carry is not looked at.
+        cannot be changed: they say what is measured. Whatever the mask, alert must say of them what they are, in
+        any order, or leave them unset; with "*" a list that a condition leaves empty says that there is none. What only
+        answers carry is not looked at.
 
         NOTE: other price filters measure something else: what was reached by the old ones is forgotten.
         """

@@ -6,6 +6,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf import text_format
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from generated.tidemark.v1 import account_pb2, alert_pb2, alert_service_pb2, condition_pb2, threshold_pb2
@@ -90,6 +91,45 @@ async def test_what_the_service_says_of_an_alert_may_be_sent_back(caller: Caller
     read.version, read.state = 99, alert_pb2.ALERT_STATE_ARCHIVED
     changed = await update(caller, read, "*")
     assert (changed.name, changed.version, changed.state) == ("another", 2, alert_pb2.ALERT_STATE_ACTIVE)
+
+
+FILTERED = (
+    """invoice_total_reached { invoice_types_filter: ["USAGE", "ADVANCE"]
+        custom_field_filters { entity: CUSTOM_FIELD_ENTITY_CONTRACT key: "z" value: "1" }
+        custom_field_filters { entity: CUSTOM_FIELD_ENTITY_CONTRACT key: "a" value: "1" } }""",
+    'low_credit_balance_reached { credit_grant_type_filters: ["z", "a", "z"] }',
+    """low_remaining_commit_balance_reached {
+        custom_field_filters { entity: CUSTOM_FIELD_ENTITY_COMMIT key: "z" value: "1" }
+        custom_field_filters { entity: CUSTOM_FIELD_ENTITY_COMMIT key: "a" value: "1" } }""",
+    """low_remaining_contract_credit_and_commit_balance_reached { alert_specifiers {
+        custom_field_filters { entity: CUSTOM_FIELD_ENTITY_COMMIT key: "z" value: "1" }
+        custom_field_filters { entity: CUSTOM_FIELD_ENTITY_COMMIT key: "a" } } }""",
+    'usage_threshold_reached { metric_id: "calls" group_values { key: "z" } group_values { key: "a" value: "1" } }',
+)
+
+
+@pytest.mark.parametrize("condition", FILTERED)
+async def test_a_definition_that_was_kept_elsewhere_can_be_sent_again(caller: Caller, condition: str) -> None:
+    """As it was written at first, in whatever order; without its filters it would be another one, and is refused."""
+    text = f'name: "n" scope {{ all_customers {{}} }} thresholds {{ value: "10" }} {condition}'
+    kept = text_format.Parse(text, alert_pb2.Alert())
+    created = await caller.create(kept)
+    kept.alert_id, kept.name = created.alert_id, "another"
+    changed = await update(caller, kept, "*")
+    created.MergeFrom(alert_pb2.Alert(name="another", version=2, etag=changed.etag))
+    created.update_time.CopyFrom(changed.update_time)
+    created.evaluation_status = changed.evaluation_status
+    assert changed == created
+
+    case = kept.WhichOneof("condition")
+    assert case is not None
+    lists = [field.name for field, _ in getattr(kept, case).ListFields() if field.is_repeated]
+    for name in lists:
+        getattr(kept, case).ClearField(name)
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await update(caller, kept, "*")
+    assert sorted(violations_of(error.value)) == sorted(f"alert.{case}.{name}" for name in lists)
+    assert (await update(caller, kept, "name")).version == 2
 
 
 async def test_of_updates_of_one_etag_at_the_same_time_one_wins(caller: Caller) -> None:
