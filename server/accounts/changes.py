@@ -12,8 +12,9 @@ from evaluator.routing import Customer, Router
 from runtime.clock import Clock
 from server.accounts import readings
 from server.accounts.readings import Covered, GaugeReading
-from server.ingest.evaluation import Evaluation, Movement, Subject
+from server.ingest.evaluation import Evaluation
 from server.ingest.rules import Rules
+from server.ingest.subjects import Movement, Subject
 from store import facts, gauges, organizations, wallets
 from store.database import Connection, Database, driver
 from store.gauges import NEVER_VISITED

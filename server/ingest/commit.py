@@ -24,8 +24,9 @@ from server.ingest.batches import (
     with_currency,
 )
 from server.ingest.drawing import draw, settle
-from server.ingest.evaluation import Evaluation, Movement, before_fold, before_move
+from server.ingest.evaluation import Evaluation
 from server.ingest.rules import Created, Rules
+from server.ingest.subjects import Movement, before_fold, before_move
 from store import events as stored_events
 from store import gauges, organizations
 from store.database import Connection, Database, DatabaseUnavailable, driver

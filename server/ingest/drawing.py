@@ -15,7 +15,7 @@ from evaluator.events import UsageEvent
 from evaluator.gauges import Gauge
 from evaluator.routing import Router, Watch, watch_facts
 from server.accounts.changes import catch_up
-from server.ingest.evaluation import Movement, Subject
+from server.ingest.subjects import Movement, Subject
 from store import drawing, holdings, wallets
 from store.database import Connection, driver
 from store.drawing import Drawable, Wanted

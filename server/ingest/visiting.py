@@ -9,7 +9,8 @@ from evaluator.routing import Router, Target, Watch
 from server.accounts import readings
 from server.accounts.changes import catch_up, evaluate_readings
 from server.accounts.readings import Covered
-from server.ingest.evaluation import Evaluation, Movement, Subject, before_fold
+from server.ingest.evaluation import Evaluation
+from server.ingest.subjects import Movement, Subject, before_fold
 from store import facts, gauges, visiting, wallets
 from store.database import Connection, driver
 from store.keys import Organization
