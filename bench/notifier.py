@@ -20,7 +20,7 @@ from bench.rivals.measuring import RIVALS, jobs
 from bench.rivals.measuring import rate as rival_rate
 from bench.rivals.told import Task
 from bench.stack import PostgreSQL
-from notifier.sending import HEADERS
+from notifier.requests import HEADERS
 from notifier.signature import signed_headers
 
 ENDPOINTS = 30  # fast receivers of the throughput

@@ -31,8 +31,16 @@ RESERVED = frozenset(
 )
 RESERVED_PREFIX = "webhook-"
 
+# Of every request. An endpoint may set Accept itself.
+HEADERS = {
+    "Accept": "*/*",
+    "Accept-Encoding": "identity",
+    "Content-Type": "application/json",
+    "User-Agent": "Tidemark-Webhooks/1",
+}
 
-@dataclass(frozen=True)
+
+@dataclass(slots=True, eq=False)
 class RequestHeaders:
     """The headers of one attempt, and which of the endpoint's secrets signed it."""
 
@@ -45,16 +53,35 @@ def request_headers(claim: Claim, box: SecretBox | None, time: datetime, body: b
 
     Raises MalformedSecret, CannotOpen, and ValueError when there is no secret: nothing is ever sent unsigned.
     """
-    target = claim.target
-    secrets = [_opened(target, secret, box) for secret in target.secrets]
-    signed = signed_headers(secrets, claim.notification_id, time, body)
-    headers = {name: value for name, value in target.headers.items() if _may_be_set(name, value)}
+    constant = _constant(claim.target, box)
+    signed = signed_headers(constant.secrets, claim.notification_id, time, body)
+    return RequestHeaders(constant.headers | signed, constant.secret_sequences)
+
+
+@dataclass(frozen=True)
+class _Constant:
+    """What all requests to an endpoint have in common."""
+
+    headers: dict[str, str] = field(repr=False)
+    secrets: tuple[str, ...] = field(repr=False)
+    secret_sequences: tuple[int, ...]
+
+
+@lru_cache(maxsize=1024)  # the next attempt of the endpoint needs it again, unless the endpoint has changed
+def _constant(target: Target, box: SecretBox | None) -> _Constant:
+    own = {_named(name): value for name, value in target.headers if _may_be_set(name, value)}
     if target.credentials is not None:
         place = credentials_place(target.organization_id, target.endpoint_id)
         # The endpoint's own header of that name, however it is written, would be sent beside it.
-        headers = {name: value for name, value in headers.items() if name.lower() != "authorization"}
-        headers["Authorization"] = _open(box, target.credentials, place)
-    return RequestHeaders(headers | signed, tuple(secret.sequence for secret in target.secrets))
+        own = {name: value for name, value in own.items() if name.lower() != "authorization"}
+        own["Authorization"] = _open(box, target.credentials, place)
+    secrets = tuple(_opened(target, secret, box) for secret in target.secrets)
+    return _Constant(HEADERS | own, secrets, tuple(secret.sequence for secret in target.secrets))
+
+
+def _named(name: str) -> str:
+    """The name of an endpoint's own header, written as ours is which it replaces."""
+    return next((ours for ours in HEADERS if ours.lower() == name.lower()), name)
 
 
 def _may_be_set(name: str, value: str) -> bool:
@@ -76,9 +103,4 @@ def _opened(target: Target, secret: StoredSecret, box: SecretBox | None) -> str:
 def _open(box: SecretBox | None, sealed: bytes, place: str) -> str:
     if box is None:
         raise CannotOpen("this process has no master key: set TIDEMARK_SECRET_KEYS")
-    return _text(box, sealed, place)
-
-
-@lru_cache(maxsize=1024)  # the next attempt of the endpoint needs it again
-def _text(box: SecretBox, sealed: bytes, place: str) -> str:
     return box.open(sealed, place).decode()

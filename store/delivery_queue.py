@@ -36,15 +36,15 @@ class StoredSecret:
     sealed: bytes | None = field(repr=False)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Target:
-    """An endpoint as it is when deliveries to it are claimed, which share this."""
+    """An endpoint as it is when deliveries to it are claimed, which share this. Equal ones are sent to alike."""
 
     organization_id: int
     endpoint_id: str
     url: str
     secrets: tuple[StoredSecret, ...] = field(repr=False)  # newest first
-    headers: dict[str, str] = field(repr=False)  # the endpoint's own
+    headers: tuple[tuple[str, str], ...] = field(repr=False)  # the endpoint's own
     credentials: bytes | None = field(repr=False)  # sealed
 
 
@@ -368,7 +368,8 @@ async def claims_of(connection: psycopg.AsyncConnection[Row], ordered: Ordered) 
 
 def _target(row: Any) -> Target:
     secrets = map(StoredSecret, row.sequences or (), row.kinds or (), row.plains or (), row.sealeds or ())
-    return Target(row.organization_id, row.endpoint_id, row.url, tuple(secrets), row.headers, row.credentials)
+    headers = tuple(row.headers.items())
+    return Target(row.organization_id, row.endpoint_id, row.url, tuple(secrets), headers, row.credentials)
 
 
 async def _bodies(

@@ -1,6 +1,7 @@
 """One attempt against receivers of every kind: how it ends, in what time and with how much memory."""
 
 import asyncio
+import contextlib
 import gzip
 import socket
 from datetime import timedelta
@@ -8,6 +9,7 @@ from datetime import timedelta
 import pytest
 from aiohttp import web
 
+from notifier.requests import HEADERS
 from notifier.sending import MAX_EXCERPT, Answer, Sender, printable
 from runtime.clock import SystemClock
 from store.deliveries import Outcome
@@ -126,6 +128,67 @@ async def test_a_receiver_that_only_ever_says_continue() -> None:
     async with server(talk) as port:
         answer = await post(f"http://127.0.0.1:{port}/", timeouts=IMPATIENT)
     assert answer.outcome is Outcome.RESPONSE_TIMED_OUT
+
+
+async def test_what_announces_an_answer_is_none() -> None:
+    interim = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n"
+    async with server(after_request(interim + b"HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy")) as port:
+        answer = await post(f"http://127.0.0.1:{port}/")
+    assert (answer.http_status, answer.response_excerpt) == (503, "busy")
+
+
+async def test_a_receiver_that_wants_another_protocol_gets_none() -> None:
+    async with server(after_request(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: smtp\r\n\r\n220 ")) as port:
+        answer = await post(f"http://127.0.0.1:{port}/")
+    assert (answer.outcome, answer.http_status) == (Outcome.SERVER_ERROR, 101)
+
+
+async def test_what_a_receiver_says_beyond_its_answer_is_not_the_next_ones_answer() -> None:
+    served = 0
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal served
+        served += 1
+        while True:
+            await reader.readuntil(BODY)
+            writer.write(b"HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 410 Gone\r\nContent-Length: 0\r\n\r\n")
+
+    async with server(talk) as port, Sender(ON_THIS_MACHINE, PATIENT, SystemClock()) as sender:
+        answers = [await sender.post(f"http://127.0.0.1:{port}/", HEADERS, BODY) for _ in range(3)]
+    assert [answer.http_status for answer in answers] == [204, 204, 204]
+    assert served == 3
+
+
+@pytest.mark.parametrize("value", ["a\r\nHost: b", "a\nb", "a\rb", "a\0b", "a\x7fb"])
+async def test_no_header_can_begin_another_one(receiver: Receiver, value: str) -> None:
+    async with Sender(ON_THIS_MACHINE, PATIENT, SystemClock()) as sender:
+        for headers in ({"X-Own": value}, {value: "own"}):
+            answer = await sender.post(receiver.url, headers, BODY)
+            assert answer.outcome is Outcome.CONNECTION_FAILED
+            assert answer.error == "a header holds a control character"
+    assert receiver.arrivals == []
+
+
+async def test_a_receiver_that_does_not_even_read_is_cut_off() -> None:
+    received = 0
+    end = asyncio.Event()
+
+    async def talk(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        nonlocal received
+        await timed_out.wait()
+        with contextlib.suppress(ConnectionError):
+            while chunk := await reader.read(65_536):
+                received += len(chunk)
+        end.set()
+
+    timed_out = asyncio.Event()
+    body = b"a" * 64 * 1024 * 1024  # far more than the sockets' buffers take
+    async with server(talk) as port, Sender(ON_THIS_MACHINE, IMPATIENT, SystemClock()) as sender:
+        answer = await sender.post(f"http://127.0.0.1:{port}/", HEADERS, body)
+        timed_out.set()
+        await end.wait()
+    assert answer.outcome is Outcome.RESPONSE_TIMED_OUT
+    assert received < len(body)
 
 
 async def test_a_connection_closed_before_the_answer() -> None:

@@ -6,6 +6,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+from notifier.requests import HEADERS
 from notifier.sending import Answer, Sender, Timeouts
 from runtime.clock import SystemClock
 from runtime.targets import TargetPolicy
@@ -20,7 +21,7 @@ Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 async def post(url: str, *, policy: TargetPolicy = ON_THIS_MACHINE, timeouts: Timeouts = PATIENT) -> Answer:
     async with Sender(policy, timeouts, SystemClock()) as sender:
-        return await sender.post(url, {"webhook-id": "ntf_1"}, BODY)
+        return await sender.post(url, HEADERS | {"webhook-id": "ntf_1"}, BODY)
 
 
 @asynccontextmanager
