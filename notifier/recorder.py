@@ -47,8 +47,8 @@ class Recorder:
     A slow database thus makes batches larger, not the queue longer. Deliveries for the slots that a batch frees are
     claimed in the transaction that writes it, which saves the endpoints' locks, a commit and several round trips:
     `order` says what to claim, None for nothing, and keeps the slots for it while its block runs. `on_written` is
-    told which claims are done with, and what was claimed with them. `in_flight` counts claims whose result is not
-    written, be it there or not.
+    told which claims are done with, and what was claimed with them; `begin` is to make their attempts, at a moment
+    when the database has something to do. `in_flight` counts claims whose result is not written, be it there or not.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class Recorder:
         database: Database,
         order: Callable[[Sequence[Claim]], AbstractContextManager[Order | None]],
         on_written: Callable[[Sequence[Claim], Refill | None], None],
+        begin: Callable[[Sequence[Claim]], None],
         in_flight: Callable[[], int],
         metrics: Metrics,
         randomness: random.Random,
@@ -65,8 +66,10 @@ class Recorder:
         self._randomness = randomness
         self._order = order
         self._on_written = on_written
+        self._begin = begin
         self._in_flight = in_flight
         self._pending: list[Result] = []
+        self._claimed: list[Claim] = []  # whose attempts have not begun
         self._arrived = asyncio.Event()
 
     @property
@@ -89,6 +92,7 @@ class Recorder:
                     await self._write_batch()
                     backoff.reset()
                 self._arrived.clear()
+                self._begin_claimed()
             except DatabaseUnavailable as error:
                 # The results wait here: they are of attempts that were made, and a lease that ends meanwhile
                 # only means that the receiver gets the notification once more.
@@ -108,8 +112,10 @@ class Recorder:
         try:
             refill = await self._write(batch, done)
         except DatabaseUnavailable:
+            self._begin_claimed()
             raise
         except Exception:
+            self._begin_claimed()
             if len(batch) > 1:
                 logger.exception(
                     "a batch of results was refused; writing them one by one",
@@ -119,7 +125,18 @@ class Recorder:
         # Only now: what is cancelled or fails above stays in the list.
         written = set(map(id, batch))
         self._pending = [result for result in self._pending if id(result) not in written]
+        if refill is not None:
+            self._claimed += refill.claims
         self._on_written(done, refill)
+
+    def _begin_claimed(self) -> None:
+        """Begins the attempts of what was claimed with the previous batch.
+
+        Each of them takes the loop for a moment, all of them together for longer than the database may have to wait
+        for the next batch: so that one is sent first, and the database works while the attempts begin.
+        """
+        claimed, self._claimed = self._claimed, []
+        self._begin(claimed)
 
     def _batch_limit(self) -> int:
         """Half of what is in flight: while the database is at one half, the receivers have the other.
@@ -155,7 +172,9 @@ class Recorder:
         if records:
             with self._order(done) if done and not returns else nullcontext() as order:
                 async with self._database.transaction() as connection:
-                    recorded = await delivery_results.record(connection, records, self._randomness, order)
+                    recorded = await delivery_results.record(
+                        connection, records, self._randomness, order, self._begin_claimed
+                    )
             if order is not None and recorded.claims is not None:
                 refill = Refill(recorded.claims, full=len(recorded.claims) == order.limit)
             for record in _missing(records, recorded.written):

@@ -70,7 +70,13 @@ class Worker:
         randomness = randomness or random.Random()
         self._attempter = Attempter(sender, clock, box, self._metrics, randomness)
         self._recorder = Recorder(
-            database, self._order_with, self._on_written, lambda: self._in_flight, self._metrics, randomness
+            database,
+            self._order_with,
+            self._on_written,
+            self._begin,
+            lambda: self._in_flight,
+            self._metrics,
+            randomness,
         )
         self._hints = _Hints()
         # The first one does not know yet how many endpoints there are.
@@ -249,12 +255,17 @@ class Worker:
             yield self._order(room, done) if room else None
 
     def _start(self, claims: Sequence[Claim]) -> None:
-        """Begins the attempts of what was claimed; the claims have been committed."""
-        if not claims:
-            return
-        self._in_flight += len(claims)
-        self._of_organization.update(claim.organization_id for claim in claims)
-        self._nothing_in_flight.clear()
+        """Takes note of what was claimed, and begins it; the claims have been committed."""
+        self._hold(claims)
+        self._begin(claims)
+
+    def _hold(self, claims: Sequence[Claim]) -> None:
+        if claims:
+            self._in_flight += len(claims)
+            self._of_organization.update(claim.organization_id for claim in claims)
+            self._nothing_in_flight.clear()
+
+    def _begin(self, claims: Sequence[Claim]) -> None:
         for claim in claims:
             task = asyncio.create_task(self._deliver(claim), name=f"attempt {claim.delivery_id}")
             self._attempts.add(task)
@@ -267,12 +278,12 @@ class Worker:
         return [organization_id for organization_id, number in numbers.items() if number >= most]
 
     def _on_written(self, done: Sequence[Claim], refill: Refill | None) -> None:
-        """Takes note of what is done with, and begins what was claimed with it (None: nobody looked for any)."""
+        """Takes note of what is done with, and of what was claimed with it (None: nobody looked for any)."""
         self._in_flight -= len(done)
         self._of_organization.subtract(claim.organization_id for claim in done)
         self._of_organization = +self._of_organization  # forgets those that have none
         if refill is not None:
-            self._start(refill.claims)
+            self._hold(refill.claims)
         if self._in_flight == 0:
             self._nothing_in_flight.set()
         if refill is None or refill.full:

@@ -5,7 +5,7 @@ Endpoint rows are locked first, see `store.endpoint_locks`; leases are given and
 
 import random
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple, cast
@@ -176,8 +176,9 @@ async def record(
     records: Sequence[AttemptRecord],
     randomness: random.Random | None = None,
     order: Order | None = None,
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> Recorded:
-    """Writes the results of attempts, and then claims what is ordered.
+    """Writes the results of attempts, and then claims what is ordered; `meanwhile` is called as PostgreSQL does so.
 
     A result whose lease has been taken over changes nothing and is left out. A delivery that would be tried
     again is cancelled instead when its endpoint is no longer enabled. The health of the endpoints follows, and
@@ -185,7 +186,8 @@ async def record(
     """
     # A success closes no endpoint, so that the claim need not wait for the judgement, and travels with the results.
     together = order if all(record.verdict is Verdict.SUCCEEDED for record in records) else None
-    endpoints, ended, ordered = await _finish(connection, [_result(record) for record in records], together)
+    results = [_result(record) for record in records]
+    endpoints, ended, ordered = await _finish(connection, results, together, meanwhile)
     written = [record for record in records if (record.claim.organization_id, record.claim.delivery_id) in ended]
     findings = [
         ((record.claim.organization_id, record.claim.endpoint_id), record.finding)
@@ -262,7 +264,10 @@ async def _give_back(connection: AsyncConnection, leases: Sequence[_Lease], dela
 
 
 async def _finish(
-    connection: AsyncConnection, results: Sequence[_Result], order: Order | None = None
+    connection: AsyncConnection,
+    results: Sequence[_Result],
+    order: Order | None = None,
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> tuple[endpoint_locks.Locked, set[tuple[int, str]], Ordered | None]:
     """Locks the endpoints, ends leases that still stand and frees their slots.
 
@@ -276,6 +281,7 @@ async def _finish(
         lock = await endpoint_locks.lock(raw, keys)
         finish = await raw.execute(_FINISH, {"results": orjson.dumps(results).decode()})
         ordered = None if order is None else await delivery_queue.place(raw, order)
+        meanwhile()  # all of it has been sent
         endpoints = await endpoint_locks.locked(lock)
         ended = set(await finish.fetchall())
     return endpoints, cast(set[tuple[int, str]], ended), ordered
