@@ -38,6 +38,9 @@ class Decision:
     delay: timedelta | None = None  # until the next attempt; set exactly while the status is PENDING
 
 
+_SUCCESS = Decision(DeliveryStatus.DELIVERED, Verdict.SUCCEEDED)
+
+
 def decide(
     outcome: Outcome,
     *,
@@ -54,7 +57,7 @@ def decide(
     (429, 503) it is the endpoint that waits, and the delivery keeps its place.
     """
     if outcome is Outcome.DELIVERED:
-        return Decision(DeliveryStatus.DELIVERED, Verdict.SUCCEEDED)
+        return _SUCCESS
     if outcome is Outcome.GONE:
         return Decision(DeliveryStatus.FAILED, Verdict.GONE)
     if back_pressure:

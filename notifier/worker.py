@@ -3,9 +3,7 @@
 import asyncio
 import contextlib
 import logging
-import math
 import random
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,18 +13,17 @@ from notifier.backoff import Backoff
 from notifier.metrics import Metrics
 from notifier.recorder import Recorder, Refill, Return
 from notifier.sending import Sender
+from notifier.slots import Slots
 from runtime.clock import Clock
 from store import delivery_queue, delivery_results, outbox
-from store.database import Connection, Database, DatabaseUnavailable
+from store.database import Database, DatabaseUnavailable
 from store.delivery_queue import Claim, Order
 from store.endpoints import MAX_ENDPOINTS
 from store.secrets import SecretBox
 
 POLL_INTERVAL = 1.0  # seconds between looks at the database when nothing else wakes the loop
 FAN_OUT_LIMIT = 200  # outbox rows in one transaction
-FAN_OUT_DELIVERIES = 1_500  # that they may come to, about: the first of them wait for the last
-CLAIM_LIMIT = 100  # deliveries in one transaction
-ORGANIZATION_SHARE = 0.75  # of a process's requests in flight, that one organization's may be
+FAN_OUT_DELIVERIES = 600  # that they may come to, about: the first of them wait for the last
 STUCK_AFTER = 60.0  # seconds without a round of the loop
 
 logger = logging.getLogger(__name__)
@@ -45,11 +42,7 @@ class _Hints:
 
 
 class Worker:
-    """Claims, attempts and records deliveries, up to `concurrency` at a time.
-
-    A claim counts until its result is written, so that neither memory nor the number of leases grows while
-    the database is slow.
-    """
+    """Claims, attempts and records deliveries, up to `concurrency` at a time."""
 
     def __init__(
         self,
@@ -64,8 +57,7 @@ class Worker:
         randomness: random.Random | None = None,
     ) -> None:
         self._database = database
-        self._concurrency = concurrency
-        self._lease = lease
+        self._slots = Slots(concurrency, lease)
         self._metrics = metrics or Metrics()
         randomness = randomness or random.Random()
         self._attempter = Attempter(sender, clock, box, self._metrics, randomness)
@@ -74,7 +66,7 @@ class Worker:
             self._order_with,
             self._on_written,
             self._begin,
-            lambda: self._in_flight,
+            lambda: self._slots.taken,
             self._metrics,
             randomness,
         )
@@ -82,20 +74,15 @@ class Worker:
         # The first one does not know yet how many endpoints there are.
         self._fan_out_limit = FAN_OUT_DELIVERIES // MAX_ENDPOINTS
         self._wake = asyncio.Event()
-        self._in_flight = 0  # claims whose result is not written
-        self._reserved = 0  # slots for claims that are being made
-        self._of_organization: Counter[int] = Counter()  # of them
         self._last_round = asyncio.get_running_loop().time()
         self._database_answers = False
         self._stops = False
-        self._nothing_in_flight = asyncio.Event()
-        self._nothing_in_flight.set()
         self._attempts: set[asyncio.Task[None]] = set()
 
     @property
     def in_flight(self) -> int:
         """How many claims this worker holds."""
-        return self._in_flight
+        return self._slots.taken
 
     @property
     def results_waiting(self) -> int:
@@ -188,13 +175,13 @@ class Worker:
             # Cleared before the look, not after it: what is committed during it sets the hint again.
             hints.outbox = False
             claims: list[Claim] = []
-            with self._room() as room:
+            with self._slots.order() as order:
                 async with self._database.transaction() as connection:
                     limit = self._fan_out_limit
                     fan_out = await outbox.fan_out(connection, limit)
-                    if fan_out.created and room:
+                    if fan_out.created and order is not None:
                         # In one transaction: a notification on its way waits for one commit less.
-                        claims = await self._claim(connection, room)
+                        claims = await delivery_queue.claim(connection, order)
             hints.outbox |= fan_out.taken == limit
             if fan_out.created:
                 fitting = FAN_OUT_DELIVERIES * fan_out.taken // fan_out.created
@@ -217,33 +204,14 @@ class Worker:
             hints.due |= released > 0
         if hints.due:
             hints.due = False
-            with self._room() as room:
-                if room == 0:
+            with self._slots.order() as order:
+                if order is None:
                     return  # the next results that are written look for more
                 async with self._database.transaction() as connection:
-                    claims = await self._claim(connection, room)
+                    claims = await delivery_queue.claim(connection, order)
             self._start(claims)
             # A full claim says that there may be more; so does each result that frees a slot.
-            hints.due |= len(claims) == room
-
-    @contextlib.contextmanager
-    def _room(self, freed: int = 0) -> Iterator[int]:
-        """How many deliveries may be claimed at once, when `freed` more slots become free with it.
-
-        They are kept for the claim until the block ends: the recorder claims, too.
-        """
-        room = min(max(self._concurrency - self._in_flight - self._reserved + freed, 0), CLAIM_LIMIT)
-        self._reserved += room
-        try:
-            yield room
-        finally:
-            self._reserved -= room
-
-    async def _claim(self, connection: Connection, room: int) -> list[Claim]:
-        return await delivery_queue.claim(connection, self._order(room))
-
-    def _order(self, room: int, done: Sequence[Claim] = ()) -> Order:
-        return Order(room, self._lease, self._full_organizations(done))
+            hints.due |= len(claims) == order.limit
 
     @contextlib.contextmanager
     def _order_with(self, done: Sequence[Claim]) -> Iterator[Order | None]:
@@ -251,19 +219,13 @@ class Worker:
         if self._stops:
             yield None
             return
-        with self._room(len(done)) as room:
-            yield self._order(room, done) if room else None
+        with self._slots.order(done) as order:
+            yield order
 
     def _start(self, claims: Sequence[Claim]) -> None:
         """Takes note of what was claimed, and begins it; the claims have been committed."""
-        self._hold(claims)
+        self._slots.take(claims)
         self._begin(claims)
-
-    def _hold(self, claims: Sequence[Claim]) -> None:
-        if claims:
-            self._in_flight += len(claims)
-            self._of_organization.update(claim.organization_id for claim in claims)
-            self._nothing_in_flight.clear()
 
     def _begin(self, claims: Sequence[Claim]) -> None:
         for claim in claims:
@@ -271,21 +233,11 @@ class Worker:
             self._attempts.add(task)
             task.add_done_callback(self._attempts.discard)
 
-    def _full_organizations(self, done: Sequence[Claim]) -> list[int]:
-        """The organizations that have as many slots as one may, `done` left out: the others need some, too."""
-        most = math.ceil(self._concurrency * ORGANIZATION_SHARE)
-        numbers = self._of_organization - Counter(claim.organization_id for claim in done)
-        return [organization_id for organization_id, number in numbers.items() if number >= most]
-
     def _on_written(self, done: Sequence[Claim], refill: Refill | None) -> None:
         """Takes note of what is done with, and of what was claimed with it (None: nobody looked for any)."""
-        self._in_flight -= len(done)
-        self._of_organization.subtract(claim.organization_id for claim in done)
-        self._of_organization = +self._of_organization  # forgets those that have none
         if refill is not None:
-            self._hold(refill.claims)
-        if self._in_flight == 0:
-            self._nothing_in_flight.set()
+            self._slots.take(refill.claims)
+        self._slots.free(done)
         if refill is None or refill.full:
             self._hints.due = True
             self._wake.set()
@@ -307,19 +259,13 @@ class Worker:
 
     async def _drain(self, timeout: float) -> None:
         """Waits for what is in flight; cuts off what takes too long, and leaves time to record it."""
-        logger.info("draining %d deliveries", self._in_flight, extra={"action": "drain"})
-        if not await self._finished_within(timeout * 0.75):
+        logger.info("draining %d deliveries", self._slots.taken, extra={"action": "drain"})
+        if not await self._slots.all_free_within(timeout * 0.75):
             for task in self._attempts:
                 task.cancel()
-            if not await self._finished_within(timeout * 0.25):
+            if not await self._slots.all_free_within(timeout * 0.25):
                 logger.warning(
                     "%d deliveries are left to their leases",
-                    self._in_flight,
+                    self._slots.taken,
                     extra={"action": "drain.incomplete"},
                 )
-
-    async def _finished_within(self, timeout: float) -> bool:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
-                await self._nothing_in_flight.wait()
-        return self._nothing_in_flight.is_set()

@@ -129,17 +129,18 @@ class Health:
             window = FIRST_WINDOW
         elif window is not None:
             window *= 2
+        recent = self.last_success_time is not None and now - self.last_success_time < SUCCESS_PRECISION
         well = Health(
             max_in_flight=self.max_in_flight,
             not_before=self.not_before,
             breaker_window=window if window is not None and window < self.max_in_flight else None,
-            last_success_time=now,
+            last_success_time=self.last_success_time if recent else now,
             disable_reason=self.disable_reason,
         )
+        if well == self:
+            return self, ()
+        well = replace(well, last_success_time=now)
         if not self.warned_percent and not self.exhaustion_noted:
-            recent = self.last_success_time is not None and now - self.last_success_time < SUCCESS_PRECISION
-            if recent and replace(well, last_success_time=self.last_success_time) == self:
-                return self, ()
             return well, ()
         return well, (Notice(OperatorEventType.ENDPOINT_RECOVERED, self._figures()),)
 

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store import operator_events
 from store.database import Row, driver
-from store.endpoint_health import BreakerState, Finding, Health
+from store.endpoint_health import BreakerState, Finding, Health, Verdict
 from store.endpoint_rows import EndpointState
 from store.endpoint_switches import disable
 from store.operator_events import OperatorEvent
@@ -100,14 +100,23 @@ async def judge(
     """Brings the health of locked endpoints up to date after `findings`, in their order; disables what has to be."""
     before: dict[Key, Health] = {}
     judged: dict[Key, Health] = {}
+    well: set[Key] = set()  # where one more success changes nothing
     events = []
     for key, finding in findings:
+        succeeded = finding.verdict is Verdict.SUCCEEDED
+        if succeeded and key in well:
+            continue
         row = endpoints.get(key)
         if row is None or row.state != EndpointState.ENABLED:
             continue
         if key not in judged:
             judged[key] = before[key] = _health(row)
-        judged[key], notices = judged[key].after(finding, row.now, randomness)
+        health, notices = judged[key].after(finding, row.now, randomness)
+        if not succeeded:
+            well.discard(key)
+        elif health is judged[key]:
+            well.add(key)
+        judged[key] = health
         events += [OperatorEvent(*key, notice) for notice in notices]
     changed = {key: health for key, health in sorted(judged.items()) if health != before[key]}
     if changed:

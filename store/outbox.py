@@ -88,12 +88,19 @@ async def fan_out(connection: AsyncConnection, limit: int) -> FanOut:
     for row in found:
         endpoints.setdefault(row.organization_id, []).append(row)
     subjects = await _subjects(connection, [row for row in taken if is_operator_event(row.event_type)])
-    fresh = [
-        (row, endpoint.endpoint_id)
-        for row in taken
-        for endpoint in endpoints.get(row.organization_id, [])
-        if _wants(endpoint, row) and subjects.get((row.organization_id, row.notification_id)) != endpoint.endpoint_id
-    ]
+    # Few kinds of rows and few endpoints make many pairs: each kind is compared with the endpoints once.
+    wanting: dict[tuple[int, str, str], list[str]] = {}
+    fresh: list[tuple[Row[Any], str]] = []
+    for row in taken:
+        kind = (row.organization_id, row.event_type, row.condition_type)
+        if (wanted_by := wanting.get(kind)) is None:
+            wanted_by = wanting[kind] = [
+                endpoint.endpoint_id
+                for endpoint in endpoints.get(row.organization_id, [])
+                if _wants(endpoint, row.event_type, row.condition_type)
+            ]
+        subject = subjects.get((row.organization_id, row.notification_id))
+        fresh += [(row, endpoint_id) for endpoint_id in wanted_by if endpoint_id != subject]
     if fresh:
         await connection.execute(
             _ADD,
@@ -111,12 +118,12 @@ async def fan_out(connection: AsyncConnection, limit: int) -> FanOut:
     return FanOut(taken=len(taken), created=len(fresh))
 
 
-def _wants(endpoint: Row[Any], row: Row[Any]) -> bool:
+def _wants(endpoint: Row[Any], event_type: str, condition_type: str) -> bool:
     """Whether an endpoint's filters let an outbox row pass."""
-    if is_operator_event(row.event_type):
-        return row.event_type in endpoint.event_types
-    return (not endpoint.event_types or row.event_type in endpoint.event_types) and (
-        not endpoint.condition_types or row.condition_type in endpoint.condition_types
+    if is_operator_event(event_type):
+        return event_type in endpoint.event_types
+    return (not endpoint.event_types or event_type in endpoint.event_types) and (
+        not endpoint.condition_types or condition_type in endpoint.condition_types
     )
 
 

@@ -73,6 +73,7 @@ async def test_what_is_in_flight_ends_before_the_notifier_stops(house: House, re
     await house.endpoint(receiver.url)
     async with running_notifier(house):
         await house.notify(6)
+        await house.outbox_emptied()
         await receiver.arrived(4)
         asyncio.get_running_loop().call_later(0.3, released.set)
     statuses = Counter(item.status for item in await house.deliveries())
