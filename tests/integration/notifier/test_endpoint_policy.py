@@ -153,6 +153,25 @@ async def test_the_breaker_opens_lets_one_probe_through_and_brings_traffic_back_
     assert await counters_match(house)
 
 
+async def test_each_result_of_a_batch_counts_in_the_order_of_the_attempts(house: House) -> None:
+    created = await house.endpoint("https://example.com/hook")
+    endpoint_id = created.endpoint.endpoint_id
+    await house.notify(12)
+    await fan_out(house)
+    for results, failures in (
+        ((delivered, delivered, delivered, failed), 1),  # a failure after successes that changed nothing
+        ((failed, failed, delivered, failed), 1),
+        ((delivered, delivered, failed, delivered), 0),
+    ):
+        records = [result(claimed) for result, claimed in zip(results, await claim(house), strict=True)]
+        for number, one in enumerate(records):
+            one.start_time += timedelta(milliseconds=number)
+        await record(house, records[::-1])
+        row = await row_of(house, endpoint_id)
+        assert (row.breaker_failures, row.failure_count) == (failures, failures)
+        assert (row.failing_since is None) == (failures == 0)
+
+
 async def test_organizations_take_turns_however_many_endpoints_each_has(house: House) -> None:
     small = await House.build(house.database, house.clock, "small")
     for number in range(30):

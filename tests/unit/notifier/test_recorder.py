@@ -1,0 +1,140 @@
+"""When the attempts of what was claimed with a batch of results begin: with the next batch on its way, or at once."""
+
+import asyncio
+import random
+import uuid
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, nullcontext
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+import pytest
+
+from notifier.metrics import Metrics
+from notifier.recorder import Recorder
+from store import delivery_results
+from store.database import Database, DatabaseUnavailable
+from store.deliveries import DeliveryStatus, Outcome
+from store.delivery_queue import Claim, Order, Target
+from store.delivery_results import AttemptRecord, Recorded
+from store.endpoint_health import Verdict
+
+
+def a_claim(number: int) -> Claim:
+    target = Target(1, "whe_1", "https://example.com", (), (), None)
+    return Claim(target, f"whd_{number}", "ntf_1", uuid.uuid4(), "AUTOMATIC", 0, 0, timedelta(0), "{}")
+
+
+def a_result(claim: Claim) -> AttemptRecord:
+    return AttemptRecord(
+        claim,
+        datetime(2026, 11, 27, tzinfo=UTC),
+        timedelta(0),
+        Outcome.DELIVERED,
+        204,
+        "",
+        "",
+        DeliveryStatus.DELIVERED,
+        None,
+        Verdict.SUCCEEDED,
+    )
+
+
+class NoDatabase:
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        yield None
+
+
+class Desk:
+    """A recorder whose statements a test answers: it notes what happens, in turn."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.events: list[str] = []
+        self._changed = asyncio.Event()
+        self.fails = False
+        self.next_claims: list[list[Claim]] = []
+        self.recorder = Recorder(
+            cast(Database, NoDatabase()),
+            lambda done: nullcontext(Order(10, timedelta(seconds=60))),
+            lambda done, refill: None,
+            self._begin,
+            lambda: 0,
+            Metrics(),
+            random.Random(0),
+        )
+        monkeypatch.setattr(delivery_results, "record", self._record)
+
+    def _begin(self, claims: Sequence[Claim]) -> None:
+        for claim in claims:
+            self._note(f"begin {claim.delivery_id}")
+
+    def _note(self, event: str) -> None:
+        self.events.append(event)
+        self._changed.set()
+
+    async def _record(
+        self, _: Any, records: list[AttemptRecord], __: Any, ___: Any, meanwhile: Callable[[], None]
+    ) -> Recorded:
+        ids = " ".join(record.claim.delivery_id for record in records)
+        if self.fails:
+            self.fails = False
+            self._note(f"lost {ids}")
+            raise DatabaseUnavailable("away")
+        self._note(f"sent {ids}")
+        meanwhile()
+        if len(self.events) == 1:
+            self.recorder.add(a_result(a_claim(2)))  # it comes while the first batch is being written
+        await asyncio.sleep(0)
+        self._note(f"written {ids}")
+        return Recorded(records, self.next_claims.pop(0) if self.next_claims else [])
+
+    async def run(self, last: str) -> None:
+        """Lets the recorder write until that has happened."""
+        running = asyncio.create_task(self.recorder.run())
+        try:
+            async with asyncio.timeout(10):
+                while last not in self.events:
+                    await self._changed.wait()
+                    self._changed.clear()
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_attempts_begin_once_the_next_results_have_been_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk(monkeypatch)
+    desk.next_claims = [[a_claim(3)], [a_claim(4)]]
+    desk.recorder.add(a_result(a_claim(1)))
+    await desk.run("begin whd_4")
+    assert desk.events == [
+        "sent whd_1",
+        "written whd_1",
+        "sent whd_2",
+        "begin whd_3",
+        "written whd_2",
+        "begin whd_4",  # there is nothing more to write
+    ]
+
+
+async def test_attempts_begin_though_the_next_results_cannot_be_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk(monkeypatch)
+    desk.next_claims = [[a_claim(3)]]
+    desk.recorder.add(a_result(a_claim(1)))
+    real = desk._record
+
+    async def then_away(*arguments: Any) -> Recorded:
+        done = await real(*arguments)
+        desk.fails = len(desk.events) == 2
+        return done
+
+    monkeypatch.setattr(delivery_results, "record", then_away)
+    await desk.run("written whd_2")
+    assert desk.events == [
+        "sent whd_1",
+        "written whd_1",
+        "lost whd_2",
+        "begin whd_3",
+        "sent whd_2",
+        "written whd_2",
+    ]
