@@ -13,6 +13,7 @@ from typing import Any
 
 import aiohttp
 
+from bench import cpu
 from bench.fast_receiver import HANGING, Arrival, FastReceiver
 from bench.notifier_stack import SECRET, QueueDatabase, body_of, notification_id, notifier_on, resident
 from bench.rivals.environment import Unavailable
@@ -24,7 +25,7 @@ from notifier.requests import HEADERS
 from notifier.signature import signed_headers
 
 ENDPOINTS = 30  # fast receivers of the throughput
-DELIVERIES_EACH = 200  # to each of them
+DELIVERIES_EACH = 400  # to each of them; fewer are over before their rate can be told
 BARE_CONCURRENCY = ENDPOINTS * 4  # requests of the bare loop at a time: as many as the notifier may have
 ROUNDS = 2  # of the bare loop, the notifier and the rivals in turn
 IDLE_SAMPLES = 120
@@ -40,11 +41,17 @@ TIMEOUT = 120.0  # seconds for anything here to arrive
 
 @dataclass(frozen=True)
 class Rates:
-    """Deliveries a second in one round. rivals: by name; without those that could not be measured."""
+    """Deliveries a second in one round, and the CPU of one delivery in seconds.
+
+    rivals: by name; without those that could not be measured. CPU: None where the system does not tell.
+    """
 
     bare: float
     notifier: float
     rivals: dict[str, float]
+    bare_cpu: float
+    notifier_cpu: float | None
+    database_cpu: float | None
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,13 @@ class Report:
             "bare_aiohttp_per_second": round(median(one.bare for one in self.rates)),
             "ratio": round(median(one.notifier / one.bare for one in self.rates), 3),
             "rounds": [
-                {"bare": round(one.bare), "notifier": round(one.notifier)}
+                {
+                    "bare": round(one.bare),
+                    "notifier": round(one.notifier),
+                    "bare_cpu_us": round(1e6 * one.bare_cpu),
+                    "notifier_cpu_us": None if one.notifier_cpu is None else round(1e6 * one.notifier_cpu),
+                    "database_cpu_us": None if one.database_cpu is None else round(1e6 * one.database_cpu),
+                }
                 | {name: round(rate) for name, rate in one.rivals.items()}
                 for one in self.rates
             ],
@@ -92,6 +105,10 @@ def quantile(values: Sequence[float], share: float) -> float:
     return sorted(values)[math.ceil(share * len(values)) - 1]
 
 
+def _ms(seconds: float | None) -> str:
+    return "unknown" if seconds is None else f"{1_000 * seconds:.3f}"
+
+
 def _milliseconds(seconds: float) -> float:
     return round(1_000 * seconds, 2)
 
@@ -106,8 +123,8 @@ async def measure(postgresql: PostgreSQL, say: Callable[[str], None]) -> Report:
     return Report(rates, unavailable, idle, alone, beside, resident)
 
 
-async def _bare(receiver: FastReceiver) -> float:
-    """Posts the same signed bodies from a loop that does nothing else."""
+async def _bare(receiver: FastReceiver) -> tuple[float, float]:
+    """Posts the same signed bodies from a loop that does nothing else; returns their rate, and the CPU of one."""
     number = ENDPOINTS * DELIVERIES_EACH
     ids = iter([notification_id(index) for index in range(number)])
 
@@ -120,36 +137,43 @@ async def _bare(receiver: FastReceiver) -> float:
 
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector, auto_decompress=False) as session:
-        start = time.monotonic()
+        start, used = time.monotonic(), time.process_time()
         await asyncio.gather(*(post(session) for _ in range(BARE_CONCURRENCY)))
-        seconds = time.monotonic() - start
+        seconds, used = time.monotonic() - start, time.process_time() - used
     await receiver.arrived(number, TIMEOUT)
-    return number / seconds
+    return number / seconds, used / number
 
 
 async def _throughput_and_latency(
     postgresql: PostgreSQL, receiver: FastReceiver, say: Callable[[str], None]
 ) -> tuple[list[Rates], str, list[float]]:
     rates, unavailable = [], ""
-    async with notifier_on(postgresql, "bench_notifier_rate") as (database, _):
+    async with notifier_on(postgresql, "bench_notifier_rate") as (database, child):
         await database.endpoints((f"{receiver.url}/{number}", "alert.reached") for number in range(ENDPOINTS))
         await database.commit(5, "alert.reached")  # connections are made, statements prepared
         await receiver.arrived(5 * ENDPOINTS, TIMEOUT)
         for number in range(ROUNDS):
             # In turn, and close together: on a machine that others use too, each has the same luck.
-            bare = await _bare(receiver)
+            bare, bare_cpu = await _bare(receiver)
+            backends = cpu.children(postgresql.postmaster_pid()) if cpu.available() else []
+            before = cpu.seconds(child.process.pid), cpu.seconds(*backends)
             start = await database.commit(DELIVERIES_EACH, "alert.reached")
             arrivals = await receiver.arrived(ENDPOINTS * DELIVERIES_EACH, TIMEOUT)
             rate = len(arrivals) / (max(arrival.time for arrival in arrivals) - start)
+            await database.finished(TIMEOUT)
+            used = cpu.seconds(child.process.pid) - before[0], cpu.seconds(*backends) - before[1]
+            each = [seconds / len(arrivals) if backends else None for seconds in used]
             rivals = {}
             for name in RIVALS:
                 try:
                     rivals[name] = await _rival(postgresql, receiver, name, number)
                 except Unavailable as error:
                     unavailable = str(error)
-            rates.append(Rates(bare, rate, rivals))
+            rates.append(Rates(bare, rate, rivals, bare_cpu, *each))
             others = "".join(f"; {name}: {other:,.0f}" for name, other in rivals.items())
             say(f"deliveries/s, a bare aiohttp loop: {bare:,.0f}; the notifier: {rate:,.0f}{others}")
+            loop, notifier, database_cpu = map(_ms, (bare_cpu, *each))
+            say(f"CPU of one in ms, the loop: {loop}; the notifier: {notifier}; PostgreSQL: {database_cpu}")
         if unavailable:
             say(f"not every rival was measured: {unavailable}")
         await database.endpoints([(f"{receiver.url}/idle", "bench.idle")])

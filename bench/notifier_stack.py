@@ -76,6 +76,14 @@ class QueueDatabase:
         assert row is not None
         return int(row[0])
 
+    async def finished(self, timeout: float) -> None:
+        """Waits until nothing waits and nothing is under way. Raises TimeoutError."""
+        async with asyncio.timeout(timeout):
+            while True:
+                if not await self.unfinished():
+                    return
+                await asyncio.sleep(0.05)
+
     async def waiting_ids(self) -> set[str]:
         """The notifications whose deliveries are not finished."""
         cursor = await self._connection.execute(

@@ -89,14 +89,15 @@ class PostgreSQL:
             server = await self._child(exits, "serve", LISTENING, settings)
             if notifier:
                 await self._child(exits, "notify", RUNNING, settings)
-            yield Stack(server.told, url, server.process.pid, self._postmaster_pid())
+            yield Stack(server.told, url, server.process.pid, self.postmaster_pid())
 
     async def notifier(self, exits: contextlib.AsyncExitStack, url: str, settings: dict[str, str]) -> Child:
         """A notifier alone on the database at `url`; stopped with `exits`."""
         merged = environment({**_SETTINGS, "TIDEMARK_DATABASE_URL": url, **settings}, inherit=False)
         return await self._child(exits, "notify", RUNNING, merged)
 
-    def _postmaster_pid(self) -> int:
+    def postmaster_pid(self) -> int:
+        """The process whose children are the database's."""
         return int((self.folder / "postgres" / "postmaster.pid").read_text().splitlines()[0])
 
     async def _child(
