@@ -5,6 +5,7 @@ import contextlib
 import multiprocessing
 import random
 import signal
+import threading
 import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -40,6 +41,7 @@ class FastReceiver:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_main, args=(theirs,), name="bench receiver", daemon=True)
+        self._asking = threading.Lock()
         self.url = ""
 
     def __enter__(self) -> Self:
@@ -72,8 +74,13 @@ class FastReceiver:
                 await asyncio.sleep(0.05)
 
     async def _ask(self, question: str) -> Any:
-        self._connection.send(question)
-        return await asyncio.to_thread(self._connection.recv)
+        return await asyncio.to_thread(self._ask_now, question)
+
+    def _ask_now(self, question: str) -> Any:
+        # Together in the thread: whoever gives up waiting must not leave an answer for the next question.
+        with self._asking:
+            self._connection.send(question)
+            return self._connection.recv()
 
 
 def _main(connection: Connection) -> None:
