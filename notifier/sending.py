@@ -57,7 +57,7 @@ class Answer:
     response_excerpt: str = ""
     error: str = ""
     retry_after: timedelta | None = None
-    remote_address: str = ""  # that was dialled last; empty when none was
+    remote_address: str = ""  # that of the connection, or else the one dialled last; empty when none was
 
     @property
     def back_pressure(self) -> bool:
@@ -110,15 +110,16 @@ class Sender:
             connection = await self._connector.connect(destination.request, [], self._connect_timeout)
         except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as error:
             # RuntimeError: what uvloop makes of some failures to connect.
-            return _failure(_not_connected(error, dial), error, dial), False
+            return _failure(_not_connected(error, dial), error, dial, dial.address), False
         reused = not dial.allowed
+        peer = None if connection.transport is None else connection.transport.get_extra_info("peername")
+        address = dial.address if peer is None else str(peer[0])
         content = None
         try:
-            peer = None if connection.transport is None else connection.transport.get_extra_info("peername")
             message, content = await exchange(connection, request, self._timeouts.headers, MAX_EXCERPT)
             excerpt = await self._excerpt(content)
         except (aiohttp.ClientError, HttpProcessingError, OSError, ValueError, RuntimeError) as error:
-            return _failure(_not_answered(error), error, dial), reused
+            return _failure(_not_answered(error), error, dial, address), reused
         finally:
             end(connection, content)
         outcome = _outcome(message.code)
@@ -130,7 +131,7 @@ class Sender:
                 excerpt,
                 "" if outcome is Outcome.DELIVERED else f"the receiver answered {message.code}",
                 None if asked is None else parse_retry_after(asked, self._clock.now()),
-                "" if peer is None else str(peer[0]),
+                address,
             ),
             reused,
         )
@@ -170,7 +171,7 @@ def _outcome(status: int) -> Outcome:
     return kinds.get(status // 100, Outcome.SERVER_ERROR)
 
 
-def _failure(outcome: Outcome, error: Exception, dial: Dial) -> Answer:
+def _failure(outcome: Outcome, error: Exception, dial: Dial, address: str) -> Answer:
     if outcome is Outcome.ADDRESS_REFUSED:
         text = "; ".join(dict.fromkeys(dial.refused))
     elif isinstance(error, TimeoutError):
@@ -179,7 +180,7 @@ def _failure(outcome: Outcome, error: Exception, dial: Dial) -> Answer:
         text = error.message or "the answer is not HTTP"
     else:
         text = str(error) or type(error).__name__
-    return Answer(outcome, error=printable(text.encode("utf-8", "replace"))[:MAX_ERROR], remote_address=dial.address)
+    return Answer(outcome, error=printable(text.encode("utf-8", "replace"))[:MAX_ERROR], remote_address=address)
 
 
 def _not_answered(error: Exception) -> Outcome:

@@ -103,6 +103,18 @@ async def test_a_receiver_that_never_answers() -> None:
     assert answer.error == "no answer in time"
 
 
+async def test_an_attempt_over_a_kept_connection_says_whom_it_reached_when_it_fails() -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(BODY)
+        writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+        await asyncio.Event().wait()
+
+    async with server(talk) as port, Sender(ON_THIS_MACHINE, IMPATIENT, SystemClock()) as sender:
+        answers = [await sender.post(f"http://127.0.0.1:{port}/", {}, BODY) for _ in range(2)]
+    assert [answer.outcome for answer in answers] == [Outcome.DELIVERED, Outcome.RESPONSE_TIMED_OUT]
+    assert [answer.remote_address for answer in answers] == ["127.0.0.1", "127.0.0.1"]
+
+
 async def test_a_receiver_that_sends_its_headers_a_drop_at_a_time() -> None:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(BODY)
