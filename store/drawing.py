@@ -170,14 +170,18 @@ class Overage:
 
 _LIST_OVERAGES = """
 SELECT unit, amount, update_time FROM overage
-WHERE organization_id = %(organization_id)s AND customer_id = %(customer_id)s ORDER BY unit
+WHERE organization_id = %(organization_id)s AND customer_id = %(customer_id)s AND unit > %(after)s
+ORDER BY unit LIMIT %(limit)s
 """
 
 
-async def list_overages(connection: Connection, organization_id: int, customer_id: str) -> list[Overage]:
-    """A customer's overages, currencies first."""
+async def list_overages(
+    connection: Connection, organization_id: int, customer_id: str, *, after: str | None, limit: int
+) -> list[Overage]:
+    """Up to `limit` of a customer's overages, currencies first; `after` is the unit key of the last one seen."""
     cursor = await connection.execute(
-        _LIST_OVERAGES, {"organization_id": organization_id, "customer_id": customer_id}
+        _LIST_OVERAGES,
+        {"organization_id": organization_id, "customer_id": customer_id, "after": after or "", "limit": limit},
     )
     return [Overage(Unit.from_key(row[0]), row[1], row[2]) for row in await cursor.fetchall()]
 

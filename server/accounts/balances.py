@@ -201,15 +201,23 @@ class BalanceHandlers(Handlers):
     async def ListOverages(
         self, request: account_service_pb2.ListOveragesRequest, context: Context
     ) -> account_service_pb2.ListOveragesResponse:
-        """What usage took of a customer when no balance had anything left."""
+        """A page of what usage took of a customer when no balance had anything left."""
         violations = Violations()
         customer_id = violations.identifier("customer_id", request.customer_id)
+        page = read_page(violations, request.page_size, request.page_token, "ListOverages", (customer_id,), (str,))
         violations.raise_if_any()
         async with self._database.transaction() as connection:
-            found = await drawing.list_overages(
-                await driver(connection), current_organization().organization_id, customer_id
+            rows = await drawing.list_overages(
+                await driver(connection),
+                current_organization().organization_id,
+                customer_id,
+                after=None if page.after is None else str(page.after[0]),
+                limit=page.limit,
             )
-        return account_service_pb2.ListOveragesResponse(overages=[overage_message(customer_id, one) for one in found])
+        return account_service_pb2.ListOveragesResponse(
+            overages=[overage_message(customer_id, row) for row in page.shown(rows)],
+            next_page_token=page.next_token(rows, lambda row: (row.unit.key,)),
+        )
 
 
 def _read_key(

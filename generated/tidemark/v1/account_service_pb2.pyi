@@ -1044,21 +1044,29 @@ Global___ListBalanceEntriesResponse: _TypeAlias = ListBalanceEntriesResponse  # 
 
 @_typing.final
 class ListOveragesRequest(_message.Message):
-    """ListOveragesRequest is a request for the overages of a customer, of which there are few."""
+    """ListOveragesRequest is a request for a page of the overages of a customer."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
     """customer_id is the id of the customer."""
+    page_size: _builtins.int
+    """page_size is how many overages to return at most. Unset: 50; more than 1,000 counts as 1,000; negative is refused."""
+    page_token: _builtins.str
+    """page_token is the next_page_token of the page before, with the same customer. Unset: the first page."""
     def __init__(
         self,
         *,
         customer_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1071,18 +1079,22 @@ class ListOveragesResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     OVERAGES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """next_page_token asks for the page after this one. Unset: this is the last page."""
     @_builtins.property
     def overages(self) -> _containers.RepeatedCompositeFieldContainer[_balance_pb2.Overage]:
-        """overages are one for each unit in which usage went beyond the balances, currencies first."""
+        """overages are those of this page, one for each unit in which usage went beyond the balances, currencies first."""
 
     def __init__(
         self,
         *,
         overages: _abc.Iterable[_balance_pb2.Overage] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["overages", b"overages"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "overages", b"overages"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

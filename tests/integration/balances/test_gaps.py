@@ -4,6 +4,7 @@ from decimal import Decimal
 
 import pytest
 
+from generated.tidemark.v1 import account_service_pb2
 from tests.integration.balances.holder import CREDIT, LICENSE, SEAT, Holder
 from tests.integration.balances.wording import create, kinds_told, values, written
 from tests.integration.usage.caller import BOTH, Caller, Crossing, crossings
@@ -139,3 +140,21 @@ async def test_hysteresis_and_steps_of_percentages_survive_what_is_granted_more(
     assert await launch("l3", "3.6") == [("REACHED", "60")]
     assert await launch("l4", "14.4") == [("REACHED", level) for level in ("70", "80", "90", "100")]
     assert await launch("l5", "-14.4") == [("RESOLVED", level) for level in ("100", "90", "80", "70")]
+
+
+async def test_overages_are_listed_by_page_currencies_first(caller: Caller) -> None:
+    acme = Holder(caller)
+    currencies = ("EUR", "USD", "credits")
+    for currency in currencies:
+        await acme.put(currency, "1", currency=currency)
+        await caller.send(caller.event(f"e-{currency}", "1", "acme", cost="3", currency=currency))
+    await acme.put("calls", "1", metric="calls")
+    await acme.put("tokens", "1", metric="tokens")
+    await caller.send(caller.event("e-calls", "5", "acme"))
+    found, token = [], ""
+    for size in (2, 2):
+        request = account_service_pb2.ListOveragesRequest(customer_id="acme", page_size=size, page_token=token)
+        answer = await caller.accounts.ListOverages(request, metadata=caller.metadata)
+        found += [(one.spend.currency or one.quantity.metric_id, one.amount) for one in answer.overages]
+        token = answer.next_page_token
+    assert (found, token) == ([("EUR", "2"), ("USD", "2"), ("credits", "2"), ("calls", "4")], "")
