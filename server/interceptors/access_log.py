@@ -25,12 +25,14 @@ class AccessLog(Around):
         """Times the call; gRPC calls back when it is over."""
         started = time.monotonic()
         call = calls.current()
+        # Not when it is over: grpc.aio then looks at a call that may be gone, and takes the process with it.
+        peer = context.peer()
         # A stream whose client left while an answer was being written gets no exception: its generator is
         # just dropped. So a call that has not finished when gRPC is done with it was cancelled.
         finished = grpc.StatusCode.CANCELLED
 
         def log(_: Context) -> None:
-            _write(call, context, context.code() or finished, time.monotonic() - started)
+            _write(call, peer, context.code() or finished, time.monotonic() - started)
 
         when_over(context, log)
         try:
@@ -43,7 +45,7 @@ class AccessLog(Around):
         finished = grpc.StatusCode.OK
 
 
-def _write(call: calls.Call, context: Context, code: grpc.StatusCode, seconds: float) -> None:
+def _write(call: calls.Call, peer: str, code: grpc.StatusCode, seconds: float) -> None:
     if call.is_infrastructure:
         level = logging.DEBUG
     elif code in _OUR_FAULT:
@@ -64,6 +66,6 @@ def _write(call: calls.Call, context: Context, code: grpc.StatusCode, seconds: f
             "milliseconds": round(seconds * 1000, 3),
             "organization": call.caller.organization.name if call.caller else None,
             "request_id": call.request_id,
-            "peer": context.peer(),
+            "peer": peer,
         },
     )

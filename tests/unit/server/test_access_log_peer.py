@@ -1,0 +1,42 @@
+"""When the access log asks gRPC for the peer."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import pytest
+
+from server import calls
+from server.calls import Call
+from server.interceptors.access_log import AccessLog
+
+
+class OneCall:
+    """The context of a call. Whoever asks for the peer of one that is over would take the process down."""
+
+    def __init__(self) -> None:
+        self.is_over = False
+        self.callbacks: list[Callable[[Any], None]] = []
+
+    def peer(self) -> str:
+        assert not self.is_over
+        return "ipv4:192.0.2.7:50000"
+
+    def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.OK
+
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
+        self.callbacks.append(callback)
+
+
+async def test_the_peer_is_asked_for_while_the_call_is_there(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    calls.begin(Call("/tidemark.v1.AlertService/GetAlert", "request"))
+    context: Any = OneCall()
+    async with AccessLog().around("/tidemark.v1.AlertService/GetAlert", False, context):
+        pass
+    context.is_over = True
+    for callback in context.callbacks:
+        callback(context)
+    assert [record.__dict__["peer"] for record in caplog.records] == ["ipv4:192.0.2.7:50000"]
