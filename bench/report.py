@@ -115,9 +115,17 @@ def _notifier_table(report: NotifierReport) -> Table:
 def _balances_table(report: BalancesReport) -> Table:
     figures = report.figures()
     table = Table(title=f"usage of a customer with {BALANCES:,} balances and seats")
-    table.add_column("seats", justify="right")
-    for name in ("events/s", "CPU", "spread: events/s", "CPU", "one event p50", "p99"):
-        table.add_column(name, justify="right", no_wrap=True)
+    # Wide enough for what they hold: a narrow terminal breaks the headings, and drops nothing.
+    for name, width in (
+        ("seats", 6),
+        ("events/s", 8),
+        ("CPU", 7),
+        ("spread: events/s", 8),
+        ("CPU", 7),
+        ("one event p50", 8),
+        ("p99", 8),
+    ):
+        table.add_column(name, justify="right", min_width=width)
     for one in figures["customers"]:
         table.add_row(
             f"{one['seats']:,}",
