@@ -97,6 +97,12 @@ class Up:
             self.process.terminate()
             self.process.wait(TIMEOUT)
         self._log.close()
+        # One that was killed leaves its database running.
+        left = self.folder / "data" / "postgres" / "postmaster.pid"
+        if left.exists():
+            postmaster = int(left.read_text().splitlines()[0])
+            os.kill(postmaster, signal.SIGINT)
+            eventually(lambda: not alive(postmaster))
 
 
 @pytest.fixture
