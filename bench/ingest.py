@@ -95,7 +95,7 @@ async def _stream(call: Call, messages: Iterator[bytes]) -> tuple[int, int]:
         room.release()
         check(response)
         accepted += response.accepted
-        transitions += len(response.transitions)
+        transitions += len(response.transitions) + response.omitted.transition_count
     await writing
     return accepted, transitions
 

@@ -190,6 +190,7 @@ class UsageStream:
             rejected=answer.rejected,
             transitions=answer.transitions,
             gauges=answer.gauges,
+            omitted=answer.omitted if answer.HasField("omitted") else None,
         )
         self._acknowledged(response, acknowledge)
         return None

@@ -173,6 +173,22 @@ def mapped(error: Exception) -> ApiError:
     )
 
 
+def answer_too_large(size: int, limit: int) -> ApiError:
+    """The error for an answer of `size` bytes that a method let become longer than `limit`; logged as a fault."""
+    request_id = calls.request_id()
+    logger.error(
+        "an answer of %d bytes is longer than clients take, and was withheld",
+        size,
+        extra={"action": "answer_too_large", "request_id": request_id, "bytes": size},
+    )
+    return Internal(
+        error_reason_pb2.ERROR_REASON_ANSWER_TOO_LARGE,
+        f"the answer has {size} bytes, and clients take at most {limit}: ask for less at once, with a smaller"
+        " page_size or fewer events; what the request changed is changed",
+        metadata={"bytes": str(size), "limit": str(limit), "request_id": request_id},
+    )
+
+
 async def abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -> Never:
     """Ends the call with the status of `error`."""
     shown = mapped(error)

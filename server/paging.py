@@ -13,12 +13,13 @@ from google.protobuf.message import Message
 
 from generated.tidemark.v1 import error_reason_pb2
 from server import errors, identity
+from server.answers import MAX_ANSWER_BYTES, size_of
 from server.validation import Violations
 
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 1000  # larger sizes are coerced to it
 MAX_TOKEN_LENGTH = 4096  # characters
-MAX_PAGE_BYTES = 3 * 1024 * 1024  # of the messages on one page; clients refuse answers above 4 MiB by default
+MAX_PAGE_BYTES = MAX_ANSWER_BYTES  # of the messages on one page; a single message may be longer, up to CLIENT_LIMIT
 
 _DIGEST_BYTES = 12
 
@@ -50,7 +51,7 @@ class Page:
         """The same page, but shorter where its messages would be more than a client takes in one answer."""
         total = 0
         for count, message in enumerate(messages[: self.size]):
-            total += message.ByteSize()
+            total += size_of(message)
             if total > MAX_PAGE_BYTES and count:
                 return replace(self, size=count)
         return self

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import grpc
 
 from generated.tidemark.v1 import alert_service_pb2 as messages
-from generated.tidemark.v1 import error_reason_pb2
+from generated.tidemark.v1 import error_reason_pb2, usage_pb2
 from runtime.clock import Clock
 from runtime.configuration import Configuration
 from server.errors import FieldViolation, InvalidArgument
@@ -18,8 +18,7 @@ from server.ingest.batches import Batch
 from server.ingest.pipeline import Pipeline
 from server.ingest.reading import Reader, rejections
 from server.lifecycle import Drain
-from server.mapping.gauges import gauge_proto
-from server.mapping.transitions import transition_proto
+from server.mapping.usage_answers import write_results
 from store.keys import Organization
 
 # Of one stream, read and not yet answered; the client waits beyond that, so that one that sends as fast as it can
@@ -151,12 +150,11 @@ class UsageHandlers:
         response.batch_id = request.batch_id
         response.accepted = outcome.accepted
         response.duplicates = len(outcome.duplicates)
+        rejected: list[usage_pb2.Rejection] = []
         if reading.rejected or outcome.conflicting or outcome.too_old:
-            response.rejected.extend(rejections(request.events, reading, outcome))
-        if outcome.found:
-            response.transitions.extend(map(transition_proto, outcome.found))
-        if outcome.gauges:
-            response.gauges.extend(gauge_proto(gauge, value) for gauge, value in outcome.gauges)
+            rejected = rejections(request.events, reading, outcome)
+        if rejected or outcome.found or outcome.gauges:
+            write_results(response, rejected, outcome)
         return response
 
     def _check(self, request: Request) -> None:

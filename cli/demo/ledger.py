@@ -68,6 +68,8 @@ class Ledger:
             self.answered[ACCEPTED] += response.accepted
         if response.duplicates:
             self.answered[DUPLICATE] += response.duplicates
+        if response.HasField("omitted"):
+            raise ValueError(f"an answer left something out: {response.omitted}")
         for rejection in response.rejected:
             self.answered[status_reason(rejection.status).removeprefix(REASON_PREFIX)] += 1
         for transition in response.transitions:

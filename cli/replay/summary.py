@@ -56,16 +56,18 @@ class Summary:
     refusals: dict[tuple[str, str], Refusal] = field(default_factory=dict)
     firings: dict[tuple[str, int], Firing] = field(default_factory=dict)
     first: list[Transition] = field(default_factory=list)
+    unshown_rejections: int = 0  # that answers left out
+    unshown_transitions: int = 0  # that answers left out
 
     @property
     def rejected(self) -> int:
         """How many rows were not counted."""
-        return sum(refusal.count for refusal in self.refusals.values())
+        return sum(refusal.count for refusal in self.refusals.values()) + self.unshown_rejections
 
     @property
     def transitions(self) -> int:
         """How many thresholds were reached or resolved."""
-        return sum(firing.count for firing in self.firings.values())
+        return sum(firing.count for firing in self.firings.values()) + self.unshown_transitions
 
     def unreadable(self, line: int, message: str) -> None:
         """Counts a row that never became an event; each message is a reason of its own."""
@@ -78,6 +80,8 @@ class Summary:
         """Counts what the server said of one batch."""
         self.accepted += response.accepted
         self.duplicates += response.duplicates
+        self.unshown_rejections += response.omitted.rejection_count
+        self.unshown_transitions += response.omitted.transition_count
         for rejection in response.rejected:
             line = batch.lines[rejection.index]
             self._refuse((_grouping(rejection.status), ""), line, _description(rejection.status))
@@ -104,6 +108,16 @@ class Summary:
         ):
             totals.add_row(f"{count:,}", f"[{style}]{words}[/]" if style else words)
         console.print(totals)
+        if self.unshown_transitions:
+            console.print(
+                f"[quiet]{self.unshown_transitions:,} of them were left out of the answers, and are not in the tables"
+                " below; what they notify is in the notifications. A smaller --batch-size shows more[/]"
+            )
+        if self.unshown_rejections:
+            console.print(
+                f"[bad]{self.unshown_rejections:,} of the rejections were left out of the answers[/]: replay the file"
+                " again with a smaller --batch-size to see why"
+            )
         if self.refusals:
             console.print(self._refusals())
         if self.firings:

@@ -193,8 +193,10 @@ class BalanceHandlers(Handlers):
                 after=None if page.after is None else (str(page.after[0]), int(str(page.after[1]))),
                 limit=page.limit,
             )
+        shown = [entry_message(row) for row in page.shown(rows)]
+        page = page.cut(shown)
         return account_service_pb2.ListBalanceEntriesResponse(
-            entries=[entry_message(row) for row in page.shown(rows)],
+            entries=page.shown(shown),
             next_page_token=page.next_token(rows, lambda row: (row.change.balance_id, row.entry_number)),
         )
 
@@ -214,8 +216,10 @@ class BalanceHandlers(Handlers):
                 after=None if page.after is None else str(page.after[0]),
                 limit=page.limit,
             )
+        shown = [overage_message(customer_id, row) for row in page.shown(rows)]
+        page = page.cut(shown)
         return account_service_pb2.ListOveragesResponse(
-            overages=[overage_message(customer_id, row) for row in page.shown(rows)],
+            overages=page.shown(shown),
             next_page_token=page.next_token(rows, lambda row: (row.unit.key,)),
         )
 

@@ -96,8 +96,9 @@ class CustomerHandlers(Handlers):
                 limit=page.limit,
             )
         now = self._clock.now()
-        shown = page.shown(rows)
+        shown = [customer_message(row, now) for row in page.shown(rows)]
+        page = page.cut(shown)
         return account_service_pb2.ListCustomersResponse(
-            customers=[customer_message(row, now) for row in shown],
+            customers=page.shown(shown),
             next_page_token=page.next_token(rows, lambda row: (row.customer_id,)),
         )

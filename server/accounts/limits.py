@@ -95,7 +95,9 @@ class LimitHandlers(Handlers):
                 after=None if page.after is None else str(page.after[0]),
                 limit=page.limit,
             )
+        shown = [limit_message(row) for row in page.shown(rows)]
+        page = page.cut(shown)
         return account_service_pb2.ListLimitsResponse(
-            limits=[limit_message(row) for row in page.shown(rows)],
+            limits=page.shown(shown),
             next_page_token=page.next_token(rows, lambda row: (row.limit_id,)),
         )

@@ -94,7 +94,9 @@ class MetricHandlers(Handlers):
                 after=None if page.after is None else str(page.after[0]),
                 limit=page.limit,
             )
+        shown = [metric_message(row) for row in page.shown(rows)]
+        page = page.cut(shown)
         return account_service_pb2.ListMetricsResponse(
-            metrics=[metric_message(row) for row in page.shown(rows)],
+            metrics=page.shown(shown),
             next_page_token=page.next_token(rows, lambda row: (row.metric_id,)),
         )

@@ -119,8 +119,9 @@ class SubscriptionHandlers(Handlers):
                 limit=page.limit,
             )
         now = self._clock.now()
-        shown = page.shown(rows)
+        shown = [subscription_message(row, now) for row in page.shown(rows)]
+        page = page.cut(shown)
         return account_service_pb2.ListSubscriptionsResponse(
-            subscriptions=[subscription_message(row, now) for row in shown],
+            subscriptions=page.shown(shown),
             next_page_token=page.next_token(rows, lambda row: (row.customer_id, row.subscription_id)),
         )

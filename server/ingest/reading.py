@@ -20,8 +20,9 @@ MAX_PROPERTIES = 64
 MAX_PROPERTY_LENGTH = 256  # characters of a value
 
 # Bytes of an answer's rejections that are told in full; what follows is told in short. Clients take 4 MiB by default,
-# and one that cannot read the answer to a batch would send it again for ever.
-MAX_FULL_REJECTIONS = 2 * 1024 * 1024
+# and one that cannot read the answer to a batch would send it again for ever. 5,000 in short come to less than the
+# 2 MiB that then remain of the 3 MiB that an answer's rejections may have.
+MAX_FULL_REJECTIONS = 1024 * 1024
 SHORT_ID_LENGTH = 40  # characters of an event_id that is told in short; a UUID has 36
 
 # Ids that were found fine: the same customers and metrics come again and again. Event ids never do.

@@ -9,6 +9,7 @@ from google.protobuf.message import DecodeError
 
 from generated.tidemark.v1 import error_reason_pb2
 from server import errors
+from server.answers import CLIENT_LIMIT
 from server.interceptors.around import Behaviour, Context, Continuation, Handler, behaviour_of, rebuilt
 
 
@@ -32,7 +33,7 @@ class Errors(grpc.aio.ServerInterceptor):
             # Of this kind because it serves a call of any kind without waiting for its requests.
             return grpc.stream_unary_rpc_method_handler(_unknown_method(handler_call_details.method))
         decode = _Decoder(handler.request_deserializer, self._limit)
-        encode = handler.response_serializer or _unchanged
+        encode = _Encoder(handler.response_serializer)
         inner = behaviour_of(handler)
         requests = decode.stream if handler.request_streaming else decode
 
@@ -84,6 +85,23 @@ class _Decoder:
     async def stream(self, messages: AsyncIterator[bytes]) -> AsyncIterator[Any]:
         async for message in messages:
             yield self(message)
+
+
+class _Encoder:
+    """Turns what the handler answers into the bytes of one message, never more than every client takes.
+
+    The last guard only: the methods keep their answers below that, each in a way that lets its caller go on. A client
+    that gets a longer message shows an error of its own, and one that sends usage sends it again for ever.
+    """
+
+    def __init__(self, serializer: Callable[[Any], bytes] | None) -> None:
+        self._serializer = serializer or _unchanged
+
+    def __call__(self, answer: Any) -> bytes:
+        message: bytes = self._serializer(answer)
+        if len(message) > CLIENT_LIMIT:
+            raise errors.answer_too_large(len(message), CLIENT_LIMIT)
+        return message
 
 
 def _unchanged(message: Any) -> Any:

@@ -7,7 +7,7 @@ from google.protobuf.message import Message
 
 from evaluator.definitions import AlertDefinition
 from generated.tidemark.v1 import alert_pb2, alert_service_pb2
-from server.mapping.alerts import alert_proto, read_definition
+from server.mapping.alerts import alert_proto, read_definition, refuse_large
 from server.validation import Violations
 from store.alert_changes import Edit
 
@@ -42,6 +42,8 @@ def read_edit(stored: AlertDefinition, request: alert_service_pb2.UpdateAlertReq
     _refuse_what_stays(violations, stored, sent, current, whole="*" in request.update_mask.paths)
     violations.raise_if_any()
     assert read is not None, "a definition without violations"
+    refuse_large(violations, read)
+    violations.raise_if_any()
     return Edit(
         name=read.name,
         condition=read.condition,

@@ -6,12 +6,15 @@ from dataclasses import replace
 from evaluator.definitions import AlertDefinition, DefinitionState
 from evaluator.thresholds import Threshold
 from generated.tidemark.v1 import alert_pb2, alert_service_pb2, condition_pb2
+from server.answers import MAX_DEFINITION_BYTES
 from server.mapping.conditions import read_condition, read_scope, scope_proto, write_condition
 from server.mapping.thresholds import read_thresholds, threshold_proto
 from server.validation import Violations, to_timestamp
 from store.alerts import NewAlert
 
 MAX_UNIQUENESS_KEY_LENGTH = 128  # characters
+
+_OUTPUT_BYTES = 256  # of the fields that only answers have, at most
 
 _CONDITION_PREFIX = "CONDITION_TYPE_"
 
@@ -32,6 +35,8 @@ def read_new_alert(violations: Violations, request: alert_service_pb2.CreateAler
     read = read_definition(violations, request.alert)
     violations.raise_if_any()
     assert read is not None, "a definition without violations"
+    refuse_large(violations, read)
+    violations.raise_if_any()
     evaluate_on_create = request.evaluate_on_create if request.HasField("evaluate_on_create") else True
     return replace(read, evaluate_on_create=evaluate_on_create)
 
@@ -56,6 +61,24 @@ def read_definition(violations: Violations, alert: alert_pb2.Alert) -> NewAlert 
         uniqueness_key=alert.uniqueness_key or None,
         evaluate_on_create=True,
     )
+
+
+def refuse_large(violations: Violations, read: NewAlert) -> None:
+    """Notes that a definition is longer than an alert may be, as answers spell it out."""
+    shown = alert_pb2.Alert(
+        name=read.name,
+        scope=scope_proto(read.scope),
+        thresholds=map(threshold_proto, read.thresholds),
+        uniqueness_key=read.uniqueness_key or "",
+    )
+    write_condition(read.condition, shown)
+    size = shown.ByteSize() + _OUTPUT_BYTES
+    if size > MAX_DEFINITION_BYTES:
+        violations.add(
+            "alert",
+            f"as answers show it, it has {size} bytes, and an alert has at most {MAX_DEFINITION_BYTES}: give fewer"
+            " threshold_overrides, or shorter codes and values",
+        )
 
 
 def alert_proto(definition: AlertDefinition) -> alert_pb2.Alert:

@@ -12,13 +12,14 @@ from evaluator.periods import Period
 from evaluator.thresholds import Threshold
 from evaluator.transitions import Reached
 from generated.tidemark.v1 import account_pb2, alert_pb2, usage_pb2
+from server.answers import MAX_ANSWER_BYTES, fitting
 from server.mapping.alerts import alert_proto
 from server.mapping.price_filters import price_filter_protos
 from server.mapping.thresholds import threshold_proto
 from server.validation import to_timestamp
 from store.customer_alerts import CustomerAlert, CustomerAlertStatus, GaugeState
 
-MAX_GAUGES = 100  # shown of one alert and customer
+MAX_GAUGES = 100  # shown of one alert and customer, as far as they fit into MAX_ANSWER_BYTES beside the alert
 
 _STATUSES: Mapping[CustomerAlertStatus | None, alert_pb2.CustomerAlertStatus.ValueType] = {
     None: alert_pb2.CUSTOMER_ALERT_STATUS_UNSPECIFIED,
@@ -91,15 +92,18 @@ def period_proto(period: Period) -> account_pb2.BillingPeriod:
 def customer_alert_proto(found: CustomerAlert) -> alert_pb2.CustomerAlert:
     """What an alert knows of one customer; the gauges in alarm come first, and at most 100 are shown."""
     gauges = sorted(found.gauges, key=lambda item: not item.state.in_alarm)
-    return alert_pb2.CustomerAlert(
+    shown = alert_pb2.CustomerAlert(
         alert=alert_proto(found.definition),
         customer_id=found.customer_id,
         status=_STATUSES[found.status],
         no_data=found.no_data,
-        gauges=[_gauge_state_proto(found.definition, item) for item in gauges[:MAX_GAUGES]],
-        gauges_truncated=len(gauges) > MAX_GAUGES,
         disabled_reason=_DISABLED_REASONS[found.disabled],
     )
+    states = (_gauge_state_proto(found.definition, item) for item in gauges[:MAX_GAUGES])
+    fit, _ = fitting(states, MAX_ANSWER_BYTES - shown.ByteSize())
+    shown.gauges.extend(fit)
+    shown.gauges_truncated = len(gauges) > len(fit)
+    return shown
 
 
 def _gauge_state_proto(definition: AlertDefinition, item: GaugeState) -> alert_pb2.GaugeState:

@@ -40,8 +40,10 @@ class DeliveryHandlers(Handlers):
                 after=time_and_id(page),
                 limit=page.limit,
             )
+        shown = [delivery_message(row) for row in page.shown(rows)]
+        page = page.cut(shown)
         return messages.ListDeliveriesResponse(
-            deliveries=[delivery_message(row) for row in page.shown(rows)],
+            deliveries=page.shown(shown),
             next_page_token=page.next_token(rows, lambda row: (row.create_time, row.delivery_id)),
         )
 

@@ -209,8 +209,10 @@ class RedeliveryHandlers(Handlers):
                 after=time_and_id(page),
                 limit=page.limit,
             )
+        shown = [job_message(row) for row in page.shown(rows)]
+        page = page.cut(shown)
         return messages.ListRedeliveryJobsResponse(
-            jobs=[job_message(row) for row in page.shown(rows)],
+            jobs=page.shown(shown),
             next_page_token=page.next_token(rows, lambda row: (row.create_time, row.job_id)),
         )
 
@@ -239,8 +241,10 @@ class RedeliveryHandlers(Handlers):
                 after=time_and_id(page),
                 limit=page.limit,
             )
+        shown = [event_message(row) for row in page.shown(rows)]
+        page = page.cut(shown)
         return messages.ListOperatorEventsResponse(
-            events=[event_message(row) for row in page.shown(rows)],
+            events=page.shown(shown),
             next_page_token=page.next_token(rows, lambda row: (row.create_time, row.event_id)),
         )
 

@@ -88,6 +88,7 @@ class Client:
 
     def _acknowledge(self, batch: Batch, response: EvaluateUsageResponse) -> None:
         assert not response.rejected, response
+        assert not response.HasField("omitted"), response.omitted
         assert response.accepted + response.duplicates == len(batch.events)
         self.acknowledged += len(batch.events)
         self.accepted += response.accepted

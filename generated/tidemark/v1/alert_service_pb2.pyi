@@ -104,18 +104,28 @@ class CreateAlertResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ALERT_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def alert(self) -> _alert_pb2.Alert:
         """alert is the alert as it was created."""
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_alert_pb2.AlertWarning]:
+        """warnings say which ids the alert names that the organization does not know yet, at most one for each field. The
+        alert is created all the same: what it names may come later, and is evaluated from then on. Empty: everything that
+        is checked is known. A repeated request_id gets the warnings of the first answer, also when what they name is known
+        by now.
+        """
 
     def __init__(
         self,
         *,
         alert: _alert_pb2.Alert | None = ...,
+        warnings: _abc.Iterable[_alert_pb2.AlertWarning] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -305,18 +315,26 @@ class UpdateAlertResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ALERT_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def alert(self) -> _alert_pb2.Alert:
         """alert is the alert as it is now. Its version is the one before when nothing changed."""
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_alert_pb2.AlertWarning]:
+        """warnings say which ids the alert, as it is now, names that the organization does not know yet, as in
+        CreateAlertResponse.
+        """
 
     def __init__(
         self,
         *,
         alert: _alert_pb2.Alert | None = ...,
+        warnings: _abc.Iterable[_alert_pb2.AlertWarning] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -830,11 +848,12 @@ class EvaluateUsageResponse(_message.Message):
     GAUGES_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     GOING_AWAY_FIELD_NUMBER: _builtins.int
+    OMITTED_FIELD_NUMBER: _builtins.int
     batch_id: _builtins.str
     """batch_id is the request's."""
     accepted: _builtins.int
-    """accepted is how many events were counted by this request. Together with duplicates and rejected these are all of
-    its events.
+    """accepted is how many events were counted by this request. Together with duplicates, rejected and
+    omitted.rejection_count these are all of its events.
     """
     duplicates: _builtins.int
     """duplicates is how many events had been counted before, or stand in the request more than once."""
@@ -846,12 +865,15 @@ class EvaluateUsageResponse(_message.Message):
     """
     @_builtins.property
     def rejected(self) -> _containers.RepeatedCompositeFieldContainer[_usage_pb2.Rejection]:
-        """rejected says of each event that was not counted what is wrong with it, by ascending index."""
+        """rejected says of each event that was not counted what is wrong with it, by ascending index. At most 3 MiB;
+        omitted.rejection_count says how many more there are.
+        """
 
     @_builtins.property
     def transitions(self) -> _containers.RepeatedCompositeFieldContainer[_notification_pb2.Transition]:
         """transitions are what the events caused, in the order in which it happened on each gauge. A duplicate causes none:
-        what its first copy caused was answered then, and is in the notifications.
+        what its first copy caused was answered then, and is in the notifications. Together with gauges at most 2 MiB;
+        omitted.transition_count says how many more there are.
 
         NOTE: when events of several requests move one gauge within one commit, each answer has those transitions whose
         crossing event it brought.
@@ -859,7 +881,14 @@ class EvaluateUsageResponse(_message.Message):
 
     @_builtins.property
     def gauges(self) -> _containers.RepeatedCompositeFieldContainer[_usage_pb2.Gauge]:
-        """gauges are the watched gauges that the events moved, with their new values, when include_gauges asks for them."""
+        """gauges are the watched gauges that the events moved, with their new values, when include_gauges asks for them.
+        Transitions come first: of the 2 MiB that both share, gauges get what is left; omitted.gauge_count says how many
+        more there are.
+        """
+
+    @_builtins.property
+    def omitted(self) -> _usage_pb2.OmittedResults:
+        """omitted says how much is left out of this answer, and where to read it. Unset: nothing is left out."""
 
     def __init__(
         self,
@@ -872,10 +901,11 @@ class EvaluateUsageResponse(_message.Message):
         gauges: _abc.Iterable[_usage_pb2.Gauge] | None = ...,
         heartbeat: _builtins.bool = ...,
         going_away: _builtins.bool = ...,
+        omitted: _usage_pb2.OmittedResults | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["omitted", b"omitted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "batch_id", b"batch_id", "duplicates", b"duplicates", "gauges", b"gauges", "going_away", b"going_away", "heartbeat", b"heartbeat", "rejected", b"rejected", "transitions", b"transitions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "batch_id", b"batch_id", "duplicates", b"duplicates", "gauges", b"gauges", "going_away", b"going_away", "heartbeat", b"heartbeat", "omitted", b"omitted", "rejected", b"rejected", "transitions", b"transitions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -925,25 +955,37 @@ class EvaluateUsageBatchResponse(_message.Message):
     REJECTED_FIELD_NUMBER: _builtins.int
     TRANSITIONS_FIELD_NUMBER: _builtins.int
     GAUGES_FIELD_NUMBER: _builtins.int
+    OMITTED_FIELD_NUMBER: _builtins.int
     batch_id: _builtins.str
     """batch_id is the request's."""
     accepted: _builtins.int
-    """accepted is how many events were counted by this request. Together with duplicates and rejected these are all of
-    its events.
+    """accepted is how many events were counted by this request. Together with duplicates, rejected and
+    omitted.rejection_count these are all of its events.
     """
     duplicates: _builtins.int
     """duplicates is how many events had been counted before, or stand in the request more than once."""
     @_builtins.property
     def rejected(self) -> _containers.RepeatedCompositeFieldContainer[_usage_pb2.Rejection]:
-        """rejected says of each event that was not counted what is wrong with it, by ascending index."""
+        """rejected says of each event that was not counted what is wrong with it, by ascending index. At most 3 MiB;
+        omitted.rejection_count says how many more there are.
+        """
 
     @_builtins.property
     def transitions(self) -> _containers.RepeatedCompositeFieldContainer[_notification_pb2.Transition]:
-        """transitions are what the events caused, in the order in which it happened on each gauge. A duplicate causes none."""
+        """transitions are what the events caused, in the order in which it happened on each gauge. A duplicate causes none.
+        Together with gauges at most 2 MiB; omitted.transition_count says how many more there are.
+        """
 
     @_builtins.property
     def gauges(self) -> _containers.RepeatedCompositeFieldContainer[_usage_pb2.Gauge]:
-        """gauges are the watched gauges that the events moved, with their new values, when include_gauges asks for them."""
+        """gauges are the watched gauges that the events moved, with their new values, when include_gauges asks for them.
+        Transitions come first: of the 2 MiB that both share, gauges get what is left; omitted.gauge_count says how many
+        more there are.
+        """
+
+    @_builtins.property
+    def omitted(self) -> _usage_pb2.OmittedResults:
+        """omitted says how much is left out of this answer, and where to read it. Unset: nothing is left out."""
 
     def __init__(
         self,
@@ -954,10 +996,11 @@ class EvaluateUsageBatchResponse(_message.Message):
         rejected: _abc.Iterable[_usage_pb2.Rejection] | None = ...,
         transitions: _abc.Iterable[_notification_pb2.Transition] | None = ...,
         gauges: _abc.Iterable[_usage_pb2.Gauge] | None = ...,
+        omitted: _usage_pb2.OmittedResults | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["omitted", b"omitted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "batch_id", b"batch_id", "duplicates", b"duplicates", "gauges", b"gauges", "rejected", b"rejected", "transitions", b"transitions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "batch_id", b"batch_id", "duplicates", b"duplicates", "gauges", b"gauges", "omitted", b"omitted", "rejected", b"rejected", "transitions", b"transitions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

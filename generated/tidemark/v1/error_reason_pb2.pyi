@@ -172,6 +172,23 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
           }
         }
     """
+    ERROR_REASON_ANSWER_TOO_LARGE: _ErrorReason.ValueType  # 13
+    """ERROR_REASON_ANSWER_TOO_LARGE (INTERNAL) means that the answer has more bytes than a client takes by default. Methods
+    keep their answers below that, so this is a fault of the service. What the request changed is changed. Ask for less:
+    smaller pages, or fewer events in a batch.
+
+    Example:
+
+        {
+          "reason": "ERROR_REASON_ANSWER_TOO_LARGE",
+          "domain": "tidemark.dev",
+          "metadata": {
+            "bytes": "5242880",
+            "limit": "4194304",
+            "request_id": "7f1c…"
+          }
+        }
+    """
     ERROR_REASON_ALERT_NOT_FOUND: _ErrorReason.ValueType  # 20
     """ERROR_REASON_ALERT_NOT_FOUND (NOT_FOUND) means that the organization has no such alert, or it does not cover the
     customer that was asked about.
@@ -916,6 +933,23 @@ Example:
       "domain": "tidemark.dev",
       "metadata": {
         "request_id": "0b6f1c1e"
+      }
+    }
+"""
+ERROR_REASON_ANSWER_TOO_LARGE: ErrorReason.ValueType  # 13
+"""ERROR_REASON_ANSWER_TOO_LARGE (INTERNAL) means that the answer has more bytes than a client takes by default. Methods
+keep their answers below that, so this is a fault of the service. What the request changed is changed. Ask for less:
+smaller pages, or fewer events in a batch.
+
+Example:
+
+    {
+      "reason": "ERROR_REASON_ANSWER_TOO_LARGE",
+      "domain": "tidemark.dev",
+      "metadata": {
+        "bytes": "5242880",
+        "limit": "4194304",
+        "request_id": "7f1c…"
       }
     }
 """

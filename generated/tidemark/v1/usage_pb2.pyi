@@ -167,11 +167,12 @@ class Rejection(_message.Message):
     index: _builtins.int
     """index is the event's place in the request's events, from 0."""
     event_id: _builtins.str
-    """event_id is the event's id as it was sent, shortened where it is too long."""
+    """event_id is the event's id as it was sent, shortened to 128 characters, and to 40 where status is short."""
     @_builtins.property
     def status(self) -> _status_pb2.Status:
         """status says what is wrong, with ErrorInfo and, for bad fields, BadRequest in its details. Sending the event again
-        as it is gives the same answer, except with code UNAVAILABLE.
+        as it is gives the same answer, except with code UNAVAILABLE. Once the rejections of an answer come to 1 MiB, the
+        statuses that follow are short: their code and reason, without BadRequest.
         """
 
     def __init__(
@@ -188,6 +189,55 @@ class Rejection(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Rejection: _TypeAlias = Rejection  # noqa: Y015
+
+@_typing.final
+class OmittedResults(_message.Message):
+    """OmittedResults says how much of what an answer to usage would show is left out of it, and where to read that. An answer
+    shows at most 2 MiB of transitions and gauges, and at most 3 MiB of rejections, so that a client with gRPC's default
+    limit of 4 MiB can read it. What is left out was done all the same: it is stored, notified and watched like the rest.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRANSITION_COUNT_FIELD_NUMBER: _builtins.int
+    GAUGE_COUNT_FIELD_NUMBER: _builtins.int
+    REJECTION_COUNT_FIELD_NUMBER: _builtins.int
+    INGEST_TIME_FIELD_NUMBER: _builtins.int
+    transition_count: _builtins.int
+    """transition_count is how many transitions are left out, those behind the last one shown. Those that notify are in
+    ListNotifications, with start_time set to ingest_time and with the customers of the events; what they led to is in
+    GetCustomerAlert and ListCustomerAlerts. Sending the events again does not repeat them.
+    """
+    gauge_count: _builtins.int
+    """gauge_count is how many gauges are left out. GetCustomerAlert and ListCustomerAlerts return the values of those that
+    an alert watches.
+    """
+    rejection_count: _builtins.int
+    """rejection_count is how many rejections are left out: of events with an index above the last one in rejected. Send
+    the events behind that index again, in a request of their own: those that were counted are duplicates, and the
+    others are rejected again, with their statuses. It is 0 for requests of up to 5,000 events.
+    """
+    @_builtins.property
+    def ingest_time(self) -> _timestamp_pb2.Timestamp:
+        """ingest_time is Transition.ingest_time of the first transition that is left out; no notification of one that is left
+        out was created earlier. Unset when no transition is left out.
+        """
+
+    def __init__(
+        self,
+        *,
+        transition_count: _builtins.int = ...,
+        gauge_count: _builtins.int = ...,
+        rejection_count: _builtins.int = ...,
+        ingest_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ingest_time", b"ingest_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gauge_count", b"gauge_count", "ingest_time", b"ingest_time", "rejection_count", b"rejection_count", "transition_count", b"transition_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OmittedResults: _TypeAlias = OmittedResults  # noqa: Y015
 
 @_typing.final
 class Gauge(_message.Message):

@@ -1,0 +1,34 @@
+"""How large answers may become: every method keeps below what a gRPC client takes without settings of its own."""
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+from google.protobuf.message import Message
+
+CLIENT_LIMIT = 4 * 1024 * 1024  # bytes of one message that gRPC clients take by default; they refuse a longer one
+MAX_ANSWER_BYTES = 3 * 1024 * 1024  # of what one answer lists; the rest of CLIENT_LIMIT is for the fields beside it
+MAX_DEFINITION_BYTES = 2 * 1024 * 1024  # of one alert as answers show it; customers' states stand beside it
+
+_FIELD_BYTES = 6  # tag and length of one message in a list, at most
+
+Shown = TypeVar("Shown", bound=Message)
+
+
+def size_of(message: Message) -> int:
+    """The bytes that a message takes as one element of a list, at most."""
+    return message.ByteSize() + _FIELD_BYTES
+
+
+def fitting(messages: Iterable[Shown], room: int) -> tuple[list[Shown], int]:
+    """The first messages that fit into `room` bytes, and the room that they leave.
+
+    Takes no message behind the first that does not fit, so an iterator that makes them makes no more.
+    """
+    taken: list[Shown] = []
+    for message in messages:
+        size = size_of(message)
+        if size > room:
+            break
+        room -= size
+        taken.append(message)
+    return taken, room

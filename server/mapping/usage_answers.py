@@ -1,0 +1,41 @@
+"""Answers to usage: what became of a batch, cut to what every client can read, with a note of what is left out."""
+
+from collections.abc import Iterable, Sequence
+
+from generated.tidemark.v1 import usage_pb2
+from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageBatchResponse, EvaluateUsageResponse
+from server.answers import MAX_ANSWER_BYTES, fitting
+from server.ingest.batches import Outcome
+from server.mapping.gauges import gauge_proto
+from server.mapping.transitions import transition_proto
+from server.validation import to_timestamp
+
+# Bytes of transitions and gauges in one answer; less than rejections may have, because these can be read elsewhere.
+MAX_RESULT_BYTES = 2 * 1024 * 1024
+
+Answer = EvaluateUsageResponse | EvaluateUsageBatchResponse
+
+
+def write_results(answer: Answer, rejections: Sequence[usage_pb2.Rejection], outcome: Outcome) -> None:
+    """Fills in rejections, transitions and gauges, in this order of precedence, and says what does not fit.
+
+    Rejections are all shown unless a batch is larger than the default: they are stored nowhere else.
+    """
+    rejected, _ = fitting(rejections, MAX_ANSWER_BYTES)
+    used = sum(one.ByteSize() for one in rejected)
+    transitions, room = fitting(map(transition_proto, outcome.found), min(MAX_RESULT_BYTES, MAX_ANSWER_BYTES - used))
+    complete = len(transitions) == len(outcome.found)
+    gauges: Iterable[usage_pb2.Gauge] = (gauge_proto(gauge, value) for gauge, value in outcome.gauges)
+    shown, _ = fitting(gauges, room if complete else 0)
+    answer.rejected.extend(rejected)
+    answer.transitions.extend(transitions)
+    answer.gauges.extend(shown)
+    omitted = usage_pb2.OmittedResults(
+        transition_count=len(outcome.found) - len(transitions),
+        gauge_count=len(outcome.gauges) - len(shown),
+        rejection_count=len(rejections) - len(rejected),
+    )
+    if not complete:
+        omitted.ingest_time.CopyFrom(to_timestamp(outcome.found[len(transitions)].ingest_time))
+    if omitted.ByteSize():
+        answer.omitted.CopyFrom(omitted)
