@@ -11,11 +11,12 @@ from server.alert_service import Context, Visits, alert_not_found
 from server.identity import current_author, current_organization
 from server.mapping.alert_changes import change_proto
 from server.mapping.alert_updates import read_edit
+from server.mapping.alert_warnings import named_ids, warnings
 from server.mapping.alerts import alert_proto
 from server.mapping.gauges import customer_alert_proto
 from server.paging import read_page
 from server.validation import Violations
-from store import alert_changes, alert_history, alerts
+from store import alert_changes, alert_history, alerts, known_ids
 from store.alert_changes import AlertArchived, AlertUnknown, EtagMismatch, NotArchived
 from store.alerts import AlertConflict
 from store.database import Database
@@ -56,8 +57,10 @@ class AlertChangeHandlers:
                 )
             except (AlertUnknown, AlertArchived, EtagMismatch, AlertConflict) as error:
                 raise refusal(error, alert_id) from error
+            definition = changed.scope, changed.condition, changed.thresholds
+            unknown = await known_ids.unknown(connection, organization_id, named_ids(*definition))
         self._visits.wake(organization_id)
-        return messages.UpdateAlertResponse(alert=alert_proto(changed))
+        return messages.UpdateAlertResponse(alert=alert_proto(changed), warnings=warnings(*definition, unknown))
 
     async def EnableAlert(
         self, request: messages.EnableAlertRequest, context: Context

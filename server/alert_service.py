@@ -11,11 +11,12 @@ from generated.tidemark.v1 import error_reason_pb2
 from runtime.clock import Clock
 from server.errors import AlreadyExists, ApiError, FailedPrecondition, NotFound
 from server.identity import current_author, current_organization
+from server.mapping.alert_warnings import named_ids, warnings
 from server.mapping.alerts import alert_proto, read_condition_types, read_new_alert, read_states
 from server.mapping.gauges import customer_alert_proto
 from server.paging import Page, read_page
 from server.validation import Violations
-from store import alerts, requests
+from store import alerts, known_ids, requests
 from store.alerts import AlertConflict, Filters, NewAlert, Rule, TooManyAlerts
 from store.customer_views import CustomerUnknown, CustomerView
 from store.database import Database
@@ -59,10 +60,15 @@ class AlertHandlers:
             try:
                 if request.request_id and (first := await requests.first_response(*replay)) is not None:
                     return messages.CreateAlertResponse.FromString(first)
+                # Before the alert is written: from then on ingest waits for the end of the transaction.
+                ids = named_ids(new.scope, new.condition, new.thresholds)
+                unknown = await known_ids.unknown(connection, organization_id, ids)
                 created = await alerts.create(connection, organization_id, new, current_author(), self._clock)
             except (AlertConflict, TooManyAlerts, RequestIdReused) as error:
                 raise _refusal(error, request, new) from error
-            response = messages.CreateAlertResponse(alert=alert_proto(created))
+            response = messages.CreateAlertResponse(
+                alert=alert_proto(created), warnings=warnings(new.scope, new.condition, new.thresholds, unknown)
+            )
             if request.request_id:
                 await requests.remember(*replay, response.SerializeToString(), created.create_time)
         self._visits.wake(organization_id)

@@ -22,7 +22,7 @@ DETAILS_KEY = "grpc-status-details-bin"
 # metadata by default, and would then show their own complaint instead of our error.
 MAX_MESSAGE_BYTES = 512  # UTF-8; percent-encoded on the wire, up to three times as long
 MAX_VALUE_BYTES = 160  # of one metadata value of ErrorInfo or one description
-MAX_DETAIL_BYTES = 3_500  # of all field violations
+MAX_DETAIL_BYTES = 3_000  # of all field violations
 
 RETRY_DATABASE = timedelta(seconds=1)
 

@@ -56,6 +56,13 @@ customer = Table(
     Column("update_time", Time, nullable=False),
     Column("changed_epoch", BigInteger, nullable=False),
     Index("customer_by_change", "organization_id", "changed_epoch"),
+    Index(
+        "customer_of_plan",
+        "organization_id",
+        "plan_id",
+        "customer_id",
+        postgresql_where="plan_id IS NOT NULL",
+    ),
 )
 
 subscription = Table(
@@ -80,6 +87,14 @@ subscription = Table(
     Column("update_time", Time, nullable=False),
     Column("changed_epoch", BigInteger, nullable=False),
     Index("subscription_by_change", "organization_id", "changed_epoch"),
+    Index(
+        "subscription_of_plan",
+        "organization_id",
+        "plan_id",
+        "customer_id",
+        "subscription_id",
+        postgresql_where="plan_id IS NOT NULL",
+    ),
 )
 
 metric = Table(

@@ -38,5 +38,7 @@ usage_limit = Table(
     Index("limit_once", "organization_id", "natural_key", unique=True),
     Index("limit_of_customer", "organization_id", "customer_id", postgresql_where="customer_id IS NOT NULL"),
     Index("limit_of_plan", "organization_id", "plan_id", postgresql_where="plan_id IS NOT NULL"),
+    Index("limit_of_metric", "organization_id", "metric_id", postgresql_where="metric_id IS NOT NULL"),
+    Index("limit_of_currency", "organization_id", "currency", postgresql_where="currency IS NOT NULL"),
     Index("limit_by_change", "organization_id", "changed_epoch"),
 )

@@ -856,7 +856,7 @@ class AlertWarning(_message.Message):
     there is no limit.
     """
     message: _builtins.str
-    """message is for people: what is not known, and what to do. At most 512 bytes of UTF-8."""
+    """message is for people: what is not known, and what to do."""
     def __init__(
         self,
         *,

@@ -75,6 +75,15 @@ class OddService:
                 )
             yield request
 
+    async def answer_long(self, request: StringValue, context: Context) -> StringValue:
+        return StringValue(value="x" * int(request.value))
+
+    async def answer_long_stream(
+        self, requests: AsyncIterator[StringValue], context: Context
+    ) -> AsyncIterator[StringValue]:
+        async for request in requests:
+            yield StringValue(value="x" * int(request.value))
+
     async def hang(self, request: StringValue, context: Context) -> StringValue:
         await self._hang()
         return request
@@ -141,6 +150,8 @@ class OddService:
             "SleepInDatabase": unary(self.sleep_in_database, **coding),
             "AnswerNonsense": unary(self.answer_nonsense, **coding),
             "RefuseStream": stream(self.refuse_stream, **coding),
+            "AnswerLong": unary(self.answer_long, **coding),
+            "AnswerLongStream": stream(self.answer_long_stream, **coding),
             "Hang": unary(self.hang, **coding),
             "HangStream": stream(self.hang_stream, **coding),
             "Flood": server_stream(self.flood, **coding),

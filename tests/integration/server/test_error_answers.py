@@ -10,6 +10,7 @@ from sqlalchemy import text
 
 from runtime.clock import ManualClock
 from runtime.configuration import Configuration
+from server.answers import CLIENT_LIMIT
 from store.database import Database
 from tests.integration.server.odd_service import NAME, SECRET, OddClient, OddService
 from tests.integration.server.running import Running, reason_of, running, status_of, violations_of
@@ -118,6 +119,28 @@ async def test_a_message_above_the_limit_is_refused_with_a_reason(odd: OddClient
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await call.read()
     assert reason_of(raised.value) == "ERROR_REASON_MESSAGE_TOO_LARGE"
+
+
+async def test_an_answer_at_what_clients_take_is_sent(odd: OddClient) -> None:
+    overhead = 5  # tag, and length in 4 bytes
+    assert len(await odd.unary("AnswerLong")(str(CLIENT_LIMIT - overhead))) == CLIENT_LIMIT - overhead
+
+
+async def test_an_answer_above_what_clients_take_is_an_error_that_says_so(
+    odd: OddClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await odd.unary("AnswerLong")(str(CLIENT_LIMIT))
+    assert raised.value.code() is grpc.StatusCode.INTERNAL
+    assert reason_of(raised.value) == "ERROR_REASON_ANSWER_TOO_LARGE"
+    assert "longer than clients take" in caplog.text
+    call = odd.stream("AnswerLongStream")()
+    await call.write("3")
+    assert await call.read() == "xxx"
+    await call.write(str(CLIENT_LIMIT))
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await call.read()
+    assert reason_of(raised.value) == "ERROR_REASON_ANSWER_TOO_LARGE"
 
 
 async def test_a_monstrous_message_is_refused_by_grpc(odd: OddClient) -> None:

@@ -12,7 +12,7 @@ from cli.streaming import Batch
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse
 from generated.tidemark.v1.notification_pb2 import Transition
 from generated.tidemark.v1.threshold_pb2 import TransitionKind
-from generated.tidemark.v1.usage_pb2 import CostMeasure, Gauge, Rejection, UsageEvent
+from generated.tidemark.v1.usage_pb2 import CostMeasure, Gauge, OmittedResults, Rejection, UsageEvent
 
 
 def rejection(index: int, reason: str, field: str = "") -> Rejection:
@@ -63,6 +63,25 @@ def test_rejections_are_grouped_by_reason_and_field_with_their_first_lines() -> 
     assert by_reason["EVENT_INVALID (cost)"].lines == [108]
     assert by_reason["EVENT_CONFLICT"].message == "event 9"
     assert "100, 101, 102, 103, 104 …" in shown(summary)
+
+
+def test_what_answers_leave_out_is_counted_and_said() -> None:
+    summary = Summary(rows=10)
+    reached = TransitionKind.TRANSITION_KIND_REACHED
+    omitted = OmittedResults(transition_count=1_200, rejection_count=3)
+    summary.acknowledge(
+        batch(10),
+        EvaluateUsageResponse(
+            accepted=6,
+            rejected=[rejection(0, "EVENT_CONFLICT")],
+            transitions=[transition("acme", reached)],
+            omitted=omitted,
+        ),
+    )
+    assert (summary.rejected, summary.transitions) == (4, 1_201)
+    text = shown(summary)
+    assert "1,200 of them were left out of the answers" in text
+    assert "3 of the rejections were left out of the answers" in text
 
 
 def test_unreadable_rows_are_grouped_by_what_is_wrong_with_them() -> None:

@@ -1,0 +1,233 @@
+"""Every answer stays readable by a client with gRPC's default limit of 4 MiB, and says what it leaves out."""
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import replace
+
+import grpc
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.rpc import error_details_pb2
+
+from generated.tidemark.v1 import (
+    account_pb2,
+    account_service_pb2,
+    alert_pb2,
+    alert_service_pb2,
+    condition_pb2,
+    notification_pb2,
+    threshold_pb2,
+    usage_pb2,
+    webhook_service_pb2,
+    webhook_service_pb2_grpc,
+)
+from server.answers import CLIENT_LIMIT, MAX_ANSWER_BYTES, MAX_DEFINITION_BYTES
+from server.mapping.usage_answers import MAX_RESULT_BYTES
+from tests.integration.server.running import reason_of, status_of, violations_of
+from tests.integration.usage.caller import Caller, beside, everything, settings, usage_alert
+
+WIDE = "👍"  # four bytes of UTF-8 in one character
+LONG_CODES = [threshold_pb2.Threshold(value=str(line), code=f"{line:03d}" + WIDE * 125) for line in range(1, 21)]
+
+
+async def listed(caller: Caller, start: Timestamp, customers: Iterable[str]) -> list[notification_pb2.Notification]:
+    """The notifications of those customers since a time, page after page."""
+    request = alert_service_pb2.ListNotificationsRequest(start_time=start, customer_ids=customers, page_size=1000)
+    found: list[notification_pb2.Notification] = []
+    while True:
+        answer = await caller.alerts.ListNotifications(request, metadata=caller.metadata)
+        found += answer.notifications
+        if not answer.next_page_token:
+            return found
+        assert answer.notifications
+        request.page_token = answer.next_page_token
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_transitions_that_do_not_fit_are_counted_and_stand_in_the_notifications(
+    caller: Caller, streamed: bool
+) -> None:
+    await caller.create(usage_alert(ladder=LONG_CODES))
+    customers = [f"customer-{number:03d}" for number in range(200)]
+    events = [caller.event("e", "20", customer) for customer in customers]
+    answer: alert_service_pb2.EvaluateUsageResponse | alert_service_pb2.EvaluateUsageBatchResponse
+    if streamed:
+        stream = caller.stream()
+        await stream.write(alert_service_pb2.EvaluateUsageRequest(events=events))
+        [answer], error = await everything(stream)
+        assert error is None
+    else:
+        answer = await caller.send(*events)
+    assert (answer.accepted, len(answer.rejected)) == (200, 0)
+    assert MAX_RESULT_BYTES * 9 // 10 < answer.ByteSize() < MAX_RESULT_BYTES + 1000
+    assert len(answer.transitions) + answer.omitted.transition_count == 200 * 20
+    assert (answer.omitted.gauge_count, answer.omitted.rejection_count) == (0, 0)
+    told = {one.notification_id for one in answer.transitions}
+    found = [
+        one
+        for start in range(0, 200, 100)
+        for one in await listed(caller, answer.omitted.ingest_time, customers[start : start + 100])
+    ]
+    assert {one.customer_id for one in found} == set(customers)
+    assert told < {one.notification_id for one in found}
+    again = await caller.send(*events)
+    assert (again.duplicates, len(again.transitions), again.HasField("omitted")) == (200, 0, False)
+
+
+async def test_gauges_that_do_not_fit_are_counted_and_transitions_come_before_them(caller: Caller) -> None:
+    keys = [letter * 128 for letter in "abc"]
+    await caller.create(usage_alert("2", groups=[(key, None) for key in keys]))
+    events = [caller.event(f"e{number}") for number in range(700)]
+    for number, event in enumerate(events):
+        event.properties.update(dict.fromkeys(keys, f"{number:04d}" + WIDE * 252))
+    events.append(caller.event("crosses", "2"))
+    events[-1].properties.update(dict.fromkeys(keys, "x"))
+    answer = await caller.send(*events, gauges=True)
+    assert answer.accepted == 701
+    assert [one.event_id for one in answer.transitions] == ["crosses"]
+    assert MAX_RESULT_BYTES * 9 // 10 < answer.ByteSize() < MAX_RESULT_BYTES + 1000
+    assert len(answer.gauges) + answer.omitted.gauge_count == 701
+    assert answer.omitted == usage_pb2.OmittedResults(gauge_count=701 - len(answer.gauges))
+
+
+async def test_rejections_of_the_largest_usual_batch_are_all_there(caller: Caller) -> None:
+    events = [caller.event(f"{number:04d}" + WIDE * 120, "NaN") for number in range(4_990)]
+    answer = await caller.send(*events, *(caller.event(f"good-{number}") for number in range(10)))
+    assert answer.accepted == 10
+    assert [one.index for one in answer.rejected] == list(range(4_990))
+    assert not answer.HasField("omitted")
+    assert answer.ByteSize() < MAX_ANSWER_BYTES
+
+
+async def test_rejections_that_do_not_fit_are_counted_and_come_when_those_events_are_sent_again(
+    caller: Caller,
+) -> None:
+    large = replace(settings(), max_batch_events=50_000)
+    async with beside(caller, large) as other:
+        events = [other.event(f"{number:05d}" + WIDE * 35, "NaN") for number in range(12_000)]
+        events[11_990:] = [other.event(f"good-{number}") for number in range(10)]
+        answer = await other.send(*events)
+        shown = len(answer.rejected)
+        assert answer.accepted == 10
+        assert 0 < shown < 11_990
+        assert [one.index for one in answer.rejected] == list(range(shown))
+        assert answer.omitted.rejection_count == 11_990 - shown
+        assert answer.ByteSize() < MAX_ANSWER_BYTES
+        rest = await other.send(*events[shown:])
+    assert (rest.accepted, rest.duplicates) == (0, 10)
+    assert [one.index for one in rest.rejected] == list(range(11_990 - shown))
+    assert {one.status.code for one in rest.rejected} == {grpc.StatusCode.INVALID_ARGUMENT.value[0]}
+
+
+def overridden(code: str) -> alert_pb2.Alert:
+    """An alert with as many thresholds for single groups as may be, each with that code after its number."""
+    return alert_pb2.Alert(
+        name="by region",
+        scope=alert_pb2.AlertScope(
+            subscription=alert_pb2.SubscriptionScope(customer_id="acme", subscription_id="acme-pro")
+        ),
+        thresholds=LONG_CODES,
+        cost_exceeded=condition_pb2.CostExceededCondition(
+            currency="USD",
+            grouping_keys=["region"],
+            threshold_overrides=[
+                threshold_pb2.ThresholdOverride(
+                    group_values=[f"region-{region}"],
+                    thresholds=[threshold_pb2.Threshold(value=str(line), code=f"{line}{code}") for line in range(20)],
+                )
+                for region in range(1_000)
+            ],
+        ),
+    )
+
+
+async def test_a_large_alert_and_what_it_knows_of_many_gauges_fit_into_their_answers(caller: Caller) -> None:
+    too_large = overridden("c" * 100)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await caller.create_only(too_large)
+    assert reason_of(refused.value) == "ERROR_REASON_INVALID_FIELD"
+    assert violations_of(refused.value) == ["alert"]
+    created = await caller.create_only(overridden("c" * 88))
+    assert MAX_DEFINITION_BYTES * 8 // 10 < created.ByteSize() <= MAX_DEFINITION_BYTES
+    too_large.alert_id = created.alert_id
+    request = alert_service_pb2.UpdateAlertRequest(alert=too_large)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await caller.alerts.UpdateAlert(request, metadata=caller.metadata)
+    assert violations_of(refused.value) == ["alert"]
+    events = [
+        caller.event(f"e{number}", "1", cost="25", subscription="acme-pro", region=f"{number:03d}" + WIDE * 253)
+        for number in range(99)
+    ]
+    assert (await caller.send(*events)).accepted == 99
+    known = await caller.state(created.alert_id)
+    assert MAX_ANSWER_BYTES * 9 // 10 < known.ByteSize() <= MAX_ANSWER_BYTES
+    assert 0 < len(known.gauges) < 99
+    assert known.gauges_truncated
+    page = alert_service_pb2.ListCustomerAlertsRequest(customer_id="acme", page_size=1000)
+    [shown] = (await caller.alerts.ListCustomerAlerts(page, metadata=caller.metadata)).customer_alerts
+    assert shown.gauges_truncated
+    reset = alert_service_pb2.ResetCustomerAlertRequest(alert_id=created.alert_id, customer_id="acme")
+    answer = await caller.alerts.ResetCustomerAlert(reset, metadata=caller.metadata)
+    assert answer.customer_alert.gauges_truncated
+    history = alert_service_pb2.ListAlertChangesRequest(alert_id=created.alert_id)
+    for last in (False, True):  # two of them are more than one page may be
+        changes = await caller.alerts.ListAlertChanges(history, metadata=caller.metadata)
+        assert len(changes.changes) == 1
+        history.page_token = changes.next_page_token
+        assert bool(history.page_token) is not last
+
+
+async def test_a_page_of_the_usual_size_ends_early_where_its_customers_are_large(caller: Caller) -> None:
+    fields = {f"{number:02d}" + WIDE * 126: WIDE * 256 for number in range(64)}
+    ids = [f"customer-{number:02d}" for number in range(45)]
+    await asyncio.gather(
+        *(caller.put_customer(account_pb2.Customer(customer_id=one, custom_fields=fields)) for one in ids)
+    )
+    await asyncio.gather(
+        *(
+            caller.put_subscription(
+                account_pb2.Subscription(customer_id=one, subscription_id="pro", custom_fields=fields)
+            )
+            for one in ids
+        )
+    )
+    found: dict[str, list[str]] = {"customers": [], "subscriptions": []}
+    customers = account_service_pb2.ListCustomersRequest()
+    while True:
+        page = await caller.accounts.ListCustomers(customers, metadata=caller.metadata)
+        found["customers"] += [one.customer_id for one in page.customers]
+        if not page.next_page_token:
+            break
+        customers.page_token = page.next_page_token
+    subscriptions = account_service_pb2.ListSubscriptionsRequest()
+    while True:
+        other = await caller.accounts.ListSubscriptions(subscriptions, metadata=caller.metadata)
+        found["subscriptions"] += [one.customer_id for one in other.subscriptions]
+        if not other.next_page_token:
+            break
+        subscriptions.page_token = other.next_page_token
+    assert found == {"customers": ids, "subscriptions": ids}
+
+
+async def test_a_refusal_of_thousands_of_fields_is_readable(caller: Caller) -> None:
+    stub = webhook_service_pb2_grpc.WebhookServiceStub(caller.server.channel)
+    request = webhook_service_pb2.CreateEndpointRequest(
+        url="https://example.com/hook",
+        event_types=[f"{WIDE}.{number}" for number in range(20_000)],
+        metadata={f"{number}" + WIDE * 64: WIDE * 513 for number in range(500)},
+        headers={f"{WIDE}{number}": WIDE for number in range(500)},
+    )
+    metadata = (*caller.metadata, ("x-request-id", "r" * 128))
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await stub.CreateEndpoint(request, metadata=metadata)
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert reason_of(refused.value) == "ERROR_REASON_INVALID_FIELD"
+    bad = error_details_pb2.BadRequest()
+    assert any(detail.Unpack(bad) for detail in status_of(refused.value).details)
+    assert bad.field_violations[0].field == "event_types[0]"
+    assert "more violations" in bad.field_violations[-1].description
+
+
+def test_the_limit_is_that_of_clients() -> None:
+    assert MAX_DEFINITION_BYTES < MAX_ANSWER_BYTES < CLIENT_LIMIT == 4 * 1024 * 1024
+    assert usage_pb2.OmittedResults().ByteSize() == 0

@@ -1,0 +1,170 @@
+"""What an alert names that nobody knows is said when it is created or changed; it is created all the same."""
+
+from collections.abc import Iterable
+
+from google.protobuf import field_mask_pb2
+
+from generated.tidemark.v1 import (
+    account_pb2,
+    account_service_pb2,
+    alert_pb2,
+    alert_service_pb2,
+    balance_pb2,
+    condition_pb2,
+    plan_pb2,
+    threshold_pb2,
+)
+from tests.integration.usage.caller import Caller, thresholds, usage_alert
+
+Warned = tuple[str, str, str]  # reason, path and id
+
+
+def warned(warnings: Iterable[alert_pb2.AlertWarning]) -> list[Warned]:
+    """The warnings, without their texts, which each has."""
+    found = []
+    for one in warnings:
+        assert one.unknown_id in one.message
+        reason = alert_pb2.AlertWarningReason.Name(one.reason).removeprefix("ALERT_WARNING_REASON_")
+        found.append((reason, one.field, one.unknown_id))
+    return found
+
+
+async def warnings_of(caller: Caller, alert: alert_pb2.Alert, request_id: str = "") -> list[Warned]:
+    """Creates an alert; the warnings in the answer."""
+    request = alert_service_pb2.CreateAlertRequest(alert=alert, request_id=request_id)
+    answer = await caller.alerts.CreateAlert(request, metadata=caller.metadata)
+    assert answer.alert.alert_id
+    return warned(answer.warnings)
+
+
+def on_plan(plan_id: str) -> alert_pb2.AlertScope:
+    return alert_pb2.AlertScope(plan=alert_pb2.PlanScope(plan_id=plan_id))
+
+
+def of_customer(customer_id: str) -> alert_pb2.AlertScope:
+    return alert_pb2.AlertScope(customer=alert_pb2.CustomerScope(customer_id=customer_id))
+
+
+def of_subscription(customer_id: str, subscription_id: str, metric_id: str) -> alert_pb2.Alert:
+    scope = alert_pb2.SubscriptionScope(customer_id=customer_id, subscription_id=subscription_id)
+    return alert_pb2.Alert(
+        name="subscription",
+        scope=alert_pb2.AlertScope(subscription=scope),
+        usage_exceeded=condition_pb2.UsageExceededCondition(metric_id=metric_id),
+        thresholds=thresholds("1"),
+    )
+
+
+async def put_limit(caller: Caller, amount: str) -> None:
+    limit = plan_pb2.Limit(
+        limit_id="limit",
+        customer=alert_pb2.CustomerScope(customer_id="acme"),
+        quantity=balance_pb2.QuantityAccess(metric_id="calls"),
+        amount=amount,
+    )
+    await caller.accounts.PutLimit(account_service_pb2.PutLimitRequest(limit=limit), metadata=caller.metadata)
+
+
+async def test_a_metric_that_nothing_names_is_warned_of_and_the_alert_works_once_it_is(caller: Caller) -> None:
+    await caller.send(caller.event("e1"))
+    assert await warnings_of(caller, usage_alert("5")) == []
+    misspelt = ("METRIC_UNKNOWN", "alert.usage_threshold_reached.metric_id", "cals")
+    assert await warnings_of(caller, usage_alert("5", metric="cals")) == [misspelt]
+    # Another alert that names it is no sign that it is right.
+    assert await warnings_of(caller, usage_alert("6", metric="cals")) == [misspelt]
+    answer = await caller.send(caller.event("e2", "5", metric="cals"))
+    assert [one.level for one in answer.transitions] == ["5"]
+    assert await warnings_of(caller, usage_alert("7", metric="cals")) == []
+    await caller.put_metric("put", account_pb2.AGGREGATION_MAX)
+    assert await warnings_of(caller, usage_alert("8", metric="put")) == []
+
+
+async def test_metrics_of_another_organization_are_not_known(caller: Caller) -> None:
+    await caller.rows(
+        "INSERT INTO organization (name, create_time) VALUES (%(name)s, now()) RETURNING 1",
+        name=f"beside {caller.organization}",
+    )
+    await caller.rows(
+        "INSERT INTO metric (organization_id, metric_id, aggregation, create_time, update_time, changed_epoch)"
+        " SELECT organization_id, 'theirs', 'SUM', now(), now(), 0 FROM organization WHERE name = %(name)s RETURNING 1",
+        name=f"beside {caller.organization}",
+    )
+    assert [one[0] for one in await warnings_of(caller, usage_alert("5", metric="theirs"))] == ["METRIC_UNKNOWN"]
+
+
+async def test_a_plan_is_known_once_it_is_put_or_anybody_is_on_it(caller: Caller) -> None:
+    await caller.send(caller.event("e1"))
+    for plan in ("put", "of a customer", "of a subscription"):
+        expected = [("PLAN_UNKNOWN", "alert.scope.plan.plan_id", plan)]
+        assert await warnings_of(caller, usage_alert("5", scope=on_plan(plan))) == expected
+    await caller.accounts.PutPlan(
+        account_service_pb2.PutPlanRequest(plan=plan_pb2.Plan(plan_id="put")), metadata=caller.metadata
+    )
+    await caller.put_customer(account_pb2.Customer(customer_id="acme", plan_id="of a customer"))
+    await caller.put_subscription(
+        account_pb2.Subscription(customer_id="acme", subscription_id="pro", plan_id="of a subscription")
+    )
+    for plan in ("put", "of a customer", "of a subscription"):
+        assert await warnings_of(caller, usage_alert("5", scope=on_plan(plan))) == []
+
+
+async def test_a_customer_and_a_subscription_are_known_once_usage_names_them(caller: Caller) -> None:
+    assert await warnings_of(caller, usage_alert("5", scope=of_customer("acme"))) == [
+        ("CUSTOMER_UNKNOWN", "alert.scope.customer.customer_id", "acme"),
+        ("METRIC_UNKNOWN", "alert.usage_threshold_reached.metric_id", "calls"),
+    ]
+    assert await warnings_of(caller, of_subscription("acme", "pro", "seats")) == [
+        ("CUSTOMER_UNKNOWN", "alert.scope.subscription.customer_id", "acme"),
+        ("SUBSCRIPTION_UNKNOWN", "alert.scope.subscription.subscription_id", "pro"),
+        ("METRIC_UNKNOWN", "alert.usage_exceeded.metric_id", "seats"),
+    ]
+    await caller.send(caller.event("e1", subscription="pro"))
+    assert await warnings_of(caller, usage_alert("5", scope=of_customer("acme"))) == []
+    assert await warnings_of(caller, of_subscription("acme", "pro", "calls")) == []
+    assert await warnings_of(caller, of_subscription("acme", "prop", "calls")) == [
+        ("SUBSCRIPTION_UNKNOWN", "alert.scope.subscription.subscription_id", "prop")
+    ]
+
+
+async def test_a_threshold_in_percent_wants_a_limit(caller: Caller) -> None:
+    await caller.send(caller.event("e1"))
+    ladder = [threshold_pb2.Threshold(value="1"), threshold_pb2.Threshold(percent_of_limit="80")]
+    expected = [("LIMIT_UNKNOWN", "alert.thresholds[1].percent_of_limit", "calls")]
+    assert await warnings_of(caller, usage_alert(ladder=ladder)) == expected
+    await put_limit(caller, "100")
+    assert await warnings_of(caller, usage_alert(ladder=ladder)) == []
+    await put_limit(caller, "")
+    assert await warnings_of(caller, usage_alert(ladder=ladder)) == expected
+    spend = alert_pb2.Alert(
+        name="spend",
+        scope=of_customer("acme"),
+        spend_threshold_reached=condition_pb2.SpendThresholdReachedCondition(currency="EUR"),
+        thresholds=ladder[1:],
+    )
+    assert await warnings_of(caller, spend) == [("LIMIT_UNKNOWN", "alert.thresholds[0].percent_of_limit", "EUR")]
+
+
+async def test_a_repeated_request_gets_the_warnings_of_the_first_answer(caller: Caller) -> None:
+    expected = [("METRIC_UNKNOWN", "alert.usage_threshold_reached.metric_id", "calls")]
+    assert await warnings_of(caller, usage_alert("5"), "request") == expected
+    await caller.send(caller.event("e1"))
+    assert await warnings_of(caller, usage_alert("5"), "request") == expected
+
+
+async def test_an_edit_warns_of_what_is_unknown_by_then(caller: Caller) -> None:
+    created = await caller.create_only(usage_alert("5"))
+
+    async def edited(*lines: threshold_pb2.Threshold) -> list[Warned]:
+        request = alert_service_pb2.UpdateAlertRequest(
+            alert=alert_pb2.Alert(alert_id=created.alert_id, thresholds=lines),
+            update_mask=field_mask_pb2.FieldMask(paths=["thresholds"]),
+        )
+        answer = await caller.alerts.UpdateAlert(request, metadata=caller.metadata)
+        return warned(answer.warnings)
+
+    assert await edited(*thresholds("6")) == [("METRIC_UNKNOWN", "alert.usage_threshold_reached.metric_id", "calls")]
+    await caller.send(caller.event("e1"))
+    assert await edited(*thresholds("7")) == []
+    assert await edited(threshold_pb2.Threshold(percent_of_limit="80")) == [
+        ("LIMIT_UNKNOWN", "alert.thresholds[0].percent_of_limit", "calls")
+    ]
