@@ -1,7 +1,7 @@
 """A client of EvaluateUsage that loses nothing: batches stay here until they are acknowledged.
 
 Several batches are on their way at once. When the connection breaks, or the server drains, what was not
-acknowledged is sent again, in order, over a new stream; the server counts no event twice.
+acknowledged is sent again as it was, in order, over a new stream; the server counts no event twice.
 """
 
 import asyncio

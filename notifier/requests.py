@@ -5,33 +5,11 @@ from datetime import datetime
 from functools import lru_cache
 
 from notifier.signature import signed_headers
+from runtime.webhook_headers import is_reserved
 from store.delivery_queue import Claim, StoredSecret, Target
 from store.secrets import CannotOpen, SecretBox, credentials_place, secret_place
 
-# Headers that an endpoint may not set itself, in lower case. They are refused when the endpoint is saved; a row that
-# was saved before one was added to the list must still not get through.
-RESERVED = frozenset(
-    {
-        "accept-encoding",
-        "connection",
-        "content-encoding",
-        "content-length",
-        "content-type",
-        "expect",
-        "host",
-        "keep-alive",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-        "user-agent",
-    }
-)
-RESERVED_PREFIX = "webhook-"
-
-# Of every request. An endpoint may set Accept itself.
+# Of every request. An endpoint's own Accept replaces this one.
 HEADERS = {
     "Accept": "*/*",
     "Accept-Encoding": "identity",
@@ -85,12 +63,8 @@ def _named(name: str) -> str:
 
 
 def _may_be_set(name: str, value: str) -> bool:
-    lower = name.lower()
-    return (
-        lower not in RESERVED
-        and not lower.startswith(RESERVED_PREFIX)
-        and not any(character in name + value for character in "\r\n\0")
-    )
+    # They are refused when the endpoint is saved; a row that was saved before one was reserved must not get through.
+    return not is_reserved(name) and not any(character in name + value for character in "\r\n\0")
 
 
 def _opened(target: Target, secret: StoredSecret, box: SecretBox | None) -> str:

@@ -97,8 +97,9 @@ def replay(
 ) -> None:
     """Stream a FILE of usage events (CSV or NDJSON) to the server.
 
-    It is safe to run twice: events are known by their ids, and count once. Exits with 0 when every row was
-    counted (now or before), with 3 when some were rejected, with 1 when the server could not be reached for good.
+    It is safe to run twice: events are known by their ids and the calendar month (UTC) of their times, and count
+    once. Exits with 0 when every row was counted (now or before), with 3 when some were rejected, with 1 when the
+    server could not be reached for good.
 
     \b
     Example: 374 tokens of one request are 374 units of the metric tokens_in.

@@ -239,7 +239,7 @@ def _too_old(index: int, event_id: str, why: str) -> ApiError:
 def _conflict(index: int, event: UsageEvent) -> ApiError:
     return AlreadyExists(
         error_reason_pb2.ERROR_REASON_EVENT_CONFLICT,
-        f"events[{index}].event_id: another event with the id {event.event_id!r} is counted for this customer;"
-        " send a correction under an id of its own",
+        f"events[{index}].event_id: another event with the id {event.event_id!r} is counted for this customer in"
+        " this calendar month (UTC); send a correction under an id of its own",
         metadata={"event_id": event.event_id, "customer_id": event.customer_id},
     )

@@ -16,6 +16,7 @@ from generated.tidemark.v1.webhook_service_pb2 import (
     UpdateEndpointRequest,
 )
 from runtime.targets import TargetPolicy, TargetRefused
+from runtime.webhook_headers import is_reserved
 from server.mapping.alerts import read_condition_types
 from server.validation import Violations, to_timestamp
 from store.endpoint_health import OperatorEventType
@@ -38,29 +39,6 @@ MAX_GRACE = timedelta(days=7)
 DEFAULT_GRACE = timedelta(hours=24)
 
 ALL_EVENT_TYPES = (*EVENT_TYPES, *OperatorEventType)
-
-# What the request itself, its connection or its signature needs; Authorization has a field of its own.
-REFUSED_HEADERS = frozenset(
-    {
-        "accept",
-        "accept-encoding",
-        "authorization",
-        "connection",
-        "content-encoding",
-        "content-length",
-        "content-type",
-        "date",
-        "expect",
-        "host",
-        "keep-alive",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-        "user-agent",
-    }
-)
-REFUSED_HEADER_PREFIXES = ("webhook-", "proxy-")
 
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _HEADER_VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e\t]*[\x21-\x7e])?")
@@ -192,9 +170,10 @@ def _read_headers(violations: Violations, sent: Mapping[str, str]) -> dict[str, 
         lower = name.lower()
         if not _HEADER_NAME.fullmatch(name) or len(name) > MAX_HEADER_NAME:
             violations.add(path, f"a name has 1 to {MAX_HEADER_NAME} letters, digits, hyphens and the like")
-        elif lower in REFUSED_HEADERS or lower.startswith(REFUSED_HEADER_PREFIXES):
-            hint = "; use credentials" if lower == "authorization" else ""
-            violations.add(path, f"this header is Tidemark's own and cannot be set{hint}")
+        elif lower == "authorization":
+            violations.add(path, "this header cannot be set here: it is what credentials are for")
+        elif is_reserved(name):
+            violations.add(path, "this header is Tidemark's own and cannot be set")
         elif lower in seen:
             violations.add(path, "it is there twice: upper and lower case make no difference")
         elif not _HEADER_VALUE.fullmatch(sent[name]) or len(sent[name]) > MAX_HEADER_VALUE:

@@ -856,7 +856,9 @@ class EvaluateUsageResponse(_message.Message):
     omitted.rejection_count these are all of its events.
     """
     duplicates: _builtins.int
-    """duplicates is how many events had been counted before, or stand in the request more than once."""
+    """duplicates is how many events had been counted before, or stand in the request more than once; UsageEvent says
+    which events are the same one.
+    """
     heartbeat: _builtins.bool
     """heartbeat is set when this answers no request and only says that the stream is alive. Nothing else is set."""
     going_away: _builtins.bool
@@ -963,7 +965,9 @@ class EvaluateUsageBatchResponse(_message.Message):
     omitted.rejection_count these are all of its events.
     """
     duplicates: _builtins.int
-    """duplicates is how many events had been counted before, or stand in the request more than once."""
+    """duplicates is how many events had been counted before, or stand in the request more than once; UsageEvent says
+    which events are the same one.
+    """
     @_builtins.property
     def rejected(self) -> _containers.RepeatedCompositeFieldContainer[_usage_pb2.Rejection]:
         """rejected says of each event that was not counted what is wrong with it, by ascending index. At most 3 MiB;

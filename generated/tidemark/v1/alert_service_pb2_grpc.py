@@ -224,7 +224,9 @@ class AlertServiceServicer:
     def EvaluateUsage(self, request_iterator, context):
         """EvaluateUsage counts usage and says what it crossed. Each request is answered, in the order of the requests, once
         its events are durable: after the answer they are counted, whatever happens. Without an answer they may or may not
-        be; send them again, on any stream, and nothing counts twice. Requests may be sent without waiting for answers.
+        be; send them again as they were, on any stream, and nothing counts twice. (An event whose event_time is set anew
+        may count again: it is the same one within the calendar month (UTC) of its time only, see UsageEvent.) Requests may
+        be sent without waiting for answers.
 
         An event that is wrong is rejected on its own. A request that is wrong as a whole (no events, or more than 5,000)
         ends the call with INVALID_ARGUMENT after everything before it was answered.

@@ -396,7 +396,7 @@ class LowRemainingDaysForCommitSegmentReachedCondition(_message.Message):
     CUSTOM_FIELD_FILTERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def custom_field_filters(self) -> _containers.RepeatedCompositeFieldContainer[Global___CustomFieldFilter]:
-        """custom_field_filters narrow to commits whose custom fields match all of them. Empty: all."""
+        """custom_field_filters narrow to commits whose custom fields match all of them; at most 20. Empty: all."""
 
     def __init__(
         self,
@@ -436,7 +436,7 @@ class LowRemainingCommitBalanceReachedCondition(_message.Message):
     """metric_id is the metric in whose units the balances are held. Required with QUANTITY, refused without."""
     @_builtins.property
     def custom_field_filters(self) -> _containers.RepeatedCompositeFieldContainer[Global___CustomFieldFilter]:
-        """custom_field_filters narrow to commits whose custom fields match all of them. Empty: all."""
+        """custom_field_filters narrow to commits whose custom fields match all of them; at most 20. Empty: all."""
 
     def __init__(
         self,
@@ -479,7 +479,7 @@ class LowRemainingCommitPercentageReachedCondition(_message.Message):
     """metric_id is the metric in whose units the balances are held. Required with QUANTITY, refused without."""
     @_builtins.property
     def custom_field_filters(self) -> _containers.RepeatedCompositeFieldContainer[Global___CustomFieldFilter]:
-        """custom_field_filters narrow to commits whose custom fields match all of them. Empty: all."""
+        """custom_field_filters narrow to commits whose custom fields match all of them; at most 20. Empty: all."""
 
     def __init__(
         self,
@@ -510,7 +510,7 @@ class LowRemainingDaysForContractCreditSegmentReachedCondition(_message.Message)
     CUSTOM_FIELD_FILTERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def custom_field_filters(self) -> _containers.RepeatedCompositeFieldContainer[Global___CustomFieldFilter]:
-        """custom_field_filters narrow to contract credits whose custom fields match all of them. Empty: all."""
+        """custom_field_filters narrow to contract credits whose custom fields match all of them; at most 20. Empty: all."""
 
     def __init__(
         self,
@@ -550,7 +550,7 @@ class LowRemainingContractCreditBalanceReachedCondition(_message.Message):
     """metric_id is the metric in whose units the balances are held. Required with QUANTITY, refused without."""
     @_builtins.property
     def custom_field_filters(self) -> _containers.RepeatedCompositeFieldContainer[Global___CustomFieldFilter]:
-        """custom_field_filters narrow to contract credits whose custom fields match all of them. Empty: all."""
+        """custom_field_filters narrow to contract credits whose custom fields match all of them; at most 20. Empty: all."""
 
     def __init__(
         self,
@@ -594,7 +594,7 @@ class LowRemainingContractCreditPercentageReachedCondition(_message.Message):
     """metric_id is the metric in whose units the balances are held. Required with QUANTITY, refused without."""
     @_builtins.property
     def custom_field_filters(self) -> _containers.RepeatedCompositeFieldContainer[Global___CustomFieldFilter]:
-        """custom_field_filters narrow to contract credits whose custom fields match all of them. Empty: all."""
+        """custom_field_filters narrow to contract credits whose custom fields match all of them; at most 20. Empty: all."""
 
     def __init__(
         self,
@@ -636,8 +636,8 @@ class LowRemainingContractCreditAndCommitBalanceReachedCondition(_message.Messag
     """metric_id is the metric in whose units the balances are held. Required with QUANTITY, refused without."""
     @_builtins.property
     def alert_specifiers(self) -> _containers.RepeatedCompositeFieldContainer[Global___AlertSpecifier]:
-        """alert_specifiers say which balances count. A balance counts when any of them takes it in. Empty: every active
-        balance.
+        """alert_specifiers say which balances count. A balance counts when any of them takes it in. At most 20. Empty:
+        every active balance.
         """
 
     def __init__(
@@ -682,8 +682,8 @@ class LowRemainingContractCreditAndCommitPercentageReachedCondition(_message.Mes
     """metric_id is the metric in whose units the balances are held. Required with QUANTITY, refused without."""
     @_builtins.property
     def alert_specifiers(self) -> _containers.RepeatedCompositeFieldContainer[Global___AlertSpecifier]:
-        """alert_specifiers say which balances count. A balance counts when any of them takes it in. Empty: every active
-        balance.
+        """alert_specifiers say which balances count. A balance counts when any of them takes it in. At most 20. Empty:
+        every active balance.
         """
 
     def __init__(
@@ -721,11 +721,11 @@ class InvoiceTotalReachedCondition(_message.Message):
     """
     @_builtins.property
     def invoice_types_filter(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """invoice_types_filter narrows to invoices whose type is among these. Empty: every type."""
+        """invoice_types_filter narrows to invoices whose type is among these, at most 50. Empty: every type."""
 
     @_builtins.property
     def custom_field_filters(self) -> _containers.RepeatedCompositeFieldContainer[Global___CustomFieldFilter]:
-        """custom_field_filters narrow to invoices of contracts whose custom fields match all of them. Empty: all."""
+        """custom_field_filters narrow to invoices of contracts whose custom fields match all of them; at most 20. Empty: all."""
 
     def __init__(
         self,
@@ -803,7 +803,7 @@ class LowCreditBalanceReachedCondition(_message.Message):
     """
     @_builtins.property
     def credit_grant_type_filters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """credit_grant_type_filters narrow to credit grants whose type is among these. Empty: every type."""
+        """credit_grant_type_filters narrow to credit grants whose type is among these, at most 50. Empty: every type."""
 
     def __init__(
         self,
@@ -838,7 +838,7 @@ class LowRemainingCreditPercentageReachedCondition(_message.Message):
     """
     @_builtins.property
     def credit_grant_type_filters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """credit_grant_type_filters narrow to credit grants whose type is among these. Empty: every type."""
+        """credit_grant_type_filters narrow to credit grants whose type is among these, at most 50. Empty: every type."""
 
     def __init__(
         self,
@@ -1177,13 +1177,13 @@ class AlertSpecifier(_message.Message):
     EXCLUDE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def custom_field_filters(self) -> _containers.RepeatedCompositeFieldContainer[Global___SpecifierFieldFilter]:
-        """custom_field_filters must all match. One without a value groups: each value that is seen has a gauge, a state and
-        notifications of its own.
+        """custom_field_filters must all match, at most 20. One without a value groups: each value that is seen has a gauge, a
+        state and notifications of its own.
         """
 
     @_builtins.property
     def exclude(self) -> _containers.RepeatedCompositeFieldContainer[Global___SpecifierExclusion]:
-        """exclude leaves out every balance that any of these matches, whatever custom_field_filters say."""
+        """exclude leaves out every balance that any of these matches, whatever custom_field_filters say. At most 20."""
 
     def __init__(
         self,
@@ -1242,7 +1242,7 @@ class SpecifierExclusion(_message.Message):
     CUSTOM_FIELD_FILTERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def custom_field_filters(self) -> _containers.RepeatedCompositeFieldContainer[Global___CustomFieldFilter]:
-        """custom_field_filters must all match for the balance to be left out; at least one."""
+        """custom_field_filters must all match for the balance to be left out; 1 to 20."""
 
     def __init__(
         self,

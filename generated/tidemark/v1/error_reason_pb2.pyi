@@ -315,8 +315,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_EVENT_CONFLICT: _ErrorReason.ValueType  # 43
-    """ERROR_REASON_EVENT_CONFLICT (ALREADY_EXISTS) means that an event with this id was counted for the customer
-    before, with other content. It stands in Rejection.status.
+    """ERROR_REASON_EVENT_CONFLICT (ALREADY_EXISTS) means that an event with this id and a time in the same calendar
+    month (UTC) was counted for the customer before, with other content. It stands in Rejection.status.
 
     Example:
 
@@ -1079,8 +1079,8 @@ Example:
     }
 """
 ERROR_REASON_EVENT_CONFLICT: ErrorReason.ValueType  # 43
-"""ERROR_REASON_EVENT_CONFLICT (ALREADY_EXISTS) means that an event with this id was counted for the customer
-before, with other content. It stands in Rejection.status.
+"""ERROR_REASON_EVENT_CONFLICT (ALREADY_EXISTS) means that an event with this id and a time in the same calendar
+month (UTC) was counted for the customer before, with other content. It stands in Rejection.status.
 
 Example:
 

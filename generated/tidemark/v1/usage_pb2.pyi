@@ -58,9 +58,13 @@ Global___BalanceReading: _TypeAlias = BalanceReading  # noqa: Y015
 
 @_typing.final
 class UsageEvent(_message.Message):
-    """UsageEvent is one use of something by a customer. It is counted once, however often it is sent: its identity is
-    event_id for one customer, for at least 35 days. A customer, subscription or metric that is not known yet is created
+    """UsageEvent is one use of something by a customer. A customer, subscription or metric that is not known yet is created
     with defaults.
+
+    An event is counted once, however often it is sent. Two events are the same one when customer_id, event_id and the
+    calendar month, in UTC, of event_time are the same, for as long as events are kept (400 days, unless the operator chose
+    otherwise); what is older is refused. A retry therefore repeats event_time as it was sent first. The same event_id with
+    a time in another calendar month is another event, and counts again, even when the two times are seconds apart.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -96,8 +100,8 @@ class UsageEvent(_message.Message):
     PROPERTIES_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """event_id is the caller's own id, unique for its customer: 1–128 characters, no control characters, no blanks at
-    either end. The same id again with the same content counts as a duplicate; with other content it is rejected with
-    ALREADY_EXISTS and ERROR_REASON_EVENT_CONFLICT.
+    either end. In one calendar month (UTC) of event_time, the same id again with the same content counts as a duplicate;
+    with other content it is rejected with ALREADY_EXISTS and ERROR_REASON_EVENT_CONFLICT.
     """
     customer_id: _builtins.str
     """customer_id is the customer who used something, with the form of an event_id."""

@@ -113,8 +113,10 @@ class CreateEndpointRequest(_message.Message):
     @_builtins.property
     def headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """headers are sent with every attempt: at most 20, names of at most 64 characters, values of at most 1,024. Refused
-        are webhook-…, those of the connection and of the message itself, such as Host and Content-Length, and
-        Authorization, which is what credentials are for. Everybody who may read the endpoint sees them.
+        are webhook-…, proxy-…, those of the connection and of the message itself (Accept-Encoding, Connection,
+        Content-Encoding, Content-Length, Content-Type, Date, Expect, Host, Keep-Alive, TE, Trailer, Transfer-Encoding,
+        Upgrade and User-Agent), and Authorization, which is what credentials are for. Accept may be set; unset it is "*/*".
+        Everybody who may read the endpoint sees them.
         """
 
     @_builtins.property
@@ -374,8 +376,10 @@ class UpdateEndpointRequest(_message.Message):
     @_builtins.property
     def headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """headers are sent with every attempt: at most 20, names of at most 64 characters, values of at most 1,024. Refused
-        are webhook-…, those of the connection and of the message itself, such as Host and Content-Length, and
-        Authorization, which is what credentials are for. Everybody who may read the endpoint sees them.
+        are webhook-…, proxy-…, those of the connection and of the message itself (Accept-Encoding, Connection,
+        Content-Encoding, Content-Length, Content-Type, Date, Expect, Host, Keep-Alive, TE, Trailer, Transfer-Encoding,
+        Upgrade and User-Agent), and Authorization, which is what credentials are for. Accept may be set; unset it is "*/*".
+        Everybody who may read the endpoint sees them.
         """
 
     @_builtins.property

@@ -86,7 +86,8 @@ async def test_metrics_of_another_organization_are_not_known(caller: Caller) -> 
     )
     await caller.rows(
         "INSERT INTO metric (organization_id, metric_id, aggregation, create_time, update_time, changed_epoch)"
-        " SELECT organization_id, 'theirs', 'SUM', now(), now(), 0 FROM organization WHERE name = %(name)s RETURNING 1",
+        " SELECT organization_id, 'theirs', 'SUM', now(), now(), 0 FROM organization WHERE name = %(name)s"
+        " RETURNING 1",
         name=f"beside {caller.organization}",
     )
     assert [one[0] for one in await warnings_of(caller, usage_alert("5", metric="theirs"))] == ["METRIC_UNKNOWN"]

@@ -38,7 +38,7 @@ FULL = CreateEndpointRequest(
     event_types=["alert.reached", "endpoint.disabled"],
     condition_types=[condition_pb2.CONDITION_TYPE_COST_EXCEEDED, condition_pb2.CONDITION_TYPE_USAGE_EXCEEDED],
     metadata={"team": "billing", "größe": "2 €"},
-    headers={"X-Tenant": "acme", "x-token": "a, b"},
+    headers={"X-Tenant": "acme", "x-token": "a, b", "Accept": "application/json"},
     credentials=EndpointCredentials(bearer=BearerCredentials(token="hush-hush==")),
     rate_per_second="2.50",
     max_in_flight=7,

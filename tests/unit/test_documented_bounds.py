@@ -1,0 +1,169 @@
+"""The bounds that the contract's comments name are those that the service enforces."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from evaluator.alerts import MAX_GROUP_KEYS
+from evaluator.definitions import MAX_SPEND_ALERTS
+from evaluator.overrides import MAX_OVERRIDES
+from evaluator.periods import MAX_INTERVAL_COUNT
+from evaluator.thresholds import MAX_STEPS_REPORTED, MAX_THRESHOLDS
+from notifier.requests import HEADERS
+from runtime.configuration import DEFAULT_MAX_BATCH_EVENTS, DEFAULT_RETENTION
+from runtime.webhook_headers import _RESERVED, is_reserved
+from server import usage_service
+from server.alert_service import MAX_REQUEST_ID_LENGTH
+from server.answers import MAX_ANSWER_BYTES, MAX_DEFINITION_BYTES
+from server.ingest import reading
+from server.mapping import (
+    alerts,
+    balance_conditions,
+    balances,
+    custom_fields,
+    endpoints,
+    fact_conditions,
+    gauges,
+    notifications,
+    overrides,
+    plans,
+    price_filters,
+    thresholds,
+)
+from server.mapping.usage_answers import MAX_RESULT_BYTES
+from server.paging import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
+from server.validation import MAX_CURRENCY_LENGTH, MAX_ID_LENGTH, MAX_NAME_LENGTH
+from server.webhooks.deliveries import LATEST_ATTEMPTS
+from store.endpoint_rows import DEFAULT_MAX_IN_FLIGHT
+
+ROOT = Path(__file__).resolve().parents[2]
+MIB = 1024 * 1024
+
+# Of each field, or message, the numbers that its comment has to name.
+BOUNDS: dict[str, tuple[int, ...]] = {
+    "Alert": (MAX_DEFINITION_BYTES // MIB,),
+    "Alert.name": (MAX_NAME_LENGTH,),
+    "Alert.thresholds": (MAX_THRESHOLDS,),
+    "Alert.uniqueness_key": (alerts.MAX_UNIQUENESS_KEY_LENGTH,),
+    "CustomerAlert.gauges": (gauges.MAX_GAUGES, MAX_ANSWER_BYTES // MIB),
+    "Balance.contract_custom_fields": (custom_fields.MAX_CUSTOM_FIELDS, custom_fields.MAX_CUSTOM_FIELD_LENGTH),
+    "Balance.draw_down_metric_ids": (balances.MAX_DRAW_DOWN_METRICS,),
+    "Balance.segments": (balances.MAX_SEGMENTS,),
+    "AlertSpecifier.custom_field_filters": (balance_conditions.MAX_CUSTOM_FIELD_FILTERS,),
+    "AlertSpecifier.exclude": (balance_conditions.MAX_EXCLUSIONS,),
+    "SpecifierExclusion.custom_field_filters": (balance_conditions.MAX_CUSTOM_FIELD_FILTERS,),
+    "BalanceSeat.seat_group_value": (balances.MAX_SEAT_LENGTH,),
+    "BillingCycle.interval_count": (MAX_INTERVAL_COUNT,),
+    "CostExceededCondition.threshold_overrides": (MAX_OVERRIDES,),
+    "CreateAlertRequest.request_id": (MAX_REQUEST_ID_LENGTH,),
+    "CreateEndpointRequest.headers": (
+        endpoints.MAX_HEADERS,
+        endpoints.MAX_HEADER_NAME,
+        endpoints.MAX_HEADER_VALUE,
+    ),
+    "CreateEndpointRequest.max_in_flight": (endpoints.MAX_IN_FLIGHT, DEFAULT_MAX_IN_FLIGHT),
+    "CreateEndpointRequest.metadata": (
+        endpoints.MAX_METADATA,
+        endpoints.MAX_METADATA_KEY,
+        endpoints.MAX_METADATA_VALUE,
+    ),
+    "CreateEndpointRequest.rate_per_second": (int(endpoints.MAX_RATE),),
+    "Customer.custom_fields": (custom_fields.MAX_CUSTOM_FIELDS, custom_fields.MAX_CUSTOM_FIELD_LENGTH),
+    "Customer.display_name": (MAX_NAME_LENGTH,),
+    "BasicCredentials.username": (endpoints.MAX_USERNAME,),
+    "BasicCredentials.password": (endpoints.MAX_PASSWORD,),
+    "BearerCredentials.token": (endpoints.MAX_TOKEN,),
+    "EvaluateUsageRequest.batch_id": (usage_service.MAX_BATCH_ID_LENGTH,),
+    "EvaluateUsageRequest.events": (DEFAULT_MAX_BATCH_EVENTS,),
+    "EvaluateUsageResponse.rejected": (MAX_ANSWER_BYTES // MIB,),
+    "EvaluateUsageResponse.transitions": (MAX_RESULT_BYTES // MIB,),
+    "GetDeliveryResponse.attempts": (LATEST_ATTEMPTS,),
+    "InvoiceTotalReachedCondition.custom_field_filters": (fact_conditions.MAX_CUSTOM_FIELD_FILTERS,),
+    "InvoiceTotalReachedCondition.invoice_types_filter": (fact_conditions.MAX_INVOICE_TYPES,),
+    "Limit.groups": (plans.MAX_GROUPS,),
+    "ListAlertsRequest.page_size": (DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE),
+    "ListNotificationsRequest.customer_ids": (notifications.MAX_FILTER_IDS,),
+    "LowCreditBalanceReachedCondition.credit_grant_type_filters": (balance_conditions.MAX_GRANT_TYPES,),
+    "LowRemainingCommitBalanceReachedCondition.custom_field_filters": (balance_conditions.MAX_CUSTOM_FIELD_FILTERS,),
+    "LowRemainingContractCreditAndCommitBalanceReachedCondition.alert_specifiers": (
+        balance_conditions.MAX_SPECIFIERS,
+    ),
+    "OmittedResults": (MAX_RESULT_BYTES // MIB, MAX_ANSWER_BYTES // MIB),
+    "Rejection.event_id": (MAX_ID_LENGTH, reading.SHORT_ID_LENGTH),
+    "Rejection.status": (reading.MAX_FULL_REJECTIONS // MIB,),
+    "RotateSecretRequest.grace": (endpoints.MAX_GRACE.days, 24),
+    "SpendExceededCondition": (MAX_SPEND_ALERTS,),
+    "SpendExceededCondition.price_filters": (
+        price_filters.MAX_PRICE_FILTERS,
+        price_filters.MAX_PRICE_VALUES,
+        price_filters.MAX_PRICE_VALUES_BYTES,
+    ),
+    "SpendThresholdReachedCondition.currency": (MAX_CURRENCY_LENGTH,),
+    "SpendThresholdReachedCondition.group_values": (MAX_GROUP_KEYS,),
+    "Threshold.code": (thresholds.MAX_CODE_LENGTH,),
+    "Threshold.recurring_step": (MAX_STEPS_REPORTED,),
+    "ThresholdOverride.group_values": (overrides.MAX_GROUP_VALUE_LENGTH,),
+    "UsageEvent": (DEFAULT_RETENTION,),
+    "UsageEvent.event_id": (MAX_ID_LENGTH,),
+    "UsageEvent.event_time": (DEFAULT_RETENTION,),
+    "UsageEvent.properties": (reading.MAX_PROPERTIES, reading.MAX_PROPERTY_LENGTH),
+}
+
+
+def comments() -> dict[str, str]:
+    """The comment of each message ("Alert") and field ("Alert.name") of the contract, as one line."""
+    found: dict[str, str] = {}
+    for path in sorted((ROOT / "proto").rglob("*.proto")):
+        message, lines = "", list[str]()
+        for line in map(str.strip, path.read_text().splitlines()):
+            if line.startswith("//"):
+                lines.append(line.removeprefix("//").strip())
+                continue
+            if match := re.match(r"message (\w+) \{", line):
+                message = match[1]
+                found[message] = " ".join(lines)
+            elif match := re.match(r"(?:repeated |optional |map<.*> )?(?:[\w.]+ )?(\w+) = \d+", line):
+                found[f"{message}.{match[1]}"] = " ".join(lines)
+            lines = []
+    return found
+
+
+COMMENTS = comments()
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_a_comment_names_the_bounds_that_are_enforced(name: str) -> None:
+    named = {int(number.replace(",", "")) for number in re.findall(r"\d[\d,]*", COMMENTS[name])}
+    assert set(BOUNDS[name]) <= named, COMMENTS[name]
+
+
+@pytest.mark.parametrize("request_name", ["CreateEndpointRequest", "UpdateEndpointRequest"])
+def test_the_headers_that_an_endpoint_may_not_set_are_those_that_the_contract_names(request_name: str) -> None:
+    comment = COMMENTS[f"{request_name}.headers"].lower()
+    for name in _RESERVED:
+        assert name in comment
+    assert "webhook-…" in comment
+    assert "proxy-…" in comment
+    for name in HEADERS:
+        assert is_reserved(name) == (name != "Accept")
+
+
+def test_every_place_that_speaks_of_an_events_identity_names_its_boundary() -> None:
+    places = {
+        "README.md": "Every event counts exactly once",
+        "docs/commands.md": "Derived ids",
+        "docs/design.md": "The boundary",
+        "docs/semantics.md": "An event is known by",
+        "proto/tidemark/v1/alert_service.proto": "EvaluateUsage counts usage",
+        "proto/tidemark/v1/error_reason.proto": "ERROR_REASON_EVENT_CONFLICT (ALREADY_EXISTS)",
+        "proto/tidemark/v1/usage.proto": "UsageEvent is one use",
+    }
+    for place, words in places.items():
+        text = re.sub(r"\n\s*(//)?\s*", " ", (ROOT / place).read_text()).replace("*", "")
+        start = text.index(words)
+        assert re.search(r"calendar month \(UTC\)|calendar month, in UTC", text[start : start + 1_200]), place
+    promised = re.compile(r"35 days")
+    for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "proto").rglob("*.proto")]:
+        if path.name not in ("configuration.md", "faults.md"):
+            assert not promised.search(path.read_text()), path
