@@ -10,7 +10,8 @@ class UsageEvent(NamedTuple):
     """One use of something by a customer.
 
     event_id: the caller's; with organization and customer the identity by which a resend is known, within the
-    calendar month (UTC) of event_time. event_time: when it happened, in UTC. quantity: in the metric's unit; negative for a correction.
+    calendar month (UTC) of event_time.
+    event_time: when it happened, in UTC. quantity: in the metric's unit; negative for a correction.
     cost: what it costs before credits, in `currency`; both are set or neither is.
     properties: group keys, seat ids and the like; empty when there are none.
     """

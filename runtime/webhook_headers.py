@@ -2,7 +2,7 @@
 
 # In lower case. What the connection, the message or its signature needs. Accept is not among them: an endpoint may
 # say which answers its receiver should give.
-_RESERVED = frozenset(
+RESERVED = frozenset(
     {
         "accept-encoding",
         "connection",
@@ -20,7 +20,7 @@ _RESERVED = frozenset(
         "user-agent",
     }
 )
-_RESERVED_PREFIXES = ("webhook-", "proxy-")
+RESERVED_PREFIXES = ("webhook-", "proxy-")
 
 
 def is_reserved(name: str) -> bool:
@@ -29,4 +29,4 @@ def is_reserved(name: str) -> bool:
     Authorization is not reserved: credentials, which are stored encrypted, are what it is set with.
     """
     lower = name.lower()
-    return lower in _RESERVED or lower.startswith(_RESERVED_PREFIXES)
+    return lower in RESERVED or lower.startswith(RESERVED_PREFIXES)

@@ -4,14 +4,15 @@ from datetime import timedelta
 
 from evaluator.exclusions import Excluded
 from generated.tidemark.v1 import alert_service_pb2 as messages
+from generated.tidemark.v1 import warning_pb2
 from runtime.clock import Clock
 from server.alert_customer_changes import CustomerChanges
 from server.alert_refusals import refusal
 from server.alert_service import Context, Visits, alert_not_found
 from server.identity import current_author, current_organization
+from server.mapping import unknown_ids
 from server.mapping.alert_changes import change_proto
 from server.mapping.alert_updates import read_edit
-from server.mapping.alert_warnings import named_ids, warnings
 from server.mapping.alerts import alert_proto
 from server.mapping.gauges import customer_alert_proto
 from server.paging import read_page
@@ -19,7 +20,7 @@ from server.validation import Violations
 from store import alert_changes, alert_history, alerts, known_ids
 from store.alert_changes import AlertArchived, AlertUnknown, EtagMismatch, NotArchived
 from store.alerts import AlertConflict
-from store.database import Database
+from store.database import Connection, Database
 
 _Target = messages.EnableAlertRequest | messages.DisableAlertRequest
 
@@ -57,10 +58,10 @@ class AlertChangeHandlers:
                 )
             except (AlertUnknown, AlertArchived, EtagMismatch, AlertConflict) as error:
                 raise refusal(error, alert_id) from error
-            definition = changed.scope, changed.condition, changed.thresholds
-            unknown = await known_ids.unknown(connection, organization_id, named_ids(*definition))
+            named = unknown_ids.of_alert(changed.scope, changed.condition, changed.thresholds)
+            unknown = await known_ids.unknown(connection, organization_id, named.ids)
         self._visits.wake(organization_id)
-        return messages.UpdateAlertResponse(alert=alert_proto(changed), warnings=warnings(*definition, unknown))
+        return messages.UpdateAlertResponse(alert=alert_proto(changed), warnings=unknown_ids.warnings(named, unknown))
 
     async def EnableAlert(
         self, request: messages.EnableAlertRequest, context: Context
@@ -78,8 +79,9 @@ class AlertChangeHandlers:
                     definition = await self._customers.enable(connection, whom)
             except (AlertUnknown, AlertArchived, EtagMismatch) as error:
                 raise refusal(error, alert_id) from error
+            warnings = await _warnings(connection, organization_id, whom)
         self._visits.wake(organization_id)
-        return messages.EnableAlertResponse(alert=alert_proto(definition))
+        return messages.EnableAlertResponse(alert=alert_proto(definition), warnings=warnings)
 
     async def DisableAlert(
         self, request: messages.DisableAlertRequest, context: Context
@@ -97,7 +99,8 @@ class AlertChangeHandlers:
                     definition = await self._customers.disable(connection, whom)
             except (AlertUnknown, AlertArchived, EtagMismatch) as error:
                 raise refusal(error, alert_id) from error
-        return messages.DisableAlertResponse(alert=alert_proto(definition))
+            warnings = await _warnings(connection, organization_id, whom)
+        return messages.DisableAlertResponse(alert=alert_proto(definition), warnings=warnings)
 
     async def ArchiveAlert(
         self, request: messages.ArchiveAlertRequest, context: Context
@@ -174,6 +177,14 @@ class AlertChangeHandlers:
         except AlertArchived as error:
             raise refusal(error, alert_id) from error
         return messages.ResetCustomerAlertResponse(customer_alert=customer_alert_proto(found))
+
+
+async def _warnings(connection: Connection, organization_id: int, whom: Excluded | None) -> list[warning_pb2.Warning]:
+    """What is not known of that for which alone an alert is enabled or disabled."""
+    if whom is None:
+        return []
+    named = unknown_ids.of_target(whom)
+    return unknown_ids.warnings(named, await known_ids.unknown(connection, organization_id, named.ids))
 
 
 def _read_target(request: _Target) -> tuple[str, Excluded | None]:

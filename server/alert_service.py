@@ -11,7 +11,7 @@ from generated.tidemark.v1 import error_reason_pb2
 from runtime.clock import Clock
 from server.errors import AlreadyExists, ApiError, FailedPrecondition, NotFound
 from server.identity import current_author, current_organization
-from server.mapping.alert_warnings import named_ids, warnings
+from server.mapping import unknown_ids
 from server.mapping.alerts import alert_proto, read_condition_types, read_new_alert, read_states
 from server.mapping.gauges import customer_alert_proto
 from server.paging import Page, read_page
@@ -61,13 +61,13 @@ class AlertHandlers:
                 if request.request_id and (first := await requests.first_response(*replay)) is not None:
                     return messages.CreateAlertResponse.FromString(first)
                 # Before the alert is written: from then on ingest waits for the end of the transaction.
-                ids = named_ids(new.scope, new.condition, new.thresholds)
-                unknown = await known_ids.unknown(connection, organization_id, ids)
+                named = unknown_ids.of_alert(new.scope, new.condition, new.thresholds)
+                unknown = await known_ids.unknown(connection, organization_id, named.ids)
                 created = await alerts.create(connection, organization_id, new, current_author(), self._clock)
             except (AlertConflict, TooManyAlerts, RequestIdReused) as error:
                 raise _refusal(error, request, new) from error
             response = messages.CreateAlertResponse(
-                alert=alert_proto(created), warnings=warnings(new.scope, new.condition, new.thresholds, unknown)
+                alert=alert_proto(created), warnings=unknown_ids.warnings(named, unknown)
             )
             if request.request_id:
                 await requests.remember(*replay, response.SerializeToString(), created.create_time)

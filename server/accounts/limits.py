@@ -4,10 +4,11 @@ from generated.tidemark.v1 import account_service_pb2, error_reason_pb2
 from server.accounts.handlers import Context, Handlers
 from server.errors import AlreadyExists, FailedPrecondition, NotFound
 from server.identity import current_organization
+from server.mapping import unknown_ids
 from server.mapping.plans import limit_message, read_amount, read_as_of_time, read_subject
 from server.paging import read_page
 from server.validation import Violations
-from store import limits
+from store import known_ids, limits
 from store.limits import LimitExists, LimitFixed
 
 
@@ -52,10 +53,14 @@ class LimitHandlers(Handlers):
                 ) from error
             if epoch is not None:
                 await self._visits.look_again(connection, organization, epoch, subject)
+            named = unknown_ids.of_limit(stored.subject)
+            unknown = await known_ids.unknown(connection, organization.organization_id, named.ids)
         if epoch is not None:
             self._visits.wake(organization.organization_id)
         return account_service_pb2.PutLimitResponse(
-            limit=limit_message(stored), superseded=stored.as_of_time > as_of_time
+            limit=limit_message(stored),
+            superseded=stored.as_of_time > as_of_time,
+            warnings=unknown_ids.warnings(named, unknown),
         )
 
     async def GetLimit(

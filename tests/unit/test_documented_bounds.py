@@ -12,7 +12,7 @@ from evaluator.periods import MAX_INTERVAL_COUNT
 from evaluator.thresholds import MAX_STEPS_REPORTED, MAX_THRESHOLDS
 from notifier.requests import HEADERS
 from runtime.configuration import DEFAULT_MAX_BATCH_EVENTS, DEFAULT_RETENTION
-from runtime.webhook_headers import _RESERVED, is_reserved
+from runtime.webhook_headers import RESERVED, is_reserved
 from server import usage_service
 from server.alert_service import MAX_REQUEST_ID_LENGTH
 from server.answers import MAX_ANSWER_BYTES, MAX_DEFINITION_BYTES
@@ -141,7 +141,7 @@ def test_a_comment_names_the_bounds_that_are_enforced(name: str) -> None:
 @pytest.mark.parametrize("request_name", ["CreateEndpointRequest", "UpdateEndpointRequest"])
 def test_the_headers_that_an_endpoint_may_not_set_are_those_that_the_contract_names(request_name: str) -> None:
     comment = COMMENTS[f"{request_name}.headers"].lower()
-    for name in _RESERVED:
+    for name in RESERVED:
         assert name in comment
     assert "webhook-…" in comment
     assert "proxy-…" in comment

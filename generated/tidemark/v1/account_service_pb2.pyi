@@ -11,6 +11,7 @@ from generated.tidemark.v1 import account_pb2 as _account_pb2
 from generated.tidemark.v1 import balance_pb2 as _balance_pb2
 from generated.tidemark.v1 import invoice_pb2 as _invoice_pb2
 from generated.tidemark.v1 import plan_pb2 as _plan_pb2
+from generated.tidemark.v1 import warning_pb2 as _warning_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -1288,6 +1289,7 @@ class PutLimitResponse(_message.Message):
 
     LIMIT_FIELD_NUMBER: _builtins.int
     SUPERSEDED_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     superseded: _builtins.bool
     """superseded is set when a fact with a later as_of_time was already known: the put changed nothing, and limit is
     what that fact says.
@@ -1296,15 +1298,22 @@ class PutLimitResponse(_message.Message):
     def limit(self) -> _plan_pb2.Limit:
         """limit is the limit as it is now."""
 
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_warning_pb2.Warning]:
+        """warnings say which metric, customer or plan the limit names that the organization does not know yet, at most one for
+        each field. The limit is put all the same. Empty: all that is checked is known.
+        """
+
     def __init__(
         self,
         *,
         limit: _plan_pb2.Limit | None = ...,
         superseded: _builtins.bool = ...,
+        warnings: _abc.Iterable[_warning_pb2.Warning] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "superseded", b"superseded"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "superseded", b"superseded", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

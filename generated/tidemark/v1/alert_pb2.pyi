@@ -211,54 +211,6 @@ ALERT_CHANGE_KIND_KEY_RELEASED: AlertChangeKind.ValueType  # 7
 """ALERT_CHANGE_KIND_KEY_RELEASED means that its uniqueness key was released."""
 Global___AlertChangeKind: _TypeAlias = AlertChangeKind  # noqa: Y015
 
-class _AlertWarningReason:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _AlertWarningReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AlertWarningReason.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    ALERT_WARNING_REASON_UNSPECIFIED: _AlertWarningReason.ValueType  # 0
-    """ALERT_WARNING_REASON_UNSPECIFIED is never sent."""
-    ALERT_WARNING_REASON_METRIC_UNKNOWN: _AlertWarningReason.ValueType  # 1
-    """ALERT_WARNING_REASON_METRIC_UNKNOWN means that no PutMetric put the metric, and no usage named it."""
-    ALERT_WARNING_REASON_PLAN_UNKNOWN: _AlertWarningReason.ValueType  # 2
-    """ALERT_WARNING_REASON_PLAN_UNKNOWN means that no PutPlan put the plan, and no customer or subscription is on it."""
-    ALERT_WARNING_REASON_CUSTOMER_UNKNOWN: _AlertWarningReason.ValueType  # 3
-    """ALERT_WARNING_REASON_CUSTOMER_UNKNOWN means that no PutCustomer put the customer, and no usage or other fact named
-    it.
-    """
-    ALERT_WARNING_REASON_SUBSCRIPTION_UNKNOWN: _AlertWarningReason.ValueType  # 4
-    """ALERT_WARNING_REASON_SUBSCRIPTION_UNKNOWN means that no PutSubscription put the subscription for that customer, and
-    no usage named it.
-    """
-    ALERT_WARNING_REASON_LIMIT_UNKNOWN: _AlertWarningReason.ValueType  # 5
-    """ALERT_WARNING_REASON_LIMIT_UNKNOWN means that a threshold has percent_of_limit, and no PutLimit put a limit of the
-    alert's metric or currency, for any customer or plan.
-    """
-
-class AlertWarningReason(_AlertWarningReason, metaclass=_AlertWarningReasonEnumTypeWrapper):
-    """AlertWarningReason is what an alert names that the organization does not know."""
-
-ALERT_WARNING_REASON_UNSPECIFIED: AlertWarningReason.ValueType  # 0
-"""ALERT_WARNING_REASON_UNSPECIFIED is never sent."""
-ALERT_WARNING_REASON_METRIC_UNKNOWN: AlertWarningReason.ValueType  # 1
-"""ALERT_WARNING_REASON_METRIC_UNKNOWN means that no PutMetric put the metric, and no usage named it."""
-ALERT_WARNING_REASON_PLAN_UNKNOWN: AlertWarningReason.ValueType  # 2
-"""ALERT_WARNING_REASON_PLAN_UNKNOWN means that no PutPlan put the plan, and no customer or subscription is on it."""
-ALERT_WARNING_REASON_CUSTOMER_UNKNOWN: AlertWarningReason.ValueType  # 3
-"""ALERT_WARNING_REASON_CUSTOMER_UNKNOWN means that no PutCustomer put the customer, and no usage or other fact named
-it.
-"""
-ALERT_WARNING_REASON_SUBSCRIPTION_UNKNOWN: AlertWarningReason.ValueType  # 4
-"""ALERT_WARNING_REASON_SUBSCRIPTION_UNKNOWN means that no PutSubscription put the subscription for that customer, and
-no usage named it.
-"""
-ALERT_WARNING_REASON_LIMIT_UNKNOWN: AlertWarningReason.ValueType  # 5
-"""ALERT_WARNING_REASON_LIMIT_UNKNOWN means that a threshold has percent_of_limit, and no PutLimit put a limit of the
-alert's metric or currency, for any customer or plan.
-"""
-Global___AlertWarningReason: _TypeAlias = AlertWarningReason  # noqa: Y015
-
 @_typing.final
 class Alert(_message.Message):
     """Alert is a definition: whom it covers, what it measures, and which lines it draws. As GetAlert shows it, it has at most
@@ -833,42 +785,3 @@ class AlertChange(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AlertChange: _TypeAlias = AlertChange  # noqa: Y015
-
-@_typing.final
-class AlertWarning(_message.Message):
-    """AlertWarning says that an alert names something that the organization does not know yet: misspelt, perhaps, and then
-    the alert has no data. Prices, items, group keys, seats, custom fields and currencies are not checked, because no list
-    of them is kept.
-    """
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    REASON_FIELD_NUMBER: _builtins.int
-    FIELD_FIELD_NUMBER: _builtins.int
-    UNKNOWN_ID_FIELD_NUMBER: _builtins.int
-    MESSAGE_FIELD_NUMBER: _builtins.int
-    reason: Global___AlertWarningReason.ValueType
-    """reason is what is not known."""
-    field: _builtins.str
-    """field is the path in the request of the field that names it, such as "alert.usage_threshold_reached.metric_id"."""
-    unknown_id: _builtins.str
-    """unknown_id is the id that is not known: what the field says. For LIMIT_UNKNOWN the metric or the currency of which
-    there is no limit.
-    """
-    message: _builtins.str
-    """message is for people: what is not known, and what to do."""
-    def __init__(
-        self,
-        *,
-        reason: Global___AlertWarningReason.ValueType = ...,
-        field: _builtins.str = ...,
-        unknown_id: _builtins.str = ...,
-        message: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["field", b"field", "message", b"message", "reason", b"reason", "unknown_id", b"unknown_id"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___AlertWarning: _TypeAlias = AlertWarning  # noqa: Y015

@@ -14,6 +14,7 @@ from generated.tidemark.v1 import alert_pb2 as _alert_pb2
 from generated.tidemark.v1 import condition_pb2 as _condition_pb2
 from generated.tidemark.v1 import notification_pb2 as _notification_pb2
 from generated.tidemark.v1 import usage_pb2 as _usage_pb2
+from generated.tidemark.v1 import warning_pb2 as _warning_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -110,7 +111,7 @@ class CreateAlertResponse(_message.Message):
         """alert is the alert as it was created."""
 
     @_builtins.property
-    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_alert_pb2.AlertWarning]:
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_warning_pb2.Warning]:
         """warnings say which ids the alert names that the organization does not know yet, at most one for each field. The
         alert is created all the same: what it names may come later, and is evaluated from then on. Empty: everything that
         is checked is known. A repeated request_id gets the warnings of the first answer, also when what they name is known
@@ -121,7 +122,7 @@ class CreateAlertResponse(_message.Message):
         self,
         *,
         alert: _alert_pb2.Alert | None = ...,
-        warnings: _abc.Iterable[_alert_pb2.AlertWarning] | None = ...,
+        warnings: _abc.Iterable[_warning_pb2.Warning] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -321,7 +322,7 @@ class UpdateAlertResponse(_message.Message):
         """alert is the alert as it is now. Its version is the one before when nothing changed."""
 
     @_builtins.property
-    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_alert_pb2.AlertWarning]:
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_warning_pb2.Warning]:
         """warnings say which ids the alert, as it is now, names that the organization does not know yet, as in
         CreateAlertResponse.
         """
@@ -330,7 +331,7 @@ class UpdateAlertResponse(_message.Message):
         self,
         *,
         alert: _alert_pb2.Alert | None = ...,
-        warnings: _abc.Iterable[_alert_pb2.AlertWarning] | None = ...,
+        warnings: _abc.Iterable[_warning_pb2.Warning] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -385,18 +386,26 @@ class EnableAlertResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ALERT_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def alert(self) -> _alert_pb2.Alert:
         """alert is the alert as it is now."""
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_warning_pb2.Warning]:
+        """warnings say that the organization does not know customer_id, or subscription_id of that customer, as in
+        CreateAlertResponse.
+        """
 
     def __init__(
         self,
         *,
         alert: _alert_pb2.Alert | None = ...,
+        warnings: _abc.Iterable[_warning_pb2.Warning] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -443,18 +452,26 @@ class DisableAlertResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ALERT_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def alert(self) -> _alert_pb2.Alert:
         """alert is the alert as it is now."""
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_warning_pb2.Warning]:
+        """warnings say that the organization does not know customer_id, or subscription_id of that customer, as in
+        CreateAlertResponse.
+        """
 
     def __init__(
         self,
         *,
         alert: _alert_pb2.Alert | None = ...,
+        warnings: _abc.Iterable[_warning_pb2.Warning] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -119,8 +119,8 @@ async def test_rejections_that_do_not_fit_are_counted_and_come_when_those_events
     assert {one.status.code for one in rest.rejected} == {grpc.StatusCode.INVALID_ARGUMENT.value[0]}
 
 
-def overridden(code: str) -> alert_pb2.Alert:
-    """An alert with as many thresholds for single groups as may be, each with that code after its number."""
+def overridden(regions: int) -> alert_pb2.Alert:
+    """An alert with thresholds of their own for so many groups, 11 kB each."""
     return alert_pb2.Alert(
         name="by region",
         scope=alert_pb2.AlertScope(
@@ -133,21 +133,21 @@ def overridden(code: str) -> alert_pb2.Alert:
             threshold_overrides=[
                 threshold_pb2.ThresholdOverride(
                     group_values=[f"region-{region}"],
-                    thresholds=[threshold_pb2.Threshold(value=str(line), code=f"{line}{code}") for line in range(20)],
+                    thresholds=LONG_CODES,
                 )
-                for region in range(1_000)
+                for region in range(regions)
             ],
         ),
     )
 
 
 async def test_a_large_alert_and_what_it_knows_of_many_gauges_fit_into_their_answers(caller: Caller) -> None:
-    too_large = overridden("c" * 100)
+    too_large = overridden(220)
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await caller.create_only(too_large)
     assert reason_of(refused.value) == "ERROR_REASON_INVALID_FIELD"
     assert violations_of(refused.value) == ["alert"]
-    created = await caller.create_only(overridden("c" * 88))
+    created = await caller.create_only(overridden(198))
     assert MAX_DEFINITION_BYTES * 8 // 10 < created.ByteSize() <= MAX_DEFINITION_BYTES
     too_large.alert_id = created.alert_id
     request = alert_service_pb2.UpdateAlertRequest(alert=too_large)

@@ -13,18 +13,19 @@ from generated.tidemark.v1 import (
     condition_pb2,
     plan_pb2,
     threshold_pb2,
+    warning_pb2,
 )
 from tests.integration.usage.caller import Caller, thresholds, usage_alert
 
 Warned = tuple[str, str, str]  # reason, path and id
 
 
-def warned(warnings: Iterable[alert_pb2.AlertWarning]) -> list[Warned]:
+def warned(warnings: Iterable[warning_pb2.Warning]) -> list[Warned]:
     """The warnings, without their texts, which each has."""
     found = []
     for one in warnings:
         assert one.unknown_id in one.message
-        reason = alert_pb2.AlertWarningReason.Name(one.reason).removeprefix("ALERT_WARNING_REASON_")
+        reason = warning_pb2.WarningReason.Name(one.reason).removeprefix("WARNING_REASON_")
         found.append((reason, one.field, one.unknown_id))
     return found
 
@@ -55,14 +56,15 @@ def of_subscription(customer_id: str, subscription_id: str, metric_id: str) -> a
     )
 
 
-async def put_limit(caller: Caller, amount: str) -> None:
+async def put_limit(caller: Caller, amount: str) -> list[Warned]:
     limit = plan_pb2.Limit(
         limit_id="limit",
         customer=alert_pb2.CustomerScope(customer_id="acme"),
         quantity=balance_pb2.QuantityAccess(metric_id="calls"),
         amount=amount,
     )
-    await caller.accounts.PutLimit(account_service_pb2.PutLimitRequest(limit=limit), metadata=caller.metadata)
+    request = account_service_pb2.PutLimitRequest(limit=limit)
+    return warned((await caller.accounts.PutLimit(request, metadata=caller.metadata)).warnings)
 
 
 async def test_a_metric_that_nothing_names_is_warned_of_and_the_alert_works_once_it_is(caller: Caller) -> None:
@@ -169,3 +171,24 @@ async def test_an_edit_warns_of_what_is_unknown_by_then(caller: Caller) -> None:
     assert await edited(threshold_pb2.Threshold(percent_of_limit="80")) == [
         ("LIMIT_UNKNOWN", "alert.thresholds[0].percent_of_limit", "calls")
     ]
+
+
+async def test_a_limit_is_put_and_warns_of_what_it_names(caller: Caller) -> None:
+    assert await put_limit(caller, "10") == [
+        ("CUSTOMER_UNKNOWN", "limit.customer.customer_id", "acme"),
+        ("METRIC_UNKNOWN", "limit.quantity.metric_id", "calls"),
+    ]
+    await caller.send(caller.event("e1"))
+    assert await put_limit(caller, "20") == []
+
+
+async def test_an_alert_that_is_switched_for_an_unknown_customer_warns_of_it(caller: Caller) -> None:
+    await caller.send(caller.event("e1"))
+    created = await caller.create_only(usage_alert("5"))
+    unknown = [("CUSTOMER_UNKNOWN", "customer_id", "acne")]
+    for customer, expected in (("acne", unknown), ("acme", []), ("", [])):
+        off = alert_service_pb2.DisableAlertRequest(alert_id=created.alert_id, customer_id=customer)
+        assert warned((await caller.alerts.DisableAlert(off, metadata=caller.metadata)).warnings) == expected
+    for customer, expected in (("acne", unknown), ("acme", []), ("", [])):
+        on = alert_service_pb2.EnableAlertRequest(alert_id=created.alert_id, customer_id=customer)
+        assert warned((await caller.alerts.EnableAlert(on, metadata=caller.metadata)).warnings) == expected
