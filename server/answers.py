@@ -14,11 +14,6 @@ _FIELD_BYTES = 6  # tag and length of one message in a list, at most
 Shown = TypeVar("Shown", bound=Message)
 
 
-def size_of(message: Message) -> int:
-    """The bytes that a message takes as one element of a list, at most."""
-    return message.ByteSize() + _FIELD_BYTES
-
-
 def fitting(messages: Iterable[Shown], room: int) -> tuple[list[Shown], int]:
     """The first messages that fit into `room` bytes, and the room that they leave.
 
@@ -26,7 +21,7 @@ def fitting(messages: Iterable[Shown], room: int) -> tuple[list[Shown], int]:
     """
     taken: list[Shown] = []
     for message in messages:
-        size = size_of(message)
+        size = message.ByteSize() + _FIELD_BYTES
         if size > room:
             break
         room -= size

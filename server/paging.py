@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 
 from generated.tidemark.v1 import error_reason_pb2
 from server import errors, identity
-from server.answers import MAX_ANSWER_BYTES, size_of
+from server.answers import MAX_ANSWER_BYTES
 from server.validation import Violations
 
 DEFAULT_PAGE_SIZE = 50
@@ -51,7 +51,7 @@ class Page:
         """The same page, but shorter where its messages would be more than a client takes in one answer."""
         total = 0
         for count, message in enumerate(messages[: self.size]):
-            total += size_of(message)
+            total += message.ByteSize()
             if total > MAX_PAGE_BYTES and count:
                 return replace(self, size=count)
         return self

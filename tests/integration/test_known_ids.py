@@ -1,0 +1,93 @@
+"""To ask whether an id is known costs the same however many rows there are."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from sqlalchemy import create_engine, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from store.database import Database, sqlalchemy_url
+from store.known_ids import Ids, unknown
+from store.tables.accounts import organization
+from tests.databases import Template
+
+MANY = 20_000
+
+_CUSTOMERS = """
+INSERT INTO customer (organization_id, customer_id, plan_id, anchor_time, cadence, interval_count, time_zone,
+                      create_time, update_time, changed_epoch)
+SELECT :organization_id, 'customer-' || i, 'gold', now(), 'MONTH', 1, 'UTC', now(), now(), 0
+FROM generate_series(1, :many) AS i
+"""
+_LIMITS = """
+INSERT INTO usage_limit (organization_id, limit_id, customer_id, metric_id, groups, natural_key, amount, as_of_time,
+                         create_time, update_time, changed_epoch)
+SELECT :organization_id, 'limit-' || i, 'customer-' || i, 'calls', '[]', 'key-' || i, 1, now(), now(), now(), 0
+FROM generate_series(1, :many) AS i
+"""
+_ROWS_READ = """
+SELECT coalesce(sum(seq_tup_read + coalesce(idx_tup_fetch, 0)), 0)::bigint FROM pg_stat_xact_user_tables
+WHERE relname IN ('customer', 'usage_limit')
+"""
+
+
+@pytest.fixture(scope="module")
+def filled_url(template: Template) -> str:
+    """The URL of a database for all tests of this module, with two organizations: one has much, the other nothing."""
+    url = template.fresh_database()
+    engine = create_engine(sqlalchemy_url(url))
+    with engine.begin() as connection:
+        for name in ("much", "nothing"):
+            connection.execute(
+                text("INSERT INTO organization (name, create_time) VALUES (:name, now())"), {"name": name}
+            )
+        organization_id = connection.scalar(text("SELECT organization_id FROM organization WHERE name = 'much'"))
+        for statement in (_CUSTOMERS, _LIMITS):
+            connection.execute(text(statement), {"organization_id": organization_id, "many": MANY})
+        connection.execute(text("ANALYZE customer, usage_limit"))
+    engine.dispose()
+    return url
+
+
+@pytest.fixture
+async def database(filled_url: str) -> AsyncIterator[Database]:
+    """A pool on the module's database."""
+    database = Database(filled_url, pool_size=1)
+    yield database
+    await database.close()
+
+
+async def id_of(connection: AsyncConnection, name: str) -> int:
+    """The id of an organization."""
+    found = await connection.scalar(select(organization.c.organization_id).where(organization.c.name == name))
+    assert found is not None
+    return int(found)
+
+
+@pytest.mark.parametrize(
+    ("asked", "missing"),
+    [
+        (Ids(plan_id="glod"), Ids(plan_id="glod")),
+        (Ids(plan_id="gold"), Ids()),
+        (Ids(plan_id="zinc"), Ids(plan_id="zinc")),
+        (Ids(customer_id="customer-0"), Ids(customer_id="customer-0")),
+        (Ids(customer_id=f"customer-{MANY}"), Ids()),
+        (Ids(limited_metric_id="cals"), Ids(limited_metric_id="cals")),
+        (Ids(limited_metric_id="calls"), Ids()),
+        (Ids(limited_currency="USD"), Ids(limited_currency="USD")),
+    ],
+)
+async def test_few_rows_are_read_where_many_have_one_value(database: Database, asked: Ids, missing: Ids) -> None:
+    async with database.transaction() as connection:
+        organization_id = await id_of(connection, "much")
+        before = await connection.scalar(text(_ROWS_READ)) or 0
+        assert await unknown(connection, organization_id, asked) == missing
+        assert (await connection.scalar(text(_ROWS_READ)) or 0) - before < 10
+
+
+async def test_what_one_organization_knows_another_does_not(database: Database) -> None:
+    asked = Ids(plan_id="gold", customer_id="customer-1", limited_metric_id="calls")
+    async with database.transaction() as connection:
+        assert await unknown(connection, await id_of(connection, "much"), asked) == Ids()
+        assert await unknown(connection, await id_of(connection, "nothing"), asked) == asked
+        assert await unknown(connection, await id_of(connection, "nothing"), Ids()) == Ids()
