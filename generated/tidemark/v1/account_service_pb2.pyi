@@ -133,8 +133,8 @@ class ListCustomersRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     PLAN_ID_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """page_size is how many customers to return at most. Unset: 50; more than 1,000 counts as 1,000; negative is
-    refused.
+    """page_size is how many customers to return at most. Unset: 50; more than 1,000 counts as 1,000; negative is refused.
+    A page whose customers are large may be shorter.
     """
     page_token: _builtins.str
     """page_token is the next_page_token of the page before, with the same filters. Unset: the first page."""
@@ -299,7 +299,7 @@ class ListSubscriptionsRequest(_message.Message):
     PLAN_ID_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """page_size is how many subscriptions to return at most. Unset: 50; more than 1,000 counts as 1,000; negative is
-    refused.
+    refused. A page whose subscriptions are large may be shorter.
     """
     page_token: _builtins.str
     """page_token is the next_page_token of the page before, with the same filters. Unset: the first page."""
@@ -460,7 +460,9 @@ class ListMetricsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """page_size is how many metrics to return at most. Unset: 50; more than 1,000 counts as 1,000; negative is refused."""
+    """page_size is how many metrics to return at most. Unset: 50; more than 1,000 counts as 1,000; negative is refused. A
+    page whose metrics are large may be shorter.
+    """
     page_token: _builtins.str
     """page_token is the next_page_token of the page before. Unset: the first page."""
     def __init__(
@@ -994,7 +996,9 @@ class ListBalanceEntriesRequest(_message.Message):
     customer_id: _builtins.str
     """customer_id is the id of the customer whose balances are asked about."""
     page_size: _builtins.int
-    """page_size is how many entries to return at most. Unset: 50; more than 1,000 counts as 1,000; negative is refused."""
+    """page_size is how many entries to return at most. Unset: 50; more than 1,000 counts as 1,000; negative is refused. A
+    page whose entries are large may be shorter.
+    """
     page_token: _builtins.str
     """page_token is the next_page_token of the page before, with the same filters. Unset: the first page."""
     balance_id: _builtins.str
@@ -1055,7 +1059,9 @@ class ListOveragesRequest(_message.Message):
     customer_id: _builtins.str
     """customer_id is the id of the customer."""
     page_size: _builtins.int
-    """page_size is how many overages to return at most. Unset: 50; more than 1,000 counts as 1,000; negative is refused."""
+    """page_size is how many overages to return at most. Unset: 50; more than 1,000 counts as 1,000; negative is refused.
+    A page whose overages are large may be shorter.
+    """
     page_token: _builtins.str
     """page_token is the next_page_token of the page before, with the same customer. Unset: the first page."""
     def __init__(
@@ -1376,7 +1382,9 @@ class ListLimitsRequest(_message.Message):
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     PLAN_ID_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """page_size is how many limits to return at most. Unset: 50; more than 1,000 counts as 1,000; negative is refused."""
+    """page_size is how many limits to return at most. Unset: 50; more than 1,000 counts as 1,000; negative is refused. A
+    page whose limits are large may be shorter.
+    """
     page_token: _builtins.str
     """page_token is the next_page_token of the page before, with the same filters. Unset: the first page."""
     customer_id: _builtins.str

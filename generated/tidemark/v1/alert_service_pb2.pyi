@@ -193,7 +193,9 @@ class ListAlertsRequest(_message.Message):
     STATES_FIELD_NUMBER: _builtins.int
     UNIQUENESS_KEY_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """page_size is how many alerts to return at most. Unset: 50; more than 1,000 counts as 1,000; negative is refused."""
+    """page_size is how many alerts to return at most. Unset: 50; more than 1,000 counts as 1,000; negative is refused. A
+    page whose alerts are large may be shorter.
+    """
     page_token: _builtins.str
     """page_token is the next_page_token of the page before, with the same filters. Unset: the first page."""
     customer_id: _builtins.str
@@ -537,7 +539,9 @@ class ListAlertChangesRequest(_message.Message):
     alert_id: _builtins.str
     """alert_id is the alert's id."""
     page_size: _builtins.int
-    """page_size is how many changes to return at most. Unset: 50; more than 1,000 counts as 1,000; negative is refused."""
+    """page_size is how many changes to return at most. Unset: 50; more than 1,000 counts as 1,000; negative is refused. A
+    page whose changes are large may be shorter.
+    """
     page_token: _builtins.str
     """page_token is the next_page_token of the page before. Unset: the first page."""
     def __init__(
@@ -763,7 +767,8 @@ class ListCustomerAlertsRequest(_message.Message):
     ERROR_REASON_CUSTOMER_NOT_FOUND.
     """
     page_size: _builtins.int
-    """page_size is how many alerts to return at most. Unset: 50; more than 1,000 counts as 1,000; negative is refused.
+    """page_size is how many alerts to return at most. Unset: 50; more than 1,000 counts as 1,000; negative is refused. A
+    page whose alerts are large may be shorter.
 
     NOTE: each may show up to 100 gauges, so small pages are quicker where alerts divide usage by groups.
     """

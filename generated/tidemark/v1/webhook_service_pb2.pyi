@@ -232,8 +232,8 @@ class ListEndpointsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """page_size is how many endpoints to return at most. Unset: 50; more than 1,000 counts as 1,000; negative is
-    refused.
+    """page_size is how many endpoints to return at most. Unset: 50; more than 1,000 counts as 1,000; negative is refused.
+    A page whose endpoints are large may be shorter.
     """
     page_token: _builtins.str
     """page_token is the next_page_token of the page before. Unset: the first page."""
@@ -645,7 +645,7 @@ class ListDeliveriesRequest(_message.Message):
     END_TIME_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """page_size is how many deliveries to return at most. Unset: 50; more than 1,000 counts as 1,000; negative is
-    refused.
+    refused. A page whose deliveries are large may be shorter.
     """
     page_token: _builtins.str
     """page_token is the next_page_token of the page before, with the same filters. Unset: the first page."""
@@ -728,7 +728,9 @@ class ListAttemptsRequest(_message.Message):
     delivery_id: _builtins.str
     """delivery_id is the delivery's id."""
     page_size: _builtins.int
-    """page_size is how many attempts to return at most. Unset: 50; more than 1,000 counts as 1,000; negative is refused."""
+    """page_size is how many attempts to return at most. Unset: 50; more than 1,000 counts as 1,000; negative is refused.
+    A page whose attempts are large may be shorter.
+    """
     page_token: _builtins.str
     """page_token is the next_page_token of the page before, with the same delivery_id. Unset: the first page."""
     def __init__(
@@ -1148,7 +1150,9 @@ class ListRedeliveryJobsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     ENDPOINT_ID_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """page_size is how many jobs to return at most. Unset: 50; more than 1,000 counts as 1,000; negative is refused."""
+    """page_size is how many jobs to return at most. Unset: 50; more than 1,000 counts as 1,000; negative is refused. A
+    page whose jobs are large may be shorter.
+    """
     page_token: _builtins.str
     """page_token is the next_page_token of the page before, with the same filters. Unset: the first page."""
     endpoint_id: _builtins.str
@@ -1207,7 +1211,9 @@ class ListOperatorEventsRequest(_message.Message):
     ENDPOINT_ID_FIELD_NUMBER: _builtins.int
     EVENT_TYPE_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """page_size is how many events to return at most. Unset: 50; more than 1,000 counts as 1,000; negative is refused."""
+    """page_size is how many events to return at most. Unset: 50; more than 1,000 counts as 1,000; negative is refused. A
+    page whose events are large may be shorter.
+    """
     page_token: _builtins.str
     """page_token is the next_page_token of the page before, with the same filters. Unset: the first page."""
     endpoint_id: _builtins.str
