@@ -50,9 +50,13 @@ def _postmaster(layout: Layout) -> int:
 def _running(layout: Layout, postmaster: int) -> list[int]:
     """The processes of PostgreSQL that work in the data directory."""
     if not Path("/proc/self").exists():
-        found = subprocess.run(["ps", "-o", "comm=", "-p", str(postmaster)], capture_output=True, text=True, check=False)
+        found = subprocess.run(
+            ["ps", "-o", "comm=", "-p", str(postmaster)], capture_output=True, text=True, check=False
+        )
         return [postmaster] if postmaster and "postgres" in found.stdout else []
-    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal() and _is_ours(entry, layout)]
+    return [
+        int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal() and _is_ours(entry, layout)
+    ]
 
 
 def _is_ours(process: Path, layout: Layout) -> bool:

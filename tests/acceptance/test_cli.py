@@ -87,6 +87,14 @@ class Up:
             if f"cli.main {command}" in line
         }
 
+    def postmaster(self) -> int:
+        """The process id of the embedded database; 0 while there is none."""
+        file = self.folder / "data" / "postgres" / "postmaster.pid"
+        try:
+            return int(file.read_text().splitlines()[0])
+        except (FileNotFoundError, IndexError):
+            return 0
+
     def run(self, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
         """Runs a client command against it."""
         return run(self.folder, *arguments, TIDEMARK_SERVER=self.address, **settings)
@@ -97,12 +105,6 @@ class Up:
             self.process.terminate()
             self.process.wait(TIMEOUT)
         self._log.close()
-        # One that was killed leaves its database running.
-        left = self.folder / "data" / "postgres" / "postmaster.pid"
-        if left.exists():
-            postmaster = int(left.read_text().splitlines()[0])
-            os.kill(postmaster, signal.SIGINT)
-            eventually(lambda: not alive(postmaster))
 
 
 @pytest.fixture
@@ -231,10 +233,10 @@ def test_a_signal_drains_both_and_ends_with_0(up: Up) -> None:
 
 
 def test_children_do_not_outlive_a_parent_that_was_killed(up: Up) -> None:
-    children = up.children()
+    processes = [*up.children().values(), up.postmaster()]
     up.process.kill()
     up.process.wait(TIMEOUT)
-    eventually(lambda: not any(alive(pid) for pid in children.values()))
+    eventually(lambda: not any(alive(pid) for pid in processes))
 
 
 def test_a_port_in_use_is_said_plainly(shared_up: Up) -> None:
