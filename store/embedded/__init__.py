@@ -1,7 +1,7 @@
 """The embedded PostgreSQL server, for machines where no server is configured.
 
-The binaries come from a wheel; everything else is ours. The server needs no Docker and no privilege, listens on a unix
-socket only, and keeps its data in a directory. Every process that names the same directory shares one server:
+The binaries come from a wheel; everything else is ours. The server needs no Docker and no privilege, listens on a
+unix socket only, and keeps its data in a directory. Every process that names the same directory shares one server:
 
 - `layout` names the folders and files, `server_user` the user that the server runs as;
 - `binaries` finds PostgreSQL, `cluster` makes a data directory and keeps its settings and rules of access;

@@ -1,4 +1,4 @@
-"""Processes of PostgreSQL that an earlier keeper, or an earlier version of Tidemark, left behind in a data directory."""
+"""Processes of PostgreSQL that an earlier keeper or version of Tidemark left behind in a data directory."""
 
 import json
 import os

@@ -4,8 +4,8 @@ All of them are flocks. The kernel releases a lock with the process that has it,
 processes can be out of date.
 
 - start: exclusive, while a process joins the server or starts it.
-- holders: shared by every process that uses the server. The keeper waits for it exclusively: it gets it once no holder
-  is left, and has it until the server has stopped.
+- holders: shared by every process that uses the server. The keeper waits for it exclusively: it gets it once no
+  holder is left, and has it until the server has stopped.
 - keeper: exclusive, as long as a keeper lives.
 """
 

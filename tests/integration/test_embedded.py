@@ -1,6 +1,7 @@
 """The embedded server: who may use it, what it leaves alone, who starts and stops it."""
 
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -104,9 +105,9 @@ def test_any_path_serves_and_no_mode_above_changes(folder: Path, name: str) -> N
 
 
 @as_root
+@pytest.mark.skipif(shutil.which("perl") is None, reason="the stranger connects with perl")
 def test_another_user_of_the_machine_cannot_connect(holder: Holder) -> None:
-    connect = [sys.executable, "-c", "import sys, psycopg; psycopg.connect(sys.argv[1])", holder.url]
-    # The stranger needs the interpreter, which may be in root's home; so it connects with the socket's own call.
+    # Python may be in root's home, where the stranger cannot run it.
     connect = [
         "/usr/bin/env",
         "perl",
