@@ -56,7 +56,7 @@ class OwnServer:
 @asynccontextmanager
 async def own_server() -> AsyncIterator[OwnServer]:
     """A running server of the block's own."""
-    # Not below pytest's own folder, see tests.conftest.
+    # A short path: the url is the socket's own.
     server = OwnServer(Path(tempfile.mkdtemp(prefix="tidemark-test-")))
     try:
         await server.start()

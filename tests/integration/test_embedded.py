@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import psycopg
@@ -164,7 +164,7 @@ class Reports:
         self.last_words: list[str] = []
         self.starts = 0
 
-    def database_ended(self, last_words: "list[str]", pause: float) -> None:
+    def database_ended(self, last_words: Sequence[str], pause: float) -> None:
         self.last_words += last_words
 
     def database_runs_again(self) -> None:
@@ -208,7 +208,7 @@ def test_data_and_a_server_that_an_earlier_version_left_are_taken_over(folder: P
     layout.data.mkdir(mode=0o700)
     os.chown(layout.data, user.uid, user.gid)
     where = cluster.working_path(layout, user)
-    everyone = [programs / "initdb", "-D", where, "-U", "postgres", "--auth=trust", "--no-sync"]
+    everyone: list[str | Path] = [programs / "initdb", "-D", where, "-U", "postgres", "--auth=trust", "--no-sync"]
     subprocess.run(everyone, cwd=layout.data, check=True, stdout=subprocess.DEVNULL, **user.popen_options)
     (layout.data / ".handle_pids.json").write_text("[999999999]")
     orphan = subprocess.Popen(

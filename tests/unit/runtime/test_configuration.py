@@ -126,7 +126,7 @@ def test_what_kubernetes_sets_for_a_service_of_that_name_is_no_setting(service: 
         ("TIDEMARK_PORT", "50051"),
         ("TIDEMARK_PORT", "tcp://server.internal:50051"),
         ("TIDEMARK_SERVICE_HOST", "0.0.0.0:50051"),
-        ("TIDEMARK_SERVICE_PORT", "tcp://10.96.0.7:50051"),
+        ("TIDEMARK_SERVICE_PORT", "grpc"),
         ("TIDEMARK_PORT_50051_TCP_PROTO", "http"),
         ("TIDEMARK_LISTN", "10.96.0.7"),
         ("TIDEMARK_NOTIFIER_LISTENS", "tcp://10.96.0.7:9464"),
