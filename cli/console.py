@@ -34,6 +34,24 @@ def standard_error() -> Console:
     return Console(theme=THEME, highlight=False, stderr=True, soft_wrap=not sys.stderr.isatty())
 
 
+class _LastingConsole(Console):
+    """A console that falls silent when its reader is gone (a closed terminal or pipe), and raises nothing."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        try:
+            super().print(*objects, **options)
+        except OSError:  # EIO of a terminal that was closed
+            self.quiet = True
+
+
+def lasting_error() -> Console:
+    """The console for progress of what has to drain in order, whether or not its words are read."""
+    return _LastingConsole(theme=THEME, highlight=False, stderr=True, soft_wrap=not sys.stderr.isatty())
+
+
 class Problem(click.ClickException):
     """An error that can be expected: what went wrong, and what to do about it. Shown without a stack trace."""
 

@@ -20,11 +20,11 @@ RUNNING = "the notifier runs"  # the one line on standard output
 
 @click.command()
 @parent.option
-def notify(with_parent: bool) -> None:
+def notify(with_parent: int | None) -> None:
     """Run one notifier process.
 
-    It sends notifications to webhooks, and logs to standard error. Any number of them may run at once. SIGTERM
-    drains it.
+    It sends notifications to webhooks, and logs to standard error. Any number of them may run at once. SIGTERM,
+    SIGINT, SIGHUP and SIGQUIT drain it.
     """
     settings = configuration()
     configure_logs(settings)
@@ -38,7 +38,7 @@ def notify(with_parent: bool) -> None:
         raise Problem(str(error)) from None
 
 
-async def _notify(settings: Configuration, url: str, with_parent: bool) -> None:
+async def _notify(settings: Configuration, url: str, with_parent: int | None) -> None:
     database = Database(url, settings.pool_size)
     async with parent.followed(with_parent):
         try:

@@ -16,16 +16,19 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 def option(command: Command) -> Command:
     """Adds the hidden option --with-parent, which `tidemark up` gives to what it starts."""
-    return click.option("--with-parent", is_flag=True, hidden=True)(command)
+    return click.option("--with-parent", type=int, hidden=True)(command)
 
 
 @asynccontextmanager
-async def followed(wanted: bool) -> AsyncIterator[None]:
-    """Within the block, and when `wanted`, this process asks itself to stop once its parent is gone."""
-    if not wanted:
+async def followed(parent: int | None) -> AsyncIterator[None]:
+    """Within the block, this process asks itself to stop once `parent` is gone; None: it has none to follow.
+
+    The parent gives its own number: it may have been killed before this process could ask for it.
+    """
+    if parent is None:
         yield
         return
-    watching = asyncio.create_task(_watch(os.getppid()), name="parent")
+    watching = asyncio.create_task(_watch(parent), name="parent")
     try:
         yield
     finally:

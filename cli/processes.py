@@ -65,6 +65,7 @@ class Child:
             "cli.main",
             *self._arguments,
             "--with-parent",
+            str(os.getpid()),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=self._log,

@@ -23,11 +23,11 @@ LISTENING = "listening on "  # and host:port; the one line on standard output
 
 @click.command()
 @parent.option
-def serve(with_parent: bool) -> None:
+def serve(with_parent: int | None) -> None:
     """Run one server process.
 
-    It listens where TIDEMARK_LISTEN says, prints that address once it serves, and logs to standard error. SIGTERM
-    drains it.
+    It listens where TIDEMARK_LISTEN says, prints that address once it serves, and logs to standard error. SIGTERM,
+    SIGINT, SIGHUP and SIGQUIT drain it.
     """
     settings = configuration()
     configure_logs(settings)
@@ -48,7 +48,7 @@ def serve(with_parent: bool) -> None:
         raise unreachable(url, error) from None
 
 
-async def _serve(settings: Configuration, url: str, with_parent: bool) -> None:
+async def _serve(settings: Configuration, url: str, with_parent: int | None) -> None:
     shutdown = Shutdown()
     shutdown.follow_signals()
     database = Database(url, settings.pool_size)

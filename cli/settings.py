@@ -1,7 +1,6 @@
 """The configuration of a command, and the database it names: every way to fail said in words."""
 
 import os
-import subprocess
 from urllib.parse import parse_qs, urlsplit
 
 from cli.console import ConfigurationProblem, Problem
@@ -25,30 +24,33 @@ def configure_logs(settings: Configuration) -> None:
     logs.configure(settings.log_level, settings.log_format)
 
 
-def database_url(settings: Configuration) -> str:
+def database_url(settings: Configuration, reporter: embedded.Reporter | None = None) -> str:
     """The URL of the database: the one configured, or that of the embedded server, which this starts or joins.
 
-    The embedded server then stays up at least as long as this process.
+    The embedded server then stays up at least as long as this process, which starts it again when it ends, and tells
+    `reporter` (default: the log).
     """
     if settings.database_url is not None:
         return settings.database_url
     directory = settings.data_directory
     try:
-        return embedded.start(directory)
-    except (RuntimeError, OSError, subprocess.SubprocessError) as error:
+        holder = embedded.hold(directory)
+    except (embedded.CannotStart, OSError) as error:
         raise Problem(
             f"the embedded PostgreSQL server under {directory} could not be started: {first_line(error)}",
             [
-                f"its log, if it got that far, is {directory / 'postgres' / 'log'}",
+                f"its log, if it got that far, is {directory / 'postgres.log'}",
                 "name another folder with TIDEMARK_DATA_DIRECTORY,"
                 " or a server of your own with TIDEMARK_DATABASE_URL=postgresql://…",
             ],
         ) from None
+    embedded.watch(holder, reporter or embedded.LogReporter())
+    return holder.url
 
 
-def prepared_database(settings: Configuration) -> str:
-    """The URL of the database, with its schema brought up to date."""
-    url = database_url(settings)
+def prepared_database(settings: Configuration, reporter: embedded.Reporter | None = None) -> str:
+    """The URL of the database, with its schema brought up to date; `reporter` as in `database_url`."""
+    url = database_url(settings, reporter)
     try:
         migrate(url)
     except DatabaseUnavailable as error:

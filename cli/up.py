@@ -3,21 +3,21 @@
 import asyncio
 import contextlib
 import os
-import signal
 import sys
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import click
 from rich.console import Console
 from rich.markup import escape
 
-from cli.console import Problem, standard_error
+from cli.console import Problem, lasting_error
 from cli.notify import RUNNING
 from cli.processes import Child, NotStarted, environment
 from cli.serve import LISTENING
 from cli.settings import configuration, configure_logs, prepared_database, shown, unreachable
 from runtime.configuration import Configuration
+from runtime.signals import on_stop
 from store import keys
 from store.database import Database, DatabaseUnavailable
 from store.secrets import KeyFileUnusable, keys_of
@@ -34,13 +34,14 @@ def up() -> None:
     """Run server and notifier on this machine.
 
     The database is the one of TIDEMARK_DATABASE_URL, or else an embedded PostgreSQL server with its data under
-    .tidemark. Ctrl-C drains both processes; a second one ends them at once.
+    .tidemark. Each process that ends is started again, the embedded database too. Ctrl-C, SIGTERM and a terminal that
+    closes drain both processes; asked once more, they end at once.
     """
     settings = configuration()
     configure_logs(settings)
-    console = standard_error()
+    console = lasting_error()
     console.print(f"[quiet]database[/]  {_database_words(settings)}")
-    url = prepared_database(settings)
+    url = prepared_database(settings, _DatabaseWords(console))
     try:
         asyncio.run(_Up(settings, url, console).run())
     except KeyFileUnusable as error:
@@ -57,6 +58,25 @@ def _database_words(settings: Configuration) -> str:
     return f"embedded PostgreSQL, data under [name]{escape(str(settings.data_directory))}[/]"
 
 
+class _DatabaseWords:
+    """Says what happens to the embedded database."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def database_ended(self, last_words: Sequence[str], pause: float) -> None:
+        """It ended; its log has the reason."""
+        for line in last_words:
+            self._console.print(f"[quiet]database[/]  {escape(line)}")
+        self._console.print(
+            f"[bad]the database ended; its last words stand above[/]; starting it again in {pause:g} s"
+        )
+
+    def database_runs_again(self) -> None:
+        """It takes connections."""
+        self._console.print("[good]the database runs again[/]")
+
+
 class _Up:
     """The two children, and everything that is said of them."""
 
@@ -70,9 +90,7 @@ class _Up:
         self._notifier = Child("notifier", ["notify"], child_environment, RUNNING)
 
     async def run(self) -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._on_signal)
+        on_stop(self._on_signal)
         try:
             started = asyncio.create_task(self._start(), name="start")
             stopping = asyncio.create_task(self._stopping.wait(), name="stopping")

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import signal
 
 from notifier.backoff import Backoff
 from notifier.metrics import Metrics
@@ -12,6 +11,7 @@ from notifier.upkeep import first_days, keep_days
 from notifier.worker import Worker
 from runtime.clock import Clock
 from runtime.configuration import Configuration
+from runtime.signals import on_stop
 from runtime.targets import TargetPolicy
 from store import outbox
 from store.database import Database, DatabaseUnavailable
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 async def run(configuration: Configuration, database: Database, clock: Clock) -> None:
-    """Runs a notifier until SIGTERM or SIGINT, then drains in time; a second signal ends it at once.
+    """Runs a notifier until a signal of runtime.signals, then drains in time; a second signal ends it at once.
 
     The database has been migrated. The caller closes it.
     """
@@ -33,16 +33,13 @@ async def run(configuration: Configuration, database: Database, clock: Clock) ->
             notifier.cancel()
         stop.set()
 
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
+    unfollow = on_stop(on_signal)
     try:
         await notifier
     except asyncio.CancelledError:
         logger.warning("stopped at once; deliveries in flight are left to their leases", extra={"action": "stop"})
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
+        unfollow()
 
 
 async def run_until(stop: asyncio.Event, configuration: Configuration, database: Database, clock: Clock) -> None:

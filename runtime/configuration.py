@@ -9,6 +9,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
+from runtime.service_links import is_service_link
+
 PREFIX = "TIDEMARK_"
 # What the client commands (replay, watch) take from the environment. A shell that has them may start a server too.
 CLIENT_SETTINGS = frozenset({"TIDEMARK_SERVER", "TIDEMARK_KEY"})
@@ -192,6 +194,8 @@ class _Reader:
     def refuse_unknown(self) -> None:
         for name in sorted(set(self.environment) - CLIENT_SETTINGS):
             if name.startswith(PREFIX) and name not in self.known and not name.startswith(PREFIX + "TEST_"):
+                if is_service_link(name, self.environment[name]):
+                    continue
                 close = difflib.get_close_matches(name, self.known, n=1)
                 hint = f"; did you mean {close[0]}?" if close else "; see docs/configuration.md"
                 self.problems.append(f"{name} is not a setting of Tidemark{hint}")

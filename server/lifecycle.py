@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-import signal
+
+from runtime.signals import on_stop
 
 
 class Shutdown:
@@ -19,10 +20,8 @@ class Shutdown:
         self.requested.set()
 
     def follow_signals(self) -> None:
-        """Lets SIGTERM and SIGINT ask from now on; call it in the main thread, inside the event loop."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.request)
+        """Lets the signals of runtime.signals ask from now on; call it in the main thread, inside the event loop."""
+        on_stop(self.request)
 
     async def sleep(self, seconds: float) -> None:
         """Waits so long, or until an immediate stop is asked for."""

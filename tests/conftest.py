@@ -14,8 +14,7 @@ from tests.databases import Template
 @pytest.fixture(scope="session")
 def template() -> Iterator[Template]:
     """The migrated template database of this test process."""
-    # Not below pytest's own folder: for root, PostgreSQL runs as another user, and each pytest that starts takes
-    # other users' access to that folder away, also from the servers of runs under way.
+    # Not below pytest's own folder, which a later run removes when it has become old, also while this one lasts.
     directory = tempfile.mkdtemp(prefix="tidemark-test-")
     # Registered before the server's own exit handler, and so run after it: the server has to stop first.
     atexit.register(shutil.rmtree, directory, ignore_errors=True)

@@ -4,22 +4,13 @@ import asyncio
 import os
 import shutil
 import signal
-import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from store.embedded import Holder
 from tests.acceptance.processes import DEADLINE, until
-
-# In a process of its own, which ends without the clean-up that would take the server with it. The test's process is
-# no place for this: as root the wheel forks to become another user, and a process with gRPC's threads may not fork.
-START = """
-import os, pathlib, sys
-from store import embedded
-print(embedded.start(pathlib.Path(sys.argv[1])), flush=True)
-os._exit(0)
-"""
 
 
 class OwnServer:
@@ -27,18 +18,19 @@ class OwnServer:
 
     def __init__(self, folder: Path) -> None:
         self.url = ""
+        self._holder: Holder | None = None
         self._folder = folder
         self._pid_file = folder / "postgres" / "postmaster.pid"
 
     async def start(self) -> None:
         """Starts it, for the first time or again."""
-        starting = await asyncio.create_subprocess_exec(
-            sys.executable, "-P", "-c", START, str(self._folder), stdout=asyncio.subprocess.PIPE
-        )
         async with asyncio.timeout(DEADLINE):
-            told, _ = await starting.communicate()
-        assert starting.returncode == 0
-        self.url = told.decode().strip()
+            # Nothing watches it, so that it stays down when a test ended it.
+            if self._holder is None:
+                self._holder = await asyncio.to_thread(Holder, self._folder)
+                self.url = self._holder.url
+            else:
+                await asyncio.to_thread(self._holder.restart)
 
     async def stop(self) -> None:
         """Stops it as an operator does: sessions are ended, everything is written out."""
@@ -50,19 +42,21 @@ class OwnServer:
 
     async def _end(self, how: signal.Signals) -> None:
         os.kill(int(self._pid_file.read_text().split()[0]), how)
-        await until(lambda: not self._pid_file.exists())
+        holder = self._holder
+        assert holder is not None
+        await until(holder.ended)
 
     async def clear_away(self) -> None:
         """Stops it if it runs, and removes its folder."""
-        if self._pid_file.exists():
-            await self.stop()
+        if self._holder is not None:
+            await asyncio.to_thread(self._holder.close)
         shutil.rmtree(self._folder)
 
 
 @asynccontextmanager
 async def own_server() -> AsyncIterator[OwnServer]:
     """A running server of the block's own."""
-    # Not below pytest's own folder, see tests.conftest.
+    # A short path: the url is the socket's own.
     server = OwnServer(Path(tempfile.mkdtemp(prefix="tidemark-test-")))
     try:
         await server.start()

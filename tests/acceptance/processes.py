@@ -75,6 +75,11 @@ class Program:
             self.kill()
         await self._child.process.communicate()
 
+    async def wait(self) -> int:
+        """Waits until it has ended; returns its exit code."""
+        await self._child.process.communicate()
+        return await self._child.wait()
+
     async def stop(self) -> int:
         """Asks it to drain with SIGTERM; returns its exit code."""
         self._child.ask_to_stop()

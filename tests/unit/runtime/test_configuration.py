@@ -96,3 +96,48 @@ def test_the_document_lists_every_setting_and_no_other() -> None:
     documented = set(re.findall(r"^\| `TIDEMARK_([A-Z_]+)`", DOCUMENT.read_text(), re.MULTILINE))
     assert documented - {"SERVER", "KEY"} == read
     assert {f"TIDEMARK_{name}" for name in ("SERVER", "KEY")} == CLIENT_SETTINGS
+
+
+SERVICE_LINKS = {
+    "SERVICE_HOST": "10.96.0.7",
+    "SERVICE_PORT": "50051",
+    "SERVICE_PORT_GRPC": "50051",
+    "PORT": "tcp://10.96.0.7:50051",
+    "PORT_50051_TCP": "tcp://10.96.0.7:50051",
+    "PORT_50051_TCP_PROTO": "tcp",
+    "PORT_50051_TCP_PORT": "50051",
+    "PORT_50051_TCP_ADDR": "10.96.0.7",
+    "PORT_53_UDP": "udp://[fd00::7]:53",
+}
+
+
+@pytest.mark.parametrize("service", ["TIDEMARK", "TIDEMARK_SERVER", "TIDEMARK_NOTIFIER", "TIDEMARK_LISTEN"])
+def test_what_kubernetes_sets_for_a_service_of_that_name_is_no_setting(service: str) -> None:
+    links = {f"{service}_{end}": value for end, value in SERVICE_LINKS.items()}
+    loaded = load({**links, "TIDEMARK_NOTIFIER_LISTEN": "127.0.0.1:9464", "TIDEMARK_POOL_SIZE": "7"})
+    assert loaded.notifier_listen == ("127.0.0.1", 9464)
+    assert loaded.pool_size == 7
+    assert loaded.listen_port == 50051
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("TIDEMARK_PORT", "50051"),
+        ("TIDEMARK_PORT", "tcp://server.internal:50051"),
+        ("TIDEMARK_SERVICE_HOST", "0.0.0.0:50051"),
+        ("TIDEMARK_SERVICE_PORT", "grpc"),
+        ("TIDEMARK_PORT_50051_TCP_PROTO", "http"),
+        ("TIDEMARK_LISTN", "10.96.0.7"),
+        ("TIDEMARK_NOTIFIER_LISTENS", "tcp://10.96.0.7:9464"),
+    ],
+)
+def test_a_setting_that_only_resembles_a_service_link_is_named(name: str, value: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{name} is not a setting"):
+        load({name: value})
+
+
+def test_no_setting_has_the_name_of_a_service_link() -> None:
+    documented = set(re.findall(r"`(TIDEMARK_[A-Z_]+)`", DOCUMENT.read_text()))
+    ends = ("_PORT", "_SERVICE_HOST", "_PROTO", "_ADDR", "_TCP", "_UDP")
+    assert not [name for name in documented if name.endswith(ends) or "_SERVICE_PORT" in name]

