@@ -201,9 +201,11 @@ async def record(
 
 async def release(connection: AsyncConnection, claims: Sequence[Claim], *, delay: timedelta) -> int:
     """Gives claimed deliveries back without an attempt, due again after `delay`; returns how many."""
-    return await _give_back(
-        connection, [_Lease(*(getattr(claim, name) for name in _LEASE)) for claim in claims], delay
-    )
+    leases = [_Lease(*(getattr(claim, name) for name in _LEASE)) for claim in claims]
+    number = await _give_back(connection, leases, delay)
+    if number and not delay:
+        await delivery_queue.announce(connection)
+    return number
 
 
 async def release_expired(connection: AsyncConnection) -> int:
