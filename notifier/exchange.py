@@ -1,8 +1,8 @@
 """One HTTP/1.1 exchange over a connection of aiohttp's pool: a POST goes out, its response comes back.
 
-aiohttp resolves, dials, shakes hands and keeps connections. Its session is left out: for each request it makes a request,
-a writer, a task and an answer that can do what a webhook never does (redirects, cookies, proxies, uploads in parts),
-and that takes longer than all the rest of an attempt. Its parser is left out, too: see `notifier.response`.
+aiohttp resolves, dials, shakes hands and keeps connections. Its session is left out: for each request it makes a
+request, a writer, a task and an answer that can do what a webhook never does (redirects, cookies, proxies, uploads in
+parts), and that takes longer than all the rest of an attempt. Its parser is left out, too: see `notifier.response`.
 """
 
 import asyncio
@@ -62,8 +62,8 @@ def is_stale(connection: Connection) -> bool:
 async def exchange(connection: Connection, request: bytes, reader: ResponseReader, timeout: float) -> None:
     """Sends a request and lets `reader` read the response; returns when that has a status.
 
-    The status has to come within `timeout` seconds, whatever comes before it. Raises TimeoutError, aiohttp.ClientError
-    or OSError when the connection is lost, MalformedResponse for what is not HTTP.
+    The status has to come within `timeout` seconds, whatever comes before it. Raises TimeoutError,
+    aiohttp.ClientError or OSError when the connection is lost, MalformedResponse for what is not HTTP.
     """
     protocol, transport = connection.protocol, connection.transport
     if protocol is None or transport is None or transport.is_closing():

@@ -1,7 +1,7 @@
 """Reads one HTTP/1.1 response as far as an attempt needs it: the final status first, everything within bounds.
 
-The status line alone decides an attempt, so what follows it cannot change the verdict, be it cut, wrong or endless, and
-neither can the way in which the bytes are spread over packets. A parser that accepts or rejects a response as a whole,
+The status line alone decides an attempt, so what follows it cannot change the verdict, be it cut, wrong or endless.
+Neither can the way in which the bytes are spread over packets. A parser that accepts or rejects a response as a whole,
 such as aiohttp's, would reject a 204 with a body together with its status. Whether the response was framed without
 fault decides only one thing: whether its connection may carry another request.
 """
@@ -10,6 +10,7 @@ import asyncio
 import re
 from collections.abc import Callable
 from enum import Enum, auto
+from typing import ClassVar
 
 MAX_HEAD = 64 * 1024  # bytes before the body: blank lines, interim responses, the status line and the headers
 MAX_INTERIM = 16  # responses 1xx before the final one
@@ -47,16 +48,13 @@ class _State(Enum):
     ENDED = auto()
 
 
-_LINES = frozenset({_State.STATUS_LINE, _State.INTERIM_HEADERS, _State.HEADERS})
-
-
 class ResponseReader:
     """Takes the bytes of one response as they come; `ended` is done when no more of them are needed.
 
     Its `feed_data` and `feed_eof` are what aiohttp's protocol calls on a parser that is set with `set_parser`.
-    `excerpt_limit`: bytes of the body that are kept. `rest_timeout`: seconds from the moment when nothing that is still
-    to come can change the outcome (the status line of a success, the head of another response) until the reader
-    stops. The excerpt of a response without a body is empty, whatever follows its head.
+    `excerpt_limit`: bytes of the body that are kept. `rest_timeout`: seconds from the moment when nothing that is
+    still to come can change the outcome (the status line of a success, the head of another response) until the
+    reader stops. The excerpt of a response without a body is empty, whatever follows its head.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, excerpt_limit: int, rest_timeout: float) -> None:
@@ -104,15 +102,13 @@ class ResponseReader:
 
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
         """Takes bytes."""
-        if self._state is _State.ENDED:
+        if self._has_ended:
             self._is_clean = False  # they belong to no response
             return False, b""
         self._buffer += data
         while self._steps[self._state](self):
             pass
-        if self._state is _State.ENDED:
-            return False, b""
-        if self._is_decided and not self._rest_began and self._timer is not None:
+        if self._is_decided and not (self._has_ended or self._rest_began) and self._timer is not None:
             self._rest_began = True
             self._timer.cancel()
             self._timer = self._loop.call_later(self._rest_timeout, self._on_timeout)
@@ -121,8 +117,12 @@ class ResponseReader:
     def feed_eof(self) -> None:
         """Takes note that the connection has ended."""
         self._persists = False
-        if self._state is not _State.ENDED:
+        if not self._has_ended:
             self._end()
+
+    @property
+    def _has_ended(self) -> bool:
+        return self._state is _State.ENDED
 
     def _on_timeout(self) -> None:
         self._timer = None
@@ -317,7 +317,7 @@ class ResponseReader:
         return False
 
     # Each reads on in its state, and returns whether to go on with what is buffered.
-    _steps: dict[_State, Callable[["ResponseReader"], bool]] = {
+    _steps: ClassVar[dict[_State, Callable[["ResponseReader"], bool]]] = {
         _State.STATUS_LINE: _read_status_line,
         _State.INTERIM_HEADERS: _read_interim_header,
         _State.HEADERS: _read_header,

@@ -150,7 +150,7 @@ class Health:
         count = self.throttle_count if waits else self.throttle_count + 1
         wait = _jittered(_doubled(FIRST_THROTTLE, max(count - 1, 0), LONGEST_THROTTLE), randomness)
         if retry_after is not None:
-            # Never shorter than without it: a receiver that asks for no wait each time would be asked in a tight loop.
+            # Never shorter than without it: a receiver that asks for no wait would be tried in a tight loop.
             wait = max(wait, min(retry_after, LONGEST_ASKED_WAIT))
         until = now + wait
         if self.not_before is not None:

@@ -1,6 +1,7 @@
 """What is read of a response, whatever it is and however it is spread over packets."""
 
 import asyncio
+import itertools
 from collections.abc import Iterable
 
 import pytest
@@ -107,7 +108,10 @@ RESPONSES: dict[str, tuple[bytes, Read]] = {
     "endless status line": (b"HTTP/1.1 200 " + b"a" * 70_000, (None, True, b"", False)),
     "endless empty lines": (b"\r\n" * 40_000 + OK, (None, True, b"", False)),
     "too many interim responses": (CONTINUE * (MAX_INTERIM + 1) + OK, (None, True, b"", False)),
-    "endless interim headers": (b"HTTP/1.1 103 X\r\n" + b"A: b\r\n" * 20_000 + b"\r\n" + OK, (None, True, b"", False)),
+    "endless interim headers": (
+        b"HTTP/1.1 103 X\r\n" + b"A: b\r\n" * 20_000 + b"\r\n" + OK,
+        (None, True, b"", False),
+    ),
 }
 
 
@@ -124,7 +128,7 @@ def test_a_response_is_read_alike_in_one_packet_and_byte_by_byte(name: str) -> N
 def test_where_packets_begin_changes_nothing(name: str, cuts: list[int]) -> None:
     data, expected = RESPONSES[name]
     places = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
-    packets = [data[a:b] for a, b in zip(places, places[1:], strict=False) if b > a]
+    packets = [data[a:b] for a, b in itertools.pairwise(places) if b > a]
     assert read(packets) == expected
 
 
