@@ -1,9 +1,9 @@
 """Reads one HTTP/1.1 response as far as an attempt needs it: the final status first, everything within bounds.
 
 The status line alone decides an attempt, so what follows it cannot change the verdict, be it cut, wrong or endless.
-Neither can the way in which the bytes are spread over packets. A parser that accepts or rejects a response as a whole,
-such as aiohttp's, would reject a 204 with a body together with its status. Whether the response was framed without
-fault decides only one thing: whether its connection may carry another request.
+Neither can the way in which the bytes are spread over packets. A parser that accepts or rejects a response as a
+whole, such as aiohttp's, would reject a 204 with a body together with its status. Whether the response was framed
+without fault decides only one thing: whether its connection may carry another request.
 """
 
 import asyncio

@@ -99,7 +99,7 @@ class Sender:
         return answer
 
     async def _try(self, url: str, headers: Mapping[str, str], body: bytes) -> tuple[Answer, bool]:
-        """Posts once; returns how that ended, and whether a kept connection was at fault, so that another one helps."""
+        """Posts once; returns how that ended, and whether a kept connection was at fault, so that another helps."""
         dial = Dial()
         current_dial.set(dial)
         try:
