@@ -212,7 +212,8 @@ async def release_expired(connection: AsyncConnection) -> int:
     """Makes the deliveries due again whose lease ran out, because their notifier died; returns how many."""
     await connection.execute(text(SETTINGS))
     rows = await connection.execute(_EXPIRED, {"limit": EXPIRED_LIMIT})
-    expired = [_Lease(*row) for row in rows]
+    # In the order of their keys, in which the recorder writes results, too.
+    expired = sorted(_Lease(*row) for row in rows)
     return await _give_back(connection, expired, timedelta()) if expired else 0
 
 

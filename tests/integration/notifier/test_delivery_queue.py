@@ -112,6 +112,25 @@ async def test_a_claim_carries_what_the_attempt_needs(house: House) -> None:
     assert created.secret not in repr(created)
 
 
+async def test_no_statement_of_the_queue_is_compiled(house: House) -> None:
+    await house.endpoint("https://example.com/hook")
+    await house.notify()
+
+    async def claim_all() -> list[Claim]:
+        await outbox.fan_out(connection, 10)
+        return await delivery_queue.claim(connection, Order(10, LEASE))
+
+    async with house.database.transaction() as connection:
+        for work in (
+            claim_all,
+            lambda: delivery_results.release_expired(connection),
+            lambda: delivery_results.record(connection, []),
+        ):
+            await connection.execute(text("SET LOCAL jit = on"))
+            await work()
+            assert await connection.scalar(text("SHOW jit")) == "off"
+
+
 async def test_what_is_leased_or_not_due_is_not_claimed(house: House) -> None:
     await house.endpoint("https://example.com/hook")
     await house.notify(2)

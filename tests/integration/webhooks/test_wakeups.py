@@ -61,7 +61,9 @@ async def idle(house: House, receiver: Receiver) -> str:
     return created.endpoint.endpoint_id
 
 
-async def test_a_test_event_wakes_the_notifier(house: House, receiver: Receiver, webhooks: WebhookServiceStub) -> None:
+async def test_a_test_event_wakes_the_notifier(
+    house: House, receiver: Receiver, webhooks: WebhookServiceStub
+) -> None:
     async with running_notifier(house):
         endpoint_id = await idle(house, receiver)
         for number in range(2, 5):
@@ -69,7 +71,9 @@ async def test_a_test_event_wakes_the_notifier(house: House, receiver: Receiver,
             await house.settled(DeliveryStatus.DELIVERED, number)
 
 
-async def test_a_redelivery_wakes_the_notifier(house: House, receiver: Receiver, webhooks: WebhookServiceStub) -> None:
+async def test_a_redelivery_wakes_the_notifier(
+    house: House, receiver: Receiver, webhooks: WebhookServiceStub
+) -> None:
     async with running_notifier(house):
         endpoint_id = await idle(house, receiver)
         [sent] = receiver.ids()
