@@ -159,7 +159,7 @@ class House:
 
 
 async def _lock_endpoints(connection: AsyncConnection) -> None:
-    """Locks every endpoint in the order of the queue: a notifier that runs beside it has rows of deliveries locked."""
+    """Locks every endpoint in the order of the queue: a notifier that runs beside it locks rows of deliveries."""
     await connection.execute(
         select(endpoint.c.endpoint_id)
         .order_by(endpoint.c.organization_id, endpoint.c.endpoint_id)
