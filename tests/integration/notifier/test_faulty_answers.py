@@ -180,3 +180,20 @@ async def test_as_many_interim_answers_as_are_allowed_are_passed_over() -> None:
     async with server(talk) as port:
         answer = await post(f"http://127.0.0.1:{port}/")
     assert answer.outcome is Outcome.DELIVERED
+
+
+async def test_an_answer_that_comes_before_the_request_was_sent_closes_the_connection() -> None:
+    heads: list[bytes] = []
+    large = b"a" * 64 * 1024 * 1024  # far more than the sockets' buffers take
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+        await writer.drain()
+        await asyncio.Event().wait()
+
+    async with server(talk) as port, Sender(ON_THIS_MACHINE, PATIENT, SystemClock()) as sender:
+        for body in (large, BODY):
+            answer = await sender.post(f"http://127.0.0.1:{port}/", {}, body)
+            assert answer.outcome is Outcome.DELIVERED
+    assert len(heads) == 2

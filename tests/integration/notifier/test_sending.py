@@ -81,6 +81,13 @@ async def test_retry_after_is_read(receiver: Receiver) -> None:
     assert (await post(receiver.url)).retry_after == timedelta(seconds=90)
 
 
+async def test_a_date_to_retry_after_is_read_by_the_receivers_own_clock() -> None:
+    wrong = b"Date: Sun, 15 Mar 2020 12:00:00 GMT\r\nRetry-After: Sun, 15 Mar 2020 12:01:30 GMT\r\n"
+    async with server(after_request(b"HTTP/1.1 503 Busy\r\n" + wrong + b"Content-Length: 0\r\n\r\n")) as port:
+        answer = await post(f"http://127.0.0.1:{port}/")
+    assert answer.retry_after == timedelta(seconds=90)
+
+
 async def test_no_cookie_is_kept(receiver: Receiver) -> None:
     receiver.answer(status(204, headers={"Set-Cookie": "session=1"}))
     async with Sender(ON_THIS_MACHINE, PATIENT, SystemClock()) as sender:

@@ -176,3 +176,26 @@ def test_bytes_after_a_response_close_its_connection() -> None:
     assert not reader.reusable
     assert reader.status == 204
     loop.close()
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [
+        CHUNKED + b"0\r\n" + b"A: b\r\n" * 9_000,
+        CHUNKED + b"0\r\n" + b"A: " + b"b" * 2_000,
+        CHUNKED + b"1;" + b"x" * 2_000,
+        OK + b"A: b\r\n" * 20_000,
+        OK + b"\r\n" + b"a" * 2 * LIMIT,
+        OK + b"Content-Length: 1000000\r\n\r\n" + b"a" * 2 * LIMIT,
+        CONTINUE * 2 * MAX_INTERIM,
+    ],
+    ids=["trailers", "trailer", "chunk size", "headers", "body", "sized body", "interim responses"],
+)
+def test_an_endless_response_ends_the_reading(endless: bytes) -> None:
+    for packets in ([endless], bytewise(endless)):
+        loop = asyncio.new_event_loop()
+        reader = ResponseReader(loop, LIMIT, 1.0)
+        for packet in packets:
+            reader.feed_data(packet)
+        assert reader.ended.done()
+        loop.close()
