@@ -146,7 +146,7 @@ async def test_the_status_of_a_success_ends_the_wait_for_the_headers() -> None:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(BODY)
         writer.write(b"HTTP/1.1 200 OK\r\n")
-        await asyncio.Event().wait()
+        await reader.read()
 
     timeouts = Timeouts(connect=10, headers=3_600, body=0.2)
     async with asyncio.timeout(30), server(talk) as port:
