@@ -155,8 +155,10 @@ class UsageStream:
             elif clock() - self._answered > self._patience:
                 raise ConnectionLost(sentence)
             self._on_interruption(sentence)
-            # Spread, so that the clients of a server that restarts do not come back all at once.
-            await asyncio.sleep(wait if wait is not None else pause * random.uniform(0.5, 1.0))
+            # Spread, so that the clients of a server that restarts do not come back all at once. What the server asks
+            # for makes the pause longer, never shorter, and no longer than the patience that is left for an answer.
+            own = pause * random.uniform(0.5, 1.0)
+            await asyncio.sleep(own if wait is None else max(own, min(wait, self._patience)))
             pause = min(2 * pause, LONGEST_PAUSE)
 
     async def _said_plainly(

@@ -1,8 +1,8 @@
-"""One HTTP/1.1 exchange over a connection of aiohttp's pool: a POST goes out, the head of its answer comes back.
+"""One HTTP/1.1 exchange over a connection of aiohttp's pool: a POST goes out, its response comes back.
 
-aiohttp resolves, dials, shakes hands, keeps connections and parses answers. Its session is left out: for each request
-it makes a request, a writer, a task and an answer that can do what a webhook never does (redirects, cookies, proxies,
-uploads in parts), and that takes longer than all the rest of an attempt.
+aiohttp resolves, dials, shakes hands and keeps connections. Its session is left out: for each request it makes a
+request, a writer, a task and an answer that can do what a webhook never does (redirects, cookies, proxies, uploads in
+parts), and that takes longer than all the rest of an attempt. Its parser is left out, too: see `notifier.response`.
 """
 
 import asyncio
@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import aiohttp
 from aiohttp.client_reqrep import ClientRequest
 from aiohttp.connector import Connection
-from aiohttp.http import RawResponseMessage
-from aiohttp.streams import EofStream, StreamReader
 from yarl import URL
+
+from notifier.response import ResponseReader
+from runtime.targets import request_target
 
 # In a header it would begin another one, or another request.
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
@@ -33,12 +34,15 @@ class Destination:
         """Reads a URL. Raises aiohttp.InvalidURL or aiohttp.NonHttpUrlClientError."""
         try:
             url = URL(text)
+            if url.scheme not in ("http", "https"):
+                raise aiohttp.NonHttpUrlClientError(text)
+            # The path and the query come from the text: yarl decodes and resolves parts of them, and a receiver
+            # that signs or compares the URL which it gave out would not find it again.
+            origin, target = url.origin(), request_target(text)
         except ValueError as error:
             raise aiohttp.InvalidURL(text) from error
-        if url.scheme not in ("http", "https"):
-            raise aiohttp.NonHttpUrlClientError(text)
-        request = ClientRequest("POST", url, loop=asyncio.get_running_loop())
-        return Destination(request, f"POST {url.raw_path_qs} HTTP/1.1\r\nHost: {url.host_port_subcomponent}\r\n")
+        request = ClientRequest("POST", origin, loop=asyncio.get_running_loop())
+        return Destination(request, f"POST {target} HTTP/1.1\r\nHost: {origin.host_port_subcomponent}\r\n")
 
     def post(self, headers: Mapping[str, str], body: bytes) -> bytes:
         """A request, ready to be written. Raises ValueError when a header holds a control character."""
@@ -49,37 +53,42 @@ class Destination:
         return (self.start + "\r\n".join(fields) + "\r\n\r\n").encode() + body
 
 
-async def exchange(
-    connection: Connection, request: bytes, timeout: float, read_limit: int
-) -> tuple[RawResponseMessage, StreamReader]:
-    """Sends a request; returns the head of the answer and its body, of which about `read_limit` bytes are buffered.
+def is_stale(connection: Connection) -> bool:
+    """Whether a kept connection is of no use: it is closing, or brought bytes that no request asked for."""
+    protocol, transport = connection.protocol, connection.transport
+    return protocol is None or transport is None or transport.is_closing() or protocol.should_close
 
-    The head has to come within `timeout` seconds, however much of it comes in between. Raises TimeoutError,
-    aiohttp.ClientError or OSError when the connection is lost, HttpProcessingError for what is not HTTP.
+
+async def exchange(connection: Connection, request: bytes, reader: ResponseReader, timeout: float) -> None:
+    """Sends a request and lets `reader` read the response; returns when that has a status.
+
+    The status has to come within `timeout` seconds, whatever comes before it. Raises TimeoutError,
+    aiohttp.ClientError or OSError when the connection is lost, MalformedResponse for what is not HTTP.
     """
     protocol, transport = connection.protocol, connection.transport
     if protocol is None or transport is None or transport.is_closing():
         raise aiohttp.ServerDisconnectedError
-    protocol.set_response_params(read_until_eof=True, auto_decompress=False, read_bufsize=read_limit)
-    # Not asyncio.timeout, which costs several times as much.
-    deadline = asyncio.get_running_loop().call_later(timeout, protocol.set_exception, TimeoutError())
+    reader.start(timeout)
     try:
         transport.write(request)
-        while True:
-            message, body = await protocol.read()
-            if message.code == 101 or not 100 <= message.code <= 199:  # others announce the answer, and are none
-                return message, body
-    except EofStream as error:
-        raise aiohttp.ServerDisconnectedError from error
+        protocol.set_parser(reader, None)  # feeds it what has come already
+        await reader.ended
     finally:
-        deadline.cancel()
-
-
-def end(connection: Connection, body: StreamReader | None) -> None:
-    """Gives the connection back when its answer was read to the end; otherwise cuts it off, sent or not."""
-    if body is not None and body.is_eof():
-        connection.release()
+        reader.close()
+    if reader.status is not None:
         return
-    if connection.protocol is not None:
-        connection.protocol.abort()
-    connection.close()
+    lost: BaseException | None = protocol.exception()
+    raise reader.error or lost or aiohttp.ServerDisconnectedError()
+
+
+def end(connection: Connection, reader: ResponseReader) -> None:
+    """Gives the connection back when its response allows it; otherwise cuts it off, sent or not."""
+    protocol, transport = connection.protocol, connection.transport
+    if protocol is None:
+        connection.close()
+    elif reader.reusable and transport is not None and not transport.get_write_buffer_size():
+        protocol.set_parser(None, None)
+        connection.release()
+    else:
+        protocol.abort()
+        connection.close()

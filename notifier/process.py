@@ -15,6 +15,8 @@ from runtime.signals import on_stop
 from runtime.targets import TargetPolicy
 from store import outbox
 from store.database import Database, DatabaseUnavailable
+from store.delivery_queue import DUE_CHANNEL
+from store.listening import listen
 from store.secrets import box_of
 
 logger = logging.getLogger(__name__)
@@ -81,12 +83,16 @@ async def run_until(stop: asyncio.Event, configuration: Configuration, database:
 
 
 async def _listen(database: Database, worker: Worker) -> None:
-    """Wakes the worker when outbox rows are committed; while it cannot, the worker's polling finds them."""
+    """Wakes the worker when there is something to do; while it cannot, the worker's polling finds that."""
     backoff = Backoff()
     while True:
         try:
-            async for _ in outbox.notifications(database.url):
-                worker.outbox_changed()
+            async for heard in listen(database.url, outbox.CHANNEL, DUE_CHANNEL):
+                channel = None if heard is None else heard[0]
+                if channel != DUE_CHANNEL:
+                    worker.outbox_changed()
+                if channel != outbox.CHANNEL:
+                    worker.deliveries_due()
                 backoff.reset()
         except DatabaseUnavailable as error:
             logger.warning("polling only: %s", error, extra={"action": "listen.lost"})

@@ -107,10 +107,8 @@ class Recorder:
     async def _write_batch(self) -> None:
         # In the order of ids, so that two notifiers touch rows and pages in the same order.
         batch = sorted(self._pending[: self._batch_limit()], key=_key)
-        done = [result.claim for result in batch]
-        refill = None
         try:
-            refill = await self._write(batch, done)
+            await self._write(batch, with_claims=True)
         except DatabaseUnavailable:
             self._begin_claimed()
             raise
@@ -122,12 +120,14 @@ class Recorder:
                     extra={"action": "record.split"},
                 )
             await self._write_one_by_one(batch)
-        # Only now: what is cancelled or fails above stays in the list.
-        written = set(map(id, batch))
+
+    def _finish(self, results: Sequence[Result], refill: Refill | None = None) -> None:
+        """Takes results off the list: right after each commit, or a failure after it would write them again."""
+        written = set(map(id, results))
         self._pending = [result for result in self._pending if id(result) not in written]
         if refill is not None:
             self._claimed += refill.claims
-        self._on_written(done, refill)
+        self._on_written([result.claim for result in results], refill)
 
     def _begin_claimed(self) -> None:
         """Begins the attempts of what was claimed with the previous batch.
@@ -147,7 +147,10 @@ class Recorder:
 
     async def _write_one_by_one(self, batch: Sequence[Result]) -> None:
         """Keeps one result that the database refuses from holding back the others."""
+        waiting = set(map(id, self._pending))
         for result in batch:
+            if id(result) not in waiting:
+                continue  # a transaction of the batch had written it before another was refused
             for attempt in range(1, TRIES_ALONE + 1):
                 try:
                     await self._write([result])
@@ -160,34 +163,38 @@ class Recorder:
                             "a result cannot be recorded; its delivery is attempted again when its lease ends",
                             extra={"action": "record.refused", "delivery_id": result.claim.delivery_id},
                         )
+                        self._finish([result])
 
-    async def _write(self, batch: Sequence[Result], done: Sequence[Claim] = ()) -> Refill | None:
-        """Writes a batch, and claims for the slots of `done` that it frees."""
-        refill = None
+    async def _write(self, batch: Sequence[Result], *, with_claims: bool = False) -> None:
+        """Writes a batch, and claims for the slots that it frees if it is `with_claims`."""
         records = [result for result in batch if isinstance(result, AttemptRecord)]
-        returns: dict[timedelta, list[Claim]] = {}
+        returns: dict[timedelta, list[Return]] = {}
         for result in batch:
             if isinstance(result, Return):
-                returns.setdefault(result.delay, []).append(result.claim)
+                returns.setdefault(result.delay, []).append(result)
         if records:
-            with self._order(done) if done and not returns else nullcontext() as order:
+            refill = None
+            done = [record.claim for record in records]
+            with self._order(done) if with_claims and not returns else nullcontext() as order:
                 async with self._database.transaction() as connection:
                     recorded = await delivery_results.record(
                         connection, records, self._randomness, order, self._begin_claimed
                     )
+            # The slots that were kept for the claims are free again: nothing may be awaited before they are taken.
             if order is not None and recorded.claims is not None:
                 refill = Refill(recorded.claims, full=len(recorded.claims) == order.limit)
+            self._finish(records, refill)
             for record in _missing(records, recorded.written):
                 self._metrics.results_fenced += 1
                 logger.warning(
                     "the lease was taken over while the attempt ran; its result is dropped",
                     extra={"action": "record.fenced", "delivery_id": record.claim.delivery_id},
                 )
-        for delay, claims in returns.items():
-            self._metrics.claims_returned += len(claims)
+        for delay, given_back in returns.items():
             async with self._database.transaction() as connection:
-                await delivery_results.release(connection, claims, delay=delay)
-        return refill
+                await delivery_results.release(connection, [one.claim for one in given_back], delay=delay)
+            self._metrics.claims_returned += len(given_back)
+            self._finish(given_back)
 
 
 def _key(result: Result) -> tuple[int, str]:

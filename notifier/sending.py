@@ -1,7 +1,6 @@
 """One HTTP POST of one attempt: bounded in time and memory, whatever the receiver does."""
 
 import asyncio
-import contextlib
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,12 +9,12 @@ from functools import lru_cache
 from typing import Self
 
 import aiohttp
-from aiohttp.http import HttpProcessingError
-from aiohttp.streams import StreamReader
+from aiohttp.connector import Connection
 
 from notifier.addresses import Dial, DialGuard, current_dial
-from notifier.exchange import Destination, end, exchange
-from notifier.schedule import parse_retry_after
+from notifier.exchange import Destination, end, exchange, is_stale
+from notifier.response import MalformedResponse, ResponseReader
+from notifier.schedule import asked_wait
 from runtime.clock import Clock
 from runtime.targets import TargetPolicy
 from store.deliveries import Outcome
@@ -94,61 +93,62 @@ class Sender:
 
         `headers` are all but those of the connection and the body's length.
         """
-        answer, reused = await self._try(url, headers, body)
-        if answer.outcome is Outcome.CONNECTION_LOST and reused:
-            # The receiver closed an idle connection just as it was picked from the pool. That says nothing of
-            # its health, and a wait for the next attempt would make a good alert late.
+        answer, again = await self._try(url, headers, body)
+        if again:
             answer, _ = await self._try(url, headers, body)
         return answer
 
     async def _try(self, url: str, headers: Mapping[str, str], body: bytes) -> tuple[Answer, bool]:
+        """Posts once; returns how that ended, and whether a kept connection was at fault, so that another helps."""
         dial = Dial()
         current_dial.set(dial)
         try:
             destination = self._destination(url)
             request = destination.post(headers, body)
-            connection = await self._connector.connect(destination.request, [], self._connect_timeout)
+            connection = await self._connect(destination, dial)
         except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as error:
             # RuntimeError: what uvloop makes of some failures to connect.
             return _failure(_not_connected(error, dial), error, dial, dial.address), False
         reused = not dial.allowed
         peer = None if connection.transport is None else connection.transport.get_extra_info("peername")
         address = dial.address if peer is None else str(peer[0])
-        content = None
+        reader = ResponseReader(asyncio.get_running_loop(), MAX_EXCERPT, self._timeouts.body)
         try:
-            message, content = await exchange(connection, request, self._timeouts.headers, MAX_EXCERPT)
-            excerpt = await self._excerpt(content)
-        except (aiohttp.ClientError, HttpProcessingError, OSError, ValueError, RuntimeError) as error:
-            return _failure(_not_answered(error), error, dial, address), reused
+            await exchange(connection, request, reader, self._timeouts.headers)
+        except (aiohttp.ClientError, MalformedResponse, OSError, ValueError, RuntimeError) as error:
+            # The receiver closed an idle connection just as it was picked from the pool, or something of its previous
+            # answer was still to come. That says nothing of its health, and a wait for the next attempt would make a
+            # good alert late.
+            again = reused and not reader.has_begun and not isinstance(error, TimeoutError)
+            return _failure(_not_answered(error), error, dial, address), again
         finally:
-            end(connection, content)
-        outcome = _outcome(message.code)
-        asked = message.headers.get("Retry-After")
+            end(connection, reader)
+        assert reader.status is not None
+        outcome = _outcome(reader.status)
+        delivered = outcome is Outcome.DELIVERED
         return (
             Answer(
                 outcome,
-                message.code,
-                excerpt,
-                "" if outcome is Outcome.DELIVERED else f"the receiver answered {message.code}",
-                None if asked is None else parse_retry_after(asked, self._clock.now()),
+                reader.status,
+                printable(reader.excerpt),
+                "" if delivered else f"the receiver answered {reader.status}",
+                None if delivered else self._asked_wait(reader),
                 address,
             ),
-            reused,
+            False,
         )
 
-    async def _excerpt(self, content: StreamReader) -> str:
-        """The beginning of the answer's body, as much as comes in time and may be stored."""
-        excerpt = bytearray()
-        with contextlib.suppress(aiohttp.ClientError, OSError, ValueError):  # TimeoutError is an OSError
-            if content.is_eof():  # it came with the headers, as most do
-                return printable(content.read_nowait(MAX_EXCERPT))
-            async with asyncio.timeout(self._timeouts.body):
-                while len(excerpt) < MAX_EXCERPT:
-                    chunk = await content.read(MAX_EXCERPT - len(excerpt))
-                    if not chunk:
-                        break
-                    excerpt += chunk
-        return printable(excerpt)
+    async def _connect(self, destination: Destination, dial: Dial) -> Connection:
+        """A connection of the pool that can be used, or a new one."""
+        while True:
+            connection = await self._connector.connect(destination.request, [], self._connect_timeout)
+            if dial.allowed or not is_stale(connection):
+                return connection
+            connection.close()
+
+    def _asked_wait(self, reader: ResponseReader) -> timedelta | None:
+        asked = reader.fields("Retry-After")
+        return asked_wait(asked, reader.fields("Date"), self._clock.now()) if asked else None
 
 
 def printable(data: bytes | bytearray) -> str:
@@ -176,8 +176,6 @@ def _failure(outcome: Outcome, error: Exception, dial: Dial, address: str) -> An
         text = "; ".join(dict.fromkeys(dial.refused))
     elif isinstance(error, TimeoutError):
         text = "no answer in time" if outcome is Outcome.RESPONSE_TIMED_OUT else "no connection in time"
-    elif isinstance(error, HttpProcessingError):
-        text = error.message or "the answer is not HTTP"
     else:
         text = str(error) or type(error).__name__
     return Answer(outcome, error=printable(text.encode("utf-8", "replace"))[:MAX_ERROR], remote_address=address)
@@ -186,9 +184,9 @@ def _failure(outcome: Outcome, error: Exception, dial: Dial, address: str) -> An
 def _not_answered(error: Exception) -> Outcome:
     if isinstance(error, TimeoutError):
         return Outcome.RESPONSE_TIMED_OUT
-    if isinstance(error, aiohttp.ClientConnectionError | OSError):
-        return Outcome.CONNECTION_LOST
-    return Outcome.RESPONSE_MALFORMED
+    if isinstance(error, MalformedResponse):
+        return Outcome.RESPONSE_MALFORMED
+    return Outcome.CONNECTION_LOST
 
 
 def _not_connected(error: Exception, dial: Dial) -> Outcome:

@@ -22,6 +22,7 @@ from store.endpoints import MAX_ENDPOINTS
 from store.secrets import SecretBox
 
 POLL_INTERVAL = 1.0  # seconds between looks at the database when nothing else wakes the loop
+POLL_SHARE = 0.1  # of the time, at most, that looks may take when one thing after the other becomes due
 FAN_OUT_LIMIT = 200  # outbox rows in one transaction
 FAN_OUT_DELIVERIES = 600  # that they may come to, about: the first of them wait for the last
 STUCK_AFTER = 60.0  # seconds without a round of the loop
@@ -104,6 +105,11 @@ class Worker:
         self._hints.outbox = True
         self._wake.set()
 
+    def deliveries_due(self) -> None:
+        """Wakes the loop, because deliveries may have become due."""
+        self._hints.due = True
+        self._wake.set()
+
     async def run(self, stop: asyncio.Event, drain_timeout: float) -> None:
         """Works until `stop` is set, then ends what is in flight within `drain_timeout` seconds.
 
@@ -134,8 +140,8 @@ class Worker:
                     await self._sleep(next_poll - loop.time())
                     continue
                 if loop.time() >= next_poll:
-                    next_poll = loop.time() + POLL_INTERVAL
-                    await self._poll()
+                    next_poll = loop.time() + POLL_INTERVAL  # also when it fails
+                    next_poll = min(next_poll, await self._poll())
                 await self._step()
                 self._database_answers = True
                 backoff.reset()
@@ -162,12 +168,18 @@ class Worker:
                 await self._wake.wait()
         self._wake.clear()
 
-    async def _poll(self) -> None:
+    async def _poll(self) -> float:
+        """Asks the database what waits; returns when to ask again, by the event loop's clock."""
+        clock = asyncio.get_running_loop().time
+        began = clock()
         async with self._database.transaction() as connection:
-            waiting = await delivery_queue.waiting(connection)
+            waiting = await delivery_queue.waiting(connection, timedelta(seconds=POLL_INTERVAL))
         self._hints.outbox |= waiting.outbox
         self._hints.due |= waiting.due
         self._hints.expired |= waiting.expired
+        if waiting.due_in is None:
+            return clock() + POLL_INTERVAL
+        return clock() + max(waiting.due_in.total_seconds(), (clock() - began) * (1 / POLL_SHARE - 1))
 
     async def _step(self) -> None:
         hints = self._hints

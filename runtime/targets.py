@@ -5,6 +5,7 @@ checked again whenever a connection is opened, because only then is it known whe
 """
 
 import ipaddress
+import re
 from dataclasses import dataclass
 
 from yarl import URL
@@ -51,8 +52,25 @@ _REFUSED_IPV6 = {
         "3fff::/20": "for documentation",
     }.items()
 }
+# A URL as RFC 3986 takes it apart: authority, path and query, fragment.
+_PARTS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)([^#]*)(#.*)?", re.DOTALL)
+# What RFC 3986 lets stand nowhere in a URL; a request line that held it would not be HTTP.
+_NOT_IN_A_URL = re.compile(r"""[^!#-;=?-\[\]_a-z~]""")
+
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _IPV4_COMPATIBLE = ipaddress.IPv6Network("::/96")
+
+
+def request_target(url: str) -> str:
+    """What a request to an http or https URL names in its first line: the path and the query, exactly as given.
+
+    Only characters that no URL may hold, those outside of ASCII among them, are percent-encoded. Raises ValueError.
+    """
+    parts = _PARTS.fullmatch(url)
+    if parts is None:
+        raise ValueError("not an absolute URL")
+    target = parts[2] if parts[2].startswith("/") else f"/{parts[2]}"
+    return _NOT_IN_A_URL.sub(lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode()), target)
 
 
 class TargetRefused(Exception):
@@ -102,12 +120,15 @@ class TargetPolicy:
         except ValueError as error:
             raise TargetRefused("is not a URL") from error
         self._check_scheme(parsed.scheme)
-        if parsed.raw_user is not None or parsed.raw_password is not None:
+        parts = _PARTS.fullmatch(url)
+        if "@" in (parts[1] if parts else ""):
             raise TargetRefused("must not carry a user name or a password")
-        if parsed.raw_fragment:
+        if "#" in url:
             raise TargetRefused("must not carry a fragment (#…): it would never be sent")
-        if not host:
+        if parts is None or not host:
             raise TargetRefused("names no host")
+        if "%" in parts[1]:
+            raise TargetRefused("percent-encodes its host: write the name itself")
         if port is None or not (port in WEB_PORTS or port >= FIRST_UNPRIVILEGED_PORT):
             raise TargetRefused(f"uses port {port}: allowed are 80, 443 and {FIRST_UNPRIVILEGED_PORT} to 65535")
         self._check_host(host)

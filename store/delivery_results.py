@@ -201,16 +201,19 @@ async def record(
 
 async def release(connection: AsyncConnection, claims: Sequence[Claim], *, delay: timedelta) -> int:
     """Gives claimed deliveries back without an attempt, due again after `delay`; returns how many."""
-    return await _give_back(
-        connection, [_Lease(*(getattr(claim, name) for name in _LEASE)) for claim in claims], delay
-    )
+    leases = [_Lease(*(getattr(claim, name) for name in _LEASE)) for claim in claims]
+    number = await _give_back(connection, leases, delay)
+    if number and not delay:
+        await delivery_queue.announce(connection)
+    return number
 
 
 async def release_expired(connection: AsyncConnection) -> int:
     """Makes the deliveries due again whose lease ran out, because their notifier died; returns how many."""
     await connection.execute(text(SETTINGS))
     rows = await connection.execute(_EXPIRED, {"limit": EXPIRED_LIMIT})
-    expired = [_Lease(*row) for row in rows]
+    # In the order of their keys, in which the recorder writes results, too.
+    expired = sorted(_Lease(*row) for row in rows)
     return await _give_back(connection, expired, timedelta()) if expired else 0
 
 

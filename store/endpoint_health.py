@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-# Waits after back-pressure when the receiver names none; doubled each time in a row.
+# Waits after back-pressure unless the receiver asks for a longer one; doubled each time in a row.
 FIRST_THROTTLE = timedelta(seconds=5)
 LONGEST_THROTTLE = timedelta(minutes=5)
 LONGEST_ASKED_WAIT = timedelta(hours=24)
@@ -148,10 +148,10 @@ class Health:
         waits = self.not_before is not None and self.not_before > now
         # Several requests that were on their way together are answered alike; that is one pause, not several.
         count = self.throttle_count if waits else self.throttle_count + 1
-        if retry_after is None:
-            wait = _jittered(_doubled(FIRST_THROTTLE, max(count - 1, 0), LONGEST_THROTTLE), randomness)
-        else:
-            wait = min(retry_after, LONGEST_ASKED_WAIT)
+        wait = _jittered(_doubled(FIRST_THROTTLE, max(count - 1, 0), LONGEST_THROTTLE), randomness)
+        if retry_after is not None:
+            # Never shorter than without it: a receiver that asks for no wait would be tried in a tight loop.
+            wait = max(wait, min(retry_after, LONGEST_ASKED_WAIT))
         until = now + wait
         if self.not_before is not None:
             until = max(until, self.not_before)

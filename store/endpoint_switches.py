@@ -6,6 +6,7 @@ from sqlalchemy import delete, func, null, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.deliveries import DeliveryStatus
+from store.delivery_queue import announce
 from store.endpoint_health import DisableReason
 from store.endpoint_rows import CLEAN_RECORD, COLUMNS, Endpoint, EndpointState, change, endpoint_from
 from store.tables.webhooks import delivery, endpoint, endpoint_secret
@@ -43,6 +44,7 @@ async def enable(
     if found is None or found.state is EndpointState.ENABLED:
         return found
     values = {**CLEAN_RECORD, "state": EndpointState.ENABLED, "disable_reason": None, "update_time": now}
+    await announce(connection)
     return await change(connection, organization_id, endpoint_id, values)
 
 

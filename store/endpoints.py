@@ -9,6 +9,7 @@ from sqlalchemy import func, insert, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store import endpoint_secrets
+from store.delivery_queue import announce
 from store.endpoint_credentials import sealed_credentials
 from store.endpoint_rows import CLEAN_RECORD, COLUMNS, Endpoint, EndpointState, Settings, change, endpoint_from
 from store.endpoint_secrets import Scheme
@@ -19,6 +20,9 @@ from store.tables.webhooks import endpoint
 
 ENDPOINT_ID_PREFIX = "whe_"
 MAX_ENDPOINTS = 100  # of an organization, those that are disabled included
+
+# Settings whose change may let something be sent that had to wait.
+_OPENING = frozenset({"url", "rate_per_second", "max_in_flight"})
 
 
 class TooManyEndpoints(Exception):
@@ -120,6 +124,8 @@ async def update_settings(
     values = _values(organization_id, endpoint_id, settings, box, fields)
     if "url" in fields:
         values |= CLEAN_RECORD
+    if not _OPENING.isdisjoint(fields):
+        await announce(connection)
     return await change(connection, organization_id, endpoint_id, values | {"update_time": now})
 
 

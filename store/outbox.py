@@ -4,17 +4,15 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import psycopg
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from store.database import CONNECT_TIMEOUT, DatabaseUnavailable
 from store.deliveries import delivery_id
 from store.delivery_queue import SETTINGS
+from store.listening import listen
 from store.operator_events import is_operator_event
 
 CHANNEL = "tidemark_outbox"
-KEEPALIVE_IDLE = 30  # seconds; a listening connection says nothing itself and would not notice a dead peer
 
 
 @dataclass(frozen=True)
@@ -146,18 +144,6 @@ async def notifications(url: str) -> AsyncIterator[int | None]:
 
     Uses a connection of its own. Raises DatabaseUnavailable when that cannot be made, or is lost.
     """
-    try:
-        connection = await psycopg.AsyncConnection.connect(
-            url,
-            autocommit=True,
-            connect_timeout=CONNECT_TIMEOUT,
-            application_name="tidemark listen",
-            keepalives_idle=KEEPALIVE_IDLE,
-        )
-        async with connection:
-            await connection.execute(f"LISTEN {CHANNEL}")
-            yield None
-            async for notify in connection.notifies():
-                yield int(notify.payload) if notify.payload.isdecimal() else None
-    except psycopg.OperationalError as error:
-        raise DatabaseUnavailable("the connection that listens for the outbox was lost") from error
+    async for heard in listen(url, CHANNEL):
+        payload = "" if heard is None else heard[1]
+        yield int(payload) if payload.isdecimal() else None

@@ -7,6 +7,7 @@ from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.deliveries import Trigger, delivery_id
+from store.delivery_queue import announce
 from store.tables.webhooks import delivery
 
 
@@ -110,6 +111,8 @@ async def rearm(
             },
         )
         due |= set(added)
+    if due:
+        await announce(connection)
     return Rearmed(frozenset(due))
 
 

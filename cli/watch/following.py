@@ -61,7 +61,7 @@ class Following:
                         yield answer.notification
                     # Only now: whoever breaks off in between gets it again.
                     self.token = answer.resume_token
-                continue  # it said goodbye; another server has room
+                # It said goodbye, and another server may have room. The pause is for a server that says nothing else.
             except grpc.aio.AioRpcError as error:
                 if not begun or error.code() not in _PASSING:
                     raise

@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from cli.connection import DETAILS_KEY, Address
-from cli.streaming import Batch, ConnectionLost, UsageStream
+from cli.streaming import FIRST_PAUSE, Batch, ConnectionLost, UsageStream
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageRequest, EvaluateUsageResponse
 from generated.tidemark.v1.usage_pb2 import UsageEvent
 from tests.integration.cli.scripted import Context, Requests, Script, Scripted, answer, answers_all, batches, names
@@ -121,6 +121,43 @@ async def test_an_overloaded_server_is_asked_again_when_it_says() -> None:
     server = Scripted(answers_then(1, grpc.StatusCode.RESOURCE_EXHAUSTED, retry), answers_all)
     acknowledged, _ = await send(server, batches(5))
     assert acknowledged == names(5)
+
+
+@pytest.mark.parametrize("milliseconds", [0, -5_000, 1])
+async def test_a_server_that_asks_for_no_wait_is_not_asked_in_a_tight_loop(
+    monkeypatch: pytest.MonkeyPatch, milliseconds: int
+) -> None:
+    retry = error_details_pb2.RetryInfo()
+    retry.retry_delay.FromMilliseconds(milliseconds)
+    busy = answers_then(0, grpc.StatusCode.RESOURCE_EXHAUSTED, retry)
+    waits = waits_of(monkeypatch)
+    acknowledged, _ = await send(Scripted(busy, busy, busy, answers_all), batches(5))
+    assert acknowledged == names(5)
+    assert [wait >= FIRST_PAUSE * 2**number / 2 for number, wait in enumerate(waits)] == [True] * 3
+
+
+async def test_a_server_that_asks_for_days_is_asked_again_within_the_patience(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    retry = error_details_pb2.RetryInfo()
+    retry.retry_delay.FromSeconds(100_000)
+    waits = waits_of(monkeypatch)
+    busy = answers_then(0, grpc.StatusCode.RESOURCE_EXHAUSTED, retry)
+    await send(Scripted(busy, answers_all), batches(2), patience=7.0)
+    assert waits == [7.0]
+
+
+def waits_of(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Notes how long the client means to wait, and lets it wait for a moment only."""
+    waits: list[float] = []
+    sleep = asyncio.sleep
+
+    async def short(seconds: float) -> None:
+        waits.append(seconds)
+        await sleep(0.01)
+
+    monkeypatch.setattr("cli.streaming.asyncio.sleep", short)
+    return waits
 
 
 @pytest.mark.parametrize(

@@ -55,14 +55,23 @@ class Watcher:
         return self
 
     async def next(self) -> notification_pb2.Notification:
-        """The next notification; heartbeats before it are passed over."""
-        while True:
-            answer = await self.answer()
-            assert answer is not None, "the stream ended"
-            assert not answer.going_away
-            if answer.HasField("notification"):
-                self.tokens.append(answer.resume_token)
-                return answer.notification
+        """The next notification; heartbeats before it are passed over, for DEADLINE seconds in all."""
+        heartbeats = 0
+        try:
+            async with asyncio.timeout(DEADLINE):
+                while True:
+                    answer = await self.answer()
+                    assert answer is not None, "the stream ended"
+                    assert not answer.going_away
+                    if answer.HasField("notification"):
+                        self.tokens.append(answer.resume_token)
+                        return answer.notification
+                    heartbeats += 1
+        except TimeoutError:
+            raise AssertionError(
+                f"notification {len(self.tokens) + 1} of this stream did not come within {DEADLINE} seconds,"
+                f" only {heartbeats} heartbeats"
+            ) from None
 
     async def take(self, number: int) -> list[notification_pb2.Notification]:
         """The next notifications."""
@@ -79,8 +88,9 @@ class Watcher:
         """The error that the call ends with."""
         with contextlib.suppress(TimeoutError):
             try:
-                while await self.answer() is not None:
-                    pass
+                async with asyncio.timeout(DEADLINE):
+                    while await self.answer() is not None:
+                        pass
             except grpc.aio.AioRpcError as error:
                 return error
         raise AssertionError("the call was not refused")

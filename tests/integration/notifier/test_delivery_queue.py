@@ -112,6 +112,25 @@ async def test_a_claim_carries_what_the_attempt_needs(house: House) -> None:
     assert created.secret not in repr(created)
 
 
+async def test_no_statement_of_the_queue_is_compiled(house: House) -> None:
+    await house.endpoint("https://example.com/hook")
+    await house.notify()
+
+    async def claim_all() -> list[Claim]:
+        await outbox.fan_out(connection, 10)
+        return await delivery_queue.claim(connection, Order(10, LEASE))
+
+    async with house.database.transaction() as connection:
+        for work in (
+            claim_all,
+            lambda: delivery_results.release_expired(connection),
+            lambda: delivery_results.record(connection, []),
+        ):
+            await connection.execute(text("SET LOCAL jit = on"))
+            await work()
+            assert await connection.scalar(text("SHOW jit")) == "off"
+
+
 async def test_what_is_leased_or_not_due_is_not_claimed(house: House) -> None:
     await house.endpoint("https://example.com/hook")
     await house.notify(2)
@@ -417,3 +436,35 @@ async def test_five_notifiers_never_claim_twice_and_never_exceed_a_share(house: 
         attempts = await connection.scalar(select(func.count()).select_from(attempt))
         assert attempts == sum(item.attempt_count for item in everything)
         assert await connection.scalar(select(func.max(endpoint.c.in_flight))) == 0
+
+
+@pytest.mark.parametrize(
+    ("delivery_due", "endpoint_values", "expected"),
+    [
+        ("0.5 seconds", {}, (False, 0.5)),
+        ("5 seconds", {}, (False, None)),  # later than was asked about
+        ("0 seconds", {}, (True, None)),  # due already
+        ("0.2 seconds", {"not_before": "now() + interval '0.7 seconds'"}, (False, 0.7)),
+        ("0.7 seconds", {"not_before": "now() + interval '0.2 seconds'"}, (False, 0.7)),
+        ("0 seconds", {"not_before": "now() + interval '5 seconds'"}, (False, None)),
+        ("0 seconds", {"breaker_state": "'OPEN'", "breaker_until": "now() + interval '0.6 seconds'"}, (False, 0.6)),
+        ("0.5 seconds", {"breaker_until": "now() + interval '5 seconds'"}, (False, 0.5)),  # the breaker is closed
+        ("0 seconds", {"rate_per_second": "2", "tokens": "0", "token_time": "now()"}, (False, 0.5)),
+        ("0.5 seconds", {"in_flight": "4"}, (False, None)),  # a result comes first
+        ("0.5 seconds", {"state": "'DISABLED'"}, (False, None)),
+    ],
+)
+async def test_waiting_tells_when_something_becomes_due(
+    house: House, delivery_due: str, endpoint_values: dict[str, str], expected: tuple[bool, float | None]
+) -> None:
+    await house.endpoint("https://example.com/hook")
+    await house.notify()
+    await fan_out(house)
+    async with house.database.transaction() as connection:
+        # All in one transaction, and so at one time of PostgreSQL's clock.
+        due = text(f"now() + interval '{delivery_due}'")
+        await connection.execute(update(delivery).values(next_attempt_time=due))
+        for name, value in endpoint_values.items():
+            await connection.execute(text(f"UPDATE endpoint SET {name} = {value}"))
+        found = await delivery_queue.waiting(connection, timedelta(seconds=1))
+    assert (found.due, found.due_in and found.due_in.total_seconds()) == expected

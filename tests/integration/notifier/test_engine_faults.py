@@ -12,6 +12,7 @@ from sqlalchemy import Engine, event, make_url, select, text
 from notifier.metrics import Metrics
 from notifier.monitoring import monitoring
 from store.deliveries import DeliveryStatus
+from store.endpoint_health import FIRST_THROTTLE
 from store.secrets import SecretBox, credentials_place
 from store.tables.webhooks import endpoint
 from tests.integration.notifier.house import House, configuration, running_notifier
@@ -43,6 +44,28 @@ async def test_retry_after_in_both_forms_makes_the_endpoint_wait(
         await change(house, created.endpoint.endpoint_id, not_before="now()")
         await house.settled(DeliveryStatus.DELIVERED, 4)
     assert len(receiver.arrivals) == 5
+
+
+@pytest.mark.parametrize("code", [429, 503])
+@pytest.mark.parametrize("asked", ["0", "-1", "Sun, 15 Mar 2020 12:00:00 GMT", "now"])
+async def test_a_receiver_that_asks_for_no_wait_gets_the_pauses_of_the_notifier(
+    house: House, receiver: Receiver, code: int, asked: str
+) -> None:
+    created = await house.endpoint(receiver.url)
+    receiver.always_answer(status(code, headers={"Retry-After": asked}))
+    async with running_notifier(house):
+        await house.notify()
+        [delivery] = await house.attempted(1)
+        row = await row_of(house, created.endpoint.endpoint_id)
+        [attempt] = await house.attempts(delivery.delivery_id)
+        assert row.not_before - attempt.start_time >= FIRST_THROTTLE
+        # As if that pause had passed: the next one is twice as long.
+        await change(house, created.endpoint.endpoint_id, not_before="now()")
+        [delivery] = await house.attempted(2)
+        row = await row_of(house, created.endpoint.endpoint_id)
+        [_, attempt] = await house.attempts(delivery.delivery_id)
+        assert row.not_before - attempt.start_time >= 2 * FIRST_THROTTLE
+    assert len(receiver.arrivals) == 2
 
 
 async def test_back_pressure_without_a_date_makes_a_short_pause_and_nothing_is_lost(

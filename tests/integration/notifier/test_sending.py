@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from notifier.requests import HEADERS
-from notifier.sending import MAX_EXCERPT, Answer, Sender, printable
+from notifier.sending import MAX_EXCERPT, Answer, Sender, Timeouts, printable
 from runtime.clock import SystemClock
 from store.deliveries import Outcome
 from tests.integration.notifier.receiver import Arrival, Receiver, status
@@ -81,6 +81,13 @@ async def test_retry_after_is_read(receiver: Receiver) -> None:
     assert (await post(receiver.url)).retry_after == timedelta(seconds=90)
 
 
+async def test_a_date_to_retry_after_is_read_by_the_receivers_own_clock() -> None:
+    wrong = b"Date: Sun, 15 Mar 2020 12:00:00 GMT\r\nRetry-After: Sun, 15 Mar 2020 12:01:30 GMT\r\n"
+    async with server(after_request(b"HTTP/1.1 503 Busy\r\n" + wrong + b"Content-Length: 0\r\n\r\n")) as port:
+        answer = await post(f"http://127.0.0.1:{port}/")
+    assert answer.retry_after == timedelta(seconds=90)
+
+
 async def test_no_cookie_is_kept(receiver: Receiver) -> None:
     receiver.answer(status(204, headers={"Set-Cookie": "session=1"}))
     async with Sender(ON_THIS_MACHINE, PATIENT, SystemClock()) as sender:
@@ -115,10 +122,16 @@ async def test_an_attempt_over_a_kept_connection_says_whom_it_reached_when_it_fa
     assert [answer.remote_address for answer in answers] == ["127.0.0.1", "127.0.0.1"]
 
 
-async def test_a_receiver_that_sends_its_headers_a_drop_at_a_time() -> None:
+@pytest.mark.parametrize(
+    ("code", "outcome"),
+    [(200, Outcome.DELIVERED), (503, Outcome.SERVER_ERROR), (410, Outcome.GONE)],
+)
+async def test_a_receiver_that_sends_its_headers_a_drop_at_a_time_has_said_its_status(
+    code: int, outcome: Outcome
+) -> None:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(BODY)
-        writer.write(b"HTTP/1.1 200 OK\r\n")
+        writer.write(b"HTTP/1.1 %d OK\r\n" % code)
         while True:
             writer.write(b"X-Drop: 1\r\n")
             await writer.drain()
@@ -126,7 +139,19 @@ async def test_a_receiver_that_sends_its_headers_a_drop_at_a_time() -> None:
 
     async with server(talk) as port:
         answer = await post(f"http://127.0.0.1:{port}/", timeouts=IMPATIENT)
-    assert answer.outcome is Outcome.RESPONSE_TIMED_OUT
+    assert (answer.outcome, answer.http_status) == (outcome, code)
+
+
+async def test_the_status_of_a_success_ends_the_wait_for_the_headers() -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(BODY)
+        writer.write(b"HTTP/1.1 200 OK\r\n")
+        await reader.read()
+
+    timeouts = Timeouts(connect=10, headers=3_600, body=0.2)
+    async with asyncio.timeout(30), server(talk) as port:
+        answer = await post(f"http://127.0.0.1:{port}/", timeouts=timeouts)
+    assert answer.outcome is Outcome.DELIVERED
 
 
 async def test_a_receiver_that_only_ever_says_continue() -> None:
@@ -203,10 +228,54 @@ async def test_a_receiver_that_does_not_even_read_is_cut_off() -> None:
     assert received < len(body)
 
 
-async def test_a_connection_closed_before_the_answer() -> None:
-    async with server(after_request(b"")) as port:
-        answer = await post(f"http://127.0.0.1:{port}/")
-    assert answer.outcome is Outcome.CONNECTION_LOST
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 20", b"HTTP/1.1 100 Continue\r\n\r\n", b"no HTTP\r\n"])
+async def test_what_fails_on_a_new_connection_is_posted_once(answer: bytes) -> None:
+    served = 0
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal served
+        served += 1
+        await after_request(answer)(reader, writer)
+
+    async with server(talk) as port:
+        got = await post(f"http://127.0.0.1:{port}/")
+    malformed = answer.startswith(b"no")
+    assert got.outcome is (Outcome.RESPONSE_MALFORMED if malformed else Outcome.CONNECTION_LOST)
+    assert served == 1
+
+
+async def test_a_kept_connection_that_is_lost_within_an_answer_is_posted_once() -> None:
+    requests = 0
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal requests
+        for answer in (b"HTTP/1.1 204 No Content\r\n\r\n", b"HTTP/1.1 102 Processing\r\n\r\n"):
+            await reader.readuntil(BODY)
+            requests += 1
+            writer.write(answer)
+
+    async with server(talk) as port, Sender(ON_THIS_MACHINE, PATIENT, SystemClock()) as sender:
+        answers = [await sender.post(f"http://127.0.0.1:{port}/", {}, BODY) for _ in range(2)]
+    assert [answer.outcome for answer in answers] == [Outcome.DELIVERED, Outcome.CONNECTION_LOST]
+    assert requests == 2
+
+
+async def test_a_receiver_that_loses_each_connection_gets_a_post_twice_at_the_most() -> None:
+    requests = 0
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal requests
+        await reader.readuntil(BODY)
+        requests += 1
+        if requests == 1:
+            writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+            await reader.readuntil(BODY)
+            requests += 1
+
+    async with server(talk) as port, Sender(ON_THIS_MACHINE, PATIENT, SystemClock()) as sender:
+        answers = [await sender.post(f"http://127.0.0.1:{port}/", {}, BODY) for _ in range(2)]
+    assert [answer.outcome for answer in answers] == [Outcome.DELIVERED, Outcome.CONNECTION_LOST]
+    assert requests == 3
 
 
 async def test_a_connection_reset_before_the_answer() -> None:
@@ -241,11 +310,11 @@ async def test_an_idle_connection_that_the_receiver_closes_costs_no_attempt() ->
     [
         b"SSH-2.0-OpenSSH_9.6\r\n\r\n",
         b"HTTP/1.1 abc\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nno colon here\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nX-Long: " + b"a" * 100_000 + b"\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n",
+        b"HTTP/1.1 200 " + b"a" * 100_000,
+        b"\r\n" * 100_000,
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 100,
     ],
-    ids=["ssh", "status", "header", "long header", "length"],
+    ids=["ssh", "status", "long status", "empty lines", "interim"],
 )
 async def test_an_answer_that_is_not_http(answer: bytes) -> None:
     async with server(after_request(answer)) as port:

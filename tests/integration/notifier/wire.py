@@ -20,7 +20,7 @@ Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 async def post(url: str, *, policy: TargetPolicy = ON_THIS_MACHINE, timeouts: Timeouts = PATIENT) -> Answer:
-    async with Sender(policy, timeouts, SystemClock()) as sender:
+    async with asyncio.timeout(60), Sender(policy, timeouts, SystemClock()) as sender:
         return await sender.post(url, HEADERS | {"webhook-id": "ntf_1"}, BODY)
 
 

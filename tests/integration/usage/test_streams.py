@@ -74,9 +74,10 @@ async def test_an_idle_stream_gets_heartbeats_and_goes_on(caller: Caller) -> Non
                 heartbeat = await asyncio.wait_for(stream.read(), DEADLINE)
                 assert heartbeat == Response(heartbeat=True)
             await stream.write(Request(batch_id=str(number), events=[lively.event(f"e{number}")]))
-            answer = await stream.read()
-            while answer == Response(heartbeat=True):
+            async with asyncio.timeout(DEADLINE):
                 answer = await stream.read()
+                while answer == Response(heartbeat=True):
+                    answer = await stream.read()
             assert isinstance(answer, Response)
             assert (answer.batch_id, answer.accepted) == (str(number), 1)
         stream.cancel()

@@ -115,14 +115,33 @@ def test_pauses_that_the_receiver_does_not_name_double_up_to_the_longest() -> No
 @pytest.mark.parametrize(
     ("asked", "waited"),
     [
-        (timedelta(seconds=1), timedelta(seconds=1)),
+        (timedelta(0), FIRST_THROTTLE),
+        (timedelta(seconds=1), FIRST_THROTTLE),
+        (timedelta(seconds=6), timedelta(seconds=6)),
         (timedelta(hours=3), timedelta(hours=3)),
         (timedelta(days=400), LONGEST_ASKED_WAIT),
     ],
 )
-def test_the_receiver_names_the_pause(asked: timedelta, waited: timedelta) -> None:
+def test_the_receiver_makes_the_pause_longer_and_never_shorter(asked: timedelta, waited: timedelta) -> None:
     health = after(Health(4), [Finding(Verdict.THROTTLED, retry_after=asked)])
     assert health.not_before == NOW + waited
+
+
+def test_a_receiver_that_asks_for_no_wait_each_time_gets_the_pauses_that_double() -> None:
+    health, now, waits = Health(4), NOW, []
+    for _ in range(9):
+        health = after(health, [Finding(Verdict.THROTTLED, retry_after=timedelta(0))] * 4, now)
+        assert health.not_before is not None
+        waits.append(health.not_before - now)
+        now = health.not_before
+    assert waits == [min(FIRST_THROTTLE * 2**number, LONGEST_THROTTLE) for number in range(9)]
+
+
+def test_a_probe_that_is_answered_with_back_pressure_leaves_the_breaker_and_the_pause_in_place() -> None:
+    health = half_open(after(Health(4), [FAILURE] * BREAKER_THRESHOLD))
+    health = after(health, [Finding(Verdict.THROTTLED, retry_after=timedelta(0))])
+    assert health.breaker_state is BreakerState.HALF_OPEN
+    assert health.not_before == NOW + FIRST_THROTTLE
 
 
 def test_a_shorter_pause_does_not_cut_a_longer_one() -> None:

@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from notifier.metrics import Metrics
-from notifier.recorder import Recorder
+from notifier.recorder import TRIES_ALONE, Recorder, Refill, Return
 from store import delivery_results
 from store.database import Database, DatabaseUnavailable
 from store.deliveries import DeliveryStatus, Outcome
@@ -138,3 +138,103 @@ async def test_attempts_begin_though_the_next_results_cannot_be_sent(monkeypatch
         "sent whd_2",
         "written whd_2",
     ]
+
+
+class Written:
+    """A recorder over statements that fail as a test says: which results were written, and for which it let go."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.statements: list[list[str]] = []
+        self.failures: list[Exception | None] = []  # of the statements to come
+        self.let_go: list[str] = []
+        self.metrics = Metrics()
+        self._changed = asyncio.Event()
+        self.recorder = Recorder(
+            cast(Database, NoDatabase()),
+            lambda done: nullcontext(None),
+            self._on_written,
+            lambda claims: None,
+            lambda: 0,
+            self.metrics,
+            random.Random(0),
+        )
+        monkeypatch.setattr(delivery_results, "record", self._record)
+        monkeypatch.setattr(delivery_results, "release", self._release)
+
+    def _on_written(self, done: Sequence[Claim], refill: Refill | None) -> None:
+        self.let_go += [claim.delivery_id for claim in done]
+        self._changed.set()
+
+    def _note(self, ids: list[str]) -> None:
+        self.statements.append(ids)
+        failure = self.failures.pop(0) if self.failures else None
+        if failure is not None:
+            raise failure
+
+    async def _record(self, _: Any, records: list[AttemptRecord], *__: Any) -> Recorded:
+        self._note([record.claim.delivery_id for record in records])
+        return Recorded(records)
+
+    async def _release(self, _: Any, claims: list[Claim], *, delay: timedelta) -> int:
+        self._note([claim.delivery_id for claim in claims])
+        return len(claims)
+
+    async def run(self, number: int) -> None:
+        """Lets the recorder work until it has let go of so many results."""
+        running = asyncio.create_task(self.recorder.run())
+        try:
+            async with asyncio.timeout(10):
+                while len(self.let_go) < number:
+                    await self._changed.wait()
+                    self._changed.clear()
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+
+REFUSED, AWAY = ValueError("refused"), DatabaseUnavailable("away")
+
+
+async def test_what_was_written_alone_is_not_written_again_when_the_database_is_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    written = Written(monkeypatch)
+    written.failures = [REFUSED, None, AWAY]
+    for number in (1, 2, 3):
+        written.recorder.add(a_result(a_claim(number)))
+    await written.run(3)
+    assert written.statements == [
+        ["whd_1", "whd_2", "whd_3"],  # refused
+        ["whd_1"],
+        ["whd_2"],  # the database is lost
+        ["whd_2", "whd_3"],
+    ]
+    assert sorted(written.let_go) == ["whd_1", "whd_2", "whd_3"]
+    assert written.recorder.waiting == 0
+
+
+async def test_a_result_given_up_is_not_tried_again_when_the_database_is_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    written = Written(monkeypatch)
+    written.failures = [REFUSED, *[REFUSED] * TRIES_ALONE, AWAY]
+    for number in (1, 2):
+        written.recorder.add(a_result(a_claim(number)))
+    await written.run(2)
+    assert written.statements == [["whd_1", "whd_2"], *[["whd_1"]] * TRIES_ALONE, ["whd_2"], ["whd_2"]]
+    assert written.let_go == ["whd_1", "whd_2"]
+
+
+@pytest.mark.parametrize("failure", [AWAY, REFUSED])
+async def test_results_are_off_the_list_though_the_claims_beside_them_cannot_be_given_back(
+    monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    written = Written(monkeypatch)
+    written.failures = [None, failure]
+    written.recorder.add(a_result(a_claim(1)))
+    written.recorder.add(Return(a_claim(2), timedelta(0)))
+    await written.run(2)
+    assert written.statements == [["whd_1"], ["whd_2"], ["whd_2"]]
+    assert sorted(written.let_go) == ["whd_1", "whd_2"]
+    assert written.metrics.claims_returned == 1
+    assert written.metrics.results_fenced == 0

@@ -12,6 +12,7 @@ from notifier.schedule import (
     MAX_RETRY_AFTER,
     MINIMUM_AGE_TO_GIVE_UP,
     Decision,
+    asked_wait,
     decide,
     parse_retry_after,
 )
@@ -155,3 +156,35 @@ def test_retry_after(header: str | None, expected: timedelta | None) -> None:
 def test_no_retry_after_breaks_anything(header: str) -> None:
     wait = parse_retry_after(header, NOW)
     assert wait is None or wait >= timedelta(0)
+
+
+SKEWED = "Sun, 15 Mar 2026 09:00:00 GMT"  # three hours behind NOW
+
+
+@pytest.mark.parametrize(
+    ("headers", "dates", "expected"),
+    [
+        ([], [], None),
+        (["10"], [], timedelta(seconds=10)),
+        (["10", "30", "20"], [], timedelta(seconds=30)),
+        (["soon", "30"], [], timedelta(seconds=30)),
+        (["soon", "-5"], [], None),
+        (["0", "Sun, 15 Mar 2026 12:01:30 GMT"], [], timedelta(seconds=90)),
+        # By the clock of the receiver, which is wrong.
+        (["Sun, 15 Mar 2026 09:01:30 GMT"], [SKEWED], timedelta(seconds=90)),
+        (["Sun, 15 Mar 2026 08:00:00 GMT"], [SKEWED], timedelta(0)),
+        (["120"], [SKEWED], timedelta(seconds=120)),
+        # What cannot be its clock is left out.
+        (["Sun, 15 Mar 2026 12:01:30 GMT"], ["today"], timedelta(seconds=90)),
+        (["Sun, 15 Mar 2026 12:01:30 GMT"], [SKEWED, SKEWED], timedelta(seconds=90)),
+    ],
+)
+def test_the_wait_of_all_headers(headers: list[str], dates: list[str], expected: timedelta | None) -> None:
+    assert asked_wait(headers, dates, NOW) == expected
+
+
+@pytest.mark.parametrize("asked", [timedelta(0), timedelta(days=-3), timedelta(milliseconds=1)])
+@pytest.mark.parametrize("attempts", range(1, 15))
+def test_no_retry_after_makes_an_attempt_early(attempts: int, asked: timedelta) -> None:
+    delay = decide_after(attempts, retry_after=asked).delay
+    assert delay == DELAYS[min(attempts, len(DELAYS) - 1)]

@@ -1,0 +1,157 @@
+"""The locks of the queue: everything that takes them, at once and in a random order, and never in a circle."""
+
+import asyncio
+import contextlib
+import dataclasses
+import random
+from datetime import timedelta
+
+from sqlalchemy import select, text, update
+
+from store import delivery_queue, delivery_results, endpoint_switches, outbox, redelivery
+from store.database import Database
+from store.deliveries import DeliveryStatus, Outcome, Trigger
+from store.delivery_queue import Claim, Order
+from store.endpoint_health import Verdict
+from store.redelivery import Wanted
+from store.tables.webhooks import delivery
+from tests.integration.notifier.house import CUSTOMER, House
+from tests.integration.notifier.test_delivery_queue import counters_match, delivered, failed
+
+ENDPOINTS = 8
+ACTORS = 6
+STEPS = 40  # of each actor
+LEASE = timedelta(minutes=5)
+
+
+class Actor:
+    """A notifier, or a server, whose transactions are chosen by chance."""
+
+    def __init__(self, house: House, database: Database, endpoints: list[str], seed: int) -> None:
+        self.house = House(database, house.clock, house.organization_id)
+        self.endpoints = endpoints
+        self.choice = random.Random(seed)
+        self.held: list[Claim] = []
+        self.notify = house.notify
+
+    async def fans_out_and_claims(self) -> None:
+        await self.notify(self.choice.randint(1, 4))
+        async with self.house.database.transaction() as connection:
+            fan_out = await outbox.fan_out(connection, 50)
+            if fan_out.created:
+                self.held += await delivery_queue.claim(connection, Order(20, LEASE))
+
+    async def claims(self) -> None:
+        async with self.house.database.transaction() as connection:
+            self.held += await delivery_queue.claim(connection, Order(20, LEASE))
+
+    async def records_and_claims(self) -> None:
+        done, self.held = self.held, []
+        records = []
+        for claim in done:
+            record = delivered(claim)
+            if self.choice.random() < 0.3:
+                record = failed(claim)
+            elif self.choice.random() < 0.05:
+                record = dataclasses.replace(
+                    failed(claim),
+                    outcome=Outcome.GONE,
+                    status=DeliveryStatus.FAILED,
+                    delay=None,
+                    verdict=Verdict.GONE,
+                )
+            records.append(record)
+        if records:
+            async with self.house.database.transaction() as connection:
+                order = Order(20, LEASE)
+                recorded = await delivery_results.record(connection, records, self.choice, order)
+            self.held = recorded.claims or []
+
+    async def gives_back(self) -> None:
+        done, self.held = self.held, []
+        async with self.house.database.transaction() as connection:
+            await delivery_results.release(connection, done, delay=timedelta(0))
+
+    async def dies(self) -> None:
+        lost, self.held = self.held, []
+        async with self.house.database.transaction() as connection:
+            await connection.execute(
+                update(delivery)
+                .where(delivery.c.lease_token.in_({claim.lease_token for claim in lost}))
+                .values(lease_expire_time=text("now() - interval '1 second'"))
+            )
+
+    async def releases_expired(self) -> None:
+        async with self.house.database.transaction() as connection:
+            await delivery_results.release_expired(connection)
+
+    async def switches(self) -> None:
+        place = (self.house.organization_id, self.choice.choice(self.endpoints))
+        now = self.house.clock.now()
+        async with self.house.database.transaction() as connection:
+            if self.choice.random() < 0.4:
+                await endpoint_switches.disable_on_request(connection, *place, now=now)
+            else:
+                await endpoint_switches.enable(connection, *place, now=now)
+
+    async def sends_again(self) -> None:
+        place = (self.house.organization_id, self.choice.choice(self.endpoints))
+        async with self.house.database.transaction() as connection:
+            endpoint = await endpoint_switches.lock(connection, *place)
+            if endpoint is None or endpoint.state != "ENABLED":
+                return
+            some = await connection.scalars(
+                select(delivery.c.notification_id).where(delivery.c.endpoint_id == place[1]).limit(20)
+            )
+            wanted = [Wanted(one, CUSTOMER, "alert.reached") for one in set(some)]
+            await redelivery.rearm(connection, *place, wanted, trigger=Trigger.RECOVERY)
+
+    async def act(self) -> None:
+        steps = (
+            self.fans_out_and_claims,
+            self.claims,
+            self.records_and_claims,
+            self.records_and_claims,
+            self.gives_back,
+            self.dies,
+            self.releases_expired,
+            self.releases_expired,
+            self.switches,
+            self.sends_again,
+        )
+        for _ in range(STEPS):
+            await self.choice.choice(steps)()
+
+
+async def deadlocks(database: Database) -> int:
+    """How many deadlocks PostgreSQL has broken in this database."""
+    async with database.transaction() as connection:
+        await connection.execute(text("SELECT pg_stat_force_next_flush()"))
+    async with database.transaction() as connection:
+        number: int = await connection.scalar(
+            text("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+        )
+    return number
+
+
+async def test_releases_claims_results_and_switches_at_once_never_wait_in_a_circle(
+    house: House, database_url: str
+) -> None:
+    endpoints = [
+        (await house.endpoint(f"https://example.com/{number}")).endpoint.endpoint_id for number in range(ENDPOINTS)
+    ]
+    async with contextlib.AsyncExitStack() as stack:
+        actors = []
+        for seed in range(ACTORS):
+            database = Database(database_url, pool_size=2)
+            stack.push_async_callback(database.close)
+            actors.append(Actor(house, database, endpoints, seed))
+        await asyncio.gather(*(actor.act() for actor in actors))
+        for actor in actors:
+            await actor.gives_back()
+    await house.expire_leases()
+    async with house.database.transaction() as connection:
+        await delivery_results.release_expired(connection)
+    assert set((await house.in_flight()).values()) == {0}
+    assert await counters_match(house)
+    assert await deadlocks(house.database) == 0
