@@ -45,4 +45,3 @@ async def monitoring(
         yield runner.addresses[0][1]
     finally:
         await runner.cleanup()
-

@@ -20,9 +20,7 @@ class Readiness:
     def take(self, problem: str | None) -> None:
         """Takes note of one look: what keeps the database from being worked with, or None."""
         if problem is not None and self.takes_writes:
-            logger.error(
-                "the database cannot be worked with: not ready (%s)", problem, extra={"action": "not_ready"}
-            )
+            logger.error("the database cannot be worked with: not ready (%s)", problem, extra={"action": "not_ready"})
         self.takes_writes = problem is None
 
 
