@@ -1,7 +1,8 @@
 """The notifier's port for those who look after it: is it alive, is it ready, what has it done.
 
-/healthz fails when the loop has not come round for a while: restarting the process may help. /readyz also fails while
-the database cannot be used and while the process drains: restarting it would not help.
+/healthz says that the event loop turns, and nothing else: a stuck loop does not answer, and restarting the process
+helps. /readyz fails while the database cannot be reached or takes no writes, and while the process drains: restarting
+it would not help.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -16,7 +17,6 @@ from notifier.metrics import CONTENT_TYPE, Metrics
 async def monitoring(
     address: tuple[str, int] | None,
     metrics: Metrics,
-    is_alive: Callable[[], bool],
     is_ready: Callable[[], bool],
 ) -> AsyncIterator[int | None]:
     """Answers on `address` for as long as the block runs; yields the port. Does nothing without an address."""
@@ -25,10 +25,11 @@ async def monitoring(
         return
 
     async def on_healthz(_: web.Request) -> web.Response:
-        return _state(is_alive(), "alive", "stuck")
+        return web.Response(text="alive\n")
 
     async def on_readyz(_: web.Request) -> web.Response:
-        return _state(is_ready(), "ready", "not ready")
+        ready = is_ready()
+        return web.Response(status=200 if ready else 503, text="ready\n" if ready else "not ready\n")
 
     async def on_metrics(_: web.Request) -> web.Response:
         return web.Response(body=metrics.text().encode(), headers={"Content-Type": CONTENT_TYPE})
@@ -44,7 +45,3 @@ async def monitoring(
         yield runner.addresses[0][1]
     finally:
         await runner.cleanup()
-
-
-def _state(well: bool, yes: str, no: str) -> web.Response:
-    return web.Response(status=200 if well else 503, text=f"{yes if well else no}\n")

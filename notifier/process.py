@@ -6,6 +6,7 @@ import logging
 from notifier.backoff import Backoff
 from notifier.metrics import Metrics
 from notifier.monitoring import monitoring
+from notifier.readiness import followed
 from notifier.sending import Sender, Timeouts
 from notifier.upkeep import first_days, keep_days
 from notifier.worker import Worker
@@ -64,9 +65,12 @@ async def run_until(stop: asyncio.Event, configuration: Configuration, database:
         )
         metrics.gauge("in_flight", "Deliveries that this process holds.", lambda: worker.in_flight)
         metrics.gauge("results_waiting", "Results that are not written yet.", lambda: worker.results_waiting)
-        async with monitoring(
-            configuration.notifier_listen, metrics, lambda: worker.is_alive, lambda: worker.is_ready
-        ) as port:
+        async with (
+            followed(database.url) as readiness,
+            monitoring(
+                configuration.notifier_listen, metrics, lambda: worker.is_ready and readiness.takes_writes
+            ) as port,
+        ):
             await first_days(database)
             beside = (
                 asyncio.create_task(_listen(database, worker), name="notifier listener"),

@@ -91,14 +91,10 @@ class Worker:
         return self._recorder.waiting
 
     @property
-    def is_alive(self) -> bool:
-        """Whether the loop came round lately; it does so even while the database is away."""
-        return asyncio.get_running_loop().time() - self._last_round < STUCK_AFTER
-
-    @property
     def is_ready(self) -> bool:
-        """Whether it sends: the database answers, and nobody has asked it to stop."""
-        return self.is_alive and self._database_answers and not self._stops
+        """Whether it sends: it came round lately, the database answered, and nothing has asked it to stop."""
+        came_round = asyncio.get_running_loop().time() - self._last_round < STUCK_AFTER
+        return came_round and self._database_answers and not self._stops
 
     def outbox_changed(self) -> None:
         """Wakes the loop, because outbox rows may have been committed."""

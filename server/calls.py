@@ -1,5 +1,6 @@
 """The call that the running code serves: its method, its request id, and whose it is."""
 
+import asyncio
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ class Call:
     method: str  # as on the wire: /package.Service/Method
     request_id: str
     caller: Caller | None = None  # unset until the caller is identified
+    revoked: asyncio.Event | None = None  # of a stream of the API: set when its key has ended
 
     @property
     def is_infrastructure(self) -> bool:

@@ -1,4 +1,4 @@
-"""The health service: SERVING for every service while the database answers, and `liveness` in any case."""
+"""The health service: SERVING for every service while the database takes writes, and `liveness` in any case."""
 
 import asyncio
 import logging
@@ -8,12 +8,13 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from generated.tidemark.v1 import error_reason_pb2
+from server import errors
+from store import probe as signs
 from store.probe import Probe
 
 LIVENESS = "liveness"  # for restarts: a database outage must not restart every replica
-PROBE_INTERVAL = 1.0  # seconds between signs of life while the database answers
-PROBE_TIMEOUT = 3.0  # seconds
-FIRST_RETRY = 0.1  # seconds after a failed probe, doubled up to the interval
+MAX_NAME_BYTES = 256  # of a service; longer names are no services, and a watch would hold them
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -54,40 +55,39 @@ class Health(health_pb2_grpc.HealthServicer):
         self._draining = True
         self.set_serving(False)
 
-    async def probe(self, probe: Probe) -> bool:
-        """Takes the status from one sign of life of the database."""
-        answers = await probe.answers(PROBE_TIMEOUT)
-        if answers and not self._serving and not self._draining:
-            logger.info("the database answers: SERVING", extra={"action": "serving"})
-        if self._serving and not answers:
-            logger.error("the database does not answer: NOT_SERVING", extra={"action": "not_serving"})
-        self.set_serving(answers)
-        return answers
+    async def probe(self, probe: Probe) -> None:
+        """Takes the status from one look at the database."""
+        self._take(await probe.problem(signs.TIMEOUT))
 
     async def follow(self, probe: Probe) -> None:
         """Keeps the status at what the database's signs of life say, until cancelled."""
-        retry = FIRST_RETRY
-        while True:
-            if await self.probe(probe):
-                retry = FIRST_RETRY
-                await asyncio.sleep(PROBE_INTERVAL)
-            else:
-                await asyncio.sleep(retry)
-                retry = min(2 * retry, PROBE_INTERVAL)
+        await probe.follow(self._take)
+
+    def _take(self, problem: str | None) -> None:
+        if problem is None and not self._serving and not self._draining:
+            logger.info("the database takes writes: SERVING", extra={"action": "serving"})
+        if problem is not None and self._serving:
+            logger.error(
+                "the database cannot be worked with: NOT_SERVING (%s)", problem, extra={"action": "not_serving"}
+            )
+        self.set_serving(problem is None)
 
     async def Check(
         self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> health_pb2.HealthCheckResponse:
         """The status of one service; NOT_FOUND for one that this server does not have."""
+        _check_name(request.service)
         status = self._status(request.service)
         if status == _SERVICE_UNKNOWN:
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no service {request.service!r} here")
+            # The name is not repeated: callers need no key, and an answer is no larger than it has to be.
+            await context.abort(grpc.StatusCode.NOT_FOUND, "there is no service of that name here")
         return health_pb2.HealthCheckResponse(status=status)
 
     async def Watch(
         self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
         """The status of one service, and again at each change."""
+        _check_name(request.service)
         last = None
         while True:
             changed = self._changed  # before the status is read: a change in between is not lost
@@ -103,3 +103,13 @@ class Health(health_pb2_grpc.HealthServicer):
         if service not in self._services:
             return _SERVICE_UNKNOWN
         return _SERVING if self._serving else _NOT_SERVING
+
+
+def _check_name(service: str) -> None:
+    size = len(service.encode())
+    if size > MAX_NAME_BYTES:
+        raise errors.InvalidArgument(
+            error_reason_pb2.ERROR_REASON_INVALID_FIELD,
+            f"service: the name has {size} bytes; at most {MAX_NAME_BYTES} are allowed",
+            violations=[errors.FieldViolation("service", f"it has more than {MAX_NAME_BYTES} bytes")],
+        )

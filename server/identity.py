@@ -1,5 +1,6 @@
 """Who is calling: API keys to organizations, and what holds while nobody made a key yet."""
 
+import asyncio
 import ipaddress
 import logging
 from datetime import datetime, timedelta
@@ -7,13 +8,16 @@ from datetime import datetime, timedelta
 from generated.tidemark.v1 import error_reason_pb2
 from runtime.clock import Clock
 from server import calls, errors
+from server.open_streams import OpenStreams
 from store import keys
 from store.alert_history import Author
-from store.database import Database
+from store.database import Database, DatabaseUnavailable
 from store.keys import Caller, Organization
 from store.organizations import DEFAULT_ORGANIZATION
 
 CACHE_LIFETIME = timedelta(seconds=3)  # how long a revoked key may still be taken
+POLL_INTERVAL = 1.5  # seconds between looks for keys that have ended, while any is in use here
+POLL_TIMEOUT = 3.0  # seconds that a look may take
 CACHE_SIZE = 4096  # keys; unknown ones count too
 
 _SCHEME = "bearer "
@@ -55,6 +59,7 @@ class Identity:
         self._anonymous_possible = listens_to_loopback_only
         self._cache: dict[bytes, tuple[datetime, Caller | None]] = {}
         self._default: tuple[datetime, Caller] | None = None
+        self.streams = OpenStreams()
 
     async def start(self) -> None:
         """Says how callers are identified; raises UnsafeListen when they cannot be."""
@@ -93,6 +98,49 @@ class Identity:
                 error_reason_pb2.ERROR_REASON_UNAUTHENTICATED, "the API key is unknown or revoked"
             )
         return caller
+
+    async def follow(self, database: Database) -> None:
+        """Ends the streams of keys that are revoked, and anonymous ones once a key exists; until cancelled.
+
+        One look for the whole process, on a pool of its own: a busy service must not keep a revoked key alive. While
+        the database is away, what is known stays.
+        """
+        while True:
+            await asyncio.sleep(POLL_INTERVAL)
+            try:
+                async with asyncio.timeout(POLL_TIMEOUT):
+                    await self.look(database)
+            except (DatabaseUnavailable, TimeoutError):
+                pass  # health says so
+            except Exception:
+                logger.exception("revoked keys could not be looked for", extra={"action": "identity"})
+
+    async def look(self, database: Database) -> None:
+        """Looks once for keys in use here that have ended. Raises DatabaseUnavailable."""
+        cached = {
+            caller.key_id for time, caller in self._cache.values() if caller is not None and self._is_fresh(time)
+        }
+        open_ids = self.streams.key_ids
+        used = (open_ids | cached) - {""}
+        anonymous = "" in open_ids or self._default is not None
+        if not used and not anonymous:
+            return
+        ended = set[str]()
+        async with database.transaction() as connection:
+            if used:
+                ended |= await keys.revoked_among(connection, used)
+            if anonymous and await keys.any_key_exists(connection):
+                ended.add("")
+        if "" in ended:
+            self._anonymous_possible, self._default = False, None  # keys are never unmade
+        self._cache = {
+            key: (time, caller)
+            for key, (time, caller) in self._cache.items()
+            if caller is None or caller.key_id not in ended
+        }
+        count = self.streams.end(ended)
+        if count:
+            logger.info("ending %d streams whose keys have ended", count, extra={"action": "revoked"})
 
     async def _owner_of(self, key_hash: bytes) -> Caller | None:
         cached = self._cache.get(key_hash)

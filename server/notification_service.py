@@ -1,7 +1,6 @@
 """AlertService's notifications: their history, and the stream that tells of them as they come."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Any, cast
@@ -12,8 +11,10 @@ from generated.tidemark.v1 import alert_service_pb2 as messages
 from generated.tidemark.v1 import error_reason_pb2
 from server.errors import FailedPrecondition, NotFound
 from server.identity import current_organization
+from server.leaving import time_to_leave
 from server.lifecycle import Drain
 from server.mapping.notifications import notification_proto, read_wanted
+from server.open_streams import raise_if_revoked
 from server.paging import read_page
 from server.validation import Violations
 from server.watching.feeds import Feeds
@@ -109,7 +110,7 @@ class NotificationHandlers:
         tokens = ResumeTokens(wanted)
         organization_id = current_organization().organization_id
         loop = asyncio.get_running_loop()
-        leaving = asyncio.create_task(self._time_to_leave(), name="watch-leaving")
+        leaving = asyncio.create_task(time_to_leave(self._drain, MAX_STREAM_AGE), name="watch-leaving")
         try:
             async with self._feeds.watched(organization_id) as tail:
                 place = await self._beginning(organization_id, request.resume_token, start, tokens)
@@ -136,6 +137,7 @@ class NotificationHandlers:
                     if not leaving.done() and loop.time() >= told + self._heartbeat:
                         yield messages.WatchNotificationsResponse(resume_token=tokens.write(place), heartbeat=True)
                         told = loop.time()
+            raise_if_revoked()
             yield messages.WatchNotificationsResponse(resume_token=tokens.write(place), going_away=True)
         finally:
             leaving.cancel()
@@ -175,12 +177,6 @@ class NotificationHandlers:
             " begin with a start_time",
             metadata={"retention_days": days},
         )
-
-    async def _time_to_leave(self) -> None:
-        """Returns when the server drains, or the stream is old enough to move to another replica."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(MAX_STREAM_AGE):
-                await self._drain.begun.wait()
 
 
 def _told(entry: feed.Entry, tokens: ResumeTokens) -> messages.WatchNotificationsResponse:

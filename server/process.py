@@ -125,6 +125,11 @@ async def serve(
         following = asyncio.create_task(health.follow(probe), name="health")
         stack.push_async_callback(_cancel, following)
 
+        aside = Database(database.url, pool_size=1)
+        stack.push_async_callback(aside.close)
+        revocations = asyncio.create_task(identity.follow(aside), name="revocations")
+        stack.push_async_callback(_cancel, revocations)
+
         on_listening(host, port)
         await shutdown.requested.wait()
 

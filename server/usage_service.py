@@ -1,7 +1,6 @@
 """AlertService's hot path: usage in, acknowledgements with transitions out."""
 
 import asyncio
-import contextlib
 from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any, TypeVar
@@ -17,8 +16,10 @@ from server.identity import current_organization
 from server.ingest.batches import Batch
 from server.ingest.pipeline import Pipeline
 from server.ingest.reading import Reader, rejections
+from server.leaving import time_to_leave
 from server.lifecycle import Drain
 from server.mapping.usage_answers import write_results
+from server.open_streams import raise_if_revoked
 from store.keys import Organization
 
 # Of one stream, read and not yet answered; the client waits beyond that, so that one that sends as fast as it can
@@ -85,7 +86,7 @@ class UsageHandlers:
         reading = asyncio.create_task(
             self._read(current_organization(), request_iterator, stream), name="usage-reader"
         )
-        leaving = asyncio.create_task(self._time_to_leave(), name="usage-leaving")
+        leaving = asyncio.create_task(time_to_leave(self._drain, MAX_STREAM_AGE), name="usage-leaving")
         try:
             while True:
                 while stream.answers and not leaving.done():
@@ -107,6 +108,7 @@ class UsageHandlers:
             # What was read is answered; what was not is the client's to send again.
             while stream.answers:
                 yield await stream.next_answer()
+            raise_if_revoked()
             if going_away:
                 yield messages.EvaluateUsageResponse(going_away=True)
             elif not reading.cancelled():
@@ -135,12 +137,6 @@ class UsageHandlers:
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
             stream.answers.append(task)
             stream.arrived.set()
-
-    async def _time_to_leave(self) -> None:
-        """Returns when the server drains, or the stream is old enough to move to another replica."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(MAX_STREAM_AGE):
-                await self._drain.begun.wait()
 
     async def _answer(self, organization: Organization, request: Request, response: Response) -> Response:
         """Fills in the answer to one request; raises InvalidArgument for one that is wrong as a whole."""

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -108,6 +109,14 @@ async def revoke_key(connection: AsyncConnection, key_id: str, now: datetime) ->
 async def any_key_exists(connection: AsyncConnection) -> bool:
     """Whether a key was ever made. Revoked ones count: revoking the last must not let everybody in."""
     return bool(await connection.scalar(select(exists().select_from(api_key))))
+
+
+async def revoked_among(connection: AsyncConnection, key_ids: Collection[str]) -> set[str]:
+    """Those of these keys that have ended."""
+    rows = await connection.scalars(
+        select(api_key.c.key_id).where(api_key.c.key_id.in_(key_ids), api_key.c.revoke_time.is_not(None))
+    )
+    return set(rows)
 
 
 @dataclass(frozen=True, slots=True)

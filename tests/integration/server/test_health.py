@@ -15,8 +15,8 @@ from generated.tidemark.v1 import account_service_pb2_grpc
 from generated.tidemark.v1.account_pb2 import Customer
 from generated.tidemark.v1.account_service_pb2 import PutCustomerRequest
 from runtime.clock import ManualClock
-from server import health as health_module
 from server.health import LIVENESS, Health
+from store import probe as probe_module
 from store.database import Database
 from store.probe import Probe
 from tests.integration.server.odd_service import NAME, OddService
@@ -27,8 +27,9 @@ SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 @pytest.fixture(autouse=True)
 def _quick_probes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health_module, "PROBE_INTERVAL", 0.02)
-    monkeypatch.setattr(health_module, "FIRST_RETRY", 0.02)
+    monkeypatch.setattr(probe_module, "INTERVAL", 0.02)
+    monkeypatch.setattr(probe_module, "WRITE_INTERVAL", 0.02)
+    monkeypatch.setattr(probe_module, "FIRST_RETRY", 0.02)
 
 
 @pytest.fixture

@@ -1,0 +1,151 @@
+"""A revoked key ends its open streams, and the first key those of callers without one: on every server."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+import grpc
+import pytest
+
+from generated.tidemark.v1 import alert_service_pb2 as messages
+from generated.tidemark.v1 import alert_service_pb2_grpc
+from generated.tidemark.v1.usage_pb2 import UsageEvent
+from runtime.clock import ManualClock
+from server import identity, open_streams
+from store import keys
+from store.database import Database
+from store.keys import CreatedKey
+from tests.integration.server.odd_service import OddClient
+from tests.integration.server.running import Running, reason_of, running, status_of
+
+NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)
+LIMIT = 60.0  # seconds, of everything that is waited for
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(identity, "POLL_INTERVAL", 0.02)
+
+
+@pytest.fixture
+async def second(database: Database, clock: ManualClock) -> AsyncIterator[Running]:
+    """Another server on the same database."""
+    async with running(database, clock) as server:
+        yield server
+
+
+async def create_key(database: Database) -> CreatedKey:
+    async with database.transaction() as connection:
+        return await keys.create_key(connection, "acme", NOW)
+
+
+async def revoke(database: Database, key: CreatedKey) -> None:
+    async with database.transaction() as connection:
+        assert await keys.revoke_key(connection, key.key_id, NOW)
+
+
+def authorized(key: CreatedKey) -> tuple[tuple[str, str], ...]:
+    return (("authorization", f"Bearer {key.key}"),)
+
+
+def usage(event_id: str) -> messages.EvaluateUsageRequest:
+    event = UsageEvent(event_id=event_id, customer_id="c", metric_id="calls", quantity="1")
+    event.event_time.FromDatetime(NOW)
+    return messages.EvaluateUsageRequest(batch_id=event_id, events=[event])
+
+
+async def refused(call: Any) -> None:
+    """Reads until the stream ends, which it does with UNAUTHENTICATED, a reason, and no advice to try again."""
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        async with asyncio.timeout(LIMIT):
+            while await call.read() is not grpc.aio.EOF:
+                pass
+    assert raised.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert reason_of(raised.value) == "ERROR_REASON_UNAUTHENTICATED"
+    assert not any(detail.type_url.endswith("RetryInfo") for detail in status_of(raised.value).details)
+
+
+async def test_idle_streams_of_a_revoked_key_end_on_every_server_and_others_go_on(
+    api: Running, second: Running, database: Database
+) -> None:
+    key, other = await create_key(database), await create_key(database)
+    ended, kept = [], []
+    for server in (api, second):
+        stub: Any = alert_service_pb2_grpc.AlertServiceStub(server.channel)
+        for owner, calls in ((key, ended), (other, kept)):
+            stream = stub.EvaluateUsage(metadata=authorized(owner))
+            await stream.write(usage(f"e-{owner.key_id}"))
+            assert (await stream.read()).batch_id == f"e-{owner.key_id}"
+            watch = stub.WatchNotifications(messages.WatchNotificationsRequest(), metadata=authorized(owner))
+            assert (await watch.read()).heartbeat
+            calls += [stream, watch]
+    await revoke(database, key)
+    for call in ended:
+        await refused(call)
+    for number, call in enumerate(kept):
+        assert not call.done()
+        if number % 2 == 0:
+            await call.write(usage("later"))
+            assert (await call.read()).batch_id == "later"
+        call.cancel()
+
+
+async def test_a_new_call_with_a_revoked_key_is_refused_without_the_clock_going_on(
+    odd: OddClient, database: Database
+) -> None:
+    key = await create_key(database)
+    assert (await odd.unary("WhoAmI")("", metadata=authorized(key))).startswith("acme")
+    await revoke(database, key)
+    async with asyncio.timeout(LIMIT):
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            while True:
+                await odd.unary("WhoAmI")("", metadata=authorized(key))
+                await asyncio.sleep(0.01)
+    assert raised.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_anonymous_streams_end_when_the_first_key_is_made(api: Running, database: Database) -> None:
+    stub: Any = alert_service_pb2_grpc.AlertServiceStub(api.channel)
+    stream = stub.EvaluateUsage()
+    await stream.write(usage("e"))
+    assert (await stream.read()).accepted == 1
+    watch = stub.WatchNotifications(messages.WatchNotificationsRequest())
+    assert (await watch.read()).heartbeat
+    await create_key(database)
+    await refused(stream)
+    await refused(watch)
+
+
+async def test_what_was_read_is_answered_before_the_stream_ends(
+    api: Running, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(open_streams, "GRACE", LIMIT)  # a busy machine cuts nothing
+    key = await create_key(database)
+    stub: Any = alert_service_pb2_grpc.AlertServiceStub(api.channel)
+    stream = stub.EvaluateUsage(metadata=authorized(key))
+    for number in range(30):
+        await stream.write(usage(f"e-{number}"))
+    acknowledged = (await stream.read()).accepted
+    await revoke(database, key)
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        async with asyncio.timeout(LIMIT):
+            while (answer := await stream.read()) is not grpc.aio.EOF:
+                acknowledged += answer.accepted
+    assert raised.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    async with database.raw_transaction() as connection:
+        row = await (await connection.execute("SELECT count(*) FROM event")).fetchone()
+    assert row is not None
+    assert row[0] == acknowledged >= 1
+
+
+async def test_a_handler_that_races_nothing_is_cut_with_the_status(
+    odd: OddClient, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(open_streams, "GRACE", 0.05)
+    key = await create_key(database)
+    call = odd.stream("WhoAmIStream")(metadata=authorized(key))
+    await call.write("x")
+    assert (await call.read()).startswith("acme")
+    await revoke(database, key)
+    await refused(call)
