@@ -26,6 +26,7 @@ FORMATS = (CSV, NDJSON)
 _SUFFIXES = {".csv": CSV, ".tsv": CSV, ".ndjson": NDJSON, ".jsonl": NDJSON, ".json": NDJSON}
 MAX_EXPONENT = 60  # powers of ten; a number beyond it is left as it is written, for the server to refuse
 MAX_CELL_LINES = 100  # that one row may span; a quote that is not closed within them is a stray one
+TELLING_WIDTH = 4  # columns from which a line of a text hardly ever has as many cells as a row by chance
 OTHER_DELIMITERS = ";\t|"  # that a header suggests where it has no comma
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -135,9 +136,10 @@ class RowFile:
             )
 
     def _header(self) -> list[str]:
-        first = self._lines.next()
+        first = self._first()
         if first is None:
             raise FileProblem(f"{self.name} is empty", ("its first line has to name the columns",))
+        self._lines.next()
         try:
             if first.too_long:
                 raise csv.Error(f"it is longer than {MAX_LINE_LENGTH:,} characters")
@@ -222,6 +224,8 @@ class RowFile:
             self._well_formed.fullmatch(text) is not None and self._width(text) == width
             for text in (line.text.rstrip("\r\n") for line in further)
         ]
+        if width >= TELLING_WIDTH:
+            return any(alone)
         return alone[-1] or (len(alone) > 1 and all(alone[:-1]))
 
     def _width(self, text: str) -> int:

@@ -10,7 +10,6 @@ import stat
 import threading
 import zlib
 from pathlib import Path
-from typing import cast
 
 STANDARD_INPUT = Path("-")
 POLL_INTERVAL = 0.2  # seconds after which a read from a pipe that brings nothing looks whether it shall stop
@@ -105,6 +104,28 @@ class _Input(io.RawIOBase):
         super().close()
 
 
+class _Unpacked(io.RawIOBase):
+    """What gzip packed. Of a file that is cut off it hands out everything that comes before the cut."""
+
+    def __init__(self, packed: io.BufferedReader) -> None:
+        self._packed = packed
+        self._gzip = gzip.GzipFile(fileobj=packed)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # io's stub wants any buffer
+        data = self._gzip.read1(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._gzip.close()
+            self._packed.close()
+        super().close()
+
+
 class TextSource:
     """The text of a file, lines with the ends that they have there.
 
@@ -119,7 +140,7 @@ class TextSource:
             binary: io.BufferedReader = io.BufferedReader(self._input, BUFFER_BYTES)
             head = self._input.head
             if head.startswith(_GZIP):
-                binary = io.BufferedReader(cast("io.RawIOBase", gzip.GzipFile(fileobj=binary)), BUFFER_BYTES)
+                binary = io.BufferedReader(_Unpacked(binary), BUFFER_BYTES)
                 head = binary.peek(HEAD_BYTES)[:HEAD_BYTES]
         except _UNREADABLE as error:
             raise FileProblem(f"{self.name} cannot be read: {reason(error)}", _hints(path, error)) from None

@@ -86,7 +86,7 @@ async def test_filters_narrow_by_customer_alert_state_and_status(ours: Client, c
 
 
 async def test_a_gauge_is_an_entry_of_its_own_while_it_is_in_alarm(ours: Client, clock: ManualClock) -> None:
-    grouped = 'name: "g" usage_threshold_reached { metric_id: "tokens" group_keys: { key: "region" } } '
+    grouped = 'name: "g" usage_threshold_reached { metric_id: "tokens" group_values { key: "region" } } '
     alert = await ours.create(grouped + 'thresholds { value: "10" } ' + ALL)
     await ours.settled(alert.alert_id)
     regions = (("eu", "12"), ("us", "3"), ("ap", "50"))
