@@ -3,6 +3,7 @@
 import os
 import sys
 from importlib import import_module
+from typing import Any
 
 import click
 
@@ -36,6 +37,15 @@ class CommandsOnDemand(click.Group):
         command: click.Command = getattr(import_module(COMMANDS[cmd_name]), cmd_name)
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command; ends quietly when the reader of its output has gone, which click ends with 1."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # What is still in the buffers would be written at the end of the process, and fail aloud.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(EXIT_READER_GONE) from None
+
 
 @click.group(
     cls=CommandsOnDemand,
@@ -63,10 +73,6 @@ def main() -> None:
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         code = EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # What is still in the buffers would be written at the end of the process, and fail aloud.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = EXIT_READER_GONE
     sys.exit(code if isinstance(code, int) else 0)
 
 
