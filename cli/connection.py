@@ -16,6 +16,8 @@ from runtime.configuration import DEFAULT_LISTEN, DEFAULT_MAX_MESSAGE_BYTES
 
 DETAILS_KEY = "grpc-status-details-bin"
 UNARY_TIMEOUT = 10.0  # seconds
+MAX_PORT = 65_535
+MAX_SHOWN = 100  # characters of a value that a message quotes
 
 Metadata = tuple[tuple[str, str], ...]
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -50,17 +52,35 @@ class Address:
             yield channel
 
 
+def _server(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    host, colon, port = value.rpartition(":")
+    named = value.startswith(("unix:", "dns:", "ipv4:", "ipv6:"))  # what else gRPC takes
+    numbered = port.isascii() and port.isdigit() and 0 < int(port[:6]) <= MAX_PORT
+    if not named and not (colon and host and numbered and "/" not in host and host.isprintable() and " " not in host):
+        raise click.BadParameter(f"{value[:MAX_SHOWN]!r} is no address: write HOST:PORT, as in {DEFAULT_LISTEN}")
+    return value
+
+
+def _key(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    key = (value or "").strip()
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise click.BadParameter("that is no key: a key is tmk_ and letters, digits, - and _, without blanks")
+    return key or None
+
+
 def server_options(command: Command) -> Command:
     """Adds --server and --key to a command, which receives them as `server` and `key`."""
     command = click.option(
         "--key",
         envvar="TIDEMARK_KEY",
+        callback=_key,
         show_envvar=True,
         help="API key of the organization; not needed while the server has none.",
     )(command)
     return click.option(
         "--server",
         envvar="TIDEMARK_SERVER",
+        callback=_server,
         show_envvar=True,
         default=lambda: os.environ.get("TIDEMARK_LISTEN") or DEFAULT_LISTEN,
         show_default=DEFAULT_LISTEN,

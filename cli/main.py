@@ -1,8 +1,14 @@
 """The `tidemark` command: its group, which loads a command's module when that command is called."""
 
+import os
+import sys
 from importlib import import_module
+from typing import Any
 
 import click
+
+EXIT_INTERRUPTED = 130  # 128 + SIGINT
+EXIT_READER_GONE = 141  # 128 + SIGPIPE
 
 # In the order of the help. Loaded one at a time: a client command starts in a third of the time without the server.
 COMMANDS = {
@@ -31,6 +37,15 @@ class CommandsOnDemand(click.Group):
         command: click.Command = getattr(import_module(COMMANDS[cmd_name]), cmd_name)
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command; ends quietly when the reader of its output has gone, which click ends with 1."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # What is still in the buffers would be written at the end of the process, and fail aloud.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(EXIT_READER_GONE) from None
+
 
 @click.group(
     cls=CommandsOnDemand,
@@ -46,8 +61,19 @@ def tidemark() -> None:
 
 
 def main() -> None:
-    """The console script."""
-    tidemark.main(prog_name="tidemark")
+    """The console script.
+
+    Ends with 130 after Ctrl-C, and quietly with 141 when the reader of the output has gone (`tidemark … | head`), as
+    programs do that these signals end.
+    """
+    try:
+        code = tidemark.main(prog_name="tidemark", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        code = EXIT_INTERRUPTED
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 if __name__ == "__main__":

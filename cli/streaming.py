@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import grpc
 
 from cli.connection import Metadata, retry_delay
+from cli.isolation import FAULTS, Isolation
 from generated.tidemark.v1.alert_service_pb2 import (
     EvaluateUsageBatchRequest,
     EvaluateUsageRequest,
@@ -29,6 +30,8 @@ DEFAULT_PATIENCE = 60.0  # seconds without an answer before the connection count
 DEFAULT_SILENCE = 60.0  # seconds without even a heartbeat, twice their distance, after which a stream counts as lost
 FAREWELL = 2.0  # seconds in which a stream that said going_away may end by itself
 TWIN_TIMEOUT = 30.0  # seconds for a batch that is sent on its own
+LONGEST_WAIT = 60.0  # seconds of a delay that a server asks for
+MAX_FAILURES = 3  # streams in a row that a server ends with an error of its own over the same batch
 
 _STATUS_LOST = "Internal error from Core"  # how grpc.aio words a write into a stream that has ended
 
@@ -95,6 +98,7 @@ class UsageStream:
         self._ready: asyncio.Queue[Batch | None] = asyncio.Queue(1)  # None: there are no more
         self._exhausted = False
         self._answered = 0.0
+        self._acknowledgements = 0
         self.resent = 0
 
     async def send(self, batches: AsyncIterator[Batch], acknowledge: Acknowledge) -> None:
@@ -129,9 +133,11 @@ class UsageStream:
     async def _until_all_acknowledged(self, acknowledge: Acknowledge) -> None:
         clock = asyncio.get_running_loop().time
         self._answered, pause = clock(), FIRST_PAUSE
+        failures = 0  # streams in a row that the server ended with an error of its own, without an acknowledgement
         while True:
-            before = self._answered
+            before, acknowledged = self._answered, self._acknowledgements
             wait: float | None = None
+            fault = False
             try:
                 if await self._one_stream(acknowledge):
                     return
@@ -149,17 +155,47 @@ class UsageStream:
                 if wait is None and error.code() not in _PASSING:
                     raise error from None
                 sentence = error.details() or error.code().name
+                fault = error.code() in FAULTS
+            failures = failures + 1 if fault and self._acknowledgements == acknowledged else int(fault)
+            if failures >= MAX_FAILURES and self._pending:
+                # It may be one event that the server cannot take; sent for ever, it would hold up all others.
+                self._on_interruption(f"{sentence}; looking for the event that it fails over")
+                if await self._isolate(acknowledge):
+                    failures, pause = 0, FIRST_PAUSE
+                    continue
             if self._answered > before:
                 # Patience begins here: a stream that fell silent has used up as much already.
                 self._answered, pause = clock(), FIRST_PAUSE
             elif clock() - self._answered > self._patience:
                 raise ConnectionLost(sentence)
             self._on_interruption(sentence)
-            # Spread, so that the clients of a server that restarts do not come back all at once. What the server asks
-            # for makes the pause longer, never shorter, and no longer than the patience that is left for an answer.
-            own = pause * random.uniform(0.5, 1.0)
-            await asyncio.sleep(own if wait is None else max(own, min(wait, self._patience)))
+            # Spread, so that the clients of a server that restarts do not come back all at once.
+            # The server's delay only lengthens the pause: with one of 0 for ever this would be a busy loop.
+            await asyncio.sleep(max(min(wait or 0.0, LONGEST_WAIT), pause * random.uniform(0.5, 1.0)))
             pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _isolate(self, acknowledge: Acknowledge) -> bool:
+        """Settles the oldest batch in pieces, so that an event which the server cannot take is rejected alone.
+
+        False, and the batch stays, when the server does not answer, or fails over whatever it is sent. Raises
+        AioRpcError for what no new try can mend.
+        """
+        batch = self._pending[0]
+        isolation = Isolation(self._stub, self._metadata, batch.batch_id, self._include_gauges, TWIN_TIMEOUT)
+        try:
+            response = await isolation.settle(batch.events)
+        except grpc.aio.AioRpcError as error:
+            if error.code() in _PASSING or retry_delay(error) is not None:
+                return False
+            raise
+        except (asyncio.CancelledError, grpc.aio.UsageError):
+            if _is_cancelled():
+                raise
+            return False
+        finally:
+            self.resent += isolation.sent
+        self._acknowledged(response, acknowledge)
+        return True
 
     async def _said_plainly(
         self, error: grpc.aio.AioRpcError, acknowledge: Acknowledge
@@ -204,6 +240,7 @@ class UsageStream:
         if batch.batch_id != response.batch_id:
             raise RuntimeError(f"the server answered batch {response.batch_id!r} before {batch.batch_id!r}")
         self._answered = asyncio.get_running_loop().time()
+        self._acknowledgements += 1
         self._room.release()
         acknowledge(batch, response)
 

@@ -9,6 +9,7 @@ from evaluator.definitions import MAX_SPEND_ALERTS, DefinitionState
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from generated.tidemark.v1 import error_reason_pb2
 from runtime.clock import Clock
+from server.customer_alert_lists import CustomerAlertListHandlers
 from server.errors import AlreadyExists, ApiError, FailedPrecondition, NotFound
 from server.identity import current_author, current_organization
 from server.mapping import unknown_ids
@@ -38,12 +39,11 @@ class Visits(Protocol):
         """Says that an alert of that organization waits to be evaluated; returns at once."""
 
 
-class AlertHandlers:
+class AlertHandlers(CustomerAlertListHandlers):
     """The handlers of tidemark.v1.AlertService that create alerts, and show them and their state."""
 
     def __init__(self, database: Database, clock: Clock, visits: Visits) -> None:
-        self._database = database
-        self._clock = clock
+        super().__init__(database, clock)
         self._visits = visits
 
     async def CreateAlert(
@@ -141,8 +141,13 @@ class AlertHandlers:
     async def ListCustomerAlerts(
         self, request: messages.ListCustomerAlertsRequest, context: Context
     ) -> messages.ListCustomerAlertsResponse:
-        """A page of what each alert that covers a customer knows of it, the oldest alert first."""
+        """A page of what each alert that covers a customer knows of it, the oldest first; or of many customers."""
+        if not request.customer_id:
+            return await self._list_of_many(request)
         violations = Violations()
+        for path in ("customer_ids", "alert_ids", "statuses"):
+            if getattr(request, path):
+                violations.add(path, "it narrows lists of many customers: leave out customer_id")
         customer_id = violations.identifier("customer_id", request.customer_id)
         states = read_states(violations, "states", request.states) or _NOT_ARCHIVED
         bound_to = (customer_id, *sorted(set(states)))

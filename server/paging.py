@@ -63,7 +63,10 @@ class Page:
         """
         if len(rows) <= self.size:
             return ""
-        cursor = cursor_of(rows[self.size - 1])
+        return self.token(cursor_of(rows[self.size - 1]))
+
+    def token(self, cursor: Cursor) -> str:
+        """The token of the page behind the row with that cursor."""
         plain = [value.isoformat() if isinstance(value, datetime) else value for value in cursor]
         return base64.urlsafe_b64encode(orjson.dumps([self._digest, *plain])).decode().rstrip("=")
 

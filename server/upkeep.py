@@ -6,11 +6,12 @@ import logging
 from datetime import timedelta
 
 from runtime.clock import Clock
-from store import notification_history, partitions, requests
+from store import alarms, notification_history, organizations, partitions, requests
 from store.database import Database, DatabaseUnavailable
 
 AHEAD = timedelta(days=45)  # how far ahead partitions are made; more than a month, so that one is always there
 REPLAY_LIFETIME = timedelta(days=7)  # how long a request_id gets its first answer again; the contract says 24 h
+STATES_COMPLETED = 1_000  # in one transaction
 INTERVAL = 3_600.0  # seconds
 RETRY_INTERVAL = 5.0  # seconds, while the database is away
 
@@ -36,8 +37,14 @@ class Upkeep:
             await partitions.maintain(connection, now - self._retention, now + AHEAD, now - self._retention)
             await requests.forget_before(connection, now - REPLAY_LIFETIME)
         async with self._database.transaction() as connection:
-            organizations = await notification_history.organizations(connection)
-        for organization_id in organizations:
+            told = await notification_history.organizations(connection)
+            every = await organizations.ids(connection)
+        for organization_id in every:
+            completed = STATES_COMPLETED
+            while completed == STATES_COMPLETED:
+                async with self._database.transaction() as connection:
+                    completed = await alarms.complete(connection, organization_id, STATES_COMPLETED)
+        for organization_id in told:
             gone = notification_history.FORGET_LIMIT
             while gone == notification_history.FORGET_LIMIT:
                 async with self._database.transaction() as connection:

@@ -3,12 +3,12 @@
 A fact carries the time it was true at. Putting an older one than what is stored changes nothing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import RowMapping, and_, select, tuple_
+from sqlalchemy import ARRAY, RowMapping, and_, any_, cast, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -16,6 +16,7 @@ from evaluator.periods import DEFAULT_CYCLE, BillingCycle, Cadence
 from store import organizations
 from store.puts import put_fact
 from store.tables.accounts import customer, subscription
+from store.tables.base import Identifier
 
 DEFAULT_CURRENCY = "USD"
 
@@ -160,6 +161,47 @@ async def get_customer(connection: AsyncConnection, organization_id: int, custom
     )
     row = rows.mappings().one_or_none()
     return None if row is None else _customer(row)
+
+
+async def get_customers(
+    connection: AsyncConnection, organization_id: int, customer_ids: Collection[str]
+) -> dict[str, Customer]:
+    """Those of the customers that exist, by their ids."""
+    rows = await connection.execute(
+        select(customer).where(
+            customer.c.organization_id == organization_id,
+            customer.c.customer_id == any_(cast(list(customer_ids), ARRAY(Identifier))),
+        )
+    )
+    return {row["customer_id"]: _customer(row) for row in rows.mappings()}
+
+
+async def get_subscriptions(
+    connection: AsyncConnection, organization_id: int, keys: Collection[tuple[str, str]]
+) -> dict[tuple[str, str], Subscription]:
+    """Those of the subscriptions that exist, by customer id and subscription id."""
+    rows = await connection.execute(
+        _SUBSCRIPTIONS.where(
+            subscription.c.organization_id == organization_id,
+            tuple_(subscription.c.customer_id, subscription.c.subscription_id).in_(sorted(keys)),
+        )
+    )
+    return {(row["customer_id"], row["subscription_id"]): _subscription(row) for row in rows.mappings()}
+
+
+async def customer_ids_after(
+    connection: AsyncConnection, organization_id: int, only: Collection[str], after: str, *, limit: int
+) -> list[str]:
+    """Up to `limit` ids of customers behind an id, in their order; of those in `only`, of all where it is empty."""
+    statement = (
+        select(customer.c.customer_id)
+        .where(customer.c.organization_id == organization_id, customer.c.customer_id > after)
+        .order_by(customer.c.customer_id)
+        .limit(limit)
+    )
+    if only:
+        statement = statement.where(customer.c.customer_id == any_(cast(list(only), ARRAY(Identifier))))
+    return list((await connection.scalars(statement)).all())
 
 
 async def get_subscription(

@@ -1,10 +1,11 @@
 """Alert definitions: create, get and list, and what the rules cache reads; `store.alert_changes` changes them."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import ColumnElement, and_, func, select, tuple_
+from sqlalchemy import ARRAY, ColumnElement, and_, any_, cast, func, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -26,6 +27,7 @@ from store.alert_rows import columns_of, definition_of
 from store.ids import random_id
 from store.tables.accounts import customer, subscription
 from store.tables.alerts import alert
+from store.tables.base import Identifier
 from store.visiting import FROM_THE_BEGINNING
 
 ALERT_ID_PREFIX = "alt_"
@@ -126,6 +128,19 @@ async def get(connection: AsyncConnection, organization_id: int, alert_id: str) 
     )
     row = found.mappings().one_or_none()
     return None if row is None else definition_of(row)
+
+
+async def get_many(
+    connection: AsyncConnection, organization_id: int, alert_ids: Collection[str]
+) -> dict[str, AlertDefinition]:
+    """Those of the alerts that exist, by their ids."""
+    found = await connection.execute(
+        select(alert).where(
+            alert.c.organization_id == organization_id,
+            alert.c.alert_id == any_(cast(list(alert_ids), ARRAY(Identifier))),
+        )
+    )
+    return {row["alert_id"]: definition_of(row) for row in found.mappings()}
 
 
 async def list_page(

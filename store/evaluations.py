@@ -67,15 +67,17 @@ async def states(
 
 _WRITE = """
 INSERT INTO alert_state AS s (
-    organization_id, customer_id, gauge_id, alert_id, alert_version, reached, sequence, change_time, change_reason
+    organization_id, customer_id, gauge_id, alert_id, alert_version, reached, sequence, change_time, change_reason,
+    period_end
 )
 SELECT %(organization_id)s, i.* FROM unnest(
     %(customer_ids)s::text[], %(gauge_ids)s::uuid[], %(alert_ids)s::text[], %(versions)s::bigint[],
-    %(reached)s::jsonb[], %(sequences)s::bigint[], %(change_times)s::timestamptz[], %(change_reasons)s::text[]
+    %(reached)s::jsonb[], %(sequences)s::bigint[], %(change_times)s::timestamptz[], %(change_reasons)s::text[],
+    %(period_ends)s::timestamptz[]
 ) AS i
 ON CONFLICT (organization_id, customer_id, gauge_id, alert_id) DO UPDATE SET
     alert_version = excluded.alert_version, reached = excluded.reached, sequence = excluded.sequence,
-    change_time = excluded.change_time, change_reason = excluded.change_reason
+    change_time = excluded.change_time, change_reason = excluded.change_reason, period_end = excluded.period_end
 """
 
 
@@ -93,6 +95,7 @@ async def write_states(connection: Connection, organization_id: int, stored: Seq
             "sequences": [item.sequence for item in stored],
             "change_times": [item.change_time for item in stored],
             "change_reasons": [item.change_reason for item in stored],
+            "period_ends": [item.gauge.period.end for item in stored],
         },
     )
 

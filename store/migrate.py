@@ -1,16 +1,18 @@
 """Migrations: brings a database's schema up to this version, once, however many replicas start at the same time."""
 
+import time
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import create_engine, text
+from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import OperationalError
 
 from store.database import DatabaseUnavailable, sqlalchemy_url
 
 # Any fixed number serves, as long as nobody else locks it: "tidemark" read as base 36, cut to a bigint.
 _LOCK = 1_052_911_830_411
+_LOCK_INTERVAL = 0.1  # seconds between two tries to take it
 MINIMUM_SERVER_VERSION = 150000  # PostgreSQL 15
 
 
@@ -30,8 +32,7 @@ def migrate(url: str) -> None:
             version = int(connection.scalar(text("SHOW server_version_num")) or 0)
             if version < MINIMUM_SERVER_VERSION:
                 raise UnsupportedServer(f"PostgreSQL 15 or newer is needed; this server is {version // 10000}")
-            connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _LOCK})
-            connection.commit()
+            _lock(connection)
             try:
                 configuration = Config()
                 configuration.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
@@ -46,3 +47,16 @@ def migrate(url: str) -> None:
         raise DatabaseUnavailable(str(error.orig)) from error
     finally:
         engine.dispose()
+
+
+def _lock(connection: Connection) -> None:
+    """Takes the lock for this session. Waits between tries, and not in one statement.
+
+    A statement that waits holds a snapshot, and CREATE INDEX CONCURRENTLY waits for all of them.
+    """
+    while True:
+        taken = connection.scalar(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": _LOCK})
+        connection.commit()
+        if taken:
+            return
+        time.sleep(_LOCK_INTERVAL)

@@ -30,6 +30,11 @@ async def get_or_create(connection: AsyncConnection, name: str, now: datetime) -
     return int(existing)
 
 
+async def ids(connection: AsyncConnection) -> list[int]:
+    """All organizations."""
+    return list(await connection.scalars(select(organization.c.organization_id)))
+
+
 async def share(connection: AsyncConnection, organization_id: int) -> int:
     """Keeps changes of the rules out until the transaction ends; returns the epoch that stands until then."""
     raw = await driver(connection)

@@ -1,7 +1,8 @@
 """The command `tidemark replay`."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import signal
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,18 +12,23 @@ import grpc
 
 from cli.connection import Address, call_problem, server_options
 from cli.console import ConfigurationProblem, Problem, standard_error, standard_output
-from cli.replay.mapping import DEFAULT_COLUMNS, Event, RowMapping, RowProblem, Source
+from cli.replay.batches import Batches
+from cli.replay.mapping import DEFAULT_COLUMNS, RowMapping, Source, quoted
 from cli.replay.progress import ReplayProgress
-from cli.replay.rows import FORMATS, BadRow, FileProblem, RowFile
+from cli.replay.rows import FORMATS, FileEndedEarly, FileProblem, RowFile
+from cli.replay.source import STANDARD_INPUT
 from cli.replay.summary import Summary
+from cli.signals import Signals
 from cli.streaming import DEFAULT_PATIENCE, DEFAULT_WINDOW, Batch, ConnectionLost, UsageStream
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse
-from generated.tidemark.v1.usage_pb2 import UsageEvent
 from runtime.configuration import DEFAULT_MAX_BATCH_EVENTS
 
 DEFAULT_BATCH_SIZE = 500  # events in one message
-MAX_BATCH_BYTES = 2 * 1024 * 1024  # of one message; well below what a server takes
+FAREWELL = 5.0  # seconds in which what is on its way may be acknowledged after Ctrl-C
+MAX_COLUMNS_LENGTH = 1_000  # characters of a header that a message shows
 EXIT_REJECTED = 3
+
+_GO_ON = "run the same command again to go on: what was counted is not counted again"
 
 _FIELD_OPTIONS = {
     "--event-id": ("event_id", "the event's id; rows without one get an id made of their content and place"),
@@ -45,8 +51,15 @@ def _field_options(command: Any) -> Any:
     return command
 
 
+def _delimiter(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    character = {"tab": "\t", "\\t": "\t"}.get(value or "", value)
+    if character is not None and (len(character) != 1 or character in '"\r\n' or "\ud800" <= character <= "\udfff"):
+        raise click.BadParameter("write one character, or `tab`; a quote or the end of a line cannot be one")
+    return character
+
+
 @click.command()
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
 @_field_options
 @click.option(
     "--property",
@@ -58,7 +71,12 @@ def _field_options(command: Any) -> Any:
 )
 @click.option("--shift-days", type=int, default=0, help="Move every event by so many days; may be negative.")
 @click.option("--format", "form", type=click.Choice(FORMATS), help="What the file is. [default: by its name]")
-@click.option("--delimiter", metavar="CHARACTER", help="Between CSV columns. [default: a comma; a tab for .tsv]")
+@click.option(
+    "--delimiter",
+    metavar="CHARACTER",
+    callback=_delimiter,
+    help="Between CSV columns; `tab` is one. [default: a comma; a tab for .tsv]",
+)
 @click.option(
     "--batch-size",
     type=click.IntRange(1, DEFAULT_MAX_BATCH_EVENTS),
@@ -95,11 +113,11 @@ def replay(
     key: str | None,
     **columns: str | None,
 ) -> None:
-    """Stream a FILE of usage events (CSV or NDJSON) to the server.
+    """Stream a FILE of usage events (CSV or NDJSON, also compressed with gzip) to the server; - is standard input.
 
     It is safe to run twice: events are known by their ids and the calendar month (UTC) of their times, and count
-    once. Exits with 0 when every row was counted (now or before), with 3 when some were rejected, with 1 when the
-    server could not be reached for good.
+    once. Exits with 0 when every row was counted (now or before), with 3 when some were rejected, with 2 when the
+    options or the file cannot be used, with 1 when it stopped early, with 130 after Ctrl-C.
 
     \b
     Example: 374 tokens of one request are 374 units of the metric tokens_in.
@@ -109,38 +127,57 @@ def replay(
     mapping = RowMapping(
         sources={name: Source.parse(text) for name, text in columns.items() if text is not None},
         properties=_properties(properties),
-        shift=timedelta(days=shift_days),
+        shift=_shift(shift_days),
     )
     try:
         rows = RowFile(file, form, delimiter)
     except FileProblem as error:
-        raise Problem(str(error)) from None
+        raise ConfigurationProblem(str(error), error.hints) from None
     with rows:
-        problems = mapping.missing(rows.columns) if rows.columns is not None else []
-        if problems:
-            raise ConfigurationProblem(
-                f"{file} does not have what is asked of it: {'; '.join(problems)}",
-                [
-                    f"its columns: {', '.join(rows.columns or ())}",
-                    "name a column with --customer, --metric, --quantity, --time …, or give a constant as =VALUE",
-                ],
-            )
+        _check_columns(rows, mapping)
         address = Address(server, key)
         summary = Summary()
-        stopped = asyncio.run(_run(rows, mapping, address, summary, batch_size, window, patience))
+        stopped = asyncio.run(
+            _run(rows, Batches(rows, mapping, summary, batch_size), address, summary, window, patience)
+        )
     summary.show(standard_output())
+    if isinstance(stopped, Interrupted):
+        stopped.show()
+        click.get_current_context().exit(128 + stopped.number)
     if stopped is not None:
         raise stopped
     if summary.rejected:
         click.get_current_context().exit(EXIT_REJECTED)
 
 
+def _check_columns(rows: RowFile, mapping: RowMapping) -> None:
+    """Raises ConfigurationProblem when a CSV file does not have the columns that the mapping wants."""
+    problems = mapping.missing(rows.columns) if rows.columns is not None else []
+    if not problems:
+        return
+    hints = [
+        f"its columns: {quoted(', '.join(rows.columns or ()), MAX_COLUMNS_LENGTH)[1:-1]}",
+        "name a column with --customer, --metric, --quantity, --time …, or give a constant as =VALUE",
+    ]
+    if (other := rows.suggested_delimiter) is not None:
+        name = "-" if rows.path == STANDARD_INPUT else str(rows.path)
+        shown = {"\t": "tab"}.get(other, f"'{other}'")
+        hints = [f"its cells seem to be separated by something else: tidemark replay {name} --delimiter {shown}"]
+    raise ConfigurationProblem(f"{rows.name} does not have what is asked of it: {'; '.join(problems)}", hints)
+
+
+def _shift(days: int) -> timedelta:
+    try:
+        return timedelta(days=days)
+    except OverflowError:
+        raise click.BadParameter("that is more days than there are", param_hint="--shift-days") from None
+
+
 async def _run(
     rows: RowFile,
-    mapping: RowMapping,
+    batches: Batches,
     address: Address,
     summary: Summary,
-    batch_size: int,
     window: int,
     patience: float,
 ) -> Problem | None:
@@ -160,62 +197,53 @@ async def _run(
                 summary.acknowledge(batch, response)
                 progress.moved()
 
-            try:
-                await stream.send(_batches(rows, mapping, summary, batch_size), acknowledge)
-            except ConnectionLost as error:
-                return Problem(
-                    f"no answer from {address.server} for {patience:g} seconds: {error}",
-                    ["run the same command again when it is back: what was counted is not counted again"],
-                )
-            except grpc.aio.AioRpcError as error:
-                return call_problem(error, address)
+            with Signals() as signals:
+                sending = asyncio.create_task(stream.send(aiter(batches), acknowledge), name="replay")
+                try:
+                    await signals.first_or(sending)
+                    if signals.first is not None and not sending.done():
+                        batches.stop()
+                        console.print("[warn]ending[/]; waiting for what is on its way (once more ends it at once)")
+                        await signals.second_or(sending, FAREWELL)
+                finally:
+                    batches.stop()
+                    sending.cancel()
+                    (failure,) = await asyncio.gather(sending, return_exceptions=True)
+            problem = _problem(failure, address, patience)
+            if signals.first is not None:
+                return Interrupted(signals.first, None if isinstance(failure, asyncio.CancelledError) else problem)
     if stream.resent:
         console.print(
             f"[quiet]{stream.resent:,} events were sent again after an interruption; those whose answer was lost"
             " show as duplicates, and what they fired is in the notifications[/]"
         )
-    return None
+    return problem
 
 
-async def _batches(rows: RowFile, mapping: RowMapping, summary: Summary, batch_size: int) -> AsyncIterator[Batch]:
-    events: list[UsageEvent] = []
-    lines: list[int] = []
-    size = count = 0
-    for row in rows:
-        summary.rows += 1
-        if isinstance(row, BadRow):
-            summary.unreadable(row.line, f"the row {row.reason}")
-            continue
-        try:
-            message = to_message(mapping.event(row))
-        except RowProblem as error:
-            summary.unreadable(row.line, str(error))
-            continue
-        events.append(message)
-        lines.append(row.line)
-        size += message.ByteSize()
-        if len(events) >= batch_size or size >= MAX_BATCH_BYTES:
-            count += 1
-            yield Batch(f"batch-{count}", events, lines)
-            events, lines, size = [], [], 0
-    if events:
-        yield Batch(f"batch-{count + 1}", events, lines)
+def _problem(failure: BaseException | None, address: Address, patience: float) -> Problem | None:
+    """What a person reads about a replay that stopped early."""
+    match failure:
+        case None | asyncio.CancelledError():
+            return None
+        case ConnectionLost():
+            return Problem(f"no answer from {address.server} for {patience:g} seconds: {failure}", [_GO_ON])
+        case FileEndedEarly():
+            return Problem(
+                str(failure), ["what stands before that place was sent; mend the file and run the same command again"]
+            )
+        case grpc.aio.AioRpcError():
+            problem = call_problem(failure, address)
+            return Problem(problem.message, [*problem.hints, _GO_ON])
+    raise failure
 
 
-def to_message(event: Event) -> UsageEvent:
-    """The contract's message of an event."""
-    message = UsageEvent(
-        event_id=event.event_id,
-        customer_id=event.customer_id,
-        subscription_id=event.subscription_id,
-        metric_id=event.metric_id,
-        quantity=event.quantity,
-        cost=event.cost,
-        currency=event.currency,
-        properties=event.properties,
-    )
-    message.event_time.FromDatetime(event.event_time)
-    return message
+class Interrupted(Problem):
+    """A signal ended the replay."""
+
+    def __init__(self, number: signal.Signals, problem: Problem | None) -> None:
+        told = "" if problem is None else f": {problem.message}"
+        super().__init__(f"ended by {number.name} before the end of the file{told}", [_GO_ON])
+        self.number = number
 
 
 def _properties(texts: tuple[str, ...]) -> Mapping[str, Source]:

@@ -3,13 +3,14 @@
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from cli.replay.rows import Row
+from cli.replay.rows import Row, plain
 
 # Where a field comes from when no option says so: the first of these columns that the row has.
 DEFAULT_COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -28,8 +29,21 @@ PROPERTIES_PREFIX = "properties."  # of CSV columns that are properties without 
 _MILLISECONDS_FROM = Decimal(10) ** 11  # a unix time as large as this counts milliseconds (it is the year 5138)
 
 
+AMOUNTS = ("quantity", "cost")
+SHOWN_LENGTH = 60  # characters of a value that a message quotes
+_MAX_TIME_EXPONENT = 20  # powers of ten; no unix time has as many, and computing with more takes for ever
+_WITH_EXPONENT = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?[eE][+-]?[0-9]+")
+
+
 class RowProblem(Exception):
-    """A row does not give a usage event; the message says which field and why."""
+    """A row does not give a usage event; the message says which field and why.
+
+    kind: the same for all rows with the same fault, whatever their values.
+    """
+
+    def __init__(self, message: str, kind: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind or message
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +134,8 @@ class RowMapping:
         if not isinstance(value, str):
             raise RowProblem(f"{name} is neither text nor a number")
         # Blanks around a cell are layout; the contract refuses them in ids and amounts.
-        return value.strip()
+        text = value.strip()
+        return plain(text) if name in AMOUNTS and _WITH_EXPONENT.fullmatch(text) else text
 
     def _time(self, row: Row) -> datetime:
         text = self._text("event_time", row)
@@ -129,7 +144,8 @@ class RowMapping:
         try:
             return parse_time(text) + self.shift
         except (ValueError, OverflowError):
-            raise RowProblem("event_time is no time that can be read") from None
+            kind = "event_time is no time that can be read"
+            raise RowProblem(f"{kind}: {quoted(text)}", kind) from None
 
     def _properties(self, row: Row) -> dict[str, str]:
         given: dict[str, Any] = {}
@@ -148,8 +164,14 @@ class RowMapping:
             elif isinstance(value, str):
                 properties[name] = value
             elif value is not None:
-                raise RowProblem(f"the property {name} is neither text nor a number")
+                kind = "a property is neither text nor a number"
+                raise RowProblem(f"the property {quoted(name)[1:-1]} is neither text nor a number", kind)
         return properties
+
+
+def quoted(text: str, length: int = SHOWN_LENGTH) -> str:
+    """A value as a message quotes it: escaped, and not too long."""
+    return repr(text if len(text) <= length else text[:length] + "…")
 
 
 def parse_time(text: str) -> datetime:
@@ -163,7 +185,7 @@ def parse_time(text: str) -> datetime:
     except InvalidOperation:
         time = datetime.fromisoformat(text)
         return (time.replace(tzinfo=UTC) if time.tzinfo is None else time).astimezone(UTC)
-    if not number.is_finite():
+    if not number.is_finite() or abs(number.adjusted()) > _MAX_TIME_EXPONENT:
         raise ValueError(text)
     microseconds = number * (1_000 if abs(number) >= _MILLISECONDS_FROM else 1_000_000)
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(microseconds))

@@ -33,7 +33,8 @@ class ReplayProgress:
                 console=console,
                 transient=True,
             )
-            self._task = self._bar.add_task(rows.path.name, total=rows.size, told="")
+            name = rows.path.name if rows.size is not None else rows.name
+            self._task = self._bar.add_task(name, total=rows.size, told="")
 
     def __enter__(self) -> "ReplayProgress":
         if self._bar is not None:

@@ -17,6 +17,7 @@ from generated.tidemark.v1.threshold_pb2 import TransitionKind
 
 FIRST_LINES = 5  # line numbers shown for each reason
 FIRST_FIRINGS = 20  # transitions shown one by one
+MAX_REASONS = 50  # of rows that never became an event; what there is beyond them is counted as one
 UNREADABLE_ROW = "unreadable row"  # our own reason, for rows that never became an event
 
 
@@ -69,9 +70,17 @@ class Summary:
         """How many thresholds were reached or resolved."""
         return sum(firing.count for firing in self.firings.values()) + self.unshown_transitions
 
-    def unreadable(self, line: int, message: str) -> None:
-        """Counts a row that never became an event; each message is a reason of its own."""
-        self._refuse((UNREADABLE_ROW, message), line, message)
+    @property
+    def unacknowledged(self) -> int:
+        """How many rows were read of which the server has said nothing."""
+        return self.rows - self.accepted - self.duplicates - self.rejected
+
+    def unreadable(self, line: int, message: str, kind: str = "") -> None:
+        """Counts a row that never became an event; each kind (otherwise each message) is a reason of its own."""
+        key = (UNREADABLE_ROW, kind or message)
+        if key not in self.refusals and len(self.refusals) >= MAX_REASONS:
+            key = (UNREADABLE_ROW, "")
+        self._refuse(key, line, message)
 
     def _refuse(self, key: tuple[str, str], line: int, message: str) -> None:
         self.refusals.setdefault(key, Refusal()).add(line, message)
@@ -104,8 +113,11 @@ class Summary:
             (self.accepted, "accepted", "good"),
             (self.duplicates, "duplicates: counted before, not counted again", "quiet"),
             (self.rejected, "rejected", "bad" if self.rejected else "quiet"),
+            (self.unacknowledged, "read, but not acknowledged", "warn"),
             (self.transitions, "thresholds reached or resolved", ""),
         ):
+            if style == "warn" and not count:
+                continue
             totals.add_row(f"{count:,}", f"[{style}]{words}[/]" if style else words)
         console.print(totals)
         if self.unshown_transitions:

@@ -2,32 +2,29 @@
 
 import asyncio
 import contextlib
+import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import click
 import grpc
-from rich.console import Group
 from rich.live import Live
 from rich.markup import escape
-from rich.table import Table
-from rich.text import Text
 
 from cli.connection import Address, call_problem, server_options
 from cli.console import standard_error, standard_output
+from cli.watch.board import Board, Narrowed
 from cli.watch.following import Following
 from cli.watch.lines import line
-from cli.watch.states import DISABLED, EVALUATING, IN_ALARM, NO_DATA, OK, StateRow, fetch
+from cli.watch.screen import rows_of, screen, table
 from generated.tidemark.v1.alert_service_pb2 import WatchNotificationsRequest
 from generated.tidemark.v1.condition_pb2 import ConditionType
 
-DEFAULT_INTERVAL = 2.0  # seconds between two looks
+DEFAULT_INTERVAL = 1.0  # seconds between two looks
 SHORTEST_INTERVAL = 0.2  # seconds, however much happens
-BAR_WIDTH = 12  # characters
-CHROME_HEIGHT = 5  # lines of the screen that are no rows
-
-_STYLES = {IN_ALARM: "bad", EVALUATING: "warn", DISABLED: "bad", OK: "good", NO_DATA: "quiet"}
+REST_SHARE = 4  # times as long as a look takes it rests at least before the next one
+DEFAULT_LIMIT = 1_000  # rows that are printed once
 
 
 def _condition(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> list[int]:
@@ -51,7 +48,15 @@ def _time(context: click.Context, parameter: click.Parameter, value: str | None)
 @click.command()
 @click.option("--customer", "customers", multiple=True, metavar="ID", help="Only this customer; may be repeated.")
 @click.option("--alarms", is_flag=True, help="Only what is in alarm.")
-@click.option("--once", is_flag=True, help="Print the table once, whole, and exit.")
+@click.option("--once", is_flag=True, help="Print the table once and exit, as where the output is no terminal.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=DEFAULT_LIMIT,
+    show_default=True,
+    metavar="ROWS",
+    help="With --once: no more rows than that.",
+)
 @click.option(
     "--interval",
     type=click.FloatRange(min=SHORTEST_INTERVAL),
@@ -61,7 +66,7 @@ def _time(context: click.Context, parameter: click.Parameter, value: str | None)
     help="Between two looks.",
 )
 @click.option("--notifications", is_flag=True, help="Print a line for each notification instead, as they come.")
-@click.option("--alert", "alerts", multiple=True, metavar="ID", help="Notifications of this alert; may be repeated.")
+@click.option("--alert", "alerts", multiple=True, metavar="ID", help="Only this alert; may be repeated.")
 @click.option(
     "--condition",
     "conditions",
@@ -75,12 +80,18 @@ def _time(context: click.Context, parameter: click.Parameter, value: str | None)
     "--since", callback=_time, metavar="TIME", help="Notifications from that time on, and then as they come."
 )
 @click.option("--resume", "token", metavar="TOKEN", help="Notifications from where an earlier call ended.")
-@click.option("--json", "as_json", is_flag=True, help="Print notifications as the JSON that webhooks carry.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print JSON, one line for each row; or notifications as webhooks carry them.",
+)
 @server_options
 def watch(
     customers: tuple[str, ...],
     alarms: bool,
     once: bool,
+    limit: int,
     interval: float,
     notifications: bool,
     alerts: tuple[str, ...],
@@ -94,18 +105,17 @@ def watch(
 ) -> None:
     """Show the alert states of customers, live; or their notifications, one after the other.
 
-    In the table alarms come first, then whoever is nearest to a threshold. What is shown is the current billing
-    period.
+    In the table alarms come first, the most severe and the latest on top, then what is nearest to a threshold, all of
+    the current billing period. Above it stands how much is in alarm in all.
     """
     if notifications and (alarms or once):
         raise click.UsageError("--alarms and --once are for the table, which --notifications does not print.")
-    if not notifications and (alerts or conditions or event_types or since or token or as_json):
-        raise click.UsageError(
-            "--alert, --condition, --event-type, --since, --resume and --json need --notifications."
-        )
+    if not notifications and (conditions or event_types or since or token):
+        raise click.UsageError("--condition, --event-type, --since and --resume need --notifications.")
     if since and token:
         raise click.UsageError("--resume says already where to begin: leave out --since.")
     address = Address(server, key)
+    narrowed = Narrowed(customers, alerts, alarms)
     request = WatchNotificationsRequest(
         resume_token=token or "",
         customer_ids=customers,
@@ -118,10 +128,10 @@ def watch(
     try:
         if notifications:
             asyncio.run(_lines(address, request, as_json))
-        elif once or not sys.stdout.isatty():
-            asyncio.run(_once(address, customers, alarms))
+        elif once or as_json or not sys.stdout.isatty():
+            asyncio.run(_once(address, narrowed, limit, as_json))
         else:
-            asyncio.run(_live(address, customers, alarms, interval))
+            asyncio.run(_live(address, narrowed, interval))
     except grpc.aio.AioRpcError as error:
         raise call_problem(error, address) from None
     except KeyboardInterrupt:
@@ -148,34 +158,47 @@ async def _lines(address: Address, request: WatchNotificationsRequest, as_json: 
                 complaints.print(f"[quiet]go on with --resume {following.token}[/]")
 
 
-async def _once(address: Address, customers: tuple[str, ...], alarms: bool) -> None:
+async def _once(address: Address, narrowed: Narrowed, limit: int, as_json: bool) -> None:
     async with address.channel() as channel:
-        rows = await fetch(channel, address.metadata, customers)
-    standard_output().print(table(_chosen(rows, alarms)))
+        board = Board(channel, address.metadata, narrowed)
+        frame = await board.whole(limit)
+    if as_json:
+        for row in frame.rows:
+            click.echo(json.dumps(row.as_json(), ensure_ascii=False))
+    else:
+        console = standard_output()
+        console.print(table(frame.rows, console.width))
+    if frame.more:
+        standard_error().print(f"[warn]there is more[/]: these are the first {limit:,}; --limit prints more")
 
 
-async def _live(address: Address, customers: tuple[str, ...], alarms: bool, interval: float) -> None:
+async def _live(address: Address, narrowed: Narrowed, interval: float) -> None:
     console = standard_output()
+    clock = asyncio.get_running_loop().time
     async with address.channel() as channel:
-        rows = await fetch(channel, address.metadata, customers)
-        note = ""
+        board = Board(channel, address.metadata, narrowed)
+        frame, note = await board.look(rows_of(console.height)), ""
         told = asyncio.Event()
-        listening = asyncio.create_task(_listen(channel, address, customers, told), name="notifications")
+        listening = asyncio.create_task(_listen(channel, address, narrowed, told), name="notifications")
         with Live(console=console, screen=True, auto_refresh=False) as live, _cancelled_at_the_end(listening):
             while True:
-                live.update(_screen(_chosen(rows, alarms), console.height, address, note), refresh=True)
-                await asyncio.sleep(SHORTEST_INTERVAL)
+                live.update(screen(frame, console.width, console.height, address.server, note), refresh=True)
+                # What takes long is not asked for more often because much happens.
+                shortest = max(SHORTEST_INTERVAL, REST_SHARE * board.cost)
+                await asyncio.sleep(shortest)
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(interval - SHORTEST_INTERVAL):
+                    async with asyncio.timeout(max(0.0, interval - shortest)):
                         await told.wait()
                 told.clear()
+                began = clock()
                 try:
-                    rows, note = await fetch(channel, address.metadata, customers), ""
+                    frame, note = await board.look(rows_of(console.height)), ""
                 except grpc.aio.AioRpcError as error:
                     # A server that restarts comes back; what was last seen stays on the screen until then.
                     if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
                         raise
                     note = f"  [bad]no answer[/], shown is what was last seen: {escape(error.details() or '')}"
+                board.cost = clock() - began
 
 
 @contextlib.contextmanager
@@ -186,56 +209,10 @@ def _cancelled_at_the_end(task: "asyncio.Task[None]") -> Iterator[None]:
         task.cancel()
 
 
-async def _listen(channel: grpc.aio.Channel, address: Address, customers: Sequence[str], told: asyncio.Event) -> None:
+async def _listen(channel: grpc.aio.Channel, address: Address, narrowed: Narrowed, told: asyncio.Event) -> None:
     """Sets `told` whenever there is a notification: what it changed is worth a look before its time."""
-    following = Following(channel, address.metadata, WatchNotificationsRequest(customer_ids=customers))
+    request = WatchNotificationsRequest(customer_ids=narrowed.customers, alert_ids=narrowed.alerts)
+    following = Following(channel, address.metadata, request)
     with contextlib.suppress(grpc.aio.AioRpcError):  # without it the table is as quick as its interval
         async for _ in following.notifications():
             told.set()
-
-
-def _chosen(rows: list[StateRow], alarms: bool) -> list[StateRow]:
-    return [row for row in rows if row.status == IN_ALARM] if alarms else rows
-
-
-def _screen(rows: list[StateRow], height: int, address: Address, note: str) -> Group:
-    room = max(1, height - CHROME_HEIGHT)
-    in_alarm = sum(row.status == IN_ALARM for row in rows)
-    owners = len({row.owner for row in rows})
-    head = Text.from_markup(
-        f"[bold]tidemark[/] [quiet]{escape(address.server)}[/]  {owners} watched, "
-        f"[{'bad' if in_alarm else 'good'}]{in_alarm} in alarm[/]{note}\n"
-    )
-    hidden = len(rows) - room
-    foot = Text(f"and {hidden} more; --customer or --alarms narrows it" if hidden > 0 else "", "quiet")
-    return Group(head, table(rows[:room]), foot)
-
-
-def table(rows: list[StateRow]) -> Table:
-    """The rows as a person reads them."""
-    shown = Table(box=None, padding=(0, 2, 0, 0), header_style="quiet")
-    for name in ("", "customer", "alert", "measures"):
-        shown.add_column(name, no_wrap=True, overflow="ellipsis")
-    shown.add_column("value", justify="right", no_wrap=True)
-    shown.add_column("next", justify="right", no_wrap=True)
-    for name in ("", "reached", "since"):
-        shown.add_column(name, no_wrap=True)
-    for row in rows:
-        style = _STYLES[row.status]
-        shown.add_row(
-            f"[{style}]{row.status}[/]",
-            escape(row.owner),
-            escape(row.alert),
-            escape(row.measure),
-            "" if row.value is None else f"{row.value:f}",
-            "" if row.next_level is None else f"{row.next_level:f}",
-            "" if row.next_level is None else _bar(row, style),
-            f"[{style}]{escape(', '.join(row.reached))}[/]",
-            "" if row.changed is None else f"[quiet]{row.changed:%m-%d %H:%M:%S}[/]",
-        )
-    return shown
-
-
-def _bar(row: StateRow, style: str) -> str:
-    full = int(row.nearness * BAR_WIDTH)
-    return f"[{style}]{'━' * full}[/][quiet]{'─' * (BAR_WIDTH - full)}[/]"

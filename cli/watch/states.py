@@ -1,29 +1,21 @@
-"""Reading customers' alert states, and the rows that a person wants to see of them: what is in alarm comes first."""
+"""The rows that a person wants to see of customers' alert states: what is in alarm first, the most severe on top."""
 
-import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 
-import grpc
-
-from cli.connection import UNARY_TIMEOUT, Metadata
 from cli.words import measure_words, owner_words, to_datetime
-from generated.tidemark.v1.account_service_pb2 import ListCustomersRequest
-from generated.tidemark.v1.account_service_pb2_grpc import AccountServiceStub
-from generated.tidemark.v1.alert_pb2 import CustomerAlert, CustomerAlertStatus, GaugeState
-from generated.tidemark.v1.alert_service_pb2 import ListCustomerAlertsRequest
-from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
-
-PAGE_SIZE = 200  # of customers and of alerts
-CONCURRENT_CALLS = 8
+from generated.tidemark.v1.alert_pb2 import CustomerAlert, CustomerAlertStatus, GaugeState, ThresholdState
+from generated.tidemark.v1.threshold_pb2 import Severity
 
 IN_ALARM = "in alarm"
 EVALUATING = "evaluating"
 OK = "ok"
 NO_DATA = "no data"
 DISABLED = "disabled"
+_NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 _ORDER = (IN_ALARM, EVALUATING, DISABLED, OK, NO_DATA)
 
 
@@ -31,7 +23,9 @@ _ORDER = (IN_ALARM, EVALUATING, DISABLED, OK, NO_DATA)
 class StateRow:
     """One gauge of one alert for one customer; an alert without data has one row without a gauge.
 
-    next_level: the nearest threshold that is not reached. reached: how many are. changed: when it last changed.
+    next_level: the nearest threshold that is not reached. reached: those that are, in words. changed: when it last
+    changed. severity: the highest of those that are reached. silent: all of them were reached before the alert began,
+    so no notification told of them.
     """
 
     status: str
@@ -42,6 +36,43 @@ class StateRow:
     next_level: Decimal | None = None
     reached: tuple[str, ...] = ()
     changed: datetime | None = None
+    alert_id: str = ""
+    severity: Severity.ValueType = Severity.SEVERITY_UNSPECIFIED
+    silent: bool = False
+    subscription_id: str = ""
+    customer_id: str = ""
+    thresholds: tuple[ThresholdState, ...] = ()
+
+    @property
+    def severity_word(self) -> str:
+        """`critical`, `warning` or `info`; empty where the alert does not say."""
+        return _severity_word(self.severity)
+
+    def as_json(self) -> dict[str, Any]:
+        """The row for programs: amounts as decimal strings, times in RFC 3339."""
+        return {
+            "status": self.status.replace(" ", "_"),
+            "customer_id": self.customer_id,
+            "subscription_id": self.subscription_id,
+            "alert_id": self.alert_id,
+            "alert_name": self.alert,
+            "severity": self.severity_word,
+            "silent": self.silent,
+            "measure": self.measure,
+            "value": None if self.value is None else f"{self.value:f}",
+            "next_level": None if self.next_level is None else f"{self.next_level:f}",
+            "reached": [
+                {
+                    "level": one.level,
+                    "code": one.threshold.code,
+                    "severity": _severity_word(one.threshold.severity),
+                    "silent": one.silent,
+                }
+                for one in self.thresholds
+                if one.in_alarm
+            ],
+            "change_time": None if self.changed is None else self.changed.isoformat(),
+        }
 
     @property
     def nearness(self) -> Decimal:
@@ -51,22 +82,24 @@ class StateRow:
         return max(Decimal(0), min(Decimal(1), self.value / self.next_level))
 
 
-async def fetch(channel: grpc.aio.Channel, metadata: Metadata, customers: Sequence[str]) -> list[StateRow]:
-    """The rows of these customers, of all of them when none is named."""
-    names = list(customers) or [name async for name in _customers(channel, metadata)]
-    room = asyncio.Semaphore(CONCURRENT_CALLS)
-
-    async def of(name: str) -> list[CustomerAlert]:
-        async with room:
-            return [state async for state in _states(channel, metadata, name)]
-
-    found = await asyncio.gather(*(of(name) for name in names))
-    return in_order(row for states in found for state in states for row in rows(state))
+def _severity_word(severity: Severity.ValueType) -> str:
+    return Severity.Name(severity).removeprefix("SEVERITY_").lower() if severity else ""
 
 
 def in_order(found: Iterable[StateRow]) -> list[StateRow]:
-    """Alarms first, then what is nearest to its next level."""
-    return sorted(found, key=lambda row: (_ORDER.index(row.status), -row.nearness, row.owner, row.alert, row.measure))
+    """Alarms first, the most severe and then the latest of them; then what is nearest to its next level."""
+    return sorted(
+        found,
+        key=lambda row: (
+            _ORDER.index(row.status),
+            -row.severity,
+            -(row.changed or _NEVER).timestamp() if row.status == IN_ALARM else 0,
+            -row.nearness,
+            row.owner,
+            row.alert,
+            row.measure,
+        ),
+    )
 
 
 def rows(state: CustomerAlert) -> list[StateRow]:
@@ -74,26 +107,37 @@ def rows(state: CustomerAlert) -> list[StateRow]:
     evaluating = state.status == CustomerAlertStatus.CUSTOMER_ALERT_STATUS_EVALUATING
     if not state.gauges:
         status = EVALUATING if evaluating else NO_DATA if state.no_data else OK
-        return [StateRow(DISABLED if state.disabled_reason else status, state.customer_id, state.alert.name)]
+        return [
+            StateRow(
+                DISABLED if state.disabled_reason else status,
+                state.customer_id,
+                state.alert.name,
+                alert_id=state.alert.alert_id,
+                customer_id=state.customer_id,
+            )
+        ]
     return [_row(state, gauge, evaluating) for gauge in state.gauges]
 
 
 def _row(state: CustomerAlert, gauge: GaugeState, evaluating: bool) -> StateRow:
-    reached = tuple(
-        f"{threshold.threshold.code} {threshold.level}".lstrip()
-        for threshold in gauge.thresholds
-        if threshold.in_alarm
-    )
+    in_alarm = [threshold for threshold in gauge.thresholds if threshold.in_alarm]
+    reached = tuple(f"{threshold.threshold.code} {threshold.level}".lstrip() for threshold in in_alarm)
     status = IN_ALARM if reached else EVALUATING if evaluating else OK
     return StateRow(
         status=status,
         owner=owner_words(gauge.gauge),
         alert=state.alert.name,
         measure=measure_words(gauge.gauge),
-        value=Decimal(gauge.gauge.value),
+        value=Decimal(gauge.gauge.value) if gauge.gauge.value else None,
         next_level=_next_level(gauge),
         reached=reached,
         changed=to_datetime(gauge.change_time) if gauge.HasField("change_time") else None,
+        alert_id=state.alert.alert_id,
+        severity=max((threshold.threshold.severity for threshold in in_alarm), default=Severity.SEVERITY_UNSPECIFIED),
+        silent=bool(in_alarm) and all(threshold.silent for threshold in in_alarm),
+        subscription_id=gauge.gauge.subscription_id,
+        customer_id=gauge.gauge.customer_id,
+        thresholds=tuple(gauge.thresholds),
     )
 
 
@@ -110,31 +154,3 @@ def _next_level(gauge: GaugeState) -> Decimal | None:
             start = Decimal(threshold.level) if threshold.in_alarm else foot
             ahead.append(start + Decimal(threshold.threshold.recurring_step))
     return min(ahead, default=None)
-
-
-async def _customers(channel: grpc.aio.Channel, metadata: Metadata) -> AsyncIterator[str]:
-    stub, token = AccountServiceStub(channel), ""
-    while True:
-        page = await stub.ListCustomers(
-            ListCustomersRequest(page_size=PAGE_SIZE, page_token=token), metadata=metadata, timeout=UNARY_TIMEOUT
-        )
-        for customer in page.customers:
-            yield customer.customer_id
-        token = page.next_page_token
-        if not token:
-            return
-
-
-async def _states(channel: grpc.aio.Channel, metadata: Metadata, customer_id: str) -> AsyncIterator[CustomerAlert]:
-    stub, token = AlertServiceStub(channel), ""
-    while True:
-        page = await stub.ListCustomerAlerts(
-            ListCustomerAlertsRequest(customer_id=customer_id, page_size=PAGE_SIZE, page_token=token),
-            metadata=metadata,
-            timeout=UNARY_TIMEOUT,
-        )
-        for state in page.customer_alerts:
-            yield state
-        token = page.next_page_token
-        if not token:
-            return

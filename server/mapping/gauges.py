@@ -21,7 +21,7 @@ from store.customer_alerts import CustomerAlert, CustomerAlertStatus, GaugeState
 
 MAX_GAUGES = 100  # shown of one alert and customer, as far as they fit into MAX_ANSWER_BYTES beside the alert
 
-_STATUSES: Mapping[CustomerAlertStatus | None, alert_pb2.CustomerAlertStatus.ValueType] = {
+STATUSES: Mapping[CustomerAlertStatus | None, alert_pb2.CustomerAlertStatus.ValueType] = {
     None: alert_pb2.CUSTOMER_ALERT_STATUS_UNSPECIFIED,
     CustomerAlertStatus.OK: alert_pb2.CUSTOMER_ALERT_STATUS_OK,
     CustomerAlertStatus.IN_ALARM: alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM,
@@ -95,7 +95,7 @@ def customer_alert_proto(found: CustomerAlert) -> alert_pb2.CustomerAlert:
     shown = alert_pb2.CustomerAlert(
         alert=alert_proto(found.definition),
         customer_id=found.customer_id,
-        status=_STATUSES[found.status],
+        status=STATUSES[found.status],
         no_data=found.no_data,
         disabled_reason=_DISABLED_REASONS[found.disabled],
     )

@@ -85,6 +85,18 @@ alert_state = Table(
     Column("sequence", BigInteger, nullable=False),
     Column("change_time", Time),
     Column("change_reason", Identifier),
+    # Of the gauge; infinity in states that a version wrote which did not know it.
+    Column("period_end", Time, nullable=False, server_default="infinity"),
+    Index(
+        "alert_state_in_alarm",
+        "organization_id",
+        "period_end",
+        "change_time",
+        "customer_id",
+        "gauge_id",
+        "alert_id",
+        postgresql_where="reached <> '{}'::jsonb",
+    ),
 )
 
 # Whom an alert covers and is not evaluated for all the same.

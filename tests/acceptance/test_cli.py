@@ -104,7 +104,7 @@ def test_up_replay_and_watch(shared_up: Up) -> None:
     watched = up.run("watch", "--once")
     assert watched.returncode == 0, watched.stderr
     for customer in ("customer-0", "customer-1"):
-        assert re.search(rf"in alarm +{customer} +Spend +USD +61.5 +100 ", watched.stdout)
+        assert re.search(rf"in alarm +{customer} +Spend +alt_\w+ +USD +61.5 +100 ", watched.stdout)
     assert "customer-1" not in up.run("watch", "--once", "--customer", "customer-0").stdout
 
 

@@ -754,7 +754,7 @@ Global___GetCustomerAlertResponse: _TypeAlias = GetCustomerAlertResponse  # noqa
 
 @_typing.final
 class ListCustomerAlertsRequest(_message.Message):
-    """ListCustomerAlertsRequest is a request for a page of the alerts that cover a customer."""
+    """ListCustomerAlertsRequest is a request for a page of the alerts that cover a customer, or customers."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -762,13 +762,17 @@ class ListCustomerAlertsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     STATES_FIELD_NUMBER: _builtins.int
+    CUSTOMER_IDS_FIELD_NUMBER: _builtins.int
+    ALERT_IDS_FIELD_NUMBER: _builtins.int
+    STATUSES_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
     """customer_id is the customer's id. One that nobody put and no usage named is refused with NOT_FOUND and
-    ERROR_REASON_CUSTOMER_NOT_FOUND.
+    ERROR_REASON_CUSTOMER_NOT_FOUND. Unset: all customers, or those in customer_ids.
     """
     page_size: _builtins.int
     """page_size is how many alerts to return at most. Unset: 50; more than 1,000 counts as 1,000; negative is refused. A
-    page whose alerts are large may be shorter.
+    page whose alerts are large may be shorter. Without customer_id a page may hold fewer, even none, although more
+    follow: next_page_token says so.
 
     NOTE: each may show up to 100 gauges, so small pages are quicker where alerts divide usage by groups.
     """
@@ -778,6 +782,24 @@ class ListCustomerAlertsRequest(_message.Message):
     def states(self) -> _containers.RepeatedScalarFieldContainer[_alert_pb2.AlertState.ValueType]:
         """states narrows to alerts in these states. Empty: ACTIVE and DISABLED."""
 
+    @_builtins.property
+    def customer_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """customer_ids narrows to these customers, at most 100; those that do not exist are in no list. Refused together with
+        customer_id. Empty: all customers, if customer_id is unset.
+        """
+
+    @_builtins.property
+    def alert_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """alert_ids narrows to these alerts, at most 100. Empty: all. Refused together with customer_id: GetCustomerAlert
+        returns one alert of one customer.
+        """
+
+    @_builtins.property
+    def statuses(self) -> _containers.RepeatedScalarFieldContainer[_alert_pb2.CustomerAlertStatus.ValueType]:
+        """statuses narrows to customers for whom the alert says one of these; UNSPECIFIED is refused. Empty: all, also alerts
+        that are not evaluated. Refused together with customer_id: name the customer in customer_ids instead.
+        """
+
     def __init__(
         self,
         *,
@@ -785,10 +807,13 @@ class ListCustomerAlertsRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         states: _abc.Iterable[_alert_pb2.AlertState.ValueType] | None = ...,
+        customer_ids: _abc.Iterable[_builtins.str] | None = ...,
+        alert_ids: _abc.Iterable[_builtins.str] | None = ...,
+        statuses: _abc.Iterable[_alert_pb2.CustomerAlertStatus.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "page_size", b"page_size", "page_token", b"page_token", "states", b"states"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_ids", b"alert_ids", "customer_id", b"customer_id", "customer_ids", b"customer_ids", "page_size", b"page_size", "page_token", b"page_token", "states", b"states", "statuses", b"statuses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -806,7 +831,7 @@ class ListCustomerAlertsResponse(_message.Message):
     """next_page_token asks for the page after this one. Unset: this is the last page."""
     @_builtins.property
     def customer_alerts(self) -> _containers.RepeatedCompositeFieldContainer[_alert_pb2.CustomerAlert]:
-        """customer_alerts are what the alerts of this page know of the customer."""
+        """customer_alerts are what the alerts of this page know of the customer, or the customers."""
 
     def __init__(
         self,
@@ -821,6 +846,106 @@ class ListCustomerAlertsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListCustomerAlertsResponse: _TypeAlias = ListCustomerAlertsResponse  # noqa: Y015
+
+@_typing.final
+class SummarizeCustomerAlertsRequest(_message.Message):
+    """SummarizeCustomerAlertsRequest is a request for how many customers are in alarm."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_IDS_FIELD_NUMBER: _builtins.int
+    ALERT_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def customer_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """customer_ids narrows to these customers, at most 100. Empty: all."""
+
+    @_builtins.property
+    def alert_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """alert_ids narrows to these alerts, at most 100. Empty: all."""
+
+    def __init__(
+        self,
+        *,
+        customer_ids: _abc.Iterable[_builtins.str] | None = ...,
+        alert_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_ids", b"alert_ids", "customer_ids", b"customer_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SummarizeCustomerAlertsRequest: _TypeAlias = SummarizeCustomerAlertsRequest  # noqa: Y015
+
+@_typing.final
+class SummarizeCustomerAlertsResponse(_message.Message):
+    """SummarizeCustomerAlertsResponse is the answer to SummarizeCustomerAlertsRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALERTS_FIELD_NUMBER: _builtins.int
+    CUSTOMER_COUNT_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
+    customer_count: _builtins.int
+    """customer_count is how many customers there are, in alarm or not; 100,000 stands for that many or more."""
+    truncated: _builtins.bool
+    """truncated is set when more than 100,000 gauges are in alarm, or more than 100 alerts: the counts are too low then."""
+    @_builtins.property
+    def alerts(self) -> _containers.RepeatedCompositeFieldContainer[Global___CustomerAlertSummary]:
+        """alerts are the alerts that are in alarm for a customer, those with most gauges in alarm first; at most 100."""
+
+    def __init__(
+        self,
+        *,
+        alerts: _abc.Iterable[Global___CustomerAlertSummary] | None = ...,
+        customer_count: _builtins.int = ...,
+        truncated: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alerts", b"alerts", "customer_count", b"customer_count", "truncated", b"truncated"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SummarizeCustomerAlertsResponse: _TypeAlias = SummarizeCustomerAlertsResponse  # noqa: Y015
+
+@_typing.final
+class CustomerAlertSummary(_message.Message):
+    """CustomerAlertSummary is how often one alert is in alarm."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALERT_ID_FIELD_NUMBER: _builtins.int
+    ALERT_NAME_FIELD_NUMBER: _builtins.int
+    GAUGE_COUNT_FIELD_NUMBER: _builtins.int
+    CUSTOMER_COUNT_FIELD_NUMBER: _builtins.int
+    EVALUATING_FIELD_NUMBER: _builtins.int
+    alert_id: _builtins.str
+    """alert_id is the alert's id."""
+    alert_name: _builtins.str
+    """alert_name is the alert's name."""
+    gauge_count: _builtins.int
+    """gauge_count is how many gauges it is in alarm on. Gauges for which it has status EVALUATING are not among them."""
+    customer_count: _builtins.int
+    """customer_count is how many customers have one of these gauges."""
+    evaluating: _builtins.bool
+    """evaluating is set while gauges from before the alert have not all been visited yet."""
+    def __init__(
+        self,
+        *,
+        alert_id: _builtins.str = ...,
+        alert_name: _builtins.str = ...,
+        gauge_count: _builtins.int = ...,
+        customer_count: _builtins.int = ...,
+        evaluating: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "alert_name", b"alert_name", "customer_count", b"customer_count", "evaluating", b"evaluating", "gauge_count", b"gauge_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CustomerAlertSummary: _TypeAlias = CustomerAlertSummary  # noqa: Y015
 
 @_typing.final
 class EvaluateUsageRequest(_message.Message):

@@ -91,6 +91,11 @@ class AlertServiceStub:
                 request_serializer=tidemark_dot_v1_dot_alert__service__pb2.ListCustomerAlertsRequest.SerializeToString,
                 response_deserializer=tidemark_dot_v1_dot_alert__service__pb2.ListCustomerAlertsResponse.FromString,
                 _registered_method=True)
+        self.SummarizeCustomerAlerts = channel.unary_unary(
+                '/tidemark.v1.AlertService/SummarizeCustomerAlerts',
+                request_serializer=tidemark_dot_v1_dot_alert__service__pb2.SummarizeCustomerAlertsRequest.SerializeToString,
+                response_deserializer=tidemark_dot_v1_dot_alert__service__pb2.SummarizeCustomerAlertsResponse.FromString,
+                _registered_method=True)
         self.ResetCustomerAlert = channel.unary_unary(
                 '/tidemark.v1.AlertService/ResetCustomerAlert',
                 request_serializer=tidemark_dot_v1_dot_alert__service__pb2.ResetCustomerAlertRequest.SerializeToString,
@@ -206,7 +211,22 @@ class AlertServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListCustomerAlerts(self, request, context):
-        """ListCustomerAlerts returns what each alert that covers a customer knows of it, the oldest alert first.
+        """ListCustomerAlerts returns what each alert that covers a customer knows of it, the oldest alert first; or, without
+        a customer, what alerts know of all customers: first what is in alarm, the latest change first, then the rest, by
+        customer and then the oldest alert first.
+
+        Without a customer, an entry that is in alarm is one gauge: gauges holds it alone, and the alert is listed once for
+        each gauge that it is in alarm on. Everything else is as in GetCustomerAlert. A page of what is in alarm costs the
+        same however many customers there are; the rest is read customer by customer, so ask for it only if you need it.
+
+        NOTE: each page shows its own moment. What changes between two pages may be on both or on neither.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SummarizeCustomerAlerts(self, request, context):
+        """SummarizeCustomerAlerts returns how many customers are in alarm, for each alert, those with most first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -340,6 +360,11 @@ def add_AlertServiceServicer_to_server(servicer, server):
                     servicer.ListCustomerAlerts,
                     request_deserializer=tidemark_dot_v1_dot_alert__service__pb2.ListCustomerAlertsRequest.FromString,
                     response_serializer=tidemark_dot_v1_dot_alert__service__pb2.ListCustomerAlertsResponse.SerializeToString,
+            ),
+            'SummarizeCustomerAlerts': grpc.unary_unary_rpc_method_handler(
+                    servicer.SummarizeCustomerAlerts,
+                    request_deserializer=tidemark_dot_v1_dot_alert__service__pb2.SummarizeCustomerAlertsRequest.FromString,
+                    response_serializer=tidemark_dot_v1_dot_alert__service__pb2.SummarizeCustomerAlertsResponse.SerializeToString,
             ),
             'ResetCustomerAlert': grpc.unary_unary_rpc_method_handler(
                     servicer.ResetCustomerAlert,
@@ -671,6 +696,33 @@ class AlertService:
             '/tidemark.v1.AlertService/ListCustomerAlerts',
             tidemark_dot_v1_dot_alert__service__pb2.ListCustomerAlertsRequest.SerializeToString,
             tidemark_dot_v1_dot_alert__service__pb2.ListCustomerAlertsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SummarizeCustomerAlerts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tidemark.v1.AlertService/SummarizeCustomerAlerts',
+            tidemark_dot_v1_dot_alert__service__pb2.SummarizeCustomerAlertsRequest.SerializeToString,
+            tidemark_dot_v1_dot_alert__service__pb2.SummarizeCustomerAlertsResponse.FromString,
             options,
             channel_credentials,
             insecure,

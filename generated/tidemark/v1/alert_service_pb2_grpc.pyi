@@ -50,7 +50,18 @@ class AlertServiceStub:
     GetCustomerAlert: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.GetCustomerAlertRequest, _alert_service_pb2.GetCustomerAlertResponse]
     """GetCustomerAlert returns what an alert knows of one customer."""
     ListCustomerAlerts: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.ListCustomerAlertsRequest, _alert_service_pb2.ListCustomerAlertsResponse]
-    """ListCustomerAlerts returns what each alert that covers a customer knows of it, the oldest alert first."""
+    """ListCustomerAlerts returns what each alert that covers a customer knows of it, the oldest alert first; or, without
+    a customer, what alerts know of all customers: first what is in alarm, the latest change first, then the rest, by
+    customer and then the oldest alert first.
+
+    Without a customer, an entry that is in alarm is one gauge: gauges holds it alone, and the alert is listed once for
+    each gauge that it is in alarm on. Everything else is as in GetCustomerAlert. A page of what is in alarm costs the
+    same however many customers there are; the rest is read customer by customer, so ask for it only if you need it.
+
+    NOTE: each page shows its own moment. What changes between two pages may be on both or on neither.
+    """
+    SummarizeCustomerAlerts: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.SummarizeCustomerAlertsRequest, _alert_service_pb2.SummarizeCustomerAlertsResponse]
+    """SummarizeCustomerAlerts returns how many customers are in alarm, for each alert, those with most first."""
     ResetCustomerAlert: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.ResetCustomerAlertRequest, _alert_service_pb2.ResetCustomerAlertResponse]
     """ResetCustomerAlert forgets what an alert remembers of a customer in the current billing periods, and evaluates it
     afresh: what is past a line is reached again, and notified again. Nothing is resolved. What it remembers of periods
@@ -199,7 +210,24 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _alert_service_pb2.ListCustomerAlertsRequest,
         context: _aio.ServicerContext[_alert_service_pb2.ListCustomerAlertsRequest, _abc.Awaitable[_alert_service_pb2.ListCustomerAlertsResponse]],
     ) -> _abc.Awaitable[_alert_service_pb2.ListCustomerAlertsResponse]:
-        """ListCustomerAlerts returns what each alert that covers a customer knows of it, the oldest alert first."""
+        """ListCustomerAlerts returns what each alert that covers a customer knows of it, the oldest alert first; or, without
+        a customer, what alerts know of all customers: first what is in alarm, the latest change first, then the rest, by
+        customer and then the oldest alert first.
+
+        Without a customer, an entry that is in alarm is one gauge: gauges holds it alone, and the alert is listed once for
+        each gauge that it is in alarm on. Everything else is as in GetCustomerAlert. A page of what is in alarm costs the
+        same however many customers there are; the rest is read customer by customer, so ask for it only if you need it.
+
+        NOTE: each page shows its own moment. What changes between two pages may be on both or on neither.
+        """
+
+    @_abc_1.abstractmethod
+    def SummarizeCustomerAlerts(
+        self,
+        request: _alert_service_pb2.SummarizeCustomerAlertsRequest,
+        context: _aio.ServicerContext[_alert_service_pb2.SummarizeCustomerAlertsRequest, _abc.Awaitable[_alert_service_pb2.SummarizeCustomerAlertsResponse]],
+    ) -> _abc.Awaitable[_alert_service_pb2.SummarizeCustomerAlertsResponse]:
+        """SummarizeCustomerAlerts returns how many customers are in alarm, for each alert, those with most first."""
 
     @_abc_1.abstractmethod
     def ResetCustomerAlert(

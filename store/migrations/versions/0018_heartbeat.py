@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "0018"
-down_revision = "0014"
+down_revision = "0017"
 
 # The rows are updated for ever: room in each page keeps the new version beside the old one, and the index as it is.
 _HEARTBEAT = """

@@ -89,6 +89,14 @@ class Client:
         request = messages.ListCustomerAlertsRequest(customer_id=customer_id, **fields)
         return await self._alerts.ListCustomerAlerts(request, metadata=self._metadata)
 
+    async def summary(self, **fields: Any) -> messages.SummarizeCustomerAlertsResponse:
+        request = messages.SummarizeCustomerAlertsRequest(**fields)
+        return await self._alerts.SummarizeCustomerAlerts(request, metadata=self._metadata)
+
+    async def disable(self, alert_id: str, customer_id: str = "") -> None:
+        request = messages.DisableAlertRequest(alert_id=alert_id, customer_id=customer_id)
+        await self._alerts.DisableAlert(request, metadata=self._metadata)
+
     async def put(self, customer: str = "", subscription: str = "") -> None:
         """Puts a customer or a subscription that is written in text format."""
         if customer:

@@ -256,5 +256,5 @@ async def test_a_customer_of_nobody_has_no_list(ours: Client) -> None:
         await ours.customer_alerts("nobody")
     assert answer.reason == "ERROR_REASON_CUSTOMER_NOT_FOUND"
     async with refused() as answer:
-        await ours.customer_alerts("", page_size=-1, states=[0])
+        await ours.customer_alerts("acme\n", page_size=-1, states=[0])
     assert answer.paths == ["customer_id", "states[0]", "page_size"]

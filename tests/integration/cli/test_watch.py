@@ -158,8 +158,8 @@ async def test_a_stream_that_ends_is_followed_by_another(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--alert", "alt_1"], "need --notifications"),
-        (["--json"], "need --notifications"),
+        (["--event-type", "alert.reached"], "need --notifications"),
+        (["--resume", "x"], "need --notifications"),
         (["--notifications", "--once"], "are for the table"),
         (["--notifications", "--since", "yesterday"], "is no time"),
         (["--notifications", "--since", "2026-03-15T12:00:00Z", "--resume", "x"], "leave out --since"),

@@ -123,6 +123,7 @@ def test_the_position_reaches_the_size(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("a\n" + "1\n" * 1000)
     with RowFile(path) as rows:
+        assert rows.size is not None
         assert 0 < rows.position <= rows.size
         assert sum(1 for _ in rows) == 1000
         assert rows.position == rows.size

@@ -1,0 +1,238 @@
+"""ListCustomerAlerts over many customers, and SummarizeCustomerAlerts: what is in alarm first, the latest on top."""
+
+from datetime import timedelta
+from typing import Any
+
+import grpc
+import pytest
+
+from generated.tidemark.v1 import alert_pb2
+from generated.tidemark.v1 import alert_service_pb2 as messages
+from runtime.clock import ManualClock
+from store import alarms
+from store.database import Database, driver
+from tests.integration.alerts.client import Client, refused
+
+IN_ALARM = alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
+OK = alert_pb2.CUSTOMER_ALERT_STATUS_OK
+EVALUATING = alert_pb2.CUSTOMER_ALERT_STATUS_EVALUATING
+
+TOKENS = 'name: "tokens" usage_threshold_reached { metric_id: "tokens" } thresholds { value: "10" } '
+SPEND = 'name: "spend" spend_threshold_reached { currency: "USD" } thresholds { value: "5" } '
+ALL = "scope { all_customers {} } "
+
+Pair = tuple[str, str, int]
+
+
+def event(number: int, customer_id: str, quantity: str = "12", rest: str = "") -> str:
+    return f'event_id: "{number}" customer_id: "{customer_id}" metric_id: "tokens" quantity: "{quantity}" {rest}'
+
+
+async def listed(ours: Client, **fields: Any) -> list[alert_pb2.CustomerAlert]:
+    """All pages, from one token to the next."""
+    found: list[alert_pb2.CustomerAlert] = []
+    token = ""
+    for _ in range(200):
+        page = await ours.customer_alerts("", page_token=token, **fields)
+        found += page.customer_alerts
+        token = page.next_page_token
+        if not token:
+            return found
+    raise AssertionError("the list has no end")
+
+
+def shown(found: list[alert_pb2.CustomerAlert]) -> list[Pair]:
+    return [(one.customer_id, one.alert.name, one.status) for one in found]
+
+
+@pytest.mark.parametrize("page_size", [1, 2, 3, 100])
+async def test_alarms_come_first_the_latest_on_top_then_the_rest_by_customer(
+    ours: Client, clock: ManualClock, page_size: int
+) -> None:
+    tokens, spend = await ours.create(TOKENS + ALL), await ours.create(SPEND + ALL)
+    await ours.settled(tokens.alert_id, spend.alert_id)
+    for number, name in enumerate(("c", "a", "d", "b")):
+        clock.advance(timedelta(seconds=1))
+        quantity, cost = ("12", "1") if name in "abc" else ("1", "9")
+        await ours.use(clock.now(), event(number, name, quantity, f'cost: "{cost}"'))
+    await ours.settled(tokens.alert_id, spend.alert_id)
+    found = await listed(ours, page_size=page_size)
+    assert shown(found) == [
+        ("b", "tokens", IN_ALARM),
+        ("d", "spend", IN_ALARM),
+        ("a", "tokens", IN_ALARM),
+        ("c", "tokens", IN_ALARM),
+        ("a", "spend", OK),
+        ("b", "spend", OK),
+        ("c", "spend", OK),
+        ("d", "tokens", OK),
+    ]
+    for one in found:
+        assert one == await ours.customer_alert(one.alert.alert_id, one.customer_id)
+
+
+async def test_filters_narrow_by_customer_alert_state_and_status(ours: Client, clock: ManualClock) -> None:
+    tokens, spend = await ours.create(TOKENS + ALL), await ours.create(SPEND + ALL)
+    await ours.settled(tokens.alert_id, spend.alert_id)
+    await ours.use(clock.now(), *(event(number, name) for number, name in enumerate("abc")))
+    await ours.archive(spend.alert_id)
+    assert shown(await listed(ours, customer_ids=["b", "nobody"])) == [("b", "tokens", IN_ALARM)]
+    assert shown(await listed(ours, alert_ids=[spend.alert_id])) == []
+    archived = await listed(ours, alert_ids=[spend.alert_id], states=[alert_pb2.ALERT_STATE_ARCHIVED])
+    assert [(one.customer_id, one.status) for one in archived] == [("a", 0), ("b", 0), ("c", 0)]
+    assert await listed(ours, statuses=[OK, EVALUATING]) == []
+    assert len(await listed(ours, statuses=[IN_ALARM], page_size=2)) == 3
+    assert len(await listed(ours, alert_ids=[tokens.alert_id], page_size=2)) == 3
+
+
+async def test_a_gauge_is_an_entry_of_its_own_while_it_is_in_alarm(ours: Client, clock: ManualClock) -> None:
+    grouped = 'name: "g" usage_threshold_reached { metric_id: "tokens" group_values { key: "region" } } '
+    alert = await ours.create(grouped + 'thresholds { value: "10" } ' + ALL)
+    await ours.settled(alert.alert_id)
+    regions = (("eu", "12"), ("us", "3"), ("ap", "50"))
+    await ours.use(
+        clock.now(),
+        *(
+            event(number, "a", quantity, f'properties {{ key: "region" value: "{region}" }}')
+            for number, (region, quantity) in enumerate(regions)
+        ),
+    )
+    found = await listed(ours, page_size=1)
+    assert {one.gauges[0].gauge.value for one in found} == {"12", "50"}
+    assert [len(one.gauges) for one in found] == [1, 1]
+    assert [one.status for one in found] == [IN_ALARM, IN_ALARM]
+
+
+async def test_what_an_alert_is_not_evaluated_for_is_not_in_alarm(ours: Client, clock: ManualClock) -> None:
+    """Whether GetCustomerAlert says IN_ALARM and whether the list and the totals have it, is the same question."""
+    gold = await ours.create(TOKENS + 'scope { plan { plan_id: "gold" } }')
+    for name in ("a", "b", "c"):
+        await ours.put(customer=f'customer_id: "{name}" plan_id: "gold"')
+    await ours.settled(gold.alert_id)
+    await ours.use(clock.now(), *(event(number, name) for number, name in enumerate("abc")))
+    await ours.disable(gold.alert_id, customer_id="b")
+    clock.advance(timedelta(seconds=1))
+    await ours.put(customer='customer_id: "c" plan_id: "silver"')
+    await ours.settled(gold.alert_id)
+    assert shown(await listed(ours, statuses=[IN_ALARM])) == [("a", "tokens", IN_ALARM)]
+    totals = await ours.summary()
+    assert [(one.alert_id, one.gauge_count, one.customer_count) for one in totals.alerts] == [(gold.alert_id, 1, 1)]
+    assert (totals.customer_count, totals.truncated) == (3, False)
+    assert [status for _, _, status in shown(await listed(ours))] == [IN_ALARM, 0]
+
+    await ours.disable(gold.alert_id)
+    assert await listed(ours, statuses=[IN_ALARM]) == []
+    assert not (await ours.summary()).alerts
+
+
+async def test_what_was_in_alarm_in_a_period_that_has_ended_is_not_now(ours: Client, clock: ManualClock) -> None:
+    alert = await ours.create(TOKENS + ALL)
+    await ours.settled(alert.alert_id)
+    await ours.use(clock.now(), event(1, "a"))
+    assert len(await listed(ours, statuses=[IN_ALARM])) == 1
+    clock.advance(timedelta(days=32))
+    assert await listed(ours, statuses=[IN_ALARM]) == []
+    assert not (await ours.summary()).alerts
+    assert [one.status for one in await listed(ours)] == [OK]
+
+
+async def test_what_was_past_its_line_from_the_start_is_listed_last_and_silent(
+    ours: Client, clock: ManualClock
+) -> None:
+    await ours.create(SPEND + ALL)
+    await ours.use(clock.now(), event(1, "a"), event(2, "b", rest='cost: "9"'))
+    quiet = await ours.create(TOKENS + ALL, evaluate_on_create=False)
+    await ours.settled(quiet.alert_id)
+    found = await listed(ours, page_size=1, statuses=[IN_ALARM])
+    assert [(one.customer_id, one.gauges[0].thresholds[0].silent) for one in found] == [
+        ("b", False),
+        ("b", True),
+        ("a", True),
+    ]
+
+
+async def test_states_of_an_older_version_are_listed_and_completed(
+    ours: Client, clock: ManualClock, database: Database
+) -> None:
+    alert = await ours.create(TOKENS + ALL)
+    await ours.settled(alert.alert_id)
+    await ours.use(clock.now(), event(1, "a"))
+    async with database.transaction() as connection:
+        raw = await driver(connection)
+        await raw.execute("UPDATE alert_state SET period_end = 'infinity'")
+        row = await (await raw.execute("SELECT organization_id FROM alert_state")).fetchone()
+        assert row is not None
+    assert len(await listed(ours, statuses=[IN_ALARM])) == 1
+    clock.advance(timedelta(days=32))
+    assert await listed(ours, statuses=[IN_ALARM]) == []
+    assert not (await ours.summary()).alerts
+    async with database.transaction() as connection:
+        assert await alarms.complete(connection, row[0], 10) == 1
+        assert await alarms.complete(connection, row[0], 10) == 0
+
+
+async def test_a_page_of_alarms_goes_on_behind_candidates_that_do_not_count(
+    ours: Client, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alarms, "CHUNK", 2)
+    old, new = (
+        await ours.create(TOKENS + ALL),
+        await ours.create('name: "later"' + TOKENS.removeprefix('name: "tokens"') + ALL),
+    )
+    await ours.settled(old.alert_id, new.alert_id)
+    await ours.use(clock.now(), *(event(number, f"c{number:02}") for number in range(30)))
+    await ours.disable(new.alert_id)
+    found = await listed(ours, statuses=[IN_ALARM], page_size=1)
+    assert sorted(one.customer_id for one in found) == [f"c{number:02}" for number in range(30)]
+
+
+async def test_the_rest_of_many_customers_is_read_in_bounded_pages(ours: Client, clock: ManualClock) -> None:
+    alert = await ours.create(TOKENS + ALL)
+    await ours.settled(alert.alert_id)
+    names = [f"c{number:03}" for number in range(120)]
+    await ours.use(clock.now(), *(event(number, name, "1") for number, name in enumerate(names)))
+    first = await ours.customer_alerts("", page_size=1000)
+    assert (len(first.customer_alerts), bool(first.next_page_token)) == (50, True)
+    assert [one.customer_id for one in await listed(ours, page_size=1000)] == names
+    assert [one.customer_id for one in await listed(ours, page_size=7)] == names
+
+
+@pytest.mark.parametrize(
+    ("fields", "paths"),
+    [
+        ({"statuses": [0]}, ["statuses[0]"]),
+        ({"customer_ids": ["a"] * 101}, ["customer_ids"]),
+        ({"alert_ids": [""]}, ["alert_ids[0]"]),
+        ({"page_size": -1}, ["page_size"]),
+        ({"customer_id": "a", "statuses": [2], "alert_ids": ["x"]}, ["alert_ids", "statuses"]),
+    ],
+)
+async def test_filters_that_cannot_be_meant_are_refused(
+    ours: Client, fields: dict[str, Any], paths: list[str]
+) -> None:
+    async with refused() as answer:
+        await ours.customer_alerts(fields.pop("customer_id", ""), **fields)
+    assert answer.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert answer.paths == paths
+
+
+async def test_a_token_fits_the_filters_it_came_with(ours: Client, clock: ManualClock) -> None:
+    alert = await ours.create(TOKENS + ALL)
+    await ours.settled(alert.alert_id)
+    await ours.use(clock.now(), event(1, "a"), event(2, "b"))
+    token = (await ours.customer_alerts("", page_size=1)).next_page_token
+    for other in ({"statuses": [IN_ALARM]}, {"customer_ids": ["a"]}, {"alert_ids": [alert.alert_id]}):
+        async with refused() as answer:
+            await ours.customer_alerts("", page_token=token, **other)
+        assert answer.reason == "ERROR_REASON_PAGE_TOKEN_INVALID"
+    async with refused() as answer:
+        await ours.customer_alerts("a", page_token=token)
+    assert answer.reason == "ERROR_REASON_PAGE_TOKEN_INVALID"
+
+
+async def test_an_organization_sees_its_own_only(ours: Client, theirs: Client, clock: ManualClock) -> None:
+    alert = await ours.create(TOKENS + ALL)
+    await ours.settled(alert.alert_id)
+    await ours.use(clock.now(), event(1, "a"))
+    assert await listed(theirs) == []
+    assert await theirs.summary() == messages.SummarizeCustomerAlertsResponse()

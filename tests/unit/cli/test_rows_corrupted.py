@@ -1,0 +1,200 @@
+"""Files with corrupted rows: each costs itself, and hides none of the others."""
+
+import csv
+import io
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cli.replay import lines as lines_module
+from cli.replay.batches import Batches
+from cli.replay.mapping import RowMapping
+from cli.replay.rows import MAX_CELL_LINES, BadRow, Row, RowFile
+from cli.replay.summary import Summary
+
+HEADER = ["event_id", "customer_id", "metric_id", "quantity", "time", "properties.note"]
+NOTES = ("plain", "", "with, a comma", 'said "so"', '"', "ümlaut €", ";", " blank ")
+TIME = "2026-03-01T00:00:00Z"
+
+# What spoils a row, given the bytes of its line without the end; each leaves the end where it was.
+CORRUPTIONS = {
+    "no UTF-8": lambda line, at: line[:at] + b"\xff\xfe" + line[at:],
+    "zero bytes": lambda line, at: line[:at] + b"\0\0" + line[at:],
+    "a cell too many": lambda line, at: line + b",more",
+    "a cell too few": lambda line, at: line.rpartition(b",")[0],
+    "a stray quote": lambda line, at: line[:at] + b'"' + line[at:],
+    "a quote at the front": lambda line, at: b'"' + line,
+    "a quote at the end": lambda line, at: line + b'"',
+    "cut off": lambda line, at: line[: max(1, at)],
+    "a control character": lambda line, at: line[:at] + b"\x07" + line[at:],
+}
+BREAKS = (b"\n", b"\r\n", b"\r")
+
+
+def encoded(cells: list[str]) -> bytes:
+    out = io.StringIO()
+    csv.writer(out).writerow(cells)
+    return out.getvalue().removesuffix("\r\n").encode()
+
+
+def read(content: bytes, name: str = "a.csv") -> list[Row | BadRow]:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        path.write_bytes(content)
+        with RowFile(path) as rows:
+            return list(rows)
+
+
+def ids(found: list[Row | BadRow]) -> set[str]:
+    return {str(row.values["event_id"]) for row in found if isinstance(row, Row)}
+
+
+rows_of_a_file = st.lists(st.sampled_from(NOTES), min_size=1, max_size=30)
+corruption = st.tuples(st.integers(0, 29), st.sampled_from(sorted(CORRUPTIONS)), st.integers(0, 60))
+
+
+@given(
+    notes=rows_of_a_file, spoiled=st.lists(corruption, max_size=6), end=st.sampled_from(BREAKS), mark=st.booleans()
+)
+def test_no_corruption_of_a_row_costs_another(
+    notes: list[str], spoiled: list[tuple[int, str, int]], end: bytes, mark: bool
+) -> None:
+    content = [encoded([f"e{number}", "acme", "calls", "1", TIME, note]) for number, note in enumerate(notes)]
+    touched = set()
+    for place, how, at in spoiled:
+        number = place % len(content)
+        touched.add(f"e{number}")
+        content[number] = CORRUPTIONS[how](content[number], min(at, len(content[number])))
+    start = b"\xef\xbb\xbf" if mark else b""
+    found = read(start + end.join([encoded(HEADER), *content, b""]))
+    assert {f"e{number}" for number in range(len(notes))} - ids(found) <= touched
+    # Whatever is no row is said to be none.
+    assert sum(isinstance(row, BadRow) for row in found) <= len(touched)
+
+
+@given(
+    notes=st.lists(st.sampled_from([*NOTES, "two\nlines", "\n", "a\n\nb", "three\r\nwhole\nlines,"]), max_size=15),
+    spoiled=st.one_of(st.none(), corruption),
+)
+def test_cells_of_several_lines_stay_whole_beside_a_corrupted_row(
+    notes: list[str], spoiled: tuple[int, str, int] | None
+) -> None:
+    content = [encoded([f"e{number}", "acme", "calls", "1", TIME, note]) for number, note in enumerate(notes)]
+    if spoiled is not None:
+        number = spoiled[0] % (len(content) + 1)
+        line = encoded(["bad", "a", "b", "1", TIME, "x"])
+        content.insert(number, CORRUPTIONS[spoiled[1]](line, min(spoiled[2], 30)))
+    found = read(b"\n".join([encoded(HEADER), *content, b""]))
+    good = {row.values["event_id"]: row.values["properties.note"] for row in found if isinstance(row, Row)}
+    for number, note in enumerate(notes):
+        assert good[f"e{number}"] == note
+
+
+def test_a_stray_quote_costs_its_row_and_not_the_rest() -> None:
+    content = [encoded([f"e{number}", "acme", "calls", "1", TIME, "x"]) for number in range(3000)]
+    content[9] = content[9].replace(b",x", b',"x')
+    found = read(b"\n".join([encoded(HEADER), *content]))
+    assert [(row.number, row.line, row.reason) for row in found if isinstance(row, BadRow)] == [
+        (10, 11, "is no CSV: a quote opens a cell and is not closed in its row")
+    ]
+    assert len(found) == 3000
+
+
+def test_two_stray_quotes_do_not_make_one_cell_of_the_rows_between_them() -> None:
+    content = [encoded([f"e{number}", "acme", "calls", "1", TIME, "x"]) for number in range(20)]
+    content[3] = content[3].replace(b",x", b',"x')
+    content[9] = content[9] + b'"'
+    assert ids(read(b"\n".join([encoded(HEADER), *content]))) >= {f"e{number}" for number in range(20)} - {"e3", "e9"}
+
+
+@pytest.mark.parametrize("length", [MAX_CELL_LINES, MAX_CELL_LINES + 1])
+def test_a_cell_may_have_a_bounded_number_of_lines(length: int) -> None:
+    note = "\n".join(["line"] * length)
+    found = read(b"\n".join([encoded(HEADER), encoded(["e1", "a", "b", "1", TIME, note]), encoded(["e2"] * 6)]))
+    assert ids(found) == ({"e1", "e2"} if length <= MAX_CELL_LINES else {"e2"})
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.ndjson"])
+def test_a_line_that_is_too_long_is_skipped_and_said(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines_module, "MAX_LINE_LENGTH", 100)
+    long = "x" * 350
+    text = (
+        f'event_id\n1\n{long}\n"{long}"\n2\n'
+        if name == "a.csv"
+        else f'{{"event_id": "1"}}\n{{"a": "{long}"}}\n{{"event_id": "2"}}\n'
+    )
+    found = read(text.encode(), name)
+    assert ids(found) == {"1", "2"}
+    assert all("is longer than" in row.reason for row in found if isinstance(row, BadRow))
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (r'{"event_id": "\ud800"}', "surrogate"),
+        (r'{"event_id": "x", "properties": {"\udfff": "a"}}', "surrogate"),
+        ('{"event_id": "x", "event_id": "y"}', "has the key 'event_id' twice"),
+        ('{"event_id": ' + "[" * 100_000, "nested too deeply"),
+        ('{"event_id": NaN', "no JSON"),
+        ("\0", "no JSON"),
+        ("null", "no JSON object"),
+    ],
+)
+def test_a_bad_ndjson_row_spoils_no_other(line: str, reason: str) -> None:
+    found = read(f'{{"event_id": "1"}}\n{line}\n{{"event_id": "2"}}\n'.encode(), "a.ndjson")
+    assert ids(found) == {"1", "2"}
+    (bad,) = (row for row in found if isinstance(row, BadRow))
+    assert reason in bad.reason
+    assert bad.line == 2
+
+
+def test_numbers_beyond_all_bounds_are_left_for_the_server_to_refuse() -> None:
+    huge = "9" * 5000
+    found = read(f'{{"a": 1e99999999999999999999, "b": {huge}, "c": -Infinity}}\n'.encode(), "a.ndjson")
+    assert isinstance(found[0], Row)
+    assert found[0].values == {"a": "1e99999999999999999999", "b": huge, "c": "-Infinity"}
+
+
+async def events(content: bytes, name: str) -> tuple[list[tuple[str, str]], Summary]:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        path.write_bytes(content)
+        summary = Summary()
+        with RowFile(path) as rows:
+            batches = [batch async for batch in Batches(rows, RowMapping(), summary, 2)]
+        return [(event.event_id, event.quantity) for batch in batches for event in batch.events], summary
+
+
+async def test_whatever_a_row_holds_the_batches_have_the_others() -> None:
+    base = {"customer_id": "acme", "metric_id": "calls", "quantity": "1", "time": TIME}
+    given: list[dict[str, object]] = [
+        {"event_id": "1"},
+        {"event_id": "time", "time": "1e999999"},
+        {"event_id": "nested", "quantity": {"a": [1]}},
+        {"event_id": "large", "properties": {"x": "y" * (1 << 20)}},
+        {"event_id": "2", "quantity": "1e-05"},
+        {"event_id": "zero", "customer_id": "a\0b"},
+    ]
+    content = "\n".join(json.dumps({**base, **row}) for row in given).encode()
+    found, summary = await events(content, "a.ndjson")
+    assert found == [("1", "1"), ("2", "0.00001"), ("zero", "1")]
+    assert (summary.rows, summary.rejected) == (6, 3)
+
+
+async def test_an_exponent_in_a_cell_is_read_exactly_and_only_in_amounts() -> None:
+    line = f"1e5,acme,calls,-1.5E+3,{TIME},1e5"
+    found, _ = await events(",".join(HEADER).encode() + b"\n" + line.encode(), "a.csv")
+    assert found == [("1e5", "-1500")]
+
+
+async def test_a_time_that_cannot_be_read_is_quoted_and_rows_with_one_are_counted_together() -> None:
+    lines = [f"e{number},acme,calls,1,tomorrow {number}\x1b{'x' * 500},n" for number in range(5)]
+    _, summary = await events("\n".join([",".join(HEADER), *lines]).encode(), "a.csv")
+    ((_, refusal),) = summary.refusals.items()
+    assert (refusal.count, refusal.lines) == (5, [2, 3, 4, 5, 6])
+    assert refusal.message.startswith("event_time is no time that can be read: 'tomorrow 0\\x1bxxx")
+    assert len(refusal.message) < 120
