@@ -1,6 +1,7 @@
 """Wrapping a handler of any kind: unary or streaming, on either side."""
 
 import abc
+import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing
 from typing import TYPE_CHECKING, Any, cast
@@ -19,6 +20,32 @@ Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]
 Behaviour = Callable[[Any, Context], Any]
 
 
+@dataclasses.dataclass(frozen=True)
+class ReadLater(Handler):
+    """A handler that takes one request and reads it itself: to gRPC its requests are a stream.
+
+    gRPC waits for the whole request of a unary handler before it calls it, for as long as the caller likes.
+    """
+
+    response_streaming: bool
+    behaviour: Behaviour
+    request_streaming: bool = True
+    request_deserializer: None = None
+    response_serializer: None = None
+    unary_unary: None = None
+    unary_stream: None = None
+
+    @property
+    def stream_unary(self) -> Any:  # type: ignore[override]
+        """What gRPC calls where one response follows."""
+        return None if self.response_streaming else self.behaviour
+
+    @property
+    def stream_stream(self) -> Any:  # type: ignore[override]
+        """What gRPC calls where a stream of responses follows."""
+        return self.behaviour if self.response_streaming else None
+
+
 class Around(grpc.aio.ServerInterceptor, abc.ABC):
     """An interceptor that does something before and after the handler, whatever kind the handler is of."""
 
@@ -34,7 +61,9 @@ class Around(grpc.aio.ServerInterceptor, abc.ABC):
         if handler is None:
             return None
         method = handler_call_details.method
-        streaming = bool(handler.request_streaming or handler.response_streaming)
+        streaming = bool(
+            handler.response_streaming or (handler.request_streaming and not isinstance(handler, ReadLater))
+        )
         inner = behaviour_of(handler)
 
         # A stream's handler is an asynchronous generator: awaiting it like a unary one would run nothing, and
@@ -74,6 +103,8 @@ def rebuilt(
     response_serializer: Callable[[Any], bytes] | None,
 ) -> Handler:
     """A handler of the same kind that another function serves."""
+    if isinstance(handler, ReadLater):
+        return dataclasses.replace(handler, behaviour=behaviour)
     make: Callable[..., Handler]
     match bool(handler.request_streaming), bool(handler.response_streaming):
         case False, False:

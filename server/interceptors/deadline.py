@@ -1,41 +1,86 @@
-"""Bounds the time of unary calls that bring no deadline of their own."""
+"""Bounds the time of unary calls that bring no deadline, and of every call's only request on its way."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
 
 from generated.tidemark.v1 import error_reason_pb2
-from server import errors
-from server.interceptors.around import Around, Context
+from server import calls, errors
+from server.interceptors.around import Context, Continuation, Handler, ReadLater, behaviour_of
+
+# A request of health or reflection is a few bytes in the packet of its headers. No key is needed to send one.
+INFRASTRUCTURE_REQUEST = 5.0  # seconds
 
 
-class Deadline(Around):
-    """Ends a unary call that brings no deadline after `default` seconds.
+class Deadline(grpc.aio.ServerInterceptor):
+    """Ends a unary call that brings no deadline after `default` seconds, counted from its headers.
 
-    gRPC itself enforces the deadlines of callers; streams may last.
+    It reads the request itself, after whatever the interceptors further out check: gRPC would wait for it without
+    bound before it calls the first of them. gRPC itself enforces the deadlines of callers; streams may last, once
+    their only request is there.
     """
 
     def __init__(self, default: float) -> None:
         self._default = default
 
-    @asynccontextmanager
-    async def around(self, method: str, streaming: bool, context: Context) -> AsyncIterator[None]:
-        """Runs the call under the default deadline where one is needed."""
-        if streaming or context.time_remaining() is not None:
-            yield
-            return
-        limit = asyncio.timeout(self._default)
-        try:
-            async with limit:
-                yield
-        except TimeoutError:
-            if not limit.expired():
-                raise
+    async def intercept_service(
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> Handler | None:
+        """Wraps handlers that take one request; the others read theirs themselves."""
+        handler = await continuation(handler_call_details)
+        if handler is None or handler.request_streaming:
+            return handler
+        inner = behaviour_of(handler)
+
+        async def single(_: Any, context: Context) -> Any:
+            bounded = context.time_remaining() is None
+            async with _limit(context, self._default if bounded else None):
+                request = await self._request(context)
+                return await inner(request, context)
+
+        async def stream(_: Any, context: Context) -> AsyncIterator[Any]:
+            request = await self._request(context)
+            async with contextlib.aclosing(inner(request, context)) as responses:
+                async for response in responses:
+                    yield response
+
+        return ReadLater(bool(handler.response_streaming), stream if handler.response_streaming else single)
+
+    async def _request(self, context: Context) -> Any:
+        seconds = self._default
+        if calls.current().is_infrastructure:
+            seconds = min(seconds, INFRASTRUCTURE_REQUEST)
+        async with _limit(context, seconds):
+            request = await context.read()
+        if request is grpc.aio.EOF:
             await errors.abort(
                 context,
-                errors.DeadlineExceeded(
-                    error_reason_pb2.ERROR_REASON_DEADLINE_EXCEEDED,
-                    f"the call took longer than {self._default:g} seconds, the limit for calls that bring no"
-                    " deadline; whether it took effect is unknown: repeat it with the same ids",
+                errors.InvalidArgument(
+                    error_reason_pb2.ERROR_REASON_MALFORMED_MESSAGE, "the call ended without a request: send one"
                 ),
             )
+        return request
+
+
+@contextlib.asynccontextmanager
+async def _limit(context: Context, seconds: float | None) -> AsyncIterator[None]:
+    """Ends the call when the block takes longer."""
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            yield
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        await errors.abort(
+            context,
+            errors.DeadlineExceeded(
+                error_reason_pb2.ERROR_REASON_DEADLINE_EXCEEDED,
+                f"the call took longer than {seconds:g} seconds, the limit for calls that bring no"
+                " deadline and for requests on their way; whether it took effect is unknown: repeat it with the"
+                " same ids",
+            ),
+        )
