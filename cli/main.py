@@ -1,8 +1,11 @@
 """The `tidemark` command: its group, which loads a command's module when that command is called."""
 
+import sys
 from importlib import import_module
 
 import click
+
+from runtime.redaction import error_lines
 
 # In the order of the help. Loaded one at a time: a client command starts in a third of the time without the server.
 COMMANDS = {
@@ -47,6 +50,8 @@ def tidemark() -> None:
 
 def main() -> None:
     """The console script."""
+    # An error of the database's driver contains the row that it is about.
+    sys.excepthook = lambda _, error, __: print(error_lines(error), file=sys.stderr)
     tidemark.main(prog_name="tidemark")
 
 

@@ -15,6 +15,7 @@ from runtime.configuration import Configuration
 from runtime.targets import TargetPolicy
 from store import outbox
 from store.database import Database, DatabaseUnavailable
+from store.lock_watch import LockWatch
 from store.secrets import box_of
 
 logger = logging.getLogger(__name__)
@@ -65,12 +66,19 @@ async def run_until(stop: asyncio.Event, configuration: Configuration, database:
         )
         metrics.gauge("in_flight", "Deliveries that this process holds.", lambda: worker.in_flight)
         metrics.gauge("results_waiting", "Results that are not written yet.", lambda: worker.results_waiting)
+        lock_watch = LockWatch(database)
+        metrics.gauge(
+            "lock_waits_seen",
+            "Waits for locks of other sessions so far, of a second and more.",
+            lambda: lock_watch.waits,
+        )
         async with monitoring(
             configuration.notifier_listen, metrics, lambda: worker.is_alive, lambda: worker.is_ready
         ) as port:
             await first_days(database)
             beside = (
                 asyncio.create_task(_listen(database, worker), name="notifier listener"),
+                asyncio.create_task(lock_watch.run(), name="notifier lock watch"),
                 asyncio.create_task(keep_days(database, configuration.delivery_retention), name="notifier upkeep"),
             )
             logger.info("the notifier runs", extra={"action": "start", "monitoring_port": port})

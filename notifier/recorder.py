@@ -14,6 +14,7 @@ from store import delivery_results
 from store.database import Database, DatabaseUnavailable
 from store.delivery_queue import Claim, Order
 from store.delivery_results import AttemptRecord
+from store.failures import LOCK_TIMEOUT, unavailable
 
 BATCH_LIMIT = 200  # results in one transaction
 SMALL_BATCH = 20  # results that are written together, however few are in flight
@@ -109,11 +110,17 @@ class Recorder:
         batch = sorted(self._pending[: self._batch_limit()], key=_key)
         done = [result.claim for result in batch]
         refill = None
+        locked: list[Result] = []
+        last: DatabaseUnavailable | None = None
         try:
             refill = await self._write(batch, done)
-        except DatabaseUnavailable:
+        except DatabaseUnavailable as error:
             self._begin_claimed()
-            raise
+            if not error.failure.contained:
+                raise
+            # A lock that one of them needs keeps back that one only.
+            last = error
+            locked = await self._write_one_by_one(batch)
         except Exception:
             self._begin_claimed()
             if len(batch) > 1:
@@ -121,13 +128,16 @@ class Recorder:
                     "a batch of results was refused; writing them one by one",
                     extra={"action": "record.split"},
                 )
-            await self._write_one_by_one(batch)
+            locked = await self._write_one_by_one(batch)
         # Only now: what is cancelled or fails above stays in the list.
-        written = set(map(id, batch))
-        self._pending = [result for result in self._pending if id(result) not in written]
+        handled, left = set(map(id, batch)), set(map(id, locked))
+        others = [result for result in self._pending if id(result) not in handled]
+        self._pending = others + locked  # behind the others, which may be written meanwhile
         if refill is not None:
             self._claimed += refill.claims
-        self._on_written(done, refill)
+        self._on_written([result.claim for result in batch if id(result) not in left], refill)
+        if locked:
+            raise last or unavailable(LOCK_TIMEOUT)
 
     def _begin_claimed(self) -> None:
         """Begins the attempts of what was claimed with the previous batch.
@@ -145,21 +155,35 @@ class Recorder:
         """
         return min(max(self._in_flight() // 2, SMALL_BATCH), BATCH_LIMIT)
 
-    async def _write_one_by_one(self, batch: Sequence[Result]) -> None:
-        """Keeps one result that the database refuses from holding back the others."""
+    async def _write_one_by_one(self, batch: Sequence[Result]) -> list[Result]:
+        """Keeps one result that the database refuses from holding back the others.
+
+        Returns those that it may take later.
+        """
+        later: list[Result] = []
+        locked: set[tuple[int, str]] = set()
         for result in batch:
+            endpoint = result.claim.organization_id, result.claim.endpoint_id
+            if endpoint in locked:
+                later.append(result)
+                continue
             for attempt in range(1, TRIES_ALONE + 1):
                 try:
                     await self._write([result])
                     break
-                except DatabaseUnavailable:
-                    raise
+                except DatabaseUnavailable as error:
+                    if not error.failure.contained:
+                        raise
+                    later.append(result)
+                    locked.add(endpoint)
+                    break
                 except Exception:
                     if attempt == TRIES_ALONE:
                         logger.exception(
                             "a result cannot be recorded; its delivery is attempted again when its lease ends",
                             extra={"action": "record.refused", "delivery_id": result.claim.delivery_id},
                         )
+        return later
 
     async def _write(self, batch: Sequence[Result], done: Sequence[Claim] = ()) -> Refill | None:
         """Writes a batch, and claims for the slots of `done` that it frees."""

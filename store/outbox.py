@@ -8,13 +8,15 @@ import psycopg
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from store.database import CONNECT_TIMEOUT, DatabaseUnavailable
+from store import sessions
+from store.database import DatabaseUnavailable
 from store.deliveries import delivery_id
 from store.delivery_queue import SETTINGS
+from store.failures import failure_of
 from store.operator_events import is_operator_event
 
 CHANNEL = "tidemark_outbox"
-KEEPALIVE_IDLE = 30  # seconds; a listening connection says nothing itself and would not notice a dead peer
+CHECK_INTERVAL = 10.0  # seconds of silence after which a listening connection asks for a sign of life
 
 
 @dataclass(frozen=True)
@@ -147,17 +149,15 @@ async def notifications(url: str) -> AsyncIterator[int | None]:
     Uses a connection of its own. Raises DatabaseUnavailable when that cannot be made, or is lost.
     """
     try:
-        connection = await psycopg.AsyncConnection.connect(
-            url,
-            autocommit=True,
-            connect_timeout=CONNECT_TIMEOUT,
-            application_name="tidemark listen",
-            keepalives_idle=KEEPALIVE_IDLE,
-        )
-        async with connection:
+        async with await sessions.connect(url, "listen") as connection:
             await connection.execute(f"LISTEN {CHANNEL}")
             yield None
-            async for notify in connection.notifies():
-                yield int(notify.payload) if notify.payload.isdecimal() else None
-    except psycopg.OperationalError as error:
+            while True:
+                async for notify in connection.notifies(timeout=CHECK_INTERVAL):
+                    yield int(notify.payload) if notify.payload.isdecimal() else None
+                # An old primary that was set to read only keeps the connection, and commits nothing any more.
+                await sessions.require_writable(connection)
+    except psycopg.Error as error:
+        if failure_of(error) is None:
+            raise
         raise DatabaseUnavailable("the connection that listens for the outbox was lost") from error

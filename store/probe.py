@@ -1,10 +1,10 @@
-"""Whether the database answers."""
+"""Whether the database answers, and takes writes."""
 
 import asyncio
 
-from sqlalchemy import literal, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from store import sessions
 from store.database import Database, DatabaseUnavailable
 
 
@@ -19,10 +19,10 @@ class Probe:
         self._database = Database(url, pool_size=1)
 
     async def answers(self, timeout: float) -> bool:
-        """Whether a statement succeeds within `timeout` seconds."""
+        """Whether a statement succeeds within `timeout` seconds, on a server that takes writes."""
         try:
-            async with asyncio.timeout(timeout), self._database.transaction() as connection:
-                await connection.execute(select(literal(1)))
+            async with asyncio.timeout(timeout), self._database.raw_transaction() as connection:
+                await sessions.require_writable(connection)
         # Any refusal counts: a server that is there but takes no login serves nobody either.
         except (TimeoutError, DatabaseUnavailable, SQLAlchemyError):
             return False

@@ -1,5 +1,6 @@
 """The commit: events of several batches made durable, counted and evaluated in one transaction."""
 
+import itertools
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -31,10 +32,7 @@ from store import events as stored_events
 from store import gauges, organizations
 from store.database import Connection, Database, DatabaseUnavailable, driver
 from store.keys import Organization
-
-# A connection that died while it lay idle is noticed by the first who uses it. The transaction is safe to repeat,
-# so that one is given another before its caller hears of it.
-ATTEMPTS = 2
+from store.retries import another_try
 
 
 class Committer:
@@ -58,15 +56,17 @@ class Committer:
         the same batches again is safe.
         """
         arrived = sort(batches)
-        for attempt in range(1, ATTEMPTS + 1):
+        for tried in itertools.count(1):
             try:
                 try:
                     return await self._commit(batches, arrived, expect_new=True)
                 except stored_events.DuplicateEvents:
                     return await self._commit(batches, arrived, expect_new=False)
-            except DatabaseUnavailable:
+            except DatabaseUnavailable as error:
                 self._rules.forget()
-                if attempt == ATTEMPTS:
+                # Events are known by their ids, so the transaction may be repeated after a commit, too: a connection
+                # that died while it lay idle is noticed by the first who uses it, and that one is given another.
+                if not await another_try(error, tried):
                     raise
             except BaseException:
                 self._rules.forget()

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from server import calls, errors
 from server.identity import Identity
 from server.interceptors.around import Around, Context
+from store.shares import act_for
 
 METADATA_KEY = "authorization"
 
@@ -27,6 +28,7 @@ class Identify(Around):
                 if len(set(sent)) > 1:
                     sent = [""]
                 call.caller = await self._identity.identify(str(sent[0]) if sent else None)
+                act_for(call.caller.organization.organization_id)
             except Exception as error:
                 await errors.abort(context, error)
         yield
