@@ -51,7 +51,7 @@ def tidemark() -> None:
 def main() -> None:
     """The console script."""
     # An error of the database's driver contains the row that it is about.
-    sys.excepthook = lambda _, error, __: print(error_lines(error), file=sys.stderr)
+    sys.excepthook = lambda _, error, __: sys.stderr.write(error_lines(error) + "\n")
     tidemark.main(prog_name="tidemark")
 
 

@@ -1,7 +1,7 @@
 """Exceptions as text that a log may hold: what happened and where, without the values of a database's rows.
 
-The driver repeats rows in its errors: `Failing row contains (…)`, `Key (…)=(…)`, the line of a COPY, the value that is
-no number; and SQLAlchemy the parameters of the statement. Among them are URLs, headers and secrets of endpoints.
+The driver repeats rows in its errors: `Failing row contains (…)`, `Key (…)=(…)`, the line of a COPY, the value that
+is no number; and SQLAlchemy the parameters of the statement. Among them are URLs, headers and secrets of endpoints.
 """
 
 import re
@@ -98,7 +98,7 @@ def _is_operational(error: BaseException) -> bool:
 
 
 def _repeated(error: BaseException) -> BaseException | None:
-    """The error of the driver whose text another exception has made its own, such as `DatabaseUnavailable(str(e))`."""
+    """The error of the driver whose text another exception has made its own, if there is one."""
     text = str(error)
     for source in (error.__cause__, error.__context__):
         if source is not None and (_is_of_driver(source) or _is_of_sqlalchemy(source)):

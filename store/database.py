@@ -42,7 +42,8 @@ class Database:
     with it, so that one failure does not surface once for each of them.
     """
 
-    def __init__(self, url: str, pool_size: int = 12) -> None:
+    def __init__(self, url: str, pool_size: int = 12, purpose: str = "") -> None:
+        """purpose: what the connections are for, as a word for pg_stat_activity; empty for the work itself."""
         self.url = url
         self._shares = Shares(pool_size, POOL_TIMEOUT)
         self._open: dict[object, float] = {}  # transactions, and when they began by the event loop's clock
@@ -55,7 +56,7 @@ class Database:
             # What a statement is given may be secret, and its errors are logged.
             hide_parameters=True,
             connect_args={
-                **sessions.connection_arguments(),
+                **sessions.connection_arguments(purpose),
                 # Prepared statements pay off at once for a service that repeats a dozen of them.
                 "prepare_threshold": 1,
             },

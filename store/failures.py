@@ -1,7 +1,7 @@
 """What a failure of the database means: for the caller, for the transaction, and for the connection.
 
-One table from SQLSTATE to `Failure`. A state that is not in it is a fault of a statement, that is of this program, and
-keeps the driver's exception.
+One table from SQLSTATE to `Failure`. A state that is not in it is a fault of a statement, that is of this program,
+and keeps the driver's exception.
 """
 
 import enum

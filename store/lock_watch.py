@@ -1,4 +1,4 @@
-"""Who waits for whom: a watch over the lock waits of this process's sessions, and the end of sessions that went silent.
+"""A watch over the lock waits of this process: it logs which session waits for which, and ends silent holders.
 
 A session that is frozen between two statements loses its transaction to idle_in_transaction_session_timeout. One that
 is frozen in the middle of a COPY does not: to PostgreSQL its statement runs, and no time-out of statements ends the
@@ -73,7 +73,7 @@ class LockWatch:
     def __init__(self, database: Database) -> None:
         self.waits = 0  # found so far, each once
         self._watched = database
-        self._database = Database(database.url, pool_size=1)
+        self._database = Database(database.url, pool_size=1, purpose="watch")
         self._known: dict[tuple[int, datetime, int], float] = {}  # what was logged, and when it was last seen
         self._silent: dict[tuple[int, datetime], float] = {}  # sessions and their statements, since when
 
@@ -153,7 +153,7 @@ class LockWatch:
         self._known[key] = now
 
     def _is_frozen(self, wait: Wait, now: float) -> bool:
-        """Whether the holder is one of our sessions and was silent in the same statement at both ends of the limit."""
+        """Whether the holder is a session of ours, and was silent in the same statement at both ends of the limit."""
         if not wait.is_silent or not wait.is_ours or wait.state_change is None:
             return False
         if not wait.application_name.startswith("tidemark "):

@@ -17,8 +17,8 @@ async def repeated(work: Callable[[], Awaitable[Result]], *, certain_only: bool 
     """Runs `work`, and again for as often as what failed it allows.
 
     `work` begins and ends its own transaction, so that nothing holds a connection during the pauses. certain_only:
-    only while it is certain that the failed try left nothing; without it, `work` must be safe to repeat after a commit.
-    Raises DatabaseUnavailable of the last try.
+    only while it is certain that the failed try left nothing; without it, `work` must be safe to repeat after a
+    commit. Raises DatabaseUnavailable of the last try.
     """
     tried = 0
     while True:

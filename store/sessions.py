@@ -5,8 +5,8 @@ does. What the product relies on is therefore set by each session itself, in one
 A statement and not the `options` of the connection's start: PgBouncer refuses those.
 
 What is *not* set, on purpose: `default_transaction_read_only`, with which an operator fences off an old primary, so
-that a server that is to take no writes gets none (such a session is refused, see `ReadOnlyServer`); and `search_path`,
-which decides where the tables lie and must be the same for server, notifier and commands.
+that a server that is to take no writes gets none (such a session is refused, see `ReadOnlyServer`); and
+`search_path`, which decides where the tables lie and must be the same for server, notifier and commands.
 """
 
 import os
