@@ -72,7 +72,9 @@ class Health:
         return answer.status == SERVING
 
 
-async def refused(channel: grpc.aio.Channel, events: list[UsageEvent]) -> None:
+async def refused(
+    channel: grpc.aio.Channel, events: list[UsageEvent], *, failure: str = "", seconds: int = 1
+) -> None:
     """Every kind of call ends with UNAVAILABLE, its reason, and when to try again."""
     stub = AlertServiceStub(channel)
 
@@ -91,7 +93,11 @@ async def refused(channel: grpc.aio.Channel, events: list[UsageEvent]) -> None:
         assert reason_of(raised.value) == "ERROR_REASON_DATABASE_UNAVAILABLE"
         retry = error_details_pb2.RetryInfo()
         assert any(detail.Unpack(retry) for detail in error_status(raised.value).details)
-        assert retry.retry_delay == Duration(seconds=1)
+        assert retry.retry_delay == Duration(seconds=seconds)
+        if failure:
+            info = error_details_pb2.ErrorInfo()
+            assert any(detail.Unpack(info) for detail in error_status(raised.value).details)
+            assert info.metadata["failure"] == failure
 
 
 async def test_a_database_that_stops_and_one_that_crashes_in_mid_stream(

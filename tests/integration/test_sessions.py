@@ -1,14 +1,13 @@
 """Sessions whose role and database say everything otherwise: each connection of the product sets what it needs."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 from sqlalchemy import create_engine, event, make_url, text
 
 from store import migrate, sessions
-from store.database import Database
+from store.database import Database, sqlalchemy_url
 from store.migrate import migrate as run_migrations
 from store.sessions import MIGRATION_PINS, PINS
 
@@ -53,14 +52,14 @@ async def make_adverse(url: str) -> None:
 
 
 @pytest.fixture
-async def adverse_url(database_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
+async def adverse_url(database_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """A database that says everything otherwise, of a client that does so, too."""
     await make_adverse(database_url)
     monkeypatch.setenv("PGOPTIONS", "-c search_path=public -c enable_seqscan=on -c datestyle=sql")
     monkeypatch.setenv("PGTZ", "America/St_Johns")
     monkeypatch.setenv("PGDATESTYLE", "Postgres, MDY")
     monkeypatch.setenv("PGAPPNAME", "somebody else")
-    yield database_url
+    return database_url
 
 
 def settings_of(url: str) -> dict[str, str]:
@@ -102,8 +101,8 @@ async def test_every_connection_sets_what_it_needs(adverse_url: str) -> None:
         await database.close()
     assert isolation == ("read committed",)
     async with await sessions.connect(adverse_url, "listen") as connection:
-        of_listener = dict(await (await connection.execute(query)).fetchall())
-    engine = create_engine(migrate.sqlalchemy_url(adverse_url))
+        of_listener: dict[str, str] = dict(await (await connection.execute(query)).fetchall())
+    engine = create_engine(sqlalchemy_url(adverse_url))
     event.listen(engine, "connect", migrate._prepare)
     with engine.connect() as migrating:
         of_migration = {row[0]: row[1] for row in migrating.execute(text(query))}
@@ -131,9 +130,9 @@ async def test_pins_cost_a_connection_one_statement_and_a_transaction_none(
     sent: list[bytes | str] = []
     execute = psycopg.AsyncConnection.execute
 
-    async def counted(self: object, query: bytes | str, *arguments: object, **named: object) -> object:
+    async def counted(self: Any, query: bytes | str, *arguments: Any, **named: Any) -> Any:
         sent.append(query)
-        return await execute(self, query, *arguments, **named)  # type: ignore[arg-type]
+        return await execute(self, query, *arguments, **named)
 
     monkeypatch.setattr(psycopg.AsyncConnection, "execute", counted)
     database = Database(database_url, pool_size=1)
@@ -149,15 +148,13 @@ async def test_pins_cost_a_connection_one_statement_and_a_transaction_none(
 async def test_a_server_that_cannot_watch_its_peers_is_used_all_the_same(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        sessions, "_PEER_PINS", {"tcp_keepalives_idle": ("no number", "refused like another platform")}
-    )
+    monkeypatch.setattr(sessions, "_PEER_PINS", {"tcp_keepalives_idle": ("no number", "refused by the server")})
     async with await sessions.connect(database_url, "test") as session:
         cursor = await session.execute("SHOW jit")
         assert await cursor.fetchone() == ("off",)
 
 
-async def test_migrations_run_on_a_database_that_says_everything_otherwise(adverse_url: str, tmp_path: Path) -> None:
+async def test_migrations_run_on_a_database_that_says_everything_otherwise(adverse_url: str) -> None:
     name = f"{make_url(adverse_url).database}_anew"
     async with await psycopg.AsyncConnection.connect(adverse_url, autocommit=True) as connection:
         await connection.execute(f'CREATE DATABASE "{name}" TEMPLATE template0'.encode())
