@@ -1,6 +1,5 @@
 """The commit: events of several batches made durable, counted and evaluated in one transaction."""
 
-import itertools
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -32,7 +31,7 @@ from store import events as stored_events
 from store import gauges, organizations
 from store.database import Connection, Database, DatabaseUnavailable, driver
 from store.keys import Organization
-from store.retries import another_try
+from store.retries import Tries
 
 
 class Committer:
@@ -56,7 +55,8 @@ class Committer:
         the same batches again is safe.
         """
         arrived = sort(batches)
-        for tried in itertools.count(1):
+        tries = Tries()
+        while True:
             try:
                 try:
                     return await self._commit(batches, arrived, expect_new=True)
@@ -66,12 +66,11 @@ class Committer:
                 self._rules.forget()
                 # Events are known by their ids, so the transaction may be repeated after a commit, too: a connection
                 # that died while it lay idle is noticed by the first who uses it, and that one is given another.
-                if not await another_try(error, tried):
+                if not await tries.another(error):
                     raise
             except BaseException:
                 self._rules.forget()
                 raise
-        raise AssertionError("unreachable")
 
     async def _commit(self, batches: Sequence[Batch], arrived: Arrived, expect_new: bool) -> list[Outcome]:
         outcomes = [Outcome() for _ in batches]
