@@ -25,7 +25,7 @@ def error_text(error: BaseException) -> str:
         return _driver_text(error)
     if _is_of_sqlalchemy(error):
         beneath = error.orig  # type: ignore[attr-defined]  # as _is_of_sqlalchemy has found
-        return f"({type(beneath).__name__}) {error_text(beneath)}" if beneath is not None else type(error).__name__
+        return error_text(beneath) if beneath is not None else type(error).__name__
     if isinstance(error, BaseExceptionGroup):
         return f"{error.message} ({len(error.exceptions)} exceptions)"
     if (source := _repeated(error)) is not None:

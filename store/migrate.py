@@ -8,6 +8,7 @@ from alembic.config import Config
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.exc import DBAPIError
 
+from runtime.redaction import error_text
 from store import sessions
 from store.database import DatabaseUnavailable, sqlalchemy_url
 from store.failures import failure_of
@@ -54,7 +55,7 @@ def migrate(url: str) -> None:
         failure = failure_of(error)
         if failure is None:
             raise
-        raise DatabaseUnavailable(str(error.orig), failure) from error
+        raise DatabaseUnavailable(error_text(error), failure) from error
     finally:
         engine.dispose()
 

@@ -51,6 +51,14 @@ async def make_adverse(url: str) -> None:
             await connection.execute(f'ALTER {whose} SET "{name}" = {setting}'.encode())
 
 
+async def make_ordinary(url: str) -> None:
+    """Takes the settings away again, for the sessions that follow."""
+    database = make_url(url).database
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        await connection.execute(f'ALTER DATABASE "{database}" RESET ALL'.encode())
+        await connection.execute(f'ALTER ROLE CURRENT_USER IN DATABASE "{database}" RESET ALL'.encode())
+
+
 @pytest.fixture
 async def adverse_url(database_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """A database that says everything otherwise, of a client that does so, too."""
