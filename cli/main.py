@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from runtime.redaction import error_lines
+
 EXIT_INTERRUPTED = 130  # 128 + SIGINT
 EXIT_READER_GONE = 141  # 128 + SIGPIPE
 
@@ -66,6 +68,8 @@ def main() -> None:
     Ends with 130 after Ctrl-C, and quietly with 141 when the reader of the output has gone (`tidemark … | head`), as
     programs do that these signals end.
     """
+    # An error of the database's driver contains the row that it is about.
+    sys.excepthook = lambda _, error, __: sys.stderr.write(error_lines(error) + "\n")
     try:
         code = tidemark.main(prog_name="tidemark", standalone_mode=False)
     except click.ClickException as error:

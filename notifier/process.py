@@ -18,6 +18,7 @@ from store import outbox
 from store.database import Database, DatabaseUnavailable
 from store.delivery_queue import DUE_CHANNEL
 from store.listening import listen
+from store.lock_watch import LockWatch
 from store.secrets import box_of
 
 logger = logging.getLogger(__name__)
@@ -65,6 +66,12 @@ async def run_until(stop: asyncio.Event, configuration: Configuration, database:
         )
         metrics.gauge("in_flight", "Deliveries that this process holds.", lambda: worker.in_flight)
         metrics.gauge("results_waiting", "Results that are not written yet.", lambda: worker.results_waiting)
+        lock_watch = LockWatch(database)
+        metrics.gauge(
+            "lock_waits_seen",
+            "Waits for locks of other sessions so far, of a second and more.",
+            lambda: lock_watch.waits,
+        )
         async with (
             followed(database.url) as readiness,
             monitoring(
@@ -74,6 +81,7 @@ async def run_until(stop: asyncio.Event, configuration: Configuration, database:
             await first_days(database)
             beside = (
                 asyncio.create_task(_listen(database, worker), name="notifier listener"),
+                asyncio.create_task(lock_watch.run(), name="notifier lock watch"),
                 asyncio.create_task(keep_days(database, configuration.delivery_retention), name="notifier upkeep"),
             )
             logger.info("the notifier runs", extra={"action": "start", "monitoring_port": port})

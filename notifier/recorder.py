@@ -14,6 +14,7 @@ from store import delivery_results
 from store.database import Database, DatabaseUnavailable
 from store.delivery_queue import Claim, Order
 from store.delivery_results import AttemptRecord
+from store.failures import LOCK_TIMEOUT, unavailable
 
 BATCH_LIMIT = 200  # results in one transaction
 SMALL_BATCH = 20  # results that are written together, however few are in flight
@@ -107,11 +108,17 @@ class Recorder:
     async def _write_batch(self) -> None:
         # In the order of ids, so that two notifiers touch rows and pages in the same order.
         batch = sorted(self._pending[: self._batch_limit()], key=_key)
+        locked: list[Result] = []
+        last: DatabaseUnavailable | None = None
         try:
             await self._write(batch, with_claims=True)
-        except DatabaseUnavailable:
+        except DatabaseUnavailable as error:
             self._begin_claimed()
-            raise
+            if not error.failure.contained:
+                raise
+            # A lock that one of them needs keeps back that one only.
+            last = error
+            locked = await self._write_one_by_one(batch)
         except Exception:
             self._begin_claimed()
             if len(batch) > 1:
@@ -119,7 +126,12 @@ class Recorder:
                     "a batch of results was refused; writing them one by one",
                     extra={"action": "record.split"},
                 )
-            await self._write_one_by_one(batch)
+            locked = await self._write_one_by_one(batch)
+        if locked:
+            # Behind the others, which may be written meanwhile.
+            later = set(map(id, locked))
+            self._pending = [result for result in self._pending if id(result) not in later] + locked
+            raise last or unavailable(LOCK_TIMEOUT)
 
     def _finish(self, results: Sequence[Result], refill: Refill | None = None) -> None:
         """Takes results off the list: right after each commit, or a failure after it would write them again."""
@@ -145,18 +157,31 @@ class Recorder:
         """
         return min(max(self._in_flight() // 2, SMALL_BATCH), BATCH_LIMIT)
 
-    async def _write_one_by_one(self, batch: Sequence[Result]) -> None:
-        """Keeps one result that the database refuses from holding back the others."""
+    async def _write_one_by_one(self, batch: Sequence[Result]) -> list[Result]:
+        """Keeps one result that the database refuses from holding back the others.
+
+        Returns those that it may take later.
+        """
+        later: list[Result] = []
+        locked: set[tuple[int, str]] = set()
         waiting = set(map(id, self._pending))
         for result in batch:
             if id(result) not in waiting:
                 continue  # a transaction of the batch had written it before another was refused
+            endpoint = result.claim.organization_id, result.claim.endpoint_id
+            if endpoint in locked:
+                later.append(result)
+                continue
             for attempt in range(1, TRIES_ALONE + 1):
                 try:
                     await self._write([result])
                     break
-                except DatabaseUnavailable:
-                    raise
+                except DatabaseUnavailable as error:
+                    if not error.failure.contained:
+                        raise
+                    later.append(result)
+                    locked.add(endpoint)
+                    break
                 except Exception:
                     if attempt == TRIES_ALONE:
                         logger.exception(
@@ -164,6 +189,7 @@ class Recorder:
                             extra={"action": "record.refused", "delivery_id": result.claim.delivery_id},
                         )
                         self._finish([result])
+        return later
 
     async def _write(self, batch: Sequence[Result], *, with_claims: bool = False) -> None:
         """Writes a batch, and claims for the slots that it frees if it is `with_claims`."""

@@ -46,8 +46,12 @@ async def keep_days(database: Database, keep: timedelta) -> None:
             await asyncio.sleep(INTERVAL)
         except DatabaseUnavailable as error:
             logger.warning("upkeep waits for the database: %s", error, extra={"action": "upkeep.delayed"})
-            await backoff.sleep()
+            if error.failure.contained:
+                # Most likely the lock timeout of a drop. While it waits, so do all who want the table after it.
+                await asyncio.sleep(INTERVAL / 60)
+            else:
+                await backoff.sleep()
         except Exception:
-            # Most likely the lock timeout of a drop. Nothing depends on it at once.
+            # Nothing depends on it at once.
             logger.exception("the upkeep failed; it is tried again", extra={"action": "upkeep.failed"})
             await asyncio.sleep(INTERVAL / 60)

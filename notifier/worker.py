@@ -142,7 +142,8 @@ class Worker:
                 self._database_answers = True
                 backoff.reset()
             except DatabaseUnavailable as error:
-                self._database_answers = False
+                # What concerns one transaction says nothing about the next.
+                self._database_answers = error.failure.contained
                 self._metrics.database_failures += 1
                 logger.warning("waiting for the database: %s", error, extra={"action": "database.lost"})
                 await backoff.sleep()

@@ -1,15 +1,41 @@
 """Structured logs: one JSON object a line on standard error, or plain text for a person at a terminal."""
 
+import copy
 import json
 import logging
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import Any
+
+from runtime.redaction import error_lines, shown
 
 _STANDARD_FIELDS = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
 
-class JsonFormatter(logging.Formatter):
+_ErrorInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
+
+
+class _Formatter(logging.Formatter):
+    """What both forms share: no exception is written in its own words, see `runtime.redaction`."""
+
+    def formatException(self, ei: _ErrorInfo) -> str:  # noqa: N802 (logging's name)
+        """The traceback of an exception and of those that led to it."""
+        return error_lines(ei[1]) if ei[1] is not None else ""
+
+    def _message(self, record: logging.LogRecord) -> str:
+        arguments = record.args
+        if isinstance(arguments, Mapping):
+            safe: Any = {key: shown(value) for key, value in arguments.items()}
+        else:
+            safe = tuple(shown(value) for value in arguments or ())
+        message = copy.copy(record)
+        message.msg, message.args = shown(record.msg), safe
+        return message.getMessage()
+
+
+class JsonFormatter(_Formatter):
     """Writes a record as one JSON object: time, level, logger, message, and whatever `extra` carried."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -17,26 +43,30 @@ class JsonFormatter(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": self._message(record),
         }
         line.update(_extra(record))
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str, ensure_ascii=False)
+        return json.dumps(line, default=_json, ensure_ascii=False)
 
 
-class TextFormatter(logging.Formatter):
+class TextFormatter(_Formatter):
     """Writes a record as one readable line, the extra fields after the message."""
 
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S.%f")[:-3]
         extra = " ".join(f"{key}={value}" for key, value in _extra(record).items() if key != "action")
-        line = f"{time} {record.levelname.lower():7} {record.getMessage()}" + (f"  {extra}" if extra else "")
+        line = f"{time} {record.levelname.lower():7} {self._message(record)}" + (f"  {extra}" if extra else "")
         return line + ("\n" + self.formatException(record.exc_info) if record.exc_info else "")
 
 
 def _extra(record: logging.LogRecord) -> dict[str, Any]:
-    return {key: value for key, value in record.__dict__.items() if key not in _STANDARD_FIELDS}
+    return {key: shown(value) for key, value in record.__dict__.items() if key not in _STANDARD_FIELDS}
+
+
+def _json(value: Any) -> str:
+    return str(shown(value))
 
 
 def configure(level: str, form: str) -> None:

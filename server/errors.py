@@ -24,7 +24,15 @@ MAX_MESSAGE_BYTES = 512  # UTF-8; percent-encoded on the wire, up to three times
 MAX_VALUE_BYTES = 160  # of one metadata value of ErrorInfo or one description
 MAX_DETAIL_BYTES = 3_000  # of all field violations
 
-RETRY_DATABASE = timedelta(seconds=1)
+# What a caller is told beyond "the database does not answer". Where and how the database runs is not among it.
+_DATABASE_WORDS = {
+    "read_only": "the database takes no writes at the moment",
+    "serialization": "other requests changed the same things at the same time",
+    "deadlock": "other requests changed the same things at the same time",
+    "lock_timeout": "another request keeps what this one needs locked",
+    "statement_canceled": "the database took too long",
+    "organization_busy": "the organization has as many requests under way as it may have at once",
+}
 
 logger = logging.getLogger(__name__)
 
@@ -153,13 +161,17 @@ def mapped(error: Exception) -> ApiError:
         return error
     request_id = calls.request_id()
     if isinstance(error, DatabaseUnavailable):
+        failure = error.failure
         logger.warning(
-            "the database is unavailable: %s", error, extra={"action": "database", "request_id": request_id}
+            "the database is unavailable: %s",
+            error,
+            extra={"action": "database", "failure": failure.kind, "request_id": request_id},
         )
         return Unavailable(
             error_reason_pb2.ERROR_REASON_DATABASE_UNAVAILABLE,
-            "the database does not answer; repeat the request later",
-            retry_after=RETRY_DATABASE,
+            f"{_DATABASE_WORDS.get(failure.kind, 'the database does not answer')}; repeat the request later",
+            metadata={"failure": failure.kind},
+            retry_after=failure.retry_after,
         )
     logger.error(
         "a call failed unexpectedly",

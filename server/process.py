@@ -29,6 +29,7 @@ from server.upkeep import Upkeep
 from server.watching.feeds import Feeds
 from server.webhooks.jobs import RedeliveryJobs
 from store.database import Database
+from store.lock_watch import LockWatch
 from store.probe import Probe
 
 KEEPALIVE_TIME = 60_000  # milliseconds without traffic after which a connection is pinged
@@ -109,6 +110,8 @@ async def serve(
         services = add_services(
             server, Dependencies(configuration, database, clock, drain, pipeline, visits, redeliveries, feeds)
         )
+        lock_watch = asyncio.create_task(LockWatch(database).run(), name="lock watch")
+        stack.push_async_callback(_cancel, lock_watch)
         health = Health(services)
         health_pb2_grpc.add_HealthServicer_to_server(health, server)
         if configuration.reflection:

@@ -23,6 +23,7 @@ SWEEP_LIMIT = 2_000  # customers that one look finds
 POLLING_INTERVAL = 1.0  # seconds; another replica may have scheduled something earlier
 RETRY_INTERVAL = 1.0  # seconds, while the database is away
 CONTENDED_PAUSE = timedelta(milliseconds=50)  # while others hold all that is due
+CONTENDED_PUT_OFF = timedelta(seconds=2)  # how long customers wait whose transaction others kept from its locks
 PUT_OFF = timedelta(seconds=30)  # how long a customer whose evaluation failed waits for the next attempt
 LATE = timedelta(seconds=5)  # from here on the log says so
 
@@ -97,8 +98,13 @@ class Timers:
         """
         try:
             return await self._evaluate(due)
-        except DatabaseUnavailable:
-            raise
+        except DatabaseUnavailable as error:
+            if not error.failure.contained:
+                raise
+            # One of its customers, or the organization, is locked: those of others are due as well.
+            until = self._clock.now() + CONTENDED_PUT_OFF
+            self._put_off.update(((one.organization_id, one.customer_id), until) for one in due)
+            return 0
         except Exception:
             if len(due) > 1:
                 return sum([await self._work_off([one]) for one in due])

@@ -71,7 +71,8 @@ class Upkeep:
             pause = INTERVAL
             try:
                 await self.run_once()
-            except DatabaseUnavailable:
+            except DatabaseUnavailable as error:
+                logger.warning("upkeep waits for the database: %s", error, extra={"action": "database"})
                 pause = RETRY_INTERVAL
             except Exception:
                 logger.exception("upkeep failed and will be tried again", extra={"action": "upkeep_failed"})

@@ -1,27 +1,33 @@
 """The connection pool: transactions for SQLAlchemy statements, and raw ones for COPY and pipelines."""
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import psycopg
-from psycopg.pq import PipelineStatus
-from sqlalchemy import URL, make_url
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from psycopg.pq import ConnStatus, PipelineStatus
+from sqlalchemy import URL, event, make_url
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-Row = tuple[Any, ...]
+from store import sessions
+from store.failures import DatabaseUnavailable, Discard, Failure, failure_of, sqlstate_of, unavailable
+from store.shares import Shares
+
+# The exception that every room catches is known by this module's name.
+__all__ = ["Connection", "Database", "DatabaseUnavailable", "Row", "driver", "sqlalchemy_url"]
+
+Row = sessions.Row
 
 # What `transaction` hands out. Other rooms pass it on to the store's functions, and need not know whose it is.
 Connection = AsyncConnection
 
-CONNECT_TIMEOUT = 5  # seconds
 POOL_TIMEOUT = 10.0  # seconds to wait for a free connection
+LOG_INTERVAL = 10.0  # seconds between two lines of the log about failures of one kind
 
-
-class DatabaseUnavailable(Exception):
-    """The database cannot be reached, or went away in the middle of a transaction that was not committed."""
+logger = logging.getLogger(__name__)
 
 
 def sqlalchemy_url(url: str) -> URL:
@@ -36,39 +42,56 @@ class Database:
     with it, so that one failure does not surface once for each of them.
     """
 
-    def __init__(self, url: str, pool_size: int = 12) -> None:
+    def __init__(self, url: str, pool_size: int = 12, purpose: str = "") -> None:
+        """purpose: what the connections are for, as a word for pg_stat_activity; empty for the work itself."""
         self.url = url
+        self._shares = Shares(pool_size, POOL_TIMEOUT)
+        self._open: dict[object, float] = {}  # transactions, and when they began by the event loop's clock
+        self._logged: dict[str, tuple[float, int]] = {}  # by kind: when, and how many since
         self._engine = create_async_engine(
             sqlalchemy_url(url),
             pool_size=pool_size,
             max_overflow=0,
             pool_timeout=POOL_TIMEOUT,
+            # What a statement is given may be secret, and its errors are logged.
+            hide_parameters=True,
             connect_args={
-                "connect_timeout": CONNECT_TIMEOUT,
-                "application_name": "tidemark",
+                **sessions.connection_arguments(purpose),
                 # Prepared statements pay off at once for a service that repeats a dozen of them.
                 "prepare_threshold": 1,
-                "options": "-c timezone=UTC",
             },
         )
+        event.listen(self._engine.sync_engine, "connect", _prepare)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
         """A transaction at READ COMMITTED; commits at the end of the block, rolls back on an exception.
 
         Statements may also go to its driver connection (see `driver`); they belong to the same transaction.
-        Raises DatabaseUnavailable when the server cannot be reached or goes away.
+        Raises DatabaseUnavailable for every failure of the database that `store.failures` knows.
         """
+        async with self._shares.taken(), self._transaction() as connection:
+            token = object()
+            self._open[token] = asyncio.get_running_loop().time()
+            try:
+                yield connection
+            finally:
+                del self._open[token]
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[AsyncConnection]:
         pool = self._engine.pool
+        failure: Failure | None = None
         try:
             async with self._engine.connect() as connection:
                 try:
                     # SQLAlchemy begins at its first statement; a raw one may come before it.
                     async with connection.begin():
                         yield connection
-                except psycopg.OperationalError as error:
-                    # Raised by a raw statement, so SQLAlchemy has not noticed that the connection is dead.
-                    if _is_loss(error):
+                except (SQLAlchemyError, psycopg.Error) as error:
+                    failure = failure_of(error, connection_is_dead=await _is_dead(connection))
+                    # Raised by a raw statement, SQLAlchemy has not noticed what became of the connection.
+                    if failure is not None and failure.discard is not Discard.NOTHING:
                         await connection.invalidate(error)
                     raise
                 finally:
@@ -76,13 +99,16 @@ class Database:
                     # a connection that was cut within a pipeline cannot leave it, so nothing can be rolled back.
                     if self._engine.pool is not pool or await _is_stuck(connection):
                         await connection.invalidate()
-        except PoolTimeoutError as error:
-            raise DatabaseUnavailable("no connection became free in time") from error
-        except (DBAPIError, psycopg.OperationalError) as error:
-            if not _is_loss(error):
+        except (SQLAlchemyError, psycopg.Error, DatabaseUnavailable) as error:
+            failure = failure or failure_of(error)
+            if failure is None:
                 raise
-            await self._engine.dispose()
-            raise DatabaseUnavailable("the connection to the database was lost") from error
+            if failure.discard is Discard.POOL:
+                await self._engine.dispose()
+            self._log(failure, error)
+            if isinstance(error, DatabaseUnavailable):
+                raise
+            raise unavailable(failure) from error
 
     @asynccontextmanager
     async def raw_transaction(self) -> AsyncIterator[psycopg.AsyncConnection[Row]]:
@@ -90,9 +116,34 @@ class Database:
         async with self.transaction() as connection:
             yield await driver(connection)
 
+    def longest_transaction(self) -> float:
+        """Since how many seconds the oldest open transaction lasts; 0 when none is open."""
+        if not self._open:
+            return 0.0
+        return asyncio.get_running_loop().time() - next(iter(self._open.values()))
+
     async def close(self) -> None:
         """Closes every connection."""
         await self._engine.dispose()
+
+    def _log(self, failure: Failure, error: Exception) -> None:
+        """Says what failed, since many who meet it only wait and try again; each kind now and then only."""
+        now = asyncio.get_running_loop().time()
+        last, count = self._logged.get(failure.kind, (-LOG_INTERVAL, 0))
+        if now - last < LOG_INTERVAL:
+            self._logged[failure.kind] = last, count + 1
+            return
+        self._logged[failure.kind] = now, 0
+        logger.warning(
+            "the database failed a transaction: %s",
+            failure.message,
+            extra={
+                "action": "database.failed",
+                "failure": failure.kind,
+                "sqlstate": sqlstate_of(error),
+                "before": count,
+            },
+        )
 
 
 async def driver(connection: AsyncConnection) -> psycopg.AsyncConnection[Row]:
@@ -102,18 +153,20 @@ async def driver(connection: AsyncConnection) -> psycopg.AsyncConnection[Row]:
     return beneath
 
 
+def _prepare(connection: Any, _: Any) -> None:
+    """Prepares the session of a connection that the pool has just made."""
+    connection.run_async(sessions.prepare)
+
+
+async def _is_dead(connection: AsyncConnection) -> bool:
+    """Whether the driver has found the connection gone."""
+    if connection.closed or connection.invalidated:
+        return connection.invalidated
+    return (await driver(connection)).pgconn.status is ConnStatus.BAD
+
+
 async def _is_stuck(connection: AsyncConnection) -> bool:
     """Whether the connection is still in a pipeline, although nobody is."""
     if connection.closed or connection.invalidated:
         return False
     return (await driver(connection)).pgconn.pipeline_status != PipelineStatus.OFF
-
-
-def _is_loss(error: DBAPIError | psycopg.OperationalError) -> bool:
-    """Whether the connection is gone, as opposed to one statement having failed."""
-    if isinstance(error, DBAPIError):
-        return error.connection_invalidated or (
-            isinstance(error.orig, psycopg.OperationalError) and _is_loss(error.orig)
-        )
-    # Class 08: connection lost; 57P: the server shuts down, crashed or starts; 53300: no connection left.
-    return (error.sqlstate or "08000").startswith(("08", "57P", "53300"))

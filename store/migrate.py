@@ -2,13 +2,17 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, create_engine, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import Connection, create_engine, event, text
+from sqlalchemy.exc import DBAPIError
 
+from runtime.redaction import error_text
+from store import sessions
 from store.database import DatabaseUnavailable, sqlalchemy_url
+from store.failures import failure_of
 
 # Any fixed number serves, as long as nobody else locks it: "tidemark" read as base 36, cut to a bigint.
 _LOCK = 1_052_911_830_411
@@ -26,7 +30,10 @@ def migrate(url: str) -> None:
     Raises UnsupportedServer when the server is older than PostgreSQL 15, and DatabaseUnavailable, in the driver's
     words, when it cannot be reached.
     """
-    engine = create_engine(sqlalchemy_url(url))
+    engine = create_engine(
+        sqlalchemy_url(url), hide_parameters=True, connect_args=sessions.connection_arguments("migrate")
+    )
+    event.listen(engine, "connect", _prepare)
     try:
         with engine.connect() as connection:
             version = int(connection.scalar(text("SHOW server_version_num")) or 0)
@@ -40,13 +47,22 @@ def migrate(url: str) -> None:
                 command.upgrade(configuration, "head")
                 connection.commit()
             finally:
-                connection.rollback()
-                connection.execute(text("SELECT pg_advisory_unlock(:lock)"), {"lock": _LOCK})
-                connection.commit()
-    except OperationalError as error:
-        raise DatabaseUnavailable(str(error.orig)) from error
+                # Where the connection was lost, the lock went with it.
+                if not connection.invalidated:
+                    connection.rollback()
+                    connection.execute(text("SELECT pg_advisory_unlock(:lock)"), {"lock": _LOCK})
+                    connection.commit()
+    except DBAPIError as error:
+        failure = failure_of(error)
+        if failure is None:
+            raise
+        raise DatabaseUnavailable(error_text(error), failure) from error
     finally:
         engine.dispose()
+
+
+def _prepare(connection: Any, _: Any) -> None:
+    sessions.prepare_migration(connection)
 
 
 def _lock(connection: Connection) -> None:

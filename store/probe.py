@@ -38,7 +38,7 @@ class Probe:
     """
 
     def __init__(self, url: str) -> None:
-        self._database = Database(url, pool_size=1)
+        self._database = Database(url, pool_size=1, purpose="probe")
         # Two processes with the same slot wait for each other's commit, and no longer than that.
         self._slot = random.randrange(SLOTS)
         self._may_extend = True

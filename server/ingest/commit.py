@@ -31,10 +31,7 @@ from store import events as stored_events
 from store import gauges, organizations
 from store.database import Connection, Database, DatabaseUnavailable, driver
 from store.keys import Organization
-
-# A connection that died while it lay idle is noticed by the first who uses it. The transaction is safe to repeat,
-# so that one is given another before its caller hears of it.
-ATTEMPTS = 2
+from store.retries import Tries
 
 
 class Committer:
@@ -58,20 +55,22 @@ class Committer:
         the same batches again is safe.
         """
         arrived = sort(batches)
-        for attempt in range(1, ATTEMPTS + 1):
+        tries = Tries()
+        while True:
             try:
                 try:
                     return await self._commit(batches, arrived, expect_new=True)
                 except stored_events.DuplicateEvents:
                     return await self._commit(batches, arrived, expect_new=False)
-            except DatabaseUnavailable:
+            except DatabaseUnavailable as error:
                 self._rules.forget()
-                if attempt == ATTEMPTS:
+                # Events are known by their ids, so the transaction may be repeated after a commit, too: a connection
+                # that died while it lay idle is noticed by the first who uses it, and that one is given another.
+                if not await tries.another(error):
                     raise
             except BaseException:
                 self._rules.forget()
                 raise
-        raise AssertionError("unreachable")
 
     async def _commit(self, batches: Sequence[Batch], arrived: Arrived, expect_new: bool) -> list[Outcome]:
         outcomes = [Outcome() for _ in batches]

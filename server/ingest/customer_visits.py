@@ -1,5 +1,6 @@
 """What a change of a customer or a subscription asks for: alerts on usage look at whom they cover now."""
 
+import functools
 import logging
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from server.ingest.visiting import visit_customers
 from store import facts, organizations, visiting
 from store.database import Connection, Database, DatabaseUnavailable, driver
 from store.keys import Organization
+from store.retries import repeated
 
 logger = logging.getLogger(__name__)
 
@@ -40,20 +42,30 @@ async def look_at_customer(
     organization's ingest waiting. An event that comes in between does the work in passing, and so does the next one
     if this process dies now. Each visit is a transaction of its own, since two would lock gauges in no order.
     """
-    async with database.transaction() as connection:
-        epoch = await organizations.share(connection, organization.organization_id)
-        router = await rules.router(connection, epoch)
-        concerned = await _concerned(
-            connection, organization.organization_id, list(router.alerts.values()), customer_id, subscriptions_only
-        )
-    for alert_id in concerned:
+
+    async def find() -> list[str]:
+        async with database.transaction() as connection:
+            epoch = await organizations.share(connection, organization.organization_id)
+            router = await rules.router(connection, epoch)
+            return await _concerned(
+                connection,
+                organization.organization_id,
+                list(router.alerts.values()),
+                customer_id,
+                subscriptions_only,
+            )
+
+    async def visit(alert_id: str) -> None:
+        async with database.transaction() as connection:
+            epoch = await organizations.share(connection, organization.organization_id)
+            router = await rules.router(connection, epoch)
+            rule = router.alerts.get(alert_id)
+            if rule is not None:
+                await visit_customers(connection, organization, router, rule, [customer_id], now, grace)
+
+    for alert_id in await repeated(find):
         try:
-            async with database.transaction() as connection:
-                epoch = await organizations.share(connection, organization.organization_id)
-                router = await rules.router(connection, epoch)
-                rule = router.alerts.get(alert_id)
-                if rule is not None:
-                    await visit_customers(connection, organization, router, rule, [customer_id], now, grace)
+            await repeated(functools.partial(visit, alert_id))
         except DatabaseUnavailable:
             raise
         except Exception:

@@ -98,11 +98,17 @@ class Visits:
         async with self._database.transaction() as connection:
             waiting = await visiting.due(connection, VISITS_AT_ONCE)
         worked = False
+        locked: set[int] = set()
         for visit in waiting:
+            if visit.organization_id in locked:
+                continue
             try:
                 worked |= await self._step(visit)
-            except DatabaseUnavailable:
-                raise
+            except DatabaseUnavailable as error:
+                if not error.failure.contained:
+                    raise
+                # Its other visits would wait for the same lock, one after the other, and all organizations with them.
+                locked.add(visit.organization_id)
             except Exception:
                 # It waits for the next round; those behind it do not wait for it.
                 logger.exception(

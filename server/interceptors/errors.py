@@ -11,6 +11,7 @@ from generated.tidemark.v1 import error_reason_pb2
 from server import errors
 from server.answers import CLIENT_LIMIT
 from server.interceptors.around import Behaviour, Context, Continuation, Handler, behaviour_of, rebuilt
+from store.retries import repeated
 
 
 class Errors(grpc.aio.ServerInterceptor):
@@ -51,7 +52,12 @@ class Errors(grpc.aio.ServerInterceptor):
 
         async def single(request: Any, context: Context) -> bytes:
             try:
-                return encode(await inner(requests(request), context))
+                if handler.request_streaming:
+                    return encode(await inner(requests(request), context))
+                # What a deadlock or a lock undid for certain is done again, within the call's deadline. Not what may
+                # have been committed: the request may carry nothing that its repetition is known by.
+                answer = await repeated(lambda: inner(requests(request), context), certain_only=True)
+                return encode(answer)
             except grpc.aio.AbortError:
                 raise
             except Exception as error:

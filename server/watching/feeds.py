@@ -202,6 +202,10 @@ class Feeds:
             waiting = await feed.with_pending(connection)
         for organization_id in waiting:
             placed = feed.PLACE_LIMIT
-            while placed == feed.PLACE_LIMIT:
-                async with self._tail_readers, self._database.transaction() as connection:
-                    placed = await feed.place(connection, organization_id)
+            try:
+                while placed == feed.PLACE_LIMIT:
+                    async with self._tail_readers, self._database.transaction() as connection:
+                        placed = await feed.place(connection, organization_id)
+            except DatabaseUnavailable as error:
+                if not error.failure.contained:  # else it is this feed's alone, and the next sweep's
+                    raise

@@ -50,8 +50,10 @@ class RedeliveryJobs:
         try:
             async with self._database.transaction() as connection:
                 return await redelivery_jobs.step(connection, job.organization_id, job.job_id, self._clock.now())
-        except DatabaseUnavailable:
-            raise
+        except DatabaseUnavailable as error:
+            if not error.failure.contained:
+                raise
+            return False
         except Exception:
             # It waits for the next round; those behind it do not wait for it.
             logger.exception(

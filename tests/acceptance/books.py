@@ -79,16 +79,16 @@ SEATS = Watch("seats", "usage/seats", ("5",))
 BY_LABEL = tuple(Watch(f"calls by {label}", "usage/calls", ("1", "60", "500"), group_key=label) for label in LABELS)
 
 
-async def put(address: Address, *watches: Watch) -> None:
-    """Creates the alerts, and the metric that is not a sum."""
+async def put(address: Address, *watches: Watch, timeout: float = UNARY_TIMEOUT) -> None:
+    """Creates the alerts, and the metric that is not a sum. timeout: seconds that each call may take."""
     async with address.channel() as channel:
         users = account_pb2.Metric(
             metric_id="users", aggregation=account_pb2.AGGREGATION_UNIQUE_COUNT, unique_property="user"
         )
-        await AccountServiceStub(channel).PutMetric(PutMetricRequest(metric=users), timeout=UNARY_TIMEOUT)
+        await AccountServiceStub(channel).PutMetric(PutMetricRequest(metric=users), timeout=timeout)
         stub = AlertServiceStub(channel)
         for watch in watches:
-            await stub.CreateAlert(CreateAlertRequest(alert=_alert(watch)), timeout=UNARY_TIMEOUT)
+            await stub.CreateAlert(CreateAlertRequest(alert=_alert(watch)), timeout=timeout)
 
 
 async def evaluated(address: Address) -> None:

@@ -22,8 +22,13 @@ class OwnServer:
         self._folder = folder
         self._pid_file = folder / "postgres" / "postmaster.pid"
 
-    async def start(self) -> None:
-        """Starts it, for the first time or again."""
+    async def start(self, *, standby: bool = False) -> None:
+        """Starts it, for the first time or again. standby: as one that takes no writes until it is promoted."""
+        if standby:
+            signal_file = self._pid_file.with_name("standby.signal")
+            signal_file.touch()
+            owner = self._pid_file.parent.stat()
+            os.chown(signal_file, owner.st_uid, owner.st_gid)
         async with asyncio.timeout(DEADLINE):
             # Nothing watches it, so that it stays down when a test ended it.
             if self._holder is None:

@@ -101,8 +101,9 @@ class Programs:
     """Starts programs on one database."""
 
     def __init__(self, url: str, folder: Path, exits: contextlib.AsyncExitStack) -> None:
-        """`folder`: where the logs go."""
+        """`folder`: where the logs go. variables: more of the environment that programs are started with."""
         self.url = url
+        self.variables: dict[str, str] = {}
         self._folder = folder
         self._exits = exits
 
@@ -118,7 +119,7 @@ class Programs:
         named = {f"TIDEMARK_{setting}": value for setting, value in settings.items()}
         log = self._folder / f"{name}.log"
         file = self._exits.enter_context(log.open("xb"))
-        told = environment({**SETTINGS, "TIDEMARK_DATABASE_URL": self.url, **named}, inherit=False)
+        told = environment({**SETTINGS, "TIDEMARK_DATABASE_URL": self.url, **named, **self.variables}, inherit=False)
         program = Program(Child(name, [command], told, ready, file), log)
         await program.start()
         self._exits.push_async_callback(program.killed)

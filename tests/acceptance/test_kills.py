@@ -28,9 +28,10 @@ WAITING_IN_COMMIT = """
 SELECT count(*) FROM pg_stat_activity
 WHERE datname = current_database() AND wait_event_type = 'Lock' AND query = 'COMMIT'
 """
-CONNECTED = (
-    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'tidemark'"
-)
+CONNECTED = """
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND application_name ~ '^tidemark [^ ]+$'
+"""
 # Lets every COMMIT of a transaction with news wait for whoever has the lock.
 WAIT_IN_COMMIT = """
 CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS

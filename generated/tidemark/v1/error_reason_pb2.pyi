@@ -147,15 +147,20 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_DATABASE_UNAVAILABLE: _ErrorReason.ValueType  # 11
-    """ERROR_REASON_DATABASE_UNAVAILABLE (UNAVAILABLE) means that the database does not answer. Nothing that was
-    acknowledged is lost; try again.
+    """ERROR_REASON_DATABASE_UNAVAILABLE (UNAVAILABLE) means that the database does not serve the request at the moment,
+    though nothing is wrong with the request. Nothing that was acknowledged is lost; RetryInfo says when to try again.
+    The metadata names the failure: connection_lost, shutting_down, read_only, session_ended, serialization, deadlock,
+    lock_timeout, statement_canceled, too_many_connections, pool_exhausted, organization_busy, disk_full,
+    out_of_memory, limit_reached or system_error. There may be more of them in a later version.
 
     Example:
 
         {
           "reason": "ERROR_REASON_DATABASE_UNAVAILABLE",
           "domain": "tidemark.dev",
-          "metadata": {}
+          "metadata": {
+            "failure": "read_only"
+          }
         }
     """
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 12
@@ -911,15 +916,20 @@ Example:
     }
 """
 ERROR_REASON_DATABASE_UNAVAILABLE: ErrorReason.ValueType  # 11
-"""ERROR_REASON_DATABASE_UNAVAILABLE (UNAVAILABLE) means that the database does not answer. Nothing that was
-acknowledged is lost; try again.
+"""ERROR_REASON_DATABASE_UNAVAILABLE (UNAVAILABLE) means that the database does not serve the request at the moment,
+though nothing is wrong with the request. Nothing that was acknowledged is lost; RetryInfo says when to try again.
+The metadata names the failure: connection_lost, shutting_down, read_only, session_ended, serialization, deadlock,
+lock_timeout, statement_canceled, too_many_connections, pool_exhausted, organization_busy, disk_full,
+out_of_memory, limit_reached or system_error. There may be more of them in a later version.
 
 Example:
 
     {
       "reason": "ERROR_REASON_DATABASE_UNAVAILABLE",
       "domain": "tidemark.dev",
-      "metadata": {}
+      "metadata": {
+        "failure": "read_only"
+      }
     }
 """
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 12

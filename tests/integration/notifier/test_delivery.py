@@ -126,7 +126,7 @@ async def test_work_goes_on_when_the_listening_connection_is_killed(house: House
             killed = await connection.scalars(
                 text(
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                    " WHERE datname = current_database() AND application_name = 'tidemark listen'"
+                    " WHERE datname = current_database() AND application_name ~ '^tidemark listen'"
                 )
             )
             assert killed.all() == [True]

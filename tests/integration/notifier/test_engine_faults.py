@@ -121,7 +121,7 @@ async def test_a_killed_listen_connection_is_replaced_and_nothing_waits_for_it(
         await house.settled(DeliveryStatus.DELIVERED, 1)
         killed = await admin.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE datname = %s AND application_name = 'tidemark listen'",
+            " WHERE datname = %s AND application_name ~ '^tidemark listen'",
             [url.database],
         )
         assert await killed.fetchall() == [(True,)]
@@ -136,7 +136,7 @@ async def test_a_killed_listen_connection_is_replaced_and_nothing_waits_for_it(
 
 async def listeners(admin: psycopg.AsyncConnection[tuple[object, ...]], database: str | None) -> list[object]:
     found = await admin.execute(
-        "SELECT 1 FROM pg_stat_activity WHERE datname = %s AND application_name = 'tidemark listen'", [database]
+        "SELECT 1 FROM pg_stat_activity WHERE datname = %s AND application_name ~ '^tidemark listen'", [database]
     )
     return list(await found.fetchall())
 

@@ -43,7 +43,7 @@ async def cut(caller: Caller) -> int:
     async with await psycopg.AsyncConnection.connect(caller.database_url, autocommit=True) as connection:
         cursor = await connection.execute(
             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND application_name = 'tidemark'"
+            " WHERE datname = current_database() AND application_name LIKE 'tidemark %'"
         )
         row = await cursor.fetchone()
         assert row is not None

@@ -18,10 +18,11 @@ from store.deliveries import DeliveryStatus, Outcome
 from store.delivery_queue import Claim, Order, Target
 from store.delivery_results import AttemptRecord, Recorded
 from store.endpoint_health import Verdict
+from store.failures import LOCK_TIMEOUT, unavailable
 
 
-def a_claim(number: int) -> Claim:
-    target = Target(1, "whe_1", "https://example.com", (), (), None)
+def a_claim(number: int, endpoint_id: str = "whe_1") -> Claim:
+    target = Target(1, endpoint_id, "https://example.com", (), (), None)
     return Claim(target, f"whd_{number}", "ntf_1", uuid.uuid4(), "AUTOMATIC", 0, 0, timedelta(0), "{}")
 
 
@@ -238,3 +239,30 @@ async def test_results_are_off_the_list_though_the_claims_beside_them_cannot_be_
     assert sorted(written.let_go) == ["whd_1", "whd_2"]
     assert written.metrics.claims_returned == 1
     assert written.metrics.results_fenced == 0
+
+
+async def test_a_locked_endpoint_keeps_back_its_own_results_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk(monkeypatch)
+    locked, tries, real = True, 0, desk._record
+
+    async def record(_: Any, records: list[AttemptRecord], *others: Any) -> Recorded:
+        nonlocal locked, tries
+        if locked and any(record.claim.endpoint_id == "whe_locked" for record in records):
+            tries += 1
+            # Each time the batch and then one of the two results, while the others are written.
+            locked = tries < 4
+            raise unavailable(LOCK_TIMEOUT)
+        return await real(_, records, *others)
+
+    monkeypatch.setattr(delivery_results, "record", record)
+    for number, endpoint_id in ((5, "whe_locked"), (6, "whe_locked"), (7, "whe_free"), (8, "whe_other")):
+        desk.recorder.add(a_result(a_claim(number, endpoint_id)))
+    await desk.run("written whd_5 whd_6")
+    assert [event for event in desk.events if event.startswith("written")] == [
+        "written whd_7",
+        "written whd_8",
+        "written whd_2",  # came meanwhile
+        "written whd_5 whd_6",
+    ]
+    assert tries == 4
+    assert desk.recorder.waiting == 0

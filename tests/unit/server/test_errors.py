@@ -1,8 +1,10 @@
 """Errors as statuses: codes, reasons, violations, and nothing internal."""
 
 import logging
+import re
 from base64 import b64encode
 from datetime import timedelta
+from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
 
@@ -13,6 +15,7 @@ from google.rpc import error_details_pb2, status_pb2
 from generated.tidemark.v1 import error_reason_pb2
 from server import calls, errors
 from server.errors import ApiError, FieldViolation
+from store import failures
 from store.database import DatabaseUnavailable
 
 Detail = TypeVar("Detail", error_details_pb2.ErrorInfo, error_details_pb2.BadRequest, error_details_pb2.RetryInfo)
@@ -108,6 +111,24 @@ def test_a_lost_database_is_unavailable_and_worth_a_retry(caplog: pytest.LogCapt
     assert mapped.retry_after is not None
     assert "10.1.2.3" not in str(mapped.status())
     assert "10.1.2.3" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [value for value in vars(failures).values() if isinstance(value, failures.Failure)],
+    ids=lambda failure: str(failure.kind),
+)
+def test_each_failure_of_the_database_is_unavailable_by_its_name(failure: failures.Failure) -> None:
+    mapped = errors.mapped(failures.unavailable(failure))
+    assert (mapped.code, mapped.reason) == (
+        grpc.StatusCode.UNAVAILABLE,
+        error_reason_pb2.ERROR_REASON_DATABASE_UNAVAILABLE,
+    )
+    assert mapped.metadata == {"failure": failure.kind}
+    assert mapped.retry_after == failure.retry_after > timedelta(0)
+    # The contract names every one of them.
+    contract = (Path(__file__).parents[3] / "proto/tidemark/v1/error_reason.proto").read_text()
+    assert re.search(rf"\b{failure.kind}\b", contract)
 
 
 def test_anything_else_is_internal_and_tells_only_the_request_id(caplog: pytest.LogCaptureFixture) -> None:

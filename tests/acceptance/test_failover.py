@@ -1,0 +1,87 @@
+"""A failover leaves the old primary up as a standby: callers are told, and writes go on where they can be written."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageBatchRequest
+from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
+from tests.acceptance import books
+from tests.acceptance.books import WATCHES
+from tests.acceptance.postgres import OwnServer, own_server
+from tests.acceptance.processes import DEADLINE, running, session, until
+from tests.acceptance.test_outage import Health, at_work, everything_arrived, refused
+from tests.acceptance.traffic import BATCH, progress, streaming, usage
+from tests.integration.notifier.receiver import Receiver
+from tests.integration.server.running import NOT_SERVING, SERVING
+
+
+@pytest.fixture
+async def postgres() -> AsyncIterator[OwnServer]:
+    """A database server of this test's own."""
+    async with own_server() as server:
+        yield server
+
+
+async def test_a_primary_that_comes_back_as_a_standby_and_is_promoted(
+    postgres: OwnServer, receiver: Receiver, tmp_path: Path
+) -> None:
+    now = datetime.now(UTC)
+    events = next(usage("tries", now))
+    async with (
+        running(postgres.url, tmp_path) as programs,
+        at_work(programs, receiver) as (server, secret),
+        server.address.channel() as channel,
+    ):
+        health = Health(channel)
+        await health.becomes(SERVING)
+        async with streaming(server.address, 2, now) as clients:
+            await progress(clients)
+            await postgres.stop()
+            await postgres.start(standby=True)
+            await health.becomes(NOT_SERVING)
+            # It reads, so a program that asked it for a sign of life only would find nothing wrong.
+            await until(lambda: "takes no writes" in server.said())
+            await refused(channel, events, failure="read_only", seconds=2)
+            assert await health.lives()
+            async with session(postgres.url) as connection:
+                await connection.execute("SELECT pg_promote()")
+            await health.becomes(SERVING)
+            await progress(clients)
+            request = EvaluateUsageBatchRequest(events=events)
+            answer = await AlertServiceStub(channel).EvaluateUsageBatch(request, timeout=DEADLINE)
+            assert answer.accepted == BATCH
+        sent = [*events, *(event for client in clients for event in client.sent)]
+        assert await books.stored(postgres.url) == books.reckoned(sent, *WATCHES, books.SEATS)
+        await everything_arrived(postgres.url, receiver, secret)
+
+
+async def test_a_server_that_is_set_to_read_only_under_its_connections_and_back(
+    postgres: OwnServer, receiver: Receiver, tmp_path: Path
+) -> None:
+    """What fences off an old primary: sessions stay as they are, and whoever writes hears of it."""
+    now = datetime.now(UTC)
+    async with (
+        running(postgres.url, tmp_path) as programs,
+        at_work(programs, receiver) as (server, secret),
+        server.address.channel() as channel,
+        session(postgres.url) as administrator,
+    ):
+        health = Health(channel)
+        await health.becomes(SERVING)
+        async with streaming(server.address, 2, now) as clients:
+            await progress(clients)
+            await administrator.execute("ALTER SYSTEM SET default_transaction_read_only = on")
+            await administrator.execute("SELECT pg_reload_conf()")
+            await health.becomes(NOT_SERVING)
+            await refused(channel, next(usage("tries", now)), failure="read_only", seconds=2)
+            await administrator.execute("SET default_transaction_read_only = off")
+            await administrator.execute("ALTER SYSTEM RESET default_transaction_read_only")
+            await administrator.execute("SELECT pg_reload_conf()")
+            await health.becomes(SERVING)
+            await progress(clients)
+        sent = [event for client in clients for event in client.sent]
+        assert await books.stored(postgres.url) == books.reckoned(sent, *WATCHES, books.SEATS)
+        await everything_arrived(postgres.url, receiver, secret)

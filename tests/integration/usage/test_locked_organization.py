@@ -1,0 +1,79 @@
+"""What goes on for other organizations while one is locked: visits, and what time brings."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+
+from runtime.clock import ManualClock
+from server.ingest.visits import Visits
+from server.timers import Timers
+from store import sessions
+from store.database import Database
+from store.wallets import Due
+from tests.integration.usage.caller import Caller, calling, ingest_held, usage_alert
+from tests.integration.usage.conftest import organization
+
+
+@pytest.fixture
+async def pair(database_url: str, clock: ManualClock) -> AsyncIterator[tuple[Caller, Caller]]:
+    """Callers of two organizations, in the order in which background work comes to them."""
+    first, second = await organization(database_url, clock), await organization(database_url, clock)
+    async with calling(database_url, clock, *first) as locked, calling(database_url, clock, *second) as free:
+        yield locked, free
+
+
+@pytest.fixture
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets new sessions give up waiting for a lock soon."""
+    monkeypatch.setattr(sessions, "PINS", {**sessions.PINS, "lock_timeout": ("100ms", "of this test")})
+
+
+async def test_a_visit_does_not_wait_for_a_locked_organization(
+    pair: tuple[Caller, Caller], clock: ManualClock, short_waits: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked, free = pair
+
+    async def no_visits(_: Visits) -> bool:
+        return False
+
+    visit_once = Visits.visit_once
+    monkeypatch.setattr(Visits, "visit_once", no_visits)
+    for caller in pair:
+        await caller.send(caller.event("e1", "15"))
+        for _ in range(3):
+            await caller.create_only(usage_alert("10"))
+    database = Database(free.database_url, pool_size=1)
+    visits = Visits(database, clock, timedelta(days=34))
+    try:
+        async with ingest_held(locked):
+            assert await visit_once(visits)
+            assert len(await free.notifications()) == 3
+            assert await locked.notifications() == []
+        while await visit_once(visits):
+            pass
+        assert len(await locked.notifications()) == 3
+    finally:
+        await database.close()
+
+
+async def test_timers_put_off_the_customers_of_a_locked_organization(
+    pair: tuple[Caller, Caller], clock: ManualClock, short_waits: None
+) -> None:
+    locked, free = pair
+    database = Database(free.database_url, pool_size=1)
+    timers = Timers(database, clock)
+    try:
+        [[first]] = await locked.rows("SELECT %(organization_id)s")
+        [[second]] = await free.rows("SELECT %(organization_id)s")
+        due = [
+            Due(int(number), "x", f"customer-{place}", clock.now()) for number in (first, second) for place in (1, 2)
+        ]
+        async with ingest_held(locked):
+            async with asyncio.timeout(60):
+                assert await timers._work_off(due[:2]) == 0
+                assert await timers._work_off(due[2:]) == 0  # there is no such customer, and nothing fails
+        assert timers._put_off.keys() == {(int(first), "customer-1"), (int(first), "customer-2")}
+    finally:
+        await database.close()
