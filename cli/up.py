@@ -16,9 +16,10 @@ from cli.console import Problem, standard_error
 from cli.notify import RUNNING
 from cli.processes import Child, NotStarted, environment
 from cli.serve import LISTENING
-from cli.settings import configuration, configure_logs, prepared_database, shown, unreachable
+from cli.settings import configuration, configure_logs, prepared_database, unreachable
 from runtime.configuration import Configuration
 from store import keys
+from store.addresses import shown
 from store.database import Database, DatabaseUnavailable
 from store.secrets import KeyFileUnusable, keys_of
 

@@ -6,16 +6,20 @@ from typing import Any
 
 import psycopg
 from psycopg.pq import PipelineStatus
-from sqlalchemy import URL, make_url
+from sqlalchemy import Engine, create_engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from store.addresses import writable
 
 Row = tuple[Any, ...]
 
 # What `transaction` hands out. Other rooms pass it on to the store's functions, and need not know whose it is.
 Connection = AsyncConnection
 
+_DIALECT = "postgresql+psycopg://"  # SQLAlchemy's name of the driver; the addresses go to the driver itself
 CONNECT_TIMEOUT = 5  # seconds
 POOL_TIMEOUT = 10.0  # seconds to wait for a free connection
 
@@ -24,9 +28,10 @@ class DatabaseUnavailable(Exception):
     """The database cannot be reached, or went away in the middle of a transaction that was not committed."""
 
 
-def sqlalchemy_url(url: str) -> URL:
-    """The same address for SQLAlchemy's psycopg 3 dialect."""
-    return make_url(url).set(drivername="postgresql+psycopg")
+def sync_engine(url: str) -> Engine:
+    """Connections for work that is done before or without an event loop: one at a time, none kept."""
+    conninfo = writable(url, connect_timeout=CONNECT_TIMEOUT)
+    return create_engine(_DIALECT, creator=lambda: psycopg.connect(conninfo), poolclass=NullPool)
 
 
 class Database:
@@ -38,18 +43,17 @@ class Database:
 
     def __init__(self, url: str, pool_size: int = 12) -> None:
         self.url = url
+        conninfo = writable(
+            url, connect_timeout=CONNECT_TIMEOUT, application_name="tidemark", options="-c timezone=UTC"
+        )
+
+        # SQLAlchemy's own URLs know no list of hosts, so the driver reads the address.
+        async def connect() -> psycopg.AsyncConnection[Row]:
+            # Prepared statements pay off at once for a service that repeats a dozen of them.
+            return await psycopg.AsyncConnection.connect(conninfo, prepare_threshold=1)
+
         self._engine = create_async_engine(
-            sqlalchemy_url(url),
-            pool_size=pool_size,
-            max_overflow=0,
-            pool_timeout=POOL_TIMEOUT,
-            connect_args={
-                "connect_timeout": CONNECT_TIMEOUT,
-                "application_name": "tidemark",
-                # Prepared statements pay off at once for a service that repeats a dozen of them.
-                "prepare_threshold": 1,
-                "options": "-c timezone=UTC",
-            },
+            _DIALECT, async_creator=connect, pool_size=pool_size, max_overflow=0, pool_timeout=POOL_TIMEOUT
         )
 
     @asynccontextmanager
