@@ -9,11 +9,26 @@ from pathlib import Path
 import pytest
 
 from tests.databases import Template
+from tests.system_postgres import system_postgres
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds the choice of the PostgreSQL server that the tests run against."""
+    parser.addoption(
+        "--postgres",
+        choices=("embedded", "system"),
+        default="embedded",
+        help="the embedded server, or the operating system's PostgreSQL with its package's own settings",
+    )
 
 
 @pytest.fixture(scope="session")
-def template() -> Iterator[Template]:
+def template(request: pytest.FixtureRequest) -> Iterator[Template]:
     """The migrated template database of this test process."""
+    if request.config.getoption("--postgres") == "system":
+        with system_postgres("max_connections=200") as url:
+            yield Template(Path(), url)
+        return
     # Not below pytest's own folder: for root, PostgreSQL runs as another user, and each pytest that starts takes
     # other users' access to that folder away, also from the servers of runs under way.
     directory = tempfile.mkdtemp(prefix="tidemark-test-")
