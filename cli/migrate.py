@@ -1,18 +1,26 @@
 """The command `tidemark migrate`."""
 
 import click
+from rich.markup import escape
 
 from cli.console import standard_output
-from cli.settings import configuration, configure_logs, prepared_database, shown
+from cli.settings import configuration, configure_logs, migrated_database
+from store.addresses import shown
 
 
 @click.command()
 def migrate() -> None:
     """Bring the database's schema up to date.
 
-    Servers and notifiers do so themselves when they start. Several may at once; one does it, the others wait.
+    Servers and notifiers do so themselves when they start, unless TIDEMARK_MIGRATE is `never`. Several may at once;
+    one does it, the others wait.
     """
     settings = configuration()
     configure_logs(settings)
-    url = prepared_database(settings)
-    standard_output().print(f"the schema of [name]{shown(url)}[/] is up to date")
+    url, ours = migrated_database(settings)
+    if ours:
+        standard_output().print(f"the schema of [name]{escape(shown(url))}[/] is up to date")
+    else:
+        standard_output().print(
+            f"a newer version migrated the schema of [name]{escape(shown(url))}[/]; this version runs on it as it is"
+        )

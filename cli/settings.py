@@ -1,22 +1,32 @@
 """The configuration of a command, and the database it names: every way to fail said in words."""
 
+import contextlib
 import os
-from urllib.parse import parse_qs, urlsplit
+from collections.abc import Iterator
 
 from cli.console import ConfigurationProblem, Problem
 from runtime import logs
 from runtime.configuration import Configuration, ConfigurationError, load
 from store import embedded
+from store.addresses import BadAddress, parameters, shown
 from store.database import DatabaseUnavailable
-from store.migrate import UnsupportedServer, migrate
+from store.migrate import SchemaTooNew, SchemaTooOld, UnsupportedServer, check, migrate
+from store.poolers import shares_sessions
 
 
 def configuration() -> Configuration:
     """The settings of this process's environment; a Problem that lists every bad one."""
     try:
-        return load(os.environ)
+        settings = load(os.environ)
+        if settings.database_url is not None:
+            parameters(settings.database_url)
     except ConfigurationError as error:
         raise ConfigurationProblem(str(error)) from None
+    except BadAddress as error:
+        raise ConfigurationProblem(
+            str(ConfigurationError([f"TIDEMARK_DATABASE_URL cannot be used: {error}"]))
+        ) from None
+    return settings
 
 
 def configure_logs(settings: Configuration) -> None:
@@ -49,15 +59,61 @@ def database_url(settings: Configuration, reporter: embedded.Reporter | None = N
 
 
 def prepared_database(settings: Configuration, reporter: embedded.Reporter | None = None) -> str:
-    """The URL of the database, with its schema brought up to date; `reporter` as in `database_url`."""
+    """The URL of the database, whose schema this version can run on; `reporter` as in `database_url`.
+
+    Migrates the schema first, unless TIDEMARK_MIGRATE is `never`.
+    """
     url = database_url(settings, reporter)
+    with explained(url):
+        if settings.database_url is not None:
+            refuse_transaction_pooler(url)
+        if settings.migrate_at_start:
+            migrate(url)
+        else:
+            check(url)
+    return url
+
+
+def migrated_database(settings: Configuration) -> tuple[str, bool]:
+    """The URL of the database after a migration, and whether its schema is this version's own (not a newer one's)."""
+    url = database_url(settings)
+    with explained(url):
+        if settings.database_url is not None:
+            refuse_transaction_pooler(url)
+        return url, migrate(url)
+
+
+def refuse_transaction_pooler(url: str) -> None:
+    """Raises a Problem when connections to the database share sessions."""
+    if shares_sessions(url):
+        raise Problem(
+            f"a transaction pooler answers at {shown(url)}: connections share sessions of the server, and Tidemark"
+            " needs sessions of its own (prepared statements, settings of the session, LISTEN)",
+            [
+                "set pool_mode = session in PgBouncer for this database, or",
+                "name the server itself in TIDEMARK_DATABASE_URL; TIDEMARK_POOL_SIZE bounds a process's connections",
+            ],
+        )
+
+
+@contextlib.contextmanager
+def explained(url: str) -> Iterator[None]:
+    """Turns every way in which the database at `url` cannot be used into a Problem."""
     try:
-        migrate(url)
+        yield
     except DatabaseUnavailable as error:
         raise unreachable(url, error) from None
     except UnsupportedServer as error:
         raise Problem(f"{error} ({shown(url)})", ["upgrade it, or name another in TIDEMARK_DATABASE_URL"]) from None
-    return url
+    except SchemaTooOld as error:
+        raise Problem(
+            f"{error} ({shown(url)}), and TIDEMARK_MIGRATE is `never`",
+            ["run `tidemark migrate` with a role that may change tables, then start again"],
+        ) from None
+    except SchemaTooNew as error:
+        raise Problem(
+            f"{error} ({shown(url)})", ["start the version that migrated it, or a newer one; schemas never go back"]
+        ) from None
 
 
 def unreachable(url: str, error: Exception) -> Problem:
@@ -66,17 +122,6 @@ def unreachable(url: str, error: Exception) -> Problem:
         f"the database at {shown(url)} cannot be used: {first_line(error)}",
         ["check TIDEMARK_DATABASE_URL, and that the server runs and accepts connections from this machine"],
     )
-
-
-def shown(url: str) -> str:
-    """Where a database is, for a message: host, port and name, never the user or the password."""
-    try:
-        parts = urlsplit(url)
-        port = f":{parts.port}" if parts.port else ""
-    except ValueError:
-        return "the address in TIDEMARK_DATABASE_URL"
-    host = parts.hostname or parse_qs(parts.query).get("host", ["localhost"])[0]
-    return f"{host}{port}{parts.path}"
 
 
 def first_line(error: Exception) -> str:

@@ -15,10 +15,11 @@ from cli.console import Problem, lasting_error
 from cli.notify import RUNNING
 from cli.processes import Child, NotStarted, environment
 from cli.serve import LISTENING
-from cli.settings import configuration, configure_logs, prepared_database, shown, unreachable
+from cli.settings import configuration, configure_logs, prepared_database, unreachable
 from runtime.configuration import Configuration
 from runtime.signals import on_stop
 from store import keys
+from store.addresses import shown
 from store.database import Database, DatabaseUnavailable
 from store.secrets import KeyFileUnusable, keys_of
 

@@ -53,6 +53,7 @@ class Configuration:
 
     database_url: str | None = None  # None: the embedded server under data_directory
     data_directory: Path = Path(DEFAULT_DATA_DIRECTORY)
+    migrate_at_start: bool = True
     pool_size: int = DEFAULT_POOL_SIZE
     listen_host: str = "127.0.0.1"
     listen_port: int = 50051  # 0: any free port
@@ -211,6 +212,7 @@ def load(environment: Mapping[str, str]) -> Configuration:
     configuration = Configuration(
         database_url=read.database_url(),
         data_directory=Path(read.raw("DATA_DIRECTORY") or DEFAULT_DATA_DIRECTORY),
+        migrate_at_start=read.choice("MIGRATE", "auto", ("auto", "never")) == "auto",
         pool_size=read.number("POOL_SIZE", int, DEFAULT_POOL_SIZE, 4, 200, "connections"),
         listen_host=host,
         listen_port=port,

@@ -8,31 +8,38 @@ from typing import Any
 
 import psycopg
 from psycopg.pq import ConnStatus, PipelineStatus
-from sqlalchemy import URL, event, make_url
+from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.pool import NullPool
 
 from store import sessions
 from store.failures import DatabaseUnavailable, Discard, Failure, failure_of, sqlstate_of, unavailable
 from store.shares import Shares
 
 # The exception that every room catches is known by this module's name.
-__all__ = ["Connection", "Database", "DatabaseUnavailable", "Row", "driver", "sqlalchemy_url"]
+__all__ = ["Connection", "Database", "DatabaseUnavailable", "Row", "driver", "sync_engine"]
 
 Row = sessions.Row
 
 # What `transaction` hands out. Other rooms pass it on to the store's functions, and need not know whose it is.
 Connection = AsyncConnection
 
+_DIALECT = "postgresql+psycopg://"  # SQLAlchemy's name of the driver; the addresses go to the driver itself
 POOL_TIMEOUT = 10.0  # seconds to wait for a free connection
 LOG_INTERVAL = 10.0  # seconds between two lines of the log about failures of one kind
 
 logger = logging.getLogger(__name__)
 
 
-def sqlalchemy_url(url: str) -> URL:
-    """The same address for SQLAlchemy's psycopg 3 dialect."""
-    return make_url(url).set(drivername="postgresql+psycopg")
+def sync_engine(url: str) -> Engine:
+    """Connections for work that is done before or without an event loop, such as migrations; none is kept."""
+    conninfo = sessions.connection_string(url, "migrate")
+    engine = create_engine(
+        _DIALECT, creator=lambda: psycopg.connect(conninfo), poolclass=NullPool, hide_parameters=True
+    )
+    event.listen(engine, "connect", lambda connection, _: sessions.prepare_migration(connection))
+    return engine
 
 
 class Database:
@@ -48,18 +55,21 @@ class Database:
         self._shares = Shares(pool_size, POOL_TIMEOUT)
         self._open: dict[object, float] = {}  # transactions, and when they began by the event loop's clock
         self._logged: dict[str, tuple[float, int]] = {}  # by kind: when, and how many since
+        conninfo = sessions.connection_string(url, purpose)
+
+        # SQLAlchemy's own URLs know no list of hosts, so the driver reads the address.
+        async def connect() -> psycopg.AsyncConnection[Row]:
+            # Prepared statements pay off at once for a service that repeats a dozen of them.
+            return await psycopg.AsyncConnection.connect(conninfo, prepare_threshold=1)
+
         self._engine = create_async_engine(
-            sqlalchemy_url(url),
+            _DIALECT,
+            async_creator=connect,
             pool_size=pool_size,
             max_overflow=0,
             pool_timeout=POOL_TIMEOUT,
             # What a statement is given may be secret, and its errors are logged.
             hide_parameters=True,
-            connect_args={
-                **sessions.connection_arguments(purpose),
-                # Prepared statements pay off at once for a service that repeats a dozen of them.
-                "prepare_threshold": 1,
-            },
         )
         event.listen(self._engine.sync_engine, "connect", _prepare)
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import psycopg
 
+from store.addresses import conninfo
 from store.failures import READ_ONLY, DatabaseUnavailable
 
 Row = tuple[Any, ...]
@@ -102,17 +103,18 @@ def application_name(purpose: str = "") -> str:
     return f"{name} {socket.gethostname()[:32]}:{os.getpid()}"
 
 
-def connection_arguments(purpose: str = "") -> dict[str, Any]:
-    """What the driver needs to be told to connect."""
-    return {
-        "connect_timeout": CONNECT_TIMEOUT,
-        "application_name": application_name(purpose),
-        "keepalives": 1,
-        "keepalives_idle": _KEEPALIVE["idle"],
-        "keepalives_interval": _KEEPALIVE["interval"],
-        "keepalives_count": _KEEPALIVE["count"],
-        "tcp_user_timeout": PEER_TIMEOUT * 1_000,  # milliseconds
-    }
+def connection_string(url: str, purpose: str = "") -> str:
+    """What the driver needs to connect to the database at `url`."""
+    return conninfo(
+        url,
+        connect_timeout=CONNECT_TIMEOUT,
+        application_name=application_name(purpose),
+        keepalives=1,
+        keepalives_idle=_KEEPALIVE["idle"],
+        keepalives_interval=_KEEPALIVE["interval"],
+        keepalives_count=_KEEPALIVE["count"],
+        tcp_user_timeout=PEER_TIMEOUT * 1_000,  # milliseconds
+    )
 
 
 async def prepare(connection: psycopg.AsyncConnection[Row]) -> None:
@@ -150,7 +152,7 @@ async def connect(url: str, purpose: str) -> psycopg.AsyncConnection[Row]:
 
     Raises ReadOnlyServer and the driver's errors.
     """
-    connection = await psycopg.AsyncConnection.connect(url, **connection_arguments(purpose))
+    connection = await psycopg.AsyncConnection.connect(connection_string(url, purpose))
     await prepare(connection)
     await connection.set_autocommit(True)
     return connection

@@ -9,11 +9,26 @@ from pathlib import Path
 import pytest
 
 from tests.databases import Template
+from tests.system_postgres import system_postgres
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds the choice of the PostgreSQL server that the tests run against."""
+    parser.addoption(
+        "--postgres",
+        choices=("embedded", "system"),
+        default="embedded",
+        help="the embedded server, or the operating system's PostgreSQL with its package's own settings",
+    )
 
 
 @pytest.fixture(scope="session")
-def template() -> Iterator[Template]:
+def template(request: pytest.FixtureRequest) -> Iterator[Template]:
     """The migrated template database of this test process."""
+    if request.config.getoption("--postgres") == "system":
+        with system_postgres("max_connections=200") as url:
+            yield Template(Path(), url)
+        return
     # Not below pytest's own folder, which a later run removes when it has become old, also while this one lasts.
     directory = tempfile.mkdtemp(prefix="tidemark-test-")
     # Registered before the server's own exit handler, and so run after it: the server has to stop first.

@@ -19,9 +19,10 @@ class Template:
     Uses TIDEMARK_TEST_DATABASE_URL when it is set (a superuser's URL), and the embedded server otherwise.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, server_url: str | None = None) -> None:
+        """`server_url`: a superuser's, of a server to use instead of either."""
         self._numbers = itertools.count()
-        given = os.environ.get("TIDEMARK_TEST_DATABASE_URL")
+        given = server_url or os.environ.get("TIDEMARK_TEST_DATABASE_URL")
         self._embedded = not given
         self._server_url = given or embedded.start(directory)
         self._name = f"{_TEMPLATE}_{os.getpid()}"

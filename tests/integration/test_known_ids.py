@@ -3,10 +3,10 @@
 from collections.abc import AsyncIterator
 
 import pytest
-from sqlalchemy import create_engine, select, text
+from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from store.database import Database, sqlalchemy_url
+from store.database import Database, sync_engine
 from store.known_ids import Ids, unknown
 from store.tables.accounts import organization
 from tests.databases import Template
@@ -35,7 +35,7 @@ WHERE relname IN ('customer', 'usage_limit')
 def filled_url(template: Template) -> str:
     """The URL of a database for all tests of this module, with two organizations: one has much, the other nothing."""
     url = template.fresh_database()
-    engine = create_engine(sqlalchemy_url(url))
+    engine = sync_engine(url)
     with engine.begin() as connection:
         for name in ("much", "nothing"):
             connection.execute(

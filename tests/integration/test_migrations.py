@@ -1,21 +1,28 @@
 """The migrations make the tables that the code knows, whoever applies them and however often."""
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from pathlib import Path
 
+import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine, text
+from alembic.script import ScriptDirectory
+from click.testing import CliRunner
+from sqlalchemy import text
 
+from cli.main import tidemark
+from store import migrate as migrate_module
 from store import partitions
-from store.database import Database, sqlalchemy_url
-from store.migrate import migrate
+from store.database import Database, sync_engine
+from store.migrate import SchemaTooNew, SchemaTooOld, check, migrate
 from store.tables import metadata
 
 
 def test_tables_of_the_code_and_of_the_migrations_are_the_same(database_url: str) -> None:
-    engine = create_engine(sqlalchemy_url(database_url))
+    engine = sync_engine(database_url)
     with engine.connect() as connection:
         partitions_of_today = set(connection.scalars(text("SELECT relname FROM pg_class WHERE relispartition")))
 
@@ -29,7 +36,7 @@ def test_tables_of_the_code_and_of_the_migrations_are_the_same(database_url: str
 
 
 def test_replicas_that_start_at_once_migrate_once(database_url: str) -> None:
-    engine = create_engine(sqlalchemy_url(database_url))
+    engine = sync_engine(database_url)
     with engine.begin() as connection:
         connection.execute(text("DROP SCHEMA public CASCADE"))
         connection.execute(text("CREATE SCHEMA public"))
@@ -54,3 +61,78 @@ async def test_partitions_are_made_ahead_and_dropped_when_old(database: Database
     await maintain(month(3), month(5), month(3))
     async with database.transaction() as connection:
         assert await partitions.existing_months(connection) == {month(3), month(4), month(5)}
+
+
+def set_revision(url: str, revision: str, oldest_compatible: str) -> None:
+    """Makes the schema look as if another version of Tidemark had migrated it."""
+    engine = sync_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision})
+        connection.execute(
+            text("UPDATE schema_compatibility SET oldest_revision = :oldest"), {"oldest": oldest_compatible}
+        )
+    engine.dispose()
+
+
+def test_a_version_runs_on_a_newer_schema_that_says_it_may_and_changes_nothing(database_url: str) -> None:
+    set_revision(database_url, "9999", "0001")
+    assert migrate(database_url) is False
+    check(database_url)
+    engine = sync_engine(database_url)
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT version_num FROM alembic_version")) == "9999"
+    engine.dispose()
+
+
+@pytest.mark.parametrize("start", [migrate, check])
+def test_a_version_refuses_a_newer_schema_that_it_cannot_use(
+    database_url: str, start: Callable[[str], object]
+) -> None:
+    set_revision(database_url, "9999", "9998")
+    with pytest.raises(SchemaTooNew, match=r"revision 9999.*knows revision 9998"):
+        start(database_url)
+
+
+def test_a_check_changes_nothing_and_names_the_revision_that_is_missing(database_url: str) -> None:
+    set_revision(database_url, "0012", "0012")
+    with pytest.raises(SchemaTooOld, match="revision 0012"):
+        check(database_url)
+
+
+def test_a_check_of_an_empty_database_says_that_it_has_no_schema(database_url: str) -> None:
+    engine = sync_engine(database_url)
+    with engine.begin() as connection:
+        connection.execute(text("DROP SCHEMA public CASCADE"))
+        connection.execute(text("CREATE SCHEMA public"))
+    with pytest.raises(SchemaTooOld, match="revision none"):
+        check(database_url)
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")) == 0
+    engine.dispose()
+
+
+def test_a_process_that_may_not_migrate_says_which_command_does(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_revision(database_url, "0012", "0012")
+    monkeypatch.setenv("TIDEMARK_DATABASE_URL", database_url)
+    monkeypatch.setenv("TIDEMARK_MIGRATE", "never")
+    for command in ("serve", "notify", "up"):
+        result = CliRunner().invoke(tidemark, [command])
+        assert result.exit_code == 1
+        assert "run `tidemark migrate`" in result.output
+
+
+def test_every_migration_since_compatibility_is_stored_declares_the_oldest_revision_that_runs_on_it(
+    database_url: str,
+) -> None:
+    folder = str(Path(migrate_module.__file__).parent / "migrations")
+    scripts = list(ScriptDirectory(folder).walk_revisions())[::-1]
+    declared = [getattr(script.module, "oldest_compatible", "") for script in scripts if script.revision >= "0019"]
+    assert all(declared), "set oldest_compatible in each new migration"
+    assert declared == sorted(declared)
+    assert all(oldest <= script.revision for oldest, script in zip(declared, scripts[-len(declared) :], strict=True))
+    engine = sync_engine(database_url)
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT oldest_revision FROM schema_compatibility")) == declared[-1]
+    engine.dispose()

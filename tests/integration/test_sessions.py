@@ -4,10 +4,10 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import create_engine, event, make_url, text
+from sqlalchemy import make_url, text
 
-from store import migrate, sessions
-from store.database import Database, sqlalchemy_url
+from store import sessions
+from store.database import Database, sync_engine
 from store.migrate import migrate as run_migrations
 from store.sessions import MIGRATION_PINS, PINS
 
@@ -110,8 +110,7 @@ async def test_every_connection_sets_what_it_needs(adverse_url: str) -> None:
     assert isolation == ("read committed",)
     async with await sessions.connect(adverse_url, "listen") as connection:
         of_listener: dict[str, str] = dict(await (await connection.execute(query)).fetchall())
-    engine = create_engine(sqlalchemy_url(adverse_url))
-    event.listen(engine, "connect", migrate._prepare)
+    engine = sync_engine(adverse_url)
     with engine.connect() as migrating:
         of_migration = {row[0]: row[1] for row in migrating.execute(text(query))}
     engine.dispose()

@@ -4,11 +4,11 @@ import base64
 
 import pytest
 from click.testing import CliRunner
-from sqlalchemy import create_engine, select
+from sqlalchemy import select
 
 from cli.main import tidemark
 from runtime.clock import SystemClock
-from store.database import Database, sqlalchemy_url
+from store.database import Database, sync_engine
 from store.endpoint_rows import Settings
 from store.secrets import SecretBox, secret_place
 from store.tables.webhooks import endpoint_secret
@@ -43,7 +43,7 @@ def test_a_key_is_replaced(secret: str, database_url: str, monkeypatch: pytest.M
     code, output = run(NEW)
     assert (code, "0 signing secrets, 0 credentials" in output) == (0, True)
 
-    engine = create_engine(sqlalchemy_url(database_url))
+    engine = sync_engine(database_url)
     with engine.connect() as connection:
         row = connection.execute(select(endpoint_secret)).one()
     engine.dispose()

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import create_engine, text
+from sqlalchemy import text
 
 import store.migrate
-from store.database import sqlalchemy_url
+from store.database import sync_engine
 
 BEFORE = "0005"
 
@@ -24,7 +24,7 @@ INSERT INTO notification VALUES
 
 
 def test_the_feed_begins_with_what_was_told_before_it(database_url: str) -> None:
-    engine = create_engine(sqlalchemy_url(database_url))
+    engine = sync_engine(database_url)
     with engine.begin() as connection:
         connection.execute(text("DROP SCHEMA public CASCADE"))
         connection.execute(text("CREATE SCHEMA public"))

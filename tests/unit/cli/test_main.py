@@ -8,7 +8,8 @@ from click.testing import CliRunner
 
 from cli.connection import Address, call_problem, reason
 from cli.main import COMMANDS, tidemark
-from cli.settings import first_line, shown
+from cli.settings import first_line
+from store.addresses import shown
 
 
 def test_the_help_names_every_command() -> None:
