@@ -151,7 +151,7 @@ class UsageHandlers:
         response.batch_id = request.batch_id
         response.accepted = outcome.accepted
         response.duplicates = len(outcome.duplicates)
-        if reading.rejected or outcome.conflicting or outcome.too_old:
+        if reading.rejected or outcome.conflicting or outcome.too_old or outcome.unrecorded:
             response.rejected.extend(rejections(request.events, reading, outcome))
         if outcome.found:
             response.transitions.extend(map(transition_proto, outcome.found))
