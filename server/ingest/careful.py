@@ -1,7 +1,7 @@
 """The careful way to write what an evaluation found: it finds out which alerts of which gauges cannot be recorded.
 
-It is taken only after a commit has failed. What fails is tried alone, under savepoints of the transaction that will be
-rolled back, so that a fault of one alert costs some statements and not a commit for each event.
+It is taken only after a commit has failed. What fails is tried alone, under savepoints of the transaction that
+is rolled back, so that a fault of one alert costs some statements and not a commit for each event.
 """
 
 from collections.abc import Sequence

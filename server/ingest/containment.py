@@ -1,7 +1,7 @@
 """Containment: when a commit fails for what it writes, its events are counted without those that cannot be recorded.
 
-What cannot be recorded is refused by index, so that it can be sent again; its neighbours count, and other streams never
-learn of it. A failure of the database itself is not contained: nothing that is tried instead would fare better.
+What cannot be recorded is refused by index, so that it can be sent again; its neighbours count, and other streams
+never learn of it. A failure of the database itself is not contained: nothing that is tried instead would fare better.
 """
 
 import logging

@@ -241,9 +241,12 @@ class Evaluation:
             ladder = ladder_of(watch, rule)
             state, lead = self._beginning(subject, rule, stored, base, first_looks)
             path: Sequence[Step] = [*lead, *steps] if lead else steps
-            if reading is not None and rule.alert_id != subject.forgotten:
-                if first_looks.keeps_reading(rule, subject.visited_epoch, new=subject.first_look):
-                    state, path = mark_silently(ladder, steps[0].value, self._now), []
+            if (
+                reading is not None
+                and rule.alert_id != subject.forgotten
+                and first_looks.keeps_reading(rule, subject.visited_epoch, new=subject.first_look)
+            ):
+                state, path = mark_silently(ladder, steps[0].value, self._now), []
             evaluation = evaluate(ladder, state, base, path, self._now, rule.retired_by_key)
             sequence = stored.sequence if stored else 0
             limit = watch.limit if rule.of_limits else None

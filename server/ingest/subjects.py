@@ -66,10 +66,10 @@ def before_fold(movement: Movement, locked: gauges.Locked, created_customers: se
     """The subject of a gauge that `gauges.lock` has locked."""
     tally = Tally(locked.value, locked.latest_event_time, locked.latest_event_id)
     subject = _subject(movement, tally, locked.visited_epoch, created_customers)
-    if movement.watch.aggregation is Aggregation.LATEST and tally.latest_id is None and tally.latest_time is not None:
-        # A server of an earlier version counted it last, and did not say which of the events of that time it shows.
-        if any(event.event_time == tally.latest_time for _, event in movement.entries):
-            subject.before = None
+    # A server of an earlier version counted it last, and did not say which of the events of that time it shows.
+    unsaid = movement.watch.aggregation is Aggregation.LATEST and tally.latest_time and tally.latest_id is None
+    if unsaid and any(event.event_time == tally.latest_time for _, event in movement.entries):
+        subject.before = None
     return subject
 
 
