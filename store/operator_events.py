@@ -61,6 +61,8 @@ async def add(connection: AsyncConnection, events: Sequence[OperatorEvent], now:
 
 async def write(connection: AsyncConnection, rows: Sequence[Mapping[str, Any]], now: datetime) -> None:
     """Writes rows of operator_event that are not there yet, and their outbox rows."""
+    if not rows:
+        return
     statement = insert(operator_event).on_conflict_do_nothing().returning(operator_event.c.event_id)
     written = set((await connection.execute(statement, rows)).scalars())
     rows = [row for row in rows if row["event_id"] in written]
