@@ -9,6 +9,7 @@ from generated.tidemark.v1 import account_pb2, usage_pb2
 from tests.integration.usage.caller import BOTH, Caller, beside, crossings, usage_alert, values
 
 LATEST = account_pb2.AGGREGATION_LATEST
+_numbers = itertools.count()
 QUANTITIES = ("9", "3", "5", "1", "7", "2")
 
 
@@ -24,10 +25,10 @@ async def watched(caller: Caller, level: str = "1000") -> None:
     await caller.create(usage_alert(level, metric="seats"))
 
 
-async def shown(caller: Caller, number: itertools.count[int] = itertools.count()) -> str:  # noqa: B008
+async def shown(caller: Caller) -> str:
     """What the gauge shows, asked with an event that is older than all others."""
     at = caller.clock.now() - timedelta(hours=2)
-    event = caller.event(f"probe{next(number)}", "-1", metric="seats", at=at)
+    event = caller.event(f"probe{next(_numbers)}", "-1", metric="seats", at=at)
     return str(values((await caller.send(event, gauges=True)).gauges)["acme", "seats"])
 
 
