@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
-import psycopg
-
 from evaluator.aggregation import Tally
 from evaluator.alerts import AlertRule
 from evaluator.events import UsageEvent
@@ -103,20 +101,9 @@ class Probe:
     async def _fails(self, items: Sequence[Item]) -> bool:
         states = [item.state for item in items if item.state is not None]
         notifications = [item.notification for item in items if item.notification is not None]
-        try:
-            async with self._connection.transaction(force_rollback=True):
-                if states:
-                    await evaluations.write_states(self._connection, self._organization_id, states)
-                if notifications:
-                    await evaluations.write_notifications(
-                        self._connection, self._organization_id, notifications, self._now
-                    )
-        except psycopg.OperationalError:  # of the database, not of the items
-            raise
-        except psycopg.Error as error:
-            self.error = error
-            return True
-        return False
+        refusal = await evaluations.refusal(self._connection, self._organization_id, states, notifications, self._now)
+        self.error = refusal or self.error
+        return refusal is not None
 
 
 def guilty_events(

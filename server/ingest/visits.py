@@ -39,6 +39,7 @@ class Visits:
         self._task: asyncio.Task[None] | None = None
         self._rules: dict[int, Rules] = {}
         self._sizes: dict[Due, int] = {}  # customers of the next step, of visits in which one failed
+        self._passed_over: set[Due] = set()
 
     def start(self) -> None:
         """Begins to work, with what earlier processes left."""
@@ -139,7 +140,7 @@ class Visits:
         return worked
 
     async def _pass_over(self, visit: Due) -> bool:
-        """Leaves out the customer that comes next: its next event evaluates the alert, as for whoever is not visited.
+        """Leaves out the customer that comes next, until the visit has come to its end and begins once more.
 
         Operators are told, once an hour of each alert.
         """
@@ -155,13 +156,22 @@ class Visits:
                 failure = evaluation_failures.Failure(visit.alert_id, customer_id, None)
                 await evaluation_failures.add(connection, visit.organization_id, [failure], self._clock.now())
                 logger.error(
-                    "alert %s could not be evaluated for a customer; the customer's next event makes it try again",
+                    "alert %s could not be evaluated for a customer and will be tried again",
                     visit.alert_id,
                     extra={"action": "visit_failed", "alert_id": visit.alert_id, "customer_id": customer_id},
                 )
-            come_to = customers[-1] if customers else None
+            self._passed_over.add(visit)
+            come_to = customers[-1] if customers else self._end(visit)
             await visiting.advance(connection, visit.organization_id, visit.alert_id, come_to)
-        return True
+        return come_to != visiting.FROM_THE_BEGINNING
+
+    def _end(self, visit: Due) -> str | None:
+        """Where a visit goes on that has come to its end: where it began, if it had to leave anybody out."""
+        self._sizes.pop(visit, None)
+        if visit not in self._passed_over:
+            return None
+        self._passed_over.discard(visit)
+        return visiting.FROM_THE_BEGINNING
 
     async def _step(self, visit: Due, size: int) -> bool:
         """Evaluates the next customers of a visit, so many; returns False when another replica is at it."""
@@ -179,8 +189,6 @@ class Visits:
                 customers = await visiting.customers(connection, visit.organization_id, rule.scope, after, size)
                 now = self._clock.now()
                 await visit_customers(connection, organization, router, rule, customers, now, self._grace)
-            come_to = customers[-1] if len(customers) == size else None
+            come_to = customers[-1] if len(customers) == size else self._end(visit)
             await visiting.advance(connection, visit.organization_id, visit.alert_id, come_to)
-        if come_to is None:
-            self._sizes.pop(visit, None)
-        return True
+        return come_to != visiting.FROM_THE_BEGINNING
