@@ -14,7 +14,7 @@ class Aggregation(StrEnum):
     SUM = "SUM"  # of the quantities; a negative one takes back
     COUNT = "COUNT"  # of the events; one with a negative quantity takes one back
     MAX = "MAX"  # the largest quantity
-    LATEST = "LATEST"  # the quantity of the event with the latest time
+    LATEST = "LATEST"  # the quantity of the event with the latest time; of several, the one with the greatest id
     UNIQUE_COUNT = "UNIQUE_COUNT"  # of the distinct values of one property
 
     @property
@@ -27,16 +27,23 @@ class Aggregation(StrEnum):
 class Tally:
     """A gauge's value and what its aggregation has to know beside it.
 
-    latest_time: the time of the event that LATEST shows. unseen: for UNIQUE_COUNT, the values among the events to
+    latest_time, latest_id: of the event that LATEST shows. unseen: for UNIQUE_COUNT, the values among the events to
     come that have not been counted yet; each is taken out when it is counted.
     """
 
     value: Decimal = ZERO
     latest_time: datetime | None = None
+    latest_id: str | None = None
     unseen: set[str] = field(default_factory=set)
 
-    def add(self, aggregation: Aggregation, amount: Decimal, time: datetime, unique_value: str | None) -> None:
-        """Counts one event. `amount` is what `contribution` says of it. Must run under `exact_arithmetic`."""
+    def add(
+        self, aggregation: Aggregation, amount: Decimal, time: datetime, event_id: str, unique_value: str | None
+    ) -> None:
+        """Counts one event. `amount` is what `contribution` says of it. Must run under `exact_arithmetic`.
+
+        The order in which events are added never matters to the value that all of them come to. Ids are compared
+        code point by code point, as PostgreSQL does in collation "C".
+        """
         if aggregation.additive:
             self.value += amount
         elif aggregation is Aggregation.MAX:
@@ -44,8 +51,8 @@ class Tally:
             self.value = amount if self.latest_time is None else max(self.value, amount)
             self.latest_time = time
         elif aggregation is Aggregation.LATEST:
-            if self.latest_time is None or time >= self.latest_time:
-                self.value, self.latest_time = amount, time
+            if self.latest_time is None or (time, event_id) > (self.latest_time, self.latest_id or ""):
+                self.value, self.latest_time, self.latest_id = amount, time, event_id
         elif unique_value in self.unseen:
             self.unseen.discard(unique_value)
             self.value += amount

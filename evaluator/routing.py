@@ -230,6 +230,18 @@ class Router:
         self._targets = {key: target for key, target in self._targets.items() if key[1] != customer_id}
         self._routes = {key: route for key, route in self._routes.items() if key[0] != customer_id}
 
+    def forget_routes(self, whose: Iterable[tuple[str, str | None, str]]) -> None:
+        """Forgets what it derived from facts that were taken back: of these customers, subscriptions and metrics.
+
+        Customers and their subscriptions are routed by what they were when they were first met.
+        """
+        forgotten = set(whose)
+        if not forgotten:
+            return
+        customers = {customer_id for customer_id, _, _ in forgotten}
+        self._routes = {key: route for key, route in self._routes.items() if key[0] not in customers}
+        self._targets = {key: target for key, target in self._targets.items() if key[1] not in customers}
+
     def targets(self, key: RouteKey, time: datetime) -> tuple[Target, ...]:
         """What an event moves, if its properties pass a target's prices and have its keys.
 

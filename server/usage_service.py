@@ -147,7 +147,7 @@ class UsageHandlers:
         response.accepted = outcome.accepted
         response.duplicates = len(outcome.duplicates)
         rejected: list[usage_pb2.Rejection] = []
-        if reading.rejected or outcome.conflicting or outcome.too_old:
+        if reading.rejected or outcome.conflicting or outcome.too_old or outcome.unrecorded:
             rejected = rejections(request.events, reading, outcome)
         if rejected or outcome.found or outcome.gauges:
             write_results(response, rejected, outcome)

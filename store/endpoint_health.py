@@ -55,12 +55,13 @@ class Verdict(StrEnum):
 
 
 class OperatorEventType(StrEnum):
-    """What operators are told about their endpoints."""
+    """What operators are told about their endpoints, and about evaluations that fail."""
 
     ENDPOINT_FAILING = "endpoint.failing"
     ENDPOINT_DISABLED = "endpoint.disabled"
     ENDPOINT_RECOVERED = "endpoint.recovered"
     DELIVERY_EXHAUSTED = "delivery.exhausted"
+    EVALUATION_FAILED = "evaluation.failed"  # about no endpoint: see store/evaluation_failures.py
 
 
 @dataclass(frozen=True)

@@ -177,6 +177,30 @@ async def write_notifications(
     await connection.execute("SELECT pg_notify(%s, %s)", (OUTBOX_CHANNEL, str(organization_id)))
 
 
+async def refusal(
+    connection: Connection,
+    organization_id: int,
+    stored: Sequence[StoredState],
+    notifications: Sequence[Record],
+    now: datetime,
+) -> Exception | None:
+    """Why the database would not store these states and notifications; None when it would. Nothing stays stored.
+
+    Raises what is a failure of the database and not of what is stored.
+    """
+    try:
+        async with connection.transaction(force_rollback=True):
+            if stored:
+                await write_states(connection, organization_id, stored)
+            if notifications:
+                await write_notifications(connection, organization_id, notifications, now)
+    except psycopg.OperationalError:
+        raise
+    except psycopg.Error as error:
+        return error
+    return None
+
+
 def state_json(state: AlertState) -> dict[str, Any]:
     """The state as alert_state.reached keeps it."""
     shown = {}

@@ -67,6 +67,8 @@ def copy_text(organization_id: int, ingest_time: datetime, events: Sequence[Usag
 
     Ids hold no control characters, so that a backslash is all there is to escape.
     """
+    if not events:  # all of them may have been too old
+        return b""
     head, ingested = f"{organization_id}\t", ingest_time.isoformat()
     # All at once: one by one, writing the time would take longer than the rest of the row.
     times = orjson.dumps([event.event_time for event in events]).decode()[2:-2].split('","')
@@ -92,6 +94,8 @@ def copy_text(organization_id: int, ingest_time: datetime, events: Sequence[Usag
 
 async def copy(connection: Connection, rows: bytes) -> None:
     """Stores events that are all expected to be new. Raises DuplicateEvents when one is not."""
+    if not rows:
+        return
     try:
         async with connection.cursor() as cursor, cursor.copy(_COPY) as copying:
             await copying.write(rows)
@@ -117,6 +121,8 @@ async def insert(
     connection: Connection, organization_id: int, ingest_time: datetime, events: Sequence[UsageEvent]
 ) -> set[tuple[str, str]]:
     """Stores those of the events (distinct) that are new; returns their identities."""
+    if not events:
+        return set()
     parameters = {**_parameters(organization_id, _in_key_order(events)), "ingest_time": ingest_time}
     cursor = await connection.execute(_INSERT, parameters)
     return {(row[0], row[1]) for row in await cursor.fetchall()}

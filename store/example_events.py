@@ -16,6 +16,7 @@ from evaluator.periods import Period
 from evaluator.thresholds import Kind, Ladder, Severity, Threshold
 from evaluator.transitions import Cause, Transition
 from store.endpoint_health import DISABLE_AFTER, Finding, Health, OperatorEventType, Verdict
+from store.evaluation_failures import Failure, notice_of
 from store.operator_events import OperatorEvent, body_of
 
 TEST_TYPE = "endpoint.test"
@@ -102,7 +103,13 @@ def _month(now: datetime) -> Period:
 
 
 def _of_an_endpoint(event_id: str, event_type: OperatorEventType, now: datetime) -> str:
-    """An operator event about an endpoint that there is not: its health is led to where it tells of that type."""
+    """An operator event about an endpoint that there is not: its health is led to where it tells of that type.
+
+    Of an evaluation that failed: about an alert that there is not.
+    """
+    if event_type is OperatorEventType.EVALUATION_FAILED:
+        failure = Failure(f"alt_{_NO_ONE}", _CUSTOMER, _EVENT)
+        return body_of(event_id, OperatorEvent(0, "", notice_of(failure)), now)
     half = Health(max_in_flight=4, failing_since=now - DISABLE_AFTER / 2, failure_count=21)
     failed = Finding(Verdict.FAILED)
     health, finding = {

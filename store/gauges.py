@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import NamedTuple
 from uuid import UUID
@@ -108,6 +108,7 @@ class Locked:
     value: Decimal
     visited_epoch: int
     latest_event_time: datetime | None
+    latest_event_id: str | None
     scale: Decimal | None
 
 
@@ -120,7 +121,7 @@ SELECT %(organization_id)s, customer_id, gauge_id, 0, -1, %(now)s
 FROM unnest(%(customer_ids)s::text[], %(gauge_ids)s::uuid[]) AS i (customer_id, gauge_id)
 ORDER BY customer_id COLLATE "C", gauge_id
 ON CONFLICT (organization_id, customer_id, gauge_id) DO UPDATE SET update_time = g.update_time
-RETURNING gauge_id, value, rules_epoch, latest_event_time, scale
+RETURNING gauge_id, value, rules_epoch, latest_event_time, latest_event, scale
 """
 
 
@@ -137,7 +138,16 @@ async def lock(
             "now": now,
         },
     )
-    return {row[0]: Locked(*row[1:5]) for row in await cursor.fetchall()}
+    return {
+        gauge_id: Locked(value, epoch, latest_time, _latest_id(latest_time, latest), scale)
+        for gauge_id, value, epoch, latest_time, latest, scale in await cursor.fetchall()
+    }
+
+
+def _latest_id(latest_time: datetime | None, stored: str | None) -> str | None:
+    """The id in gauge.latest_event, unless a server that does not know that column has written a time since."""
+    time, _, event_id = (stored or "").partition(" ")
+    return event_id if latest_time is not None and time == latest_time.astimezone(UTC).isoformat() else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,19 +161,28 @@ class Visited:
     trip_below: Decimal | None
     rules_epoch: int
     scale: Decimal | None = None
+    latest_event_id: str | None = None
+
+    @property
+    def latest_event(self) -> str | None:
+        """The event that LATEST shows, as the table keeps it: its time and its id."""
+        if self.latest_event_time is None or self.latest_event_id is None:
+            return None
+        return f"{self.latest_event_time.astimezone(UTC).isoformat()} {self.latest_event_id}"
 
 
 # The rows come as one JSON text: the driver writes arrays value by value, thirteen times as many as there are gauges.
 _WRITE = """
 UPDATE gauge g SET
-    value = i.value, latest_event_time = i.latest_event_time, trip_above = i.trip_above, trip_below = i.trip_below,
+    value = i.value, latest_event_time = i.latest_event_time, latest_event = i.latest_event,
+    trip_above = i.trip_above, trip_below = i.trip_below,
     rules_epoch = i.rules_epoch, subscription_id = i.subscription_id, measure = i.measure,
     group_values = i.group_values, period_start = i.period_start, period_end = i.period_end, scale = i.scale,
     update_time = %(now)s
 FROM json_to_recordset(%(visited)s::json) AS i (
-    customer_id text, gauge_id uuid, value numeric, latest_event_time timestamptz, trip_above numeric,
-    trip_below numeric, rules_epoch bigint, subscription_id text, measure text, group_values jsonb,
-    period_start timestamptz, period_end timestamptz, scale numeric
+    customer_id text, gauge_id uuid, value numeric, latest_event_time timestamptz, latest_event text,
+    trip_above numeric, trip_below numeric, rules_epoch bigint, subscription_id text, measure text,
+    group_values jsonb, period_start timestamptz, period_end timestamptz, scale numeric
 )
 WHERE g.organization_id = %(organization_id)s
     AND g.customer_id = i.customer_id COLLATE "C" AND g.gauge_id = i.gauge_id
@@ -178,6 +197,7 @@ async def write(connection: Connection, organization_id: int, visited: Sequence[
             "gauge_id": item.gauge.gauge_id,
             "value": item.value,
             "latest_event_time": item.latest_event_time,
+            "latest_event": item.latest_event,
             "trip_above": item.trip_above,
             "trip_below": item.trip_below,
             "rules_epoch": item.rules_epoch,

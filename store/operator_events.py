@@ -1,11 +1,13 @@
-"""Operator events: what happened to an endpoint, kept for the API and sent to the endpoints that subscribe to it."""
+"""Operator events: what happened to endpoints or evaluations, for the API and the endpoints that subscribe to it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import insert, text
+from sqlalchemy import text
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.notifications import format_time
@@ -19,7 +21,7 @@ EVENT_ID_PREFIX = "evt_"
 NO_CUSTOMER = ""  # customer_id of their outbox rows and deliveries: an id of a customer is never empty
 
 # An endpoint gets these only when its event_types name them.
-PREFIXES = ("endpoint.", "delivery.")
+PREFIXES = ("endpoint.", "delivery.", "evaluation.")
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,12 @@ class OperatorEvent:
     """One operator event before it is written."""
 
     organization_id: int
-    endpoint_id: str  # whom it is about
+    endpoint_id: str  # whom it is about; empty: no endpoint
     notice: Notice
 
 
 def is_operator_event(event_type: str) -> bool:
-    """Whether events of that type are about endpoints, not about customers."""
+    """Whether events of that type are for operators only, and not about what customers use."""
     return event_type.startswith(PREFIXES)
 
 
@@ -53,7 +55,19 @@ async def add(connection: AsyncConnection, events: Sequence[OperatorEvent], now:
                 "create_time": now,
             }
         )
-    await connection.execute(insert(operator_event), rows)
+    await write(connection, rows, now)
+    return [str(row["event_id"]) for row in rows]
+
+
+async def write(connection: AsyncConnection, rows: Sequence[Mapping[str, Any]], now: datetime) -> None:
+    """Writes rows of operator_event that are not there yet, and their outbox rows."""
+    if not rows:
+        return
+    statement = insert(operator_event).on_conflict_do_nothing().returning(operator_event.c.event_id)
+    written = set((await connection.execute(statement, rows)).scalars())
+    rows = [row for row in rows if row["event_id"] in written]
+    if not rows:
+        return
     await connection.execute(
         insert(outbox),
         [
@@ -69,7 +83,6 @@ async def add(connection: AsyncConnection, events: Sequence[OperatorEvent], now:
         ],
     )
     await connection.execute(text(f"NOTIFY {OUTBOX_CHANNEL}"))
-    return [str(row["event_id"]) for row in rows]
 
 
 def body_of(event_id: str, event: OperatorEvent, now: datetime) -> str:
@@ -79,7 +92,7 @@ def body_of(event_id: str, event: OperatorEvent, now: datetime) -> str:
             "id": event_id,
             "type": event.notice.event_type,
             "timestamp": format_time(now),
-            "data": {"endpoint_id": event.endpoint_id}
+            "data": ({"endpoint_id": event.endpoint_id} if event.endpoint_id else {})
             | {
                 name: format_time(value) if isinstance(value, datetime) else value
                 for name, value in event.notice.data.items()

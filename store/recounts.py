@@ -44,11 +44,13 @@ class _Pass:
     left_out: set[str] = field(default_factory=set)
 
 
+# Of events of one time the one with the greatest id: the order in which they came is not stored.
+_LATEST_FIRST = 'e.event_time DESC, e.event_id COLLATE "C" DESC'
 _AGGREGATES: Mapping[Aggregation, str] = {
     Aggregation.SUM: "coalesce(sum({amount}), 0)",
     Aggregation.COUNT: "count(*) FILTER (WHERE e.quantity >= 0) - count(*) FILTER (WHERE e.quantity < 0)",
     Aggregation.MAX: "coalesce(max({amount}), 0)",
-    Aggregation.LATEST: "coalesce((array_agg({amount} ORDER BY e.event_time DESC, e.ingest_time DESC))[1], 0)",
+    Aggregation.LATEST: "coalesce((array_agg({amount} ORDER BY " + _LATEST_FIRST + "))[1], 0)",
     Aggregation.UNIQUE_COUNT: "count(DISTINCT e.properties ->> %(property)s::text)",
 }
 
@@ -66,19 +68,22 @@ async def recount(
         aggregation, of_cost, _, _, keys, _ = kind
         value = _AGGREGATES[aggregation].format(amount="e.cost" if of_cost else "e.quantity")
         groups = "".join(f", {_group(number)}" for number in range(len(keys)))
-        grouping = "GROUP BY " + ", ".join(str(4 + number) for number in range(len(keys))) if keys else ""
+        latest_id = (
+            f"(array_agg(e.event_id ORDER BY {_LATEST_FIRST}))[1]" if aggregation is Aggregation.LATEST else "NULL"
+        )
+        grouping = "GROUP BY " + ", ".join(str(5 + number) for number in range(len(keys))) if keys else ""
         query = f"""
 SELECT i.position, r.* FROM {_input(len(keys))}, LATERAL (
-    SELECT {value}, count(*), max(e.event_time){groups}
+    SELECT {value}, count(*), max(e.event_time), {latest_id}::text{groups}
     FROM event e WHERE {_conditions(kind)}
     {grouping}
 ) AS r
 """
         cursor = await connection.execute(query.encode(), _parameters(organization_id, kind, passes))
-        for position, total, events, latest, *values in await cursor.fetchall():
+        for position, total, events, latest, latest_id, *values in await cursor.fetchall():
             place = passes[position - 1].places.get(tuple(values))
             if place is not None:  # each of its values is wanted, but not together
-                results[place] = Tally(Decimal(total), latest), events
+                results[place] = Tally(Decimal(total), latest, latest_id), events
     return results
 
 

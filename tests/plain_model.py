@@ -188,7 +188,7 @@ class Model:
             case "MAX":
                 return max(quantities, default=Fraction(0))
             case "LATEST":
-                return max(own, key=lambda event: event.time).quantity if own else Fraction(0)
+                return max(own, key=lambda event: (event.time, event.event_id)).quantity if own else Fraction(0)
         return Fraction(len({dict(event.properties)[self._unique_property] for event in own}))
 
     def current(self, alert: Alert, customer: str | None = None) -> set[Gauge]:

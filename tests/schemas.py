@@ -22,6 +22,7 @@ FILES: Mapping[str, str] = {
     "endpoint.disabled": "operator",
     "endpoint.recovered": "operator",
     "delivery.exhausted": "operator",
+    "evaluation.failed": "operator",
     "endpoint.test": "operator",
 }
 

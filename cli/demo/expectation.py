@@ -77,7 +77,7 @@ class Counter:
 
     value: Decimal = Decimal(0)
     counted: bool = False
-    latest: datetime | None = None
+    latest: tuple[datetime, str] | None = None
     seen: set[str] = field(default_factory=set)
     past: set[Decimal] = field(default_factory=set)
     silent: set[Decimal] = field(default_factory=set)
@@ -95,8 +95,8 @@ class Counter:
         elif aggregation == MAX:
             self.value = max(self.value, amount) if self.counted else amount
         elif aggregation == LATEST:
-            if self.latest is None or event.time >= self.latest:
-                self.value, self.latest = amount, event.time
+            if self.latest is None or (event.time, event.event_id) > self.latest:
+                self.value, self.latest = amount, (event.time, event.event_id)
         elif aggregation == UNIQUE_COUNT and metric:
             self.seen |= {event.properties[key] for key in (metric.unique_property,) if key in event.properties}
             self.value = Decimal(len(self.seen))

@@ -102,6 +102,8 @@ async def look_at_new_customers(
     customer_ids: Sequence[str],
     now: datetime,
     grace: timedelta,
+    *,
+    careful: bool = False,
 ) -> None:
     """Evaluates for customers that were just created what reads 0 of those who never held anything."""
     covered = []
@@ -112,7 +114,7 @@ async def look_at_new_customers(
             covered.append(Covered(customer, rules, now))
     if covered:
         look = await readings.of_everything(connection, organization.organization_id, covered, grace)
-        await evaluate_readings(connection, organization, router, look.found, now)
+        await evaluate_readings(connection, organization, router, look.found, now, careful=careful)
 
 
 async def catch_up(
@@ -121,6 +123,8 @@ async def catch_up(
     router: Router,
     held: Mapping[Customer, Wallet],
     now: datetime,
+    *,
+    careful: bool = False,
 ) -> None:
     """Does for customers whose time has come what time asks for, moment by moment up to `now`.
 
@@ -136,7 +140,7 @@ async def catch_up(
         if time is not None and time <= now
     ]:
         look = await readings.at_times(connection, organization_id, covered)
-        await evaluate_readings(connection, organization, router, look.found, now)
+        await evaluate_readings(connection, organization, router, look.found, now, careful=careful)
         read.update(look.read(covered))
         due = {item.customer: read[item.customer.customer_id].due_time for item in covered}
     await wallets.set_due(connection, organization_id, read)
@@ -152,11 +156,12 @@ async def evaluate_readings(
     epoch: int | None = None,
     first_look: bool = False,
     forgotten: str | None = None,
+    careful: bool = False,
 ) -> None:
     """Evaluates gauges of facts, which it locks, and writes what that found.
 
     router: knows the limits of plans, and the epoch unless that is given. first_look: an alert is new, and what it
-    finds was there before it. forgotten: the alert that is to forget what it remembers.
+    finds was there before it. forgotten: the alert that is to forget what it remembers. careful: see `Evaluation`.
     """
     if not read:
         return
@@ -175,7 +180,7 @@ async def evaluate_readings(
             Subject(
                 Movement(item.watch),
                 stored.visited_epoch,
-                Tally(stored.value, stored.latest_event_time),
+                Tally(stored.value, stored.latest_event_time, stored.latest_event_id),
                 scale=stored.scale,
                 reading=item.reading.after(last),
                 cause=item.cause,
@@ -184,7 +189,8 @@ async def evaluate_readings(
             )
         )
     at_epoch = router.epoch if epoch is None else epoch
-    await Evaluation(raw, organization.organization_id, organization.name, at_epoch, now).run(subjects)
+    evaluation = Evaluation(raw, organization.organization_id, organization.name, at_epoch, now, careful=careful)
+    await evaluation.run(subjects)
 
 
 async def _customer(

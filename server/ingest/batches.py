@@ -23,15 +23,34 @@ class Outcome:
     """What became of a batch; positions are those in its `events`.
 
     accepted: how many were new. duplicates: stored before. conflicting: refused, since another event of that
-    id is stored. too_old: refused, since no period that they lie in may still change.
+    id is stored. too_old: refused, since no period that they lie in may still change. unrecorded: refused, since the
+    service failed to record what they change.
     """
 
     accepted: int = 0
     duplicates: list[int] = field(default_factory=list)
     conflicting: list[int] = field(default_factory=list)
     too_old: list[int] = field(default_factory=list)
+    unrecorded: list[int] = field(default_factory=list)
     found: list[Found] = field(default_factory=list)
     gauges: list[tuple[Gauge, Decimal]] = field(default_factory=list)
+
+
+def take_part(whole: Outcome, part: Outcome, positions: Sequence[int] | None) -> None:
+    """Adds to a batch's outcome that of a part of it, whose events stood at these positions (None: where they were).
+
+    The parts of a batch come in the order of their commits: of a gauge that several moved the last value is shown.
+    """
+    whole.accepted += part.accepted
+    whole.found += part.found
+    whole.gauges = list({**dict(whole.gauges), **dict(part.gauges)}.items()) if whole.gauges else part.gauges
+    for mine, theirs in (
+        (whole.duplicates, part.duplicates),
+        (whole.conflicting, part.conflicting),
+        (whole.too_old, part.too_old),
+        (whole.unrecorded, part.unrecorded),
+    ):
+        mine += theirs if positions is None else [positions[position] for position in theirs]
 
 
 @dataclass(slots=True)

@@ -1,5 +1,7 @@
 """The commit: events of several batches made durable, counted and evaluated in one transaction."""
 
+import functools
+import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -23,15 +25,18 @@ from server.ingest.batches import (
     sort,
     with_currency,
 )
+from server.ingest.containment import Containment, Refused
 from server.ingest.drawing import draw, settle
 from server.ingest.evaluation import Evaluation
 from server.ingest.rules import Created, Rules
 from server.ingest.subjects import Movement, before_fold, before_move
+from store import evaluation_failures, gauges, organizations
 from store import events as stored_events
-from store import gauges, organizations
 from store.database import Connection, Database, DatabaseUnavailable, driver
 from store.keys import Organization
 from store.retries import Tries
+
+logger = logging.getLogger(__name__)
 
 
 class Committer:
@@ -47,58 +52,103 @@ class Committer:
         self._organization_id = organization.organization_id
         self._organization = organization
         self._rules = rules
+        self._told: dict[str | None, int] = {}  # alerts that operators were told of, and in which window of time
 
     async def commit(self, batches: Sequence[Batch]) -> list[Outcome]:
         """Stores, counts and evaluates; when it returns everything is durable.
 
-        Raises DatabaseUnavailable when the database is; then nothing may have happened, or all of it: sending
-        the same batches again is safe.
+        Raises DatabaseUnavailable when the database is; then nothing may have happened, or some of it, or all:
+        sending the same batches again is safe. Of other failures only those events hear that cannot be recorded.
         """
+        try:
+            return await self._attempt(batches)
+        except DatabaseUnavailable:
+            raise
+        except Exception:
+            logger.warning(
+                "a commit failed; its events are committed without those that cannot be recorded",
+                exc_info=True,
+                extra={"action": "commit_failed"},
+            )
+        contained = await Containment(functools.partial(self._attempt, careful=True), batches).commit()
+        await self._tell(contained.refused)
+        return contained.outcomes
+
+    async def _attempt(self, batches: Sequence[Batch], *, careful: bool = False) -> list[Outcome]:
         arrived = sort(batches)
         tries = Tries()
         while True:
             try:
                 try:
-                    return await self._commit(batches, arrived, expect_new=True)
+                    return await self._commit(batches, arrived, expect_new=True, careful=careful)
                 except stored_events.DuplicateEvents:
-                    return await self._commit(batches, arrived, expect_new=False)
+                    return await self._commit(batches, arrived, expect_new=False, careful=careful)
             except DatabaseUnavailable as error:
-                self._rules.forget()
                 # Events are known by their ids, so the transaction may be repeated after a commit, too: a connection
                 # that died while it lay idle is noticed by the first who uses it, and that one is given another.
                 if not await tries.another(error):
                     raise
-            except BaseException:
-                self._rules.forget()
-                raise
 
-    async def _commit(self, batches: Sequence[Batch], arrived: Arrived, expect_new: bool) -> list[Outcome]:
+    async def _tell(self, refused: Sequence[Refused]) -> None:
+        """Writes operator events of alerts that could not be recorded; that it fails harms no answer."""
+        now = self._clock.now()
+        failures = {one.alert_id: one for one in reversed(refused)}  # the first of each alert
+        told = {alert_id: evaluation_failures.window(now) for alert_id in failures}
+        new = [one for alert_id, one in failures.items() if self._told.get(alert_id) != told[alert_id]]
+        if not new:
+            return
+        try:
+            async with self._database.transaction() as connection:
+                await evaluation_failures.add(
+                    connection,
+                    self._organization_id,
+                    [evaluation_failures.Failure(one.alert_id, one.customer_id, one.event_id) for one in new],
+                    now,
+                )
+        except Exception:
+            logger.exception("operators could not be told of a failure", extra={"action": "operator_event_failed"})
+            return
+        self._told = {
+            key: window for key, window in self._told.items() if window == evaluation_failures.window(now)
+        } | told
+
+    async def _commit(
+        self, batches: Sequence[Batch], arrived: Arrived, expect_new: bool, careful: bool
+    ) -> list[Outcome]:
+        created = self._rules.begin()
+        router: Router | None = None
         outcomes = [Outcome() for _ in batches]
         now = self._clock.now()
-        async with self._database.transaction() as connection:
-            epoch = await organizations.share(connection, self._organization_id)
-            router = await self._rules.router(connection, epoch)
-            created = await self._rules.meet(connection, router, arrived.events, now)
-            raw = await driver(connection)
-            events = self._countable(router, arrived.events, now)
-            new = events
-            if expect_new:
-                try:
+        try:
+            async with self._database.transaction() as connection:
+                epoch = await organizations.share(connection, self._organization_id)
+                router = await self._rules.router(connection, epoch)
+                await self._rules.meet(connection, router, arrived.events, now, created)
+                raw = await driver(connection)
+                events = self._countable(router, arrived.events, now)
+                new = events
+                if expect_new:
                     await stored_events.copy(raw, stored_events.copy_text(self._organization_id, now, events))
-                except stored_events.DuplicateEvents:
-                    self._rules.unmeet(router, created)
-                    raise
-            else:
-                inserted = await stored_events.insert(raw, self._organization_id, now, events)
-                new = [event for event in events if event.identity in inserted]
-            excluded: set[Excluded] = set()
-            if new:
-                excluded = await self._evaluate(connection, router, new, created, now, batches, arrived, outcomes)
-            known = known_places(batches, arrived, new)
-            if known:
-                sent = [batches[number].events[position] for number, position in known]
-                alike = await stored_events.stored_alike(raw, self._organization_id, sent)
-                account_known(sent, known, alike, events, outcomes)
+                else:
+                    inserted = await stored_events.insert(raw, self._organization_id, now, events)
+                    new = [event for event in events if event.identity in inserted]
+                excluded: set[Excluded] = set()
+                if new:
+                    excluded = await self._evaluate(
+                        connection, router, new, created, now, batches, arrived, outcomes, careful
+                    )
+                known = known_places(batches, arrived, new)
+                if known:
+                    sent = [batches[number].events[position] for number, position in known]
+                    alike = await stored_events.stored_alike(raw, self._organization_id, sent)
+                    account_known(sent, known, alike, events, outcomes)
+        except stored_events.DuplicateEvents:
+            self._rules.rolled_back(router, created, ())  # before anything was routed
+            raise
+        except BaseException:
+            self._rules.rolled_back(router, created, arrived.events)
+            raise
+        self._rules.committed(created)
         # Not before it is certain: a router that did not watch what is not excluded would miss events.
         for one in excluded:
             router.exclude(*one)
@@ -128,12 +178,15 @@ class Committer:
         batches: Sequence[Batch],
         arrived: Arrived,
         outcomes: list[Outcome],
+        careful: bool,
     ) -> set[Excluded]:
         raw = await driver(connection)
         if created.customers:
             whose = sorted(created.customers)
-            await look_at_new_customers(connection, self._organization, router, whose, now, self._grace)
-        drawn = await draw(connection, self._organization, router, new, now)
+            await look_at_new_customers(
+                connection, self._organization, router, whose, now, self._grace, careful=careful
+            )
+        drawn = await draw(connection, self._organization, router, new, now, careful=careful)
         with exact_arithmetic():
             movements = route(router, new) | drawn.movements
             additive = [movement for movement in movements.values() if movement.watch.aggregation.additive]
@@ -160,7 +213,9 @@ class Committer:
         if drawn.movements:
             await settle(connection, self._organization_id, subjects, drawn)
         if subjects:
-            evaluation = Evaluation(raw, self._organization_id, self._organization.name, router.epoch, now)
+            evaluation = Evaluation(
+                raw, self._organization_id, self._organization.name, router.epoch, now, careful=careful
+            )
             result = await evaluation.run(subjects)
             values.update(result.values)
             excluded = result.excluded

@@ -35,7 +35,13 @@ class Drawn:
 
 
 async def draw(
-    connection: Connection, organization: Organization, router: Router, events: Sequence[UsageEvent], now: datetime
+    connection: Connection,
+    organization: Organization,
+    router: Router,
+    events: Sequence[UsageEvent],
+    now: datetime,
+    *,
+    careful: bool = False,
 ) -> Drawn:
     """Takes the events' costs and quantities from what their customers hold, in the order in which they came.
 
@@ -48,7 +54,7 @@ async def draw(
     if not held:
         return Drawn({}, {})
     known = {router.customers[wallet.customer_id]: wallet for wallet in held.values()}
-    await catch_up(connection, organization, router, known, now)
+    await catch_up(connection, organization, router, known, now, careful=careful)
     drawer = _Drawer(router, held, now)
     own = [event for event in events if event.customer_id in held]
     with exact_arithmetic():

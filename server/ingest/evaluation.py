@@ -6,16 +6,17 @@ from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
 
-from evaluator.aggregation import Aggregation
+from evaluator.aggregation import Aggregation, Tally
 from evaluator.alerts import AlertRule
 from evaluator.amounts import exact_arithmetic
 from evaluator.exclusions import Excluded
 from evaluator.gauges import Gauge
 from evaluator.notifications import Notification
 from evaluator.transitions import AlertState, Cause, Step, Transition, evaluate, mark_silently, trip_levels
+from server.ingest.careful import Item, Probe, Unrecordable, guilty_events
 from server.ingest.first_looks import FirstLooks
 from server.ingest.guard import Guarded, Look, guard
-from server.ingest.subjects import Subject, path_of, unique_values
+from server.ingest.subjects import Subject, ladder_of, path_of, unique_values
 from store import evaluations, gauges, recounts
 from store.evaluations import StoredState
 from store.gauges import Connection
@@ -59,30 +60,50 @@ class Evaluation:
     """Evaluates the gauges of one organization in one transaction."""
 
     def __init__(
-        self, connection: Connection, organization_id: int, organization: str, epoch: int, now: datetime
+        self,
+        connection: Connection,
+        organization_id: int,
+        organization: str,
+        epoch: int,
+        now: datetime,
+        *,
+        careful: bool = False,
     ) -> None:
+        """careful: `run` finds out what cannot be stored, see `server.ingest.careful`."""
         self._connection = connection
         self._organization_id = organization_id
         self._organization = organization
         self._epoch = epoch
         self._now = now
+        self._careful = careful
 
     async def run(self, subjects: Sequence[Subject]) -> Result:
-        """Counts, evaluates and writes everything but the events themselves."""
+        """Counts, evaluates and writes everything but the events themselves.
+
+        Raises Unrecordable where it is careful and some of it cannot be stored.
+        """
+        unrecordable = Unrecordable(None)
         await self._recount([subject for subject in subjects if subject.before is None])
         await self._find_unseen_values(subjects)
         guarded = await self._guard(subjects)
         result = Result([], [], guarded.excluded)
         for start in range(0, len(subjects), PART):
-            await self._look(subjects[start : start + PART], guarded, result)
+            await self._look(subjects[start : start + PART], guarded, result, unrecordable)
+        if unrecordable.cause is not None:
+            raise unrecordable
         if guarded.disabled:
             await evaluations.write_notifications(
                 self._connection, self._organization_id, guarded.disabled, self._now
             )
         return result
 
-    async def _look(self, subjects: Sequence[Subject], guarded: Guarded, result: Result) -> None:
-        """Evaluates gauges and writes what that came to; adds it to the result."""
+    async def _look(
+        self, subjects: Sequence[Subject], guarded: Guarded, result: Result, unrecordable: Unrecordable
+    ) -> None:
+        """Evaluates gauges and writes what that came to; adds it to the result.
+
+        Where it is careful and not all can be stored, adds that to `unrecordable` and writes nothing.
+        """
         all_gauges = [subject.movement.watch.gauge for subject in subjects]
         states = await evaluations.states(self._connection, self._organization_id, all_gauges)
         looks = [
@@ -95,12 +116,20 @@ class Evaluation:
         found: list[Found] = []
         visited: list[gauges.Visited] = []
         changed: list[StoredState] = []
+        before = [replace(_tally(one), unseen=set(_tally(one).unseen)) for one in subjects] if self._careful else []
         with exact_arithmetic():
             for subject in subjects:
                 self._evaluate(subject, states, first_looks, guarded.quiet, found, visited, changed)
         notifications: dict[str, evaluations.Record] = {
             one.notification.notification_id: one.notification for one in found if one.notification is not None
         }
+        if self._careful:
+            probe = Probe(self._connection, self._organization_id, self._now)
+            if refused := await probe.refused(_items(subjects, found, changed)):
+                unrecordable.cause = probe.error
+                with exact_arithmetic():
+                    self._accuse(refused, dict(zip(subjects, before, strict=True)), states, first_looks, unrecordable)
+                return
         async with self._connection.pipeline():
             await gauges.write(self._connection, self._organization_id, visited, self._now)
             if changed:
@@ -111,6 +140,32 @@ class Evaluation:
                 )
         result.found.extend(found)
         result.values.extend((item.gauge, item.value) for item in visited)
+
+    def _accuse(
+        self,
+        refused: Sequence[Item],
+        before: Mapping[Subject, Tally],
+        states: Mapping[tuple[UUID, str], StoredState],
+        first_looks: FirstLooks,
+        unrecordable: Unrecordable,
+    ) -> None:
+        """Finds the events on whose account something would be stored that cannot be."""
+        for item in refused:
+            subject, rule = item.subject, item.rule
+            gauge = subject.movement.watch.gauge
+            if not subject.movement.entries or subject.reading is not None:
+                unrecordable.customers.setdefault(gauge.customer_id, rule.alert_id)
+                continue
+            tally = before[subject]
+            state, lead = self._beginning(
+                subject,
+                rule,
+                states.get((gauge.gauge_id, rule.alert_id)),
+                gauge.measure.shown(tally.value, subject.scale),
+                first_looks,
+            )
+            for event in guilty_events(item, tally, state, lead, self._now):
+                unrecordable.events.setdefault(event.identity, rule.alert_id)
 
     async def _guard(self, subjects: Sequence[Subject]) -> Guarded:
         looks = []
@@ -183,21 +238,15 @@ class Evaluation:
             if (gauge.gauge_id, rule.alert_id) in quiet:
                 continue
             stored = states.get((gauge.gauge_id, rule.alert_id))
-            forgotten = rule.alert_id == subject.forgotten
-            if stored is None or forgotten or stored.alert_version < rule.reset_version:
-                state = AlertState()
-            else:
-                state = stored.state
-            ladder = rule.ladder_for(gauge.group).with_limit(watch.limit)
-            path: Sequence[Step] = steps
-            if reading is not None:
-                if not forgotten and first_looks.keeps_reading(rule, subject.visited_epoch, new=subject.first_look):
-                    state, path = mark_silently(ladder, steps[0].value, self._now), []
-            elif (subject.stale or forgotten) and not subject.untouched:
-                if not forgotten and first_looks.keeps(rule, subject.visited_epoch, gauge.period):
-                    state = mark_silently(ladder, base, self._now)
-                else:
-                    path = [Step(base, None), *steps]
+            ladder = ladder_of(watch, rule)
+            state, lead = self._beginning(subject, rule, stored, base, first_looks)
+            path: Sequence[Step] = [*lead, *steps] if lead else steps
+            if (
+                reading is not None
+                and rule.alert_id != subject.forgotten
+                and first_looks.keeps_reading(rule, subject.visited_epoch, new=subject.first_look)
+            ):
+                state, path = mark_silently(ladder, steps[0].value, self._now), []
             evaluation = evaluate(ladder, state, base, path, self._now, rule.retired_by_key)
             sequence = stored.sequence if stored else 0
             limit = watch.limit if rule.of_limits else None
@@ -226,8 +275,29 @@ class Evaluation:
                 max(below, default=None),
                 self._epoch,
                 scale,
+                tally.latest_id,
             )
         )
+
+    def _beginning(
+        self,
+        subject: Subject,
+        rule: AlertRule,
+        stored: StoredState | None,
+        base: Decimal,
+        first_looks: FirstLooks,
+    ) -> tuple[AlertState, list[Step]]:
+        """What an alert knows of a gauge that showed `base`, and what it steps through ahead of the events."""
+        forgotten = rule.alert_id == subject.forgotten
+        state = (
+            AlertState() if stored is None or forgotten or stored.alert_version < rule.reset_version else stored.state
+        )
+        if subject.reading is not None or subject.untouched or not (subject.stale or forgotten):
+            return state, []
+        watch = subject.movement.watch
+        if not forgotten and first_looks.keeps(rule, subject.visited_epoch, watch.gauge.period):
+            return mark_silently(ladder_of(watch, rule), base, self._now), []
+        return state, [Step(base, None)]
 
     def _notification(
         self,
@@ -261,6 +331,24 @@ class Evaluation:
             change_time=self._now if moved or stored is None else stored.change_time,
             change_reason=REASON_USAGE if moved else stored.change_reason if stored else REASON_DEFINITION,
         )
+
+
+def _tally(subject: Subject) -> Tally:
+    assert subject.before is not None
+    return subject.before
+
+
+def _items(subjects: Sequence[Subject], found: Sequence[Found], changed: Sequence[StoredState]) -> list[Item]:
+    """What is to be stored, by gauge and alert."""
+    by_gauge = {subject.movement.watch.gauge.gauge_id: subject for subject in subjects}
+    notifications = {(one.gauge.gauge_id, one.rule.alert_id): one.notification for one in found if one.notification}
+    return [
+        Item(subject, rule, one, notifications.get((one.gauge.gauge_id, one.alert_id)))
+        for one in changed
+        for subject in (by_gauge[one.gauge.gauge_id],)
+        for rule in subject.movement.watch.alerts
+        if rule.alert_id == one.alert_id
+    ]
 
 
 def _reason(subject: Subject, last: Transition) -> str:

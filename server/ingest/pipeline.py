@@ -11,7 +11,7 @@ from evaluator.events import UsageEvent
 from generated.tidemark.v1 import error_reason_pb2
 from runtime.clock import Clock
 from server.errors import ResourceExhausted
-from server.ingest.batches import Batch, Outcome
+from server.ingest.batches import Batch, Outcome, take_part
 from server.ingest.commit import Committer
 from server.ingest.rules import Rules
 from store.database import Database
@@ -81,7 +81,7 @@ class Pipeline:
             # Only when every part has ended: a caller that hears of a failure may send again at once.
             if isinstance(result, BaseException):
                 raise result
-            _merge(outcome, result, positions)
+            take_part(outcome, result, positions)
         return outcome
 
     async def drain(self) -> None:
@@ -157,15 +157,3 @@ def _take(waiting: deque[_Waiting]) -> list[_Waiting]:
         group.append(waiting.popleft())
         size += len(group[-1].batch.events)
     return group
-
-
-def _merge(whole: Outcome, part: Outcome, positions: Sequence[int] | None) -> None:
-    whole.accepted += part.accepted
-    whole.found += part.found
-    whole.gauges += part.gauges
-    for mine, theirs in (
-        (whole.duplicates, part.duplicates),
-        (whole.conflicting, part.conflicting),
-        (whole.too_old, part.too_old),
-    ):
-        mine += theirs if positions is None else [positions[position] for position in theirs]

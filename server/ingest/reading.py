@@ -12,7 +12,7 @@ from evaluator.amounts import AmountError, parse_decimal, parse_decimals
 from evaluator.events import UsageEvent
 from evaluator.routing import FUTURE_TOLERANCE
 from generated.tidemark.v1 import error_reason_pb2, usage_pb2
-from server.errors import AlreadyExists, ApiError, FailedPrecondition, FieldViolation, InvalidArgument
+from server.errors import AlreadyExists, ApiError, FailedPrecondition, FieldViolation, Internal, InvalidArgument
 from server.ingest.batches import Outcome
 from server.validation import MAX_ID_LENGTH, Violations, currency_problem, id_problem, to_datetime
 
@@ -50,7 +50,8 @@ class Reader:
     def read(self, messages: Sequence[usage_pb2.UsageEvent], now: datetime) -> Reading:
         """Checks every event of a request; `now` decides which are too old or too far ahead."""
         reading = Reading()
-        self._read(list(messages), 0, now - self._retention, now + FUTURE_TOLERANCE, reading)
+        if messages:
+            self._read(list(messages), 0, now - self._retention, now + FUTURE_TOLERANCE, reading)
         return reading
 
     def _read(
@@ -83,6 +84,9 @@ def rejections(
     for position in outcome.too_old:
         index = reading.indexes[position]
         errors[index] = _too_old(index, reading.events[position].event_id, "its billing period is closed for good")
+    for position in outcome.unrecorded:
+        index = reading.indexes[position]
+        errors[index] = _unrecorded(index, reading.events[position])
     found = []
     size = 0
     for index in sorted(errors):
@@ -233,6 +237,15 @@ def _too_old(index: int, event_id: str, why: str) -> ApiError:
         error_reason_pb2.ERROR_REASON_EVENT_TOO_OLD,
         f"events[{index}].event_time: the event is too old to be counted: {why}",
         metadata={"event_id": event_id},
+    )
+
+
+def _unrecorded(index: int, event: UsageEvent) -> ApiError:
+    return Internal(
+        error_reason_pb2.ERROR_REASON_INTERNAL,
+        f"events[{index}]: the service failed to record what this event changes, and counted nothing of it; send it"
+        " again later",
+        metadata={"event_id": event.event_id, "customer_id": event.customer_id},
     )
 
 

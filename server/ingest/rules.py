@@ -24,6 +24,10 @@ class Created:
     subscriptions: set[tuple[str, str]] = field(default_factory=set)
     metrics: set[str] = field(default_factory=set)
 
+    def __bool__(self) -> bool:
+        """Whether anything was created."""
+        return bool(self.customers or self.subscriptions or self.metrics)
+
 
 class Rules:
     """Hands out the router of one organization, reloading only what changed."""
@@ -32,6 +36,8 @@ class Rules:
         self._organization_id = organization_id
         self._router = Router(-1, ())
         self._rules: dict[str, AlertRule] = {}
+        # What transactions that are still open have created: a router that is made meanwhile does not take it over.
+        self._open: list[Created] = []
 
     async def router(self, connection: Connection, epoch: int) -> Router:
         """The router at `epoch`, which the transaction has to hold still (`organizations.share`).
@@ -58,6 +64,8 @@ class Rules:
             router.customers.update(current.customers)
             router.subscriptions.update(current.subscriptions)
             router.metrics.update(current.metrics)
+            for created in self._open:
+                _remove(router, created)
             changed = await facts.changed_since(raw, self._organization_id, current.epoch)
             for customer in changed[0]:
                 # Those that nobody met yet are read when somebody does.
@@ -81,13 +89,43 @@ class Rules:
             self._router, self._rules = router, rules
         return router
 
+    def begin(self) -> Created:
+        """What a transaction is going to create. `committed` or `rolled_back` has to be called with it at the end."""
+        created = Created()
+        self._open.append(created)
+        return created
+
+    def committed(self, created: Created) -> None:
+        """Says that the transaction that created this is committed."""
+        self._open = [one for one in self._open if one is not created]
+
+    def rolled_back(self, router: Router | None, created: Created, events: Iterable[UsageEvent]) -> None:
+        """Forgets what a transaction created that was rolled back, or may have been, and whatever was derived of it.
+
+        Else the router would know somebody whom the database does not, and nobody would ever create them. All that
+        others made is kept: to read the rules of an organization again may take seconds. events: of the transaction.
+        router: that it used, unless it failed before it had one.
+        """
+        self.committed(created)
+        if not created:
+            return
+        events = list(events)
+        for one in {id(one): one for one in (router, self._router) if one is not None}.values():
+            _remove(one, created)
+            one.forget_routes(
+                (event.customer_id, event.subscription_id, event.metric_id)
+                for event in events
+                if event.customer_id in created.customers
+                or event.metric_id in created.metrics
+                or (event.customer_id, event.subscription_id) in created.subscriptions
+            )
+
     async def meet(
-        self, connection: Connection, router: Router, events: Iterable[UsageEvent], now: datetime
-    ) -> Created:
+        self, connection: Connection, router: Router, events: Iterable[UsageEvent], now: datetime, created: Created
+    ) -> None:
         """Makes the router know everyone the events name, creating whoever nobody registered.
 
-        What it created has to be forgotten again, by `unmeet` or `forget`, when the transaction does not commit:
-        the router would know somebody whom the database does not, and nobody would ever create them.
+        created: of this transaction, see `begin`; what is created is added to it before the router knows it.
         """
         new_customers = {event.customer_id for event in events if event.customer_id not in router.customers}
         new_metrics = {event.metric_id for event in events if event.metric_id not in router.metrics}
@@ -97,9 +135,8 @@ class Rules:
             if event.subscription_id is not None
             and (event.customer_id, event.subscription_id) not in router.subscriptions
         }
-        created = Created()
         if not (new_customers or new_metrics or new_subscriptions):
-            return created
+            return
         raw, organization_id = await driver(connection), self._organization_id
         # In this order and sorted, in every transaction: two that create the same ones wait, never deadlock.
         if new_customers:
@@ -133,16 +170,6 @@ class Rules:
                 ):
                     created.metrics.add(metric.metric_id)
                     router.metrics[metric.metric_id] = metric
-        return created
-
-    def unmeet(self, router: Router, created: Created) -> None:
-        """Takes back what `meet` created, for a transaction that is rolled back and will be tried again."""
-        for customer_id in created.customers:
-            router.customers.pop(customer_id, None)
-        for key in created.subscriptions:
-            router.subscriptions.pop(key, None)
-        for metric_id in created.metrics:
-            router.metrics.pop(metric_id, None)
 
     async def _read_customers(self, connection: Connection, router: Router, ids: set[str]) -> set[str]:
         """Reads customers; returns the ids of those that do not exist."""
@@ -151,6 +178,12 @@ class Rules:
                 router.customers[customer.customer_id] = customer
         return ids - router.customers.keys()
 
-    def forget(self) -> None:
-        """Drops what a failed transaction may have left: the next one reads everything again."""
-        self._router, self._rules = Router(-1, ()), {}
+
+def _remove(router: Router, created: Created) -> None:
+    """Makes a router forget whom a transaction has created."""
+    for customer_id in created.customers:
+        router.customers.pop(customer_id, None)
+    for key in created.subscriptions:
+        router.subscriptions.pop(key, None)
+    for metric_id in created.metrics:
+        router.metrics.pop(metric_id, None)

@@ -3,11 +3,13 @@
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from evaluator.aggregation import Tally
+from evaluator.aggregation import Aggregation, Tally
+from evaluator.alerts import AlertRule
 from evaluator.amounts import ZERO, exact_arithmetic
 from evaluator.balance_readings import Reading
 from evaluator.events import UsageEvent
 from evaluator.routing import Watch
+from evaluator.thresholds import Ladder
 from evaluator.transitions import Cause, Step
 from store import gauges
 from store.gauges import NEVER_VISITED
@@ -62,8 +64,13 @@ def before_move(movement: Movement, moved: gauges.Moved, created_customers: set[
 
 def before_fold(movement: Movement, locked: gauges.Locked, created_customers: set[str]) -> Subject:
     """The subject of a gauge that `gauges.lock` has locked."""
-    tally = Tally(locked.value, locked.latest_event_time)
-    return _subject(movement, tally, locked.visited_epoch, created_customers)
+    tally = Tally(locked.value, locked.latest_event_time, locked.latest_event_id)
+    subject = _subject(movement, tally, locked.visited_epoch, created_customers)
+    # A server of an earlier version counted it last, and did not say which of the events of that time it shows.
+    unsaid = movement.watch.aggregation is Aggregation.LATEST and tally.latest_time and tally.latest_id is None
+    if unsaid and any(event.event_time == tally.latest_time for _, event in movement.entries):
+        subject.before = None
+    return subject
 
 
 def _subject(movement: Movement, tally: Tally, visited_epoch: int, created_customers: set[str]) -> Subject:
@@ -92,13 +99,22 @@ def path_of(subject: Subject) -> tuple[Decimal, list[Step], Decimal | None]:
         base = value if unknown else measure.shown(tally.value, subject.scale)
         return base, [Step(value, subject.cause)], reading.scale
     base = measure.shown(tally.value, subject.scale)
-    steps = []
-    for amount, event in subject.movement.entries:
-        unique_value = event.properties.get(watch.unique_property) if watch.unique_property else None
-        tally.add(watch.aggregation, amount, event.event_time, unique_value)
-        value = measure.shown(tally.value, subject.scale)
-        steps.append(Step(value, Cause(event.event_id, event.event_time)))
+    steps = [step_of(subject, tally, amount, event) for amount, event in subject.movement.entries]
     return base, steps, subject.scale
+
+
+def step_of(subject: Subject, tally: Tally, amount: Decimal, event: UsageEvent) -> Step:
+    """What a gauge shows after one more event, which this adds to the tally."""
+    watch = subject.movement.watch
+    unique_value = event.properties.get(watch.unique_property) if watch.unique_property else None
+    tally.add(watch.aggregation, amount, event.event_time, event.event_id, unique_value)
+    value = watch.gauge.measure.shown(tally.value, subject.scale)
+    return Step(value, Cause(event.event_id, event.event_time))
+
+
+def ladder_of(watch: Watch, rule: AlertRule) -> Ladder:
+    """The thresholds that an alert has on a gauge."""
+    return rule.ladder_for(watch.gauge.group).with_limit(watch.limit)
 
 
 def unique_values(movement: Movement) -> set[str]:

@@ -14,7 +14,7 @@ from server.ingest.customer_visits import look_at_customer
 from server.ingest.limit_visits import look_again
 from server.ingest.rules import Rules
 from server.ingest.visiting import visit_customers
-from store import organizations, visiting
+from store import evaluation_failures, organizations, visiting
 from store.database import Connection, Database, DatabaseUnavailable
 from store.keys import Organization
 from store.limits import LimitSubject
@@ -38,6 +38,8 @@ class Visits:
         self._woken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._rules: dict[int, Rules] = {}
+        self._sizes: dict[Due, int] = {}  # customers of the next step, of visits in which one failed
+        self._passed_over: set[Due] = set()
 
     def start(self) -> None:
         """Begins to work, with what earlier processes left."""
@@ -103,7 +105,7 @@ class Visits:
             if visit.organization_id in locked:
                 continue
             try:
-                worked |= await self._step(visit)
+                worked |= await self._around_failures(visit)
             except DatabaseUnavailable as error:
                 if not error.failure.contained:
                     raise
@@ -118,8 +120,67 @@ class Visits:
                 )
         return worked
 
-    async def _step(self, visit: Due) -> bool:
-        """Evaluates the next customers of a visit; returns False when another replica is at it."""
+    async def _around_failures(self, visit: Due) -> bool:
+        """One step of a visit; where that fails in ever smaller ones, past the customer that cannot be evaluated.
+
+        So one customer costs a visit some transactions, and does not keep all those after it from being visited.
+        """
+        size = self._sizes.get(visit, CUSTOMERS_PER_VISIT)
+        try:
+            worked = await self._step(visit, size)
+        except DatabaseUnavailable:
+            raise
+        except Exception:
+            if size > 1:
+                self._sizes[visit] = size // 2
+                logger.warning(
+                    "a step of the visit of alert %s failed; it goes on in smaller ones",
+                    visit.alert_id,
+                    exc_info=size == CUSTOMERS_PER_VISIT,
+                    extra={"action": "visit_failed", "alert_id": visit.alert_id},
+                )
+                return True
+            worked = await self._pass_over(visit)
+        if size < CUSTOMERS_PER_VISIT:
+            self._sizes[visit] = min(size * 2, CUSTOMERS_PER_VISIT)
+        return worked
+
+    async def _pass_over(self, visit: Due) -> bool:
+        """Leaves out the customer that comes next, until the visit has come to its end and begins once more.
+
+        Operators are told, once an hour of each alert.
+        """
+        async with self._database.transaction() as connection:
+            epoch = await organizations.share(connection, visit.organization_id)
+            after = await visiting.claim(connection, visit)
+            rules = self._rules.setdefault(visit.organization_id, Rules(visit.organization_id))
+            rule = (await rules.router(connection, epoch)).alerts.get(visit.alert_id)
+            if after is None or rule is None:
+                return after is not None
+            customers = await visiting.customers(connection, visit.organization_id, rule.scope, after, 1)
+            for customer_id in customers:
+                failure = evaluation_failures.Failure(visit.alert_id, customer_id, None)
+                await evaluation_failures.add(connection, visit.organization_id, [failure], self._clock.now())
+                logger.error(
+                    "alert %s could not be evaluated for a customer and will be tried again",
+                    visit.alert_id,
+                    extra={"action": "visit_failed", "alert_id": visit.alert_id, "customer_id": customer_id},
+                )
+            self._passed_over.add(visit)
+            come_to = customers[-1] if customers else self._end(visit)
+            await visiting.advance(connection, visit.organization_id, visit.alert_id, come_to)
+        return come_to != visiting.FROM_THE_BEGINNING
+
+    def _end(self, visit: Due) -> str | None:
+        """Where a visit goes on that has come to its end: where it began, if it had to leave anybody out."""
+        self._sizes.pop(visit, None)
+        if visit not in self._passed_over:
+            return None
+        self._passed_over.discard(visit)
+        return visiting.FROM_THE_BEGINNING
+
+    async def _step(self, visit: Due, size: int) -> bool:
+        """Evaluates the next customers of a visit, so many; returns False when another replica is at it."""
         organization = Organization(visit.organization_id, visit.organization)
         async with self._database.transaction() as connection:
             epoch = await organizations.share(connection, visit.organization_id)
@@ -131,11 +192,9 @@ class Visits:
             rule = router.alerts.get(visit.alert_id)
             customers: list[str] = []
             if rule is not None:  # else it was archived since
-                customers = await visiting.customers(
-                    connection, visit.organization_id, rule.scope, after, CUSTOMERS_PER_VISIT
-                )
+                customers = await visiting.customers(connection, visit.organization_id, rule.scope, after, size)
                 now = self._clock.now()
                 await visit_customers(connection, organization, router, rule, customers, now, self._grace)
-            come_to = customers[-1] if len(customers) == CUSTOMERS_PER_VISIT else None
+            come_to = customers[-1] if len(customers) == size else self._end(visit)
             await visiting.advance(connection, visit.organization_id, visit.alert_id, come_to)
-        return True
+        return come_to != visiting.FROM_THE_BEGINNING

@@ -71,7 +71,10 @@ class _AggregationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Aggregati
     AGGREGATION_MAX: _Aggregation.ValueType  # 3
     """AGGREGATION_MAX is the largest quantity."""
     AGGREGATION_LATEST: _Aggregation.ValueType  # 4
-    """AGGREGATION_LATEST is the quantity of the event with the latest event_time."""
+    """AGGREGATION_LATEST is the quantity of the event with the latest event_time. Of several events of that time, which is
+    kept to the microsecond, it is the one with the greatest event_id, compared code point by code point;
+    in which order they came does not matter.
+    """
     AGGREGATION_UNIQUE_COUNT: _Aggregation.ValueType  # 5
     """AGGREGATION_UNIQUE_COUNT counts the distinct values of one property of the events."""
 
@@ -87,7 +90,10 @@ AGGREGATION_COUNT: Aggregation.ValueType  # 2
 AGGREGATION_MAX: Aggregation.ValueType  # 3
 """AGGREGATION_MAX is the largest quantity."""
 AGGREGATION_LATEST: Aggregation.ValueType  # 4
-"""AGGREGATION_LATEST is the quantity of the event with the latest event_time."""
+"""AGGREGATION_LATEST is the quantity of the event with the latest event_time. Of several events of that time, which is
+kept to the microsecond, it is the one with the greatest event_id, compared code point by code point;
+in which order they came does not matter.
+"""
 AGGREGATION_UNIQUE_COUNT: Aggregation.ValueType  # 5
 """AGGREGATION_UNIQUE_COUNT counts the distinct values of one property of the events."""
 Global___Aggregation: _TypeAlias = Aggregation  # noqa: Y015

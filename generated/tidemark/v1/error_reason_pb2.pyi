@@ -165,7 +165,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 12
     """ERROR_REASON_INTERNAL (INTERNAL) means that the service failed, and the caller did nothing wrong. The log of the
-    service tells more under the request id.
+    service tells more under the request id. In a Rejection it is about one event, of which nothing was counted and
+    which can be sent again; metadata then has event_id and customer_id.
 
     Example:
 
@@ -934,7 +935,8 @@ Example:
 """
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 12
 """ERROR_REASON_INTERNAL (INTERNAL) means that the service failed, and the caller did nothing wrong. The log of the
-service tells more under the request id.
+service tells more under the request id. In a Rejection it is about one event, of which nothing was counted and
+which can be sent again; metadata then has event_id and customer_id.
 
 Example:
 

@@ -83,6 +83,10 @@ class Threshold(_message.Message):
     Amounts, quantities and every other measured number in this API are decimal strings: an optional "-", digits, and
     optionally "." with more digits; at most 38 digits in all, of which at most 18 after the point. No exponent, no
     plus sign, no blanks, no NaN, no infinity. They are exact, and answers write them without trailing zeros.
+
+    What Tidemark adds up is exact as well, and may be longer than any number that was sent: the value of a gauge, the
+    total of balances or of invoices, and the evidence of a transition have at most 78 digits before the point and 18
+    after it. Read them with a type that holds as many.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

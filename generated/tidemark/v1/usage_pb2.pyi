@@ -161,7 +161,9 @@ Global___UsageEvent: _TypeAlias = UsageEvent  # noqa: Y015
 
 @_typing.final
 class Rejection(_message.Message):
-    """Rejection says why one event of a batch was not counted. Its neighbours are not affected."""
+    """Rejection says why one event of a batch was not counted. Its neighbours are not affected. INTERNAL means that the
+    service failed to record what this event changes; send it again later, under the same event_id.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

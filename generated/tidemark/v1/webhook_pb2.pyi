@@ -768,7 +768,7 @@ Global___Attempt: _TypeAlias = Attempt  # noqa: Y015
 
 @_typing.final
 class OperatorEvent(_message.Message):
-    """OperatorEvent is something that happened to an endpoint, for those who run it. It is sent to the endpoints whose
+    """OperatorEvent is something that happened to an endpoint, or to an evaluation, for those who run it. It is sent to the endpoints whose
     event_types name its type, and says so once, not with every delivery.
     """
 
@@ -785,11 +785,11 @@ class OperatorEvent(_message.Message):
     """
     event_type: _builtins.str
     """event_type is what happened: "endpoint.failing", "endpoint.disabled", "endpoint.recovered", "delivery.exhausted",
-    or "endpoint.test", which SendTestEvent makes. Its examples of other types are not among these events: what they
+    "evaluation.failed" (what an alert found could not be recorded), or "endpoint.test", which SendTestEvent makes. Its examples of other types are not among these events: what they
     tell of did not happen.
     """
     endpoint_id: _builtins.str
-    """endpoint_id is the endpoint that it happened to."""
+    """endpoint_id is the endpoint that it happened to; unset of "evaluation.failed", which is about none."""
     body: _builtins.str
     """body is the JSON that is posted, byte for byte."""
     @_builtins.property

@@ -846,8 +846,8 @@ class SendTestEventRequest(_message.Message):
     """endpoint_id is the endpoint that it is sent to, which has to be enabled."""
     event_type: _builtins.str
     """event_type is the type of which an example is sent: "alert.reached", "alert.resolved", "alert.disabled",
-    "endpoint.failing", "endpoint.disabled", "endpoint.recovered", "delivery.exhausted" or "endpoint.test"; any other
-    is refused. Unset: "endpoint.test", which is about the endpoint itself.
+    "endpoint.failing", "endpoint.disabled", "endpoint.recovered", "delivery.exhausted", "evaluation.failed" or
+    "endpoint.test"; any other is refused. Unset: "endpoint.test", which is about the endpoint itself.
     """
     def __init__(
         self,

@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "0014"
-down_revision = "0012"
+down_revision = "0013"
 
 # Partial: customers and subscriptions that usage creates are on no plan, and pay nothing.
 _INDEXES = """

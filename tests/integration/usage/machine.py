@@ -197,8 +197,8 @@ class Machine(RuleBasedStateMachine):
                 return replace(event, quantity=event.quantity + 1) if item.changed else event
             item = New(Event("", "ann", START, "other", Fraction(1)), 0)
         number = len(self.sent)
-        # No two events of one time, so that LATEST is always decided.
-        time = self.model.now - timedelta(days=DAYS_AGO[item.place], microseconds=number)
+        # Some events are of one time, so that their ids decide what LATEST shows.
+        time = self.model.now - timedelta(days=DAYS_AGO[item.place], microseconds=number // 4)
         self.sent.append(replace(item.event, event_id=f"e{number}", time=time))
         return self.sent[-1]
 

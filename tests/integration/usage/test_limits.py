@@ -413,3 +413,21 @@ async def test_a_months_invoices_are_compared_with_the_limit_of_all_spend(caller
     await put_limit(caller, "", plan="gold", currency="USD")
     await caller.visited(alert.alert_id)
     assert await told(caller, alert) == [*expected, ("RESOLVED", "50")]
+
+
+async def test_a_limit_in_dollars_leaves_the_limit_of_calls_of_a_customer_that_is_known(caller: Caller) -> None:
+    await caller.create(usage_alert(ladder=percent("100")))
+    await put_limit(caller, "10")
+    await caller.send(caller.event("e1", "4"))
+    await put_limit(caller, "5", currency="USD")
+    answer = await caller.send(caller.event("e2", "6"))
+    assert [(one.level, one.event_id) for one in crossings(answer.transitions)] == [("10", "e2")]
+
+
+async def test_a_customers_limit_of_zero_is_not_that_of_its_plan(caller: Caller) -> None:
+    await caller.put_customer(account_pb2.Customer(customer_id="acme", plan_id="pro"))
+    await put_limit(caller, "10", plan="pro")
+    await put_limit(caller, "0")
+    await caller.create(usage_alert(ladder=percent("100")))
+    answer = await caller.send(caller.event("e1", "1"))
+    assert [(one.level, one.event_id) for one in crossings(answer.transitions)] == [("0", "e1")]

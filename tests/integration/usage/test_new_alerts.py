@@ -207,10 +207,10 @@ async def test_a_visit_that_fails_keeps_no_other_alert_waiting(
     step = Visits._step
     broken: set[str] = set()
 
-    async def breaking(visits: Visits, visit: object) -> bool:
+    async def breaking(visits: Visits, visit: object, size: int) -> bool:
         if getattr(visit, "alert_id", "") in broken:
             raise ArithmeticError("something is wrong with this one")
-        return await step(visits, visit)  # type: ignore[arg-type]  # it is a Due
+        return await step(visits, visit, size)  # type: ignore[arg-type]  # it is a Due
 
     monkeypatch.setattr(Visits, "_step", breaking)
     async with ingest_held(caller):

@@ -35,7 +35,9 @@ async def test_a_process_that_starts_reads_whom_it_meets_and_nobody_else(
         epoch = await organizations.share(connection, organization_id)
         router = await rules.router(connection, epoch)
         assert len(router.alerts) == 1
-        created = await rules.meet(connection, router, [event("c1", clock), event("c3", clock)], clock.now())
+        created = rules.begin()
+        await rules.meet(connection, router, [event("c1", clock), event("c3", clock)], clock.now(), created)
+    rules.committed(created)
     assert not created.customers
     assert set(router.customers) == {"c1", "c3"}
     assert set(router.subscriptions) == {("c1", "pro"), ("c3", "pro")}
@@ -63,12 +65,14 @@ async def test_whom_a_transaction_created_is_created_again_after_it_was_rolled_b
         async with database.transaction() as connection:
             epoch = await organizations.share(connection, organization_id)
             router = await rules.router(connection, epoch)
-            created = await rules.meet(connection, router, [event("c0", clock), event("new", clock)], clock.now())
+            created = rules.begin()
+            events = [event("c0", clock), event("new", clock)]
+            await rules.meet(connection, router, events, clock.now(), created)
             assert created.customers == {"new"}
             assert created.subscriptions == {("c0", "pro"), ("new", "pro")}
             if attempt == 0:
                 await connection.rollback()
-                rules.unmeet(router, created)
+                rules.rolled_back(router, created, events)
                 assert set(router.customers) == {"c0"}
     await database.close()
     rows = await caller.rows(

@@ -20,9 +20,9 @@ def counted(aggregation: Aggregation, events: list[Counted], tally: Tally | None
     tally = tally or Tally(unseen={value for _, _, value in events if value is not None})
     values = []
     with exact_arithmetic():
-        for quantity, minutes, unique_value in events:
+        for number, (quantity, minutes, unique_value) in enumerate(events):
             amount = contribution(aggregation, Decimal(quantity))
-            tally.add(aggregation, amount, NOON + timedelta(minutes=minutes), unique_value)
+            tally.add(aggregation, amount, NOON + timedelta(minutes=minutes), f"e{number}", unique_value)
             values.append(str(tally.value))
     return values
 

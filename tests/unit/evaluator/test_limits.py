@@ -221,3 +221,18 @@ def _shares(in_percent: list[Threshold], state: AlertState, as_values: list[Thre
         for one, plain in zip(in_percent, as_values, strict=True)
         if plain.key in state.reached
     }
+
+
+def test_a_limit_in_one_unit_leaves_those_in_others() -> None:
+    first = Limits([limit("10")])
+    both = Limits([limit("5", unit=USD, epoch=2)], first)
+    assert (both.find(TOKENS, ()), both.find(USD, ())) == (Decimal(10), Decimal(5))
+    gone = Limits([limit(None, unit=USD, epoch=3)], both)
+    assert (gone.find(TOKENS, ()), gone.find(USD, ())) == (Decimal(10), None)
+
+
+def test_a_limit_of_zero_is_one_and_a_removed_one_is_none() -> None:
+    plan = Limits([limit("10")])
+    zero = Limits([limit("0")])
+    assert limit_of((zero, plan), TOKENS, ()) == ZERO
+    assert limit_of((Limits([limit(None, epoch=2)], zero), plan), TOKENS, ()) == Decimal(10)

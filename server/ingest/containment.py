@@ -1,0 +1,121 @@
+"""Containment: when a commit fails for what it writes, its events are counted without those that cannot be recorded.
+
+What cannot be recorded is refused by index, so that it can be sent again; its neighbours count, and other streams
+never learn of it. A failure of the database itself is not contained: nothing that is tried instead would fare better.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+from server.ingest.batches import Batch, Outcome, take_part
+from server.ingest.careful import Unrecordable
+from store.database import DatabaseUnavailable
+
+# Commits that one that failed is replaced by, at the most. An alert that cannot be recorded takes two, an event that
+# cannot be stored about two for each doubling of the events.
+MAX_COMMITS = 200
+
+Place = tuple[int, int]  # of an event: its batch and its position there
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Refused:
+    """An event that could not be recorded; alert_id: the alert whose evaluation failed, where that is known."""
+
+    customer_id: str
+    event_id: str
+    alert_id: str | None
+
+
+@dataclass
+class Contained:
+    """What became of the batches, and what was refused."""
+
+    outcomes: list[Outcome]
+    refused: list[Refused] = field(default_factory=list)
+
+
+class Containment:
+    """Commits batches in as few parts as it takes to get around what cannot be recorded.
+
+    attempt: commits batches as one, carefully (see `Unrecordable`).
+    """
+
+    def __init__(
+        self, attempt: Callable[[Sequence[Batch]], Awaitable[list[Outcome]]], batches: Sequence[Batch]
+    ) -> None:
+        self._attempt = attempt
+        self._batches = batches
+        self._commits = 0
+        self._contained = Contained([Outcome() for _ in batches])
+
+    async def commit(self) -> Contained:
+        """Commits the batches, each customer's events in their order.
+
+        Raises DatabaseUnavailable when the database is; then some of the events may be stored.
+        """
+        await self._settle(
+            [
+                (number, position)
+                for number, batch in enumerate(self._batches)
+                for position in range(len(batch.events))
+            ]
+        )
+        return self._contained
+
+    async def _settle(self, places: list[Place]) -> None:
+        while places:
+            if self._commits >= MAX_COMMITS:
+                self._refuse(places, {})
+                return
+            self._commits += 1
+            numbers = list(dict.fromkeys(number for number, _ in places))
+            positions = {number: [position for one, position in places if one == number] for number in numbers}
+            parts = [
+                Batch([self._batches[number].events[position] for position in positions[number]], wants)
+                for number in numbers
+                for wants in (self._batches[number].include_gauges,)
+            ]
+            try:
+                outcomes = await self._attempt(parts)
+            except DatabaseUnavailable:
+                raise
+            except Unrecordable as found:
+                alerts = {place: alert for place in places if (alert := self._alert_of(found, place)) is not None}
+                logger.error(
+                    "what %d events found could not be recorded by %s; they are refused",
+                    len(alerts),
+                    ", ".join(sorted(set(alerts.values()))[:10]),
+                    exc_info=found.cause,
+                    extra={"action": "evaluation_failed", "events": len(alerts)},
+                )
+                self._refuse(list(alerts), alerts)
+                places = [place for place in places if place not in alerts]
+            except Exception:
+                if len(places) == 1:
+                    logger.exception(
+                        "an event could not be recorded; it is refused", extra={"action": "event_failed"}
+                    )
+                    self._refuse(places, {})
+                    return
+                # The first half before the second one: a customer's events keep their order.
+                middle = len(places) // 2
+                await self._settle(places[:middle])
+                places = places[middle:]
+            else:
+                for number, outcome in zip(numbers, outcomes, strict=True):
+                    take_part(self._contained.outcomes[number], outcome, positions[number])
+                return
+
+    def _alert_of(self, found: Unrecordable, place: Place) -> str | None:
+        number, position = place
+        return found.alert_of(self._batches[number].events[position])
+
+    def _refuse(self, places: Sequence[Place], alerts: dict[Place, str]) -> None:
+        for number, position in places:
+            event = self._batches[number].events[position]
+            self._contained.outcomes[number].unrecorded.append(position)
+            self._contained.refused.append(Refused(event.customer_id, event.event_id, alerts.get((number, position))))

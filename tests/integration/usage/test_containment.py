@@ -1,0 +1,248 @@
+"""What cannot be recorded is refused by index: neighbours count, and other streams do not notice."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import psycopg
+import pytest
+
+from evaluator.alerts import AlertRule
+from generated.tidemark.v1 import alert_service_pb2, webhook_service_pb2, webhook_service_pb2_grpc
+from server.ingest import containment, visits
+from store import alerts as stored_alerts
+from tests.integration.usage.caller import (
+    Caller,
+    Refusal,
+    everything,
+    on_customer,
+    refusals,
+    until,
+    usage_alert,
+    values,
+)
+from tests.schemas import check_body
+
+Request = alert_service_pb2.EvaluateUsageRequest
+
+
+def internal(*places: int) -> list[Refusal]:
+    """Events that could not be recorded."""
+    return [Refusal(at, "INTERNAL", "INTERNAL") for at in places]
+
+
+@asynccontextmanager
+async def refusing(caller: Caller, table: str, condition: str) -> AsyncIterator[None]:
+    """Inside the block the database refuses rows `new` of a table that fulfil a condition."""
+    name = f"refuse_{table}"
+    async with await psycopg.AsyncConnection.connect(caller.database_url, autocommit=True) as connection:
+        await connection.execute(
+            f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+            f" IF {condition} THEN RAISE 'refused by the test: secret detail'; END IF; RETURN new; END $$".encode()
+        )
+        await connection.execute(
+            f"CREATE TRIGGER {name} BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION {name}()".encode()
+        )
+        try:
+            yield
+        finally:
+            await connection.execute(f"DROP FUNCTION {name} CASCADE".encode())
+
+
+async def operator_events(caller: Caller) -> list[dict[str, object]]:
+    """The bodies of the operator events about evaluations, each as its schema says."""
+    webhooks = webhook_service_pb2_grpc.WebhookServiceStub(caller.server.channel)
+    answer = await webhooks.ListOperatorEvents(
+        webhook_service_pb2.ListOperatorEventsRequest(event_type="evaluation.failed"), metadata=caller.metadata
+    )
+    bodies = [json.loads(event.body) for event in answer.events]
+    for body in bodies:
+        check_body(body)
+    return bodies
+
+
+async def test_an_alert_that_cannot_be_recorded_costs_only_the_event_that_it_is_about(caller: Caller) -> None:
+    bad = await caller.create(usage_alert("10", scope=on_customer("bad")))
+    await caller.create(usage_alert("10", scope=on_customer("good")))
+    sent = [
+        caller.event("b1", "4", "bad"),
+        caller.event("g1", "4", "good"),
+        caller.event("b2", "7", "bad"),  # would come to the threshold
+        caller.event("b3", "5", "bad"),  # does not, without the one before
+        caller.event("g2", "6", "good"),
+        caller.event("b4", "-1", "bad"),
+    ]
+    async with refusing(caller, "notification", f"new.alert_id = '{bad.alert_id}'"):
+        answer = await caller.send(*sent, gauges=True)
+        assert refusals(answer) == internal(2)
+        assert "secret" not in str(answer)
+        assert answer.accepted == 5
+        assert values(answer.gauges) == {("bad", "calls"): 8, ("good", "calls"): 10}
+        assert [one.gauge.customer_id for one in answer.transitions] == ["good"]
+        assert [one.customer_id for one in await caller.notifications()] == ["good"]
+        # It fails as long as the fault lasts, and is told of once an hour.
+        assert refusals(await caller.send(sent[2])) == internal(0)
+    answer = await caller.send(*sent, gauges=True)
+    assert (answer.accepted, answer.duplicates, len(answer.rejected)) == (1, 5, 0)
+    assert values(answer.gauges) == {("bad", "calls"): 15}
+    assert sorted(one.customer_id for one in await caller.notifications()) == ["bad", "good"]
+    [told] = await operator_events(caller)
+    assert told["data"] == {"alert_id": bad.alert_id, "customer_id": "bad", "event_id": "b2"}
+
+
+async def test_an_alert_that_cannot_be_recorded_is_told_of_again_an_hour_later(caller: Caller) -> None:
+    bad = await caller.create(usage_alert("1"))
+    async with refusing(caller, "notification", f"new.alert_id = '{bad.alert_id}'"):
+        for hours in (0, 0, 1):
+            caller.clock.advance(timedelta(hours=hours))  # type: ignore[attr-defined]
+            assert refusals(await caller.send(caller.event("e1"))) == internal(0)
+    assert len(await operator_events(caller)) == 2
+
+
+async def test_many_customers_that_come_to_it_at_once_cost_a_few_commits(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commits = counted_commits(monkeypatch)
+    bad = await caller.create(usage_alert("10"))
+    sent = [caller.event(f"e{turn}", "6", f"c{number}") for turn in range(3) for number in range(150)]
+    async with refusing(caller, "notification", f"new.alert_id = '{bad.alert_id}'"):
+        answer = await caller.send(*sent)
+    # The first event of each counts, the others would each come to the threshold.
+    assert refusals(answer) == internal(*range(150, 450))
+    assert answer.accepted == 150
+    assert len(commits) <= 4  # of two writers
+    assert (await caller.send(*sent)).accepted == 300
+    assert len(await caller.notifications()) == 150
+
+
+async def test_an_event_that_cannot_be_stored_is_found_in_halves(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commits = counted_commits(monkeypatch)
+    sent = [caller.event(f"e{number}", customer="acme") for number in range(1_000)]
+    async with refusing(caller, "event", "new.event_id = 'e700'"):
+        answer = await caller.send(*sent)
+    assert refusals(answer) == internal(700)
+    assert answer.accepted == 999
+    assert len(commits) <= 22  # 2 · log2(1,000) and the first
+    assert (await caller.send(*sent)).accepted == 1
+
+
+async def test_a_customers_events_keep_their_order_across_the_parts(caller: Caller) -> None:
+    await caller.create(usage_alert("10"))
+    quantities = ["6", "6", "-9", "9", "1", "-4", "2"]
+    sent = [caller.event(f"e{number}", quantity) for number, quantity in enumerate(quantities)]
+    async with refusing(caller, "event", "new.event_id = 'e4'"):
+        answer = await caller.send(*sent, gauges=True)
+    assert refusals(answer) == internal(4)
+    assert [(one.event_id, one.value) for one in answer.transitions] == [
+        ("e1", "12"),
+        ("e2", "3"),
+        ("e3", "12"),
+        ("e5", "8"),
+        ("e6", "10"),
+    ]
+    assert values(answer.gauges) == {("acme", "calls"): 10}
+
+
+async def test_what_is_tried_is_bounded(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(containment, "MAX_COMMITS", 10)
+    async with refusing(caller, "event", "true"):
+        answer = await caller.send(*(caller.event(f"e{number}") for number in range(100)))
+    assert refusals(answer) == internal(*range(100))
+    assert await caller.event_count() == 0
+
+
+async def test_other_streams_do_not_notice(caller: Caller) -> None:
+    bad = await caller.create(usage_alert("1", scope=on_customer("bad")))
+    streams = [caller.stream() for _ in range(6)]
+
+    async def use(number: int) -> None:
+        customer = "bad" if number == 0 else f"c{number}"
+        for turn in range(5):
+            await streams[number].write(Request(events=[caller.event(f"e{turn}", customer=customer)]))
+
+    async with refusing(caller, "notification", f"new.alert_id = '{bad.alert_id}'"):
+        await asyncio.gather(*map(use, range(6)))
+        ends = await asyncio.gather(*map(everything, streams))
+    assert all(error is None for _, error in ends)
+    accepted = [[answer.accepted for answer in answers if not answer.heartbeat] for answers, _ in ends]
+    assert accepted == [[0] * 5] + [[1] * 5] * 5
+
+
+async def test_a_failed_commit_keeps_the_rules_and_forgets_whom_it_created(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await caller.create(usage_alert("100"))
+    await caller.send(caller.event("e0", customer="known"))
+    made: list[AlertRule] = []
+    since = stored_alerts.changed_since
+
+    async def changed_since(connection: object, organization_id: int, epoch: int) -> list[object]:
+        found = await since(connection, organization_id, epoch)  # type: ignore[arg-type]
+        made.extend(found)  # type: ignore[arg-type]
+        return list(found)
+
+    monkeypatch.setattr(stored_alerts, "changed_since", changed_since)
+    new = caller.event("e1", customer="new", metric="fresh", subscription="s")
+    async with refusing(caller, "event", "new.event_id = 'e1'"):
+        assert refusals(await caller.send(new)) == internal(0)
+        assert (await caller.send(caller.event("e1b", customer="known"))).accepted == 1
+    assert (
+        await caller.rows(
+            "SELECT 1 FROM customer WHERE organization_id = %(organization_id)s AND customer_id = 'new'"
+        )
+        == []
+    )
+    assert (await caller.send(new)).accepted == 1
+    for table in ("customer", "subscription"):
+        query = f"SELECT 1 FROM {table} WHERE organization_id = %(organization_id)s AND customer_id = 'new'"
+        assert len(await caller.rows(query)) == 1
+    assert (
+        len(
+            await caller.rows(
+                "SELECT 1 FROM metric WHERE organization_id = %(organization_id)s AND metric_id = 'fresh'"
+            )
+        )
+        == 1
+    )
+    assert not made
+
+
+def counted_commits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A list that grows with every commit that containment tries, by its size."""
+    commits: list[int] = []
+    init = containment.Containment.__init__
+
+    def counting(self: containment.Containment, attempt: object, batches: object) -> None:
+        async def one(parts: object) -> object:
+            commits.append(1)
+            return await attempt(parts)  # type: ignore[operator]
+
+        init(self, one, batches)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(containment.Containment, "__init__", counting)
+    return commits
+
+
+async def test_a_customer_that_cannot_be_evaluated_keeps_no_visit_from_the_others(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(visits, "CUSTOMERS_PER_VISIT", 8)
+    for number in range(20):
+        await caller.send(caller.event("e", "5", f"c{number:02}"))
+    async with refusing(caller, "notification", "new.customer_id = 'c05'"):
+        alert = await caller.create_only(usage_alert("5"))
+
+        async def others_are_told() -> bool:
+            return len(await caller.notifications()) == 19
+
+        await until(others_are_told)
+        [told] = await operator_events(caller)
+        assert told["data"] == {"alert_id": alert.alert_id, "customer_id": "c05"}
+    # Its next event does what the visit could not.
+    answer = await caller.send(caller.event("later", "1", "c05"))
+    assert [(one.level, one.value) for one in answer.transitions] == [("5", "5")]
+    assert len(await caller.notifications()) == 20

@@ -1,0 +1,31 @@
+"""Sums that are longer than any amount that may be sent: exact, and the same, wherever they are shown."""
+
+from decimal import Decimal
+
+from evaluator.amounts import exact_arithmetic
+from tests.integration.usage.caller import Caller, thresholds, usage_alert, values
+
+LONGEST = "9" * 20 + "." + "9" * 18
+WHOLE = "9" * 38
+TINY = "0." + "0" * 17 + "3"
+
+
+async def test_a_sum_is_exact_beyond_the_digits_of_an_amount(caller: Caller) -> None:
+    with exact_arithmetic():
+        expected = 2 * Decimal(WHOLE) + Decimal(LONGEST) + Decimal(TINY)
+    watched = await caller.create(usage_alert(ladder=thresholds(WHOLE)))
+    sent = [caller.event(f"e{number}", text) for number, text in enumerate((WHOLE, LONGEST, WHOLE, TINY))]
+    answer = await caller.send(*sent, gauges=True)
+    assert values(answer.gauges) == {("acme", "calls"): expected}
+    assert [(one.event_id, one.value) for one in answer.transitions] == [("e0", WHOLE)]
+    later = await caller.create(usage_alert(ladder=thresholds(WHOLE), groups=[]))
+    fresh = await caller.create(usage_alert(ladder=thresholds("1", WHOLE)))
+    for alert in (watched, later, fresh):
+        state = await caller.state(alert.alert_id)
+        assert {Decimal(gauge.gauge.value) for gauge in state.gauges} == {expected}
+    bodies = [one.body["data"] for one in await caller.notifications()]  # each is as its schema says
+    assert {Decimal(body["value"]) for body in bodies} == {Decimal(WHOLE), expected}
+    # A correction brings it back exactly.
+    back = await caller.send(caller.event("back", "-" + WHOLE), caller.event("again", "-" + WHOLE), gauges=True)
+    with exact_arithmetic():
+        assert values(back.gauges) == {("acme", "calls"): Decimal(LONGEST) + Decimal(TINY)}

@@ -1,0 +1,155 @@
+"""Nothing is left after a filter: no events that are in time, no customers, no gauges. Each path goes on."""
+
+from datetime import timedelta
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from evaluator.balances import BalanceKind
+from evaluator.exclusions import ExclusionReason
+from generated.tidemark.v1 import alert_pb2, alert_service_pb2, condition_pb2
+from runtime.clock import ManualClock
+from server.ingest import visits
+from store import (
+    drawing,
+    evaluation_failures,
+    evaluations,
+    events,
+    exclusions,
+    facts,
+    gauges,
+    holdings,
+    invoice_readings,
+    operator_events,
+    recounts,
+    visiting,
+    wallets,
+)
+from store.database import Database, driver
+from tests.integration.usage.caller import Caller, Refusal, everything, refusals, thresholds, usage_alert, values
+
+Request = alert_service_pb2.EvaluateUsageRequest
+TOO_OLD = [Refusal(0, "FAILED_PRECONDITION", "EVENT_TOO_OLD")]
+LONG_AGO = timedelta(days=60)
+
+
+@pytest.mark.parametrize("alerts", [False, True])
+async def test_an_event_of_a_closed_period_that_comes_alone_is_refused_by_index(caller: Caller, alerts: bool) -> None:
+    if alerts:
+        await caller.create(usage_alert("1"))
+    old = caller.event("old", at=caller.clock.now() - LONG_AGO)
+    for _ in range(2):  # the customer is new, and then known
+        answer = await caller.send(old, gauges=True)
+        assert (refusals(answer), answer.accepted, list(answer.gauges)) == (TOO_OLD, 0, [])
+    stream = caller.stream()
+    for event in (old, caller.event("new")):
+        await stream.write(Request(events=[event]))
+    answers, error = await everything(stream)
+    assert error is None
+    assert [(refusals(answer), answer.accepted) for answer in answers] == [(TOO_OLD, 0), ([], 1)]
+
+
+async def test_an_event_that_was_stored_in_time_is_a_duplicate_ever_after(caller: Caller) -> None:
+    once = caller.event("once")
+    assert (await caller.send(once)).accepted == 1
+    caller.clock.advance(LONG_AGO)  # type: ignore[attr-defined]
+    answer = await caller.send(once)
+    assert (answer.duplicates, refusals(answer)) == (1, [])
+    answer = await caller.send(once, caller.event("late", at=caller.clock.now() - LONG_AGO))
+    assert (answer.duplicates, refusals(answer)) == (1, [TOO_OLD[0]._replace(at=1)])
+
+
+def low_commits() -> alert_pb2.Alert:
+    """An alert on facts: who has no commits has 0 left."""
+    condition = condition_pb2.LowRemainingCommitBalanceReachedCondition(currency="USD")
+    return alert_pb2.Alert(
+        name="facts",
+        scope=alert_pb2.AlertScope(all_customers=alert_pb2.AllCustomersScope()),
+        low_remaining_commit_balance_reached=condition,
+        thresholds=thresholds("1"),
+    )
+
+
+@pytest.mark.parametrize("customers", [0, 2, 4])
+@pytest.mark.parametrize("of_facts", [False, True])
+async def test_a_visit_ends_whether_or_not_its_last_step_has_any_customers(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch, customers: int, of_facts: bool
+) -> None:
+    monkeypatch.setattr(visits, "CUSTOMERS_PER_VISIT", 2)
+    for number in range(customers):
+        await caller.send(caller.event("e", customer=f"c{number}"))
+    await caller.create(low_commits() if of_facts else usage_alert("1"))  # waits for the end of the visit
+    assert len(await caller.notifications()) == customers
+
+
+async def test_a_visit_to_customers_without_usage_of_the_metric_finds_nothing(caller: Caller) -> None:
+    await caller.send(caller.event("e"))
+    await caller.create(usage_alert("1", metric="never-used"))
+    await caller.create(usage_alert("1", groups=[("region", None)]))
+    assert await caller.notifications() == []
+
+
+async def test_an_alert_that_comes_later_recounts_what_no_event_moved(caller: Caller) -> None:
+    """Its gauge is found by an event that does not pass, or whose period has no other event."""
+    await caller.send(caller.event("e1", "3"))
+    caller.clock.advance(timedelta(days=20))  # type: ignore[attr-defined]
+    await caller.create(usage_alert("5"))
+    answer = await caller.send(caller.event("e2", "4"), gauges=True)
+    assert values(answer.gauges) == {("acme", "calls"): 4}
+
+
+async def test_every_statement_takes_a_list_of_nothing(caller: Caller, clock: ManualClock) -> None:
+    await caller.send(caller.event("e"))
+    [[organization_id]] = await caller.rows("SELECT %(organization_id)s")
+    before = await caller.rows("SELECT count(*) FROM event WHERE organization_id = %(organization_id)s")
+    database = Database(caller.database_url, pool_size=1)
+    async with database.transaction() as connection:
+        await _nothing(connection, organization_id, clock)
+    await database.close()
+    assert await caller.rows("SELECT count(*) FROM event WHERE organization_id = %(organization_id)s") == before
+
+
+async def _nothing(connection: AsyncConnection, organization_id: int, clock: ManualClock) -> None:
+    raw, now = await driver(connection), clock.now()
+    await events.copy(raw, events.copy_text(organization_id, now, []))
+    assert await events.insert(raw, organization_id, now, []) == set()
+    assert await events.stored_alike(raw, organization_id, []) == set()
+    assert await gauges.move(raw, organization_id, [], now, True) == []
+    assert await gauges.lock(raw, organization_id, [], now) == {}
+    await gauges.write(raw, organization_id, [], now)
+    assert await gauges.count_values(raw, organization_id, []) == set()
+    assert await evaluations.states(raw, organization_id, []) == {}
+    await evaluations.write_states(raw, organization_id, [])
+    await evaluations.write_notifications(raw, organization_id, [], now)
+    assert await recounts.recount(raw, organization_id, []) == []
+    await recounts.recount_values(raw, organization_id, [])
+    assert await wallets.lock(connection, organization_id, []) == {}
+    assert await wallets.lock_drawing(connection, organization_id, []) == {}
+    assert await wallets.claim_due(connection, organization_id, [], now) == {}
+    await wallets.set_due(connection, organization_id, {})
+    await wallets.expect_due(connection, organization_id, {})
+    assert await holdings.of_kinds(raw, organization_id, [], []) == {}
+    assert await holdings.of_kinds(raw, organization_id, [], [BalanceKind.COMMIT]) == {}
+    assert await holdings.of_seats(raw, organization_id, "acme", []) == []
+    assert await holdings.seats_changing_at(raw, organization_id, {}) == {}
+    assert await holdings.next_change_of_seats(raw, organization_id, {}) == {}
+    assert await drawing.drawables(raw, organization_id, {}, {}) == []
+    assert await drawing.overages(raw, organization_id, []) == {}
+    await drawing.write(raw, organization_id, [], {}, now)
+    assert await exclusions.count(raw, organization_id, []) == {}
+    assert await exclusions.of_customers(raw, organization_id, []) == set()
+    assert not await exclusions.exclude(raw, organization_id, [], ExclusionReason.GROUP_LIMIT, 0, now)
+    assert await visiting.groups(raw, organization_id, [], [], now) == {}
+    assert await visiting.groups(raw, organization_id, [], ["region"], now) == {}
+    await visiting.begin(connection, organization_id, [])
+    assert await visiting.at_first_look(raw, organization_id, []) == set()
+    assert await facts.customers(raw, organization_id, []) == []
+    assert await facts.subscriptions(raw, organization_id, []) == []
+    assert await facts.subscriptions_of(raw, organization_id, []) == []
+    assert await facts.metrics(raw, organization_id, []) == []
+    assert await facts.first_sight_customers(raw, organization_id, [], 0, now) == []
+    assert await facts.first_sight_subscriptions(raw, organization_id, [], 0, now) == []
+    assert await facts.first_sight_metrics(raw, organization_id, [], 0, now) == []
+    assert await invoice_readings.ending_in(connection, organization_id, "acme", []) == []
+    assert await operator_events.add(connection, [], now) == []
+    await evaluation_failures.add(connection, organization_id, [], now)
