@@ -9,9 +9,12 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from evaluator.events import UsageEvent
+from runtime.turns import Slices
 from store.database import Row
 
 Connection = psycopg.AsyncConnection[Row]
+
+LINES_AT_ONCE = 250  # events whose rows are made without a pause
 
 _COLUMNS = (
     "organization_id, customer_id, event_id, event_time, ingest_time,"
@@ -63,7 +66,29 @@ class DuplicateEvents(Exception):
 
 
 def copy_text(organization_id: int, ingest_time: datetime, events: Sequence[UsageEvent]) -> bytes:
-    """The events as rows of COPY's text format, in key order (see `_in_key_order`).
+    """The events as rows of COPY's text format, in key order (see `_in_key_order`)."""
+    return _in_order(*_lines(organization_id, ingest_time, events))
+
+
+async def copy_text_in_slices(
+    organization_id: int, ingest_time: datetime, events: Sequence[UsageEvent], slices: Slices
+) -> bytes:
+    """The same text as `copy_text`, made in slices where it is long."""
+    if len(events) <= LINES_AT_ONCE:
+        return copy_text(organization_id, ingest_time, events)
+    months: list[str] = []
+    lines: list[str] = []
+    await slices.begin()
+    for start in range(0, len(events), LINES_AT_ONCE):
+        more = _lines(organization_id, ingest_time, events[start : start + LINES_AT_ONCE])
+        months += more[0]
+        lines += more[1]
+        await slices.pause()
+    return _in_order(months, lines)
+
+
+def _lines(organization_id: int, ingest_time: datetime, events: Sequence[UsageEvent]) -> tuple[list[str], list[str]]:
+    """The months of the events, and their rows.
 
     Ids hold no control characters, so that a backslash is all there is to escape.
     """
@@ -78,7 +103,10 @@ def copy_text(organization_id: int, ingest_time: datetime, events: Sequence[Usag
             times, events, strict=True
         )
     ]
-    months = [time[:7] for time in times]
+    return [time[:7] for time in times], lines
+
+
+def _in_order(months: list[str], lines: list[str]) -> bytes:
     # A tab is less than any character of an id: rows of one month are ordered as their keys are.
     if months.count(months[0]) == len(months):
         lines.sort()

@@ -12,6 +12,7 @@ from evaluator.gauges import Gauge
 from evaluator.prices import passes_all
 from evaluator.routing import Router, Watch, group_of
 from runtime.clock import Clock
+from runtime.turns import Slices
 from server.accounts.changes import look_at_new_customers
 from server.ingest.batches import (
     Arrived,
@@ -35,6 +36,8 @@ from store.keys import Organization
 # A connection that died while it lay idle is noticed by the first who uses it. The transaction is safe to repeat,
 # so that one is given another before its caller hears of it.
 ATTEMPTS = 2
+
+ROUTED_AT_ONCE = 100  # events whose gauges are found without a pause
 
 
 class Committer:
@@ -85,7 +88,10 @@ class Committer:
             new = events
             if expect_new:
                 try:
-                    await stored_events.copy(raw, stored_events.copy_text(self._organization_id, now, events))
+                    text = await stored_events.copy_text_in_slices(
+                        self._organization_id, now, events, Slices(self._organization_id)
+                    )
+                    await stored_events.copy(raw, text)
                 except stored_events.DuplicateEvents:
                     self._rules.unmeet(router, created)
                     raise
@@ -136,7 +142,7 @@ class Committer:
             await look_at_new_customers(connection, self._organization, router, whose, now, self._grace)
         drawn = await draw(connection, self._organization, router, new, now)
         with exact_arithmetic():
-            movements = route(router, new) | drawn.movements
+            movements = await route(router, new, Slices(self._organization_id)) | drawn.movements
             additive = [movement for movement in movements.values() if movement.watch.aggregation.additive]
             moves = [_move(movement) for movement in additive]
         folded = [movement for movement in movements.values() if not movement.watch.aggregation.additive]
@@ -177,11 +183,24 @@ class Committer:
         return excluded
 
 
-def route(router: Router, events: Sequence[UsageEvent]) -> dict[Watch, Movement]:
-    """The gauges that the events move. Must run under `exact_arithmetic`."""
+async def route(router: Router, events: Sequence[UsageEvent], slices: Slices) -> dict[Watch, Movement]:
+    """The gauges that the events move; found in slices where the events are many. Must run under `exact_arithmetic`.
+
+    What other commits change in the router meanwhile is of other customers: those of these events have one writer.
+    """
     movements: dict[Watch, Movement] = {}
     if not router.alerts:
         return movements
+    if len(events) > ROUTED_AT_ONCE:
+        await slices.begin()
+    for start in range(0, len(events), ROUTED_AT_ONCE):
+        _route(router, events[start : start + ROUTED_AT_ONCE], movements)
+        if start + ROUTED_AT_ONCE < len(events):
+            await slices.pause()
+    return movements
+
+
+def _route(router: Router, events: Sequence[UsageEvent], movements: dict[Watch, Movement]) -> None:
     for event in events:
         _, customer_id, time, metric_id, quantity, subscription_id, cost, currency, properties = event
         for target in router.targets((customer_id, subscription_id, metric_id, currency), time):
@@ -204,7 +223,6 @@ def route(router: Router, events: Sequence[UsageEvent]) -> dict[Watch, Movement]
                 movement.total += amount
                 if amount < ZERO:
                     movement.falls = True
-    return movements
 
 
 def _move(movement: Movement) -> gauges.Move:

@@ -13,6 +13,7 @@ from evaluator.exclusions import Excluded
 from evaluator.gauges import Gauge
 from evaluator.notifications import Notification
 from evaluator.transitions import AlertState, Cause, Step, Transition, evaluate, mark_silently, trip_levels
+from runtime.turns import Slices
 from server.ingest.first_looks import FirstLooks
 from server.ingest.guard import Guarded, Look, guard
 from server.ingest.subjects import Subject, path_of, unique_values
@@ -96,7 +97,10 @@ class Evaluation:
         visited: list[gauges.Visited] = []
         changed: list[StoredState] = []
         with exact_arithmetic():
+            slices = Slices(self._organization_id)
+            await slices.begin()
             for subject in subjects:
+                await slices.pause()
                 self._evaluate(subject, states, first_looks, guarded.quiet, found, visited, changed)
         notifications: dict[str, evaluations.Record] = {
             one.notification.notification_id: one.notification for one in found if one.notification is not None
