@@ -13,12 +13,18 @@ from psycopg.types.json import Jsonb
 from evaluator.amounts import format_decimal
 from evaluator.gauges import Gauge
 from evaluator.transitions import AlertState, Reached
+from runtime.turns import Slices
 from store.database import Row
 
 Connection = psycopg.AsyncConnection[Row]
 
 # Notified once by each transaction that put something into the outbox; the payload is its organization's id.
 OUTBOX_CHANNEL = "tidemark_outbox"
+
+
+# Rows of one statement, or of one look at an answer. The driver reads and writes them value by value, which holds up
+# the event loop.
+AT_ONCE = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,7 @@ async def states(
 ) -> dict[tuple[UUID, str], StoredState]:
     """The states on those gauges (locked by this transaction), by gauge id and alert id."""
     by_id = {gauge.gauge_id: gauge for gauge in gauges}
+    slices = Slices(organization_id)
     cursor = await connection.execute(
         _READ,
         {
@@ -59,10 +66,12 @@ async def states(
             "gauge_ids": [gauge.gauge_id for gauge in gauges],
         },
     )
-    return {
-        (row[0], row[1]): StoredState(by_id[row[0]], row[1], row[2], state_from_json(row[3]), *row[4:7])
-        for row in await cursor.fetchall()
-    }
+    found: dict[tuple[UUID, str], StoredState] = {}
+    while rows := await cursor.fetchmany(AT_ONCE):
+        await slices.begin()
+        for row in rows:
+            found[row[0], row[1]] = StoredState(by_id[row[0]], row[1], row[2], state_from_json(row[3]), *row[4:7])
+    return found
 
 
 _WRITE = """
@@ -81,6 +90,13 @@ ON CONFLICT (organization_id, customer_id, gauge_id, alert_id) DO UPDATE SET
 
 async def write_states(connection: Connection, organization_id: int, stored: Sequence[StoredState]) -> None:
     """Stores states on gauges that this transaction has locked."""
+    slices = Slices(organization_id)
+    for start in range(0, len(stored), AT_ONCE):
+        await slices.begin()
+        await _write_some_states(connection, organization_id, stored[start : start + AT_ONCE])
+
+
+async def _write_some_states(connection: Connection, organization_id: int, stored: Sequence[StoredState]) -> None:
     await connection.execute(
         _WRITE,
         {
@@ -156,6 +172,18 @@ async def write_notifications(
 
     Those of one gauge, which this transaction has locked, are given in the order of their sequence.
     """
+    for start in range(0, len(notifications), AT_ONCE):
+        await _write_some_notifications(connection, organization_id, notifications[start : start + AT_ONCE], now)
+    await connection.execute("SELECT pg_notify(%s, %s)", (OUTBOX_CHANNEL, str(organization_id)))
+
+
+async def _write_some_notifications(
+    connection: Connection, organization_id: int, notifications: Sequence[Record], now: datetime
+) -> None:
+    bodies, slices = list[str](), Slices(organization_id)
+    for item in notifications:
+        bodies.append(item.body())
+        await slices.pause()
     await connection.execute(
         _NOTIFY,
         {
@@ -168,10 +196,9 @@ async def write_notifications(
             "sequences": [item.sequence for item in notifications],
             "event_types": [item.event_type for item in notifications],
             "condition_types": [item.condition_type for item in notifications],
-            "bodies": [item.body() for item in notifications],
+            "bodies": bodies,
         },
     )
-    await connection.execute("SELECT pg_notify(%s, %s)", (OUTBOX_CHANNEL, str(organization_id)))
 
 
 def state_json(state: AlertState) -> dict[str, Any]:
