@@ -199,23 +199,24 @@ class CustomerView:
         answers = []
         for definition in definitions:
             await slices.pause()
-            stored: dict[Gauge, tuple[Decimal | None, Remembered]] = {
-                item.gauge: (item.value, states.get((item.gauge_id, definition.alert_id), UNTOUCHED))
-                for item in watched.get(definition.alert_id, ())
-            }
+            stored: dict[Gauge, tuple[Decimal | None, Remembered]] = {}
+            for item in watched.get(definition.alert_id, ()):
+                stored[item.gauge] = item.value, states.get((item.gauge_id, definition.alert_id), UNTOUCHED)
+                await slices.pause()
             view = read.get(definition.alert_id)
             limit_for = limits.get(definition.alert_id)
             no_data = definition.state is DefinitionState.ACTIVE and not stored
             if view is not None:
                 stored, no_data = _with_readings(stored, view), view.no_data
+            gauges = []
+            for gauge, (value, state) in stored.items():
+                gauges.append(GaugeState(gauge, value, *state, limit=None if limit_for is None else limit_for(gauge)))
+                await slices.pause()
             answers.append(
                 CustomerAlert(
                     definition,
                     self._customer.customer_id,
-                    tuple(
-                        GaugeState(gauge, value, *state, limit=None if limit_for is None else limit_for(gauge))
-                        for gauge, (value, state) in stored.items()
-                    ),
+                    tuple(gauges),
                     no_data and disabled.get(definition.alert_id) is None,
                     disabled.get(definition.alert_id),
                 )

@@ -7,8 +7,8 @@ from decimal import Decimal
 from typing import Any, Protocol
 from uuid import UUID
 
+import orjson
 import psycopg
-from psycopg.types.json import Jsonb
 
 from evaluator.amounts import format_decimal
 from evaluator.gauges import Gauge
@@ -23,7 +23,7 @@ OUTBOX_CHANNEL = "tidemark_outbox"
 
 
 # Rows of one statement, or of one look at an answer. The driver reads and writes them value by value, which holds up
-# the event loop.
+# the event loop. What has many quotes goes as one JSON text: in an array each of them would be escaped by itself.
 AT_ONCE = 200
 
 
@@ -78,10 +78,15 @@ _WRITE = """
 INSERT INTO alert_state AS s (
     organization_id, customer_id, gauge_id, alert_id, alert_version, reached, sequence, change_time, change_reason
 )
-SELECT %(organization_id)s, i.* FROM unnest(
-    %(customer_ids)s::text[], %(gauge_ids)s::uuid[], %(alert_ids)s::text[], %(versions)s::bigint[],
-    %(reached)s::jsonb[], %(sequences)s::bigint[], %(change_times)s::timestamptz[], %(change_reasons)s::text[]
-) AS i
+SELECT %(organization_id)s, i.customer_id, i.gauge_id, i.alert_id, i.version, i.reached, i.sequence, i.change_time,
+       i.change_reason
+FROM ROWS FROM (
+    unnest(
+        %(customer_ids)s::text[], %(gauge_ids)s::uuid[], %(alert_ids)s::text[], %(versions)s::bigint[],
+        %(sequences)s::bigint[], %(change_times)s::timestamptz[], %(change_reasons)s::text[]
+    ),
+    jsonb_array_elements(%(reached)s::jsonb)
+) AS i (customer_id, gauge_id, alert_id, version, sequence, change_time, change_reason, reached)
 ON CONFLICT (organization_id, customer_id, gauge_id, alert_id) DO UPDATE SET
     alert_version = excluded.alert_version, reached = excluded.reached, sequence = excluded.sequence,
     change_time = excluded.change_time, change_reason = excluded.change_reason
@@ -105,7 +110,7 @@ async def _write_some_states(connection: Connection, organization_id: int, store
             "gauge_ids": [item.gauge.gauge_id for item in stored],
             "alert_ids": [item.alert_id for item in stored],
             "versions": [item.alert_version for item in stored],
-            "reached": [Jsonb(state_json(item.state)) for item in stored],
+            "reached": orjson.dumps([state_json(item.state) for item in stored]).decode(),
             "sequences": [item.sequence for item in stored],
             "change_times": [item.change_time for item in stored],
             "change_reasons": [item.change_reason for item in stored],
@@ -151,9 +156,12 @@ WITH written AS (
     )
     SELECT %(organization_id)s, i.customer_id, i.notification_id, i.alert_id, i.gauge_id, i.sequence, i.event_type,
            i.condition_type, %(now)s, i.body
-    FROM unnest(
-        %(customer_ids)s::text[], %(notification_ids)s::text[], %(alert_ids)s::text[], %(gauge_ids)s::uuid[],
-        %(sequences)s::bigint[], %(event_types)s::text[], %(condition_types)s::text[], %(bodies)s::text[]
+    FROM ROWS FROM (
+        unnest(
+            %(customer_ids)s::text[], %(notification_ids)s::text[], %(alert_ids)s::text[], %(gauge_ids)s::uuid[],
+            %(sequences)s::bigint[], %(event_types)s::text[], %(condition_types)s::text[]
+        ),
+        json_array_elements_text(%(bodies)s::json)
     ) AS i (customer_id, notification_id, alert_id, gauge_id, sequence, event_type, condition_type, body)
     RETURNING customer_id, notification_id, event_type, condition_type
 ), pending AS (
@@ -196,7 +204,7 @@ async def _write_some_notifications(
             "sequences": [item.sequence for item in notifications],
             "event_types": [item.event_type for item in notifications],
             "condition_types": [item.condition_type for item in notifications],
-            "bodies": bodies,
+            "bodies": orjson.dumps(bodies).decode(),
         },
     )
 

@@ -171,8 +171,10 @@ class Committer:
             result = await evaluation.run(subjects)
             values.update(result.values)
             excluded = result.excluded
+            slices = Slices(self._organization_id)
             first = {subject.movement.watch.gauge: subject.movement.entries[0][1] for subject in subjects}
             for found in result.found:
+                await slices.pause()
                 cause = found.transition.cause
                 identity = first[found.gauge].identity
                 if cause is not None and cause.event_id is not None:

@@ -102,9 +102,11 @@ class Evaluation:
             for subject in subjects:
                 await slices.pause()
                 self._evaluate(subject, states, first_looks, guarded.quiet, found, visited, changed)
-        notifications: dict[str, evaluations.Record] = {
-            one.notification.notification_id: one.notification for one in found if one.notification is not None
-        }
+        notifications: dict[str, evaluations.Record] = {}
+        for one in found:
+            if one.notification is not None:
+                notifications[one.notification.notification_id] = one.notification
+                await slices.pause()
         async with self._connection.pipeline():
             await gauges.write(self._connection, self._organization_id, visited, self._now)
             if changed:
