@@ -1,4 +1,4 @@
-"""Pending events: an organization's own share, refusals that say whose it is, and counts that come back to nothing."""
+"""Pending events: an organization's share, refusals that say whose it is, and counts that come back to nothing."""
 
 import asyncio
 import contextlib
