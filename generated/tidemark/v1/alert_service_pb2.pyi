@@ -730,7 +730,8 @@ class ListCustomerAlertsRequest(_message.Message):
     page_size: _builtins.int
     """page_size is how many alerts to return at most. Unset: 50; more than 1,000 counts as 1,000; negative is refused.
 
-    NOTE: each may show up to 100 gauges, so small pages are quicker where alerts divide usage by groups.
+    NOTE: each may show up to 100 gauges, so small pages are quicker where alerts divide usage by groups. A page ends
+    early, with a next_page_token, before the alerts on it have more than 10,000 gauges between them.
     """
     page_token: _builtins.str
     """page_token is the next_page_token of the page before, with the same filters. Unset: the first page."""

@@ -266,9 +266,10 @@ async def test_a_page_reads_no_more_gauges_than_a_bound_and_the_pages_hold_every
             assert found == await ours.customer_alert(found.alert.alert_id, "acme")
         pages.append([found.alert.alert_id for found in page.customer_alerts])
         token = page.next_page_token
-    assert [one for page in pages for one in page] == alerts
+    # All were created at the same moment, so they are in the order of their ids.
+    assert [one for page in pages for one in page] == sorted(alerts)
     # The gauges of one metric are counted for each alert that may watch them: four, the total's own among them.
-    assert [len(page) for page in pages] == [1, 1, 2, 1, 1]
+    assert all(len(set(page) - {alerts[3]}) <= 1 for page in pages)
 
 
 async def test_listed_values_are_each_alerts_own(ours: Client, clock: ManualClock) -> None:
