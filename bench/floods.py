@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -165,6 +166,28 @@ class Flood(Job[Flooded]):
         )
 
 
+async def settled(server: str, key: str) -> None:
+    """Returns once what a flood left behind is committed: an event of each of many customers comes after it."""
+    [over] = await open_channels(server, 1)
+    stub, events = AlertServiceStub(over), list[usage_pb2.UsageEvent]()
+    for number in range(50):
+        event = usage_pb2.UsageEvent(
+            event_id=f"settled-{time.monotonic_ns()}", customer_id=f"s{number}", metric_id=load.METRIC, quantity="1"
+        )
+        event.event_time.FromDatetime(load.now())
+        events.append(event)
+    while True:
+        request = alert_service_pb2.EvaluateUsageBatchRequest(events=events)
+        try:
+            await stub.EvaluateUsageBatch(request, metadata=metadata_of(key), timeout=60.0)
+            break
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+                raise
+            await asyncio.sleep(REFUSED_PAUSE)
+    await close_channels([over])
+
+
 async def make_groups(server: str, key: str) -> None:
     """A customer with many groups, and alerts that watch all of them."""
     [over] = await open_channels(server, 1)
@@ -179,7 +202,7 @@ async def make_groups(server: str, key: str) -> None:
             thresholds=[threshold_pb2.Threshold(value=str(1 + number))],
         )
         await stub.CreateAlert(alert_service_pb2.CreateAlertRequest(alert=alert), metadata=metadata, timeout=TIMEOUT)
-    time = load.now()
+    now = load.now()
     for start in range(0, GROUPS, 700):
         events = []
         for number in range(start, min(GROUPS, start + 700)):
@@ -187,7 +210,7 @@ async def make_groups(server: str, key: str) -> None:
                 event_id=f"group-{number}", customer_id=LISTED, metric_id=load.METRIC, quantity="12"
             )
             event.properties["model"] = f"model-{number}"
-            event.event_time.FromDatetime(time)
+            event.event_time.FromDatetime(now)
             events.append(event)
         await stub.EvaluateUsageBatch(
             alert_service_pb2.EvaluateUsageBatchRequest(events=events), metadata=metadata, timeout=60.0

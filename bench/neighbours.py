@@ -24,8 +24,8 @@ from runtime.clock import SystemClock
 from store import keys
 from store.database import Database
 
-ALONE_SECONDS = 4.0
-FLOOD_SECONDS = 6.0
+ALONE_SECONDS = 3.0
+FLOOD_SECONDS = 5.0
 LEAD = 1.0  # seconds of a flood before the canary begins
 PAUSE = 0.02  # seconds between an answer and the canary's next call
 BEAT = 0.002  # seconds between an answer of the health service and the next question to it
@@ -215,6 +215,7 @@ async def measure(postgresql: PostgreSQL, say: Callable[[str], None], kinds: Seq
                 await floods.make_groups(stack.server, noisy)
             for kind in kinds:
                 flood = await flooding.prepare(Flood(stack.server, noisy, kind, LEAD + FLOOD_SECONDS))
+                await floods.settled(stack.server, noisy)
                 alone = await (await calling.prepare(Canary(stack.server, quiet, f"{kind}-alone", ALONE_SECONDS)))()
                 canary = await calling.prepare(
                     Canary(stack.server, quiet, f"{kind}-beside", FLOOD_SECONDS - 0.5, LEAD)
