@@ -17,7 +17,7 @@ from store.database import Row, driver
 from store.evaluations import state_from_json
 
 DECODED_AT_ONCE = 100  # rows that the driver decodes without a pause
-IDS_AT_ONCE = 1_000  # ids in one statement, which the driver writes without a pause
+IDS_AT_ONCE = 500  # ids in one statement, which the driver writes without a pause
 
 
 class Measured(NamedTuple):
