@@ -7,10 +7,10 @@ from typing import Any
 import uvloop
 from rich.console import Console
 
-from bench import balances, ingest, latency, load, machine, notifier, report, soak
+from bench import balances, ingest, latency, load, machine, neighbours, notifier, report, soak
 from bench.stack import PostgreSQL
 
-PARTS = ("ingest", "latency", "notifier", "balances", "soak")
+PARTS = ("ingest", "latency", "notifier", "balances", "neighbours", "soak")
 SOAK_MINUTES = 10.0
 
 
@@ -53,6 +53,11 @@ async def _measure(console: Console, part: str | None, minutes: float) -> None:
         soaked = await soak.measure(postgresql, minutes, lambda line: console.print(f"  {line}"))
         about["soak"] = soaked.figures()
         console.print(soaked.table())
+    if part == "neighbours":
+        console.print("neighbours: one organization's calls beside another's flood", style="bold")
+        beside = await neighbours.measure(postgresql, lambda line: console.print(f"  {line}"))
+        about["neighbours"] = beside.figures()
+        console.print(beside.table())
     drawn: balances.Report | None = None
     if part == "balances":
         console.print("balances: usage that draws on them, and timers", style="bold")

@@ -34,12 +34,12 @@ async def close_channels(channels: Sequence[grpc.aio.Channel]) -> None:
     await asyncio.gather(*(one.close() for one in channels))
 
 
-def evaluate_usage(over: grpc.aio.Channel) -> Call:
+def evaluate_usage(over: grpc.aio.Channel, metadata: tuple[tuple[str, str], ...] = ()) -> Call:
     """A stream whose requests are encoded already: what is measured is the server, not the making of messages."""
     method: grpc.aio.StreamStreamMultiCallable[bytes, EvaluateUsageResponse] = over.stream_stream(
         _METHOD, None, EvaluateUsageResponse.FromString
     )
-    return method()
+    return method(metadata=metadata)
 
 
 class NotCounted(Exception):

@@ -25,6 +25,11 @@ DEFAULT_MAX_BATCH_EVENTS = 5_000  # events a message
 DEFAULT_MAX_MESSAGE_BYTES = 4 * 1024 * 1024  # bytes a gRPC message
 DEFAULT_INGEST_WRITERS = 2  # transactions side by side for one organization
 DEFAULT_MAX_PENDING_EVENTS = 100_000  # events waiting in one process before RESOURCE_EXHAUSTED
+DEFAULT_ORGANIZATION_PENDING_EVENTS = 50_000  # of one organization, of those
+DEFAULT_ORGANIZATION_CALLS = 256  # unary calls of one organization that a process serves or keeps waiting
+DEFAULT_ORGANIZATION_STREAMS = 256  # usage streams of one organization on one process
+DEFAULT_ORGANIZATION_WATCHERS = 100  # watch streams of one organization on one process
+DEFAULT_MAX_WATCHERS = 1_000  # watch streams on one process, beside the first few of each organization
 DEFAULT_HEARTBEAT = 30.0  # seconds between heartbeats of an idle stream
 DEFAULT_PROPAGATION_DELAY = 3.0  # seconds from NOT_SERVING to the drain, for load balancers to notice
 DEFAULT_DRAIN_TIMEOUT = 20.0  # seconds that calls in flight may take to end
@@ -61,6 +66,11 @@ class Configuration:
     max_batch_events: int = DEFAULT_MAX_BATCH_EVENTS
     max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES
     max_pending_events: int = DEFAULT_MAX_PENDING_EVENTS
+    organization_pending_events: int = DEFAULT_ORGANIZATION_PENDING_EVENTS
+    organization_calls: int = DEFAULT_ORGANIZATION_CALLS
+    organization_streams: int = DEFAULT_ORGANIZATION_STREAMS
+    organization_watchers: int = DEFAULT_ORGANIZATION_WATCHERS
+    max_watchers: int = DEFAULT_MAX_WATCHERS
     ingest_writers: int = DEFAULT_INGEST_WRITERS
     grace: timedelta = timedelta(days=DEFAULT_GRACE)
     retention: timedelta = timedelta(days=DEFAULT_RETENTION)
@@ -224,6 +234,17 @@ def load(environment: Mapping[str, str]) -> Configuration:
         max_pending_events=read.number(
             "MAX_PENDING_EVENTS", int, DEFAULT_MAX_PENDING_EVENTS, 1_000, 10_000_000, "events"
         ),
+        organization_pending_events=read.number(
+            "ORGANIZATION_PENDING_EVENTS", int, DEFAULT_ORGANIZATION_PENDING_EVENTS, 1_000, 10_000_000, "events"
+        ),
+        organization_calls=read.number("ORGANIZATION_CALLS", int, DEFAULT_ORGANIZATION_CALLS, 1, 100_000, "calls"),
+        organization_streams=read.number(
+            "ORGANIZATION_STREAMS", int, DEFAULT_ORGANIZATION_STREAMS, 1, 100_000, "streams"
+        ),
+        organization_watchers=read.number(
+            "ORGANIZATION_WATCHERS", int, DEFAULT_ORGANIZATION_WATCHERS, 1, 100_000, "streams"
+        ),
+        max_watchers=read.number("MAX_WATCHERS", int, DEFAULT_MAX_WATCHERS, 1, 1_000_000, "streams"),
         ingest_writers=read.number("INGEST_WRITERS", int, DEFAULT_INGEST_WRITERS, 1, 32, "writers"),
         grace=timedelta(days=read.number("GRACE_DAYS", int, DEFAULT_GRACE, 1, 366, "days")),
         retention=timedelta(days=read.number("RETENTION_DAYS", int, DEFAULT_RETENTION, 35, 36_500, "days")),

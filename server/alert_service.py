@@ -6,9 +6,10 @@ from typing import Any, Protocol
 import grpc
 
 from evaluator.definitions import MAX_SPEND_ALERTS, DefinitionState
+from generated.tidemark.v1 import alert_pb2, error_reason_pb2
 from generated.tidemark.v1 import alert_service_pb2 as messages
-from generated.tidemark.v1 import error_reason_pb2
 from runtime.clock import Clock
+from runtime.turns import Slices
 from server.customer_alert_lists import CustomerAlertListHandlers
 from server.errors import AlreadyExists, ApiError, FailedPrecondition, NotFound
 from server.identity import current_author, current_organization
@@ -111,7 +112,10 @@ class AlertHandlers(CustomerAlertListHandlers):
                 after=_after(page),
                 limit=page.limit,
             )
-        shown = [alert_proto(row) for row in page.shown(rows)]
+        shown, slices = list[alert_pb2.Alert](), Slices(current_organization().organization_id)
+        for row in page.shown(rows):
+            await slices.pause()
+            shown.append(alert_proto(row))
         page = page.cut(shown)
         return messages.ListAlertsResponse(
             alerts=page.shown(shown),
@@ -153,19 +157,21 @@ class AlertHandlers(CustomerAlertListHandlers):
         bound_to = (customer_id, *sorted(set(states)))
         page = read_page(violations, request.page_size, request.page_token, "ListCustomerAlerts", bound_to, _CURSOR)
         violations.raise_if_any()
+        organization_id = current_organization().organization_id
         async with self._database.transaction() as connection:
             try:
-                view = await CustomerView.open(
-                    connection, current_organization().organization_id, customer_id, self._clock.now()
-                )
+                view = await CustomerView.open(connection, organization_id, customer_id, self._clock.now())
             except CustomerUnknown as error:
                 raise customer_not_found(customer_id) from error
-            rows = await view.list_page(states, after=_after(page), limit=page.limit)
-        shown = [customer_alert_proto(row) for row in page.shown(rows)]
+            definitions, found = await view.list_page(states, after=_after(page), limit=page.limit)
+        page, shown, slices = page.up_to(len(found)), list[alert_pb2.CustomerAlert](), Slices(organization_id)
+        for row in page.shown(found):
+            await slices.pause()
+            shown.append(customer_alert_proto(row))
         page = page.cut(shown)
         return messages.ListCustomerAlertsResponse(
             customer_alerts=page.shown(shown),
-            next_page_token=page.next_token(rows, lambda row: (row.definition.create_time, row.definition.alert_id)),
+            next_page_token=page.next_token(definitions, lambda row: (row.create_time, row.alert_id)),
         )
 
 

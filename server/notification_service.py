@@ -11,6 +11,7 @@ from generated.tidemark.v1 import alert_service_pb2 as messages
 from generated.tidemark.v1 import error_reason_pb2
 from server.errors import FailedPrecondition, NotFound
 from server.identity import current_organization
+from server.interceptors.around import when_over
 from server.leaving import time_to_leave
 from server.lifecycle import Drain
 from server.mapping.notifications import notification_proto, read_wanted
@@ -110,43 +111,48 @@ class NotificationHandlers:
         tokens = ResumeTokens(wanted)
         organization_id = current_organization().organization_id
         loop = asyncio.get_running_loop()
+        watching = self._feeds.watch(organization_id)
+        # Not only in `finally`: a generator that was dropped in the middle of a write runs it when Python collects
+        # it, while gRPC calls back at once.
+        when_over(context, lambda _: watching.end())
         leaving = asyncio.create_task(time_to_leave(self._drain, MAX_STREAM_AGE), name="watch-leaving")
+        tail = watching.tail
         try:
-            async with self._feeds.watched(organization_id) as tail:
-                place = await self._beginning(organization_id, request.resume_token, start, tokens)
-                yield messages.WatchNotificationsResponse(resume_token=tokens.write(place), heartbeat=True)
-                told = loop.time()
-                while not leaving.done():
-                    news = tail.news()
-                    if tail.is_behind(place):
-                        assert tail.place is not None
-                        entries, reached = await self._caught_up(organization_id, place, tail.place, wanted)
-                        for entry in entries:
-                            yield _told(entry, tokens)
-                            place, told = entry.place, loop.time()
-                            if leaving.done():
-                                break
-                        else:
-                            place = reached
-                    elif (next_entry := tail.next(place, wanted)) is not None:
-                        yield _told(next_entry, tokens)
-                        place, told = next_entry.place, loop.time()
+            place = await self._beginning(organization_id, request.resume_token, start, tokens)
+            yield messages.WatchNotificationsResponse(resume_token=tokens.write(place), heartbeat=True)
+            told = loop.time()
+            while not leaving.done():
+                news = tail.news()
+                if tail.is_behind(place):
+                    assert tail.place is not None
+                    entries, reached = await self._caught_up(organization_id, place, tail.place, wanted)
+                    for entry in entries:
+                        yield _told(entry, tokens)
+                        place, told = entry.place, loop.time()
+                        if leaving.done():
+                            break
                     else:
-                        place = max(place, tail.place or 0)
-                        await _first_of(news, leaving, told + self._heartbeat - loop.time())
-                    if not leaving.done() and loop.time() >= told + self._heartbeat:
-                        yield messages.WatchNotificationsResponse(resume_token=tokens.write(place), heartbeat=True)
-                        told = loop.time()
+                        place = reached
+                elif (next_entry := tail.next(place, wanted)) is not None:
+                    yield _told(next_entry, tokens)
+                    place, told = next_entry.place, loop.time()
+                else:
+                    place = max(place, tail.place or 0)
+                    await _first_of(news, leaving, told + self._heartbeat - loop.time())
+                if not leaving.done() and loop.time() >= told + self._heartbeat:
+                    yield messages.WatchNotificationsResponse(resume_token=tokens.write(place), heartbeat=True)
+                    told = loop.time()
             raise_if_revoked()
             yield messages.WatchNotificationsResponse(resume_token=tokens.write(place), going_away=True)
         finally:
+            watching.end()
             leaving.cancel()
 
     async def _beginning(
         self, organization_id: int, resume_token: str, start: datetime | None, tokens: ResumeTokens
     ) -> int:
         """The place behind which a stream begins."""
-        async with self._database.transaction() as connection:
+        async with self._feeds.reading(organization_id) as connection:
             if resume_token:
                 place = tokens.read(resume_token)
                 extent = await feed.extent(connection, organization_id)

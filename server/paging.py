@@ -47,6 +47,10 @@ class Page:
         """The rows of this page, of up to `limit` rows read."""
         return rows[: self.size]
 
+    def up_to(self, count: int) -> "Page":
+        """The same page with no more than so many rows."""
+        return replace(self, size=min(self.size, count))
+
     def cut(self, messages: Sequence[Message]) -> "Page":
         """The same page, but shorter where its messages would be more than a client takes in one answer."""
         total = 0

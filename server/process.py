@@ -21,9 +21,14 @@ from server.interceptors.errors import Errors
 from server.interceptors.identity import Identify
 from server.interceptors.in_flight import CountInFlight
 from server.interceptors.request_id import RequestId
+from server.interceptors.shares import Shares
 from server.lifecycle import Drain, InFlight, Shutdown
 from server.reflection import add_reflection
 from server.services import Dependencies, register
+from server.sharing.calls import CallShares
+from server.sharing.connections import divide
+from server.sharing.gate import FairGate
+from server.sharing.pending import PendingEvents
 from server.timers import Timers
 from server.upkeep import Upkeep
 from server.watching.feeds import Feeds
@@ -82,20 +87,31 @@ async def serve(
         redeliveries = RedeliveryJobs(database, clock)
         stack.push_async_callback(redeliveries.stop)
         redeliveries.start()
-        feeds = Feeds(database)
+        feeds = Feeds(
+            database,
+            max_watchers=configuration.max_watchers,
+            organization_watchers=configuration.organization_watchers,
+        )
         stack.push_async_callback(feeds.stop)
         feeds.start()
+        seats = divide(configuration.pool_size, configuration.ingest_writers)
         pipeline = Pipeline(
             database,
             clock,
             configuration.grace,
             writers=configuration.ingest_writers,
-            max_pending_events=configuration.max_pending_events,
+            pending=PendingEvents(configuration.max_pending_events, configuration.organization_pending_events),
+            gate=FairGate(seats.ingest),
         )
         stack.push_async_callback(pipeline.drain)
 
         drain = Drain()
         in_flight = InFlight()
+        shares = CallShares(
+            FairGate(seats.calls),
+            most_of_one=configuration.organization_calls,
+            streams_of_one=configuration.organization_streams,
+        )
         server = grpc.aio.server(
             interceptors=(
                 RequestId(),
@@ -103,6 +119,7 @@ async def serve(
                 CountInFlight(in_flight),
                 Identify(identity),
                 Deadline(configuration.unary_deadline),
+                Shares(shares),
                 Errors(configuration.max_message_bytes),
             ),
             options=_options(configuration),

@@ -1,6 +1,7 @@
 """AlertService's hot path: usage in, acknowledgements with transitions out."""
 
 import asyncio
+import functools
 from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any, TypeVar
@@ -11,15 +12,17 @@ from generated.tidemark.v1 import alert_service_pb2 as messages
 from generated.tidemark.v1 import error_reason_pb2, usage_pb2
 from runtime.clock import Clock
 from runtime.configuration import Configuration
+from runtime.turns import Slices
 from server.errors import FieldViolation, InvalidArgument
 from server.identity import current_organization
 from server.ingest.batches import Batch
 from server.ingest.pipeline import Pipeline
-from server.ingest.reading import Reader, rejections
+from server.ingest.reading import Reader, Reading, rejections
 from server.leaving import time_to_leave
 from server.lifecycle import Drain
 from server.mapping.usage_answers import write_results
 from server.open_streams import raise_if_revoked
+from server.sharing.pending import Room
 from store.keys import Organization
 
 # Of one stream, read and not yet answered; the client waits beyond that, so that one that sends as fast as it can
@@ -72,7 +75,13 @@ class UsageHandlers:
         self, request: messages.EvaluateUsageBatchRequest, context: Context
     ) -> messages.EvaluateUsageBatchResponse:
         """Counts one batch and answers once it is durable."""
-        return await self._answer(current_organization(), request, messages.EvaluateUsageBatchResponse())
+        self._check(request)
+        organization = current_organization()
+        room = await self._pipeline.admit(organization, len(request.events))
+        try:
+            return await self._answer(organization, request, messages.EvaluateUsageBatchResponse(), room)
+        finally:
+            room.give_up()
 
     async def EvaluateUsage(
         self, request_iterator: AsyncIterator[messages.EvaluateUsageRequest], context: Context
@@ -125,32 +134,50 @@ class UsageHandlers:
         requests: AsyncIterator[messages.EvaluateUsageRequest],
         stream: "_Stream",
     ) -> None:
-        """Turns requests into answers under way; waits while too many are.
+        """Turns requests into answers under way; waits while too many are, and while the organization has no room.
 
-        Tasks begin in the order in which they are made, so batches are submitted in the order of the requests.
+        Requests are read one after the other, and tasks begin in the order in which they are made, so batches are
+        submitted in the order of the requests. Raises InvalidArgument for a request that is wrong as a whole.
         """
         async for request in requests:
+            self._check(request)
             await stream.make_room(len(request.events))
-            answer = self._answer(organization, request, messages.EvaluateUsageResponse())
+            room = await self._pipeline.admit(organization, len(request.events), waits=True)
+            try:
+                read = await self._read_events(organization, request)
+            except BaseException:
+                room.give_up()
+                raise
+            answer = self._answer(organization, request, messages.EvaluateUsageResponse(), room, read)
             task = asyncio.create_task(answer, name="usage-answer")
-            # A stream that was cut off asks for nobody's result.
-            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+            task.add_done_callback(functools.partial(_ended, room))
             stream.answers.append(task)
             stream.arrived.set()
 
-    async def _answer(self, organization: Organization, request: Request, response: Response) -> Response:
-        """Fills in the answer to one request; raises InvalidArgument for one that is wrong as a whole."""
-        self._check(request)
-        reading = self._reader.read(request.events, self._clock.now())
-        outcome = await self._pipeline.submit(organization, Batch(reading.events, request.include_gauges))
+    async def _read_events(self, organization: Organization, request: Request) -> Reading:
+        return await self._reader.read(request.events, self._clock.now(), Slices(organization.organization_id))
+
+    async def _answer(
+        self,
+        organization: Organization,
+        request: Request,
+        response: Response,
+        room: Room,
+        reading: Reading | None = None,
+    ) -> Response:
+        """Fills in the answer to one request, which `room` was found for and which is read unless it has been."""
+        reading = reading or await self._read_events(organization, request)
+        batch = Batch(reading.events, request.include_gauges)
+        outcome = await self._pipeline.submit(organization, batch, room)
+        slices = Slices(organization.organization_id)
         response.batch_id = request.batch_id
         response.accepted = outcome.accepted
         response.duplicates = len(outcome.duplicates)
         rejected: list[usage_pb2.Rejection] = []
         if reading.rejected or outcome.conflicting or outcome.too_old or outcome.unrecorded:
-            rejected = rejections(request.events, reading, outcome)
+            rejected = await rejections(request.events, reading, outcome, slices)
         if rejected or outcome.found or outcome.gauges:
-            write_results(response, rejected, outcome)
+            await write_results(response, rejected, outcome, slices)
         return response
 
     def _check(self, request: Request) -> None:
@@ -172,6 +199,14 @@ class UsageHandlers:
                 f"batch_id: {too_long}",
                 violations=[FieldViolation("batch_id", too_long)],
             )
+
+
+def _ended(room: Room, answer: "asyncio.Task[messages.EvaluateUsageResponse]") -> None:
+    """Gives up what is left of an answer's room, however it ended, were it before it began."""
+    room.give_up()
+    # A stream that was cut off asks for nobody's result.
+    if not answer.cancelled():
+        answer.exception()
 
 
 async def _cancel(task: "asyncio.Task[None]") -> None:

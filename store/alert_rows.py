@@ -1,8 +1,7 @@
 """Alert definitions to rows of their table, and back."""
 
+from collections.abc import Mapping
 from typing import Any
-
-from sqlalchemy import RowMapping
 
 from evaluator.alerts import ConditionType, Scope, ScopeKind
 from evaluator.definitions import (
@@ -15,7 +14,7 @@ from evaluator.definitions import (
 )
 
 
-def definition_of(row: RowMapping) -> AlertDefinition:
+def definition_of(row: Mapping[Any, Any]) -> AlertDefinition:
     """The definition in a row with all columns of the table."""
     return AlertDefinition(
         alert_id=row["alert_id"],

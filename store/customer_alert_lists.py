@@ -233,12 +233,12 @@ async def _of_customer(
                 yield one
         return
     while True:
-        found = await view.list_page(wanted.states, after=after, limit=ALERTS_READ)
-        for one in found:
+        definitions, read = await view.list_page(wanted.states, after=after, limit=ALERTS_READ)
+        for one in read:
             after = _age(one)
             if _is_of_the_rest(one, wanted):
                 yield one
-        if len(found) < ALERTS_READ:
+        if len(definitions) < ALERTS_READ and len(read) == len(definitions):
             return
 
 

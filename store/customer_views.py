@@ -14,16 +14,18 @@ from evaluator.exclusions import ExclusionReason
 from evaluator.gauges import EVER, Gauge
 from evaluator.invoices import current_period
 from evaluator.periods import Period
+from runtime.turns import Slices
 from store import accounts, alerts, customer_gauges, exclusions, fact_views, limit_facts
 from store.accounts import Customer, Subscription
 from store.alert_rows import definition_of
 from store.customer_alerts import CustomerAlert, GaugeState
-from store.customer_gauges import UNTOUCHED, Remembered
+from store.customer_gauges import UNTOUCHED, Measured, Remembered
 from store.database import driver
 from store.fact_views import FactView
 from store.tables.alerts import alert
 
 MAX_SUBSCRIPTIONS = 100_000  # of one customer
+GAUGES_AT_ONCE = 10_000  # of all alerts of a page, unless a single alert has more
 
 _PER_SUBSCRIPTION = tuple(kind for kind in ConditionType if kind.per_subscription)
 
@@ -92,9 +94,11 @@ class CustomerView:
 
     async def list_page(
         self, states: Collection[DefinitionState], *, after: tuple[datetime, str] | None, limit: int
-    ) -> list[CustomerAlert]:
-        """Up to `limit` alerts that cover the customer, oldest first.
+    ) -> tuple[list[AlertDefinition], list[CustomerAlert]]:
+        """Up to `limit` alerts that cover the customer, oldest first, and what the first of them say.
 
+        What they say is read of one alert at the least, and of as many as have GAUGES_AT_ONCE gauges between them: an
+        alert may have thousands, and an answer that reads a hundred such alerts would keep everybody waiting.
         states: of the alerts, all when empty. after: the create_time and id of the last one seen.
         """
         statement = (
@@ -108,7 +112,22 @@ class CustomerView:
         if after is not None:
             statement = statement.where(tuple_(alert.c.create_time, alert.c.alert_id) > tuple_(*after))
         rows = (await self._connection.execute(statement)).mappings()
-        return await self._read([definition_of(row) for row in rows])
+        definitions = [definition_of(row) for row in rows]
+        return definitions, await self._read(definitions[: await self._affordable(definitions)])
+
+    async def _affordable(self, definitions: Sequence[AlertDefinition]) -> int:
+        """How many of the alerts, from the first, have no more gauges than are read at once."""
+        rules = [definition.rule() for definition in definitions]
+        measures = {rule.measure for rule in rules if rule is not None}
+        counted = await customer_gauges.count(
+            self._connection, self._organization_id, self._customer.customer_id, measures, self._now
+        )
+        total = 0
+        for number, rule in enumerate(rules):
+            total += counted.get(rule.measure.key, 0) if rule is not None else 0
+            if total > GAUGES_AT_ONCE and number:
+                return number
+        return len(definitions)
 
     def _covers(self, definition: AlertDefinition) -> bool:
         # A subscription's alert may be there before its subscription is.
@@ -156,16 +175,17 @@ class CustomerView:
         found = await customer_gauges.current(*who, {rule.measure for rule in rules}, self._now)
         reasons = await exclusions.reasons(*who)
         disabled = {rule.alert_id: self._disabled(rule, reasons) for rule in rules}
-        watched = {
-            rule.alert_id: [
+        slices = Slices(self._organization_id)
+        watched: dict[str, list[Measured]] = {}
+        for rule in rules:
+            await slices.pause()
+            watched[rule.alert_id] = [
                 measured
                 for place in self._places(rule)
                 if disabled[rule.alert_id] is None and (rule.alert_id, place.subscription_id) not in reasons
                 for measured in found.get((rule.measure, *place), ())
                 if rule.selects(measured.gauge.group)
             ]
-            for rule in rules
-        }
         # What balances read changes with time alone, so it is read and not remembered.
         read = await fact_views.read(
             *who,
@@ -178,23 +198,25 @@ class CustomerView:
         limits = await self._limits(rules)
         answers = []
         for definition in definitions:
-            stored: dict[Gauge, tuple[Decimal | None, Remembered]] = {
-                item.gauge: (item.value, states.get((item.gauge_id, definition.alert_id), UNTOUCHED))
-                for item in watched.get(definition.alert_id, ())
-            }
+            await slices.pause()
+            stored: dict[Gauge, tuple[Decimal | None, Remembered]] = {}
+            for item in watched.get(definition.alert_id, ()):
+                stored[item.gauge] = item.value, states.get((item.gauge_id, definition.alert_id), UNTOUCHED)
+                await slices.pause()
             view = read.get(definition.alert_id)
             limit_for = limits.get(definition.alert_id)
             no_data = definition.state is DefinitionState.ACTIVE and not stored
             if view is not None:
                 stored, no_data = _with_readings(stored, view), view.no_data
+            gauges = []
+            for gauge, (value, state) in stored.items():
+                gauges.append(GaugeState(gauge, value, *state, limit=None if limit_for is None else limit_for(gauge)))
+                await slices.pause()
             answers.append(
                 CustomerAlert(
                     definition,
                     self._customer.customer_id,
-                    tuple(
-                        GaugeState(gauge, value, *state, limit=None if limit_for is None else limit_for(gauge))
-                        for gauge, (value, state) in stored.items()
-                    ),
+                    tuple(gauges),
                     no_data and disabled.get(definition.alert_id) is None,
                     disabled.get(definition.alert_id),
                 )

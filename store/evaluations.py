@@ -7,18 +7,24 @@ from decimal import Decimal
 from typing import Any, Protocol
 from uuid import UUID
 
+import orjson
 import psycopg
-from psycopg.types.json import Jsonb
 
 from evaluator.amounts import format_decimal
 from evaluator.gauges import Gauge
 from evaluator.transitions import AlertState, Reached
+from runtime.turns import Slices
 from store.database import Row
 
 Connection = psycopg.AsyncConnection[Row]
 
 # Notified once by each transaction that put something into the outbox; the payload is its organization's id.
 OUTBOX_CHANNEL = "tidemark_outbox"
+
+
+# Rows of one statement, or of one look at an answer. The driver reads and writes them value by value, which holds up
+# the event loop. What has many quotes goes as one JSON text: in an array each of them would be escaped by itself.
+AT_ONCE = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,7 @@ async def states(
 ) -> dict[tuple[UUID, str], StoredState]:
     """The states on those gauges (locked by this transaction), by gauge id and alert id."""
     by_id = {gauge.gauge_id: gauge for gauge in gauges}
+    slices = Slices(organization_id)
     cursor = await connection.execute(
         _READ,
         {
@@ -59,10 +66,12 @@ async def states(
             "gauge_ids": [gauge.gauge_id for gauge in gauges],
         },
     )
-    return {
-        (row[0], row[1]): StoredState(by_id[row[0]], row[1], row[2], state_from_json(row[3]), *row[4:7])
-        for row in await cursor.fetchall()
-    }
+    found: dict[tuple[UUID, str], StoredState] = {}
+    while rows := await cursor.fetchmany(AT_ONCE):
+        await slices.begin()
+        for row in rows:
+            found[row[0], row[1]] = StoredState(by_id[row[0]], row[1], row[2], state_from_json(row[3]), *row[4:7])
+    return found
 
 
 _WRITE = """
@@ -70,11 +79,18 @@ INSERT INTO alert_state AS s (
     organization_id, customer_id, gauge_id, alert_id, alert_version, reached, sequence, change_time, change_reason,
     period_end
 )
-SELECT %(organization_id)s, i.* FROM unnest(
-    %(customer_ids)s::text[], %(gauge_ids)s::uuid[], %(alert_ids)s::text[], %(versions)s::bigint[],
-    %(reached)s::jsonb[], %(sequences)s::bigint[], %(change_times)s::timestamptz[], %(change_reasons)s::text[],
-    %(period_ends)s::timestamptz[]
-) AS i
+SELECT %(organization_id)s, i.customer_id, i.gauge_id, i.alert_id, i.version, i.reached, i.sequence, i.change_time,
+       i.change_reason, i.period_end
+FROM ROWS FROM (
+    unnest(
+        %(customer_ids)s::text[], %(gauge_ids)s::uuid[], %(alert_ids)s::text[], %(versions)s::bigint[],
+        %(sequences)s::bigint[], %(change_times)s::timestamptz[], %(change_reasons)s::text[],
+        %(period_ends)s::timestamptz[]
+    ),
+    jsonb_array_elements(%(reached)s::jsonb)
+) AS i (
+    customer_id, gauge_id, alert_id, version, sequence, change_time, change_reason, period_end, reached
+)
 ON CONFLICT (organization_id, customer_id, gauge_id, alert_id) DO UPDATE SET
     alert_version = excluded.alert_version, reached = excluded.reached, sequence = excluded.sequence,
     change_time = excluded.change_time, change_reason = excluded.change_reason, period_end = excluded.period_end
@@ -83,6 +99,13 @@ ON CONFLICT (organization_id, customer_id, gauge_id, alert_id) DO UPDATE SET
 
 async def write_states(connection: Connection, organization_id: int, stored: Sequence[StoredState]) -> None:
     """Stores states on gauges that this transaction has locked."""
+    slices = Slices(organization_id)
+    for start in range(0, len(stored), AT_ONCE):
+        await slices.begin()
+        await _write_some_states(connection, organization_id, stored[start : start + AT_ONCE])
+
+
+async def _write_some_states(connection: Connection, organization_id: int, stored: Sequence[StoredState]) -> None:
     await connection.execute(
         _WRITE,
         {
@@ -91,7 +114,7 @@ async def write_states(connection: Connection, organization_id: int, stored: Seq
             "gauge_ids": [item.gauge.gauge_id for item in stored],
             "alert_ids": [item.alert_id for item in stored],
             "versions": [item.alert_version for item in stored],
-            "reached": [Jsonb(state_json(item.state)) for item in stored],
+            "reached": orjson.dumps([state_json(item.state) for item in stored]).decode(),
             "sequences": [item.sequence for item in stored],
             "change_times": [item.change_time for item in stored],
             "change_reasons": [item.change_reason for item in stored],
@@ -138,9 +161,12 @@ WITH written AS (
     )
     SELECT %(organization_id)s, i.customer_id, i.notification_id, i.alert_id, i.gauge_id, i.sequence, i.event_type,
            i.condition_type, %(now)s, i.body
-    FROM unnest(
-        %(customer_ids)s::text[], %(notification_ids)s::text[], %(alert_ids)s::text[], %(gauge_ids)s::uuid[],
-        %(sequences)s::bigint[], %(event_types)s::text[], %(condition_types)s::text[], %(bodies)s::text[]
+    FROM ROWS FROM (
+        unnest(
+            %(customer_ids)s::text[], %(notification_ids)s::text[], %(alert_ids)s::text[], %(gauge_ids)s::uuid[],
+            %(sequences)s::bigint[], %(event_types)s::text[], %(condition_types)s::text[]
+        ),
+        json_array_elements_text(%(bodies)s::json)
     ) AS i (customer_id, notification_id, alert_id, gauge_id, sequence, event_type, condition_type, body)
     RETURNING customer_id, notification_id, event_type, condition_type
 ), pending AS (
@@ -159,6 +185,18 @@ async def write_notifications(
 
     Those of one gauge, which this transaction has locked, are given in the order of their sequence.
     """
+    for start in range(0, len(notifications), AT_ONCE):
+        await _write_some_notifications(connection, organization_id, notifications[start : start + AT_ONCE], now)
+    await connection.execute("SELECT pg_notify(%s, %s)", (OUTBOX_CHANNEL, str(organization_id)))
+
+
+async def _write_some_notifications(
+    connection: Connection, organization_id: int, notifications: Sequence[Record], now: datetime
+) -> None:
+    bodies, slices = list[str](), Slices(organization_id)
+    for item in notifications:
+        bodies.append(item.body())
+        await slices.pause()
     await connection.execute(
         _NOTIFY,
         {
@@ -171,10 +209,9 @@ async def write_notifications(
             "sequences": [item.sequence for item in notifications],
             "event_types": [item.event_type for item in notifications],
             "condition_types": [item.condition_type for item in notifications],
-            "bodies": [item.body() for item in notifications],
+            "bodies": orjson.dumps(bodies).decode(),
         },
     )
-    await connection.execute("SELECT pg_notify(%s, %s)", (OUTBOX_CHANNEL, str(organization_id)))
 
 
 async def refusal(

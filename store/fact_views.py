@@ -9,6 +9,7 @@ from evaluator.alerts import AlertRule
 from evaluator.amounts import exact_arithmetic
 from evaluator.balance_readings import Reading, days_left, gauge_of, measure_takes, readings, reads_as_zero
 from evaluator.gauges import Gauge
+from runtime.turns import Slices
 from store import holdings
 from store.database import Connection, driver
 
@@ -41,7 +42,9 @@ async def read(
         own = held.get(customer_id, [])
     found = {}
     with exact_arithmetic():
+        slices = Slices(organization_id)
         for rule in rules:
+            await slices.pause()
             measure = rule.measure
             if measure.balances is None:
                 gauge = gauge_of(customer_id, measure, ())

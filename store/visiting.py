@@ -1,6 +1,6 @@
 """Visits: which alerts still have to look at what existed before them, and what that is."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -13,8 +13,8 @@ from evaluator.definitions import DefinitionState
 from evaluator.gauges import Group
 from evaluator.routing import Target
 from store import price_conditions
-from store.database import Row
-from store.tables.accounts import customer, organization, subscription
+from store.database import Row, driver
+from store.tables.accounts import customer, subscription
 from store.tables.alerts import alert
 from store.tables.usage import event
 
@@ -32,16 +32,53 @@ class Due:
     alert_id: str
 
 
-async def due(connection: AsyncConnection, limit: int) -> list[Due]:
-    """Visits that wait, whoever may be at work on them."""
-    rows = await connection.execute(
-        select(alert.c.organization_id, organization.c.name, alert.c.alert_id)
-        .join(organization, organization.c.organization_id == alert.c.organization_id)
-        .where(alert.c.visit_after.is_not(None))
-        .order_by(alert.c.organization_id, alert.c.alert_id)
-        .limit(limit)
+# Organizations that have visits are found one after the other in the index, whatever the number of their visits.
+_DUE = """
+WITH RECURSIVE waiting AS (
+    (SELECT organization_id FROM alert WHERE visit_after IS NOT NULL ORDER BY organization_id LIMIT 1)
+    UNION ALL
+    SELECT (
+        SELECT a.organization_id FROM alert a
+        WHERE a.visit_after IS NOT NULL AND a.organization_id > w.organization_id
+        ORDER BY a.organization_id LIMIT 1
     )
-    return [Due(*row) for row in rows]
+    FROM waiting w WHERE w.organization_id IS NOT NULL
+)
+SELECT w.organization_id, o.name, a.alert_id
+FROM waiting w
+JOIN organization o ON o.organization_id = w.organization_id
+LEFT JOIN unnest(%(organization_ids)s::bigint[], %(alert_ids)s::text[]) AS t (organization_id, last_id)
+    ON t.organization_id = w.organization_id
+CROSS JOIN LATERAL (
+    (
+        SELECT alert_id, 0 AS part FROM alert
+        WHERE organization_id = w.organization_id AND visit_after IS NOT NULL
+            AND alert_id > coalesce(t.last_id, '') COLLATE "C"
+        ORDER BY alert_id LIMIT %(limit)s
+    ) UNION ALL (
+        SELECT alert_id, 1 FROM alert
+        WHERE organization_id = w.organization_id AND visit_after IS NOT NULL
+            AND alert_id <= coalesce(t.last_id, '') COLLATE "C"
+        ORDER BY alert_id LIMIT %(limit)s
+    )
+    ORDER BY part, alert_id LIMIT %(limit)s
+) AS a
+ORDER BY w.organization_id, a.part, a.alert_id
+"""
+
+
+async def due(connection: AsyncConnection, limit: int, last: Mapping[int, str]) -> list[list[Due]]:
+    """Visits that wait, whoever may be at work on them: of each organization up to `limit`.
+
+    last: by organization, the alert behind which its visits begin; those up to it come after the others.
+    """
+    raw = await driver(connection)
+    parameters = {"organization_ids": list(last), "alert_ids": list(last.values()), "limit": limit}
+    cursor = await raw.execute(_DUE, parameters)
+    found: dict[int, list[Due]] = {}
+    for row in await cursor.fetchall():
+        found.setdefault(row[0], []).append(Due(*row))
+    return list(found.values())
 
 
 async def claim(connection: AsyncConnection, visit: Due) -> str | None:

@@ -5,7 +5,7 @@ customer's wallet. In the order of all locks it comes after those of organizatio
 sight, and of events, and before those of balances, invoices and gauges.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
@@ -141,7 +141,8 @@ async def _note(connection: Connection, statement: str, organization_id: int, re
 _OVERDUE = """
 SELECT w.organization_id, o.name, w.customer_id, w.due_time
 FROM wallet w JOIN organization o USING (organization_id)
-WHERE w.due_time <= %(now)s ORDER BY w.due_time LIMIT %(limit)s
+WHERE w.due_time <= %(now)s AND w.organization_id <> ALL(%(others_than)s)
+ORDER BY w.due_time LIMIT %(limit)s
 """
 _NEXT_DUE = "SELECT min(due_time) FROM wallet"
 
@@ -156,10 +157,14 @@ class Due:
     due_time: datetime
 
 
-async def overdue(connection: Connection, now: datetime, limit: int) -> list[Due]:
-    """The customers whose time has come, the longest waiting first; nothing is locked."""
+async def overdue(connection: Connection, now: datetime, limit: int, others_than: Collection[int] = ()) -> list[Due]:
+    """The customers whose time has come, the longest waiting first; nothing is locked.
+
+    others_than: organizations whose customers are left out.
+    """
     raw = await driver(connection)
-    cursor = await raw.execute(_OVERDUE, {"now": now, "limit": limit})
+    parameters = {"now": now, "limit": limit, "others_than": list(others_than)}
+    cursor = await raw.execute(_OVERDUE, parameters)
     return [Due(*row) for row in await cursor.fetchall()]
 
 

@@ -14,6 +14,7 @@ from evaluator.gauges import Gauge
 from evaluator.prices import passes_all
 from evaluator.routing import Router, Watch, group_of
 from runtime.clock import Clock
+from runtime.turns import Slices
 from server.accounts.changes import look_at_new_customers
 from server.ingest.batches import (
     Arrived,
@@ -37,6 +38,8 @@ from store.keys import Organization
 from store.retries import Tries
 
 logger = logging.getLogger(__name__)
+
+ROUTED_AT_ONCE = 100  # events whose gauges are found without a pause
 
 
 class Committer:
@@ -128,7 +131,10 @@ class Committer:
                 events = self._countable(router, arrived.events, now)
                 new = events
                 if expect_new:
-                    await stored_events.copy(raw, stored_events.copy_text(self._organization_id, now, events))
+                    text = await stored_events.copy_text_in_slices(
+                        self._organization_id, now, events, Slices(self._organization_id)
+                    )
+                    await stored_events.copy(raw, text)
                 else:
                     inserted = await stored_events.insert(raw, self._organization_id, now, events)
                     new = [event for event in events if event.identity in inserted]
@@ -188,7 +194,7 @@ class Committer:
             )
         drawn = await draw(connection, self._organization, router, new, now, careful=careful)
         with exact_arithmetic():
-            movements = route(router, new) | drawn.movements
+            movements = await route(router, new, Slices(self._organization_id)) | drawn.movements
             additive = [movement for movement in movements.values() if movement.watch.aggregation.additive]
             moves = [_move(movement) for movement in additive]
         folded = [movement for movement in movements.values() if not movement.watch.aggregation.additive]
@@ -219,8 +225,10 @@ class Committer:
             result = await evaluation.run(subjects)
             values.update(result.values)
             excluded = result.excluded
+            slices = Slices(self._organization_id)
             first = {subject.movement.watch.gauge: subject.movement.entries[0][1] for subject in subjects}
             for found in result.found:
+                await slices.pause()
                 cause = found.transition.cause
                 identity = first[found.gauge].identity
                 if cause is not None and cause.event_id is not None:
@@ -231,11 +239,24 @@ class Committer:
         return excluded
 
 
-def route(router: Router, events: Sequence[UsageEvent]) -> dict[Watch, Movement]:
-    """The gauges that the events move. Must run under `exact_arithmetic`."""
+async def route(router: Router, events: Sequence[UsageEvent], slices: Slices) -> dict[Watch, Movement]:
+    """The gauges that the events move; found in slices where the events are many. Must run under `exact_arithmetic`.
+
+    What other commits change in the router meanwhile is of other customers: those of these events have one writer.
+    """
     movements: dict[Watch, Movement] = {}
     if not router.alerts:
         return movements
+    if len(events) > ROUTED_AT_ONCE:
+        await slices.begin()
+    for start in range(0, len(events), ROUTED_AT_ONCE):
+        _route(router, events[start : start + ROUTED_AT_ONCE], movements)
+        if start + ROUTED_AT_ONCE < len(events):
+            await slices.pause()
+    return movements
+
+
+def _route(router: Router, events: Sequence[UsageEvent], movements: dict[Watch, Movement]) -> None:
     for event in events:
         _, customer_id, time, metric_id, quantity, subscription_id, cost, currency, properties = event
         for target in router.targets((customer_id, subscription_id, metric_id, currency), time):
@@ -258,7 +279,6 @@ def route(router: Router, events: Sequence[UsageEvent]) -> dict[Watch, Movement]
                 movement.total += amount
                 if amount < ZERO:
                     movement.falls = True
-    return movements
 
 
 def _move(movement: Movement) -> gauges.Move:

@@ -14,6 +14,7 @@ from evaluator.drawdown import Purse, Source, in_order
 from evaluator.events import UsageEvent
 from evaluator.gauges import Gauge
 from evaluator.routing import Router, Watch, watch_facts
+from runtime.turns import Slices
 from server.accounts.changes import catch_up
 from server.ingest.subjects import Movement, Subject
 from store import drawing, holdings, wallets
@@ -59,8 +60,11 @@ async def draw(
     own = [event for event in events if event.customer_id in held]
     with exact_arithmetic():
         await drawer.load(connection, organization_id, own)
+        slices = Slices(organization_id)
+        await slices.begin()
         for event in own:
             drawer.take(event)
+            await slices.pause()
         drawn, overage = drawer.changes()
         await drawing.write(await driver(connection), organization_id, drawn, overage, now)
     return Drawn(drawer.movements, {wallet.customer_id: wallet.moment(now) for wallet in held.values()})

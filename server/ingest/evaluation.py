@@ -13,6 +13,7 @@ from evaluator.exclusions import Excluded
 from evaluator.gauges import Gauge
 from evaluator.notifications import Notification
 from evaluator.transitions import AlertState, Cause, Step, Transition, evaluate, mark_silently, trip_levels
+from runtime.turns import Slices
 from server.ingest.careful import Item, Probe, Unrecordable, guilty_events
 from server.ingest.first_looks import FirstLooks
 from server.ingest.guard import Guarded, Look, guard
@@ -118,11 +119,16 @@ class Evaluation:
         changed: list[StoredState] = []
         before = [replace(_tally(one), unseen=set(_tally(one).unseen)) for one in subjects] if self._careful else []
         with exact_arithmetic():
+            slices = Slices(self._organization_id)
+            await slices.begin()
             for subject in subjects:
+                await slices.pause()
                 self._evaluate(subject, states, first_looks, guarded.quiet, found, visited, changed)
-        notifications: dict[str, evaluations.Record] = {
-            one.notification.notification_id: one.notification for one in found if one.notification is not None
-        }
+        notifications: dict[str, evaluations.Record] = {}
+        for one in found:
+            if one.notification is not None:
+                notifications[one.notification.notification_id] = one.notification
+                await slices.pause()
         if self._careful:
             probe = Probe(self._connection, self._organization_id, self._now)
             if refused := await probe.refused(_items(subjects, found, changed)):

@@ -16,6 +16,7 @@ from evaluator.alerts import AlertRule
 from evaluator.exclusions import Disabled, Excluded, ExclusionReason
 from evaluator.routing import Watch
 from evaluator.transitions import Cause
+from runtime.turns import Slices
 from store import exclusions
 from store.exclusions import Connection, Counted, Groups
 
@@ -52,13 +53,17 @@ async def guard(
     evaluated, the others never are.
     """
     guarded = Guarded()
-    fans = [(look, rule) for look in looks for rule in look.watch.alerts if rule.fans_out]
+    slices, fans = Slices(organization_id), list[tuple[Look, AlertRule]]()
+    for look in looks:
+        fans += [(look, rule) for rule in look.watch.alerts if rule.fans_out]
+        await slices.pause()
     if not fans:
         return guarded
     customer_ids = sorted({look.watch.gauge.customer_id for look, _ in fans})
     known = await exclusions.of_customers(connection, organization_id, customer_ids)
     new: dict[Groups, list[tuple[Look, AlertRule]]] = {}
     for look, rule in fans:
+        await slices.pause()
         gauge = look.watch.gauge
         whole = Excluded(gauge.customer_id, rule.alert_id, None)
         own = Excluded(gauge.customer_id, rule.alert_id, gauge.subscription_id)

@@ -8,17 +8,16 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from evaluator.events import UsageEvent
-from generated.tidemark.v1 import error_reason_pb2
 from runtime.clock import Clock
-from server.errors import ResourceExhausted
 from server.ingest.batches import Batch, Outcome, take_part
 from server.ingest.commit import Committer
 from server.ingest.rules import Rules
+from server.sharing.gate import FairGate
+from server.sharing.pending import PendingEvents, Room
 from store.database import Database
 from store.keys import Organization
 
 MAX_COMMIT_EVENTS = 5_000  # of one commit, unless a single batch brings more
-RETRY_OVERLOAD = timedelta(milliseconds=500)
 IDLE_ORGANIZATIONS = 10_000  # lanes kept for organizations that send nothing at the moment
 
 
@@ -28,12 +27,14 @@ class _Waiting:
 
     batch: Batch
     done: asyncio.Future[Outcome]
+    room: Room
 
 
 @dataclass(eq=False, slots=True)
 class _Lane:
     """What one writer of one organization has to commit, and the task that does so while there is any."""
 
+    organization_id: int
     committer: Committer
     waiting: deque[_Waiting] = field(default_factory=deque)
     task: asyncio.Task[None] | None = None
@@ -44,37 +45,46 @@ class Pipeline:
 
     writers: transactions side by side for one organization. A customer always has the same writer, so that its
     events are evaluated in the order in which one stream sent them.
-    max_pending_events: waiting in this process; more are refused.
+    pending: the events that wait, of which each organization has its share. gate: the transactions side by side of
+    all organizations.
     """
 
     def __init__(
-        self, database: Database, clock: Clock, grace: timedelta, *, writers: int, max_pending_events: int
+        self,
+        database: Database,
+        clock: Clock,
+        grace: timedelta,
+        *,
+        writers: int,
+        pending: PendingEvents,
+        gate: FairGate,
     ) -> None:
         self._database = database
         self._clock = clock
         self._grace = grace
         self._writers = writers
-        self._max_pending_events = max_pending_events
-        self._pending_events = 0
+        self._pending = pending
+        self._gate = gate
         self._lanes: dict[int, list[_Lane]] = {}
 
-    async def submit(self, organization: Organization, batch: Batch) -> Outcome:
+    async def admit(self, organization: Organization, events: int, *, waits: bool = False) -> Room:
+        """Room for a batch, before anything is done for it; see `PendingEvents.admit`."""
+        return await self._pending.admit(organization.organization_id, events, waits=waits)
+
+    async def submit(self, organization: Organization, batch: Batch, room: Room) -> Outcome:
         """Commits a batch together with whatever else waits; returns when all of it is durable.
 
-        The wait may be cancelled; the commit goes on. Raises ResourceExhausted before anything was stored when
-        too much is waiting, and DatabaseUnavailable when some of it may not be stored.
+        room: for at least the batch's events; what they need of it is handed over, at once. The wait may be
+        cancelled; the commit goes on. Raises DatabaseUnavailable when some of the batch may not be stored.
         """
         if not batch.events:
             return Outcome()
-        if self._pending_events + len(batch.events) > self._max_pending_events and self._pending_events:
-            raise ResourceExhausted(
-                error_reason_pb2.ERROR_REASON_OVERLOADED,
-                f"{self._pending_events} events wait for the database; send this batch again a little later",
-                retry_after=RETRY_OVERLOAD,
-            )
         lanes = self._lanes_of(organization)
         parts = self._divide(batch)
-        futures = [self._enqueue(lanes[number], part) for number, (part, _) in parts.items()]
+        futures = [
+            self._enqueue(lanes[number], part, room.hand_over(len(part.events)))
+            for number, (part, _) in parts.items()
+        ]
         done = await asyncio.gather(*futures, return_exceptions=True)
         outcome = Outcome()
         for (_, positions), result in zip(parts.values(), done, strict=True):
@@ -96,7 +106,10 @@ class Pipeline:
                 self._lanes = {key: kept for key, kept in self._lanes.items() if any(lane.task for lane in kept)}
             rules = Rules(organization.organization_id)
             lanes = self._lanes[organization.organization_id] = [
-                _Lane(Committer(self._database, self._clock, self._grace, organization, rules))
+                _Lane(
+                    organization.organization_id,
+                    Committer(self._database, self._clock, self._grace, organization, rules),
+                )
                 for _ in range(self._writers)
             ]
         return lanes
@@ -121,10 +134,9 @@ class Pipeline:
             number: (Batch(events, batch.include_gauges), positions) for number, (events, positions) in parts.items()
         }
 
-    def _enqueue(self, lane: _Lane, batch: Batch) -> asyncio.Future[Outcome]:
+    def _enqueue(self, lane: _Lane, batch: Batch, room: Room) -> asyncio.Future[Outcome]:
         future = asyncio.get_running_loop().create_future()
-        lane.waiting.append(_Waiting(batch, future))
-        self._pending_events += len(batch.events)
+        lane.waiting.append(_Waiting(batch, future, room))
         if lane.task is None:
             lane.task = asyncio.create_task(self._work(lane), name="ingest-writer")
         return future
@@ -133,21 +145,25 @@ class Pipeline:
         """Commits until nothing waits. What arrives during one commit is the next one's group."""
         try:
             while lane.waiting:
-                group = _take(lane.waiting)
-                try:
-                    outcomes = await lane.committer.commit([one.batch for one in group])
-                except Exception as error:
-                    for one in group:
-                        if not one.done.done():  # its caller may have gone
-                            one.done.set_exception(error)
-                else:
-                    for one, outcome in zip(group, outcomes, strict=True):
-                        if not one.done.done():
-                            one.done.set_result(outcome)
-                finally:
-                    self._pending_events -= sum(len(one.batch.events) for one in group)
+                async with self._gate.seat(lane.organization_id):
+                    await self._commit(lane.committer, _take(lane.waiting))
         finally:
             lane.task = None
+
+    async def _commit(self, committer: Committer, group: list[_Waiting]) -> None:
+        try:
+            outcomes = await committer.commit([one.batch for one in group])
+        except Exception as error:
+            for one in group:
+                if not one.done.done():  # its caller may have gone
+                    one.done.set_exception(error)
+        else:
+            for one, outcome in zip(group, outcomes, strict=True):
+                if not one.done.done():
+                    one.done.set_result(outcome)
+        finally:
+            for one in group:
+                one.room.give_up()
 
 
 def _take(waiting: deque[_Waiting]) -> list[_Waiting]:

@@ -12,10 +12,12 @@ from evaluator.amounts import AmountError, parse_decimal, parse_decimals
 from evaluator.events import UsageEvent
 from evaluator.routing import FUTURE_TOLERANCE
 from generated.tidemark.v1 import error_reason_pb2, usage_pb2
+from runtime.turns import Slices
 from server.errors import AlreadyExists, ApiError, FailedPrecondition, FieldViolation, Internal, InvalidArgument
 from server.ingest.batches import Outcome
 from server.validation import MAX_ID_LENGTH, Violations, currency_problem, id_problem, to_datetime
 
+AT_ONCE = 100  # events that are read without a pause
 MAX_PROPERTIES = 64
 MAX_PROPERTY_LENGTH = 256  # characters of a value
 
@@ -47,11 +49,21 @@ class Reader:
     def __init__(self, retention: timedelta) -> None:
         self._retention = retention
 
-    def read(self, messages: Sequence[usage_pb2.UsageEvent], now: datetime) -> Reading:
-        """Checks every event of a request; `now` decides which are too old or too far ahead."""
+    async def read(self, messages: Sequence[usage_pb2.UsageEvent], now: datetime, slices: Slices) -> Reading:
+        """Checks every event of a request; `now` decides which are too old or too far ahead.
+
+        A large request is read in slices, between which other calls go on.
+        """
         reading = Reading()
-        if messages:
-            self._read(list(messages), 0, now - self._retention, now + FUTURE_TOLERANCE, reading)
+        earliest, latest = now - self._retention, now + FUTURE_TOLERANCE
+        if len(messages) <= AT_ONCE:
+            if messages:
+                self._read(list(messages), 0, earliest, latest, reading)
+            return reading
+        await slices.begin()
+        for first in range(0, len(messages), AT_ONCE):
+            self._read(list(messages[first : first + AT_ONCE]), first, earliest, latest, reading)
+            await slices.pause()
         return reading
 
     def _read(
@@ -73,8 +85,8 @@ class Reader:
                 self._read(messages[start : start + size], first + start, earliest, latest, reading)
 
 
-def rejections(
-    messages: Sequence[usage_pb2.UsageEvent], reading: Reading, outcome: Outcome
+async def rejections(
+    messages: Sequence[usage_pb2.UsageEvent], reading: Reading, outcome: Outcome, slices: Slices
 ) -> list[usage_pb2.Rejection]:
     """What is said of each event of a request that was not counted, by ascending index."""
     errors = dict(reading.rejected)
@@ -89,7 +101,9 @@ def rejections(
         errors[index] = _unrecorded(index, reading.events[position])
     found = []
     size = 0
+    await slices.begin()
     for index in sorted(errors):
+        await slices.pause()
         error, event_id = errors[index], messages[index].event_id[:MAX_ID_LENGTH]
         if size > MAX_FULL_REJECTIONS:
             error, event_id = (

@@ -8,6 +8,7 @@ from evaluator.alerts import AlertRule
 from evaluator.events import UsageEvent
 from evaluator.limits import Limits
 from evaluator.routing import Router
+from runtime.turns import Slices
 from store import alerts, exclusions, facts, limit_facts
 from store.database import Connection, driver
 
@@ -48,7 +49,9 @@ class Rules:
         if current.epoch == epoch and len(current.customers) <= MAX_CUSTOMERS:
             return current
         rules = dict(self._rules)
+        slices = Slices(self._organization_id)
         for definition in await alerts.changed_since(connection, self._organization_id, current.epoch):
+            await slices.pause()
             rule = definition.rule()
             if rule is None:
                 rules.pop(definition.alert_id, None)

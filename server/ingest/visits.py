@@ -7,6 +7,7 @@ visit only has to find those customers that send nothing at the moment.
 import asyncio
 import contextlib
 import logging
+from collections.abc import Sequence
 from datetime import timedelta
 
 from runtime.clock import Clock
@@ -21,7 +22,7 @@ from store.limits import LimitSubject
 from store.visiting import Due
 
 CUSTOMERS_PER_VISIT = 500  # customers of one transaction
-VISITS_AT_ONCE = 50  # alerts that take turns
+VISITS_AT_ONCE = 50  # alerts of one organization that one look finds; others may be at work on some of them
 POLLING_INTERVAL = 5.0  # seconds; for visits that another replica left when it died
 RETRY_INTERVAL = 1.0  # seconds, while the database is away
 
@@ -40,6 +41,7 @@ class Visits:
         self._rules: dict[int, Rules] = {}
         self._sizes: dict[Due, int] = {}  # customers of the next step, of visits in which one failed
         self._passed_over: set[Due] = set()
+        self._last: dict[int, str] = {}  # the alert of each organization that had the last turn
 
     def start(self) -> None:
         """Begins to work, with what earlier processes left."""
@@ -96,29 +98,36 @@ class Visits:
                     await self._woken.wait()
 
     async def visit_once(self) -> bool:
-        """One step of each visit that waits and that nobody else is at; returns whether there was any."""
+        """One step of one visit of each organization that has any which nobody else is at; whether there was any.
+
+        The next round finds what has come meanwhile. So a visit waits for one step of each other organization,
+        however many visits these have; and the visits of one organization take turns, too.
+        """
         async with self._database.transaction() as connection:
-            waiting = await visiting.due(connection, VISITS_AT_ONCE)
-        worked = False
-        locked: set[int] = set()
+            waiting = await visiting.due(connection, VISITS_AT_ONCE, self._last)
+        self._last = {of_one[0].organization_id: self._last.get(of_one[0].organization_id, "") for of_one in waiting}
+        return any([await self._step_of_one(of_one) for of_one in waiting])
+
+    async def _step_of_one(self, waiting: Sequence[Due]) -> bool:
+        """One step of the first of an organization's visits that nobody else is at and that does not fail."""
         for visit in waiting:
-            if visit.organization_id in locked:
-                continue
+            self._last[visit.organization_id] = visit.alert_id
             try:
-                worked |= await self._around_failures(visit)
+                if await self._around_failures(visit):
+                    return True
             except DatabaseUnavailable as error:
                 if not error.failure.contained:
                     raise
                 # Its other visits would wait for the same lock, one after the other, and all organizations with them.
-                locked.add(visit.organization_id)
+                return False
             except Exception:
-                # It waits for the next round; those behind it do not wait for it.
+                # It waits for its next turn; those behind it do not wait for it.
                 logger.exception(
                     "the visit of alert %s failed and will be tried again",
                     visit.alert_id,
                     extra={"action": "visit_failed", "alert_id": visit.alert_id},
                 )
-        return worked
+        return False
 
     async def _around_failures(self, visit: Due) -> bool:
         """One step of a visit; where that fails in ever smaller ones, past the customer that cannot be evaluated.

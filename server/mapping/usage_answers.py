@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 
 from generated.tidemark.v1 import usage_pb2
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageBatchResponse, EvaluateUsageResponse
-from server.answers import MAX_ANSWER_BYTES, fitting
+from runtime.turns import Slices
+from server.answers import MAX_ANSWER_BYTES, fitting_in_slices
 from server.ingest.batches import Outcome
 from server.mapping.gauges import gauge_proto
 from server.mapping.transitions import transition_proto
@@ -16,17 +17,22 @@ MAX_RESULT_BYTES = 2 * 1024 * 1024
 Answer = EvaluateUsageResponse | EvaluateUsageBatchResponse
 
 
-def write_results(answer: Answer, rejections: Sequence[usage_pb2.Rejection], outcome: Outcome) -> None:
+async def write_results(
+    answer: Answer, rejections: Sequence[usage_pb2.Rejection], outcome: Outcome, slices: Slices
+) -> None:
     """Fills in rejections, transitions and gauges, in this order of precedence, and says what does not fit.
 
     Rejections are all shown unless a batch is larger than the default: they are stored nowhere else.
     """
-    rejected, _ = fitting(rejections, MAX_ANSWER_BYTES)
+    await slices.begin()
+    rejected, _ = await fitting_in_slices(rejections, MAX_ANSWER_BYTES, slices)
     used = sum(one.ByteSize() for one in rejected)
-    transitions, room = fitting(map(transition_proto, outcome.found), min(MAX_RESULT_BYTES, MAX_ANSWER_BYTES - used))
+    transitions, room = await fitting_in_slices(
+        map(transition_proto, outcome.found), min(MAX_RESULT_BYTES, MAX_ANSWER_BYTES - used), slices
+    )
     complete = len(transitions) == len(outcome.found)
     gauges: Iterable[usage_pb2.Gauge] = (gauge_proto(gauge, value) for gauge, value in outcome.gauges)
-    shown, _ = fitting(gauges, room if complete else 0)
+    shown, _ = await fitting_in_slices(gauges, room if complete else 0, slices)
     answer.rejected.extend(rejected)
     answer.transitions.extend(transitions)
     answer.gauges.extend(shown)

@@ -5,19 +5,21 @@ are swept now and then, so that whoever comes finds little to do.
 """
 
 import asyncio
+import collections
 import contextlib
 import logging
 from collections.abc import AsyncIterator
 
 from generated.tidemark.v1 import error_reason_pb2
+from runtime.configuration import DEFAULT_MAX_WATCHERS, DEFAULT_ORGANIZATION_WATCHERS
 from server.errors import ResourceExhausted
+from server.sharing.gate import FairGate, may_take
 from server.watching.tail import Tail
 from store import feed, outbox
-from store.database import Database, DatabaseUnavailable
+from store.database import Connection, Database, DatabaseUnavailable
 from store.feed import Entry, Wanted
 
-MAX_WATCHERS = 1_000  # of one process
-MAX_ORGANIZATION_WATCHERS = 100  # of one organization on one process
+GUARANTEED_WATCHERS = 5  # that every organization may have, however many others watch
 POLL_INTERVAL = 1.0  # seconds between looks for news that nobody hinted at
 SWEEP_INTERVAL = 30.0  # seconds between looks at the feeds that nobody watches here
 RETRY_PAUSE = 1.0  # seconds before the next try while the database is away
@@ -25,7 +27,7 @@ READ_LIMIT = 500  # entries that a tail grows by in one transaction
 CATCH_UP_LIMIT = 50  # entries that a watcher who is behind holds at a time
 CATCH_UP_SPAN = 10_000  # places that one look for them goes through
 TAIL_READERS = 2  # transactions at a time that read for tails
-CATCH_UP_READERS = 1  # transactions at a time that read for those who are behind
+CATCH_UP_READERS = 2  # transactions at a time that read for single watchers; one organization has one of them
 
 logger = logging.getLogger(__name__)
 
@@ -40,16 +42,44 @@ class _Watched:
         self.hinted.set()
 
 
-class Feeds:
-    """The tails of the organizations that are watched on this server."""
+class Watching:
+    """A watcher of an organization's tail, which grows for as long as anybody has one."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, feeds: "Feeds", organization_id: int, watched: _Watched) -> None:
+        self.tail = watched.tail
+        self._feeds = feeds
+        self._organization_id = organization_id
+        self._open = True
+
+    def end(self) -> None:
+        """The watcher counts no more; a second time does nothing."""
+        if self._open:
+            self._open = False
+            self._feeds.leave(self._organization_id)
+
+
+class Feeds:
+    """The tails of the organizations that are watched on this server.
+
+    max_watchers: of all organizations, beside the first GUARANTEED_WATCHERS of each. organization_watchers: of one,
+    which may have no more than it leaves free to the others (`may_take`).
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        max_watchers: int = DEFAULT_MAX_WATCHERS,
+        organization_watchers: int = DEFAULT_ORGANIZATION_WATCHERS,
+    ) -> None:
         self._database = database
+        self._max_watchers = max_watchers
+        self._organization_watchers = organization_watchers
         self._watched: dict[int, _Watched] = {}
         self._watchers = 0
         self._in_use = asyncio.Event()  # by anybody, at any time until now
         self._tail_readers = asyncio.Semaphore(TAIL_READERS)
-        self._catch_up_readers = asyncio.Semaphore(CATCH_UP_READERS)
+        self._catch_up_gate = FairGate(CATCH_UP_READERS)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
@@ -66,21 +96,28 @@ class Feeds:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    @contextlib.asynccontextmanager
-    async def watched(self, organization_id: int) -> AsyncIterator[Tail]:
-        """The tail of an organization, which grows for as long as the block lasts.
+    @property
+    def watchers(self) -> int:
+        """Of all organizations."""
+        return self._watchers
 
-        Raises ResourceExhausted when there are too many watchers.
+    def watch(self, organization_id: int) -> Watching:
+        """A new watcher of an organization, which has to be ended.
+
+        Raises ResourceExhausted when there are too many.
         """
         watched = self._watched.get(organization_id)
-        of_organization = watched.watchers if watched else 0
-        for number, limit in ((of_organization, MAX_ORGANIZATION_WATCHERS), (self._watchers, MAX_WATCHERS)):
-            if number >= limit:
-                raise ResourceExhausted(
-                    error_reason_pb2.ERROR_REASON_TOO_MANY_WATCHERS,
-                    f"{number} streams watch this server already: end one, or try another server",
-                    metadata={"limit": str(limit)},
-                )
+        own = watched.watchers if watched else 0
+        guaranteed = own < min(GUARANTEED_WATCHERS, self._organization_watchers)
+        free = self._max_watchers - self._watchers
+        if not guaranteed and (own >= self._organization_watchers or not may_take(own, free)):
+            # How many others watch is not this organization's business: what it may have is.
+            raise ResourceExhausted(
+                error_reason_pb2.ERROR_REASON_TOO_MANY_WATCHERS,
+                f"{own} streams of this organization watch this server, which is its share of it at present: end one,"
+                " or try another server",
+                metadata={"limit": str(own)},
+            )
         if watched is None:
             watched = self._watched[organization_id] = _Watched()
             growing = asyncio.create_task(self._grow(organization_id, watched), name=f"feed {organization_id}")
@@ -89,14 +126,25 @@ class Feeds:
         watched.watchers += 1
         self._watchers += 1
         self._in_use.set()
-        try:
-            yield watched.tail
-        finally:
-            self._watchers -= 1
-            watched.watchers -= 1
-            if watched.watchers == 0:
-                del self._watched[organization_id]
-                watched.hinted.set()  # wakes the task, which ends
+        return Watching(self, organization_id, watched)
+
+    def leave(self, organization_id: int) -> None:
+        """One watcher less; `Watching.end` calls it."""
+        watched = self._watched[organization_id]
+        self._watchers -= 1
+        watched.watchers -= 1
+        if watched.watchers == 0:
+            del self._watched[organization_id]
+            watched.hinted.set()  # wakes the task, which ends
+
+    @contextlib.asynccontextmanager
+    async def reading(self, organization_id: int) -> AsyncIterator[Connection]:
+        """A transaction that reads for one watcher, in its organization's turn: many who are behind hold up no other.
+
+        Raises DatabaseUnavailable.
+        """
+        async with self._catch_up_gate.seat(organization_id), self._database.transaction() as connection:
+            yield connection
 
     async def catch_up(
         self, organization_id: int, place: int, newest: int, wanted: Wanted
@@ -106,7 +154,7 @@ class Feeds:
         `newest` is the place of the tail. Raises Forgotten and DatabaseUnavailable.
         """
         until = min(newest, place + CATCH_UP_SPAN)
-        async with self._catch_up_readers, self._database.transaction() as connection:
+        async with self.reading(organization_id) as connection:
             found = await feed.read(
                 connection, organization_id, after=place, until=until, limit=CATCH_UP_LIMIT, wanted=wanted
             )
@@ -199,13 +247,15 @@ class Feeds:
     async def sweep(self) -> None:
         """Gives every notification of every organization its place. Raises DatabaseUnavailable."""
         async with self._database.transaction() as connection:
-            waiting = await feed.with_pending(connection)
-        for organization_id in waiting:
-            placed = feed.PLACE_LIMIT
+            waiting = collections.deque(await feed.with_pending(connection))
+        while waiting:
+            organization_id = waiting.popleft()
+            placed = 0
             try:
-                while placed == feed.PLACE_LIMIT:
-                    async with self._tail_readers, self._database.transaction() as connection:
-                        placed = await feed.place(connection, organization_id)
+                async with self._tail_readers, self._database.transaction() as connection:
+                    placed = await feed.place(connection, organization_id)
             except DatabaseUnavailable as error:
                 if not error.failure.contained:  # else it is this feed's alone, and the next sweep's
                     raise
+            if placed == feed.PLACE_LIMIT:
+                waiting.append(organization_id)  # behind the others

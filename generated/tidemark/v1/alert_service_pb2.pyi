@@ -774,7 +774,8 @@ class ListCustomerAlertsRequest(_message.Message):
     page whose alerts are large may be shorter. Without customer_id a page may hold fewer, even none, although more
     follow: next_page_token says so.
 
-    NOTE: each may show up to 100 gauges, so small pages are quicker where alerts divide usage by groups.
+    NOTE: each may show up to 100 gauges, so small pages are quicker where alerts divide usage by groups. A page ends
+    early, with a next_page_token, before the alerts on it have more than 10,000 gauges between them.
     """
     page_token: _builtins.str
     """page_token is the next_page_token of the page before, with the same filters. Unset: the first page."""

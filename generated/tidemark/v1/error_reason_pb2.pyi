@@ -123,15 +123,19 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 9
-    """ERROR_REASON_OVERLOADED (RESOURCE_EXHAUSTED) means that the service has more to do than it can hold. RetryInfo
-    says when to try again.
+    """ERROR_REASON_OVERLOADED (RESOURCE_EXHAUSTED) means that the service has more to do than it can hold: of the
+    organization, whose share of this server is taken, or of all of them. share_of says which, "organization" or
+    "server". RetryInfo says when to try again.
 
     Example:
 
         {
           "reason": "ERROR_REASON_OVERLOADED",
           "domain": "tidemark.dev",
-          "metadata": {}
+          "metadata": {
+            "share_of": "organization",
+            "pending_events": "50000"
+          }
         }
     """
     ERROR_REASON_DRAINING: _ErrorReason.ValueType  # 10
@@ -715,8 +719,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_TOO_MANY_WATCHERS: _ErrorReason.ValueType  # 102
-    """ERROR_REASON_TOO_MANY_WATCHERS (RESOURCE_EXHAUSTED) means that as many streams watch this server as may, of the
-    organization or of all. Another server may have room.
+    """ERROR_REASON_TOO_MANY_WATCHERS (RESOURCE_EXHAUSTED) means that as many streams of the organization watch this
+    server as may at present. Another server may have room.
 
     Example:
 
@@ -893,15 +897,19 @@ Example:
     }
 """
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 9
-"""ERROR_REASON_OVERLOADED (RESOURCE_EXHAUSTED) means that the service has more to do than it can hold. RetryInfo
-says when to try again.
+"""ERROR_REASON_OVERLOADED (RESOURCE_EXHAUSTED) means that the service has more to do than it can hold: of the
+organization, whose share of this server is taken, or of all of them. share_of says which, "organization" or
+"server". RetryInfo says when to try again.
 
 Example:
 
     {
       "reason": "ERROR_REASON_OVERLOADED",
       "domain": "tidemark.dev",
-      "metadata": {}
+      "metadata": {
+        "share_of": "organization",
+        "pending_events": "50000"
+      }
     }
 """
 ERROR_REASON_DRAINING: ErrorReason.ValueType  # 10
@@ -1485,8 +1493,8 @@ Example:
     }
 """
 ERROR_REASON_TOO_MANY_WATCHERS: ErrorReason.ValueType  # 102
-"""ERROR_REASON_TOO_MANY_WATCHERS (RESOURCE_EXHAUSTED) means that as many streams watch this server as may, of the
-organization or of all. Another server may have room.
+"""ERROR_REASON_TOO_MANY_WATCHERS (RESOURCE_EXHAUSTED) means that as many streams of the organization watch this
+server as may at present. Another server may have room.
 
 Example:
 

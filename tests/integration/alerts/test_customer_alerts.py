@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import grpc
+import pytest
 
 from generated.tidemark.v1 import alert_pb2
 from runtime.clock import ManualClock
@@ -240,6 +241,35 @@ async def test_the_list_of_a_customer_holds_exactly_what_covers_it(
             await ours.customer_alerts("globex", page_size=2, page_token=token)
     assert seen == covering
     assert answer.reason == "ERROR_REASON_PAGE_TOKEN_INVALID"
+
+
+async def test_a_page_reads_no_more_gauges_than_a_bound_and_the_pages_hold_every_alert(
+    ours: Client, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("store.customer_views.GAUGES_AT_ONCE", 5)
+    grouped = TOKENS.replace('metric_id: "tokens"', 'metric_id: "tokens" group_values { key: "region" }')
+    assert grouped != TOKENS
+    alerts = [(await ours.create(one + ALL)).alert_id for one in (TOKENS, grouped, grouped, SPEND, grouped, TOKENS)]
+    regions = ("eu", "us", "asia")
+    await ours.use(
+        clock.now(),
+        *(
+            event(number, "5", rest=f'properties {{ key: "region" value: "{region}" }}')
+            for number, region in enumerate(regions, 1)
+        ),
+    )
+    await ours.settled(*alerts)
+    pages, token = list[list[str]](), ""
+    while token or not pages:
+        page = await ours.customer_alerts("acme", page_token=token)
+        for found in page.customer_alerts:
+            assert found == await ours.customer_alert(found.alert.alert_id, "acme")
+        pages.append([found.alert.alert_id for found in page.customer_alerts])
+        token = page.next_page_token
+    # All were created at the same moment, so they are in the order of their ids.
+    assert [one for page in pages for one in page] == sorted(alerts)
+    # The gauges of one metric are counted for each alert that may watch them: four, the total's own among them.
+    assert all(len(set(page) - {alerts[3]}) <= 1 for page in pages)
 
 
 async def test_listed_values_are_each_alerts_own(ours: Client, clock: ManualClock) -> None:

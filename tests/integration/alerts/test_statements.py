@@ -143,4 +143,4 @@ async def test_a_view_shows_one_moment(database: Database, organization_id: int,
         listed = await view.list_page((), after=None, limit=10)
     assert found is not None
     assert found.definition == created
-    assert listed == [found]
+    assert listed == ([created], [found])

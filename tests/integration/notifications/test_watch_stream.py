@@ -236,29 +236,28 @@ async def test_a_stream_goes_on_at_another_server(caller: Caller, clock: ManualC
         assert names(await resumed.take(len(rest))) == [("ann", number) for number in rest]
 
 
-async def test_there_are_only_so_many_watchers_and_those_who_left_do_not_count(
-    caller: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(feeds, "MAX_ORGANIZATION_WATCHERS", 2)
-    watchers = [await watch(caller), await watch(caller)]
-    error = await Watcher(caller).refused()
-    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert reason_of(error) == "ERROR_REASON_TOO_MANY_WATCHERS"
+async def test_there_are_only_so_many_watchers_and_those_who_left_do_not_count(caller: Caller) -> None:
+    configuration = Configuration(listen_port=0, propagation_delay=0.0, organization_watchers=2)
+    async with beside(caller, configuration) as small:
+        watchers = [await watch(small), await watch(small)]
+        error = await Watcher(small).refused()
+        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert reason_of(error) == "ERROR_REASON_TOO_MANY_WATCHERS"
 
-    async def has_room() -> bool:
-        try:
-            watchers.append(await watch(caller))
-        except grpc.aio.AioRpcError:
-            return False
-        return True
+        async def has_room() -> bool:
+            try:
+                watchers.append(await watch(small))
+            except grpc.aio.AioRpcError:
+                return False
+            return True
 
-    for number in range(3):
-        # In the middle of a flood, too, of which nobody reads anything.
-        async with committer(caller) as writer:
-            await writer.tells(*(("ann", 1 + 1_000 * number + place) for place in range(1_000)))
-            await writer.commits()
-        watchers.pop(0).call.cancel()
-        await until(has_room)
+        for number in range(3):
+            # In the middle of a flood, too, of which nobody reads anything.
+            async with committer(small) as writer:
+                await writer.tells(*(("ann", 1 + 1_000 * number + place) for place in range(1_000)))
+                await writer.commits()
+            watchers.pop(0).call.cancel()
+            await until(has_room)
 
 
 async def test_what_is_older_than_it_is_kept_is_gone_and_said_to_be(

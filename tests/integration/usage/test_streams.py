@@ -143,7 +143,7 @@ async def test_a_client_whose_deadline_ends_in_mid_commit_may_send_again(caller:
 
 
 async def test_too_much_at_once_is_refused_and_harms_nothing(caller: Caller) -> None:
-    async with beside(caller, settings(max_pending_events=100)) as small:
+    async with beside(caller, settings(max_pending_events=170)) as small:
         events = [[small.event(f"{number}-{place}") for place in range(40)] for number in range(5)]
         async with ingest_held(caller):
             sending = [asyncio.create_task(small.send(*batch)) for batch in events]

@@ -1,0 +1,200 @@
+"""One organization at its bounds: every call of another one is answered, and its visits have their turn."""
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+
+import grpc
+import pytest
+
+from evaluator.alerts import AlertRule
+from generated.tidemark.v1 import account_pb2, alert_pb2, alert_service_pb2
+from runtime.clock import ManualClock
+from server.ingest import visiting
+from server.ingest.visits import Visits
+from store.database import Database
+from tests.integration.server.running import reason_of
+from tests.integration.usage.caller import (
+    DEADLINE,
+    Caller,
+    beside,
+    ingest_held,
+    settings,
+    until,
+    usage_alert,
+    waiting_for_locks,
+)
+from tests.integration.usage.conftest import organization
+
+CALLERS = 60
+
+
+@pytest.fixture
+async def neighbour(caller: Caller, clock: ManualClock) -> Caller:
+    """A caller of the same server, as another organization."""
+    return await other_organization(caller, clock)
+
+
+async def other_organization(caller: Caller, clock: ManualClock) -> Caller:
+    """A caller of the same server, as another organization."""
+    name, key = await organization(caller.database_url, clock)
+    return Caller(caller.server, clock, caller.database_url, name, key)
+
+
+async def everything_is_answered(neighbour: Caller) -> None:
+    """Calls of every kind: a change, a read, an event alone and one on a stream."""
+    async with asyncio.timeout(DEADLINE):
+        alert = await neighbour.create(usage_alert("10"))
+        await neighbour.put_customer(account_pb2.Customer(customer_id="acme"))
+        for number in range(3):
+            answer = await neighbour.send(neighbour.event(f"{alert.alert_id}-{number}", "4"))
+            assert answer.accepted == 1
+        stream = neighbour.stream()
+        await stream.write(
+            alert_service_pb2.EvaluateUsageRequest(events=[neighbour.event(f"{alert.alert_id}-s", "4")])
+        )
+        answered = await stream.read()
+        assert isinstance(answered, alert_service_pb2.EvaluateUsageResponse)
+        assert answered.accepted == 1
+        stream.cancel()
+        assert (await neighbour.state(alert.alert_id)).status == alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
+
+
+async def test_changes_that_wait_for_their_organization_keep_no_connection_from_another(
+    caller: Caller, neighbour: Caller
+) -> None:
+    async with ingest_held(caller):
+        changes = [asyncio.create_task(caller.create_only(usage_alert(str(number + 1)))) for number in range(CALLERS)]
+        puts = [
+            asyncio.create_task(caller.put_customer(account_pb2.Customer(customer_id=f"c{number}")))
+            for number in range(CALLERS)
+        ]
+        await waiting_for_locks(caller)
+        await everything_is_answered(neighbour)
+        assert not any(one.done() for one in changes)
+    # Each of them was answered in its turn.
+    assert len({alert.alert_id for alert in await asyncio.gather(*changes)}) == CALLERS
+    await asyncio.gather(*puts)
+
+
+async def test_events_of_one_organization_take_no_room_from_another(caller: Caller, clock: ManualClock) -> None:
+    async with beside(caller, settings(max_pending_events=200)) as noisy:
+        neighbour = await other_organization(noisy, clock)
+        async with ingest_held(noisy):
+            batches = [
+                asyncio.create_task(noisy.send(*(noisy.event(f"{number}-{place}") for place in range(20))))
+                for number in range(CALLERS)
+            ]
+            streams = [noisy.stream() for _ in range(5)]
+            for number, stream in enumerate(streams):
+                events = [noisy.event(f"s{number}-{place}") for place in range(20)]
+                await stream.write(alert_service_pb2.EvaluateUsageRequest(events=events))
+
+            async def refused() -> bool:
+                return sum(one.done() for one in batches) >= CALLERS - 5
+
+            await until(refused)
+            await everything_is_answered(neighbour)
+        ended = await asyncio.gather(*batches, return_exceptions=True)
+        codes = {one.code() for one in ended if isinstance(one, grpc.aio.AioRpcError)}
+        assert codes == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+        # A stream is not refused: it waits.
+        for stream in streams:
+            answer = await asyncio.wait_for(stream.read(), DEADLINE)
+            assert isinstance(answer, alert_service_pb2.EvaluateUsageResponse)
+            assert answer.accepted == 20
+            stream.cancel()
+
+
+async def test_calls_beyond_an_organizations_share_are_refused_and_end(caller: Caller, clock: ManualClock) -> None:
+    async with beside(caller, replace(settings(), organization_calls=4, organization_streams=2)) as noisy:
+        neighbour = await other_organization(noisy, clock)
+        async with ingest_held(noisy):
+            calls = [asyncio.create_task(noisy.create_only(usage_alert(str(number + 1)))) for number in range(20)]
+
+            async def refused() -> bool:
+                return sum(one.done() for one in calls) == 16
+
+            await until(refused)
+            await everything_is_answered(neighbour)
+            for call in calls:
+                call.cancel()  # they leave without having been answered
+        ended = await asyncio.gather(*calls, return_exceptions=True)
+        reasons = [reason_of(one) for one in ended if isinstance(one, grpc.aio.AioRpcError)]
+        assert reasons == ["ERROR_REASON_OVERLOADED"] * 16
+
+        async def has_room() -> bool:
+            try:
+                await noisy.create_only(usage_alert("1"))
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+                    raise
+                return False
+            return True
+
+        await until(has_room)
+        # So do streams that were cut off in the middle of a message that nobody reads.
+        for number in range(6):
+            await until(partial(stream_begins, noisy, number))
+
+
+async def stream_begins(noisy: Caller, number: int) -> bool:
+    """Whether there is room for one more stream, which then leaves without a word."""
+    stream = noisy.stream()
+    try:
+        await stream.write(alert_service_pb2.EvaluateUsageRequest(events=[noisy.event(f"begin-{number}")]))
+        answer = await asyncio.wait_for(stream.read(), DEADLINE)
+    except grpc.aio.AioRpcError as error:
+        if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+            raise
+        return False
+    stream.cancel()
+    return isinstance(answer, alert_service_pb2.EvaluateUsageResponse)
+
+
+async def test_an_organizations_visits_take_turns_with_anothers(
+    caller: Caller, neighbour: Caller, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visit_once = Visits.visit_once
+
+    async def never(_: Visits) -> bool:
+        return False
+
+    monkeypatch.setattr(Visits, "visit_once", never)  # the server's own
+    await caller.send(caller.event("e1", "15"))
+    await neighbour.send(neighbour.event("e1", "15"))
+    many = [await caller.create_only(usage_alert(str(number + 1))) for number in range(5)]
+    one = await neighbour.create_only(usage_alert("10"))
+    # The first one fails whenever it is tried; those behind it do not wait for that.
+    broken = min(alert.alert_id for alert in many)
+    visit = visiting.visit_customers
+
+    async def breaking(*arguments: object, **others: object) -> None:
+        if isinstance(arguments[3], AlertRule) and arguments[3].alert_id == broken:
+            raise ZeroDivisionError
+        await visit(*arguments, **others)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("server.ingest.visits.visit_customers", breaking)
+
+    async def waiting() -> tuple[int, int]:
+        counts = []
+        for who in (caller, neighbour):
+            [[count]] = await who.rows(
+                "SELECT count(*) FROM alert WHERE organization_id = %(organization_id)s AND visit_after IS NOT NULL"
+            )
+            counts.append(count)
+        return counts[0], counts[1]
+
+    database = Database(caller.database_url, pool_size=2)
+    try:
+        mine = Visits(database, clock, timedelta(days=34))
+        assert await waiting() == (5, 1)
+        assert await visit_once(mine)
+        assert await waiting() == (4, 0), "one step of each organization"
+        while await visit_once(mine):
+            pass
+        assert await waiting() == (1, 0), "all but the one that fails"
+    finally:
+        await database.close()
+    assert (await neighbour.state(one.alert_id)).status == alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM

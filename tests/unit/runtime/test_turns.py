@@ -1,0 +1,80 @@
+"""Turns: one slice of long work in each pass of the loop, and the keys one after the other."""
+
+import asyncio
+import contextlib
+
+import pytest
+
+from runtime import turns
+from runtime.turns import Slices, Turns
+
+
+async def test_one_turn_is_given_in_each_pass_of_the_loop() -> None:
+    shared, passes, number = Turns(), list[int](), 0
+
+    async def work() -> None:
+        await shared.take("one")
+        passes.append(number)
+
+    tasks = [asyncio.create_task(work()) for _ in range(5)]
+    for number in range(1, 50):  # noqa: B007
+        await asyncio.sleep(0)
+    assert all(task.done() for task in tasks)
+    assert len(set(passes)) == 5
+
+
+async def test_keys_have_turns_one_after_the_other_and_each_in_its_own_order() -> None:
+    shared, order = Turns(), list[str]()
+
+    async def work(name: str) -> None:
+        await shared.take(name[0])
+        order.append(name)
+
+    await asyncio.gather(*map(work, ("a1", "a2", "a3", "a4", "b1", "b2", "c1")))
+    assert order == ["a1", "a2", "b1", "c1", "a3", "b2", "a4"]
+
+
+async def test_a_wait_that_is_cancelled_takes_nobodys_turn() -> None:
+    shared, order = Turns(), list[str]()
+
+    async def work(name: str) -> None:
+        await shared.take(name)
+        order.append(name)
+
+    tasks = [asyncio.create_task(work(name)) for name in "abc"]
+    await asyncio.sleep(0)
+    tasks[1].cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await tasks[1]
+    async with asyncio.timeout(30):
+        await tasks[2]
+        await shared.take("d")
+    assert order == ["a", "c"]
+
+
+async def test_others_run_between_the_slices_of_long_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "SLICE", -1.0)  # every slice is over at once
+    between = 0
+
+    async def other() -> None:
+        nonlocal between
+        while True:
+            between += 1
+            await asyncio.sleep(0)
+
+    beside = asyncio.create_task(other())
+    slices, seen = Slices(1), list[int]()
+    for _ in range(10):
+        await slices.pause()
+        seen.append(between)
+    beside.cancel()
+    assert seen == sorted(set(seen)), "the other task ran in each pause but the first at the least"
+
+
+async def test_a_slice_that_lasts_is_not_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "SLICE", 1_000.0)
+    slices, other = Slices(1), asyncio.create_task(asyncio.sleep(0))
+    for _ in range(10):
+        await slices.pause()
+    assert not other.done()
+    await other
