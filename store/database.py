@@ -15,7 +15,6 @@ from sqlalchemy.pool import NullPool
 
 from store import sessions
 from store.failures import DatabaseUnavailable, Discard, Failure, failure_of, sqlstate_of, unavailable
-from store.shares import Shares
 
 # The exception that every room catches is known by this module's name.
 __all__ = ["Connection", "Database", "DatabaseUnavailable", "Row", "driver", "sync_engine"]
@@ -52,7 +51,6 @@ class Database:
     def __init__(self, url: str, pool_size: int = 12, purpose: str = "") -> None:
         """purpose: what the connections are for, as a word for pg_stat_activity; empty for the work itself."""
         self.url = url
-        self._shares = Shares(pool_size, POOL_TIMEOUT)
         self._open: dict[object, float] = {}  # transactions, and when they began by the event loop's clock
         self._logged: dict[str, tuple[float, int]] = {}  # by kind: when, and how many since
         conninfo = sessions.connection_string(url, purpose)
@@ -80,7 +78,7 @@ class Database:
         Statements may also go to its driver connection (see `driver`); they belong to the same transaction.
         Raises DatabaseUnavailable for every failure of the database that `store.failures` knows.
         """
-        async with self._shares.taken(), self._transaction() as connection:
+        async with self._transaction() as connection:
             token = object()
             self._open[token] = asyncio.get_running_loop().time()
             try:

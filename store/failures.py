@@ -82,9 +82,6 @@ STATEMENT_CANCELED = Failure(
 )
 TOO_MANY_CONNECTIONS = Failure("too_many_connections", "the server has no connection left")
 POOL_EXHAUSTED = Failure("pool_exhausted", "no connection became free in time")
-ORGANIZATION_BUSY = Failure(
-    "organization_busy", "none of the organization's connections became free in time", tries=3, contained=True
-)
 DISK_FULL = Failure("disk_full", "the server has no disk left", retry_after=timedelta(seconds=5))
 OUT_OF_MEMORY = Failure("out_of_memory", "the server has no memory left", retry_after=timedelta(seconds=5))
 LIMIT_REACHED = Failure(

@@ -8,7 +8,6 @@ from server import calls, errors
 from server.identity import Identity
 from server.interceptors.around import Around, Context, when_over
 from server.open_streams import refusal
-from store.shares import act_for
 
 METADATA_KEY = "authorization"
 
@@ -30,7 +29,6 @@ class Identify(Around):
                 if len(set(sent)) > 1:
                     sent = [""]
                 call.caller = await self._identity.identify(str(sent[0]) if sent else None)
-                act_for(call.caller.organization.organization_id)
             except Exception as error:
                 await errors.abort(context, error)
         if call.caller is None or not streaming:
