@@ -20,6 +20,7 @@ from store.database import Database
 
 AddServices = Callable[[grpc.aio.Server, Dependencies], tuple[str, ...]]
 
+UNARY_DEADLINE = 60.0  # seconds; more than the default, for machines that are busy with other tests
 SECRET_KEYS = (("test", b"tidemark tests and nothing else!"),)
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -61,7 +62,7 @@ async def running(
     stopped = asyncio.create_task(
         serve(
             replace(
-                configuration or Configuration(listen_port=0, propagation_delay=0.0),
+                configuration or Configuration(listen_port=0, propagation_delay=0.0, unary_deadline=UNARY_DEADLINE),
                 # A key of their own: without one a server makes a file for it.
                 secret_keys=SECRET_KEYS,
             ),

@@ -32,10 +32,10 @@ from runtime.clock import Clock
 from runtime.configuration import Configuration
 from server.validation import to_timestamp
 from store.database import Database
-from tests.integration.server.running import Running, running
+from tests.integration.server.running import UNARY_DEADLINE, Running, running
 from tests.schemas import check_body
 
-DEADLINE = 30.0  # seconds that anything may take that a test waits for
+DEADLINE = 60.0  # seconds that anything may take that a test waits for
 
 EVERYBODY = alert_pb2.AlertScope(all_customers=alert_pb2.AllCustomersScope())
 REACHED, RESOLVED = threshold_pb2.TRANSITION_KIND_REACHED, threshold_pb2.TRANSITION_KIND_RESOLVED
@@ -276,6 +276,7 @@ def settings(
         max_pending_events=max_pending_events,
         max_message_bytes=max_message_bytes,
         drain_timeout=drain_timeout,
+        unary_deadline=UNARY_DEADLINE,
     )
 
 
