@@ -6,12 +6,15 @@ The embedded server has settings of its own and may be newer. Tests that run her
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psycopg
 import pytest
 
 # Debian and Ubuntu keep each major version in a folder of its own.
@@ -34,28 +37,51 @@ def system_postgres(*settings: str) -> Iterator[str]:
     folder = Path(tempfile.mkdtemp(prefix="tidemark-pg-"))
     data = folder / "data"
     user = _prepare(folder)
-
-    def run(program: str, *arguments: str) -> None:
+    environment = {"PATH": os.environ.get("PATH", ""), "LANG": "C.UTF-8"}
+    try:
         subprocess.run(
-            [str(found / program), *arguments],
+            [found / "initdb", "--pgdata", data, "--auth=trust", "--username=postgres", "--no-sync"],
             check=True,
             user=user,
             cwd=folder,
             stdout=subprocess.DEVNULL,
             timeout=START_TIMEOUT,
-            env={"PATH": os.environ.get("PATH", ""), "LANG": "C.UTF-8"},
+            env=environment,
         )
-
-    options = ["-c listen_addresses=''", f"-k {folder}", *(f"-c {setting}" for setting in settings)]
-    try:
-        run("initdb", "--pgdata", str(data), "--auth=trust", "--username=postgres", "--no-sync")
-        run("pg_ctl", "--pgdata", str(data), "--log", str(folder / "log"), "--wait", "-o", " ".join(options), "start")
+        options = [
+            f"-c{setting}" for setting in ("listen_addresses=", f"unix_socket_directories={folder}", *settings)
+        ]
+        with (folder / "log").open("wb") as log:
+            # It ends with this process, however that ends.
+            server = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "QUIT", found / "postgres", "-D", data, *options],
+                user=user,
+                cwd=folder,
+                stdout=log,
+                stderr=log,
+                env=environment,
+            )
+        url = f"postgresql://postgres@/postgres?host={folder}"
         try:
-            yield f"postgresql://postgres@/postgres?host={folder}"
+            _wait(url, server, folder / "log")
+            yield url
         finally:
-            run("pg_ctl", "--pgdata", str(data), "--mode", "immediate", "--wait", "stop")
+            server.send_signal(signal.SIGQUIT)
+            server.wait(START_TIMEOUT)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT
+    while True:
+        try:
+            psycopg.connect(url, connect_timeout=2).close()
+            return
+        except psycopg.OperationalError:
+            assert server.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, f"PostgreSQL does not answer:\n{log.read_text()}"
+            time.sleep(0.05)
 
 
 def _prepare(folder: Path) -> str | None:
