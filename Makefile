@@ -16,6 +16,11 @@ PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3.14 python
 WORKERS ?= 2
 # More arguments for pytest: make test-unit ARGS='-k periods'
 ARGS ?=
+# The tests that run against a second PostgreSQL, too: one with the settings of its package, where one is installed.
+DATABASE_PART := test_database.py test_failures.py test_migrations.py test_sessions.py alerts/test_races.py \
+	balances/test_races.py facts/test_invoice_alerts.py notifications/test_watch_order.py \
+	notifier/test_delivery.py notifier/test_delivery_queue.py notifier/test_locks.py usage/test_exactly_once.py \
+	usage/test_group_limit.py usage/test_interleavings.py usage/test_new_alerts.py
 # How many steps of random calls are compared with the plain model (default: 10,000).
 STEPS ?=
 # The demo's input: a CSV of real requests instead of the made-up month.
@@ -76,8 +81,12 @@ bench: $(STAMP) ## ingest and latency, under 3 minutes; PART=ingest, latency, no
 # --- checking -----------------------------------------------------------------------------------------------
 
 .PHONY: test
-test: check ## everything CI runs: lint, types, contract, generated code, and the three rings of tests
+test: check $(if $(ARGS),,test-postgres) ## everything CI runs: lint, types, contract, generated code, and all rings of tests
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile $(ARGS)
+
+.PHONY: test-postgres
+test-postgres: $(STAMP) ## what depends most on the database, on the operating system's PostgreSQL as it comes
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --postgres system $(addprefix tests/integration/,$(DATABASE_PART)) $(ARGS)
 
 .PHONY: check
 check: lint types proto-lint proto-check ## everything of `make test` but the tests
