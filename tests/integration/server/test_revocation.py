@@ -55,12 +55,19 @@ def usage(event_id: str) -> messages.EvaluateUsageRequest:
     return messages.EvaluateUsageRequest(batch_id=event_id, events=[event])
 
 
+async def read_out(call: Any) -> list[Any]:
+    """Reads until the stream ends in order; returns what came."""
+    answers = []
+    async with asyncio.timeout(LIMIT):
+        while (answer := await call.read()) is not grpc.aio.EOF:
+            answers.append(answer)
+    return answers
+
+
 async def refused(call: Any) -> None:
     """Reads until the stream ends, which it does with UNAUTHENTICATED, a reason, and no advice to try again."""
     with pytest.raises(grpc.aio.AioRpcError) as raised:
-        async with asyncio.timeout(LIMIT):
-            while await call.read() is not grpc.aio.EOF:
-                pass
+        await read_out(call)
     assert raised.value.code() is grpc.StatusCode.UNAUTHENTICATED
     assert reason_of(raised.value) == "ERROR_REASON_UNAUTHENTICATED"
     assert not any(detail.type_url.endswith("RetryInfo") for detail in status_of(raised.value).details)
@@ -70,7 +77,8 @@ async def test_idle_streams_of_a_revoked_key_end_on_every_server_and_others_go_o
     api: Running, second: Running, database: Database
 ) -> None:
     key, other = await create_key(database), await create_key(database)
-    ended, kept = [], []
+    ended: list[Any] = []
+    kept: list[Any] = []
     for server in (api, second):
         stub: Any = alert_service_pb2_grpc.AlertServiceStub(server.channel)
         for owner, calls in ((key, ended), (other, kept)):
@@ -97,11 +105,15 @@ async def test_a_new_call_with_a_revoked_key_is_refused_without_the_clock_going_
     key = await create_key(database)
     assert (await odd.unary("WhoAmI")("", metadata=authorized(key))).startswith("acme")
     await revoke(database, key)
-    async with asyncio.timeout(LIMIT):
-        with pytest.raises(grpc.aio.AioRpcError) as raised:
+
+    async def call_for_ever() -> None:
+        async with asyncio.timeout(LIMIT):
             while True:
                 await odd.unary("WhoAmI")("", metadata=authorized(key))
                 await asyncio.sleep(0.01)
+
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await call_for_ever()
     assert raised.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
@@ -128,10 +140,15 @@ async def test_what_was_read_is_answered_before_the_stream_ends(
         await stream.write(usage(f"e-{number}"))
     acknowledged = (await stream.read()).accepted
     await revoke(database, key)
-    with pytest.raises(grpc.aio.AioRpcError) as raised:
+
+    async def read_on() -> None:
+        nonlocal acknowledged
         async with asyncio.timeout(LIMIT):
             while (answer := await stream.read()) is not grpc.aio.EOF:
                 acknowledged += answer.accepted
+
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await read_on()
     assert raised.value.code() is grpc.StatusCode.UNAUTHENTICATED
     async with database.raw_transaction() as connection:
         row = await (await connection.execute("SELECT count(*) FROM event")).fetchone()
