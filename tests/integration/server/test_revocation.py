@@ -1,7 +1,7 @@
 """A revoked key ends its open streams, and the first key those of callers without one: on every server."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,7 +12,9 @@ from generated.tidemark.v1 import alert_service_pb2 as messages
 from generated.tidemark.v1 import alert_service_pb2_grpc
 from generated.tidemark.v1.usage_pb2 import UsageEvent
 from runtime.clock import ManualClock
-from server import identity, open_streams
+from server import identity, open_streams, process
+from server.lifecycle import InFlight
+from server.open_streams import OpenStreams
 from store import keys
 from store.database import Database
 from store.keys import CreatedKey
@@ -166,3 +168,49 @@ async def test_a_handler_that_races_nothing_is_cut_with_the_status(
     assert (await call.read()).startswith("acme")
     await revoke(database, key)
     await refused(call)
+
+
+class Inside:
+    """What the servers of a test know of their calls."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.streams: list[OpenStreams] = []
+        self.in_flight: list[InFlight] = []
+        monkeypatch.setattr(identity, "OpenStreams", lambda: self._kept(self.streams, OpenStreams()))
+        monkeypatch.setattr(process, "InFlight", lambda: self._kept(self.in_flight, InFlight()))
+
+    @staticmethod
+    def _kept(made: list[Any], one: Any) -> Any:
+        made.append(one)
+        return one
+
+    @property
+    def idle(self) -> bool:
+        """Whether no stream is registered and no call is counted."""
+        return not any(one.key_ids for one in self.streams) and not any(one.count for one in self.in_flight)
+
+
+async def until(happened: Callable[[], bool]) -> None:
+    async with asyncio.timeout(LIMIT):
+        while not happened():  # noqa: ASYNC110 (it happens in the server)
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def inside(monkeypatch: pytest.MonkeyPatch) -> Inside:
+    """Ask for it before the server."""
+    return Inside(monkeypatch)
+
+
+async def test_a_stream_that_is_blocked_by_a_client_that_does_not_read_ends_at_the_server(
+    inside: Inside, odd: OddClient, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(open_streams, "GRACE", 0.05)
+    key = await create_key(database)
+    call = odd.server_stream("Flood")("", metadata=authorized(key))
+    assert await call.read()
+    await until(lambda: not inside.idle)
+    await revoke(database, key)
+    await until(lambda: inside.idle)
+    assert not call.done()  # it has read nothing of that yet
+    await refused(call)  # after what was on its way
