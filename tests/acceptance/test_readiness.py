@@ -35,7 +35,7 @@ class OwnDatabase:
     def __init__(self, folder: Path) -> None:
         self.disk: Path | None = folder / "disk"
         self.disk.mkdir()
-        mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE},mode=0755", "tmpfs", self.disk]
+        mount: list[str | Path] = ["mount", "-t", "tmpfs", "-o", f"size={SIZE},mode=0755", "tmpfs", self.disk]
         if os.geteuid() != 0 or shutil.which("mount") is None or _fails(mount):
             self.disk = None
         try:
