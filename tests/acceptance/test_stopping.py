@@ -17,10 +17,16 @@ from tests.acceptance.up import TIDEMARK, TIMEOUT, Up, alive, environment, event
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose database is made by the first test that starts it, and stopped after each."""
+    return tmp_path_factory.mktemp("up")
+
+
 @pytest.fixture
-def up(tmp_path: Path) -> Iterator[Up]:
-    """`tidemark up` on a database of its own."""
-    running = Up(tmp_path)
+def up(folder: Path) -> Iterator[Up]:
+    """`tidemark up`, the only user of its database."""
+    running = Up(folder)
     yield running
     running.stop()
 
@@ -98,15 +104,15 @@ def test_a_hang_up_that_is_ignored_from_the_start_stays_ignored(tmp_path: Path) 
     assert ran.returncode == 0
 
 
-def test_a_server_alone_starts_its_database_again(tmp_path: Path) -> None:
-    log = tmp_path / "serve.log"
+def test_a_server_alone_starts_its_database_again(folder: Path) -> None:
+    log = folder / "serve.log"
     with log.open("w") as file:
         process = subprocess.Popen(
-            [*TIDEMARK, "serve"], env=environment(tmp_path), stdout=subprocess.PIPE, stderr=file, text=True
+            [*TIDEMARK, "serve"], env=environment(folder), stdout=subprocess.PIPE, stderr=file, text=True
         )
     assert process.stdout is not None
     assert process.stdout.readline().startswith("listening on ")
-    pid_file = tmp_path / "data" / "postgres" / "postmaster.pid"
+    pid_file = folder / "data" / "postgres" / "postmaster.pid"
     os.kill(int(pid_file.read_text().splitlines()[0]), signal.SIGKILL)
     eventually(lambda: "runs again" in log.read_text(), log.read_text)
     assert "Its last words" in log.read_text()
