@@ -77,8 +77,7 @@ def create(organization: str, take_over: bool | None) -> None:
     console = standard_error()
     if created.took_over:
         console.print(
-            f"the organization [name]default[/] is called [name]{escape(organization)}[/] now, with what it holds;"
-            " notifications that were sent before keep the old name"
+            f"the organization [name]default[/] is called [name]{escape(organization)}[/] now, with what it holds"
         )
     elif take_over:
         console.print("there was nothing to take over: the organization [name]default[/] holds no data")

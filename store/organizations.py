@@ -73,7 +73,7 @@ async def rename(connection: AsyncConnection, organization_id: int, name: str) -
     """Gives an organization another name, which no other one may have; waits until no ingest is under way.
 
     Every row belongs to its id, and nothing that has to happen once is known by its name. Notifications that exist
-    keep the name that they were made with.
+    keep the ids that were made with the old one.
     """
     await connection.execute(select(func.pg_advisory_xact_lock(_LOCK_CLASS, organization_id)))
     await connection.execute(
