@@ -1,6 +1,7 @@
 """The commands `tidemark keys …`: API keys of organizations."""
 
 import asyncio
+import sys
 from collections.abc import Callable, Coroutine
 from typing import TypeVar
 
@@ -37,20 +38,63 @@ def _organization(context: click.Context, parameter: click.Parameter, value: str
 
 @keys.command()
 @click.option("--organization", required=True, callback=_organization, help="Whose key; created when it is new.")
-def create(organization: str) -> None:
+@click.option(
+    "--take-over/--no-take-over",
+    default=None,
+    help="Whether what was done without a key so far, which the organization `default` holds, becomes this"
+    " organization's: `default` gets its name. On a terminal, the default is to ask.",
+)
+def create(organization: str, take_over: bool | None) -> None:
     """Make a key and print it, this once."""
+
+    async def leaves_behind(database: Database) -> bool:
+        async with database.transaction() as connection:
+            return await key_store.leaves_behind(connection, organization)
 
     async def run(database: Database) -> key_store.CreatedKey:
         async with database.transaction() as connection:
-            return await key_store.create_key(connection, organization, SystemClock().now())
+            return await key_store.create_key(
+                connection, organization, SystemClock().now(), take_over=bool(take_over)
+            )
 
-    created = _with_database(run)
-    standard_error().print(
+    if take_over is None and sys.stdin.isatty() and sys.stderr.isatty() and _with_database(leaves_behind):
+        take_over = click.confirm(
+            "Callers without a key have stored data in the organization `default`. The first key shuts them out."
+            f"\nRename `default` to {organization}, so that this key sees that data?",
+            default=None,
+            err=True,
+        )
+    try:
+        created = _with_database(run)
+    except key_store.CannotTakeOver as error:
+        raise Problem(
+            str(error),
+            [
+                "take `default` over under a name that is new",
+                "or make a key of its own for it: tidemark keys create --organization default",
+            ],
+        ) from None
+    console = standard_error()
+    if created.took_over:
+        console.print(
+            f"the organization [name]default[/] is called [name]{escape(organization)}[/] now, with what it holds"
+        )
+    elif take_over:
+        console.print("there was nothing to take over: the organization [name]default[/] holds no data")
+    console.print(
         f"key [name]{created.key_id}[/] of the organization [name]{escape(organization)}[/]."
         " It is shown this once; what is stored is its hash.\n"
         "Callers present it as the metadata [name]authorization: Bearer KEY[/];"
         " the commands take it from TIDEMARK_KEY."
     )
+    if created.left_behind:
+        console.print(
+            "[warn]note[/] This is the first key: callers without one are refused from now on, and what they stored"
+            f" stays in the organization [name]default[/], which the key of {escape(organization)} does not see.\n"
+            "     To reach it, make a key for it: [name]tidemark keys create --organization default[/].\n"
+            "     To give it another name with all that it holds, one that is new:"
+            " [name]tidemark keys create --organization NAME --take-over[/]."
+        )
     click.echo(created.key)
 
 

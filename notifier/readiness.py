@@ -21,6 +21,8 @@ class Readiness:
         """Takes note of one look: what keeps the database from being worked with, or None."""
         if problem is not None and self.takes_writes:
             logger.error("the database cannot be worked with: not ready (%s)", problem, extra={"action": "not_ready"})
+        if problem is None and not self.takes_writes:
+            logger.info("the database takes writes: ready", extra={"action": "ready"})
         self.takes_writes = problem is None
 
 

@@ -161,7 +161,7 @@ class Identity:
                 return self._default[1]
             now = self._clock.now()
             async with self._database.transaction() as connection:
-                if not await keys.any_key_exists(connection):
+                if await keys.no_key_exists(connection):
                     organization = await keys.get_or_create_organization(connection, DEFAULT_ORGANIZATION, now)
                     self._default = now, Caller(organization)
                     return self._default[1]

@@ -7,12 +7,17 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from sqlalchemy import exists, insert, select, update
+from sqlalchemy import exists, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store import organizations
 from store.ids import random_id
-from store.tables.accounts import api_key, organization
+from store.organizations import DEFAULT_ORGANIZATION
+from store.tables.accounts import api_key, customer, metric, organization
+from store.tables.alerts import alert
+from store.tables.plans import plan, usage_limit
+from store.tables.usage import event
+from store.tables.webhooks import endpoint
 
 KEY_PREFIX = "tmk_"
 KEY_BYTES = 32  # of randomness, which are 43 characters
@@ -21,8 +26,18 @@ KEY_ID_PREFIX = "key_"
 MAX_NAME_LENGTH = 128  # characters
 
 
+_LOCK = 0x7469646B  # the advisory lock of whether a key exists
+
+# What callers without a key may have made first. A customer, a metric and a subscription come with their first event.
+_FIRST = (alert, customer, metric, plan, usage_limit, event, endpoint)
+
+
 class BadOrganizationName(ValueError):
     """An organization cannot have that name."""
+
+
+class CannotTakeOver(ValueError):
+    """What the organization `default` holds cannot become another organization's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +50,17 @@ class Organization:
 
 @dataclass(frozen=True, slots=True)
 class CreatedKey:
-    """A new key. The key itself is shown this once and stored nowhere."""
+    """A new key. The key itself is shown this once and stored nowhere.
+
+    took_over: the organization was called `default` until then. left_behind: it is the first key of all, and
+    `default` holds data that no caller reaches any more.
+    """
 
     key_id: str
     key: str = field(repr=False)
     organization: Organization
+    took_over: bool = False
+    left_behind: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +83,13 @@ async def get_or_create_organization(connection: AsyncConnection, name: str, now
     return Organization(await organizations.get_or_create(connection, name, now), name)
 
 
-async def create_key(connection: AsyncConnection, organization_name: str, now: datetime) -> CreatedKey:
+async def create_key(
+    connection: AsyncConnection, organization_name: str, now: datetime, *, take_over: bool = False
+) -> CreatedKey:
     """Makes a key for the organization of that name, and the organization when there is none.
 
-    Raises BadOrganizationName.
+    take_over: the organization `default`, if there is one, gets that name first, with all that it holds; its keys
+    stay what they are. Raises BadOrganizationName and CannotTakeOver.
     """
     name = organization_name
     if not 1 <= len(name) <= MAX_NAME_LENGTH or name != name.strip() or not name.isprintable():
@@ -73,6 +97,10 @@ async def create_key(connection: AsyncConnection, organization_name: str, now: d
             f"{name!r} cannot name an organization: write 1 to {MAX_NAME_LENGTH} printable characters,"
             " without blanks at either end"
         )
+    # A server that has just seen no key must not make `default` anew after it was renamed; see `no_key_exists`.
+    await connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
+    taken = take_over and await _take_over(connection, name)
+    left_behind = await leaves_behind(connection, name)
     owner = await get_or_create_organization(connection, organization_name, now)
     key = KEY_PREFIX + base64.urlsafe_b64encode(secrets.token_bytes(KEY_BYTES)).decode().rstrip("=")
     key_id = random_id(KEY_ID_PREFIX)
@@ -81,7 +109,40 @@ async def create_key(connection: AsyncConnection, organization_name: str, now: d
             key_hash=hash_key(key), key_id=key_id, organization_id=owner.organization_id, create_time=now
         )
     )
-    return CreatedKey(key_id, key, owner)
+    return CreatedKey(key_id, key, owner, taken, left_behind)
+
+
+async def leaves_behind(connection: AsyncConnection, organization_name: str) -> bool:
+    """Whether the first key of all, made for that organization, takes callers away from what `default` holds."""
+    if organization_name == DEFAULT_ORGANIZATION or await any_key_exists(connection):
+        return False
+    return await _default_with_data(connection) is not None
+
+
+async def _take_over(connection: AsyncConnection, name: str) -> bool:
+    """Gives the organization `default` another name; whether there was one."""
+    if name == DEFAULT_ORGANIZATION:
+        return False
+    if await organizations.find(connection, name) is not None:
+        if await _default_with_data(connection) is None:
+            return False
+        raise CannotTakeOver(
+            f"the organization {name!r} exists already, and two organizations cannot become one: nothing was changed"
+        )
+    organization_id = await organizations.find(connection, DEFAULT_ORGANIZATION)
+    if organization_id is None:
+        return False
+    await organizations.rename(connection, organization_id, name)
+    return True
+
+
+async def _default_with_data(connection: AsyncConnection) -> int | None:
+    """The id of the organization `default`, if it has more than a name."""
+    organization_id = await organizations.find(connection, DEFAULT_ORGANIZATION)
+    if organization_id is None:
+        return None
+    held = [exists().where(table.c.organization_id == organization_id) for table in _FIRST]
+    return organization_id if await connection.scalar(select(or_(*held))) else None
 
 
 async def list_keys(connection: AsyncConnection) -> list[KeyRecord]:
@@ -109,6 +170,13 @@ async def revoke_key(connection: AsyncConnection, key_id: str, now: datetime) ->
 async def any_key_exists(connection: AsyncConnection) -> bool:
     """Whether a key was ever made. Revoked ones count: revoking the last must not let everybody in."""
     return bool(await connection.scalar(select(exists().select_from(api_key))))
+
+
+async def no_key_exists(connection: AsyncConnection) -> bool:
+    """Whether no key was ever made, which then stays so until the transaction ends."""
+    await connection.execute(select(func.pg_advisory_xact_lock_shared(_LOCK)))
+    # A statement of its own: its snapshot has to be younger than the lock.
+    return not await any_key_exists(connection)
 
 
 async def revoked_among(connection: AsyncConnection, key_ids: Collection[str]) -> set[str]:

@@ -5,6 +5,7 @@ accounts holds it exclusively, writes, and raises the epoch. So every event is e
 before a change or under those after it, and a cache of the rules is valid exactly while the epoch stands.
 """
 
+from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import func, select, update
@@ -17,6 +18,14 @@ from store.tables.accounts import organization
 DEFAULT_ORGANIZATION = "default"
 
 _LOCK_CLASS = 0x7469  # the first half of every organization's advisory lock
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What stands about an organization until the end of a transaction: the epoch of its rules, and its name."""
+
+    epoch: int
+    name: str
 
 
 async def get_or_create(connection: AsyncConnection, name: str, now: datetime) -> int:
@@ -35,16 +44,41 @@ async def ids(connection: AsyncConnection) -> list[int]:
     return list(await connection.scalars(select(organization.c.organization_id)))
 
 
+async def find(connection: AsyncConnection, name: str) -> int | None:
+    """The id of the organization of that name, if there is one."""
+    found = await connection.scalar(select(organization.c.organization_id).where(organization.c.name == name))
+    return None if found is None else int(found)
+
+
 async def share(connection: AsyncConnection, organization_id: int) -> int:
     """Keeps changes of the rules out until the transaction ends; returns the epoch that stands until then."""
+    return (await hold(connection, organization_id)).epoch
+
+
+async def hold(connection: AsyncConnection, organization_id: int) -> Standing:
+    """Keeps changes of the rules and of the name out until the transaction ends; returns what stands until then."""
     raw = await driver(connection)
     # One round trip, but two statements: the snapshot of the second has to be younger than the lock.
     async with raw.pipeline():
         await raw.execute("SELECT pg_advisory_xact_lock_shared(%s, %s)", (_LOCK_CLASS, organization_id))
-        cursor = await raw.execute("SELECT epoch FROM organization WHERE organization_id = %s", (organization_id,))
+        cursor = await raw.execute(
+            "SELECT epoch, name FROM organization WHERE organization_id = %s", (organization_id,)
+        )
     row = await cursor.fetchone()
     assert row is not None, f"organization {organization_id} does not exist"
-    return int(row[0])
+    return Standing(int(row[0]), row[1])
+
+
+async def rename(connection: AsyncConnection, organization_id: int, name: str) -> None:
+    """Gives an organization another name, which no other one may have; waits until no ingest is under way.
+
+    Every row belongs to its id, and nothing that has to happen once is known by its name. Notifications that exist
+    keep the ids that were made with the old one.
+    """
+    await connection.execute(select(func.pg_advisory_xact_lock(_LOCK_CLASS, organization_id)))
+    await connection.execute(
+        update(organization).where(organization.c.organization_id == organization_id).values(name=name)
+    )
 
 
 async def change(connection: AsyncConnection, organization_id: int) -> int:

@@ -6,6 +6,7 @@ import click
 import uvloop
 
 from cli.console import Problem, standard_output
+from cli.signals import EndedBySignal, clearing_away
 from runtime.clock import SystemClock
 
 DEFAULT_EVENTS = 4_000
@@ -57,9 +58,11 @@ def demo(trace: Path | None, events: int, seconds: float, probe_seconds: float, 
     clock = SystemClock()
     try:
         if trace is not None:
-            right = uvloop.run(Replayed(display, clock, trace).run())
+            right = uvloop.run(clearing_away(Replayed(display, clock, trace).run()))
         else:
-            right = uvloop.run(Month(display, clock, events, seconds, seed).run(probe_seconds))
+            right = uvloop.run(clearing_away(Month(display, clock, events, seconds, seed).run(probe_seconds)))
+    except EndedBySignal as ended:
+        raise click.exceptions.Exit(ended.exit_code) from None
     finally:
         display.end()
     if not right:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -20,6 +19,7 @@ from cli.listen.verification import MalformedKey, Verifier
 from generated.tidemark.v1 import webhook_service_pb2 as messages
 from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from runtime.clock import SystemClock
+from runtime.signals import on_stop
 
 DESCRIPTION = "tidemark listen"  # of the endpoint, for people who list endpoints
 
@@ -103,9 +103,7 @@ async def _listen(
     event_types: tuple[str, ...],
 ) -> None:
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    on_stop(stop.set)
     try:
         await receiver.start(*where)
     except OSError as error:

@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from cli.connection import Address, call_problem, server_options
 from cli.console import standard_error, standard_output
+from cli.signals import EndedBySignal, clearing_away
 from cli.watch.board import Board, Narrowed
 from cli.watch.following import Following
 from cli.watch.lines import line
@@ -127,13 +128,15 @@ def watch(
         request.start_time.FromDatetime(since)
     try:
         if notifications:
-            asyncio.run(_lines(address, request, as_json))
+            asyncio.run(clearing_away(_lines(address, request, as_json)))
         elif once or as_json or not sys.stdout.isatty():
-            asyncio.run(_once(address, narrowed, limit, as_json))
+            asyncio.run(clearing_away(_once(address, narrowed, limit, as_json)))
         else:
-            asyncio.run(_live(address, narrowed, interval))
+            asyncio.run(clearing_away(_live(address, narrowed, interval)))
     except grpc.aio.AioRpcError as error:
         raise call_problem(error, address) from None
+    except EndedBySignal as ended:
+        raise click.exceptions.Exit(ended.exit_code) from None
     except KeyboardInterrupt:
         pass
 

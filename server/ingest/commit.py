@@ -124,8 +124,10 @@ class Committer:
         now = self._clock.now()
         try:
             async with self._database.transaction() as connection:
-                epoch = await organizations.share(connection, self._organization_id)
-                router = await self._rules.router(connection, epoch)
+                standing = await organizations.hold(connection, self._organization_id)
+                if standing.name != self._organization.name:  # this lives for longer than a name has to
+                    self._organization = Organization(self._organization_id, standing.name)
+                router = await self._rules.router(connection, standing.epoch)
                 await self._rules.meet(connection, router, arrived.events, now, created)
                 raw = await driver(connection)
                 events = self._countable(router, arrived.events, now)

@@ -43,11 +43,16 @@ def installation(layout: Layout, user: ServerUser) -> Path:
 
 
 def _usable(source: Path, user: ServerUser) -> bool:
-    """Whether another user can reach and read all of it."""
+    """Whether another user can reach and read all of it, and what it is linked with."""
     try:
-        subprocess.run(
-            [source / "bin" / "postgres", "--version"], stdout=subprocess.DEVNULL, check=True, **user.popen_options
-        )
+        for program in ("postgres", "initdb"):  # the second needs the wheel's libraries, too
+            subprocess.run(
+                [source / "bin" / program, "--version"],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                check=True,
+                **user.popen_options,
+            )
     except (PermissionError, subprocess.CalledProcessError):
         return False
     for folder, _, names in os.walk(source):
@@ -58,19 +63,26 @@ def _usable(source: Path, user: ServerUser) -> bool:
 
 
 def _copy(source: Path) -> Path:
-    """The copy of these very files, which is made unless it exists."""
+    """The copy of these very files, which is made unless it exists.
+
+    It has the shape of the wheel: the programs find their libraries in a folder beside the package.
+    """
     program = (source / "bin" / "postgres").stat()
     mark = hashlib.sha256(f"{source} {program.st_mtime_ns} {program.st_size}".encode()).hexdigest()[:16]
-    copy = COPIES / f"postgresql-{mark}"
+    copy = COPIES / f"wheel-{mark}"
+    libraries = source.parent.with_name(source.parent.name + ".libs")
     try:
         if not copy.exists():
             _make_root_folder(COPIES)
             unfinished = Path(tempfile.mkdtemp(dir=COPIES))
             try:
-                shutil.copytree(source, unfinished / "copy", ignore=_NOT_NEEDED)
-                _open_to_readers(unfinished / "copy")
+                whole = unfinished / "copy"
+                shutil.copytree(source, whole / source.parent.name / source.name, ignore=_NOT_NEEDED)
+                if libraries.is_dir():
+                    shutil.copytree(libraries, whole / libraries.name)
+                _open_to_readers(whole)
                 if not copy.exists():
-                    (unfinished / "copy").rename(copy)
+                    whole.rename(copy)
             finally:
                 shutil.rmtree(unfinished, ignore_errors=True)
         for path in (COPIES, copy):
@@ -82,7 +94,7 @@ def _copy(source: Path) -> Path:
             f"the server's user cannot reach {source}, and PostgreSQL cannot be copied to {COPIES}: {error}; run as"
             " another user than root, or install Tidemark where every user may read"
         ) from None
-    return copy
+    return copy / source.parent.name / source.name
 
 
 def _make_root_folder(path: Path) -> None:

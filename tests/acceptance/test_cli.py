@@ -147,9 +147,19 @@ def test_a_port_in_use_is_said_plainly(shared_up: Up) -> None:
         assert "Traceback" not in second.stderr
 
 
-def test_keys_are_made_listed_and_revoked(up: Up) -> None:
-    made = up.run("keys", "create", "--organization", "acme")
+def test_keys_are_made_listed_and_revoked_and_take_over_what_was_there(up: Up) -> None:
+    create_alert(up)
+    usage = up.folder / "usage.ndjson"
+    now = datetime.now(UTC).isoformat()
+    usage.write_text(
+        '{"customer_id": "hooli", "metric_id": "calls", "quantity": 1, "cost": "20", "currency": "USD",'
+        f' "event_time": "{now}"}}\n'
+    )
+    replayed = up.run("replay", str(usage))
+    assert replayed.returncode == 0, replayed.stderr
+    made = up.run("keys", "create", "--organization", "acme", "--take-over")
     assert made.returncode == 0, made.stderr
+    assert "default is called acme now" in made.stderr
     key = made.stdout.strip()
     assert re.fullmatch(r"tmk_[\w-]{43}", key)
     (key_id,) = set(re.findall(r"key_\w+", made.stderr))
@@ -158,7 +168,12 @@ def test_keys_are_made_listed_and_revoked(up: Up) -> None:
     eventually(lambda: up.run("watch", "--once").returncode == 1)
     refused = up.run("watch", "--once")
     assert "does not know who is calling" in refused.stderr
-    assert up.run("watch", "--once", TIDEMARK_KEY=key).returncode == 0
+    seen = up.run("watch", "--once", TIDEMARK_KEY=key)
+    assert seen.returncode == 0
+    assert "hooli" in seen.stdout
+    again = up.run("keys", "create", "--organization", "acme", "--take-over")
+    assert again.returncode == 0
+    assert "nothing to take over" in again.stderr
 
     listed = up.run("keys", "list")
     assert key_id in listed.stdout

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,72 +12,73 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.processes import DEADLINE, Programs
-from tests.acceptance.up import TIDEMARK, TIMEOUT, Up, alive, environment, eventually
+from tests.acceptance.up import TIDEMARK, TIMEOUT, Up, alive, environment, eventually, run
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose database is made by the first test that starts it, and stopped after each."""
+    return tmp_path_factory.mktemp("up")
+
+
 @pytest.fixture
-def up(tmp_path: Path) -> Iterator[Up]:
-    """`tidemark up` on a database of its own."""
-    running = Up(tmp_path)
+def up(folder: Path) -> Iterator[Up]:
+    """`tidemark up`, the only user of its database."""
+    running = Up(folder)
     yield running
     running.stop()
 
 
-def test_up_starts_a_database_again_that_was_killed(up: Up) -> None:
+def test_a_database_is_started_again_and_stops_with_the_last_of_its_users(up: Up) -> None:
     before = up.postmaster()
     os.kill(before, signal.SIGKILL)
     up.wait_for("the database ended")
     up.wait_for("database system is ready to accept connections")  # of its own last words
     up.wait_for("the database runs again")
-    assert up.postmaster() != before
-    eventually(lambda: up.run("watch", "--once").returncode == 0, up.said)
-    after = up.postmaster()
-    up.process.send_signal(signal.SIGHUP)
-    assert up.process.wait(TIMEOUT) == 0
-    assert "draining" in up.said()
-    assert not alive(after)
-
-
-def test_two_ups_share_a_database_until_the_last_has_left(up: Up) -> None:
     database = up.postmaster()
-    (up.folder / "second").mkdir()
-    second = Up(up.folder / "second", TIDEMARK_DATA_DIRECTORY=str(up.folder / "data"))
+    assert database != before
+    eventually(lambda: up.run("watch", "--once").returncode == 0, up.said)
+
+    second = subprocess.Popen(
+        [*TIDEMARK, "up"], env=environment(up.folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     try:
+        address = ""
+        assert second.stdout is not None
+        for line in second.stdout:
+            if found := re.search(r"server +listening on (\S+)", line):
+                address = found.group(1)
+            if "Ctrl-C drains" in line:
+                break
+        second.stdout.close()  # its output is not read any more, which must not end it
+
         up.process.kill()
         up.process.wait(TIMEOUT)
-        assert second.run("watch", "--once").returncode == 0
+        assert run(up.folder, "watch", "--once", TIDEMARK_SERVER=address).returncode == 0
         assert up.postmaster() == database
+        second.send_signal(signal.SIGHUP)
+        assert second.wait(TIMEOUT) == 0
     finally:
-        second.stop()
-    assert not alive(database)
+        if second.poll() is None:
+            second.terminate()
+            second.wait(TIMEOUT)
+    eventually(lambda: not alive(database))
 
 
-def test_an_output_that_is_not_read_any_more_does_not_end_up(tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [*TIDEMARK, "up"], env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+async def test_every_signal_drains_server_and_notifier(programs: Programs) -> None:
+    started = await asyncio.gather(
+        *(programs.serve(f"server {number.name}") for number in SIGNALS),
+        *(programs.notify(f"notifier {number.name}") for number in SIGNALS),
     )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if "Ctrl-C drains" in line:
-            break
-    process.stdout.close()
-    postmaster = int((tmp_path / "data" / "postgres" / "postmaster.pid").read_text().splitlines()[0])
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(TIMEOUT) == 0
-    assert not alive(postmaster)
-
-
-@pytest.mark.parametrize("number", SIGNALS)
-async def test_a_signal_drains_server_and_notifier(programs: Programs, number: signal.Signals) -> None:
-    server, notifier = await asyncio.gather(programs.serve(), programs.notify())
-    for program in (server, notifier):
+    for number, program in zip((*SIGNALS, *SIGNALS), started, strict=True):
         os.kill(program.pid, number)
-        async with asyncio.timeout(DEADLINE):
-            assert await program.wait() == 0
-    assert "stopped" in server.said()
-    assert "the notifier has stopped" in notifier.said()
+    async with asyncio.timeout(DEADLINE):
+        assert await asyncio.gather(*(program.wait() for program in started)) == [0] * len(started)
+    for number, server, notifier in zip(SIGNALS, started[:4], started[4:], strict=True):
+        assert "stopped" in server.said(), number
+        assert "the notifier has stopped" in notifier.said(), number
 
 
 def test_a_hang_up_that_is_ignored_from_the_start_stays_ignored(tmp_path: Path) -> None:
@@ -102,20 +104,21 @@ def test_a_hang_up_that_is_ignored_from_the_start_stays_ignored(tmp_path: Path) 
     assert ran.returncode == 0
 
 
-def test_a_server_alone_starts_its_database_again(tmp_path: Path) -> None:
-    log = tmp_path / "serve.log"
+def test_a_server_alone_starts_its_database_again(folder: Path) -> None:
+    log = folder / "serve.log"
     with log.open("w") as file:
         process = subprocess.Popen(
-            [*TIDEMARK, "serve"], env=environment(tmp_path), stdout=subprocess.PIPE, stderr=file, text=True
+            [*TIDEMARK, "serve"], env=environment(folder), stdout=subprocess.PIPE, stderr=file, text=True
         )
     assert process.stdout is not None
     assert process.stdout.readline().startswith("listening on ")
-    pid_file = tmp_path / "data" / "postgres" / "postmaster.pid"
+    pid_file = folder / "data" / "postgres" / "postmaster.pid"
     os.kill(int(pid_file.read_text().splitlines()[0]), signal.SIGKILL)
     eventually(lambda: "runs again" in log.read_text(), log.read_text)
     assert "Its last words" in log.read_text()
     postmaster = int(pid_file.read_text().splitlines()[0])
     process.send_signal(signal.SIGHUP)
     assert process.wait(TIMEOUT) == 0
+    assert "draining" in log.read_text()
     process.stdout.close()
     assert not alive(postmaster)

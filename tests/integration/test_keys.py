@@ -1,14 +1,15 @@
 """API keys in PostgreSQL: shown once, stored as hashes, never unmade."""
 
+import asyncio
 import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
 
-from store import keys
-from store.database import Database
-from store.keys import BadOrganizationName, Caller, Organization
+from store import facts, keys, organizations
+from store.database import Database, driver
+from store.keys import BadOrganizationName, Caller, CannotTakeOver, Organization
 from store.tables.accounts import api_key
 
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)
@@ -89,3 +90,90 @@ async def test_a_bad_organization_name_is_refused(database: Database, name: str)
     with pytest.raises(BadOrganizationName, match="cannot name an organization"):
         async with database.transaction() as connection:
             await keys.create_key(connection, name, NOW)
+
+
+async def anonymous_customer(database: Database) -> Organization:
+    """The organization `default`, with a customer."""
+    async with database.transaction() as connection:
+        made = await keys.get_or_create_organization(connection, "default", NOW)
+        await facts.first_sight_customers(await driver(connection), made.organization_id, ["c"], 1, NOW)
+    return made
+
+
+async def test_the_first_key_says_that_it_leaves_data_of_default_behind(database: Database) -> None:
+    default = await anonymous_customer(database)
+    async with database.transaction() as connection:
+        assert await keys.leaves_behind(connection, "acme")
+        assert not await keys.leaves_behind(connection, "default")
+        first = await keys.create_key(connection, "acme", NOW)
+        second = await keys.create_key(connection, "other", NOW)
+        own = await keys.create_key(connection, "default", NOW)
+    assert (first.left_behind, first.took_over) == (True, False)
+    assert not second.left_behind
+    assert own.organization == default
+
+
+async def test_a_default_that_holds_nothing_is_not_left_behind(database: Database) -> None:
+    async with database.transaction() as connection:
+        await keys.get_or_create_organization(connection, "default", NOW)
+        assert not (await keys.create_key(connection, "acme", NOW)).left_behind
+
+
+async def test_a_taken_over_default_keeps_its_number_and_is_gone_under_its_old_name(database: Database) -> None:
+    default = await anonymous_customer(database)
+    async with database.transaction() as connection:
+        created = await keys.create_key(connection, "acme", NOW, take_over=True)
+        assert await organizations.find(connection, "default") is None
+    assert (created.took_over, created.left_behind) == (True, False)
+    assert created.organization == Organization(default.organization_id, "acme")
+
+
+async def test_two_organizations_do_not_become_one(database: Database) -> None:
+    default = await anonymous_customer(database)
+    async with database.transaction() as connection:
+        await keys.create_key(connection, "acme", NOW)
+    with pytest.raises(CannotTakeOver, match="exists already"):
+        async with database.transaction() as connection:
+            await keys.create_key(connection, "acme", NOW, take_over=True)
+    async with database.transaction() as connection:
+        assert len(await keys.list_keys(connection)) == 1
+        later = await keys.create_key(connection, "acme inc", NOW, take_over=True)
+    assert later.organization == Organization(default.organization_id, "acme inc")
+
+
+async def test_taking_over_nothing_makes_a_key_as_ever(database: Database) -> None:
+    async with database.transaction() as connection:
+        first = await keys.create_key(connection, "acme", NOW, take_over=True)
+        assert (await keys.create_key(connection, "acme", NOW, take_over=True)).organization == first.organization
+        assert (await keys.create_key(connection, "default", NOW, take_over=True)).organization.name == "default"
+    assert not first.took_over
+
+
+async def test_who_found_no_key_keeps_the_first_from_being_made(database: Database) -> None:
+    """A server must not make `default` anew while, or after, it is renamed."""
+    await anonymous_customer(database)
+
+    async def take_over() -> None:
+        async with database.transaction() as connection:
+            await keys.create_key(connection, "acme", NOW, take_over=True)
+
+    async with database.transaction() as connection:
+        assert await keys.no_key_exists(connection)
+        taking = asyncio.create_task(take_over())
+        await until_one_waits_for_a_lock(database)
+        assert not taking.done()
+        await keys.get_or_create_organization(connection, "default", NOW)
+    await taking
+    async with database.transaction() as connection:
+        assert not await keys.no_key_exists(connection)
+        assert await organizations.find(connection, "default") is None
+
+
+async def until_one_waits_for_a_lock(database: Database) -> None:
+    waiting = text(
+        "SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database"
+        " WHERE datname = current_database() AND locktype = 'advisory' AND NOT granted"
+    )
+    async with asyncio.timeout(60), database.transaction() as connection:
+        while not await connection.scalar(waiting):  # noqa: ASYNC110 (it happens in the database)
+            await asyncio.sleep(0.01)

@@ -59,7 +59,7 @@ async def test_it_adds_an_endpoint_fails_as_told_and_deletes_it_again(database: 
             )
             third = await _line(process)
             assert (third["verified"], third["type"], third["body"]["data"]["test"]) == ("v1", "alert.reached", True)
-            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGHUP)  # its terminal was closed
             async with asyncio.timeout(TIMEOUT):
                 assert await process.wait() == 0
         finally:

@@ -135,7 +135,8 @@ async def test_a_signal_ends_it_while_the_server_is_silent(tmp_path: Path) -> No
     assert "read, but not acknowledged" in out
 
 
-async def test_a_signal_ends_it_while_a_pipe_brings_nothing() -> None:
+@pytest.mark.parametrize(("number", "ended"), [(signal.SIGINT, 130), (signal.SIGHUP, 129)])
+async def test_a_signal_ends_it_while_a_pipe_brings_nothing(number: signal.Signals, ended: int) -> None:
     here = asyncio.Event()
 
     async def hears(requests: Requests, context: Context) -> AsyncIterator[EvaluateUsageResponse]:
@@ -149,12 +150,12 @@ async def test_a_signal_ends_it_while_a_pipe_brings_nothing() -> None:
         process.stdin.write((HEADER + rows(10)).encode())
         async with asyncio.timeout(DEADLINE):
             await here.wait()
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             code = await process.wait()
         process.stdin.close()
         assert process.stdout is not None
         out = (await process.stdout.read()).decode()
-    assert code == 130
+    assert code == ended
     assert "10  accepted" in out
 
 

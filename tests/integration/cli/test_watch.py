@@ -90,12 +90,12 @@ async def line(process: asyncio.subprocess.Process) -> str:
         return (await process.stdout.readline()).decode()
 
 
-async def interrupted(process: asyncio.subprocess.Process) -> str:
-    """Ends it with Ctrl-C; returns the token that it says to go on with."""
-    process.send_signal(signal.SIGINT)
+async def interrupted(process: asyncio.subprocess.Process, number: signal.Signals = signal.SIGINT) -> str:
+    """Ends it with Ctrl-C or another signal; returns the token that it says to go on with."""
+    process.send_signal(number)
     async with asyncio.timeout(TIMEOUT):
         _, said = await process.communicate()
-    assert process.returncode == 0, said
+    assert process.returncode == (0 if number is signal.SIGINT else 128 + number), said
     return said.decode().rpartition("--resume ")[2].strip()
 
 
@@ -109,7 +109,7 @@ async def test_it_prints_what_comes_and_goes_on_where_it_ended(database: Databas
             second = await usage.reaches_a_step(server)
             found = [json.loads(await line(process)) for _ in range(2)]
             assert [one["id"] for one in found] == [first, second]
-            token = await interrupted(process)
+            token = await interrupted(process, signal.SIGHUP)
         third = await usage.reaches_a_step(server)
         async with watching(server, "--resume", token, "--json", "--alert", alert_id) as process:
             assert json.loads(await line(process))["id"] == third

@@ -1,7 +1,7 @@
 """A revoked key ends its open streams, and the first key those of callers without one: on every server."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,7 +12,9 @@ from generated.tidemark.v1 import alert_service_pb2 as messages
 from generated.tidemark.v1 import alert_service_pb2_grpc
 from generated.tidemark.v1.usage_pb2 import UsageEvent
 from runtime.clock import ManualClock
-from server import identity, open_streams
+from server import identity, open_streams, process
+from server.lifecycle import InFlight
+from server.open_streams import OpenStreams
 from store import keys
 from store.database import Database
 from store.keys import CreatedKey
@@ -55,12 +57,19 @@ def usage(event_id: str) -> messages.EvaluateUsageRequest:
     return messages.EvaluateUsageRequest(batch_id=event_id, events=[event])
 
 
+async def read_out(call: Any) -> list[Any]:
+    """Reads until the stream ends in order; returns what came."""
+    answers = []
+    async with asyncio.timeout(LIMIT):
+        while (answer := await call.read()) is not grpc.aio.EOF:
+            answers.append(answer)
+    return answers
+
+
 async def refused(call: Any) -> None:
     """Reads until the stream ends, which it does with UNAUTHENTICATED, a reason, and no advice to try again."""
     with pytest.raises(grpc.aio.AioRpcError) as raised:
-        async with asyncio.timeout(LIMIT):
-            while await call.read() is not grpc.aio.EOF:
-                pass
+        await read_out(call)
     assert raised.value.code() is grpc.StatusCode.UNAUTHENTICATED
     assert reason_of(raised.value) == "ERROR_REASON_UNAUTHENTICATED"
     assert not any(detail.type_url.endswith("RetryInfo") for detail in status_of(raised.value).details)
@@ -70,7 +79,8 @@ async def test_idle_streams_of_a_revoked_key_end_on_every_server_and_others_go_o
     api: Running, second: Running, database: Database
 ) -> None:
     key, other = await create_key(database), await create_key(database)
-    ended, kept = [], []
+    ended: list[Any] = []
+    kept: list[Any] = []
     for server in (api, second):
         stub: Any = alert_service_pb2_grpc.AlertServiceStub(server.channel)
         for owner, calls in ((key, ended), (other, kept)):
@@ -97,11 +107,15 @@ async def test_a_new_call_with_a_revoked_key_is_refused_without_the_clock_going_
     key = await create_key(database)
     assert (await odd.unary("WhoAmI")("", metadata=authorized(key))).startswith("acme")
     await revoke(database, key)
-    async with asyncio.timeout(LIMIT):
-        with pytest.raises(grpc.aio.AioRpcError) as raised:
+
+    async def call_for_ever() -> None:
+        async with asyncio.timeout(LIMIT):
             while True:
                 await odd.unary("WhoAmI")("", metadata=authorized(key))
                 await asyncio.sleep(0.01)
+
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await call_for_ever()
     assert raised.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
@@ -128,10 +142,15 @@ async def test_what_was_read_is_answered_before_the_stream_ends(
         await stream.write(usage(f"e-{number}"))
     acknowledged = (await stream.read()).accepted
     await revoke(database, key)
-    with pytest.raises(grpc.aio.AioRpcError) as raised:
+
+    async def read_on() -> None:
+        nonlocal acknowledged
         async with asyncio.timeout(LIMIT):
             while (answer := await stream.read()) is not grpc.aio.EOF:
                 acknowledged += answer.accepted
+
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await read_on()
     assert raised.value.code() is grpc.StatusCode.UNAUTHENTICATED
     async with database.raw_transaction() as connection:
         row = await (await connection.execute("SELECT count(*) FROM event")).fetchone()
@@ -149,3 +168,49 @@ async def test_a_handler_that_races_nothing_is_cut_with_the_status(
     assert (await call.read()).startswith("acme")
     await revoke(database, key)
     await refused(call)
+
+
+class Inside:
+    """What the servers of a test know of their calls."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.streams: list[OpenStreams] = []
+        self.in_flight: list[InFlight] = []
+        monkeypatch.setattr(identity, "OpenStreams", lambda: self._kept(self.streams, OpenStreams()))
+        monkeypatch.setattr(process, "InFlight", lambda: self._kept(self.in_flight, InFlight()))
+
+    @staticmethod
+    def _kept(made: list[Any], one: Any) -> Any:
+        made.append(one)
+        return one
+
+    @property
+    def idle(self) -> bool:
+        """Whether no stream is registered and no call is counted."""
+        return not any(one.key_ids for one in self.streams) and not any(one.count for one in self.in_flight)
+
+
+async def until(happened: Callable[[], bool]) -> None:
+    async with asyncio.timeout(LIMIT):
+        while not happened():  # noqa: ASYNC110 (it happens in the server)
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def inside(monkeypatch: pytest.MonkeyPatch) -> Inside:
+    """Ask for it before the server."""
+    return Inside(monkeypatch)
+
+
+async def test_a_stream_that_is_blocked_by_a_client_that_does_not_read_ends_at_the_server(
+    inside: Inside, odd: OddClient, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(open_streams, "GRACE", 0.05)
+    key = await create_key(database)
+    call = odd.server_stream("Flood")("", metadata=authorized(key))
+    assert await call.read()
+    await until(lambda: not inside.idle)
+    await revoke(database, key)
+    await until(lambda: inside.idle)
+    assert not call.done()  # it has read nothing of that yet
+    await refused(call)  # after what was on its way

@@ -97,7 +97,7 @@ class Caller:
         self.database_url = database_url
         self.organization = organization
         self.key = key
-        self.metadata = (("authorization", f"Bearer {key}"),)
+        self.metadata: tuple[tuple[str, str], ...] = (("authorization", f"Bearer {key}"),)
 
     def event(
         self,
