@@ -171,7 +171,7 @@ class UsageStream:
             self._on_interruption(sentence)
             # Spread, so that the clients of a server that restarts do not come back all at once.
             # The server's delay only lengthens the pause: with one of 0 for ever this would be a busy loop.
-            await asyncio.sleep(max(min(wait or 0.0, LONGEST_WAIT), pause * random.uniform(0.5, 1.0)))
+            await asyncio.sleep(max(min(wait or 0.0, LONGEST_WAIT, self._patience), pause * random.uniform(0.5, 1.0)))
             pause = min(2 * pause, LONGEST_PAUSE)
 
     async def _isolate(self, acknowledge: Acknowledge) -> bool:

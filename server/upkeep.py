@@ -8,6 +8,7 @@ from datetime import timedelta
 from runtime.clock import Clock
 from store import alarms, notification_history, organizations, partitions, requests
 from store.database import Database, DatabaseUnavailable
+from store.retries import repeated
 
 AHEAD = timedelta(days=45)  # how far ahead partitions are made; more than a month, so that one is always there
 REPLAY_LIFETIME = timedelta(days=7)  # how long a request_id gets its first answer again; the contract says 24 h
@@ -54,7 +55,7 @@ class Upkeep:
 
     async def start(self) -> None:
         """Runs once, before the first event comes, and from then on regularly."""
-        await self.run_once()
+        await repeated(self.run_once)
         self._task = asyncio.create_task(self._run(), name="upkeep")
 
     async def stop(self) -> None:
