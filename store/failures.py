@@ -64,7 +64,7 @@ READ_ONLY = Failure(
 SESSION_ENDED = Failure(
     "session_ended",
     "the server ended the session since it was silent for too long",
-    tries=2,
+    tries=4,
     discard=Discard.CONNECTION,
 )
 SERIALIZATION = Failure("serialization", "transactions got into each other's way", tries=5, contained=True)
