@@ -16,6 +16,7 @@ from server.identity import Identity, is_loopback
 from server.ingest.pipeline import Pipeline
 from server.ingest.visits import Visits
 from server.interceptors.access_log import AccessLog
+from server.interceptors.before_key import BeforeKey
 from server.interceptors.deadline import Deadline
 from server.interceptors.errors import Errors
 from server.interceptors.identity import Identify
@@ -38,6 +39,8 @@ MAX_CONNECTION_AGE = 30 * 60_000  # milliseconds; so that new replicas get their
 # milliseconds that calls on an aged connection may still take; more than server.usage_service.MAX_STREAM_AGE, so
 # that a usage stream ends by itself, with a word, and is never cut off by this
 MAX_CONNECTION_AGE_GRACE = 40 * 60_000
+MAX_CONNECTION_IDLE = 5 * 60_000  # milliseconds without a call after which a connection is closed
+HANDSHAKE_TIMEOUT = 10_000  # milliseconds from a connection to its first settings
 MAX_CONCURRENT_STREAMS = 1_024  # calls at the same time on one connection
 LAST_GRACE = 0.5  # seconds for connections to close once no call is in flight
 
@@ -95,13 +98,17 @@ async def serve(
 
         drain = Drain()
         in_flight = InFlight()
+        before_key = BeforeKey()
+        deadline = Deadline(configuration.unary_deadline)
         server = grpc.aio.server(
             interceptors=(
                 RequestId(),
                 AccessLog(),
                 CountInFlight(in_flight),
+                before_key,
                 Identify(identity),
-                Deadline(configuration.unary_deadline),
+                before_key.identified,
+                deadline,
                 Errors(configuration.max_message_bytes),
             ),
             options=_options(configuration),
@@ -109,10 +116,10 @@ async def serve(
         services = add_services(
             server, Dependencies(configuration, database, clock, drain, pipeline, visits, redeliveries, feeds)
         )
-        health = Health(services)
+        health = Health(services, configuration.max_connections)
         health_pb2_grpc.add_HealthServicer_to_server(health, server)
         if configuration.reflection:
-            add_reflection(server, (*services, "grpc.health.v1.Health"))
+            add_reflection(server, (*services, "grpc.health.v1.Health"), deadline.infrastructure)
 
         port = _bind(server, host, configuration.listen_port)
         stack.push_async_callback(server.stop, 0)
@@ -177,14 +184,17 @@ async def _cancel(task: asyncio.Task[Any]) -> None:
 
 def _options(configuration: Configuration) -> list[tuple[str, int]]:
     return [
-        # Twice the limit, so that a message above the limit is refused by us, with a reason, and only a
-        # monstrous one by gRPC.
-        ("grpc.max_receive_message_length", 2 * configuration.max_message_bytes),
+        # A little more than the limit, so that a message just above it is refused by us, with a reason. What is
+        # larger gRPC refuses when it has read the length, and holds nothing of it.
+        ("grpc.max_receive_message_length", configuration.max_message_bytes * 9 // 8 + 1024),
         ("grpc.max_send_message_length", -1),
         ("grpc.keepalive_time_ms", KEEPALIVE_TIME),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL),
+        ("grpc.max_allowed_incoming_connections", configuration.max_connections),
+        ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT),
+        ("grpc.max_connection_idle_ms", MAX_CONNECTION_IDLE),
         ("grpc.max_connection_age_ms", MAX_CONNECTION_AGE),
         ("grpc.max_connection_age_grace_ms", MAX_CONNECTION_AGE_GRACE),
         ("grpc.max_concurrent_streams", MAX_CONCURRENT_STREAMS),

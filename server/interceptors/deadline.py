@@ -1,4 +1,4 @@
-"""Bounds the time of unary calls that bring no deadline, and of every call's only request on its way."""
+"""Bounds unary calls that bring no deadline, and the only request of every call while it is on its way."""
 
 import asyncio
 import contextlib
@@ -10,9 +10,12 @@ import grpc
 from generated.tidemark.v1 import error_reason_pb2
 from server import calls, errors
 from server.interceptors.around import Context, Continuation, Handler, ReadLater, behaviour_of
+from server.interceptors.places import Places
 
 # A request of health or reflection is a few bytes in the packet of its headers. No key is needed to send one.
 INFRASTRUCTURE_REQUEST = 5.0  # seconds
+INFRASTRUCTURE_REQUESTS = 16  # of all callers, on their way at the same time
+API_REQUESTS = 64  # of callers with a key
 
 
 class Deadline(grpc.aio.ServerInterceptor):
@@ -25,6 +28,10 @@ class Deadline(grpc.aio.ServerInterceptor):
 
     def __init__(self, default: float) -> None:
         self._default = default
+        # gRPC lets a caller send the whole of a message that is being read, and not before. So the number of these
+        # bounds the bytes that half-sent messages hold.
+        self.infrastructure = Places(INFRASTRUCTURE_REQUESTS, "the rest of their requests")
+        self._api = Places(API_REQUESTS, "the rest of their requests")
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
@@ -50,11 +57,13 @@ class Deadline(grpc.aio.ServerInterceptor):
         return ReadLater(bool(handler.response_streaming), stream if handler.response_streaming else single)
 
     async def _request(self, context: Context) -> Any:
-        seconds = self._default
-        if calls.current().is_infrastructure:
-            seconds = min(seconds, INFRASTRUCTURE_REQUEST)
+        caller = calls.current().caller
+        if caller is None:
+            places, holder, seconds = self.infrastructure, context.peer(), min(self._default, INFRASTRUCTURE_REQUEST)
+        else:
+            places, holder, seconds = self._api, caller.organization.organization_id, self._default
         async with _limit(context, seconds):
-            request = await context.read()
+            request = await _read_in(places, holder, context)
         if request is grpc.aio.EOF:
             await errors.abort(
                 context,
@@ -63,6 +72,15 @@ class Deadline(grpc.aio.ServerInterceptor):
                 ),
             )
         return request
+
+
+async def _read_in(places: Places, holder: object, context: Context) -> Any:
+    """Reads a request, or grpc.aio.EOF, in a place; ends the call when it has to give way."""
+    try:
+        with places.waiting(holder):
+            return await context.read()
+    except errors.ResourceExhausted as error:
+        await errors.abort(context, error)
 
 
 @contextlib.asynccontextmanager
