@@ -10,7 +10,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from generated.tidemark.v1 import error_reason_pb2
 from server import errors
-from server.interceptors.places import Places
+from server.places import Places
 from store import probe as signs
 from store.probe import Probe
 

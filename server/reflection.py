@@ -11,7 +11,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from generated.tidemark.v1 import error_reason_pb2
 from server import errors
 from server.interceptors.around import Context
-from server.interceptors.places import Places
+from server.places import Places
 
 V1 = "grpc.reflection.v1.ServerReflection"
 V1ALPHA = "grpc.reflection.v1alpha.ServerReflection"
@@ -20,12 +20,12 @@ IDLE = 30.0  # seconds that a stream may take for its next request
 _V1_FILE = "grpc/reflection/v1/reflection.proto"
 
 
-class Reflection(reflection.aio.ReflectionServicer):
+class Reflection:
     """The servicer of grpcio-reflection, for callers without a key: bounded requests, bounded waiting."""
 
     def __init__(self, services: Iterable[str], places: Places) -> None:
         """`places` are those of requests on their way."""
-        super().__init__(services)
+        self._servicer: Any = reflection.aio.ReflectionServicer(services)  # its stubs are wrong about its stream
         self._places = places
 
     async def ServerReflectionInfo(self, requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
@@ -35,7 +35,7 @@ class Reflection(reflection.aio.ReflectionServicer):
             if request.ByteSize() > MAX_QUESTION_BYTES:
                 yield _too_large()
                 continue
-            async for answer in super().ServerReflectionInfo(_only(request), context):
+            async for answer in self._servicer.ServerReflectionInfo(_only(request), context):
                 yield answer
 
     async def _next(self, requests: AsyncIterator[Any], connection: str) -> Any:

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from generated.tidemark.v1 import error_reason_pb2
 from server import calls, errors
 from server.interceptors.around import Around, Context, when_over
-from server.interceptors.places import RETRY, Place, Places
+from server.places import RETRY, Place, Places
 
 MAX_UNIDENTIFIED = 1_024  # calls whose keys are looked up at the same time
 # Calls of health and reflection on one connection. They need no key, and an answer that its caller does not take
@@ -61,9 +61,9 @@ class BeforeKey(Around):
                 await errors.abort(context, _too_many_open(has, limit))
         self._infrastructure.update(counted for counted, _, _ in bounds)
 
-        # Not in `finally`: a generator that was dropped in the middle of a write runs it only when Python collects it.
+        # Not in `finally`: a generator that was dropped in the middle of a write runs it only when it is collected.
         def over(_: Context) -> None:
-            for counted, _, _ in bounds:
+            for counted, *_limit in bounds:
                 self._infrastructure[counted] -= 1
                 if not self._infrastructure[counted]:
                     del self._infrastructure[counted]

@@ -10,7 +10,7 @@ import grpc
 from generated.tidemark.v1 import error_reason_pb2
 from server import calls, errors
 from server.interceptors.around import Context, Continuation, Handler, ReadLater, behaviour_of
-from server.interceptors.places import Places
+from server.places import Places
 
 # A request of health or reflection is a few bytes in the packet of its headers. No key is needed to send one.
 INFRASTRUCTURE_REQUEST = 5.0  # seconds
@@ -59,11 +59,11 @@ class Deadline(grpc.aio.ServerInterceptor):
     async def _request(self, context: Context) -> Any:
         caller = calls.current().caller
         if caller is None:
-            places, holder, seconds = self.infrastructure, context.peer(), min(self._default, INFRASTRUCTURE_REQUEST)
+            async with _limit(context, min(self._default, INFRASTRUCTURE_REQUEST)):
+                request = await _read_in(self.infrastructure, context.peer(), context)
         else:
-            places, holder, seconds = self._api, caller.organization.organization_id, self._default
-        async with _limit(context, seconds):
-            request = await _read_in(places, holder, context)
+            async with _limit(context, self._default):
+                request = await _read_in(self._api, caller.organization.organization_id, context)
         if request is grpc.aio.EOF:
             await errors.abort(
                 context,
