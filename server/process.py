@@ -41,6 +41,7 @@ MAX_CONNECTION_AGE = 30 * 60_000  # milliseconds; so that new replicas get their
 MAX_CONNECTION_AGE_GRACE = 40 * 60_000
 MAX_CONNECTION_IDLE = 5 * 60_000  # milliseconds without a call after which a connection is closed
 HANDSHAKE_TIMEOUT = 10_000  # milliseconds from a connection to its first settings
+READ_AHEAD = 65_536  # bytes of a call that a connection takes before they are read
 MAX_CONCURRENT_STREAMS = 1_024  # calls at the same time on one connection
 LAST_GRACE = 0.5  # seconds for connections to close once no call is in flight
 
@@ -187,6 +188,10 @@ def _options(configuration: Configuration) -> list[tuple[str, int]]:
         # A little more than the limit, so that a message just above it is refused by us, with a reason. What is
         # larger gRPC refuses when it has read the length, and holds nothing of it.
         ("grpc.max_receive_message_length", configuration.max_message_bytes * 9 // 8 + 1024),
+        # Windows that grow with the traffic would let callers send megabytes into calls that nothing reads. A
+        # message that is being read opens the window to its own size.
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", READ_AHEAD),
         ("grpc.max_send_message_length", -1),
         ("grpc.keepalive_time_ms", KEEPALIVE_TIME),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT),

@@ -15,13 +15,12 @@ from server.places import Places
 
 V1 = "grpc.reflection.v1.ServerReflection"
 V1ALPHA = "grpc.reflection.v1alpha.ServerReflection"
-MAX_QUESTION_BYTES = 1_024  # of one request; every answer repeats it
 IDLE = 30.0  # seconds that a stream may take for its next request
 _V1_FILE = "grpc/reflection/v1/reflection.proto"
 
 
 class Reflection:
-    """The servicer of grpcio-reflection, for callers without a key: bounded requests, bounded waiting."""
+    """The servicer of grpcio-reflection, with bounds for callers that have no key."""
 
     def __init__(self, services: Iterable[str], places: Places) -> None:
         """`places` are those of requests on their way."""
@@ -29,12 +28,9 @@ class Reflection:
         self._places = places
 
     async def ServerReflectionInfo(self, requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
-        """Answers each request; one that is too large gets an error in its turn that does not repeat it."""
+        """Answers each request, which is at most INFRASTRUCTURE_MESSAGE_BYTES long: every answer repeats it."""
         connection = context.peer()
         while (request := await self._next(requests, connection)) is not None:
-            if request.ByteSize() > MAX_QUESTION_BYTES:
-                yield _too_large()
-                continue
             async for answer in self._servicer.ServerReflectionInfo(_only(request), context):
                 yield answer
 
@@ -68,15 +64,6 @@ def add_reflection(server: grpc.aio.Server, services: Iterable[str], places: Pla
 
 async def _only(request: Any) -> AsyncIterator[Any]:
     yield request
-
-
-def _too_large() -> Any:
-    return reflection_pb2.ServerReflectionResponse(
-        error_response=reflection_pb2.ErrorResponse(
-            error_code=grpc.StatusCode.INVALID_ARGUMENT.value[0],
-            error_message=f"the request has more than {MAX_QUESTION_BYTES} bytes",
-        )
-    )
 
 
 def _describe_v1() -> None:
