@@ -40,7 +40,9 @@ def block(path: str, authorization: str | None = None) -> bytes:
 class RawConnection:
     """One connection. It acknowledges settings and pings, and leaves everything else to the test."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, answers: bool = True) -> None:
+        """`answers` false leaves settings and pings without an acknowledgement."""
+        self._answers = answers
         self._reader, self._writer = reader, writer
         self._next_stream = 1
         self._news = asyncio.Condition()
@@ -112,6 +114,10 @@ class RawConnection:
             async with self._news:
                 self._news.notify_all()
 
+    def _answer(self, data: bytes) -> None:
+        if self._answers:
+            self.send(data)
+
     def _take(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if kind == SETTINGS and not flags & ACK:
             for at in range(0, len(payload), 6):
@@ -120,9 +126,9 @@ class RawConnection:
                     for known in self._windows:
                         self._windows[known] += value - self._initial if known else 0
                     self._initial = value
-            self.send(frame(SETTINGS, ACK, 0))
+            self._answer(frame(SETTINGS, ACK, 0))
         elif kind == PING and not flags & ACK:
-            self.send(frame(PING, ACK, 0, payload))
+            self._answer(frame(PING, ACK, 0, payload))
         elif kind == WINDOW_UPDATE:
             if stream in self._windows:
                 self._windows[stream] += int.from_bytes(payload, "big")
@@ -141,7 +147,7 @@ async def raw(port: int, *, window: int = 65_535, speaking: bool = True) -> Asyn
     `window` is how many bytes of each answer the server may send; nothing gives it more.
     """
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    connection = RawConnection(reader, writer)
+    connection = RawConnection(reader, writer, answers=speaking)
     if speaking:
         connection.send(PREFACE + frame(SETTINGS, 0, 0, struct.pack(">HI", INITIAL_WINDOW, window)))
     following = asyncio.create_task(connection.follow())
