@@ -28,8 +28,8 @@ class BeforeKey(Around):
     `identified` belongs behind the interceptor that identifies the caller.
     """
 
-    def __init__(self, most_unidentified: int = MAX_UNIDENTIFIED) -> None:
-        self._places = Places(most_unidentified, "their keys to be looked up")
+    def __init__(self) -> None:
+        self._places = Places(MAX_UNIDENTIFIED, "their keys to be looked up")
         self._infrastructure = Counter[str]()
         self.identified = _Identified(self._places)
 

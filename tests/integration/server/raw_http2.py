@@ -10,6 +10,7 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
 END_STREAM, ACK, END_HEADERS = 1, 1, 4
 INITIAL_WINDOW = 4  # the setting
+CANCEL = 8  # the error code
 FRAME = 16_384  # bytes of payload that every peer takes
 
 
@@ -75,6 +76,10 @@ class RawConnection:
         self._windows[stream] = self._initial
         self.send(frame(HEADERS, END_HEADERS, stream, block(path, authorization)))
         return stream
+
+    def reset(self, stream: int) -> None:
+        """Cancels a call."""
+        self.send(frame(RST_STREAM, 0, stream, struct.pack(">I", CANCEL)))
 
     async def data(self, stream: int, payload: bytes, *, end: bool = False) -> int:
         """Sends as much of `payload` as the server's windows take before the stream ends; returns how much."""
