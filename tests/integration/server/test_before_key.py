@@ -204,6 +204,16 @@ async def test_a_unary_call_takes_one_request(odd_service: OddService, server: R
         assert b"acme" in client.received[two]  # as gRPC does it: the second is not read
 
 
+async def test_a_compressed_request_is_taken_and_one_that_is_large_inside_is_not(server: Running, key: str) -> None:
+    who = OddClient(server.channel).unary("WhoAmI")
+    metadata = (("authorization", f"Bearer {key}"),)
+    assert (await who("x" * MIB, metadata=metadata, compression=grpc.Compression.Gzip)).startswith("acme ")
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await who("x" * 20 * MIB, metadata=metadata, compression=grpc.Compression.Gzip)
+    assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    await assert_serves(server, key)
+
+
 async def test_callers_that_leave_before_their_message_leave_nothing(
     server: Running, key: str, caplog: pytest.LogCaptureFixture
 ) -> None:
