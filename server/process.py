@@ -99,16 +99,13 @@ async def serve(
 
         drain = Drain()
         in_flight = InFlight()
-        before_key = BeforeKey()
         deadline = Deadline(configuration.unary_deadline)
         server = grpc.aio.server(
             interceptors=(
                 RequestId(),
                 AccessLog(),
                 CountInFlight(in_flight),
-                before_key,
-                Identify(identity),
-                before_key.identified,
+                BeforeKey(Identify(identity)),
                 deadline,
                 Errors(configuration.max_message_bytes),
             ),

@@ -4,12 +4,11 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from contextvars import ContextVar
 
 from generated.tidemark.v1 import error_reason_pb2
 from server import calls, errors
 from server.interceptors.around import Around, Context, when_over
-from server.places import RETRY, Place, Places
+from server.places import RETRY, Places
 
 MAX_UNIDENTIFIED = 1_024  # calls whose keys are looked up at the same time
 # Calls of health and reflection on one connection. They need no key, and an answer that its caller does not take
@@ -19,32 +18,30 @@ MAX_REFLECTION_CALLS = 64  # of all connections: their answers are large
 
 _REFLECTION = "/grpc.reflection."
 
-_place: ContextVar[Place | None] = ContextVar("place")
-
 
 class BeforeKey(Around):
     """Bounds the calls of health and reflection on a connection, and those whose key is being looked up.
 
-    `identified` belongs behind the interceptor that identifies the caller.
+    It contains the interceptor that identifies callers, whose part before the handler is what it bounds.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, identify: Around) -> None:
+        self._identify = identify
         self._places = Places(MAX_UNIDENTIFIED, "their keys to be looked up")
         self._infrastructure = Counter[str]()
-        self.identified = _Identified(self._places)
 
     @asynccontextmanager
     async def around(self, method: str, streaming: bool, context: Context) -> AsyncIterator[None]:
         """Counts the call until it is over, or until its caller is known."""
         if calls.current().is_infrastructure:
-            _place.set(None)
             await self._count(method, context)
             yield
             return
         place = self._places.enter(context.peer())
-        _place.set(place)
         try:
-            yield
+            async with self._identify.around(method, streaming, context):
+                self._places.leave(place)
+                yield
         except asyncio.CancelledError:
             if not place.gave_way():
                 raise
@@ -69,21 +66,6 @@ class BeforeKey(Around):
                     del self._infrastructure[counted]
 
         when_over(context, over)
-
-
-class _Identified(Around):
-    """Gives back the place of a call whose caller is known."""
-
-    def __init__(self, places: Places) -> None:
-        self._places = places
-
-    @asynccontextmanager
-    async def around(self, method: str, streaming: bool, context: Context) -> AsyncIterator[None]:
-        """Ends what BeforeKey counts."""
-        place = _place.get()
-        if place is not None:
-            self._places.leave(place)
-        yield
 
 
 def _too_many_open(has: str, limit: int) -> errors.ResourceExhausted:

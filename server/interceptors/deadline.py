@@ -42,14 +42,20 @@ class Deadline(grpc.aio.ServerInterceptor):
             return handler
         inner = behaviour_of(handler)
 
+        infrastructure = calls.is_infrastructure(handler_call_details.method)
+        on_its_way = min(self._default, INFRASTRUCTURE_REQUEST) if infrastructure else self._default
+
         async def single(_: Any, context: Context) -> Any:
-            bounded = context.time_remaining() is None
-            async with _limit(context, self._default if bounded else None):
+            if infrastructure or context.time_remaining() is None:
+                async with _limit(context, on_its_way):
+                    return await inner(await self._request(context), context)
+            async with _limit(context, on_its_way):
                 request = await self._request(context)
-                return await inner(request, context)
+            return await inner(request, context)
 
         async def stream(_: Any, context: Context) -> AsyncIterator[Any]:
-            request = await self._request(context)
+            async with _limit(context, on_its_way):
+                request = await self._request(context)
             async with contextlib.aclosing(inner(request, context)) as responses:
                 async for response in responses:
                     yield response
@@ -58,12 +64,16 @@ class Deadline(grpc.aio.ServerInterceptor):
 
     async def _request(self, context: Context) -> Any:
         caller = calls.current().caller
-        if caller is None:
-            async with _limit(context, min(self._default, INFRASTRUCTURE_REQUEST)):
-                request = await _read_in(self.infrastructure, context.peer(), context)
-        else:
-            async with _limit(context, self._default):
-                request = await _read_in(self._api, caller.organization.organization_id, context)
+        places, holder = (
+            (self.infrastructure, context.peer())
+            if caller is None
+            else (self._api, str(caller.organization.organization_id))
+        )
+        try:
+            with places.waiting(holder):
+                request = await context.read()
+        except errors.ResourceExhausted as error:
+            await errors.abort(context, error)
         if request is grpc.aio.EOF:
             await errors.abort(
                 context,
@@ -74,17 +84,8 @@ class Deadline(grpc.aio.ServerInterceptor):
         return request
 
 
-async def _read_in(places: Places, holder: object, context: Context) -> Any:
-    """Reads a request, or grpc.aio.EOF, in a place; ends the call when it has to give way."""
-    try:
-        with places.waiting(holder):
-            return await context.read()
-    except errors.ResourceExhausted as error:
-        await errors.abort(context, error)
-
-
 @contextlib.asynccontextmanager
-async def _limit(context: Context, seconds: float | None) -> AsyncIterator[None]:
+async def _limit(context: Context, seconds: float) -> AsyncIterator[None]:
     """Ends the call when the block takes longer."""
     limit = asyncio.timeout(seconds)
     try:
