@@ -93,7 +93,9 @@ class Places:
 
     def _look_later(self) -> None:
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(PATIENCE, self._look)
+            loop = asyncio.get_running_loop()
+            # Behind everything that is ready to run: uvloop runs timers first, and what has come would not be seen.
+            self._timer = loop.call_later(PATIENCE, loop.call_soon, self._look)
 
     def _look(self) -> None:
         self._timer = None
