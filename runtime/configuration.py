@@ -30,6 +30,7 @@ DEFAULT_ORGANIZATION_CALLS = 256  # unary calls of one organization that a proce
 DEFAULT_ORGANIZATION_STREAMS = 256  # usage streams of one organization on one process
 DEFAULT_ORGANIZATION_WATCHERS = 100  # watch streams of one organization on one process
 DEFAULT_MAX_WATCHERS = 1_000  # watch streams on one process, beside the first few of each organization
+DEFAULT_MAX_CONNECTIONS = 900  # of clients of one server; less than the usual limit of 1,024 open files
 DEFAULT_HEARTBEAT = 30.0  # seconds between heartbeats of an idle stream
 DEFAULT_PROPAGATION_DELAY = 3.0  # seconds from NOT_SERVING to the drain, for load balancers to notice
 DEFAULT_DRAIN_TIMEOUT = 20.0  # seconds that calls in flight may take to end
@@ -65,6 +66,7 @@ class Configuration:
     reflection: bool = True
     max_batch_events: int = DEFAULT_MAX_BATCH_EVENTS
     max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES
+    max_connections: int = DEFAULT_MAX_CONNECTIONS  # of clients
     max_pending_events: int = DEFAULT_MAX_PENDING_EVENTS
     organization_pending_events: int = DEFAULT_ORGANIZATION_PENDING_EVENTS
     organization_calls: int = DEFAULT_ORGANIZATION_CALLS
@@ -231,6 +233,7 @@ def load(environment: Mapping[str, str]) -> Configuration:
         max_message_bytes=read.number(
             "MAX_MESSAGE_BYTES", int, DEFAULT_MAX_MESSAGE_BYTES, 1024, 256 * 1024 * 1024, "bytes"
         ),
+        max_connections=read.number("MAX_CONNECTIONS", int, DEFAULT_MAX_CONNECTIONS, 10, 1_000_000, "connections"),
         max_pending_events=read.number(
             "MAX_PENDING_EVENTS", int, DEFAULT_MAX_PENDING_EVENTS, 1_000, 10_000_000, "events"
         ),

@@ -22,7 +22,12 @@ class Call:
     @property
     def is_infrastructure(self) -> bool:
         """Whether the method belongs to the machinery (health, reflection) and not to the API."""
-        return self.method.startswith(_INFRASTRUCTURE)
+        return is_infrastructure(self.method)
+
+
+def is_infrastructure(method: str) -> bool:
+    """Whether a method belongs to the machinery (health, reflection) and not to the API."""
+    return method.startswith(_INFRASTRUCTURE)
 
 
 _current: ContextVar[Call] = ContextVar("call")

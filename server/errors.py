@@ -1,5 +1,6 @@
 """Errors that know their gRPC status, and the one function that maps whatever escapes a handler to one."""
 
+import asyncio
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -204,11 +205,15 @@ def answer_too_large(size: int, limit: int) -> ApiError:
 async def abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -> Never:
     """Ends the call with the status of `error`."""
     shown = mapped(error)
-    await context.abort(
-        shown.code,
-        shown.message,
-        (*context.trailing_metadata(), (DETAILS_KEY, shown.status().SerializeToString())),
-    )
+    try:
+        await context.abort(
+            shown.code,
+            shown.message,
+            (*context.trailing_metadata(), (DETAILS_KEY, shown.status().SerializeToString())),
+        )
+    except grpc.aio.InternalError:
+        # The caller left, and gRPC is about to cancel this task. It would log a failure of the service first.
+        raise asyncio.CancelledError from None
 
 
 def _bad_request(violations: Sequence[FieldViolation]) -> error_details_pb2.BadRequest:

@@ -10,11 +10,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from generated.tidemark.v1 import error_reason_pb2
 from server import errors
+from server.places import Places
 from store import probe as signs
 from store.probe import Probe
 
 LIVENESS = "liveness"  # for restarts: a database outage must not restart every replica
 MAX_NAME_BYTES = 256  # of a service; longer names are no services, and a watch would hold them
+MAX_WATCHES = 1_000
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -31,7 +33,9 @@ class Health(health_pb2_grpc.HealthServicer):
     it reports `liveness` as lost.
     """
 
-    def __init__(self, services: Iterable[str]) -> None:
+    def __init__(self, services: Iterable[str], max_watches: int = MAX_WATCHES) -> None:
+        """`max_watches` is how many watches of all callers may wait for news."""
+        self._watches = Places(max_watches, "changes of health")
         self._services = frozenset({"", *services})
         self._serving = False
         self._draining = False
@@ -86,8 +90,9 @@ class Health(health_pb2_grpc.HealthServicer):
     async def Watch(
         self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
-        """The status of one service, and again at each change."""
+        """The status of one service, and again at each change; RESOURCE_EXHAUSTED when others need the place."""
         _check_name(request.service)
+        connection = context.peer()
         last = None
         while True:
             changed = self._changed  # before the status is read: a change in between is not lost
@@ -95,7 +100,8 @@ class Health(health_pb2_grpc.HealthServicer):
             if status != last:
                 yield health_pb2.HealthCheckResponse(status=status)
                 last = status
-            await changed.wait()
+            with self._watches.waiting(connection):
+                await changed.wait()
 
     def _status(self, service: str) -> int:
         if service == LIVENESS:

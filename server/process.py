@@ -16,6 +16,7 @@ from server.identity import Identity, is_loopback
 from server.ingest.pipeline import Pipeline
 from server.ingest.visits import Visits
 from server.interceptors.access_log import AccessLog
+from server.interceptors.before_key import BeforeKey
 from server.interceptors.deadline import Deadline
 from server.interceptors.errors import Errors
 from server.interceptors.identity import Identify
@@ -44,6 +45,9 @@ MAX_CONNECTION_AGE = 30 * 60_000  # milliseconds; so that new replicas get their
 # milliseconds that calls on an aged connection may still take; more than server.usage_service.MAX_STREAM_AGE, so
 # that a usage stream ends by itself, with a word, and is never cut off by this
 MAX_CONNECTION_AGE_GRACE = 40 * 60_000
+MAX_CONNECTION_IDLE = 5 * 60_000  # milliseconds without a call after which a connection is closed
+HANDSHAKE_TIMEOUT = 10_000  # milliseconds from a connection to its first settings
+READ_AHEAD = 65_536  # bytes of a call that a connection takes before they are read
 MAX_CONCURRENT_STREAMS = 1_024  # calls at the same time on one connection
 LAST_GRACE = 0.5  # seconds for connections to close once no call is in flight
 
@@ -112,13 +116,14 @@ async def serve(
             most_of_one=configuration.organization_calls,
             streams_of_one=configuration.organization_streams,
         )
+        deadline = Deadline(configuration.unary_deadline)
         server = grpc.aio.server(
             interceptors=(
                 RequestId(),
                 AccessLog(),
                 CountInFlight(in_flight),
-                Identify(identity),
-                Deadline(configuration.unary_deadline),
+                BeforeKey(Identify(identity)),
+                deadline,
                 Shares(shares),
                 Errors(configuration.max_message_bytes),
             ),
@@ -129,10 +134,10 @@ async def serve(
         )
         lock_watch = asyncio.create_task(LockWatch(database).run(), name="lock watch")
         stack.push_async_callback(_cancel, lock_watch)
-        health = Health(services)
+        health = Health(services, configuration.max_connections)
         health_pb2_grpc.add_HealthServicer_to_server(health, server)
         if configuration.reflection:
-            add_reflection(server, (*services, "grpc.health.v1.Health"))
+            add_reflection(server, (*services, "grpc.health.v1.Health"), deadline.infrastructure)
 
         port = _bind(server, host, configuration.listen_port)
         stack.push_async_callback(server.stop, 0)
@@ -197,14 +202,21 @@ async def _cancel(task: asyncio.Task[Any]) -> None:
 
 def _options(configuration: Configuration) -> list[tuple[str, int]]:
     return [
-        # Twice the limit, so that a message above the limit is refused by us, with a reason, and only a
-        # monstrous one by gRPC.
-        ("grpc.max_receive_message_length", 2 * configuration.max_message_bytes),
+        # A little more than the limit, so that a message just above it is refused by us, with a reason. What is
+        # larger gRPC refuses when it has read the length, and holds nothing of it.
+        ("grpc.max_receive_message_length", configuration.max_message_bytes * 9 // 8 + 1024),
+        # Windows that grow with the traffic would let callers send megabytes into calls that nothing reads. A
+        # message that is being read opens the window to its own size.
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", READ_AHEAD),
         ("grpc.max_send_message_length", -1),
         ("grpc.keepalive_time_ms", KEEPALIVE_TIME),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL),
+        ("grpc.max_allowed_incoming_connections", configuration.max_connections),
+        ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT),
+        ("grpc.max_connection_idle_ms", MAX_CONNECTION_IDLE),
         ("grpc.max_connection_age_ms", MAX_CONNECTION_AGE),
         ("grpc.max_connection_age_grace_ms", MAX_CONNECTION_AGE_GRACE),
         ("grpc.max_concurrent_streams", MAX_CONCURRENT_STREAMS),

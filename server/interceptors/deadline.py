@@ -1,4 +1,4 @@
-"""Bounds the time of unary calls that bring no deadline, and of every call's only request on its way."""
+"""Bounds unary calls that bring no deadline, and the only request of every call while it is on its way."""
 
 import asyncio
 import contextlib
@@ -10,9 +10,12 @@ import grpc
 from generated.tidemark.v1 import error_reason_pb2
 from server import calls, errors
 from server.interceptors.around import Context, Continuation, Handler, ReadLater, behaviour_of
+from server.places import Places
 
 # A request of health or reflection is a few bytes in the packet of its headers. No key is needed to send one.
 INFRASTRUCTURE_REQUEST = 5.0  # seconds
+INFRASTRUCTURE_REQUESTS = 16  # of all callers, on their way at the same time
+API_REQUESTS = 64  # of callers with a key
 
 
 class Deadline(grpc.aio.ServerInterceptor):
@@ -25,6 +28,10 @@ class Deadline(grpc.aio.ServerInterceptor):
 
     def __init__(self, default: float) -> None:
         self._default = default
+        # gRPC lets a caller send the whole of a message that is being read, and not before. So the number of these
+        # bounds the bytes that half-sent messages hold.
+        self.infrastructure = Places(INFRASTRUCTURE_REQUESTS, "the rest of their requests")
+        self._api = Places(API_REQUESTS, "the rest of their requests")
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
@@ -35,14 +42,20 @@ class Deadline(grpc.aio.ServerInterceptor):
             return handler
         inner = behaviour_of(handler)
 
+        infrastructure = calls.is_infrastructure(handler_call_details.method)
+        on_its_way = min(self._default, INFRASTRUCTURE_REQUEST) if infrastructure else self._default
+
         async def single(_: Any, context: Context) -> Any:
-            bounded = context.time_remaining() is None
-            async with _limit(context, self._default if bounded else None):
+            if infrastructure or context.time_remaining() is None:
+                async with _limit(context, on_its_way):
+                    return await inner(await self._request(context), context)
+            async with _limit(context, on_its_way):
                 request = await self._request(context)
-                return await inner(request, context)
+            return await inner(request, context)
 
         async def stream(_: Any, context: Context) -> AsyncIterator[Any]:
-            request = await self._request(context)
+            async with _limit(context, on_its_way):
+                request = await self._request(context)
             async with contextlib.aclosing(inner(request, context)) as responses:
                 async for response in responses:
                     yield response
@@ -50,11 +63,17 @@ class Deadline(grpc.aio.ServerInterceptor):
         return ReadLater(bool(handler.response_streaming), stream if handler.response_streaming else single)
 
     async def _request(self, context: Context) -> Any:
-        seconds = self._default
-        if calls.current().is_infrastructure:
-            seconds = min(seconds, INFRASTRUCTURE_REQUEST)
-        async with _limit(context, seconds):
-            request = await context.read()
+        caller = calls.current().caller
+        places, holder = (
+            (self.infrastructure, context.peer())
+            if caller is None
+            else (self._api, str(caller.organization.organization_id))
+        )
+        try:
+            with places.waiting(holder):
+                request = await context.read()
+        except errors.ResourceExhausted as error:
+            await errors.abort(context, error)
         if request is grpc.aio.EOF:
             await errors.abort(
                 context,
@@ -66,7 +85,7 @@ class Deadline(grpc.aio.ServerInterceptor):
 
 
 @contextlib.asynccontextmanager
-async def _limit(context: Context, seconds: float | None) -> AsyncIterator[None]:
+async def _limit(context: Context, seconds: float) -> AsyncIterator[None]:
     """Ends the call when the block takes longer."""
     limit = asyncio.timeout(seconds)
     try:

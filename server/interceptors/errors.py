@@ -8,10 +8,13 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from generated.tidemark.v1 import error_reason_pb2
-from server import errors
+from server import calls, errors
 from server.answers import CLIENT_LIMIT
 from server.interceptors.around import Behaviour, Context, Continuation, Handler, behaviour_of, rebuilt
 from store.retries import repeated
+
+# Bytes of a request of health or reflection, which are names. They need no key, so nothing larger is decoded.
+INFRASTRUCTURE_MESSAGE_BYTES = 1_024
 
 
 class Errors(grpc.aio.ServerInterceptor):
@@ -33,7 +36,10 @@ class Errors(grpc.aio.ServerInterceptor):
         if handler is None:
             # Of this kind because it serves a call of any kind without waiting for its requests.
             return grpc.stream_unary_rpc_method_handler(_unknown_method(handler_call_details.method))
-        decode = _Decoder(handler.request_deserializer, self._limit)
+        limit = self._limit
+        if calls.is_infrastructure(handler_call_details.method):
+            limit = min(limit, INFRASTRUCTURE_MESSAGE_BYTES)
+        decode = _Decoder(handler.request_deserializer, limit)
         encode = _Encoder(handler.response_serializer)
         inner = behaviour_of(handler)
         requests = decode.stream if handler.request_streaming else decode

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -118,7 +119,7 @@ async def test_a_server_that_is_not_there_does_not_answer() -> None:
 
 async def test_a_change_between_two_reads_of_a_watch_is_not_lost() -> None:
     health = Health([NAME])
-    context: Any = None
+    context: Any = SimpleNamespace(peer=lambda: "ipv4:127.0.0.1:1")
     watch: Any = health.Watch(health_pb2.HealthCheckRequest(service=NAME), context)
     assert (await anext(watch)).status == NOT_SERVING
     health.set_serving(True)
