@@ -206,8 +206,8 @@ class ResponseReader:
         if not line:
             self._begin_body()
             return True
-        # Not one expression for all of it: with blanks on both sides of a value it would try every way to divide them,
-        # and a receiver that sends many would stop the event loop.
+        # Not one expression for all of it: with blanks on both sides of a value it would try every way to divide
+        # them, and a receiver that sends many would stop the event loop.
         name, colon, value = line.partition(b":")
         if not colon or _FIELD_NAME.fullmatch(name) is None or b"\0" in value or b"\r" in value:
             self._is_clean = False
