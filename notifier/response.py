@@ -18,7 +18,7 @@ MAX_CHUNK_LINE = 1_024  # bytes of the line that gives a chunk's size
 FRAMING_ALLOWANCE = 16 * 1024  # bytes of chunk framing that are read besides the chunks
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9][0-9])(?: [^\n]*)?")
-_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\0\r\n]*?)[ \t]*")
+_FIELD_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?")
 
 # The headers that are kept.
@@ -206,11 +206,13 @@ class ResponseReader:
         if not line:
             self._begin_body()
             return True
-        match = _FIELD.fullmatch(line)
-        if match is None:
+        # Not one expression for all of it: with blanks on both sides of a value it would try every way to divide
+        # them, and a receiver that sends many would stop the event loop.
+        name, colon, value = line.partition(b":")
+        if not colon or _FIELD_NAME.fullmatch(name) is None or b"\0" in value or b"\r" in value:
             self._is_clean = False
-        elif (name := match[1].lower()) in _KEPT:
-            self._fields.setdefault(name, []).append(match[2])
+        elif (name := name.lower()) in _KEPT:
+            self._fields.setdefault(name, []).append(value.strip(b" \t"))
         return True
 
     def _begin_body(self) -> None:

@@ -29,7 +29,7 @@ from server.services import Dependencies, register
 from server.sharing.calls import CallShares
 from server.sharing.connections import divide
 from server.sharing.gate import FairGate
-from server.sharing.pending import PendingEvents
+from server.sharing.pending import BESIDE, PendingEvents
 from server.timers import Timers
 from server.upkeep import Upkeep
 from server.watching.feeds import Feeds
@@ -104,7 +104,9 @@ async def serve(
             clock,
             configuration.grace,
             writers=configuration.ingest_writers,
-            pending=PendingEvents(configuration.max_pending_events, configuration.organization_pending_events),
+            pending=PendingEvents(
+                configuration.max_pending_events, configuration.organization_pending_events, beside=BESIDE
+            ),
             gate=FairGate(seats.ingest),
         )
         stack.push_async_callback(pipeline.drain)

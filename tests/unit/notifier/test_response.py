@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import multiprocessing
 from collections.abc import Iterable
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from notifier.response import MAX_HEAD, MAX_INTERIM, MalformedResponse, ResponseReader
 
+PATIENCE = 60.0  # seconds for what takes milliseconds
 LIMIT = 64  # bytes of the excerpt in these tests
 
 # What was read: the status (or None), whether it was refused as malformed, the excerpt, and whether the connection
@@ -199,3 +201,21 @@ def test_an_endless_response_ends_the_reading(endless: bytes) -> None:
             reader.feed_data(packet)
         assert reader.ended.done()
         loop.close()
+
+
+def test_headers_of_blanks_are_read_once() -> None:
+    # An expression that divides the blanks in every way takes minutes to years over these, in the event loop. No
+    # thread of the same process could stop it, so another process reads them.
+    blanks = b" \t" * 10_000
+    headers = [b"A: x" + blanks + b"y", b"B:" + blanks + b"\0", b"C:" + blanks + b"x" + blanks + b"\rx"]
+    answers = [OK + header + b"\r\nContent-Length: 0\r\n\r\n" for header in headers]
+    process = multiprocessing.get_context("spawn").Process(target=_read_all, args=(answers,), daemon=True)
+    process.start()
+    process.join(PATIENCE)
+    ended = process.exitcode
+    process.kill()
+    assert ended == 0
+
+
+def _read_all(answers: list[bytes]) -> None:
+    assert [read([answer])[0] for answer in answers] == [200] * len(answers)

@@ -206,3 +206,22 @@ async def test_a_batch_larger_than_all_room_has_its_turn_when_nothing_else_is_pe
     held.give_up()
     (await pending.admit(2, 40, waits=False)).give_up()
     assert pending.total == 0
+
+
+async def test_many_organizations_with_large_batches_do_not_keep_out_one_that_has_nothing() -> None:
+    pending = PendingEvents(100_000, 50_000, beside=1_000)
+    floods = [await pending.admit(100 + number, 5_000, waits=False) for number in range(20)]
+    with pytest.raises(ResourceExhausted):
+        await pending.admit(200, 5_000, waits=False)
+    quiet = [await pending.admit(QUIET.organization_id, 500, waits=False) for _ in range(2)]
+    # More than that is a share, of which nothing is left.
+    with pytest.raises(ResourceExhausted):
+        await pending.admit(QUIET.organization_id, 1, waits=False)
+    with pytest.raises(ResourceExhausted):
+        await pending.admit(NOISY.organization_id, 1_001, waits=False)
+    # A stream's batch of that size does not wait for what others have.
+    async with asyncio.timeout(60):
+        stream = await pending.admit(NOISY.organization_id, 1_000, waits=True)
+    for room in [*floods, *quiet, stream]:
+        room.give_up()
+    assert pending.total == 0
