@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.databases import Template
+from tests.time_limit import pytest_configure, pytest_runtest_call, pytest_runtest_setup, pytest_runtest_teardown
+
+__all__ = ["pytest_configure", "pytest_runtest_call", "pytest_runtest_setup", "pytest_runtest_teardown"]
 
 
 @pytest.fixture(scope="session")
