@@ -17,6 +17,11 @@ class Step(NamedTuple):
     request: str = ""
     only: str = ""  # the organization that makes it, unless all do
 
+    @property
+    def writes(self) -> bool:
+        """Whether it is no mere look."""
+        return not self.method.startswith(("Get", "List"))
+
 
 OURS: Mapping[str, str] = {
     "name": "ours",
@@ -268,7 +273,17 @@ READS = (
     Step("operator events", "ListOperatorEvents"),
 )
 
+_SHARED = f'alert {{ name: "$name" {_ALL} usage_threshold_reached {{ metric_id: "calls" }} {_THRESHOLD}'
+
 _CHANGES = (
+    Step("early", "CreateAlert", _SHARED + ' uniqueness_key: "shared" }', "theirs"),
+    Step("late", "CreateAlert", _SHARED + ' uniqueness_key: "shared" }', "ours"),
+    Step("too late", "CreateAlert", _SHARED + ' uniqueness_key: "shared" }'),
+    Step(
+        "second spend alert",
+        "CreateAlert",
+        f'alert {{ name: "$name" {_S1} spend_exceeded {{ currency: "GBP" }} {_THRESHOLD} }}',
+    ),
     Step("create again", "CreateAlert", ALERTS[0].request),
     Step(
         "taken key",
