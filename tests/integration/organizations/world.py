@@ -110,8 +110,6 @@ class _Caller:
         try:
             return await method(request, metadata=self._metadata, timeout=30)
         except grpc.aio.AioRpcError as error:
-            if error.code() is grpc.StatusCode.INTERNAL:
-                raise
             return f"{error.code().name} {reason_of(error)}: {error.details()}"
 
 
