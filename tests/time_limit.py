@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-DEFAULT_LIMIT = 300.0  # seconds
+DEFAULT_LIMIT = 600.0  # seconds
 REPEAT = 10.0  # seconds until a test is interrupted again that caught the interruption, or cleans up for too long
 LAST_RESORT = 60.0  # seconds after the limit at which the process ends, when no Python code runs to be interrupted
 

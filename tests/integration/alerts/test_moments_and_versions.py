@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from evaluator.definitions import DefinitionState
+from evaluator.definitions import AlertDefinition, DefinitionState
 from evaluator.exclusions import Excluded, ExclusionReason
 from evaluator.thresholds import Threshold
 from generated.tidemark.v1 import alert_pb2
@@ -99,9 +99,11 @@ async def test_of_the_thresholds_of_former_versions_the_newest_are_kept(
     for level in (20, 30, 40, 50):
         async with database.transaction() as connection:
             edit = Edit(NEW.name, NEW.condition, (Threshold(Decimal(level)),))
-            changed = await alert_changes.edit(
-                connection, organization_id, alert_id, "", lambda _, edit=edit: edit, Author(), clock
-            )
+
+            def edit_of(_: AlertDefinition, edit: Edit = edit) -> Edit:
+                return edit
+
+            changed = await alert_changes.edit(connection, organization_id, alert_id, "", edit_of, Author(), clock)
     assert [threshold.value for threshold in changed.retired] == [20, 30, 40]
 
 

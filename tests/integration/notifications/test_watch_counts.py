@@ -11,6 +11,7 @@ from runtime.clock import ManualClock
 from server.upkeep import REPLAY_LIFETIME, Upkeep
 from server.watching import feeds
 from server.watching.feeds import Feeds
+from server.watching.tail import Tail
 from store import feed, notification_history, requests
 from store.database import Database, DatabaseUnavailable
 from store.feed import Wanted
@@ -170,7 +171,7 @@ async def test_what_commits_while_the_tail_is_read_is_read_afterwards(
     real = Feeds._read_on
     reading, hinted = asyncio.Event(), asyncio.Event()
 
-    async def slowly(self: Feeds, organization_id: int, tail: feeds.Tail) -> bool:
+    async def slowly(self: Feeds, organization_id: int, tail: Tail) -> bool:
         more = await real(self, organization_id, tail)
         if reading.is_set():
             return more

@@ -36,7 +36,7 @@ from tests.integration.organizations.life import LIFE, OURS, THEIRS, Step
 from tests.integration.server.running import Running, reason_of, running
 from tests.integration.usage.caller import until
 
-PAGE_SIZE = 2
+PAGE_SIZE = 5
 MAX_PAGES = 50
 
 # Numbers that organizations share one sequence of, and what is drawn by lot, or by the database's own clock.

@@ -99,7 +99,7 @@ async def test_another_value_of_any_filter_makes_another_list(api: Running, dige
             if digest in seen:
                 alike.append(f"{what} is bound to the same as {seen[digest]}")
             seen[digest] = what
-    assert not alike
+    assert not alike, "\n".join(alike)
     assert len(LISTS) > 15
 
 
