@@ -10,6 +10,9 @@ import pytest
 
 from tests.databases import Template
 from tests.system_postgres import system_postgres
+from tests.time_limit import pytest_configure, pytest_runtest_call, pytest_runtest_setup, pytest_runtest_teardown
+
+__all__ = ["pytest_configure", "pytest_runtest_call", "pytest_runtest_setup", "pytest_runtest_teardown"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -13,6 +13,7 @@ from cli.connection import Address
 from cli.notify import RUNNING
 from cli.processes import Child, NotStarted, environment
 from cli.serve import LISTENING
+from tests.waiting import within
 
 DEADLINE = 60.0  # seconds that anything may take that a test waits for
 POLLING_INTERVAL = 0.02  # seconds
@@ -73,12 +74,14 @@ class Program:
         """Kills it, unless it was before, and waits until it is gone."""
         if self._child.running:
             self.kill()
-        await self._child.process.communicate()
+        async with within("the end of a killed process", DEADLINE):
+            await self._child.process.communicate()
 
     async def wait(self) -> int:
         """Waits until it has ended; returns its exit code."""
-        await self._child.process.communicate()
-        return await self._child.wait()
+        async with within("the end of a process", DEADLINE):
+            await self._child.process.communicate()
+            return await self._child.wait()
 
     async def stop(self) -> int:
         """Asks it to drain with SIGTERM; returns its exit code."""

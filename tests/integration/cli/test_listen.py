@@ -39,7 +39,9 @@ async def test_it_adds_an_endpoint_fails_as_told_and_deletes_it_again(database: 
             said = ""
             async with asyncio.timeout(TIMEOUT):
                 while "Ctrl-C ends it" not in said:
-                    said += (await process.stderr.readline()).decode()
+                    line = (await process.stderr.readline()).decode()
+                    assert line, said  # at its end a stream gives empty lines, and never waits
+                    said += line
             [endpoint] = (await webhooks.ListEndpoints(ListEndpointsRequest())).endpoints
             assert endpoint.endpoint_id in said
             sent = await webhooks.SendTestEvent(SendTestEventRequest(endpoint_id=endpoint.endpoint_id))

@@ -13,6 +13,7 @@ from store import feed
 from store.database import Database
 from tests.integration.notifications.watching import Watcher, committer, names, watch
 from tests.integration.usage.caller import BOTH, Caller, beside, usage_alert, waiting_for_locks
+from tests.waiting import within
 
 
 async def test_what_commits_late_comes_late_and_is_not_missed(caller: Caller) -> None:
@@ -132,8 +133,9 @@ async def test_watchers_of_two_servers_are_told_everything_in_one_order_while_ma
                 if rng.random() < 0.5:
                     await asyncio.sleep(0.002)
             await stream.done_writing()
-            async for answer in stream:
-                assert not answer.rejected
+            async with within("the end of a stream of usage"):
+                async for answer in stream:
+                    assert not answer.rejected
 
         async with asyncio.TaskGroup() as group:
             for number in range(6):

@@ -1,7 +1,5 @@
 """A watcher in short words, and transactions that write notifications and commit when the test says so."""
 
-import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -21,7 +19,8 @@ from evaluator.transitions import Transition
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from generated.tidemark.v1 import notification_pb2
 from store import evaluations
-from tests.integration.usage.caller import DEADLINE, Caller
+from tests.integration.usage.caller import Caller
+from tests.waiting import within
 
 Response = messages.WatchNotificationsResponse
 
@@ -38,7 +37,7 @@ class Watcher:
 
     async def answer(self) -> Response | None:
         """The next answer of any kind; None at the end of the call."""
-        async with asyncio.timeout(DEADLINE):
+        async with within("an answer of the stream"):
             answer = await self.call.read()
         if not isinstance(answer, Response):
             return None
@@ -55,23 +54,15 @@ class Watcher:
         return self
 
     async def next(self) -> notification_pb2.Notification:
-        """The next notification; heartbeats before it are passed over, for DEADLINE seconds in all."""
-        heartbeats = 0
-        try:
-            async with asyncio.timeout(DEADLINE):
-                while True:
-                    answer = await self.answer()
-                    assert answer is not None, "the stream ended"
-                    assert not answer.going_away
-                    if answer.HasField("notification"):
-                        self.tokens.append(answer.resume_token)
-                        return answer.notification
-                    heartbeats += 1
-        except TimeoutError:
-            raise AssertionError(
-                f"notification {len(self.tokens) + 1} of this stream did not come within {DEADLINE} seconds,"
-                f" only {heartbeats} heartbeats"
-            ) from None
+        """The next notification; heartbeats before it are passed over."""
+        async with within(f"a notification after {len(self.tokens)}"):
+            while True:
+                answer = await self.answer()
+                assert answer is not None, "the stream ended"
+                assert not answer.going_away
+                if answer.HasField("notification"):
+                    self.tokens.append(answer.resume_token)
+                    return answer.notification
 
     async def take(self, number: int) -> list[notification_pb2.Notification]:
         """The next notifications."""
@@ -84,15 +75,21 @@ class Watcher:
         assert answer.heartbeat, answer
         return answer.resume_token
 
+    async def heartbeat_after(self, token: str) -> str:
+        """The token of the next heartbeats that is another; nothing but heartbeats comes."""
+        async with within("a heartbeat with another token"):
+            while (found := await self.heartbeat()) == token:
+                pass
+        return found
+
     async def refused(self) -> grpc.aio.AioRpcError:
         """The error that the call ends with."""
-        with contextlib.suppress(TimeoutError):
-            try:
-                async with asyncio.timeout(DEADLINE):
-                    while await self.answer() is not None:
-                        pass
-            except grpc.aio.AioRpcError as error:
-                return error
+        try:
+            async with within("the refusal of the call"):
+                while await self.answer() is not None:
+                    pass
+        except grpc.aio.AioRpcError as error:
+            return error
         raise AssertionError("the call was not refused")
 
 

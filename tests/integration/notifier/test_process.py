@@ -19,6 +19,7 @@ from store.deliveries import DeliveryStatus, Outcome
 from store.delivery_queue import ENDPOINT_IN_FLIGHT_LIMIT
 from tests.integration.notifier.house import LOOPBACK, House, configuration, running_notifier
 from tests.integration.notifier.receiver import Receiver, hang, running_receiver, status
+from tests.waiting import until_said, within
 
 
 async def test_two_notifiers_share_the_work_and_send_nothing_twice(house: House, receiver: Receiver) -> None:
@@ -220,10 +221,7 @@ async def test_a_notifier_paused_beyond_its_lease_does_not_undo_its_successors_w
         assert delivery.status is DeliveryStatus.PENDING
         released.set()
         paused.send_signal(signal.SIGCONT)
-        assert paused.stderr is not None
-        async with asyncio.timeout(30):
-            while b"record.fenced" not in await paused.stderr.readline():
-                pass
+        await until_said(paused.stderr, b"record.fenced")
     [unchanged] = await house.deliveries()
     assert unchanged.status is DeliveryStatus.PENDING
     assert [a.outcome for a in await house.attempts(unchanged.delivery_id)] == [Outcome.SERVER_ERROR]
@@ -238,7 +236,8 @@ async def test_sigterm_drains_and_ends_well(house: House, receiver: Receiver) ->
         await receiver.arrived(1)
         process.terminate()
         released.set()
-        assert await process.wait() == 0
+        async with within("the end of a notifier that drains"):
+            assert await process.wait() == 0
     await house.settled(DeliveryStatus.DELIVERED, 1)
 
 
@@ -249,11 +248,10 @@ async def test_a_second_signal_ends_it_at_once(house: House, receiver: Receiver)
         await house.notify()
         await receiver.arrived(1)
         process.terminate()
-        assert process.stderr is not None
-        while b"drain" not in await process.stderr.readline():
-            pass
+        await until_said(process.stderr, b"drain")
         process.terminate()
-        assert await process.wait() == 0
+        async with within("the end of a notifier that was asked twice"):
+            assert await process.wait() == 0
     [delivery] = await house.deliveries()
     assert delivery.next_attempt_time is None, "the lease should still stand"
 

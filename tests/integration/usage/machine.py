@@ -26,6 +26,7 @@ from tests.plain_model import Alert, Event, Model
 
 # Of both tests together, which two processes carry out side by side.
 STEPS = int(os.environ.get("TIDEMARK_TEST_STEPS") or "10000")
+TIME_LIMIT = 600.0 + STEPS / 10  # seconds for each of them, several times what they take on a busy machine
 STEPS_PER_EXAMPLE = 50
 EXAMPLES_PER_ROUND = 20  # in rounds, since examples that come out too long are not counted by Hypothesis
 

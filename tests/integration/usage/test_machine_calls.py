@@ -2,11 +2,14 @@
 
 from collections.abc import Callable
 
+import pytest
+
 from tests.databases import Template
-from tests.integration.usage.machine import STEPS, play
+from tests.integration.usage.machine import STEPS, TIME_LIMIT, play
 from tests.integration.usage.stage import Stage
 
 
+@pytest.mark.time_limit(TIME_LIMIT)
 def test_every_answer_state_and_notification_is_the_models(
     template: Template, record_property: Callable[[str, object], None]
 ) -> None:

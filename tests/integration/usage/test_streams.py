@@ -22,6 +22,7 @@ from tests.integration.usage.caller import (
     values,
     waiting_for_locks,
 )
+from tests.waiting import within
 
 Request = alert_service_pb2.EvaluateUsageRequest
 Response = alert_service_pb2.EvaluateUsageResponse
@@ -74,10 +75,9 @@ async def test_an_idle_stream_gets_heartbeats_and_goes_on(caller: Caller) -> Non
                 heartbeat = await asyncio.wait_for(stream.read(), DEADLINE)
                 assert heartbeat == Response(heartbeat=True)
             await stream.write(Request(batch_id=str(number), events=[lively.event(f"e{number}")]))
-            async with asyncio.timeout(DEADLINE):
-                answer = await stream.read()
-                while answer == Response(heartbeat=True):
-                    answer = await stream.read()
+            async with within("the answer to a batch"):
+                while (answer := await stream.read()) == Response(heartbeat=True):
+                    pass
             assert isinstance(answer, Response)
             assert (answer.batch_id, answer.accepted) == (str(number), 1)
         stream.cancel()
@@ -92,9 +92,11 @@ async def test_a_draining_server_answers_what_it_read_and_says_goodbye(caller: C
                 await busy.write(Request(batch_id=str(number), events=[leaving.event(f"e{number}")]))
             await waiting_for_locks(caller)
             leaving.server.shutdown.request()
-            assert [one async for one in idle] == [Response(going_away=True)]
+            async with within("the end of an idle stream"):
+                assert [one async for one in idle] == [Response(going_away=True)]
             assert await idle.code() == grpc.StatusCode.OK
-        answers = [one async for one in busy]
+        async with within("the end of a busy stream"):
+            answers = [one async for one in busy]
         assert await busy.code() == grpc.StatusCode.OK
         assert answers[-1] == Response(going_away=True)
         answered = [(one.batch_id, one.accepted) for one in answers[:-1]]

@@ -78,3 +78,15 @@ def test_each_filter_narrows() -> None:
         Wanted(("ann",), ("alt_1",), ("c",), ("alert.resolved",)),
     ):
         assert not fits_not.has(one)
+
+
+def test_one_that_begins_anew_has_all_its_room_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tail, "MAX_LENGTH", 15)
+    grown = Tail()
+    grown.begin(0)
+    grown.extend([entry(place, body="x" * 5) for place in (1, 2, 3)])
+    grown.begin(10)
+    grown.extend([entry(place, body="x" * 5) for place in (11, 12, 13)])
+    assert not grown.is_behind(10)
+    grown.extend([entry(14, body="x" * 5)])
+    assert [grown.is_behind(place) for place in (10, 11)] == [True, False]

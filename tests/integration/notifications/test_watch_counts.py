@@ -1,0 +1,240 @@
+"""What watchers leave behind: no count, no task and no feed; and hints where there is news, and only there."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+
+import grpc
+import pytest
+
+from runtime.clock import ManualClock
+from server.upkeep import REPLAY_LIFETIME, Upkeep
+from server.watching import feeds
+from server.watching.feeds import Feeds
+from server.watching.tail import Tail
+from store import feed, notification_history, requests
+from store.database import Database, DatabaseUnavailable
+from store.feed import Wanted
+from tests.integration.notifications.test_watch_stream import pool, tell
+from tests.integration.notifications.watching import Watcher, names, watch
+from tests.integration.server.running import reason_of
+from tests.integration.usage.caller import Caller, until
+from tests.integration.usage.conftest import organization
+
+
+async def organization_id_of(caller: Caller) -> int:
+    """The caller's organization."""
+    [[found]] = await caller.rows("SELECT %(organization_id)s::bigint")
+    return int(found)
+
+
+def tasks(*prefixes: str) -> list[str]:
+    """The names of running tasks that begin so."""
+    return sorted(task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith(prefixes))
+
+
+def none_left(*prefixes: str) -> Callable[[], Awaitable[bool]]:
+    """Whether no task is left whose name begins so."""
+
+    async def found() -> bool:
+        return not tasks(*prefixes)
+
+    return found
+
+
+async def test_the_server_has_room_again_for_as_many_watchers_as_left(
+    caller: Caller, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feeds, "MAX_WATCHERS", 2)
+    name, key = await organization(caller.database_url, clock)
+    stranger = Caller(caller.server, clock, caller.database_url, name, key)
+    watchers = [await watch(caller), await watch(stranger)]
+    assert reason_of(await Watcher(caller).refused()) == "ERROR_REASON_TOO_MANY_WATCHERS"
+
+    async def has_room() -> bool:
+        try:
+            watchers.append(await watch(caller))
+        except grpc.aio.AioRpcError:
+            return False
+        return True
+
+    for _ in range(3):
+        watchers.pop(0).call.cancel()
+        await until(has_room)
+
+
+async def test_a_feed_that_the_last_watcher_left_ends_and_begins_anew_with_the_next(caller: Caller) -> None:
+    for number in range(1, 4):
+        watcher = await watch(caller)
+        assert tasks("feed ", "watch-leaving") == [f"feed {await organization_id_of(caller)}", "watch-leaving"]
+        await tell(caller, ("ann", number))
+        assert names(await watcher.take(1)) == [("ann", number)]
+        watcher.call.cancel()
+        await until(none_left("feed ", "watch-"))
+
+
+async def test_a_stream_whose_beginning_is_refused_leaves_nothing(caller: Caller) -> None:
+    for _ in range(3):
+        await Watcher(caller, resume_token="W10").refused()
+    await until(none_left("feed ", "watch-"))
+
+
+async def test_there_is_news_where_a_feed_is_longer_or_about_to_be(caller: Caller, clock: ManualClock) -> None:
+    name, key = await organization(caller.database_url, clock)
+    stranger = Caller(caller.server, clock, caller.database_url, name, key)
+    ours, theirs = await organization_id_of(caller), await organization_id_of(stranger)
+    async with pool(caller) as database, database.transaction() as connection:
+        assert await feed.with_news(connection, {ours: 0, theirs: 0}) == set()
+        await tell(caller, ("ann", 1), ("ann", 2))
+        assert await feed.with_news(connection, {ours: 0, theirs: 0}) == {ours}
+        assert await feed.place(connection, ours) == 2
+        for seen, expected in ((0, {ours}), (1, {ours}), (2, set[int]())):
+            assert await feed.with_news(connection, {ours: seen, theirs: 0}) == expected
+        await tell(stranger, ("ann", 1))
+        assert await feed.with_news(connection, {ours: 2, theirs: 0}) == {theirs}
+
+
+async def test_those_who_are_behind_catch_up_in_steps_that_leave_nothing_out(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feeds, "CATCH_UP_LIMIT", 2)
+    monkeypatch.setattr(feeds, "CATCH_UP_SPAN", 5)
+    told = [("ann" if number % 3 else "bob", number) for number in range(1, 21)]
+    await tell(caller, *told)
+    org = await organization_id_of(caller)
+    async with pool(caller) as database:
+        async with database.transaction() as connection:
+            await notification_history.complete(connection, org)
+        for wanted in (Wanted(), Wanted(customer_ids=("bob",)), Wanted(customer_ids=("nobody",))):
+            found: list[tuple[str, int]] = []
+            place = 0
+            while place < len(told):
+                entries, reached = await Feeds(database).catch_up(org, place, len(told), wanted)
+                assert len(entries) <= 2
+                assert place < reached <= place + 5
+                found += [(one.customer_id, one.sequence) for one in entries]
+                place = reached
+            assert place == len(told)
+            assert found == [one for one in told if not wanted.customer_ids or one[0] in wanted.customer_ids]
+
+
+async def test_a_part_of_a_feed_begins_behind_its_first_place_and_holds_its_last(caller: Caller) -> None:
+    await tell(caller, *(("ann", number) for number in range(1, 6)))
+    org = await organization_id_of(caller)
+    async with pool(caller) as database, database.transaction() as connection:
+        await notification_history.complete(connection, org)
+        for after, until_place, expected in (
+            (0, 5, [1, 2, 3, 4, 5]),
+            (1, 3, [2, 3]),
+            (2, 3, [3]),
+            (3, 3, list[int]()),
+        ):
+            found = await feed.read(connection, org, after=after, until=until_place, limit=9)
+            assert [one.place for one in found] == expected
+
+
+async def test_a_tail_reads_on_while_there_is_more_than_one_transaction_takes(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feeds, "READ_LIMIT", 3)
+    monkeypatch.setattr(feeds, "POLL_INTERVAL", 3_600.0)  # what comes, comes because of the one hint of the commit
+    watcher = await watch(caller)
+    await tell(caller, *(("ann", number) for number in range(1, 12)))
+    assert names(await watcher.take(11)) == [("ann", number) for number in range(1, 12)]
+
+
+async def test_a_tail_that_could_not_be_read_is_read_again(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feeds, "RETRY_PAUSE", 0.01)
+    monkeypatch.setattr(feeds, "POLL_INTERVAL", 3_600.0)
+    real = feed.place
+    failures: list[Exception] = []
+
+    async def fails_first(connection: object, organization_id: int, limit: int) -> int:
+        if failures:
+            raise failures.pop()
+        return await real(connection, organization_id, limit)  # type: ignore[arg-type]
+
+    watcher = await watch(caller)
+    monkeypatch.setattr(feed, "place", fails_first)
+    for number, failure in enumerate((DatabaseUnavailable("away"), ZeroDivisionError()), start=1):
+        failures.append(failure)
+        await tell(caller, ("ann", number))
+        assert names(await watcher.take(1)) == [("ann", number)]
+        assert not failures
+
+
+async def test_what_commits_while_the_tail_is_read_is_read_afterwards(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feeds, "POLL_INTERVAL", 3_600.0)
+    watcher = await watch(caller)
+    real = Feeds._read_on
+    reading, hinted = asyncio.Event(), asyncio.Event()
+
+    async def slowly(self: Feeds, organization_id: int, tail: Tail) -> bool:
+        more = await real(self, organization_id, tail)
+        if reading.is_set():
+            return more
+        reading.set()
+        await hinted.wait()
+        return more
+
+    hints = Feeds._hint
+
+    def hint(self: Feeds, organization_ids: set[int] | None) -> None:
+        hints(self, organization_ids)
+        if reading.is_set():
+            hinted.set()
+
+    monkeypatch.setattr(Feeds, "_read_on", slowly)
+    monkeypatch.setattr(Feeds, "_hint", hint)
+    await tell(caller, ("ann", 1))
+    async with asyncio.timeout(30):
+        await reading.wait()
+    await tell(caller, ("ann", 2))
+    assert names(await watcher.take(2)) == [("ann", 1), ("ann", 2)]
+
+
+async def test_upkeep_forgets_everything_that_is_due_however_much_it_is(
+    caller: Caller, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("store.notification_history.FORGET_LIMIT", 2)
+    org = await organization_id_of(caller)
+    kept = timedelta(days=2)
+    async with pool(caller) as database:
+        for number in range(1, 8):
+            await tell(caller, ("ann", number))
+        await _answer(database, org, "old", clock)
+        clock.advance(kept)
+        await tell(caller, ("bob", 1))
+        await Feeds(database).sweep()
+
+        async def left() -> list[tuple[str, int]]:
+            rows = await caller.rows(
+                "SELECT customer_id, sequence FROM notification WHERE organization_id = %(organization_id)s"
+                " ORDER BY customer_id, sequence"
+            )
+            return [(row[0], row[1]) for row in rows]
+
+        async def upkeep() -> None:
+            await Upkeep(database, clock, timedelta(days=400), kept).run_once()
+
+        # What is exactly as old as notifications are kept is kept.
+        await upkeep()
+        assert len(await left()) == 8
+        clock.advance(timedelta(microseconds=1))
+        await upkeep()
+        assert await left() == [("bob", 1)]
+        remembered = "SELECT request_id FROM request WHERE organization_id = %(organization_id)s ORDER BY 1"
+        clock.advance(REPLAY_LIFETIME - kept - timedelta(microseconds=1))
+        await _answer(database, org, "young", clock)
+        await upkeep()
+        assert await caller.rows(remembered) == [("old",), ("young",)]
+        clock.advance(timedelta(microseconds=1))
+        await upkeep()
+        assert await caller.rows(remembered) == [("young",)]
+
+
+async def _answer(database: Database, organization_id: int, request_id: str, clock: ManualClock) -> None:
+    async with database.transaction() as connection:
+        await requests.remember(connection, organization_id, "M", request_id, b"sent", b"answered", clock.now())

@@ -1,0 +1,65 @@
+"""An organization gets the same answers alone and beside another with the same ids, and changes nothing of it.
+
+A filter by organization that is left out of a statement, or of a join, adds the other's row to what is read, finds
+two rows where there is one, or writes a row of the other's.
+"""
+
+import asyncio
+from datetime import UTC, datetime
+
+import pytest
+
+from generated.tidemark.v1 import account_service_pb2, alert_service_pb2, webhook_service_pb2
+from runtime.clock import ManualClock
+from tests.databases import Template
+from tests.integration.organizations.life import LIFE
+from tests.integration.organizations.world import Lived, live
+
+# Streams, which the tests of the hot path and of the watch stream open for two organizations; and what needs a
+# notifier, or an id that organizations do not share.
+ELSEWHERE = {
+    "EvaluateUsage",
+    "WatchNotifications",
+    "GetDelivery",
+    "ListAttempts",
+}
+
+STEPS = [step.name for step in LIFE if step.only != "theirs"]
+
+
+@pytest.fixture(scope="module")
+def lives(template: Template) -> tuple[Lived, Lived]:
+    """Our life alone, and the one beside another organization."""
+    now = datetime(2026, 3, 15, 12, 0, tzinfo=UTC)
+
+    async def both() -> tuple[Lived, Lived]:
+        return (
+            await live(template.fresh_database(), ManualClock(now), beside_another=False),
+            await live(template.fresh_database(), ManualClock(now), beside_another=True),
+        )
+
+    return asyncio.run(both())
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_another_organization_changes_no_answer_and_is_changed_by_no_call(
+    lives: tuple[Lived, Lived], step: str
+) -> None:
+    alone, beside = lives
+    assert not alone.answers[step].startswith("INTERNAL")
+    assert beside.answers[step] == alone.answers[step]
+    assert beside.touched.get(step, []) == []
+
+
+def test_a_life_says_something(lives: tuple[Lived, Lived]) -> None:
+    """Most answers show something of what was put, and every method of the API is called."""
+    alone, _ = lives
+    assert len([answer for answer in alone.answers.values() if "ours" in answer]) > 40
+    services = (account_service_pb2, alert_service_pb2, webhook_service_pb2)
+    methods = {
+        method.name
+        for module in services
+        for service in module.DESCRIPTOR.services_by_name.values()
+        for method in service.methods
+    }
+    assert {step.method for step in LIFE} == methods - ELSEWHERE

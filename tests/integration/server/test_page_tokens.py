@@ -1,0 +1,108 @@
+"""A page token is bound to every filter of its list: going on with it under another filter would skip rows."""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf import message_factory
+from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
+from google.protobuf.message import Message
+
+from generated.tidemark.v1 import (
+    account_service_pb2,
+    account_service_pb2_grpc,
+    alert_service_pb2,
+    alert_service_pb2_grpc,
+    webhook_service_pb2,
+    webhook_service_pb2_grpc,
+)
+from server import paging
+from tests.integration.server.running import Running
+
+STUBS: dict[Any, Any] = {
+    account_service_pb2: account_service_pb2_grpc.AccountServiceStub,
+    alert_service_pb2: alert_service_pb2_grpc.AlertServiceStub,
+    webhook_service_pb2: webhook_service_pb2_grpc.WebhookServiceStub,
+}
+# Statuses and types that are no value of their enum are refused before a page is read.
+VALUES: dict[str, tuple[Any, Any]] = {"event_types": ("alert.reached", "alert.resolved")}
+
+
+def lists() -> Iterator[tuple[Any, MethodDescriptor]]:
+    """Every method that lists, with its stub."""
+    for module, stub in STUBS.items():
+        for service in module.DESCRIPTOR.services_by_name.values():
+            for method in service.methods:
+                if "page_token" in method.input_type.fields_by_name:
+                    yield stub, method
+
+
+LISTS = {method.name: (stub, method) for stub, method in lists()}
+
+
+def put(request: Message, field: FieldDescriptor, number: int) -> None:
+    """Gives a field a value; other numbers give other values."""
+    if field.type == FieldDescriptor.TYPE_MESSAGE:
+        getattr(request, field.name).seconds = 1_700_000_000 + number + (1_000 if "end" in field.name else 0)
+        return
+    value: Any = {
+        FieldDescriptor.CPPTYPE_STRING: VALUES.get(field.name, ("id-1", "id-2"))[number - 1],
+        FieldDescriptor.CPPTYPE_BOOL: number == 1,
+        FieldDescriptor.CPPTYPE_ENUM: number,
+    }[field.cpp_type]
+    if field.is_repeated:
+        getattr(request, field.name).append(value)
+    else:
+        setattr(request, field.name, value)
+
+
+@pytest.fixture
+def digests(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the tokens of the pages that were read are bound to."""
+    found: list[str] = []
+    real = paging.Page
+
+    def page(size: int, after: Any, digest: str) -> paging.Page:
+        found.append(digest)
+        return real(size, after, digest)
+
+    monkeypatch.setattr(paging, "Page", page)
+    return found
+
+
+async def test_another_value_of_any_filter_makes_another_list(api: Running, digests: list[str]) -> None:
+    seen: dict[str, str] = {}
+    alike: list[str] = []
+    for name, (stub, method) in LISTS.items():
+        kind = message_factory.GetMessageClass(method.input_type)
+        filters = [field for field in method.input_type.fields if field.name not in ("page_size", "page_token")]
+        call = getattr(stub(api.channel), name)
+
+        async def digest_of(request: Message, call: Any = call) -> str:
+            digests.clear()
+            try:
+                await call(request)
+            except grpc.aio.AioRpcError as error:
+                if error.code() not in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT):
+                    raise
+            [digest] = digests
+            return digest
+
+        for numbers in itertools.chain([(1,) * len(filters)], _one_other(len(filters))):
+            request = kind()
+            for field, number in zip(filters, numbers, strict=True):
+                put(request, field, number)
+            what = f"{name} with {numbers} of {[field.name for field in filters]}"
+            digest = await digest_of(request)
+            if digest in seen:
+                alike.append(f"{what} is bound to the same as {seen[digest]}")
+            seen[digest] = what
+    assert not alike, "\n".join(alike)
+    assert len(LISTS) > 15
+
+
+def _one_other(count: int) -> Iterator[tuple[int, ...]]:
+    """(2, 1, 1), (1, 2, 1) …"""
+    return (tuple(2 if place == other else 1 for place in range(count)) for other in range(count))

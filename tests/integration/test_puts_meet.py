@@ -1,0 +1,89 @@
+"""Puts of one fact that meet: an older one that was sent first and gets in last changes nothing."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import text
+
+from evaluator.aggregation import Aggregation
+from store import metrics, organizations, plans
+from store.database import Connection, Database
+from store.metrics import Metric, MetricFixed
+from store.plans import Plan
+from tests.waiting import within
+
+NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+async def org(database: Database) -> int:
+    """An organization with the plan `gold`, as of an hour ago."""
+    async with database.transaction() as connection:
+        org = await organizations.get_or_create(connection, "ours", NOW)
+        await put(connection, org, "first", NOW - HOUR)
+    return org
+
+
+async def put(connection: Connection, org: int, name: str, as_of_time: datetime) -> Plan:
+    """Puts the plan `gold`."""
+    return await plans.put(
+        connection, org, "gold", display_name=name, custom_fields={}, as_of_time=as_of_time, now=NOW
+    )
+
+
+async def waits(database: Database, task: "asyncio.Task[Plan]") -> None:
+    """Waits until the task's connection waits for a lock."""
+    waiting = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    async with within("a put that waits for another"):
+        while True:
+            assert not task.done(), task
+            async with database.transaction() as looking:
+                if await looking.scalar(waiting):
+                    return
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("newer", ["second", "first"])
+@pytest.mark.parametrize("older", ["older", "first"])
+async def test_an_older_fact_that_waited_for_a_newer_one_changes_nothing(
+    database: Database, org: int, newer: str, older: str
+) -> None:
+    async def put_older() -> Plan:
+        async with database.transaction() as connection:
+            return await put(connection, org, older, NOW - HOUR / 2)
+
+    async with database.transaction() as connection:
+        await put(connection, org, newer, NOW)
+        late = asyncio.create_task(put_older())
+        # For the row, when one of them says nothing new; otherwise for the organization's lock.
+        await waits(database, late)
+    async with within("the older put"):
+        await late
+    async with database.transaction() as connection:
+        stored = await plans.get(connection, org, "gold")
+    assert stored is not None
+    assert (stored.display_name, stored.as_of_time) == (newer, NOW)
+
+
+async def test_a_metric_of_the_same_time_stays_what_it_counts(database: Database, org: int) -> None:
+    async def put_metric(aggregation: Aggregation, as_of_time: datetime) -> Metric:
+        async with database.transaction() as connection:
+            return await metrics.put_metric(
+                connection,
+                org,
+                "calls",
+                display_name="",
+                aggregation=aggregation,
+                unique_property=None,
+                as_of_time=as_of_time,
+                now=NOW,
+            )
+
+    await put_metric(Aggregation.SUM, NOW)
+    with pytest.raises(MetricFixed):
+        await put_metric(Aggregation.MAX, NOW)
+    assert (await put_metric(Aggregation.MAX, NOW - HOUR)).aggregation is Aggregation.SUM
