@@ -1,15 +1,20 @@
 """Order where things are equal: lines at one level, segments that end together, rungs known of before."""
 
 import itertools
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
 
+from evaluator.alerts import AlertRule, ConditionType, Scope, ScopeKind
 from evaluator.amounts import ZERO, exact_arithmetic
 from evaluator.balances import Segment
 from evaluator.drawdown import Source, in_order
+from evaluator.gauges import Gauge, Measure
+from evaluator.notifications import Notification
+from evaluator.periods import DEFAULT_CYCLE
 from evaluator.thresholds import Direction, Kind, Ladder, Threshold
 from evaluator.transitions import AlertState, Evaluation, Reached, Step, evaluate, mark_silently
 
@@ -67,6 +72,21 @@ def test_a_swing_marks_the_last_of_the_transitions_at_the_furthest_level(directi
         (Kind.REACHED, True),
         (Kind.RESOLVED, True),
     ]
+
+
+def test_a_notification_of_a_swing_shows_the_value_before_the_first_and_after_the_last() -> None:
+    ladder = Ladder.of((Threshold(Decimal(10), notify_on=BOTH), Threshold(Decimal(20))), Direction.RISING)
+    measure = Measure(metric_id="calls")
+    rule = AlertRule(
+        *("alt", "alert", 1, ConditionType.USAGE_THRESHOLD_REACHED, Scope(ScopeKind.ALL_CUSTOMERS), measure, ()),
+        *(ladder, True, 1, 1, NOW),
+    )
+    gauge = Gauge("acme", None, measure, (), DEFAULT_CYCLE.period_at(NOW))
+    found = follow(ladder, ["15", "7", "25"], start="3")
+    body = json.loads(Notification("o", rule, gauge, 1, NOW, False, found.transitions).body())
+    assert (body["data"]["previous_value"], body["data"]["value"]) == ("3", "25")
+    steps = [(one["previous_value"], one["value"]) for one in body["data"]["transitions"]]
+    assert steps == [("3", "15"), ("15", "7"), ("7", "25"), ("7", "25")]
 
 
 RUNGS = Threshold(recurring_step=Decimal(100), notify_on=BOTH)

@@ -51,6 +51,8 @@ def starts(zone: str, cadence: Cadence, anchor: str, first: str, count: int, eve
             period.end - timedelta.resolution,
         ):
             assert cycle.period_at(inside) == period
+            assert period.contains(inside)
+        assert not period.contains(period.end)
         period = cycle.next(period)
     return found
 
