@@ -36,7 +36,7 @@ from tests.integration.server.running import Running, running
 from tests.schemas import check_body
 
 DEADLINE = 30.0  # seconds that anything may take that a test waits for
-# Seconds that a stream of a test may last. A reader that passes over heartbeats would wait for a lost answer for ever.
+# Seconds that a stream of a test may last. A reader that skips heartbeats would wait for a lost answer for ever.
 STREAM_LIMIT = 120.0
 
 EVERYBODY = alert_pb2.AlertScope(all_customers=alert_pb2.AllCustomersScope())

@@ -14,6 +14,7 @@ from evaluator.balances import Segment
 from evaluator.drawdown import Source, in_order
 from evaluator.gauges import Gauge, Measure
 from evaluator.notifications import Notification
+from evaluator.overrides import MostSpecific
 from evaluator.periods import DEFAULT_CYCLE
 from evaluator.thresholds import Direction, Kind, Ladder, Threshold
 from evaluator.transitions import AlertState, Evaluation, Reached, Step, evaluate, mark_silently
@@ -145,3 +146,11 @@ def test_segments_give_in_one_order_however_they_come() -> None:
     for some in itertools.combinations(expected, 4):
         for shuffled in itertools.permutations(some):
             assert in_order(shuffled) == list(some)
+
+
+def test_of_two_that_bind_the_same_the_first_is_found() -> None:
+    group = (("region", "eu"),)
+    bound = [(group, "first"), (group, "second"), ((), "all"), ((), "all again")]
+    assert MostSpecific(bound).find(group) == "first"
+    assert MostSpecific(bound).find((("region", "us"),)) == "all"
+    assert MostSpecific(bound[::-1]).find(group) == "second"

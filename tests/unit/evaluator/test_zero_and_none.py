@@ -1,13 +1,14 @@
 """Zero, an empty text and nothing at all are three different things, wherever an evaluation meets them."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
 
 from evaluator.aggregation import Aggregation, Tally
-from evaluator.alerts import AlertRule, ConditionType, Scope, ScopeKind
+from evaluator.alerts import AlertRule, ConditionType, GroupSelector, Scope, ScopeKind
 from evaluator.amounts import ZERO, exact_arithmetic
 from evaluator.balance_readings import ENDED, NO_DATA, Reading, gauge_of, next_crossing, readings, segment_group
 from evaluator.balances import BalanceKind, BalanceReading, BalanceSelection, Holding, Segment, Unit
@@ -131,6 +132,14 @@ def test_an_empty_value_of_a_property_is_a_group_and_a_missing_one_is_none() -> 
     assert group_of(("region", "seat"), {"region": "", "seat": "ann"}) == (("region", ""), ("seat", "ann"))
     assert group_of(("region",), {"seat": "ann"}) is None
     assert group_of((), {}) == ()
+
+
+def test_a_selector_of_the_empty_value_selects_that_value_only() -> None:
+    calls = rule(Measure(metric_id="calls"), Ladder.of((), RISING))
+    of_empty, of_each = (replace(calls, groups=(GroupSelector("region", value),)) for value in ("", None))
+    for group, selected in (((("region", ""),), True), ((("region", "eu"),), False), ((), False)):
+        assert of_empty.selects(group) is selected
+        assert of_each.selects(group) is bool(group)
 
 
 def test_the_maximum_of_what_is_below_0_is_below_0_and_a_tally_of_0_is_one() -> None:
