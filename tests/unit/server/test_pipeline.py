@@ -109,6 +109,19 @@ async def test_a_caller_that_leaves_takes_nothing_with_it(commits: Commits) -> N
     assert commits.log == [(what, "acme") for what in ("began", "ended") * 2]
 
 
+async def test_a_writer_that_is_cancelled_is_replaced(commits: Commits) -> None:
+    lanes = pipeline()
+    commits.failures = [asyncio.CancelledError()]
+    leaving = asyncio.create_task(lanes.submit(ACME, batch(size=10)))
+    async with asyncio.timeout(LIMIT):
+        for _ in range(5):
+            await asyncio.sleep(0)
+        await lanes.drain()
+        assert not commits.failures
+        leaving.cancel()
+        assert (await lanes.submit(ACME, batch(size=10))).accepted == 10
+
+
 async def test_a_part_that_fails_is_told_once_the_others_have_ended(commits: Commits) -> None:
     lanes = pipeline(writers=2, pending=1000)
     customers = [f"c{number}" for number in range(20)]  # of both writers
