@@ -36,6 +36,8 @@ from tests.integration.server.running import UNARY_DEADLINE, Running, running
 from tests.schemas import check_body
 
 DEADLINE = 60.0  # seconds that anything may take that a test waits for
+# Seconds that a stream of a test may last. A reader that skips heartbeats would wait for a lost answer for ever.
+STREAM_LIMIT = 240.0
 
 EVERYBODY = alert_pb2.AlertScope(all_customers=alert_pb2.AllCustomersScope())
 REACHED, RESOLVED = threshold_pb2.TRANSITION_KIND_REACHED, threshold_pb2.TRANSITION_KIND_RESOLVED
@@ -132,7 +134,7 @@ class Caller:
 
     def stream(self) -> StreamCall:
         """Opens a stream."""
-        return self.alerts.EvaluateUsage(metadata=self.metadata)
+        return self.alerts.EvaluateUsage(metadata=self.metadata, timeout=STREAM_LIMIT)
 
     async def create(self, alert: alert_pb2.Alert, *, evaluate: bool | None = None) -> alert_pb2.Alert:
         """Creates an alert and waits until it has visited what existed before it."""

@@ -1,0 +1,166 @@
+"""What one commit may draw on, and when a customer is due: extremes of several events, segments and facts."""
+
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+import pytest
+
+from runtime.clock import ManualClock
+from store import wallets
+from store.database import Database
+from tests.databases import Template
+from tests.integration.balances.holder import CREDIT, SEAT, Holder, alert
+from tests.integration.usage.caller import Caller
+
+DAY, HOUR = timedelta(days=1), timedelta(hours=1)
+
+
+async def spend(holder: Holder, *costs: tuple[str, datetime], **properties: str) -> None:
+    """Sends events with those costs and times in one batch."""
+    caller, before = holder.caller, await holder.caller.event_count()
+    events = [
+        caller.event(f"{before}-{number}", "1", holder.customer, cost=cost, at=at, **properties)
+        for number, (cost, at) in enumerate(costs)
+    ]
+    answer = await caller.send(*events)
+    assert answer.accepted == len(costs)
+
+
+async def test_a_correction_and_usage_after_it_in_one_commit_reach_what_was_empty(
+    caller: Caller, clock: ManualClock
+) -> None:
+    acme, now = Holder(caller), clock.now()
+    await acme.put("c1", "10", priority=1)
+    await acme.put("c2", "5", priority=2)
+    await spend(acme, ("12", now))
+    assert await acme.remaining() == {"c1": 0, "c2": 3}
+    # The last that gave is given back to first, and whatever is used after that comes from the first again.
+    await spend(acme, ("-4", now), ("1", now), ("2", now))
+    assert await acme.remaining() == {"c1": 0, "c2": 4}
+    await spend(acme, ("4", now))
+    assert await acme.remaining() == {"c1": 0, "c2": 0}
+    assert await acme.overage() == {}
+    for costs in (("1", "-6", "2"), ("-6", "1", "2"), ("1", "2", "-6")):
+        await spend(acme, *((cost, now) for cost in costs))
+        assert sum((await acme.remaining()).values()) == 3, costs
+        assert await acme.overage() in ({}, {"USD": Decimal(0)}), costs
+        await spend(acme, ("3", now))
+
+
+async def test_events_of_one_commit_draw_on_the_segments_of_their_own_times(
+    caller: Caller, clock: ManualClock
+) -> None:
+    acme, now = Holder(caller), clock.now()
+    spans = [("10", now - 2 * DAY, now - DAY), ("20", now - DAY, now - HOUR), ("40", now - HOUR, None)]
+    await acme.put("c1", spans=spans)
+    times = [now - DAY, now, now - HOUR, now - 2 * DAY, now - HOUR - timedelta.resolution, now - DAY]
+    await spend(acme, *((str(2**number), time) for number, time in enumerate(times)))
+    drawn = [Decimal(part.drawn or "0") for _, part in sorted((await acme.segments()).items())]
+    assert drawn == [8, 20, 6]  # of the second, 49 were asked for
+    assert await acme.overage() == {"USD": Decimal(29)}
+
+
+async def test_events_of_one_seat_draw_on_the_segments_of_their_own_times(caller: Caller, clock: ManualClock) -> None:
+    acme, now = Holder(caller), clock.now()
+    spans = [("10", now - 2 * DAY, now - DAY), ("20", now - DAY, now)]
+    await acme.put("s1", spans=[*spans, ("40", now, None)], kind=SEAT, seat=("seat", "ann"))
+    for order in ((now - 2 * DAY, now, now - DAY), (now, now - DAY, now - 2 * DAY), (now - DAY, now - 2 * DAY, now)):
+        await spend(acme, *(("1", time) for time in order), seat="ann")
+    assert [Decimal(part.drawn) for _, part in sorted((await acme.segments()).items())] == [3, 3, 3]
+    assert await acme.overage() == {}
+
+
+async def test_what_one_metric_alone_may_draw_on_keeps_nothing_from_the_others(
+    caller: Caller, clock: ManualClock
+) -> None:
+    acme, now = Holder(caller), clock.now()
+    await acme.put("of tokens", "100", priority=1, draw_down_metric_ids=["tokens"])
+    await acme.put("of all", "10", priority=2)
+    await spend(acme, ("5", now))
+    assert await acme.remaining() == {"of tokens": 100, "of all": 5}
+    await acme.spend("t1", "7", metric="tokens")
+    assert await acme.remaining() == {"of tokens": 93, "of all": 5}
+    assert await acme.overage() == {}
+
+
+async def test_priority_goes_before_the_end(caller: Caller, clock: ManualClock) -> None:
+    """However many segments would be enough: those that are read are the first in order."""
+    acme, now = Holder(caller), clock.now()
+    for number in range(4):
+        await acme.put(f"soon {number}", spans=[("10", now - DAY, now + (number + 1) * DAY)], priority=5)
+    await acme.put("late", "10", priority=1)
+    await acme.put("first", "3", priority=-1)
+    await spend(acme, ("5", now))
+    assert await acme.remaining() == {"first": 0, "late": 8, **{f"soon {number}": 10 for number in range(4)}}
+    await spend(acme, ("10", now))
+    assert (await acme.remaining())["soon 0"] == 8
+
+
+async def due(caller: Caller) -> dict[str, datetime | None]:
+    """When customers are due."""
+    rows = await caller.rows("SELECT customer_id, due_time FROM wallet WHERE organization_id = %(organization_id)s")
+    return dict(rows)
+
+
+async def test_what_is_due_later_does_not_put_off_what_is_due_earlier(caller: Caller, clock: ManualClock) -> None:
+    acme, beta, now = Holder(caller), Holder(caller, "beta"), clock.now()
+    await caller.create(alert("5", low_remaining_commit_balance_reached={}))
+    await caller.create(alert("5", low_remaining_contract_credit_balance_reached={}))
+    await acme.put("c1", spans=[("10", now, now + 2 * HOUR)])
+    assert await due(caller) == {"acme": now + 2 * HOUR}
+    await acme.put("k1", spans=[("10", now, now + 5 * HOUR)], kind=CREDIT)
+    await beta.put("c1", spans=[("10", now, now + 3 * HOUR)])
+    assert await due(caller) == {"acme": now + 2 * HOUR, "beta": now + 3 * HOUR}
+    await acme.put("k2", spans=[("10", now, now + HOUR)], kind=CREDIT)
+    assert await due(caller) == {"acme": now + HOUR, "beta": now + 3 * HOUR}
+    # What has no time of its own, and what is never due, leaves it too.
+    await acme.put("k3", "10", kind=CREDIT)
+    await acme.spend("e1", "1")
+    assert (await due(caller))["acme"] == now + HOUR
+
+
+@pytest.fixture
+async def own_database(template: Template) -> AsyncIterator[Database]:
+    """A database of this test's own, whose first organizations have the numbers 1 and 2."""
+    made = Database(template.fresh_database(), pool_size=1)
+    yield made
+    await made.close()
+
+
+async def test_of_those_that_are_due_the_longest_waiting_come_first(
+    own_database: Database, clock: ManualClock
+) -> None:
+    now = clock.now()
+    async with own_database.transaction() as connection:
+        await connection.exec_driver_sql(
+            "INSERT INTO organization (name, create_time) VALUES ('a', now()), ('b', now())"
+        )
+        for organization_id, minutes in ((1, (3, 9, 1, -5)), (2, (2, 8, 7, 0))):
+            ids = [f"c{number}" for number in minutes]
+            await wallets.lock(connection, organization_id, ids)
+            read = {f"c{number}": wallets.Read(now, now - number * timedelta(minutes=1)) for number in minutes}
+            await wallets.set_due(connection, organization_id, read)
+        found = await wallets.overdue(connection, now, 4)
+        assert [(one.organization, one.customer_id) for one in found] == [
+            *(("a", "c9"), ("b", "c8"), ("b", "c7"), ("a", "c3"))
+        ]
+        assert len(await wallets.overdue(connection, now, 100)) == 7
+        assert await wallets.next_due(connection) == now - timedelta(minutes=9)
+        # Of one organization's wallets alone, and only those that are due.
+        claimed = await wallets.claim_due(connection, 1, ["c3", "c-5", "c2"], now)
+        assert set(claimed) == {"c3"}
+
+
+async def test_a_customer_that_was_read_later_is_not_read_as_of_before(
+    database: Database, clock: ManualClock
+) -> None:
+    now = clock.now()
+    async with database.transaction() as connection:
+        await connection.exec_driver_sql("INSERT INTO organization (name, create_time) VALUES ('a', now())")
+        await wallets.lock(connection, 1, ["acme"])
+        for note, moment in ((wallets.set_due, HOUR), (wallets.expect_due, -HOUR), (wallets.set_due, -DAY)):
+            await note(connection, 1, {"acme": wallets.Read(now + moment, None)})
+            held = (await wallets.lock(connection, 1, ["acme"]))["acme"]
+            assert held.read_time == now + HOUR
+            assert (held.moment(now), held.moment(now + DAY)) == (now + HOUR, now + DAY)

@@ -1,0 +1,150 @@
+"""Several alerts on one gauge, and several limits of one holder: one leaves the other as it is."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from generated.tidemark.v1 import account_pb2, account_service_pb2, alert_service_pb2, plan_pb2, threshold_pb2
+from runtime.clock import ManualClock
+from tests.integration.balances.holder import Holder, alert
+from tests.integration.usage.caller import BOTH, Caller, Crossing, crossings, spend_alert, usage_alert
+
+
+def both_ways(line: str) -> list[threshold_pb2.Threshold]:
+    return [threshold_pb2.Threshold(value=line, notify_on=BOTH)]
+
+
+@pytest.mark.parametrize("lines", [("10", "20"), ("20", "10")])
+async def test_each_of_two_alerts_on_a_gauge_resolves_at_its_own_line(caller: Caller, lines: tuple[str, str]) -> None:
+    for line in lines:
+        await caller.create(usage_alert(ladder=both_ways(line)))
+    told = []
+    for number, quantity in enumerate(("9", "2", "9", "1", "-2", "3", "-13")):
+        answer = await caller.send(caller.event(f"e{number}", quantity))
+        told += [(one.kind, one.level, one.value) for one in crossings(answer.transitions)]
+    assert told[:4] == [
+        ("REACHED", "10", "11"),
+        ("REACHED", "20", "20"),
+        ("RESOLVED", "20", "19"),
+        ("REACHED", "20", "22"),
+    ]
+    assert sorted(told[4:]) == [("RESOLVED", "10", "9"), ("RESOLVED", "20", "9")]
+
+
+@pytest.mark.parametrize("lines", [("10", "20"), ("20", "10")])
+async def test_each_of_two_alerts_on_a_balance_is_reached_at_its_own_line(
+    caller: Caller, lines: tuple[str, str]
+) -> None:
+    acme = Holder(caller)
+    await acme.put("c1", "30")
+    for line in lines:
+        await caller.create(alert(line, low_remaining_commit_balance_reached={}))
+    told = []
+    for number, cost in enumerate(("9", "1", "9", "1", "-1", "-9", "-1")):
+        told += [(one.kind, one.level, one.value) for one in await acme.spend(f"e{number}", cost)]
+    assert told == [
+        ("REACHED", "20", "20"),
+        ("REACHED", "10", "10"),
+        ("RESOLVED", "10", "11"),
+        # At the line itself it stays reached.
+        ("RESOLVED", "20", "21"),
+    ]
+
+
+async def test_what_is_evaluated_without_a_change_keeps_the_time_of_its_last_one(
+    caller: Caller, clock: ManualClock
+) -> None:
+    first = await caller.create(usage_alert(ladder=both_ways("10")))
+    second = await caller.create(usage_alert(ladder=both_ways("20")))
+    start = clock.now()
+    await caller.send(caller.event("e1", "15"))
+    clock.advance(timedelta(hours=1))
+    answer = await caller.send(caller.event("e2", "10"))
+    assert crossings(answer.transitions) == [Crossing("REACHED", "20", "15", "25", "e2")]
+    rows = await caller.rows(
+        "SELECT alert_id, change_time FROM alert_state WHERE organization_id = %(organization_id)s"
+    )
+    assert dict(rows) == {first.alert_id: start, second.alert_id: start + timedelta(hours=1)}
+
+
+async def put_limit(caller: Caller, amount: str, *, plan: bool, currency: str = "") -> None:
+    limit = plan_pb2.Limit(limit_id=f"limit in {currency or 'calls'}", amount=amount)
+    if plan:
+        limit.plan.plan_id = "gold"
+    else:
+        limit.customer.customer_id = "acme"
+    if currency:
+        limit.spend.currency = currency
+    else:
+        limit.quantity.metric_id = "calls"
+    await caller.accounts.PutLimit(account_service_pb2.PutLimitRequest(limit=limit), metadata=caller.metadata)
+
+
+@pytest.mark.parametrize("plan", [False, True], ids=["customer", "plan"])
+async def test_a_limit_in_money_leaves_the_limit_in_calls(caller: Caller, plan: bool) -> None:
+    """A server that knows the customer learns of one limit after the other."""
+    await caller.put_customer(account_pb2.Customer(customer_id="acme", plan_id="gold"))
+    percent = [threshold_pb2.Threshold(percent_of_limit="50")]
+    await caller.create(usage_alert(ladder=percent))
+    spend = spend_alert()
+    spend.thresholds.extend(percent)
+    await caller.create(spend)
+    for number, limits in enumerate(([], [("20", "")], [("10", "USD")])):
+        for amount, currency in limits:
+            await put_limit(caller, amount, plan=plan, currency=currency)
+        answer = await caller.send(caller.event(f"e{number}", "1", cost="1"), gauges=True)
+        assert not answer.transitions
+    answer = await caller.send(caller.event("e4", "7", cost="1"))
+    assert crossings(answer.transitions) == [Crossing("REACHED", "10", "3", "10", "e4")]
+    answer = await caller.send(caller.event("e5", "1", cost="1"))
+    assert crossings(answer.transitions) == [Crossing("REACHED", "5", "4", "5", "e5")]
+
+
+async def test_a_customers_limit_of_0_goes_before_its_plans(caller: Caller) -> None:
+    await caller.put_customer(account_pb2.Customer(customer_id="acme", plan_id="gold"))
+    await put_limit(caller, "10", plan=True)
+    request = plan_pb2.Limit(limit_id="own", amount="0")
+    request.customer.customer_id = "acme"
+    request.quantity.metric_id = "calls"
+    await caller.accounts.PutLimit(account_service_pb2.PutLimitRequest(limit=request), metadata=caller.metadata)
+    alert_made = await caller.create(usage_alert(ladder=[threshold_pb2.Threshold(percent_of_limit="50")]))
+    answer = await caller.send(caller.event("e1", "1"))
+    assert crossings(answer.transitions) == [Crossing("REACHED", "0", "0", "1", "e1")]
+    [gauge] = (await caller.state(alert_made.alert_id)).gauges
+    assert gauge.gauge.limit == "0"
+
+
+async def test_what_was_reset_is_told_again_once(caller: Caller) -> None:
+    """What an alert remembers of the version that reset it counts."""
+    made = await caller.create(usage_alert("10", "20", "30"))
+    first = await caller.send(caller.event("e1", "15"))
+    made.name = "another name"
+    request = alert_service_pb2.UpdateAlertRequest(
+        alert=made, update_mask=FieldMask(paths=["name"]), state_policy=alert_service_pb2.STATE_POLICY_RESET
+    )
+    await caller.alerts.UpdateAlert(request, metadata=caller.metadata)
+    await caller.visited(made.alert_id)
+    assert len(await caller.notifications()) == 2
+    told = [crossings(first.transitions)]
+    for event_id in ("e2", "e3"):
+        told.append(crossings((await caller.send(caller.event(event_id, "10"))).transitions))
+    assert told == [
+        [Crossing("REACHED", "10", "0", "15", "e1")],
+        [Crossing("REACHED", "20", "15", "25", "e2")],
+        [Crossing("REACHED", "30", "25", "35", "e3")],
+    ]
+
+
+async def test_a_period_is_over_at_its_end_and_not_before(caller: Caller, clock: ManualClock) -> None:
+    """What comes in at the first moment of the next period is late, in the answer and in the notification."""
+    await caller.create(usage_alert("10", "20"))
+    end = datetime(2026, 4, 1, tzinfo=UTC)
+    late = []
+    for number, now in enumerate((end - timedelta.resolution, end)):
+        clock.set(now)
+        at = end - timedelta(hours=1)
+        answer = await caller.send(caller.event(f"e{number}", "10", at=at))
+        late += [one.late for one in answer.transitions]
+    assert late == [False, True]
+    assert [one.body["data"]["late"] for one in await caller.notifications()] == [False, True]
