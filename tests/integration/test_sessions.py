@@ -5,6 +5,7 @@ from typing import Any
 import psycopg
 import pytest
 from sqlalchemy import make_url, text
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from store import sessions
 from store.database import Database, sync_engine
@@ -120,6 +121,32 @@ async def test_every_connection_sets_what_it_needs(adverse_url: str) -> None:
     # PostgreSQL writes a minute its own way.
     of_migrations |= {name: "1min" for name, value in of_migrations.items() if value == "60s"}
     assert {name: of_migration[name] for name in of_migrations} == of_migrations
+
+
+async def test_the_first_statement_of_a_connection_is_ours(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLAlchemy asks a new server for its version, in a transaction; with the settings of the role that may fail."""
+    first: list[str] = []
+    initialize = PGDialect_psycopg.initialize
+
+    def initializing(self: Any, connection: Any) -> None:
+        first.append(connection.exec_driver_sql("SHOW default_transaction_isolation").scalar())
+        initialize(self, connection)
+
+    monkeypatch.setattr(PGDialect_psycopg, "initialize", initializing)
+    await make_adverse(database_url)
+    database = Database(database_url, pool_size=1)
+    try:
+        async with database.transaction() as connection:
+            await connection.execute(text("SELECT 1"))
+    finally:
+        await database.close()
+    engine = sync_engine(database_url)
+    with engine.connect() as migrating:
+        migrating.execute(text("SELECT 1"))
+    engine.dispose()
+    assert first == ["read committed", "read committed"]
 
 
 async def test_a_stricter_durability_stays(database_url: str) -> None:
