@@ -106,7 +106,7 @@ def explained(url: str) -> Iterator[None]:
     except UnsupportedEncoding as error:
         raise Problem(
             f"{error} ({shown(url)})",
-            ["make one with CREATE DATABASE … TEMPLATE template0 ENCODING 'UTF8', and name it in TIDEMARK_DATABASE_URL"],
+            ["make one with CREATE DATABASE … TEMPLATE template0 ENCODING 'UTF8', and name that"],
         ) from None
     except UnsupportedServer as error:
         raise Problem(f"{error} ({shown(url)})", ["upgrade it, or name another in TIDEMARK_DATABASE_URL"]) from None

@@ -149,6 +149,21 @@ async def test_the_first_statement_of_a_connection_is_ours(
     assert first == ["read committed", "read committed"]
 
 
+async def test_sessions_keep_their_name_whatever_the_url_says(database_url: str) -> None:
+    """Those who wait for a lock find its holder by that name."""
+    url = make_url(database_url).update_query_dict({"application_name": "shop"}).render_as_string(hide_password=False)
+    database = Database(url, pool_size=1)
+    try:
+        async with database.raw_transaction() as raw:
+            of_pool = await (await raw.execute("SHOW application_name")).fetchone()
+    finally:
+        await database.close()
+    async with await sessions.connect(url, "listen") as connection:
+        of_listener = await (await connection.execute("SHOW application_name")).fetchone()
+    assert of_pool == (sessions.application_name(),)
+    assert of_listener == (sessions.application_name("listen"),)
+
+
 async def test_a_stricter_durability_stays(database_url: str) -> None:
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
         name = make_url(database_url).database
