@@ -132,7 +132,7 @@ async def test_the_first_statement_of_a_connection_is_ours(
 
     def initializing(self: Any, connection: Any) -> None:
         first.append(connection.exec_driver_sql("SHOW default_transaction_isolation").scalar())
-        initialize(self, connection)
+        initialize(self, connection)  # type: ignore[no-untyped-call]
 
     monkeypatch.setattr(PGDialect_psycopg, "initialize", initializing)
     await make_adverse(database_url)
