@@ -10,7 +10,7 @@ from runtime.configuration import Configuration, ConfigurationError, load
 from store import embedded
 from store.addresses import BadAddress, parameters, shown
 from store.database import DatabaseUnavailable
-from store.migrate import SchemaTooNew, SchemaTooOld, UnsupportedServer, check, migrate
+from store.migrate import SchemaTooNew, SchemaTooOld, UnsupportedEncoding, UnsupportedServer, check, migrate
 from store.poolers import shares_sessions
 
 
@@ -103,6 +103,11 @@ def explained(url: str) -> Iterator[None]:
         yield
     except DatabaseUnavailable as error:
         raise unreachable(url, error) from None
+    except UnsupportedEncoding as error:
+        raise Problem(
+            f"{error} ({shown(url)})",
+            ["make one with CREATE DATABASE … TEMPLATE template0 ENCODING 'UTF8', and name that"],
+        ) from None
     except UnsupportedServer as error:
         raise Problem(f"{error} ({shown(url)})", ["upgrade it, or name another in TIDEMARK_DATABASE_URL"]) from None
     except SchemaTooOld as error:

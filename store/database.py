@@ -37,7 +37,7 @@ def sync_engine(url: str) -> Engine:
     engine = create_engine(
         _DIALECT, creator=lambda: psycopg.connect(conninfo), poolclass=NullPool, hide_parameters=True
     )
-    event.listen(engine, "connect", lambda connection, _: sessions.prepare_migration(connection))
+    event.listen(engine, "connect", lambda connection, _: sessions.prepare_migration(connection), insert=True)
     return engine
 
 
@@ -69,7 +69,8 @@ class Database:
             # What a statement is given may be secret, and its errors are logged.
             hide_parameters=True,
         )
-        event.listen(self._engine.sync_engine, "connect", _prepare)
+        # Before SQLAlchemy's own first statements, which would run with the settings of the role.
+        event.listen(self._engine.sync_engine, "connect", _prepare, insert=True)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:

@@ -30,6 +30,10 @@ class UnsupportedServer(Exception):
     """The PostgreSQL server is older than Tidemark can use."""
 
 
+class UnsupportedEncoding(UnsupportedServer):
+    """The database cannot hold every id and name that callers may send."""
+
+
 class SchemaTooOld(Exception):
     """The schema lacks migrations that this version needs."""
 
@@ -43,8 +47,9 @@ def migrate(url: str) -> bool:
 
     Returns whether the schema is this version's own; False when a newer version migrated it and this version can run
     on it, in which case nothing is changed.
-    Raises UnsupportedServer when the server is older than PostgreSQL 15, SchemaTooNew when this version cannot run on
-    the schema, and DatabaseUnavailable, in the driver's words, when the server cannot be reached.
+    Raises UnsupportedServer when the server is older than PostgreSQL 15 or the database is not in UTF8, SchemaTooNew
+    when this version cannot run on the schema, and DatabaseUnavailable, in the driver's words, when the server cannot
+    be reached.
     """
     engine = sync_engine(url)
     try:
@@ -118,6 +123,9 @@ def _check_server(connection: Connection) -> None:
     version = int(connection.scalar(text("SHOW server_version_num")) or 0)
     if version < MINIMUM_SERVER_VERSION:
         raise UnsupportedServer(f"PostgreSQL 15 or newer is needed; this server is {version // 10000}")
+    encoding = connection.scalar(text("SHOW server_encoding"))
+    if encoding != "UTF8":
+        raise UnsupportedEncoding(f"the database has to be encoded in UTF8; this one is in {encoding}")
 
 
 def _configuration() -> Config:

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import psycopg
+from psycopg.conninfo import make_conninfo
 
 from store.addresses import conninfo
 from store.failures import READ_ONLY, DatabaseUnavailable
@@ -105,16 +106,17 @@ def application_name(purpose: str = "") -> str:
 
 def connection_string(url: str, purpose: str = "") -> str:
     """What the driver needs to connect to the database at `url`."""
-    return conninfo(
+    found = conninfo(
         url,
         connect_timeout=CONNECT_TIMEOUT,
-        application_name=application_name(purpose),
         keepalives=1,
         keepalives_idle=_KEEPALIVE["idle"],
         keepalives_interval=_KEEPALIVE["interval"],
         keepalives_count=_KEEPALIVE["count"],
         tcp_user_timeout=PEER_TIMEOUT * 1_000,  # milliseconds
     )
+    # Not left to the URL, as the others are: the watch over lock waits finds our sessions by their name.
+    return make_conninfo(found, application_name=application_name(purpose))
 
 
 async def prepare(connection: psycopg.AsyncConnection[Row]) -> None:

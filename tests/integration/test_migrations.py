@@ -6,12 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from click.testing import CliRunner
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 
 from cli.main import tidemark
 from store import migrate as migrate_module
@@ -136,3 +137,21 @@ def test_every_migration_since_compatibility_is_stored_declares_the_oldest_revis
     with engine.connect() as connection:
         assert connection.scalar(text("SELECT oldest_revision FROM schema_compatibility")) == declared[-1]
     engine.dispose()
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_a_database_of_another_encoding_is_refused_with_the_way_out(database_url: str, encoding: str) -> None:
+    """Not every id has a form there: what a caller sends would fail one day, or an alert at once."""
+    name = f"{make_url(database_url).database}_{encoding.lower()}"
+    statement = f"CREATE DATABASE {name} TEMPLATE template0 ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'"
+    url = make_url(database_url).set(database=name).render_as_string(hide_password=False)
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(statement.encode())
+        try:
+            for command in ("migrate", "serve", "notify"):
+                found = CliRunner().invoke(tidemark, [command], env={"TIDEMARK_DATABASE_URL": url})
+                assert found.exit_code == 1
+                assert f"encoded in UTF8; this one is in {encoding}" in found.output
+                assert "ENCODING 'UTF8'" in found.output
+        finally:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())

@@ -5,6 +5,7 @@ from typing import Any
 import psycopg
 import pytest
 from sqlalchemy import make_url, text
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from store import sessions
 from store.database import Database, sync_engine
@@ -120,6 +121,47 @@ async def test_every_connection_sets_what_it_needs(adverse_url: str) -> None:
     # PostgreSQL writes a minute its own way.
     of_migrations |= {name: "1min" for name, value in of_migrations.items() if value == "60s"}
     assert {name: of_migration[name] for name in of_migrations} == of_migrations
+
+
+async def test_the_first_statement_of_a_connection_is_ours(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLAlchemy asks a new server for its version, in a transaction; with the settings of the role that may fail."""
+    first: list[str] = []
+    initialize = PGDialect_psycopg.initialize
+
+    def initializing(self: Any, connection: Any) -> None:
+        first.append(connection.exec_driver_sql("SHOW default_transaction_isolation").scalar())
+        initialize(self, connection)  # type: ignore[no-untyped-call]
+
+    monkeypatch.setattr(PGDialect_psycopg, "initialize", initializing)
+    await make_adverse(database_url)
+    database = Database(database_url, pool_size=1)
+    try:
+        async with database.transaction() as connection:
+            await connection.execute(text("SELECT 1"))
+    finally:
+        await database.close()
+    engine = sync_engine(database_url)
+    with engine.connect() as migrating:
+        migrating.execute(text("SELECT 1"))
+    engine.dispose()
+    assert first == ["read committed", "read committed"]
+
+
+async def test_sessions_keep_their_name_whatever_the_url_says(database_url: str) -> None:
+    """Those who wait for a lock find its holder by that name."""
+    url = make_url(database_url).update_query_dict({"application_name": "shop"}).render_as_string(hide_password=False)
+    database = Database(url, pool_size=1)
+    try:
+        async with database.raw_transaction() as raw:
+            of_pool = await (await raw.execute("SHOW application_name")).fetchone()
+    finally:
+        await database.close()
+    async with await sessions.connect(url, "listen") as connection:
+        of_listener = await (await connection.execute("SHOW application_name")).fetchone()
+    assert of_pool == (sessions.application_name(),)
+    assert of_listener == (sessions.application_name("listen"),)
 
 
 async def test_a_stricter_durability_stays(database_url: str) -> None:

@@ -177,8 +177,9 @@ class Rejection(_message.Message):
     @_builtins.property
     def status(self) -> _status_pb2.Status:
         """status says what is wrong, with ErrorInfo and, for bad fields, BadRequest in its details. Sending the event again
-        as it is gives the same answer, except with code UNAVAILABLE. Once the rejections of an answer come to 1 MiB, the
-        statuses that follow are short: their code and reason, without BadRequest.
+        as it is gives the same answer, except with code INTERNAL or UNAVAILABLE: then it may succeed later. Once the
+        rejections of an answer come to 1 MiB, the statuses that follow are short: their code and reason, without
+        BadRequest.
         """
 
     def __init__(

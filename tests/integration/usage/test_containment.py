@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from zlib import crc32
 
 import psycopg
 import pytest
@@ -128,6 +129,54 @@ async def test_an_event_that_cannot_be_stored_is_found_in_halves(
     assert answer.accepted == 999
     assert len(commits) <= 22  # 2 · log2(1,000) and the first
     assert (await caller.send(*sent)).accepted == 1
+
+
+@pytest.mark.parametrize("table", ["event", "gauge", "customer"])
+async def test_a_customer_of_whom_nothing_can_be_recorded_costs_the_others_nothing(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch, table: str
+) -> None:
+    """Its events are many and lie between those of the others: found one by one they would use up all commits."""
+    monkeypatch.setattr(containment, "MAX_COMMITS", 40)
+    commits = counted_commits(monkeypatch)
+    await caller.create(usage_alert("1000"))
+    sent = [caller.event(f"e{turn}", customer=f"c{number}") for turn in range(30) for number in range(10)]
+    async with refusing(caller, table, "new.customer_id = 'c3'"):
+        answer = await caller.send(*sent, gauges=True)
+    assert refusals(answer) == internal(*range(3, 300, 10))
+    assert answer.accepted == 270
+    assert values(answer.gauges) == {(f"c{number}", "calls"): 30 for number in range(10) if number != 3}
+    assert len(commits) <= 2 * 40  # of two writers
+    answer = await caller.send(*sent, gauges=True)
+    assert (answer.accepted, answer.duplicates) == (30, 270)
+    assert await caller.event_count("c3") == 30
+
+
+async def test_several_customers_share_the_commits_that_are_left(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(containment, "MAX_COMMITS", 60)
+    names = ("spoilt", "single", "whole")
+    assert len({crc32(name.encode()) % 2 for name in names}) == 1  # one writer
+    # Of the first nine events in ten cannot be stored, of the second a single one.
+    sent = [caller.event(f"e{number}", customer=name) for number in range(60) for name in names]
+    spoilt = "new.customer_id = 'spoilt' AND right(new.event_id, 1) <> '0'"
+    single = "new.customer_id = 'single' AND new.event_id = 'e33'"
+    async with refusing(caller, "event", f"{spoilt} OR {single}"):
+        answer = await caller.send(*sent)
+    refused = {sent[one.at].customer_id: one.at for one in refusals(answer)}
+    assert refused.keys() == {"spoilt", "single"}
+    assert [one.at for one in refusals(answer) if sent[one.at].customer_id == "single"] == [33 * 3 + 1]
+
+
+async def test_the_log_explains_once_what_many_events_fail_for(
+    caller: Caller, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with refusing(caller, "event", "true"):
+        answer = await caller.send(*(caller.event(f"e{number}") for number in range(5)))
+    assert refusals(answer) == internal(*range(5))
+    failed = [record for record in caplog.records if "could not be recorded" in record.message]
+    assert len(failed) == 5
+    assert [bool(record.exc_info) for record in failed] == [True, False, False, False, False]
 
 
 async def test_a_customers_events_keep_their_order_across_the_parts(caller: Caller) -> None:
