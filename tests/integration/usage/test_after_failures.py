@@ -9,12 +9,12 @@ import pytest
 
 from evaluator.events import UsageEvent
 from runtime.clock import ManualClock
-from server.ingest import commit
 from server.ingest.batches import Batch
 from server.ingest.commit import Committer
 from server.ingest.rules import Rules
 from store import events as stored_events
 from store.database import Database, DatabaseUnavailable
+from store.failures import CONNECTION_LOST, unavailable
 from store.keys import Organization
 from tests.integration.usage.caller import Caller, Crossing, usage_alert
 from tests.integration.usage.world import GRACE
@@ -68,13 +68,14 @@ def fail(monkeypatch: pytest.MonkeyPatch, errors: list[BaseException]) -> None:
     monkeypatch.setattr(Committer, "_evaluate", failing)
 
 
-LOST = DatabaseUnavailable("the connection to the database was lost")
+def lost() -> DatabaseUnavailable:
+    return unavailable(CONNECTION_LOST)
 
 
 @pytest.mark.parametrize(
     "errors",
-    [[ValueError("a bug")], [LOST] * commit.ATTEMPTS, [asyncio.CancelledError()]],
-    ids=["bug", "outage", "cancelled"],
+    [[lost() for _ in range(CONNECTION_LOST.tries)], [asyncio.CancelledError()]],
+    ids=["outage", "cancelled"],
 )
 async def test_whoever_a_failed_commit_made_is_made_again_by_the_next(
     caller: Caller,
@@ -101,10 +102,24 @@ async def test_whoever_a_failed_commit_made_is_made_again_by_the_next(
     assert len(answer.transitions) == 1
 
 
+async def test_whoever_a_commit_made_that_a_bug_ended_is_made_again_by_the_next(
+    caller: Caller, clock: ManualClock, committer: Committer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors: list[BaseException] = [ValueError("a bug") for _ in range(100)]
+    fail(monkeypatch, errors)
+    [outcome] = await committer.commit([Batch([event(clock, "e1", "new")])])
+    assert outcome.unrecorded == [0]
+    assert await known(caller) == set()
+    errors.clear()
+    [outcome] = await committer.commit([Batch([event(clock, "e1", "new")])])
+    assert outcome.accepted == 1
+    assert await known(caller) == {"new", "new/pro", "metric-new"}
+
+
 async def test_a_commit_that_succeeds_at_the_second_attempt_made_everyone(
     caller: Caller, clock: ManualClock, committer: Committer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    errors: list[BaseException] = [LOST]
+    errors: list[BaseException] = [lost()]
     fail(monkeypatch, errors)
     [outcome] = await committer.commit([Batch([event(clock, "e1", "new")])])
     assert (outcome.accepted, errors) == (1, [])
@@ -126,13 +141,12 @@ async def test_what_a_failed_commit_counted_and_found_is_counted_and_told_once(
     caller: Caller, clock: ManualClock, committer: Committer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await caller.create(usage_alert("10", metric="metric-acme"))
-    errors: list[BaseException] = [ValueError("a bug"), LOST, LOST]
+    errors: list[BaseException] = [lost() for _ in range(CONNECTION_LOST.tries)]
     fail(monkeypatch, errors)
     batch = Batch([event(clock, "e1", "acme", "7"), event(clock, "e2", "acme", "5")], include_gauges=True)
-    for expected in (ValueError, DatabaseUnavailable):
-        with pytest.raises(expected):
-            await committer.commit([batch])
-        assert await caller.notifications() == []
+    with pytest.raises(DatabaseUnavailable):
+        await committer.commit([batch])
+    assert await caller.notifications() == []
     [outcome] = await committer.commit([batch])
     assert [value for _, value in outcome.gauges] == [12]
     assert [one.crossings for one in await caller.notifications()] == [[Crossing("REACHED", "10", "7", "12", "e2")]]
@@ -151,8 +165,8 @@ async def test_copying_that_fails_leaves_rules_that_are_read_again(
 
     await committer.commit([Batch([event(clock, "e0", "acme")])])
     monkeypatch.setattr(stored_events, "copy", failing)
-    with pytest.raises(ValueError, match="a bug"):
-        await committer.commit([Batch([event(clock, "e1", "acme")])])
+    [outcome] = await committer.commit([Batch([event(clock, "e1", "acme")])])
+    assert outcome.unrecorded == [0]
     await caller.create(usage_alert("2", metric="metric-acme"))
     monkeypatch.setattr(stored_events, "copy", copy)
     [outcome] = await committer.commit([Batch([event(clock, "e2", "acme")])])

@@ -144,13 +144,13 @@ def test_a_selector_of_the_empty_value_selects_that_value_only() -> None:
 
 def test_the_maximum_of_what_is_below_0_is_below_0_and_a_tally_of_0_is_one() -> None:
     tally = Tally()
-    tally.add(Aggregation.MAX, Decimal(-5), NOW, None)
+    tally.add(Aggregation.MAX, Decimal(-5), NOW, "e1", None)
     assert tally.value == -5
     counted = Tally(ZERO, NOW)  # a maximum of 0 is known, which is not the same as none
-    counted.add(Aggregation.MAX, Decimal(-5), NOW, None)
+    counted.add(Aggregation.MAX, Decimal(-5), NOW, "e1", None)
     assert counted.value == ZERO
     latest = Tally(Decimal(3), NOW)
-    latest.add(Aggregation.LATEST, ZERO, NOW, None)
+    latest.add(Aggregation.LATEST, ZERO, NOW, "e1", None)
     assert latest.value == ZERO
 
 

@@ -15,6 +15,8 @@ from server.errors import ResourceExhausted
 from server.ingest import pipeline as pipelines
 from server.ingest.batches import Batch, Outcome
 from server.ingest.pipeline import Pipeline
+from server.sharing.gate import FairGate
+from server.sharing.pending import PendingEvents
 from store.database import DatabaseUnavailable
 from store.keys import Organization
 
@@ -61,7 +63,20 @@ def commits(monkeypatch: pytest.MonkeyPatch) -> Commits:
 
 def pipeline(writers: int = 1, pending: int = 10) -> Pipeline:
     nothing: Any = None
-    return Pipeline(nothing, ManualClock(NOW), timedelta(days=34), writers=writers, max_pending_events=pending)
+    # Twice as many as one organization may have: the others never decide in these tests.
+    waiting = PendingEvents(2 * pending, pending)
+    return Pipeline(
+        nothing, ManualClock(NOW), timedelta(days=34), writers=writers, pending=waiting, gate=FairGate(2 * writers)
+    )
+
+
+async def submit(lanes: Pipeline, organization: Organization, batch: Batch) -> Outcome:
+    """Commits a batch as a unary call does."""
+    room = await lanes.admit(organization, len(batch.events))
+    try:
+        return await lanes.submit(organization, batch, room)
+    finally:
+        room.give_up()
 
 
 ACME = Organization(1, "acme")
@@ -74,10 +89,10 @@ async def test_what_failed_waits_no_more(commits: Commits, error: Exception) -> 
         commits.failures = [error]
         async with asyncio.timeout(LIMIT):
             with pytest.raises(type(error)):
-                await lanes.submit(ACME, batch(size=10))
+                await submit(lanes, ACME, batch(size=10))
     # As much as may wait is taken at once, as if nothing had happened.
     async with asyncio.timeout(LIMIT):
-        done = await asyncio.gather(lanes.submit(ACME, batch(size=5)), lanes.submit(ACME, batch(size=5)))
+        done = await asyncio.gather(submit(lanes, ACME, batch(size=5)), submit(lanes, ACME, batch(size=5)))
     assert [one.accepted for one in done] == [5, 5]
 
 
@@ -85,10 +100,10 @@ async def test_what_waits_is_counted_up_and_down(commits: Commits) -> None:
     lanes = pipeline()
     for _ in range(3):
         commits.held.clear()
-        tasks = [asyncio.create_task(lanes.submit(ACME, batch(size=5))) for _ in range(2)]
+        tasks = [asyncio.create_task(submit(lanes, ACME, batch(size=5))) for _ in range(2)]
         await asyncio.sleep(0)
         with pytest.raises(ResourceExhausted):
-            await lanes.submit(ACME, batch())
+            await submit(lanes, ACME, batch())
         commits.held.set()
         async with asyncio.timeout(LIMIT):
             assert [one.accepted for one in await asyncio.gather(*tasks)] == [5, 5]
@@ -97,7 +112,7 @@ async def test_what_waits_is_counted_up_and_down(commits: Commits) -> None:
 async def test_a_caller_that_leaves_takes_nothing_with_it(commits: Commits) -> None:
     lanes = pipeline()
     commits.held.clear()
-    leaving = asyncio.create_task(lanes.submit(ACME, batch(size=10)))
+    leaving = asyncio.create_task(submit(lanes, ACME, batch(size=10)))
     await asyncio.sleep(0)
     leaving.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -105,21 +120,21 @@ async def test_a_caller_that_leaves_takes_nothing_with_it(commits: Commits) -> N
     commits.held.set()
     async with asyncio.timeout(LIMIT):
         await lanes.drain()
-        assert (await lanes.submit(ACME, batch(size=10))).accepted == 10
+        assert (await submit(lanes, ACME, batch(size=10))).accepted == 10
     assert commits.log == [(what, "acme") for what in ("began", "ended") * 2]
 
 
 async def test_a_writer_that_is_cancelled_is_replaced(commits: Commits) -> None:
     lanes = pipeline()
     commits.failures = [asyncio.CancelledError()]
-    leaving = asyncio.create_task(lanes.submit(ACME, batch(size=10)))
+    leaving = asyncio.create_task(submit(lanes, ACME, batch(size=10)))
     async with asyncio.timeout(LIMIT):
         for _ in range(5):
             await asyncio.sleep(0)
         await lanes.drain()
         assert not commits.failures
         leaving.cancel()
-        assert (await lanes.submit(ACME, batch(size=10))).accepted == 10
+        assert (await submit(lanes, ACME, batch(size=10))).accepted == 10
 
 
 async def test_a_part_that_fails_is_told_once_the_others_have_ended(commits: Commits) -> None:
@@ -129,10 +144,10 @@ async def test_a_part_that_fails_is_told_once_the_others_have_ended(commits: Com
     events = [one.events[0] for one in map(batch, customers)]
     async with asyncio.timeout(LIMIT):
         with pytest.raises(DatabaseUnavailable):
-            await lanes.submit(ACME, Batch(events))
+            await submit(lanes, ACME, Batch(events))
     assert [what for what, _ in commits.log].count("ended") == 1
     async with asyncio.timeout(LIMIT):
-        assert (await lanes.submit(ACME, Batch(events))).accepted == 20
+        assert (await submit(lanes, ACME, Batch(events))).accepted == 20
 
 
 async def test_an_organization_in_mid_commit_keeps_its_writers_when_idle_ones_go(
@@ -141,13 +156,13 @@ async def test_an_organization_in_mid_commit_keeps_its_writers_when_idle_ones_go
     monkeypatch.setattr(pipelines, "IDLE_ORGANIZATIONS", 1)
     lanes = pipeline(pending=100)
     commits.held.clear()
-    first = asyncio.create_task(lanes.submit(ACME, batch("first")))
+    first = asyncio.create_task(submit(lanes, ACME, batch("first")))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    other = asyncio.create_task(lanes.submit(Organization(2, "other"), batch("other")))
+    other = asyncio.create_task(submit(lanes, Organization(2, "other"), batch("other")))
     await asyncio.sleep(0)
     # A customer's events are committed in the order in which they came: not beside what came before.
-    second = asyncio.create_task(lanes.submit(ACME, batch("second")))
+    second = asyncio.create_task(submit(lanes, ACME, batch("second")))
     for _ in range(5):
         await asyncio.sleep(0)
     assert ("began", "second") not in commits.log
@@ -164,7 +179,7 @@ async def test_a_group_takes_what_fits_and_not_one_event_more(
     lanes = pipeline(pending=1000)
     commits.held.clear()
     sizes = {"a": 1, "b": 3, "c": 2, "d": 1, "e": 9, "f": 1}
-    tasks = [asyncio.create_task(lanes.submit(ACME, batch(name, size))) for name, size in sizes.items()]
+    tasks = [asyncio.create_task(submit(lanes, ACME, batch(name, size))) for name, size in sizes.items()]
     for _ in range(3):
         await asyncio.sleep(0)
     commits.held.set()
