@@ -12,7 +12,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, inspect, select, text
 from sqlalchemy.exc import DBAPIError
 
 from runtime.redaction import error_text
@@ -152,7 +152,9 @@ def _is_newer(connection: Connection, configuration: Config) -> bool:
 
 
 def _check_compatible(connection: Connection, configuration: Config) -> None:
-    oldest = connection.scalar(select(schema_compatibility.c.oldest_revision))
+    # Versions before the table, and other programs' schemas, say nothing of compatibility.
+    says = inspect(connection).has_table(schema_compatibility.name)
+    oldest = connection.scalar(select(schema_compatibility.c.oldest_revision)) if says else None
     if oldest is None or oldest > _head(configuration):
         raise SchemaTooNew(
             f"a newer version of Tidemark migrated the schema to revision {_revision(connection)}, which needs a"

@@ -94,6 +94,16 @@ def test_a_version_refuses_a_newer_schema_that_it_cannot_use(
         start(database_url)
 
 
+def test_a_newer_schema_that_says_nothing_of_compatibility_is_refused(database_url: str) -> None:
+    set_revision(database_url, "9999", "0001")
+    engine = sync_engine(database_url)
+    with engine.begin() as connection:
+        connection.execute(text("DROP TABLE schema_compatibility"))
+    engine.dispose()
+    with pytest.raises(SchemaTooNew, match="revision unknown"):
+        migrate(database_url)
+
+
 def test_a_check_changes_nothing_and_names_the_revision_that_is_missing(database_url: str) -> None:
     set_revision(database_url, "0012", "0012")
     with pytest.raises(SchemaTooOld, match="revision 0012"):
