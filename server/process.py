@@ -105,7 +105,9 @@ async def serve(
             configuration.grace,
             writers=configuration.ingest_writers,
             pending=PendingEvents(
-                configuration.max_pending_events, configuration.organization_pending_events, beside=BESIDE
+                configuration.max_pending_events,
+                configuration.organization_pending_events,
+                beside=configuration.max_pending_events // BESIDE,
             ),
             gate=FairGate(seats.ingest),
         )

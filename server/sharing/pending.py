@@ -10,9 +10,9 @@ from server.errors import ResourceExhausted
 from server.sharing.gate import may_take
 
 RETRY_OVERLOAD = timedelta(milliseconds=500)
-# Events that every organization may have beside the others' share. Twenty organizations with one batch of 5,000 each
-# leave nothing free: without these, one that has nothing pending would be refused its first event.
-BESIDE = 1_000
+# What every organization may have beside the others' share, as a part of what all may have. Twenty organizations with
+# one batch of 5,000 each leave nothing free: one that has nothing pending would be refused its first event.
+BESIDE = 100  # of 100,000 events, 1,000
 
 
 class Room:

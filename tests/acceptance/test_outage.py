@@ -38,7 +38,7 @@ SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid()
 """
 STATUS_LOST = "Internal error from Core"
-NO_ANSWER = "the database does not answer: NOT_SERVING"  # all that a server has to complain of
+NO_ANSWER = "the database cannot be worked with"  # all that a server or a notifier has to complain of
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from server.health import LIVENESS
 from store import probe
 from store.database import Database
 from store.embedded import Holder
+from store.failures import DISK_FULL, READ_ONLY
 from store.migrate import migrate
 from tests.acceptance.processes import DEADLINE
 from tests.integration.notifier.house import configuration
@@ -167,7 +168,7 @@ async def test_a_database_that_was_made_read_only_makes_nothing_ready_until_it_i
         finally:
             await asyncio.to_thread(own.set_read_only, False)
         await seen.until_ready(True)
-    assert "read-only transaction" in caplog.text
+    assert READ_ONLY.message in caplog.text
 
 
 async def test_a_disk_that_is_full_makes_nothing_ready_until_there_is_room(
@@ -179,4 +180,4 @@ async def test_a_disk_that_is_full_makes_nothing_ready_until_there_is_room(
         with own.full():
             await seen.until_ready(False)
         await seen.until_ready(True)
-    assert "No space left on device" in caplog.text
+    assert DISK_FULL.message in caplog.text

@@ -197,7 +197,8 @@ async def _alert_ids(connection: Connection, org: int, after: Any, limit: int = 
 async def _customer_alerts(connection: Connection, org: int, after: Any) -> Sequence[Any]:
     [who] = await accounts.list_customers(connection, org, plan_id=None, after=None, limit=1)
     view = CustomerView(connection, org, who, (), NOW)
-    return await view.list_page((), after=after, limit=5)
+    _, found = await view.list_page((), after=after, limit=5)
+    return found
 
 
 LISTS: dict[str, Listing] = {

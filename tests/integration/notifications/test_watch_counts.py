@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
-import grpc
 import pytest
 
 from runtime.clock import ManualClock
@@ -17,7 +16,6 @@ from store.database import Database, DatabaseUnavailable
 from store.feed import Wanted
 from tests.integration.notifications.test_watch_stream import pool, tell
 from tests.integration.notifications.watching import Watcher, names, watch
-from tests.integration.server.running import reason_of
 from tests.integration.usage.caller import Caller, until
 from tests.integration.usage.conftest import organization
 
@@ -40,27 +38,6 @@ def none_left(*prefixes: str) -> Callable[[], Awaitable[bool]]:
         return not tasks(*prefixes)
 
     return found
-
-
-async def test_the_server_has_room_again_for_as_many_watchers_as_left(
-    caller: Caller, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(feeds, "MAX_WATCHERS", 2)
-    name, key = await organization(caller.database_url, clock)
-    stranger = Caller(caller.server, clock, caller.database_url, name, key)
-    watchers = [await watch(caller), await watch(stranger)]
-    assert reason_of(await Watcher(caller).refused()) == "ERROR_REASON_TOO_MANY_WATCHERS"
-
-    async def has_room() -> bool:
-        try:
-            watchers.append(await watch(caller))
-        except grpc.aio.AioRpcError:
-            return False
-        return True
-
-    for _ in range(3):
-        watchers.pop(0).call.cancel()
-        await until(has_room)
 
 
 async def test_a_feed_that_the_last_watcher_left_ends_and_begins_anew_with_the_next(caller: Caller) -> None:

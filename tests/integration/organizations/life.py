@@ -262,6 +262,8 @@ READS = (
     Step("alerts", "ListAlerts"),
     Step("alert of a key", "ListAlerts", 'uniqueness_key: "the-key"'),
     Step("alerts of ann", "ListCustomerAlerts", 'customer_id: "ann"'),
+    Step("alerts of all", "ListCustomerAlerts"),
+    Step("totals of alerts", "SummarizeCustomerAlerts"),
     Step("alert", "GetAlert", 'alert_id: "alt_usage"'),
     Step("changes", "ListAlertChanges", 'alert_id: "alt_usage"'),
     Step("notifications", "ListNotifications"),
