@@ -14,7 +14,7 @@ from collections import OrderedDict, deque
 from collections.abc import Hashable
 from weakref import WeakKeyDictionary
 
-SLICE = 0.002  # seconds of work that one turn is for
+SLICE = 0.005  # seconds of work that one turn is for
 
 
 class Turns:
