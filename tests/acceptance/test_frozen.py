@@ -51,9 +51,9 @@ async def frozen(url: str, server: Program, blocking: str, begin: Callable[[], N
     `begin` begins a batch for the server to write, unless the one before is not answered yet.
     """
     for _ in range(TRIES):
-        begin()
         async with session(url, autocommit=False) as connection:
             await connection.execute(blocking.encode())
+            begin()  # only now: a batch that was quick enough would wait for nothing
             await until_counted(url, WAITING.format(pid=server.pid), 1)
             os.kill(server.pid, signal.SIGSTOP)
         # Its session gets the lock now, unless the wait for it has just been given up.
