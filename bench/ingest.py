@@ -19,7 +19,7 @@ from bench.load import Load
 from bench.sending import Call, NotCounted, check, close_channels, create_alerts, evaluate_usage, open_channels
 from bench.stack import PostgreSQL, Stack
 from runtime.configuration import DEFAULT_INGEST_WRITERS
-from store import events as stored_events
+from store.usage import events as stored_events
 
 BATCH_EVENTS = 500  # of one message
 STREAMS = 4

@@ -9,7 +9,7 @@ from decimal import Decimal
 
 from evaluator.events import UsageEvent
 from generated.tidemark.v1 import alert_pb2, alert_service_pb2, condition_pb2, threshold_pb2, usage_pb2
-from store import events as stored_events
+from store.usage import events as stored_events
 
 METRIC = "requests"
 CROSSING_METRIC = "crossings"  # of which every unit crosses a line

@@ -21,8 +21,8 @@ from generated.tidemark.v1 import alert_pb2, alert_service_pb2, condition_pb2, t
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
 from runtime.clock import SystemClock
-from store import keys
-from store.database import Database
+from store.identity import keys
+from store.postgres.database import Database
 
 ALONE_SECONDS = 3.0
 FLOOD_SECONDS = 5.0

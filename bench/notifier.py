@@ -22,7 +22,7 @@ from bench.rivals.measuring import rate as rival_rate
 from bench.rivals.told import Task
 from bench.stack import PostgreSQL
 from notifier.requests import HEADERS
-from notifier.signature import signed_headers
+from webhooks.signature import signed_headers
 
 ENDPOINTS = 30  # fast receivers of the throughput
 DELIVERIES_EACH = 400  # to each of them; fewer are over before their rate can be told

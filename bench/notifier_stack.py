@@ -17,7 +17,7 @@ import psycopg
 from bench.stack import PostgreSQL
 from cli.processes import Child
 from store.migrate import migrate
-from store.secrets import SecretBox, secret_place
+from webhooks.secret_box import SecretBox, secret_place
 
 ORGANIZATION = 1_000_001
 KEY = b"tidemark benchmarks, not secret!"

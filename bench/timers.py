@@ -14,9 +14,9 @@ from bench.figures import milliseconds
 from bench.ingest import Send
 from bench.sending import create_alerts
 from bench.stack import PostgreSQL, Stack
-from store import wallets
-from store.database import Database
-from store.evaluations import OUTBOX_CHANNEL
+from store.balances import wallets
+from store.postgres.database import Database
+from store.usage.evaluations import OUTBOX_CHANNEL
 
 FUTURE = 1_000_000  # wallets whose time comes next year
 SWEEPS = 300  # looks that are timed, with and without them

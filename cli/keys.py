@@ -12,8 +12,8 @@ from rich.table import Table
 from cli.console import Problem, standard_error, standard_output
 from cli.settings import configuration, configure_logs, prepared_database, unreachable
 from runtime.clock import SystemClock
-from store import keys as key_store
-from store.database import Database, DatabaseUnavailable
+from store.identity import keys as key_store
+from store.postgres.database import Database, DatabaseUnavailable
 
 Result = TypeVar("Result")
 

@@ -23,7 +23,6 @@ COMMANDS = {
     "replay": "cli.replay.command",
     "watch": "cli.watch.command",
     "listen": "cli.listen.command",
-    "demo": "cli.demo.command",
 }
 
 

@@ -5,7 +5,7 @@ from rich.markup import escape
 
 from cli.console import standard_output
 from cli.settings import configuration, configure_logs, migrated_database
-from store.addresses import shown
+from store.postgres.addresses import shown
 
 
 @click.command()

@@ -14,8 +14,8 @@ from server.identity import UnsafeListen
 from server.lifecycle import Shutdown
 from server.process import CannotListen
 from server.process import serve as run_server
-from store.database import Database, DatabaseUnavailable
-from store.secrets import KeyFileUnusable
+from store.postgres.database import Database, DatabaseUnavailable
+from webhooks.secret_box import KeyFileUnusable
 
 GC_THRESHOLD = 100_000  # objects that are made before the collector looks for cycles among them
 LISTENING = "listening on "  # and host:port; the one line on standard output

@@ -3,23 +3,23 @@
 import asyncio
 import logging
 
-from notifier.backoff import Backoff
 from notifier.metrics import Metrics
 from notifier.monitoring import monitoring
 from notifier.readiness import followed
 from notifier.sending import Sender, Timeouts
 from notifier.upkeep import first_days, keep_days
 from notifier.worker import Worker
+from runtime.backoff import Backoff
 from runtime.clock import Clock
 from runtime.configuration import Configuration
 from runtime.signals import on_stop
-from runtime.targets import TargetPolicy
-from store import outbox
-from store.database import Database, DatabaseUnavailable
-from store.delivery_queue import DUE_CHANNEL
-from store.listening import listen
-from store.lock_watch import LockWatch
-from store.secrets import box_of
+from store.deliveries import fan_out as outbox
+from store.deliveries.queue import DUE_CHANNEL
+from store.postgres.database import Database, DatabaseUnavailable
+from store.postgres.listening import listen
+from store.postgres.lock_watch import LockWatch
+from webhooks.secret_box import box_of
+from webhooks.url_policy import TargetPolicy
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from google.rpc import error_details_pb2, status_pb2
 from generated.tidemark.v1 import error_reason_pb2
 from generated.tidemark.v1.error_reason_pb2 import ErrorReason
 from server import calls
-from store.database import DatabaseUnavailable
+from store.postgres.database import DatabaseUnavailable
 
 DOMAIN = "tidemark.dev"
 DETAILS_KEY = "grpc-status-details-bin"

@@ -9,11 +9,11 @@ from generated.tidemark.v1 import error_reason_pb2
 from runtime.clock import Clock
 from server import calls, errors
 from server.open_streams import OpenStreams
-from store import keys
-from store.alert_history import Author
-from store.database import Database, DatabaseUnavailable
-from store.keys import Caller, Organization
-from store.organizations import DEFAULT_ORGANIZATION
+from store.alerts.history import Author
+from store.identity import keys
+from store.identity.keys import Caller, Organization
+from store.identity.organizations import DEFAULT_ORGANIZATION
+from store.postgres.database import Database, DatabaseUnavailable
 
 CACHE_LIFETIME = timedelta(seconds=3)  # how long a revoked key may still be taken
 POLL_INTERVAL = 1.5  # seconds between looks for keys that have ended, while any is in use here

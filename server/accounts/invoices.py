@@ -8,9 +8,9 @@ from server.identity import current_organization
 from server.mapping.invoices import invoice_message, read_invoice, read_statuses
 from server.paging import read_page
 from server.validation import Violations
-from store import invoices
-from store.database import Connection
-from store.invoice_readings import as_read
+from store.accounts import invoices
+from store.accounts.invoice_readings import as_read
+from store.postgres.database import Connection
 
 
 class InvoiceHandlers(Handlers):

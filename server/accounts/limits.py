@@ -8,8 +8,9 @@ from server.mapping import unknown_ids
 from server.mapping.plans import limit_message, read_amount, read_as_of_time, read_subject
 from server.paging import read_page
 from server.validation import Violations
-from store import known_ids, limits
-from store.limits import LimitExists, LimitFixed
+from store.accounts import known_ids
+from store.limits import limits
+from store.limits.limits import LimitExists, LimitFixed
 
 
 class LimitHandlers(Handlers):

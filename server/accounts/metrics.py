@@ -14,7 +14,7 @@ from server.mapping.accounts import (
 )
 from server.paging import read_page
 from server.validation import Violations
-from store import metrics
+from store.accounts import metrics
 
 
 class MetricHandlers(Handlers):

@@ -8,7 +8,7 @@ from server.mapping.custom_fields import read_custom_fields
 from server.mapping.plans import plan_message, read_as_of_time
 from server.paging import read_page
 from server.validation import Violations
-from store import plans
+from store.accounts import plans
 
 
 class PlanHandlers(Handlers):

@@ -14,7 +14,7 @@ from server.mapping.accounts import (
 from server.mapping.custom_fields import read_custom_fields
 from server.paging import read_page
 from server.validation import Violations
-from store import accounts
+from store.accounts import accounts
 
 
 class SubscriptionHandlers(Handlers):

@@ -15,7 +15,7 @@ _USAGE_STREAM = "/tidemark.v1.AlertService/EvaluateUsage"
 class Shares(Around):
     """Lets a call wait for its organization's turn, and refuses those that are too many.
 
-    Watchers have shares of their own (`server.watching.feeds`).
+    Watchers have shares of their own (`server.alerts.watching.feeds`).
     """
 
     def __init__(self, shares: CallShares) -> None:

@@ -10,7 +10,7 @@ from server.answers import MAX_DEFINITION_BYTES
 from server.mapping.conditions import read_condition, read_scope, scope_proto, write_condition
 from server.mapping.thresholds import read_thresholds, threshold_proto
 from server.validation import Violations, to_timestamp
-from store.alerts import NewAlert
+from store.alerts.alerts import NewAlert
 
 MAX_UNIQUENESS_KEY_LENGTH = 128  # characters
 

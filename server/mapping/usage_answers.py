@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 
+from engine.ingest.batches import Outcome
 from generated.tidemark.v1 import usage_pb2
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageBatchResponse, EvaluateUsageResponse
 from runtime.turns import Slices
 from server.answers import MAX_ANSWER_BYTES, fitting_in_slices
-from server.ingest.batches import Outcome
 from server.mapping.gauges import gauge_proto
 from server.mapping.transitions import transition_proto
 from server.validation import to_timestamp

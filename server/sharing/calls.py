@@ -5,8 +5,8 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 
 from generated.tidemark.v1 import error_reason_pb2
+from runtime.gate import FairGate
 from server.errors import ResourceExhausted
-from server.sharing.gate import FairGate
 
 RETRY_CALLS = timedelta(milliseconds=500)
 

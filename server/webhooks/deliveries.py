@@ -9,7 +9,7 @@ from server.mapping.webhooks import attempt_message, delivery_message, read_filt
 from server.paging import read_page
 from server.validation import Violations
 from server.webhooks.handlers import BY_TIME, Context, Handlers, no_delivery, time_and_id
-from store import deliveries
+from store.deliveries import deliveries
 
 LATEST_ATTEMPTS = 50  # that GetDelivery shows
 

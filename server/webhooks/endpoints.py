@@ -14,11 +14,13 @@ from server.mapping.endpoints import (
 from server.paging import read_page
 from server.validation import Violations
 from server.webhooks.handlers import BY_TIME, Context, Handlers, no_endpoint, time_and_id
-from store import endpoint_secrets, endpoint_switches, endpoints
-from store.database import Connection
-from store.endpoint_rows import Endpoint
-from store.endpoint_secrets import MAX_LIVE, Scheme, TooManySecrets
-from store.endpoints import MAX_ENDPOINTS, TooManyEndpoints
+from store.endpoints import endpoints
+from store.endpoints import secrets as endpoint_secrets
+from store.endpoints import switches as endpoint_switches
+from store.endpoints.endpoints import MAX_ENDPOINTS, TooManyEndpoints
+from store.endpoints.rows import Endpoint
+from store.endpoints.secrets import MAX_LIVE, Scheme, TooManySecrets
+from store.postgres.database import Connection
 
 
 class EndpointHandlers(Handlers):

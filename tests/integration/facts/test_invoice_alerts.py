@@ -17,9 +17,9 @@ from generated.tidemark.v1 import (
 )
 from runtime.clock import ManualClock
 from server.validation import to_timestamp
-from store import keys
-from store.database import Database
-from tests.integration.usage.caller import BOTH, EVERYBODY, Caller, beside, calling
+from store.identity import keys
+from store.postgres.database import Database
+from tests.support.usage.caller import BOTH, EVERYBODY, Caller, beside, calling
 
 ISSUED, PAID, VOID = (
     invoice_pb2.INVOICE_STATUS_ISSUED,

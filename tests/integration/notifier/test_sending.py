@@ -12,9 +12,9 @@ from aiohttp import web
 from notifier.requests import HEADERS
 from notifier.sending import MAX_EXCERPT, Answer, Sender, Timeouts, printable
 from runtime.clock import SystemClock
-from store.deliveries import Outcome
-from tests.integration.notifier.receiver import Arrival, Receiver, status
-from tests.integration.notifier.wire import (
+from store.deliveries.deliveries import Outcome
+from tests.support.notifier.receiver import Arrival, Receiver, status
+from tests.support.notifier.wire import (
     BODY,
     IMPATIENT,
     ON_THIS_MACHINE,

@@ -19,7 +19,7 @@ from generated.tidemark.v1 import (
     webhook_service_pb2_grpc,
 )
 from server import paging
-from tests.integration.server.running import Running
+from tests.support.server.running import Running
 
 STUBS: dict[Any, Any] = {
     account_service_pb2: account_service_pb2_grpc.AccountServiceStub,

@@ -13,7 +13,7 @@ from server.errors import InvalidArgument
 from server.mapping.alerts import read_condition_types, read_new_alert, read_states
 from server.mapping.thresholds import read_thresholds
 from server.validation import Violations
-from store.alerts import NewAlert
+from store.alerts.alerts import NewAlert
 
 ALL = 'name: "n" scope { all_customers {} } '
 PLAN = 'name: "n" scope { plan { plan_id: "gold" } } '

@@ -12,7 +12,7 @@ from server import calls
 from server.errors import InvalidArgument
 from server.paging import Cursor, Page, read_page
 from server.validation import Violations
-from store.keys import Caller, Organization
+from store.identity.keys import Caller, Organization
 
 TIME = datetime(2026, 3, 15, 12, 0, 0, 123456, tzinfo=UTC)
 

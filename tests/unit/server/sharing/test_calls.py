@@ -5,9 +5,9 @@ import contextlib
 
 import pytest
 
+from runtime.gate import FairGate
 from server.errors import ResourceExhausted
 from server.sharing.calls import CallShares
-from server.sharing.gate import FairGate
 
 NOISY, QUIET = 1, 2
 
