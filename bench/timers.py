@@ -8,12 +8,12 @@ from typing import Any
 
 import psycopg
 
-from bench import holders, load
-from bench.client import Client
-from bench.figures import milliseconds
 from bench.ingest import Send
-from bench.sending import create_alerts
-from bench.stack import PostgreSQL, Stack
+from bench.support import holders, load
+from bench.support.client import Client
+from bench.support.figures import milliseconds
+from bench.support.sending import create_alerts
+from bench.support.stack import PostgreSQL, Stack
 from store.balances import wallets
 from store.postgres.database import Database
 from store.usage.evaluations import OUTBOX_CHANNEL

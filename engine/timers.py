@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from engine.facts.changes import catch_up
-from engine.rules import Rules
+from engine.rules.rules import Rules
 from runtime.clock import Clock
 from store.balances import wallets
 from store.balances.wallets import Due

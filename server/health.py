@@ -9,8 +9,8 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from generated.tidemark.v1 import error_reason_pb2
-from server import errors
-from server.places import Places
+from server.calls import errors
+from server.calls.places import Places
 from store.postgres import probe as signs
 from store.postgres.probe import Probe
 

@@ -19,8 +19,11 @@ from runtime.clock import Clock
 from runtime.configuration import Configuration
 from runtime.gate import FairGate
 from server.alerts.watching.feeds import Feeds
+from server.calls.connections import divide
+from server.calls.identity import Identity, is_loopback
+from server.calls.lifecycle import Drain, InFlight, Shutdown
+from server.calls.shares import CallShares
 from server.health import Health
-from server.identity import Identity, is_loopback
 from server.interceptors.access_log import AccessLog
 from server.interceptors.before_key import BeforeKey
 from server.interceptors.deadline import Deadline
@@ -29,11 +32,8 @@ from server.interceptors.identity import Identify
 from server.interceptors.in_flight import CountInFlight
 from server.interceptors.request_id import RequestId
 from server.interceptors.shares import Shares
-from server.lifecycle import Drain, InFlight, Shutdown
 from server.reflection import add_reflection
 from server.services import Dependencies, register
-from server.sharing.calls import CallShares
-from server.sharing.connections import divide
 from store.postgres.database import Database
 from store.postgres.lock_watch import LockWatch
 from store.postgres.probe import Probe

@@ -31,7 +31,7 @@ from server.alerts.notifications import NotificationHandlers
 from server.alerts.service import AlertHandlers
 from server.alerts.usage import UsageHandlers
 from server.alerts.watching.feeds import Feeds
-from server.lifecycle import Drain
+from server.calls.lifecycle import Drain
 from server.webhooks.service import WebhookService
 from store.postgres.database import Database
 from webhooks.secret_box import SecretBox, box_of

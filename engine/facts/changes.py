@@ -8,7 +8,7 @@ from engine.evaluation.evaluation import Evaluation
 from engine.evaluation.subjects import Movement, Subject
 from engine.facts import readings
 from engine.facts.readings import Covered, GaugeReading
-from engine.rules import Rules
+from engine.rules.rules import Rules
 from evaluator.aggregation import Tally
 from evaluator.balance_readings import reads_as_zero
 from evaluator.facts import Touched

@@ -21,7 +21,7 @@ from engine.ingest.batches import (
     with_currency,
 )
 from engine.ingest.containment import Containment, Refused
-from engine.rules import Created, Rules
+from engine.rules.rules import Created, Rules
 from evaluator.aggregation import Aggregation, contribution
 from evaluator.amounts import ZERO, exact_arithmetic
 from evaluator.events import UsageEvent

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from generated.tidemark.v1 import error_reason_pb2
 from runtime.gate import may_take
-from server.errors import ResourceExhausted
+from server.calls.errors import ResourceExhausted
 
 RETRY_OVERLOAD = timedelta(milliseconds=500)
 # What every organization may have beside the others' share, as a part of what all may have. Twenty organizations with

@@ -10,7 +10,7 @@ from datetime import timedelta
 from engine.ingest.batches import Batch, Outcome, take_part
 from engine.ingest.commit import Committer
 from engine.ingest.pending import PendingEvents, Room
-from engine.rules import Rules
+from engine.rules.rules import Rules
 from evaluator.events import UsageEvent
 from runtime.clock import Clock
 from runtime.gate import FairGate

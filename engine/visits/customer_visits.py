@@ -5,7 +5,7 @@ import logging
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from engine.rules import Rules
+from engine.rules.rules import Rules
 from engine.visits.visiting import visit_customers
 from evaluator.alerts import AlertRule, GroupSelector, ScopeKind
 from evaluator.gauges import Measure

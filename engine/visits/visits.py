@@ -10,7 +10,7 @@ import logging
 from collections.abc import Sequence
 from datetime import timedelta
 
-from engine.rules import Rules
+from engine.rules.rules import Rules
 from engine.visits.customer_visits import look_at_customer
 from engine.visits.limit_visits import look_again
 from engine.visits.visiting import visit_customers

@@ -9,14 +9,14 @@ from runtime.clock import Clock
 from server.alerts.customer_changes import CustomerChanges
 from server.alerts.refusals import refusal
 from server.alerts.service import Context, Visits, alert_not_found
-from server.identity import current_author, current_organization
+from server.calls.identity import current_author, current_organization
+from server.calls.paging import read_page
+from server.calls.validation import Violations
 from server.mapping import unknown_ids
 from server.mapping.alert_changes import change_proto
 from server.mapping.alert_updates import read_edit
 from server.mapping.alerts import alert_proto
 from server.mapping.gauges import customer_alert_proto
-from server.paging import read_page
-from server.validation import Violations
 from store.accounts import known_ids
 from store.alerts import alerts
 from store.alerts import changes as alert_changes

@@ -11,11 +11,11 @@ from evaluator.definitions import DefinitionState
 from generated.tidemark.v1 import alert_pb2
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from runtime.clock import Clock
-from server.identity import current_organization
+from server.calls.identity import current_organization
+from server.calls.paging import Page, read_page
+from server.calls.validation import Violations
 from server.mapping.alerts import read_states
 from server.mapping.gauges import STATUSES, customer_alert_proto
-from server.paging import Page, read_page
-from server.validation import Violations
 from store.postgres.database import Database
 from store.views import alarms, customer_alert_lists
 from store.views.alarms import Narrowed

@@ -2,16 +2,16 @@
 
 from datetime import timedelta
 
-from engine.rules import Rules
+from engine.rules.rules import Rules
 from engine.visits.visiting import visit_customers
 from evaluator.definitions import AlertDefinition, DefinitionState
 from evaluator.exclusions import Excluded
 from generated.tidemark.v1 import error_reason_pb2
 from runtime.clock import Clock
 from server.alerts.service import alert_not_found, customer_not_found
-from server.errors import FailedPrecondition
-from server.identity import current_author, current_organization
-from server.validation import Violations
+from server.calls.errors import FailedPrecondition
+from server.calls.identity import current_author, current_organization
+from server.calls.validation import Violations
 from store.alerts import alerts, exclusions
 from store.alerts import history as alert_history
 from store.alerts.changes import AlertArchived, AlertUnknown

@@ -11,15 +11,15 @@ from generated.tidemark.v1 import alert_service_pb2 as messages
 from generated.tidemark.v1 import error_reason_pb2
 from server.alerts.watching.feeds import Feeds
 from server.alerts.watching.tokens import ResumeTokens, invalid_token
-from server.errors import FailedPrecondition, NotFound
-from server.identity import current_organization
+from server.calls.errors import FailedPrecondition, NotFound
+from server.calls.identity import current_organization
+from server.calls.leaving import time_to_leave
+from server.calls.lifecycle import Drain
+from server.calls.open_streams import raise_if_revoked
+from server.calls.paging import read_page
+from server.calls.validation import Violations
 from server.interceptors.around import when_over
-from server.leaving import time_to_leave
-from server.lifecycle import Drain
 from server.mapping.notifications import notification_proto, read_wanted
-from server.open_streams import raise_if_revoked
-from server.paging import read_page
-from server.validation import Violations
 from store.notifications import feed
 from store.notifications import history as notification_history
 from store.notifications.feed import Forgotten, Wanted

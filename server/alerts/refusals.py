@@ -2,7 +2,7 @@
 
 from generated.tidemark.v1 import error_reason_pb2
 from server.alerts.service import alert_not_found
-from server.errors import Aborted, AlreadyExists, ApiError, FailedPrecondition
+from server.calls.errors import Aborted, AlreadyExists, ApiError, FailedPrecondition
 from store.alerts.alerts import AlertConflict
 from store.alerts.changes import AlertArchived, EtagMismatch, NotArchived
 

@@ -11,13 +11,13 @@ from generated.tidemark.v1 import alert_service_pb2 as messages
 from runtime.clock import Clock
 from runtime.turns import Slices
 from server.alerts.customer_alert_lists import CustomerAlertListHandlers
-from server.errors import AlreadyExists, ApiError, FailedPrecondition, NotFound
-from server.identity import current_author, current_organization
+from server.calls.errors import AlreadyExists, ApiError, FailedPrecondition, NotFound
+from server.calls.identity import current_author, current_organization
+from server.calls.paging import Page, read_page
+from server.calls.validation import Violations
 from server.mapping import unknown_ids
 from server.mapping.alerts import alert_proto, read_condition_types, read_new_alert, read_states
 from server.mapping.gauges import customer_alert_proto
-from server.paging import Page, read_page
-from server.validation import Violations
 from store.accounts import known_ids
 from store.alerts import alerts
 from store.alerts.alerts import AlertConflict, Filters, NewAlert, Rule, TooManyAlerts

@@ -17,12 +17,12 @@ from runtime.clock import Clock
 from runtime.configuration import Configuration
 from runtime.turns import Slices
 from server.alerts.usage_reading import Reader, Reading, rejections
-from server.errors import FieldViolation, InvalidArgument
-from server.identity import current_organization
-from server.leaving import time_to_leave
-from server.lifecycle import Drain
+from server.calls.errors import FieldViolation, InvalidArgument
+from server.calls.identity import current_organization
+from server.calls.leaving import time_to_leave
+from server.calls.lifecycle import Drain
+from server.calls.open_streams import raise_if_revoked
 from server.mapping.usage_answers import write_results
-from server.open_streams import raise_if_revoked
 from store.identity.keys import Organization
 
 # Of one stream, read and not yet answered; the client waits beyond that, so that one that sends as fast as it can

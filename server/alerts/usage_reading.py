@@ -14,8 +14,8 @@ from evaluator.events import UsageEvent
 from evaluator.routing import FUTURE_TOLERANCE
 from generated.tidemark.v1 import error_reason_pb2, usage_pb2
 from runtime.turns import Slices
-from server.errors import AlreadyExists, ApiError, FailedPrecondition, FieldViolation, Internal, InvalidArgument
-from server.validation import MAX_ID_LENGTH, Violations, currency_problem, id_problem, to_datetime
+from server.calls.errors import AlreadyExists, ApiError, FailedPrecondition, FieldViolation, Internal, InvalidArgument
+from server.calls.validation import MAX_ID_LENGTH, Violations, currency_problem, id_problem, to_datetime
 
 AT_ONCE = 100  # events that are read without a pause
 MAX_PROPERTIES = 64

@@ -8,8 +8,9 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from generated.tidemark.v1 import error_reason_pb2
-from server import calls, errors
-from server.answers import CLIENT_LIMIT
+from server.calls import call as calls
+from server.calls import errors
+from server.calls.answers import CLIENT_LIMIT
 from server.interceptors.around import Behaviour, Context, Continuation, Handler, behaviour_of, rebuilt
 from store.postgres.retries import repeated
 

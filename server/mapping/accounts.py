@@ -7,7 +7,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from evaluator.aggregation import Aggregation
 from evaluator.periods import BillingCycle, Cadence, Period, cycle_problems
 from generated.tidemark.v1 import account_pb2
-from server.validation import Violations, to_timestamp
+from server.calls.validation import Violations, to_timestamp
 from store.accounts.accounts import Customer, Subscription
 from store.accounts.metrics import Metric
 

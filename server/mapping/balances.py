@@ -7,8 +7,8 @@ from decimal import Decimal
 from evaluator.amounts import ZERO, exact_arithmetic, format_decimal
 from evaluator.balances import BalanceKind, Seat
 from generated.tidemark.v1 import balance_pb2
+from server.calls.validation import Violations, to_timestamp
 from server.mapping.custom_fields import read_custom_fields
-from server.validation import Violations, to_timestamp
 from store.balances.balances import Balance, BalanceFact, Segment, SegmentFact
 from store.balances.drawdown import Overage
 from store.balances.entries import Entry, EntryType

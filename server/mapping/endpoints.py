@@ -15,8 +15,8 @@ from generated.tidemark.v1.webhook_service_pb2 import (
     RotateSecretRequest,
     UpdateEndpointRequest,
 )
+from server.calls.validation import Violations, to_timestamp
 from server.mapping.alerts import read_condition_types
-from server.validation import Violations, to_timestamp
 from store.endpoints.rows import DEFAULT_MAX_IN_FLIGHT, Endpoint, Settings
 from store.endpoints.secrets import Scheme, SigningKey
 from webhooks.headers import is_reserved

@@ -5,7 +5,7 @@ from decimal import Decimal
 
 from evaluator.amounts import ZERO, format_decimal
 from generated.tidemark.v1 import alert_pb2, balance_pb2, plan_pb2
-from server.validation import Violations, to_timestamp
+from server.calls.validation import Violations, to_timestamp
 from store.accounts.plans import Plan
 from store.limits.limits import Limit, LimitSubject
 

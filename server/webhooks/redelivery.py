@@ -10,11 +10,11 @@ from engine.jobs import RedeliveryJobs
 from generated.tidemark.v1 import error_reason_pb2, webhook_pb2
 from generated.tidemark.v1 import webhook_service_pb2 as messages
 from runtime.clock import Clock
-from server.errors import AlreadyExists, FailedPrecondition, NotFound
-from server.identity import current_organization
+from server.calls.errors import AlreadyExists, FailedPrecondition, NotFound
+from server.calls.identity import current_organization
+from server.calls.paging import read_page
+from server.calls.validation import Violations
 from server.mapping.webhooks import delivery_message, event_message, job_message, read_status
-from server.paging import read_page
-from server.validation import Violations
 from server.webhooks.handlers import BY_TIME, Context, Handlers, no_endpoint, time_and_id
 from store.deliveries import deliveries, operator_event_log, redelivery, redelivery_jobs
 from store.deliveries.deliveries import Delivery, Trigger, delivery_id

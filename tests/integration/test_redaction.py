@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from runtime.logs import JsonFormatter, TextFormatter
 from runtime.redaction import HIDDEN
-from server import errors
+from server.calls import errors
 from store.postgres.database import Database
 
 SECRETS = ("https://hooks.example/whsec-4711", "Bearer-s3cret", "whsec_c2VjcmV0")

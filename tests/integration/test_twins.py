@@ -27,7 +27,7 @@ from generated.tidemark.v1 import (
     threshold_pb2,
 )
 from runtime.clock import ManualClock
-from server.validation import to_timestamp
+from server.calls.validation import to_timestamp
 from store.postgres.database import Database
 from tests.integration.usage.conftest import organization
 from tests.support.balances.holder import GRANT, SEAT, Holder

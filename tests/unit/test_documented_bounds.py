@@ -15,7 +15,9 @@ from runtime.configuration import DEFAULT_MAX_BATCH_EVENTS, DEFAULT_RETENTION
 from server.alerts import usage as usage_service
 from server.alerts import usage_reading as reading
 from server.alerts.service import MAX_REQUEST_ID_LENGTH
-from server.answers import MAX_ANSWER_BYTES, MAX_DEFINITION_BYTES
+from server.calls.answers import MAX_ANSWER_BYTES, MAX_DEFINITION_BYTES
+from server.calls.paging import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
+from server.calls.validation import MAX_CURRENCY_LENGTH, MAX_ID_LENGTH, MAX_NAME_LENGTH
 from server.mapping import (
     alerts,
     balance_conditions,
@@ -31,8 +33,6 @@ from server.mapping import (
     thresholds,
 )
 from server.mapping.usage_answers import MAX_RESULT_BYTES
-from server.paging import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
-from server.validation import MAX_CURRENCY_LENGTH, MAX_ID_LENGTH, MAX_NAME_LENGTH
 from server.webhooks.deliveries import LATEST_ATTEMPTS
 from store.endpoints.rows import DEFAULT_MAX_IN_FLIGHT
 from webhooks.headers import RESERVED, is_reserved

@@ -14,7 +14,7 @@ from generated.tidemark.v1 import error_reason_pb2
 from runtime.configuration import DEFAULT_MAX_WATCHERS, DEFAULT_ORGANIZATION_WATCHERS
 from runtime.gate import FairGate, may_take
 from server.alerts.watching.tail import Tail
-from server.errors import ResourceExhausted
+from server.calls.errors import ResourceExhausted
 from store.deliveries import fan_out as outbox
 from store.notifications import feed
 from store.notifications.feed import Entry, Wanted

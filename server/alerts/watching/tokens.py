@@ -7,8 +7,8 @@ import hashlib
 import orjson
 
 from generated.tidemark.v1 import error_reason_pb2
-from server.errors import FieldViolation, InvalidArgument
-from server.identity import current_organization
+from server.calls.errors import FieldViolation, InvalidArgument
+from server.calls.identity import current_organization
 from store.notifications.feed import Wanted
 
 MAX_TOKEN_LENGTH = 256  # characters

@@ -12,7 +12,7 @@ from evaluator.thresholds import Threshold
 from generated.tidemark.v1 import alert_pb2
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from runtime.clock import ManualClock
-from server.validation import to_timestamp
+from server.calls.validation import to_timestamp
 from store.alerts import alerts, exclusions
 from store.alerts import changes as alert_changes
 from store.alerts.changes import Edit

@@ -10,7 +10,7 @@ from evaluator.exclusions import Excluded
 from generated.tidemark.v1 import account_pb2, account_service_pb2, alert_pb2, balance_pb2, condition_pb2
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from runtime.clock import ManualClock
-from server.validation import to_timestamp
+from server.calls.validation import to_timestamp
 from store.accounts import known_ids
 from store.accounts.known_ids import Ids
 from store.alerts import alerts, exclusions

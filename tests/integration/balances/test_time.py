@@ -14,7 +14,7 @@ from engine.facts import changes
 from engine.timers import Timers
 from generated.tidemark.v1 import account_pb2, account_service_pb2, condition_pb2, invoice_pb2
 from runtime.clock import ManualClock
-from server.validation import to_timestamp
+from server.calls.validation import to_timestamp
 from store.postgres.database import Database
 from tests.integration.usage.conftest import organization
 from tests.support.balances.holder import Holder, alert

@@ -21,7 +21,7 @@ from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
 from generated.tidemark.v1.usage_pb2 import UsageEvent
 from runtime.clock import ManualClock
 from runtime.configuration import Configuration
-from server.validation import to_timestamp
+from server.calls.validation import to_timestamp
 from store.postgres.database import Database
 from tests.support.server.running import Running, running
 

@@ -16,7 +16,7 @@ from generated.tidemark.v1 import (
     threshold_pb2,
 )
 from runtime.clock import ManualClock
-from server.validation import to_timestamp
+from server.calls.validation import to_timestamp
 from store.identity import keys
 from store.postgres.database import Database
 from tests.support.usage.caller import BOTH, EVERYBODY, Caller, beside, calling

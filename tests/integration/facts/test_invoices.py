@@ -11,7 +11,7 @@ from evaluator.invoices import InvoiceStatus
 from generated.tidemark.v1 import account_service_pb2 as messages
 from generated.tidemark.v1 import account_service_pb2_grpc, invoice_pb2
 from runtime.clock import ManualClock
-from server.validation import to_datetime, to_timestamp
+from server.calls.validation import to_datetime, to_timestamp
 from store.accounts import invoices
 from store.accounts.invoices import InvoiceFact, InvoicePut
 from store.balances import wallets

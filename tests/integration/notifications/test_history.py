@@ -9,8 +9,8 @@ import pytest
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from generated.tidemark.v1 import condition_pb2, notification_pb2
 from runtime.clock import ManualClock
-from server import paging
-from server.validation import to_timestamp
+from server.calls import paging
+from server.calls.validation import to_timestamp
 from tests.integration.usage.conftest import organization
 from tests.support.notifications.watching import committer, names, watch
 from tests.support.server.running import reason_of, violations_of

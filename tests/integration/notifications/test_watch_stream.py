@@ -15,7 +15,7 @@ from runtime.clock import ManualClock
 from runtime.configuration import Configuration
 from server.alerts.watching import feeds
 from server.alerts.watching.feeds import Feeds
-from server.validation import to_timestamp
+from server.calls.validation import to_timestamp
 from store.notifications import feed
 from store.postgres.database import Database
 from tests.integration.usage.conftest import organization

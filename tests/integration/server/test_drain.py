@@ -13,8 +13,8 @@ from grpc_health.v1 import health_pb2
 
 from runtime.clock import ManualClock
 from runtime.configuration import Configuration
+from server.calls.lifecycle import Shutdown
 from server.health import LIVENESS
-from server.lifecycle import Shutdown
 from server.process import CannotListen, serve
 from store.postgres.database import Database
 from tests.support.server.odd_service import NAME, OddClient, OddService

@@ -8,8 +8,8 @@ import pytest
 
 from runtime.clock import ManualClock
 from runtime.configuration import Configuration
-from server.identity import CACHE_LIFETIME, Identity, UnsafeListen
-from server.lifecycle import Shutdown
+from server.calls.identity import CACHE_LIFETIME, Identity, UnsafeListen
+from server.calls.lifecycle import Shutdown
 from server.process import serve
 from store.identity import keys
 from store.identity.keys import CreatedKey

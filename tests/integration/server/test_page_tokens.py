@@ -18,7 +18,7 @@ from generated.tidemark.v1 import (
     webhook_service_pb2,
     webhook_service_pb2_grpc,
 )
-from server import paging
+from server.calls import paging
 from tests.support.server.running import Running
 
 STUBS: dict[Any, Any] = {

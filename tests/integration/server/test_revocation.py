@@ -12,9 +12,10 @@ from generated.tidemark.v1 import alert_service_pb2 as messages
 from generated.tidemark.v1 import alert_service_pb2_grpc
 from generated.tidemark.v1.usage_pb2 import UsageEvent
 from runtime.clock import ManualClock
-from server import identity, open_streams, process
-from server.lifecycle import InFlight
-from server.open_streams import OpenStreams
+from server import process
+from server.calls import identity, open_streams
+from server.calls.lifecycle import InFlight
+from server.calls.open_streams import OpenStreams
 from store.identity import keys
 from store.identity.keys import CreatedKey
 from store.postgres.database import Database

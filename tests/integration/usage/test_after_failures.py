@@ -9,7 +9,7 @@ import pytest
 
 from engine.ingest.batches import Batch
 from engine.ingest.commit import Committer
-from engine.rules import Rules
+from engine.rules.rules import Rules
 from evaluator.events import UsageEvent
 from runtime.clock import ManualClock
 from store.identity.keys import Organization

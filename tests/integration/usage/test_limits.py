@@ -18,7 +18,7 @@ from generated.tidemark.v1 import (
     plan_pb2,
     threshold_pb2,
 )
-from server.validation import to_timestamp
+from server.calls.validation import to_timestamp
 from tests.support.usage.caller import (
     BOTH,
     EVERYBODY,

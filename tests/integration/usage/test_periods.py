@@ -7,7 +7,7 @@ import pytest
 from engine.upkeep import Upkeep
 from generated.tidemark.v1 import account_pb2, threshold_pb2, usage_pb2
 from runtime.clock import ManualClock
-from server.validation import to_timestamp
+from server.calls.validation import to_timestamp
 from store.postgres.database import Database
 from tests.support.usage.caller import (
     BOTH,

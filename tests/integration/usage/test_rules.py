@@ -2,7 +2,7 @@
 
 import pytest
 
-from engine.rules import Rules
+from engine.rules.rules import Rules
 from evaluator.amounts import ZERO
 from evaluator.events import UsageEvent
 from runtime.clock import ManualClock

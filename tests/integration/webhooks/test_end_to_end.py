@@ -25,7 +25,7 @@ from generated.tidemark.v1.webhook_service_pb2 import (
 )
 from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from runtime.clock import SystemClock
-from server.validation import to_timestamp
+from server.calls.validation import to_timestamp
 from store.deliveries.deliveries import DeliveryStatus
 from store.postgres.database import Database
 from tests.support.notifier.house import House, configuration, running_notifier

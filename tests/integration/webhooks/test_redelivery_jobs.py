@@ -19,7 +19,7 @@ from generated.tidemark.v1.webhook_service_pb2 import (
 )
 from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from runtime.clock import ManualClock
-from server.validation import to_timestamp
+from server.calls.validation import to_timestamp
 from store.deliveries import days as delivery_days
 from store.deliveries import redelivery_jobs
 from store.deliveries.deliveries import DeliveryStatus

@@ -17,7 +17,7 @@ from generated.tidemark.v1.webhook_service_pb2 import (
     RotateSecretRequest,
 )
 from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
-from server.errors import FailedPrecondition
+from server.calls.errors import FailedPrecondition
 from server.webhooks.endpoints import EndpointHandlers
 from store.endpoints import credentials as endpoint_credentials
 from store.endpoints import secrets as endpoint_secrets

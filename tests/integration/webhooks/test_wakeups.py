@@ -17,7 +17,7 @@ from generated.tidemark.v1.webhook_service_pb2 import (
 from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from notifier import worker
 from runtime.clock import SystemClock
-from server.validation import to_timestamp
+from server.calls.validation import to_timestamp
 from store.deliveries import results as delivery_results
 from store.deliveries.deliveries import DeliveryStatus
 from store.endpoints.rows import Settings

@@ -14,7 +14,7 @@ from google.rpc import error_details_pb2, status_pb2
 from generated.tidemark.v1 import account_service_pb2, account_service_pb2_grpc, alert_pb2, alert_service_pb2_grpc
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
-from server.validation import to_timestamp
+from server.calls.validation import to_timestamp
 
 
 @dataclass

@@ -12,7 +12,7 @@ from generated.tidemark.v1 import (
     balance_pb2,
     threshold_pb2,
 )
-from server.validation import to_timestamp
+from server.calls.validation import to_timestamp
 from tests.support.usage.caller import BOTH, EVERYBODY, Caller, Crossing, until
 
 Span = tuple[str, datetime, datetime | None]  # amount, start, end of a segment

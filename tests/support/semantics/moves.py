@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 from generated.tidemark.v1 import account_service_pb2, balance_pb2, invoice_pb2
-from server.validation import to_timestamp
+from server.calls.validation import to_timestamp
 from tests.support.balances.holder import COMMIT, LICENSE
 from tests.support.semantics.stage import CUSTOMER, SUBSCRIPTION, Stage
 

@@ -11,8 +11,8 @@ from typing import Any
 from engine.timers import Timers
 from generated.tidemark.v1 import account_pb2, account_service_pb2, webhook_service_pb2, webhook_service_pb2_grpc
 from runtime.clock import Clock, ManualClock, SystemClock
-from server.lifecycle import Shutdown
-from server.validation import to_timestamp
+from server.calls.lifecycle import Shutdown
+from server.calls.validation import to_timestamp
 from store.deliveries.deliveries import DeliveryStatus
 from store.identity import keys
 from store.postgres.database import Database

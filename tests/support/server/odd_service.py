@@ -9,7 +9,8 @@ from google.protobuf.wrappers_pb2 import StringValue
 from sqlalchemy import text
 
 from generated.tidemark.v1 import error_reason_pb2
-from server import calls, errors, identity
+from server.calls import call as calls
+from server.calls import errors, identity
 from server.services import Dependencies
 from store.postgres.database import DatabaseUnavailable
 

@@ -12,8 +12,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from runtime.clock import Clock
 from runtime.configuration import Configuration
-from server.errors import DETAILS_KEY
-from server.lifecycle import Shutdown
+from server.calls.errors import DETAILS_KEY
+from server.calls.lifecycle import Shutdown
 from server.process import serve
 from server.services import Dependencies, register
 from store.postgres.database import Database

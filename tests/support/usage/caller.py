@@ -30,7 +30,7 @@ from generated.tidemark.v1 import (
 )
 from runtime.clock import Clock
 from runtime.configuration import Configuration
-from server.validation import to_timestamp
+from server.calls.validation import to_timestamp
 from store.postgres.database import Database
 from tests.support.schemas import check_body
 from tests.support.server.running import UNARY_DEADLINE, Running, running

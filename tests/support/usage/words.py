@@ -11,7 +11,7 @@ from evaluator.events import UsageEvent
 from evaluator.gauges import Gauge, Measure
 from evaluator.prices import FilterOperator
 from generated.tidemark.v1 import alert_pb2, condition_pb2, notification_pb2, threshold_pb2, usage_pb2
-from server.validation import to_timestamp
+from server.calls.validation import to_timestamp
 from tests.reference import ladder as plain_ladder
 from tests.reference import model as plain_model
 from tests.support.usage.caller import EVERYBODY, on_customer, on_plan, on_subscription

@@ -12,7 +12,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from engine.ingest.batches import Batch, Outcome
 from engine.ingest.commit import Committer
-from engine.rules import Rules
+from engine.rules.rules import Rules
 from evaluator.gauges import Measure
 from generated.tidemark.v1 import account_pb2, alert_pb2, alert_service_pb2
 from store.identity.keys import Organization

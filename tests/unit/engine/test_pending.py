@@ -15,7 +15,7 @@ from engine.ingest.pipeline import Pipeline
 from evaluator.events import UsageEvent
 from runtime.clock import ManualClock
 from runtime.gate import FairGate
-from server.errors import ResourceExhausted
+from server.calls.errors import ResourceExhausted
 from store.identity.keys import Organization
 from store.postgres.database import Database, DatabaseUnavailable
 

@@ -10,9 +10,9 @@ import pytest
 from engine import upkeep
 from engine.upkeep import Upkeep
 from runtime.clock import ManualClock
-from server import identity
-from server.errors import Unauthenticated
-from server.identity import Identity
+from server.calls import identity
+from server.calls.errors import Unauthenticated
+from server.calls.identity import Identity
 from store.identity import keys
 from store.postgres.database import DatabaseUnavailable
 from tests.support.waiting import within

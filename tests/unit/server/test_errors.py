@@ -13,8 +13,9 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 
 from generated.tidemark.v1 import error_reason_pb2
-from server import calls, errors
-from server.errors import ApiError, FieldViolation
+from server.calls import call as calls
+from server.calls import errors
+from server.calls.errors import ApiError, FieldViolation
 from store.postgres import failures
 from store.postgres.database import DatabaseUnavailable
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from server import calls
-from server.identity import current_organization, is_loopback
+from server.calls import call as calls
+from server.calls.identity import current_organization, is_loopback
 from store.identity.keys import Caller, Organization
 
 

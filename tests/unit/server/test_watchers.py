@@ -5,7 +5,7 @@ from typing import cast
 import pytest
 
 from server.alerts.watching.feeds import GUARANTEED_WATCHERS, Feeds, Watching
-from server.errors import ResourceExhausted
+from server.calls.errors import ResourceExhausted
 from store.postgres.database import Database
 
 

@@ -6,8 +6,8 @@ import contextlib
 import pytest
 
 from runtime.gate import FairGate
-from server.errors import ResourceExhausted
-from server.sharing.calls import CallShares
+from server.calls.errors import ResourceExhausted
+from server.calls.shares import CallShares
 
 NOISY, QUIET = 1, 2
 

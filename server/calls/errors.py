@@ -13,7 +13,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from generated.tidemark.v1 import error_reason_pb2
 from generated.tidemark.v1.error_reason_pb2 import ErrorReason
-from server import calls
+from server.calls import call as calls
 from store.postgres.database import DatabaseUnavailable
 
 DOMAIN = "tidemark.dev"

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from generated.tidemark.v1 import error_reason_pb2
 from runtime.gate import FairGate
-from server.errors import ResourceExhausted
+from server.calls.errors import ResourceExhausted
 
 RETRY_CALLS = timedelta(milliseconds=500)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import psycopg
 
-from bench.stack import PostgreSQL
+from bench.support.stack import PostgreSQL
 from cli.processes import Child
 from store.migrate import migrate
 from webhooks.secret_box import SecretBox, secret_place

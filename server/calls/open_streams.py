@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from generated.tidemark.v1 import error_reason_pb2
-from server import calls
-from server.errors import Unauthenticated
+from server.calls import call as calls
+from server.calls.errors import Unauthenticated
 
 GRACE = 2.0  # seconds that a stream has to answer what it has read
 

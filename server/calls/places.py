@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from generated.tidemark.v1 import error_reason_pb2
-from server import errors
+from server.calls import errors
 
 # Seconds between two looks for calls that have to give way. A call goes only when two looks in a row have seen it:
 # what is there already, however much of it, is taken between them, also after the event loop stood still.

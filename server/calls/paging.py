@@ -12,9 +12,9 @@ import orjson
 from google.protobuf.message import Message
 
 from generated.tidemark.v1 import error_reason_pb2
-from server import errors, identity
-from server.answers import MAX_ANSWER_BYTES
-from server.validation import Violations
+from server.calls import errors, identity
+from server.calls.answers import MAX_ANSWER_BYTES
+from server.calls.validation import Violations
 
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 1000  # larger sizes are coerced to it

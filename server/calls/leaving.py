@@ -2,8 +2,8 @@
 
 import asyncio
 
-from server import calls
-from server.lifecycle import Drain
+from server.calls import call as calls
+from server.calls.lifecycle import Drain
 
 
 async def time_to_leave(drain: Drain, age: float) -> None:

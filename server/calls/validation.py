@@ -10,7 +10,7 @@ from evaluator.amounts import ZERO, AmountError, parse_decimal
 from evaluator.periods import CycleError
 from evaluator.periods import time_zone as find_time_zone
 from generated.tidemark.v1 import error_reason_pb2
-from server.errors import FieldViolation, InvalidArgument
+from server.calls.errors import FieldViolation, InvalidArgument
 
 MAX_ID_LENGTH = 128  # characters
 MAX_NAME_LENGTH = 256  # characters

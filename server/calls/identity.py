@@ -7,8 +7,9 @@ from datetime import datetime, timedelta
 
 from generated.tidemark.v1 import error_reason_pb2
 from runtime.clock import Clock
-from server import calls, errors
-from server.open_streams import OpenStreams
+from server.calls import call as calls
+from server.calls import errors
+from server.calls.open_streams import OpenStreams
 from store.alerts.history import Author
 from store.identity import keys
 from store.identity.keys import Caller, Organization

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 import grpc
 
-from bench import load
-from bench.client import Job
-from bench.sending import close_channels, evaluate_usage, open_channels
+from bench.support import load
+from bench.support.client import Job
+from bench.support.sending import close_channels, evaluate_usage, open_channels
 from generated.tidemark.v1 import (
     account_pb2,
     account_service_pb2,
