@@ -15,8 +15,8 @@ from bench.support.figures import milliseconds
 from bench.support.sending import create_alerts
 from bench.support.stack import PostgreSQL, Stack
 from store.balances import wallets
+from store.postgres.channels import OUTBOX_CHANNEL
 from store.postgres.database import Database
-from store.usage.evaluations import OUTBOX_CHANNEL
 
 FUTURE = 1_000_000  # wallets whose time comes next year
 SWEEPS = 300  # looks that are timed, with and without them

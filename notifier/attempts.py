@@ -10,9 +10,9 @@ from notifier.recorder import Return
 from notifier.requests import request_headers
 from notifier.sending import Answer, Sender
 from runtime.clock import Clock
-from store.deliveries.deliveries import DeliveryStatus
 from store.deliveries.queue import Claim
 from store.deliveries.results import AttemptRecord
+from webhooks.deliveries import DeliveryStatus
 from webhooks.schedule import decide
 from webhooks.secret_box import CannotOpen, SecretBox
 from webhooks.signature import MalformedSecret

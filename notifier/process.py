@@ -13,8 +13,7 @@ from runtime.backoff import Backoff
 from runtime.clock import Clock
 from runtime.configuration import Configuration
 from runtime.signals import on_stop
-from store.deliveries import fan_out as outbox
-from store.deliveries.queue import DUE_CHANNEL
+from store.postgres.channels import DUE_CHANNEL, OUTBOX_CHANNEL
 from store.postgres.database import Database, DatabaseUnavailable
 from store.postgres.listening import listen
 from store.postgres.lock_watch import LockWatch
@@ -99,11 +98,11 @@ async def _listen(database: Database, worker: Worker) -> None:
     backoff = Backoff()
     while True:
         try:
-            async for heard in listen(database.url, outbox.CHANNEL, DUE_CHANNEL):
+            async for heard in listen(database.url, OUTBOX_CHANNEL, DUE_CHANNEL):
                 channel = None if heard is None else heard[0]
                 if channel != DUE_CHANNEL:
                     worker.outbox_changed()
-                if channel != outbox.CHANNEL:
+                if channel != OUTBOX_CHANNEL:
                     worker.deliveries_due()
                 backoff.reset()
         except DatabaseUnavailable as error:

@@ -15,7 +15,7 @@ from notifier.addresses import Dial, DialGuard, current_dial
 from notifier.exchange import Destination, end, exchange, is_stale
 from notifier.response import MalformedResponse, ResponseReader
 from runtime.clock import Clock
-from store.deliveries.deliveries import Outcome
+from webhooks.deliveries import Outcome
 from webhooks.schedule import asked_wait
 from webhooks.url_policy import TargetPolicy
 

@@ -15,9 +15,8 @@ from evaluator.notifications import DISABLED_TYPE, EVENT_TYPES, REACHED_TYPE, No
 from evaluator.periods import Period
 from evaluator.thresholds import Kind, Ladder, Severity, Threshold
 from evaluator.transitions import Cause, Transition
-from store.notifications.evaluation_failures import Failure, notice_of
-from store.notifications.operator_events import OperatorEvent, body_of
-from webhooks.health import DISABLE_AFTER, Finding, Health, OperatorEventType, Verdict
+from webhooks.health import DISABLE_AFTER, Finding, Health, Verdict
+from webhooks.operator_events import EvaluationFailure, OperatorEvent, OperatorEventType, body_of, notice_of
 
 TEST_TYPE = "endpoint.test"
 TEST_ID_PREFIX = "tst_"
@@ -108,7 +107,7 @@ def _of_an_endpoint(event_id: str, event_type: OperatorEventType, now: datetime)
     Of an evaluation that failed: about an alert that there is not.
     """
     if event_type is OperatorEventType.EVALUATION_FAILED:
-        failure = Failure(f"alt_{_NO_ONE}", _CUSTOMER, _EVENT)
+        failure = EvaluationFailure(f"alt_{_NO_ONE}", _CUSTOMER, _EVENT)
         return body_of(event_id, OperatorEvent(0, "", notice_of(failure)), now)
     half = Health(max_in_flight=4, failing_since=now - DISABLE_AFTER / 2, failure_count=21)
     failed = Finding(Verdict.FAILED)

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from webhooks.operator_events import Notice, OperatorEventType
+
 # Waits after back-pressure unless the receiver asks for a longer one; doubled each time in a row.
 FIRST_THROTTLE = timedelta(seconds=5)
 LONGEST_THROTTLE = timedelta(minutes=5)
@@ -54,16 +56,6 @@ class Verdict(StrEnum):
     GONE = "GONE"  # 410
 
 
-class OperatorEventType(StrEnum):
-    """What operators are told about their endpoints, and about evaluations that fail."""
-
-    ENDPOINT_FAILING = "endpoint.failing"
-    ENDPOINT_DISABLED = "endpoint.disabled"
-    ENDPOINT_RECOVERED = "endpoint.recovered"
-    DELIVERY_EXHAUSTED = "delivery.exhausted"
-    EVALUATION_FAILED = "evaluation.failed"  # about no endpoint: see store/notifications/evaluation_failures.py
-
-
 @dataclass(frozen=True)
 class Finding:
     """The result of one attempt, as far as the endpoint's health goes."""
@@ -73,14 +65,6 @@ class Finding:
     exhausted: bool = False  # it was the last attempt of its delivery
     retry_after: timedelta | None = None  # what the receiver asked for
     delivery: dict[str, object] = field(default_factory=dict)  # for the operators, when the delivery is exhausted
-
-
-@dataclass(frozen=True)
-class Notice:
-    """Something that operators are told once per endpoint."""
-
-    event_type: OperatorEventType
-    data: dict[str, object]  # JSON; times are datetimes
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from store.deliveries.deliveries import DeliveryStatus, Outcome
+from webhooks.deliveries import DeliveryStatus, Outcome
 from webhooks.health import Verdict
 
 # The wait before each attempt. A late alert is worth less than a fresh one, so the first tries come quickly.

@@ -17,12 +17,12 @@ import psycopg
 from bench.support.stack import PostgreSQL
 from cli.processes import Child
 from store.migrate import migrate
+from store.postgres.channels import OUTBOX_CHANNEL
 from webhooks.secret_box import SecretBox, secret_place
 
 ORGANIZATION = 1_000_001
 KEY = b"tidemark benchmarks, not secret!"
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-CHANNEL = "tidemark_outbox"
 
 
 def notification_id(number: int) -> str:
@@ -128,7 +128,7 @@ class QueueDatabase:
                     " create_time) SELECT %s, 'bench', unnest(%s::text[]), %s, 'usage', now()",
                     (ORGANIZATION, [one for one, _ in rows], event_type),
                 )
-            await cursor.execute(f"NOTIFY {CHANNEL}".encode())
+            await cursor.execute(f"NOTIFY {OUTBOX_CHANNEL}".encode())
 
 
 @asynccontextmanager

@@ -38,6 +38,7 @@ from store.postgres.database import Connection, Database, DatabaseUnavailable, d
 from store.postgres.retries import Tries
 from store.usage import events as stored_events
 from store.usage import gauges
+from webhooks.operator_events import EvaluationFailure
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +108,7 @@ class Committer:
                 await evaluation_failures.add(
                     connection,
                     self._organization_id,
-                    [evaluation_failures.Failure(one.alert_id, one.customer_id, one.event_id) for one in new],
+                    [EvaluationFailure(one.alert_id, one.customer_id, one.event_id) for one in new],
                     now,
                 )
         except Exception:

@@ -3,16 +3,25 @@
 import asyncio
 from collections import OrderedDict, deque
 from dataclasses import dataclass
-from datetime import timedelta
 
-from generated.tidemark.v1 import error_reason_pb2
 from runtime.gate import may_take
-from server.calls.errors import ResourceExhausted
 
-RETRY_OVERLOAD = timedelta(milliseconds=500)
 # What every organization may have beside the others' share, as a part of what all may have. Twenty organizations with
 # one batch of 5,000 each leave nothing free: one that has nothing pending would be refused its first event.
 BESIDE = 100  # of 100,000 events, 1,000
+
+
+class Overloaded(Exception):
+    """There is no room for a batch.
+
+    events: of the batch. pending_of_organization: the events of its organization that wait for the database, when its
+    share is used up; None when the process as a whole has no room.
+    """
+
+    def __init__(self, events: int, pending_of_organization: int | None) -> None:
+        super().__init__(f"no room for {events} events")
+        self.events = events
+        self.pending_of_organization = pending_of_organization
 
 
 class Room:
@@ -64,7 +73,7 @@ class PendingEvents:
     async def admit(self, organization_id: int, events: int, *, waits: bool) -> Room:
         """Room for so many events, which has to be given up or handed over.
 
-        waits: until there is room, in the order of the organization's waits. Otherwise raises ResourceExhausted when
+        waits: until there is room, in the order of the organization's waits. Otherwise raises Overloaded when
         there is none, or others of the organization wait for it.
         """
         if organization_id not in self._waiting and self._fits(organization_id, events):
@@ -137,21 +146,6 @@ class PendingEvents:
             return True
         return False
 
-    def _refusal(self, organization_id: int, events: int) -> ResourceExhausted:
+    def _refusal(self, organization_id: int, events: int) -> "Overloaded":
         own = self._own.get(organization_id, 0)
-        if own or organization_id in self._waiting:
-            # How much that share is at present would say how much others send.
-            return ResourceExhausted(
-                error_reason_pb2.ERROR_REASON_OVERLOADED,
-                f"{own} events of this organization wait for the database; these {events} are more than the rest of"
-                " its share of this server: send this batch again a little later",
-                metadata={"share_of": "organization", "pending_events": str(own)},
-                retry_after=RETRY_OVERLOAD,
-            )
-        return ResourceExhausted(
-            error_reason_pb2.ERROR_REASON_OVERLOADED,
-            f"this server has no room for {events} more events: send this batch again a little later, or fewer events"
-            " at once",
-            metadata={"share_of": "server"},
-            retry_after=RETRY_OVERLOAD,
-        )
+        return Overloaded(events, own if own or organization_id in self._waiting else None)

@@ -22,6 +22,7 @@ from store.identity.keys import Organization
 from store.limits.limits import LimitSubject
 from store.notifications import evaluation_failures
 from store.postgres.database import Connection, Database, DatabaseUnavailable
+from webhooks.operator_events import EvaluationFailure
 
 CUSTOMERS_PER_VISIT = 500  # customers of one transaction
 VISITS_AT_ONCE = 50  # alerts of one organization that one look finds; others may be at work on some of them
@@ -170,7 +171,7 @@ class Visits:
                 return after is not None
             customers = await visiting.customers(connection, visit.organization_id, rule.scope, after, 1)
             for customer_id in customers:
-                failure = evaluation_failures.Failure(visit.alert_id, customer_id, None)
+                failure = EvaluationFailure(visit.alert_id, customer_id, None)
                 await evaluation_failures.add(connection, visit.organization_id, [failure], self._clock.now())
                 logger.error(
                     "alert %s could not be evaluated for a customer and will be tried again",

@@ -4,12 +4,13 @@ import asyncio
 import functools
 from collections import deque
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import grpc
 
 from engine.ingest.batches import Batch
-from engine.ingest.pending import Room
+from engine.ingest.pending import Overloaded, Room
 from engine.ingest.pipeline import Pipeline
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from generated.tidemark.v1 import error_reason_pb2, usage_pb2
@@ -17,7 +18,7 @@ from runtime.clock import Clock
 from runtime.configuration import Configuration
 from runtime.turns import Slices
 from server.alerts.usage_reading import Reader, Reading, rejections
-from server.calls.errors import FieldViolation, InvalidArgument
+from server.calls.errors import FieldViolation, InvalidArgument, ResourceExhausted
 from server.calls.identity import current_organization
 from server.calls.leaving import time_to_leave
 from server.calls.lifecycle import Drain
@@ -29,6 +30,7 @@ from store.identity.keys import Organization
 # meets flow control and not RESOURCE_EXHAUSTED.
 MAX_STREAM_BATCHES = 64
 MAX_STREAM_EVENTS = 10_000  # unless a single batch brings more
+RETRY_OVERLOAD = timedelta(milliseconds=500)
 MAX_BATCH_ID_LENGTH = 128  # characters
 MAX_STREAM_AGE = 30 * 60.0  # seconds; below the grace that an aged connection gives its streams
 
@@ -77,7 +79,10 @@ class UsageHandlers:
         """Counts one batch and answers once it is durable."""
         self._check(request)
         organization = current_organization()
-        room = await self._pipeline.admit(organization, len(request.events))
+        try:
+            room = await self._pipeline.admit(organization, len(request.events))
+        except Overloaded as error:
+            raise overloaded(error) from None
         try:
             return await self._answer(organization, request, messages.EvaluateUsageBatchResponse(), room)
         finally:
@@ -199,6 +204,27 @@ class UsageHandlers:
                 f"batch_id: {too_long}",
                 violations=[FieldViolation("batch_id", too_long)],
             )
+
+
+def overloaded(error: Overloaded) -> ResourceExhausted:
+    """The answer to a batch that found no room."""
+    own = error.pending_of_organization
+    if own is not None:
+        # How much that share is at present would say how much others send.
+        return ResourceExhausted(
+            error_reason_pb2.ERROR_REASON_OVERLOADED,
+            f"{own} events of this organization wait for the database; these {error.events} are more than the rest of"
+            " its share of this server: send this batch again a little later",
+            metadata={"share_of": "organization", "pending_events": str(own)},
+            retry_after=RETRY_OVERLOAD,
+        )
+    return ResourceExhausted(
+        error_reason_pb2.ERROR_REASON_OVERLOADED,
+        f"this server has no room for {error.events} more events: send this batch again a little later, or fewer"
+        " events at once",
+        metadata={"share_of": "server"},
+        retry_after=RETRY_OVERLOAD,
+    )
 
 
 def _ended(room: Room, answer: "asyncio.Task[messages.EvaluateUsageResponse]") -> None:

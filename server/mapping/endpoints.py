@@ -20,7 +20,7 @@ from server.mapping.alerts import read_condition_types
 from store.endpoints.rows import DEFAULT_MAX_IN_FLIGHT, Endpoint, Settings
 from store.endpoints.secrets import Scheme, SigningKey
 from webhooks.headers import is_reserved
-from webhooks.health import OperatorEventType
+from webhooks.operator_events import OperatorEventType
 from webhooks.url_policy import TargetPolicy, TargetRefused
 
 MAX_METADATA = 50  # entries

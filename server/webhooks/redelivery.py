@@ -17,13 +17,14 @@ from server.calls.validation import Violations
 from server.mapping.webhooks import delivery_message, event_message, job_message, read_status
 from server.webhooks.handlers import BY_TIME, Context, Handlers, no_endpoint, time_and_id
 from store.deliveries import deliveries, operator_event_log, redelivery, redelivery_jobs
-from store.deliveries.deliveries import Delivery, Trigger, delivery_id
+from store.deliveries.deliveries import Delivery, delivery_id
 from store.deliveries.redelivery_jobs import JobKind, Selection
 from store.endpoints import switches as endpoint_switches
 from store.endpoints.rows import EndpointState
 from store.identity import idempotent_answers as requests
 from store.identity.idempotent_answers import RequestIdReused
 from store.postgres.database import Connection, Database
+from webhooks.deliveries import Trigger
 from webhooks.example_events import EXAMPLE_TYPES, TEST_TYPE
 from webhooks.secret_box import SecretBox
 from webhooks.url_policy import TargetPolicy

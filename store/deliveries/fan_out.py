@@ -9,10 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.deliveries.deliveries import delivery_id
 from store.deliveries.queue import SETTINGS
-from store.notifications.operator_events import is_operator_event
+from store.postgres.channels import OUTBOX_CHANNEL
 from store.postgres.listening import listen
-
-CHANNEL = "tidemark_outbox"
+from webhooks.operator_events import is_operator_event
 
 
 @dataclass(frozen=True)
@@ -144,6 +143,6 @@ async def notifications(url: str) -> AsyncIterator[int | None]:
 
     Uses a connection of its own. Raises DatabaseUnavailable when that cannot be made, or is lost.
     """
-    async for heard in listen(url, CHANNEL):
+    async for heard in listen(url, OUTBOX_CHANNEL):
         payload = "" if heard is None else heard[1]
         yield int(payload) if payload.isdecimal() else None

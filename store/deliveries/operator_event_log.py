@@ -6,11 +6,11 @@ from datetime import datetime
 from sqlalchemy import insert, not_, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from store.deliveries.deliveries import Trigger
 from store.deliveries.redelivery import Wanted, rearm
 from store.ids import random_id
 from store.notifications.operator_events import NO_CUSTOMER
 from store.tables.webhooks import operator_event
+from webhooks.deliveries import Trigger
 from webhooks.example_events import TEST_ID_PREFIX, TEST_TYPE, body_of_test
 
 

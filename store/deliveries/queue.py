@@ -25,8 +25,6 @@ from store.postgres.database import Row, driver
 ENDPOINT_IN_FLIGHT_LIMIT = 4  # deliveries to one endpoint at a time, over all notifiers, unless it says otherwise
 BURST_SECONDS = 1  # of its rate that an endpoint may get at once
 
-DUE_CHANNEL = "tidemark_due"  # wakes the notifiers when deliveries became due other than by a fan-out or by time
-
 
 @dataclass(frozen=True)
 class StoredSecret:
@@ -332,11 +330,6 @@ async def waiting(connection: AsyncConnection, horizon: timedelta = timedelta())
     """Which kinds of work wait, and what becomes due within `horizon`; the one question of an idle notifier."""
     row = (await connection.execute(_WAITING, {"horizon": horizon})).one()
     return Waiting(outbox=row.outbox, due=row.due, expired=row.expired, due_in=row.due_in)
-
-
-async def announce(connection: AsyncConnection) -> None:
-    """Wakes the notifiers when the transaction commits: there may be deliveries to claim, or endpoints open again."""
-    await connection.execute(text(f"NOTIFY {DUE_CHANNEL}"))
 
 
 async def claim(connection: AsyncConnection, order: Order) -> list[Claim]:

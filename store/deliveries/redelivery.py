@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from store.deliveries.deliveries import Trigger, delivery_id
-from store.deliveries.queue import announce
+from store.deliveries.deliveries import delivery_id
+from store.postgres.channels import announce_due_deliveries
 from store.tables.webhooks import delivery
+from webhooks.deliveries import Trigger
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ async def rearm(
         )
         due |= set(added)
     if due:
-        await announce(connection)
+        await announce_due_deliveries(connection)
     return Rearmed(frozenset(due))
 
 

@@ -11,15 +11,15 @@ from enum import StrEnum
 from sqlalchemy import RowMapping, insert, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from store.deliveries.deliveries import DeliveryStatus, Trigger
 from store.deliveries.redelivery import Wanted, rearm
 from store.endpoints import switches as endpoint_switches
 from store.endpoints.rows import Endpoint, EndpointState
 from store.ids import random_id
-from store.notifications.operator_events import is_operator_event
 from store.tables.notifications import notification, outbox
 from store.tables.redelivery import redelivery_job
 from store.tables.webhooks import delivery
+from webhooks.deliveries import DeliveryStatus, Trigger
+from webhooks.operator_events import is_operator_event
 
 JOB_ID_PREFIX = "rdj_"
 STEP_LIMIT = 500  # rows that one transaction looks at

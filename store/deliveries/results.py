@@ -15,10 +15,11 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.deliveries import queue as delivery_queue
-from store.deliveries.deliveries import DeliveryStatus, Outcome
 from store.deliveries.queue import SETTINGS, Claim, Order, Ordered
 from store.endpoints import locks as endpoint_locks
+from store.postgres.channels import announce_due_deliveries
 from store.postgres.database import driver
+from webhooks.deliveries import DeliveryStatus, Outcome
 from webhooks.health import Finding, Verdict
 
 EXPIRED_LIMIT = 500  # leases given back in one transaction
@@ -205,7 +206,7 @@ async def release(connection: AsyncConnection, claims: Sequence[Claim], *, delay
     leases = [_Lease(*(getattr(claim, name) for name in _LEASE)) for claim in claims]
     number = await _give_back(connection, leases, delay)
     if number and not delay:
-        await delivery_queue.announce(connection)
+        await announce_due_deliveries(connection)
     return number
 
 

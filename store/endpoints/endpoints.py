@@ -8,12 +8,12 @@ from typing import Any
 from sqlalchemy import func, insert, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from store.deliveries.queue import announce
 from store.endpoints import secrets as endpoint_secrets
 from store.endpoints.credentials import sealed_credentials
 from store.endpoints.rows import CLEAN_RECORD, COLUMNS, Endpoint, EndpointState, Settings, change, endpoint_from
 from store.endpoints.secrets import Scheme
 from store.ids import random_id
+from store.postgres.channels import announce_due_deliveries
 from store.tables.accounts import organization
 from store.tables.webhooks import endpoint
 from webhooks.secret_box import SecretBox
@@ -125,7 +125,7 @@ async def update_settings(
     if "url" in fields:
         values |= CLEAN_RECORD
     if not _OPENING.isdisjoint(fields):
-        await announce(connection)
+        await announce_due_deliveries(connection)
     return await change(connection, organization_id, endpoint_id, values | {"update_time": now})
 
 

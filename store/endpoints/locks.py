@@ -18,9 +18,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from store.endpoints.rows import EndpointState
 from store.endpoints.switches import disable
 from store.notifications import operator_events
-from store.notifications.operator_events import OperatorEvent
 from store.postgres.database import Row, driver
 from webhooks.health import BreakerState, Finding, Health, Verdict
+from webhooks.operator_events import OperatorEvent
 
 Key = tuple[int, str]  # organization_id, endpoint_id
 Locked = Mapping[Key, Any]  # rows of _LOCK

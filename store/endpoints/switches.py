@@ -5,10 +5,10 @@ from datetime import datetime
 from sqlalchemy import delete, func, null, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from store.deliveries.deliveries import DeliveryStatus
-from store.deliveries.queue import announce
 from store.endpoints.rows import CLEAN_RECORD, COLUMNS, Endpoint, EndpointState, change, endpoint_from
+from store.postgres.channels import announce_due_deliveries
 from store.tables.webhooks import delivery, endpoint, endpoint_secret
+from webhooks.deliveries import DeliveryStatus
 from webhooks.health import DisableReason
 
 
@@ -44,7 +44,7 @@ async def enable(
     if found is None or found.state is EndpointState.ENABLED:
         return found
     values = {**CLEAN_RECORD, "state": EndpointState.ENABLED, "disable_reason": None, "update_time": now}
-    await announce(connection)
+    await announce_due_deliveries(connection)
     return await change(connection, organization_id, endpoint_id, values)
 
 

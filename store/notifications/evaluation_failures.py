@@ -6,24 +6,21 @@ Their ids are digests of alert and hour, so that every replica comes to the same
 import base64
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from store.notifications.operator_events import EVENT_ID_PREFIX, OperatorEvent, body_of, write
-from webhooks.health import Notice, OperatorEventType
+from store.notifications.operator_events import write
+from webhooks.operator_events import (
+    EVENT_ID_PREFIX,
+    EvaluationFailure,
+    OperatorEvent,
+    OperatorEventType,
+    body_of,
+    notice_of,
+)
 
 WINDOW = 3600  # seconds in which an alert is told of once
-
-
-@dataclass(frozen=True)
-class Failure:
-    """An evaluation that could not be recorded; alert_id, event_id: unset where none is known to be the cause."""
-
-    alert_id: str | None
-    customer_id: str
-    event_id: str | None
 
 
 def window(now: datetime) -> int:
@@ -31,7 +28,9 @@ def window(now: datetime) -> int:
     return int(now.timestamp()) // WINDOW
 
 
-async def add(connection: AsyncConnection, organization_id: int, failures: Sequence[Failure], now: datetime) -> None:
+async def add(
+    connection: AsyncConnection, organization_id: int, failures: Sequence[EvaluationFailure], now: datetime
+) -> None:
     """Writes an operator event for each, in the caller's transaction; nothing for alerts that have one this hour."""
     rows = []
     for failure in failures:
@@ -50,11 +49,3 @@ async def add(connection: AsyncConnection, organization_id: int, failures: Seque
         )
     # In one order everywhere: two replicas that tell of the same alerts wait for each other, and never deadlock.
     await write(connection, sorted(rows, key=lambda row: str(row["event_id"])), now)
-
-
-def notice_of(failure: Failure) -> Notice:
-    """What operators are told of a failure: whose, and of what; never why, which is in the log of the service."""
-    data = {"alert_id": failure.alert_id, "customer_id": failure.customer_id, "event_id": failure.event_id}
-    return Notice(
-        OperatorEventType.EVALUATION_FAILED, {name: value for name, value in data.items() if value is not None}
-    )

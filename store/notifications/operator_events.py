@@ -1,8 +1,6 @@
 """Operator events: what happened to endpoints or evaluations, for the API and the endpoints that subscribe to it."""
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -10,32 +8,13 @@ from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from evaluator.notifications import format_time
 from store.ids import random_id
+from store.postgres.channels import OUTBOX_CHANNEL
 from store.tables.notifications import outbox
 from store.tables.webhooks import operator_event
-from store.usage.evaluations import OUTBOX_CHANNEL
-from webhooks.health import Notice
+from webhooks.operator_events import EVENT_ID_PREFIX, OperatorEvent, body_of
 
-EVENT_ID_PREFIX = "evt_"
 NO_CUSTOMER = ""  # customer_id of their outbox rows and deliveries: an id of a customer is never empty
-
-# An endpoint gets these only when its event_types name them.
-PREFIXES = ("endpoint.", "delivery.", "evaluation.")
-
-
-@dataclass(frozen=True)
-class OperatorEvent:
-    """One operator event before it is written."""
-
-    organization_id: int
-    endpoint_id: str  # whom it is about; empty: no endpoint
-    notice: Notice
-
-
-def is_operator_event(event_type: str) -> bool:
-    """Whether events of that type are for operators only, and not about what customers use."""
-    return event_type.startswith(PREFIXES)
 
 
 async def add(connection: AsyncConnection, events: Sequence[OperatorEvent], now: datetime) -> list[str]:
@@ -83,21 +62,3 @@ async def write(connection: AsyncConnection, rows: Sequence[Mapping[str, Any]], 
         ],
     )
     await connection.execute(text(f"NOTIFY {OUTBOX_CHANNEL}"))
-
-
-def body_of(event_id: str, event: OperatorEvent, now: datetime) -> str:
-    """The JSON that is posted, byte for byte."""
-    return json.dumps(
-        {
-            "id": event_id,
-            "type": event.notice.event_type,
-            "timestamp": format_time(now),
-            "data": ({"endpoint_id": event.endpoint_id} if event.endpoint_id else {})
-            | {
-                name: format_time(value) if isinstance(value, datetime) else value
-                for name, value in event.notice.data.items()
-            },
-        },
-        ensure_ascii=False,
-        separators=(",", ":"),
-    )

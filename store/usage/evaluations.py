@@ -14,13 +14,10 @@ from evaluator.amounts import format_decimal
 from evaluator.gauges import Gauge
 from evaluator.transitions import AlertState, Reached
 from runtime.turns import Slices
+from store.postgres.channels import OUTBOX_CHANNEL
 from store.postgres.database import Row
 
 Connection = psycopg.AsyncConnection[Row]
-
-# Notified once by each transaction that put something into the outbox; the payload is its organization's id.
-OUTBOX_CHANNEL = "tidemark_outbox"
-
 
 # Rows of one statement, or of one look at an answer. The driver reads and writes them value by value, which holds up
 # the event loop. What has many quotes goes as one JSON text: in an array each of them would be escaped by itself.

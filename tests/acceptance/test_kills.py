@@ -11,7 +11,6 @@ from aiohttp import web
 
 from demo.contract import create_endpoint
 from runtime.clock import SystemClock
-from store.deliveries.deliveries import DeliveryStatus
 from store.postgres.database import Database
 from tests.support.notifier.house import House
 from tests.support.notifier.receiver import Arrival, Receiver, hang, status
@@ -19,6 +18,7 @@ from tests.support.processes import books
 from tests.support.processes.books import SEATS, WATCHES
 from tests.support.processes.programs import DEADLINE, Programs, session, until_counted
 from tests.support.processes.traffic import BATCH, Client, progress, streaming, usage
+from webhooks.deliveries import DeliveryStatus
 
 KILLS = 2
 # A dead notifier's deliveries are taken over a while after the time that their receivers had.

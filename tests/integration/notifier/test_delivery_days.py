@@ -7,12 +7,12 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import text
 
 from store.deliveries import days as delivery_days
-from store.deliveries.deliveries import DeliveryStatus
-from store.notifications.operator_events import OperatorEvent, add
+from store.notifications.operator_events import add
 from store.postgres.database import Database
 from tests.integration.notifier.test_delivery_queue import claim, delivered, failed, fan_out, record
 from tests.support.notifier.house import House
-from webhooks.health import Notice, OperatorEventType
+from webhooks.deliveries import DeliveryStatus
+from webhooks.operator_events import Notice, OperatorEvent, OperatorEventType
 
 KEEP = timedelta(days=30)
 

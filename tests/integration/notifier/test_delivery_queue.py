@@ -13,7 +13,6 @@ from sqlalchemy import func, select, text, update
 from store.deliveries import fan_out as outbox
 from store.deliveries import queue as delivery_queue
 from store.deliveries import results as delivery_results
-from store.deliveries.deliveries import DeliveryStatus, Outcome
 from store.deliveries.queue import ENDPOINT_IN_FLIGHT_LIMIT, Claim, Order
 from store.deliveries.results import AttemptRecord
 from store.endpoints import endpoints
@@ -23,6 +22,7 @@ from store.postgres.database import Database
 from store.tables.notifications import outbox as outbox_table
 from store.tables.webhooks import attempt, delivery, endpoint, endpoint_secret
 from tests.support.notifier.house import House, body_of, configuration
+from webhooks.deliveries import DeliveryStatus, Outcome
 from webhooks.health import Verdict
 from webhooks.secret_box import SecretBox, secret_place
 

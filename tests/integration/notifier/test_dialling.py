@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from store.deliveries.deliveries import Outcome
 from tests.support.notifier.receiver import Receiver, status
 from tests.support.notifier.wire import IMPATIENT, after_request, post, server
+from webhooks.deliveries import Outcome
 from webhooks.url_policy import TargetPolicy
 
 

@@ -10,7 +10,6 @@ from typing import Any
 from sqlalchemy import select, text, update
 
 from store.deliveries import queue as delivery_queue
-from store.deliveries.deliveries import DeliveryStatus, Outcome
 from store.deliveries.queue import Claim, Order
 from store.deliveries.results import AttemptRecord
 from store.endpoints.rows import EndpointState
@@ -25,6 +24,7 @@ from tests.integration.notifier.test_delivery_queue import (
     record,
 )
 from tests.support.notifier.house import House
+from webhooks.deliveries import DeliveryStatus, Outcome
 from webhooks.health import BREAKER_THRESHOLD, Verdict
 
 

@@ -12,7 +12,6 @@ from store.deliveries import fan_out as outbox
 from store.deliveries import queue as delivery_queue
 from store.deliveries import redelivery
 from store.deliveries import results as delivery_results
-from store.deliveries.deliveries import DeliveryStatus, Outcome, Trigger
 from store.deliveries.queue import Claim, Order
 from store.deliveries.redelivery import Wanted
 from store.endpoints import switches as endpoint_switches
@@ -20,6 +19,7 @@ from store.postgres.database import Database
 from store.tables.webhooks import delivery
 from tests.integration.notifier.test_delivery_queue import counters_match, delivered, failed
 from tests.support.notifier.house import CUSTOMER, House
+from webhooks.deliveries import DeliveryStatus, Outcome, Trigger
 from webhooks.health import Verdict
 
 ENDPOINTS = 8

@@ -14,12 +14,12 @@ import pytest
 from sqlalchemy import make_url
 
 from notifier.process import run_until
-from store.deliveries.deliveries import DeliveryStatus, Outcome
 from store.deliveries.queue import ENDPOINT_IN_FLIGHT_LIMIT
 from store.postgres.database import Database
 from tests.support.notifier.house import LOOPBACK, House, configuration, running_notifier
 from tests.support.notifier.receiver import Receiver, hang, running_receiver, status
 from tests.support.waiting import until_said, within
+from webhooks.deliveries import DeliveryStatus, Outcome
 
 
 async def test_two_notifiers_share_the_work_and_send_nothing_twice(house: House, receiver: Receiver) -> None:

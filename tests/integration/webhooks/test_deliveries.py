@@ -18,7 +18,6 @@ from generated.tidemark.v1.webhook_service_pb2 import (
 )
 from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from runtime.clock import ManualClock
-from store.deliveries.deliveries import DeliveryStatus, Outcome, Trigger
 from store.deliveries.redelivery_jobs import JobKind, JobState
 from store.endpoints.rows import EndpointState
 from store.identity import keys
@@ -26,6 +25,7 @@ from store.postgres.database import Database
 from tests.support.notifier.house import House
 from tests.support.server.running import reason_of, running, violations_of
 from tests.support.webhooks.attempts import DURATION, START, attempt_all
+from webhooks.deliveries import DeliveryStatus, Outcome, Trigger
 from webhooks.health import BreakerState, DisableReason
 
 URL = "https://hooks.example.com/tidemark"

@@ -22,11 +22,11 @@ from runtime.clock import ManualClock
 from server.calls.validation import to_timestamp
 from store.deliveries import days as delivery_days
 from store.deliveries import redelivery_jobs
-from store.deliveries.deliveries import DeliveryStatus
 from store.deliveries.redelivery_jobs import JobKind, JobState, Selection
 from tests.support.notifier.house import House
 from tests.support.server.running import reason_of, violations_of
 from tests.support.webhooks.attempts import attempt_all, claim, fan_out, record
+from webhooks.deliveries import DeliveryStatus
 
 URL = "https://hooks.example.com/tidemark"
 HOUR = timedelta(hours=1)

@@ -19,7 +19,6 @@ from notifier import worker
 from runtime.clock import SystemClock
 from server.calls.validation import to_timestamp
 from store.deliveries import results as delivery_results
-from store.deliveries.deliveries import DeliveryStatus
 from store.endpoints.rows import Settings
 from store.postgres.database import Database
 from store.tables.webhooks import delivery
@@ -28,6 +27,7 @@ from tests.support.notifier.house import House, configuration, running_notifier
 from tests.support.notifier.receiver import Receiver, running_receiver, status
 from tests.support.server.running import Running, running
 from tests.support.webhooks.attempts import claim, fan_out
+from webhooks.deliveries import DeliveryStatus
 
 
 @pytest.fixture(autouse=True)

@@ -14,15 +14,16 @@ from notifier.process import run_until
 from runtime.clock import Clock
 from runtime.configuration import Configuration, load
 from store.deliveries import deliveries
-from store.deliveries.deliveries import Attempt, Delivery, DeliveryStatus
-from store.deliveries.fan_out import CHANNEL
+from store.deliveries.deliveries import Attempt, Delivery
 from store.endpoints import endpoints
 from store.endpoints.endpoints import CreatedEndpoint
 from store.endpoints.rows import Settings
 from store.identity import organizations
+from store.postgres.channels import OUTBOX_CHANNEL
 from store.postgres.database import Database
 from store.tables.notifications import notification, outbox
 from store.tables.webhooks import delivery, endpoint
+from webhooks.deliveries import DeliveryStatus
 from webhooks.secret_box import SecretBox
 
 # The receivers of the tests are on this machine.
@@ -93,7 +94,7 @@ class House:
         )
         await connection.execute(insert(outbox), [{**common, "notification_id": id_} for id_ in ids])
         if hint:
-            await connection.execute(text(f"NOTIFY {CHANNEL}"))
+            await connection.execute(text(f"NOTIFY {OUTBOX_CHANNEL}"))
         return ids
 
     async def deliveries(self) -> list[Delivery]:

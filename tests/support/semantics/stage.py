@@ -13,7 +13,6 @@ from generated.tidemark.v1 import account_pb2, account_service_pb2, webhook_serv
 from runtime.clock import Clock, ManualClock, SystemClock
 from server.calls.lifecycle import Shutdown
 from server.calls.validation import to_timestamp
-from store.deliveries.deliveries import DeliveryStatus
 from store.identity import keys
 from store.postgres.database import Database
 from tests.support.balances.holder import Holder
@@ -24,6 +23,7 @@ from tests.support.processes.programs import Program
 from tests.support.schemas import check_body
 from tests.support.server.running import Running, running
 from tests.support.usage.caller import Caller, until
+from webhooks.deliveries import DeliveryStatus
 
 START = datetime(2026, 3, 15, 12, 0, tzinfo=UTC)
 CUSTOMER = "acme"

@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 from store.deliveries import fan_out as outbox
 from store.deliveries import queue as delivery_queue
 from store.deliveries import results as delivery_results
-from store.deliveries.deliveries import DeliveryStatus, Outcome
 from store.deliveries.queue import Claim, Order
 from store.deliveries.results import AttemptRecord
 from tests.support.notifier.house import House
+from webhooks.deliveries import DeliveryStatus, Outcome
 from webhooks.health import Verdict
 
 START = datetime(2026, 3, 15, 12, 0, 0, 10, tzinfo=UTC)

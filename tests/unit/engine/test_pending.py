@@ -10,12 +10,11 @@ import pytest
 
 from engine.ingest import pipeline
 from engine.ingest.batches import Batch, Outcome
-from engine.ingest.pending import PendingEvents
+from engine.ingest.pending import Overloaded, PendingEvents
 from engine.ingest.pipeline import Pipeline
 from evaluator.events import UsageEvent
 from runtime.clock import ManualClock
 from runtime.gate import FairGate
-from server.calls.errors import ResourceExhausted
 from store.identity.keys import Organization
 from store.postgres.database import Database, DatabaseUnavailable
 
@@ -82,9 +81,8 @@ async def test_one_organization_at_its_bound_leaves_room_for_another(commits: Co
     refused = [one.exception() for one in sent if one.done()]
     assert len(refused) == 15, "an organization may have no more than it leaves free"
     for error in refused:
-        assert isinstance(error, ResourceExhausted)
-        assert error.metadata == {"share_of": "organization", "pending_events": "50"}
-        assert error.retry_after is not None
+        assert isinstance(error, Overloaded)
+        assert error.pending_of_organization == 50
     quiet = asyncio.create_task(send(through, QUIET, 25))
     await settled()
     assert pending.total == 75
@@ -99,7 +97,7 @@ async def test_an_organization_may_have_a_bound_of_its_own(commits: Commits) -> 
     sent = [asyncio.create_task(send(through, NOISY, 20)) for _ in range(2)]
     await settled()
     assert [one.done() for one in sent] == [False, True]
-    assert isinstance(sent[1].exception(), ResourceExhausted)
+    assert isinstance(sent[1].exception(), Overloaded)
     commits.go.set()
     await sent[0]
 
@@ -108,9 +106,9 @@ async def test_what_no_organization_has_room_for_is_the_servers_refusal() -> Non
     pending = PendingEvents(100, 100)
     await pending.admit(1, 50, waits=False)
     await pending.admit(2, 40, waits=False)
-    with pytest.raises(ResourceExhausted) as refused:
+    with pytest.raises(Overloaded) as refused:
         await pending.admit(3, 20, waits=False)
-    assert refused.value.metadata == {"share_of": "server"}
+    assert refused.value.pending_of_organization is None
 
 
 @pytest.mark.parametrize("error", [DatabaseUnavailable("gone"), ValueError("a bug")])
@@ -167,7 +165,7 @@ async def test_streams_wait_for_room_in_turns_and_in_their_order() -> None:
     waiting = [asyncio.create_task(stream(name, int(name[0]))) for name in ("1a", "1b", "1c", "2a", "3a", "2b")]
     await settled()
     # Whoever does not wait does not overtake those of its organization that do.
-    with pytest.raises(ResourceExhausted):
+    with pytest.raises(Overloaded):
         await pending.admit(1, 1, waits=False)
     held.give_up()
     async with asyncio.timeout(30):
@@ -201,7 +199,7 @@ async def test_a_wait_for_room_that_is_cancelled_leaves_nothing_behind() -> None
 async def test_a_batch_larger_than_all_room_has_its_turn_when_nothing_else_is_pending() -> None:
     pending = PendingEvents(10, 10)
     held = await pending.admit(1, 1, waits=False)
-    with pytest.raises(ResourceExhausted):
+    with pytest.raises(Overloaded):
         await pending.admit(2, 40, waits=False)
     held.give_up()
     (await pending.admit(2, 40, waits=False)).give_up()
@@ -211,13 +209,13 @@ async def test_a_batch_larger_than_all_room_has_its_turn_when_nothing_else_is_pe
 async def test_many_organizations_with_large_batches_do_not_keep_out_one_that_has_nothing() -> None:
     pending = PendingEvents(100_000, 50_000, beside=1_000)
     floods = [await pending.admit(100 + number, 5_000, waits=False) for number in range(20)]
-    with pytest.raises(ResourceExhausted):
+    with pytest.raises(Overloaded):
         await pending.admit(200, 5_000, waits=False)
     quiet = [await pending.admit(QUIET.organization_id, 500, waits=False) for _ in range(2)]
     # More than that is a share, of which nothing is left.
-    with pytest.raises(ResourceExhausted):
+    with pytest.raises(Overloaded):
         await pending.admit(QUIET.organization_id, 1, waits=False)
-    with pytest.raises(ResourceExhausted):
+    with pytest.raises(Overloaded):
         await pending.admit(NOISY.organization_id, 1_001, waits=False)
     # A stream's batch of that size does not wait for what others have.
     async with asyncio.timeout(60):

@@ -11,12 +11,11 @@ import pytest
 
 from engine.ingest import pipeline as pipelines
 from engine.ingest.batches import Batch, Outcome
-from engine.ingest.pending import PendingEvents
+from engine.ingest.pending import Overloaded, PendingEvents
 from engine.ingest.pipeline import Pipeline
 from evaluator.events import UsageEvent
 from runtime.clock import ManualClock
 from runtime.gate import FairGate
-from server.calls.errors import ResourceExhausted
 from store.identity.keys import Organization
 from store.postgres.database import DatabaseUnavailable
 
@@ -102,7 +101,7 @@ async def test_what_waits_is_counted_up_and_down(commits: Commits) -> None:
         commits.held.clear()
         tasks = [asyncio.create_task(submit(lanes, ACME, batch(size=5))) for _ in range(2)]
         await asyncio.sleep(0)
-        with pytest.raises(ResourceExhausted):
+        with pytest.raises(Overloaded):
             await submit(lanes, ACME, batch())
         commits.held.set()
         async with asyncio.timeout(LIMIT):

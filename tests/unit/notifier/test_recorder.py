@@ -13,11 +13,11 @@ import pytest
 from notifier.metrics import Metrics
 from notifier.recorder import TRIES_ALONE, Recorder, Refill, Return
 from store.deliveries import results as delivery_results
-from store.deliveries.deliveries import DeliveryStatus, Outcome
 from store.deliveries.queue import Claim, Order, Target
 from store.deliveries.results import AttemptRecord, Recorded
 from store.postgres.database import Database, DatabaseUnavailable
 from store.postgres.failures import LOCK_TIMEOUT, unavailable
+from webhooks.deliveries import DeliveryStatus, Outcome
 from webhooks.health import Verdict
 
 

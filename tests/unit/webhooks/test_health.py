@@ -21,10 +21,9 @@ from webhooks.health import (
     BreakerState,
     Finding,
     Health,
-    Notice,
-    OperatorEventType,
     Verdict,
 )
+from webhooks.operator_events import Notice, OperatorEventType
 
 NOW = datetime(2026, 3, 15, 12, 0, tzinfo=UTC)
 SUCCESS = Finding(Verdict.SUCCEEDED)

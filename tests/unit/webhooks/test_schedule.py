@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from store.deliveries.deliveries import DeliveryStatus, Outcome
+from webhooks.deliveries import DeliveryStatus, Outcome
 from webhooks.health import Verdict
 from webhooks.schedule import (
     DELAYS,
