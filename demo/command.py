@@ -1,4 +1,4 @@
-"""The command `tidemark demo`."""
+"""The command line of the demo, `python -m demo`."""
 
 from pathlib import Path
 
