@@ -15,9 +15,7 @@ DEMO = [sys.executable, "-m", "demo"]  # in the checkout: no package contains it
 
 
 def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [*DEMO, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT, check=False
-    )
+    return subprocess.run([*DEMO, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT, check=False)
 
 
 def test_a_month_ends_exactly_as_expected() -> None:
