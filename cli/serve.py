@@ -10,9 +10,9 @@ from cli.console import Problem
 from cli.settings import configuration, configure_logs, prepared_database, unreachable
 from runtime.clock import SystemClock
 from runtime.configuration import Configuration
-from server.calls.identity import UnsafeListen
+from server.authentication.api_keys import UnsafeListen
 from server.calls.lifecycle import Shutdown
-from server.process import CannotListen
+from server.listener import CannotListen
 from server.process import serve as run_server
 from store.postgres.database import Database, DatabaseUnavailable
 from webhooks.secret_box import KeyFileUnusable

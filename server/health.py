@@ -10,7 +10,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from generated.tidemark.v1 import error_reason_pb2
 from server.calls import errors
-from server.calls.places import Places
+from server.calls.bounded_waits import BoundedWaits
 from store.postgres import probe as signs
 from store.postgres.probe import Probe
 
@@ -35,7 +35,7 @@ class Health(health_pb2_grpc.HealthServicer):
 
     def __init__(self, services: Iterable[str], max_watches: int = MAX_WATCHES) -> None:
         """`max_watches` is how many watches of all callers may wait for news."""
-        self._watches = Places(max_watches, "changes of health")
+        self._watches = BoundedWaits(max_watches, "changes of health")
         self._services = frozenset({"", *services})
         self._serving = False
         self._draining = False

@@ -10,8 +10,8 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from generated.tidemark.v1 import error_reason_pb2
 from server.calls import errors
-from server.calls.places import Places
-from server.interceptors.around import Context
+from server.calls.bounded_waits import BoundedWaits
+from server.calls.context import Context
 
 V1 = "grpc.reflection.v1.ServerReflection"
 V1ALPHA = "grpc.reflection.v1alpha.ServerReflection"
@@ -22,7 +22,7 @@ _V1_FILE = "grpc/reflection/v1/reflection.proto"
 class Reflection:
     """The servicer of grpcio-reflection, with bounds for callers that have no key."""
 
-    def __init__(self, services: Iterable[str], places: Places) -> None:
+    def __init__(self, services: Iterable[str], places: BoundedWaits) -> None:
         """`places` are those of requests on their way."""
         self._servicer: Any = reflection.aio.ReflectionServicer(services)  # its stubs are wrong about its stream
         self._places = places
@@ -46,7 +46,7 @@ class Reflection:
             ) from None
 
 
-def add_reflection(server: grpc.aio.Server, services: Iterable[str], places: Places) -> None:
+def add_reflection(server: grpc.aio.Server, services: Iterable[str], places: BoundedWaits) -> None:
     """Serves reflection for `services` and for itself; requests on their way are in `places`."""
     _describe_v1()
     servicer = Reflection((*services, V1, V1ALPHA), places)

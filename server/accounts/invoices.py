@@ -1,25 +1,32 @@
-"""The handlers of AccountService for invoices."""
+"""AccountService: invoices."""
 
+from engine.facts.changes import Changes
 from evaluator.facts import Touched
 from generated.tidemark.v1 import account_service_pb2, error_reason_pb2
-from server.accounts.handlers import Context, Handlers
+from runtime.clock import Clock
+from server.calls.context import Context
+from server.calls.current_call import current_organization
 from server.calls.errors import NotFound
-from server.calls.identity import current_organization
 from server.calls.paging import read_page
 from server.calls.validation import Violations
 from server.mapping.invoices import invoice_message, read_invoice, read_statuses
 from store.accounts import invoices
 from store.accounts.invoice_readings import as_read
-from store.postgres.database import Connection
+from store.postgres.database import Connection, Database
 
 
-class InvoiceHandlers(Handlers):
-    """The handlers of tidemark.v1.AccountService for invoices."""
+class InvoiceHandlers:
+    """Serves the RPCs for invoices."""
+
+    def __init__(self, database: Database, clock: Clock, changes: Changes) -> None:
+        self._database = database
+        self._clock = clock
+        self._changes = changes
 
     async def PutInvoice(
         self, request: account_service_pb2.PutInvoiceRequest, context: Context
     ) -> account_service_pb2.PutInvoiceResponse:
-        """Creates or replaces an invoice, unless a newer fact about it is known."""
+        """Creates or replaces an invoice, unless a newer fact about it is stored."""
         now = self._clock.now()
         violations = Violations()
         fact = read_invoice(violations, "invoice", request.invoice, now)
@@ -47,7 +54,7 @@ class InvoiceHandlers(Handlers):
         if stored is None:
             raise NotFound(
                 error_reason_pb2.ERROR_REASON_INVOICE_NOT_FOUND,
-                f"the customer {customer_id!r} has no invoice {invoice_id!r}: nobody put it",
+                f"the customer {customer_id!r} has no invoice {invoice_id!r}: create it with PutInvoice",
                 metadata={"customer_id": customer_id, "invoice_id": invoice_id},
             )
         return account_service_pb2.GetInvoiceResponse(invoice=invoice_message(stored))

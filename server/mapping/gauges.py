@@ -12,7 +12,7 @@ from evaluator.periods import Period
 from evaluator.thresholds import Threshold
 from evaluator.transitions import Reached
 from generated.tidemark.v1 import account_pb2, alert_pb2, usage_pb2
-from server.calls.answers import MAX_ANSWER_BYTES, fitting
+from server.calls.answer_size import MAX_ANSWER_BYTES, fitting
 from server.calls.validation import to_timestamp
 from server.mapping.alerts import alert_proto
 from server.mapping.price_filters import price_filter_protos

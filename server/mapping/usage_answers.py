@@ -6,7 +6,7 @@ from engine.ingest.batches import Outcome
 from generated.tidemark.v1 import usage_pb2
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageBatchResponse, EvaluateUsageResponse
 from runtime.turns import Slices
-from server.calls.answers import MAX_ANSWER_BYTES, fitting_in_slices
+from server.calls.answer_size import MAX_ANSWER_BYTES, fitting_in_slices
 from server.calls.validation import to_timestamp
 from server.mapping.gauges import gauge_proto
 from server.mapping.transitions import transition_proto

@@ -52,16 +52,24 @@ class Rule(StrEnum):
 
 
 class AlertConflict(Exception):
-    """Another alert holds what the new one needs for itself."""
+    """The alert `alert_id` has the key already that the new or changed alert needs.
 
-    def __init__(self, rule: Rule, alert_id: str) -> None:
+    uniqueness_key: of the new or changed alert.
+    """
+
+    def __init__(self, rule: Rule, alert_id: str, uniqueness_key: str | None) -> None:
         super().__init__(f"{alert_id} holds the {rule}")
         self.rule = rule
         self.alert_id = alert_id
+        self.uniqueness_key = uniqueness_key
 
 
 class TooManyAlerts(Exception):
-    """The subscription, or the plan, has as many spend alerts as it may have."""
+    """The subscription, or the plan, has the maximum number of spend alerts."""
+
+    def __init__(self, scope: ScopeKind) -> None:
+        super().__init__(scope)
+        self.scope = scope
 
 
 @dataclass(frozen=True)
@@ -127,7 +135,7 @@ async def create(
     if condition.condition_type is ConditionType.SPEND_EXCEEDED:
         alike = await _count_alike(connection, organization_id, definition)
         if alike > MAX_SPEND_ALERTS:
-            raise TooManyAlerts
+            raise TooManyAlerts(new.scope.kind)
     await alert_history.record(connection, organization_id, ChangeKind.CREATED, definition, author, now)
     return definition
 
@@ -255,10 +263,12 @@ async def conflict_of(
     )
     for rule, holds in keys:
         holder = await connection.scalar(
-            select(alert.c.alert_id).where(alert.c.organization_id == organization_id, holds)
+            select(alert.c.alert_id).where(
+                alert.c.organization_id == organization_id, alert.c.alert_id != definition.alert_id, holds
+            )
         )
         if holder is not None:
-            return AlertConflict(rule, holder)
+            return AlertConflict(rule, holder, definition.uniqueness_key)
     raise RuntimeError(f"{definition.alert_id} was not saved, and nothing stands in its way")
 
 

@@ -25,24 +25,32 @@ from store.tables.alerts import alert
 MAX_RETIRED = 200
 
 
-class AlertUnknown(Exception):
+class ChangeRefused(Exception):
+    """The alert cannot be changed; the subclasses say why."""
+
+    def __init__(self, alert_id: str) -> None:
+        super().__init__(alert_id)
+        self.alert_id = alert_id
+
+
+class AlertUnknown(ChangeRefused):
     """The organization has no such alert."""
 
 
-class AlertArchived(Exception):
-    """The alert is archived, and stays as it is."""
+class AlertArchived(ChangeRefused):
+    """The alert is archived. An archived alert does not change."""
 
 
-class EtagMismatch(Exception):
-    """The alert is not the version that the caller has seen."""
+class EtagMismatch(ChangeRefused):
+    """The alert has another version than the one that the caller has seen."""
 
-    def __init__(self, version: int) -> None:
-        super().__init__(version)
+    def __init__(self, alert_id: str, version: int) -> None:
+        super().__init__(alert_id)
         self.version = version
 
 
-class NotArchived(Exception):
-    """The alert is not archived: its uniqueness key is its own."""
+class NotArchived(ChangeRefused):
+    """The alert is not archived, so it keeps its uniqueness key."""
 
 
 @dataclass(frozen=True)
@@ -204,7 +212,7 @@ async def release_uniqueness_key(
     """Lets others use the uniqueness key of an archived alert. Raises AlertUnknown and NotArchived."""
     current = await _known(connection, organization_id, alert_id, "")
     if current.state is not DefinitionState.ARCHIVED:
-        raise NotArchived
+        raise NotArchived(alert_id)
     return await archive(connection, organization_id, alert_id, "", author, clock, release_uniqueness_key=True)
 
 
@@ -232,16 +240,16 @@ def _same(current: AlertDefinition, wanted: Edit) -> bool:
 async def _known(connection: AsyncConnection, organization_id: int, alert_id: str, etag: str) -> AlertDefinition:
     current = await alerts.get(connection, organization_id, alert_id)
     if current is None:
-        raise AlertUnknown
+        raise AlertUnknown(alert_id)
     if etag and etag != str(current.version):
-        raise EtagMismatch(current.version)
+        raise EtagMismatch(alert_id, current.version)
     return current
 
 
 async def _current(connection: AsyncConnection, organization_id: int, alert_id: str, etag: str) -> AlertDefinition:
     current = await _known(connection, organization_id, alert_id, etag)
     if current.state is DefinitionState.ARCHIVED:
-        raise AlertArchived
+        raise AlertArchived(alert_id)
     return current
 
 

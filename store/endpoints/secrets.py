@@ -45,7 +45,11 @@ class SigningKey:
 
 
 class TooManySecrets(Exception):
-    """As many secrets sign as may."""
+    """The endpoint has the maximum number of secrets that sign."""
+
+    def __init__(self, endpoint_id: str) -> None:
+        super().__init__(endpoint_id)
+        self.endpoint_id = endpoint_id
 
 
 _LIVE: ColumnElement[bool] = or_(endpoint_secret.c.not_after.is_(None), endpoint_secret.c.not_after > func.now())
@@ -124,7 +128,7 @@ async def rotate(
     if grace:
         live = await connection.scalar(select(func.count()).select_from(endpoint_secret).where(*of_endpoint, _LIVE))
         if (live or 0) >= MAX_LIVE:
-            raise TooManySecrets
+            raise TooManySecrets(endpoint_id)
         # PostgreSQL's clock, as for everything that the notifiers decide by.
         await connection.execute(
             update(endpoint_secret)

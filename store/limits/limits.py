@@ -47,8 +47,9 @@ class Limit:
 class LimitFixed(Exception):
     """A limit cannot become one of something else."""
 
-    def __init__(self, field: str) -> None:
-        super().__init__(field)
+    def __init__(self, limit_id: str, field: str) -> None:
+        super().__init__(limit_id, field)
+        self.limit_id = limit_id
         self.field = field  # holder, access or groups
 
 
@@ -101,7 +102,7 @@ async def put(
     stored = await get(connection, organization_id, limit_id)
     assert stored is not None, "a limit exists after it was put"
     if stored.as_of_time <= as_of_time and (field := _fixed_field(stored.subject, subject)) is not None:
-        raise LimitFixed(field)
+        raise LimitFixed(limit_id, field)
     return stored, epoch
 
 

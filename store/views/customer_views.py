@@ -34,7 +34,11 @@ _PER_SUBSCRIPTION = tuple(kind for kind in ConditionType if kind.per_subscriptio
 
 
 class CustomerUnknown(Exception):
-    """The organization has no such customer: nobody registered it, and no usage named it."""
+    """The organization has no such customer."""
+
+    def __init__(self, customer_id: str) -> None:
+        super().__init__(customer_id)
+        self.customer_id = customer_id
 
 
 class _Place(NamedTuple):

@@ -14,8 +14,8 @@ from notifier.requests import HEADERS
 from runtime.configuration import DEFAULT_MAX_BATCH_EVENTS, DEFAULT_RETENTION
 from server.alerts import usage as usage_service
 from server.alerts import usage_reading as reading
-from server.alerts.service import MAX_REQUEST_ID_LENGTH
-from server.calls.answers import MAX_ANSWER_BYTES, MAX_DEFINITION_BYTES
+from server.calls.answer_size import MAX_ANSWER_BYTES, MAX_DEFINITION_BYTES
+from server.calls.idempotency import MAX_REQUEST_ID_LENGTH
 from server.calls.paging import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
 from server.calls.validation import MAX_CURRENCY_LENGTH, MAX_ID_LENGTH, MAX_NAME_LENGTH
 from server.mapping import (

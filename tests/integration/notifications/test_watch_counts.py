@@ -8,9 +8,9 @@ import pytest
 
 from engine.upkeep import REPLAY_LIFETIME, Upkeep
 from runtime.clock import ManualClock
-from server.alerts.watching import feeds
-from server.alerts.watching.feeds import Feeds
-from server.alerts.watching.tail import Tail
+from server.alerts.subscribers import feeds
+from server.alerts.subscribers.feeds import Feeds
+from server.alerts.subscribers.tail import Tail
 from store.identity import idempotent_answers as requests
 from store.notifications import feed
 from store.notifications import history as notification_history
@@ -45,7 +45,7 @@ def none_left(*prefixes: str) -> Callable[[], Awaitable[bool]]:
 async def test_a_feed_that_the_last_watcher_left_ends_and_begins_anew_with_the_next(caller: Caller) -> None:
     for number in range(1, 4):
         watcher = await watch(caller)
-        assert tasks("feed ", "watch-leaving") == [f"feed {await organization_id_of(caller)}", "watch-leaving"]
+        assert tasks("feed ", "watch-ending") == [f"feed {await organization_id_of(caller)}", "watch-ending"]
         await tell(caller, ("ann", number))
         assert names(await watcher.take(1)) == [("ann", number)]
         watcher.call.cancel()

@@ -8,7 +8,7 @@ from collections import defaultdict
 import pytest
 
 from generated.tidemark.v1 import alert_service_pb2, notification_pb2, threshold_pb2
-from server.alerts.watching import feeds, tail
+from server.alerts.subscribers import feeds, tail
 from store.notifications import feed
 from store.postgres.database import Database
 from tests.support.notifications.watching import Watcher, committer, names, watch

@@ -13,8 +13,8 @@ from engine.upkeep import Upkeep
 from generated.tidemark.v1 import condition_pb2, threshold_pb2
 from runtime.clock import ManualClock
 from runtime.configuration import Configuration
-from server.alerts.watching import feeds
-from server.alerts.watching.feeds import Feeds
+from server.alerts.subscribers import feeds
+from server.alerts.subscribers.feeds import Feeds
 from server.calls.validation import to_timestamp
 from store.notifications import feed
 from store.postgres.database import Database

@@ -15,7 +15,8 @@ from runtime.clock import ManualClock
 from runtime.configuration import Configuration
 from server.calls.lifecycle import Shutdown
 from server.health import LIVENESS
-from server.process import CannotListen, serve
+from server.listener import CannotListen
+from server.process import serve
 from store.postgres.database import Database
 from tests.support.server.odd_service import NAME, OddClient, OddService
 from tests.support.server.running import NOT_SERVING, SERVING, Running, running
@@ -108,7 +109,7 @@ async def test_a_call_that_does_not_end_is_cut_off(
             await stream.read()
         assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
         assert odd_service.cancelled.is_set()
-    assert "cutting off 1 calls" in caplog.text
+    assert "cutting 1 calls" in caplog.text
 
 
 @pytest.mark.parametrize(("delay", "timeout"), [(FOREVER, FOREVER), (0.0, FOREVER)])

@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from runtime.clock import ManualClock
 from runtime.configuration import Configuration
-from server.calls.answers import CLIENT_LIMIT
+from server.calls.answer_size import CLIENT_LIMIT
 from store.postgres.database import Database
 from tests.support.server.odd_service import NAME, SECRET, OddClient, OddService
 from tests.support.server.running import Running, reason_of, running, status_of, violations_of
@@ -133,7 +133,7 @@ async def test_an_answer_above_what_clients_take_is_an_error_that_says_so(
         await odd.unary("AnswerLong")(str(CLIENT_LIMIT))
     assert raised.value.code() is grpc.StatusCode.INTERNAL
     assert reason_of(raised.value) == "ERROR_REASON_ANSWER_TOO_LARGE"
-    assert "longer than clients take" in caplog.text
+    assert "longer than clients accept" in caplog.text
     call = odd.stream("AnswerLongStream")()
     await call.write("3")
     assert await call.read() == "xxx"

@@ -13,8 +13,7 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 
 from generated.tidemark.v1 import error_reason_pb2
-from server.calls import call as calls
-from server.calls import errors
+from server.calls import current_call, errors
 from server.calls.errors import ApiError, FieldViolation
 from store.postgres import failures
 from store.postgres.database import DatabaseUnavailable
@@ -133,7 +132,7 @@ def test_each_failure_of_the_database_is_unavailable_by_its_name(failure: failur
 
 
 def test_anything_else_is_internal_and_tells_only_the_request_id(caplog: pytest.LogCaptureFixture) -> None:
-    calls.begin(calls.Call("/tidemark.v1.AlertService/GetAlert", "req-7"))
+    current_call.begin(current_call.Call("/tidemark.v1.AlertService/GetAlert", "req-7"))
     with caplog.at_level(logging.ERROR):
         mapped = errors.mapped(ValueError("secret detail"))
     assert (mapped.code, mapped.reason) == (grpc.StatusCode.INTERNAL, error_reason_pb2.ERROR_REASON_INTERNAL)

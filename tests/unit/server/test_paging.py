@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.calls import call as calls
+from server.calls import current_call
 from server.calls.errors import InvalidArgument
 from server.calls.paging import Cursor, Page, read_page
 from server.calls.validation import Violations
@@ -18,7 +18,7 @@ TIME = datetime(2026, 3, 15, 12, 0, 0, 123456, tzinfo=UTC)
 
 
 def act_for(organization_id: int) -> None:
-    calls.begin(calls.Call("/x/Y", "r", Caller(Organization(organization_id, f"org{organization_id}"))))
+    current_call.begin(current_call.Call("/x/Y", "r", Caller(Organization(organization_id, f"org{organization_id}"))))
 
 
 @pytest.fixture(autouse=True)

@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from server.alerts.watching import tail
-from server.alerts.watching.tail import Tail
+from server.alerts.subscribers import tail
+from server.alerts.subscribers.tail import Tail
 from store.notifications.feed import Entry, Wanted
 
 EVERYTHING = Wanted()
@@ -25,16 +25,16 @@ def test_before_it_is_known_nobody_is_behind_and_there_is_nothing() -> None:
 
 def test_it_begins_at_a_place_and_grows_from_there() -> None:
     grown = Tail()
-    news = grown.news()
+    news = grown.grown()
     grown.begin(10)
     assert news.is_set()
-    news = grown.news()
+    news = grown.grown()
     grown.extend([])
     assert not news.is_set()
     grown.extend([entry(11), entry(12, "bob")])
     assert news.is_set()
-    assert not grown.news().is_set()
-    assert grown.place == 12
+    assert not grown.grown().is_set()
+    assert grown.position == 12
     assert [grown.is_behind(place) for place in (9, 10, 11, 12, 13)] == [True, False, False, False, False]
     assert grown.next(10, EVERYTHING) == entry(11)
     assert grown.next(10, Wanted(customer_ids=("bob",))) == entry(12, "bob")

@@ -1,0 +1,271 @@
+"""The feeds that have subscribers on this server: committed notifications get positions, and the tails grow.
+
+One connection of the process listens for commits. Polling finds the commits that this connection has missed. A sweep
+gives positions to the notifications of feeds without subscribers, so that a new stream begins quickly.
+"""
+
+import asyncio
+import collections
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+
+from generated.tidemark.v1 import error_reason_pb2
+from runtime.configuration import DEFAULT_MAX_WATCHERS, DEFAULT_ORGANIZATION_WATCHERS
+from runtime.gate import FairGate, may_take
+from server.alerts.subscribers.tail import Tail
+from server.calls.errors import ResourceExhausted
+from store.deliveries import fan_out as outbox
+from store.notifications import feed
+from store.notifications.feed import Entry, Wanted
+from store.postgres.database import Connection, Database, DatabaseUnavailable
+
+GUARANTEED_SUBSCRIBERS = 5  # of each organization, however many others have
+POLL_INTERVAL = 1.0  # seconds between polls for notifications whose commit was not heard
+SWEEP_INTERVAL = 30.0  # seconds between sweeps of the feeds without subscribers
+RETRY_PAUSE = 1.0  # seconds before the next try while the database is unavailable
+READ_LIMIT = 500  # entries by which a tail grows in one transaction
+CATCH_UP_LIMIT = 50  # entries that a subscriber behind the tail holds at the same time
+CATCH_UP_SPAN = 10_000  # positions that one read for such a subscriber covers
+TAIL_READERS = 2  # transactions that read for tails at the same time
+CATCH_UP_READERS = 2  # transactions that read for single subscribers at the same time; an organization has one
+
+logger = logging.getLogger(__name__)
+
+
+class _Feed:
+    """An organization's feed that has subscribers on this server."""
+
+    def __init__(self) -> None:
+        self.tail = Tail()
+        self.subscribers = 0
+        self.hinted = asyncio.Event()  # the feed may have more entries than the tail has read
+        self.hinted.set()
+
+
+class Subscriber:
+    """One subscriber of an organization's tail. The tail grows while it has subscribers."""
+
+    def __init__(self, feeds: "Feeds", organization_id: int, tail: Tail) -> None:
+        self.tail = tail
+        self._feeds = feeds
+        self._organization_id = organization_id
+        self._open = True
+
+    async def catch_up(self, position: int, wanted: Wanted) -> tuple[list[Entry], int]:
+        """The next entries for this subscriber, which is behind the tail; see `Feeds.catch_up`."""
+        assert self.tail.position is not None, "only a tail that was read can be ahead"
+        return await self._feeds.catch_up(self._organization_id, position, self.tail.position, wanted)
+
+    def end(self) -> None:
+        """Ends the subscription; does nothing when it has ended."""
+        if self._open:
+            self._open = False
+            self._feeds.leave(self._organization_id)
+
+
+class Feeds:
+    """The tails of the organizations that have subscribers on this server.
+
+    max_subscribers: of all organizations, beside the first GUARANTEED_SUBSCRIBERS of each.
+    organization_subscribers: of one organization. It may never have more than it leaves free (`may_take`).
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        max_subscribers: int = DEFAULT_MAX_WATCHERS,
+        organization_subscribers: int = DEFAULT_ORGANIZATION_WATCHERS,
+    ) -> None:
+        self._database = database
+        self._max_subscribers = max_subscribers
+        self._organization_subscribers = organization_subscribers
+        self._feeds: dict[int, _Feed] = {}
+        self._subscribers = 0
+        self._in_use = asyncio.Event()  # set by the first subscriber
+        self._tail_readers = asyncio.Semaphore(TAIL_READERS)
+        self._catch_up_gate = FairGate(CATCH_UP_READERS)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        """Begins to sweep; begins to listen and poll with the first subscriber."""
+        self._tasks = {
+            asyncio.create_task(work(), name=f"feeds {work.__name__}")
+            for work in (self._listen, self._poll, self._sweep)
+        }
+
+    async def stop(self) -> None:
+        """Ends every task. The tails do not grow after that."""
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    @property
+    def subscribers(self) -> int:
+        """The number of subscribers of all organizations."""
+        return self._subscribers
+
+    def subscribe(self, organization_id: int) -> Subscriber:
+        """A new subscriber of an organization's feed; the caller ends it.
+
+        Raises ResourceExhausted when there are too many.
+        """
+        subscribed = self._feeds.get(organization_id)
+        own = subscribed.subscribers if subscribed else 0
+        guaranteed = own < min(GUARANTEED_SUBSCRIBERS, self._organization_subscribers)
+        free = self._max_subscribers - self._subscribers
+        if not guaranteed and (own >= self._organization_subscribers or not may_take(own, free)):
+            # The answer has only the organization's own number, because others must not be inferred from it.
+            raise ResourceExhausted(
+                error_reason_pb2.ERROR_REASON_TOO_MANY_WATCHERS,
+                f"this organization has {own} streams of notifications on this server, its share of the server now:"
+                " end one, or use another server",
+                metadata={"limit": str(own)},
+            )
+        if subscribed is None:
+            subscribed = self._feeds[organization_id] = _Feed()
+            growing = asyncio.create_task(self._grow(organization_id, subscribed), name=f"feed {organization_id}")
+            self._tasks.add(growing)
+            growing.add_done_callback(self._tasks.discard)
+        subscribed.subscribers += 1
+        self._subscribers += 1
+        self._in_use.set()
+        return Subscriber(self, organization_id, subscribed.tail)
+
+    def leave(self, organization_id: int) -> None:
+        """Counts one subscriber less; `Subscriber.end` calls it."""
+        subscribed = self._feeds[organization_id]
+        self._subscribers -= 1
+        subscribed.subscribers -= 1
+        if subscribed.subscribers == 0:
+            del self._feeds[organization_id]
+            subscribed.hinted.set()  # wakes the task, which ends
+
+    @contextlib.asynccontextmanager
+    async def reading(self, organization_id: int) -> AsyncIterator[Connection]:
+        """A transaction that reads for one subscriber, in its organization's turn.
+
+        So many subscribers of one organization do not delay those of another. Raises DatabaseUnavailable.
+        """
+        async with self._catch_up_gate.seat(organization_id), self._database.transaction() as connection:
+            yield connection
+
+    async def catch_up(
+        self, organization_id: int, position: int, newest: int, wanted: Wanted
+    ) -> tuple[list[Entry], int]:
+        """The next entries for a subscriber at `position`, which is behind the tail, and its position after them.
+
+        newest: the position of the tail. Raises Forgotten and DatabaseUnavailable.
+        """
+        until = min(newest, position + CATCH_UP_SPAN)
+        async with self.reading(organization_id) as connection:
+            found = await feed.read(
+                connection, organization_id, after=position, until=until, limit=CATCH_UP_LIMIT, wanted=wanted
+            )
+        return found, found[-1].place if len(found) == CATCH_UP_LIMIT else until
+
+    async def _grow(self, organization_id: int, subscribed: _Feed) -> None:
+        """Gives positions to committed notifications and reads them, at each hint, while the feed has subscribers."""
+        while True:
+            await subscribed.hinted.wait()
+            if not subscribed.subscribers:
+                return
+            # Cleared before the read and not after it: a commit during the read sets the hint again.
+            subscribed.hinted.clear()
+            try:
+                more = await self._read_on(organization_id, subscribed.tail)
+            except DatabaseUnavailable:
+                more = True
+                await asyncio.sleep(RETRY_PAUSE)
+            except Exception:
+                # Without another try the streams would stay open and never get another notification.
+                logger.exception("a feed could not be read", extra={"action": "feed.failed"})
+                more = True
+                await asyncio.sleep(RETRY_PAUSE)
+            if more:
+                subscribed.hinted.set()
+
+    async def _read_on(self, organization_id: int, tail: Tail) -> bool:
+        """Reads the entries after the tail; returns whether there may be more."""
+        begins, read = None, list[Entry]()
+        async with self._tail_readers, self._database.transaction() as connection:
+            placed = await feed.place(connection, organization_id, READ_LIMIT)
+            try:
+                if tail.position is not None:
+                    read = await feed.read(connection, organization_id, after=tail.position, limit=READ_LIMIT)
+            except feed.Forgotten:  # this process was frozen for so long: all its subscribers are behind
+                begins = await feed.extent(connection, organization_id)
+            if tail.position is None:
+                begins = await feed.extent(connection, organization_id)
+        # Only after the commit: before it, another transaction can still give other positions.
+        if begins is not None:
+            tail.begin(begins.last_place)
+        tail.extend(read)
+        return READ_LIMIT in (placed, len(read))
+
+    def _hint(self, organization_ids: set[int] | None) -> None:
+        """Wakes the tails of those organizations, or all of them."""
+        for organization_id, subscribed in self._feeds.items():
+            if organization_ids is None or organization_id in organization_ids:
+                subscribed.hinted.set()
+
+    async def _listen(self) -> None:
+        await self._in_use.wait()
+        while True:
+            try:
+                async for organization_id in outbox.notifications(self._database.url):
+                    self._hint(None if organization_id is None else {organization_id})
+            except DatabaseUnavailable as error:
+                logger.warning(
+                    "notifications are found by polling only: %s", error, extra={"action": "feed.listen_lost"}
+                )
+            await asyncio.sleep(RETRY_PAUSE)
+
+    async def _poll(self) -> None:
+        await self._in_use.wait()
+        while True:
+            await asyncio.sleep(POLL_INTERVAL)
+            seen = {
+                organization_id: subscribed.tail.position
+                for organization_id, subscribed in self._feeds.items()
+                if subscribed.tail.position is not None
+            }
+            if not seen:
+                continue
+            try:
+                async with self._tail_readers, self._database.transaction() as connection:
+                    self._hint(await feed.with_news(connection, seen))
+            except DatabaseUnavailable:
+                pass  # the read of the tails logs it
+            except Exception:
+                logger.exception("the poll for notifications failed", extra={"action": "feed.failed"})
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_INTERVAL)
+            try:
+                await self.sweep()
+            except DatabaseUnavailable:
+                pass  # the health service reports it
+            except Exception:
+                logger.exception("the sweep of the feeds failed", extra={"action": "feed.failed"})
+
+    async def sweep(self) -> None:
+        """Gives a position to every notification of every organization. Raises DatabaseUnavailable."""
+        async with self._database.transaction() as connection:
+            waiting = collections.deque(await feed.with_pending(connection))
+        while waiting:
+            organization_id = waiting.popleft()
+            placed = 0
+            try:
+                async with self._tail_readers, self._database.transaction() as connection:
+                    placed = await feed.place(connection, organization_id)
+            except DatabaseUnavailable as error:
+                if (
+                    not error.failure.contained
+                ):  # a contained failure concerns this feed only; the next sweep tries it again
+                    raise
+            if placed == feed.PLACE_LIMIT:
+                waiting.append(organization_id)  # after the others
