@@ -53,10 +53,7 @@ async def serve(
         in_flight, deadline = InFlight(), Deadline(configuration.unary_deadline)
         server = listener.build_server(configuration, authenticator, FairGate(seats.calls), in_flight, deadline)
         services = add_services(server, parts)
-        health = Health(services, configuration.max_connections)
-        health_pb2_grpc.add_HealthServicer_to_server(health, server)
-        if configuration.reflection:
-            add_reflection(server, (*services, "grpc.health.v1.Health"), deadline.infrastructure)
+        health = _add_infrastructure(server, configuration, services, deadline)
 
         _run(stack, "lock watch", LockWatch(database).run())
         port = listener.bind(server, host, configuration.listen_port)
@@ -73,6 +70,17 @@ async def serve(
         logger.info("draining %d calls", in_flight.count, extra={"action": "drain", "calls": in_flight.count})
         await listener.stop(server, in_flight, shutdown, configuration.drain_timeout)
     logger.info("stopped", extra={"action": "stopped"})
+
+
+def _add_infrastructure(
+    server: grpc.aio.Server, configuration: Configuration, services: tuple[str, ...], deadline: Deadline
+) -> Health:
+    """Adds health, and reflection where it is configured."""
+    health = Health(services, configuration.max_connections)
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    if configuration.reflection:
+        add_reflection(server, (*services, "grpc.health.v1.Health"), deadline.infrastructure)
+    return health
 
 
 async def _follow_health(stack: contextlib.AsyncExitStack, database: Database, health: Health) -> None:
