@@ -142,7 +142,7 @@ async def test_a_tail_that_could_not_be_read_is_read_again(caller: Caller, monke
         assert not failures
 
 
-async def test_what_commits_while_the_tail_is_read_is_read_afterwards(
+async def test_a_notification_that_commits_during_a_read_of_the_tail_is_read_after_it(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feeds, "POLL_INTERVAL", 3_600.0)

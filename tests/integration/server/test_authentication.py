@@ -1,4 +1,4 @@
-"""Who gets in: nobody's keys, somebody's keys, revoked keys, and which addresses are safe without any."""
+"""Which calls are accepted: without a key, with a key, with a revoked key; and when a server needs a key to listen."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -56,7 +56,7 @@ async def test_a_warning_says_that_there_is_no_key(
     assert caplog.text == ""
 
 
-async def test_the_first_key_closes_the_door_of_a_running_server(
+async def test_a_running_server_needs_keys_after_the_first_is_created(
     odd: OddClient, database: Database, clock: ManualClock
 ) -> None:
     assert await who(odd) == "default"
@@ -85,7 +85,9 @@ async def test_each_key_acts_for_its_organization(odd: OddClient, database: Data
         "tmk_wrong",
     ],
 )
-async def test_anything_but_a_key_is_refused(odd: OddClient, database: Database, authorization: str) -> None:
+async def test_an_authorization_that_is_no_key_is_refused(
+    odd: OddClient, database: Database, authorization: str
+) -> None:
     await assert_refused(odd, authorization)  # while anybody may come without one
     await create_key(database)
     await assert_refused(odd, authorization)
@@ -120,7 +122,7 @@ async def test_a_clock_set_back_does_not_keep_a_revoked_key_alive(
     await assert_refused(odd, f"Bearer {created.key}")
 
 
-async def test_streams_are_identified_too(odd: OddClient, database: Database) -> None:
+async def test_a_stream_acts_for_the_organization_of_its_key(odd: OddClient, database: Database) -> None:
     created = await create_key(database)
     call = odd.stream("WhoAmIStream")(metadata=(("authorization", f"Bearer {created.key}"),))
     await call.write("x")
@@ -135,14 +137,14 @@ async def test_health_needs_no_key(odd_server: Running, database: Database) -> N
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
-async def test_other_machines_are_not_listened_to_without_a_key(
+async def test_a_server_does_not_listen_to_other_machines_without_a_key(
     database: Database, clock: ManualClock, host: str
 ) -> None:
     with pytest.raises(UnsafeListen, match="tidemark keys create"):
         await serve(Configuration(listen_host=host, listen_port=0), database, clock, Shutdown())
 
 
-async def test_other_machines_are_listened_to_once_there_is_a_key(database: Database, clock: ManualClock) -> None:
+async def test_a_server_listens_to_other_machines_after_a_key_exists(database: Database, clock: ManualClock) -> None:
     await create_key(database)
     shutdown = Shutdown()
     ports: list[int] = []

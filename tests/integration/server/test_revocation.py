@@ -1,4 +1,4 @@
-"""A revoked key ends its open streams, and the first key those of callers without one: on every server."""
+"""On every server, a revoked key ends its open streams, and the first key ends streams without a key."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -102,7 +102,7 @@ async def test_idle_streams_of_a_revoked_key_end_on_every_server_and_others_go_o
         call.cancel()
 
 
-async def test_a_new_call_with_a_revoked_key_is_refused_without_the_clock_going_on(
+async def test_a_new_call_with_a_revoked_key_is_refused_while_the_clock_stands_still(
     odd: OddClient, database: Database
 ) -> None:
     key = await create_key(database)
@@ -120,7 +120,7 @@ async def test_a_new_call_with_a_revoked_key_is_refused_without_the_clock_going_
     assert raised.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
-async def test_anonymous_streams_end_when_the_first_key_is_made(api: Running, database: Database) -> None:
+async def test_streams_without_a_key_end_when_the_first_key_is_created(api: Running, database: Database) -> None:
     stub: Any = alert_service_pb2_grpc.AlertServiceStub(api.channel)
     stream = stub.EvaluateUsage()
     await stream.write(usage("e"))
@@ -159,7 +159,7 @@ async def test_what_was_read_is_answered_before_the_stream_ends(
     assert row[0] == acknowledged >= 1
 
 
-async def test_a_handler_that_races_nothing_is_cut_with_the_status(
+async def test_a_handler_that_does_not_wait_for_the_revocation_is_cut_with_the_status(
     odd: OddClient, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(revocation, "GRACE", 0.05)

@@ -1,4 +1,4 @@
-"""What callers without a key can hold of the server: bounded calls, bytes, connections and time."""
+"""The limits of callers without a key: calls, bytes, connections and time."""
 
 import asyncio
 import logging
@@ -80,7 +80,7 @@ async def test_a_call_without_a_key_is_refused_before_its_message_is_read(server
         await assert_serves(server, key)
 
 
-async def test_half_sent_requests_hold_little_and_make_room(server: Running, key: str) -> None:
+async def test_half_sent_requests_use_little_memory_and_are_evicted(server: Running, key: str) -> None:
     async with AsyncExitStack() as stack:
         attackers = [await stack.enter_async_context(raw(server.port)) for _ in range(6)]
         calls = [(attackers[number % 6], attackers[number % 6].call(CHECK)) for number in range(120)]
@@ -95,7 +95,7 @@ async def test_half_sent_requests_hold_little_and_make_room(server: Running, key
         await asyncio.gather(*sending, return_exceptions=True)
 
 
-async def test_a_request_on_its_way_has_a_deadline(
+async def test_a_request_that_does_not_arrive_completely_has_a_deadline(
     server: Running, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(deadline, "INFRASTRUCTURE_REQUEST", 0.2)
@@ -120,7 +120,7 @@ async def test_a_connection_has_few_calls_of_health(server: Running, key: str) -
         await assert_serves(server, key)
 
 
-async def test_calls_that_are_over_count_no_more(server: Running) -> None:
+async def test_a_call_that_is_over_does_not_count(server: Running) -> None:
     for _ in range(2 * MAX_INFRASTRUCTURE_CALLS):
         assert await server.health_of() == SERVING
         watch = server.health.Watch(health_pb2.HealthCheckRequest())
@@ -129,7 +129,7 @@ async def test_calls_that_are_over_count_no_more(server: Running) -> None:
         await watch.code()
 
 
-async def test_watches_of_one_connection_give_way_to_those_of_others(server: Running) -> None:
+async def test_watches_of_one_connection_are_evicted_for_those_of_others(server: Running) -> None:
     watch = server.health.Watch(health_pb2.HealthCheckRequest())
     assert (await watch.read()).status == SERVING
     async with raw(server.port) as other:  # 16 watches of its own: with that one more than CONNECTIONS
@@ -143,7 +143,7 @@ async def test_watches_of_one_connection_give_way_to_those_of_others(server: Run
     watch.cancel()
 
 
-async def test_connections_are_bounded_and_free_again(server: Running) -> None:
+async def test_connections_are_limited_and_free_after_they_close(server: Running) -> None:
     async with AsyncExitStack() as stack:
         connections = [await stack.enter_async_context(raw(server.port)) for _ in range(3 * CONNECTIONS)]
         async with asyncio.timeout(LIMIT):
@@ -153,7 +153,7 @@ async def test_connections_are_bounded_and_free_again(server: Running) -> None:
         assert (await server.health.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True)).status == SERVING
 
 
-async def test_lookups_of_keys_are_bounded(
+async def test_checks_of_keys_are_limited(
     database: Database, clock: ManualClock, odd_service: OddService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(unauthenticated_limits, "MAX_UNIDENTIFIED", 4)
@@ -169,7 +169,7 @@ async def test_lookups_of_keys_are_bounded(
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "x" * 3 * MIB])
-async def test_names_are_bounded_and_not_repeated(server: Running, name: str) -> None:
+async def test_names_are_limited_and_not_repeated(server: Running, name: str) -> None:
     request = health_pb2.HealthCheckRequest(service=name)
     for call in (server.health.Check(request), server.health.Watch(request).read()):
         with pytest.raises(grpc.aio.AioRpcError) as raised:
@@ -204,7 +204,7 @@ async def test_a_unary_call_takes_one_request(odd_service: OddService, server: R
         assert b"acme" in client.received[two]  # as gRPC does it: the second is not read
 
 
-async def test_a_compressed_request_is_taken_and_one_that_is_large_inside_is_not(server: Running, key: str) -> None:
+async def test_the_limit_of_a_compressed_request_holds_for_its_decompressed_size(server: Running, key: str) -> None:
     who = OddClient(server.channel).unary("WhoAmI")
     metadata = (("authorization", f"Bearer {key}"),)
     assert (await who("x" * MIB, metadata=metadata, compression=grpc.Compression.Gzip)).startswith("acme ")
@@ -214,7 +214,7 @@ async def test_a_compressed_request_is_taken_and_one_that_is_large_inside_is_not
     await assert_serves(server, key)
 
 
-async def test_callers_that_leave_before_their_message_leave_nothing(
+async def test_a_caller_that_leaves_before_its_message_leaves_no_wait(
     server: Running, key: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)

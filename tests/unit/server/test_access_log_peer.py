@@ -1,4 +1,4 @@
-"""When the access log asks gRPC for the peer."""
+"""The access log reads the peer while the call exists."""
 
 import logging
 from collections.abc import Callable
@@ -30,7 +30,7 @@ class OneCall:
         self.callbacks.append(callback)
 
 
-async def test_the_peer_is_asked_for_while_the_call_is_there(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_access_log_reads_the_peer_before_the_call_is_over(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     current_call.begin(Call("/tidemark.v1.AlertService/GetAlert", "request"))
     context: Any = OneCall()

@@ -18,7 +18,7 @@ def test_not_loopback(host: str) -> None:
     assert not is_loopback(host)
 
 
-def test_a_call_without_an_identity_has_no_organization() -> None:
+def test_a_call_without_a_caller_has_no_organization() -> None:
     current_call.begin(current_call.Call("/x/Y", "r"))
     with pytest.raises(RuntimeError, match="without an identity"):
         current_organization()
@@ -37,5 +37,5 @@ def test_a_call_without_an_identity_has_no_organization() -> None:
         ("grpc.health.v1.Health/Check", False),
     ],
 )
-def test_only_health_and_reflection_need_no_identity(method: str, infrastructure: bool) -> None:
+def test_only_health_and_reflection_need_no_key(method: str, infrastructure: bool) -> None:
     assert current_call.Call(method, "r").is_infrastructure == infrastructure

@@ -1,4 +1,4 @@
-"""BoundedWaits: who gives way, and that a burst of quick calls never does."""
+"""BoundedWaits: which waits are evicted, and that a burst of quick calls is not."""
 
 import asyncio
 
@@ -23,7 +23,7 @@ async def wait(waits: BoundedWaits, holder: str, done: asyncio.Event) -> str:
     return "served"
 
 
-async def test_the_largest_holder_loses_its_oldest() -> None:
+async def test_the_holder_with_the_most_waits_loses_its_oldest() -> None:
     waits, done = BoundedWaits(3, "a test"), asyncio.Event()
     few = asyncio.create_task(wait(waits, "few", done))
     many = [asyncio.create_task(wait(waits, "many", done)) for _ in range(5)]
@@ -35,7 +35,7 @@ async def test_the_largest_holder_loses_its_oldest() -> None:
     assert waits.count == 0
 
 
-async def test_at_the_limit_nothing_gives_way() -> None:
+async def test_at_the_limit_no_wait_is_evicted() -> None:
     waits, done = BoundedWaits(3, "a test"), asyncio.Event()
     tasks = [asyncio.create_task(wait(waits, "one", done)) for _ in range(3)]
     for _ in range(10):
@@ -45,7 +45,7 @@ async def test_at_the_limit_nothing_gives_way() -> None:
     assert await asyncio.gather(*tasks) == ["served"] * 3
 
 
-async def test_a_burst_that_is_served_at_once_loses_nothing_even_when_the_loop_stood_still() -> None:
+async def test_a_burst_that_is_served_immediately_is_not_evicted_after_the_loop_was_blocked() -> None:
     waits, done = BoundedWaits(1, "a test"), asyncio.Event()
     tasks = [asyncio.create_task(wait(waits, "one", done)) for _ in range(100)]
     await asyncio.sleep(0)
@@ -58,7 +58,7 @@ async def test_a_burst_that_is_served_at_once_loses_nothing_even_when_the_loop_s
     assert await asyncio.gather(*tasks) == ["served"] * 100
 
 
-async def test_a_cancellation_by_others_passes() -> None:
+async def test_a_cancellation_that_is_no_eviction_passes() -> None:
     waits = BoundedWaits(1, "a test")
     task = asyncio.create_task(wait(waits, "one", asyncio.Event()))
     await asyncio.sleep(0)
@@ -68,7 +68,7 @@ async def test_a_cancellation_by_others_passes() -> None:
     assert waits.count == 0
 
 
-async def test_a_cancellation_beside_giving_way_passes() -> None:
+async def test_a_cancellation_beside_an_eviction_passes() -> None:
     waits = BoundedWaits(0, "a test")
     task = asyncio.create_task(wait(waits, "one", asyncio.Event()))
     while not task.cancelling():  # noqa: ASYNC110

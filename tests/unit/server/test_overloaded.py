@@ -1,4 +1,4 @@
-"""What a caller reads when its usage events find no room."""
+"""The error of a batch of usage that finds no room."""
 
 from engine.ingest.pending import Overloaded
 from generated.tidemark.v1 import error_reason_pb2

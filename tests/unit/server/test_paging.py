@@ -1,4 +1,4 @@
-"""Pages: sizes are coerced, tokens fit one list of one organization with one set of filters."""
+"""Pages: sizes are limited, and a token belongs to one list of one organization with one set of filters."""
 
 import base64
 from datetime import UTC, datetime
@@ -132,7 +132,7 @@ def test_a_forged_cursor_of_the_wrong_types_is_refused(cursor: tuple[object, ...
 
 
 @pytest.mark.parametrize("token", ["x", "====", "ä", "e30", "bnVsbA", "W10", "a" * 5000, "W1tdXQ", "\0"])
-def test_rubbish_is_refused(token: str) -> None:
+def test_a_text_that_is_no_token_is_refused(token: str) -> None:
     with pytest.raises(InvalidArgument):
         page_of(page_token=token)
 

@@ -1,4 +1,4 @@
-"""Watchers: an organization's share of them, and that every organization has its first ones."""
+"""Subscribers: each organization has its share of them, and a guaranteed number."""
 
 from typing import cast
 
@@ -22,7 +22,7 @@ def subscribe_as_many(feeds: Feeds, organization_id: int) -> list[Subscriber]:
     return found
 
 
-async def test_ten_organizations_with_all_they_may_have_leave_an_eleventh_its_own() -> None:
+async def test_an_eleventh_organization_gets_subscribers_when_ten_have_their_maximum() -> None:
     feeds = Feeds(cast(Database, None), max_subscribers=100, organization_subscribers=30)
     taken = [subscribe_as_many(feeds, organization_id) for organization_id in range(10)]
     assert len(taken[0]) == 30
@@ -38,7 +38,7 @@ async def test_ten_organizations_with_all_they_may_have_leave_an_eleventh_its_ow
 
 
 @pytest.mark.parametrize("limit", [1, 3, GUARANTEED_SUBSCRIBERS])
-async def test_a_bound_below_what_is_guaranteed_holds(limit: int) -> None:
+async def test_a_limit_below_the_guaranteed_number_holds(limit: int) -> None:
     feeds = Feeds(cast(Database, None), organization_subscribers=limit)
     assert len(subscribe_as_many(feeds, 1)) == limit
     await feeds.stop()

@@ -1,4 +1,4 @@
-"""The tail of a feed: what its watchers find in it, and what it lets go."""
+"""The tail of a feed: its entries, its limits, and which positions are behind it."""
 
 from datetime import UTC, datetime
 
@@ -17,13 +17,13 @@ def entry(place: int, customer: str = "ann", body: str = "x") -> Entry:
     )
 
 
-def test_before_it_is_known_nobody_is_behind_and_there_is_nothing() -> None:
+def test_a_tail_that_is_not_read_has_no_entries_and_no_position_is_behind_it() -> None:
     empty = Tail()
     assert not empty.is_behind(0)
     assert empty.next(0, EVERYTHING) is None
 
 
-def test_it_begins_at_a_place_and_grows_from_there() -> None:
+def test_a_tail_begins_at_a_position_and_grows_from_there() -> None:
     grown = Tail()
     news = grown.grown()
     grown.begin(10)
@@ -47,7 +47,9 @@ def test_it_begins_at_a_place_and_grows_from_there() -> None:
 
 
 @pytest.mark.parametrize(("limit", "number"), [("MAX_ENTRIES", 3), ("MAX_LENGTH", 3 * 5)])
-def test_the_oldest_go_when_it_is_too_much(monkeypatch: pytest.MonkeyPatch, limit: str, number: int) -> None:
+def test_a_tail_removes_its_oldest_entries_above_its_limits(
+    monkeypatch: pytest.MonkeyPatch, limit: str, number: int
+) -> None:
     monkeypatch.setattr(tail, limit, number)
     grown = Tail()
     grown.begin(0)
@@ -60,7 +62,7 @@ def test_the_oldest_go_when_it_is_too_much(monkeypatch: pytest.MonkeyPatch, limi
     assert grown.next(3, EVERYTHING) == entry(4, body="12345")
 
 
-def test_each_filter_narrows() -> None:
+def test_a_tail_shows_only_entries_that_pass_each_filter() -> None:
     one = entry(1)
     for fits in (
         Wanted(customer_ids=("bob", "ann")),
@@ -80,7 +82,7 @@ def test_each_filter_narrows() -> None:
         assert not fits_not.has(one)
 
 
-def test_one_that_begins_anew_has_all_its_room_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tail_that_begins_again_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tail, "MAX_LENGTH", 15)
     grown = Tail()
     grown.begin(0)

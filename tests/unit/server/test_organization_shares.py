@@ -1,4 +1,4 @@
-"""Calls: an organization's calls and streams are bounded, and the counts come back to nothing on every way out."""
+"""An organization's calls and streams are limited, and the counts return to 0 however a call ends."""
 
 import asyncio
 import contextlib
@@ -39,7 +39,7 @@ async def test_calls_beyond_an_organizations_share_are_refused_and_anothers_are_
 
 
 @pytest.mark.parametrize("error", [ValueError(), asyncio.CancelledError()])
-async def test_a_call_that_fails_counts_no_more(error: BaseException) -> None:
+async def test_a_call_that_fails_is_not_counted_after_it(error: BaseException) -> None:
     gate = FairGate(2)
     shares = OrganizationShares(gate, most_of_one=1, streams_of_one=1)
     for _ in range(3):
