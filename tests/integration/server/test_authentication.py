@@ -1,4 +1,4 @@
-"""Which calls are accepted: without a key, with a key, with a revoked key; and when a server needs a key to listen."""
+"""Which calls are accepted: without a key, with a key, with a revoked key; and when a server needs a key."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
