@@ -1,7 +1,5 @@
 """Whether the notifier's database takes writes: one that only reads sends nothing that it could record."""
 
-import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -32,11 +30,10 @@ async def followed(url: str) -> AsyncIterator[Readiness]:
     readiness = Readiness()
     probe = Probe(url)
     # The worker reads every second; what is left to learn is whether writes succeed.
-    following = asyncio.create_task(probe.follow(readiness.take, reads=False), name="notifier readiness")
+    following = probe.following(readiness.take, reads=False)
+    following.start()
     try:
         yield readiness
     finally:
-        following.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await following
+        await following.stop()
         await probe.close()

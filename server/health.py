@@ -9,6 +9,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from generated.tidemark.v1 import error_reason_pb2
+from runtime.tasks import BackgroundTask
 from server.calls import errors
 from server.calls.places import Places
 from store.postgres import probe as signs
@@ -63,9 +64,9 @@ class Health(health_pb2_grpc.HealthServicer):
         """Takes the status from one look at the database."""
         self._take(await probe.problem(signs.TIMEOUT))
 
-    async def follow(self, probe: Probe) -> None:
-        """Keeps the status at what the database's signs of life say, until cancelled."""
-        await probe.follow(self._take)
+    def following(self, probe: Probe) -> BackgroundTask:
+        """The task that keeps the status at what the database's signs of life say."""
+        return probe.following(self._take)
 
     def _take(self, problem: str | None) -> None:
         if problem is None and not self._serving and not self._draining:

@@ -136,8 +136,9 @@ async def serve(
         services = add_services(
             server, Dependencies(configuration, database, clock, drain, pipeline, visits, redeliveries, feeds)
         )
-        lock_watch = asyncio.create_task(LockWatch(database).run(), name="lock watch")
-        stack.push_async_callback(_cancel, lock_watch)
+        lock_watch = LockWatch(database)
+        stack.push_async_callback(lock_watch.stop)
+        lock_watch.start()
         health = Health(services, configuration.max_connections)
         health_pb2_grpc.add_HealthServicer_to_server(health, server)
         if configuration.reflection:
@@ -151,13 +152,15 @@ async def serve(
         probe = Probe(database.url)
         stack.push_async_callback(probe.close)
         await health.probe(probe)
-        following = asyncio.create_task(health.follow(probe), name="health")
-        stack.push_async_callback(_cancel, following)
+        following = health.following(probe)
+        stack.push_async_callback(following.stop)
+        following.start()
 
         aside = Database(database.url, pool_size=1)
         stack.push_async_callback(aside.close)
-        revocations = asyncio.create_task(identity.follow(aside), name="revocations")
-        stack.push_async_callback(_cancel, revocations)
+        revocations = identity.revocations(aside)
+        stack.push_async_callback(revocations.stop)
+        revocations.start()
 
         on_listening(host, port)
         await shutdown.requested.wait()

@@ -6,7 +6,9 @@ import logging
 from datetime import datetime, timedelta
 
 from generated.tidemark.v1 import error_reason_pb2
+from runtime.backoff import Backoff
 from runtime.clock import Clock
+from runtime.tasks import BackgroundTask, FailureLog
 from server.calls import call as calls
 from server.calls import errors
 from server.calls.open_streams import OpenStreams
@@ -100,21 +102,30 @@ class Identity:
             )
         return caller
 
-    async def follow(self, database: Database) -> None:
-        """Ends the streams of keys that are revoked, and anonymous ones once a key exists; until cancelled.
+    def revocations(self, database: Database) -> BackgroundTask:
+        """The task that ends the streams of keys that are revoked, and anonymous ones once a key exists.
 
         One look for the whole process, on a pool of its own: a busy service must not keep a revoked key alive. While
         the database is away, what is known stays.
         """
-        while True:
-            await asyncio.sleep(POLL_INTERVAL)
-            try:
-                async with asyncio.timeout(POLL_TIMEOUT):
-                    await self.look(database)
-            except (DatabaseUnavailable, TimeoutError):
-                pass  # health says so
-            except Exception:
-                logger.exception("revoked keys could not be looked for", extra={"action": "identity"})
+
+        async def look() -> None:
+            async with asyncio.timeout(POLL_TIMEOUT):
+                await self.look(database)
+
+        return BackgroundTask(
+            look,
+            FailureLog(
+                logger,
+                "revoked keys could not be looked for",
+                "identity",
+                (DatabaseUnavailable, TimeoutError),  # health says so
+            ),
+            name="revocations",
+            interval=POLL_INTERVAL,
+            first_pause=POLL_INTERVAL,
+            backoff=Backoff(longest=POLL_INTERVAL),
+        )
 
     async def look(self, database: Database) -> None:
         """Looks once for keys in use here that have ended. Raises DatabaseUnavailable."""

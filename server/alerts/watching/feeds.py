@@ -11,8 +11,10 @@ import logging
 from collections.abc import AsyncIterator
 
 from generated.tidemark.v1 import error_reason_pb2
+from runtime.backoff import Backoff
 from runtime.configuration import DEFAULT_MAX_WATCHERS, DEFAULT_ORGANIZATION_WATCHERS
 from runtime.gate import FairGate, may_take
+from runtime.tasks import BackgroundTask, FailureLog
 from server.alerts.watching.tail import Tail
 from server.calls.errors import ResourceExhausted
 from store.deliveries import fan_out as outbox
@@ -23,7 +25,7 @@ from store.postgres.database import Connection, Database, DatabaseUnavailable
 GUARANTEED_WATCHERS = 5  # that every organization may have, however many others watch
 POLL_INTERVAL = 1.0  # seconds between looks for news that nobody hinted at
 SWEEP_INTERVAL = 30.0  # seconds between looks at the feeds that nobody watches here
-RETRY_PAUSE = 1.0  # seconds before the next try while the database is away
+RETRY_PAUSE = 1.0  # seconds at most before the next try while the database is away
 READ_LIMIT = 500  # entries that a tail grows by in one transaction
 CATCH_UP_LIMIT = 50  # entries that a watcher who is behind holds at a time
 CATCH_UP_SPAN = 10_000  # places that one look for them goes through
@@ -36,11 +38,10 @@ logger = logging.getLogger(__name__)
 class _Watched:
     """An organization's feed that somebody watches here."""
 
-    def __init__(self) -> None:
-        self.tail = Tail()
+    def __init__(self, tail: Tail, task: BackgroundTask) -> None:
+        self.tail = tail
+        self.task = task  # makes the tail grow; it is woken when there may be more than was read
         self.watchers = 0
-        self.hinted = asyncio.Event()  # that there may be more than was read
-        self.hinted.set()
 
 
 class Watching:
@@ -81,21 +82,41 @@ class Feeds:
         self._in_use = asyncio.Event()  # by anybody, at any time until now
         self._tail_readers = asyncio.Semaphore(TAIL_READERS)
         self._catch_up_gate = FairGate(CATCH_UP_READERS)
-        self._tasks: set[asyncio.Task[None]] = set()
+        away = (DatabaseUnavailable,)  # said where the tails are read, and by health
+        lost = "watching by polling only: %s", "feed.listen_lost"
+        self._tasks = (
+            BackgroundTask(
+                self._listen,
+                FailureLog(logger, "the feeds could not be listened to", "feed.failed", away, *lost),
+                name="feeds listen",
+                interval=RETRY_PAUSE,
+                backoff=Backoff(RETRY_PAUSE, RETRY_PAUSE),  # the step fails whenever a connection ends
+            ),
+            BackgroundTask(
+                self._poll,
+                FailureLog(logger, "news of the feeds could not be polled", "feed.failed", away),
+                name="feeds poll",
+                backoff=Backoff(longest=POLL_INTERVAL),
+            ),
+            BackgroundTask(
+                self.sweep,
+                FailureLog(logger, "the feeds could not be swept", "feed.failed", away),
+                name="feeds sweep",
+                interval=SWEEP_INTERVAL,
+                first_pause=SWEEP_INTERVAL,
+                backoff=Backoff(longest=SWEEP_INTERVAL),
+            ),
+        )
+        self._growing: list[BackgroundTask] = []  # those that are about to end, too
 
     def start(self) -> None:
         """Begins to sweep; listens and polls once somebody watches."""
-        self._tasks = {
-            asyncio.create_task(work(), name=f"feeds {work.__name__}")
-            for work in (self._listen, self._poll, self._sweep)
-        }
+        for task in self._tasks:
+            task.start()
 
     async def stop(self) -> None:
         """Ends every task; tails do not grow any more."""
-        tasks = tuple(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(task.stop() for task in (*self._tasks, *self._growing)))
 
     @property
     def watchers(self) -> int:
@@ -120,10 +141,7 @@ class Feeds:
                 metadata={"limit": str(own)},
             )
         if watched is None:
-            watched = self._watched[organization_id] = _Watched()
-            growing = asyncio.create_task(self._grow(organization_id, watched), name=f"feed {organization_id}")
-            self._tasks.add(growing)
-            growing.add_done_callback(self._tasks.discard)
+            watched = self._watched[organization_id] = self._begin(organization_id)
         watched.watchers += 1
         self._watchers += 1
         self._in_use.set()
@@ -136,7 +154,7 @@ class Feeds:
         watched.watchers -= 1
         if watched.watchers == 0:
             del self._watched[organization_id]
-            watched.hinted.set()  # wakes the task, which ends
+            watched.task.end()
 
     @contextlib.asynccontextmanager
     async def reading(self, organization_id: int) -> AsyncIterator[Connection]:
@@ -161,26 +179,19 @@ class Feeds:
             )
         return found, found[-1].place if len(found) == CATCH_UP_LIMIT else until
 
-    async def _grow(self, organization_id: int, watched: _Watched) -> None:
-        """Gives places to what was committed and reads on, whenever there is a hint, until nobody watches."""
-        while True:
-            await watched.hinted.wait()
-            if not watched.watchers:
-                return
-            # Cleared before the look, not after it: what is committed during it sets the hint again.
-            watched.hinted.clear()
-            try:
-                more = await self._read_on(organization_id, watched.tail)
-            except DatabaseUnavailable:
-                more = True
-                await asyncio.sleep(RETRY_PAUSE)
-            except Exception:
-                # A fault of ours must not leave streams alive that are told nothing for ever.
-                logger.exception("a feed could not be read", extra={"action": "feed.failed"})
-                more = True
-                await asyncio.sleep(RETRY_PAUSE)
-            if more:
-                watched.hinted.set()
+    def _begin(self, organization_id: int) -> _Watched:
+        tail = Tail()
+
+        async def grow() -> float | None:
+            """Gives places to what was committed and reads on; a wake-up asks for more."""
+            return 0.0 if await self._read_on(organization_id, tail) else None
+
+        # It goes on after a fault of ours: streams that stay open without news would be worse.
+        failures = FailureLog(logger, "a feed could not be read", "feed.failed", (DatabaseUnavailable,))
+        task = BackgroundTask(grow, failures, name=f"feed {organization_id}", backoff=Backoff(longest=RETRY_PAUSE))
+        self._growing = [*(one for one in self._growing if one.is_running), task]
+        task.start()
+        return _Watched(tail, task)
 
     async def _read_on(self, organization_id: int, tail: Tail) -> bool:
         """Reads what follows the tail; returns whether there may be more."""
@@ -204,46 +215,24 @@ class Feeds:
         """Wakes the tails of those organizations, or all of them."""
         for organization_id, watched in self._watched.items():
             if organization_ids is None or organization_id in organization_ids:
-                watched.hinted.set()
+                watched.task.wake()
 
     async def _listen(self) -> None:
         await self._in_use.wait()
-        while True:
-            try:
-                async for organization_id in outbox.notifications(self._database.url):
-                    self._hint(None if organization_id is None else {organization_id})
-            except DatabaseUnavailable as error:
-                logger.warning("watching by polling only: %s", error, extra={"action": "feed.listen_lost"})
-            await asyncio.sleep(RETRY_PAUSE)
+        async for organization_id in outbox.notifications(self._database.url):
+            self._hint(None if organization_id is None else {organization_id})
 
-    async def _poll(self) -> None:
+    async def _poll(self) -> float:
         await self._in_use.wait()
-        while True:
-            await asyncio.sleep(POLL_INTERVAL)
-            seen = {
-                organization_id: watched.tail.place
-                for organization_id, watched in self._watched.items()
-                if watched.tail.place is not None
-            }
-            if not seen:
-                continue
-            try:
-                async with self._tail_readers, self._database.transaction() as connection:
-                    self._hint(await feed.with_news(connection, seen))
-            except DatabaseUnavailable:
-                pass  # said where the tails are read
-            except Exception:
-                logger.exception("news of the feeds could not be polled", extra={"action": "feed.failed"})
-
-    async def _sweep(self) -> None:
-        while True:
-            await asyncio.sleep(SWEEP_INTERVAL)
-            try:
-                await self.sweep()
-            except DatabaseUnavailable:
-                pass  # health says so
-            except Exception:
-                logger.exception("the feeds could not be swept", extra={"action": "feed.failed"})
+        seen = {
+            organization_id: watched.tail.place
+            for organization_id, watched in self._watched.items()
+            if watched.tail.place is not None
+        }
+        if seen:
+            async with self._tail_readers, self._database.transaction() as connection:
+                self._hint(await feed.with_news(connection, seen))
+        return POLL_INTERVAL
 
     async def sweep(self) -> None:
         """Gives every notification of every organization its place. Raises DatabaseUnavailable."""
