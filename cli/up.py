@@ -16,6 +16,7 @@ from cli.notify import RUNNING
 from cli.processes import Child, NotStarted, environment
 from cli.serve import LISTENING
 from cli.settings import configuration, configure_logs, prepared_database, unreachable
+from runtime.backoff import Backoff
 from runtime.configuration import Configuration
 from runtime.signals import on_stop
 from store.identity import keys
@@ -115,16 +116,16 @@ class _Up:
     async def _keep(self, child: Child) -> None:
         """Starts the child again whenever it ends, until everything stops."""
         loop = asyncio.get_running_loop()
-        pause = FIRST_PAUSE
+        backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE, random_part=0.0)
         while True:
             since = loop.time()
             code = await child.wait()
             if loop.time() - since > HEALTHY_AFTER:
-                pause = FIRST_PAUSE
+                backoff.reset()
             while not self._stopping.is_set():
+                pause = backoff.next()
                 self._console.print(f"[bad]the {child.name} {child.ended(code)}[/]; starting it again in {pause:g} s")
                 await self._pause(pause)
-                pause = min(2 * pause, LONGEST_PAUSE)
                 if self._stopping.is_set():
                     break
                 try:

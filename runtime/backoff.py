@@ -40,16 +40,25 @@ class Backoff:
 
     def next(self) -> float:
         """Counts a failure; returns how many seconds to wait before the next try."""
-        length = pause_after(self.failures, self._first, self._longest)
         self.failures += 1
-        return length * self._randomness.uniform(1 - self._random_part, 1.0)
+        return pause_after(
+            self.failures, self._first, self._longest, random_part=self._random_part, randomness=self._randomness
+        )
 
     async def sleep(self) -> None:
         """Counts a failure, and waits before the next try."""
         await asyncio.sleep(self.next())
 
 
-def pause_after(failures: int, first: float, longest: float) -> float:
-    """The seconds between two tries, `failures` after the first pause, without a random part."""
+def pause_after(
+    failures: int,
+    first: float,
+    longest: float,
+    *,
+    random_part: float = RANDOM_PART,
+    randomness: random.Random = _RANDOMNESS,
+) -> float:
+    """The seconds to wait after so many failures in a row, 1 or more; see Backoff for the others."""
     # The exponent is bounded: 2.0 ** 1024 overflows, and a database can be away for that many tries.
-    return min(first * 2.0 ** min(failures, 64), longest)
+    length = min(first * 2.0 ** min(failures - 1, 64), longest)
+    return length * randomness.uniform(1 - random_part, 1.0)

@@ -6,7 +6,6 @@ acknowledged is sent again as it was, in order, over a new stream; the server co
 
 import asyncio
 import contextlib
-import random
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from generated.tidemark.v1.alert_service_pb2 import (
 )
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
 from generated.tidemark.v1.usage_pb2 import UsageEvent
+from runtime.backoff import Backoff
 
 FIRST_PAUSE = 0.25  # seconds before the first new try; doubled from try to try
 LONGEST_PAUSE = 5.0  # seconds
@@ -86,6 +86,7 @@ class UsageStream:
         patience: float = DEFAULT_PATIENCE,
         silence: float = DEFAULT_SILENCE,
         on_interruption: Callable[[str], None] = lambda sentence: None,
+        backoff: Backoff | None = None,
     ) -> None:
         self._stub = AlertServiceStub(channel)
         self._metadata = metadata
@@ -93,6 +94,7 @@ class UsageStream:
         self._patience = patience
         self._silence = silence
         self._on_interruption = on_interruption
+        self._backoff = backoff or Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         self._room = asyncio.Semaphore(window)
         self._pending: deque[Batch] = deque()  # sent or about to be, not acknowledged, oldest first
         self._ready: asyncio.Queue[Batch | None] = asyncio.Queue(1)  # None: there are no more
@@ -132,7 +134,7 @@ class UsageStream:
 
     async def _until_all_acknowledged(self, acknowledge: Acknowledge) -> None:
         clock = asyncio.get_running_loop().time
-        self._answered, pause = clock(), FIRST_PAUSE
+        self._answered = clock()
         failures = 0  # streams in a row that the server ended with an error of its own, without an acknowledgement
         while True:
             before, acknowledged = self._answered, self._acknowledgements
@@ -161,18 +163,19 @@ class UsageStream:
                 # It may be one event that the server cannot take; sent for ever, it would hold up all others.
                 self._on_interruption(f"{sentence}; looking for the event that it fails over")
                 if await self._isolate(acknowledge):
-                    failures, pause = 0, FIRST_PAUSE
+                    failures = 0
+                    self._backoff.reset()
                     continue
             if self._answered > before:
                 # Patience begins here: a stream that fell silent has used up as much already.
-                self._answered, pause = clock(), FIRST_PAUSE
+                self._answered = clock()
+                self._backoff.reset()
             elif clock() - self._answered > self._patience:
                 raise ConnectionLost(sentence)
             self._on_interruption(sentence)
             # Spread, so that the clients of a server that restarts do not come back all at once.
             # The server's delay only lengthens the pause: with one of 0 for ever this would be a busy loop.
-            await asyncio.sleep(max(min(wait or 0.0, LONGEST_WAIT, self._patience), pause * random.uniform(0.5, 1.0)))
-            pause = min(2 * pause, LONGEST_PAUSE)
+            await asyncio.sleep(max(min(wait or 0.0, LONGEST_WAIT, self._patience), self._backoff.next()))
 
     async def _isolate(self, acknowledge: Acknowledge) -> bool:
         """Settles the oldest batch in pieces, so that an event which the server cannot take is rejected alone.

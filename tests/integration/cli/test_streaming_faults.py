@@ -8,29 +8,23 @@ import pytest
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
-from cli.client import usage_stream as streaming
 from cli.client.connection import DETAILS_KEY, Address
 from cli.client.isolation import MAX_REJECTED
 from cli.client.usage_stream import MAX_FAILURES, Batch, ConnectionLost, UsageStream
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse
 from generated.tidemark.v1.usage_pb2 import UsageEvent
+from runtime.backoff import Backoff
 from tests.support.cli.scripted import Context, Requests, Script, Scripted, answer, answers_all, batches, names
 
 DEADLINE = 60.0  # seconds
 
 
-@pytest.fixture(autouse=True)
-def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streaming, "FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(streaming, "LONGEST_PAUSE", 0.02)
-
-
 async def send(
-    port: int, source: AsyncIterator[Batch], patience: float = DEADLINE
+    port: int, source: AsyncIterator[Batch], patience: float = DEADLINE, backoff: Backoff | None = None
 ) -> tuple[list[tuple[str, EvaluateUsageResponse]], UsageStream]:
     answered: list[tuple[str, EvaluateUsageResponse]] = []
     async with asyncio.timeout(DEADLINE), Address(f"127.0.0.1:{port}").channel() as channel:
-        stream = UsageStream(channel, patience=patience)
+        stream = UsageStream(channel, patience=patience, backoff=backoff or Backoff(0.01, 0.02))
         await stream.send(source, lambda batch, response: answered.append((batch.batch_id, response)))
     return answered, stream
 
@@ -101,11 +95,9 @@ async def test_a_delay_of_0_that_the_server_asks_for_is_no_busy_loop(monkeypatch
         await context.abort(grpc.StatusCode.UNAVAILABLE, "busy")
         yield EvaluateUsageResponse()
 
-    monkeypatch.setattr(streaming, "FIRST_PAUSE", 0.5)
-    monkeypatch.setattr(streaming, "LONGEST_PAUSE", 8.0)
     monkeypatch.setattr(asyncio, "sleep", sleep)
     async with Scripted(busy, busy, busy, busy, answers_all) as server:
-        answered, _ = await send(server.port, batches(1))
+        answered, _ = await send(server.port, batches(1), backoff=Backoff(0.5, 8.0))
     assert [name for name, _ in answered] == ["b0"]
     # Doubled from try to try, and spread over the upper half.
     pauses = [pause for pause in slept if pause > 0]
