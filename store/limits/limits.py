@@ -1,6 +1,5 @@
 """The facts about how much customers may use: limits of single customers, and of each customer of a plan."""
 
-import hashlib
 import json
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,6 +10,7 @@ from sqlalchemy import RowMapping, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from evaluator.ids import digest_of
 from store.accounts.puts import put_fact
 from store.tables.plans import usage_limit
 
@@ -139,8 +139,7 @@ async def list_page(
 
 def _natural_key(fixed: dict[str, Any]) -> str:
     """A digest: the ids, keys and values together can be longer than an index entry may be."""
-    of = json.dumps([fixed[name] for name in _FIXED])
-    return hashlib.blake2b(of.encode(), digest_size=16).hexdigest()
+    return digest_of(json.dumps([fixed[name] for name in _FIXED])).hex()
 
 
 def _fixed_field(stored: LimitSubject, subject: LimitSubject) -> str | None:
