@@ -295,7 +295,7 @@ class AccountServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListOverages(self, request, context):
-        """ListOverages returns the usage of a customer that no balance covered, for each currency and metric.
+        """ListOverages returns the usage that no balance of a customer covered, for each currency and metric.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -301,7 +301,7 @@ class Alert(_message.Message):
 
     @_builtins.property
     def low_remaining_commit_balance_reached(self) -> _condition_pb2.LowRemainingCommitBalanceReachedCondition:
-        """low_remaining_commit_balance_reached watches what remains of a customer's commits (falling)."""
+        """low_remaining_commit_balance_reached watches the remaining amount of a customer's commits (falling)."""
 
     @_builtins.property
     def low_remaining_commit_percentage_reached(self) -> _condition_pb2.LowRemainingCommitPercentageReachedCondition:
@@ -315,7 +315,9 @@ class Alert(_message.Message):
 
     @_builtins.property
     def low_remaining_contract_credit_balance_reached(self) -> _condition_pb2.LowRemainingContractCreditBalanceReachedCondition:
-        """low_remaining_contract_credit_balance_reached watches what remains of a customer's contract credits (falling)."""
+        """low_remaining_contract_credit_balance_reached watches the remaining amount of a customer's contract credits
+        (falling).
+        """
 
     @_builtins.property
     def low_remaining_contract_credit_percentage_reached(self) -> _condition_pb2.LowRemainingContractCreditPercentageReachedCondition:
@@ -325,8 +327,8 @@ class Alert(_message.Message):
 
     @_builtins.property
     def low_remaining_contract_credit_and_commit_balance_reached(self) -> _condition_pb2.LowRemainingContractCreditAndCommitBalanceReachedCondition:
-        """low_remaining_contract_credit_and_commit_balance_reached watches what remains of a customer's contract credits
-        and commits together (falling).
+        """low_remaining_contract_credit_and_commit_balance_reached watches the remaining amount of a customer's contract
+        credits and commits together (falling).
         """
 
     @_builtins.property
@@ -341,11 +343,11 @@ class Alert(_message.Message):
 
     @_builtins.property
     def low_remaining_seat_balance_reached(self) -> _condition_pb2.LowRemainingSeatBalanceReachedCondition:
-        """low_remaining_seat_balance_reached watches the remaining balance of each seat (falling)."""
+        """low_remaining_seat_balance_reached watches the remaining amount of each seat's credits (falling)."""
 
     @_builtins.property
     def low_credit_balance_reached(self) -> _condition_pb2.LowCreditBalanceReachedCondition:
-        """low_credit_balance_reached watches what remains of a customer's credit grants (falling)."""
+        """low_credit_balance_reached watches the remaining amount of a customer's credit grants (falling)."""
 
     @_builtins.property
     def low_remaining_credit_percentage_reached(self) -> _condition_pb2.LowRemainingCreditPercentageReachedCondition:
@@ -388,8 +390,8 @@ class Alert(_message.Message):
     @_builtins.property
     def thresholds(self) -> _containers.RepeatedCompositeFieldContainer[_threshold_pb2.Threshold]:
         """thresholds are the values at which the alert reacts: 1 to 20, in any order, or none for the conditions that take
-        none. When one evaluation reaches or resolves several, they are reported together, in the order in which the gauge
-        came to them.
+        none. When one evaluation reaches or resolves several, they are reported together, in the order in which that
+        happened.
         """
 
     @_builtins.property
@@ -610,7 +612,8 @@ class CustomerAlert(_message.Message):
     no_data: _builtins.bool
     """no_data is set when the alert is active and nothing that it measures was ever counted for the customer in the
     current billing period: no usage of its metric, none with its group keys, no cost in its currency. It distinguishes
-    a customer without cost in the alert's currency from a customer whose value is low.
+    an alert that has nothing to measure (for example, because no usage has its currency) from an alert whose value is
+    low.
     """
     gauges_truncated: _builtins.bool
     """gauges_truncated is set when there are more gauges than are shown in gauges."""
@@ -706,7 +709,7 @@ class ThresholdState(_message.Message):
     REACHED_TIME_FIELD_NUMBER: _builtins.int
     SILENT_FIELD_NUMBER: _builtins.int
     in_alarm: _builtins.bool
-    """in_alarm is set while the threshold is reached."""
+    """in_alarm is set from the time at which the threshold is reached until it is resolved."""
     level: _builtins.str
     """level is the level that was reached, a decimal string; for a recurring threshold the furthest step. Unset when the
     threshold is not in alarm, with one exception: a threshold with percent_of_limit shows its present level, if there

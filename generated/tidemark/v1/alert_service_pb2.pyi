@@ -35,9 +35,9 @@ class _StatePolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StatePoli
     STATE_POLICY_UNSPECIFIED: _StatePolicy.ValueType  # 0
     """STATE_POLICY_UNSPECIFIED means KEEP."""
     STATE_POLICY_KEEP: _StatePolicy.ValueType  # 1
-    """STATE_POLICY_KEEP keeps the state: a threshold that was reached and still is does not notify again."""
+    """STATE_POLICY_KEEP keeps the state: a threshold that stays reached does not notify again."""
     STATE_POLICY_RESET: _StatePolicy.ValueType  # 2
-    """STATE_POLICY_RESET forgets the state, for every customer: each threshold that the value has come to is reached
+    """STATE_POLICY_RESET forgets the state, for every customer: each threshold that the value is at or beyond is reached
     again, and notified again. No threshold is resolved.
     """
 
@@ -47,9 +47,9 @@ class StatePolicy(_StatePolicy, metaclass=_StatePolicyEnumTypeWrapper):
 STATE_POLICY_UNSPECIFIED: StatePolicy.ValueType  # 0
 """STATE_POLICY_UNSPECIFIED means KEEP."""
 STATE_POLICY_KEEP: StatePolicy.ValueType  # 1
-"""STATE_POLICY_KEEP keeps the state: a threshold that was reached and still is does not notify again."""
+"""STATE_POLICY_KEEP keeps the state: a threshold that stays reached does not notify again."""
 STATE_POLICY_RESET: StatePolicy.ValueType  # 2
-"""STATE_POLICY_RESET forgets the state, for every customer: each threshold that the value has come to is reached
+"""STATE_POLICY_RESET forgets the state, for every customer: each threshold that the value is at or beyond is reached
 again, and notified again. No threshold is resolved.
 """
 Global___StatePolicy: _TypeAlias = StatePolicy  # noqa: Y015
@@ -69,11 +69,11 @@ class CreateAlertRequest(_message.Message):
     ERROR_REASON_REQUEST_ID_REUSED. 1–128 characters; a UUID is a good choice. Unset: each request is a new one.
     """
     evaluate_on_create: _builtins.bool
-    """evaluate_on_create says what happens when a value has already come to a threshold before the alert is created.
-    Unset or true: the threshold is reached at once. False: it is marked as reached silently, and it can be reached
-    with a notification after it has resolved. The same holds for billing periods that have already ended, for late
-    events. What comes to a threshold after the creation is notified, also when EnableAlert or a change of plan is what
-    lets the alert evaluate it.
+    """evaluate_on_create says what happens to thresholds that a value is already at or beyond when the alert is created.
+    Unset or true: they are reached at once. False: they are marked as reached silently; each notifies only after it
+    has resolved and is reached again. The same holds for billing periods that have already ended, for late events. A
+    threshold that is reached after the creation notifies, also when it is evaluated later because of EnableAlert or a
+    change of plan.
 
     NOTE: an alert that is disabled before its evaluation_status is DONE is evaluated when it is enabled, and marks
     silently what it finds then.
@@ -358,7 +358,7 @@ class EnableAlertRequest(_message.Message):
     """alert_id is the alert's id. An archived alert is refused with FAILED_PRECONDITION and ERROR_REASON_ALERT_ARCHIVED."""
     customer_id: _builtins.str
     """customer_id enables the alert for this customer only, for which it was disabled. Unset: the alert as a whole is
-    enabled; it stays disabled for the customers for which it was disabled by customer_id.
+    enabled; it stays disabled for single customers for which it was disabled.
     """
     subscription_id: _builtins.str
     """subscription_id enables the alert for this subscription of customer_id only, for which it was disabled. If the
@@ -396,7 +396,7 @@ class EnableAlertResponse(_message.Message):
 
     @_builtins.property
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_warning_pb2.Warning]:
-        """warnings say that the organization does not have customer_id, or that customer has no subscription_id, as in
+        """warnings say that the organization does not have the customer, or the customer not the subscription, as in
         CreateAlertResponse.
         """
 
@@ -427,7 +427,9 @@ class DisableAlertRequest(_message.Message):
     alert_id: _builtins.str
     """alert_id is the alert's id. An archived alert is refused with FAILED_PRECONDITION and ERROR_REASON_ALERT_ARCHIVED."""
     customer_id: _builtins.str
-    """customer_id disables the alert for this customer only; the alert must cover it. Unset: the alert as a whole."""
+    """customer_id disables the alert for one of the customers that it covers, and not for the others. Unset: the alert as
+    a whole.
+    """
     subscription_id: _builtins.str
     """subscription_id disables the alert for this subscription of customer_id only. It is accepted only for an alert on
     subscriptions.
@@ -464,7 +466,7 @@ class DisableAlertResponse(_message.Message):
 
     @_builtins.property
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_warning_pb2.Warning]:
-        """warnings say that the organization does not have customer_id, or that customer has no subscription_id, as in
+        """warnings say that the organization does not have the customer, or the customer not the subscription, as in
         CreateAlertResponse.
         """
 
@@ -862,11 +864,11 @@ class SummarizeCustomerAlertsRequest(_message.Message):
     ALERT_IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def customer_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """customer_ids restrict the list to these customers, at most 100. Empty: all."""
+        """customer_ids restrict the summary to these customers, at most 100. Empty: all."""
 
     @_builtins.property
     def alert_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """alert_ids restrict the list to these alerts, at most 100. Empty: all."""
+        """alert_ids restrict the summary to these alerts, at most 100. Empty: all."""
 
     def __init__(
         self,
@@ -1035,8 +1037,8 @@ class EvaluateUsageResponse(_message.Message):
         the transitions of its first copy were answered then, and are in the notifications. Together with gauges at most 2
         MiB; omitted.transition_count says how many more there are.
 
-        NOTE: when events of several requests move one gauge within one commit, each answer has the transitions whose
-        crossing event was in its request.
+        NOTE: when events of several requests move one gauge within one commit, each answer has the transitions that an
+        event of its own request caused.
         """
 
     @_builtins.property

@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class AlertServiceStub:
-    """AlertService defines alerts and evaluates usage against them. Every call works within the organization of the
-    caller's API key, and on nothing of another organization.
+    """AlertService defines alerts and evaluates usage against them. Every call acts only on the organization of the
+    caller's API key.
     """
 
     def __init__(self, channel):
@@ -129,8 +129,8 @@ class AlertServiceStub:
 
 
 class AlertServiceServicer:
-    """AlertService defines alerts and evaluates usage against them. Every call works within the organization of the
-    caller's API key, and on nothing of another organization.
+    """AlertService defines alerts and evaluates usage against them. Every call acts only on the organization of the
+    caller's API key.
     """
 
     def CreateAlert(self, request, context):
@@ -157,10 +157,10 @@ class AlertServiceServicer:
 
     def UpdateAlert(self, request, context):
         """UpdateAlert changes an alert's name, its thresholds, and the parts of its condition that can be changed. Its scope
-        and what it measures stay. A new or moved threshold that the present value has come to is reached at once. A
-        reached threshold resolves when it is removed, or moved so that the value has not come to it. An edit that changes
-        no level sends no notification. Usage that is counted after the answer is evaluated with the new thresholds; other
-        gauges are re-evaluated right afterwards, in the background.
+        and what it measures stay. A new or moved threshold is reached at once if the present value is at or beyond it. A
+        reached threshold resolves if it is removed, or moved so that the value is no longer at or beyond it. An edit that
+        changes no level sends no notification. Usage that is counted after the answer is evaluated with the new
+        thresholds; other gauges are re-evaluated right afterwards, in the background.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -168,8 +168,8 @@ class AlertServiceServicer:
 
     def EnableAlert(self, request, context):
         """EnableAlert evaluates a disabled alert again, as a whole or for one customer or subscription that it covers. Its
-        state is kept: thresholds that the value has come to meanwhile are reached, and thresholds that it has come back
-        from resolve. If the alert was disabled because of too many groups, the count of groups starts again.
+        state is kept: a threshold that the value is now at or beyond is reached, and a reached threshold that the value
+        has left resolves. If the alert was disabled because of too many groups, the count of groups starts again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -240,8 +240,8 @@ class AlertServiceServicer:
 
     def ResetCustomerAlert(self, request, context):
         """ResetCustomerAlert makes an alert forget its state of a customer in the current billing periods, and evaluates it
-        again: each threshold that the value has come to is reached again, and notified again. No threshold is resolved.
-        The state of ended periods is kept, for late events.
+        again: each threshold that the value is at or beyond is reached again, and notified again. No threshold is
+        resolved. The state of ended periods is kept, for late events.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -265,7 +265,7 @@ class AlertServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def EvaluateUsageBatch(self, request, context):
-        """EvaluateUsageBatch does the same for one batch, for callers that do not stream.
+        """EvaluateUsageBatch is EvaluateUsage for one batch, for callers that do not stream.
 
         NOTE: a stream with several requests in flight is many times faster, because its requests share commits.
         """
@@ -296,9 +296,9 @@ class AlertServiceServicer:
         server and after any restart. Keep the token of the last answer that you processed, and no notification is missed
         for as long as notifications are kept. Notifications that were processed without keeping their token come again.
 
-        The first answer is a heartbeat with the token of the position at which the stream begins: what is committed after
-        it comes. Later heartbeats come at least every 15 seconds without a notification. Keep their tokens too, because
-        they expire later.
+        The first answer is a heartbeat with the token of the position at which the stream begins: everything that is
+        committed after it is sent. Later heartbeats come at least every 15 seconds without a notification. Keep their
+        tokens too, because they expire later.
 
         A client that reads slowly gets every notification later, and delays no other client. When the service shuts down,
         or the stream has become old, the last answer has going_away and the call ends with OK; when the database fails,
@@ -410,8 +410,8 @@ def add_AlertServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AlertService:
-    """AlertService defines alerts and evaluates usage against them. Every call works within the organization of the
-    caller's API key, and on nothing of another organization.
+    """AlertService defines alerts and evaluates usage against them. Every call acts only on the organization of the
+    caller's API key.
     """
 
     @staticmethod

@@ -13,8 +13,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AlertServiceStub:
-    """AlertService defines alerts and evaluates usage against them. Every call works within the organization of the
-    caller's API key, and on nothing of another organization.
+    """AlertService defines alerts and evaluates usage against them. Every call acts only on the organization of the
+    caller's API key.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -28,15 +28,15 @@ class AlertServiceStub:
     """ListAlerts returns alerts, the oldest first."""
     UpdateAlert: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.UpdateAlertRequest, _alert_service_pb2.UpdateAlertResponse]
     """UpdateAlert changes an alert's name, its thresholds, and the parts of its condition that can be changed. Its scope
-    and what it measures stay. A new or moved threshold that the present value has come to is reached at once. A
-    reached threshold resolves when it is removed, or moved so that the value has not come to it. An edit that changes
-    no level sends no notification. Usage that is counted after the answer is evaluated with the new thresholds; other
-    gauges are re-evaluated right afterwards, in the background.
+    and what it measures stay. A new or moved threshold is reached at once if the present value is at or beyond it. A
+    reached threshold resolves if it is removed, or moved so that the value is no longer at or beyond it. An edit that
+    changes no level sends no notification. Usage that is counted after the answer is evaluated with the new
+    thresholds; other gauges are re-evaluated right afterwards, in the background.
     """
     EnableAlert: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.EnableAlertRequest, _alert_service_pb2.EnableAlertResponse]
     """EnableAlert evaluates a disabled alert again, as a whole or for one customer or subscription that it covers. Its
-    state is kept: thresholds that the value has come to meanwhile are reached, and thresholds that it has come back
-    from resolve. If the alert was disabled because of too many groups, the count of groups starts again.
+    state is kept: a threshold that the value is now at or beyond is reached, and a reached threshold that the value
+    has left resolves. If the alert was disabled because of too many groups, the count of groups starts again.
     """
     DisableAlert: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.DisableAlertRequest, _alert_service_pb2.DisableAlertResponse]
     """DisableAlert stops the evaluation of an alert until it is enabled, as a whole or for one customer or subscription
@@ -73,8 +73,8 @@ class AlertServiceStub:
     """
     ResetCustomerAlert: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.ResetCustomerAlertRequest, _alert_service_pb2.ResetCustomerAlertResponse]
     """ResetCustomerAlert makes an alert forget its state of a customer in the current billing periods, and evaluates it
-    again: each threshold that the value has come to is reached again, and notified again. No threshold is resolved.
-    The state of ended periods is kept, for late events.
+    again: each threshold that the value is at or beyond is reached again, and notified again. No threshold is
+    resolved. The state of ended periods is kept, for late events.
     """
     EvaluateUsage: _aio.StreamStreamMultiCallable[_alert_service_pb2.EvaluateUsageRequest, _alert_service_pb2.EvaluateUsageResponse]
     """EvaluateUsage counts usage and answers which thresholds it reached or resolved. Requests are answered in their
@@ -90,7 +90,7 @@ class AlertServiceStub:
     last answer has going_away and the call ends with OK: open another stream, and send again what was not answered.
     """
     EvaluateUsageBatch: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.EvaluateUsageBatchRequest, _alert_service_pb2.EvaluateUsageBatchResponse]
-    """EvaluateUsageBatch does the same for one batch, for callers that do not stream.
+    """EvaluateUsageBatch is EvaluateUsage for one batch, for callers that do not stream.
 
     NOTE: a stream with several requests in flight is many times faster, because its requests share commits.
     """
@@ -107,9 +107,9 @@ class AlertServiceStub:
     server and after any restart. Keep the token of the last answer that you processed, and no notification is missed
     for as long as notifications are kept. Notifications that were processed without keeping their token come again.
 
-    The first answer is a heartbeat with the token of the position at which the stream begins: what is committed after
-    it comes. Later heartbeats come at least every 15 seconds without a notification. Keep their tokens too, because
-    they expire later.
+    The first answer is a heartbeat with the token of the position at which the stream begins: everything that is
+    committed after it is sent. Later heartbeats come at least every 15 seconds without a notification. Keep their
+    tokens too, because they expire later.
 
     A client that reads slowly gets every notification later, and delays no other client. When the service shuts down,
     or the stream has become old, the last answer has going_away and the call ends with OK; when the database fails,
@@ -117,8 +117,8 @@ class AlertServiceStub:
     """
 
 class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
-    """AlertService defines alerts and evaluates usage against them. Every call works within the organization of the
-    caller's API key, and on nothing of another organization.
+    """AlertService defines alerts and evaluates usage against them. Every call acts only on the organization of the
+    caller's API key.
     """
 
     @_abc_1.abstractmethod
@@ -154,10 +154,10 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_alert_service_pb2.UpdateAlertRequest, _abc.Awaitable[_alert_service_pb2.UpdateAlertResponse]],
     ) -> _abc.Awaitable[_alert_service_pb2.UpdateAlertResponse]:
         """UpdateAlert changes an alert's name, its thresholds, and the parts of its condition that can be changed. Its scope
-        and what it measures stay. A new or moved threshold that the present value has come to is reached at once. A
-        reached threshold resolves when it is removed, or moved so that the value has not come to it. An edit that changes
-        no level sends no notification. Usage that is counted after the answer is evaluated with the new thresholds; other
-        gauges are re-evaluated right afterwards, in the background.
+        and what it measures stay. A new or moved threshold is reached at once if the present value is at or beyond it. A
+        reached threshold resolves if it is removed, or moved so that the value is no longer at or beyond it. An edit that
+        changes no level sends no notification. Usage that is counted after the answer is evaluated with the new
+        thresholds; other gauges are re-evaluated right afterwards, in the background.
         """
 
     @_abc_1.abstractmethod
@@ -167,8 +167,8 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_alert_service_pb2.EnableAlertRequest, _abc.Awaitable[_alert_service_pb2.EnableAlertResponse]],
     ) -> _abc.Awaitable[_alert_service_pb2.EnableAlertResponse]:
         """EnableAlert evaluates a disabled alert again, as a whole or for one customer or subscription that it covers. Its
-        state is kept: thresholds that the value has come to meanwhile are reached, and thresholds that it has come back
-        from resolve. If the alert was disabled because of too many groups, the count of groups starts again.
+        state is kept: a threshold that the value is now at or beyond is reached, and a reached threshold that the value
+        has left resolves. If the alert was disabled because of too many groups, the count of groups starts again.
         """
 
     @_abc_1.abstractmethod
@@ -253,8 +253,8 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_alert_service_pb2.ResetCustomerAlertRequest, _abc.Awaitable[_alert_service_pb2.ResetCustomerAlertResponse]],
     ) -> _abc.Awaitable[_alert_service_pb2.ResetCustomerAlertResponse]:
         """ResetCustomerAlert makes an alert forget its state of a customer in the current billing periods, and evaluates it
-        again: each threshold that the value has come to is reached again, and notified again. No threshold is resolved.
-        The state of ended periods is kept, for late events.
+        again: each threshold that the value is at or beyond is reached again, and notified again. No threshold is
+        resolved. The state of ended periods is kept, for late events.
         """
 
     @_abc_1.abstractmethod
@@ -282,7 +282,7 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _alert_service_pb2.EvaluateUsageBatchRequest,
         context: _aio.ServicerContext[_alert_service_pb2.EvaluateUsageBatchRequest, _abc.Awaitable[_alert_service_pb2.EvaluateUsageBatchResponse]],
     ) -> _abc.Awaitable[_alert_service_pb2.EvaluateUsageBatchResponse]:
-        """EvaluateUsageBatch does the same for one batch, for callers that do not stream.
+        """EvaluateUsageBatch is EvaluateUsage for one batch, for callers that do not stream.
 
         NOTE: a stream with several requests in flight is many times faster, because its requests share commits.
         """
@@ -317,9 +317,9 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         server and after any restart. Keep the token of the last answer that you processed, and no notification is missed
         for as long as notifications are kept. Notifications that were processed without keeping their token come again.
 
-        The first answer is a heartbeat with the token of the position at which the stream begins: what is committed after
-        it comes. Later heartbeats come at least every 15 seconds without a notification. Keep their tokens too, because
-        they expire later.
+        The first answer is a heartbeat with the token of the position at which the stream begins: everything that is
+        committed after it is sent. Later heartbeats come at least every 15 seconds without a notification. Keep their
+        tokens too, because they expire later.
 
         A client that reads slowly gets every notification later, and delays no other client. When the service shuts down,
         or the stream has become old, the last answer has going_away and the call ends with OK; when the database fails,

@@ -71,9 +71,9 @@ class _BalanceEntryTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Bala
     BALANCE_ENTRY_TYPE_VOID: _BalanceEntryType.ValueType  # 3
     """BALANCE_ENTRY_TYPE_VOID is the voiding of the balance: the remaining amount was taken away."""
     BALANCE_ENTRY_TYPE_DRAW: _BalanceEntryType.ValueType  # 4
-    """BALANCE_ENTRY_TYPE_DRAW is what usage drew, in all of one commit of events."""
+    """BALANCE_ENTRY_TYPE_DRAW is the sum of what usage drew in one commit of events."""
     BALANCE_ENTRY_TYPE_GIVE_BACK: _BalanceEntryType.ValueType  # 5
-    """BALANCE_ENTRY_TYPE_GIVE_BACK is what corrections of usage gave back, in all of one commit of events."""
+    """BALANCE_ENTRY_TYPE_GIVE_BACK is the sum of what corrections of usage gave back in one commit of events."""
 
 class BalanceEntryType(_BalanceEntryType, metaclass=_BalanceEntryTypeEnumTypeWrapper):
     """BalanceEntryType is the cause of a change of a balance."""
@@ -87,9 +87,9 @@ BALANCE_ENTRY_TYPE_ADJUSTMENT: BalanceEntryType.ValueType  # 2
 BALANCE_ENTRY_TYPE_VOID: BalanceEntryType.ValueType  # 3
 """BALANCE_ENTRY_TYPE_VOID is the voiding of the balance: the remaining amount was taken away."""
 BALANCE_ENTRY_TYPE_DRAW: BalanceEntryType.ValueType  # 4
-"""BALANCE_ENTRY_TYPE_DRAW is what usage drew, in all of one commit of events."""
+"""BALANCE_ENTRY_TYPE_DRAW is the sum of what usage drew in one commit of events."""
 BALANCE_ENTRY_TYPE_GIVE_BACK: BalanceEntryType.ValueType  # 5
-"""BALANCE_ENTRY_TYPE_GIVE_BACK is what corrections of usage gave back, in all of one commit of events."""
+"""BALANCE_ENTRY_TYPE_GIVE_BACK is the sum of what corrections of usage gave back in one commit of events."""
 Global___BalanceEntryType: _TypeAlias = BalanceEntryType  # noqa: Y015
 
 @_typing.final

@@ -69,12 +69,13 @@ class Transition(_message.Message):
     direction of the change. In a notification it is set among the transitions that the notification shows.
     """
     previous_value: _builtins.str
-    """previous_value is the gauge's value before the crossing event, a decimal string."""
+    """previous_value is the gauge's value before the change that caused the transition, a decimal string."""
     value: _builtins.str
-    """value is the gauge's value after the crossing event, a decimal string."""
+    """value is the gauge's value after that change, a decimal string."""
     event_id: _builtins.str
-    """event_id is the id of the crossing event. Unset when no single event caused the transition: the threshold was
-    already reached when the alert was first evaluated, or a fact, an edit or time caused it.
+    """event_id is the id of the crossing event, which is the event that caused the transition. Unset when no single event
+    caused the transition: the threshold was already reached when the alert was first evaluated, or a fact, an edit or
+    time caused it.
     """
     sequence: _builtins.int
     """sequence is the number of the notification among those of this alert on this gauge, from 1. 0: the transition is
@@ -90,7 +91,7 @@ class Transition(_message.Message):
 
     @_builtins.property
     def gauge(self) -> _usage_pb2.Gauge:
-        """gauge is the gauge, with its value after the crossing event, which is the event that caused the transition."""
+        """gauge is the gauge, with its value after the change that caused the transition."""
 
     @_builtins.property
     def event_time(self) -> _timestamp_pb2.Timestamp:

@@ -103,8 +103,8 @@ class Limit(_message.Message):
     usage; thresholds with percent_of_limit refer to it.
 
     A gauge has the limit of its metric or currency with exactly the gauge's group keys. So a limit without groups
-    applies to all usage together, not to each group; a gauge of one seat takes only a limit with the group key of seats.
-    Of several matching limits, the one with the most values applies; among those, the one with the first keys in
+    applies to all usage together, not to each group; the gauge of one seat takes only a limit with the group key of that
+    seat. Of several matching limits, the one with the most values applies; among those, the one with the first keys in
     ascending order. A customer's own limit applies before its plan's. The gauge of a subscription has the customer's own
     limit, or else the limit of the subscription's plan. Price filters do not matter: a gauge of some prices has the
     limit of all cost in the currency.

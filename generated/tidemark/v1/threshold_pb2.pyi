@@ -56,10 +56,10 @@ class _TransitionKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Transi
     TRANSITION_KIND_UNSPECIFIED: _TransitionKind.ValueType  # 0
     """TRANSITION_KIND_UNSPECIFIED is never sent, and refused in a request."""
     TRANSITION_KIND_REACHED: _TransitionKind.ValueType  # 1
-    """TRANSITION_KIND_REACHED means that the gauge came to the level of the threshold, or went beyond it."""
+    """TRANSITION_KIND_REACHED means that the value of the gauge is now at the level of the threshold, or beyond it."""
     TRANSITION_KIND_RESOLVED: _TransitionKind.ValueType  # 2
-    """TRANSITION_KIND_RESOLVED means that a reached threshold is no longer reached. It is never sent for a threshold
-    whose REACHED was not recorded.
+    """TRANSITION_KIND_RESOLVED means that a reached threshold was resolved: the value came back (see resolve_value), or
+    the threshold or its limit was changed or removed. It is never sent for a threshold whose REACHED was not recorded.
     """
 
 class TransitionKind(_TransitionKind, metaclass=_TransitionKindEnumTypeWrapper):
@@ -68,10 +68,10 @@ class TransitionKind(_TransitionKind, metaclass=_TransitionKindEnumTypeWrapper):
 TRANSITION_KIND_UNSPECIFIED: TransitionKind.ValueType  # 0
 """TRANSITION_KIND_UNSPECIFIED is never sent, and refused in a request."""
 TRANSITION_KIND_REACHED: TransitionKind.ValueType  # 1
-"""TRANSITION_KIND_REACHED means that the gauge came to the level of the threshold, or went beyond it."""
+"""TRANSITION_KIND_REACHED means that the value of the gauge is now at the level of the threshold, or beyond it."""
 TRANSITION_KIND_RESOLVED: TransitionKind.ValueType  # 2
-"""TRANSITION_KIND_RESOLVED means that a reached threshold is no longer reached. It is never sent for a threshold
-whose REACHED was not recorded.
+"""TRANSITION_KIND_RESOLVED means that a reached threshold was resolved: the value came back (see resolve_value), or
+the threshold or its limit was changed or removed. It is never sent for a threshold whose REACHED was not recorded.
 """
 Global___TransitionKind: _TypeAlias = TransitionKind  # noqa: Y015
 
@@ -81,9 +81,9 @@ class Threshold(_message.Message):
     its level; a falling condition when the gauge is at or below it. The comment of each condition says whether it rises
     or falls. The level is value, or a step of recurring_step, or percent_of_limit of the gauge's limit.
 
-    Decimal strings: amounts, quantities and every other measured number in this API are decimal strings: an optional
-    "-", digits, and optionally "." with more digits; at most 38 digits in all, of which at most 18 after the point. No
-    exponent, no plus sign, no blanks, no NaN, no infinity. They are exact. Answers write them without trailing zeros.
+    Amounts, quantities and every other measured number in this API are decimal strings: an optional "-", digits, and
+    optionally "." with more digits; at most 38 digits in all, of which at most 18 after the point. No exponent, no plus
+    sign, no blanks, no NaN, no infinity. They are exact. Answers write them without trailing zeros.
 
     Computed numbers are exact as well, and can be longer than the numbers that were sent: the value of a gauge, the
     total of balances or of invoices, and the evidence of a transition have at most 78 digits before the point and 18
@@ -120,15 +120,15 @@ class Threshold(_message.Message):
     more than 20 steps reports the last 20.
 
     When recurring_step or the furthest value is edited, the steps get new levels. If old steps were reached, one
-    RESOLVED is reported with the furthest of them, for all of them. Then the new steps that the gauge has come to are
-    reached.
+    RESOLVED is reported with the furthest of them, for all of them. Then the new steps that the value is at or beyond
+    are reached.
     """
     resolve_value: _builtins.str
     """resolve_value, a decimal string, is the value that the gauge must come back to before a reached threshold is
     resolved: at or below it for rising conditions, at or above it for falling ones. It must be below value for rising
     conditions and above value for falling ones, so that a gauge that moves back and forth around value does not notify
-    again and again. Unset: the threshold is resolved as soon as it is no longer reached. Together with
-    percent_of_limit, it is a percentage of the limit too, and must be below percent_of_limit.
+    again and again. Unset: the threshold is resolved as soon as the value is no longer at or beyond the level.
+    Together with percent_of_limit, it is a percentage of the limit too, and must be below percent_of_limit.
     """
     percent_of_limit: _builtins.str
     """percent_of_limit sets the level at a percentage of each gauge's limit, instead of at a value: a decimal string,

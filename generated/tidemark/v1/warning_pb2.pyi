@@ -71,8 +71,8 @@ Global___WarningReason: _TypeAlias = WarningReason  # noqa: Y015
 
 @_typing.final
 class Warning(_message.Message):
-    """Warning says that a request names something that the organization does not have yet. It may be misspelt, and then the
-    request has no effect. The request is carried out nevertheless, and takes effect as soon as what it names exists.
+    """Warning says that a request names something that the organization does not have yet. The request is carried out
+    nevertheless, and takes effect as soon as what it names exists. If the name is misspelt, the request has no effect.
     Prices, items, group keys, seats, custom fields and currencies are not checked, because the service keeps no list of
     them.
     """

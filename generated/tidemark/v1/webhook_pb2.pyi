@@ -792,8 +792,8 @@ class OperatorEvent(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     BODY_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
-    """event_id is the event's id, assigned by Tidemark: "evt_" and 26 characters ("tst_" and 26 of "endpoint.test");
-    receivers see it as the webhook-id header.
+    """event_id is the event's id, assigned by Tidemark: "evt_" and 26 characters ("tst_" and 26 characters for
+    "endpoint.test"); receivers get it as the webhook-id header.
     """
     event_type: _builtins.str
     """event_type is what happened: "endpoint.failing", "endpoint.disabled", "endpoint.recovered", "delivery.exhausted",

@@ -842,8 +842,8 @@ class SendTestEventRequest(_message.Message):
     ENDPOINT_ID_FIELD_NUMBER: _builtins.int
     EVENT_TYPE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """request_id makes it safe to repeat the request: the same id with the same content gets the first answer again, for
-    at least 24 hours, and nothing is sent twice; with other content it is refused with ALREADY_EXISTS and
+    """request_id makes the request safe to repeat: the same id with the same content gets the first answer again, for at
+    least 24 hours, and nothing is sent twice; with different content it is refused with ALREADY_EXISTS and
     ERROR_REASON_REQUEST_ID_REUSED. 1–128 characters. Unset: each request is a new one.
     """
     endpoint_id: _builtins.str
@@ -902,8 +902,8 @@ class RedeliverNotificationRequest(_message.Message):
     ENDPOINT_ID_FIELD_NUMBER: _builtins.int
     NOTIFICATION_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """request_id makes it safe to repeat the request: the same id with the same content gets the first answer again, for
-    at least 24 hours, and nothing is sent twice; with other content it is refused with ALREADY_EXISTS and
+    """request_id makes the request safe to repeat: the same id with the same content gets the first answer again, for at
+    least 24 hours, and nothing is sent twice; with different content it is refused with ALREADY_EXISTS and
     ERROR_REASON_REQUEST_ID_REUSED. 1–128 characters. Unset: each request is a new one.
     """
     endpoint_id: _builtins.str
@@ -965,8 +965,8 @@ class RedeliverDeliveriesRequest(_message.Message):
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     EVENT_TYPE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """request_id makes it safe to repeat the request: the same id with the same content gets the first answer again, for
-    at least 24 hours, and nothing is sent twice; with other content it is refused with ALREADY_EXISTS and
+    """request_id makes the request safe to repeat: the same id with the same content gets the first answer again, for at
+    least 24 hours, and nothing is sent twice; with different content it is refused with ALREADY_EXISTS and
     ERROR_REASON_REQUEST_ID_REUSED. 1–128 characters. Unset: each request is a new one.
     """
     endpoint_id: _builtins.str
@@ -1041,8 +1041,8 @@ class RecoverEndpointRequest(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """request_id makes it safe to repeat the request: the same id with the same content gets the first answer again, for
-    at least 24 hours, and nothing is sent twice; with other content it is refused with ALREADY_EXISTS and
+    """request_id makes the request safe to repeat: the same id with the same content gets the first answer again, for at
+    least 24 hours, and nothing is sent twice; with different content it is refused with ALREADY_EXISTS and
     ERROR_REASON_REQUEST_ID_REUSED. 1–128 characters. Unset: each request is a new one.
     """
     endpoint_id: _builtins.str
