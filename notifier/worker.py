@@ -14,6 +14,7 @@ from notifier.metrics import Metrics
 from notifier.recorder import Recorder, Refill, Return
 from notifier.sending import Sender
 from notifier.slots import Slots
+from notifier.unconfirmed import UnconfirmedClaims
 from runtime.clock import Clock
 from store import delivery_queue, delivery_results, outbox
 from store.database import Database, DatabaseUnavailable
@@ -60,11 +61,12 @@ class Worker:
         self._database = database
         self._slots = Slots(concurrency, lease)
         self._metrics = metrics or Metrics()
+        self._unconfirmed = UnconfirmedClaims(database, self._metrics)
         randomness = randomness or random.Random()
         self._attempter = Attempter(sender, clock, box, self._metrics, randomness)
         self._recorder = Recorder(
             database,
-            self._order_with,
+            self._order,
             self._on_written,
             self._begin,
             lambda: self._slots.taken,
@@ -179,56 +181,70 @@ class Worker:
         return clock() + max(waiting.due_in.total_seconds(), (clock() - began) * (1 / POLL_SHARE - 1))
 
     async def _step(self) -> None:
+        if self._unconfirmed.any_due():
+            self._hints.due |= await self._unconfirmed.release() > 0
+        if self._hints.outbox:
+            await self._fan_out()
+        if self._hints.expired:
+            await self._release_expired()
+        if self._hints.due:
+            await self._claim()
+
+    async def _fan_out(self) -> None:
         hints = self._hints
-        if hints.outbox:
-            # Cleared before the look, not after it: what is committed during it sets the hint again.
-            hints.outbox = False
-            claims: list[Claim] = []
-            with self._slots.order() as order:
-                async with self._database.transaction() as connection:
-                    limit = self._fan_out_limit
-                    fan_out = await outbox.fan_out(connection, limit)
-                    if fan_out.created and order is not None:
-                        # In one transaction: a notification on its way waits for one commit less.
-                        claims = await delivery_queue.claim(connection, order)
-            hints.outbox |= fan_out.taken == limit
-            if fan_out.created:
-                fitting = FAN_OUT_DELIVERIES * fan_out.taken // fan_out.created
-                self._fan_out_limit = min(max(fitting, 1), FAN_OUT_LIMIT)
-            hints.due |= len(claims) < fan_out.created
-            self._metrics.fanned_out += fan_out.created
-            self._start(claims)
-        if hints.expired:
-            hints.expired = False
+        # Cleared before the look, not after it: what is committed during it sets the hint again.
+        hints.outbox = False
+        claims: list[Claim] = []
+        with self._order() as order:
             async with self._database.transaction() as connection:
-                released = await delivery_results.release_expired(connection)
-            if released:
-                self._metrics.leases_expired += released
-                logger.warning(
-                    "%d leases of a notifier that died were taken over",
-                    released,
-                    extra={"action": "lease.expired"},
-                )
-            hints.expired |= released == delivery_results.EXPIRED_LIMIT
-            hints.due |= released > 0
-        if hints.due:
-            hints.due = False
-            with self._slots.order() as order:
-                if order is None:
-                    return  # the next results that are written look for more
-                async with self._database.transaction() as connection:
+                limit = self._fan_out_limit
+                fan_out = await outbox.fan_out(connection, limit)
+                if fan_out.created and order is not None:
+                    # In one transaction: a notification on its way waits for one commit less.
                     claims = await delivery_queue.claim(connection, order)
-            self._start(claims)
-            # A full claim says that there may be more; so does each result that frees a slot.
-            hints.due |= len(claims) == order.limit
+        hints.outbox |= fan_out.taken == limit
+        if fan_out.created:
+            fitting = FAN_OUT_DELIVERIES * fan_out.taken // fan_out.created
+            self._fan_out_limit = min(max(fitting, 1), FAN_OUT_LIMIT)
+        hints.due |= len(claims) < fan_out.created
+        self._metrics.fanned_out += fan_out.created
+        self._start(claims)
+
+    async def _release_expired(self) -> None:
+        self._hints.expired = False
+        async with self._database.transaction() as connection:
+            released = await delivery_results.release_expired(connection)
+        if released:
+            self._metrics.leases_expired += released
+            logger.warning(
+                "%d leases of a notifier that died were taken over",
+                released,
+                extra={"action": "lease.expired"},
+            )
+        self._hints.expired |= released == delivery_results.EXPIRED_LIMIT
+        self._hints.due |= released > 0
+
+    async def _claim(self) -> None:
+        self._hints.due = False
+        with self._order() as order:
+            if order is None:
+                return  # the next results that are written look for more
+            async with self._database.transaction() as connection:
+                claims = await delivery_queue.claim(connection, order)
+        self._start(claims)
+        # A full claim says that there may be more; so does each result that frees a slot.
+        self._hints.due |= len(claims) == order.limit
 
     @contextlib.contextmanager
-    def _order_with(self, done: Sequence[Claim]) -> Iterator[Order | None]:
-        """What to claim in the transaction that writes the results of `done`; None when nobody wants more."""
+    def _order(self, done: Sequence[Claim] = ()) -> Iterator[Order | None]:
+        """What to claim in the transaction of the block, in which the slots of `done` become free.
+
+        None when there is no room or the notifier drains.
+        """
         if self._stops:
             yield None
             return
-        with self._slots.order(done) as order:
+        with self._slots.order(done) as order, self._unconfirmed.watch(order):
             yield order
 
     def _start(self, claims: Sequence[Claim]) -> None:
@@ -269,6 +285,7 @@ class Worker:
     async def _drain(self, timeout: float) -> None:
         """Waits for what is in flight; cuts off what takes too long, and leaves time to record it."""
         logger.info("draining %d deliveries", self._slots.taken, extra={"action": "drain"})
+        end = asyncio.get_running_loop().time() + timeout
         if not await self._slots.all_free_within(timeout * 0.75):
             for task in self._attempts:
                 task.cancel()
@@ -278,3 +295,6 @@ class Worker:
                     self._slots.taken,
                     extra={"action": "drain.incomplete"},
                 )
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(end):
+                await self._unconfirmed.release_all()

@@ -78,11 +78,16 @@ class Claim:
 
 @dataclass(frozen=True)
 class Order:
-    """What to claim: up to `limit` deliveries for the time of `lease`, none of them of `full_organizations`."""
+    """What one claim takes: up to `limit` deliveries for the time of `lease`, none of `full_organizations`.
+
+    The token is made before the claim is sent. A caller that does not learn whether the claim was committed can
+    still name its leases, see `store.delivery_results.release_unconfirmed`.
+    """
 
     limit: int
     lease: timedelta
     full_organizations: Collection[int] = ()
+    lease_token: uuid.UUID = field(default_factory=uuid.uuid4)  # of every lease of this claim, and of no other
 
 
 @dataclass(frozen=True)
@@ -350,18 +355,17 @@ async def claim(connection: AsyncConnection, order: Order) -> list[Claim]:
 
 async def place(connection: psycopg.AsyncConnection[Row], order: Order) -> Ordered:
     """Sends a claim, within a pipeline and with SETTINGS; `claims_of` reads the answer."""
-    token = uuid.uuid4()
     cursor = connection.cursor(row_factory=namedtuple_row)
     await cursor.execute(
         _CLAIM,
         {
             "limit": order.limit,
-            "token": token,
+            "token": order.lease_token,
             "lease": order.lease,
             "full_organizations": list(order.full_organizations),
         },
     )
-    return Ordered(cursor, token)
+    return Ordered(cursor, order.lease_token)
 
 
 async def claims_of(connection: psycopg.AsyncConnection[Row], ordered: Ordered) -> list[Claim]:

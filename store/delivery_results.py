@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple, cast
 
 import orjson
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store import delivery_queue, endpoint_locks
@@ -160,6 +160,16 @@ ORDER BY lease_expire_time
 LIMIT :limit
 """)
 
+# Reads what is leased, however many tokens it is given: no index has the tokens. Like _EXPIRED it has the order that
+# the index of leased rows alone has.
+_UNCONFIRMED = text("""
+SELECT organization_id, delivery_id, endpoint_id, lease_token
+FROM delivery_live
+WHERE lease_token IS NOT NULL AND lease_token = ANY (CAST(:lease_tokens AS uuid[]))
+ORDER BY lease_expire_time
+LIMIT :limit
+""")
+
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -210,11 +220,27 @@ async def release(connection: AsyncConnection, claims: Sequence[Claim], *, delay
 
 async def release_expired(connection: AsyncConnection) -> int:
     """Makes the deliveries due again whose lease ran out, because their notifier died; returns how many."""
+    return await _release_found(connection, _EXPIRED)
+
+
+async def release_unconfirmed(connection: AsyncConnection, lease_tokens: Sequence[uuid.UUID]) -> int:
+    """Makes the deliveries due again that are leased under these tokens; returns how many, at most EXPIRED_LIMIT.
+
+    For claims whose commit was not confirmed: their notifier does not know what it holds.
+    """
+    number = await _release_found(connection, _UNCONFIRMED, lease_tokens=list(lease_tokens))
+    if number:
+        await delivery_queue.announce(connection)
+    return number
+
+
+async def _release_found(connection: AsyncConnection, statement: TextClause, **values: object) -> int:
+    """Gives up to EXPIRED_LIMIT leases back that `statement` finds; returns how many of them still stood."""
     await connection.execute(text(SETTINGS))
-    rows = await connection.execute(_EXPIRED, {"limit": EXPIRED_LIMIT})
+    rows = await connection.execute(statement, {"limit": EXPIRED_LIMIT, **values})
     # In the order of their keys, in which the recorder writes results, too.
-    expired = sorted(_Lease(*row) for row in rows)
-    return await _give_back(connection, expired, timedelta()) if expired else 0
+    leases = sorted(_Lease(*row) for row in rows)
+    return await _give_back(connection, leases, timedelta()) if leases else 0
 
 
 class _Lease(NamedTuple):

@@ -38,6 +38,18 @@ SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid()
 """
 STATUS_LOST = "Internal error from Core"
+# The rows that say why a notification has not arrived.
+SHOWN = 10  # notifications
+QUEUE = {
+    "time": "SELECT now()",
+    "outbox": "SELECT to_jsonb(outbox) FROM outbox WHERE notification_id = ANY (%(notifications)s)",
+    "delivery": "SELECT to_jsonb(delivery) FROM delivery WHERE notification_id = ANY (%(notifications)s)",
+    "attempt": """
+        SELECT to_jsonb(attempt) FROM attempt JOIN delivery USING (organization_id, delivery_id)
+        WHERE notification_id = ANY (%(notifications)s)
+    """,
+    "endpoint": "SELECT to_jsonb(endpoint) - 'headers' - 'credentials' FROM endpoint",
+}
 NO_ANSWER = "the database cannot be worked with"  # all that a server or a notifier has to complain of
 
 
@@ -169,7 +181,31 @@ async def at_work(programs: Programs, receiver: Receiver) -> AsyncIterator[tuple
 
 
 async def everything_arrived(url: str, receiver: Receiver, secret: str) -> None:
-    """Waits until each notification has arrived; each is signed, and what was written."""
+    """Waits until each notification has arrived; each is signed, and what was written.
+
+    Fails with the queue's rows of those that are missing.
+    """
     written = await books.notifications(url)
-    await until(lambda: written.keys() <= set(receiver.ids()))
+    try:
+        await until(lambda: written.keys() <= set(receiver.ids()))
+    except TimeoutError:
+        missing = sorted(written.keys() - set(receiver.ids()))
+        raise AssertionError(
+            "\n".join(
+                [
+                    f"{len(missing)} of {len(written)} notifications have not arrived within {DEADLINE:g} seconds:",
+                    *await queued(url, missing),
+                ]
+            )
+        ) from None
     books.compare(receiver.arrivals, secret, written)
+
+
+async def queued(url: str, notifications: list[str]) -> list[str]:
+    """What the queue holds of these notifications, a line for each row, and of the endpoints."""
+    async with session(url) as connection:
+        lines = []
+        for name, query in QUEUE.items():
+            cursor = await connection.execute(query.encode(), {"notifications": notifications[:SHOWN]})
+            lines += [f"{name}: {row}" async for (row,) in cursor]
+    return lines

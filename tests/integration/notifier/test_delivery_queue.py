@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import random
+import uuid
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -124,6 +125,7 @@ async def test_no_statement_of_the_queue_is_compiled(house: House) -> None:
         for work in (
             claim_all,
             lambda: delivery_results.release_expired(connection),
+            lambda: delivery_results.release_unconfirmed(connection, [uuid.uuid4()]),
             lambda: delivery_results.record(connection, []),
         ):
             await connection.execute(text("SET LOCAL jit = on"))

@@ -85,6 +85,11 @@ class Actor:
         async with self.house.database.transaction() as connection:
             await delivery_results.release_expired(connection)
 
+    async def releases_unconfirmed(self) -> None:
+        lost, self.held = self.held, []
+        async with self.house.database.transaction() as connection:
+            await delivery_results.release_unconfirmed(connection, list({claim.lease_token for claim in lost}))
+
     async def switches(self) -> None:
         place = (self.house.organization_id, self.choice.choice(self.endpoints))
         now = self.house.clock.now()
@@ -116,6 +121,7 @@ class Actor:
             self.dies,
             self.releases_expired,
             self.releases_expired,
+            self.releases_unconfirmed,
             self.switches,
             self.sends_again,
         )
