@@ -11,10 +11,10 @@ from datetime import timedelta
 from notifier.attempts import RETURN_DELAY, Attempter
 from notifier.backoff import Backoff
 from notifier.metrics import Metrics
+from notifier.orphans import OrphanedLeases
 from notifier.recorder import Recorder, Refill, Return
 from notifier.sending import Sender
 from notifier.slots import Slots
-from notifier.unconfirmed import UnconfirmedClaims
 from runtime.clock import Clock
 from store import delivery_queue, delivery_results, outbox
 from store.database import Database, DatabaseUnavailable
@@ -61,7 +61,7 @@ class Worker:
         self._database = database
         self._slots = Slots(concurrency, lease)
         self._metrics = metrics or Metrics()
-        self._unconfirmed = UnconfirmedClaims(database, self._metrics)
+        self._orphans = OrphanedLeases(database, self._slots.holdings, self._metrics)
         randomness = randomness or random.Random()
         self._attempter = Attempter(sender, clock, box, self._metrics, randomness)
         self._recorder = Recorder(
@@ -70,6 +70,7 @@ class Worker:
             self._on_written,
             self._begin,
             lambda: self._slots.taken,
+            self._orphans.suspect,
             self._metrics,
             randomness,
         )
@@ -146,6 +147,7 @@ class Worker:
             except DatabaseUnavailable as error:
                 # What concerns one transaction says nothing about the next.
                 self._database_answers = error.failure.contained
+                self._orphans.suspect(error)
                 self._metrics.database_failures += 1
                 logger.warning("waiting for the database: %s", error, extra={"action": "database.lost"})
                 await backoff.sleep()
@@ -181,8 +183,8 @@ class Worker:
         return clock() + max(waiting.due_in.total_seconds(), (clock() - began) * (1 / POLL_SHARE - 1))
 
     async def _step(self) -> None:
-        if self._unconfirmed.any_due():
-            self._hints.due |= await self._unconfirmed.release() > 0
+        if self._orphans.due():
+            self._hints.due |= await self._orphans.release() > 0
         if self._hints.outbox:
             await self._fan_out()
         if self._hints.expired:
@@ -221,7 +223,7 @@ class Worker:
                 released,
                 extra={"action": "lease.expired"},
             )
-        self._hints.expired |= released == delivery_results.EXPIRED_LIMIT
+        self._hints.expired |= released == delivery_results.RELEASE_LIMIT
         self._hints.due |= released > 0
 
     async def _claim(self) -> None:
@@ -244,7 +246,7 @@ class Worker:
         if self._stops:
             yield None
             return
-        with self._slots.order(done) as order, self._unconfirmed.watch(order):
+        with self._slots.order(done) as order:
             yield order
 
     def _start(self, claims: Sequence[Claim]) -> None:
@@ -297,4 +299,4 @@ class Worker:
                 )
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(end):
-                await self._unconfirmed.release_all()
+                await self._orphans.release_last()

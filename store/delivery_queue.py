@@ -80,8 +80,8 @@ class Claim:
 class Order:
     """What one claim takes: up to `limit` deliveries for the time of `lease`, none of `full_organizations`.
 
-    The token is made before the claim is sent. A caller that does not learn whether the claim was committed can
-    still name its leases, see `store.delivery_results.release_unconfirmed`.
+    The token is made before the claim is sent, so that a caller knows its leases even when it does not learn whether
+    the claim was committed: see `store.delivery_results.release_orphaned`.
     """
 
     limit: int

@@ -5,13 +5,13 @@ Endpoint rows are locked first, see `store.endpoint_locks`; leases are given and
 
 import random
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple, cast
 
 import orjson
-from sqlalchemy import TextClause, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store import delivery_queue, endpoint_locks
@@ -20,7 +20,7 @@ from store.deliveries import DeliveryStatus, Outcome
 from store.delivery_queue import SETTINGS, Claim, Order, Ordered
 from store.endpoint_health import Finding, Verdict
 
-EXPIRED_LIMIT = 500  # leases given back in one transaction
+RELEASE_LIMIT = 500  # leases given back in one transaction
 AUTOMATIC = "AUTOMATIC"  # the trigger of deliveries that nobody asked for
 
 
@@ -160,14 +160,15 @@ ORDER BY lease_expire_time
 LIMIT :limit
 """)
 
-# Reads what is leased, however many tokens it is given: no index has the tokens. Like _EXPIRED it has the order that
-# the index of leased rows alone has.
-_UNCONFIRMED = text("""
+# Reads all that is leased: no index has the tokens. Like _EXPIRED it has the order that only the index of leased rows
+# has.
+_LEASED = text("""
 SELECT organization_id, delivery_id, endpoint_id, lease_token
 FROM delivery_live
-WHERE lease_token IS NOT NULL AND lease_token = ANY (CAST(:lease_tokens AS uuid[]))
+WHERE lease_token IS NOT NULL
+  AND lease_token >= :first_token AND lease_token < :end_token
+  AND lease_token <> ALL (CAST(:open_tokens AS uuid[]))
 ORDER BY lease_expire_time
-LIMIT :limit
 """)
 
 _MICROSECOND = timedelta(microseconds=1)
@@ -179,6 +180,20 @@ class Recorded:
 
     written: list[AttemptRecord]
     claims: list[Claim] | None = None
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """What a notifier knows of its leases.
+
+    Its tokens are those from `first_token` to before `end_token`. open_tokens: of claims that are being made.
+    claims: those whose result is not written.
+    """
+
+    first_token: uuid.UUID
+    end_token: uuid.UUID
+    open_tokens: Collection[uuid.UUID]
+    claims: Collection[Claim]
 
 
 async def record(
@@ -211,8 +226,7 @@ async def record(
 
 async def release(connection: AsyncConnection, claims: Sequence[Claim], *, delay: timedelta) -> int:
     """Gives claimed deliveries back without an attempt, due again after `delay`; returns how many."""
-    leases = [_Lease(*(getattr(claim, name) for name in _LEASE)) for claim in claims]
-    number = await _give_back(connection, leases, delay)
+    number = await _give_back(connection, [_lease(claim) for claim in claims], delay)
     if number and not delay:
         await delivery_queue.announce(connection)
     return number
@@ -220,27 +234,31 @@ async def release(connection: AsyncConnection, claims: Sequence[Claim], *, delay
 
 async def release_expired(connection: AsyncConnection) -> int:
     """Makes the deliveries due again whose lease ran out, because their notifier died; returns how many."""
-    return await _release_found(connection, _EXPIRED)
+    await connection.execute(text(SETTINGS))
+    rows = await connection.execute(_EXPIRED, {"limit": RELEASE_LIMIT})
+    return await _give_back_all(connection, [_Lease(*row) for row in rows])
 
 
-async def release_unconfirmed(connection: AsyncConnection, lease_tokens: Sequence[uuid.UUID]) -> int:
-    """Makes the deliveries due again that are leased under these tokens; returns how many, at most EXPIRED_LIMIT.
+async def release_orphaned(connection: AsyncConnection, holdings: Holdings) -> int:
+    """Makes the deliveries due again that are leased under a notifier's tokens, but that it does not know.
 
-    For claims whose commit was not confirmed: their notifier does not know what it holds.
+    Returns how many, at most RELEASE_LIMIT.
     """
-    number = await _release_found(connection, _UNCONFIRMED, lease_tokens=list(lease_tokens))
+    await connection.execute(text(SETTINGS))
+    rows = await connection.execute(
+        _LEASED,
+        {
+            "first_token": holdings.first_token,
+            "end_token": holdings.end_token,
+            "open_tokens": list(holdings.open_tokens),
+        },
+    )
+    known = {_lease(claim) for claim in holdings.claims}
+    orphaned = [lease for row in rows if (lease := _Lease(*row)) not in known]
+    number = await _give_back_all(connection, orphaned[:RELEASE_LIMIT])
     if number:
         await delivery_queue.announce(connection)
     return number
-
-
-async def _release_found(connection: AsyncConnection, statement: TextClause, **values: object) -> int:
-    """Gives up to EXPIRED_LIMIT leases back that `statement` finds; returns how many of them still stood."""
-    await connection.execute(text(SETTINGS))
-    rows = await connection.execute(statement, {"limit": EXPIRED_LIMIT, **values})
-    # In the order of their keys, in which the recorder writes results, too.
-    leases = sorted(_Lease(*row) for row in rows)
-    return await _give_back(connection, leases, timedelta()) if leases else 0
 
 
 class _Lease(NamedTuple):
@@ -252,7 +270,9 @@ class _Lease(NamedTuple):
     lease_token: uuid.UUID
 
 
-_LEASE = _Lease._fields
+def _lease(claim: Claim) -> _Lease:
+    return _Lease(claim.organization_id, claim.delivery_id, claim.endpoint_id, claim.lease_token)
+
 
 _Result = dict[str, object]  # an element of the statement's input
 
@@ -279,6 +299,11 @@ def _result(record: AttemptRecord) -> _Result:
         "error": record.error,
         "secret_sequences": record.secret_sequences,
     }
+
+
+async def _give_back_all(connection: AsyncConnection, leases: Sequence[_Lease]) -> int:
+    """Gives back what was found, in the order of the keys, in which the recorder writes results, too."""
+    return await _give_back(connection, sorted(leases), timedelta()) if leases else 0
 
 
 async def _give_back(connection: AsyncConnection, leases: Sequence[_Lease], delay: timedelta) -> int:

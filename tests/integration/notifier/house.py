@@ -179,17 +179,21 @@ def configuration(**changes: str) -> Configuration:
 
 @asynccontextmanager
 async def running_notifier(
-    house: House, settings: Configuration | None = None, *, database: Database | None = None
-) -> AsyncIterator[asyncio.Event]:
-    """A notifier that drains at the end of the block, or when the event is set.
+    house: House,
+    settings: Configuration | None = None,
+    *,
+    database: Database | None = None,
+    stop: asyncio.Event | None = None,
+) -> AsyncIterator[None]:
+    """A notifier that drains at the end of the block, or when `stop` is set.
 
     database: what it uses instead of a pool of its own; closed at the end.
     """
     database = database or Database(house.database.url, pool_size=4)
-    stop = asyncio.Event()
+    stop = stop or asyncio.Event()
     task = asyncio.create_task(run_until(stop, settings or configuration(), database, house.clock))
     try:
-        yield stop
+        yield
     finally:
         stop.set()
         async with asyncio.timeout(30):

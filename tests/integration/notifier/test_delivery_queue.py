@@ -15,7 +15,7 @@ from store import delivery_queue, delivery_results, endpoint_switches, endpoints
 from store.database import Database
 from store.deliveries import DeliveryStatus, Outcome
 from store.delivery_queue import ENDPOINT_IN_FLIGHT_LIMIT, Claim, Order
-from store.delivery_results import AttemptRecord
+from store.delivery_results import AttemptRecord, Holdings
 from store.endpoint_health import Verdict
 from store.endpoint_rows import EndpointState
 from store.secrets import SecretBox, secret_place
@@ -24,6 +24,7 @@ from store.tables.webhooks import attempt, delivery, endpoint, endpoint_secret
 from tests.integration.notifier.house import House, body_of, configuration
 
 LEASE = timedelta(minutes=5)
+ALL_TOKENS = Holdings(uuid.UUID(int=0), uuid.UUID(int=2**128 - 1), (), ())
 
 
 async def fan_out(house: House, limit: int = 1_000) -> outbox.FanOut:
@@ -125,7 +126,7 @@ async def test_no_statement_of_the_queue_is_compiled(house: House) -> None:
         for work in (
             claim_all,
             lambda: delivery_results.release_expired(connection),
-            lambda: delivery_results.release_unconfirmed(connection, [uuid.uuid4()]),
+            lambda: delivery_results.release_orphaned(connection, ALL_TOKENS),
             lambda: delivery_results.record(connection, []),
         ):
             await connection.execute(text("SET LOCAL jit = on"))

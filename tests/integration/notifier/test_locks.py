@@ -16,7 +16,7 @@ from store.endpoint_health import Verdict
 from store.redelivery import Wanted
 from store.tables.webhooks import delivery
 from tests.integration.notifier.house import CUSTOMER, House
-from tests.integration.notifier.test_delivery_queue import counters_match, delivered, failed
+from tests.integration.notifier.test_delivery_queue import ALL_TOKENS, counters_match, delivered, failed
 
 ENDPOINTS = 8
 ACTORS = 6
@@ -85,10 +85,10 @@ class Actor:
         async with self.house.database.transaction() as connection:
             await delivery_results.release_expired(connection)
 
-    async def releases_unconfirmed(self) -> None:
-        lost, self.held = self.held, []
+    async def releases_orphaned(self) -> None:
+        # Of the others' leases, too, which their late results then do not find.
         async with self.house.database.transaction() as connection:
-            await delivery_results.release_unconfirmed(connection, list({claim.lease_token for claim in lost}))
+            await delivery_results.release_orphaned(connection, dataclasses.replace(ALL_TOKENS, claims=self.held))
 
     async def switches(self) -> None:
         place = (self.house.organization_id, self.choice.choice(self.endpoints))
@@ -121,7 +121,7 @@ class Actor:
             self.dies,
             self.releases_expired,
             self.releases_expired,
-            self.releases_unconfirmed,
+            self.releases_orphaned,
             self.switches,
             self.sends_again,
         )
