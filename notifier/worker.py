@@ -26,6 +26,7 @@ POLL_INTERVAL = 1.0  # seconds between looks at the database when nothing else w
 POLL_SHARE = 0.1  # of the time, at most, that looks may take when one thing after the other becomes due
 FAN_OUT_LIMIT = 200  # outbox rows in one transaction
 FAN_OUT_DELIVERIES = 600  # that they may come to, about: the first of them wait for the last
+LAST_RELEASE = 2.0  # seconds of a drain, at most, to give back leases that are not known; the database may be away
 STUCK_AFTER = 60.0  # seconds without a round of the loop
 
 logger = logging.getLogger(__name__)
@@ -287,7 +288,8 @@ class Worker:
     async def _drain(self, timeout: float) -> None:
         """Waits for what is in flight; cuts off what takes too long, and leaves time to record it."""
         logger.info("draining %d deliveries", self._slots.taken, extra={"action": "drain"})
-        end = asyncio.get_running_loop().time() + timeout
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout
         if not await self._slots.all_free_within(timeout * 0.75):
             for task in self._attempts:
                 task.cancel()
@@ -298,5 +300,5 @@ class Worker:
                     extra={"action": "drain.incomplete"},
                 )
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(end):
+            async with asyncio.timeout_at(min(end, loop.time() + LAST_RELEASE)):
                 await self._orphans.release_last()

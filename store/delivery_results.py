@@ -160,8 +160,8 @@ ORDER BY lease_expire_time
 LIMIT :limit
 """)
 
-# Reads all that is leased: no index has the tokens. Like _EXPIRED it has the order that only the index of leased rows
-# has.
+# Reads every leased row, since no index has the tokens. The order is that of the index of leased rows, as in _EXPIRED:
+# the planner can take no other index.
 _LEASED = text("""
 SELECT organization_id, delivery_id, endpoint_id, lease_token
 FROM delivery_live
