@@ -160,8 +160,8 @@ ORDER BY lease_expire_time
 LIMIT :limit
 """)
 
-# Reads every leased row, since no index has the tokens. The order is that of the index of leased rows, as in _EXPIRED:
-# the planner can take no other index.
+# Reads every leased row, since no index has the tokens. The order is that of the index of leased rows, as in
+# _EXPIRED: the planner can take no other index.
 _LEASED = text("""
 SELECT organization_id, delivery_id, endpoint_id, lease_token
 FROM delivery_live

@@ -105,9 +105,9 @@ async def refused(
             with pytest.raises(grpc.aio.AioRpcError) as raised:
                 await call()
             # The server ends a stream with UNAVAILABLE before it reads the request. A write that meets that end fails
-            # in the client, and grpc.aio (`StreamStreamCall._write`, `set_internal_error`) then replaces the status
-            # that came by INTERNAL. A plain grpc.aio server that does nothing but abort with UNAVAILABLE showed it:
-            # on a busy machine 62 of 6,000 streams ended with INTERNAL (grpcio 1.85.1), and none of 6,000 unary calls.
+            # in the client, and grpc.aio (`_StreamRequestMixin._write`) then sets INTERNAL in place of the status of
+            # the server. This was tried with a plain grpc.aio server that only aborts with UNAVAILABLE: of 6,000
+            # streams 62 ended with INTERNAL on a busy machine, of 6,000 unary calls none (grpcio 1.85.1).
             if STATUS_LOST not in (raised.value.details() or ""):
                 break
         assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
@@ -199,7 +199,7 @@ async def everything_arrived(url: str, receiver: Receiver, secret: str) -> None:
 
 
 async def queued(url: str, notifications: list[str]) -> list[str]:
-    """What the queue holds of these notifications, and what else may keep them from being sent: a line for each row."""
+    """What the queue holds of these notifications and what may keep them from being sent, a line for each row."""
     lines = []
     async with session(url) as connection:
         for name, query in QUEUE.items():
