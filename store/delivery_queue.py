@@ -112,7 +112,8 @@ class Waiting:
 #
 # Its commits do not wait for the disk. A crash of the database server can then lose the last moments of the
 # queue, each transaction as a whole, and so only repeats work: outbox rows are fanned out again, deliveries are
-# attempted again under the same ids. To wait would cost every notification two flushes on its way.
+# attempted again under the same ids. A lost result also brings its lease back, which `release_orphaned` ends. To wait
+# would cost every notification two flushes on its way.
 #
 # A notifier that is paused in the middle of a transaction loses it after a while, and with it the locks that the
 # others wait for.
