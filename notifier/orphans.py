@@ -38,17 +38,21 @@ class OrphanedLeases:
         self._holdings = holdings
         self._metrics = metrics
         self._pauses = pauses
+        self._losses = database.losses  # those that have been answered with a release
         self._done = 0  # releases since the last failure
         self._next: float | None = None  # the time of the next release, by the event loop's clock
 
     def suspect(self, error: DatabaseUnavailable) -> None:
         """Takes note of a failure; those that concern one transaction only leave no orphans."""
         if not error.failure.contained:
-            self._done = 0
-            self._next = asyncio.get_running_loop().time()
+            self._begin()
 
     def due(self) -> bool:
         """Whether a release is due."""
+        # Another task of the process may have met the failure: the pool is new then, and the worker meets none.
+        if self._database.losses != self._losses:
+            self._losses = self._database.losses
+            self._begin()
         return self._next is not None and self._next <= asyncio.get_running_loop().time()
 
     async def release(self) -> int:
@@ -87,6 +91,11 @@ class OrphanedLeases:
             except Exception:
                 logger.exception("leases cannot be given back", extra={"action": "worker.failed"})
                 break
+
+    def _begin(self) -> None:
+        """Plans a release for now, and those after it."""
+        self._done = 0
+        self._next = asyncio.get_running_loop().time()
 
     def _postpone(self) -> None:
         """Plans the next release; None after the last."""

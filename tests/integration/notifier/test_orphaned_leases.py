@@ -87,6 +87,7 @@ class LosesCommits(Database):
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
         if self._crashes:
             self._crashes = False
+            self.losses += 1
             raise unavailable(CONNECTION_LOST)
         with suppress(_NotOnDisk):
             async with super().transaction() as connection:
