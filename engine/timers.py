@@ -16,7 +16,7 @@ from runtime.tasks import BackgroundTask, FailureLog
 from store.balances import wallets
 from store.balances.wallets import Due
 from store.identity import organizations
-from store.identity.keys import Organization
+from store.identity.organizations import Organization
 from store.postgres.database import Database, DatabaseUnavailable, driver
 from store.usage import routing_facts as facts
 

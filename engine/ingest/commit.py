@@ -32,7 +32,7 @@ from evaluator.routing import Router, Watch, group_of
 from runtime.clock import Clock
 from runtime.turns import Slices
 from store.identity import organizations
-from store.identity.keys import Organization
+from store.identity.organizations import Organization
 from store.notifications import evaluation_failures
 from store.postgres.database import Connection, Database, DatabaseUnavailable, driver
 from store.postgres.retries import Tries

@@ -11,7 +11,7 @@ from evaluator.alerts import AlertRule, GroupSelector, ScopeKind
 from evaluator.gauges import Measure
 from store.alerts import visits as visiting
 from store.identity import organizations
-from store.identity.keys import Organization
+from store.identity.organizations import Organization
 from store.postgres.database import Connection, Database, DatabaseUnavailable, driver
 from store.postgres.retries import repeated
 from store.usage import routing_facts as facts

@@ -18,7 +18,7 @@ from runtime.tasks import BackgroundTask, FailureLog
 from store.alerts import visits as visiting
 from store.alerts.visits import Due
 from store.identity import organizations
-from store.identity.keys import Organization
+from store.identity.organizations import Organization
 from store.limits.limits import LimitSubject
 from store.notifications import evaluation_failures
 from store.postgres.database import Connection, Database, DatabaseUnavailable

@@ -6,7 +6,7 @@ import grpc
 
 from engine.facts.changes import Changes
 from runtime.clock import Clock
-from store.identity.keys import Organization
+from store.identity.organizations import Organization
 from store.limits.limits import LimitSubject
 from store.postgres.database import Connection, Database
 
