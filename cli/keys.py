@@ -13,11 +13,11 @@ from cli.console import Problem, standard_error, standard_output
 from cli.settings import configuration, configure_logs, prepared_database, unreachable
 from runtime.clock import SystemClock
 from store.identity import keys as key_store
+from store.identity.keys import MAX_NAME_LENGTH
 from store.postgres.database import Database, DatabaseUnavailable
 
 Result = TypeVar("Result")
 
-MAX_NAME_LENGTH = 128  # characters
 POOL_SIZE = 1  # connections
 
 

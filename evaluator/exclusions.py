@@ -12,6 +12,8 @@ from evaluator.ids import digest_id
 from evaluator.notifications import DISABLED_TYPE, ID_PREFIX, format_time
 from evaluator.transitions import Cause
 
+MAX_GROUPS = 5_000  # of one alert and customer, or subscription, in one billing period
+
 
 class ExclusionReason(StrEnum):
     """Why an alert is not evaluated for somebody whom it covers."""

@@ -5,14 +5,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 import grpc
 
-from cli.client.connection import Metadata
+from cli.client.connection import FIRST_PAUSE, LONGEST_PAUSE, Metadata
 from generated.tidemark.v1.alert_service_pb2 import WatchNotificationsRequest, WatchNotificationsResponse
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
 from generated.tidemark.v1.notification_pb2 import Notification
 from runtime.backoff import Backoff
 
-FIRST_PAUSE = 0.25  # seconds before the first new try; doubled from try to try
-LONGEST_PAUSE = 5.0  # seconds
 SILENCE = 60.0  # seconds without a heartbeat after which a stream counts as lost
 
 # What a new stream can mend. INTERNAL is among them because a connection cut in the middle of a frame shows as it.
@@ -30,6 +28,7 @@ class Following:
 
     token: begins a stream behind what was handed out last; empty before the first stream began.
     on_interruption: called with a sentence whenever a stream has broken off.
+    first_pause: seconds before the first new try.
     """
 
     def __init__(
@@ -38,13 +37,14 @@ class Following:
         metadata: Metadata,
         request: WatchNotificationsRequest,
         on_interruption: Callable[[str], None] = lambda sentence: None,
-        backoff: Backoff | None = None,
+        *,
+        first_pause: float = FIRST_PAUSE,
     ) -> None:
         self._stub = AlertServiceStub(channel)
         self._metadata = metadata
         self._request = request
         self._on_interruption = on_interruption
-        self._backoff = backoff or Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+        self._backoff = Backoff(first_pause, LONGEST_PAUSE)
         self.token = request.resume_token
 
     async def notifications(self) -> AsyncGenerator[Notification, None]:

@@ -1,5 +1,6 @@
 """The handlers of AccountService for customers."""
 
+from evaluator.definitions import DEFAULT_CURRENCY
 from evaluator.periods import DEFAULT_CYCLE
 from generated.tidemark.v1 import account_service_pb2, error_reason_pb2
 from server.accounts.handlers import Context, Handlers
@@ -15,7 +16,7 @@ from server.mapping.accounts import (
 )
 from server.mapping.custom_fields import read_custom_fields
 from store.accounts import customers
-from store.accounts.customers import DEFAULT_CURRENCY, CustomerFact
+from store.accounts.customers import CustomerFact
 
 
 class CustomerHandlers(Handlers):

@@ -4,7 +4,7 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from google.protobuf.unknown_fields import UnknownFieldSet
 
@@ -15,7 +15,7 @@ from evaluator.routing import FUTURE_TOLERANCE
 from generated.tidemark.v1 import error_reason_pb2, usage_pb2
 from runtime.turns import Slices
 from server.calls.errors import AlreadyExists, ApiError, FailedPrecondition, FieldViolation, Internal, InvalidArgument
-from server.calls.validation import MAX_ID_LENGTH, Violations, currency_problem, id_problem, to_datetime
+from server.calls.validation import EPOCH, MAX_ID_LENGTH, Violations, currency_problem, id_problem, to_datetime
 
 AT_ONCE = 100  # events that are read without a pause
 MAX_PROPERTIES = 64
@@ -30,8 +30,6 @@ SHORT_ID_LENGTH = 40  # characters of an event_id that is told in short; a UUID 
 # Ids that were found fine: the same customers and metrics come again and again. Event ids never do.
 _FINE_IDS: set[str] = set()
 _MAX_FINE_IDS = 500_000
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(slots=True)
@@ -144,7 +142,7 @@ def _read_fine(
     ):
         return None
     try:
-        times = [_EPOCH + timedelta(0, time.seconds, time.nanos // 1000) for time in stated_times]
+        times = [EPOCH + timedelta(0, time.seconds, time.nanos // 1000) for time in stated_times]
         quantities = parse_decimals([message.quantity for message in messages])
         exact_costs = [parse_decimal(cost) if cost else None for cost in costs]
     except (AmountError, OverflowError):

@@ -11,14 +11,13 @@ from sqlalchemy import ARRAY, RowMapping, any_, cast, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from evaluator.definitions import DEFAULT_CURRENCY
 from evaluator.periods import DEFAULT_CYCLE, BillingCycle
 from store.accounts.billing_cycles import cycle_columns, cycle_of
 from store.accounts.puts import Put, is_newer, put_fact
 from store.identity import organizations
 from store.tables.accounts import customer
 from store.tables.base import Identifier
-
-DEFAULT_CURRENCY = "USD"
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,10 @@ from store.deliveries.queue import SETTINGS, Claim, Order, Ordered
 from store.endpoints import locks as endpoint_locks
 from store.postgres.channels import announce_due_deliveries
 from store.postgres.database import driver
-from webhooks.deliveries import DeliveryStatus, Outcome
+from webhooks.deliveries import DeliveryStatus, Outcome, Trigger
 from webhooks.health import Finding, Verdict
 
 RELEASE_LIMIT = 500  # leases given back in one transaction
-AUTOMATIC = "AUTOMATIC"  # the trigger of deliveries that nobody asked for
 
 
 @dataclass(slots=True, eq=False)
@@ -55,7 +54,7 @@ class AttemptRecord:
         }
         return Finding(
             self.verdict,
-            automatic=self.claim.trigger == AUTOMATIC,
+            automatic=self.claim.trigger == Trigger.AUTOMATIC,
             exhausted=exhausted,
             retry_after=self.retry_after,
             delivery=about if exhausted else {},

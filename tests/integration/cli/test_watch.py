@@ -18,7 +18,6 @@ from generated.tidemark.v1 import condition_pb2, threshold_pb2
 from generated.tidemark.v1.alert_pb2 import Alert, AlertScope, AllCustomersScope
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
 from generated.tidemark.v1.usage_pb2 import UsageEvent
-from runtime.backoff import Backoff
 from runtime.clock import ManualClock
 from runtime.configuration import Configuration
 from server.calls.validation import to_timestamp
@@ -134,7 +133,7 @@ async def test_a_stream_that_ends_is_followed_by_another(database: Database, clo
         port = server.port
         async with Address(f"127.0.0.1:{port}").channel() as channel:
             request = messages.WatchNotificationsRequest()
-            follower = Following(channel, (), request, interruptions.append, backoff=Backoff(0.01))
+            follower = Following(channel, (), request, interruptions.append, first_pause=0.01)
             notifications = follower.notifications()
             beginning = asyncio.ensure_future(anext(notifications))
             while not follower.token:  # noqa: ASYNC110 (it is set when the stream has begun)
