@@ -2,6 +2,7 @@
 
 import logging
 
+from runtime.actions import LogAction
 from runtime.backoff import Backoff
 from runtime.clock import Clock
 from runtime.tasks import BackgroundTask, FailureLog
@@ -26,10 +27,10 @@ class RedeliveryJobs:
             FailureLog(
                 logger,
                 "redelivery jobs failed and will go on",
-                "redelivery_failed",
+                LogAction.REDELIVERY_FAILED,
                 (DatabaseUnavailable,),
                 "redelivery jobs wait for the database: %s",
-                "database",
+                LogAction.DATABASE_LOST,
             ),
             name="redelivery jobs",
             interval=POLLING_INTERVAL,
@@ -68,7 +69,7 @@ class RedeliveryJobs:
             logger.exception(
                 "a step of the redelivery job %s failed and will be tried again",
                 job.job_id,
-                extra={"action": "redelivery_failed", "job_id": job.job_id},
+                extra={"action": LogAction.REDELIVERY_FAILED, "job_id": job.job_id},
             )
             return False
 

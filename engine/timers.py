@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 from engine.facts.changes import catch_up
 from engine.rules.rules import Rules
+from runtime.actions import LogAction
 from runtime.backoff import Backoff
 from runtime.clock import Clock
 from runtime.tasks import BackgroundTask, FailureLog
@@ -40,7 +41,9 @@ class Timers:
         self._clock = clock
         self._task = BackgroundTask(
             self.sweep,
-            FailureLog(logger, "timers failed and will be tried again", "timers_failed", (DatabaseUnavailable,)),
+            FailureLog(
+                logger, "timers failed and will be tried again", LogAction.TIMERS_FAILED, (DatabaseUnavailable,)
+            ),
             name="timers",
             backoff=Backoff(longest=RETRY_INTERVAL),
         )
@@ -83,7 +86,7 @@ class Timers:
                 "caught up with %d timers, up to %d s late",
                 count,
                 latest.total_seconds(),
-                extra={"action": "timers_caught_up", "timers": count, "lateness": latest.total_seconds()},
+                extra={"action": LogAction.TIMERS_CAUGHT_UP, "timers": count, "lateness": latest.total_seconds()},
             )
         if coming is None:
             return POLLING_INTERVAL
@@ -110,7 +113,7 @@ class Timers:
             self._put_off[who] = self._clock.now() + PUT_OFF
             logger.exception(
                 "what was due for a customer failed and will be tried again",
-                extra={"action": "timer_failed", "customer_id": due[0].customer_id},
+                extra={"action": LogAction.TIMER_FAILED, "customer_id": due[0].customer_id},
             )
             return 0
 

@@ -3,6 +3,7 @@
 import logging
 from datetime import timedelta
 
+from runtime.actions import LogAction
 from runtime.backoff import Backoff
 from runtime.clock import Clock
 from runtime.tasks import BackgroundTask, FailureLog
@@ -44,10 +45,10 @@ class Upkeep:
             FailureLog(
                 logger,
                 "upkeep failed and will be tried again",
-                "upkeep_failed",
+                LogAction.UPKEEP_FAILED,
                 (DatabaseUnavailable,),
                 "upkeep waits for the database: %s",
-                "database",
+                LogAction.DATABASE_LOST,
             ),
             name="upkeep",
             interval=INTERVAL,

@@ -9,6 +9,7 @@ from notifier.readiness import followed
 from notifier.sending import Sender, Timeouts
 from notifier.upkeep import first_days, upkeep
 from notifier.worker import Worker
+from runtime.actions import LogAction
 from runtime.backoff import Backoff
 from runtime.clock import Clock
 from runtime.configuration import Configuration
@@ -43,7 +44,9 @@ async def run(configuration: Configuration, database: Database, clock: Clock) ->
     try:
         await notifier
     except asyncio.CancelledError:
-        logger.warning("stopped at once; deliveries in flight are left to their leases", extra={"action": "stop"})
+        logger.warning(
+            "stopped at once; deliveries in flight are left to their leases", extra={"action": LogAction.STOPPED}
+        )
     finally:
         unfollow()
 
@@ -84,12 +87,12 @@ async def run_until(stop: asyncio.Event, configuration: Configuration, database:
             beside = (_listener(database, worker), lock_watch, upkeep(database, configuration.delivery_retention))
             for task in beside:
                 task.start()
-            logger.info("the notifier runs", extra={"action": "start", "monitoring_port": port})
+            logger.info("the notifier runs", extra={"action": LogAction.START, "monitoring_port": port})
             try:
                 await worker.run(stop, configuration.drain_timeout)
             finally:
                 await asyncio.gather(*(task.stop() for task in beside))
-    logger.info("the notifier has stopped", extra={"action": "stop"})
+    logger.info("the notifier has stopped", extra={"action": LogAction.STOPPED})
 
 
 def _listener(database: Database, worker: Worker) -> BackgroundTask:
@@ -106,6 +109,11 @@ def _listener(database: Database, worker: Worker) -> BackgroundTask:
             backoff.reset()  # the step fails in the end, however long the connection lasts
 
     failures = FailureLog(
-        logger, "the notifier cannot listen", "listen.lost", (DatabaseUnavailable,), "polling only: %s", "listen.lost"
+        logger,
+        "the notifier cannot listen",
+        LogAction.LISTEN_LOST,
+        (DatabaseUnavailable,),
+        "polling only: %s",
+        LogAction.LISTEN_LOST,
     )
     return BackgroundTask(listens, failures, name="notifier listener", interval=LISTEN_INTERVAL, backoff=backoff)

@@ -4,6 +4,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from runtime.actions import LogAction
 from store.postgres.probe import Probe
 
 logger = logging.getLogger(__name__)
@@ -18,9 +19,11 @@ class Readiness:
     def take(self, problem: str | None) -> None:
         """Takes note of one look: what keeps the database from being worked with, or None."""
         if problem is not None and self.takes_writes:
-            logger.error("the database cannot be worked with: not ready (%s)", problem, extra={"action": "not_ready"})
+            logger.error(
+                "the database cannot be worked with: not ready (%s)", problem, extra={"action": LogAction.NOT_READY}
+            )
         if problem is None and not self.takes_writes:
-            logger.info("the database takes writes: ready", extra={"action": "ready"})
+            logger.info("the database takes writes: ready", extra={"action": LogAction.READY})
         self.takes_writes = problem is None
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from notifier.metrics import Metrics
+from runtime.actions import LogAction
 from runtime.backoff import Backoff
 from store.deliveries import results as delivery_results
 from store.deliveries.queue import Claim, Order
@@ -105,7 +106,7 @@ class Recorder:
                     "cannot record %d results yet: %s",
                     len(self._pending),
                     error,
-                    extra={"action": "record.delayed"},
+                    extra={"action": LogAction.RECORD_DELAYED},
                 )
                 await backoff.sleep()
 
@@ -128,7 +129,7 @@ class Recorder:
             if len(batch) > 1:
                 logger.exception(
                     "a batch of results was refused; writing them one by one",
-                    extra={"action": "record.split"},
+                    extra={"action": LogAction.RECORD_SPLIT},
                 )
             locked = await self._write_one_by_one(batch)
         if locked:
@@ -190,7 +191,7 @@ class Recorder:
                     if attempt == TRIES_ALONE:
                         logger.exception(
                             "a result cannot be recorded; its delivery is attempted again when its lease ends",
-                            extra={"action": "record.refused", "delivery_id": result.claim.delivery_id},
+                            extra={"action": LogAction.RECORD_REFUSED, "delivery_id": result.claim.delivery_id},
                         )
                         self._finish([result])
         return later
@@ -218,7 +219,7 @@ class Recorder:
                 self._metrics.results_fenced += 1
                 logger.warning(
                     "the lease was taken over while the attempt ran; its result is dropped",
-                    extra={"action": "record.fenced", "delivery_id": record.claim.delivery_id},
+                    extra={"action": LogAction.RECORD_FENCED, "delivery_id": record.claim.delivery_id},
                 )
         for delay, given_back in returns.items():
             async with self._database.transaction() as connection:

@@ -3,6 +3,7 @@
 import logging
 from datetime import timedelta
 
+from runtime.actions import LogAction
 from runtime.backoff import Backoff
 from runtime.tasks import BackgroundTask, FailureLog
 from store.deliveries import days as delivery_days
@@ -24,7 +25,9 @@ async def first_days(database: Database) -> None:
     try:
         await _make_ahead(database)
     except Exception as error:
-        logger.warning("the days of deliveries are not there yet: %s", error, extra={"action": "upkeep.delayed"})
+        logger.warning(
+            "the days of deliveries are not there yet: %s", error, extra={"action": LogAction.UPKEEP_DELAYED}
+        )
 
 
 async def _make_ahead(database: Database) -> None:
@@ -44,7 +47,7 @@ def upkeep(database: Database, keep: timedelta) -> BackgroundTask:
             if not error.failure.contained:
                 raise
             # Most likely the lock timeout of a drop. While it waits, so do all who want the table after it.
-            logger.warning(_DELAYED, error, extra={"action": "upkeep.delayed"})
+            logger.warning(_DELAYED, error, extra={"action": LogAction.UPKEEP_DELAYED})
             return RETRY_INTERVAL
         return None
 
@@ -53,10 +56,10 @@ def upkeep(database: Database, keep: timedelta) -> BackgroundTask:
         FailureLog(
             logger,
             "the upkeep failed; it is tried again",
-            "upkeep.failed",
+            LogAction.UPKEEP_FAILED,
             (DatabaseUnavailable,),
             _DELAYED,
-            "upkeep.delayed",
+            LogAction.UPKEEP_DELAYED,
         ),
         name="notifier upkeep",
         interval=INTERVAL,
@@ -70,4 +73,4 @@ async def _drop_old(database: Database, keep: timedelta) -> None:
         async with database.transaction() as connection:
             dropped += await delivery_days.drop_old(connection, keep, [parent])
     if dropped:
-        logger.info("dropped %s", ", ".join(dropped), extra={"action": "upkeep.dropped"})
+        logger.info("dropped %s", ", ".join(dropped), extra={"action": LogAction.UPKEEP_DROPPED})

@@ -14,6 +14,7 @@ from notifier.orphans import OrphanedLeases
 from notifier.recorder import Recorder, Refill, Return
 from notifier.sending import Sender
 from notifier.slots import Slots
+from runtime.actions import LogAction
 from runtime.backoff import Backoff
 from runtime.clock import Clock
 from store.deliveries import fan_out as outbox
@@ -152,11 +153,11 @@ class Worker:
                 self._database_answers = error.failure.contained
                 self._orphans.suspect(error)
                 self._metrics.database_failures += 1
-                logger.warning("waiting for the database: %s", error, extra={"action": "database.lost"})
+                logger.warning("waiting for the database: %s", error, extra={"action": LogAction.DATABASE_LOST})
                 await backoff.sleep()
             except Exception:
                 # A fault of ours must not end the only process that sends anything.
-                logger.exception("a step of the notifier failed", extra={"action": "worker.failed"})
+                logger.exception("a step of the notifier failed", extra={"action": LogAction.WORKER_FAILED})
                 await backoff.sleep()
 
     async def _wait_for(self, stop: asyncio.Event) -> float:
@@ -224,7 +225,7 @@ class Worker:
             logger.warning(
                 "%d leases of a notifier that died were taken over",
                 released,
-                extra={"action": "lease.expired"},
+                extra={"action": LogAction.LEASE_EXPIRED},
             )
         self._hints.expired |= released == delivery_results.RELEASE_LIMIT
         self._hints.due |= released > 0
@@ -283,13 +284,13 @@ class Worker:
         except Exception:
             logger.exception(
                 "an attempt failed by a fault of ours",
-                extra={"action": "attempt.failed", "delivery_id": claim.delivery_id},
+                extra={"action": LogAction.ATTEMPT_FAILED, "delivery_id": claim.delivery_id},
             )
             self._recorder.add(Return(claim, RETURN_DELAY))
 
     async def _drain(self, timeout: float) -> None:
         """Waits for what is in flight; cuts off what takes too long, and leaves time to record it."""
-        logger.info("draining %d deliveries", self._slots.taken, extra={"action": "drain"})
+        logger.info("draining %d deliveries", self._slots.taken, extra={"action": LogAction.DRAIN})
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout
         if not await self._slots.all_free_within(timeout * 0.75):
@@ -299,7 +300,7 @@ class Worker:
                 logger.warning(
                     "%d deliveries are left to their leases",
                     self._slots.taken,
-                    extra={"action": "drain.incomplete"},
+                    extra={"action": LogAction.DRAIN_INCOMPLETE},
                 )
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(min(end, loop.time() + LAST_RELEASE)):

@@ -9,6 +9,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from generated.tidemark.v1 import error_reason_pb2
+from runtime.actions import LogAction
 from runtime.tasks import BackgroundTask
 from server.calls import errors
 from server.calls.places import Places
@@ -70,10 +71,12 @@ class Health(health_pb2_grpc.HealthServicer):
 
     def _take(self, problem: str | None) -> None:
         if problem is None and not self._serving and not self._draining:
-            logger.info("the database takes writes: SERVING", extra={"action": "serving"})
+            logger.info("the database takes writes: SERVING", extra={"action": LogAction.SERVING})
         if problem is not None and self._serving:
             logger.error(
-                "the database cannot be worked with: NOT_SERVING (%s)", problem, extra={"action": "not_serving"}
+                "the database cannot be worked with: NOT_SERVING (%s)",
+                problem,
+                extra={"action": LogAction.NOT_SERVING},
             )
         self.set_serving(problem is None)
 

@@ -15,6 +15,7 @@ from engine.jobs import RedeliveryJobs
 from engine.timers import Timers
 from engine.upkeep import Upkeep
 from engine.visits.visits import Visits
+from runtime.actions import LogAction
 from runtime.clock import Clock
 from runtime.configuration import Configuration
 from runtime.gate import FairGate
@@ -147,7 +148,9 @@ async def serve(
         port = _bind(server, host, configuration.listen_port)
         stack.push_async_callback(server.stop, 0)
         await server.start()
-        logger.info("listening on %s port %d", host, port, extra={"action": "listen", "host": host, "port": port})
+        logger.info(
+            "listening on %s port %d", host, port, extra={"action": LogAction.LISTEN, "host": host, "port": port}
+        )
 
         probe = Probe(database.url)
         stack.push_async_callback(probe.close)
@@ -167,13 +170,13 @@ async def serve(
 
         # Balancers need a moment to notice; until then they send new calls, which are served.
         health.begin_drain()
-        logger.info("stopping: NOT_SERVING", extra={"action": "not_serving"})
+        logger.info("stopping: NOT_SERVING", extra={"action": LogAction.NOT_SERVING})
         await shutdown.sleep(configuration.propagation_delay)
 
         drain.begin()
-        logger.info("draining %d calls", in_flight.count, extra={"action": "drain", "calls": in_flight.count})
+        logger.info("draining %d calls", in_flight.count, extra={"action": LogAction.DRAIN, "calls": in_flight.count})
         await _stop(server, in_flight, shutdown, configuration.drain_timeout)
-    logger.info("stopped", extra={"action": "stopped"})
+    logger.info("stopped", extra={"action": LogAction.STOPPED})
 
 
 def _bind(server: grpc.aio.Server, host: str, port: int) -> int:
@@ -195,7 +198,9 @@ async def _stop(server: grpc.aio.Server, in_flight: InFlight, shutdown: Shutdown
     forced = asyncio.create_task(shutdown.forced.wait(), name="forced")
     await asyncio.wait({idle, forced}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
     if in_flight.count:
-        logger.warning("cutting off %d calls", in_flight.count, extra={"action": "cut_off", "calls": in_flight.count})
+        logger.warning(
+            "cutting off %d calls", in_flight.count, extra={"action": LogAction.CUT_OFF, "calls": in_flight.count}
+        )
     await server.stop(0 if in_flight.count else LAST_GRACE)
     await closing
     await _cancel(idle)

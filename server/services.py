@@ -17,6 +17,7 @@ from generated.tidemark.v1 import (
     webhook_service_pb2,
     webhook_service_pb2_grpc,
 )
+from runtime.actions import LogAction
 from runtime.clock import Clock
 from runtime.configuration import Configuration
 from server.accounts.balances import BalanceHandlers
@@ -105,7 +106,7 @@ def _secret_box(configuration: Configuration) -> SecretBox | None:
     if box is None:
         logger.warning(
             "no endpoint can be created: set TIDEMARK_SECRET_KEYS, which webhook secrets are encrypted with",
-            extra={"action": "secrets.no_key"},
+            extra={"action": LogAction.NO_SECRET_KEY},
         )
     return box
 

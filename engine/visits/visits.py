@@ -12,6 +12,7 @@ from engine.rules.rules import Rules
 from engine.visits.customer_visits import look_at_customer
 from engine.visits.limit_visits import look_again
 from engine.visits.visiting import visit_customers
+from runtime.actions import LogAction
 from runtime.backoff import Backoff
 from runtime.clock import Clock
 from runtime.tasks import BackgroundTask, FailureLog
@@ -41,7 +42,9 @@ class Visits:
         self._grace = grace
         self._task = BackgroundTask(
             self._work,
-            FailureLog(logger, "visits failed and will be tried again", "visits_failed", (DatabaseUnavailable,)),
+            FailureLog(
+                logger, "visits failed and will be tried again", LogAction.VISITS_FAILED, (DatabaseUnavailable,)
+            ),
             name="visits",
             interval=POLLING_INTERVAL,
             backoff=Backoff(longest=RETRY_INTERVAL),
@@ -119,7 +122,7 @@ class Visits:
                 logger.exception(
                     "the visit of alert %s failed and will be tried again",
                     visit.alert_id,
-                    extra={"action": "visit_failed", "alert_id": visit.alert_id},
+                    extra={"action": LogAction.VISIT_FAILED, "alert_id": visit.alert_id},
                 )
         return False
 
@@ -140,7 +143,7 @@ class Visits:
                     "a step of the visit of alert %s failed; it goes on in smaller ones",
                     visit.alert_id,
                     exc_info=size == CUSTOMERS_PER_VISIT,
-                    extra={"action": "visit_failed", "alert_id": visit.alert_id},
+                    extra={"action": LogAction.VISIT_FAILED, "alert_id": visit.alert_id},
                 )
                 return True
             worked = await self._pass_over(visit)
@@ -167,7 +170,7 @@ class Visits:
                 logger.error(
                     "alert %s could not be evaluated for a customer and will be tried again",
                     visit.alert_id,
-                    extra={"action": "visit_failed", "alert_id": visit.alert_id, "customer_id": customer_id},
+                    extra={"action": LogAction.VISIT_FAILED, "alert_id": visit.alert_id, "customer_id": customer_id},
                 )
             self._passed_over.add(visit)
             come_to = customers[-1] if customers else self._end(visit)

@@ -6,6 +6,7 @@ import logging
 from datetime import datetime, timedelta
 
 from generated.tidemark.v1 import error_reason_pb2
+from runtime.actions import LogAction
 from runtime.backoff import Backoff
 from runtime.clock import Clock
 from runtime.tasks import BackgroundTask, FailureLog
@@ -75,7 +76,7 @@ class Identity:
                 "no API key exists: every caller on this machine acts for the organization %r;"
                 " `tidemark keys create --organization NAME` makes a key and ends this",
                 DEFAULT_ORGANIZATION,
-                extra={"action": "identity"},
+                extra={"action": LogAction.IDENTITY},
             )
         else:
             raise UnsafeListen(
@@ -118,7 +119,7 @@ class Identity:
             FailureLog(
                 logger,
                 "revoked keys could not be looked for",
-                "identity",
+                LogAction.IDENTITY,
                 (DatabaseUnavailable, TimeoutError),  # health says so
             ),
             name="revocations",
@@ -152,7 +153,7 @@ class Identity:
         }
         count = self.streams.end(ended)
         if count:
-            logger.info("ending %d streams whose keys have ended", count, extra={"action": "revoked"})
+            logger.info("ending %d streams whose keys have ended", count, extra={"action": LogAction.KEY_REVOKED})
 
     async def _owner_of(self, key_hash: bytes) -> Caller | None:
         cached = self._cache.get(key_hash)

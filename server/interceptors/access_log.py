@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import grpc
 
+from runtime.actions import LogAction
 from server.calls import call as calls
 from server.interceptors.around import Around, Context, when_over
 
@@ -60,7 +61,7 @@ def _write(call: calls.Call, peer: str, code: grpc.StatusCode, seconds: float) -
         call.method,
         code.name,
         extra={
-            "action": "call",
+            "action": LogAction.CALL,
             "method": call.method,
             "code": code.name,
             "milliseconds": round(seconds * 1000, 3),

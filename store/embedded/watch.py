@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
+from runtime.actions import LogAction
 from runtime.backoff import Backoff
 from store.embedded.errors import CannotStart
 from store.embedded.holder import Holder
@@ -37,12 +38,12 @@ class LogReporter:
             "the embedded PostgreSQL ended; starting it again in %g s. Its last words:\n%s",
             pause,
             "\n".join(last_words),
-            extra={"action": "database.ended"},
+            extra={"action": LogAction.DATABASE_ENDED},
         )
 
     def database_runs_again(self) -> None:
         """One line."""
-        logger.warning("the embedded PostgreSQL runs again", extra={"action": "database.started"})
+        logger.warning("the embedded PostgreSQL runs again", extra={"action": LogAction.DATABASE_STARTED})
 
 
 def watch(holder: Holder, reporter: Reporter) -> None:

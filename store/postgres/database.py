@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from runtime.actions import LogAction
 from store.postgres import sessions
 from store.postgres.failures import DatabaseUnavailable, Discard, Failure, failure_of, sqlstate_of, unavailable
 
@@ -152,7 +153,7 @@ class Database:
             "the database failed a transaction: %s",
             failure.message,
             extra={
-                "action": "database.failed",
+                "action": LogAction.DATABASE_FAILED,
                 "failure": failure.kind,
                 "sqlstate": sqlstate_of(error),
                 "before": count,

@@ -12,6 +12,7 @@ from datetime import datetime
 
 from sqlalchemy import text
 
+from runtime.actions import LogAction
 from runtime.backoff import Backoff
 from runtime.tasks import BackgroundTask, FailureLog
 from store.postgres import sessions
@@ -83,7 +84,7 @@ class LockWatch:
             FailureLog(
                 logger,
                 "lock waits cannot be watched",
-                "lock.watch_failed",
+                LogAction.LOCK_WATCH_FAILED,
                 (DatabaseUnavailable,),  # said where the transactions fail
             ),
             name="lock watch",
@@ -135,7 +136,7 @@ class LockWatch:
                         wait.application_name,
                         wait.holder,
                         extra={
-                            "action": "lock.holder_ended",
+                            "action": LogAction.LOCK_HOLDER_ENDED,
                             "holder": wait.application_name,
                             "holder_pid": wait.holder,
                         },
@@ -155,7 +156,7 @@ class LockWatch:
                 wait.state or "state unknown",
                 wait.state_seconds,
                 extra={
-                    "action": "lock.wait",
+                    "action": LogAction.LOCK_WAIT,
                     "seconds": round(wait.seconds, 3),
                     "waiter_pid": wait.waiter,
                     "holder": wait.application_name,

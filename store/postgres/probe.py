@@ -8,6 +8,7 @@ from collections.abc import Callable
 import psycopg
 from sqlalchemy.exc import SQLAlchemyError
 
+from runtime.actions import LogAction
 from runtime.backoff import Backoff
 from runtime.tasks import BackgroundTask, FailureLog
 from store.postgres.database import Database, DatabaseUnavailable, driver
@@ -86,7 +87,7 @@ class Probe:
                 next_write = loop.time() + WRITE_INTERVAL
             return INTERVAL if reads else WRITE_INTERVAL
 
-        failures = FailureLog(logger, "the database could not be probed", "probe.failed")
+        failures = FailureLog(logger, "the database could not be probed", LogAction.PROBE_FAILED)
         return BackgroundTask(look, failures, name="probe", backoff=Backoff(longest=INTERVAL))
 
     async def close(self) -> None:

@@ -11,6 +11,7 @@ import logging
 from collections.abc import AsyncIterator
 
 from generated.tidemark.v1 import error_reason_pb2
+from runtime.actions import LogAction
 from runtime.backoff import Backoff
 from runtime.configuration import DEFAULT_MAX_WATCHERS, DEFAULT_ORGANIZATION_WATCHERS
 from runtime.gate import FairGate, may_take
@@ -83,24 +84,24 @@ class Feeds:
         self._tail_readers = asyncio.Semaphore(TAIL_READERS)
         self._catch_up_gate = FairGate(CATCH_UP_READERS)
         away = (DatabaseUnavailable,)  # said where the tails are read, and by health
-        lost = "watching by polling only: %s", "feed.listen_lost"
+        lost = "watching by polling only: %s", LogAction.FEED_LISTEN_LOST
         self._tasks = (
             BackgroundTask(
                 self._listen,
-                FailureLog(logger, "the feeds could not be listened to", "feed.failed", away, *lost),
+                FailureLog(logger, "the feeds could not be listened to", LogAction.FEED_FAILED, away, *lost),
                 name="feeds listen",
                 interval=RETRY_PAUSE,
                 backoff=Backoff(RETRY_PAUSE, RETRY_PAUSE),  # the step fails whenever a connection ends
             ),
             BackgroundTask(
                 self._poll,
-                FailureLog(logger, "news of the feeds could not be polled", "feed.failed", away),
+                FailureLog(logger, "news of the feeds could not be polled", LogAction.FEED_FAILED, away),
                 name="feeds poll",
                 backoff=Backoff(longest=POLL_INTERVAL),
             ),
             BackgroundTask(
                 self.sweep,
-                FailureLog(logger, "the feeds could not be swept", "feed.failed", away),
+                FailureLog(logger, "the feeds could not be swept", LogAction.FEED_FAILED, away),
                 name="feeds sweep",
                 interval=SWEEP_INTERVAL,
                 first_pause=SWEEP_INTERVAL,
@@ -187,7 +188,7 @@ class Feeds:
             return 0.0 if await self._read_on(organization_id, tail) else None
 
         # It goes on after a fault of ours: streams that stay open without news would be worse.
-        failures = FailureLog(logger, "a feed could not be read", "feed.failed", (DatabaseUnavailable,))
+        failures = FailureLog(logger, "a feed could not be read", LogAction.FEED_FAILED, (DatabaseUnavailable,))
         task = BackgroundTask(grow, failures, name=f"feed {organization_id}", backoff=Backoff(longest=RETRY_PAUSE))
         self._growing = [*(one for one in self._growing if one.is_running), task]
         task.start()
