@@ -3,10 +3,11 @@
 import os
 import sys
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
+from cli.console import ConfigurationProblem, install_command
 from runtime.redaction import error_lines
 
 EXIT_INTERRUPTED = 130  # 128 + SIGINT
@@ -23,8 +24,10 @@ COMMANDS = {
     "replay": "cli.replay.command",
     "watch": "cli.watch.command",
     "listen": "cli.listen.command",
-    "demo": "cli.demo.command",
 }
+
+# The packages that only an extra brings, as `import` names them. The embedded database checks for its own.
+EXTRA_OF_PACKAGE = {"rich": "cli"}
 
 
 class CommandsOnDemand(click.Group):
@@ -36,7 +39,13 @@ class CommandsOnDemand(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(import_module(COMMANDS[cmd_name]), cmd_name)
+        try:
+            module = import_module(COMMANDS[cmd_name])
+        except ModuleNotFoundError as error:
+            if error.name not in EXTRA_OF_PACKAGE:
+                raise
+            return _without_extra(cmd_name, EXTRA_OF_PACKAGE[error.name])
+        command: click.Command = getattr(module, cmd_name)
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -47,6 +56,21 @@ class CommandsOnDemand(click.Group):
             # What is still in the buffers would be written at the end of the process, and fail aloud.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise SystemExit(EXIT_READER_GONE) from None
+
+
+def _without_extra(name: str, extra: str) -> click.Command:
+    """A command in the place of one whose extra is not installed: it says so, whatever its arguments are."""
+
+    def refuse() -> None:
+        raise ConfigurationProblem(f"`tidemark {name}` needs the extra `{extra}`: {install_command(extra)}")
+
+    return click.Command(
+        name,
+        callback=refuse,
+        short_help=f"Needs the extra `{extra}`, which is not installed.",
+        add_help_option=False,
+        context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    )
 
 
 @click.group(
@@ -63,7 +87,12 @@ def tidemark() -> None:
 
 
 def main() -> None:
-    """The console script.
+    """The console script."""
+    run(tidemark, "tidemark")
+
+
+def run(command: click.Command, name: str) -> NoReturn:
+    """Runs a command as this process, under that name, and ends the process.
 
     Ends with 130 after Ctrl-C, and quietly with 141 when the reader of the output has gone (`tidemark … | head`), as
     programs do that these signals end.
@@ -71,7 +100,7 @@ def main() -> None:
     # An error of the database's driver contains the row that it is about.
     sys.excepthook = lambda _, error, __: sys.stderr.write(error_lines(error) + "\n")
     try:
-        code = tidemark.main(prog_name="tidemark", standalone_mode=False)
+        code = command.main(prog_name=name, standalone_mode=False)
     except click.ClickException as error:
         error.show()
         code = error.exit_code

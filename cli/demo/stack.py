@@ -12,11 +12,12 @@ from pathlib import Path
 import grpc
 
 from cli.connection import Address
-from cli.console import Problem, standard_error
+from cli.console import Problem
 from cli.demo.contract import create_endpoint
 from cli.demo.receiver import Receiver
 from cli.notify import RUNNING
 from cli.processes import Child, NotStarted, environment
+from cli.rich_console import standard_error
 from cli.serve import LISTENING
 from cli.streaming import ConnectionLost
 

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.markup import escape
 
 from cli.connection import Address, call_problem, server_options
-from cli.console import standard_error, standard_output
+from cli.rich_console import standard_error, standard_output
 from cli.signals import EndedBySignal, clearing_away
 from cli.watch.board import Board, Narrowed
 from cli.watch.following import Following

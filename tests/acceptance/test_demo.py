@@ -10,7 +10,7 @@ from generated.tidemark.v1.alert_pb2 import Alert
 TIMEOUT = 180  # seconds
 CONDITIONS = [field.name for field in Alert.DESCRIPTOR.oneofs_by_name["condition"].fields]
 
-DEMO = [sys.executable, "-P", "-m", "cli.main", "demo"]
+DEMO = [sys.executable, "-P", "-m", "cli.demo"]
 
 
 def run(*arguments: str) -> "subprocess.CompletedProcess[str]":

@@ -11,7 +11,6 @@ from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 from rich.console import Console
 
-from cli.console import THEME
 from cli.demo import report, world
 from cli.demo.contract import usage_event
 from cli.demo.expectation import Expectation
@@ -21,6 +20,7 @@ from cli.demo.receiver import Received, Receiver
 from cli.demo.told import crossings_of_body
 from cli.demo.traffic import Sent
 from cli.demo.world import AlertPlan, Crossing, Event, Line
+from cli.rich_console import THEME
 from cli.streaming import Batch
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse
 from generated.tidemark.v1.notification_pb2 import Transition
