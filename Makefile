@@ -68,7 +68,7 @@ run: proto-check ## server and notifier on the embedded database
 
 .PHONY: demo
 demo: $(STAMP) ## everything live against a webhook receiver, checked; TRACE=file.csv replays real requests
-	@exec $(BIN)/python -m cli.demo $(if $(TRACE),--trace "$(TRACE)")
+	@exec $(BIN)/python -m demo $(if $(TRACE),--trace "$(TRACE)")
 
 .PHONY: migrate
 migrate: $(STAMP) ## bring the database's schema up to date

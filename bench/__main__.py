@@ -7,8 +7,9 @@ from typing import Any
 import uvloop
 from rich.console import Console
 
-from bench import balances, ingest, latency, load, machine, neighbours, notifier, report, soak
-from bench.stack import PostgreSQL
+from bench import balances, ingest, latency, neighbours, notifier, report, soak
+from bench.support import load, machine
+from bench.support.stack import PostgreSQL
 
 PARTS = ("ingest", "latency", "notifier", "balances", "neighbours", "soak")
 SOAK_MINUTES = 10.0

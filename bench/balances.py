@@ -12,11 +12,12 @@ from typing import Any
 import grpc
 import psycopg
 
-from bench import cpu, holders, load, timers
-from bench.client import Client, Job
-from bench.figures import milliseconds
-from bench.sending import NotCounted, check, close_channels, create_alerts, evaluate_usage, open_channels
-from bench.stack import PostgreSQL, Stack
+from bench import timers
+from bench.support import cpu, holders, load
+from bench.support.client import Client, Job
+from bench.support.figures import milliseconds
+from bench.support.sending import NotCounted, check, close_channels, create_alerts, evaluate_usage, open_channels
+from bench.support.stack import PostgreSQL, Stack
 from bench.timers import Timers
 from generated.tidemark.v1 import alert_service_pb2, usage_pb2
 

@@ -13,13 +13,21 @@ from typing import Any
 import grpc
 import psycopg
 
-from bench import cpu, load
-from bench.client import Client, Job
-from bench.load import Load
-from bench.sending import Call, NotCounted, check, close_channels, create_alerts, evaluate_usage, open_channels
-from bench.stack import PostgreSQL, Stack
+from bench.support import cpu, load
+from bench.support.client import Client, Job
+from bench.support.load import Load
+from bench.support.sending import (
+    Call,
+    NotCounted,
+    check,
+    close_channels,
+    create_alerts,
+    evaluate_usage,
+    open_channels,
+)
+from bench.support.stack import PostgreSQL, Stack
 from runtime.configuration import DEFAULT_INGEST_WRITERS
-from store import events as stored_events
+from store.usage import events as stored_events
 
 BATCH_EVENTS = 500  # of one message
 STREAMS = 4

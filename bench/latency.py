@@ -12,11 +12,11 @@ from typing import Any
 
 import grpc
 
-from bench import load
-from bench.client import Client, Job
-from bench.receiver import Receiver
-from bench.sending import TIMEOUT, Call, check, close_channels, create_alerts, evaluate_usage, open_channels
-from bench.stack import PostgreSQL
+from bench.support import load
+from bench.support.client import Client, Job
+from bench.support.receiver import Receiver
+from bench.support.sending import TIMEOUT, Call, check, close_channels, create_alerts, evaluate_usage, open_channels
+from bench.support.stack import PostgreSQL
 from evaluator.events import UsageEvent
 from generated.tidemark.v1 import webhook_service_pb2
 from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub

@@ -11,18 +11,18 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from rich.table import Table
 
-from bench import floods, load
-from bench.client import Client, Job
-from bench.figures import milliseconds
-from bench.floods import Flood, Flooded, Metadata, metadata_of
-from bench.sending import close_channels, evaluate_usage, open_channels
-from bench.stack import PostgreSQL, Stack
+from bench.support import floods, load
+from bench.support.client import Client, Job
+from bench.support.figures import milliseconds
+from bench.support.floods import Flood, Flooded, Metadata, metadata_of
+from bench.support.sending import close_channels, evaluate_usage, open_channels
+from bench.support.stack import PostgreSQL, Stack
 from generated.tidemark.v1 import alert_pb2, alert_service_pb2, condition_pb2, threshold_pb2, usage_pb2
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
 from runtime.clock import SystemClock
-from store import keys
-from store.database import Database
+from store.identity import keys
+from store.postgres.database import Database
 
 ALONE_SECONDS = 3.0
 FLOOD_SECONDS = 5.0

@@ -13,16 +13,16 @@ from typing import Any
 
 import aiohttp
 
-from bench import cpu
-from bench.fast_receiver import HANGING, Arrival, FastReceiver
-from bench.notifier_stack import SECRET, QueueDatabase, body_of, notification_id, notifier_on, resident
 from bench.rivals.environment import Unavailable
 from bench.rivals.measuring import RIVALS, jobs
 from bench.rivals.measuring import rate as rival_rate
 from bench.rivals.told import Task
-from bench.stack import PostgreSQL
+from bench.support import cpu
+from bench.support.fast_receiver import HANGING, Arrival, FastReceiver
+from bench.support.notifier_stack import SECRET, QueueDatabase, body_of, notification_id, notifier_on, resident
+from bench.support.stack import PostgreSQL
 from notifier.requests import HEADERS
-from notifier.signature import signed_headers
+from webhooks.signature import signed_headers
 
 ENDPOINTS = 30  # fast receivers of the throughput
 DELIVERIES_EACH = 400  # to each of them; fewer are over before their rate can be told

@@ -11,9 +11,9 @@ from typing import Any
 
 from rich.table import Table
 
-from bench.fast_receiver import FAILING, FastReceiver
-from bench.notifier_stack import QueueDatabase, notification_id, notifier_on, resident
-from bench.stack import PostgreSQL
+from bench.support.fast_receiver import FAILING, FastReceiver
+from bench.support.notifier_stack import QueueDatabase, notification_id, notifier_on, resident
+from bench.support.stack import PostgreSQL
 
 RATE = 100  # notifications a second, each to one endpoint
 ENDPOINTS = 40

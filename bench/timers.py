@@ -8,15 +8,15 @@ from typing import Any
 
 import psycopg
 
-from bench import holders, load
-from bench.client import Client
-from bench.figures import milliseconds
 from bench.ingest import Send
-from bench.sending import create_alerts
-from bench.stack import PostgreSQL, Stack
-from store import wallets
-from store.database import Database
-from store.evaluations import OUTBOX_CHANNEL
+from bench.support import holders, load
+from bench.support.client import Client
+from bench.support.figures import milliseconds
+from bench.support.sending import create_alerts
+from bench.support.stack import PostgreSQL, Stack
+from store.balances import wallets
+from store.postgres.channels import OUTBOX_CHANNEL
+from store.postgres.database import Database
 
 FUTURE = 1_000_000  # wallets whose time comes next year
 SWEEPS = 300  # looks that are timed, with and without them

@@ -13,8 +13,8 @@ import click
 from cli.console import Problem, bad, named, print_progress, print_result, warn
 from cli.settings import configuration, configure_logs, prepared_database, unreachable
 from runtime.clock import SystemClock
-from store import keys as key_store
-from store.database import Database, DatabaseUnavailable
+from store.identity import keys as key_store
+from store.postgres.database import Database, DatabaseUnavailable
 
 Result = TypeVar("Result")
 

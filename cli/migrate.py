@@ -4,7 +4,7 @@ import click
 
 from cli.console import named, print_result
 from cli.settings import configuration, configure_logs, migrated_database
-from store.addresses import shown
+from store.postgres.addresses import shown
 
 
 @click.command()

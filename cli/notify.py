@@ -11,8 +11,8 @@ from cli.settings import configuration, configure_logs, prepared_database
 from notifier.process import run
 from runtime.clock import SystemClock
 from runtime.configuration import Configuration
-from store.database import Database
-from store.secrets import KeyFileUnusable
+from store.postgres.database import Database
+from webhooks.secret_box import KeyFileUnusable
 
 GC_THRESHOLD = 100_000  # objects that are made before the collector looks for cycles among them
 RUNNING = "the notifier runs"  # the one line on standard output

@@ -6,9 +6,10 @@ import click
 
 from cli.console import Problem, named, print_result
 from cli.settings import configuration, configure_logs, prepared_database, unreachable
-from store import endpoint_credentials, endpoint_secrets
-from store.database import Database, DatabaseUnavailable
-from store.secrets import CannotOpen, KeyFileUnusable, SecretBox, box_of
+from store.endpoints import credentials as endpoint_credentials
+from store.endpoints import secrets as endpoint_secrets
+from store.postgres.database import Database, DatabaseUnavailable
+from webhooks.secret_box import CannotOpen, KeyFileUnusable, SecretBox, box_of
 
 POOL_SIZE = 1  # connections
 BATCH_LIMIT = 200  # rows of one transaction

@@ -10,12 +10,12 @@ from cli.console import Problem
 from cli.settings import configuration, configure_logs, prepared_database, unreachable
 from runtime.clock import SystemClock
 from runtime.configuration import Configuration
-from server.identity import UnsafeListen
-from server.lifecycle import Shutdown
+from server.calls.identity import UnsafeListen
+from server.calls.lifecycle import Shutdown
 from server.process import CannotListen
 from server.process import serve as run_server
-from store.database import Database, DatabaseUnavailable
-from store.secrets import KeyFileUnusable
+from store.postgres.database import Database, DatabaseUnavailable
+from webhooks.secret_box import KeyFileUnusable
 
 GC_THRESHOLD = 100_000  # objects that are made before the collector looks for cycles among them
 LISTENING = "listening on "  # and host:port; the one line on standard output

@@ -8,10 +8,10 @@ from cli.console import ConfigurationProblem, Problem, install_command
 from runtime import logs
 from runtime.configuration import Configuration, ConfigurationError, load
 from store import embedded
-from store.addresses import BadAddress, parameters, shown
-from store.database import DatabaseUnavailable
 from store.migrate import SchemaTooNew, SchemaTooOld, UnsupportedEncoding, UnsupportedServer, check, migrate
-from store.poolers import shares_sessions
+from store.postgres.addresses import BadAddress, parameters, shown
+from store.postgres.database import DatabaseUnavailable
+from store.postgres.poolers import shares_sessions
 
 
 def configuration() -> Configuration:

@@ -16,10 +16,10 @@ from cli.serve import LISTENING
 from cli.settings import configuration, configure_logs, prepared_database, unreachable
 from runtime.configuration import Configuration
 from runtime.signals import on_stop
-from store import keys
-from store.addresses import shown
-from store.database import Database, DatabaseUnavailable
-from store.secrets import KeyFileUnusable, keys_of
+from store.identity import keys
+from store.postgres.addresses import shown
+from store.postgres.database import Database, DatabaseUnavailable
+from webhooks.secret_box import KeyFileUnusable, keys_of
 
 FIRST_PAUSE = 1.0  # seconds before a child that ended is started again; doubled from time to time
 LONGEST_PAUSE = 30.0  # seconds

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from aiohttp import AddrInfoType
 
-from runtime.targets import TargetPolicy
+from webhooks.url_policy import TargetPolicy
 
 
 class AddressRefused(OSError):

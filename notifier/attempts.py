@@ -8,14 +8,14 @@ from datetime import timedelta
 from notifier.metrics import Metrics
 from notifier.recorder import Return
 from notifier.requests import request_headers
-from notifier.schedule import decide
 from notifier.sending import Answer, Sender
-from notifier.signature import MalformedSecret
 from runtime.clock import Clock
-from store.deliveries import DeliveryStatus
-from store.delivery_queue import Claim
-from store.delivery_results import AttemptRecord
-from store.secrets import CannotOpen, SecretBox
+from store.deliveries.queue import Claim
+from store.deliveries.results import AttemptRecord
+from webhooks.deliveries import DeliveryStatus
+from webhooks.schedule import decide
+from webhooks.secret_box import CannotOpen, SecretBox
+from webhooks.signature import MalformedSecret
 
 RETURN_DELAY = timedelta(seconds=30)  # until a delivery that failed by our own fault is due again
 

@@ -16,7 +16,7 @@ from aiohttp.connector import Connection
 from yarl import URL
 
 from notifier.response import ResponseReader
-from runtime.targets import request_target
+from webhooks.url_policy import request_target
 
 # In a header it would begin another one, or another request.
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")

@@ -3,23 +3,22 @@
 import asyncio
 import logging
 
-from notifier.backoff import Backoff
 from notifier.metrics import Metrics
 from notifier.monitoring import monitoring
 from notifier.readiness import followed
 from notifier.sending import Sender, Timeouts
 from notifier.upkeep import first_days, keep_days
 from notifier.worker import Worker
+from runtime.backoff import Backoff
 from runtime.clock import Clock
 from runtime.configuration import Configuration
 from runtime.signals import on_stop
-from runtime.targets import TargetPolicy
-from store import outbox
-from store.database import Database, DatabaseUnavailable
-from store.delivery_queue import DUE_CHANNEL
-from store.listening import listen
-from store.lock_watch import LockWatch
-from store.secrets import box_of
+from store.postgres.channels import DUE_CHANNEL, OUTBOX_CHANNEL
+from store.postgres.database import Database, DatabaseUnavailable
+from store.postgres.listening import listen
+from store.postgres.lock_watch import LockWatch
+from webhooks.secret_box import box_of
+from webhooks.url_policy import TargetPolicy
 
 logger = logging.getLogger(__name__)
 
@@ -99,11 +98,11 @@ async def _listen(database: Database, worker: Worker) -> None:
     backoff = Backoff()
     while True:
         try:
-            async for heard in listen(database.url, outbox.CHANNEL, DUE_CHANNEL):
+            async for heard in listen(database.url, OUTBOX_CHANNEL, DUE_CHANNEL):
                 channel = None if heard is None else heard[0]
                 if channel != DUE_CHANNEL:
                     worker.outbox_changed()
-                if channel != outbox.CHANNEL:
+                if channel != OUTBOX_CHANNEL:
                     worker.deliveries_due()
                 backoff.reset()
         except DatabaseUnavailable as error:

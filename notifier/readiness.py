@@ -6,7 +6,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from store.probe import Probe
+from store.postgres.probe import Probe
 
 logger = logging.getLogger(__name__)
 

@@ -8,13 +8,13 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 
-from notifier.backoff import Backoff
 from notifier.metrics import Metrics
-from store import delivery_results
-from store.database import Database, DatabaseUnavailable
-from store.delivery_queue import Claim, Order
-from store.delivery_results import AttemptRecord
-from store.failures import LOCK_TIMEOUT, unavailable
+from runtime.backoff import Backoff
+from store.deliveries import results as delivery_results
+from store.deliveries.queue import Claim, Order
+from store.deliveries.results import AttemptRecord
+from store.postgres.database import Database, DatabaseUnavailable
+from store.postgres.failures import LOCK_TIMEOUT, unavailable
 
 BATCH_LIMIT = 200  # results in one transaction
 SMALL_BATCH = 20  # results that are written together, however few are in flight

@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
 
-from notifier.signature import signed_headers
-from runtime.webhook_headers import is_reserved
-from store.delivery_queue import Claim, StoredSecret, Target
-from store.secrets import CannotOpen, SecretBox, credentials_place, secret_place
+from store.deliveries.queue import Claim, StoredSecret, Target
+from webhooks.headers import is_reserved
+from webhooks.secret_box import CannotOpen, SecretBox, credentials_place, secret_place
+from webhooks.signature import signed_headers
 
 # Of every request. An endpoint's own Accept replaces this one.
 HEADERS = {

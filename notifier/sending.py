@@ -14,10 +14,10 @@ from aiohttp.connector import Connection
 from notifier.addresses import Dial, DialGuard, current_dial
 from notifier.exchange import Destination, end, exchange, is_stale
 from notifier.response import MalformedResponse, ResponseReader
-from notifier.schedule import asked_wait
 from runtime.clock import Clock
-from runtime.targets import TargetPolicy
-from store.deliveries import Outcome
+from webhooks.deliveries import Outcome
+from webhooks.schedule import asked_wait
+from webhooks.url_policy import TargetPolicy
 
 MAX_EXCERPT = 16 * 1024  # bytes of the response that are read, and stored
 MAX_ERROR = 500  # characters

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
-from store.delivery_queue import Claim, Order
+from store.deliveries.queue import Claim, Order
 
 CLAIM_LIMIT = 100  # deliveries in one transaction
 ORGANIZATION_SHARE = 0.75  # of a process's slots, that one organization may have

@@ -4,9 +4,9 @@ import asyncio
 import logging
 from datetime import timedelta
 
-from notifier.backoff import Backoff
-from store import delivery_days
-from store.database import Database, DatabaseUnavailable
+from runtime.backoff import Backoff
+from store.deliveries import days as delivery_days
+from store.postgres.database import Database, DatabaseUnavailable
 
 INTERVAL = 3_600.0  # seconds between two rounds; days are made for several days ahead
 

@@ -9,17 +9,19 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from notifier.attempts import RETURN_DELAY, Attempter
-from notifier.backoff import Backoff
 from notifier.metrics import Metrics
 from notifier.recorder import Recorder, Refill, Return
 from notifier.sending import Sender
 from notifier.slots import Slots
+from runtime.backoff import Backoff
 from runtime.clock import Clock
-from store import delivery_queue, delivery_results, outbox
-from store.database import Database, DatabaseUnavailable
-from store.delivery_queue import Claim, Order
-from store.endpoints import MAX_ENDPOINTS
-from store.secrets import SecretBox
+from store.deliveries import fan_out as outbox
+from store.deliveries import queue as delivery_queue
+from store.deliveries import results as delivery_results
+from store.deliveries.queue import Claim, Order
+from store.endpoints.endpoints import MAX_ENDPOINTS
+from store.postgres.database import Database, DatabaseUnavailable
+from webhooks.secret_box import SecretBox
 
 POLL_INTERVAL = 1.0  # seconds between looks at the database when nothing else wakes the loop
 POLL_SHARE = 0.1  # of the time, at most, that looks may take when one thing after the other becomes due

@@ -9,10 +9,10 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from generated.tidemark.v1 import error_reason_pb2
-from server import errors
-from server.places import Places
-from store import probe as signs
-from store.probe import Probe
+from server.calls import errors
+from server.calls.places import Places
+from store.postgres import probe as signs
+from store.postgres.probe import Probe
 
 LIVENESS = "liveness"  # for restarts: a database outage must not restart every replica
 MAX_NAME_BYTES = 256  # of a service; longer names are no services, and a watch would hold them

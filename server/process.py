@@ -9,12 +9,21 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2_grpc
 
+from engine.ingest.pending import BESIDE, PendingEvents
+from engine.ingest.pipeline import Pipeline
+from engine.jobs import RedeliveryJobs
+from engine.timers import Timers
+from engine.upkeep import Upkeep
+from engine.visits.visits import Visits
 from runtime.clock import Clock
 from runtime.configuration import Configuration
+from runtime.gate import FairGate
+from server.alerts.watching.feeds import Feeds
+from server.calls.connections import divide
+from server.calls.identity import Identity, is_loopback
+from server.calls.lifecycle import Drain, InFlight, Shutdown
+from server.calls.shares import CallShares
 from server.health import Health
-from server.identity import Identity, is_loopback
-from server.ingest.pipeline import Pipeline
-from server.ingest.visits import Visits
 from server.interceptors.access_log import AccessLog
 from server.interceptors.before_key import BeforeKey
 from server.interceptors.deadline import Deadline
@@ -23,20 +32,11 @@ from server.interceptors.identity import Identify
 from server.interceptors.in_flight import CountInFlight
 from server.interceptors.request_id import RequestId
 from server.interceptors.shares import Shares
-from server.lifecycle import Drain, InFlight, Shutdown
 from server.reflection import add_reflection
 from server.services import Dependencies, register
-from server.sharing.calls import CallShares
-from server.sharing.connections import divide
-from server.sharing.gate import FairGate
-from server.sharing.pending import BESIDE, PendingEvents
-from server.timers import Timers
-from server.upkeep import Upkeep
-from server.watching.feeds import Feeds
-from server.webhooks.jobs import RedeliveryJobs
-from store.database import Database
-from store.lock_watch import LockWatch
-from store.probe import Probe
+from store.postgres.database import Database
+from store.postgres.lock_watch import LockWatch
+from store.postgres.probe import Probe
 
 KEEPALIVE_TIME = 60_000  # milliseconds without traffic after which a connection is pinged
 KEEPALIVE_TIMEOUT = 20_000  # milliseconds that the answer may take

@@ -9,9 +9,9 @@ from google.protobuf import descriptor_pb2, descriptor_pool, text_format
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from generated.tidemark.v1 import error_reason_pb2
-from server import errors
+from server.calls import errors
+from server.calls.places import Places
 from server.interceptors.around import Context
-from server.places import Places
 
 V1 = "grpc.reflection.v1.ServerReflection"
 V1ALPHA = "grpc.reflection.v1alpha.ServerReflection"

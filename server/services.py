@@ -5,6 +5,10 @@ from dataclasses import dataclass
 
 import grpc
 
+from engine.facts.changes import FactChanges
+from engine.ingest.pipeline import Pipeline
+from engine.jobs import RedeliveryJobs
+from engine.visits.visits import Visits
 from generated.tidemark.v1 import (
     account_service_pb2,
     account_service_pb2_grpc,
@@ -15,27 +19,23 @@ from generated.tidemark.v1 import (
 )
 from runtime.clock import Clock
 from runtime.configuration import Configuration
-from runtime.targets import TargetPolicy
 from server.accounts.balances import BalanceHandlers
-from server.accounts.changes import FactChanges
 from server.accounts.customers import CustomerHandlers
 from server.accounts.invoices import InvoiceHandlers
 from server.accounts.limits import LimitHandlers
 from server.accounts.metrics import MetricHandlers
 from server.accounts.plans import PlanHandlers
 from server.accounts.subscriptions import SubscriptionHandlers
-from server.alert_changes import AlertChangeHandlers
-from server.alert_service import AlertHandlers
-from server.ingest.pipeline import Pipeline
-from server.ingest.visits import Visits
-from server.lifecycle import Drain
-from server.notification_service import NotificationHandlers
-from server.usage_service import UsageHandlers
-from server.watching.feeds import Feeds
-from server.webhook_service import WebhookService
-from server.webhooks.jobs import RedeliveryJobs
-from store.database import Database
-from store.secrets import SecretBox, box_of
+from server.alerts.changes import AlertChangeHandlers
+from server.alerts.notifications import NotificationHandlers
+from server.alerts.service import AlertHandlers
+from server.alerts.usage import UsageHandlers
+from server.alerts.watching.feeds import Feeds
+from server.calls.lifecycle import Drain
+from server.webhooks.service import WebhookService
+from store.postgres.database import Database
+from webhooks.secret_box import SecretBox, box_of
+from webhooks.url_policy import TargetPolicy
 
 logger = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from sqlalchemy import Connection, inspect, select, text
 from sqlalchemy.exc import DBAPIError
 
 from runtime.redaction import error_text
-from store.database import DatabaseUnavailable, sync_engine
-from store.failures import failure_of
+from store.postgres.database import DatabaseUnavailable, sync_engine
+from store.postgres.failures import failure_of
 from store.tables.schema import schema_compatibility
 
 # Any fixed number serves that no other program locks: "tidemark" read as base 36, cut to a bigint.

@@ -8,9 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.databases import Template
-from tests.system_postgres import system_postgres
-from tests.time_limit import pytest_configure, pytest_runtest_call, pytest_runtest_setup, pytest_runtest_teardown
+from tests.support.databases import Template
+from tests.support.system_postgres import system_postgres
+from tests.support.time_limit import (
+    pytest_configure,
+    pytest_runtest_call,
+    pytest_runtest_setup,
+    pytest_runtest_teardown,
+)
 
 __all__ = ["pytest_configure", "pytest_runtest_call", "pytest_runtest_setup", "pytest_runtest_teardown"]
 

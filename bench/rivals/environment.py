@@ -3,7 +3,7 @@
 import asyncio
 import sys
 
-from bench.stack import FOLDER
+from bench.support.stack import FOLDER
 
 REQUIREMENTS = ("procrastinate==3.10.0", "pgqueuer==1.6.0", "asyncpg", "aiohttp", "uvloop")
 TIMEOUT = 90.0  # seconds to install them

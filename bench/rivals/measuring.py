@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from bench.fast_receiver import FastReceiver
 from bench.rivals import environment
 from bench.rivals.told import READY, Task
+from bench.support.fast_receiver import FastReceiver
 
 RIVALS = ("procrastinate", "pgqueuer")
 START_TIMEOUT = 30.0  # seconds to make the tables and queue the jobs

@@ -11,7 +11,7 @@ import grpc
 from rich.console import Console
 from rich.markup import escape
 
-from cli.connection import UNARY_TIMEOUT, Address, call_problem, reason, server_options
+from cli.client.connection import UNARY_TIMEOUT, Address, call_problem, reason, server_options
 from cli.console import Problem
 from cli.listen.answers import Answer, MalformedAnswer, in_turn, parse_answer
 from cli.listen.receiver import Arrival, Receiver

@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 
+from cli.client.usage_stream import Batch
 from cli.replay.mapping import Event, RowMapping, RowProblem, quoted
 from cli.replay.rows import BadRow, FileEndedEarly, Row, RowFile
 from cli.replay.summary import Summary
-from cli.streaming import Batch
 from generated.tidemark.v1.usage_pb2 import UsageEvent
 
 MAX_BATCH_BYTES = 2 * 1024 * 1024  # of one message; well below what a server takes

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import grpc
 
-from cli.connection import UNARY_TIMEOUT, Metadata
+from cli.client.connection import UNARY_TIMEOUT, Metadata
 from cli.watch.states import IN_ALARM, StateRow, in_order, rows
 from generated.tidemark.v1.alert_pb2 import CustomerAlert, CustomerAlertStatus
 from generated.tidemark.v1.alert_service_pb2 import (

@@ -12,11 +12,11 @@ import grpc
 from rich.live import Live
 from rich.markup import escape
 
-from cli.connection import Address, call_problem, server_options
+from cli.client.connection import Address, call_problem, server_options
+from cli.client.notification_stream import Following
 from cli.rich_console import standard_error, standard_output
 from cli.signals import EndedBySignal, clearing_away
 from cli.watch.board import Board, Narrowed
-from cli.watch.following import Following
 from cli.watch.lines import line
 from cli.watch.screen import rows_of, screen, table
 from generated.tidemark.v1.alert_service_pb2 import WatchNotificationsRequest

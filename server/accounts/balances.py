@@ -3,13 +3,16 @@
 from evaluator.facts import Touched
 from generated.tidemark.v1 import account_service_pb2, error_reason_pb2
 from server.accounts.handlers import Context, Handlers
-from server.errors import AlreadyExists, ApiError, FailedPrecondition, NotFound
-from server.identity import current_organization
+from server.calls.errors import AlreadyExists, ApiError, FailedPrecondition, NotFound
+from server.calls.identity import current_organization
+from server.calls.paging import read_page
+from server.calls.validation import Violations
 from server.mapping.balances import balance_message, entry_message, overage_message, read_balance, read_kinds
-from server.paging import read_page
-from server.validation import Violations
-from store import balance_changes, balance_entries, balances, drawing
-from store.balance_changes import (
+from store.balances import balances
+from store.balances import changes as balance_changes
+from store.balances import drawdown as drawing
+from store.balances import entries as balance_entries
+from store.balances.changes import (
     AdjustmentConflict,
     BalanceChange,
     BalanceFixed,
@@ -18,8 +21,8 @@ from store.balance_changes import (
     NoActiveSegment,
     SegmentUnknown,
 )
-from store.database import Connection, driver
-from store.holdings import holding_of
+from store.balances.holdings import holding_of
+from store.postgres.database import Connection, driver
 
 
 class BalanceHandlers(Handlers):

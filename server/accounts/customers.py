@@ -3,8 +3,10 @@
 from evaluator.periods import DEFAULT_CYCLE
 from generated.tidemark.v1 import account_service_pb2, error_reason_pb2
 from server.accounts.handlers import Context, Handlers
-from server.errors import NotFound
-from server.identity import current_organization
+from server.calls.errors import NotFound
+from server.calls.identity import current_organization
+from server.calls.paging import read_page
+from server.calls.validation import Violations
 from server.mapping.accounts import (
     customer_message,
     is_superseded,
@@ -13,10 +15,8 @@ from server.mapping.accounts import (
     read_plan_times,
 )
 from server.mapping.custom_fields import read_custom_fields
-from server.paging import read_page
-from server.validation import Violations
-from store import accounts
-from store.accounts import DEFAULT_CURRENCY
+from store.accounts import accounts
+from store.accounts.accounts import DEFAULT_CURRENCY
 
 
 class CustomerHandlers(Handlers):

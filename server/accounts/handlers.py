@@ -4,11 +4,11 @@ from typing import Any, Protocol
 
 import grpc
 
+from engine.facts.changes import Changes
 from runtime.clock import Clock
-from server.accounts.changes import Changes
-from store.database import Connection, Database
-from store.keys import Organization
-from store.limits import LimitSubject
+from store.identity.keys import Organization
+from store.limits.limits import LimitSubject
+from store.postgres.database import Connection, Database
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

@@ -3,14 +3,14 @@
 from evaluator.facts import Touched
 from generated.tidemark.v1 import account_service_pb2, error_reason_pb2
 from server.accounts.handlers import Context, Handlers
-from server.errors import NotFound
-from server.identity import current_organization
+from server.calls.errors import NotFound
+from server.calls.identity import current_organization
+from server.calls.paging import read_page
+from server.calls.validation import Violations
 from server.mapping.invoices import invoice_message, read_invoice, read_statuses
-from server.paging import read_page
-from server.validation import Violations
-from store import invoices
-from store.database import Connection
-from store.invoice_readings import as_read
+from store.accounts import invoices
+from store.accounts.invoice_readings import as_read
+from store.postgres.database import Connection
 
 
 class InvoiceHandlers(Handlers):

@@ -2,14 +2,15 @@
 
 from generated.tidemark.v1 import account_service_pb2, error_reason_pb2
 from server.accounts.handlers import Context, Handlers
-from server.errors import AlreadyExists, FailedPrecondition, NotFound
-from server.identity import current_organization
+from server.calls.errors import AlreadyExists, FailedPrecondition, NotFound
+from server.calls.identity import current_organization
+from server.calls.paging import read_page
+from server.calls.validation import Violations
 from server.mapping import unknown_ids
 from server.mapping.plans import limit_message, read_amount, read_as_of_time, read_subject
-from server.paging import read_page
-from server.validation import Violations
-from store import known_ids, limits
-from store.limits import LimitExists, LimitFixed
+from store.accounts import known_ids
+from store.limits import limits
+from store.limits.limits import LimitExists, LimitFixed
 
 
 class LimitHandlers(Handlers):

@@ -3,8 +3,10 @@
 from evaluator.aggregation import Aggregation
 from generated.tidemark.v1 import account_service_pb2, error_reason_pb2
 from server.accounts.handlers import Context, Handlers
-from server.errors import FailedPrecondition, NotFound
-from server.identity import current_organization
+from server.calls.errors import FailedPrecondition, NotFound
+from server.calls.identity import current_organization
+from server.calls.paging import read_page
+from server.calls.validation import Violations
 from server.mapping.accounts import (
     aggregation_name,
     is_superseded,
@@ -12,9 +14,7 @@ from server.mapping.accounts import (
     read_aggregation,
     read_as_of_time,
 )
-from server.paging import read_page
-from server.validation import Violations
-from store import metrics
+from store.accounts import metrics
 
 
 class MetricHandlers(Handlers):

@@ -2,13 +2,13 @@
 
 from generated.tidemark.v1 import account_service_pb2, error_reason_pb2
 from server.accounts.handlers import Context, Handlers
-from server.errors import NotFound
-from server.identity import current_organization
+from server.calls.errors import NotFound
+from server.calls.identity import current_organization
+from server.calls.paging import read_page
+from server.calls.validation import Violations
 from server.mapping.custom_fields import read_custom_fields
 from server.mapping.plans import plan_message, read_as_of_time
-from server.paging import read_page
-from server.validation import Violations
-from store import plans
+from store.accounts import plans
 
 
 class PlanHandlers(Handlers):

@@ -2,8 +2,10 @@
 
 from generated.tidemark.v1 import account_service_pb2, error_reason_pb2
 from server.accounts.handlers import Context, Handlers
-from server.errors import NotFound
-from server.identity import current_organization
+from server.calls.errors import NotFound
+from server.calls.identity import current_organization
+from server.calls.paging import read_page
+from server.calls.validation import Violations
 from server.mapping.accounts import (
     is_superseded,
     read_as_of_time,
@@ -12,9 +14,7 @@ from server.mapping.accounts import (
     subscription_message,
 )
 from server.mapping.custom_fields import read_custom_fields
-from server.paging import read_page
-from server.validation import Violations
-from store import accounts
+from store.accounts import accounts
 
 
 class SubscriptionHandlers(Handlers):

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import grpc
 
-from server import calls
+from server.calls import call as calls
 from server.interceptors.around import Around, Context, when_over
 
 logger = logging.getLogger(__name__)

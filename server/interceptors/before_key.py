@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from generated.tidemark.v1 import error_reason_pb2
-from server import calls, errors
+from server.calls import call as calls
+from server.calls import errors
+from server.calls.places import RETRY, Places
 from server.interceptors.around import Around, Context, when_over
-from server.places import RETRY, Places
 
 MAX_UNIDENTIFIED = 1_024  # calls whose keys are looked up at the same time
 # Calls of health and reflection on one connection. They need no key, and an answer that its caller does not take

@@ -8,9 +8,10 @@ from typing import Any
 import grpc
 
 from generated.tidemark.v1 import error_reason_pb2
-from server import calls, errors
+from server.calls import call as calls
+from server.calls import errors
+from server.calls.places import Places
 from server.interceptors.around import Context, Continuation, Handler, ReadLater, behaviour_of
-from server.places import Places
 
 # A request of health or reflection is a few bytes in the packet of its headers. No key is needed to send one.
 INFRASTRUCTURE_REQUEST = 5.0  # seconds

@@ -8,10 +8,11 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from generated.tidemark.v1 import error_reason_pb2
-from server import calls, errors
-from server.answers import CLIENT_LIMIT
+from server.calls import call as calls
+from server.calls import errors
+from server.calls.answers import CLIENT_LIMIT
 from server.interceptors.around import Behaviour, Context, Continuation, Handler, behaviour_of, rebuilt
-from store.retries import repeated
+from store.postgres.retries import repeated
 
 # Bytes of a request of health or reflection, which are names. They need no key, so nothing larger is decoded.
 INFRASTRUCTURE_MESSAGE_BYTES = 1_024

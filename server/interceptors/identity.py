@@ -5,10 +5,11 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from server import calls, errors
-from server.identity import Identity
+from server.calls import call as calls
+from server.calls import errors
+from server.calls.identity import Identity
+from server.calls.open_streams import OpenStream, refusal
 from server.interceptors.around import Around, Context, when_over
-from server.open_streams import OpenStream, refusal
 
 METADATA_KEY = "authorization"
 

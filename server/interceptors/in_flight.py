@@ -3,9 +3,9 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from server import calls
+from server.calls import call as calls
+from server.calls.lifecycle import InFlight
 from server.interceptors.around import Around, Context, when_over
-from server.lifecycle import InFlight
 
 
 class CountInFlight(Around):

@@ -5,7 +5,7 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from server import calls
+from server.calls import call as calls
 from server.interceptors.around import Around, Context
 
 METADATA_KEY = "x-request-id"

@@ -3,9 +3,10 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from server import calls, errors
+from server.calls import call as calls
+from server.calls import errors
+from server.calls.shares import CallShares
 from server.interceptors.around import Around, Context, when_over
-from server.sharing.calls import CallShares
 
 # It uses no connection of its own: its events wait in the pipeline, where each organization has its share.
 _USAGE_BATCH = "/tidemark.v1.AlertService/EvaluateUsageBatch"
@@ -15,7 +16,7 @@ _USAGE_STREAM = "/tidemark.v1.AlertService/EvaluateUsage"
 class Shares(Around):
     """Lets a call wait for its organization's turn, and refuses those that are too many.
 
-    Watchers have shares of their own (`server.watching.feeds`).
+    Watchers have shares of their own (`server.alerts.watching.feeds`).
     """
 
     def __init__(self, shares: CallShares) -> None:

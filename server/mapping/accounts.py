@@ -7,9 +7,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from evaluator.aggregation import Aggregation
 from evaluator.periods import BillingCycle, Cadence, Period, cycle_problems
 from generated.tidemark.v1 import account_pb2
-from server.validation import Violations, to_timestamp
-from store.accounts import Customer, Subscription
-from store.metrics import Metric
+from server.calls.validation import Violations, to_timestamp
+from store.accounts.accounts import Customer, Subscription
+from store.accounts.metrics import Metric
 
 _CADENCES = {
     Cadence.DAY: account_pb2.CADENCE_DAY,

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 
 from generated.tidemark.v1 import alert_pb2
+from server.calls.validation import to_timestamp
 from server.mapping.alerts import alert_proto
-from server.validation import to_timestamp
-from store.alert_history import AlertChange, ChangeKind
+from store.alerts.history import AlertChange, ChangeKind
 
 _KINDS: Mapping[ChangeKind, alert_pb2.AlertChangeKind.ValueType] = {
     kind: alert_pb2.AlertChangeKind.Value(f"ALERT_CHANGE_KIND_{kind}") for kind in ChangeKind

@@ -7,9 +7,9 @@ from google.protobuf.message import Message
 
 from evaluator.definitions import AlertDefinition
 from generated.tidemark.v1 import alert_pb2, alert_service_pb2
+from server.calls.validation import Violations
 from server.mapping.alerts import alert_proto, read_definition, refuse_large
-from server.validation import Violations
-from store.alert_changes import Edit
+from store.alerts.changes import Edit
 
 NAME, THRESHOLDS = "name", "thresholds"
 # What of a condition may be changed: the case and the field.

@@ -6,11 +6,11 @@ from dataclasses import replace
 from evaluator.definitions import AlertDefinition, DefinitionState
 from evaluator.thresholds import Threshold
 from generated.tidemark.v1 import alert_pb2, alert_service_pb2, condition_pb2
-from server.answers import MAX_DEFINITION_BYTES
+from server.calls.answers import MAX_DEFINITION_BYTES
+from server.calls.validation import Violations, to_timestamp
 from server.mapping.conditions import read_condition, read_scope, scope_proto, write_condition
 from server.mapping.thresholds import read_thresholds, threshold_proto
-from server.validation import Violations, to_timestamp
-from store.alerts import NewAlert
+from store.alerts.alerts import NewAlert
 
 MAX_UNIQUENESS_KEY_LENGTH = 128  # characters
 

@@ -14,7 +14,7 @@ from evaluator.balances import (
 )
 from evaluator.definitions import DEFAULT_CURRENCY, Condition
 from generated.tidemark.v1 import condition_pb2
-from server.validation import Violations
+from server.calls.validation import Violations
 
 MAX_CUSTOM_FIELD_FILTERS = 20  # of one alert, specifier or exclusion
 MAX_CUSTOM_FIELD_VALUE_LENGTH = 256  # characters

@@ -7,11 +7,11 @@ from decimal import Decimal
 from evaluator.amounts import ZERO, exact_arithmetic, format_decimal
 from evaluator.balances import BalanceKind, Seat
 from generated.tidemark.v1 import balance_pb2
+from server.calls.validation import Violations, to_timestamp
 from server.mapping.custom_fields import read_custom_fields
-from server.validation import Violations, to_timestamp
-from store.balance_entries import Entry, EntryType
-from store.balances import Balance, BalanceFact, Segment, SegmentFact
-from store.drawing import Overage
+from store.balances.balances import Balance, BalanceFact, Segment, SegmentFact
+from store.balances.drawdown import Overage
+from store.balances.entries import Entry, EntryType
 
 MAX_SEGMENTS = 1000  # of one balance
 MAX_DRAW_DOWN_METRICS = 100  # of one balance

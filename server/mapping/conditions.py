@@ -6,6 +6,7 @@ from typing import Any
 from evaluator.alerts import MAX_GROUP_KEYS, ConditionType, GroupSelector, Scope, ScopeKind
 from evaluator.definitions import DEFAULT_CURRENCY, Condition
 from generated.tidemark.v1 import alert_pb2, condition_pb2
+from server.calls.validation import Violations
 from server.mapping.balance_conditions import (
     BALANCE_TYPES,
     read_balance_condition,
@@ -18,7 +19,6 @@ from server.mapping.fact_conditions import (
 )
 from server.mapping.overrides import MAX_GROUP_VALUE_LENGTH, override_proto, read_overrides
 from server.mapping.price_filters import price_filter_protos, read_price_filters
-from server.validation import Violations
 
 CONDITION_TYPES: Mapping[ConditionType, condition_pb2.ConditionType.ValueType] = {
     kind: condition_pb2.ConditionType.Value(f"CONDITION_TYPE_{kind.name}") for kind in ConditionType

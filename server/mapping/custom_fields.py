@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from server.validation import MAX_ID_LENGTH, Violations, id_problem
+from server.calls.validation import MAX_ID_LENGTH, Violations, id_problem
 
 MAX_CUSTOM_FIELDS = 64  # of one thing
 MAX_CUSTOM_FIELD_LENGTH = 256  # characters of a value

@@ -15,13 +15,13 @@ from generated.tidemark.v1.webhook_service_pb2 import (
     RotateSecretRequest,
     UpdateEndpointRequest,
 )
-from runtime.targets import TargetPolicy, TargetRefused
-from runtime.webhook_headers import is_reserved
+from server.calls.validation import Violations, to_timestamp
 from server.mapping.alerts import read_condition_types
-from server.validation import Violations, to_timestamp
-from store.endpoint_health import OperatorEventType
-from store.endpoint_rows import DEFAULT_MAX_IN_FLIGHT, Endpoint, Settings
-from store.endpoint_secrets import Scheme, SigningKey
+from store.endpoints.rows import DEFAULT_MAX_IN_FLIGHT, Endpoint, Settings
+from store.endpoints.secrets import Scheme, SigningKey
+from webhooks.headers import is_reserved
+from webhooks.operator_events import OperatorEventType
+from webhooks.url_policy import TargetPolicy, TargetRefused
 
 MAX_METADATA = 50  # entries
 MAX_METADATA_KEY = 64  # characters

@@ -6,7 +6,7 @@ from evaluator.alerts import ConditionType
 from evaluator.definitions import DEFAULT_CURRENCY, Condition
 from evaluator.gauges import InvoiceSelection
 from generated.tidemark.v1 import condition_pb2
-from server.validation import Violations
+from server.calls.validation import Violations
 
 MAX_INVOICE_TYPES = 50  # of one alert
 MAX_CUSTOM_FIELD_FILTERS = 20  # of one alert

@@ -12,12 +12,12 @@ from evaluator.periods import Period
 from evaluator.thresholds import Threshold
 from evaluator.transitions import Reached
 from generated.tidemark.v1 import account_pb2, alert_pb2, usage_pb2
-from server.answers import MAX_ANSWER_BYTES, fitting
+from server.calls.answers import MAX_ANSWER_BYTES, fitting
+from server.calls.validation import to_timestamp
 from server.mapping.alerts import alert_proto
 from server.mapping.price_filters import price_filter_protos
 from server.mapping.thresholds import threshold_proto
-from server.validation import to_timestamp
-from store.customer_alerts import CustomerAlert, CustomerAlertStatus, GaugeState
+from store.views.customer_alerts import CustomerAlert, CustomerAlertStatus, GaugeState
 
 MAX_GAUGES = 100  # shown of one alert and customer, as far as they fit into MAX_ANSWER_BYTES beside the alert
 

@@ -6,9 +6,9 @@ from datetime import datetime
 from evaluator.amounts import format_decimal
 from evaluator.invoices import InvoiceStatus
 from generated.tidemark.v1 import invoice_pb2
+from server.calls.validation import Violations, to_timestamp
 from server.mapping.custom_fields import read_custom_fields
-from server.validation import Violations, to_timestamp
-from store.invoices import Invoice, InvoiceFact
+from store.accounts.invoices import Invoice, InvoiceFact
 
 _STATUSES = {
     InvoiceStatus.DRAFT: invoice_pb2.INVOICE_STATUS_DRAFT,

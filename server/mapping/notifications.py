@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from evaluator.notifications import EVENT_TYPES
 from generated.tidemark.v1 import condition_pb2, notification_pb2
 from generated.tidemark.v1.alert_service_pb2 import ListNotificationsRequest, WatchNotificationsRequest
+from server.calls.validation import Violations, to_timestamp
 from server.mapping.alerts import read_condition_types
-from server.validation import Violations, to_timestamp
-from store.feed import Entry, Wanted
+from store.notifications.feed import Entry, Wanted
 
 MAX_FILTER_IDS = 100
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from evaluator.gauges import Group
 from evaluator.overrides import MAX_OVERRIDES, Override
 from generated.tidemark.v1 import threshold_pb2
+from server.calls.validation import Violations
 from server.mapping.thresholds import read_thresholds, threshold_proto
-from server.validation import Violations
 
 MAX_GROUP_VALUE_LENGTH = 256  # characters
 

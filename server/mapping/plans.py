@@ -5,9 +5,9 @@ from decimal import Decimal
 
 from evaluator.amounts import ZERO, format_decimal
 from generated.tidemark.v1 import alert_pb2, balance_pb2, plan_pb2
-from server.validation import Violations, to_timestamp
-from store.limits import Limit, LimitSubject
-from store.plans import Plan
+from server.calls.validation import Violations, to_timestamp
+from store.accounts.plans import Plan
+from store.limits.limits import Limit, LimitSubject
 
 MAX_GROUPS = 3  # of one limit
 MAX_VALUE_LENGTH = 256  # characters of a property's value

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from evaluator.prices import FilterOperator, PriceField, PriceFilter, canonical
 from generated.tidemark.v1 import condition_pb2
-from server.validation import Violations
+from server.calls.validation import Violations
 
 MAX_PRICE_FILTERS = 10  # of one alert
 MAX_PRICE_VALUES = 50  # of one alert, over all its filters

@@ -7,7 +7,7 @@ from evaluator.alerts import ConditionType
 from evaluator.amounts import ZERO, format_decimal
 from evaluator.thresholds import MAX_THRESHOLDS, Direction, Kind, Severity, Threshold
 from generated.tidemark.v1 import threshold_pb2
-from server.validation import Violations
+from server.calls.validation import Violations
 
 MAX_CODE_LENGTH = 128  # characters
 

@@ -1,11 +1,11 @@
 """Transitions, as the answers to usage show them."""
 
+from engine.evaluation.evaluation import Found
 from evaluator.amounts import format_decimal
 from generated.tidemark.v1 import condition_pb2, notification_pb2
-from server.ingest.evaluation import Found
+from server.calls.validation import to_timestamp
 from server.mapping.gauges import gauge_proto
 from server.mapping.thresholds import KINDS, threshold_proto
-from server.validation import to_timestamp
 
 
 def transition_proto(found: Found) -> notification_pb2.Transition:

@@ -8,8 +8,8 @@ from evaluator.definitions import Condition
 from evaluator.exclusions import Excluded
 from evaluator.thresholds import Threshold
 from generated.tidemark.v1 import warning_pb2
-from store.known_ids import Ids
-from store.limits import LimitSubject
+from store.accounts.known_ids import Ids
+from store.limits.limits import LimitSubject
 
 _SPELLING = "check the spelling"
 _UNTIL_THEN = "until then nothing is measured"

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 
+from engine.ingest.batches import Outcome
 from generated.tidemark.v1 import usage_pb2
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageBatchResponse, EvaluateUsageResponse
 from runtime.turns import Slices
-from server.answers import MAX_ANSWER_BYTES, fitting_in_slices
-from server.ingest.batches import Outcome
+from server.calls.answers import MAX_ANSWER_BYTES, fitting_in_slices
+from server.calls.validation import to_timestamp
 from server.mapping.gauges import gauge_proto
 from server.mapping.transitions import transition_proto
-from server.validation import to_timestamp
 
 # Bytes of transitions and gauges in one answer; less than rejections may have, because these can be read elsewhere.
 MAX_RESULT_BYTES = 2 * 1024 * 1024

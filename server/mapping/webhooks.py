@@ -4,10 +4,11 @@ from google.protobuf.duration_pb2 import Duration
 
 from generated.tidemark.v1 import webhook_pb2
 from generated.tidemark.v1.webhook_service_pb2 import ListDeliveriesRequest
-from server.validation import Violations, to_timestamp
-from store.deliveries import Attempt, Delivery, DeliveryStatus, Filter
-from store.operator_event_log import LoggedEvent
-from store.redelivery_jobs import Job
+from server.calls.validation import Violations, to_timestamp
+from store.deliveries.deliveries import Attempt, Delivery, Filter
+from store.deliveries.operator_event_log import LoggedEvent
+from store.deliveries.redelivery_jobs import Job
+from webhooks.deliveries import DeliveryStatus
 
 
 def read_status(

@@ -4,12 +4,12 @@ from dataclasses import astuple
 from typing import cast
 
 from generated.tidemark.v1 import webhook_service_pb2 as messages
-from server.identity import current_organization
+from server.calls.identity import current_organization
+from server.calls.paging import read_page
+from server.calls.validation import Violations
 from server.mapping.webhooks import attempt_message, delivery_message, read_filter
-from server.paging import read_page
-from server.validation import Violations
 from server.webhooks.handlers import BY_TIME, Context, Handlers, no_delivery, time_and_id
-from store import deliveries
+from store.deliveries import deliveries
 
 LATEST_ATTEMPTS = 50  # that GetDelivery shows
 

@@ -2,8 +2,10 @@
 
 from generated.tidemark.v1 import error_reason_pb2, webhook_pb2
 from generated.tidemark.v1 import webhook_service_pb2 as messages
-from server.errors import FailedPrecondition
-from server.identity import current_organization
+from server.calls.errors import FailedPrecondition
+from server.calls.identity import current_organization
+from server.calls.paging import read_page
+from server.calls.validation import Violations
 from server.mapping.endpoints import (
     endpoint_message,
     read_grace,
@@ -11,14 +13,14 @@ from server.mapping.endpoints import (
     read_scheme,
     read_update,
 )
-from server.paging import read_page
-from server.validation import Violations
 from server.webhooks.handlers import BY_TIME, Context, Handlers, no_endpoint, time_and_id
-from store import endpoint_secrets, endpoint_switches, endpoints
-from store.database import Connection
-from store.endpoint_rows import Endpoint
-from store.endpoint_secrets import MAX_LIVE, Scheme, TooManySecrets
-from store.endpoints import MAX_ENDPOINTS, TooManyEndpoints
+from store.endpoints import endpoints
+from store.endpoints import secrets as endpoint_secrets
+from store.endpoints import switches as endpoint_switches
+from store.endpoints.endpoints import MAX_ENDPOINTS, TooManyEndpoints
+from store.endpoints.rows import Endpoint
+from store.endpoints.secrets import MAX_LIVE, Scheme, TooManySecrets
+from store.postgres.database import Connection
 
 
 class EndpointHandlers(Handlers):

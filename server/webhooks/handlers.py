@@ -7,11 +7,11 @@ import grpc
 
 from generated.tidemark.v1 import error_reason_pb2
 from runtime.clock import Clock
-from runtime.targets import TargetPolicy
-from server.errors import FailedPrecondition, NotFound
-from server.paging import Page
-from store.database import Database
-from store.secrets import SecretBox
+from server.calls.errors import FailedPrecondition, NotFound
+from server.calls.paging import Page
+from store.postgres.database import Database
+from webhooks.secret_box import SecretBox
+from webhooks.url_policy import TargetPolicy
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

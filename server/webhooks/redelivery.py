@@ -6,25 +6,28 @@ from typing import TypeVar
 
 from google.protobuf.message import Message
 
+from engine.jobs import RedeliveryJobs
 from generated.tidemark.v1 import error_reason_pb2, webhook_pb2
 from generated.tidemark.v1 import webhook_service_pb2 as messages
 from runtime.clock import Clock
-from runtime.targets import TargetPolicy
-from server.errors import AlreadyExists, FailedPrecondition, NotFound
-from server.identity import current_organization
+from server.calls.errors import AlreadyExists, FailedPrecondition, NotFound
+from server.calls.identity import current_organization
+from server.calls.paging import read_page
+from server.calls.validation import Violations
 from server.mapping.webhooks import delivery_message, event_message, job_message, read_status
-from server.paging import read_page
-from server.validation import Violations
 from server.webhooks.handlers import BY_TIME, Context, Handlers, no_endpoint, time_and_id
-from server.webhooks.jobs import RedeliveryJobs
-from store import deliveries, endpoint_switches, operator_event_log, redelivery, redelivery_jobs, requests
-from store.database import Connection, Database
-from store.deliveries import Delivery, Trigger, delivery_id
-from store.endpoint_rows import EndpointState
-from store.example_events import EXAMPLE_TYPES, TEST_TYPE
-from store.redelivery_jobs import JobKind, Selection
-from store.requests import RequestIdReused
-from store.secrets import SecretBox
+from store.deliveries import deliveries, operator_event_log, redelivery, redelivery_jobs
+from store.deliveries.deliveries import Delivery, delivery_id
+from store.deliveries.redelivery_jobs import JobKind, Selection
+from store.endpoints import switches as endpoint_switches
+from store.endpoints.rows import EndpointState
+from store.identity import idempotent_answers as requests
+from store.identity.idempotent_answers import RequestIdReused
+from store.postgres.database import Connection, Database
+from webhooks.deliveries import Trigger
+from webhooks.example_events import EXAMPLE_TYPES, TEST_TYPE
+from webhooks.secret_box import SecretBox
+from webhooks.url_policy import TargetPolicy
 
 MAX_REQUEST_ID_LENGTH = 128  # characters
 

@@ -38,7 +38,7 @@ gauge = Table(
     Column("rules_epoch", BigInteger, nullable=False),  # of the organization, when it was last visited
     Column("update_time", Time, nullable=False),
     Column("latest_event_time", Time),  # of the event that LATEST shows
-    Column("latest_event", Identifier),  # the same time and the event's id, see store/gauges.py
+    Column("latest_event", Identifier),  # the same time and the event's id, see store/usage/gauges.py
     # Filled in at the first visit, in the transaction that inserts the row.
     Column("subscription_id", Identifier),
     Column("measure", Identifier),

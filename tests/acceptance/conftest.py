@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.processes import Programs, running
-from tests.databases import Template
-from tests.integration.notifier.receiver import Receiver, running_receiver
+from tests.support.databases import Template
+from tests.support.notifier.receiver import Receiver, running_receiver
+from tests.support.processes.programs import Programs, running
 
 
 @pytest.fixture

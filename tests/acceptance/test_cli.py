@@ -14,7 +14,7 @@ import grpc
 import pytest
 
 from generated.tidemark.v1.account_service_pb2 import GetCustomerRequest, GetCustomerResponse
-from tests.acceptance.up import TIDEMARK, TIMEOUT, Up, alive, environment, eventually, run
+from tests.support.processes.up import TIDEMARK, TIMEOUT, Up, alive, environment, eventually, run
 
 ALERT = (
     '{"alert": {"name": "Spend", "scope": {"all_customers": {}}, "spend_threshold_reached": {"currency": "USD"},'

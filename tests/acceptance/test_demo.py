@@ -10,11 +10,14 @@ from generated.tidemark.v1.alert_pb2 import Alert
 TIMEOUT = 180  # seconds
 CONDITIONS = [field.name for field in Alert.DESCRIPTOR.oneofs_by_name["condition"].fields]
 
-DEMO = [sys.executable, "-P", "-m", "cli.demo"]
+ROOT = Path(__file__).resolve().parents[2]
+
+# The demo stands outside the wheel: it is found in the folder of the repository.
+DEMO = [sys.executable, "-m", "demo"]
 
 
 def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([*DEMO, *arguments], capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    return subprocess.run([*DEMO, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT, check=False)
 
 
 def test_a_month_ends_exactly_as_expected() -> None:

@@ -8,14 +8,14 @@ import pytest
 
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageBatchRequest
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
-from tests.acceptance import books
-from tests.acceptance.books import WATCHES
-from tests.acceptance.postgres import OwnServer, own_server
-from tests.acceptance.processes import DEADLINE, running, session, until
 from tests.acceptance.test_outage import Health, at_work, everything_arrived, refused
-from tests.acceptance.traffic import BATCH, progress, streaming, usage
-from tests.integration.notifier.receiver import Receiver
-from tests.integration.server.running import NOT_SERVING, SERVING
+from tests.support.notifier.receiver import Receiver
+from tests.support.processes import books
+from tests.support.processes.books import WATCHES
+from tests.support.processes.postgres import OwnServer, own_server
+from tests.support.processes.programs import DEADLINE, running, session, until
+from tests.support.processes.traffic import BATCH, progress, streaming, usage
+from tests.support.server.running import NOT_SERVING, SERVING
 
 
 @pytest.fixture

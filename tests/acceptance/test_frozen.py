@@ -13,10 +13,10 @@ import pytest
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageBatchRequest, EvaluateUsageBatchResponse
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
 from generated.tidemark.v1.usage_pb2 import UsageEvent
-from tests.acceptance import books
-from tests.acceptance.books import WATCHES, Watch
-from tests.acceptance.processes import DEADLINE, Program, Programs, session, until_counted
-from tests.acceptance.traffic import BATCH, usage
+from tests.support.processes import books
+from tests.support.processes.books import WATCHES, Watch
+from tests.support.processes.programs import DEADLINE, Program, Programs, session, until_counted
+from tests.support.processes.traffic import BATCH, usage
 
 # What a test locks. A server that waited for a gauge lies between two statements when it has the lock; one that
 # waited for the table of events is in a COPY, and waits for the data.

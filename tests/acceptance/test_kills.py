@@ -9,16 +9,16 @@ from datetime import UTC, datetime
 
 from aiohttp import web
 
-from cli.demo.contract import create_endpoint
+from demo.contract import create_endpoint
 from runtime.clock import SystemClock
-from store.database import Database
-from store.deliveries import DeliveryStatus
-from tests.acceptance import books
-from tests.acceptance.books import SEATS, WATCHES
-from tests.acceptance.processes import DEADLINE, Programs, session, until_counted
-from tests.acceptance.traffic import BATCH, Client, progress, streaming, usage
-from tests.integration.notifier.house import House
-from tests.integration.notifier.receiver import Arrival, Receiver, hang, status
+from store.postgres.database import Database
+from tests.support.notifier.house import House
+from tests.support.notifier.receiver import Arrival, Receiver, hang, status
+from tests.support.processes import books
+from tests.support.processes.books import SEATS, WATCHES
+from tests.support.processes.programs import DEADLINE, Programs, session, until_counted
+from tests.support.processes.traffic import BATCH, Client, progress, streaming, usage
+from webhooks.deliveries import DeliveryStatus
 
 KILLS = 2
 # A dead notifier's deliveries are taken over a while after the time that their receivers had.

@@ -13,8 +13,8 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from cli.connection import error_status
-from cli.demo.contract import create_endpoint
+from cli.client.connection import error_status
+from demo.contract import create_endpoint
 from generated.tidemark.v1.alert_service_pb2 import (
     EvaluateUsageBatchRequest,
     EvaluateUsageRequest,
@@ -23,13 +23,13 @@ from generated.tidemark.v1.alert_service_pb2 import (
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
 from generated.tidemark.v1.usage_pb2 import UsageEvent
 from server.health import LIVENESS
-from tests.acceptance import books
-from tests.acceptance.books import SEATS, WATCHES
-from tests.acceptance.postgres import OwnServer, own_server
-from tests.acceptance.processes import DEADLINE, Program, Programs, running, session, until
-from tests.acceptance.traffic import BATCH, progress, streaming, usage
-from tests.integration.notifier.receiver import Receiver
-from tests.integration.server.running import NOT_SERVING, SERVING, reason_of
+from tests.support.notifier.receiver import Receiver
+from tests.support.processes import books
+from tests.support.processes.books import SEATS, WATCHES
+from tests.support.processes.postgres import OwnServer, own_server
+from tests.support.processes.programs import DEADLINE, Program, Programs, running, session, until
+from tests.support.processes.traffic import BATCH, progress, streaming, usage
+from tests.support.server.running import NOT_SERVING, SERVING, reason_of
 
 STORMS = 5
 CUTS = 10  # of one storm, without a pause between them: what is tried again is cut again

@@ -18,14 +18,14 @@ import pytest
 from notifier.process import run_until
 from runtime.clock import SystemClock
 from server.health import LIVENESS
-from store import probe
-from store.database import Database
 from store.embedded import Holder
-from store.failures import DISK_FULL, READ_ONLY
 from store.migrate import migrate
-from tests.acceptance.processes import DEADLINE
-from tests.integration.notifier.house import configuration
-from tests.integration.server.running import NOT_SERVING, SERVING, Running, running
+from store.postgres import probe
+from store.postgres.database import Database
+from store.postgres.failures import DISK_FULL, READ_ONLY
+from tests.support.notifier.house import configuration
+from tests.support.processes.programs import DEADLINE
+from tests.support.server.running import NOT_SERVING, SERVING, Running, running
 
 SIZE = "192m"  # of the small disk
 

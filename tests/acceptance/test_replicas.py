@@ -7,10 +7,10 @@ from collections import Counter
 from datetime import UTC, datetime
 
 from generated.tidemark.v1.usage_pb2 import UsageEvent
-from tests.acceptance import books
-from tests.acceptance.books import BY_LABEL, SEATS, WATCHES
-from tests.acceptance.processes import Programs, session
-from tests.acceptance.traffic import Client, acknowledged, usage
+from tests.support.processes import books
+from tests.support.processes.books import BY_LABEL, SEATS, WATCHES
+from tests.support.processes.programs import Programs, session
+from tests.support.processes.traffic import Client, acknowledged, usage
 
 BATCHES = 80  # of one client
 SHARED = 2  # every second batch of a pair of clients is sent by both

@@ -3,14 +3,14 @@
 import asyncio
 from datetime import UTC, datetime
 
-from cli.demo.contract import create_endpoint
-from tests.acceptance import books
-from tests.acceptance.books import SEATS, WATCHES
-from tests.acceptance.processes import Programs
+from demo.contract import create_endpoint
 from tests.acceptance.test_outage import everything_arrived
-from tests.acceptance.traffic import progress, streaming
-from tests.integration.notifier.receiver import Receiver
 from tests.integration.test_sessions import make_adverse, make_ordinary
+from tests.support.notifier.receiver import Receiver
+from tests.support.processes import books
+from tests.support.processes.books import SEATS, WATCHES
+from tests.support.processes.programs import Programs
+from tests.support.processes.traffic import progress, streaming
 
 
 async def test_programs_whose_sessions_are_set_otherwise(

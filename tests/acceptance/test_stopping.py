@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.processes import DEADLINE, Programs
-from tests.acceptance.up import TIDEMARK, TIMEOUT, Up, alive, environment, eventually, run
+from tests.support.processes.programs import DEADLINE, Programs
+from tests.support.processes.up import TIDEMARK, TIMEOUT, Up, alive, environment, eventually, run
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 

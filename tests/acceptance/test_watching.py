@@ -9,15 +9,15 @@ from datetime import UTC, datetime
 
 import grpc
 
-from cli.connection import Address
-from cli.watch.following import Following
+from cli.client.connection import Address
+from cli.client.notification_stream import Following
 from generated.tidemark.v1.alert_service_pb2 import WatchNotificationsRequest, WatchNotificationsResponse
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
 from generated.tidemark.v1.notification_pb2 import Notification
-from tests.acceptance import books
-from tests.acceptance.books import SEATS, WATCHES
-from tests.acceptance.processes import DEADLINE, Programs, session, until
-from tests.acceptance.traffic import progress, streaming
+from tests.support.processes import books
+from tests.support.processes.books import SEATS, WATCHES
+from tests.support.processes.programs import DEADLINE, Programs, session, until
+from tests.support.processes.traffic import progress, streaming
 
 STORED = "SELECT notification_id, body FROM notification"
 

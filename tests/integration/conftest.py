@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 import pytest
 
 from runtime.clock import ManualClock
-from store.database import Database
-from tests.databases import Template
+from store.postgres.database import Database
+from tests.support.databases import Template
 
 
 @pytest.fixture

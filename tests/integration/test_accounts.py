@@ -9,10 +9,11 @@ from sqlalchemy import select, text
 
 from evaluator.aggregation import Aggregation
 from evaluator.periods import DEFAULT_CYCLE, BillingCycle, Cadence
-from store import accounts, metrics, organizations
-from store.accounts import Customer, Subscription
-from store.database import Database
-from store.metrics import Metric, MetricFixed
+from store.accounts import accounts, metrics
+from store.accounts.accounts import Customer, Subscription
+from store.accounts.metrics import Metric, MetricFixed
+from store.identity import organizations
+from store.postgres.database import Database
 from store.tables.accounts import customer, organization
 
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)

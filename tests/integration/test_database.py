@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
-from store.database import Database, DatabaseUnavailable
+from store.postgres.database import Database, DatabaseUnavailable
 
 
 async def end(database: Database, pid: int) -> None:

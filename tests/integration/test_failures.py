@@ -9,10 +9,10 @@ import psycopg
 import pytest
 from sqlalchemy import make_url, text
 
-from store import failures
-from store.database import Database, DatabaseUnavailable, driver
-from store.failures import Failure
-from store.retries import repeated
+from store.postgres import failures
+from store.postgres.database import Database, DatabaseUnavailable, driver
+from store.postgres.failures import Failure
+from store.postgres.retries import repeated
 
 Session = psycopg.AsyncConnection[tuple[object, ...]]
 

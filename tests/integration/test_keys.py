@@ -7,10 +7,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import select, text
 
-from store import facts, keys, organizations
-from store.database import Database, driver
-from store.keys import BadOrganizationName, Caller, CannotTakeOver, Organization
+from store.identity import keys, organizations
+from store.identity.keys import BadOrganizationName, Caller, CannotTakeOver, Organization
+from store.postgres.database import Database, driver
 from store.tables.accounts import api_key
+from store.usage import routing_facts as facts
 
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)
 

@@ -6,10 +6,10 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from store.database import Database, sync_engine
-from store.known_ids import Ids, unknown
+from store.accounts.known_ids import Ids, unknown
+from store.postgres.database import Database, sync_engine
 from store.tables.accounts import organization
-from tests.databases import Template
+from tests.support.databases import Template
 
 MANY = 20_000
 

@@ -16,9 +16,9 @@ from sqlalchemy import make_url, text
 
 from cli.main import tidemark
 from store import migrate as migrate_module
-from store import partitions
-from store.database import Database, sync_engine
 from store.migrate import SchemaTooNew, SchemaTooOld, check, migrate
+from store.postgres import partitions
+from store.postgres.database import Database, sync_engine
 from store.tables import metadata
 
 

@@ -15,25 +15,18 @@ from sqlalchemy import insert, text
 
 from evaluator.periods import DEFAULT_CYCLE
 from runtime.clock import ManualClock
-from store import (
-    accounts,
-    alerts,
-    balance_entries,
-    balances,
-    feed,
-    invoices,
-    metrics,
-    notification_history,
-    operator_event_log,
-    organizations,
-    plans,
-    redelivery_jobs,
-)
-from store.alert_history import Author
-from store.alerts import Filters
-from store.customer_views import CustomerView
-from store.database import Connection, Database
-from store.feed import Wanted
+from store.accounts import accounts, invoices, metrics, plans
+from store.alerts import alerts
+from store.alerts.alerts import Filters
+from store.alerts.history import Author
+from store.balances import balances
+from store.balances import entries as balance_entries
+from store.deliveries import operator_event_log, redelivery_jobs
+from store.identity import organizations
+from store.notifications import feed
+from store.notifications import history as notification_history
+from store.notifications.feed import Wanted
+from store.postgres.database import Connection, Database
 from store.tables.accounts import customer, metric, subscription
 from store.tables.balances import balance, balance_entry
 from store.tables.feed import feed as feed_table
@@ -43,8 +36,9 @@ from store.tables.notifications import notification
 from store.tables.plans import plan
 from store.tables.redelivery import redelivery_job
 from store.tables.webhooks import operator_event
-from tests.databases import Template
+from store.views.customer_views import CustomerView
 from tests.integration.alerts.test_statements import NEW
+from tests.support.databases import Template
 
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)
 NUMBERS = range(10, 22)

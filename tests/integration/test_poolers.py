@@ -15,8 +15,8 @@ import pytest
 from click.testing import CliRunner
 
 from cli.main import tidemark
-from store.poolers import shares_sessions
-from tests.system_postgres import system_postgres
+from store.postgres.poolers import shares_sessions
+from tests.support.system_postgres import system_postgres
 
 START_TIMEOUT = 30.0  # seconds
 

@@ -7,11 +7,12 @@ import pytest
 from sqlalchemy import text
 
 from evaluator.aggregation import Aggregation
-from store import metrics, organizations, plans
-from store.database import Connection, Database
-from store.metrics import Metric, MetricFixed
-from store.plans import Plan
-from tests.waiting import within
+from store.accounts import metrics, plans
+from store.accounts.metrics import Metric, MetricFixed
+from store.accounts.plans import Plan
+from store.identity import organizations
+from store.postgres.database import Connection, Database
+from tests.support.waiting import within
 
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)

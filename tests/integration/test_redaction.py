@@ -11,8 +11,8 @@ from sqlalchemy import text
 
 from runtime.logs import JsonFormatter, TextFormatter
 from runtime.redaction import HIDDEN
-from server import errors
-from store.database import Database
+from server.calls import errors
+from store.postgres.database import Database
 
 SECRETS = ("https://hooks.example/whsec-4711", "Bearer-s3cret", "whsec_c2VjcmV0")
 URL, HEADER, KEY = SECRETS

@@ -5,9 +5,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from store import organizations, requests
-from store.database import Database
-from store.requests import RequestIdReused
+from store.identity import idempotent_answers as requests
+from store.identity import organizations
+from store.identity.idempotent_answers import RequestIdReused
+from store.postgres.database import Database
 
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)
 METHOD = "/tidemark.v1.AlertService/CreateAlert"

@@ -7,10 +7,10 @@ import pytest
 from sqlalchemy import make_url, text
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
-from store import sessions
-from store.database import Database, sync_engine
 from store.migrate import migrate as run_migrations
-from store.sessions import MIGRATION_PINS, PINS
+from store.postgres import sessions
+from store.postgres.database import Database, sync_engine
+from store.postgres.sessions import MIGRATION_PINS, PINS
 
 # Of each pin another value. Not so strict that the statement that sets the pins would fail by it.
 ADVERSE = {

@@ -16,6 +16,7 @@ import grpc
 from google.protobuf import text_format
 from google.protobuf.message import Message
 
+from engine.timers import Timers
 from generated.tidemark.v1 import (
     account_pb2,
     account_service_pb2,
@@ -26,13 +27,12 @@ from generated.tidemark.v1 import (
     threshold_pb2,
 )
 from runtime.clock import ManualClock
-from server.timers import Timers
-from server.validation import to_timestamp
-from store.database import Database
-from tests.databases import Template
-from tests.integration.balances.holder import GRANT, SEAT, Holder
-from tests.integration.usage.caller import BOTH, DEADLINE, EVERYBODY, Caller, calling, on_customer, on_plan, until
+from server.calls.validation import to_timestamp
+from store.postgres.database import Database
 from tests.integration.usage.conftest import organization
+from tests.support.balances.holder import GRANT, SEAT, Holder
+from tests.support.databases import Template
+from tests.support.usage.caller import BOTH, DEADLINE, EVERYBODY, Caller, calling, on_customer, on_plan, until
 
 START = datetime(2026, 3, 15, 12, tzinfo=UTC)
 DAY = timedelta(days=1)

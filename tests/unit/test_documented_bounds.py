@@ -12,11 +12,12 @@ from evaluator.periods import MAX_INTERVAL_COUNT
 from evaluator.thresholds import MAX_STEPS_REPORTED, MAX_THRESHOLDS
 from notifier.requests import HEADERS
 from runtime.configuration import DEFAULT_MAX_BATCH_EVENTS, DEFAULT_RETENTION
-from runtime.webhook_headers import RESERVED, is_reserved
-from server import usage_service
-from server.alert_service import MAX_REQUEST_ID_LENGTH
-from server.answers import MAX_ANSWER_BYTES, MAX_DEFINITION_BYTES
-from server.ingest import reading
+from server.alerts import usage as usage_service
+from server.alerts import usage_reading as reading
+from server.alerts.service import MAX_REQUEST_ID_LENGTH
+from server.calls.answers import MAX_ANSWER_BYTES, MAX_DEFINITION_BYTES
+from server.calls.paging import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
+from server.calls.validation import MAX_CURRENCY_LENGTH, MAX_ID_LENGTH, MAX_NAME_LENGTH
 from server.mapping import (
     alerts,
     balance_conditions,
@@ -32,10 +33,9 @@ from server.mapping import (
     thresholds,
 )
 from server.mapping.usage_answers import MAX_RESULT_BYTES
-from server.paging import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
-from server.validation import MAX_CURRENCY_LENGTH, MAX_ID_LENGTH, MAX_NAME_LENGTH
 from server.webhooks.deliveries import LATEST_ATTEMPTS
-from store.endpoint_rows import DEFAULT_MAX_IN_FLIGHT
+from store.endpoints.rows import DEFAULT_MAX_IN_FLIGHT
+from webhooks.headers import RESERVED, is_reserved
 
 ROOT = Path(__file__).resolve().parents[2]
 MIB = 1024 * 1024

@@ -20,17 +20,10 @@ from evaluator.periods import Period
 from evaluator.prices import FilterOperator, PriceField, PriceFilter
 from evaluator.thresholds import Direction, Kind, Ladder, Severity, Threshold
 from evaluator.transitions import Cause, Transition
-from store.endpoint_health import (
-    DISABLE_AFTER,
-    Finding,
-    Health,
-    Notice,
-    OperatorEventType,
-    Verdict,
-)
-from store.example_events import EXAMPLE_TYPES, TEST_TYPE, body_of_test
-from store.operator_events import OperatorEvent, body_of
-from tests.schemas import EVENTS, FILES, Mismatch, check, check_body, schema
+from tests.support.schemas import EVENTS, FILES, Mismatch, check, check_body, schema
+from webhooks.example_events import EXAMPLE_TYPES, TEST_TYPE, body_of_test
+from webhooks.health import DISABLE_AFTER, Finding, Health, Verdict
+from webhooks.operator_events import Notice, OperatorEvent, OperatorEventType, body_of
 
 NOW = datetime(2026, 3, 15, 12, 0, tzinfo=UTC)
 TEST_ID = "tst_" + "a" * 26

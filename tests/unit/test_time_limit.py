@@ -43,7 +43,16 @@ async def test_ends():
 
 def test_what_lasts_too_long_fails_with_what_it_waits_for(tmp_path: Path) -> None:
     (tmp_path / "test_waiting.py").write_text(TESTS)
-    options = ["-p", "tests.time_limit", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto", "-rA", "--tb=short"]
+    options = [
+        "-p",
+        "tests.support.time_limit",
+        "-p",
+        "no:cacheprovider",
+        "-o",
+        "asyncio_mode=auto",
+        "-rA",
+        "--tb=short",
+    ]
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-c", os.devnull, f"--rootdir={tmp_path}", *options, str(tmp_path)],
         cwd=ROOT,

@@ -1,7 +1,7 @@
 """The walls between the rooms: which may import which, where SQL may stand, how pure the evaluator is."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,19 +9,25 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Which rooms a room may import, besides itself. tests and bench may import everything but each other.
+# Which rooms a room may import, besides itself.
 ROOMS = {
     "evaluator": set[str](),
     "runtime": set[str](),
-    "store": {"evaluator", "runtime"},
-    "server": {"evaluator", "generated", "runtime", "store"},
-    "notifier": {"evaluator", "runtime", "store"},
-    "cli": {"evaluator", "generated", "notifier", "runtime", "server", "store"},
-    "bench": {"cli", "evaluator", "generated", "notifier", "runtime", "server", "store"},
-    "tests": {"cli", "evaluator", "generated", "notifier", "runtime", "server", "store"},
+    "webhooks": {"evaluator", "runtime"},
+    "store": {"evaluator", "runtime", "webhooks"},
+    "engine": {"evaluator", "runtime", "store", "webhooks"},
+    "server": {"engine", "evaluator", "generated", "runtime", "store", "webhooks"},
+    "notifier": {"evaluator", "runtime", "store", "webhooks"},
+    "cli": {"evaluator", "generated", "notifier", "runtime", "server", "store", "webhooks"},
 }
-# These hold the product to account, and reach past the walls to do so: raw SQL, the wall clock.
-OUTSIDE = {"bench", "tests"}
+# These hold the product to account, and reach past the walls to do so: raw SQL, the wall clock. The product imports
+# none of them.
+OUTSIDE = {
+    "bench": {*ROOMS, "generated"},
+    "demo": {*ROOMS, "generated", "tests.reference", "tests.support"},
+    "tests": {*ROOMS, "generated", "demo"},
+}
+ROOMS |= OUTSIDE
 
 # All that the evaluator may import from outside of it: nothing that reads a clock, a file or a network.
 PURE_MODULES = {
@@ -53,6 +59,9 @@ PURE_MODULES = {
 }
 IMPURE_CALLS = {"open", "input", "print", "exec", "eval", "uuid.uuid1", "uuid.uuid4", "__import__"}
 
+GRPC_MODULES = {"grpc", "grpc_health", "grpc_reflection", "grpc_status"}
+WITHOUT_GRPC = {"engine", "evaluator", "notifier", "runtime", "store", "webhooks"}
+
 SQL_MODULES = {"alembic", "asyncpg", "psycopg", "psycopg_pool", "sqlalchemy", "sqlite3"}
 SQL_METHODS = {"execute", "executemany", "exec_driver_sql", "copy_expert"}
 
@@ -83,6 +92,11 @@ class Module:
     @property
     def room(self) -> str:
         return self.path.partition("/")[0]
+
+    @property
+    def name(self) -> str:
+        """As it is imported; a package's own file as `package.__init__`, so that its folder is the package."""
+        return self.path.removesuffix(".py").replace("/", ".")
 
 
 def modules() -> Iterator[Module]:
@@ -139,8 +153,58 @@ def import_offences(module: Module, tree: ast.AST) -> Iterator[tuple[int, str]]:
         top = name.partition(".")[0]
         if not top:
             yield line, f"imports {name} relatively: write the room's name"
-        elif top in ROOMS.keys() | {"generated"} and top not in ROOMS[module.room] | {module.room}:
+        elif top in ROOMS.keys() | {"generated"} and not may_import(module.room, name):
             yield line, f"{module.room} must not import {name}"
+        elif top in GRPC_MODULES and module.room in WITHOUT_GRPC:
+            yield line, f"imports {name}: {module.room} knows nothing of gRPC"
+
+
+def may_import(room: str, name: str) -> bool:
+    """Whether a room may import a module of this house."""
+    allowed = ROOMS[room] | {room}
+    return any(name == one or name.startswith(f"{one}.") for one in allowed)
+
+
+def folders_imported(modules: Iterable[Module]) -> dict[str, set[str]]:
+    """Which other folders the modules of each folder import from."""
+    known = {module.name for module in modules}
+    found: dict[str, set[str]] = {}
+    for module in modules:
+        for name in imported_modules(ast.parse(module.text), known):
+            if (target := folder(name)) != folder(module.name):
+                found.setdefault(folder(module.name), set()).add(target)
+    return found
+
+
+def imported_modules(tree: ast.AST, known: Container[str]) -> Iterator[str]:
+    """The full names of the imported modules that are `known`; `from a import b` may name the module a.b."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in known)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                names = (f"{node.module}.{alias.name}", node.module, f"{node.module}.__init__")
+                yield from [name for name in names if name in known][:1]
+
+
+def folder(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def circle(arrows: Mapping[str, Collection[str]]) -> list[str]:
+    """Folders that import each other in a circle, in its order; empty when there is none."""
+    done: set[str] = set()
+
+    def walk(path: list[str]) -> list[str]:
+        for target in sorted(arrows.get(path[-1], ())):
+            if target in path:
+                return [*path[path.index(target) :], target]
+            if target not in done and (found := walk([*path, target])):
+                return found
+        done.add(path[-1])
+        return []
+
+    return next((found for start in sorted(arrows) if start not in done and (found := walk([start]))), [])
 
 
 def docstring_offences(module: Module, tree: ast.Module) -> Iterator[tuple[int, str]]:
@@ -204,6 +268,21 @@ def test_a_module_keeps_the_walls(module: Module) -> None:
     assert offences(module) == []
 
 
+def test_no_folders_import_each_other_in_a_circle() -> None:
+    assert circle(folders_imported([module for module in MODULES if module.room != "tests"])) == []
+
+
+def test_a_circle_of_folders_is_found() -> None:
+    modules = [
+        Module("server/a/one.py", "from server.b import two"),
+        Module("server/b/two.py", "from server.c.three import X"),
+        Module("server/c/three.py", "import server.a.one"),
+        Module("server/d/four.py", "from server.a import one"),
+    ]
+    assert circle(folders_imported(modules)) == ["server.a", "server.b", "server.c", "server.a"]
+    assert circle(folders_imported([*modules[:2], modules[3]])) == []
+
+
 @pytest.mark.parametrize(
     ("path", "text", "offence"),
     [
@@ -232,6 +311,15 @@ def test_a_module_keeps_the_walls(module: Module) -> None:
         ("server/bad.py", "import importlib\nimportlib.import_module('notifier.worker')", "must not import"),
         ("notifier/bad.py", "from server.process import serve", "notifier must not import server.process"),
         ("notifier/bad.py", "from generated.tidemark.v1 import alert_pb2", "notifier must not import generated"),
+        ("engine/bad.py", "import grpc", "imports grpc: engine knows nothing of gRPC"),
+        ("engine/bad.py", "from generated.tidemark.v1 import alert_pb2", "engine must not import generated"),
+        ("engine/bad.py", "from server.calls import errors", "engine must not import server.calls"),
+        ("engine/bad.py", "from sqlalchemy import text", "imports sqlalchemy: SQL lives in store"),
+        ("webhooks/bad.py", "from store.deliveries import queue", "webhooks must not import store.deliveries"),
+        ("cli/bad.py", "from demo import month", "cli must not import demo"),
+        ("server/bad.py", "from demo.world import World", "server must not import demo.world"),
+        ("bench/bad.py", "from demo import stack", "bench must not import demo"),
+        ("demo/bad.py", "from tests.acceptance import test_demo", "demo must not import tests.acceptance"),
         ("cli/bad.py", "from tests import acceptance", "cli must not import tests"),
         ("cli/bad.py", "import psycopg", "imports psycopg: SQL lives in store"),
         ("server/bad.py", "from cli.main import main", "server must not import cli.main"),

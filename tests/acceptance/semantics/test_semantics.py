@@ -7,11 +7,11 @@ import pytest
 
 from evaluator.amounts import format_decimal
 from generated.tidemark.v1 import alert_pb2, threshold_pb2
-from tests.acceptance.processes import Programs
-from tests.acceptance.semantics.rows import ROWS, Row
-from tests.acceptance.semantics.stage import CUSTOMER, Stage, beside_programs, in_this_process
-from tests.databases import Template
-from tests.integration.usage.caller import BOTH
+from tests.support.databases import Template
+from tests.support.processes.programs import Programs
+from tests.support.semantics.rows import ROWS, Row
+from tests.support.semantics.stage import CUSTOMER, Stage, beside_programs, in_this_process
+from tests.support.usage.caller import BOTH
 
 # Conditions of each family that time does not move are also played by real programs.
 AS_PROGRAMS = ("usage_threshold_reached", "low_remaining_commit_balance_reached", "invoice_total_reached")

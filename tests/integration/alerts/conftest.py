@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from runtime.clock import ManualClock
-from store import keys
-from store.database import Database
-from tests.integration.alerts.client import Client
-from tests.integration.server.running import Running, running
+from store.identity import keys
+from store.postgres.database import Database
+from tests.support.alerts.client import Client
+from tests.support.server.running import Running, running
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import pytest
 from generated.tidemark.v1 import alert_pb2
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from runtime.clock import ManualClock
-from store import alarms
-from store.database import Database, driver
-from tests.integration.alerts.client import Client, refused
+from store.postgres.database import Database, driver
+from store.views import alarms
+from tests.support.alerts.client import Client, refused
 
 IN_ALARM = alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
 OK = alert_pb2.CUSTOMER_ALERT_STATUS_OK

@@ -7,7 +7,7 @@ import pytest
 
 from generated.tidemark.v1 import alert_pb2
 from runtime.clock import ManualClock
-from tests.integration.alerts.client import Client, refused
+from tests.support.alerts.client import Client, refused
 
 OK = alert_pb2.CUSTOMER_ALERT_STATUS_OK
 IN_ALARM = alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
@@ -246,7 +246,7 @@ async def test_the_list_of_a_customer_holds_exactly_what_covers_it(
 async def test_a_page_reads_no_more_gauges_than_a_bound_and_the_pages_hold_every_alert(
     ours: Client, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("store.customer_views.GAUGES_AT_ONCE", 5)
+    monkeypatch.setattr("store.views.customer_views.GAUGES_AT_ONCE", 5)
     grouped = TOKENS.replace('metric_id: "tokens"', 'metric_id: "tokens" group_values { key: "region" }')
     assert grouped != TOKENS
     alerts = [(await ours.create(one + ALL)).alert_id for one in (TOKENS, grouped, grouped, SPEND, grouped, TOKENS)]

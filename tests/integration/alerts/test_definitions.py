@@ -7,7 +7,7 @@ import pytest
 
 from generated.tidemark.v1 import alert_pb2, condition_pb2
 from runtime.clock import ManualClock
-from tests.integration.alerts.client import Client, refused
+from tests.support.alerts.client import Client, refused
 
 SPEND = 'name: "spend" scope { all_customers {} } spend_threshold_reached {} thresholds { value: "10" } '
 CALLS = 'name: "calls" usage_exceeded { metric_id: "calls" } thresholds { value: "10" } '

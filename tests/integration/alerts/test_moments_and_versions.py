@@ -12,15 +12,16 @@ from evaluator.thresholds import Threshold
 from generated.tidemark.v1 import alert_pb2
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from runtime.clock import ManualClock
-from server.validation import to_timestamp
-from store import alert_changes, alerts, exclusions
-from store.alert_changes import Edit
-from store.alert_history import Author
-from store.database import Database, driver
-from store.exclusions import Counted, Groups
+from server.calls.validation import to_timestamp
+from store.alerts import alerts, exclusions
+from store.alerts import changes as alert_changes
+from store.alerts.changes import Edit
+from store.alerts.exclusions import Counted, Groups
+from store.alerts.history import Author
+from store.postgres.database import Database, driver
 from tests.integration.alerts.test_statements import NEW, create, organization_id
-from tests.integration.usage.caller import Caller, usage_alert
 from tests.integration.usage.conftest import caller, shared_database_url
+from tests.support.usage.caller import Caller, usage_alert
 
 __all__ = ["caller", "organization_id", "shared_database_url"]
 

@@ -8,10 +8,10 @@ from sqlalchemy import select
 
 from generated.tidemark.v1 import alert_pb2
 from runtime.clock import ManualClock
-from store.database import Database
+from store.postgres.database import Database
 from store.tables.accounts import organization
-from tests.integration.alerts.client import Client, outcomes, refused
-from tests.integration.server.running import running
+from tests.support.alerts.client import Client, outcomes, refused
+from tests.support.server.running import running
 
 SPEND = 'name: "spend" scope { all_customers {} } spend_threshold_reached {} thresholds { value: "10" } '
 CALLS = 'name: "calls" usage_exceeded { metric_id: "calls" } thresholds { value: "10" } '

@@ -10,14 +10,15 @@ from evaluator.exclusions import Excluded
 from generated.tidemark.v1 import account_pb2, account_service_pb2, alert_pb2, balance_pb2, condition_pb2
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from runtime.clock import ManualClock
-from server.validation import to_timestamp
-from store import alerts, exclusions, known_ids
-from store.database import Database, driver
-from store.exclusions import Counted, Groups
-from store.known_ids import Ids
-from tests.integration.server.running import reason_of
-from tests.integration.usage.caller import Caller, on_subscription, thresholds, usage_alert
+from server.calls.validation import to_timestamp
+from store.accounts import known_ids
+from store.accounts.known_ids import Ids
+from store.alerts import alerts, exclusions
+from store.alerts.exclusions import Counted, Groups
+from store.postgres.database import Database, driver
 from tests.integration.usage.conftest import caller, shared_database_url
+from tests.support.server.running import reason_of
+from tests.support.usage.caller import Caller, on_subscription, thresholds, usage_alert
 
 __all__ = ["caller", "shared_database_url"]
 

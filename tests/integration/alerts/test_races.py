@@ -7,18 +7,10 @@ from contextlib import asynccontextmanager
 import psycopg
 import pytest
 
+from engine.visits import visits
 from generated.tidemark.v1 import alert_pb2, alert_service_pb2
-from server.ingest import visits
-from tests.integration.usage.caller import (
-    DEADLINE,
-    Caller,
-    Crossing,
-    crossings,
-    until,
-    usage_alert,
-    waiting_for_locks,
-)
 from tests.integration.usage.conftest import caller, shared_database_url
+from tests.support.usage.caller import DEADLINE, Caller, Crossing, crossings, until, usage_alert, waiting_for_locks
 
 __all__ = ["caller", "shared_database_url"]
 

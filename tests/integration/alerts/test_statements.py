@@ -11,13 +11,16 @@ from evaluator.definitions import AlertDefinition, Condition, DefinitionState
 from evaluator.periods import DEFAULT_CYCLE
 from evaluator.thresholds import Threshold
 from runtime.clock import ManualClock
-from store import accounts, alert_changes, alerts, organizations
-from store.alert_history import Author
-from store.alerts import NewAlert
-from store.customer_alerts import CustomerAlertStatus
-from store.customer_views import CustomerView
-from store.database import Database
+from store.accounts import accounts
+from store.alerts import alerts
+from store.alerts import changes as alert_changes
+from store.alerts.alerts import NewAlert
+from store.alerts.history import Author
+from store.identity import organizations
+from store.postgres.database import Database
 from store.tables.alerts import alert
+from store.views.customer_alerts import CustomerAlertStatus
+from store.views.customer_views import CustomerView
 
 NEW = NewAlert(
     name="tokens",

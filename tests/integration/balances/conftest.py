@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from store.database import Database
+from store.postgres.database import Database
 from tests.integration.usage.conftest import caller, shared_database_url
 
 __all__ = ["caller", "database", "shared_database_url"]

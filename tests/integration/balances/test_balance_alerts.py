@@ -5,8 +5,8 @@ from decimal import Decimal
 
 from generated.tidemark.v1 import alert_pb2, condition_pb2
 from runtime.clock import ManualClock
-from tests.integration.balances.holder import GRANT, LICENSE, SEAT, Holder, alert
-from tests.integration.usage.caller import Caller, Crossing, calling, on_customer, until
+from tests.support.balances.holder import GRANT, LICENSE, SEAT, Holder, alert
+from tests.support.usage.caller import Caller, Crossing, calling, on_customer, until
 
 OK, IN_ALARM = alert_pb2.CUSTOMER_ALERT_STATUS_OK, alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
 

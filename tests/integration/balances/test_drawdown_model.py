@@ -10,14 +10,17 @@ from typing import Any
 import grpc
 from hypothesis import HealthCheck, given, settings
 
+from engine.timers import Timers
 from evaluator.amounts import format_decimal
 from generated.tidemark.v1 import alert_pb2, balance_pb2, condition_pb2, usage_pb2
 from runtime.clock import ManualClock
-from server.timers import Timers
-from store.database import Database
-from tests.integration.balances.holder import Holder, alert
-from tests.integration.balances.ledger_model import Alert, Event, Organization, Told
-from tests.integration.balances.ledger_story import (
+from store.postgres.database import Database
+from tests.integration.usage.conftest import organization
+from tests.reference.ladder import Crossing
+from tests.reference.ledger import Alert, Event, Organization, Told
+from tests.reference.wallet import Unit, Where
+from tests.support.balances.holder import Holder, alert
+from tests.support.balances.ledger_story import (
     CUSTOMERS,
     START,
     Adjust,
@@ -31,12 +34,9 @@ from tests.integration.balances.ledger_story import (
     Wait,
     stories,
 )
-from tests.integration.balances.timing import work_off
-from tests.integration.usage.caller import Caller
-from tests.integration.usage.conftest import organization
-from tests.integration.usage.words import decimal_of
-from tests.plain_ladder import Crossing
-from tests.plain_wallet import Unit, Where
+from tests.support.balances.timing import work_off
+from tests.support.usage.caller import Caller
+from tests.support.usage.words import decimal_of
 
 EXAMPLES = int(os.environ.get("TIDEMARK_TEST_EXAMPLES", "25"))  # stories; hundreds take minutes, and are worth them
 

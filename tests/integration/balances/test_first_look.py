@@ -9,11 +9,11 @@ import pytest
 
 from generated.tidemark.v1 import account_pb2, alert_pb2, alert_service_pb2
 from runtime.clock import ManualClock
-from tests.integration.balances.holder import COMMIT, CREDIT, GRANT, LICENSE, SEAT, Holder
-from tests.integration.balances.wording import create, kinds_told, values, written
-from tests.integration.facts.refusals import assert_refused
-from tests.integration.server.running import status_of
-from tests.integration.usage.caller import Caller, Crossing, explained
+from tests.support.balances.holder import COMMIT, CREDIT, GRANT, LICENSE, SEAT, Holder
+from tests.support.balances.wording import create, kinds_told, values, written
+from tests.support.facts.refusals import assert_refused
+from tests.support.server.running import status_of
+from tests.support.usage.caller import Caller, Crossing, explained
 
 OK, IN_ALARM = alert_pb2.CUSTOMER_ALERT_STATUS_OK, alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
 ACME = 'customer { customer_id: "acme" }'

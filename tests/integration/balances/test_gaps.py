@@ -5,9 +5,9 @@ from decimal import Decimal
 import pytest
 
 from generated.tidemark.v1 import account_service_pb2
-from tests.integration.balances.holder import CREDIT, LICENSE, SEAT, Holder
-from tests.integration.balances.wording import create, kinds_told, values, written
-from tests.integration.usage.caller import BOTH, Caller, Crossing, crossings
+from tests.support.balances.holder import CREDIT, LICENSE, SEAT, Holder
+from tests.support.balances.wording import create, kinds_told, values, written
+from tests.support.usage.caller import BOTH, Caller, Crossing, crossings
 
 ACME = 'customer { customer_id: "acme" }'
 GOLD = 'plan { plan_id: "gold" }'

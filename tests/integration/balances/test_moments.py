@@ -5,9 +5,9 @@ from decimal import Decimal
 
 from generated.tidemark.v1 import alert_pb2, threshold_pb2
 from runtime.clock import ManualClock
-from tests.integration.balances.holder import CREDIT, GRANT, LICENSE, SEAT, Holder
-from tests.integration.balances.wording import create, kinds_told, values, written
-from tests.integration.usage.caller import Caller, Crossing
+from tests.support.balances.holder import CREDIT, GRANT, LICENSE, SEAT, Holder
+from tests.support.balances.wording import create, kinds_told, values, written
+from tests.support.usage.caller import Caller, Crossing
 
 OK, IN_ALARM = alert_pb2.CUSTOMER_ALERT_STATUS_OK, alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
 ACME = 'customer { customer_id: "acme" }'

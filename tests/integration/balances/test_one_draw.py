@@ -7,11 +7,11 @@ from decimal import Decimal
 import pytest
 
 from runtime.clock import ManualClock
-from store import wallets
-from store.database import Database
-from tests.databases import Template
-from tests.integration.balances.holder import CREDIT, SEAT, Holder, alert
-from tests.integration.usage.caller import Caller
+from store.balances import wallets
+from store.postgres.database import Database
+from tests.support.balances.holder import CREDIT, SEAT, Holder, alert
+from tests.support.databases import Template
+from tests.support.usage.caller import Caller
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 

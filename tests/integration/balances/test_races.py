@@ -11,21 +11,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from engine.timers import Timers
 from generated.tidemark.v1 import condition_pb2, usage_pb2
 from runtime.clock import ManualClock
-from server.timers import Timers
-from store.database import Database
-from tests.integration.balances.holder import Holder, alert
-from tests.integration.balances.timing import work_off
-from tests.integration.usage.caller import (
-    DEADLINE,
-    Caller,
-    beside,
-    ingest_held,
-    spend_alert,
-    waiting_for_locks,
-)
+from store.postgres.database import Database
 from tests.integration.usage.conftest import organization
+from tests.support.balances.holder import Holder, alert
+from tests.support.balances.timing import work_off
+from tests.support.usage.caller import DEADLINE, Caller, beside, ingest_held, spend_alert, waiting_for_locks
 
 EXAMPLES = int(os.environ.get("TIDEMARK_TEST_EXAMPLES", "15"))  # interleavings; hundreds take minutes
 

@@ -5,10 +5,10 @@ from decimal import Decimal
 import pytest
 
 from generated.tidemark.v1 import alert_pb2
-from tests.integration.balances.holder import COMMIT, CREDIT, GRANT, LICENSE, SEAT, Holder
-from tests.integration.balances.wording import create, kinds_told, values, written
-from tests.integration.facts.refusals import assert_violations
-from tests.integration.usage.caller import Caller, Crossing
+from tests.support.balances.holder import COMMIT, CREDIT, GRANT, LICENSE, SEAT, Holder
+from tests.support.balances.wording import create, kinds_told, values, written
+from tests.support.facts.refusals import assert_violations
+from tests.support.usage.caller import Caller, Crossing
 
 BOTH_KINDS = "low_remaining_contract_credit_and_commit_balance_reached"
 

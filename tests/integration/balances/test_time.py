@@ -9,17 +9,17 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from engine import timers
+from engine.facts import changes
+from engine.timers import Timers
 from generated.tidemark.v1 import account_pb2, account_service_pb2, condition_pb2, invoice_pb2
 from runtime.clock import ManualClock
-from server import timers
-from server.accounts import changes
-from server.timers import Timers
-from server.validation import to_timestamp
-from store.database import Database
-from tests.integration.balances.holder import Holder, alert
-from tests.integration.balances.timing import work_off
-from tests.integration.usage.caller import DEADLINE, Caller, Crossing, calling, until
+from server.calls.validation import to_timestamp
+from store.postgres.database import Database
 from tests.integration.usage.conftest import organization
+from tests.support.balances.holder import Holder, alert
+from tests.support.balances.timing import work_off
+from tests.support.usage.caller import DEADLINE, Caller, Crossing, calling, until
 
 COMMITS = condition_pb2.LowRemainingCommitBalanceReachedCondition()
 DAYS = condition_pb2.LowRemainingDaysForCommitSegmentReachedCondition()
@@ -75,7 +75,7 @@ async def test_a_server_that_was_down_tells_each_moment_as_of_itself_and_how_lat
         await acme.put("c", spans=[("50", now, now + HOUR), ("70", now + 2 * HOUR, now + 3 * HOUR)])
         await caller.create(alert("20", low_remaining_commit_balance_reached=COMMITS))
     clock.set(now + 4 * HOUR)
-    with caplog.at_level(logging.WARNING, "server.timers"):
+    with caplog.at_level(logging.WARNING, "engine.timers"):
         async with calling(database_url, clock, name, key) as caller:
             assert await Holder(caller).told(3) == [
                 [Crossing("REACHED", "20", "50", "0", "")],

@@ -9,10 +9,10 @@ from typing import Any
 from generated.tidemark.v1.webhook_service_pb2 import ListEndpointsRequest, SendTestEventRequest
 from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from runtime.clock import SystemClock
-from store.database import Database
-from store.deliveries import DeliveryStatus
-from tests.integration.notifier.house import House, configuration, running_notifier
-from tests.integration.server.running import running
+from store.postgres.database import Database
+from tests.support.notifier.house import House, configuration, running_notifier
+from tests.support.server.running import running
+from webhooks.deliveries import DeliveryStatus
 
 TIMEOUT = 60.0  # seconds for anything to happen
 

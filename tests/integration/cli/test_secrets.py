@@ -8,11 +8,11 @@ from sqlalchemy import select
 
 from cli.main import tidemark
 from runtime.clock import SystemClock
-from store.database import Database, sync_engine
-from store.endpoint_rows import Settings
-from store.secrets import SecretBox, secret_place
+from store.endpoints.rows import Settings
+from store.postgres.database import Database, sync_engine
 from store.tables.webhooks import endpoint_secret
-from tests.integration.notifier.house import House
+from tests.support.notifier.house import House
+from webhooks.secret_box import SecretBox, secret_place
 
 OLD = "test:dGlkZW1hcmsgdGVzdHMgYW5kIG5vdGhpbmcgZWxzZSE="
 NEW_KEY = b"n" * 32

@@ -9,11 +9,11 @@ from google.protobuf import any_pb2
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
-from cli.connection import DETAILS_KEY, Address
-from cli.streaming import FIRST_PAUSE, Batch, ConnectionLost, UsageStream
+from cli.client.connection import DETAILS_KEY, Address
+from cli.client.usage_stream import FIRST_PAUSE, Batch, ConnectionLost, UsageStream
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageRequest, EvaluateUsageResponse
 from generated.tidemark.v1.usage_pb2 import UsageEvent
-from tests.integration.cli.scripted import Context, Requests, Script, Scripted, answer, answers_all, batches, names
+from tests.support.cli.scripted import Context, Requests, Script, Scripted, answer, answers_all, batches, names
 
 
 def answers_then(count: int, code: grpc.StatusCode, *details: Message) -> Script:
@@ -156,7 +156,7 @@ def waits_of(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         waits.append(seconds)
         await sleep(0.01)
 
-    monkeypatch.setattr("cli.streaming.asyncio.sleep", short)
+    monkeypatch.setattr("cli.client.usage_stream.asyncio.sleep", short)
     return waits
 
 

@@ -8,13 +8,13 @@ import pytest
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
-from cli import streaming
-from cli.connection import DETAILS_KEY, Address
-from cli.isolation import MAX_REJECTED
-from cli.streaming import MAX_FAILURES, Batch, ConnectionLost, UsageStream
+from cli.client import usage_stream as streaming
+from cli.client.connection import DETAILS_KEY, Address
+from cli.client.isolation import MAX_REJECTED
+from cli.client.usage_stream import MAX_FAILURES, Batch, ConnectionLost, UsageStream
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse
 from generated.tidemark.v1.usage_pb2 import UsageEvent
-from tests.integration.cli.scripted import Context, Requests, Script, Scripted, answer, answers_all, batches, names
+from tests.support.cli.scripted import Context, Requests, Script, Scripted, answer, answers_all, batches, names
 
 DEADLINE = 60.0  # seconds
 

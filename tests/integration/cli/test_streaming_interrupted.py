@@ -7,12 +7,12 @@ from contextlib import asynccontextmanager
 import grpc
 import pytest
 
-from cli import streaming
-from cli.connection import Address
-from cli.streaming import Batch, ConnectionLost, UsageStream
+from cli.client import usage_stream as streaming
+from cli.client.connection import Address
+from cli.client.usage_stream import Batch, ConnectionLost, UsageStream
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse
 from generated.tidemark.v1.usage_pb2 import UsageEvent
-from tests.integration.cli.scripted import (
+from tests.support.cli.scripted import (
     Cable,
     Context,
     Requests,

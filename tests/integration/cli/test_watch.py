@@ -10,10 +10,10 @@ from contextlib import asynccontextmanager
 import pytest
 from click.testing import CliRunner
 
-from cli.connection import Address
+from cli.client import notification_stream as following
+from cli.client.connection import Address
+from cli.client.notification_stream import Following
 from cli.main import tidemark
-from cli.watch import following
-from cli.watch.following import Following
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from generated.tidemark.v1 import condition_pb2, threshold_pb2
 from generated.tidemark.v1.alert_pb2 import Alert, AlertScope, AllCustomersScope
@@ -21,9 +21,9 @@ from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
 from generated.tidemark.v1.usage_pb2 import UsageEvent
 from runtime.clock import ManualClock
 from runtime.configuration import Configuration
-from server.validation import to_timestamp
-from store.database import Database
-from tests.integration.server.running import Running, running
+from server.calls.validation import to_timestamp
+from store.postgres.database import Database
+from tests.support.server.running import Running, running
 
 TIMEOUT = 60.0  # seconds for anything to happen
 

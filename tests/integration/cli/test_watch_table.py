@@ -22,9 +22,9 @@ from generated.tidemark.v1.alert_pb2 import Alert, AlertScope, AllCustomersScope
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
 from generated.tidemark.v1.usage_pb2 import UsageEvent
 from runtime.clock import ManualClock
-from server.validation import to_timestamp
-from store.database import Database
-from tests.integration.server.running import Running, running
+from server.calls.validation import to_timestamp
+from store.postgres.database import Database
+from tests.support.server.running import Running, running
 
 DEADLINE = 60.0  # seconds
 CUSTOMERS = 60

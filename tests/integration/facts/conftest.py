@@ -13,10 +13,10 @@ import pytest
 
 from generated.tidemark.v1 import account_service_pb2_grpc
 from runtime.clock import ManualClock
-from store import keys, organizations
-from store.database import Database
-from tests.databases import Template
-from tests.integration.server.running import running
+from store.identity import keys, organizations
+from store.postgres.database import Database
+from tests.support.databases import Template
+from tests.support.server.running import running
 
 _numbers = itertools.count(1)
 

@@ -9,9 +9,11 @@ from sqlalchemy import update
 
 from evaluator.amounts import exact_arithmetic
 from evaluator.balances import BalanceKind
-from store import balance_changes, balance_entries, balances, wallets
-from store.balances import BalanceFact, SegmentFact
-from store.database import Connection, Database
+from store.balances import balances, wallets
+from store.balances import changes as balance_changes
+from store.balances import entries as balance_entries
+from store.balances.balances import BalanceFact, SegmentFact
+from store.postgres.database import Connection, Database
 from store.tables.balances import balance_segment
 
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)

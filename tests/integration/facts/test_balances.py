@@ -10,10 +10,10 @@ import pytest
 from generated.tidemark.v1 import account_service_pb2 as messages
 from generated.tidemark.v1 import account_service_pb2_grpc, balance_pb2
 from runtime.clock import ManualClock
-from server.validation import to_datetime, to_timestamp
-from store import keys
-from store.database import Database
-from tests.integration.facts.refusals import assert_refused, assert_violations
+from server.calls.validation import to_datetime, to_timestamp
+from store.identity import keys
+from store.postgres.database import Database
+from tests.support.facts.refusals import assert_refused, assert_violations
 
 Stub = account_service_pb2_grpc.AccountServiceStub
 

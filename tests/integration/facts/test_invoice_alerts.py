@@ -16,10 +16,10 @@ from generated.tidemark.v1 import (
     threshold_pb2,
 )
 from runtime.clock import ManualClock
-from server.validation import to_timestamp
-from store import keys
-from store.database import Database
-from tests.integration.usage.caller import BOTH, EVERYBODY, Caller, beside, calling
+from server.calls.validation import to_timestamp
+from store.identity import keys
+from store.postgres.database import Database
+from tests.support.usage.caller import BOTH, EVERYBODY, Caller, beside, calling
 
 ISSUED, PAID, VOID = (
     invoice_pb2.INVOICE_STATUS_ISSUED,

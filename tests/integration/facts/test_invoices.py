@@ -11,11 +11,13 @@ from evaluator.invoices import InvoiceStatus
 from generated.tidemark.v1 import account_service_pb2 as messages
 from generated.tidemark.v1 import account_service_pb2_grpc, invoice_pb2
 from runtime.clock import ManualClock
-from server.validation import to_datetime, to_timestamp
-from store import invoices, keys, organizations, wallets
-from store.database import Database
-from store.invoices import InvoiceFact, InvoicePut
-from tests.integration.facts.refusals import assert_refused, assert_violations
+from server.calls.validation import to_datetime, to_timestamp
+from store.accounts import invoices
+from store.accounts.invoices import InvoiceFact, InvoicePut
+from store.balances import wallets
+from store.identity import keys, organizations
+from store.postgres.database import Database
+from tests.support.facts.refusals import assert_refused, assert_violations
 
 Stub = account_service_pb2_grpc.AccountServiceStub
 

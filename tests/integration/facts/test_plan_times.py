@@ -8,10 +8,10 @@ import pytest
 from generated.tidemark.v1 import account_pb2, account_service_pb2_grpc
 from generated.tidemark.v1 import account_service_pb2 as messages
 from runtime.clock import ManualClock
-from server.validation import to_datetime, to_timestamp
-from store import organizations
-from store.database import Database
-from tests.integration.facts.refusals import assert_violations
+from server.calls.validation import to_datetime, to_timestamp
+from store.identity import organizations
+from store.postgres.database import Database
+from tests.support.facts.refusals import assert_violations
 
 Stub = account_service_pb2_grpc.AccountServiceStub
 

@@ -8,9 +8,11 @@ from decimal import Decimal
 from sqlalchemy import func, select
 
 from evaluator.balances import BalanceKind
-from store import balance_changes, balances, organizations, wallets
-from store.balances import BalanceFact, SegmentFact
-from store.database import Database
+from store.balances import balances, wallets
+from store.balances import changes as balance_changes
+from store.balances.balances import BalanceFact, SegmentFact
+from store.identity import organizations
+from store.postgres.database import Database
 from store.tables.wallets import wallet
 
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)

@@ -7,7 +7,7 @@ from alembic.config import Config
 from sqlalchemy import text
 
 import store.migrate
-from store.database import sync_engine
+from store.postgres.database import sync_engine
 
 BEFORE = "0005"
 

@@ -9,12 +9,12 @@ import pytest
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from generated.tidemark.v1 import condition_pb2, notification_pb2
 from runtime.clock import ManualClock
-from server import paging
-from server.validation import to_timestamp
-from tests.integration.notifications.watching import committer, names, watch
-from tests.integration.server.running import reason_of, violations_of
-from tests.integration.usage.caller import Caller, spend_alert, usage_alert
+from server.calls import paging
+from server.calls.validation import to_timestamp
 from tests.integration.usage.conftest import organization
+from tests.support.notifications.watching import committer, names, watch
+from tests.support.server.running import reason_of, violations_of
+from tests.support.usage.caller import Caller, spend_alert, usage_alert
 
 Page = messages.ListNotificationsResponse
 

@@ -6,18 +6,20 @@ from datetime import timedelta
 
 import pytest
 
+from engine.upkeep import REPLAY_LIFETIME, Upkeep
 from runtime.clock import ManualClock
-from server.upkeep import REPLAY_LIFETIME, Upkeep
-from server.watching import feeds
-from server.watching.feeds import Feeds
-from server.watching.tail import Tail
-from store import feed, notification_history, requests
-from store.database import Database, DatabaseUnavailable
-from store.feed import Wanted
+from server.alerts.watching import feeds
+from server.alerts.watching.feeds import Feeds
+from server.alerts.watching.tail import Tail
+from store.identity import idempotent_answers as requests
+from store.notifications import feed
+from store.notifications import history as notification_history
+from store.notifications.feed import Wanted
+from store.postgres.database import Database, DatabaseUnavailable
 from tests.integration.notifications.test_watch_stream import pool, tell
-from tests.integration.notifications.watching import Watcher, names, watch
-from tests.integration.usage.caller import Caller, until
 from tests.integration.usage.conftest import organization
+from tests.support.notifications.watching import Watcher, names, watch
+from tests.support.usage.caller import Caller, until
 
 
 async def organization_id_of(caller: Caller) -> int:
@@ -175,7 +177,7 @@ async def test_what_commits_while_the_tail_is_read_is_read_afterwards(
 async def test_upkeep_forgets_everything_that_is_due_however_much_it_is(
     caller: Caller, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("store.notification_history.FORGET_LIMIT", 2)
+    monkeypatch.setattr("store.notifications.history.FORGET_LIMIT", 2)
     org = await organization_id_of(caller)
     kept = timedelta(days=2)
     async with pool(caller) as database:

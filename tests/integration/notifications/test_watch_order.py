@@ -8,12 +8,12 @@ from collections import defaultdict
 import pytest
 
 from generated.tidemark.v1 import alert_service_pb2, notification_pb2, threshold_pb2
-from server.watching import feeds, tail
-from store import feed
-from store.database import Database
-from tests.integration.notifications.watching import Watcher, committer, names, watch
-from tests.integration.usage.caller import BOTH, Caller, beside, usage_alert, waiting_for_locks
-from tests.waiting import within
+from server.alerts.watching import feeds, tail
+from store.notifications import feed
+from store.postgres.database import Database
+from tests.support.notifications.watching import Watcher, committer, names, watch
+from tests.support.usage.caller import BOTH, Caller, beside, usage_alert, waiting_for_locks
+from tests.support.waiting import within
 
 
 async def test_what_commits_late_comes_late_and_is_not_missed(caller: Caller) -> None:

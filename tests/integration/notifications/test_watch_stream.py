@@ -9,19 +9,19 @@ from datetime import timedelta
 import grpc
 import pytest
 
+from engine.upkeep import Upkeep
 from generated.tidemark.v1 import condition_pb2, threshold_pb2
 from runtime.clock import ManualClock
 from runtime.configuration import Configuration
-from server.upkeep import Upkeep
-from server.validation import to_timestamp
-from server.watching import feeds
-from server.watching.feeds import Feeds
-from store import feed
-from store.database import Database
-from tests.integration.notifications.watching import Response, Watcher, committer, names, watch
-from tests.integration.server.running import reason_of, violations_of
-from tests.integration.usage.caller import BOTH, Caller, beside, spend_alert, until, usage_alert
+from server.alerts.watching import feeds
+from server.alerts.watching.feeds import Feeds
+from server.calls.validation import to_timestamp
+from store.notifications import feed
+from store.postgres.database import Database
 from tests.integration.usage.conftest import organization
+from tests.support.notifications.watching import Response, Watcher, committer, names, watch
+from tests.support.server.running import reason_of, violations_of
+from tests.support.usage.caller import BOTH, Caller, beside, spend_alert, until, usage_alert
 
 
 @asynccontextmanager
@@ -261,7 +261,7 @@ async def test_there_are_only_so_many_watchers_and_those_who_left_do_not_count(c
 async def test_what_is_older_than_it_is_kept_is_gone_and_said_to_be(
     caller: Caller, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("store.notification_history.FORGET_LIMIT", 700)
+    monkeypatch.setattr("store.notifications.history.FORGET_LIMIT", 700)
     watcher = await watch(caller)
     beginning = watcher.token
     for number in range(1, 6):

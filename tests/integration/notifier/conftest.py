@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from runtime.clock import SystemClock
-from store.database import Database
-from tests.integration.notifier.house import House
-from tests.integration.notifier.receiver import Receiver, running_receiver
+from store.postgres.database import Database
+from tests.support.notifier.house import House
+from tests.support.notifier.receiver import Receiver, running_receiver
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import text
 
-from store.deliveries import DeliveryStatus, Outcome
-from tests.integration.notifier.house import House, body_of, configuration, running_notifier
-from tests.integration.notifier.receiver import Receiver, status
+from tests.support.notifier.house import House, body_of, configuration, running_notifier
+from tests.support.notifier.receiver import Receiver, status
+from webhooks.deliveries import DeliveryStatus, Outcome
 
 
 async def test_a_notification_arrives_signed_and_a_foreign_verifier_accepts_it(

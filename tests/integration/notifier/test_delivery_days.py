@@ -6,13 +6,13 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import text
 
-from store import delivery_days
-from store.database import Database
-from store.deliveries import DeliveryStatus
-from store.endpoint_health import Notice, OperatorEventType
-from store.operator_events import OperatorEvent, add
-from tests.integration.notifier.house import House
+from store.deliveries import days as delivery_days
+from store.notifications.operator_events import add
+from store.postgres.database import Database
 from tests.integration.notifier.test_delivery_queue import claim, delivered, failed, fan_out, record
+from tests.support.notifier.house import House
+from webhooks.deliveries import DeliveryStatus
+from webhooks.operator_events import Notice, OperatorEvent, OperatorEventType
 
 KEEP = timedelta(days=30)
 

@@ -10,17 +10,21 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import func, select, text, update
 
-from store import delivery_queue, delivery_results, endpoint_switches, endpoints, outbox
-from store.database import Database
-from store.deliveries import DeliveryStatus, Outcome
-from store.delivery_queue import ENDPOINT_IN_FLIGHT_LIMIT, Claim, Order
-from store.delivery_results import AttemptRecord
-from store.endpoint_health import Verdict
-from store.endpoint_rows import EndpointState
-from store.secrets import SecretBox, secret_place
+from store.deliveries import fan_out as outbox
+from store.deliveries import queue as delivery_queue
+from store.deliveries import results as delivery_results
+from store.deliveries.queue import ENDPOINT_IN_FLIGHT_LIMIT, Claim, Order
+from store.deliveries.results import AttemptRecord
+from store.endpoints import endpoints
+from store.endpoints import switches as endpoint_switches
+from store.endpoints.rows import EndpointState
+from store.postgres.database import Database
 from store.tables.notifications import outbox as outbox_table
 from store.tables.webhooks import attempt, delivery, endpoint, endpoint_secret
-from tests.integration.notifier.house import House, body_of, configuration
+from tests.support.notifier.house import House, body_of, configuration
+from webhooks.deliveries import DeliveryStatus, Outcome
+from webhooks.health import Verdict
+from webhooks.secret_box import SecretBox, secret_place
 
 LEASE = timedelta(minutes=5)
 

@@ -13,10 +13,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from runtime.targets import TargetPolicy
-from store.deliveries import Outcome
-from tests.integration.notifier.receiver import Receiver, status
-from tests.integration.notifier.wire import IMPATIENT, after_request, post, server
+from tests.support.notifier.receiver import Receiver, status
+from tests.support.notifier.wire import IMPATIENT, after_request, post, server
+from webhooks.deliveries import Outcome
+from webhooks.url_policy import TargetPolicy
 
 
 @pytest.mark.parametrize(

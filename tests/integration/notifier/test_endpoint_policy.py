@@ -9,15 +9,12 @@ from typing import Any
 
 from sqlalchemy import select, text, update
 
-from store import delivery_queue
-from store.database import Database
-from store.deliveries import DeliveryStatus, Outcome
-from store.delivery_queue import Claim, Order
-from store.delivery_results import AttemptRecord
-from store.endpoint_health import BREAKER_THRESHOLD, Verdict
-from store.endpoint_rows import EndpointState
+from store.deliveries import queue as delivery_queue
+from store.deliveries.queue import Claim, Order
+from store.deliveries.results import AttemptRecord
+from store.endpoints.rows import EndpointState
+from store.postgres.database import Database
 from store.tables.webhooks import endpoint, operator_event
-from tests.integration.notifier.house import House
 from tests.integration.notifier.test_delivery_queue import (
     claim,
     counters_match,
@@ -26,6 +23,9 @@ from tests.integration.notifier.test_delivery_queue import (
     fan_out,
     record,
 )
+from tests.support.notifier.house import House
+from webhooks.deliveries import DeliveryStatus, Outcome
+from webhooks.health import BREAKER_THRESHOLD, Verdict
 
 
 async def change(house: House, endpoint_id: str | None = None, **values: Any) -> None:

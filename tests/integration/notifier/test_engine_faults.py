@@ -11,13 +11,13 @@ from sqlalchemy import Engine, event, make_url, select, text
 
 from notifier.metrics import Metrics
 from notifier.monitoring import monitoring
-from store.deliveries import DeliveryStatus
-from store.endpoint_health import FIRST_THROTTLE
-from store.secrets import SecretBox, credentials_place
 from store.tables.webhooks import endpoint
-from tests.integration.notifier.house import House, configuration, running_notifier
-from tests.integration.notifier.receiver import Receiver, hang, status
 from tests.integration.notifier.test_endpoint_policy import change, row_of
+from tests.support.notifier.house import House, configuration, running_notifier
+from tests.support.notifier.receiver import Receiver, hang, status
+from webhooks.deliveries import DeliveryStatus
+from webhooks.health import FIRST_THROTTLE
+from webhooks.secret_box import SecretBox, credentials_place
 
 
 def in_an_hour() -> str:

@@ -8,8 +8,8 @@ import pytest
 from notifier.response import MAX_HEAD, MAX_INTERIM
 from notifier.sending import Sender, Timeouts
 from runtime.clock import SystemClock
-from store.deliveries import Outcome
-from tests.integration.notifier.wire import BODY, ON_THIS_MACHINE, PATIENT, post, server
+from tests.support.notifier.wire import BODY, ON_THIS_MACHINE, PATIENT, post, server
+from webhooks.deliveries import Outcome
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"

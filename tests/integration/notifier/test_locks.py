@@ -8,15 +8,19 @@ from datetime import timedelta
 
 from sqlalchemy import select, text, update
 
-from store import delivery_queue, delivery_results, endpoint_switches, outbox, redelivery
-from store.database import Database
-from store.deliveries import DeliveryStatus, Outcome, Trigger
-from store.delivery_queue import Claim, Order
-from store.endpoint_health import Verdict
-from store.redelivery import Wanted
+from store.deliveries import fan_out as outbox
+from store.deliveries import queue as delivery_queue
+from store.deliveries import redelivery
+from store.deliveries import results as delivery_results
+from store.deliveries.queue import Claim, Order
+from store.deliveries.redelivery import Wanted
+from store.endpoints import switches as endpoint_switches
+from store.postgres.database import Database
 from store.tables.webhooks import delivery
-from tests.integration.notifier.house import CUSTOMER, House
 from tests.integration.notifier.test_delivery_queue import counters_match, delivered, failed
+from tests.support.notifier.house import CUSTOMER, House
+from webhooks.deliveries import DeliveryStatus, Outcome, Trigger
+from webhooks.health import Verdict
 
 ENDPOINTS = 8
 ACTORS = 6

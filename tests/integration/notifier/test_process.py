@@ -14,12 +14,12 @@ import pytest
 from sqlalchemy import make_url
 
 from notifier.process import run_until
-from store.database import Database
-from store.deliveries import DeliveryStatus, Outcome
-from store.delivery_queue import ENDPOINT_IN_FLIGHT_LIMIT
-from tests.integration.notifier.house import LOOPBACK, House, configuration, running_notifier
-from tests.integration.notifier.receiver import Receiver, hang, running_receiver, status
-from tests.waiting import until_said, within
+from store.deliveries.queue import ENDPOINT_IN_FLIGHT_LIMIT
+from store.postgres.database import Database
+from tests.support.notifier.house import LOOPBACK, House, configuration, running_notifier
+from tests.support.notifier.receiver import Receiver, hang, running_receiver, status
+from tests.support.waiting import until_said, within
+from webhooks.deliveries import DeliveryStatus, Outcome
 
 
 async def test_two_notifiers_share_the_work_and_send_nothing_twice(house: House, receiver: Receiver) -> None:
@@ -262,7 +262,7 @@ async def standalone(house: House) -> AsyncIterator[asyncio.subprocess.Process]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "tests.integration.notifier.standalone",
+        "tests.support.notifier.standalone",
         house.database.url,
         env={**os.environ, **LOOPBACK},
         stderr=asyncio.subprocess.PIPE,

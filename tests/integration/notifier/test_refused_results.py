@@ -5,9 +5,9 @@ import asyncio
 from sqlalchemy import text
 
 from notifier.recorder import TRIES_ALONE
-from store.deliveries import DeliveryStatus, Outcome
-from tests.integration.notifier.house import House, running_notifier
-from tests.integration.notifier.receiver import Receiver, status
+from tests.support.notifier.house import House, running_notifier
+from tests.support.notifier.receiver import Receiver, status
+from webhooks.deliveries import DeliveryStatus, Outcome
 
 # A sequence is not rolled back with the transaction that is refused, so it counts the tries.
 REFUSING = (

@@ -7,8 +7,8 @@ import pytest
 from notifier.requests import HEADERS
 from notifier.sending import Sender
 from runtime.clock import SystemClock
-from runtime.targets import TargetPolicy, TargetRefused, request_target
-from tests.integration.notifier.wire import BODY, ON_THIS_MACHINE, PATIENT, server
+from tests.support.notifier.wire import BODY, ON_THIS_MACHINE, PATIENT, server
+from webhooks.url_policy import TargetPolicy, TargetRefused, request_target
 
 AS_GIVEN = [
     "/",

@@ -12,9 +12,8 @@ from aiohttp import web
 from notifier.requests import HEADERS
 from notifier.sending import MAX_EXCERPT, Answer, Sender, Timeouts, printable
 from runtime.clock import SystemClock
-from store.deliveries import Outcome
-from tests.integration.notifier.receiver import Arrival, Receiver, status
-from tests.integration.notifier.wire import (
+from tests.support.notifier.receiver import Arrival, Receiver, status
+from tests.support.notifier.wire import (
     BODY,
     IMPATIENT,
     ON_THIS_MACHINE,
@@ -24,6 +23,7 @@ from tests.integration.notifier.wire import (
     post,
     server,
 )
+from webhooks.deliveries import Outcome
 
 
 async def test_the_request_carries_what_a_receiver_needs_and_nothing_of_this_machine(

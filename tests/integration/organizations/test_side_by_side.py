@@ -11,9 +11,9 @@ import pytest
 
 from generated.tidemark.v1 import account_service_pb2, alert_service_pb2, webhook_service_pb2
 from runtime.clock import ManualClock
-from tests.databases import Template
-from tests.integration.organizations.life import LIFE
-from tests.integration.organizations.world import Lived, live
+from tests.support.databases import Template
+from tests.support.organizations.life import LIFE
+from tests.support.organizations.world import Lived, live
 
 # Streams, which the tests of the hot path and of the watch stream open for two organizations; and what needs a
 # notifier, or an id that organizations do not share.

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from runtime.clock import ManualClock
-from store.database import Database
-from tests.integration.server.odd_service import OddClient, OddService
-from tests.integration.server.running import Running, running
+from store.postgres.database import Database
+from tests.support.server.odd_service import OddClient, OddService
+from tests.support.server.running import Running, running
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import grpc
 import pytest
 
 from server.interceptors.access_log import logger
-from tests.integration.server.odd_service import NAME, OddClient, OddService
-from tests.integration.server.running import Running
+from tests.support.server.odd_service import NAME, OddClient, OddService
+from tests.support.server.running import Running
 
 
 @pytest.fixture(autouse=True)

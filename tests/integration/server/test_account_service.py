@@ -10,10 +10,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from generated.tidemark.v1 import account_pb2, account_service_pb2_grpc
 from generated.tidemark.v1 import account_service_pb2 as messages
 from runtime.clock import ManualClock
-from server.validation import to_datetime, to_timestamp
-from store import keys
-from store.database import Database
-from tests.integration.server.running import Running, reason_of, violations_of
+from server.calls.validation import to_datetime, to_timestamp
+from store.identity import keys
+from store.postgres.database import Database
+from tests.support.server.running import Running, reason_of, violations_of
 
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)  # where the clock stands
 HOUR = timedelta(hours=1)

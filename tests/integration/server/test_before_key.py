@@ -17,11 +17,11 @@ from runtime.clock import ManualClock
 from runtime.configuration import Configuration
 from server.interceptors import before_key, deadline
 from server.interceptors.before_key import MAX_INFRASTRUCTURE_CALLS
-from store import keys
-from store.database import Database
-from tests.integration.server.odd_service import NAME, OddClient, OddService
-from tests.integration.server.raw_http2 import DATA, END_STREAM, RawConnection, frame, message, raw
-from tests.integration.server.running import SERVING, Running, running
+from store.identity import keys
+from store.postgres.database import Database
+from tests.support.server.odd_service import NAME, OddClient, OddService
+from tests.support.server.raw_http2 import DATA, END_STREAM, RawConnection, frame, message, raw
+from tests.support.server.running import SERVING, Running, running
 
 CHECK = "/grpc.health.v1.Health/Check"
 WATCH = "/grpc.health.v1.Health/Watch"

@@ -13,12 +13,12 @@ from grpc_health.v1 import health_pb2
 
 from runtime.clock import ManualClock
 from runtime.configuration import Configuration
+from server.calls.lifecycle import Shutdown
 from server.health import LIVENESS
-from server.lifecycle import Shutdown
 from server.process import CannotListen, serve
-from store.database import Database
-from tests.integration.server.odd_service import NAME, OddClient, OddService
-from tests.integration.server.running import NOT_SERVING, SERVING, Running, running
+from store.postgres.database import Database
+from tests.support.server.odd_service import NAME, OddClient, OddService
+from tests.support.server.running import NOT_SERVING, SERVING, Running, running
 
 FOREVER = 3600.0  # seconds; a test that has to wait for it never ends
 

@@ -10,10 +10,10 @@ from sqlalchemy import text
 
 from runtime.clock import ManualClock
 from runtime.configuration import Configuration
-from server.answers import CLIENT_LIMIT
-from store.database import Database
-from tests.integration.server.odd_service import NAME, SECRET, OddClient, OddService
-from tests.integration.server.running import Running, reason_of, running, status_of, violations_of
+from server.calls.answers import CLIENT_LIMIT
+from store.postgres.database import Database
+from tests.support.server.odd_service import NAME, SECRET, OddClient, OddService
+from tests.support.server.running import Running, reason_of, running, status_of, violations_of
 
 LIMIT = Configuration().max_message_bytes
 

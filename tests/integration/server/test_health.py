@@ -17,11 +17,11 @@ from generated.tidemark.v1.account_pb2 import Customer
 from generated.tidemark.v1.account_service_pb2 import PutCustomerRequest
 from runtime.clock import ManualClock
 from server.health import LIVENESS, Health
-from store import probe as probe_module
-from store.database import Database
-from store.probe import Probe
-from tests.integration.server.odd_service import NAME, OddService
-from tests.integration.server.running import NOT_SERVING, SERVING, Running, reason_of, running
+from store.postgres import probe as probe_module
+from store.postgres.database import Database
+from store.postgres.probe import Probe
+from tests.support.server.odd_service import NAME, OddService
+from tests.support.server.running import NOT_SERVING, SERVING, Running, reason_of, running
 
 SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 

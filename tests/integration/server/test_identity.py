@@ -8,14 +8,14 @@ import pytest
 
 from runtime.clock import ManualClock
 from runtime.configuration import Configuration
-from server.identity import CACHE_LIFETIME, Identity, UnsafeListen
-from server.lifecycle import Shutdown
+from server.calls.identity import CACHE_LIFETIME, Identity, UnsafeListen
+from server.calls.lifecycle import Shutdown
 from server.process import serve
-from store import keys
-from store.database import Database
-from store.keys import CreatedKey
-from tests.integration.server.odd_service import OddClient
-from tests.integration.server.running import SERVING, Running, reason_of
+from store.identity import keys
+from store.identity.keys import CreatedKey
+from store.postgres.database import Database
+from tests.support.server.odd_service import OddClient
+from tests.support.server.running import SERVING, Running, reason_of
 
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)
 

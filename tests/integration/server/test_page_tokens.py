@@ -18,8 +18,8 @@ from generated.tidemark.v1 import (
     webhook_service_pb2,
     webhook_service_pb2_grpc,
 )
-from server import paging
-from tests.integration.server.running import Running
+from server.calls import paging
+from tests.support.server.running import Running
 
 STUBS: dict[Any, Any] = {
     account_service_pb2: account_service_pb2_grpc.AccountServiceStub,

@@ -10,8 +10,8 @@ from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest as Qu
 
 from runtime.clock import ManualClock
 from runtime.configuration import Configuration
-from store.database import Database
-from tests.integration.server.running import Running, running
+from store.postgres.database import Database
+from tests.support.server.running import Running, running
 
 VERSIONS = ["grpc.reflection.v1", "grpc.reflection.v1alpha"]
 

@@ -12,14 +12,15 @@ from generated.tidemark.v1 import alert_service_pb2 as messages
 from generated.tidemark.v1 import alert_service_pb2_grpc
 from generated.tidemark.v1.usage_pb2 import UsageEvent
 from runtime.clock import ManualClock
-from server import identity, open_streams, process
-from server.lifecycle import InFlight
-from server.open_streams import OpenStreams
-from store import keys
-from store.database import Database
-from store.keys import CreatedKey
-from tests.integration.server.odd_service import OddClient
-from tests.integration.server.running import Running, reason_of, running, status_of
+from server import process
+from server.calls import identity, open_streams
+from server.calls.lifecycle import InFlight
+from server.calls.open_streams import OpenStreams
+from store.identity import keys
+from store.identity.keys import CreatedKey
+from store.postgres.database import Database
+from tests.support.server.odd_service import OddClient
+from tests.support.server.running import Running, reason_of, running, status_of
 
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)
 LIMIT = 60.0  # seconds, of everything that is waited for

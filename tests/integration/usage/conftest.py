@@ -10,12 +10,12 @@ from collections.abc import AsyncIterator
 import pytest
 
 from runtime.clock import ManualClock
-from store import keys
-from store.database import Database
-from tests.databases import Template
-from tests.integration.usage.caller import Caller, calling
+from store.identity import keys
+from store.postgres.database import Database
+from tests.support.databases import Template
+from tests.support.usage.caller import Caller, calling
 
-pytest.register_assert_rewrite("tests.integration.usage.life")
+pytest.register_assert_rewrite("tests.support.usage.life")
 
 _numbers = itertools.count(1)
 

@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
+from engine.ingest.batches import Batch
+from engine.ingest.commit import Committer
+from engine.rules.rules import Rules
 from evaluator.events import UsageEvent
 from runtime.clock import ManualClock
-from server.ingest.batches import Batch
-from server.ingest.commit import Committer
-from server.ingest.rules import Rules
-from store import events as stored_events
-from store.database import Database, DatabaseUnavailable
-from store.failures import CONNECTION_LOST, unavailable
-from store.keys import Organization
-from tests.integration.usage.caller import Caller, Crossing, usage_alert
-from tests.integration.usage.world import GRACE
+from store.identity.keys import Organization
+from store.postgres.database import Database, DatabaseUnavailable
+from store.postgres.failures import CONNECTION_LOST, unavailable
+from store.usage import events as stored_events
+from tests.support.usage.caller import Caller, Crossing, usage_alert
+from tests.support.usage.world import GRACE
 
 Step = Callable[..., Awaitable[Any]]
 

@@ -21,10 +21,10 @@ from generated.tidemark.v1 import (
     webhook_service_pb2,
     webhook_service_pb2_grpc,
 )
-from server.answers import CLIENT_LIMIT, MAX_ANSWER_BYTES, MAX_DEFINITION_BYTES
+from server.calls.answers import CLIENT_LIMIT, MAX_ANSWER_BYTES, MAX_DEFINITION_BYTES
 from server.mapping.usage_answers import MAX_RESULT_BYTES
-from tests.integration.server.running import reason_of, status_of, violations_of
-from tests.integration.usage.caller import Caller, beside, everything, settings, usage_alert
+from tests.support.server.running import reason_of, status_of, violations_of
+from tests.support.usage.caller import Caller, beside, everything, settings, usage_alert
 
 WIDE = "👍"  # four bytes of UTF-8 in one character
 LONG_CODES = [threshold_pb2.Threshold(value=str(line), code=f"{line:03d}" + WIDE * 125) for line in range(1, 21)]

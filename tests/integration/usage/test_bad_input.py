@@ -8,8 +8,8 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from generated.tidemark.v1 import alert_service_pb2, usage_pb2
-from tests.integration.server.running import status_of
-from tests.integration.usage.caller import (
+from tests.support.server.running import status_of
+from tests.support.usage.caller import (
     Caller,
     Crossing,
     Refusal,

@@ -2,14 +2,14 @@
 
 from datetime import timedelta
 
+from engine.visits.visits import Visits
 from generated.tidemark.v1 import account_pb2, alert_pb2, threshold_pb2
 from runtime.clock import ManualClock
-from server.ingest.visits import Visits
-from server.validation import to_timestamp
-from store.database import Database
-from tests.integration.usage.caller import BOTH, Caller, Crossing, crossings, on_plan, on_subscription, usage_alert
+from server.calls.validation import to_timestamp
+from store.postgres.database import Database
 from tests.integration.usage.test_new_alerts import Held, held
 from tests.integration.usage.test_periods import by_period, cycle, period_of, utc
+from tests.support.usage.caller import BOTH, Caller, Crossing, crossings, on_plan, on_subscription, usage_alert
 
 __all__ = ["held"]
 

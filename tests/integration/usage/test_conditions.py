@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 
 from generated.tidemark.v1 import account_pb2, alert_pb2, condition_pb2, usage_pb2
-from tests.integration.usage.caller import (
+from tests.support.usage.caller import (
     EVERYBODY,
     REACHED,
     Caller,

@@ -10,21 +10,13 @@ from zlib import crc32
 import psycopg
 import pytest
 
+from engine.ingest import containment
+from engine.visits import visits
 from evaluator.alerts import AlertRule
 from generated.tidemark.v1 import alert_service_pb2, webhook_service_pb2, webhook_service_pb2_grpc
-from server.ingest import containment, visits
-from store import alerts as stored_alerts
-from tests.integration.usage.caller import (
-    Caller,
-    Refusal,
-    everything,
-    on_customer,
-    refusals,
-    until,
-    usage_alert,
-    values,
-)
-from tests.schemas import check_body
+from store.alerts import alerts as stored_alerts
+from tests.support.schemas import check_body
+from tests.support.usage.caller import Caller, Refusal, everything, on_customer, refusals, until, usage_alert, values
 
 Request = alert_service_pb2.EvaluateUsageRequest
 

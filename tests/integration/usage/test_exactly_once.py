@@ -8,8 +8,8 @@ import pytest
 
 from generated.tidemark.v1 import alert_service_pb2, usage_pb2
 from runtime.clock import ManualClock
-from server.validation import to_timestamp
-from tests.integration.usage.caller import (
+from server.calls.validation import to_timestamp
+from tests.support.usage.caller import (
     BatchResponse,
     Caller,
     Crossing,

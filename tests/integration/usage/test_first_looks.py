@@ -5,11 +5,11 @@ from datetime import timedelta
 
 import pytest
 
+from engine.visits.visits import Visits
 from generated.tidemark.v1 import account_pb2, alert_pb2, alert_service_pb2
 from runtime.clock import ManualClock
-from server.ingest.visits import Visits
-from store.database import Database
-from tests.integration.usage.caller import Caller, Crossing, on_plan, usage_alert
+from store.postgres.database import Database
+from tests.support.usage.caller import Caller, Crossing, on_plan, usage_alert
 
 
 async def switched(caller: Caller, alert: alert_pb2.Alert, *, on: bool, customer: str = "") -> None:

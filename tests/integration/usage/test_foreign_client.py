@@ -10,7 +10,7 @@ from typing import Any
 from google.rpc import error_details_pb2
 
 from runtime.clock import ManualClock
-from tests.integration.usage.caller import DEADLINE, Caller, Crossing
+from tests.support.usage.caller import DEADLINE, Caller, Crossing
 
 BUF = Path(sys.executable).parent / "buf"
 

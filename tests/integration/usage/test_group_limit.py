@@ -6,13 +6,15 @@ from datetime import timedelta
 
 import pytest
 
+from engine.evaluation import guard
 from evaluator.exclusions import Excluded, ExclusionReason
 from generated.tidemark.v1 import account_pb2, alert_pb2, alert_service_pb2, condition_pb2, usage_pb2
 from runtime.clock import ManualClock
-from server.ingest import guard
-from store import exclusions, organizations
-from store.database import Database, driver
-from tests.integration.usage.caller import (
+from store.alerts import exclusions
+from store.identity import organizations
+from store.postgres.database import Database, driver
+from tests.support.schemas import check, schema
+from tests.support.usage.caller import (
     DEADLINE,
     Caller,
     Stored,
@@ -24,7 +26,6 @@ from tests.integration.usage.caller import (
     usage_alert,
     values,
 )
-from tests.schemas import check, schema
 
 LIMIT = 3
 DISABLED = schema("alert_disabled")

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from generated.tidemark.v1 import account_pb2, usage_pb2
-from tests.integration.usage.caller import BOTH, Caller, beside, crossings, usage_alert, values
+from tests.support.usage.caller import BOTH, Caller, beside, crossings, usage_alert, values
 
 LATEST = account_pb2.AGGREGATION_LATEST
 _numbers = itertools.count()

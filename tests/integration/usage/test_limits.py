@@ -5,6 +5,7 @@ from decimal import Decimal
 
 import pytest
 
+from engine.visits.visits import Visits
 from evaluator.amounts import format_decimal
 from generated.tidemark.v1 import (
     account_pb2,
@@ -17,9 +18,8 @@ from generated.tidemark.v1 import (
     plan_pb2,
     threshold_pb2,
 )
-from server.ingest.visits import Visits
-from server.validation import to_timestamp
-from tests.integration.usage.caller import (
+from server.calls.validation import to_timestamp
+from tests.support.usage.caller import (
     BOTH,
     EVERYBODY,
     Caller,

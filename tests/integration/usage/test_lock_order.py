@@ -11,9 +11,9 @@ from evaluator.gauges import Gauge, Measure
 from evaluator.periods import DEFAULT_CYCLE
 from generated.tidemark.v1 import usage_pb2
 from runtime.clock import ManualClock
-from store import gauges
-from store.database import Database
-from tests.integration.usage.caller import (
+from store.postgres.database import Database
+from store.usage import gauges
+from tests.support.usage.caller import (
     DEADLINE,
     Caller,
     beside,

@@ -6,14 +6,14 @@ from datetime import timedelta
 
 import pytest
 
+from engine.timers import Timers
+from engine.visits.visits import Visits
 from runtime.clock import ManualClock
-from server.ingest.visits import Visits
-from server.timers import Timers
-from store import sessions
-from store.database import Database
-from store.wallets import Due
-from tests.integration.usage.caller import Caller, calling, ingest_held, usage_alert
+from store.balances.wallets import Due
+from store.postgres import sessions
+from store.postgres.database import Database
 from tests.integration.usage.conftest import organization
+from tests.support.usage.caller import Caller, calling, ingest_held, usage_alert
 
 
 @pytest.fixture

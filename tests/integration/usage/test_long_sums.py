@@ -3,7 +3,7 @@
 from decimal import Decimal
 
 from evaluator.amounts import exact_arithmetic
-from tests.integration.usage.caller import Caller, thresholds, usage_alert, values
+from tests.support.usage.caller import Caller, thresholds, usage_alert, values
 
 LONGEST = "9" * 20 + "." + "9" * 18
 WHOLE = "9" * 38

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.databases import Template
-from tests.integration.usage.machine import STEPS, TIME_LIMIT, play
-from tests.integration.usage.stage import Stage
+from tests.support.databases import Template
+from tests.support.usage.machine import STEPS, TIME_LIMIT, play
+from tests.support.usage.stage import Stage
 
 
 @pytest.mark.time_limit(TIME_LIMIT)

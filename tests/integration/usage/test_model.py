@@ -12,10 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runtime.clock import ManualClock
-from store.database import Database
-from tests.integration.usage.caller import Caller
+from store.postgres.database import Database
 from tests.integration.usage.conftest import organization
-from tests.integration.usage.draws import (
+from tests.reference.ladder import State
+from tests.reference.model import Alert, Event, Gauge, Model
+from tests.support.usage.caller import Caller
+from tests.support.usage.draws import (
     AGGREGATIONS,
     CUSTOMERS,
     DAYS_AGO,
@@ -28,10 +30,8 @@ from tests.integration.usage.draws import (
     events,
     new_alerts,
 )
-from tests.integration.usage.words import values_of
-from tests.integration.usage.world import World
-from tests.plain_ladder import State
-from tests.plain_model import Alert, Event, Gauge, Model
+from tests.support.usage.words import values_of
+from tests.support.usage.world import World
 
 EXAMPLES = int(os.environ.get("TIDEMARK_TEST_EXAMPLES", "25"))  # stories; hundreds take minutes, and are worth them
 

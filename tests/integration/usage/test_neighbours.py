@@ -8,14 +8,15 @@ from functools import partial
 import grpc
 import pytest
 
+from engine.visits import visiting
+from engine.visits.visits import Visits
 from evaluator.alerts import AlertRule
 from generated.tidemark.v1 import account_pb2, alert_pb2, alert_service_pb2
 from runtime.clock import ManualClock
-from server.ingest import visiting
-from server.ingest.visits import Visits
-from store.database import Database
-from tests.integration.server.running import reason_of
-from tests.integration.usage.caller import (
+from store.postgres.database import Database
+from tests.integration.usage.conftest import organization
+from tests.support.server.running import reason_of
+from tests.support.usage.caller import (
     DEADLINE,
     Caller,
     beside,
@@ -25,7 +26,6 @@ from tests.integration.usage.caller import (
     usage_alert,
     waiting_for_locks,
 )
-from tests.integration.usage.conftest import organization
 
 CALLERS = 60
 
@@ -175,7 +175,7 @@ async def test_an_organizations_visits_take_turns_with_anothers(
             raise ZeroDivisionError
         await visit(*arguments, **others)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("server.ingest.visits.visit_customers", breaking)
+    monkeypatch.setattr("engine.visits.visits.visit_customers", breaking)
 
     async def waiting() -> tuple[int, int]:
         counts = []

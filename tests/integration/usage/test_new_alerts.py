@@ -5,11 +5,11 @@ from datetime import timedelta
 
 import pytest
 
+from engine.visits.visits import Visits
 from generated.tidemark.v1 import alert_pb2, alert_service_pb2, threshold_pb2
 from runtime.clock import ManualClock
-from server.ingest.visits import Visits
-from store.database import Database
-from tests.integration.usage.caller import (
+from store.postgres.database import Database
+from tests.support.usage.caller import (
     BOTH,
     Caller,
     Crossing,
@@ -190,7 +190,7 @@ async def test_an_alert_that_waits_for_ingest_watches_from_its_answer_on(caller:
 
 
 async def test_many_customers_are_visited_once_each(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.ingest.visits.CUSTOMERS_PER_VISIT", 7)
+    monkeypatch.setattr("engine.visits.visits.CUSTOMERS_PER_VISIT", 7)
     customers = [f"c{number:02d}" for number in range(40)]
     await caller.send(*(caller.event("e1", str(number), customer) for number, customer in enumerate(customers)))
     async with beside(caller) as other:

@@ -5,28 +5,21 @@ from datetime import timedelta
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from engine.visits import visits
 from evaluator.balances import BalanceKind
 from evaluator.exclusions import ExclusionReason
 from generated.tidemark.v1 import alert_pb2, alert_service_pb2, condition_pb2
 from runtime.clock import ManualClock
-from server.ingest import visits
-from store import (
-    drawing,
-    evaluation_failures,
-    evaluations,
-    events,
-    exclusions,
-    facts,
-    gauges,
-    holdings,
-    invoice_readings,
-    operator_events,
-    recounts,
-    visiting,
-    wallets,
-)
-from store.database import Database, driver
-from tests.integration.usage.caller import Caller, Refusal, everything, refusals, thresholds, usage_alert, values
+from store.accounts import invoice_readings
+from store.alerts import exclusions
+from store.alerts import visits as visiting
+from store.balances import drawdown as drawing
+from store.balances import holdings, wallets
+from store.notifications import evaluation_failures, operator_events
+from store.postgres.database import Database, driver
+from store.usage import evaluations, events, gauges, recounts
+from store.usage import routing_facts as facts
+from tests.support.usage.caller import Caller, Refusal, everything, refusals, thresholds, usage_alert, values
 
 Request = alert_service_pb2.EvaluateUsageRequest
 TOO_OLD = [Refusal(0, "FAILED_PRECONDITION", "EVENT_TOO_OLD")]

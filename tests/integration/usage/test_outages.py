@@ -11,8 +11,9 @@ from sqlalchemy import make_url
 
 from generated.tidemark.v1 import alert_service_pb2
 from runtime.clock import ManualClock
-from tests.integration.server.running import NOT_SERVING, SERVING, status_of
-from tests.integration.usage.caller import (
+from tests.integration.usage.conftest import organization
+from tests.support.server.running import NOT_SERVING, SERVING, status_of
+from tests.support.usage.caller import (
     Caller,
     Crossing,
     calling,
@@ -24,7 +25,6 @@ from tests.integration.usage.caller import (
     values,
     waiting_for_locks,
 )
-from tests.integration.usage.conftest import organization
 
 Request = alert_service_pb2.EvaluateUsageRequest
 UNAVAILABLE = ("UNAVAILABLE", "DATABASE_UNAVAILABLE", ())
@@ -136,8 +136,8 @@ async def test_while_the_database_is_away_callers_are_told_and_then_all_goes_on(
 async def test_an_alert_created_just_before_an_outage_makes_its_visit_after_it(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("server.ingest.visits.RETRY_INTERVAL", 0.05)
-    monkeypatch.setattr("server.ingest.visits.POLLING_INTERVAL", 0.05)
+    monkeypatch.setattr("engine.visits.visits.RETRY_INTERVAL", 0.05)
+    monkeypatch.setattr("engine.visits.visits.POLLING_INTERVAL", 0.05)
     await caller.send(caller.event("e1", "8"))
     async with ingest_held(caller):
         creating = asyncio.create_task(caller.create_only(usage_alert("5")))

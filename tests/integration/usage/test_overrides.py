@@ -6,13 +6,7 @@ import grpc
 import pytest
 
 from generated.tidemark.v1 import alert_pb2, condition_pb2, threshold_pb2
-from tests.integration.usage.caller import (
-    Caller,
-    beside,
-    crossings,
-    on_subscription,
-    thresholds,
-)
+from tests.support.usage.caller import Caller, beside, crossings, on_subscription, thresholds
 
 Override = tuple[dict[str, str], list[str]]
 

@@ -4,12 +4,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from engine.upkeep import Upkeep
 from generated.tidemark.v1 import account_pb2, threshold_pb2, usage_pb2
 from runtime.clock import ManualClock
-from server.upkeep import Upkeep
-from server.validation import to_timestamp
-from store.database import Database
-from tests.integration.usage.caller import (
+from server.calls.validation import to_timestamp
+from store.postgres.database import Database
+from tests.support.usage.caller import (
     BOTH,
     BatchResponse,
     Caller,

@@ -5,19 +5,11 @@ from typing import Any
 
 import pytest
 
+from engine.visits import customer_visits
+from engine.visits.visiting import visit_customers
 from generated.tidemark.v1 import account_pb2, alert_pb2, threshold_pb2
-from server.ingest import customer_visits
-from server.ingest.visiting import visit_customers
-from server.validation import to_timestamp
-from tests.integration.usage.caller import (
-    BOTH,
-    Caller,
-    Crossing,
-    crossings,
-    on_plan,
-    usage_alert,
-    values,
-)
+from server.calls.validation import to_timestamp
+from tests.support.usage.caller import BOTH, Caller, Crossing, crossings, on_plan, usage_alert, values
 
 GOLD = on_plan("gold")
 

@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 from generated.tidemark.v1 import alert_pb2, condition_pb2, usage_pb2
-from tests.integration.usage.caller import Caller, beside, crossings, on_plan, on_subscription, thresholds
+from tests.support.usage.caller import Caller, beside, crossings, on_plan, on_subscription, thresholds
 
 INCLUDES, EXCLUDES = condition_pb2.FILTER_OPERATOR_INCLUDES, condition_pb2.FILTER_OPERATOR_EXCLUDES
 PRICE_ID, ITEM_ID, PRICE_TYPE = (

@@ -1,7 +1,7 @@
 """What an alert that was edited with RESET says of a customer whom it did not cover meanwhile."""
 
 from generated.tidemark.v1 import account_pb2, alert_pb2, alert_service_pb2, threshold_pb2
-from tests.integration.usage.caller import BOTH, Caller, on_plan, usage_alert
+from tests.support.usage.caller import BOTH, Caller, on_plan, usage_alert
 
 
 async def test_what_was_forgotten_while_the_customer_was_away_is_told_again(caller: Caller) -> None:

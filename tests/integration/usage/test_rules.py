@@ -2,13 +2,14 @@
 
 import pytest
 
+from engine.rules.rules import Rules
 from evaluator.amounts import ZERO
 from evaluator.events import UsageEvent
 from runtime.clock import ManualClock
-from server.ingest.rules import Rules
-from store import facts, organizations
-from store.database import Database
-from tests.integration.usage.caller import Caller, usage_alert
+from store.identity import organizations
+from store.postgres.database import Database
+from store.usage import routing_facts as facts
+from tests.support.usage.caller import Caller, usage_alert
 
 
 def event(customer: str, clock: ManualClock) -> UsageEvent:

@@ -7,8 +7,8 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from generated.tidemark.v1 import account_pb2, account_service_pb2, alert_service_pb2, plan_pb2, threshold_pb2
 from runtime.clock import ManualClock
-from tests.integration.balances.holder import Holder, alert
-from tests.integration.usage.caller import BOTH, Caller, Crossing, crossings, spend_alert, usage_alert
+from tests.support.balances.holder import Holder, alert
+from tests.support.usage.caller import BOTH, Caller, Crossing, crossings, spend_alert, usage_alert
 
 
 def both_ways(line: str) -> list[threshold_pb2.Threshold]:

@@ -6,8 +6,8 @@ import grpc
 import pytest
 
 from generated.tidemark.v1 import alert_service_pb2
-from tests.integration.server.running import status_of
-from tests.integration.usage.caller import (
+from tests.support.server.running import status_of
+from tests.support.usage.caller import (
     DEADLINE,
     Caller,
     Crossing,
@@ -22,7 +22,7 @@ from tests.integration.usage.caller import (
     values,
     waiting_for_locks,
 )
-from tests.waiting import within
+from tests.support.waiting import within
 
 Request = alert_service_pb2.EvaluateUsageRequest
 Response = alert_service_pb2.EvaluateUsageResponse
@@ -169,7 +169,7 @@ async def test_one_stream_that_sends_as_fast_as_it_can_meets_flow_control(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It waits for its answers and is not refused, however little the server may hold."""
-    monkeypatch.setattr("server.usage_service.MAX_STREAM_EVENTS", 90)
+    monkeypatch.setattr("server.alerts.usage.MAX_STREAM_EVENTS", 90)
     async with beside(caller, settings(max_pending_events=100)) as small:
         stream = small.stream()
         async with ingest_held(caller):
@@ -185,7 +185,7 @@ async def test_one_stream_that_sends_as_fast_as_it_can_meets_flow_control(
 async def test_a_batch_larger_than_what_a_stream_may_hold_has_its_turn(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("server.usage_service.MAX_STREAM_EVENTS", 10)
+    monkeypatch.setattr("server.alerts.usage.MAX_STREAM_EVENTS", 10)
     stream = caller.stream()
     for number in range(5):
         await stream.write(Request(events=[caller.event(f"{number}-{place}") for place in range(15)]))

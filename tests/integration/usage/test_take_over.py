@@ -6,9 +6,9 @@ import grpc
 import pytest
 
 from runtime.clock import ManualClock
-from store import keys, organizations
-from store.database import Database
-from tests.integration.usage.caller import Caller, calling, usage_alert
+from store.identity import keys, organizations
+from store.postgres.database import Database
+from tests.support.usage.caller import Caller, calling, usage_alert
 
 
 async def test_usage_goes_on_where_callers_without_a_key_left_it(

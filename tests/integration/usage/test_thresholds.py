@@ -6,7 +6,7 @@ import pytest
 
 from generated.tidemark.v1 import alert_pb2, threshold_pb2
 from runtime.clock import ManualClock
-from tests.integration.usage.caller import (
+from tests.support.usage.caller import (
     BOTH,
     REACHED,
     RESOLVED,

@@ -5,7 +5,7 @@ import asyncio
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from generated.tidemark.v1 import alert_pb2, alert_service_pb2, threshold_pb2
-from tests.integration.usage.caller import Caller, beside, thresholds, usage_alert
+from tests.support.usage.caller import Caller, beside, thresholds, usage_alert
 
 
 async def test_a_value_that_stays_past_the_line_is_told_once(caller: Caller) -> None:

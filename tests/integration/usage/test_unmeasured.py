@@ -4,15 +4,7 @@ from datetime import UTC, datetime
 
 from generated.tidemark.v1 import account_pb2, alert_pb2
 from runtime.clock import ManualClock
-from tests.integration.usage.caller import (
-    Caller,
-    Crossing,
-    crossings,
-    on_plan,
-    spend_alert,
-    thresholds,
-    usage_alert,
-)
+from tests.support.usage.caller import Caller, Crossing, crossings, on_plan, spend_alert, thresholds, usage_alert
 
 OK = alert_pb2.CUSTOMER_ALERT_STATUS_OK
 

@@ -15,7 +15,7 @@ from generated.tidemark.v1 import (
     threshold_pb2,
     warning_pb2,
 )
-from tests.integration.usage.caller import Caller, thresholds, usage_alert
+from tests.support.usage.caller import Caller, thresholds, usage_alert
 
 Warned = tuple[str, str, str]  # reason, path and id
 

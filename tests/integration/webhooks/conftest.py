@@ -6,9 +6,9 @@ import pytest
 
 from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from runtime.clock import ManualClock
-from store.database import Database
-from tests.integration.notifier.house import House
-from tests.integration.server.running import Running, running
+from store.postgres.database import Database
+from tests.support.notifier.house import House
+from tests.support.server.running import Running, running
 
 
 @pytest.fixture

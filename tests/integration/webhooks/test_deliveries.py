@@ -18,15 +18,15 @@ from generated.tidemark.v1.webhook_service_pb2 import (
 )
 from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from runtime.clock import ManualClock
-from store import keys
-from store.database import Database
-from store.deliveries import DeliveryStatus, Outcome, Trigger
-from store.endpoint_health import BreakerState, DisableReason
-from store.endpoint_rows import EndpointState
-from store.redelivery_jobs import JobKind, JobState
-from tests.integration.notifier.house import House
-from tests.integration.server.running import reason_of, running, violations_of
-from tests.integration.webhooks.attempts import DURATION, START, attempt_all
+from store.deliveries.redelivery_jobs import JobKind, JobState
+from store.endpoints.rows import EndpointState
+from store.identity import keys
+from store.postgres.database import Database
+from tests.support.notifier.house import House
+from tests.support.server.running import reason_of, running, violations_of
+from tests.support.webhooks.attempts import DURATION, START, attempt_all
+from webhooks.deliveries import DeliveryStatus, Outcome, Trigger
+from webhooks.health import BreakerState, DisableReason
 
 URL = "https://hooks.example.com/tidemark"
 

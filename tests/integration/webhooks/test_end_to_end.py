@@ -25,12 +25,12 @@ from generated.tidemark.v1.webhook_service_pb2 import (
 )
 from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from runtime.clock import SystemClock
-from server.validation import to_timestamp
-from store.database import Database
-from store.deliveries import DeliveryStatus
-from tests.integration.notifier.house import House, configuration, running_notifier
-from tests.integration.notifier.receiver import Arrival, Receiver, hang, running_receiver, status
-from tests.integration.server.running import running
+from server.calls.validation import to_timestamp
+from store.postgres.database import Database
+from tests.support.notifier.house import House, configuration, running_notifier
+from tests.support.notifier.receiver import Arrival, Receiver, hang, running_receiver, status
+from tests.support.server.running import running
+from webhooks.deliveries import DeliveryStatus
 
 
 @pytest.fixture

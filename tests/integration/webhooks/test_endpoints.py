@@ -20,14 +20,14 @@ from generated.tidemark.v1.webhook_service_pb2 import (
 )
 from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from runtime.clock import ManualClock
-from store import outbox
-from store.database import Database
-from store.deliveries import DeliveryStatus
-from store.endpoints import MAX_ENDPOINTS
-from store.secrets import credentials_place
+from store.deliveries import fan_out as outbox
+from store.endpoints.endpoints import MAX_ENDPOINTS
+from store.postgres.database import Database
 from store.tables.webhooks import endpoint, endpoint_secret
-from tests.integration.notifier.house import BOX, House
-from tests.integration.server.running import reason_of, violations_of
+from tests.support.notifier.house import BOX, House
+from tests.support.server.running import reason_of, violations_of
+from webhooks.deliveries import DeliveryStatus
+from webhooks.secret_box import credentials_place
 
 URL = "https://hooks.example.com/tidemark"
 OTHER_URL = "https://hooks.example.org/other"

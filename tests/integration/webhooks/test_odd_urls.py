@@ -10,10 +10,10 @@ from generated.tidemark.v1.webhook_service_pb2 import (
 )
 from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from runtime.clock import SystemClock
-from store.database import Database
-from tests.integration.notifier.house import House, configuration, running_notifier
-from tests.integration.notifier.wire import server
-from tests.integration.server.running import running
+from store.postgres.database import Database
+from tests.support.notifier.house import House, configuration, running_notifier
+from tests.support.notifier.wire import server
+from tests.support.server.running import running
 
 TARGETS = [
     "/hook?sig=ab%2Bc%2Fd%3D",

@@ -16,12 +16,12 @@ from generated.tidemark.v1.webhook_service_pb2 import (
     SendTestEventRequest,
 )
 from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
-from store.deliveries import DeliveryStatus
-from store.endpoint_health import Notice, OperatorEventType
-from store.operator_events import OperatorEvent, add
-from tests.integration.notifier.house import House
-from tests.integration.server.running import reason_of
-from tests.integration.webhooks.attempts import attempt_all, claim, fan_out, record
+from store.notifications.operator_events import add
+from tests.support.notifier.house import House
+from tests.support.server.running import reason_of
+from tests.support.webhooks.attempts import attempt_all, claim, fan_out, record
+from webhooks.deliveries import DeliveryStatus
+from webhooks.operator_events import Notice, OperatorEvent, OperatorEventType
 
 URL = "https://hooks.example.com/tidemark"
 HOUR = timedelta(hours=1)

@@ -6,6 +6,7 @@ import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from engine.jobs import RedeliveryJobs
 from generated.tidemark.v1 import condition_pb2, webhook_pb2
 from generated.tidemark.v1.webhook_service_pb2 import (
     DisableEndpointRequest,
@@ -18,14 +19,14 @@ from generated.tidemark.v1.webhook_service_pb2 import (
 )
 from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from runtime.clock import ManualClock
-from server.validation import to_timestamp
-from server.webhooks.jobs import RedeliveryJobs
-from store import delivery_days, redelivery_jobs
-from store.deliveries import DeliveryStatus
-from store.redelivery_jobs import JobKind, JobState, Selection
-from tests.integration.notifier.house import House
-from tests.integration.server.running import reason_of, violations_of
-from tests.integration.webhooks.attempts import attempt_all, claim, fan_out, record
+from server.calls.validation import to_timestamp
+from store.deliveries import days as delivery_days
+from store.deliveries import redelivery_jobs
+from store.deliveries.redelivery_jobs import JobKind, JobState, Selection
+from tests.support.notifier.house import House
+from tests.support.server.running import reason_of, violations_of
+from tests.support.webhooks.attempts import attempt_all, claim, fan_out, record
+from webhooks.deliveries import DeliveryStatus
 
 URL = "https://hooks.example.com/tidemark"
 HOUR = timedelta(hours=1)

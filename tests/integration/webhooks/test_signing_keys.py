@@ -17,17 +17,18 @@ from generated.tidemark.v1.webhook_service_pb2 import (
     RotateSecretRequest,
 )
 from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
-from runtime.targets import TargetPolicy
-from server.errors import FailedPrecondition
+from server.calls.errors import FailedPrecondition
 from server.webhooks.endpoints import EndpointHandlers
-from store import endpoint_credentials, endpoint_secrets
-from store.database import Database
-from store.endpoint_rows import Settings
-from store.endpoint_secrets import shown_secret
-from store.secrets import SecretBox, credentials_place, secret_place
+from store.endpoints import credentials as endpoint_credentials
+from store.endpoints import secrets as endpoint_secrets
+from store.endpoints.rows import Settings
+from store.endpoints.secrets import shown_secret
+from store.postgres.database import Database
 from store.tables.webhooks import endpoint, endpoint_secret
-from tests.integration.notifier.house import BOX, House
-from tests.integration.server.running import reason_of
+from tests.support.notifier.house import BOX, House
+from tests.support.server.running import reason_of
+from webhooks.secret_box import SecretBox, credentials_place, secret_place
+from webhooks.url_policy import TargetPolicy
 
 URL = "https://hooks.example.com/tidemark"
 HMAC = webhook_pb2.SIGNATURE_SCHEME_HMAC_SHA256

@@ -21,13 +21,13 @@ from generated.tidemark.v1.webhook_service_pb2 import (
 )
 from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from runtime.clock import SystemClock
-from server.validation import to_timestamp
-from store.database import Database
-from store.deliveries import DeliveryStatus
-from tests.integration.notifier.house import House, configuration, running_notifier
-from tests.integration.notifier.receiver import Receiver, running_receiver, status
-from tests.integration.server.running import reason_of, running, violations_of
-from tests.schemas import FILES, check_body
+from server.calls.validation import to_timestamp
+from store.postgres.database import Database
+from tests.support.notifier.house import House, configuration, running_notifier
+from tests.support.notifier.receiver import Receiver, running_receiver, status
+from tests.support.schemas import FILES, check_body
+from tests.support.server.running import reason_of, running, violations_of
+from webhooks.deliveries import DeliveryStatus
 
 INVOICES = condition_pb2.CONDITION_TYPE_INVOICE_TOTAL_REACHED
 

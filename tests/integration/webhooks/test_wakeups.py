@@ -17,17 +17,17 @@ from generated.tidemark.v1.webhook_service_pb2 import (
 from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from notifier import worker
 from runtime.clock import SystemClock
-from server.validation import to_timestamp
-from store import delivery_results
-from store.database import Database
-from store.deliveries import DeliveryStatus
-from store.endpoint_rows import Settings
+from server.calls.validation import to_timestamp
+from store.deliveries import results as delivery_results
+from store.endpoints.rows import Settings
+from store.postgres.database import Database
 from store.tables.webhooks import delivery
-from tests.integration.notifier.house import House, configuration, running_notifier
-from tests.integration.notifier.receiver import Receiver, running_receiver, status
 from tests.integration.notifier.test_endpoint_policy import change, row_of
-from tests.integration.server.running import Running, running
-from tests.integration.webhooks.attempts import claim, fan_out
+from tests.support.notifier.house import House, configuration, running_notifier
+from tests.support.notifier.receiver import Receiver, running_receiver, status
+from tests.support.server.running import Running, running
+from tests.support.webhooks.attempts import claim, fan_out
+from webhooks.deliveries import DeliveryStatus
 
 
 @pytest.fixture(autouse=True)

@@ -6,10 +6,10 @@ import grpc
 import pytest
 from click.testing import CliRunner
 
-from cli.connection import Address, call_problem, reason
+from cli.client.connection import Address, call_problem, reason
 from cli.main import COMMANDS, tidemark
 from cli.settings import first_line
-from store.addresses import shown
+from store.postgres.addresses import shown
 
 
 def test_the_help_names_every_command() -> None:

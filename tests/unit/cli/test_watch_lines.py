@@ -8,7 +8,7 @@ from rich.text import Text
 
 from cli.watch.lines import line
 from generated.tidemark.v1.notification_pb2 import Notification
-from server.validation import to_timestamp
+from server.calls.validation import to_timestamp
 
 
 def plain(notification: Notification) -> str:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from evaluator.amounts import exact_arithmetic
 from evaluator.balances import Segment, Unit
 from evaluator.drawdown import Purse, Source, in_order
-from tests.plain_wallet import PlainWallet, Terms
+from tests.reference.wallet import PlainWallet, Terms
 
 EXAMPLES = 10 * int(os.environ.get("TIDEMARK_TEST_EXAMPLES", "30"))
 

@@ -11,9 +11,9 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from standardwebhooks import WebhookVerificationError
 
-from notifier.schedule import DELAYS
 from notifier.sending import Timeouts
-from notifier.signature import signed_headers
+from webhooks.schedule import DELAYS
+from webhooks.signature import signed_headers
 
 TEXT = (Path(__file__).parents[3] / "docs" / "webhooks.md").read_text()
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()

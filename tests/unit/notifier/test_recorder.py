@@ -12,13 +12,13 @@ import pytest
 
 from notifier.metrics import Metrics
 from notifier.recorder import TRIES_ALONE, Recorder, Refill, Return
-from store import delivery_results
-from store.database import Database, DatabaseUnavailable
-from store.deliveries import DeliveryStatus, Outcome
-from store.delivery_queue import Claim, Order, Target
-from store.delivery_results import AttemptRecord, Recorded
-from store.endpoint_health import Verdict
-from store.failures import LOCK_TIMEOUT, unavailable
+from store.deliveries import results as delivery_results
+from store.deliveries.queue import Claim, Order, Target
+from store.deliveries.results import AttemptRecord, Recorded
+from store.postgres.database import Database, DatabaseUnavailable
+from store.postgres.failures import LOCK_TIMEOUT, unavailable
+from webhooks.deliveries import DeliveryStatus, Outcome
+from webhooks.health import Verdict
 
 
 def a_claim(number: int, endpoint_id: str = "whe_1") -> Claim:

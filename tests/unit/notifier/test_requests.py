@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from notifier.requests import HEADERS, request_headers
-from notifier.signature import signed_headers
-from store.delivery_queue import Claim, StoredSecret, Target
-from store.secrets import CannotOpen, SecretBox, credentials_place, secret_place
+from store.deliveries.queue import Claim, StoredSecret, Target
+from webhooks.secret_box import CannotOpen, SecretBox, credentials_place, secret_place
+from webhooks.signature import signed_headers
 
 NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

@@ -7,8 +7,8 @@ from typing import Any
 import grpc
 import pytest
 
-from server import calls
-from server.calls import Call
+from server.calls import call as calls
+from server.calls.call import Call
 from server.interceptors.access_log import AccessLog
 
 

@@ -15,10 +15,10 @@ from evaluator.periods import Period
 from evaluator.thresholds import Kind, Severity, Threshold
 from evaluator.transitions import AlertState, Reached
 from generated.tidemark.v1 import alert_pb2, alert_service_pb2, threshold_pb2
+from server.calls.validation import Violations, to_timestamp
 from server.mapping.alerts import alert_proto, read_new_alert
 from server.mapping.gauges import MAX_GAUGES, customer_alert_proto, gauge_proto
-from server.validation import Violations, to_timestamp
-from store.customer_alerts import CustomerAlert, GaugeState
+from store.views.customer_alerts import CustomerAlert, GaugeState
 
 NOW = datetime(2026, 3, 15, 12, 0, 0, 123456, tzinfo=UTC)
 PERIOD = Period(datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 4, 1, tzinfo=UTC))

@@ -1,7 +1,7 @@
 """Pages of alerts: never more than a client takes in one answer."""
 
 from generated.tidemark.v1 import alert_pb2
-from server.paging import MAX_PAGE_BYTES, Page
+from server.calls.paging import MAX_PAGE_BYTES, Page
 
 
 def alerts(*sizes: int) -> list[alert_pb2.Alert]:

@@ -9,11 +9,11 @@ from evaluator.alerts import ConditionType, GroupSelector, Scope, ScopeKind
 from evaluator.prices import FilterOperator, PriceField, PriceFilter
 from evaluator.thresholds import Kind, Severity, Threshold
 from generated.tidemark.v1 import alert_pb2, alert_service_pb2, condition_pb2, threshold_pb2
-from server.errors import InvalidArgument
+from server.calls.errors import InvalidArgument
+from server.calls.validation import Violations
 from server.mapping.alerts import read_condition_types, read_new_alert, read_states
 from server.mapping.thresholds import read_thresholds
-from server.validation import Violations
-from store.alerts import NewAlert
+from store.alerts.alerts import NewAlert
 
 ALL = 'name: "n" scope { all_customers {} } '
 PLAN = 'name: "n" scope { plan { plan_id: "gold" } } '

@@ -13,10 +13,10 @@ from generated.tidemark.v1.webhook_service_pb2 import (
     RotateSecretRequest,
     UpdateEndpointRequest,
 )
-from runtime.targets import TargetPolicy
+from server.calls.validation import Violations
 from server.mapping.endpoints import FIELDS, read_grace, read_new_settings, read_update
-from server.validation import Violations
-from store.endpoint_rows import Settings
+from store.endpoints.rows import Settings
+from webhooks.url_policy import TargetPolicy
 
 URL = "https://hooks.example.com/tidemark"
 POLICY = TargetPolicy(False, ())

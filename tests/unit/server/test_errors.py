@@ -13,10 +13,11 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 
 from generated.tidemark.v1 import error_reason_pb2
-from server import calls, errors
-from server.errors import ApiError, FieldViolation
-from store import failures
-from store.database import DatabaseUnavailable
+from server.calls import call as calls
+from server.calls import errors
+from server.calls.errors import ApiError, FieldViolation
+from store.postgres import failures
+from store.postgres.database import DatabaseUnavailable
 
 Detail = TypeVar("Detail", error_details_pb2.ErrorInfo, error_details_pb2.BadRequest, error_details_pb2.RetryInfo)
 

@@ -8,10 +8,10 @@ from google.protobuf import text_format
 
 from evaluator.balances import BalanceKind, Seat
 from generated.tidemark.v1 import balance_pb2
-from server.errors import InvalidArgument
+from server.calls.errors import InvalidArgument
+from server.calls.validation import Violations
 from server.mapping.balances import balance_message, read_balance, read_kinds
-from server.validation import Violations
-from store.balances import Balance, BalanceFact, Segment, SegmentFact
+from store.balances.balances import Balance, BalanceFact, Segment, SegmentFact
 
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)

@@ -8,9 +8,9 @@ from google.protobuf import text_format
 
 from evaluator.invoices import InvoiceStatus
 from generated.tidemark.v1 import invoice_pb2
+from server.calls.validation import Violations
 from server.mapping.invoices import read_invoice, read_statuses
-from server.validation import Violations
-from store.invoices import InvoiceFact
+from store.accounts.invoices import InvoiceFact
 
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)
 

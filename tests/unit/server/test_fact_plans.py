@@ -7,9 +7,9 @@ import pytest
 from google.protobuf import text_format
 
 from generated.tidemark.v1 import plan_pb2
+from server.calls.validation import Violations
 from server.mapping.plans import limit_message, read_amount, read_subject
-from server.validation import Violations
-from store.limits import Limit, LimitSubject
+from store.limits.limits import Limit, LimitSubject
 
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)
 ACME = 'customer { customer_id: "acme" } '

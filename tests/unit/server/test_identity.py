@@ -2,9 +2,9 @@
 
 import pytest
 
-from server import calls
-from server.identity import current_organization, is_loopback
-from store.keys import Caller, Organization
+from server.calls import call as calls
+from server.calls.identity import current_organization, is_loopback
+from store.identity.keys import Caller, Organization
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from server.lifecycle import Drain, InFlight, Shutdown
+from server.calls.lifecycle import Drain, InFlight, Shutdown
 
 
 async def test_the_second_request_forces() -> None:

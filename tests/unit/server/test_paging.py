@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server import calls
-from server.errors import InvalidArgument
-from server.paging import Cursor, Page, read_page
-from server.validation import Violations
-from store.keys import Caller, Organization
+from server.calls import call as calls
+from server.calls.errors import InvalidArgument
+from server.calls.paging import Cursor, Page, read_page
+from server.calls.validation import Violations
+from store.identity.keys import Caller, Organization
 
 TIME = datetime(2026, 3, 15, 12, 0, 0, 123456, tzinfo=UTC)
 

@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from server import places as places_module
-from server.errors import ResourceExhausted
-from server.places import Places
+from server.calls import places as places_module
+from server.calls.errors import ResourceExhausted
+from server.calls.places import Places
 
 
 @pytest.fixture(autouse=True)

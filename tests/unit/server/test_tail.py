@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from server.watching import tail
-from server.watching.tail import Tail
-from store.feed import Entry, Wanted
+from server.alerts.watching import tail
+from server.alerts.watching.tail import Tail
+from store.notifications.feed import Entry, Wanted
 
 EVERYTHING = Wanted()
 

@@ -8,8 +8,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.errors import InvalidArgument
-from server.validation import Violations, currency_problem, id_problem, time_problem, to_datetime, to_timestamp
+from server.calls.errors import InvalidArgument
+from server.calls.validation import Violations, currency_problem, id_problem, time_problem, to_datetime, to_timestamp
 
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)
 

@@ -4,9 +4,9 @@ from typing import cast
 
 import pytest
 
-from server.errors import ResourceExhausted
-from server.watching.feeds import GUARANTEED_WATCHERS, Feeds, Watching
-from store.database import Database
+from server.alerts.watching.feeds import GUARANTEED_WATCHERS, Feeds, Watching
+from server.calls.errors import ResourceExhausted
+from store.postgres.database import Database
 
 
 def watch_as_many(feeds: Feeds, organization_id: int) -> list[Watching]:

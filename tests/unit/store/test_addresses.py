@@ -3,7 +3,7 @@
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from store.addresses import BadAddress, conninfo, parameters, shown
+from store.postgres.addresses import BadAddress, conninfo, parameters, shown
 
 
 @pytest.mark.parametrize(

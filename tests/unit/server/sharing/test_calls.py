@@ -5,9 +5,9 @@ import contextlib
 
 import pytest
 
-from server.errors import ResourceExhausted
-from server.sharing.calls import CallShares
-from server.sharing.gate import FairGate
+from runtime.gate import FairGate
+from server.calls.errors import ResourceExhausted
+from server.calls.shares import CallShares
 
 NOISY, QUIET = 1, 2
 

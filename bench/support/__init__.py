@@ -1,0 +1,1 @@
+"""Load, clients and process stacks that the benchmarks share."""

@@ -1,0 +1,134 @@
+"""What the benchmarks stream: the same events as messages for the server and as rows for a raw COPY."""
+
+import random
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+from evaluator.events import UsageEvent
+from generated.tidemark.v1 import alert_pb2, alert_service_pb2, condition_pb2, threshold_pb2, usage_pb2
+from store.usage import events as stored_events
+
+METRIC = "requests"
+CROSSING_METRIC = "crossings"  # of which every unit crosses a line
+ALERTS = 10  # that watch every gauge
+MEAN_QUANTITY = 1_000  # of one event; each is an integer from 1 to twice that
+EVENTS_TO_CROSS = 10_000  # of all events, one in so many crosses a line
+STEP = EVENTS_TO_CROSS * MEAN_QUANTITY  # between two lines of the recurring threshold
+OUT_OF_REACH = 10**15  # where the lines of the other alerts begin
+
+
+@dataclass(frozen=True)
+class Load:
+    """A reproducible round of usage: whoever makes its events makes the same ones.
+
+    name: part of every event id, so that rounds share none. gauges: customers, each of which has one gauge.
+    time: of the first event; the others follow it by a microsecond each.
+    """
+
+    name: str
+    gauges: int
+    events: int
+    time: datetime
+
+    def make(self) -> list[UsageEvent]:
+        """The events, in the order of sending; each of a customer drawn at random."""
+        draw = random.Random(self.name)
+        customers = [customer(number) for number in range(self.gauges)]
+        quantities = [Decimal(number) for number in range(2 * MEAN_QUANTITY)]
+        return [
+            _event(
+                f"{self.name}-{number:07d}",
+                customers[int(draw.random() * self.gauges)],
+                quantities[1 + int(draw.random() * (2 * MEAN_QUANTITY - 1))],
+                self.time + timedelta(microseconds=number),
+            )
+            for number in range(self.events)
+        ]
+
+
+def first_events(gauges: int, time: datetime) -> list[UsageEvent]:
+    """One event of every customer, which leaves its gauge anywhere between two lines."""
+    draw = random.Random("first")
+    return [
+        _event(f"first-{number:07d}", customer(number), Decimal(int(draw.random() * STEP) + 1), time)
+        for number in range(gauges)
+    ]
+
+
+def customer(number: int) -> str:
+    """The id of a customer."""
+    return f"customer-{number:06d}"
+
+
+def now() -> datetime:
+    """The time by the machine's clock."""
+    return datetime.now(UTC)
+
+
+def _event(event_id: str, customer_id: str, quantity: Decimal, time: datetime) -> UsageEvent:
+    return UsageEvent(event_id, customer_id, time, METRIC, quantity, None, None, None, {})
+
+
+def messages(events: Sequence[UsageEvent], batch_events: int) -> list[bytes]:
+    """The events as encoded requests of EvaluateUsage."""
+    return [
+        alert_service_pb2.EvaluateUsageRequest(
+            batch_id=str(number), events=[message(event) for event in batch]
+        ).SerializeToString()
+        for number, batch in enumerate(_chunks(events, batch_events))
+    ]
+
+
+def message(event: UsageEvent) -> usage_pb2.UsageEvent:
+    """The event as the contract has it."""
+    encoded = usage_pb2.UsageEvent(
+        event_id=event.event_id,
+        customer_id=event.customer_id,
+        metric_id=event.metric_id,
+        quantity=str(event.quantity),
+    )
+    encoded.event_time.FromDatetime(event.event_time)
+    return encoded
+
+
+def rows(events: Sequence[UsageEvent], organization_id: int, writers: int, batch_events: int) -> list[list[bytes]]:
+    """The events as each writer's batches for COPY: divided and sorted as the server divides and sorts them."""
+    divided: list[list[UsageEvent]] = [[] for _ in range(writers)]
+    for event in events:
+        divided[zlib.crc32(event.customer_id.encode()) % writers].append(event)
+    time = events[0].event_time
+    return [
+        [stored_events.copy_text(organization_id, time, batch) for batch in _chunks(part, batch_events)]
+        for part in divided
+    ]
+
+
+def _chunks(events: Sequence[UsageEvent], size: int) -> Iterator[Sequence[UsageEvent]]:
+    for start in range(0, len(events), size):
+        yield events[start : start + size]
+
+
+def alerts() -> list[alert_pb2.Alert]:
+    """Alerts of all customers on the metric: one with a line every STEP, the others with three lines out of reach."""
+    definitions = [_alert("every step", [threshold_pb2.Threshold(recurring_step=str(STEP))])]
+    for number in range(1, ALERTS):
+        lines = [threshold_pb2.Threshold(value=str(factor * number * OUT_OF_REACH)) for factor in (1, 2, 3)]
+        definitions.append(_alert(f"out of reach {number}", lines))
+    return definitions
+
+
+def crossing_alert() -> alert_pb2.Alert:
+    """An alert of all customers that each unit of CROSSING_METRIC fires."""
+    return _alert("every unit", [threshold_pb2.Threshold(recurring_step="1")], CROSSING_METRIC)
+
+
+def _alert(name: str, thresholds: Sequence[threshold_pb2.Threshold], metric_id: str = METRIC) -> alert_pb2.Alert:
+    return alert_pb2.Alert(
+        name=name,
+        scope=alert_pb2.AlertScope(all_customers=alert_pb2.AllCustomersScope()),
+        usage_threshold_reached=condition_pb2.UsageThresholdReachedCondition(metric_id=metric_id),
+        thresholds=thresholds,
+    )

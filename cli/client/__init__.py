@@ -1,0 +1,1 @@
+"""The client side of the contract: connection, usage stream, notification stream."""

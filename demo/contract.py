@@ -1,0 +1,167 @@
+"""The demo's words in the contract's: what is put, created and sent."""
+
+import asyncio
+from collections.abc import Iterable
+
+import grpc
+
+from cli.client.connection import UNARY_TIMEOUT
+from demo import world
+from demo.fact_contract import set_fact_condition
+from demo.world import AlertPlan, short
+from generated.tidemark.v1 import account_pb2, alert_pb2, condition_pb2
+from generated.tidemark.v1.account_service_pb2 import (
+    PutCustomerRequest,
+    PutMetricRequest,
+    PutSubscriptionRequest,
+)
+from generated.tidemark.v1.account_service_pb2_grpc import AccountServiceStub
+from generated.tidemark.v1.alert_pb2 import EvaluationStatus
+from generated.tidemark.v1.alert_service_pb2 import CreateAlertRequest, GetAlertRequest
+from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
+from generated.tidemark.v1.threshold_pb2 import Threshold, TransitionKind
+from generated.tidemark.v1.usage_pb2 import UsageEvent
+from generated.tidemark.v1.webhook_service_pb2 import CreateEndpointRequest
+from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
+
+POLLING_INTERVAL = 0.05  # seconds between two looks at an alert that is being evaluated
+
+_CADENCES = {
+    "day": account_pb2.CADENCE_DAY,
+    "week": account_pb2.CADENCE_WEEK,
+    "month": account_pb2.CADENCE_MONTH,
+}
+_KINDS = {
+    world.REACHED: TransitionKind.TRANSITION_KIND_REACHED,
+    world.RESOLVED: TransitionKind.TRANSITION_KIND_RESOLVED,
+}
+
+
+async def put_facts(
+    channel: grpc.aio.Channel, customers: Iterable[world.Customer], metrics: Iterable[world.Metric]
+) -> None:
+    """Tells the service of the metrics, the registered customers and their subscriptions."""
+    stub = AccountServiceStub(channel)
+    for metric in metrics:
+        aggregation = account_pb2.Aggregation.Value(f"AGGREGATION_{metric.aggregation}")
+        put = account_pb2.Metric(
+            metric_id=metric.metric_id, aggregation=aggregation, unique_property=metric.unique_property
+        )
+        await stub.PutMetric(PutMetricRequest(metric=put), timeout=UNARY_TIMEOUT)
+    for customer in customers:
+        if not customer.registered:
+            continue
+        fact = account_pb2.Customer(
+            customer_id=customer.customer_id,
+            plan_id=customer.plan,
+            currency=customer.currency,
+            billing_cycle=_cycle(customer.cycle),
+        )
+        await stub.PutCustomer(PutCustomerRequest(customer=fact), timeout=UNARY_TIMEOUT)
+        for one in customer.subscriptions:
+            subscription = account_pb2.Subscription(
+                subscription_id=one.subscription_id,
+                customer_id=customer.customer_id,
+                plan_id=one.plan,
+                billing_cycle=_cycle(one.cycle),
+            )
+            await stub.PutSubscription(PutSubscriptionRequest(subscription=subscription), timeout=UNARY_TIMEOUT)
+
+
+async def create_alert(channel: grpc.aio.Channel, plan: AlertPlan) -> str:
+    """Creates the alert; returns its id."""
+    request = CreateAlertRequest(
+        request_id=f"demo/{plan.name}", alert=_alert(plan), evaluate_on_create=plan.evaluate_on_create
+    )
+    response = await AlertServiceStub(channel).CreateAlert(request, timeout=UNARY_TIMEOUT)
+    return response.alert.alert_id
+
+
+async def evaluated(channel: grpc.aio.Channel, alert_id: str) -> None:
+    """Waits until the alert has looked at everything that existed before it."""
+    stub = AlertServiceStub(channel)
+    while True:
+        response = await stub.GetAlert(GetAlertRequest(alert_id=alert_id), timeout=UNARY_TIMEOUT)
+        if response.alert.evaluation_status == EvaluationStatus.EVALUATION_STATUS_DONE:
+            return
+        await asyncio.sleep(POLLING_INTERVAL)
+
+
+async def create_endpoint(channel: grpc.aio.Channel, url: str) -> str:
+    """Creates the webhook endpoint; returns its secret."""
+    request = CreateEndpointRequest(url=url, description="the demo's receiver")
+    response = await WebhookServiceStub(channel).CreateEndpoint(request, timeout=UNARY_TIMEOUT)
+    return response.secret
+
+
+def usage_event(event: world.Event) -> UsageEvent:
+    """The message of an event, with whatever is wrong with it."""
+    message = UsageEvent(
+        event_id=event.event_id,
+        customer_id=event.customer,
+        subscription_id=event.subscription,
+        metric_id=event.metric,
+        quantity=event.quantity,
+        cost=event.cost,
+        currency=event.currency,
+        properties=event.properties,
+    )
+    message.event_time.FromDatetime(event.time)
+    return message
+
+
+def _cycle(cycle: world.Cycle | None) -> account_pb2.BillingCycle | None:
+    if cycle is None:
+        return None
+    message = account_pb2.BillingCycle(
+        cadence=_CADENCES[cycle.cadence], interval_count=cycle.interval, time_zone=cycle.zone
+    )
+    message.anchor_time.FromDatetime(cycle.anchor)
+    return message
+
+
+def _alert(plan: AlertPlan) -> alert_pb2.Alert:
+    alert = alert_pb2.Alert(name=plan.name, scope=_scope(plan), thresholds=[_threshold(line) for line in plan.lines])
+    selectors = [
+        condition_pb2.GroupSelector(key=key) if value is None else condition_pb2.GroupSelector(key=key, value=value)
+        for key, value in plan.groups
+    ]
+    match plan.condition:
+        case world.SPEND_THRESHOLD_REACHED:
+            alert.spend_threshold_reached.currency = plan.measured
+            alert.spend_threshold_reached.group_values.extend(selectors)
+        case world.USAGE_THRESHOLD_REACHED:
+            alert.usage_threshold_reached.metric_id = plan.measured
+            alert.usage_threshold_reached.group_values.extend(selectors)
+        case world.USAGE_EXCEEDED:
+            alert.usage_exceeded.metric_id = plan.measured
+        case world.COST_EXCEEDED:
+            alert.cost_exceeded.currency = plan.measured
+            alert.cost_exceeded.grouping_keys.extend(key for key, _ in plan.groups)
+        case world.SPEND_EXCEEDED:
+            alert.spend_exceeded.currency = plan.measured
+        case _:
+            set_fact_condition(alert, plan)
+    return alert
+
+
+def _scope(plan: AlertPlan) -> alert_pb2.AlertScope:
+    if plan.plan:
+        return alert_pb2.AlertScope(plan=alert_pb2.PlanScope(plan_id=plan.plan))
+    if plan.subscription:
+        return alert_pb2.AlertScope(
+            subscription=alert_pb2.SubscriptionScope(customer_id=plan.customer, subscription_id=plan.subscription)
+        )
+    if plan.customer:
+        return alert_pb2.AlertScope(customer=alert_pb2.CustomerScope(customer_id=plan.customer))
+    return alert_pb2.AlertScope(all_customers=alert_pb2.AllCustomersScope())
+
+
+def _threshold(line: world.Line) -> Threshold:
+    return Threshold(
+        code=line.code,
+        value="" if line.value is None else short(line.value),
+        recurring_step="" if line.step is None else short(line.step),
+        resolve_value="" if line.resolve is None else short(line.resolve),
+        notify_on=[_KINDS[kind] for kind in line.tell],
+    )

@@ -1,0 +1,83 @@
+"""What the demo shows while it runs: a line for each crossing when its webhook arrives, and a bar below."""
+
+import sys
+from datetime import datetime
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+from demo.world import REACHED, AlertPlan, Crossing
+
+_OWNER_WIDTH = 20  # characters
+_MEASURE_WIDTH = 30
+_LEVEL_WIDTH = 9
+
+
+class Display:
+    """Writes to `console`."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._bar: Progress | None = None
+
+    def title(self, text: str) -> None:
+        """The demo's headline."""
+        self.console.print(f"\n[bold]tidemark demo[/]  [quiet]{escape(text)}[/]\n")
+
+    def step(self, text: str) -> None:
+        """A sentence on what begins now; markup is allowed."""
+        self.console.print(f"[quiet]·[/] {text}")
+
+    def alerts(self, plans: tuple[AlertPlan, ...]) -> None:
+        """The alerts that were just created, by condition."""
+        by_condition: dict[str, int] = {}
+        for plan in plans:
+            by_condition[plan.condition] = by_condition.get(plan.condition, 0) + 1
+        counts = ", ".join(f"{count} [name]{condition}[/]" for condition, count in by_condition.items())
+        self.step(f"created {len(plans)} alerts: {counts}")
+
+    def crossed(self, crossing: Crossing, time: datetime | None) -> None:
+        """A crossing whose webhook arrived and was verified. time: of its event."""
+        reached = crossing.kind == REACHED
+        mark = "[warn]▲[/]" if reached else "[good]▼[/]"
+        day = f"{time:%d %b %H:%M}" if time else "no event"
+        owner = crossing.customer + (f"/{crossing.subscription}" if crossing.subscription else "")
+        measure = " ".join([crossing.measured, *(f"{key}={value}" for key, value in crossing.group)])
+        self.console.print(
+            f"  [quiet]{day:>12}[/]  {mark} {crossing.level:>{_LEVEL_WIDTH}}"
+            f"  [name]{escape(owner):<{_OWNER_WIDTH}}[/] {escape(measure):<{_MEASURE_WIDTH}}"
+            f" [quiet]{escape(crossing.alert)}[/]",
+            no_wrap=True,
+            overflow="ellipsis",
+            crop=True,
+        )
+
+    def begin(self, total: int) -> None:
+        """Shows the bar, where there is a terminal."""
+        if sys.stdout.isatty():
+            self._bar = Progress(
+                SpinnerColumn(),
+                BarColumn(bar_width=30),
+                TextColumn("{task.description}"),
+                console=self.console,
+                transient=True,
+                refresh_per_second=8,
+            )
+            self._bar.add_task("", total=total)
+            self._bar.start()
+
+    def advance(self, done: int, text: str) -> None:
+        """Moves the bar."""
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=done, description=text)
+
+    def interrupted(self, sentence: str) -> None:
+        """A stream broke and is being opened anew."""
+        self.console.print(f"[warn]a stream was interrupted[/]: {escape(sentence)}")
+
+    def end(self) -> None:
+        """Takes the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None

@@ -1,0 +1,1 @@
+"""What evaluates usage and facts, without gRPC."""

@@ -1,0 +1,1 @@
+"""Usage that draws on balances."""

@@ -1,0 +1,1 @@
+"""The evaluation of gauges inside a transaction."""

@@ -1,0 +1,1 @@
+"""Usage events on their way into the database: queue, batches, commit."""

@@ -1,0 +1,151 @@
+"""Events that wait for the database: how many of them this process holds, and each organization's share of that."""
+
+import asyncio
+from collections import OrderedDict, deque
+from dataclasses import dataclass
+
+from runtime.gate import may_take
+
+# What every organization may have beside the others' share, as a part of what all may have. Twenty organizations with
+# one batch of 5,000 each leave nothing free: one that has nothing pending would be refused its first event.
+BESIDE = 100  # of 100,000 events, 1,000
+
+
+class Overloaded(Exception):
+    """There is no room for a batch.
+
+    events: of the batch. pending_of_organization: the events of its organization that wait for the database, when its
+    share is used up; None when the process as a whole has no room.
+    """
+
+    def __init__(self, events: int, pending_of_organization: int | None) -> None:
+        super().__init__(f"no room for {events} events")
+        self.events = events
+        self.pending_of_organization = pending_of_organization
+
+
+class Room:
+    """Room for the events of one batch: held by the caller until it is handed over, a part at a time."""
+
+    def __init__(self, pending: "PendingEvents", organization_id: int, events: int) -> None:
+        self._pending = pending
+        self._organization_id = organization_id
+        self._events = events
+
+    def hand_over(self, events: int) -> "Room":
+        """Room for so many of the events, which whoever takes it gives up."""
+        assert events <= self._events
+        self._events -= events
+        return Room(self._pending, self._organization_id, events)
+
+    def give_up(self) -> None:
+        """Gives up what was not handed over; a second time it gives up nothing."""
+        events, self._events = self._events, 0
+        self._pending.subtract(self._organization_id, events)
+
+
+@dataclass(eq=False, slots=True)
+class _Wait:
+    events: int
+    admitted: asyncio.Future[None]
+
+
+class PendingEvents:
+    """Counts the events of each organization that were admitted and are not committed yet.
+
+    most: of all organizations together. most_of_one: of one organization, which may besides hold no more than it
+    leaves free to the others (`may_take`). beside: what every organization may hold even when nothing is free.
+    """
+
+    def __init__(self, most: int, most_of_one: int, *, beside: int = 0) -> None:
+        self._most = most
+        self._most_of_one = most_of_one
+        self._beside = min(beside, most_of_one)
+        self._total = 0
+        self._own: dict[int, int] = {}
+        self._waiting: OrderedDict[int, deque[_Wait]] = OrderedDict()
+
+    @property
+    def total(self) -> int:
+        """The events of all organizations."""
+        return self._total
+
+    async def admit(self, organization_id: int, events: int, *, waits: bool) -> Room:
+        """Room for so many events, which has to be given up or handed over.
+
+        waits: until there is room, in the order of the organization's waits. Otherwise raises Overloaded when
+        there is none, or others of the organization wait for it.
+        """
+        if organization_id not in self._waiting and self._fits(organization_id, events):
+            self._add(organization_id, events)
+        elif waits:
+            await self._wait(organization_id, events)
+        else:
+            raise self._refusal(organization_id, events)
+        return Room(self, organization_id, events)
+
+    def subtract(self, organization_id: int, events: int) -> None:
+        """So many events of the organization are pending no more."""
+        if not events:
+            return
+        self._total -= events
+        self._own[organization_id] -= events
+        if not self._own[organization_id]:
+            del self._own[organization_id]
+        while self._let_one_in():
+            pass
+
+    def _fits(self, organization_id: int, events: int) -> bool:
+        if not self._total:
+            return True  # however many they are: they would fit at no time
+        own = self._own.get(organization_id, 0)
+        if own + events <= self._beside:
+            return True
+        return may_take(own, self._most - self._total, events) and (not own or own + events <= self._most_of_one)
+
+    def _add(self, organization_id: int, events: int) -> None:
+        self._total += events
+        self._own[organization_id] = self._own.get(organization_id, 0) + events
+
+    async def _wait(self, organization_id: int, events: int) -> None:
+        wait = _Wait(events, asyncio.get_running_loop().create_future())
+        self._waiting.setdefault(organization_id, deque()).append(wait)
+        try:
+            await wait.admitted
+        except asyncio.CancelledError:
+            if wait.admitted.cancelled():
+                self._forget(organization_id, wait)
+            else:
+                self.subtract(organization_id, events)  # it had been admitted before it was cancelled
+            raise
+
+    def _forget(self, organization_id: int, wait: _Wait) -> None:
+        waiting = self._waiting.get(organization_id)
+        if waiting is not None and wait in waiting:
+            waiting.remove(wait)
+            if not waiting:
+                del self._waiting[organization_id]
+            # A large batch that has gone kept smaller ones of its organization back.
+            while self._let_one_in():
+                pass
+
+    def _let_one_in(self) -> bool:
+        """Admits what the first organization waits for that may have it; it then stands behind the others."""
+        for organization_id, waiting in self._waiting.items():
+            wait = waiting[0]
+            if not wait.admitted.done() and not self._fits(organization_id, wait.events):
+                continue
+            waiting.popleft()
+            del self._waiting[organization_id]
+            if waiting:
+                self._waiting[organization_id] = waiting
+            # One that is cancelled in this pass of the loop is still here; it can be given nothing.
+            if not wait.admitted.done():
+                wait.admitted.set_result(None)
+                self._add(organization_id, wait.events)
+            return True
+        return False
+
+    def _refusal(self, organization_id: int, events: int) -> "Overloaded":
+        own = self._own.get(organization_id, 0)
+        return Overloaded(events, own if own or organization_id in self._waiting else None)

@@ -1,0 +1,175 @@
+"""The pipeline: batches of many streams share commits, in order for each customer, and never without bound."""
+
+import asyncio
+import zlib
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from engine.ingest.batches import Batch, Outcome, take_part
+from engine.ingest.commit import Committer
+from engine.ingest.pending import PendingEvents, Room
+from engine.rules.rules import Rules
+from evaluator.events import UsageEvent
+from runtime.clock import Clock
+from runtime.gate import FairGate
+from store.identity.keys import Organization
+from store.postgres.database import Database
+
+MAX_COMMIT_EVENTS = 5_000  # of one commit, unless a single batch brings more
+IDLE_ORGANIZATIONS = 10_000  # lanes kept for organizations that send nothing at the moment
+
+
+@dataclass(eq=False, slots=True)
+class _Waiting:
+    """A batch, or a writer's part of one, that waits for its commit."""
+
+    batch: Batch
+    done: asyncio.Future[Outcome]
+    room: Room
+
+
+@dataclass(eq=False, slots=True)
+class _Lane:
+    """What one writer of one organization has to commit, and the task that does so while there is any."""
+
+    organization_id: int
+    committer: Committer
+    waiting: deque[_Waiting] = field(default_factory=deque)
+    task: asyncio.Task[None] | None = None
+
+
+class Pipeline:
+    """Takes batches of usage events and answers each once it is durable and evaluated.
+
+    writers: transactions side by side for one organization. A customer always has the same writer, so that its
+    events are evaluated in the order in which one stream sent them.
+    pending: the events that wait, of which each organization has its share. gate: the transactions side by side of
+    all organizations.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        grace: timedelta,
+        *,
+        writers: int,
+        pending: PendingEvents,
+        gate: FairGate,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._grace = grace
+        self._writers = writers
+        self._pending = pending
+        self._gate = gate
+        self._lanes: dict[int, list[_Lane]] = {}
+
+    async def admit(self, organization: Organization, events: int, *, waits: bool = False) -> Room:
+        """Room for a batch, before anything is done for it; see `PendingEvents.admit`."""
+        return await self._pending.admit(organization.organization_id, events, waits=waits)
+
+    async def submit(self, organization: Organization, batch: Batch, room: Room) -> Outcome:
+        """Commits a batch together with whatever else waits; returns when all of it is durable.
+
+        room: for at least the batch's events; what they need of it is handed over, at once. The wait may be
+        cancelled; the commit goes on. Raises DatabaseUnavailable when some of the batch may not be stored.
+        """
+        if not batch.events:
+            return Outcome()
+        lanes = self._lanes_of(organization)
+        parts = self._divide(batch)
+        futures = [
+            self._enqueue(lanes[number], part, room.hand_over(len(part.events)))
+            for number, (part, _) in parts.items()
+        ]
+        done = await asyncio.gather(*futures, return_exceptions=True)
+        outcome = Outcome()
+        for (_, positions), result in zip(parts.values(), done, strict=True):
+            # Only when every part has ended: a caller that hears of a failure may send again at once.
+            if isinstance(result, BaseException):
+                raise result
+            take_part(outcome, result, positions)
+        return outcome
+
+    async def drain(self) -> None:
+        """Waits until nothing is waiting."""
+        while tasks := [lane.task for lanes in self._lanes.values() for lane in lanes if lane.task]:
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _lanes_of(self, organization: Organization) -> list[_Lane]:
+        lanes = self._lanes.get(organization.organization_id)
+        if lanes is None:
+            if len(self._lanes) >= IDLE_ORGANIZATIONS:
+                self._lanes = {key: kept for key, kept in self._lanes.items() if any(lane.task for lane in kept)}
+            rules = Rules(organization.organization_id)
+            lanes = self._lanes[organization.organization_id] = [
+                _Lane(
+                    organization.organization_id,
+                    Committer(self._database, self._clock, self._grace, organization, rules),
+                )
+                for _ in range(self._writers)
+            ]
+        return lanes
+
+    def _divide(self, batch: Batch) -> dict[int, tuple[Batch, Sequence[int] | None]]:
+        """Each writer's part of the batch, and where its events stood (None: it is the whole batch)."""
+        writers = self._writers
+        number_of: dict[str, int] = {}
+        for event in batch.events:
+            customer_id = event.customer_id
+            if customer_id not in number_of:
+                number_of[customer_id] = zlib.crc32(customer_id.encode()) % writers
+        numbers = set(number_of.values())
+        if len(numbers) == 1:
+            return {numbers.pop(): (batch, None)}
+        parts: dict[int, tuple[list[UsageEvent], list[int]]] = {number: ([], []) for number in sorted(numbers)}
+        for position, event in enumerate(batch.events):
+            events, positions = parts[number_of[event.customer_id]]
+            events.append(event)
+            positions.append(position)
+        return {
+            number: (Batch(events, batch.include_gauges), positions) for number, (events, positions) in parts.items()
+        }
+
+    def _enqueue(self, lane: _Lane, batch: Batch, room: Room) -> asyncio.Future[Outcome]:
+        future = asyncio.get_running_loop().create_future()
+        lane.waiting.append(_Waiting(batch, future, room))
+        if lane.task is None:
+            lane.task = asyncio.create_task(self._work(lane), name="ingest-writer")
+        return future
+
+    async def _work(self, lane: _Lane) -> None:
+        """Commits until nothing waits. What arrives during one commit is the next one's group."""
+        try:
+            while lane.waiting:
+                async with self._gate.seat(lane.organization_id):
+                    await self._commit(lane.committer, _take(lane.waiting))
+        finally:
+            lane.task = None
+
+    async def _commit(self, committer: Committer, group: list[_Waiting]) -> None:
+        try:
+            outcomes = await committer.commit([one.batch for one in group])
+        except Exception as error:
+            for one in group:
+                if not one.done.done():  # its caller may have gone
+                    one.done.set_exception(error)
+        else:
+            for one, outcome in zip(group, outcomes, strict=True):
+                if not one.done.done():
+                    one.done.set_result(outcome)
+        finally:
+            for one in group:
+                one.room.give_up()
+
+
+def _take(waiting: deque[_Waiting]) -> list[_Waiting]:
+    group = [waiting.popleft()]
+    size = len(group[0].batch.events)
+    while waiting and size + len(waiting[0].batch.events) <= MAX_COMMIT_EVENTS:
+        group.append(waiting.popleft())
+        size += len(group[-1].batch.events)
+    return group

@@ -1,0 +1,78 @@
+"""The task that carries out redelivery jobs, a small transaction at a time, by whichever replica is free."""
+
+import asyncio
+import contextlib
+import logging
+
+from runtime.clock import Clock
+from store.deliveries import redelivery_jobs
+from store.deliveries.redelivery_jobs import Job
+from store.postgres.database import Database, DatabaseUnavailable
+
+JOBS_AT_ONCE = 50  # jobs that take turns
+POLLING_INTERVAL = 2.0  # seconds; for endpoints that had enough to do, and for what a replica left when it died
+
+logger = logging.getLogger(__name__)
+
+
+class RedeliveryJobs:
+    """Carries out jobs until it is stopped."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+        self._woken = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begins to work, with what earlier processes left."""
+        self._task = asyncio.create_task(self._run(), name="redelivery jobs")
+
+    def wake(self) -> None:
+        """Says that there is a new job; to be called after the commit."""
+        self._woken.set()
+
+    async def stop(self) -> None:
+        """Ends after the current transaction or its rollback; what is left waits for another process."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def work_once(self) -> bool:
+        """One step of each job that nobody else is at; returns whether any moved. Raises DatabaseUnavailable."""
+        async with self._database.transaction() as connection:
+            jobs = await redelivery_jobs.running(connection, JOBS_AT_ONCE)
+        moved = [await self._step(job) for job in jobs]
+        return any(moved)
+
+    async def _step(self, job: Job) -> bool:
+        try:
+            async with self._database.transaction() as connection:
+                return await redelivery_jobs.step(connection, job.organization_id, job.job_id, self._clock.now())
+        except DatabaseUnavailable as error:
+            if not error.failure.contained:
+                raise
+            return False
+        except Exception:
+            # It waits for the next round; those behind it do not wait for it.
+            logger.exception(
+                "a step of the redelivery job %s failed and will be tried again",
+                job.job_id,
+                extra={"action": "redelivery_failed", "job_id": job.job_id},
+            )
+            return False
+
+    async def _run(self) -> None:
+        while True:
+            self._woken.clear()
+            try:
+                while await self.work_once():
+                    pass
+            except DatabaseUnavailable as error:
+                logger.warning("redelivery jobs wait for the database: %s", error, extra={"action": "database"})
+            except Exception:
+                logger.exception("redelivery jobs failed and will go on", extra={"action": "redelivery_failed"})
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(POLLING_INTERVAL):
+                    await self._woken.wait()

@@ -1,0 +1,153 @@
+"""Timers: what only time changes (segments that begin or end, days that run out) is evaluated when it does.
+
+A customer's next moment stands in its wallet. Whoever holds the wallet has to come up to the present first, so an
+event or a fact that arrives at the very moment does this work in passing, and each moment is dealt with once.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from engine.facts.changes import catch_up
+from engine.rules.rules import Rules
+from runtime.clock import Clock
+from store.balances import wallets
+from store.balances.wallets import Due
+from store.identity import organizations
+from store.identity.keys import Organization
+from store.postgres.database import Database, DatabaseUnavailable, driver
+from store.usage import routing_facts as facts
+
+CUSTOMERS_AT_ONCE = 200  # of one transaction
+SWEEP_LIMIT = 2_000  # customers that one look finds
+POLLING_INTERVAL = 1.0  # seconds; another replica may have scheduled something earlier
+RETRY_INTERVAL = 1.0  # seconds, while the database is away
+CONTENDED_PAUSE = timedelta(milliseconds=50)  # while others hold all that is due
+CONTENDED_PUT_OFF = timedelta(seconds=2)  # how long customers wait whose transaction others kept from its locks
+PUT_OFF = timedelta(seconds=30)  # how long a customer whose evaluation failed waits for the next attempt
+LATE = timedelta(seconds=5)  # from here on the log says so
+
+logger = logging.getLogger(__name__)
+
+
+class Timers:
+    """The task that carries out what time brings."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+        self._task: asyncio.Task[None] | None = None
+        self._rules: dict[int, Rules] = {}
+        self._put_off: dict[tuple[int, str], datetime] = {}
+
+    def start(self) -> None:
+        """Begins to work, with what came due while nobody was there."""
+        self._task = asyncio.create_task(self._run(), name="timers")
+
+    async def stop(self) -> None:
+        """Ends after the current transaction's end or its rollback; whatever is due waits for the next process."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _run(self) -> None:
+        while True:
+            pause = POLLING_INTERVAL
+            try:
+                pause = await self.sweep()
+            except DatabaseUnavailable:
+                pause = RETRY_INTERVAL
+            except Exception:
+                logger.exception("timers failed and will be tried again", extra={"action": "timers_failed"})
+            await asyncio.sleep(pause)
+
+    async def sweep(self) -> float:
+        """Does all that is due, in order; returns for how many seconds nothing will be, as far as is known."""
+        count, latest = 0, timedelta()
+        while True:
+            now = self._clock.now()
+            self._put_off = {key: time for key, time in self._put_off.items() if time > now}
+            async with self._database.transaction() as connection:
+                limit = SWEEP_LIMIT + len(self._put_off)
+                found = await wallets.overdue(connection, now, limit)
+                if len(found) == limit:
+                    # One organization may have more than all that one look finds: others do not wait for its end.
+                    others_than = {one.organization_id for one in found}
+                    found += await wallets.overdue(connection, now, limit, others_than)
+                coming = await wallets.next_due(connection) if not found else None
+            due = [one for one in found if (one.organization_id, one.customer_id) not in self._put_off]
+            if not due:
+                break
+            done = sum([await self._work_off(part) for part in _parts(due)])
+            if not done:
+                coming = now + CONTENDED_PAUSE
+                break
+            count += done
+            latest = max(latest, now - min(one.due_time for one in due))
+        if latest > LATE:
+            logger.warning(
+                "caught up with %d timers, up to %d s late",
+                count,
+                latest.total_seconds(),
+                extra={"action": "timers_caught_up", "timers": count, "lateness": latest.total_seconds()},
+            )
+        if coming is None:
+            return POLLING_INTERVAL
+        return min(max((coming - now).total_seconds(), 0.0), POLLING_INTERVAL)
+
+    async def _work_off(self, due: Sequence[Due]) -> int:
+        """Does what is due for customers of one organization; if that fails, for each of them alone.
+
+        Returns for how many it did; the others fail, or somebody else is at them.
+        """
+        try:
+            return await self._evaluate(due)
+        except DatabaseUnavailable as error:
+            if not error.failure.contained:
+                raise
+            # One of its customers, or the organization, is locked: those of others are due as well.
+            until = self._clock.now() + CONTENDED_PUT_OFF
+            self._put_off.update(((one.organization_id, one.customer_id), until) for one in due)
+            return 0
+        except Exception:
+            if len(due) > 1:
+                return sum([await self._work_off([one]) for one in due])
+            who = due[0].organization_id, due[0].customer_id
+            self._put_off[who] = self._clock.now() + PUT_OFF
+            logger.exception(
+                "what was due for a customer failed and will be tried again",
+                extra={"action": "timer_failed", "customer_id": due[0].customer_id},
+            )
+            return 0
+
+    async def _evaluate(self, due: Sequence[Due]) -> int:
+        organization = Organization(due[0].organization_id, due[0].organization)
+        organization_id = organization.organization_id
+        async with self._database.transaction() as connection:
+            epoch = await organizations.share(connection, organization_id)
+            rules = self._rules.setdefault(organization_id, Rules(organization_id))
+            router = await rules.router(connection, epoch)
+            now = self._clock.now()
+            # Whoever holds one of the others is at work on it, or will be.
+            held = await wallets.claim_due(connection, organization_id, (one.customer_id for one in due), now)
+            found = await facts.customers(await driver(connection), organization_id, list(held))
+            known = {customer: held[customer.customer_id] for customer in found}
+            await catch_up(connection, organization, router, known, now)
+        return len(held)
+
+
+def _parts(due: Sequence[Due]) -> list[list[Due]]:
+    """What is due in parts of which each is one transaction; organizations have turns, each in its own order."""
+    by_organization: dict[int, list[Due]] = {}
+    for one in due:
+        by_organization.setdefault(one.organization_id, []).append(one)
+    longest = max(map(len, by_organization.values()), default=0)
+    return [
+        of_one[start : start + CUSTOMERS_AT_ONCE]
+        for start in range(0, longest, CUSTOMERS_AT_ONCE)
+        for of_one in by_organization.values()
+        if start < len(of_one)
+    ]

@@ -1,0 +1,1 @@
+"""Visits: alerts are evaluated on what existed before them."""

@@ -1,0 +1,1 @@
+"""The AlertService: alerts, usage, notifications."""

@@ -1,0 +1,1 @@
+"""The notification streams of watchers."""

@@ -1,0 +1,1 @@
+"""What every call has: identity, validation, errors, pages, its share of the server, its end."""

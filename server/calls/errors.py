@@ -1,0 +1,245 @@
+"""Errors that know their gRPC status, and the one function that maps whatever escapes a handler to one."""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, ClassVar, Never
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+
+from generated.tidemark.v1 import error_reason_pb2
+from generated.tidemark.v1.error_reason_pb2 import ErrorReason
+from server.calls import call as calls
+from store.postgres.database import DatabaseUnavailable
+
+DOMAIN = "tidemark.dev"
+DETAILS_KEY = "grpc-status-details-bin"
+
+# A status travels in trailing metadata, in text and once more in base64. Clients refuse more than 8 KiB of
+# metadata by default, and would then show their own complaint instead of our error.
+MAX_MESSAGE_BYTES = 512  # UTF-8; percent-encoded on the wire, up to three times as long
+MAX_VALUE_BYTES = 160  # of one metadata value of ErrorInfo or one description
+MAX_DETAIL_BYTES = 3_000  # of all field violations
+
+# What a caller is told beyond "the database does not answer". Where and how the database runs is not among it.
+_DATABASE_WORDS = {
+    "read_only": "the database takes no writes at the moment",
+    "serialization": "other requests changed the same things at the same time",
+    "deadlock": "other requests changed the same things at the same time",
+    "lock_timeout": "another request keeps what this one needs locked",
+    "statement_canceled": "the database took too long",
+    "organization_busy": "the organization has as many requests under way as it may have at once",
+}
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class FieldViolation:
+    """One bad field: its path in the request (`events[3].quantity`), and what is wrong with it."""
+
+    path: str
+    description: str
+
+
+class ApiError(Exception):
+    """An error for the caller: a gRPC code, a reason for programs, a message for people."""
+
+    code: ClassVar[grpc.StatusCode] = grpc.StatusCode.INTERNAL
+
+    def __init__(
+        self,
+        reason: ErrorReason.ValueType,
+        message: str,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        violations: Sequence[FieldViolation] = (),
+        retry_after: timedelta | None = None,
+    ) -> None:
+        """`metadata` goes into ErrorInfo, `violations` into BadRequest, `retry_after` into RetryInfo."""
+        super().__init__(message)
+        self.reason = reason
+        self.message = _shortened(message, MAX_MESSAGE_BYTES)
+        self.metadata = dict(metadata or {})
+        self.violations = tuple(violations)
+        self.retry_after = retry_after
+
+    def status(self) -> status_pb2.Status:
+        """The whole error as google.rpc.Status."""
+        return status_pb2.Status(
+            code=self.code.value[0],
+            message=self.message,
+            details=[_packed(detail) for detail in self._details()],
+        )
+
+    def _details(self) -> Iterable[Any]:
+        yield error_details_pb2.ErrorInfo(
+            reason=ErrorReason.Name(self.reason),
+            domain=DOMAIN,
+            metadata={key: _shortened(value, MAX_VALUE_BYTES) for key, value in self.metadata.items()},
+        )
+        if self.violations:
+            yield _bad_request(self.violations)
+        if self.retry_after is not None:
+            delay = duration_pb2.Duration()
+            delay.FromTimedelta(self.retry_after)
+            yield error_details_pb2.RetryInfo(retry_delay=delay)
+
+
+class InvalidArgument(ApiError):
+    """A field of the request is wrong, whatever the state of the system."""
+
+    code = grpc.StatusCode.INVALID_ARGUMENT
+
+
+class NotFound(ApiError):
+    """What the request names does not exist in the caller's organization."""
+
+    code = grpc.StatusCode.NOT_FOUND
+
+
+class AlreadyExists(ApiError):
+    """What the request would create exists already."""
+
+    code = grpc.StatusCode.ALREADY_EXISTS
+
+
+class FailedPrecondition(ApiError):
+    """The system is in a state that does not allow the request."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+
+
+class Aborted(ApiError):
+    """Somebody else changed the same thing at the same time."""
+
+    code = grpc.StatusCode.ABORTED
+
+
+class ResourceExhausted(ApiError):
+    """The request is too large, or the service too busy."""
+
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+class Unavailable(ApiError):
+    """The service cannot answer now; the same request may succeed later."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+
+
+class DeadlineExceeded(ApiError):
+    """The call took longer than it may."""
+
+    code = grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+class Unauthenticated(ApiError):
+    """The caller did not say who it is, or not credibly."""
+
+    code = grpc.StatusCode.UNAUTHENTICATED
+
+
+class Unimplemented(ApiError):
+    """The service does not do that."""
+
+    code = grpc.StatusCode.UNIMPLEMENTED
+
+
+class Internal(ApiError):
+    """The service failed; the caller did nothing wrong."""
+
+    code = grpc.StatusCode.INTERNAL
+
+
+def mapped(error: Exception) -> ApiError:
+    """The error that the caller sees for whatever escaped a handler. Nothing internal is in its text."""
+    if isinstance(error, ApiError):
+        return error
+    request_id = calls.request_id()
+    if isinstance(error, DatabaseUnavailable):
+        failure = error.failure
+        logger.warning(
+            "the database is unavailable: %s",
+            error,
+            extra={"action": "database", "failure": failure.kind, "request_id": request_id},
+        )
+        return Unavailable(
+            error_reason_pb2.ERROR_REASON_DATABASE_UNAVAILABLE,
+            f"{_DATABASE_WORDS.get(failure.kind, 'the database does not answer')}; repeat the request later",
+            metadata={"failure": failure.kind},
+            retry_after=failure.retry_after,
+        )
+    logger.error(
+        "a call failed unexpectedly",
+        exc_info=error,
+        extra={"action": "internal_error", "request_id": request_id},
+    )
+    return Internal(
+        error_reason_pb2.ERROR_REASON_INTERNAL,
+        f"an internal error; its details are in the log of the service under request id {request_id}",
+        metadata={"request_id": request_id},
+    )
+
+
+def answer_too_large(size: int, limit: int) -> ApiError:
+    """The error for an answer of `size` bytes that a method let become longer than `limit`; logged as a fault."""
+    request_id = calls.request_id()
+    logger.error(
+        "an answer of %d bytes is longer than clients take, and was withheld",
+        size,
+        extra={"action": "answer_too_large", "request_id": request_id, "bytes": size},
+    )
+    return Internal(
+        error_reason_pb2.ERROR_REASON_ANSWER_TOO_LARGE,
+        f"the answer has {size} bytes, and clients take at most {limit}: ask for less at once, with a smaller"
+        " page_size or fewer events; what the request changed is changed",
+        metadata={"bytes": str(size), "limit": str(limit), "request_id": request_id},
+    )
+
+
+async def abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -> Never:
+    """Ends the call with the status of `error`."""
+    shown = mapped(error)
+    try:
+        await context.abort(
+            shown.code,
+            shown.message,
+            (*context.trailing_metadata(), (DETAILS_KEY, shown.status().SerializeToString())),
+        )
+    except grpc.aio.InternalError:
+        # The caller left, and gRPC is about to cancel this task. It would log a failure of the service first.
+        raise asyncio.CancelledError from None
+
+
+def _bad_request(violations: Sequence[FieldViolation]) -> error_details_pb2.BadRequest:
+    """As many violations as metadata can carry, and how many more there are."""
+    bad = error_details_pb2.BadRequest()
+    size = 0
+    for number, violation in enumerate(violations):
+        field = _shortened(violation.path, MAX_VALUE_BYTES)
+        description = _shortened(violation.description, MAX_VALUE_BYTES)
+        size += len(field.encode()) + len(description.encode()) + 8
+        if size > MAX_DETAIL_BYTES:
+            bad.field_violations.add(field="", description=f"and {len(violations) - number} more violations")
+            break
+        bad.field_violations.add(field=field, description=description)
+    return bad
+
+
+def _packed(detail: Any) -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(detail)
+    return packed
+
+
+def _shortened(text: str, limit: int) -> str:
+    """`text` cut to `limit` bytes of UTF-8, and to what UTF-8 can express."""
+    encoded = text.encode(errors="replace")
+    if len(encoded) <= limit:
+        return encoded.decode()
+    return encoded[: limit - 3].decode(errors="ignore") + "…"

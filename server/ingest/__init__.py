@@ -1,1 +1,0 @@
-"""The hot path: usage events in, durable and evaluated, transitions out."""

@@ -1,0 +1,1 @@
+"""Customers, subscriptions, metrics, plans and invoices."""

@@ -1,0 +1,93 @@
+"""The facts about what is counted: metrics, whose aggregation is fixed once they exist."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import RowMapping, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from evaluator.aggregation import Aggregation
+from store.accounts.puts import put_fact
+from store.tables.accounts import metric
+
+
+class MetricFixed(Exception):
+    """A metric's aggregation cannot change: what was counted under it would mean something else."""
+
+    def __init__(self, stored: "Metric") -> None:
+        super().__init__(stored.metric_id)
+        self.stored = stored
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What is counted, and how. unique_property: whose distinct values UNIQUE_COUNT counts."""
+
+    organization_id: int
+    metric_id: str
+    display_name: str
+    aggregation: Aggregation
+    unique_property: str | None
+    as_of_time: datetime | None
+    create_time: datetime
+    update_time: datetime
+
+
+async def put_metric(
+    connection: AsyncConnection,
+    organization_id: int,
+    metric_id: str,
+    *,
+    display_name: str,
+    aggregation: Aggregation,
+    unique_property: str | None,
+    as_of_time: datetime,
+    now: datetime,
+) -> Metric:
+    """Stores the fact, unless a newer one is stored; returns what is stored afterwards.
+
+    Raises MetricFixed when the metric exists with another aggregation or another unique property.
+    """
+    key = {"organization_id": organization_id, "metric_id": metric_id}
+    fixed = {"aggregation": aggregation.value, "unique_property": unique_property}
+    facts = {"display_name": display_name, **fixed}
+    await put_fact(connection, metric, key, facts, as_of_time, now, fixed=tuple(fixed))
+    stored = await get_metric(connection, organization_id, metric_id)
+    assert stored is not None, "a metric exists after it was put"
+    superseded = stored.as_of_time is not None and stored.as_of_time > as_of_time
+    if not superseded and (stored.aggregation, stored.unique_property) != (aggregation, unique_property):
+        raise MetricFixed(stored)
+    return stored
+
+
+async def get_metric(connection: AsyncConnection, organization_id: int, metric_id: str) -> Metric | None:
+    """One metric, or None."""
+    rows = await connection.execute(
+        select(metric).where(metric.c.organization_id == organization_id, metric.c.metric_id == metric_id)
+    )
+    row = rows.mappings().one_or_none()
+    return None if row is None else _metric(row)
+
+
+async def list_metrics(
+    connection: AsyncConnection, organization_id: int, *, after: str | None, limit: int
+) -> list[Metric]:
+    """Up to `limit` metrics after the id `after`, in the order of ids."""
+    statement = select(metric).where(metric.c.organization_id == organization_id)
+    if after is not None:
+        statement = statement.where(metric.c.metric_id > after)
+    rows = await connection.execute(statement.order_by(metric.c.metric_id).limit(limit))
+    return [_metric(row) for row in rows.mappings()]
+
+
+def _metric(row: RowMapping) -> Metric:
+    return Metric(
+        organization_id=row["organization_id"],
+        metric_id=row["metric_id"],
+        display_name=row["display_name"],
+        aggregation=Aggregation(row["aggregation"]),
+        unique_property=row["unique_property"],
+        as_of_time=row["as_of_time"],
+        create_time=row["create_time"],
+        update_time=row["update_time"],
+    )

@@ -1,0 +1,75 @@
+"""The facts about what customers and subscriptions are billed by: plans."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import RowMapping, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from store.accounts.puts import put_fact
+from store.tables.plans import plan
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What customers and subscriptions are billed by."""
+
+    organization_id: int
+    plan_id: str
+    display_name: str
+    custom_fields: Mapping[str, str]
+    as_of_time: datetime
+    create_time: datetime
+    update_time: datetime
+
+
+async def put(
+    connection: AsyncConnection,
+    organization_id: int,
+    plan_id: str,
+    *,
+    display_name: str,
+    custom_fields: Mapping[str, str],
+    as_of_time: datetime,
+    now: datetime,
+) -> Plan:
+    """Stores the fact, unless a newer one is stored; returns what is stored afterwards."""
+    key = {"organization_id": organization_id, "plan_id": plan_id}
+    facts = {"display_name": display_name, "custom_fields": dict(custom_fields)}
+    await put_fact(connection, plan, key, facts, as_of_time, now)
+    stored = await get(connection, organization_id, plan_id)
+    assert stored is not None, "a plan exists after it was put"
+    return stored
+
+
+async def get(connection: AsyncConnection, organization_id: int, plan_id: str) -> Plan | None:
+    """One plan, or None."""
+    rows = await connection.execute(
+        select(plan).where(plan.c.organization_id == organization_id, plan.c.plan_id == plan_id)
+    )
+    row = rows.mappings().one_or_none()
+    return None if row is None else _plan(row)
+
+
+async def list_page(
+    connection: AsyncConnection, organization_id: int, *, after: str | None, limit: int
+) -> list[Plan]:
+    """Up to `limit` plans after the id `after`, in the order of ids."""
+    statement = select(plan).where(plan.c.organization_id == organization_id)
+    if after is not None:
+        statement = statement.where(plan.c.plan_id > after)
+    rows = await connection.execute(statement.order_by(plan.c.plan_id).limit(limit))
+    return [_plan(row) for row in rows.mappings()]
+
+
+def _plan(row: RowMapping) -> Plan:
+    return Plan(
+        organization_id=row["organization_id"],
+        plan_id=row["plan_id"],
+        display_name=row["display_name"],
+        custom_fields=row["custom_fields"],
+        as_of_time=row["as_of_time"],
+        create_time=row["create_time"],
+        update_time=row["update_time"],
+    )

@@ -1,0 +1,1 @@
+"""Alert definitions, their changes and history, exclusions, and the visits that a change asks for."""

@@ -1,0 +1,1 @@
+"""Balances: the ledger, drawdown, and the wallets that hold what a customer has."""

@@ -1,0 +1,262 @@
+"""Drawing: the segments that usage may draw on, and what it took of them, for many customers at once.
+
+The customers' wallets must be held.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import psycopg
+
+from evaluator.balances import Holding, Segment, Unit
+from evaluator.drawdown import Source
+from store.balances.entries import EntryType
+from store.balances.holdings import holding_from
+from store.postgres.database import Row
+
+Connection = psycopg.AsyncConnection[Row]
+
+
+@dataclass(eq=False, slots=True)
+class Drawable:
+    """A segment of a customer that usage may draw on, and the balance that it is of."""
+
+    customer_id: str
+    holding: Holding
+    source: Source
+
+
+_COLUMNS = """
+SELECT b.customer_id, b.balance_id, b.kind, b.currency, b.metric_id, b.custom_fields, b.contract_custom_fields,
+       b.credit_grant_type, b.seat_group_key, b.seat_group_value, b.license_type,
+       s.segment_number, s.amount + s.adjusted, s.drawn, s.start_time, s.end_time,
+       b.priority, b.allow_overage, b.draw_down_metric_ids
+"""
+# Segments from which nothing can be drawn any more matter only to what is given back.
+_THERE = """
+JOIN balance_segment s ON s.organization_id = b.organization_id AND s.customer_id = b.customer_id
+    AND s.balance_id = b.balance_id
+WHERE b.draw_down AND b.void_time IS NULL AND NOT s.removed
+    AND s.start_time <= i.until_time AND (s.end_time IS NULL OR s.end_time > i.from_time)
+    AND (%(exhausted)s OR b.allow_overage OR s.amount + s.adjusted > s.drawn)
+"""
+_FROM_POOLED = """
+FROM unnest(
+    %(customer_ids)s::text[], %(froms)s::timestamptz[], %(untils)s::timestamptz[], %(units)s::text[],
+    %(amounts)s::numeric[]
+) AS i (customer_id, from_time, until_time, unit, amount)
+JOIN balance b ON b.organization_id = %(organization_id)s AND b.customer_id = i.customer_id COLLATE "C"
+    AND b.seat_group_key IS NULL
+    AND i.unit = CASE WHEN b.metric_id IS NULL THEN 'cost/' || b.currency ELSE 'usage/' || b.metric_id END COLLATE "C"
+"""
+_ALL_POOLED = _COLUMNS + _FROM_POOLED + _THERE
+# Up to where the segments that every event may draw on have enough for all of them, in the order of `in_order`: no
+# event comes any further, however many balances there are.
+_POOLED = (
+    """
+SELECT * FROM (
+"""
+    + _COLUMNS
+    + """,
+    i.amount AS wanted,
+    sum(
+        CASE WHEN s.start_time <= i.from_time AND (s.end_time IS NULL OR s.end_time > i.until_time)
+            AND b.draw_down_metric_ids = '{}' THEN greatest(s.amount + s.adjusted - s.drawn, 0) ELSE 0 END
+    ) OVER (
+        PARTITION BY b.customer_id, i.unit
+        ORDER BY b.priority, s.end_time NULLS LAST, s.start_time, b.balance_id, s.segment_number
+        ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+    ) AS sure_before
+"""
+    + _FROM_POOLED
+    + _THERE
+    + ") AS found WHERE coalesce(sure_before, 0) < wanted"
+)
+_OF_SEATS = (
+    _COLUMNS
+    + """
+FROM unnest(
+    %(customer_ids)s::text[], %(keys)s::text[], %(values)s::text[], %(froms)s::timestamptz[],
+    %(untils)s::timestamptz[]
+) AS i (customer_id, key, value, from_time, until_time)
+JOIN balance b ON b.organization_id = %(organization_id)s AND b.customer_id = i.customer_id COLLATE "C"
+    AND b.seat_group_key = i.key COLLATE "C" AND b.seat_group_value = i.value COLLATE "C"
+"""
+    + _THERE
+)
+
+
+@dataclass(slots=True)
+class Wanted:
+    """What the usage of one customer in one unit may draw: the earliest and latest time of it, and how much at most.
+
+    amount: None where it gives something back, so that everything that was drawn on may matter.
+    """
+
+    first: datetime
+    last: datetime
+    amount: Decimal | None
+
+
+async def drawables(
+    connection: Connection,
+    organization_id: int,
+    wanted: Mapping[tuple[str, str], Wanted],
+    seats: Mapping[tuple[str, str, str], tuple[datetime, datetime]],
+) -> list[Drawable]:
+    """The segments that usage may come to draw on, or give back to.
+
+    wanted: by customer and unit key. seats: customer, property and value, with the earliest and latest time of
+    usage; of other seats nothing is read, and of these all.
+    """
+    back = any(one.amount is None for one in wanted.values())
+    pooled: dict[str, Any] = {
+        "organization_id": organization_id,
+        "exhausted": back,
+        "customer_ids": [customer_id for customer_id, _ in wanted],
+        "units": [unit for _, unit in wanted],
+        "froms": [one.first for one in wanted.values()],
+        "untils": [one.last for one in wanted.values()],
+        "amounts": [one.amount for one in wanted.values()],
+    }
+    of_seats: dict[str, Any] = {
+        "organization_id": organization_id,
+        "exhausted": back,
+        "customer_ids": [customer_id for customer_id, _, _ in seats],
+        "keys": [key for _, key, _ in seats],
+        "values": [value for _, _, value in seats],
+        "froms": [span[0] for span in seats.values()],
+        "untils": [span[1] for span in seats.values()],
+    }
+    async with connection.pipeline():
+        cursors = []
+        if wanted:
+            cursors.append(await connection.execute((_ALL_POOLED if back else _POOLED).encode(), pooled))
+        if seats:
+            cursors.append(await connection.execute(_OF_SEATS.encode(), of_seats))
+    found = []
+    for cursor in cursors:
+        found += [_drawable(row) for row in await cursor.fetchall()]
+    return found
+
+
+_OVERAGE = """
+SELECT customer_id, unit, amount FROM overage
+WHERE organization_id = %(organization_id)s AND customer_id = ANY(%(customer_ids)s)
+"""
+
+
+async def overages(
+    connection: Connection, organization_id: int, customer_ids: Iterable[str]
+) -> dict[tuple[str, str], Decimal]:
+    """What usage took beyond the balances, by customer and unit key."""
+    cursor = await connection.execute(
+        _OVERAGE, {"organization_id": organization_id, "customer_ids": list(customer_ids)}
+    )
+    return {(row[0], row[1]): row[2] for row in await cursor.fetchall()}
+
+
+@dataclass(frozen=True)
+class Overage:
+    """What usage in a unit took beyond the balances of a customer."""
+
+    unit: Unit
+    amount: Decimal
+    update_time: datetime
+
+
+_LIST_OVERAGES = """
+SELECT unit, amount, update_time FROM overage
+WHERE organization_id = %(organization_id)s AND customer_id = %(customer_id)s AND unit > %(after)s
+ORDER BY unit LIMIT %(limit)s
+"""
+
+
+async def list_overages(
+    connection: Connection, organization_id: int, customer_id: str, *, after: str | None, limit: int
+) -> list[Overage]:
+    """Up to `limit` of a customer's overages, currencies first; `after` is the unit key of the last one seen."""
+    cursor = await connection.execute(
+        _LIST_OVERAGES,
+        {"organization_id": organization_id, "customer_id": customer_id, "after": after or "", "limit": limit},
+    )
+    return [Overage(Unit.from_key(row[0]), row[1], row[2]) for row in await cursor.fetchall()]
+
+
+_WRITE_DRAWN = """
+UPDATE balance_segment s SET drawn = i.drawn
+FROM unnest(%(customer_ids)s::text[], %(balance_ids)s::text[], %(numbers)s::int[], %(drawn)s::numeric[])
+    AS i (customer_id, balance_id, segment_number, drawn)
+WHERE s.organization_id = %(organization_id)s AND s.customer_id = i.customer_id COLLATE "C"
+    AND s.balance_id = i.balance_id COLLATE "C" AND s.segment_number = i.segment_number
+"""
+_WRITE_ENTRIES = """
+INSERT INTO balance_entry (
+    organization_id, customer_id, balance_id, segment_number, entry_type, amount, remaining, create_time
+)
+SELECT %(organization_id)s, i.*, %(now)s FROM unnest(
+    %(customer_ids)s::text[], %(balance_ids)s::text[], %(numbers)s::int[], %(types)s::text[],
+    %(amounts)s::numeric[], %(remaining)s::numeric[]
+) AS i
+"""
+_WRITE_OVERAGE = """
+INSERT INTO overage (organization_id, customer_id, unit, amount, update_time)
+SELECT %(organization_id)s, i.*, %(now)s
+FROM unnest(%(customer_ids)s::text[], %(units)s::text[], %(amounts)s::numeric[]) AS i
+ON CONFLICT (organization_id, customer_id, unit)
+    DO UPDATE SET amount = excluded.amount, update_time = excluded.update_time
+"""
+
+
+async def write(
+    connection: Connection,
+    organization_id: int,
+    drawn: Sequence[tuple[Drawable, Decimal]],
+    overage: Mapping[tuple[str, str], Decimal],
+    now: datetime,
+) -> None:
+    """Stores what was drawn (each segment with the net amount, below 0 where it was given back) with its entries.
+
+    overage: what it is now, by customer and unit key. Must run under `exact_arithmetic`.
+    """
+    segments: dict[str, Any] = {
+        "organization_id": organization_id,
+        "now": now,
+        "customer_ids": [item.customer_id for item, _ in drawn],
+        "balance_ids": [item.source.balance_id for item, _ in drawn],
+        "numbers": [item.source.segment.number for item, _ in drawn],
+        "drawn": [item.source.segment.drawn for item, _ in drawn],
+        "types": [(EntryType.DRAW if amount > 0 else EntryType.GIVE_BACK).value for _, amount in drawn],
+        "amounts": [-amount for _, amount in drawn],
+        "remaining": [item.source.segment.remaining for item, _ in drawn],
+    }
+    beyond = {
+        "organization_id": organization_id,
+        "now": now,
+        "customer_ids": [customer_id for customer_id, _ in overage],
+        "units": [unit for _, unit in overage],
+        "amounts": list(overage.values()),
+    }
+    async with connection.pipeline():
+        if drawn:
+            await connection.execute(_WRITE_DRAWN, segments)
+            await connection.execute(_WRITE_ENTRIES, segments)
+        if overage:
+            await connection.execute(_WRITE_OVERAGE, beyond)
+
+
+def _drawable(row: Row) -> Drawable:
+    holding = holding_from(row[1:11], (Segment(*row[11:16]),))
+    priority, overdraws, metric_ids = row[16:19]
+    source = Source(
+        holding.balance_id,
+        holding.segments[0],
+        priority,
+        of_seat=holding.seat is not None,
+        overdraws=overdraws,
+        metric_ids=frozenset(metric_ids),
+    )
+    return Drawable(row[0], holding, source)

@@ -1,0 +1,1 @@
+"""Deliveries: fan-out, the queue, results of attempts, redelivery."""

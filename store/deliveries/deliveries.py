@@ -1,0 +1,182 @@
+"""Deliveries and their attempts as the API shows them: the statements behind the lists."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import RowMapping, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from store.ids import digest_id
+from store.tables.webhooks import attempt, delivery
+from webhooks.deliveries import DeliveryStatus, Outcome, Trigger
+
+DELIVERY_ID_PREFIX = "whd_"
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One notification to one endpoint."""
+
+    organization_id: int
+    delivery_id: str
+    endpoint_id: str
+    notification_id: str
+    customer_id: str
+    event_type: str
+    status: DeliveryStatus
+    trigger: Trigger
+    attempt_count: int
+    create_time: datetime
+    next_attempt_time: datetime | None  # unset while an attempt is under way, and at the end
+    finish_time: datetime | None
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One HTTP try of a delivery."""
+
+    organization_id: int
+    delivery_id: str
+    attempt_number: int  # from 1
+    trigger: Trigger
+    start_time: datetime
+    duration: timedelta
+    outcome: Outcome
+    http_status: int | None
+    remote_address: str
+    secret_sequences: tuple[int, ...]  # of the endpoint's secrets that signed it, newest first
+    response_excerpt: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which deliveries; what is unset narrows nothing. Times are those of their creation, the end not included."""
+
+    endpoint_id: str | None = None
+    notification_id: str | None = None
+    status: DeliveryStatus | None = None
+    customer_id: str | None = None
+    event_type: str | None = None
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+
+
+_DELIVERY_COLUMNS = (
+    delivery.c.organization_id,
+    delivery.c.delivery_id,
+    delivery.c.endpoint_id,
+    delivery.c.notification_id,
+    delivery.c.customer_id,
+    delivery.c.event_type,
+    delivery.c.status,
+    delivery.c.trigger,
+    delivery.c.attempt_count,
+    delivery.c.create_time,
+    delivery.c.next_attempt_time,
+    delivery.c.finish_time,
+)
+_ATTEMPT_COLUMNS = (
+    attempt.c.organization_id,
+    attempt.c.delivery_id,
+    attempt.c.attempt_number,
+    attempt.c.trigger,
+    attempt.c.start_time,
+    attempt.c.duration,
+    attempt.c.outcome,
+    attempt.c.http_status,
+    attempt.c.remote_address,
+    attempt.c.secret_sequences,
+    attempt.c.response_excerpt,
+    attempt.c.error,
+)
+
+
+def delivery_id(organization_id: int, endpoint_id: str, notification_id: str) -> str:
+    """The id of the one delivery of a notification to an endpoint."""
+    return digest_id(DELIVERY_ID_PREFIX, str(organization_id), endpoint_id, notification_id)
+
+
+async def get(connection: AsyncConnection, organization_id: int, delivery_id: str) -> Delivery | None:
+    """The delivery of that id; None when there is none."""
+    found = await connection.execute(
+        select(*_DELIVERY_COLUMNS)
+        .where(delivery.c.organization_id == organization_id, delivery.c.delivery_id == delivery_id)
+        .order_by(delivery.c.finish_day.desc())  # the live one, if it was sent again
+        .limit(1)
+    )
+    row = found.mappings().one_or_none()
+    return None if row is None else _delivery(row)
+
+
+async def list_page(
+    connection: AsyncConnection,
+    organization_id: int,
+    filter_: Filter | None = None,
+    *,
+    after: tuple[datetime, str] | None = None,
+    limit: int,
+) -> list[Delivery]:
+    """Up to `limit` deliveries, newest first; `after` is the create_time and id of the last one seen."""
+    statement = (
+        select(*_DELIVERY_COLUMNS)
+        .where(delivery.c.organization_id == organization_id)
+        .order_by(delivery.c.create_time.desc(), delivery.c.delivery_id.desc())
+        .limit(limit)
+    )
+    wanted = filter_ or Filter()
+    for name in ("endpoint_id", "notification_id", "status", "customer_id", "event_type"):
+        if (value := getattr(wanted, name)) is not None:
+            statement = statement.where(delivery.c[name] == value)
+    if wanted.start_time is not None:
+        statement = statement.where(delivery.c.create_time >= wanted.start_time)
+    if wanted.end_time is not None:
+        statement = statement.where(delivery.c.create_time < wanted.end_time)
+    if after is not None:
+        statement = statement.where(tuple_(delivery.c.create_time, delivery.c.delivery_id) < tuple_(*after))
+    return [_delivery(row) for row in (await connection.execute(statement)).mappings()]
+
+
+async def latest_attempts(
+    connection: AsyncConnection, organization_id: int, delivery_id: str, *, limit: int
+) -> list[Attempt]:
+    """The latest attempts of a delivery, up to `limit`, in their order."""
+    statement = (
+        select(*_ATTEMPT_COLUMNS)
+        .where(attempt.c.organization_id == organization_id, attempt.c.delivery_id == delivery_id)
+        .order_by(attempt.c.attempt_number.desc())
+        .limit(limit)
+    )
+    return [_attempt(row) for row in (await connection.execute(statement)).mappings()][::-1]
+
+
+async def list_attempts(
+    connection: AsyncConnection, organization_id: int, delivery_id: str, *, after: int = 0, limit: int
+) -> list[Attempt]:
+    """Up to `limit` attempts of a delivery in their order; `after` is the number of the last one seen."""
+    statement = (
+        select(*_ATTEMPT_COLUMNS)
+        .where(
+            attempt.c.organization_id == organization_id,
+            attempt.c.delivery_id == delivery_id,
+            attempt.c.attempt_number > after,
+        )
+        .order_by(attempt.c.attempt_number)
+        .limit(limit)
+    )
+    return [_attempt(row) for row in (await connection.execute(statement)).mappings()]
+
+
+def _delivery(row: RowMapping) -> Delivery:
+    return Delivery(**{**row, "status": DeliveryStatus(row["status"]), "trigger": Trigger(row["trigger"])})
+
+
+def _attempt(row: RowMapping) -> Attempt:
+    return Attempt(
+        **{
+            **row,
+            "trigger": Trigger(row["trigger"]),
+            "outcome": Outcome(row["outcome"]),
+            "secret_sequences": tuple(row["secret_sequences"]),
+        }
+    )

@@ -1,0 +1,148 @@
+"""The outbox: its rows become deliveries, one for each endpoint that wants them; LISTEN tells of new ones."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Row, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from store.deliveries.deliveries import delivery_id
+from store.deliveries.queue import SETTINGS
+from store.postgres.channels import OUTBOX_CHANNEL
+from store.postgres.listening import listen
+from webhooks.operator_events import is_operator_event
+
+
+@dataclass(frozen=True)
+class FanOut:
+    """What one fan-out did."""
+
+    taken: int  # outbox rows that are gone now
+    created: int  # deliveries that are there now
+
+
+# Rows are taken as they are found, never "after the last one seen": identity values are handed out before
+# their transactions commit, so a row with a low number may appear after a higher one has been taken.
+#
+# Materialized, or else a plan may choose rows anew for each row that it looks at, and so take more than the limit.
+_TAKE = text("""
+WITH oldest AS MATERIALIZED (
+    SELECT ctid AS place FROM outbox ORDER BY outbox_id LIMIT :limit FOR UPDATE SKIP LOCKED
+)
+DELETE FROM outbox
+USING oldest
+WHERE outbox.ctid = oldest.place
+RETURNING organization_id, customer_id, notification_id, event_type, condition_type
+""")
+
+# FOR KEY SHARE keeps an endpoint from being deleted until the new rows are committed, and does not wait for
+# claims. Those that cannot want any of the rows are left alone: to lock a row is to write it.
+_ENDPOINTS = text("""
+SELECT organization_id, endpoint_id, event_types, condition_types
+FROM endpoint
+WHERE organization_id = ANY (CAST(:organizations AS bigint[])) AND state = 'ENABLED'
+  AND (event_types = '{}' OR event_types && CAST(:event_types AS text[]))
+ORDER BY organization_id, endpoint_id
+FOR KEY SHARE
+""")
+
+# An endpoint is not told of itself: to one that fails, it would be one more delivery that fails.
+_SUBJECTS = text("""
+SELECT organization_id, event_id, endpoint_id
+FROM operator_event
+JOIN unnest(CAST(:organizations AS bigint[]), CAST(:events AS text[])) AS wanted (organization_id, event_id)
+USING (organization_id, event_id)
+""")
+
+# The columns come as text with tabs between the values, which no id contains: the driver would write arrays value
+# by value.
+_ADD = text("""
+INSERT INTO delivery_live (organization_id, delivery_id, endpoint_id, notification_id, customer_id, event_type,
+                           status, create_time, next_attempt_time)
+SELECT organization_id, delivery_id, endpoint_id, notification_id,
+       coalesce(customer_id, ''),  -- of a single empty one the array is empty
+       event_type, 'PENDING', now(), now()
+FROM unnest(
+    CAST(string_to_array(:organizations, E'\t') AS bigint[]), string_to_array(:deliveries, E'\t'),
+    string_to_array(:endpoints, E'\t'), string_to_array(:notifications, E'\t'),
+    string_to_array(:customers, E'\t'), string_to_array(:event_types, E'\t')
+) AS fresh (organization_id, delivery_id, endpoint_id, notification_id, customer_id, event_type)
+ON CONFLICT DO NOTHING
+""")
+
+
+async def fan_out(connection: AsyncConnection, limit: int) -> FanOut:
+    """Turns up to `limit` outbox rows into deliveries, in the caller's transaction: all of it or nothing."""
+    await connection.execute(text(SETTINGS))
+    taken = (await connection.execute(_TAKE, {"limit": limit})).all()
+    if not taken:
+        return FanOut(0, 0)
+    endpoints: dict[int, list[Row[Any]]] = {}
+    organizations = sorted({row.organization_id for row in taken})
+    event_types = sorted({row.event_type for row in taken})
+    found = await connection.execute(_ENDPOINTS, {"organizations": organizations, "event_types": event_types})
+    for row in found:
+        endpoints.setdefault(row.organization_id, []).append(row)
+    subjects = await _subjects(connection, [row for row in taken if is_operator_event(row.event_type)])
+    # Few kinds of rows and few endpoints make many pairs: each kind is compared with the endpoints once.
+    wanting: dict[tuple[int, str, str], list[str]] = {}
+    fresh: list[tuple[Row[Any], str]] = []
+    for row in taken:
+        kind = (row.organization_id, row.event_type, row.condition_type)
+        if (wanted_by := wanting.get(kind)) is None:
+            wanted_by = wanting[kind] = [
+                endpoint.endpoint_id
+                for endpoint in endpoints.get(row.organization_id, [])
+                if _wants(endpoint, row.event_type, row.condition_type)
+            ]
+        subject = subjects.get((row.organization_id, row.notification_id))
+        fresh += [(row, endpoint_id) for endpoint_id in wanted_by if endpoint_id != subject]
+    if fresh:
+        await connection.execute(
+            _ADD,
+            {
+                "organizations": "\t".join(str(row.organization_id) for row, _ in fresh),
+                "deliveries": "\t".join(
+                    delivery_id(row.organization_id, endpoint_id, row.notification_id) for row, endpoint_id in fresh
+                ),
+                "endpoints": "\t".join(endpoint_id for _, endpoint_id in fresh),
+                "notifications": "\t".join(row.notification_id for row, _ in fresh),
+                "customers": "\t".join(row.customer_id for row, _ in fresh),
+                "event_types": "\t".join(row.event_type for row, _ in fresh),
+            },
+        )
+    return FanOut(taken=len(taken), created=len(fresh))
+
+
+def _wants(endpoint: Row[Any], event_type: str, condition_type: str) -> bool:
+    """Whether an endpoint's filters let an outbox row pass."""
+    if is_operator_event(event_type):
+        return event_type in endpoint.event_types
+    return (not endpoint.event_types or event_type in endpoint.event_types) and (
+        not endpoint.condition_types or condition_type in endpoint.condition_types
+    )
+
+
+async def _subjects(connection: AsyncConnection, rows: Sequence[Row[Any]]) -> dict[tuple[int, str], str]:
+    """Whom operator events are about, by organization and event."""
+    if not rows:
+        return {}
+    found = await connection.execute(
+        _SUBJECTS,
+        {
+            "organizations": [row.organization_id for row in rows],
+            "events": [row.notification_id for row in rows],
+        },
+    )
+    return {(row.organization_id, row.event_id): row.endpoint_id for row in found}
+
+
+async def notifications(url: str) -> AsyncIterator[int | None]:
+    """Yields None once when it listens, and then, each time that outbox rows were committed, whose they are.
+
+    Uses a connection of its own. Raises DatabaseUnavailable when that cannot be made, or is lost.
+    """
+    async for heard in listen(url, OUTBOX_CHANNEL):
+        payload = "" if heard is None else heard[1]
+        yield int(payload) if payload.isdecimal() else None

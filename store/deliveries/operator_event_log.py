@@ -1,0 +1,101 @@
+"""Operator events as the API shows them, and the test events that are made on request."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import insert, not_, or_, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from store.deliveries.redelivery import Wanted, rearm
+from store.ids import random_id
+from store.notifications.operator_events import NO_CUSTOMER
+from store.tables.webhooks import operator_event
+from webhooks.deliveries import Trigger
+from webhooks.example_events import TEST_ID_PREFIX, TEST_TYPE, body_of_test
+
+
+@dataclass(frozen=True)
+class LoggedEvent:
+    """Something that happened to an endpoint. body: the JSON that is posted, byte for byte."""
+
+    organization_id: int
+    event_id: str
+    event_type: str
+    endpoint_id: str
+    create_time: datetime
+    body: str
+
+
+async def list_page(
+    connection: AsyncConnection,
+    organization_id: int,
+    *,
+    endpoint_id: str | None,
+    event_type: str | None,
+    after: tuple[datetime, str] | None,
+    limit: int,
+) -> list[LoggedEvent]:
+    """Up to `limit` events, newest first; `after` is the create_time and id of the last one seen.
+
+    Test events of other types than `endpoint.test` are left out: what they tell of did not happen.
+    """
+    statement = (
+        select(
+            operator_event.c.organization_id,
+            operator_event.c.event_id,
+            operator_event.c.event_type,
+            operator_event.c.endpoint_id,
+            operator_event.c.create_time,
+            operator_event.c.body,
+        )
+        .where(
+            operator_event.c.organization_id == organization_id,
+            or_(
+                operator_event.c.event_type == TEST_TYPE,
+                not_(operator_event.c.event_id.startswith(TEST_ID_PREFIX, autoescape=True)),
+            ),
+        )
+        .order_by(operator_event.c.create_time.desc(), operator_event.c.event_id.desc())
+        .limit(limit)
+    )
+    if endpoint_id is not None:
+        statement = statement.where(operator_event.c.endpoint_id == endpoint_id)
+    if event_type is not None:
+        statement = statement.where(operator_event.c.event_type == event_type)
+    if after is not None:
+        key = tuple_(operator_event.c.create_time, operator_event.c.event_id)
+        statement = statement.where(key < tuple_(*after))
+    return [LoggedEvent(**row) for row in (await connection.execute(statement)).mappings()]
+
+
+async def send_test(
+    connection: AsyncConnection,
+    organization_id: int,
+    endpoint_id: str,
+    event_type: str,
+    *,
+    idempotency_key: str | None,
+    now: datetime,
+) -> str:
+    """Makes a test event of one of EXAMPLE_TYPES and its delivery to one endpoint; returns the event's id.
+
+    The caller holds the endpoint's row and knows that it is enabled.
+    """
+    event_id = random_id(TEST_ID_PREFIX)
+    await connection.execute(
+        insert(operator_event).values(
+            organization_id=organization_id,
+            event_id=event_id,
+            event_type=event_type,
+            endpoint_id=endpoint_id,
+            body=body_of_test(event_id, event_type, endpoint_id, now),
+            create_time=now,
+        )
+    )
+    # No outbox row: it is for this endpoint only, whatever it subscribes to. No customer and no notification either,
+    # whatever its type: it is in nobody's history.
+    wanted = Wanted(event_id, NO_CUSTOMER, event_type)
+    await rearm(
+        connection, organization_id, endpoint_id, [wanted], trigger=Trigger.TEST, idempotency_key=idempotency_key
+    )
+    return event_id

@@ -1,0 +1,1 @@
+"""Webhook endpoints: rows, secrets, credentials, and the switch between enabled and disabled."""

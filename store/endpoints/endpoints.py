@@ -1,0 +1,154 @@
+"""Webhook endpoints: the statements behind create, get, list and update."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, insert, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from store.endpoints import secrets as endpoint_secrets
+from store.endpoints.credentials import sealed_credentials
+from store.endpoints.rows import CLEAN_RECORD, COLUMNS, Endpoint, EndpointState, Settings, change, endpoint_from
+from store.endpoints.secrets import Scheme
+from store.ids import random_id
+from store.postgres.channels import announce_due_deliveries
+from store.tables.accounts import organization
+from store.tables.webhooks import endpoint
+from webhooks.secret_box import SecretBox
+
+ENDPOINT_ID_PREFIX = "whe_"
+MAX_ENDPOINTS = 100  # of an organization, those that are disabled included
+
+# Settings whose change may let something be sent that had to wait.
+_OPENING = frozenset({"url", "rate_per_second", "max_in_flight"})
+
+
+class TooManyEndpoints(Exception):
+    """The organization has MAX_ENDPOINTS already."""
+
+
+@dataclass(frozen=True)
+class CreatedEndpoint:
+    """A new endpoint with what its receiver verifies with, which is shown this once."""
+
+    endpoint: Endpoint
+    secret: str = field(repr=False)
+
+
+async def create(
+    connection: AsyncConnection,
+    organization_id: int,
+    settings: Settings,
+    box: SecretBox,
+    *,
+    scheme: Scheme = Scheme.HMAC_SHA256,
+    now: datetime,
+) -> CreatedEndpoint:
+    """Saves an enabled endpoint with a secret of its own. Raises TooManyEndpoints."""
+    # Two that come at once are counted one after the other.
+    await connection.execute(
+        select(organization.c.organization_id)
+        .where(organization.c.organization_id == organization_id)
+        .with_for_update(key_share=True)
+    )
+    number = await connection.scalar(
+        select(func.count())
+        .select_from(endpoint)
+        .where(endpoint.c.organization_id == organization_id, endpoint.c.delete_time.is_(None))
+    )
+    if number is not None and number >= MAX_ENDPOINTS:
+        raise TooManyEndpoints
+    endpoint_id = random_id(ENDPOINT_ID_PREFIX)
+    saved = await connection.execute(
+        insert(endpoint)
+        .values(
+            organization_id=organization_id,
+            endpoint_id=endpoint_id,
+            state=EndpointState.ENABLED,
+            create_time=now,
+            **_values(organization_id, endpoint_id, settings, box),
+        )
+        .returning(*COLUMNS)
+    )
+    created = endpoint_from(saved.mappings().one())
+    secret = await endpoint_secrets.add(connection, organization_id, endpoint_id, scheme, box, now=now)
+    return CreatedEndpoint(created, secret)
+
+
+async def get(connection: AsyncConnection, organization_id: int, endpoint_id: str) -> Endpoint | None:
+    """The endpoint of that id; None when there is none or it was deleted."""
+    found = await connection.execute(
+        select(*COLUMNS).where(
+            endpoint.c.organization_id == organization_id,
+            endpoint.c.endpoint_id == endpoint_id,
+            endpoint.c.delete_time.is_(None),
+        )
+    )
+    row = found.mappings().one_or_none()
+    return None if row is None else endpoint_from(row)
+
+
+async def list_page(
+    connection: AsyncConnection, organization_id: int, *, after: tuple[datetime, str] | None, limit: int
+) -> list[Endpoint]:
+    """Up to `limit` endpoints, oldest first; `after` is the create_time and id of the last one seen."""
+    key = tuple_(endpoint.c.create_time, endpoint.c.endpoint_id)
+    statement = (
+        select(*COLUMNS)
+        .where(endpoint.c.organization_id == organization_id, endpoint.c.delete_time.is_(None))
+        .order_by(endpoint.c.create_time, endpoint.c.endpoint_id)
+        .limit(limit)
+    )
+    if after is not None:
+        statement = statement.where(key > tuple_(*after))
+    return [endpoint_from(row) for row in (await connection.execute(statement)).mappings()]
+
+
+async def update_settings(
+    connection: AsyncConnection,
+    organization_id: int,
+    endpoint_id: str,
+    settings: Settings,
+    fields: Sequence[str],
+    box: SecretBox | None,
+    *,
+    now: datetime,
+) -> Endpoint | None:
+    """Replaces those fields of an endpoint's settings; None when there is no such endpoint.
+
+    What waits for the endpoint is sent as the settings say when it is sent. `box` may be None when `fields` brings
+    no credentials.
+    """
+    values = _values(organization_id, endpoint_id, settings, box, fields)
+    if "url" in fields:
+        values |= CLEAN_RECORD
+    if not _OPENING.isdisjoint(fields):
+        await announce_due_deliveries(connection)
+    return await change(connection, organization_id, endpoint_id, values | {"update_time": now})
+
+
+def _values(
+    organization_id: int,
+    endpoint_id: str,
+    settings: Settings,
+    box: SecretBox | None,
+    fields: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """The columns of an endpoint's settings, or of some fields of them."""
+    values: dict[str, Any] = {
+        "url": settings.url,
+        "description": settings.description,
+        "event_types": list(settings.event_types),
+        "condition_types": list(settings.condition_types),
+        "metadata": dict(settings.metadata),
+        "headers": dict(settings.headers),
+        "rate_per_second": settings.rate_per_second,
+        "max_in_flight": settings.max_in_flight,
+    }
+    if fields is not None:
+        values = {name: value for name, value in values.items() if name in fields}
+    if fields is None or "credentials" in fields:
+        values |= sealed_credentials(organization_id, endpoint_id, settings.credentials, box)
+    return values

@@ -1,0 +1,1 @@
+"""Organizations, their keys, and the answers that idempotent requests get again."""

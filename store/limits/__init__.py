@@ -1,0 +1,1 @@
+"""Limits, and which of them is in effect for a customer."""

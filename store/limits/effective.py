@@ -1,0 +1,94 @@
+"""The limits that the evaluation compares gauges with: of customers, and of plans."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+import psycopg
+
+from evaluator.balances import Unit
+from evaluator.gauges import Gauge
+from evaluator.limits import NO_LIMITS, Limit, Limits, limit_of
+from store.postgres.database import Row
+
+Connection = psycopg.AsyncConnection[Row]
+
+_FIELDS = "l.currency, l.metric_id, l.groups, l.amount::text, l.changed_epoch"
+
+# A customer's own limits, as a column of a statement about `customer`; `read_column` reads it.
+LIMITS_COLUMN = f"""
+(SELECT jsonb_agg(jsonb_build_array({_FIELDS})) FROM usage_limit l
+ WHERE l.organization_id = customer.organization_id AND l.customer_id = customer.customer_id)
+"""
+
+_SINCE = """
+SELECT l.{holder}, {fields} FROM usage_limit l
+WHERE l.organization_id = %(organization_id)s AND l.{holder} IS NOT NULL AND l.changed_epoch > %(epoch)s
+"""
+
+_OF_PLANS = f"""
+SELECT l.plan_id, {_FIELDS} FROM usage_limit l
+WHERE l.organization_id = %(organization_id)s AND l.plan_id = ANY(%(plan_ids)s)
+"""
+
+_OF_CUSTOMER = f"""
+SELECT l.customer_id, {_FIELDS} FROM usage_limit l
+WHERE l.organization_id = %(organization_id)s AND l.customer_id = %(customer_id)s
+"""
+
+
+def read_column(stored: Sequence[Sequence[Any]] | None) -> Limits:
+    """The limits in a LIMITS_COLUMN."""
+    return NO_LIMITS if stored is None else Limits(map(_limit, stored))
+
+
+async def of_customers_since(connection: Connection, organization_id: int, epoch: int) -> Mapping[str, list[Limit]]:
+    """The limits of single customers that were changed at a later epoch of the organization, by customer id."""
+    query = _SINCE.format(holder="customer_id", fields=_FIELDS)
+    return await _by_holder(connection, query, organization_id=organization_id, epoch=epoch)
+
+
+async def of_plans_since(connection: Connection, organization_id: int, epoch: int) -> Mapping[str, list[Limit]]:
+    """The limits of plans that were changed at a later epoch of the organization, by plan id; epoch -1: all."""
+    query = _SINCE.format(holder="plan_id", fields=_FIELDS)
+    return await _by_holder(connection, query, organization_id=organization_id, epoch=epoch)
+
+
+async def finder(
+    connection: Connection, organization_id: int, customer_id: str, plan_ids: Mapping[str | None, str | None]
+) -> Callable[[Gauge], Decimal | None]:
+    """What finds the limit of a customer's gauge.
+
+    plan_ids: the plan of each of its subscriptions, by id, and (None) its own.
+    """
+    scope = {"organization_id": organization_id}
+    own = await _by_holder(connection, _OF_CUSTOMER, **scope, customer_id=customer_id)
+    names = sorted({plan_id for plan_id in plan_ids.values() if plan_id is not None})
+    of_plans = await _by_holder(connection, _OF_PLANS, **scope, plan_ids=names)
+    limits = Limits(own.get(customer_id, ()))
+    by_plan = {plan_id: Limits(found) for plan_id, found in of_plans.items()}
+
+    def find(gauge: Gauge) -> Decimal | None:
+        plan_id = plan_ids.get(gauge.subscription_id)
+        return limit_of((limits, by_plan.get(plan_id or "", NO_LIMITS)), gauge.measure.unit, gauge.group)
+
+    return find
+
+
+async def _by_holder(connection: Connection, query: str, **parameters: Any) -> Mapping[str, list[Limit]]:
+    cursor = await connection.execute(query.encode(), parameters)
+    rows: Iterable[Row] = await cursor.fetchall()
+    found: dict[str, list[Limit]] = {}
+    for holder, *fields in rows:
+        found.setdefault(holder, []).append(_limit(fields))
+    return found
+
+
+def _limit(fields: Sequence[Any]) -> Limit:
+    currency, metric_id, groups, amount, changed_epoch = fields
+    return Limit(
+        Unit(currency, metric_id),
+        tuple((key, value) for key, value in groups),
+        None if amount is None else Decimal(amount),
+        changed_epoch,
+    )

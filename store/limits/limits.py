@@ -1,0 +1,170 @@
+"""The facts about how much customers may use: limits of single customers, and of each customer of a plan."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import RowMapping, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from store.accounts.puts import put_fact
+from store.tables.plans import usage_limit
+
+_FIXED = ("customer_id", "plan_id", "currency", "metric_id", "groups")
+
+
+@dataclass(frozen=True)
+class LimitSubject:
+    """What is limited. Exactly one of the first two is set, and of the second two.
+
+    groups: (property, value) by property; a value that is unset stands for each value without a limit of its own.
+    """
+
+    customer_id: str | None
+    plan_id: str | None
+    currency: str | None
+    metric_id: str | None
+    groups: tuple[tuple[str, str | None], ...]
+
+
+@dataclass(frozen=True)
+class Limit:
+    """How much may be used in a billing period. An unset amount is no limit."""
+
+    organization_id: int
+    limit_id: str
+    subject: LimitSubject
+    amount: Decimal | None
+    as_of_time: datetime
+    create_time: datetime
+    update_time: datetime
+
+
+class LimitFixed(Exception):
+    """A limit cannot become one of something else."""
+
+    def __init__(self, field: str) -> None:
+        super().__init__(field)
+        self.field = field  # holder, access or groups
+
+
+class LimitExists(Exception):
+    """Another limit is of the same."""
+
+    def __init__(self, limit_id: str) -> None:
+        super().__init__(limit_id)
+        self.limit_id = limit_id
+
+
+async def put(
+    connection: AsyncConnection,
+    organization_id: int,
+    limit_id: str,
+    subject: LimitSubject,
+    *,
+    amount: Decimal | None,
+    as_of_time: datetime,
+    now: datetime,
+) -> tuple[Limit, int | None]:
+    """Stores the fact, unless a newer one is stored; returns what is stored afterwards.
+
+    And the organization's new epoch if something changed, whose lock is held then.
+
+    Raises LimitFixed and LimitExists.
+    """
+    key = {"organization_id": organization_id, "limit_id": limit_id}
+    fixed: dict[str, Any] = {
+        "customer_id": subject.customer_id,
+        "plan_id": subject.plan_id,
+        "currency": subject.currency,
+        "metric_id": subject.metric_id,
+        "groups": [list(group) for group in subject.groups],
+    }
+    natural_key = _natural_key(fixed)
+    facts = {**fixed, "natural_key": natural_key, "amount": amount}
+    try:
+        async with connection.begin_nested():
+            epoch = await put_fact(connection, usage_limit, key, facts, as_of_time, now, fixed=_FIXED)
+    except IntegrityError as error:
+        other = await connection.scalar(
+            select(usage_limit.c.limit_id).where(
+                usage_limit.c.organization_id == organization_id, usage_limit.c.natural_key == natural_key
+            )
+        )
+        if other is None:
+            raise
+        raise LimitExists(other) from error
+    stored = await get(connection, organization_id, limit_id)
+    assert stored is not None, "a limit exists after it was put"
+    if stored.as_of_time <= as_of_time and (field := _fixed_field(stored.subject, subject)) is not None:
+        raise LimitFixed(field)
+    return stored, epoch
+
+
+async def get(connection: AsyncConnection, organization_id: int, limit_id: str) -> Limit | None:
+    """One limit, or None."""
+    rows = await connection.execute(
+        select(usage_limit).where(
+            usage_limit.c.organization_id == organization_id, usage_limit.c.limit_id == limit_id
+        )
+    )
+    row = rows.mappings().one_or_none()
+    return None if row is None else _limit(row)
+
+
+async def list_page(
+    connection: AsyncConnection,
+    organization_id: int,
+    *,
+    customer_id: str | None,
+    plan_id: str | None,
+    after: str | None,
+    limit: int,
+) -> list[Limit]:
+    """Up to `limit` limits after the id `after`, in the order of ids, narrowed where asked."""
+    statement = select(usage_limit).where(usage_limit.c.organization_id == organization_id)
+    if customer_id is not None:
+        statement = statement.where(usage_limit.c.customer_id == customer_id)
+    if plan_id is not None:
+        statement = statement.where(usage_limit.c.plan_id == plan_id)
+    if after is not None:
+        statement = statement.where(usage_limit.c.limit_id > after)
+    rows = await connection.execute(statement.order_by(usage_limit.c.limit_id).limit(limit))
+    return [_limit(row) for row in rows.mappings()]
+
+
+def _natural_key(fixed: dict[str, Any]) -> str:
+    """A digest: the ids, keys and values together can be longer than an index entry may be."""
+    of = json.dumps([fixed[name] for name in _FIXED])
+    return hashlib.blake2b(of.encode(), digest_size=16).hexdigest()
+
+
+def _fixed_field(stored: LimitSubject, subject: LimitSubject) -> str | None:
+    """The first field in which a fact is of another limit than the stored one."""
+    if (stored.customer_id, stored.plan_id) != (subject.customer_id, subject.plan_id):
+        return "holder"
+    if (stored.currency, stored.metric_id) != (subject.currency, subject.metric_id):
+        return "access"
+    return "groups" if stored.groups != subject.groups else None
+
+
+def _limit(row: RowMapping) -> Limit:
+    return Limit(
+        organization_id=row["organization_id"],
+        limit_id=row["limit_id"],
+        subject=LimitSubject(
+            customer_id=row["customer_id"],
+            plan_id=row["plan_id"],
+            currency=row["currency"],
+            metric_id=row["metric_id"],
+            groups=tuple((key, value) for key, value in row["groups"]),
+        ),
+        amount=row["amount"],
+        as_of_time=row["as_of_time"],
+        create_time=row["create_time"],
+        update_time=row["update_time"],
+    )

@@ -1,0 +1,1 @@
+"""The feed and history of notifications, and operator events."""

@@ -1,0 +1,162 @@
+"""A watch over the lock waits of this process: it logs which session waits for which, and ends silent holders.
+
+A session that is frozen between two statements loses its transaction to idle_in_transaction_session_timeout. One that
+is frozen in the middle of a COPY does not: to PostgreSQL its statement runs, and no time-out of statements ends the
+wait for a client's data. So those who wait for its locks end it.
+"""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import text
+
+from store.postgres import sessions
+from store.postgres.database import Database, DatabaseUnavailable
+
+LOOK_INTERVAL = 1.0  # seconds
+LONG = 1.0  # seconds of a transaction, and of a wait for a lock, from which on the watch looks
+# Seconds that a session which others wait for may take to send its next byte. It works for milliseconds between them.
+SILENT_TIMEOUT = float(sessions.IDLE_TRANSACTION_TIMEOUT)
+
+logger = logging.getLogger(__name__)
+
+# From each waiting session of this process along the chain of those that it waits for, to those that wait for none.
+_WAITS = text("""
+WITH RECURSIVE chain AS (
+    SELECT pid AS waiter, query_start AS since, pid AS behind, 0 AS depth
+    FROM pg_stat_activity
+    WHERE datname = current_database() AND application_name = :name AND wait_event_type = 'Lock'
+      AND query_start < clock_timestamp() - make_interval(secs => :long)
+    UNION
+    SELECT waiter, since, ahead, depth + 1
+    FROM chain CROSS JOIN unnest(pg_blocking_pids(behind)) AS blocking (ahead)
+    WHERE depth < 5
+)
+SELECT DISTINCT chain.waiter, chain.since, extract(epoch FROM clock_timestamp() - chain.since) AS seconds,
+       holder.pid, coalesce(holder.application_name, '') AS application_name, holder.state, holder.state_change,
+       extract(epoch FROM clock_timestamp() - holder.state_change) AS state_seconds,
+       coalesce(holder.wait_event_type = 'Client', false) AS is_silent,
+       coalesce(holder.usename = current_user, false) AS is_ours
+FROM chain
+JOIN pg_stat_activity AS holder ON holder.pid = chain.behind
+WHERE depth > 0 AND holder.wait_event_type IS DISTINCT FROM 'Lock'
+""")
+
+# Only while it still is in the statement in which it was seen.
+_END = text("""
+SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+WHERE pid = :pid AND state_change = :state_change AND wait_event_type = 'Client'
+""")
+
+
+@dataclass(frozen=True)
+class Wait:
+    """A session of this process that waits for a lock, and one that holds it."""
+
+    waiter: int  # process id of the waiting session's backend
+    since: datetime  # when its statement began
+    seconds: float
+    holder: int  # process id of the holding session's backend
+    application_name: str  # of the holder; empty where this role may not see it
+    state: str
+    state_change: datetime | None  # None where this role may not see it
+    state_seconds: float
+    is_silent: bool  # the holder waits for its client, who sends nothing and takes nothing
+    is_ours: bool  # the holder may be ended by this role
+
+
+class LockWatch:
+    """Looks while a transaction of `database` takes long; on a connection of its own, since the pool may be taken."""
+
+    def __init__(self, database: Database) -> None:
+        self.waits = 0  # found so far, each once
+        self._watched = database
+        self._database = Database(database.url, pool_size=1, purpose="watch")
+        self._known: dict[tuple[int, datetime, int], float] = {}  # what was logged, and when it was last seen
+        self._silent: dict[tuple[int, datetime], float] = {}  # sessions and their statements, since when
+
+    async def run(self) -> None:
+        """Watches until it is cancelled."""
+        try:
+            while True:
+                await asyncio.sleep(LOOK_INTERVAL)
+                if self._watched.longest_transaction() < LONG:
+                    continue
+                try:
+                    await self.look()
+                except DatabaseUnavailable:
+                    pass  # said where the transactions fail
+                except Exception:
+                    logger.exception("lock waits cannot be watched", extra={"action": "lock.watch_failed"})
+        finally:
+            await self._database.close()
+
+    async def look(self) -> list[Wait]:
+        """Logs the waits that are new, and ends holders that have been silent for too long; returns all waits."""
+        now = asyncio.get_running_loop().time()
+        async with self._database.transaction() as connection:
+            rows = await connection.execute(_WAITS, {"name": sessions.application_name(), "long": LONG})
+            waits = [
+                Wait(
+                    row.waiter,
+                    row.since,
+                    float(row.seconds),
+                    row.pid,
+                    row.application_name,
+                    row.state or "",
+                    row.state_change,
+                    float(row.state_seconds or 0),
+                    row.is_silent,
+                    row.is_ours,
+                )
+                for row in rows
+            ]
+            for wait in waits:
+                self._tell(wait, now)
+                if self._is_frozen(wait, now):
+                    await connection.execute(_END, {"pid": wait.holder, "state_change": wait.state_change})
+                    logger.warning(
+                        "ended a session that held locks and was silent for %.0f s: %s, process %d",
+                        wait.state_seconds,
+                        wait.application_name,
+                        wait.holder,
+                        extra={
+                            "action": "lock.holder_ended",
+                            "holder": wait.application_name,
+                            "holder_pid": wait.holder,
+                        },
+                    )
+        self._known = {key: seen for key, seen in self._known.items() if now - seen < 60}
+        self._silent = {key: since for key, since in self._silent.items() if now - since < 60}
+        return waits
+
+    def _tell(self, wait: Wait, now: float) -> None:
+        key = wait.waiter, wait.since, wait.holder
+        if key not in self._known:
+            self.waits += 1
+            logger.warning(
+                "waiting for a lock that another session holds: %s, process %d, %s for %.1f s",
+                wait.application_name or "a session of another role",
+                wait.holder,
+                wait.state or "state unknown",
+                wait.state_seconds,
+                extra={
+                    "action": "lock.wait",
+                    "seconds": round(wait.seconds, 3),
+                    "waiter_pid": wait.waiter,
+                    "holder": wait.application_name,
+                    "holder_pid": wait.holder,
+                },
+            )
+        self._known[key] = now
+
+    def _is_frozen(self, wait: Wait, now: float) -> bool:
+        """Whether the holder is a session of ours, and was silent in the same statement at both ends of the limit."""
+        if not wait.is_silent or not wait.is_ours or wait.state_change is None:
+            return False
+        if not wait.application_name.startswith("tidemark "):
+            return False
+        since = self._silent.setdefault((wait.holder, wait.state_change), now)
+        return now - since >= SILENT_TIMEOUT

@@ -1,0 +1,57 @@
+"""Repeating a transaction that the database refused for a reason that passes: bounded, with pauses between."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from store.postgres.failures import DatabaseUnavailable
+
+FIRST_PAUSE = 0.02  # seconds; doubled from try to try
+LONGEST_PAUSE = 1.0  # seconds
+
+Result = TypeVar("Result")
+
+
+class Tries:
+    """The tries of one transaction, counted for each kind of failure."""
+
+    def __init__(self, *, certain_only: bool = False) -> None:
+        """certain_only: again only while it is certain that the failed try left nothing.
+
+        Without it, the transaction must be safe to repeat after a commit that nobody heard of.
+        """
+        self._certain_only = certain_only
+        self._failed: Counter[str] = Counter()
+
+    async def another(self, error: DatabaseUnavailable) -> bool:
+        """Whether to try again after a try that ended with `error`; waits before it says so.
+
+        The try must hold no connection any more.
+        """
+        failure = error.failure
+        if error.given_up or (self._certain_only and not failure.rolled_back):
+            return False
+        self._failed[failure.kind] += 1
+        if self._failed[failure.kind] >= failure.tries:
+            error.given_up = True
+            return False
+        # Half of it is random: two transactions that met once do not meet again at the same place.
+        pause = min(FIRST_PAUSE * 2 ** (self._failed.total() - 1), LONGEST_PAUSE)
+        await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+        return True
+
+
+async def repeated(work: Callable[[], Awaitable[Result]], *, certain_only: bool = False) -> Result:
+    """Runs `work`, which is one transaction from its begin to its end, as often as `Tries` allows.
+
+    Raises DatabaseUnavailable of the last try.
+    """
+    tries = Tries(certain_only=certain_only)
+    while True:
+        try:
+            return await work()
+        except DatabaseUnavailable as error:
+            if not await tries.another(error):
+                raise

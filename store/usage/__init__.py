@@ -1,0 +1,1 @@
+"""Usage events, the gauges that they move, and what an evaluation writes."""

@@ -1,0 +1,190 @@
+"""Usage events: the COPY that stores them, and the slower way that finds duplicates."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import orjson
+import psycopg
+from psycopg.types.json import Jsonb
+
+from evaluator.events import UsageEvent
+from runtime.turns import Slices
+from store.postgres.database import Row
+
+Connection = psycopg.AsyncConnection[Row]
+
+LINES_AT_ONCE = 250  # events whose rows are made without a pause
+# Events of one statement. The driver writes arrays value by value, which holds up the event loop: those of 5,000
+# events for 0.2 s.
+ROWS_AT_ONCE = 250
+
+_COLUMNS = (
+    "organization_id, customer_id, event_id, event_time, ingest_time,"
+    " subscription_id, metric_id, quantity, cost, currency, properties"
+)
+_COPY = f"COPY event ({_COLUMNS}) FROM STDIN (NULL '')"
+
+# The inserted rows come back; those that do not were there before. A retry that races its first try waits here
+# for it to commit or to roll back.
+_INSERT = f"""
+INSERT INTO event ({_COLUMNS})
+SELECT %(organization_id)s, i.customer_id, i.event_id, i.event_time, %(ingest_time)s,
+       i.subscription_id, i.metric_id, i.quantity, i.cost, i.currency, i.properties
+FROM unnest(
+    %(customer_ids)s::text[], %(event_ids)s::text[], %(event_times)s::timestamptz[], %(subscription_ids)s::text[],
+    %(metric_ids)s::text[], %(quantities)s::numeric[], %(costs)s::numeric[], %(currencies)s::text[],
+    %(properties)s::jsonb[]
+) AS i (customer_id, event_id, event_time, subscription_id, metric_id, quantity, cost, currency, properties)
+ON CONFLICT DO NOTHING
+RETURNING customer_id, event_id
+"""
+
+# A stored event of the same identity lies in the same month: others are not looked for. One that named no currency
+# was stored with the one that its customer had then.
+_ALIKE = """
+SELECT i.position
+FROM unnest(
+    %(customer_ids)s::text[], %(event_ids)s::text[], %(event_times)s::timestamptz[], %(subscription_ids)s::text[],
+    %(metric_ids)s::text[], %(quantities)s::numeric[], %(costs)s::numeric[], %(currencies)s::text[],
+    %(properties)s::jsonb[]
+) WITH ORDINALITY AS i (
+    customer_id, event_id, event_time, subscription_id, metric_id, quantity, cost, currency, properties, position
+)
+JOIN event e ON e.organization_id = %(organization_id)s
+    AND e.customer_id = i.customer_id COLLATE "C" AND e.event_id = i.event_id COLLATE "C"
+    AND e.event_time >= date_trunc('month', i.event_time, 'UTC')
+    AND e.event_time < date_trunc('month', i.event_time, 'UTC') + interval '1 month'
+WHERE (e.event_time, e.subscription_id, e.metric_id, e.quantity, e.cost, e.currency, e.properties)
+    IS NOT DISTINCT FROM
+    (
+        i.event_time, i.subscription_id, i.metric_id, i.quantity, i.cost,
+        CASE WHEN i.cost IS NULL THEN NULL ELSE coalesce(i.currency, e.currency) END, i.properties
+    )
+"""
+
+
+class DuplicateEvents(Exception):
+    """At least one of the events to be copied is stored already; nothing of the transaction can be kept."""
+
+
+def copy_text(organization_id: int, ingest_time: datetime, events: Sequence[UsageEvent]) -> bytes:
+    """The events as rows of COPY's text format, in key order (see `_in_key_order`)."""
+    if not events:  # all of them may have been too old
+        return b""
+    return _in_order(*_lines(organization_id, ingest_time, events))
+
+
+async def copy_text_in_slices(
+    organization_id: int, ingest_time: datetime, events: Sequence[UsageEvent], slices: Slices
+) -> bytes:
+    """The same text as `copy_text`, made in slices where it is long."""
+    if len(events) <= LINES_AT_ONCE:
+        return copy_text(organization_id, ingest_time, events)
+    months: list[str] = []
+    lines: list[str] = []
+    await slices.begin()
+    for start in range(0, len(events), LINES_AT_ONCE):
+        more = _lines(organization_id, ingest_time, events[start : start + LINES_AT_ONCE])
+        months += more[0]
+        lines += more[1]
+        await slices.pause()
+    return _in_order(months, lines)
+
+
+def _lines(organization_id: int, ingest_time: datetime, events: Sequence[UsageEvent]) -> tuple[list[str], list[str]]:
+    """The months of the events, and their rows.
+
+    Ids hold no control characters, so that a backslash is all there is to escape.
+    """
+    head, ingested = f"{organization_id}\t", ingest_time.isoformat()
+    # All at once: one by one, writing the time would take longer than the rest of the row.
+    times = orjson.dumps([event.event_time for event in events]).decode()[2:-2].split('","')
+    lines = [
+        f"{head}{customer_id}\t{event_id}\t{time}\t{ingested}\t{subscription_id or ''}\t{metric_id}\t{quantity}"
+        f"\t{'' if cost is None else cost}\t{currency or ''}"
+        f"\t{orjson.dumps(properties).decode() if properties else ''}\n"
+        for time, (event_id, customer_id, _, metric_id, quantity, subscription_id, cost, currency, properties) in zip(
+            times, events, strict=True
+        )
+    ]
+    return [time[:7] for time in times], lines
+
+
+def _in_order(months: list[str], lines: list[str]) -> bytes:
+    # A tab is less than any character of an id: rows of one month are ordered as their keys are.
+    if months.count(months[0]) == len(months):
+        lines.sort()
+    else:
+        lines = [line for _, line in sorted(zip(months, lines, strict=True))]
+    text = "".join(lines)
+    if "\\" in text:
+        text = text.replace("\\", "\\\\")
+    return text.encode()
+
+
+async def copy(connection: Connection, rows: bytes) -> None:
+    """Stores events that are all expected to be new. Raises DuplicateEvents when one is not."""
+    if not rows:
+        return
+    try:
+        async with connection.cursor() as cursor, cursor.copy(_COPY) as copying:
+            await copying.write(rows)
+    except psycopg.errors.UniqueViolation as error:
+        raise DuplicateEvents from error
+    except psycopg.errors.InternalError as error:  # what Citus makes of a violation inside COPY
+        raise DuplicateEvents from error
+
+
+def _in_key_order(events: Sequence[UsageEvent]) -> list[UsageEvent]:
+    """The events in the order in which they have to be stored, so that two transactions that hold events in common
+    wait for each other instead of deadlocking.
+
+    By month before all else: COPY keeps rows back for each partition, and hands them over partition by partition.
+    """
+    return sorted(
+        events,
+        key=lambda event: (event.event_time.year, event.event_time.month, event.customer_id, event.event_id),
+    )
+
+
+async def insert(
+    connection: Connection, organization_id: int, ingest_time: datetime, events: Sequence[UsageEvent]
+) -> set[tuple[str, str]]:
+    """Stores those of the events (distinct) that are new; returns their identities."""
+    if not events:
+        return set()
+    ordered, inserted = _in_key_order(events), set[tuple[str, str]]()
+    slices = Slices(organization_id)
+    for start in range(0, len(ordered), ROWS_AT_ONCE):
+        await slices.begin()
+        parameters = _parameters(organization_id, ordered[start : start + ROWS_AT_ONCE])
+        cursor = await connection.execute(_INSERT, {**parameters, "ingest_time": ingest_time})
+        inserted.update((row[0], row[1]) for row in await cursor.fetchall())
+    return inserted
+
+
+async def stored_alike(connection: Connection, organization_id: int, events: Sequence[UsageEvent]) -> set[int]:
+    """Which of the events, by their places, are stored with the same content."""
+    alike, slices = set[int](), Slices(organization_id)
+    for start in range(0, len(events), ROWS_AT_ONCE):
+        await slices.begin()
+        parameters = _parameters(organization_id, events[start : start + ROWS_AT_ONCE])
+        cursor = await connection.execute(_ALIKE, parameters)
+        alike.update(start + row[0] - 1 for row in await cursor.fetchall())
+    return alike
+
+
+def _parameters(organization_id: int, events: Sequence[UsageEvent]) -> dict[str, Any]:
+    return {
+        "organization_id": organization_id,
+        "customer_ids": [event.customer_id for event in events],
+        "event_ids": [event.event_id for event in events],
+        "event_times": [event.event_time for event in events],
+        "subscription_ids": [event.subscription_id for event in events],
+        "metric_ids": [event.metric_id for event in events],
+        "quantities": [event.quantity for event in events],
+        "costs": [event.cost for event in events],
+        "currencies": [event.currency for event in events],
+        "properties": [Jsonb(dict(event.properties)) if event.properties else None for event in events],
+    }

@@ -1,0 +1,240 @@
+"""Gauges: the upsert that moves them, the locks that a visit takes, and what an evaluation writes back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import NamedTuple
+from uuid import UUID
+
+import orjson
+import psycopg
+
+from evaluator.gauges import Gauge
+from store.postgres.database import Row
+
+Connection = psycopg.AsyncConnection[Row]
+
+NEVER_VISITED = -1  # the rules_epoch of a gauge that was inserted and not yet evaluated
+
+
+class Move(NamedTuple):
+    """What a batch of events does to an additive gauge.
+
+    total: the sum of the amounts. high, low: the highest and lowest point of their running sum, 0 included.
+    required_epoch: a gauge that was visited before this epoch has to be visited again.
+    """
+
+    gauge: Gauge
+    total: Decimal
+    high: Decimal
+    low: Decimal
+    required_epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A gauge after the move.
+
+    index: of its move. visited_epoch: NEVER_VISITED for one that is new. scale: see `Measure.shown`. calls: it has
+    to be evaluated.
+    """
+
+    index: int
+    value: Decimal
+    visited_epoch: int
+    scale: Decimal | None
+    calls: bool
+
+
+# The columns come as text with tabs between the values, which no id contains: the driver writes arrays value by
+# value, and would take longer for thousands of gauges than the server for the statement.
+# Rows are inserted and locked in key order, here and in `lock`, so that two transactions never deadlock. A row
+# comes back only if the evaluation has to look at it: when it is new, was last visited under other rules, or
+# came to a trip level somewhere between the first event and the last.
+_MOVE = """
+WITH input AS (
+    SELECT * FROM unnest(
+        string_to_array(%(customer_ids)s, E'\t'), string_to_array(%(gauge_ids)s, E'\t')::uuid[],
+        string_to_array(%(totals)s, E'\t')::numeric[], string_to_array(%(highs)s, E'\t')::numeric[],
+        string_to_array(%(lows)s, E'\t')::numeric[], string_to_array(%(required_epochs)s, E'\t')::bigint[]
+    ) WITH ORDINALITY AS i (customer_id, gauge_id, total, high, low, required_epoch, position)
+), moved AS (
+    INSERT INTO gauge AS g (organization_id, customer_id, gauge_id, value, rules_epoch, update_time)
+    SELECT %(organization_id)s, customer_id, gauge_id, total, -1, %(now)s
+    FROM input ORDER BY customer_id COLLATE "C", gauge_id
+    ON CONFLICT (organization_id, customer_id, gauge_id)
+        DO UPDATE SET value = g.value + excluded.value, update_time = excluded.update_time
+    RETURNING gauge_id, value, trip_above, trip_below, rules_epoch, scale
+)
+SELECT i.position, m.value, m.rules_epoch, m.scale, calls
+FROM moved m JOIN input i USING (gauge_id), LATERAL (
+    SELECT m.rules_epoch < i.required_epoch
+        OR coalesce(m.value - i.total + i.high >= m.trip_above, false)
+        OR coalesce(m.value - i.total + i.low <= m.trip_below, false)
+) AS c (calls)
+WHERE %(all)s OR calls
+"""
+
+
+async def move(
+    connection: Connection, organization_id: int, moves: Sequence[Move], now: datetime, return_all: bool
+) -> list[Moved]:
+    """Adds to additive gauges, creating those that do not exist; the rows stay locked.
+
+    Returns the gauges that have to be evaluated, or with `return_all` every gauge.
+    """
+    cursor = await connection.execute(
+        _MOVE,
+        {
+            "organization_id": organization_id,
+            "customer_ids": "\t".join([item.gauge.customer_id for item in moves]),
+            "gauge_ids": "\t".join([item.gauge.gauge_id.hex for item in moves]),
+            "totals": "\t".join([str(item.total) for item in moves]),
+            "highs": "\t".join([str(item.high) for item in moves]),
+            "lows": "\t".join([str(item.low) for item in moves]),
+            "required_epochs": "\t".join([str(item.required_epoch) for item in moves]),
+            "now": now,
+            "all": return_all,
+        },
+    )
+    return [Moved(position - 1, *rest) for position, *rest in await cursor.fetchall()]
+
+
+@dataclass(frozen=True, slots=True)
+class Locked:
+    """A gauge as it stands, locked."""
+
+    value: Decimal
+    visited_epoch: int
+    latest_event_time: datetime | None
+    latest_event_id: str | None
+    scale: Decimal | None
+
+
+# Creating those that do not exist first and locking the others afterwards would be two passes in key order, and two
+# passes are no order: one that has created the last gauge would wait for the first, against a move that has moved the
+# first and waits for the last.
+_LOCK = """
+INSERT INTO gauge AS g (organization_id, customer_id, gauge_id, value, rules_epoch, update_time)
+SELECT %(organization_id)s, customer_id, gauge_id, 0, -1, %(now)s
+FROM unnest(%(customer_ids)s::text[], %(gauge_ids)s::uuid[]) AS i (customer_id, gauge_id)
+ORDER BY customer_id COLLATE "C", gauge_id
+ON CONFLICT (organization_id, customer_id, gauge_id) DO UPDATE SET update_time = g.update_time
+RETURNING gauge_id, value, rules_epoch, latest_event_time, latest_event, scale
+"""
+
+
+async def lock(
+    connection: Connection, organization_id: int, gauges: Sequence[Gauge], now: datetime
+) -> dict[UUID, Locked]:
+    """Locks gauges, creating those that do not exist."""
+    cursor = await connection.execute(
+        _LOCK,
+        {
+            "organization_id": organization_id,
+            "customer_ids": [gauge.customer_id for gauge in gauges],
+            "gauge_ids": [gauge.gauge_id for gauge in gauges],
+            "now": now,
+        },
+    )
+    return {
+        gauge_id: Locked(value, epoch, latest_time, _latest_id(latest_time, latest), scale)
+        for gauge_id, value, epoch, latest_time, latest, scale in await cursor.fetchall()
+    }
+
+
+def _latest_id(latest_time: datetime | None, stored: str | None) -> str | None:
+    """The id in gauge.latest_event, unless a server that does not know that column has written a time since."""
+    time, _, event_id = (stored or "").partition(" ")
+    return event_id if latest_time is not None and time == latest_time.astimezone(UTC).isoformat() else None
+
+
+@dataclass(frozen=True, slots=True)
+class Visited:
+    """What an evaluation leaves on a gauge that it holds the lock of."""
+
+    gauge: Gauge
+    value: Decimal
+    latest_event_time: datetime | None
+    trip_above: Decimal | None
+    trip_below: Decimal | None
+    rules_epoch: int
+    scale: Decimal | None = None
+    latest_event_id: str | None = None
+
+    @property
+    def latest_event(self) -> str | None:
+        """The event that LATEST shows, as the table keeps it: its time and its id."""
+        if self.latest_event_time is None or self.latest_event_id is None:
+            return None
+        return f"{self.latest_event_time.astimezone(UTC).isoformat()} {self.latest_event_id}"
+
+
+# The rows come as one JSON text: the driver writes arrays value by value, thirteen times as many as there are gauges.
+_WRITE = """
+UPDATE gauge g SET
+    value = i.value, latest_event_time = i.latest_event_time, latest_event = i.latest_event,
+    trip_above = i.trip_above, trip_below = i.trip_below,
+    rules_epoch = i.rules_epoch, subscription_id = i.subscription_id, measure = i.measure,
+    group_values = i.group_values, period_start = i.period_start, period_end = i.period_end, scale = i.scale,
+    update_time = %(now)s
+FROM json_to_recordset(%(visited)s::json) AS i (
+    customer_id text, gauge_id uuid, value numeric, latest_event_time timestamptz, latest_event text,
+    trip_above numeric, trip_below numeric, rules_epoch bigint, subscription_id text, measure text,
+    group_values jsonb, period_start timestamptz, period_end timestamptz, scale numeric
+)
+WHERE g.organization_id = %(organization_id)s
+    AND g.customer_id = i.customer_id COLLATE "C" AND g.gauge_id = i.gauge_id
+"""
+
+
+async def write(connection: Connection, organization_id: int, visited: Sequence[Visited], now: datetime) -> None:
+    """Stores what an evaluation found out about gauges that this transaction has locked."""
+    rows = [
+        {
+            "customer_id": item.gauge.customer_id,
+            "gauge_id": item.gauge.gauge_id,
+            "value": item.value,
+            "latest_event_time": item.latest_event_time,
+            "latest_event": item.latest_event,
+            "trip_above": item.trip_above,
+            "trip_below": item.trip_below,
+            "rules_epoch": item.rules_epoch,
+            "subscription_id": item.gauge.subscription_id,
+            "measure": item.gauge.measure.key,
+            "group_values": item.gauge.group,
+            "period_start": item.gauge.period.start,
+            "period_end": item.gauge.period.end,
+            "scale": item.scale,
+        }
+        for item in visited
+    ]
+    # Decimals, which are all that it does not know, as text: exactly as they are.
+    visited_json = orjson.dumps(rows, default=str).decode()
+    await connection.execute(_WRITE, {"organization_id": organization_id, "now": now, "visited": visited_json})
+
+
+_COUNT_VALUES = """
+INSERT INTO unique_value (organization_id, customer_id, gauge_id, value)
+SELECT %(organization_id)s, customer_id, gauge_id, value
+FROM unnest(%(customer_ids)s::text[], %(gauge_ids)s::uuid[], %(values)s::text[]) AS i (customer_id, gauge_id, value)
+ON CONFLICT DO NOTHING
+RETURNING gauge_id, value
+"""
+
+
+async def count_values(
+    connection: Connection, organization_id: int, values: Sequence[tuple[Gauge, str]]
+) -> set[tuple[UUID, str]]:
+    """Remembers values that UNIQUE_COUNT gauges (locked by this transaction) saw; returns the ones new to them."""
+    cursor = await connection.execute(
+        _COUNT_VALUES,
+        {
+            "organization_id": organization_id,
+            "customer_ids": [gauge.customer_id for gauge, _ in values],
+            "gauge_ids": [gauge.gauge_id for gauge, _ in values],
+            "values": [value for _, value in values],
+        },
+    )
+    return {(row[0], row[1]) for row in await cursor.fetchall()}

@@ -1,0 +1,196 @@
+"""The facts of customers, subscriptions and metrics that ingest needs: read, and created on first sight."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+import psycopg
+
+from evaluator.aggregation import Aggregation
+from evaluator.periods import DEFAULT_CYCLE, BillingCycle, Cadence
+from evaluator.routing import Customer, Metric, Subscription
+from store.limits.effective import LIMITS_COLUMN, read_column
+from store.postgres.database import Row
+
+Connection = psycopg.AsyncConnection[Row]
+
+_EXCLUDED = """
+       (SELECT array_agg(ARRAY[x.alert_id, x.subscription_id]) FROM alert_exclusion x
+        WHERE x.organization_id = customer.organization_id AND x.customer_id = customer.customer_id)
+"""
+
+_CUSTOMER = f"""
+SELECT customer_id, plan_id, currency, anchor_time, cadence, interval_count, time_zone, changed_epoch, update_time,
+       {_EXCLUDED}, plan_end_time, {LIMITS_COLUMN}
+FROM customer WHERE organization_id = %(organization_id)s AND
+"""
+
+_SUBSCRIPTION = """
+SELECT customer_id, subscription_id, plan_id, currency, anchor_time, cadence, interval_count, time_zone,
+       changed_epoch, update_time
+FROM subscription WHERE organization_id = %(organization_id)s AND
+"""
+
+_METRIC = """
+SELECT metric_id, aggregation, unique_property FROM metric WHERE organization_id = %(organization_id)s AND
+"""
+
+
+async def customers(connection: Connection, organization_id: int, customer_ids: Iterable[str]) -> list[Customer]:
+    """Those of the customers that exist."""
+    query = _CUSTOMER + "customer_id = ANY(%(ids)s)"
+    return [_customer(row) for row in await _fetch(connection, query, organization_id, ids=list(customer_ids))]
+
+
+async def subscriptions(
+    connection: Connection, organization_id: int, keys: Sequence[tuple[str, str]]
+) -> list[Subscription]:
+    """Those of the subscriptions (customer id, subscription id) that exist."""
+    query = _SUBSCRIPTION + (
+        '(customer_id, subscription_id) IN (SELECT a COLLATE "C", b COLLATE "C"'
+        " FROM unnest(%(customers)s::text[], %(subscriptions)s::text[]) AS i (a, b))"
+    )
+    rows = await _fetch(
+        connection,
+        query,
+        organization_id,
+        customers=[customer_id for customer_id, _ in keys],
+        subscriptions=[subscription_id for _, subscription_id in keys],
+    )
+    return [_subscription(row) for row in rows]
+
+
+async def subscriptions_of(
+    connection: Connection, organization_id: int, customer_ids: Sequence[str]
+) -> list[Subscription]:
+    """Every subscription of those customers."""
+    query = _SUBSCRIPTION + "customer_id = ANY(%(ids)s)"
+    return [_subscription(row) for row in await _fetch(connection, query, organization_id, ids=list(customer_ids))]
+
+
+async def metrics(connection: Connection, organization_id: int, metric_ids: Iterable[str]) -> list[Metric]:
+    """Those of the metrics that exist."""
+    query = _METRIC + "metric_id = ANY(%(ids)s)"
+    return [_metric(row) for row in await _fetch(connection, query, organization_id, ids=list(metric_ids))]
+
+
+async def changed_since(
+    connection: Connection, organization_id: int, epoch: int
+) -> tuple[list[Customer], list[Subscription], list[Metric]]:
+    """Whatever was changed at a later epoch of the organization."""
+    changed = "changed_epoch > %(epoch)s"
+    return (
+        [_customer(row) for row in await _fetch(connection, _CUSTOMER + changed, organization_id, epoch=epoch)],
+        [
+            _subscription(row)
+            for row in await _fetch(connection, _SUBSCRIPTION + changed, organization_id, epoch=epoch)
+        ],
+        [_metric(row) for row in await _fetch(connection, _METRIC + changed, organization_id, epoch=epoch)],
+    )
+
+
+# Each of the three below returns what it created itself. What another transaction creates at the same moment is
+# waited for and left out; the caller reads it afterwards.
+
+
+async def first_sight_customers(
+    connection: Connection, organization_id: int, customer_ids: Sequence[str], epoch: int, now: datetime
+) -> list[Customer]:
+    """Creates customers that nobody registered (ids sorted), with the default billing cycle."""
+    rows = await _fetch(
+        connection,
+        f"""
+INSERT INTO customer (
+    organization_id, customer_id, anchor_time, cadence, interval_count, time_zone, create_time, update_time,
+    changed_epoch
+)
+SELECT %(organization_id)s, id, %(anchor)s, %(cadence)s, %(count)s, %(zone)s, %(now)s, %(now)s, %(epoch)s
+FROM unnest(%(ids)s::text[]) AS i (id)
+ON CONFLICT DO NOTHING
+RETURNING customer_id, currency, {_EXCLUDED}, {LIMITS_COLUMN}
+""",
+        organization_id,
+        ids=list(customer_ids),
+        anchor=DEFAULT_CYCLE.anchor,
+        cadence=DEFAULT_CYCLE.cadence.value,
+        count=DEFAULT_CYCLE.interval_count,
+        zone=DEFAULT_CYCLE.time_zone,
+        now=now,
+        epoch=epoch,
+    )
+    return [
+        Customer(row[0], None, row[1], DEFAULT_CYCLE, epoch, now, _excluded(row[2]), limits=read_column(row[3]))
+        for row in rows
+    ]
+
+
+async def first_sight_subscriptions(
+    connection: Connection, organization_id: int, keys: Sequence[tuple[str, str]], epoch: int, now: datetime
+) -> list[Subscription]:
+    """Creates subscriptions that nobody registered (keys sorted), which follow their customer's cycle."""
+    rows = await _fetch(
+        connection,
+        """
+INSERT INTO subscription (organization_id, customer_id, subscription_id, create_time, update_time, changed_epoch)
+SELECT %(organization_id)s, customer, id, %(now)s, %(now)s, %(epoch)s
+FROM unnest(%(customers)s::text[], %(ids)s::text[]) AS i (customer, id)
+ON CONFLICT DO NOTHING
+RETURNING customer_id, subscription_id
+""",
+        organization_id,
+        customers=[customer_id for customer_id, _ in keys],
+        ids=[subscription_id for _, subscription_id in keys],
+        now=now,
+        epoch=epoch,
+    )
+    return [Subscription(row[0], row[1], None, None, None, epoch, now) for row in rows]
+
+
+async def first_sight_metrics(
+    connection: Connection, organization_id: int, metric_ids: Sequence[str], epoch: int, now: datetime
+) -> list[Metric]:
+    """Creates metrics that nobody registered (ids sorted), which sum."""
+    rows = await _fetch(
+        connection,
+        """
+INSERT INTO metric (organization_id, metric_id, aggregation, create_time, update_time, changed_epoch)
+SELECT %(organization_id)s, id, %(aggregation)s, %(now)s, %(now)s, %(epoch)s FROM unnest(%(ids)s::text[]) AS i (id)
+ON CONFLICT DO NOTHING
+RETURNING metric_id
+""",
+        organization_id,
+        ids=list(metric_ids),
+        aggregation=Aggregation.SUM.value,
+        now=now,
+        epoch=epoch,
+    )
+    return [Metric(row[0], Aggregation.SUM, None) for row in rows]
+
+
+async def _fetch(connection: Connection, query: str, organization_id: int, **parameters: Any) -> list[Row]:
+    cursor = await connection.execute(query.encode(), {"organization_id": organization_id, **parameters})
+    return await cursor.fetchall()
+
+
+def _customer(row: Row) -> Customer:
+    customer_id, plan_id, currency, anchor, cadence, count, zone, changed_epoch, update_time = row[:9]
+    exclusions, end, limits = row[9:]
+    cycle = BillingCycle(anchor, Cadence(cadence), count, zone)
+    excluded, own = _excluded(exclusions), read_column(limits)
+    return Customer(customer_id, plan_id, currency, cycle, changed_epoch, update_time, excluded, end, own)
+
+
+def _excluded(pairs: Iterable[tuple[str, str]] | None) -> frozenset[tuple[str, str | None]]:
+    """The alerts that a customer, whom nobody may have put yet, is excluded from."""
+    return frozenset((alert_id, subscription_id or None) for alert_id, subscription_id in pairs or ())
+
+
+def _subscription(row: Row) -> Subscription:
+    customer_id, subscription_id, plan_id, currency, anchor, cadence, count, zone, changed_epoch, update_time = row
+    cycle = None if anchor is None else BillingCycle(anchor, Cadence(cadence), count, zone)
+    return Subscription(customer_id, subscription_id, plan_id, currency, cycle, changed_epoch, update_time)
+
+
+def _metric(row: Row) -> Metric:
+    metric_id, aggregation, unique_property = row
+    return Metric(metric_id, Aggregation(aggregation), unique_property)

@@ -1,0 +1,1 @@
+"""What a caller reads about the alerts of customers."""

@@ -1,0 +1,142 @@
+"""What is stored of one customer's gauges, and what alerts remember of them."""
+
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import NamedTuple
+from uuid import UUID
+
+from psycopg import AsyncCursor
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from evaluator.gauges import Gauge, Measure
+from evaluator.periods import Period
+from evaluator.transitions import AlertState
+from runtime.turns import Slices
+from store.postgres.database import Row, driver
+from store.usage.evaluations import state_from_json
+
+DECODED_AT_ONCE = 100  # rows that the driver decodes without a pause
+IDS_AT_ONCE = 500  # ids in one statement, which the driver writes without a pause
+
+
+class Measured(NamedTuple):
+    """A gauge with its value."""
+
+    gauge_id: UUID
+    gauge: Gauge
+    value: Decimal
+
+
+class Remembered(NamedTuple):
+    """What an alert remembers of a gauge; change_time, change_reason: of the last transition."""
+
+    state: AlertState
+    sequence: int
+    change_time: datetime | None
+    change_reason: str | None
+
+
+UNTOUCHED = Remembered(AlertState(), 0, None, None)  # the gauge has not come to any line yet
+
+
+_COUNT = """
+SELECT measure, count(*) FROM gauge
+WHERE organization_id = %(organization_id)s AND customer_id = %(customer_id)s AND measure = ANY(%(measures)s)
+    AND period_start <= %(now)s AND period_end > %(now)s
+GROUP BY measure
+"""
+_CURRENT = """
+SELECT gauge_id, value, subscription_id, measure, group_values, period_start, period_end FROM gauge
+WHERE organization_id = %(organization_id)s AND customer_id = %(customer_id)s AND measure = ANY(%(measures)s)
+    AND period_start <= %(now)s AND period_end > %(now)s
+ORDER BY subscription_id, group_values
+"""
+_REMEMBERED = """
+SELECT gauge_id, alert_id, alert_version, reached, sequence, change_time, change_reason FROM alert_state
+WHERE organization_id = %(organization_id)s AND customer_id = %(customer_id)s
+    AND gauge_id = ANY(%(gauge_ids)s) AND alert_id = ANY(%(alert_ids)s)
+"""
+
+
+async def count(
+    connection: AsyncConnection, organization_id: int, customer_id: str, measures: Collection[Measure], now: datetime
+) -> dict[str, int]:
+    """How many gauges `current` would read of each measure, by its key; none of those that have none."""
+    raw = await driver(connection)
+    cursor = await raw.execute(_COUNT, _of_measures(organization_id, customer_id, measures, now))
+    return dict(await cursor.fetchall())
+
+
+async def current(
+    connection: AsyncConnection, organization_id: int, customer_id: str, measures: Collection[Measure], now: datetime
+) -> dict[tuple[Measure, str | None, Period], list[Measured]]:
+    """The customer's gauges of those measures whose period has begun and not ended, by measure and place."""
+    raw = await driver(connection)
+    cursor = await raw.execute(_CURRENT, _of_measures(organization_id, customer_id, measures, now))
+    found: dict[tuple[Measure, str | None, Period], list[Measured]] = {}
+    async for gauge_id, value, subscription_id, measure, group_values, start, end in _decoded(
+        cursor, organization_id
+    ):
+        each = Gauge(
+            customer_id=customer_id,
+            subscription_id=subscription_id,
+            measure=Measure.from_key(measure, subscription_id is not None),
+            group=tuple((key, value) for key, value in group_values),
+            period=Period(start, end),
+        )
+        place = (each.measure, each.subscription_id, each.period)
+        found.setdefault(place, []).append(Measured(gauge_id, each, value))
+    return found
+
+
+async def remembered(
+    connection: AsyncConnection,
+    organization_id: int,
+    customer_id: str,
+    watched: Mapping[str, Sequence[Measured]],
+    reset_versions: Mapping[str, int],
+) -> dict[tuple[UUID, str], Remembered]:
+    """What alerts (`watched`, by id) remember of their gauges, by gauge id and alert id.
+
+    reset_versions: of each alert; what it remembers from before that version counts no more.
+    """
+    raw, slices = await driver(connection), Slices(organization_id)
+    gauge_ids: list[UUID] = list({item.gauge_id for gauges in watched.values() for item in gauges})
+    found: dict[tuple[UUID, str], Remembered] = {}
+    for start in range(0, len(gauge_ids), IDS_AT_ONCE):
+        await slices.begin()
+        cursor = await raw.execute(
+            _REMEMBERED,
+            {
+                "organization_id": organization_id,
+                "customer_id": customer_id,
+                "gauge_ids": gauge_ids[start : start + IDS_AT_ONCE],
+                "alert_ids": list(watched),
+            },
+        )
+        async for gauge_id, alert_id, version, reached, *rest in _decoded(cursor, organization_id):
+            state = AlertState() if version < reset_versions[alert_id] else state_from_json(reached)
+            found[gauge_id, alert_id] = Remembered(state, *rest)
+    return found
+
+
+def _of_measures(
+    organization_id: int, customer_id: str, measures: Collection[Measure], now: datetime
+) -> dict[str, object]:
+    return {
+        "organization_id": organization_id,
+        "customer_id": customer_id,
+        "measures": sorted({measure.key for measure in measures}),
+        "now": now,
+    }
+
+
+async def _decoded(cursor: "AsyncCursor[Row]", organization_id: int) -> AsyncIterator[Row]:
+    """The rows of an answer, decoded in slices: there may be as many as a customer has groups."""
+    slices = Slices(organization_id)
+    while rows := await cursor.fetchmany(DECODED_AT_ONCE):
+        await slices.begin()
+        for row in rows:
+            yield row
+            await slices.pause()

@@ -1,0 +1,1 @@
+"""A plain model of the domain, to compare the product with."""

@@ -1,0 +1,167 @@
+"""What tests say of a customer's balances, in short."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from generated.tidemark.v1 import (
+    account_pb2,
+    account_service_pb2,
+    alert_pb2,
+    balance_pb2,
+    threshold_pb2,
+)
+from server.calls.validation import to_timestamp
+from tests.support.usage.caller import BOTH, EVERYBODY, Caller, Crossing, until
+
+Span = tuple[str, datetime, datetime | None]  # amount, start, end of a segment
+
+COMMIT = balance_pb2.BALANCE_KIND_COMMIT
+CREDIT = balance_pb2.BALANCE_KIND_CONTRACT_CREDIT
+GRANT = balance_pb2.BALANCE_KIND_CREDIT_GRANT
+SEAT = balance_pb2.BALANCE_KIND_SEAT_CREDIT
+LICENSE = balance_pb2.BALANCE_KIND_LICENSE_ALLOTMENT
+
+
+class Holder:
+    """A customer's balances, through the API."""
+
+    def __init__(self, caller: Caller, customer: str = "acme") -> None:
+        self.caller = caller
+        self.customer = customer
+
+    async def put(
+        self,
+        balance_id: str,
+        amount: str = "",
+        *,
+        kind: balance_pb2.BalanceKind.ValueType = COMMIT,
+        spans: Sequence[Span] = (),
+        currency: str = "USD",
+        metric: str = "",
+        seat: tuple[str, str] | None = None,
+        draw: bool = True,
+        **fields: Any,
+    ) -> balance_pb2.Balance:
+        """Puts a balance; one amount is there since yesterday and for good."""
+        spans = spans or [(amount, self.caller.clock.now() - timedelta(days=1), None)]
+        balance = balance_pb2.Balance(
+            balance_id=balance_id,
+            customer_id=self.customer,
+            kind=kind,
+            draw_down=draw,
+            segments=[
+                balance_pb2.BalanceSegment(
+                    amount=each,
+                    start_time=to_timestamp(start),
+                    end_time=None if end is None else to_timestamp(end),
+                )
+                for each, start, end in spans
+            ],
+            **fields,
+        )
+        if metric:
+            balance.quantity.metric_id = metric
+        else:
+            balance.spend.currency = currency
+        if seat is not None:
+            balance.seat.seat_group_key, balance.seat.seat_group_value = seat
+        request = account_service_pb2.PutBalanceRequest(balance=balance)
+        return (await self.caller.accounts.PutBalance(request, metadata=self.caller.metadata)).balance
+
+    async def adjust(self, balance_id: str, amount: str, adjustment_id: str = "", segment: int = 0) -> None:
+        """Grants more or less."""
+        request = account_service_pb2.AdjustBalanceRequest(
+            customer_id=self.customer,
+            balance_id=balance_id,
+            adjustment_id=adjustment_id or f"{balance_id} {amount} {self.caller.clock.now()}",
+            amount=amount,
+            segment_number=segment,
+        )
+        await self.caller.accounts.AdjustBalance(request, metadata=self.caller.metadata)
+
+    async def void(self, balance_id: str) -> None:
+        """Ends a balance."""
+        request = account_service_pb2.VoidBalanceRequest(customer_id=self.customer, balance_id=balance_id)
+        await self.caller.accounts.VoidBalance(request, metadata=self.caller.metadata)
+
+    async def plan(self, plan_id: str = "pro", *, end: datetime | None = None) -> None:
+        """Puts the customer on a plan."""
+        customer = account_pb2.Customer(customer_id=self.customer, plan_id=plan_id)
+        if end is not None:
+            customer.plan_end_time.CopyFrom(to_timestamp(end))
+        await self.caller.put_customer(customer)
+
+    async def remaining(self) -> dict[str, Decimal]:
+        """What remains of each balance, over the segments that are active."""
+        request = account_service_pb2.ListBalancesRequest(customer_id=self.customer, page_size=1000)
+        answer = await self.caller.accounts.ListBalances(request, metadata=self.caller.metadata)
+        return {one.balance_id: Decimal(one.remaining) for one in answer.balances}
+
+    async def overage(self) -> dict[str, Decimal]:
+        """The overage in each unit."""
+        request = account_service_pb2.ListOveragesRequest(customer_id=self.customer)
+        answer = await self.caller.accounts.ListOverages(request, metadata=self.caller.metadata)
+        return {one.spend.currency or one.quantity.metric_id: Decimal(one.amount) for one in answer.overages}
+
+    async def segments(self) -> dict[tuple[str, int], balance_pb2.BalanceSegment]:
+        """Every segment, by balance and number, of what was voided too."""
+        request = account_service_pb2.ListBalancesRequest(
+            customer_id=self.customer, page_size=1000, include_voided=True
+        )
+        answer = await self.caller.accounts.ListBalances(request, metadata=self.caller.metadata)
+        return {(one.balance_id, part.segment_number): part for one in answer.balances for part in one.segments}
+
+    async def entries(self) -> list[balance_pb2.BalanceEntry]:
+        """The ledger of all balances, by balance and in the order in which it was written."""
+        found: list[balance_pb2.BalanceEntry] = []
+        token = ""
+        while True:
+            request = account_service_pb2.ListBalanceEntriesRequest(
+                customer_id=self.customer, page_size=1000, page_token=token
+            )
+            answer = await self.caller.accounts.ListBalanceEntries(request, metadata=self.caller.metadata)
+            found += answer.entries
+            token = answer.next_page_token
+            if not token:
+                return found
+
+    async def spend(
+        self, event_id: str, cost: str, *, at: datetime | None = None, metric: str = "calls", **properties: str
+    ) -> list[Crossing]:
+        """Sends an event with a cost; returns what the answer says was crossed."""
+        answer = await self.caller.send(
+            self.caller.event(event_id, "1", self.customer, metric=metric, cost=cost, at=at, **properties)
+        )
+        assert not answer.rejected
+        return [
+            Crossing(
+                threshold_pb2.TransitionKind.Name(one.kind).removeprefix("TRANSITION_KIND_"),
+                one.level,
+                one.previous_value,
+                one.value,
+                one.event_id,
+            )
+            for one in answer.transitions
+        ]
+
+    async def told(self, number: int | None = None) -> list[list[Crossing]]:
+        """The notifications of the customer, oldest first; waits until there are so many."""
+
+        async def there() -> bool:
+            return number is None or len(await self.caller.notifications()) >= number
+
+        await until(there)
+        stored = [one for one in await self.caller.notifications() if one.customer_id == self.customer]
+        assert number is None or len(stored) == number
+        return [one.crossings for one in stored]
+
+
+def alert(
+    *lines: str, scope: alert_pb2.AlertScope = EVERYBODY, both: bool = True, **condition: Any
+) -> alert_pb2.Alert:
+    """An alert on that condition, told both ways."""
+    kinds = BOTH if both else ()
+    ladder = [threshold_pb2.Threshold(value=line, notify_on=kinds) for line in lines]
+    return alert_pb2.Alert(name="balance", scope=scope, thresholds=ladder, **condition)

@@ -1,0 +1,353 @@
+"""The semantics of the 23 conditions as a table: what each measures, its line, and how a gauge comes to it and back.
+
+A falling gauge starts above its line and a rising one below it. `before` is the last value at which nothing is said,
+`at` the first at which the line is reached (the line itself, unless the row names another), `past` one beyond.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+from generated.tidemark.v1 import alert_pb2, condition_pb2, usage_pb2
+from tests.support.balances.holder import COMMIT, CREDIT, GRANT, SEAT
+from tests.support.semantics.moves import (
+    Given,
+    Move,
+    costs,
+    draws,
+    holds,
+    holds_licence,
+    holds_segment,
+    invoices,
+    next_month,
+    next_period,
+    next_segment,
+    on_a_plan,
+    owes,
+    passes,
+    spent,
+    tops_up,
+    uses,
+    uses_licence,
+)
+from tests.support.semantics.stage import CUSTOMER, SUBSCRIPTION, Stage
+from tests.support.usage.caller import EVERYBODY, on_customer, on_subscription
+
+ONE_CUSTOMER = on_customer(CUSTOMER)
+ONE_SUBSCRIPTION = on_subscription(SUBSCRIPTION, CUSTOMER)
+
+# Seven days, and a microsecond more and less.
+SEVEN_AND, SEVEN, NOT_SEVEN = "7.000000000011574075", "7", "6.999999999988425926"
+
+_PRICE = condition_pb2.PriceFilter(
+    field=condition_pb2.PRICE_FIELD_PRICE_ID, operator=condition_pb2.FILTER_OPERATOR_INCLUDES, values=["p1"]
+)
+_SEATS = condition_pb2.SeatFilter(seat_group_key="user")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One condition.
+
+    fields: of the condition. given: what is there before the alert. start: what the gauge reads then. move: what
+    brings the gauge on, and back unless `back` does. told_back: whether coming back is told (RESOLVED); it re-arms
+    either way. timed: time moves the gauge, and it is read at the moment of the line itself, however late. renew:
+    what begins a new cycle; renewed: what the gauge reads then; tells_renewal: it is the same gauge, which comes back
+    by that. gauge: which of several gauges the row is about.
+    """
+
+    condition: str
+    scope: alert_pb2.AlertScope
+    line: str
+    before: str
+    past: str
+    start: str
+    move: Move
+    at: str = ""
+    given: tuple[Given, ...] = ()
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    back: Move | None = None
+    told_back: bool = True
+    timed: bool = False
+    renew: Callable[[Stage], Awaitable[None]] | None = None
+    renewed: str = "0"
+    tells_renewal: bool = False
+    gauge: Callable[[usage_pb2.Gauge], bool] = lambda gauge: True
+
+    @property
+    def reached_at(self) -> Decimal:
+        """The first value at which the line is reached."""
+        return Decimal(self.at or self.line)
+
+
+ROWS = (
+    # Customers.
+    Row(
+        # Before credits and commits: what the commit gives counts all the same.
+        "spend_threshold_reached",
+        scope=EVERYBODY,
+        line="100",
+        before="99.99",
+        past="100.01",
+        given=(holds("c1", "1000"),),
+        start="0",
+        move=costs(),
+        renew=next_period,
+    ),
+    Row(
+        # Every status but void.
+        "monthly_invoice_total_spend_threshold_reached",
+        scope=EVERYBODY,
+        line="500",
+        before="499.99",
+        past="500.01",
+        given=(owes("march-base", "50"), owes("march-void", "1000", void=True)),
+        start="50",
+        move=invoices("rest", beside="50"),
+        renew=next_month,
+        renewed="50",
+    ),
+    Row(
+        "usage_threshold_reached",
+        scope=EVERYBODY,
+        line="1000",
+        before="999.999999999999999999",
+        past="1000.5",
+        fields={"metric_id": "tokens"},
+        start="0",
+        move=uses("tokens"),
+        renew=next_period,
+    ),
+    Row(
+        "low_remaining_days_for_commit_segment_reached",
+        scope=EVERYBODY,
+        line=SEVEN,
+        before=SEVEN_AND,
+        past=NOT_SEVEN,
+        given=(holds_segment(COMMIT),),
+        start="10",
+        move=passes(holds_segment(COMMIT)),
+        timed=True,
+    ),
+    Row(
+        "low_remaining_commit_balance_reached",
+        scope=EVERYBODY,
+        line="20",
+        before="20.01",
+        past="19.99",
+        given=(holds("c1", "100"), holds("k1", "50", CREDIT, draw=False)),
+        start="100",
+        move=draws(),
+        back=tops_up("c1"),
+    ),
+    Row(
+        "low_remaining_commit_percentage_reached",
+        scope=EVERYBODY,
+        line="20",
+        before="20.5",
+        past="19.5",
+        given=(holds("c1", "200"),),
+        start="100",
+        move=draws(granted="200"),
+    ),
+    Row(
+        "low_remaining_days_for_contract_credit_segment_reached",
+        scope=EVERYBODY,
+        line=SEVEN,
+        before=SEVEN_AND,
+        past=NOT_SEVEN,
+        given=(holds_segment(CREDIT),),
+        start="10",
+        move=passes(holds_segment(CREDIT)),
+        timed=True,
+    ),
+    Row(
+        "low_remaining_contract_credit_balance_reached",
+        scope=EVERYBODY,
+        line="20",
+        before="20.01",
+        past="19.99",
+        given=(holds("k1", "100", CREDIT), holds("c1", "50", draw=False)),
+        start="100",
+        move=draws(),
+        back=tops_up("k1"),
+    ),
+    Row(
+        "low_remaining_contract_credit_percentage_reached",
+        scope=EVERYBODY,
+        line="20",
+        before="20.5",
+        past="19.5",
+        given=(holds("k1", "200", CREDIT),),
+        start="100",
+        move=draws(granted="200"),
+    ),
+    Row(
+        # The one gives what the other has not.
+        "low_remaining_contract_credit_and_commit_balance_reached",
+        scope=EVERYBODY,
+        line="20",
+        before="20.01",
+        past="19.99",
+        given=(holds("k1", "60", CREDIT), holds("c1", "40"), holds("g1", "50", GRANT, draw=False)),
+        start="100",
+        move=draws(),
+        back=tops_up("c1"),
+    ),
+    Row(
+        "low_remaining_contract_credit_and_commit_percentage_reached",
+        scope=EVERYBODY,
+        line="20",
+        before="20.5",
+        past="19.5",
+        given=(holds("k1", "120", CREDIT), holds("c1", "80")),
+        start="100",
+        move=draws(granted="200"),
+    ),
+    Row(
+        # Each invoice on its own: the other one does not add to it.
+        "invoice_total_reached",
+        scope=EVERYBODY,
+        line="250",
+        before="249.99",
+        past="250.01",
+        given=(owes("march-base", "200"), owes("march-own", "0")),
+        start="0",
+        move=invoices("own"),
+        gauge=lambda gauge: gauge.invoices.invoice_id == "march-own",
+    ),
+    Row(
+        # Every seat, each on its own: what one draws leaves the other alone.
+        "low_remaining_seat_balance_reached",
+        scope=EVERYBODY,
+        line="2",
+        before="2.01",
+        past="1.99",
+        fields={"seat_filter": _SEATS},
+        given=(holds("ann", "10", SEAT, seat=("user", "ann")), holds("bob", "10", SEAT, seat=("user", "bob"))),
+        start="10",
+        move=draws(user="ann"),
+        back=tops_up("ann"),
+        gauge=lambda gauge: gauge.group[0].value == "ann",
+    ),
+    Row(
+        "low_credit_balance_reached",
+        scope=EVERYBODY,
+        line="20",
+        before="20.01",
+        past="19.99",
+        given=(holds("g1", "100", GRANT), holds("c1", "50", draw=False)),
+        start="100",
+        move=draws(),
+        back=tops_up("g1"),
+    ),
+    Row(
+        "low_remaining_credit_percentage_reached",
+        scope=EVERYBODY,
+        line="20",
+        before="20.5",
+        past="19.5",
+        given=(holds("g1", "200", GRANT),),
+        start="100",
+        move=draws(granted="200"),
+    ),
+    Row(
+        "low_remaining_days_in_plan_reached",
+        scope=EVERYBODY,
+        line=SEVEN,
+        before=SEVEN_AND,
+        past=NOT_SEVEN,
+        given=(on_a_plan,),
+        start="10",
+        move=passes(on_a_plan),
+        timed=True,
+    ),
+    # Subscriptions, and what one customer holds.
+    Row(
+        "usage_exceeded",
+        scope=ONE_SUBSCRIPTION,
+        line="1000",
+        before="999.999999999999999999",
+        past="1000.5",
+        fields={"metric_id": "tokens"},
+        start="0",
+        move=uses("tokens"),
+        renew=next_period,
+    ),
+    Row(
+        # Before pre-purchased credits.
+        "cost_exceeded",
+        scope=ONE_SUBSCRIPTION,
+        line="100",
+        before="99.99",
+        past="100.01",
+        given=(holds("g1", "1000", GRANT),),
+        start="0",
+        move=costs(),
+        renew=next_period,
+    ),
+    Row(
+        # Of one price; what costs another price does not count.
+        "spend_exceeded",
+        scope=ONE_SUBSCRIPTION,
+        line="100",
+        before="99.99",
+        past="100.01",
+        fields={"currency": "USD", "price_filters": [_PRICE]},
+        given=(spent("1000", price_id="p2"),),
+        start="0",
+        move=costs(price_id="p1"),
+        renew=next_period,
+    ),
+    Row(
+        "credit_balance_depleted",
+        scope=ONE_CUSTOMER,
+        line="0",
+        before="0.01",
+        past="-0.01",
+        given=(holds("g1", "100", GRANT, allow_overage=True),),
+        start="100",
+        move=draws(),
+        back=tops_up("g1"),
+        told_back=False,
+    ),
+    Row(
+        "credit_balance_dropped",
+        scope=ONE_CUSTOMER,
+        line="10",
+        before="10.01",
+        past="9.99",
+        given=(holds("g1", "100", GRANT),),
+        start="100",
+        move=draws(),
+        back=tops_up("g1"),
+    ),
+    Row(
+        # At 0 nothing is recovered yet.
+        "credit_balance_recovered",
+        scope=ONE_CUSTOMER,
+        line="0",
+        before="0",
+        at="0.01",
+        past="5",
+        given=(holds("g1", "100", GRANT, allow_overage=True), spent("130")),
+        start="-30",
+        move=tops_up("g1"),
+        back=draws(),
+        told_back=False,
+    ),
+    Row(
+        "license_balance_threshold_reached",
+        scope=ONE_CUSTOMER,
+        line="50",
+        before="49.5",
+        past="50.5",
+        fields={"license_type": "pro"},
+        given=(holds_licence("200", "launches"),),
+        start="0",
+        move=uses_licence("200", "launches"),
+        renew=next_segment,
+        tells_renewal=True,
+    ),
+)

@@ -1,0 +1,423 @@
+"""A caller of the API, in words short enough for tests that read like stories."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+import grpc
+import psycopg
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+from psycopg.rows import TupleRow
+
+from generated.tidemark.v1 import (
+    account_pb2,
+    account_service_pb2,
+    account_service_pb2_grpc,
+    alert_pb2,
+    alert_service_pb2,
+    alert_service_pb2_grpc,
+    condition_pb2,
+    error_reason_pb2,
+    notification_pb2,
+    threshold_pb2,
+    usage_pb2,
+)
+from runtime.clock import Clock
+from runtime.configuration import Configuration
+from server.calls.validation import to_timestamp
+from store.postgres.database import Database
+from tests.support.schemas import check_body
+from tests.support.server.running import UNARY_DEADLINE, Running, running
+
+DEADLINE = 60.0  # seconds that anything may take that a test waits for
+# Seconds that a stream of a test may last. A reader that skips heartbeats would wait for a lost answer for ever.
+STREAM_LIMIT = 240.0
+
+EVERYBODY = alert_pb2.AlertScope(all_customers=alert_pb2.AllCustomersScope())
+REACHED, RESOLVED = threshold_pb2.TRANSITION_KIND_REACHED, threshold_pb2.TRANSITION_KIND_RESOLVED
+BOTH = (REACHED, RESOLVED)
+
+BatchResponse = alert_service_pb2.EvaluateUsageBatchResponse
+StreamCall = grpc.aio.StreamStreamCall[
+    alert_service_pb2.EvaluateUsageRequest, alert_service_pb2.EvaluateUsageResponse
+]
+
+
+class Crossing(NamedTuple):
+    """What a test usually wants to know of a transition."""
+
+    kind: str
+    level: str
+    previous_value: str
+    value: str
+    event_id: str
+
+
+class Refusal(NamedTuple):
+    """What a test usually wants to know of a rejected event; at: its index; paths: those in its BadRequest."""
+
+    at: int
+    code: str
+    reason: str
+    paths: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A row of notification."""
+
+    customer_id: str
+    notification_id: str
+    alert_id: str
+    sequence: int
+    event_type: str
+    body: dict[str, Any]
+
+    @property
+    def crossings(self) -> list[Crossing]:
+        """The transitions in its body."""
+        return [
+            Crossing(one["kind"], one["level"], one["previous_value"], one["value"], one.get("event_id", ""))
+            for one in self.body["data"]["transitions"]
+        ]
+
+
+class Caller:
+    """One organization's way into a server, and a look at what the server stored for it."""
+
+    def __init__(self, server: Running, clock: Clock, database_url: str, organization: str, key: str) -> None:
+        self.server = server
+        self.alerts = alert_service_pb2_grpc.AlertServiceStub(server.channel)
+        self.accounts = account_service_pb2_grpc.AccountServiceStub(server.channel)
+        self.clock = clock
+        self.database_url = database_url
+        self.organization = organization
+        self.key = key
+        self.metadata: tuple[tuple[str, str], ...] = (("authorization", f"Bearer {key}"),)
+
+    def event(
+        self,
+        event_id: str,
+        quantity: str = "1",
+        customer: str = "acme",
+        *,
+        metric: str = "calls",
+        cost: str = "",
+        currency: str = "",
+        subscription: str = "",
+        at: datetime | None = None,
+        **properties: str,
+    ) -> usage_pb2.UsageEvent:
+        """A usage event, of now unless it says otherwise."""
+        return usage_pb2.UsageEvent(
+            event_id=event_id,
+            customer_id=customer,
+            subscription_id=subscription,
+            metric_id=metric,
+            quantity=quantity,
+            cost=cost,
+            currency=currency,
+            event_time=to_timestamp(at or self.clock.now()),
+            properties=properties,
+        )
+
+    async def send(self, *events: usage_pb2.UsageEvent, gauges: bool = False) -> BatchResponse:
+        """Sends one batch."""
+        request = alert_service_pb2.EvaluateUsageBatchRequest(events=events, include_gauges=gauges)
+        return await self.alerts.EvaluateUsageBatch(request, metadata=self.metadata, timeout=DEADLINE)
+
+    def stream(self) -> StreamCall:
+        """Opens a stream."""
+        return self.alerts.EvaluateUsage(metadata=self.metadata, timeout=STREAM_LIMIT)
+
+    async def create(self, alert: alert_pb2.Alert, *, evaluate: bool | None = None) -> alert_pb2.Alert:
+        """Creates an alert and waits until it has visited what existed before it."""
+        created = await self.create_only(alert, evaluate=evaluate)
+        await self.visited(created.alert_id)
+        return created
+
+    async def create_only(self, alert: alert_pb2.Alert, *, evaluate: bool | None = None) -> alert_pb2.Alert:
+        """Creates an alert."""
+        request = alert_service_pb2.CreateAlertRequest(alert=alert, evaluate_on_create=evaluate)
+        return (await self.alerts.CreateAlert(request, metadata=self.metadata, timeout=DEADLINE)).alert
+
+    async def visited(self, alert_id: str) -> None:
+        """Waits until an alert has visited what existed before it."""
+        request = alert_service_pb2.GetAlertRequest(alert_id=alert_id)
+
+        async def done() -> bool:
+            answer = await self.alerts.GetAlert(request, metadata=self.metadata)
+            return answer.alert.evaluation_status == alert_pb2.EVALUATION_STATUS_DONE
+
+        await until(done)
+
+    async def archive(self, alert_id: str) -> None:
+        """Ends an alert."""
+        await self.alerts.ArchiveAlert(
+            alert_service_pb2.ArchiveAlertRequest(alert_id=alert_id), metadata=self.metadata
+        )
+
+    async def state(self, alert_id: str, customer: str = "acme") -> alert_pb2.CustomerAlert:
+        """What an alert says of a customer."""
+        request = alert_service_pb2.GetCustomerAlertRequest(alert_id=alert_id, customer_id=customer)
+        answer = await self.alerts.GetCustomerAlert(request, metadata=self.metadata, timeout=DEADLINE)
+        return answer.customer_alert
+
+    async def put_customer(self, customer: account_pb2.Customer) -> None:
+        """Registers a customer or changes what is known of it."""
+        await self.accounts.PutCustomer(
+            account_service_pb2.PutCustomerRequest(customer=customer), metadata=self.metadata
+        )
+
+    async def put_subscription(self, subscription: account_pb2.Subscription) -> None:
+        """Registers a subscription or changes what is known of it."""
+        await self.accounts.PutSubscription(
+            account_service_pb2.PutSubscriptionRequest(subscription=subscription), metadata=self.metadata
+        )
+
+    async def put_metric(
+        self, metric_id: str, aggregation: account_pb2.Aggregation.ValueType, unique_property: str = ""
+    ) -> None:
+        """Registers a metric."""
+        metric = account_pb2.Metric(metric_id=metric_id, aggregation=aggregation, unique_property=unique_property)
+        await self.accounts.PutMetric(account_service_pb2.PutMetricRequest(metric=metric), metadata=self.metadata)
+
+    async def rows(self, query: str, **parameters: object) -> list[TupleRow]:
+        """Rows of this organization; the query may use %(organization_id)s."""
+        async with await psycopg.AsyncConnection.connect(self.database_url, autocommit=True) as connection:
+            found = await connection.execute(
+                "SELECT organization_id FROM organization WHERE name = %s", (self.organization,)
+            )
+            row = await found.fetchone()
+            assert row is not None
+            cursor = await connection.execute(query.encode(), {"organization_id": row[0], **parameters})
+            return await cursor.fetchall()
+
+    async def notifications(self) -> list[Stored]:
+        """Every notification, by customer, alert, gauge and sequence; each is in the outbox exactly once.
+
+        And each is as the schema of its type says.
+        """
+        rows = await self.rows(
+            "SELECT customer_id, notification_id, alert_id, sequence, event_type, body,"
+            " (SELECT count(*) FROM outbox o WHERE o.notification_id = n.notification_id"
+            "  AND o.organization_id = n.organization_id AND o.customer_id = n.customer_id)"
+            " FROM notification n WHERE organization_id = %(organization_id)s"
+            " ORDER BY customer_id, create_time, alert_id, gauge_id, sequence"
+        )
+        assert all(row[6] == 1 for row in rows)
+        stored = [Stored(row[0], row[1], row[2], row[3], row[4], json.loads(row[5])) for row in rows]
+        for one in stored:
+            check_body(one.body)
+        return stored
+
+    async def event_count(self, customer: str | None = None) -> int:
+        """How many events are stored, of one customer or of all."""
+        where = "" if customer is None else " AND customer_id = %(customer)s"
+        [[number]] = await self.rows(
+            "SELECT count(*) FROM event WHERE organization_id = %(organization_id)s" + where, customer=customer
+        )
+        return int(number)
+
+
+@asynccontextmanager
+async def calling(
+    database_url: str, clock: Clock, organization: str, key: str, configuration: Configuration | None = None
+) -> AsyncIterator[Caller]:
+    """A server with a pool of its own, and a caller of it."""
+    database = Database(database_url)
+    try:
+        async with running(database, clock, configuration=configuration) as server:
+            yield Caller(server, clock, database_url, organization, key)
+    finally:
+        await database.close()
+
+
+@asynccontextmanager
+async def beside(caller: Caller, configuration: Configuration | None = None) -> AsyncIterator[Caller]:
+    """A second server on the same database, and a caller of it as the same organization."""
+    async with calling(caller.database_url, caller.clock, caller.organization, caller.key, configuration) as other:
+        yield other
+
+
+async def everything(
+    stream: StreamCall,
+) -> tuple[list[alert_service_pb2.EvaluateUsageResponse], grpc.aio.AioRpcError | None]:
+    """Ends the requests of a stream; returns the answers that are left, and the error that it ends with, if any."""
+    answers: list[alert_service_pb2.EvaluateUsageResponse] = []
+    try:
+        async with asyncio.timeout(DEADLINE):
+            await stream.done_writing()
+            while isinstance(answer := await stream.read(), alert_service_pb2.EvaluateUsageResponse):
+                answers.append(answer)
+    except grpc.aio.AioRpcError as error:
+        return answers, error
+    return answers, None
+
+
+def settings(
+    *,
+    ingest_writers: int = 2,
+    heartbeat: float = 30.0,
+    max_pending_events: int = 100_000,
+    max_message_bytes: int = 4 * 1024 * 1024,
+    drain_timeout: float = 20.0,
+) -> Configuration:
+    """Settings of a server that listens on a free port and waits nowhere when it stops."""
+    return Configuration(
+        listen_port=0,
+        propagation_delay=0.0,
+        ingest_writers=ingest_writers,
+        heartbeat=heartbeat,
+        max_pending_events=max_pending_events,
+        max_message_bytes=max_message_bytes,
+        drain_timeout=drain_timeout,
+        unary_deadline=UNARY_DEADLINE,
+    )
+
+
+@asynccontextmanager
+async def ingest_held(caller: Caller) -> AsyncIterator[None]:
+    """Keeps every commit of the organization waiting inside the block, as a change of its alerts does."""
+    [[organization_id]] = await caller.rows("SELECT %(organization_id)s")
+    async with await psycopg.AsyncConnection.connect(caller.database_url) as connection:
+        await connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", (0x7469, organization_id))
+        yield
+
+
+async def waiting_for_locks(caller: Caller, number: int = 1) -> None:
+    """Waits until so many connections to the database wait for a lock."""
+
+    async def waiting() -> bool:
+        [[found]] = await caller.rows(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        return int(found) >= number
+
+    await until(waiting)
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Waits until the condition holds."""
+    async with asyncio.timeout(DEADLINE):
+        while True:
+            if await condition():
+                return
+            await asyncio.sleep(0.005)
+
+
+def thresholds(*values: str) -> list[threshold_pb2.Threshold]:
+    """Plain thresholds."""
+    return [threshold_pb2.Threshold(value=value) for value in values]
+
+
+def usage_alert(
+    *lines: str,
+    metric: str = "calls",
+    scope: alert_pb2.AlertScope = EVERYBODY,
+    groups: Iterable[tuple[str, str | None]] = (),
+    ladder: Sequence[threshold_pb2.Threshold] = (),
+) -> alert_pb2.Alert:
+    """usage_threshold_reached, of everybody unless it says otherwise."""
+    return alert_pb2.Alert(
+        name="usage",
+        scope=scope,
+        usage_threshold_reached=condition_pb2.UsageThresholdReachedCondition(
+            metric_id=metric, group_values=_selectors(groups)
+        ),
+        thresholds=ladder or thresholds(*lines),
+    )
+
+
+def spend_alert(
+    *lines: str,
+    currency: str = "",
+    scope: alert_pb2.AlertScope = EVERYBODY,
+    groups: Iterable[tuple[str, str | None]] = (),
+) -> alert_pb2.Alert:
+    """spend_threshold_reached, of everybody unless it says otherwise."""
+    return alert_pb2.Alert(
+        name="spend",
+        scope=scope,
+        spend_threshold_reached=condition_pb2.SpendThresholdReachedCondition(
+            currency=currency, group_values=_selectors(groups)
+        ),
+        thresholds=thresholds(*lines),
+    )
+
+
+def on_customer(customer_id: str = "acme") -> alert_pb2.AlertScope:
+    """The scope of one customer."""
+    return alert_pb2.AlertScope(customer=alert_pb2.CustomerScope(customer_id=customer_id))
+
+
+def on_plan(plan_id: str) -> alert_pb2.AlertScope:
+    """The scope of one plan."""
+    return alert_pb2.AlertScope(plan=alert_pb2.PlanScope(plan_id=plan_id))
+
+
+def on_subscription(subscription_id: str, customer_id: str = "acme") -> alert_pb2.AlertScope:
+    """The scope of one subscription."""
+    return alert_pb2.AlertScope(
+        subscription=alert_pb2.SubscriptionScope(customer_id=customer_id, subscription_id=subscription_id)
+    )
+
+
+def crossings(transitions: Iterable[notification_pb2.Transition]) -> list[Crossing]:
+    """The transitions of an answer, in short."""
+    return [
+        Crossing(
+            threshold_pb2.TransitionKind.Name(one.kind).removeprefix("TRANSITION_KIND_"),
+            one.level,
+            one.previous_value,
+            one.value,
+            one.event_id,
+        )
+        for one in transitions
+    ]
+
+
+def values(gauges: Iterable[usage_pb2.Gauge]) -> dict[tuple[str, ...], Decimal]:
+    """The values of an answer's gauges, by customer and subscription, measure and group."""
+    found: dict[tuple[str, ...], Decimal] = {}
+    for gauge in gauges:
+        who = (gauge.customer_id, gauge.subscription_id) if gauge.subscription_id else (gauge.customer_id,)
+        what = gauge.usage.metric_id or gauge.cost.currency
+        key = (*who, what, *(item.value for item in gauge.group))
+        assert key not in found, f"the gauge {key} stands there twice"
+        found[key] = Decimal(gauge.value)
+    return found
+
+
+def refusals(answer: BatchResponse | alert_service_pb2.EvaluateUsageResponse) -> list[Refusal]:
+    """The rejected events of an answer, in short."""
+    return [Refusal(one.index, *explained(one.status)) for one in answer.rejected]
+
+
+def explained(status: status_pb2.Status) -> tuple[str, str, tuple[str, ...]]:
+    """The code, the reason and the bad paths of a status, which has an ErrorInfo of a known reason."""
+    code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
+    info = _detail(status, error_details_pb2.ErrorInfo())
+    assert info is not None
+    assert info.domain == "tidemark.dev"
+    assert error_reason_pb2.ErrorReason.Value(info.reason) > 0
+    assert status.message
+    bad = _detail(status, error_details_pb2.BadRequest())
+    paths = tuple(violation.field for violation in bad.field_violations) if bad is not None else ()
+    return code.name, info.reason.removeprefix("ERROR_REASON_"), paths
+
+
+def _detail(status: status_pb2.Status, into: Any) -> Any:
+    """The detail of that type, or None."""
+    message: Message = into
+    return next((into for detail in status.details if detail.Unpack(message)), None)
+
+
+def _selectors(groups: Iterable[tuple[str, str | None]]) -> list[condition_pb2.GroupSelector]:
+    return [condition_pb2.GroupSelector(key=key, value=value) for key, value in groups]

@@ -1,0 +1,138 @@
+"""What tests of random changes draw: events, alerts and their lines, made to meet."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from fractions import Fraction
+
+from hypothesis import strategies as st
+
+from tests.reference.ladder import Line
+from tests.reference.model import Alert, Event, Prices
+
+START = datetime(2026, 3, 15, 12, tzinfo=UTC)
+AGGREGATIONS = {"sum": "SUM", "count": "COUNT", "max": "MAX", "latest": "LATEST", "unique": "UNIQUE_COUNT"}
+CUSTOMERS, SUBSCRIPTIONS, PLANS = ("ann", "bob"), (None, "s1"), ("", "gold", "gold")
+DAYS_AGO = (0, 3, 20)  # the last of them lies in the month before
+
+
+@dataclass(frozen=True)
+class New:
+    """An event with an id of its own; place: its age, in DAYS_AGO."""
+
+    event: Event
+    place: int
+
+
+@dataclass(frozen=True)
+class Again:
+    """An event that came before, counted from the last, as it was or changed."""
+
+    back: int
+    changed: bool
+
+
+# Few customers, few values, lines where the values are: nearly everything meets. Weights are lists to choose from,
+# since Hypothesis counts an alternative of `one_of` once, however often it stands there.
+QUANTITIES = [*map(Fraction, range(1, 13)), *map(Fraction, (-9, -6, -3, 0)), Fraction("0.5"), Fraction("1e-18")]
+quantities = st.sampled_from(QUANTITIES)
+levels = st.sampled_from([*map(Fraction, range(-1, 26)), Fraction("9.999999999999999999")])
+kinds = st.sampled_from([frozenset({"REACHED"}), frozenset({"RESOLVED"}), frozenset({"REACHED", "RESOLVED"})])
+properties = st.fixed_dictionaries(
+    {"region": st.sampled_from(["eu", "us"]), "seat": st.sampled_from("1234")},
+    optional={"tier": st.sampled_from(["a", "b"]), "price_id": st.sampled_from("pq"), "item_id": st.just("p")},
+)
+
+
+again: st.SearchStrategy[New | Again] = st.builds(Again, st.integers(1, 12), st.sampled_from([False, False, True]))
+
+
+@st.composite
+def events(draw: st.DrawFn, metric: str) -> New:
+    """An event, mostly of that metric."""
+    cost = draw(st.sampled_from([*QUANTITIES, None, None, None]))
+    event = Event(
+        event_id="",
+        customer=draw(st.sampled_from(CUSTOMERS)),
+        time=START,
+        metric="other" if draw(st.integers(0, 9)) == 9 else metric,
+        quantity=draw(quantities),
+        subscription=draw(st.sampled_from(SUBSCRIPTIONS)),
+        cost=cost,
+        currency=None if cost is None else draw(st.sampled_from(["USD", "USD", "EUR"])),
+        properties=tuple(sorted(draw(st.just({}) if draw(st.integers(0, 9)) == 9 else properties).items())),
+    )
+    return New(event, draw(st.sampled_from([0, 0, 0, 1, 2])))
+
+
+@st.composite
+def ladders(draw: st.DrawFn) -> tuple[Line, ...]:
+    """Lines of an alert."""
+    lines = []
+    for value in draw(st.lists(levels, min_size=1, max_size=3, unique=True)):
+        gap = draw(st.none() | st.integers(1, 6))
+        lines.append(Line(value, resolve=None if gap is None else value - gap, told=draw(kinds)))
+    if draw(st.integers(0, 3)) == 3:
+        step = Fraction(draw(st.integers(3, 9)))
+        lines = [*lines[: draw(st.integers(0, 2))], Line(None, step=step, told=draw(kinds))]
+    return tuple(draw(st.permutations(lines)))
+
+
+# Of the spend of subscriptions.
+PRICES: list[Prices] = [
+    frozenset({("price_id", True, frozenset("p"))}),
+    frozenset({("price_id", False, frozenset("pr"))}),
+    frozenset({("price_id", True, frozenset("pq")), ("item_id", False, frozenset("p"))}),
+]
+
+VALUES = {"region": "eu", "tier": "a"}
+
+
+@st.composite
+def overrides(
+    draw: st.DrawFn, keys: tuple[tuple[str, str | None], ...]
+) -> tuple[tuple[tuple[tuple[str, str], ...], tuple[Line, ...]], ...]:
+    """Lines of their own, or none, for groups that have one value of some of the keys."""
+    bound = st.lists(st.sampled_from([key for key, _ in keys]), min_size=1, unique=True).map(
+        lambda names: tuple((name, VALUES[name]) for name in names)
+    )
+    one = st.tuples(bound, ladders() | st.just(()))
+    return tuple(draw(st.lists(one, max_size=3, unique_by=lambda item: frozenset(item[0]))))
+
+
+# The measures of subscriptions take no values of keys.
+KEYS: list[tuple[tuple[str, str | None], ...]] = [
+    (),
+    (),
+    (("region", None),),
+    (("tier", None), ("region", None)),
+    (("region", "eu"),),
+    (("tier", None), ("region", "eu")),
+]
+
+
+@st.composite
+def new_alerts(draw: st.DrawFn, metric: str) -> Alert:
+    """An alert on that metric or on cost, without a name."""
+    measure = draw(st.sampled_from([("usage", metric), ("usage", metric), ("cost", "USD")]))
+    per_subscription = draw(st.integers(0, 3)) == 3
+    customer = draw(st.sampled_from(CUSTOMERS))
+    if per_subscription:
+        scopes = [("plan", "gold"), ("subscription", customer, "s1")]
+        keys = KEYS[:1] if measure[0] == "usage" else KEYS[:4]
+    else:
+        scopes = [("all",), ("all",), ("plan", "gold"), ("customer", customer)]
+        keys = KEYS
+    scope = draw(st.sampled_from(scopes))
+    chosen = draw(st.sampled_from(keys))
+    priced = per_subscription and measure[0] == "cost" and not chosen and draw(st.booleans())
+    return Alert(
+        name="",
+        measure=measure,
+        per_subscription=per_subscription,
+        scope=scope,
+        keys=chosen,
+        lines=draw(ladders()),
+        prices=draw(st.sampled_from(PRICES)) if priced else frozenset(),
+        overrides=draw(overrides(chosen)) if per_subscription and chosen else (),
+        evaluate=draw(st.sampled_from([True, True, False])),
+    )

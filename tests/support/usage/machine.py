@@ -1,0 +1,224 @@
+"""Whatever is asked of the servers, in whatever order: every answer, state and notification is the plain model's.
+
+A Hypothesis state machine makes random calls to two replicas on one database, restarts them and lets months pass; the
+model is told the same. A step is one rule that was carried out: one call of the API (a batch of usage is one), one
+restart, one month. Each example is an organization of its own, on the same servers.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from fractions import Fraction
+from typing import Any, ClassVar
+
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+
+from tests.reference.ladder import Line
+from tests.reference.model import Alert, Event, Model
+from tests.support.usage import draws
+from tests.support.usage.draws import AGGREGATIONS, CUSTOMERS, DAYS_AGO, PLANS, START, SUBSCRIPTIONS, Again, New
+from tests.support.usage.life import Life
+from tests.support.usage.stage import MONTHS, REPLICAS, Stage
+
+# Of both tests together, which two processes carry out side by side.
+STEPS = int(os.environ.get("TIDEMARK_TEST_STEPS") or "10000")
+TIME_LIMIT = 600.0 + STEPS / 10  # seconds for each of them, several times what they take on a busy machine
+STEPS_PER_EXAMPLE = 50
+EXAMPLES_PER_ROUND = 20  # in rounds, since examples that come out too long are not counted by Hypothesis
+
+STEPS_BETWEEN_RESTARTS = 40  # of one organization; a restart takes as long as dozens of calls
+
+MOST_ALERTS = 4  # at a time; one more, and one is archived instead
+
+Draw = Callable[[st.SearchStrategy[Any]], Any]
+
+KINDS = {
+    "usage": 12,
+    "create": 3,
+    "edit": 4,
+    "overrides": 1,
+    "rename": 1,
+    "disable": 3,
+    "enable": 3,
+    "reset": 1,
+    "put": 2,
+    "look": 3,
+}
+WEIGHTED = [kind for kind, weight in KINDS.items() for _ in range(weight)]
+
+replicas = st.integers(0, REPLICAS - 1)
+customers = st.sampled_from(CUSTOMERS)
+
+
+class Machine(RuleBasedStateMachine):
+    """The life of one organization, from its first call to a comparison of all that is stored for it."""
+
+    stage: ClassVar[Stage]
+    streams: ClassVar[bool]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent: list[Event] = []
+        self.month = 0
+        self.since_restart = STEPS_BETWEEN_RESTARTS // 2
+
+    @initialize(metric=st.sampled_from(sorted(AGGREGATIONS)))
+    def begin(self, metric: str) -> None:
+        """An organization with one metric."""
+        self.stage.clock.set(START)
+        self.metric = metric
+        self.life: Life = self.stage.run(Life.begin(self.stage, metric))
+
+    @property
+    def model(self) -> Model:
+        """What the organization has to be like."""
+        return self.life.model
+
+    @rule(data=st.data(), kind=st.sampled_from(WEIGHTED), at=replicas)
+    def step(self, data: st.DataObject, kind: str, at: int) -> None:
+        """One step, of a kind that is possible now; usage otherwise."""
+        if kind not in ("usage", "create", "put") and not self.model.alerts:
+            kind = "create"
+        getattr(self, f"_{kind}")(data.draw, at)
+
+    def _usage(self, draw: Draw, at: int) -> None:
+        size = draw(st.integers(1, 8))
+        kinds = draw(st.lists(st.sampled_from("eeeea"), min_size=size, max_size=size))
+        items = [draw(draws.events(self.metric) if kind == "e" else draws.again) for kind in kinds]
+        work = self.life.send([self._event(item) for item in items], at, self.streams)
+        self._step("streamed usage" if self.streams else "usage", work)
+
+    def _create(self, draw: Draw, at: int) -> None:
+        if len(self.model.alerts) == MOST_ALERTS:
+            return self._step("archive", self.life.archive(self._alert(draw).name, at))
+        alert = draw(draws.new_alerts(self.metric))
+        return self._step("create", self.life.create(alert, at))
+
+    def _edit(self, draw: Draw, at: int) -> None:
+        """Other lines; or one line is raised or lowered, taken away where others stay, or tells of something else."""
+        alert = self._alert(draw)
+        lines = list(alert.lines)
+        place = draw(st.integers(0, len(lines) - 1))
+        by = draw(st.integers(-6, 6))
+        match draw(st.sampled_from(("all", "told", "less", "more", "move", "move"))):
+            case "all":
+                lines = list(draw(draws.ladders()))
+            case "told":
+                lines[place] = replace(lines[place], told=draw(draws.kinds))
+            case "less" if len(lines) > 1:
+                del lines[place]
+            case "more":
+                lines.append(Line(draw(draws.levels), told=draw(draws.kinds)))
+            case "move":
+                line = lines[place]
+                lines[place] = Line(None if line.value is None else line.value + by, line.step, told=line.told)
+        if len({line.value for line in lines}) < len(lines):
+            lines = list(draw(draws.ladders()))
+        reset = draw(st.sampled_from((False, False, False, True)))
+        paths = draw(st.sampled_from((["thresholds"], ["*"], ["name", "thresholds"], [])))
+        self._step("edit", self.life.edit(replace(alert, lines=tuple(lines)), paths, reset, at))
+
+    def _overrides(self, draw: Draw, at: int) -> None:
+        grouped = [one for one in self.model.alerts.values() if one.per_subscription and one.keys]
+        if not grouped:
+            return self._edit(draw, at)
+        alert = draw(st.sampled_from(grouped))
+        changed = replace(alert, overrides=draw(draws.overrides(alert.keys)))
+        paths = ["cost_exceeded.threshold_overrides"]
+        return self._step("overrides", self.life.edit(changed, paths, draw(st.booleans()), at))
+
+    def _rename(self, draw: Draw, at: int) -> None:
+        self._step("rename", self.life.edit(self._alert(draw), ["name"], draw(st.booleans()), at))
+
+    def _disable(self, draw: Draw, at: int) -> None:
+        alert = self._alert(draw)
+        kind = draw(st.sampled_from((0, 0, 1, 2)))
+        whom = (draw(customers), "s1")[: kind if alert.per_subscription else min(kind, 1)]
+        if whom and alert.scope[0] in ("customer", "subscription"):
+            whom = (alert.scope[1], *whom[1:])
+        self._step("disable", self.life.switch(alert.name, whom, False, at))
+
+    def _enable(self, draw: Draw, at: int) -> None:
+        """Of what is off, if anything is."""
+        off = sorted(one for one in self.model.switched_off if one[0] in self.model.alerts)
+        name, *whom = draw(st.sampled_from(off)) if off else (self._alert(draw).name,)
+        self._step("enable", self.life.switch(name, tuple(whom), True, at))
+
+    def _reset(self, draw: Draw, at: int) -> None:
+        self._step("reset", self.life.reset(self._alert(draw).name, draw(customers), at))
+
+    def _put(self, draw: Draw, at: int) -> None:
+        put = draw(customers), draw(st.sampled_from(SUBSCRIPTIONS)), draw(st.sampled_from(PLANS))
+        self._step("put", self.life.put(*put, at))
+
+    def _look(self, draw: Draw, at: int) -> None:
+        self._step("look", self.life.look(self._alert(draw), draw(customers), at))
+
+    @precondition(lambda self: self.month + 1 < len(MONTHS) and len(self.sent) > 25 * (self.month + 1))
+    @rule()
+    def month_ends(self) -> None:
+        """Time passes for all."""
+        self.month += 1
+        self.model.now = MONTHS[self.month]
+        self.stage.clock.set(MONTHS[self.month])
+        self._step("month", asyncio.sleep(0))
+
+    @precondition(lambda self: self.since_restart >= STEPS_BETWEEN_RESTARTS)
+    @rule(number=replicas)
+    def restart(self, number: int) -> None:
+        """A server is another one from now on."""
+        self.since_restart = 0
+        self._step("restart", self.life.restart(number))
+
+    def teardown(self) -> None:
+        """Everything is compared."""
+        if hasattr(self, "life"):
+            self.stage.run(self.life.compare())
+
+    def _step(self, kind: str, work: Any) -> None:
+        self.stage.steps += 1
+        self.stage.kinds[kind] += 1
+        self.since_restart += 1
+        self.stage.run(work)
+
+    def _alert(self, draw: Draw) -> Alert:
+        alert: Alert = draw(st.sampled_from(list(self.model.alerts.values())))
+        return alert
+
+    def _event(self, item: New | Again) -> Event:
+        if isinstance(item, Again):
+            months = [(self.model.now.month - one.time.month, one) for one in self.sent]
+            recent = [one for ago, one in months if ago <= 1]  # the others are too old for the service
+            if recent:
+                event = recent[-min(item.back, len(recent))]
+                return replace(event, quantity=event.quantity + 1) if item.changed else event
+            item = New(Event("", "ann", START, "other", Fraction(1)), 0)
+        number = len(self.sent)
+        # Some events are of one time, so that their ids decide what LATEST shows.
+        time = self.model.now - timedelta(days=DAYS_AGO[item.place], microseconds=number // 4)
+        self.sent.append(replace(item.event, event_id=f"e{number}", time=time))
+        return self.sent[-1]
+
+
+def play(stage: Stage, steps: int, streams: bool) -> None:
+    """Plays lives of organizations until that many steps are done, or one of them disagrees with the model.
+
+    streams: whether usage comes over streams, or in single calls.
+    """
+    machine = type("Machine", (Machine,), {"stage": stage, "streams": streams})
+    while stage.steps < steps:
+        run_state_machine_as_test(
+            machine,
+            settings=settings(
+                max_examples=EXAMPLES_PER_ROUND,
+                stateful_step_count=STEPS_PER_EXAMPLE,
+                deadline=None,
+                phases=[Phase.reuse, Phase.generate, Phase.shrink],
+                report_multiple_bugs=False,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )

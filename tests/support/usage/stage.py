@@ -1,0 +1,75 @@
+"""The servers on which the examples of the state machine play: replicas on one database, in this process."""
+
+import asyncio
+import contextlib
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import uvloop
+
+from runtime.clock import ManualClock
+from runtime.configuration import Configuration
+from store.postgres.database import Database
+from tests.support.usage.caller import Caller, calling
+from tests.support.usage.draws import START
+
+MONTHS = (START, datetime(2026, 4, 2, 12, tzinfo=UTC), datetime(2026, 5, 3, 12, tzinfo=UTC))
+REPLICAS = 2
+
+CONFIGURATION = Configuration(listen_port=0, propagation_delay=0.0, ingest_writers=2, retention=timedelta(days=366))
+
+
+class Stage:
+    """The servers on which all examples play, and the loop in which they run."""
+
+    def __init__(self, database_url: str) -> None:
+        self.steps = 0
+        self._organizations = 0
+        self.kinds: Counter[str] = Counter()
+        # Servers make the partitions of what is to come when they start, and no clock of an example is later.
+        self.clock = ManualClock(MONTHS[-1])
+        self.database_url = database_url
+        self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+        self.database: Database = self.run(self._open())
+        self.servers: list[Caller] = []
+        self._stacks: list[contextlib.AsyncExitStack] = []
+        for _ in range(REPLICAS):
+            stack = contextlib.AsyncExitStack()
+            self._stacks.append(stack)
+            self.servers.append(self.run(self._start(stack)))
+
+    def run(self, work: Any) -> Any:
+        """Carries out a coroutine; the servers go on meanwhile."""
+        return self._runner.run(work)
+
+    def next_number(self) -> int:
+        """Of one more organization."""
+        self._organizations += 1
+        return self._organizations
+
+    def caller(self, number: int, name: str, key: str) -> Caller:
+        """A caller of one of the servers, as that organization."""
+        return Caller(self.servers[number].server, self.clock, self.database_url, name, key)
+
+    async def _open(self) -> Database:
+        return Database(self.database_url, pool_size=2)
+
+    async def _start(self, stack: contextlib.AsyncExitStack) -> Caller:
+        return await stack.enter_async_context(calling(self.database_url, self.clock, "", "", CONFIGURATION))
+
+    async def restart(self, number: int) -> None:
+        """Stops a server and starts another one in its place, which knows only what the database knows."""
+        await self._stacks[number].aclose()
+        self._stacks[number] = contextlib.AsyncExitStack()
+        self.servers[number] = await self._start(self._stacks[number])
+
+    async def _stop(self) -> None:
+        for stack in self._stacks:
+            await stack.aclose()
+        await self.database.close()
+
+    def close(self) -> None:
+        """Stops everything."""
+        self.run(self._stop())
+        self._runner.close()

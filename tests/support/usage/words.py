@@ -1,0 +1,217 @@
+"""The plain model's words in those of the API and of the service, and back."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from decimal import Decimal, localcontext
+from fractions import Fraction
+from typing import Any
+
+from evaluator.amounts import format_decimal
+from evaluator.events import UsageEvent
+from evaluator.gauges import Gauge, Measure
+from evaluator.prices import FilterOperator
+from generated.tidemark.v1 import alert_pb2, condition_pb2, notification_pb2, threshold_pb2, usage_pb2
+from server.calls.validation import to_timestamp
+from tests.reference import ladder as plain_ladder
+from tests.reference import model as plain_model
+from tests.support.usage.caller import EVERYBODY, on_customer, on_plan, on_subscription
+
+
+def event_of(event: plain_model.Event) -> UsageEvent:
+    """The event in the service's own words."""
+    return UsageEvent(
+        event.event_id,
+        event.customer,
+        event.time,
+        event.metric,
+        decimal_of(event.quantity),
+        event.subscription,
+        None if event.cost is None else decimal_of(event.cost),
+        event.currency,
+        dict(event.properties),
+    )
+
+
+def message_of(event: plain_model.Event) -> usage_pb2.UsageEvent:
+    """The event in the words of the API."""
+    return usage_pb2.UsageEvent(
+        event_id=event.event_id,
+        customer_id=event.customer,
+        subscription_id=event.subscription or "",
+        metric_id=event.metric,
+        quantity=_text(event.quantity),
+        cost=_text(event.cost),
+        currency=event.currency or "",
+        event_time=to_timestamp(event.time),
+        properties=dict(event.properties),
+    )
+
+
+def gauge_of(gauge: usage_pb2.Gauge) -> plain_model.Gauge:
+    """A gauge of an answer in the model's words."""
+    filters = gauge.cost.price_filters
+    return plain_model.Gauge(
+        gauge.customer_id,
+        gauge.subscription_id or None,
+        ("cost", gauge.cost.currency) if gauge.HasField("cost") else ("usage", gauge.usage.metric_id),
+        tuple((item.key, item.value) for item in gauge.group),
+        plain_model.month_of(gauge.billing_period.start_time.ToDatetime(UTC)),
+        frozenset(
+            (
+                condition_pb2.PriceField.Name(one.field).removeprefix("PRICE_FIELD_").lower(),
+                one.operator == condition_pb2.FILTER_OPERATOR_INCLUDES,
+                frozenset(one.values),
+            )
+            for one in filters
+        ),
+    )
+
+
+def crossing_of(transition: notification_pb2.Transition) -> plain_ladder.Crossing:
+    """A transition of an answer in the model's words."""
+    return plain_ladder.Crossing(
+        threshold_pb2.TransitionKind.Name(transition.kind).removeprefix("TRANSITION_KIND_"),
+        Fraction(transition.level),
+        Fraction(transition.previous_value),
+        Fraction(transition.value),
+        transition.event_id or None,
+    )
+
+
+def values_of(gauges: Iterable[tuple[Gauge, Decimal]]) -> dict[plain_model.Gauge, Fraction]:
+    """The gauges of an outcome in the model's words."""
+    return {
+        plain_model.Gauge(
+            gauge.customer_id,
+            gauge.subscription_id,
+            measured_by(gauge.measure),
+            gauge.group,
+            plain_model.month_of(gauge.period.start),
+            prices_of(gauge.measure),
+        ): Fraction(value)
+        for gauge, value in gauges
+    }
+
+
+def measured_by(measure: Measure) -> tuple[str, str]:
+    """What is measured, and its name."""
+    return ("cost", measure.currency) if measure.currency else ("usage", measure.metric_id or "")
+
+
+def prices_of(measure: Measure) -> plain_model.Prices:
+    """Which costs count."""
+    return frozenset(
+        (item.field.property_name, item.operator is FilterOperator.INCLUDES, frozenset(item.values))
+        for item in measure.prices
+    )
+
+
+def decimal_of(number: Fraction) -> Decimal:
+    """The exact decimal of a fraction that is one."""
+    with localcontext(prec=100):
+        return Decimal(number.numerator) / Decimal(number.denominator)
+
+
+def alert_of(alert: plain_model.Alert) -> alert_pb2.Alert:
+    """The alert in the words of the API."""
+    kind, name = alert.measure
+    shown = alert_pb2.Alert(name="alert", scope=_scope(alert.scope), thresholds=map(_threshold, alert.lines))
+    if alert.per_subscription and kind == "usage":
+        shown.usage_exceeded.metric_id = name
+    elif alert.prices:
+        shown.spend_exceeded.currency = name
+        for field, taken_in, values in sorted(alert.prices):
+            shown.spend_exceeded.price_filters.add(
+                field=condition_pb2.PriceField.Value(f"PRICE_FIELD_{field.upper()}"),
+                operator=(
+                    condition_pb2.FILTER_OPERATOR_INCLUDES if taken_in else condition_pb2.FILTER_OPERATOR_EXCLUDES
+                ),
+                values=sorted(values, reverse=True),
+            )
+    elif alert.per_subscription:
+        shown.cost_exceeded.currency = name
+        shown.cost_exceeded.grouping_keys.extend(key for key, _ in alert.keys)
+        for bound, lines in alert.overrides:
+            shown.cost_exceeded.threshold_overrides.add(
+                group_keys=[key for key, _ in bound],
+                group_values=[value for _, value in bound],
+                thresholds=map(_threshold, lines),
+            )
+    else:
+        selectors = [condition_pb2.GroupSelector(key=key, value=value) for key, value in alert.keys]
+        if kind == "usage":
+            shown.usage_threshold_reached.metric_id = name
+            shown.usage_threshold_reached.group_values.extend(selectors)
+        else:
+            shown.spend_threshold_reached.currency = name
+            shown.spend_threshold_reached.group_values.extend(selectors)
+    return shown
+
+
+def _scope(scope: tuple[str, ...]) -> alert_pb2.AlertScope:
+    match scope:
+        case ("plan", plan):
+            return on_plan(plan)
+        case ("customer", customer):
+            return on_customer(customer)
+        case ("subscription", customer, subscription):
+            return on_subscription(subscription, customer)
+    return EVERYBODY
+
+
+def _threshold(line: plain_ladder.Line) -> threshold_pb2.Threshold:
+    return threshold_pb2.Threshold(
+        value=_text(line.value),
+        recurring_step=_text(line.step),
+        resolve_value=_text(line.resolve),
+        notify_on=[threshold_pb2.TransitionKind.Value(f"TRANSITION_KIND_{kind}") for kind in sorted(line.told)],
+    )
+
+
+def _text(number: Fraction | None) -> str:
+    return "" if number is None else format_decimal(decimal_of(number))
+
+
+def state_of(reached: dict[str, Any], sequence: int) -> plain_ladder.State:
+    """The state as it is stored."""
+    state = plain_ladder.State(sequence=sequence)
+    for key, entry in reached.items():
+        if key.startswith("every:"):
+            step = Fraction(key.removeprefix("every:"))
+            state.steps, state.silent_steps = entry["rungs"], entry["silent_rungs"]
+            state.stairs = Fraction(entry["level"]) - state.steps * step, step
+        else:
+            state.past[Fraction(key)] = entry.get("silent", False)
+    return state
+
+
+def notification_of(alert: str, data: dict[str, Any]) -> plain_model.Notification:
+    """The notification whose body has that data."""
+    gauge = data["gauge"]
+    return plain_model.Notification(
+        alert,
+        plain_model.Gauge(
+            gauge["customer_id"],
+            gauge.get("subscription_id"),
+            ("cost", gauge["currency"]) if "currency" in gauge else ("usage", gauge["metric_id"]),
+            tuple((pair["key"], pair["value"]) for pair in gauge["group"]),
+            plain_model.month_of(datetime.fromisoformat(gauge["period"]["start_time"])),
+            frozenset(
+                (one["field"].lower(), one["operator"] == "INCLUDES", frozenset(one["values"]))
+                for one in gauge.get("price_filters", ())
+            ),
+        ),
+        data["sequence"],
+        data["late"],
+        tuple(
+            plain_ladder.Crossing(
+                one["kind"],
+                Fraction(one["level"]),
+                Fraction(one["previous_value"]),
+                Fraction(one["value"]),
+                one.get("event_id"),
+            )
+            for one in data["transitions"]
+        ),
+        frozenset(place for place, one in enumerate(data["transitions"]) if one["furthest"]),
+    )

@@ -1,0 +1,68 @@
+"""Attempts as a notifier makes and records them, with results that a test chooses."""
+
+from datetime import UTC, datetime, timedelta
+
+from store.deliveries import fan_out as outbox
+from store.deliveries import queue as delivery_queue
+from store.deliveries import results as delivery_results
+from store.deliveries.queue import Claim, Order
+from store.deliveries.results import AttemptRecord
+from tests.support.notifier.house import House
+from webhooks.deliveries import DeliveryStatus, Outcome
+from webhooks.health import Verdict
+
+START = datetime(2026, 3, 15, 12, 0, 0, 10, tzinfo=UTC)
+DURATION = timedelta(milliseconds=1234, microseconds=5)
+
+
+async def fan_out(house: House) -> None:
+    """Turns what is in the outbox into deliveries."""
+    async with house.database.transaction() as connection:
+        await outbox.fan_out(connection, 1_000)
+
+
+async def claim(house: House) -> list[Claim]:
+    """Claims what is due."""
+    async with house.database.transaction() as connection:
+        return await delivery_queue.claim(connection, Order(100, timedelta(minutes=1)))
+
+
+async def record(
+    house: House, claims: list[Claim], status: DeliveryStatus, delay: timedelta | None = None
+) -> list[AttemptRecord]:
+    """Records one attempt of each claim; returns those that counted."""
+    delivered = status is DeliveryStatus.DELIVERED
+    records = [
+        AttemptRecord(
+            claim=claim,
+            start_time=START,
+            duration=DURATION,
+            outcome=Outcome.DELIVERED if delivered else Outcome.SERVER_ERROR,
+            http_status=200 if delivered else None,
+            response_excerpt="räsponse",
+            error="" if delivered else "out of order",
+            status=status,
+            delay=delay,
+            verdict=Verdict.SUCCEEDED if delivered else Verdict.FAILED,
+            remote_address="192.0.2.7",
+            secret_sequences=tuple(secret.sequence for secret in claim.target.secrets),
+        )
+        for claim in claims
+    ]
+    async with house.database.transaction() as connection:
+        return (await delivery_results.record(connection, records)).written
+
+
+async def attempt_all(house: House, status: DeliveryStatus, delay: timedelta | None = None) -> list[Claim]:
+    """Fans out and makes one attempt of all that is due, each with that result; returns what was attempted.
+
+    A notifier gives one endpoint four at a time; this goes on until nothing is due.
+    """
+    await fan_out(house)
+    claims: list[Claim] = []
+    while found := await claim(house):
+        await record(house, found, status, delay)
+        claims += found
+        if status is DeliveryStatus.PENDING and not delay:
+            break
+    return claims

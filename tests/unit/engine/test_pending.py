@@ -1,0 +1,225 @@
+"""Pending events: an organization's share, refusals that say whose it is, and counts that come back to nothing."""
+
+import asyncio
+import contextlib
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any, cast
+
+import pytest
+
+from engine.ingest import pipeline
+from engine.ingest.batches import Batch, Outcome
+from engine.ingest.pending import Overloaded, PendingEvents
+from engine.ingest.pipeline import Pipeline
+from evaluator.events import UsageEvent
+from runtime.clock import ManualClock
+from runtime.gate import FairGate
+from store.identity.keys import Organization
+from store.postgres.database import Database, DatabaseUnavailable
+
+NOISY, QUIET = Organization(1, "noisy"), Organization(2, "quiet")
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def batch(size: int) -> Batch:
+    """Events of several customers, so that every writer gets some."""
+    return Batch(
+        [
+            UsageEvent(f"e{number}", f"c{number}", NOW, "calls", Decimal(1), None, None, None, {})
+            for number in range(size)
+        ]
+    )
+
+
+class Commits:
+    """Stands in for the database's part: commits when it may, or fails."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+        self.error: BaseException | None = None
+
+    def __call__(self, *_: Any) -> "Commits":
+        return self
+
+    async def commit(self, batches: list[Batch]) -> list[Outcome]:
+        await self.go.wait()
+        if self.error is not None:
+            raise self.error
+        return [Outcome(accepted=len(one.events)) for one in batches]
+
+
+@pytest.fixture
+def commits(monkeypatch: pytest.MonkeyPatch) -> Commits:
+    fake = Commits()
+    monkeypatch.setattr(pipeline, "Committer", fake)
+    return fake
+
+
+def a_pipeline(pending: PendingEvents, gate: FairGate) -> Pipeline:
+    return Pipeline(cast(Database, None), ManualClock(NOW), timedelta(days=34), writers=2, pending=pending, gate=gate)
+
+
+async def send(through: Pipeline, organization: Organization, size: int, *, waits: bool = False) -> Outcome:
+    room = await through.admit(organization, size, waits=waits)
+    try:
+        return await through.submit(organization, batch(size), room)
+    finally:
+        room.give_up()
+
+
+async def settled() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_one_organization_at_its_bound_leaves_room_for_another(commits: Commits) -> None:
+    pending = PendingEvents(100, 100)
+    through = a_pipeline(pending, FairGate(4))
+    sent = [asyncio.create_task(send(through, NOISY, 10)) for _ in range(20)]
+    await settled()
+    refused = [one.exception() for one in sent if one.done()]
+    assert len(refused) == 15, "an organization may have no more than it leaves free"
+    for error in refused:
+        assert isinstance(error, Overloaded)
+        assert error.pending_of_organization == 50
+    quiet = asyncio.create_task(send(through, QUIET, 25))
+    await settled()
+    assert pending.total == 75
+    commits.go.set()
+    assert (await quiet).accepted == 25
+    assert [(await one).accepted for one in sent if one.exception() is None] == [10] * 5
+    assert pending.total == 0
+
+
+async def test_an_organization_may_have_a_bound_of_its_own(commits: Commits) -> None:
+    through = a_pipeline(PendingEvents(1_000, 30), FairGate(4))
+    sent = [asyncio.create_task(send(through, NOISY, 20)) for _ in range(2)]
+    await settled()
+    assert [one.done() for one in sent] == [False, True]
+    assert isinstance(sent[1].exception(), Overloaded)
+    commits.go.set()
+    await sent[0]
+
+
+async def test_what_no_organization_has_room_for_is_the_servers_refusal() -> None:
+    pending = PendingEvents(100, 100)
+    await pending.admit(1, 50, waits=False)
+    await pending.admit(2, 40, waits=False)
+    with pytest.raises(Overloaded) as refused:
+        await pending.admit(3, 20, waits=False)
+    assert refused.value.pending_of_organization is None
+
+
+@pytest.mark.parametrize("error", [DatabaseUnavailable("gone"), ValueError("a bug")])
+async def test_events_of_a_commit_that_fails_are_pending_no_more(commits: Commits, error: Exception) -> None:
+    pending, gate = PendingEvents(100, 100), FairGate(4)
+    through = a_pipeline(pending, gate)
+    commits.error = error
+    commits.go.set()
+    for _ in range(20):  # each retry is admitted
+        with pytest.raises(type(error)):
+            await send(through, NOISY, 50)
+        assert (pending.total, gate.free) == (0, 4)
+    commits.error = None
+    assert (await send(through, NOISY, 50)).accepted == 50
+    assert (pending.total, gate.free) == (0, 4)
+
+
+async def test_events_whose_caller_has_gone_are_pending_until_they_are_committed(commits: Commits) -> None:
+    pending = PendingEvents(100, 100)
+    through = a_pipeline(pending, FairGate(4))
+    gone = asyncio.create_task(send(through, NOISY, 40))
+    await settled()
+    gone.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await gone
+    assert pending.total == 40
+    commits.go.set()
+    await through.drain()
+    assert pending.total == 0
+
+
+async def test_room_for_events_that_were_rejected_is_given_up(commits: Commits) -> None:
+    pending = PendingEvents(100, 100)
+    through = a_pipeline(pending, FairGate(4))
+    commits.go.set()
+    room = await through.admit(NOISY, 40)
+    assert (await through.submit(NOISY, batch(10), room)).accepted == 10
+    assert pending.total == 30
+    room.give_up()
+    room.give_up()
+    assert pending.total == 0
+
+
+async def test_streams_wait_for_room_in_turns_and_in_their_order() -> None:
+    pending, order = PendingEvents(10, 10), list[str]()
+    held = await pending.admit(9, 10, waits=False)
+
+    async def stream(name: str, organization_id: int) -> None:
+        room = await pending.admit(organization_id, 4, waits=True)
+        order.append(name)
+        await asyncio.sleep(0)
+        room.give_up()
+
+    waiting = [asyncio.create_task(stream(name, int(name[0]))) for name in ("1a", "1b", "1c", "2a", "3a", "2b")]
+    await settled()
+    # Whoever does not wait does not overtake those of its organization that do.
+    with pytest.raises(Overloaded):
+        await pending.admit(1, 1, waits=False)
+    held.give_up()
+    async with asyncio.timeout(30):
+        await asyncio.gather(*waiting)
+    assert [name for name in order if name[0] == "1"] == ["1a", "1b", "1c"]
+    assert order.index("2a") < order.index("1b"), "organizations have turns"
+    assert order.index("3a") < order.index("1b")
+    assert pending.total == 0
+
+
+async def test_a_wait_for_room_that_is_cancelled_leaves_nothing_behind() -> None:
+    pending = PendingEvents(10, 10)
+    held = await pending.admit(1, 10, waits=False)
+    large, small = (asyncio.create_task(pending.admit(2, size, waits=True)) for size in (9, 2))
+    await settled()
+    large.cancel()
+    held.give_up()
+    room = await small
+    # Cancelled in the moment in which it is admitted.
+    late = asyncio.create_task(pending.admit(2, 5, waits=True))
+    await settled()
+    room.give_up()
+    late.cancel()
+    await asyncio.gather(large, late, return_exceptions=True)
+    if not late.cancelled():
+        late.result().give_up()
+    assert pending.total == 0
+    (await pending.admit(2, 10, waits=False)).give_up()
+
+
+async def test_a_batch_larger_than_all_room_has_its_turn_when_nothing_else_is_pending() -> None:
+    pending = PendingEvents(10, 10)
+    held = await pending.admit(1, 1, waits=False)
+    with pytest.raises(Overloaded):
+        await pending.admit(2, 40, waits=False)
+    held.give_up()
+    (await pending.admit(2, 40, waits=False)).give_up()
+    assert pending.total == 0
+
+
+async def test_many_organizations_with_large_batches_do_not_keep_out_one_that_has_nothing() -> None:
+    pending = PendingEvents(100_000, 50_000, beside=1_000)
+    floods = [await pending.admit(100 + number, 5_000, waits=False) for number in range(20)]
+    with pytest.raises(Overloaded):
+        await pending.admit(200, 5_000, waits=False)
+    quiet = [await pending.admit(QUIET.organization_id, 500, waits=False) for _ in range(2)]
+    # More than that is a share, of which nothing is left.
+    with pytest.raises(Overloaded):
+        await pending.admit(QUIET.organization_id, 1, waits=False)
+    with pytest.raises(Overloaded):
+        await pending.admit(NOISY.organization_id, 1_001, waits=False)
+    # A stream's batch of that size does not wait for what others have.
+    async with asyncio.timeout(60):
+        stream = await pending.admit(NOISY.organization_id, 1_000, waits=True)
+    for room in [*floods, *quiet, stream]:
+        room.give_up()
+    assert pending.total == 0

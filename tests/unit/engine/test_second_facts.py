@@ -1,0 +1,75 @@
+"""A second fact of one customer, or of another one, leaves the first alone."""
+
+import itertools
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+from engine.facts.readings import Covered, Look
+from evaluator.balances import Unit
+from evaluator.limits import Limit, LimitGroups, Limits
+from evaluator.periods import DEFAULT_CYCLE
+from evaluator.routing import Customer, Router
+from store.balances.wallets import Read
+
+NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)
+DAY = timedelta(days=1)
+USD, CALLS = Unit("USD"), Unit(metric_id="calls")
+OF_SEATS: LimitGroups = (("seat", None),)
+
+
+def limit(unit: Unit, amount: str | None, epoch: int, groups: LimitGroups = ()) -> Limit:
+    return Limit(unit, groups, None if amount is None else Decimal(amount), epoch)
+
+
+def test_a_limit_in_one_unit_or_of_one_group_leaves_those_in_others() -> None:
+    facts = [
+        limit(CALLS, "1", 1),
+        limit(USD, "2", 2),
+        limit(CALLS, "3", 3, OF_SEATS),
+        limit(CALLS, "4", 4, (("seat", "ann"),)),
+    ]
+    for order in itertools.permutations(facts):
+        found = Limits()
+        for one in order:
+            found = Limits([one], found)
+        assert found.changed_epoch == 4
+        assert [found.find(unit, ()) for unit in (CALLS, USD)] == [1, 2]
+        assert [found.find(CALLS, (("seat", name),)) for name in ("ann", "bob")] == [4, 3]
+        fewer = Limits([limit(USD, None, 5)], found)
+        assert [fewer.find(CALLS, ()), fewer.find(CALLS, (("seat", "ann"),))] == [1, 4]
+        assert fewer.find(USD, ()) is None
+        assert found.find(USD, ()) == 2
+
+
+def test_the_earliest_time_is_expected_in_whatever_order_times_are_noted() -> None:
+    times = [None, NOW + DAY, NOW, NOW + 2 * DAY, None]
+    for order in set(itertools.permutations(times)):
+        look = Look()
+        look.expect("beta", NOW + 9 * DAY)
+        for time in order:
+            look.expect("acme", time)
+        look.expect("idle", None)
+        assert look.next_times == {"acme": NOW, "beta": NOW + 9 * DAY, "idle": None}
+
+
+def test_what_was_read_is_noted_for_each_customer() -> None:
+    look = Look()
+    look.expect("acme", NOW + DAY)
+    covered = [
+        Covered(Customer(name, None, "USD", DEFAULT_CYCLE, 0, NOW), [], NOW + number * DAY)
+        for number, name in enumerate(("acme", "beta"))
+    ]
+    assert look.read(covered) == {"acme": Read(NOW, NOW + DAY), "beta": Read(NOW + DAY, None)}
+
+
+def test_exclusions_add_up() -> None:
+    router = Router(1, ())
+    for name in ("acme", "beta"):
+        router.customers[name] = Customer(name, None, "USD", DEFAULT_CYCLE, 0, NOW)
+    excluded: list[tuple[str, str | None]] = [("a", None), ("b", "pro"), ("b", "free")]
+    for one in excluded:
+        router.exclude("acme", *one)
+    assert router.customers["acme"].excluded == set(excluded)
+    assert not router.customers["beta"].excluded
+    assert router.customers["acme"].excludes("a", "any")
+    assert not router.customers["acme"].excludes("b", None)

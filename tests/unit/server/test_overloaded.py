@@ -1,0 +1,19 @@
+"""What a caller reads when its usage events find no room."""
+
+from engine.ingest.pending import Overloaded
+from generated.tidemark.v1 import error_reason_pb2
+from server.alerts.usage import RETRY_OVERLOAD, overloaded
+
+
+def test_an_organization_that_has_used_up_its_share_reads_how_much_is_pending() -> None:
+    error = overloaded(Overloaded(10, 50))
+    assert error.reason == error_reason_pb2.ERROR_REASON_OVERLOADED
+    assert error.metadata == {"share_of": "organization", "pending_events": "50"}
+    assert error.retry_after == RETRY_OVERLOAD
+
+
+def test_a_server_without_room_says_so_without_figures_of_others() -> None:
+    error = overloaded(Overloaded(20, None))
+    assert error.reason == error_reason_pb2.ERROR_REASON_OVERLOADED
+    assert error.metadata == {"share_of": "server"}
+    assert error.retry_after == RETRY_OVERLOAD
