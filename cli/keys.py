@@ -108,12 +108,13 @@ def list_keys(organization: str | None) -> None:
 
     records = [record for record in _with_database(run) if organization in (None, record.organization.name)]
     if records:
-        _print_table(records)
+        print_table(records)
     else:
         print_progress("there are no keys")
 
 
-def _print_table(records: Sequence[key_store.KeyRecord]) -> None:
+def print_table(records: Sequence[key_store.KeyRecord]) -> None:
+    """Prints a row for each key to standard output, below a heading."""
     heading = ("key id", "organization", "created", "revoked")
     rows = [
         (

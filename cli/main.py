@@ -59,7 +59,7 @@ class CommandsOnDemand(click.Group):
 
 
 def _without_extra(name: str, extra: str) -> click.Command:
-    """A command in the place of one whose extra is not installed: it says so, whatever its arguments are."""
+    """A command in place of one whose extra is not installed. With any arguments it names the extra and ends."""
 
     def refuse() -> None:
         raise ConfigurationProblem(f"`tidemark {name}` needs the extra `{extra}`: {install_command(extra)}")
@@ -79,10 +79,10 @@ def _without_extra(name: str, extra: str) -> click.Command:
 )
 @click.version_option(package_name="tidemark", message="tidemark %(version)s")
 def tidemark() -> None:
-    """Tells you the moment a customer's usage or spend crosses a line.
+    """Notifies you when a customer's usage, spend or balance reaches a threshold.
 
-    `tidemark up` runs everything on this machine. Settings are environment variables, TIDEMARK_…; what is wrong
-    with them is said at the start, all of it at once.
+    `tidemark up` runs everything on this machine. Settings are environment variables, TIDEMARK_…; a command that
+    finds bad settings lists all of them and ends.
     """
 
 

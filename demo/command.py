@@ -1,4 +1,4 @@
-"""The command `tidemark demo`."""
+"""The command line of the demo."""
 
 from pathlib import Path
 
