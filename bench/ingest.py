@@ -27,6 +27,7 @@ from bench.support.sending import (
 )
 from bench.support.stack import PostgreSQL, Stack
 from runtime.configuration import DEFAULT_INGEST_WRITERS
+from store.postgres.database import DriverConnection
 from store.usage import events as stored_events
 
 BATCH_EVENTS = 500  # of one message
@@ -233,7 +234,7 @@ async def _send(client: Client, job: Send, events: int) -> None:
 class _Copier:
     """Copies rows into the table that the server fills, under organizations of their own, and does nothing else."""
 
-    def __init__(self, connections: Sequence[stored_events.Connection]) -> None:
+    def __init__(self, connections: Sequence[DriverConnection]) -> None:
         self._connections = connections
 
     async def copy(self, events: Load, copy_events: int, organization_id: int) -> float:
@@ -243,7 +244,7 @@ class _Copier:
         await asyncio.gather(*map(self._write, self._connections, rows))
         return time.perf_counter() - started
 
-    async def _write(self, connection: stored_events.Connection, batches: Sequence[bytes]) -> None:
+    async def _write(self, connection: DriverConnection, batches: Sequence[bytes]) -> None:
         for batch in batches:
             await stored_events.copy(connection, batch)
             await connection.commit()
@@ -252,7 +253,7 @@ class _Copier:
 @contextlib.asynccontextmanager
 async def _copier(stack: Stack) -> AsyncIterator[_Copier]:
     async with contextlib.AsyncExitStack() as exits:
-        connections: list[stored_events.Connection] = []
+        connections: list[DriverConnection] = []
         for _ in range(DEFAULT_INGEST_WRITERS):
             connection = await psycopg.AsyncConnection.connect(stack.url)
             connections.append(await exits.enter_async_context(connection))

@@ -1,4 +1,4 @@
-"""The command line of the demo."""
+"""The command line of the demo, `python -m demo`."""
 
 from pathlib import Path
 

@@ -23,7 +23,7 @@ class Display:
 
     def title(self, text: str) -> None:
         """The demo's headline."""
-        self.console.print(f"\n[bold]tidemark demo[/]  [quiet]{escape(text)}[/]\n")
+        self.console.print(f"\n[bold]Tidemark: demo[/]  [quiet]{escape(text)}[/]\n")
 
     def step(self, text: str) -> None:
         """A sentence on what begins now; markup is allowed."""

@@ -14,8 +14,8 @@ from evaluator.aggregation import Tally
 from evaluator.alerts import AlertRule
 from evaluator.events import UsageEvent
 from evaluator.transitions import AlertState, Evaluation, Step, evaluate
+from store.postgres.database import DriverConnection
 from store.usage import evaluations
-from store.usage.gauges import Connection
 
 # So many in a row that fail, and none of their alert that does not, stand for all of that alert.
 SURE = 16
@@ -57,7 +57,7 @@ class Item:
 class Probe:
     """Finds out which items the database refuses, and why it refused the last of them."""
 
-    def __init__(self, connection: Connection, organization_id: int, now: datetime) -> None:
+    def __init__(self, connection: DriverConnection, organization_id: int, now: datetime) -> None:
         self.error: Exception | None = None
         self._connection = connection
         self._organization_id = organization_id

@@ -18,9 +18,9 @@ from evaluator.gauges import Gauge
 from evaluator.notifications import Notification
 from evaluator.transitions import AlertState, Cause, Step, Transition, evaluate, mark_silently, trip_levels
 from runtime.turns import Slices
+from store.postgres.database import DriverConnection
 from store.usage import evaluations, gauges, recounts
 from store.usage.evaluations import StoredState
-from store.usage.gauges import Connection
 
 REASON_USAGE = "USAGE"  # an event moved the gauge
 REASON_FACT = "FACT"  # the billing system posted a fact, or time brought one due
@@ -62,7 +62,7 @@ class Evaluation:
 
     def __init__(
         self,
-        connection: Connection,
+        connection: DriverConnection,
         organization_id: int,
         organization: str,
         epoch: int,

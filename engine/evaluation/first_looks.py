@@ -11,7 +11,7 @@ from evaluator.alerts import AlertRule
 from evaluator.periods import Period
 from evaluator.routing import COUNTING_MARGIN
 from store.alerts import visits as visiting
-from store.usage.gauges import Connection
+from store.postgres.database import DriverConnection
 
 
 class FirstLooks:
@@ -22,7 +22,7 @@ class FirstLooks:
 
     @classmethod
     async def read(
-        cls, connection: Connection, organization_id: int, looks: Iterable[tuple[AlertRule, int]]
+        cls, connection: DriverConnection, organization_id: int, looks: Iterable[tuple[AlertRule, int]]
     ) -> "FirstLooks":
         """`looks`: the alerts that look at gauges, each with the epoch at which that gauge was last visited.
 

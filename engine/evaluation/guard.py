@@ -18,7 +18,8 @@ from evaluator.routing import Watch
 from evaluator.transitions import Cause
 from runtime.turns import Slices
 from store.alerts import exclusions
-from store.alerts.exclusions import Connection, Counted, Groups
+from store.alerts.exclusions import Counted, Groups
+from store.postgres.database import DriverConnection
 
 MAX_GROUPS = 5_000  # of one alert and customer, or subscription, in one billing period
 
@@ -45,7 +46,12 @@ class Guarded:
 
 
 async def guard(
-    connection: Connection, organization_id: int, organization: str, epoch: int, now: datetime, looks: Sequence[Look]
+    connection: DriverConnection,
+    organization_id: int,
+    organization: str,
+    epoch: int,
+    now: datetime,
+    looks: Sequence[Look],
 ) -> Guarded:
     """Counts the groups that alerts meet for the first time, and excludes customers that have too many.
 
@@ -80,7 +86,7 @@ async def guard(
 
 
 async def _count(
-    connection: Connection,
+    connection: DriverConnection,
     organization_id: int,
     organization: str,
     epoch: int,

@@ -4,17 +4,14 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-import psycopg
 from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.exclusions import Excluded, ExclusionReason
 from store.identity import organizations
-from store.postgres.database import Row, driver
+from store.postgres.database import DriverConnection, driver
 from store.tables.accounts import customer
 from store.tables.alerts import alert_exclusion, group_count
-
-Connection = psycopg.AsyncConnection[Row]
 
 EVERY_SUBSCRIPTION = ""  # the subscription_id of rows that are about the customer as a whole; no id is empty
 
@@ -54,7 +51,7 @@ RETURNING customer_id, alert_id, subscription_id, period_start, groups
 """
 
 
-async def count(connection: Connection, organization_id: int, counted: Sequence[Counted]) -> dict[Groups, int]:
+async def count(connection: DriverConnection, organization_id: int, counted: Sequence[Counted]) -> dict[Groups, int]:
     """Adds to counts of groups; returns what they come to. The rows stay locked.
 
     Comes after the gauges in the order of all locks.
@@ -88,7 +85,7 @@ RETURNING customer_id, alert_id, subscription_id
 
 
 async def exclude(
-    connection: Connection,
+    connection: DriverConnection,
     organization_id: int,
     excluded: Collection[Excluded],
     reason: ExclusionReason,
@@ -126,7 +123,9 @@ WHERE organization_id = %(organization_id)s AND changed_epoch >= %(epoch)s
 """
 
 
-async def of_customers(connection: Connection, organization_id: int, customer_ids: Sequence[str]) -> set[Excluded]:
+async def of_customers(
+    connection: DriverConnection, organization_id: int, customer_ids: Sequence[str]
+) -> set[Excluded]:
     """What those customers are excluded from."""
     cursor = await connection.execute(
         _OF_CUSTOMERS, {"organization_id": organization_id, "customer_ids": list(customer_ids)}
@@ -134,7 +133,7 @@ async def of_customers(connection: Connection, organization_id: int, customer_id
     return {Excluded(row[0], row[1], row[2] or None) for row in await cursor.fetchall()}
 
 
-async def made_since(connection: Connection, organization_id: int, epoch: int) -> set[Excluded]:
+async def made_since(connection: DriverConnection, organization_id: int, epoch: int) -> set[Excluded]:
     """The exclusions that were made while that epoch stood, or later."""
     cursor = await connection.execute(_SINCE, {"organization_id": organization_id, "epoch": epoch})
     return {Excluded(row[0], row[1], row[2] or None) for row in await cursor.fetchall()}

@@ -4,7 +4,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-import psycopg
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -12,13 +11,11 @@ from evaluator.alerts import Scope, ScopeKind
 from evaluator.definitions import DefinitionState
 from evaluator.gauges import Group
 from evaluator.routing import Target
-from store.postgres.database import Row, driver
+from store.postgres.database import DriverConnection, driver
 from store.tables.accounts import customer, subscription
 from store.tables.alerts import alert
 from store.tables.usage import event
 from store.usage import price_conditions
-
-Connection = psycopg.AsyncConnection[Row]
 
 FROM_THE_BEGINNING = ""  # sorts before every customer_id: nobody has been visited yet
 
@@ -109,7 +106,7 @@ async def advance(connection: AsyncConnection, organization_id: int, alert_id: s
     )
 
 
-async def at_first_look(connection: Connection, organization_id: int, alert_ids: Collection[str]) -> set[str]:
+async def at_first_look(connection: DriverConnection, organization_id: int, alert_ids: Collection[str]) -> set[str]:
     """Which of these alerts have not come yet to the end of what existed before them."""
     cursor = await connection.execute(
         "SELECT alert_id FROM alert WHERE organization_id = %s AND alert_id = ANY(%s) AND NOT looked",
@@ -172,7 +169,7 @@ FROM unnest(
 
 
 async def groups(
-    connection: Connection, organization_id: int, targets: Sequence[Target], keys: Sequence[str], now: datetime
+    connection: DriverConnection, organization_id: int, targets: Sequence[Target], keys: Sequence[str], now: datetime
 ) -> dict[int, list[Group]]:
     """For each target (by its place) the groups of those keys that its stored events of the current period have.
 

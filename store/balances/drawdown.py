@@ -9,15 +9,11 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-import psycopg
-
 from evaluator.balances import Holding, Segment, Unit
 from evaluator.drawdown import Source
 from store.balances.entries import EntryType
 from store.balances.holdings import holding_from
-from store.postgres.database import Row
-
-Connection = psycopg.AsyncConnection[Row]
+from store.postgres.database import DriverConnection, Row
 
 
 @dataclass(eq=False, slots=True)
@@ -102,7 +98,7 @@ class Wanted:
 
 
 async def drawables(
-    connection: Connection,
+    connection: DriverConnection,
     organization_id: int,
     wanted: Mapping[tuple[str, str], Wanted],
     seats: Mapping[tuple[str, str, str], tuple[datetime, datetime]],
@@ -150,7 +146,7 @@ WHERE organization_id = %(organization_id)s AND customer_id = ANY(%(customer_ids
 
 
 async def overages(
-    connection: Connection, organization_id: int, customer_ids: Iterable[str]
+    connection: DriverConnection, organization_id: int, customer_ids: Iterable[str]
 ) -> dict[tuple[str, str], Decimal]:
     """What usage took beyond the balances, by customer and unit key."""
     cursor = await connection.execute(
@@ -176,7 +172,7 @@ ORDER BY unit LIMIT %(limit)s
 
 
 async def list_overages(
-    connection: Connection, organization_id: int, customer_id: str, *, after: str | None, limit: int
+    connection: DriverConnection, organization_id: int, customer_id: str, *, after: str | None, limit: int
 ) -> list[Overage]:
     """Up to `limit` of a customer's overages, currencies first; `after` is the unit key of the last one seen."""
     cursor = await connection.execute(
@@ -212,7 +208,7 @@ ON CONFLICT (organization_id, customer_id, unit)
 
 
 async def write(
-    connection: Connection,
+    connection: DriverConnection,
     organization_id: int,
     drawn: Sequence[tuple[Drawable, Decimal]],
     overage: Mapping[tuple[str, str], Decimal],

@@ -7,13 +7,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-import psycopg
-
 from evaluator.balances import BalanceKind, Holding, Seat, Segment, Unit
 from store.balances.balances import Balance
-from store.postgres.database import Row
-
-Connection = psycopg.AsyncConnection[Row]
+from store.postgres.database import DriverConnection, Row
 
 # What adjustments took counts as used, like what usage drew: 900 of 1,000 taken away leaves a tenth.
 _COLUMNS = """
@@ -28,7 +24,7 @@ _ORDER = " ORDER BY b.customer_id, b.balance_id, s.segment_number"
 
 
 async def of_kinds(
-    connection: Connection, organization_id: int, customer_ids: Collection[str], kinds: Collection[BalanceKind]
+    connection: DriverConnection, organization_id: int, customer_ids: Collection[str], kinds: Collection[BalanceKind]
 ) -> dict[str, list[Holding]]:
     """The balances of those kinds, by customer; those that were voided are left out."""
     return await _fetch(
@@ -41,7 +37,7 @@ async def of_kinds(
 
 
 async def of_seats(
-    connection: Connection, organization_id: int, customer_id: str, seats: Iterable[Seat]
+    connection: DriverConnection, organization_id: int, customer_id: str, seats: Iterable[Seat]
 ) -> list[Holding]:
     """The credits of those seats of one customer."""
     wanted = list(seats)
@@ -72,7 +68,7 @@ WHERE NOT s.removed AND (s.start_time = i.time OR s.end_time = i.time)
 
 
 async def seats_changing_at(
-    connection: Connection, organization_id: int, times: Mapping[str, datetime]
+    connection: DriverConnection, organization_id: int, times: Mapping[str, datetime]
 ) -> dict[str, list[Seat]]:
     """The seats of which a segment starts or ends at the customer's time, by customer."""
     cursor = await connection.execute(
@@ -99,7 +95,7 @@ GROUP BY i.holder_id
 
 
 async def next_change_of_seats(
-    connection: Connection, organization_id: int, times: Mapping[str, datetime]
+    connection: DriverConnection, organization_id: int, times: Mapping[str, datetime]
 ) -> dict[str, datetime]:
     """When a segment of any seat's credit next starts or ends after the customer's time, by customer."""
     cursor = await connection.execute(
@@ -146,7 +142,7 @@ def holding_from(row: Sequence[Any], segments: tuple[Segment, ...]) -> Holding:
 
 
 async def _fetch(
-    connection: Connection, query: str, organization_id: int, customer_ids: Collection[str], **parameters: Any
+    connection: DriverConnection, query: str, organization_id: int, customer_ids: Collection[str], **parameters: Any
 ) -> dict[str, list[Holding]]:
     cursor = await connection.execute(
         query.encode(), {"organization_id": organization_id, "customer_ids": list(customer_ids), **parameters}

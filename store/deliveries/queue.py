@@ -20,7 +20,7 @@ from psycopg.rows import namedtuple_row
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from store.postgres.database import Row, driver
+from store.postgres.database import DriverConnection, driver
 
 ENDPOINT_IN_FLIGHT_LIMIT = 4  # deliveries to one endpoint at a time, over all notifiers, unless it says otherwise
 BURST_SECONDS = 1  # of its rate that an endpoint may get at once
@@ -341,7 +341,7 @@ async def claim(connection: AsyncConnection, order: Order) -> list[Claim]:
     return await claims_of(raw, ordered)
 
 
-async def place(connection: psycopg.AsyncConnection[Row], order: Order) -> Ordered:
+async def place(connection: DriverConnection, order: Order) -> Ordered:
     """Sends a claim, within a pipeline and with SETTINGS; `claims_of` reads the answer."""
     token = uuid.uuid4()
     cursor = connection.cursor(row_factory=namedtuple_row)
@@ -357,7 +357,7 @@ async def place(connection: psycopg.AsyncConnection[Row], order: Order) -> Order
     return Ordered(cursor, token)
 
 
-async def claims_of(connection: psycopg.AsyncConnection[Row], ordered: Ordered) -> list[Claim]:
+async def claims_of(connection: DriverConnection, ordered: Ordered) -> list[Claim]:
     """What was claimed, with the bodies."""
     found = [(_target(row), orjson.loads(row.deliveries)) for row in await ordered.cursor.fetchall()]
     if not found:
@@ -394,7 +394,7 @@ def _target(row: Any) -> Target:
 
 
 async def _bodies(
-    connection: psycopg.AsyncConnection[Row], wanted: Collection[tuple[int, str, str]]
+    connection: DriverConnection, wanted: Collection[tuple[int, str, str]]
 ) -> dict[tuple[int, str], str]:
     """The bodies of notifications, named by organization, customer and id; those that are missing are left out."""
     ordered = sorted(wanted)
@@ -404,7 +404,7 @@ async def _bodies(
 
 
 async def _bodies_by(
-    connection: psycopg.AsyncConnection[Row], statement: LiteralString, wanted: Sequence[tuple[int, str, str]]
+    connection: DriverConnection, statement: LiteralString, wanted: Sequence[tuple[int, str, str]]
 ) -> dict[tuple[int, str], str]:
     cursor = await connection.execute(
         statement,

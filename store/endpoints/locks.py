@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from store.endpoints.rows import EndpointState
 from store.endpoints.switches import disable
 from store.notifications import operator_events
-from store.postgres.database import Row, driver
+from store.postgres.database import DriverConnection, driver
 from webhooks.health import BreakerState, Finding, Health, Verdict
 from webhooks.operator_events import OperatorEvent
 
@@ -71,7 +71,7 @@ _HEALTH_COLUMNS = [field.name for field in fields(Health) if field.name not in (
 
 
 async def lock(
-    connection: psycopg.AsyncConnection[Row], keys: Iterable[Key], *, against_fan_out: bool = False
+    connection: DriverConnection, keys: Iterable[Key], *, against_fan_out: bool = False
 ) -> psycopg.AsyncCursor[Any]:
     """Locks endpoints in the order of their keys; the answer, which `locked` reads, may come later."""
     ordered = sorted(set(keys))

@@ -4,14 +4,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-import psycopg
-
 from evaluator.balances import Unit
 from evaluator.gauges import Gauge
 from evaluator.limits import NO_LIMITS, Limit, Limits, limit_of
-from store.postgres.database import Row
-
-Connection = psycopg.AsyncConnection[Row]
+from store.postgres.database import DriverConnection, Row
 
 _FIELDS = "l.currency, l.metric_id, l.groups, l.amount::text, l.changed_epoch"
 
@@ -42,20 +38,22 @@ def read_column(stored: Sequence[Sequence[Any]] | None) -> Limits:
     return NO_LIMITS if stored is None else Limits(map(_limit, stored))
 
 
-async def of_customers_since(connection: Connection, organization_id: int, epoch: int) -> Mapping[str, list[Limit]]:
+async def of_customers_since(
+    connection: DriverConnection, organization_id: int, epoch: int
+) -> Mapping[str, list[Limit]]:
     """The limits of single customers that were changed at a later epoch of the organization, by customer id."""
     query = _SINCE.format(holder="customer_id", fields=_FIELDS)
     return await _by_holder(connection, query, organization_id=organization_id, epoch=epoch)
 
 
-async def of_plans_since(connection: Connection, organization_id: int, epoch: int) -> Mapping[str, list[Limit]]:
+async def of_plans_since(connection: DriverConnection, organization_id: int, epoch: int) -> Mapping[str, list[Limit]]:
     """The limits of plans that were changed at a later epoch of the organization, by plan id; epoch -1: all."""
     query = _SINCE.format(holder="plan_id", fields=_FIELDS)
     return await _by_holder(connection, query, organization_id=organization_id, epoch=epoch)
 
 
 async def finder(
-    connection: Connection, organization_id: int, customer_id: str, plan_ids: Mapping[str | None, str | None]
+    connection: DriverConnection, organization_id: int, customer_id: str, plan_ids: Mapping[str | None, str | None]
 ) -> Callable[[Gauge], Decimal | None]:
     """What finds the limit of a customer's gauge.
 
@@ -75,7 +73,7 @@ async def finder(
     return find
 
 
-async def _by_holder(connection: Connection, query: str, **parameters: Any) -> Mapping[str, list[Limit]]:
+async def _by_holder(connection: DriverConnection, query: str, **parameters: Any) -> Mapping[str, list[Limit]]:
     cursor = await connection.execute(query.encode(), parameters)
     rows: Iterable[Row] = await cursor.fetchall()
     found: dict[str, list[Limit]] = {}

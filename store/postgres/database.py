@@ -17,12 +17,15 @@ from store.postgres import sessions
 from store.postgres.failures import DatabaseUnavailable, Discard, Failure, failure_of, sqlstate_of, unavailable
 
 # The exception that every room catches is known by this module's name.
-__all__ = ["Connection", "Database", "DatabaseUnavailable", "Row", "driver", "sync_engine"]
+__all__ = ["Connection", "Database", "DatabaseUnavailable", "DriverConnection", "Row", "driver", "sync_engine"]
 
 Row = sessions.Row
 
 # What `transaction` hands out. Other rooms pass it on to the store's functions, and need not know whose it is.
 Connection = AsyncConnection
+
+# What `driver` hands out: the driver's own connection below it, for COPY, pipelines and statements on the hot path.
+DriverConnection = psycopg.AsyncConnection[Row]
 
 _DIALECT = "postgresql+psycopg://"  # SQLAlchemy's name of the driver; the addresses go to the driver itself
 POOL_TIMEOUT = 10.0  # seconds to wait for a free connection
@@ -56,7 +59,7 @@ class Database:
         conninfo = sessions.connection_string(url, purpose)
 
         # SQLAlchemy's own URLs know no list of hosts, so the driver reads the address.
-        async def connect() -> psycopg.AsyncConnection[Row]:
+        async def connect() -> DriverConnection:
             # Prepared statements pay off at once for a service that repeats a dozen of them.
             return await psycopg.AsyncConnection.connect(conninfo, prepare_threshold=1)
 
@@ -155,10 +158,10 @@ class Database:
         )
 
 
-async def driver(connection: AsyncConnection) -> psycopg.AsyncConnection[Row]:
+async def driver(connection: AsyncConnection) -> DriverConnection:
     """The psycopg connection beneath SQLAlchemy's: for COPY, pipelines and the statements of the hot path."""
     pooled: Any = await connection.get_raw_connection()
-    beneath: psycopg.AsyncConnection[Row] = pooled.driver_connection
+    beneath: DriverConnection = pooled.driver_connection
     return beneath
 
 

@@ -15,9 +15,7 @@ from evaluator.gauges import Gauge
 from evaluator.transitions import AlertState, Reached
 from runtime.turns import Slices
 from store.postgres.channels import OUTBOX_CHANNEL
-from store.postgres.database import Row
-
-Connection = psycopg.AsyncConnection[Row]
+from store.postgres.database import DriverConnection
 
 # Rows of one statement, or of one look at an answer. The driver reads and writes them value by value, which holds up
 # the event loop. What has many quotes goes as one JSON text: in an array each of them would be escaped by itself.
@@ -50,7 +48,7 @@ WHERE s.organization_id = %(organization_id)s
 
 
 async def states(
-    connection: Connection, organization_id: int, gauges: Sequence[Gauge]
+    connection: DriverConnection, organization_id: int, gauges: Sequence[Gauge]
 ) -> dict[tuple[UUID, str], StoredState]:
     """The states on those gauges (locked by this transaction), by gauge id and alert id."""
     by_id = {gauge.gauge_id: gauge for gauge in gauges}
@@ -94,7 +92,7 @@ ON CONFLICT (organization_id, customer_id, gauge_id, alert_id) DO UPDATE SET
 """
 
 
-async def write_states(connection: Connection, organization_id: int, stored: Sequence[StoredState]) -> None:
+async def write_states(connection: DriverConnection, organization_id: int, stored: Sequence[StoredState]) -> None:
     """Stores states on gauges that this transaction has locked."""
     slices = Slices(organization_id)
     for start in range(0, len(stored), AT_ONCE):
@@ -102,7 +100,9 @@ async def write_states(connection: Connection, organization_id: int, stored: Seq
         await _write_some_states(connection, organization_id, stored[start : start + AT_ONCE])
 
 
-async def _write_some_states(connection: Connection, organization_id: int, stored: Sequence[StoredState]) -> None:
+async def _write_some_states(
+    connection: DriverConnection, organization_id: int, stored: Sequence[StoredState]
+) -> None:
     await connection.execute(
         _WRITE,
         {
@@ -176,7 +176,7 @@ SELECT %(organization_id)s, customer_id, notification_id, event_type, condition_
 
 
 async def write_notifications(
-    connection: Connection, organization_id: int, notifications: Sequence[Record], now: datetime
+    connection: DriverConnection, organization_id: int, notifications: Sequence[Record], now: datetime
 ) -> None:
     """Stores notifications, and hands them to the outbox and the feed; wakes both once this transaction commits.
 
@@ -188,7 +188,7 @@ async def write_notifications(
 
 
 async def _write_some_notifications(
-    connection: Connection, organization_id: int, notifications: Sequence[Record], now: datetime
+    connection: DriverConnection, organization_id: int, notifications: Sequence[Record], now: datetime
 ) -> None:
     bodies, slices = list[str](), Slices(organization_id)
     for item in notifications:
@@ -212,7 +212,7 @@ async def _write_some_notifications(
 
 
 async def refusal(
-    connection: Connection,
+    connection: DriverConnection,
     organization_id: int,
     stored: Sequence[StoredState],
     notifications: Sequence[Record],

@@ -10,9 +10,7 @@ from psycopg.types.json import Jsonb
 
 from evaluator.events import UsageEvent
 from runtime.turns import Slices
-from store.postgres.database import Row
-
-Connection = psycopg.AsyncConnection[Row]
+from store.postgres.database import DriverConnection
 
 LINES_AT_ONCE = 250  # events whose rows are made without a pause
 # Events of one statement. The driver writes arrays value by value, which holds up the event loop: those of 5,000
@@ -123,7 +121,7 @@ def _in_order(months: list[str], lines: list[str]) -> bytes:
     return text.encode()
 
 
-async def copy(connection: Connection, rows: bytes) -> None:
+async def copy(connection: DriverConnection, rows: bytes) -> None:
     """Stores events that are all expected to be new. Raises DuplicateEvents when one is not."""
     if not rows:
         return
@@ -149,7 +147,7 @@ def _in_key_order(events: Sequence[UsageEvent]) -> list[UsageEvent]:
 
 
 async def insert(
-    connection: Connection, organization_id: int, ingest_time: datetime, events: Sequence[UsageEvent]
+    connection: DriverConnection, organization_id: int, ingest_time: datetime, events: Sequence[UsageEvent]
 ) -> set[tuple[str, str]]:
     """Stores those of the events (distinct) that are new; returns their identities."""
     if not events:
@@ -164,7 +162,7 @@ async def insert(
     return inserted
 
 
-async def stored_alike(connection: Connection, organization_id: int, events: Sequence[UsageEvent]) -> set[int]:
+async def stored_alike(connection: DriverConnection, organization_id: int, events: Sequence[UsageEvent]) -> set[int]:
     """Which of the events, by their places, are stored with the same content."""
     alike, slices = set[int](), Slices(organization_id)
     for start in range(0, len(events), ROWS_AT_ONCE):

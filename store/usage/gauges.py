@@ -8,12 +8,9 @@ from typing import NamedTuple
 from uuid import UUID
 
 import orjson
-import psycopg
 
 from evaluator.gauges import Gauge
-from store.postgres.database import Row
-
-Connection = psycopg.AsyncConnection[Row]
+from store.postgres.database import DriverConnection
 
 NEVER_VISITED = -1  # the rules_epoch of a gauge that was inserted and not yet evaluated
 
@@ -78,7 +75,7 @@ WHERE %(all)s OR calls
 
 
 async def move(
-    connection: Connection, organization_id: int, moves: Sequence[Move], now: datetime, return_all: bool
+    connection: DriverConnection, organization_id: int, moves: Sequence[Move], now: datetime, return_all: bool
 ) -> list[Moved]:
     """Adds to additive gauges, creating those that do not exist; the rows stay locked.
 
@@ -126,7 +123,7 @@ RETURNING gauge_id, value, rules_epoch, latest_event_time, latest_event, scale
 
 
 async def lock(
-    connection: Connection, organization_id: int, gauges: Sequence[Gauge], now: datetime
+    connection: DriverConnection, organization_id: int, gauges: Sequence[Gauge], now: datetime
 ) -> dict[UUID, Locked]:
     """Locks gauges, creating those that do not exist."""
     cursor = await connection.execute(
@@ -189,7 +186,9 @@ WHERE g.organization_id = %(organization_id)s
 """
 
 
-async def write(connection: Connection, organization_id: int, visited: Sequence[Visited], now: datetime) -> None:
+async def write(
+    connection: DriverConnection, organization_id: int, visited: Sequence[Visited], now: datetime
+) -> None:
     """Stores what an evaluation found out about gauges that this transaction has locked."""
     rows = [
         {
@@ -225,7 +224,7 @@ RETURNING gauge_id, value
 
 
 async def count_values(
-    connection: Connection, organization_id: int, values: Sequence[tuple[Gauge, str]]
+    connection: DriverConnection, organization_id: int, values: Sequence[tuple[Gauge, str]]
 ) -> set[tuple[UUID, str]]:
     """Remembers values that UNIQUE_COUNT gauges (locked by this transaction) saw; returns the ones new to them."""
     cursor = await connection.execute(

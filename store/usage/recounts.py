@@ -5,15 +5,12 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-import psycopg
 from psycopg.types.json import Jsonb
 
 from evaluator.aggregation import Aggregation, Tally
 from evaluator.gauges import Gauge
-from store.postgres.database import Row
+from store.postgres.database import DriverConnection
 from store.usage import price_conditions
-
-Connection = psycopg.AsyncConnection[Row]
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,7 @@ _AGGREGATES: Mapping[Aggregation, str] = {
 
 
 async def recount(
-    connection: Connection, organization_id: int, recounts: Sequence[Recount]
+    connection: DriverConnection, organization_id: int, recounts: Sequence[Recount]
 ) -> list[tuple[Tally, int]]:
     """The tally of each gauge over the events stored in its period, and how many those are.
 
@@ -87,7 +84,7 @@ SELECT i.position, r.* FROM {_input(len(keys))}, LATERAL (
     return results
 
 
-async def recount_values(connection: Connection, organization_id: int, recounts: Sequence[Recount]) -> None:
+async def recount_values(connection: DriverConnection, organization_id: int, recounts: Sequence[Recount]) -> None:
     """Remembers the values that the stored events brought to UNIQUE_COUNT gauges, as `recount` counts them."""
     for kind, passes in _passes(recounts).items():
         keys = kind[4]

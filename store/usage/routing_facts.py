@@ -4,15 +4,11 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-import psycopg
-
 from evaluator.aggregation import Aggregation
 from evaluator.periods import DEFAULT_CYCLE, BillingCycle, Cadence
 from evaluator.routing import Customer, Metric, Subscription
 from store.limits.effective import LIMITS_COLUMN, read_column
-from store.postgres.database import Row
-
-Connection = psycopg.AsyncConnection[Row]
+from store.postgres.database import DriverConnection, Row
 
 _EXCLUDED = """
        (SELECT array_agg(ARRAY[x.alert_id, x.subscription_id]) FROM alert_exclusion x
@@ -36,14 +32,16 @@ SELECT metric_id, aggregation, unique_property FROM metric WHERE organization_id
 """
 
 
-async def customers(connection: Connection, organization_id: int, customer_ids: Iterable[str]) -> list[Customer]:
+async def customers(
+    connection: DriverConnection, organization_id: int, customer_ids: Iterable[str]
+) -> list[Customer]:
     """Those of the customers that exist."""
     query = _CUSTOMER + "customer_id = ANY(%(ids)s)"
     return [_customer(row) for row in await _fetch(connection, query, organization_id, ids=list(customer_ids))]
 
 
 async def subscriptions(
-    connection: Connection, organization_id: int, keys: Sequence[tuple[str, str]]
+    connection: DriverConnection, organization_id: int, keys: Sequence[tuple[str, str]]
 ) -> list[Subscription]:
     """Those of the subscriptions (customer id, subscription id) that exist."""
     query = _SUBSCRIPTION + (
@@ -61,21 +59,21 @@ async def subscriptions(
 
 
 async def subscriptions_of(
-    connection: Connection, organization_id: int, customer_ids: Sequence[str]
+    connection: DriverConnection, organization_id: int, customer_ids: Sequence[str]
 ) -> list[Subscription]:
     """Every subscription of those customers."""
     query = _SUBSCRIPTION + "customer_id = ANY(%(ids)s)"
     return [_subscription(row) for row in await _fetch(connection, query, organization_id, ids=list(customer_ids))]
 
 
-async def metrics(connection: Connection, organization_id: int, metric_ids: Iterable[str]) -> list[Metric]:
+async def metrics(connection: DriverConnection, organization_id: int, metric_ids: Iterable[str]) -> list[Metric]:
     """Those of the metrics that exist."""
     query = _METRIC + "metric_id = ANY(%(ids)s)"
     return [_metric(row) for row in await _fetch(connection, query, organization_id, ids=list(metric_ids))]
 
 
 async def changed_since(
-    connection: Connection, organization_id: int, epoch: int
+    connection: DriverConnection, organization_id: int, epoch: int
 ) -> tuple[list[Customer], list[Subscription], list[Metric]]:
     """Whatever was changed at a later epoch of the organization."""
     changed = "changed_epoch > %(epoch)s"
@@ -94,7 +92,7 @@ async def changed_since(
 
 
 async def first_sight_customers(
-    connection: Connection, organization_id: int, customer_ids: Sequence[str], epoch: int, now: datetime
+    connection: DriverConnection, organization_id: int, customer_ids: Sequence[str], epoch: int, now: datetime
 ) -> list[Customer]:
     """Creates customers that nobody registered (ids sorted), with the default billing cycle."""
     rows = await _fetch(
@@ -125,7 +123,7 @@ RETURNING customer_id, currency, {_EXCLUDED}, {LIMITS_COLUMN}
 
 
 async def first_sight_subscriptions(
-    connection: Connection, organization_id: int, keys: Sequence[tuple[str, str]], epoch: int, now: datetime
+    connection: DriverConnection, organization_id: int, keys: Sequence[tuple[str, str]], epoch: int, now: datetime
 ) -> list[Subscription]:
     """Creates subscriptions that nobody registered (keys sorted), which follow their customer's cycle."""
     rows = await _fetch(
@@ -147,7 +145,7 @@ RETURNING customer_id, subscription_id
 
 
 async def first_sight_metrics(
-    connection: Connection, organization_id: int, metric_ids: Sequence[str], epoch: int, now: datetime
+    connection: DriverConnection, organization_id: int, metric_ids: Sequence[str], epoch: int, now: datetime
 ) -> list[Metric]:
     """Creates metrics that nobody registered (ids sorted), which sum."""
     rows = await _fetch(
@@ -167,7 +165,7 @@ RETURNING metric_id
     return [Metric(row[0], Aggregation.SUM, None) for row in rows]
 
 
-async def _fetch(connection: Connection, query: str, organization_id: int, **parameters: Any) -> list[Row]:
+async def _fetch(connection: DriverConnection, query: str, organization_id: int, **parameters: Any) -> list[Row]:
     cursor = await connection.execute(query.encode(), {"organization_id": organization_id, **parameters})
     return await cursor.fetchall()
 

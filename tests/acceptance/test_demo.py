@@ -10,10 +10,8 @@ from generated.tidemark.v1.alert_pb2 import Alert
 TIMEOUT = 180  # seconds
 CONDITIONS = [field.name for field in Alert.DESCRIPTOR.oneofs_by_name["condition"].fields]
 
-ROOT = Path(__file__).resolve().parents[2]
-
-# The demo stands outside the wheel: it is found in the folder of the repository.
-DEMO = [sys.executable, "-m", "demo"]
+ROOT = Path(__file__).parents[2]
+DEMO = [sys.executable, "-m", "demo"]  # in the checkout: no package contains it
 
 
 def run(*arguments: str) -> "subprocess.CompletedProcess[str]":

@@ -7,7 +7,7 @@ from evaluator.amounts import ZERO
 from evaluator.events import UsageEvent
 from runtime.clock import ManualClock
 from store.identity import organizations
-from store.postgres.database import Database
+from store.postgres.database import Database, DriverConnection
 from store.usage import routing_facts as facts
 from tests.support.usage.caller import Caller, usage_alert
 
@@ -25,7 +25,7 @@ async def test_a_process_that_starts_reads_whom_it_meets_and_nobody_else(
     asked: list[int] = []
     changed_since = facts.changed_since
 
-    async def recorded(connection: facts.Connection, organization_id: int, epoch: int) -> object:
+    async def recorded(connection: DriverConnection, organization_id: int, epoch: int) -> object:
         asked.append(epoch)
         return await changed_since(connection, organization_id, epoch)
 

@@ -18,6 +18,7 @@ from evaluator.thresholds import Direction, Kind, Ladder, Threshold
 from evaluator.transitions import Transition
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from generated.tidemark.v1 import notification_pb2
+from store.postgres.database import DriverConnection
 from store.usage import evaluations
 from tests.support.usage.caller import Caller
 from tests.support.waiting import within
@@ -101,7 +102,7 @@ async def watch(caller: Caller, **request: Any) -> Watcher:
 class Committer:
     """A transaction that evaluates something, in slow motion."""
 
-    def __init__(self, caller: Caller, connection: evaluations.Connection, organization_id: int) -> None:
+    def __init__(self, caller: Caller, connection: DriverConnection, organization_id: int) -> None:
         self._caller = caller
         self._connection = connection
         self._organization_id = organization_id
