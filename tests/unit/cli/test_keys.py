@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from cli.keys import print_table
-from store.identity.keys import KeyRecord, Organization
+from store.identity.keys import KeyRecord
+from store.identity.organizations import Organization
 
 CREATED = datetime(2026, 3, 15, 12, 30, tzinfo=UTC)
 
