@@ -4,26 +4,27 @@ A customer's next moment stands in its wallet. Whoever holds the wallet has to c
 event or a fact that arrives at the very moment does this work in passing, and each moment is dealt with once.
 """
 
-import asyncio
-import contextlib
 import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from engine.facts.changes import catch_up
 from engine.rules.rules import Rules
+from runtime.actions import LogAction
+from runtime.backoff import Backoff
 from runtime.clock import Clock
+from runtime.tasks import BackgroundTask, FailureLog
 from store.balances import wallets
 from store.balances.wallets import Due
 from store.identity import organizations
-from store.identity.keys import Organization
+from store.identity.organizations import Organization
 from store.postgres.database import Database, DatabaseUnavailable, driver
 from store.usage import routing_facts as facts
 
 CUSTOMERS_AT_ONCE = 200  # of one transaction
 SWEEP_LIMIT = 2_000  # customers that one look finds
 POLLING_INTERVAL = 1.0  # seconds; another replica may have scheduled something earlier
-RETRY_INTERVAL = 1.0  # seconds, while the database is away
+RETRY_INTERVAL = 1.0  # seconds at most between two tries while the database is away
 CONTENDED_PAUSE = timedelta(milliseconds=50)  # while others hold all that is due
 CONTENDED_PUT_OFF = timedelta(seconds=2)  # how long customers wait whose transaction others kept from its locks
 PUT_OFF = timedelta(seconds=30)  # how long a customer whose evaluation failed waits for the next attempt
@@ -38,31 +39,24 @@ class Timers:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
-        self._task: asyncio.Task[None] | None = None
+        self._task = BackgroundTask(
+            self.sweep,
+            FailureLog(
+                logger, "timers failed and will be tried again", LogAction.TIMERS_FAILED, (DatabaseUnavailable,)
+            ),
+            name="timers",
+            backoff=Backoff(longest=RETRY_INTERVAL),
+        )
         self._rules: dict[int, Rules] = {}
         self._put_off: dict[tuple[int, str], datetime] = {}
 
     def start(self) -> None:
         """Begins to work, with what came due while nobody was there."""
-        self._task = asyncio.create_task(self._run(), name="timers")
+        self._task.start()
 
     async def stop(self) -> None:
         """Ends after the current transaction's end or its rollback; whatever is due waits for the next process."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-
-    async def _run(self) -> None:
-        while True:
-            pause = POLLING_INTERVAL
-            try:
-                pause = await self.sweep()
-            except DatabaseUnavailable:
-                pause = RETRY_INTERVAL
-            except Exception:
-                logger.exception("timers failed and will be tried again", extra={"action": "timers_failed"})
-            await asyncio.sleep(pause)
+        await self._task.stop()
 
     async def sweep(self) -> float:
         """Does all that is due, in order; returns for how many seconds nothing will be, as far as is known."""
@@ -92,7 +86,7 @@ class Timers:
                 "caught up with %d timers, up to %d s late",
                 count,
                 latest.total_seconds(),
-                extra={"action": "timers_caught_up", "timers": count, "lateness": latest.total_seconds()},
+                extra={"action": LogAction.TIMERS_CAUGHT_UP, "timers": count, "lateness": latest.total_seconds()},
             )
         if coming is None:
             return POLLING_INTERVAL
@@ -119,7 +113,7 @@ class Timers:
             self._put_off[who] = self._clock.now() + PUT_OFF
             logger.exception(
                 "what was due for a customer failed and will be tried again",
-                extra={"action": "timer_failed", "customer_id": due[0].customer_id},
+                extra={"action": LogAction.TIMER_FAILED, "customer_id": due[0].customer_id},
             )
             return 0
 

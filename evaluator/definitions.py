@@ -1,6 +1,5 @@
 """Alert definitions: what a caller created, as the store keeps it, and the rule that follows from it."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from evaluator.alerts import AlertRule, ConditionType, GroupSelector, Scope, Sco
 from evaluator.amounts import format_decimal
 from evaluator.balances import BalanceSelection, selection_from_json, selection_json
 from evaluator.gauges import INVOICE_KEY, Group, InvoiceSelection, Measure
+from evaluator.ids import digest_of
 from evaluator.overrides import MostSpecific, Override
 from evaluator.prices import FilterOperator, PriceField, PriceFilter
 from evaluator.thresholds import Kind, Ladder, Severity, Threshold
@@ -175,8 +175,7 @@ def natural_key(scope: Scope, condition: Condition) -> str | None:
             of.append(_prices_json(condition.prices))
     elif condition.groups:
         of += [sorted(selector.key for selector in condition.groups), condition.currency]
-    digest = hashlib.blake2b(json.dumps(of).encode(), digest_size=16).hexdigest()
-    return f"{kind.value}/{digest}"
+    return f"{kind.value}/{digest_of(json.dumps(of)).hex()}"
 
 
 def condition_json(condition: Condition) -> dict[str, Any]:

@@ -1,7 +1,5 @@
 """Exclusions: whom an alert covers and is not evaluated for all the same, and the notification that says so."""
 
-import base64
-import hashlib
 import json
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,8 +8,11 @@ from typing import Any, NamedTuple
 
 from evaluator.alerts import AlertRule
 from evaluator.gauges import Gauge
-from evaluator.notifications import DISABLED_TYPE, format_time
+from evaluator.ids import digest_id
+from evaluator.notifications import DISABLED_TYPE, ID_PREFIX, format_time
 from evaluator.transitions import Cause
+
+MAX_GROUPS = 5_000  # of one alert and customer, or subscription, in one billing period
 
 
 class ExclusionReason(StrEnum):
@@ -69,9 +70,7 @@ class Disabled:
     @property
     def notification_id(self) -> str:
         """The same for the same alert, customer and epoch, whoever computes it."""
-        text = f"{self.organization}\n{self.alert_id}\n{self.customer_id}\n{self.reason}\n{self.epoch}"
-        digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
-        return "ntf_" + base64.b32encode(digest).decode().rstrip("=").lower()
+        return digest_id(ID_PREFIX, self.organization, self.alert_id, self.customer_id, self.reason, self.epoch)
 
     def body(self) -> str:
         """The webhook body: JSON with times in RFC 3339."""

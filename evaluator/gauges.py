@@ -1,6 +1,5 @@
 """Gauges: the measured numbers that thresholds watch, and what identifies each."""
 
-import hashlib
 import json
 import math
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from uuid import UUID
 
 from evaluator.amounts import MAX_DECIMALS
 from evaluator.balances import BalanceReading, BalanceSelection, Unit, selection_from_json, selection_json
+from evaluator.ids import digest_of
 from evaluator.periods import Period
 from evaluator.prices import FilterOperator, PriceField, PriceFilter
 
@@ -165,7 +165,7 @@ class Gauge:
             ],
             ensure_ascii=True,
         )
-        return UUID(bytes=hashlib.blake2b(text.encode(), digest_size=16).digest())
+        return UUID(bytes=digest_of(text))
 
 
 def _text(value: Any) -> str:

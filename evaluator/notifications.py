@@ -3,8 +3,6 @@
 Webhooks, and whatever else shows a notification, hand out this text byte for byte.
 """
 
-import base64
-import hashlib
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,8 +14,11 @@ from evaluator.alerts import AlertRule
 from evaluator.amounts import format_decimal
 from evaluator.balances import BalanceReading
 from evaluator.gauges import BALANCE_KEY, EVER, SEGMENT_KEY, Gauge, Group
+from evaluator.ids import digest_id
 from evaluator.thresholds import Kind, Threshold
 from evaluator.transitions import Transition, mark_furthest
+
+ID_PREFIX = "ntf_"
 
 REACHED_TYPE = "alert.reached"
 RESOLVED_TYPE = "alert.resolved"
@@ -73,9 +74,7 @@ class Notification:
     @property
     def notification_id(self) -> str:
         """The same for the same alert, gauge and sequence, whoever computes it."""
-        text = f"{self.organization}\n{self.rule.alert_id}\n{self.gauge.gauge_id}\n{self.sequence}"
-        digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
-        return "ntf_" + base64.b32encode(digest).decode().rstrip("=").lower()
+        return digest_id(ID_PREFIX, self.organization, self.rule.alert_id, self.gauge.gauge_id, self.sequence)
 
     @property
     def event_type(self) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from notifier.metrics import Metrics
+from runtime.actions import LogAction
 from runtime.backoff import Backoff
 from store.deliveries import results as delivery_results
 from store.deliveries.queue import Claim, Order
@@ -50,6 +51,7 @@ class Recorder:
     `order` says what to claim, None for nothing, and keeps the slots for it while its block runs. `on_written` is
     told which claims are done with, and what was claimed with them; `begin` is to make their attempts, at a moment
     when the database has something to do. `in_flight` counts claims whose result is not written, be it there or not.
+    `on_failure` is called with each failure of the database that ends a batch.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Recorder:
         on_written: Callable[[Sequence[Claim], Refill | None], None],
         begin: Callable[[Sequence[Claim]], None],
         in_flight: Callable[[], int],
+        on_failure: Callable[[DatabaseUnavailable], None],
         metrics: Metrics,
         randomness: random.Random,
     ) -> None:
@@ -69,6 +72,7 @@ class Recorder:
         self._on_written = on_written
         self._begin = begin
         self._in_flight = in_flight
+        self._on_failure = on_failure
         self._pending: list[Result] = []
         self._claimed: list[Claim] = []  # whose attempts have not begun
         self._arrived = asyncio.Event()
@@ -97,11 +101,12 @@ class Recorder:
             except DatabaseUnavailable as error:
                 # The results wait here: they are of attempts that were made, and a lease that ends meanwhile
                 # only means that the receiver gets the notification once more.
+                self._on_failure(error)
                 logger.warning(
                     "cannot record %d results yet: %s",
                     len(self._pending),
                     error,
-                    extra={"action": "record.delayed"},
+                    extra={"action": LogAction.RECORD_DELAYED},
                 )
                 await backoff.sleep()
 
@@ -124,7 +129,7 @@ class Recorder:
             if len(batch) > 1:
                 logger.exception(
                     "a batch of results was refused; writing them one by one",
-                    extra={"action": "record.split"},
+                    extra={"action": LogAction.RECORD_SPLIT},
                 )
             locked = await self._write_one_by_one(batch)
         if locked:
@@ -186,7 +191,7 @@ class Recorder:
                     if attempt == TRIES_ALONE:
                         logger.exception(
                             "a result cannot be recorded; its delivery is attempted again when its lease ends",
-                            extra={"action": "record.refused", "delivery_id": result.claim.delivery_id},
+                            extra={"action": LogAction.RECORD_REFUSED, "delivery_id": result.claim.delivery_id},
                         )
                         self._finish([result])
         return later
@@ -214,7 +219,7 @@ class Recorder:
                 self._metrics.results_fenced += 1
                 logger.warning(
                     "the lease was taken over while the attempt ran; its result is dropped",
-                    extra={"action": "record.fenced", "delivery_id": record.claim.delivery_id},
+                    extra={"action": LogAction.RECORD_FENCED, "delivery_id": record.claim.delivery_id},
                 )
         for delay, given_back in returns.items():
             async with self._database.transaction() as connection:

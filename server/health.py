@@ -9,6 +9,8 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from generated.tidemark.v1 import error_reason_pb2
+from runtime.actions import LogAction
+from runtime.tasks import BackgroundTask
 from server.calls import errors
 from server.calls.bounded_waits import BoundedWaits
 from store.postgres import probe as signs
@@ -63,15 +65,17 @@ class Health(health_pb2_grpc.HealthServicer):
         """Sets the status from one probe of the database."""
         self._take(await probe.problem(signs.TIMEOUT))
 
-    async def follow(self, probe: Probe) -> None:
-        """Follows the probes of the database with the status, until cancelled."""
-        await probe.follow(self._take)
+    def following(self, probe: Probe) -> BackgroundTask:
+        """The task that sets the status after each probe of the database."""
+        return probe.following(self._take)
 
     def _take(self, problem: str | None) -> None:
         if problem is None and not self._serving and not self._draining:
-            logger.info("the database accepts writes: SERVING", extra={"action": "serving"})
+            logger.info("the database accepts writes: SERVING", extra={"action": LogAction.SERVING})
         if problem is not None and self._serving:
-            logger.error("the database is not usable: NOT_SERVING (%s)", problem, extra={"action": "not_serving"})
+            logger.error(
+                "the database is not usable: NOT_SERVING (%s)", problem, extra={"action": LogAction.NOT_SERVING}
+            )
         self.set_serving(problem is None)
 
     async def Check(

@@ -5,6 +5,7 @@ import logging
 
 import grpc
 
+from runtime.actions import LogAction
 from runtime.configuration import Configuration
 from runtime.gate import FairGate
 from server.authentication.api_keys import Authenticator
@@ -90,7 +91,9 @@ async def stop(server: grpc.aio.Server, in_flight: InFlight, shutdown: Shutdown,
     forced = asyncio.create_task(shutdown.forced.wait(), name="forced")
     await asyncio.wait({idle, forced}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
     if in_flight.count:
-        logger.warning("cutting %d calls", in_flight.count, extra={"action": "cut_off", "calls": in_flight.count})
+        logger.warning(
+            "cutting %d calls", in_flight.count, extra={"action": LogAction.CUT_OFF, "calls": in_flight.count}
+        )
     await server.stop(0 if in_flight.count else LAST_GRACE)
     await closing
     idle.cancel()

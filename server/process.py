@@ -1,17 +1,17 @@
 """The server process: builds its parts, starts them, serves, and stops them in reverse order."""
 
-import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
 
+from runtime.actions import LogAction
 from runtime.clock import Clock
 from runtime.configuration import Configuration
 from runtime.gate import FairGate
+from runtime.tasks import BackgroundTask
 from server import listener
 from server.authentication.api_keys import Authenticator, is_loopback
 from server.calls.lifecycle import InFlight, Shutdown
@@ -55,11 +55,15 @@ async def serve(
         services = add_services(server, parts)
         health = _add_infrastructure(server, configuration, services, deadline)
 
-        _run(stack, "lock watch", LockWatch(database).run())
+        lock_watch = LockWatch(database)
+        stack.push_async_callback(lock_watch.stop)
+        lock_watch.start()
         port = listener.bind(server, host, configuration.listen_port)
         stack.push_async_callback(server.stop, 0)
         await server.start()
-        logger.info("listening on %s port %d", host, port, extra={"action": "listen", "host": host, "port": port})
+        logger.info(
+            "listening on %s port %d", host, port, extra={"action": LogAction.LISTEN, "host": host, "port": port}
+        )
         await _follow_health(stack, database, health)
         _follow_revocations(stack, database, authenticator)
         on_listening(host, port)
@@ -67,9 +71,9 @@ async def serve(
         await shutdown.requested.wait()
         await _announce_stop(health, shutdown, configuration.propagation_delay)
         parts.drain.begin()
-        logger.info("draining %d calls", in_flight.count, extra={"action": "drain", "calls": in_flight.count})
+        logger.info("draining %d calls", in_flight.count, extra={"action": LogAction.DRAIN, "calls": in_flight.count})
         await listener.stop(server, in_flight, shutdown, configuration.drain_timeout)
-    logger.info("stopped", extra={"action": "stopped"})
+    logger.info("stopped", extra={"action": LogAction.STOPPED})
 
 
 def _add_infrastructure(
@@ -88,29 +92,24 @@ async def _follow_health(stack: contextlib.AsyncExitStack, database: Database, h
     probe = Probe(database.url)
     stack.push_async_callback(probe.close)
     await health.probe(probe)
-    _run(stack, "health", health.follow(probe))
+    _start(stack, health.following(probe))
 
 
 def _follow_revocations(stack: contextlib.AsyncExitStack, database: Database, authenticator: Authenticator) -> None:
     """Ends streams whose key is revoked. Uses a pool of its own, so that a busy service does not delay it."""
     pool = Database(database.url, pool_size=1)
     stack.push_async_callback(pool.close)
-    _run(stack, "revocations", authenticator.follow(pool))
+    _start(stack, authenticator.revocations(pool))
 
 
 async def _announce_stop(health: Health, shutdown: Shutdown, propagation_delay: float) -> None:
     """Reports NOT_SERVING, and waits until load balancers have noticed. New calls are served until then."""
     health.begin_drain()
-    logger.info("stopping: NOT_SERVING", extra={"action": "not_serving"})
+    logger.info("stopping: NOT_SERVING", extra={"action": LogAction.NOT_SERVING})
     await shutdown.sleep(propagation_delay)
 
 
-def _run(stack: contextlib.AsyncExitStack, name: str, work: Coroutine[Any, Any, None]) -> None:
-    """Runs `work` as a task until the stack closes."""
-    task = asyncio.create_task(work, name=name)
-    stack.push_async_callback(_cancel, task)
-
-
-async def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+def _start(stack: contextlib.AsyncExitStack, task: BackgroundTask) -> None:
+    """Starts the task, and stops it when the stack closes."""
+    stack.push_async_callback(task.stop)
+    task.start()

@@ -20,6 +20,7 @@ from generated.tidemark.v1 import (
     webhook_service_pb2,
     webhook_service_pb2_grpc,
 )
+from runtime.actions import LogAction
 from runtime.configuration import Configuration
 from server.accounts import errors as account_errors
 from server.accounts.balances import BalanceHandlers
@@ -205,6 +206,6 @@ def _secret_box(configuration: Configuration) -> SecretBox | None:
     if box is None:
         logger.warning(
             "no endpoint can be created: set TIDEMARK_SECRET_KEYS, the keys that encrypt webhook secrets",
-            extra={"action": "secrets.no_key"},
+            extra={"action": LogAction.NO_SECRET_KEY},
         )
     return box

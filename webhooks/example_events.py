@@ -9,7 +9,7 @@ from typing import Any
 
 from evaluator.alerts import AlertRule, ConditionType, Scope, ScopeKind
 from evaluator.balances import BalanceKind, BalanceReading, BalanceSelection
-from evaluator.exclusions import Disabled
+from evaluator.exclusions import MAX_GROUPS, Disabled
 from evaluator.gauges import EVER, Gauge, Measure
 from evaluator.notifications import DISABLED_TYPE, EVENT_TYPES, REACHED_TYPE, Notification, format_time
 from evaluator.periods import Period
@@ -26,7 +26,6 @@ EXAMPLE_TYPES = (*EVENT_TYPES, *OperatorEventType, TEST_TYPE)
 _NO_ONE = "testtesttesttesttesttestte"
 _CUSTOMER = "test-customer"
 _EVENT = "test-event"
-_GROUP_LIMIT = 5_000  # of one alert and customer, as the server says it
 _DELAY = timedelta(seconds=2)  # from the usage to the evaluation
 
 
@@ -53,7 +52,7 @@ def _of_an_alert(event_type: str, now: datetime) -> Notification | Disabled:
     line = Threshold(Decimal(800), code="80 %", severity=Severity.WARNING)
     rule = _rule(ConditionType.USAGE_THRESHOLD_REACHED, usage.measure, line, now)
     if event_type == DISABLED_TYPE:
-        return Disabled("", rule, replace(usage, group=(("region", "r-5001"),)), _GROUP_LIMIT, 1, now, cause)
+        return Disabled("", rule, replace(usage, group=(("region", "r-5001"),)), MAX_GROUPS, 1, now, cause)
     if event_type == REACHED_TYPE:
         moved = _crossed(Kind.REACHED, line, Decimal(790), Decimal(810), cause)
         return Notification("", rule, usage, 1, now, False, (moved,))

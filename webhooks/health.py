@@ -28,7 +28,7 @@ WARNING_PERCENTS = (50, 90)  # of DISABLE_AFTER
 
 SUCCESS_PRECISION = timedelta(seconds=10)  # of last_success_time: a busy endpoint's row is not written for it alone
 
-MAX_JITTER = 0.2  # of a wait, upwards only
+MAX_JITTER = 0.2  # of a wait, upwards only: a receiver is never tried earlier than the schedule says
 
 
 class BreakerState(StrEnum):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from webhooks.deliveries import DeliveryStatus, Outcome
-from webhooks.health import Verdict
+from webhooks.health import MAX_JITTER, Verdict
 
 # The wait before each attempt. A late alert is worth less than a fresh one, so the first tries come quickly.
 DELAYS = (
@@ -25,7 +25,6 @@ DELAYS = (
 )
 # The delays alone add up to less than this when the jitter is small; nothing is given up earlier.
 MINIMUM_AGE_TO_GIVE_UP = timedelta(hours=72)
-MAX_JITTER = 0.2  # of the delay, upwards only: a receiver is never tried earlier than the schedule says
 MAX_RETRY_AFTER = timedelta(hours=24)
 LONGEST_NUMBER = 9  # digits of a Retry-After that are read; more would mean centuries
 

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 SECRET_PREFIX = "whsec_"
 PRIVATE_KEY_PREFIX = "whsk_"
+PUBLIC_KEY_PREFIX = "whpk_"
 SEED_LENGTH = 32  # bytes of an ed25519 key; its public key may follow
 MIN_KEY_LENGTH = 24  # bytes
 MAX_KEY_LENGTH = 64  # bytes

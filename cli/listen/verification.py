@@ -10,9 +10,9 @@ from datetime import datetime, timedelta
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from webhooks.signature import PUBLIC_KEY_PREFIX, SECRET_PREFIX
+
 TOLERANCE = timedelta(minutes=5)
-SECRET_PREFIX = "whsec_"
-PUBLIC_KEY_PREFIX = "whpk_"
 PUBLIC_KEY_BYTES = 32
 
 

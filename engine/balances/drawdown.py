@@ -21,7 +21,7 @@ from store.balances import drawdown as drawing
 from store.balances import holdings, wallets
 from store.balances.drawdown import Drawable, Wanted
 from store.balances.wallets import Wallet
-from store.identity.keys import Organization
+from store.identity.organizations import Organization
 from store.postgres.database import Connection, driver
 
 PurseKey = tuple[str, str]  # customer and unit key

@@ -13,6 +13,7 @@ from engine.evaluation.subjects import Subject, ladder_of, path_of, unique_value
 from evaluator.aggregation import Aggregation, Tally
 from evaluator.alerts import AlertRule
 from evaluator.amounts import exact_arithmetic
+from evaluator.change_reasons import ChangeReason
 from evaluator.exclusions import Excluded
 from evaluator.gauges import Gauge
 from evaluator.notifications import Notification
@@ -21,10 +22,6 @@ from runtime.turns import Slices
 from store.postgres.database import DriverConnection
 from store.usage import evaluations, gauges, recounts
 from store.usage.evaluations import StoredState
-
-REASON_USAGE = "USAGE"  # an event moved the gauge
-REASON_FACT = "FACT"  # the billing system posted a fact, or time brought one due
-REASON_DEFINITION = "DEFINITION"  # the alert or the customer's facts are what changed
 
 PART = 500  # gauges that are evaluated at a time: whoever has much keeps this process from nobody for long
 
@@ -335,7 +332,7 @@ class Evaluation:
             state=state,
             sequence=notification.sequence if notification else stored.sequence if stored else 0,
             change_time=self._now if moved or stored is None else stored.change_time,
-            change_reason=REASON_USAGE if moved else stored.change_reason if stored else REASON_DEFINITION,
+            change_reason=ChangeReason.USAGE if moved else _last_reason(stored),
         )
 
 
@@ -357,8 +354,14 @@ def _items(subjects: Sequence[Subject], found: Sequence[Found], changed: Sequenc
     ]
 
 
-def _reason(subject: Subject, last: Transition) -> str:
+def _last_reason(stored: StoredState | None) -> ChangeReason | None:
+    if stored is None:
+        return ChangeReason.DEFINITION
+    return None if stored.change_reason is None else ChangeReason(stored.change_reason)
+
+
+def _reason(subject: Subject, last: Transition) -> ChangeReason:
     """What made the last transition happen."""
     if subject.reading is not None:
-        return REASON_DEFINITION if subject.first_look else REASON_FACT
-    return REASON_DEFINITION if last.cause is None else REASON_USAGE
+        return ChangeReason.DEFINITION if subject.first_look else ChangeReason.FACT
+    return ChangeReason.DEFINITION if last.cause is None else ChangeReason.USAGE

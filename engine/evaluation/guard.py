@@ -13,15 +13,13 @@ from typing import NamedTuple
 from uuid import UUID
 
 from evaluator.alerts import AlertRule
-from evaluator.exclusions import Disabled, Excluded, ExclusionReason
+from evaluator.exclusions import MAX_GROUPS, Disabled, Excluded, ExclusionReason
 from evaluator.routing import Watch
 from evaluator.transitions import Cause
 from runtime.turns import Slices
 from store.alerts import exclusions
 from store.alerts.exclusions import Counted, Groups
 from store.postgres.database import DriverConnection
-
-MAX_GROUPS = 5_000  # of one alert and customer, or subscription, in one billing period
 
 
 class Look(NamedTuple):

@@ -18,7 +18,7 @@ from runtime.clock import Clock
 from store.balances import wallets
 from store.balances.wallets import Read, Wallet
 from store.identity import organizations
-from store.identity.keys import Organization
+from store.identity.organizations import Organization
 from store.postgres.database import Connection, Database, driver
 from store.usage import gauges
 from store.usage import routing_facts as facts

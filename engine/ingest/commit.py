@@ -29,10 +29,11 @@ from evaluator.exclusions import Excluded
 from evaluator.gauges import Gauge
 from evaluator.prices import passes_all
 from evaluator.routing import Router, Watch, group_of
+from runtime.actions import LogAction
 from runtime.clock import Clock
 from runtime.turns import Slices
 from store.identity import organizations
-from store.identity.keys import Organization
+from store.identity.organizations import Organization
 from store.notifications import evaluation_failures
 from store.postgres.database import Connection, Database, DatabaseUnavailable, driver
 from store.postgres.retries import Tries
@@ -74,7 +75,7 @@ class Committer:
             logger.warning(
                 "a commit failed; its events are committed without those that cannot be recorded",
                 exc_info=True,
-                extra={"action": "commit_failed"},
+                extra={"action": LogAction.COMMIT_FAILED},
             )
         contained = await Containment(functools.partial(self._attempt, careful=True), batches).commit()
         await self._tell(contained.refused)
@@ -112,7 +113,9 @@ class Committer:
                     now,
                 )
         except Exception:
-            logger.exception("operators could not be told of a failure", extra={"action": "operator_event_failed"})
+            logger.exception(
+                "operators could not be told of a failure", extra={"action": LogAction.OPERATOR_EVENT_FAILED}
+            )
             return
         self._told = {
             key: window for key, window in self._told.items() if window == evaluation_failures.window(now)

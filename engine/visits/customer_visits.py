@@ -9,9 +9,10 @@ from engine.rules.rules import Rules
 from engine.visits.visiting import visit_customers
 from evaluator.alerts import AlertRule, GroupSelector, ScopeKind
 from evaluator.gauges import Measure
+from runtime.actions import LogAction
 from store.alerts import visits as visiting
 from store.identity import organizations
-from store.identity.keys import Organization
+from store.identity.organizations import Organization
 from store.postgres.database import Connection, Database, DatabaseUnavailable, driver
 from store.postgres.retries import repeated
 from store.usage import routing_facts as facts
@@ -75,7 +76,7 @@ async def look_at_customer(
             logger.exception(
                 "alert %s could not look at a customer that was changed; the customer's next event makes it do so",
                 alert_id,
-                extra={"action": "visit_failed", "alert_id": alert_id},
+                extra={"action": LogAction.VISIT_FAILED, "alert_id": alert_id},
             )
 
 

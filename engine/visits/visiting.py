@@ -13,7 +13,7 @@ from evaluator.gauges import Group
 from evaluator.routing import Router, Target, Watch
 from store.alerts import visits as visiting
 from store.balances import wallets
-from store.identity.keys import Organization
+from store.identity.organizations import Organization
 from store.postgres.database import Connection, driver
 from store.usage import gauges
 from store.usage import routing_facts as facts

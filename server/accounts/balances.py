@@ -10,10 +10,12 @@ from server.calls.current_call import current_organization
 from server.calls.paging import read_page
 from server.calls.validation import Violations
 from server.mapping.balances import balance_message, entry_message, overage_message, read_balance, read_kinds
+from store.accounts.puts import Put
 from store.balances import balances
 from store.balances import changes as balance_changes
 from store.balances import drawdown as drawing
 from store.balances import entries as balance_entries
+from store.balances.balances import Balance
 from store.balances.changes import BalanceChange
 from store.balances.holdings import holding_of
 from store.postgres.database import Connection, Database, driver
@@ -35,14 +37,14 @@ class BalanceHandlers:
         fact = read_balance(Violations(), "balance", request.balance, now)
         organization = current_organization()
 
-        async def change(connection: Connection) -> tuple[BalanceChange, Touched]:
+        async def change(connection: Connection) -> tuple[Put[Balance], Touched]:
             # The time is read again under the lock, because the ledger's times rise with its numbers.
-            done = await balance_changes.put(connection, organization.organization_id, fact, self._clock.now())
-            return done, _touched(done)
+            put = await balance_changes.put(connection, organization.organization_id, fact, self._clock.now())
+            return put, _touched(put.changed, put.previous, put.stored)
 
-        done = await self._changes.apply(organization, fact.customer_id, change)
+        put = await self._changes.apply(organization, fact.customer_id, change)
         return account_service_pb2.PutBalanceResponse(
-            balance=balance_message(done.balance, self._clock.now()), superseded=done.superseded
+            balance=balance_message(put.stored, self._clock.now()), superseded=put.superseded
         )
 
     async def GetBalance(
@@ -117,7 +119,7 @@ class BalanceHandlers:
                 segment_number=request.segment_number or None,
                 now=self._clock.now(),
             )
-            return done, _touched(done)
+            return done, _touched(done.changed, done.previous, done.balance)
 
         done = await self._changes.apply(organization, customer_id, change)
         return account_service_pb2.AdjustBalanceResponse(
@@ -137,7 +139,7 @@ class BalanceHandlers:
             done = await balance_changes.void(
                 connection, organization.organization_id, customer_id, balance_id, self._clock.now()
             )
-            return done, _touched(done)
+            return done, _touched(done.changed, done.previous, done.balance)
 
         done = await self._changes.apply(organization, customer_id, change)
         return account_service_pb2.VoidBalanceResponse(balance=balance_message(done.balance, self._clock.now()))
@@ -213,8 +215,8 @@ def _read_key(
     return key
 
 
-def _touched(done: BalanceChange) -> Touched:
-    if not done.changed:
+def _touched(changed: bool, previous: Balance | None, balance: Balance) -> Touched:
+    if not changed:
         return Touched()
-    versions = (done.balance,) if done.previous is None else (done.previous, done.balance)
+    versions = (balance,) if previous is None else (previous, balance)
     return Touched(balances=tuple(holding_of(version) for version in versions))

@@ -2,6 +2,7 @@
 
 from engine.facts.changes import Changes
 from engine.visits.visits import Visits
+from evaluator.definitions import DEFAULT_CURRENCY
 from evaluator.periods import DEFAULT_CYCLE
 from generated.tidemark.v1 import account_service_pb2
 from runtime.clock import Clock
@@ -12,14 +13,13 @@ from server.calls.shared_errors import customer_not_found
 from server.calls.validation import Violations
 from server.mapping.accounts import (
     customer_message,
-    is_superseded,
     read_as_of_time,
     read_cycle,
     read_plan_times,
 )
 from server.mapping.custom_fields import read_custom_fields
-from store.accounts import accounts
-from store.accounts.accounts import DEFAULT_CURRENCY
+from store.accounts import customers
+from store.accounts.customers import CustomerFact
 from store.postgres.database import Database
 
 
@@ -49,27 +49,25 @@ class CustomerHandlers:
         as_of_time = read_as_of_time(violations, "customer", sent, now)
         violations.raise_if_any()
         organization = current_organization()
+        fact = CustomerFact(
+            customer_id=customer_id,
+            display_name=display_name,
+            plan_id=plan_id,
+            plan_start_time=plan_start_time,
+            plan_end_time=plan_end_time,
+            currency=currency,
+            cycle=cycle,
+            custom_fields=custom_fields,
+            as_of_time=as_of_time,
+        )
         async with self._database.transaction() as connection:
-            stored, epoch = await accounts.put_customer(
-                connection,
-                organization.organization_id,
-                customer_id,
-                display_name=display_name,
-                plan_id=plan_id,
-                plan_start_time=plan_start_time,
-                plan_end_time=plan_end_time,
-                currency=currency,
-                cycle=cycle,
-                custom_fields=custom_fields,
-                as_of_time=as_of_time,
-                now=now,
-            )
-            if epoch is not None:
-                await self._changes.look_at(connection, organization, epoch, customer_id)
-        if epoch is not None:
+            put = await customers.put(connection, organization.organization_id, fact, now)
+            if put.epoch is not None:
+                await self._changes.look_at(connection, organization, put.epoch, customer_id)
+        if put.changed:
             await self._visits.look_at_customer(organization, customer_id)
         return account_service_pb2.PutCustomerResponse(
-            customer=customer_message(stored, now), superseded=is_superseded(stored, as_of_time)
+            customer=customer_message(put.stored, now), superseded=put.superseded
         )
 
     async def GetCustomer(
@@ -80,7 +78,7 @@ class CustomerHandlers:
         customer_id = violations.identifier("customer_id", request.customer_id)
         violations.raise_if_any()
         async with self._database.transaction() as connection:
-            stored = await accounts.get_customer(connection, current_organization().organization_id, customer_id)
+            stored = await customers.get(connection, current_organization().organization_id, customer_id)
         if stored is None:
             raise customer_not_found(customer_id)
         return account_service_pb2.GetCustomerResponse(customer=customer_message(stored, self._clock.now()))
@@ -94,7 +92,7 @@ class CustomerHandlers:
         page = read_page(violations, request.page_size, request.page_token, "ListCustomers", (plan_id,), (str,))
         violations.raise_if_any()
         async with self._database.transaction() as connection:
-            rows = await accounts.list_customers(
+            rows = await customers.list_page(
                 connection,
                 current_organization().organization_id,
                 plan_id=plan_id or None,

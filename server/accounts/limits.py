@@ -12,6 +12,7 @@ from server.mapping import unknown_ids
 from server.mapping.plans import limit_message, read_amount, read_as_of_time, read_subject
 from store.accounts import known_ids
 from store.limits import limits
+from store.limits.limits import LimitFact
 from store.postgres.database import Database
 
 
@@ -35,26 +36,19 @@ class LimitHandlers:
         amount = read_amount(violations, "limit.amount", sent.amount)
         as_of_time = read_as_of_time(violations, "limit", sent, now)
         violations.raise_if_any()
+        fact = LimitFact(limit_id=limit_id, subject=subject, amount=amount, as_of_time=as_of_time)
         organization = current_organization()
         async with self._database.transaction() as connection:
-            stored, epoch = await limits.put(
-                connection,
-                organization.organization_id,
-                limit_id,
-                subject,
-                amount=amount,
-                as_of_time=as_of_time,
-                now=now,
-            )
-            if epoch is not None:
-                await self._visits.look_again(connection, organization, epoch, subject)
-            named = unknown_ids.of_limit(stored.subject)
+            put = await limits.put(connection, organization.organization_id, fact, now)
+            if put.epoch is not None:
+                await self._visits.look_again(connection, organization, put.epoch, subject)
+            named = unknown_ids.of_limit(put.stored.subject)
             unknown = await known_ids.unknown(connection, organization.organization_id, named.ids)
-        if epoch is not None:
+        if put.changed:
             self._visits.wake(organization.organization_id)
         return account_service_pb2.PutLimitResponse(
-            limit=limit_message(stored),
-            superseded=stored.as_of_time > as_of_time,
+            limit=limit_message(put.stored),
+            superseded=put.superseded,
             warnings=unknown_ids.warnings(named, unknown),
         )
 

@@ -22,7 +22,7 @@ from server.calls.errors import FieldViolation, InvalidArgument
 from server.calls.lifecycle import Drain
 from server.calls.stream_end import wait_for_stream_end
 from server.mapping.usage_answers import write_results
-from store.identity.keys import Organization
+from store.identity.organizations import Organization
 
 # Limits of one stream: batches and events that are read and not answered yet. Above them the stream is not read, so
 # that gRPC's flow control slows down a fast client, and the client gets no RESOURCE_EXHAUSTED.

@@ -4,7 +4,7 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from google.protobuf.unknown_fields import UnknownFieldSet
 
@@ -15,7 +15,7 @@ from evaluator.routing import FUTURE_TOLERANCE
 from generated.tidemark.v1 import error_reason_pb2, usage_pb2
 from runtime.turns import Slices
 from server.calls.errors import AlreadyExists, ApiError, FailedPrecondition, FieldViolation, Internal, InvalidArgument
-from server.calls.validation import MAX_ID_LENGTH, Violations, currency_problem, id_problem, to_datetime
+from server.calls.validation import EPOCH, MAX_ID_LENGTH, Violations, currency_problem, id_problem, to_datetime
 
 AT_ONCE = 100  # events that are checked without a pause
 MAX_PROPERTIES = 64
@@ -30,8 +30,6 @@ SHORT_ID_LENGTH = 40  # characters of the event_id in a short rejection; a UUID 
 # Ids that were checked before. Customers and metrics repeat; event ids do not, so they are not kept.
 _CHECKED_IDS: set[str] = set()
 _MAX_CHECKED_IDS = 500_000
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(slots=True)
@@ -146,7 +144,7 @@ def _read_valid(
     ):
         return None
     try:
-        times = [_EPOCH + timedelta(0, time.seconds, time.nanos // 1000) for time in stated_times]
+        times = [EPOCH + timedelta(0, time.seconds, time.nanos // 1000) for time in stated_times]
         quantities = parse_decimals([message.quantity for message in messages])
         exact_costs = [parse_decimal(cost) if cost else None for cost in costs]
     except (AmountError, OverflowError):

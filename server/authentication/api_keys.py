@@ -6,11 +6,14 @@ import logging
 from datetime import datetime, timedelta
 
 from generated.tidemark.v1 import error_reason_pb2
+from runtime.actions import LogAction
+from runtime.backoff import Backoff
 from runtime.clock import Clock
+from runtime.tasks import BackgroundTask, FailureLog
 from server.authentication.revocation import OpenStreams
 from server.calls import errors
 from store.identity import keys
-from store.identity.keys import Caller
+from store.identity.callers import Caller, find_caller, hash_key
 from store.identity.organizations import DEFAULT_ORGANIZATION
 from store.postgres.database import Database, DatabaseUnavailable
 
@@ -54,7 +57,7 @@ class Authenticator:
                 "no API key exists: every caller on this machine acts for the organization %r;"
                 " `tidemark keys create --organization NAME` creates a key; every call needs one then",
                 DEFAULT_ORGANIZATION,
-                extra={"action": "identity"},
+                extra={"action": LogAction.IDENTITY},
             )
         else:
             raise UnsafeListen(
@@ -74,28 +77,37 @@ class Authenticator:
                 error_reason_pb2.ERROR_REASON_UNAUTHENTICATED,
                 "the authorization metadata is not of the form `Bearer KEY`",
             )
-        caller = await self._caller_of(keys.hash_key(authorization[len(_SCHEME) :].strip()))
+        caller = await self._caller_of(hash_key(authorization[len(_SCHEME) :].strip()))
         if caller is None:
             raise errors.Unauthenticated(
                 error_reason_pb2.ERROR_REASON_UNAUTHENTICATED, "the API key is unknown or revoked"
             )
         return caller
 
-    async def follow(self, database: Database) -> None:
-        """Ends the streams of revoked keys, and streams without a key after the first key exists; until cancelled.
+    def revocations(self, database: Database) -> BackgroundTask:
+        """The task that ends the streams of revoked keys, and streams without a key after the first key exists.
 
         One check serves the whole process. It has a connection pool of its own, so that a busy service does not delay
         it. While the database is unavailable, cached keys stay valid.
         """
-        while True:
-            await asyncio.sleep(POLL_INTERVAL)
-            try:
-                async with asyncio.timeout(POLL_TIMEOUT):
-                    await self.check_revocations(database)
-            except (DatabaseUnavailable, TimeoutError):
-                pass  # the health service reports it
-            except Exception:
-                logger.exception("the check for revoked keys failed", extra={"action": "identity"})
+
+        async def check() -> None:
+            async with asyncio.timeout(POLL_TIMEOUT):
+                await self.check_revocations(database)
+
+        return BackgroundTask(
+            check,
+            FailureLog(
+                logger,
+                "the check for revoked keys failed",
+                LogAction.IDENTITY,
+                (DatabaseUnavailable, TimeoutError),  # the health service reports them
+            ),
+            name="revocations",
+            interval=POLL_INTERVAL,
+            first_pause=POLL_INTERVAL,
+            backoff=Backoff(longest=POLL_INTERVAL),
+        )
 
     async def check_revocations(self, database: Database) -> None:
         """Checks once whether keys that this process uses are revoked. Raises DatabaseUnavailable."""
@@ -122,7 +134,7 @@ class Authenticator:
         }
         count = self.streams.end(revoked)
         if count:
-            logger.info("ending %d streams whose keys are revoked", count, extra={"action": "revoked"})
+            logger.info("ending %d streams whose keys are revoked", count, extra={"action": LogAction.KEY_REVOKED})
 
     async def _caller_of(self, key_hash: bytes) -> Caller | None:
         cached = self._cache.get(key_hash)
@@ -130,7 +142,7 @@ class Authenticator:
             return cached[1]
         now = self._clock.now()
         async with self._database.transaction() as connection:
-            caller = await keys.find_caller(connection, key_hash)
+            caller = await find_caller(connection, key_hash)
         self._cache.pop(key_hash, None)
         while len(self._cache) >= CACHE_SIZE:
             del self._cache[next(iter(self._cache))]  # the oldest

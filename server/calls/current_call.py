@@ -5,7 +5,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 from store.alerts.history import Author
-from store.identity.keys import Caller, Organization
+from store.identity.callers import Caller
+from store.identity.organizations import Organization
 
 # Services for load balancers and tools: their calls need no API key, and a drain does not wait for them.
 _INFRASTRUCTURE = ("/grpc.health.v1.", "/grpc.reflection.")

@@ -13,6 +13,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from generated.tidemark.v1 import error_reason_pb2
 from generated.tidemark.v1.error_reason_pb2 import ErrorReason
+from runtime.actions import LogAction
 from server.calls import current_call
 from server.calls.context import Context
 from store.postgres.database import DatabaseUnavailable
@@ -178,7 +179,7 @@ def mapped(error: Exception, table: ErrorTable = _NO_TABLE) -> ApiError:
         logger.warning(
             "the database is unavailable: %s",
             error,
-            extra={"action": "database", "failure": failure.kind, "request_id": request_id},
+            extra={"action": LogAction.DATABASE_LOST, "failure": failure.kind, "request_id": request_id},
         )
         return Unavailable(
             error_reason_pb2.ERROR_REASON_DATABASE_UNAVAILABLE,
@@ -189,7 +190,7 @@ def mapped(error: Exception, table: ErrorTable = _NO_TABLE) -> ApiError:
     logger.error(
         "a call failed unexpectedly",
         exc_info=error,
-        extra={"action": "internal_error", "request_id": request_id},
+        extra={"action": LogAction.INTERNAL_ERROR, "request_id": request_id},
     )
     return Internal(
         error_reason_pb2.ERROR_REASON_INTERNAL,
@@ -204,7 +205,7 @@ def answer_too_large(size: int, limit: int) -> ApiError:
     logger.error(
         "an answer of %d bytes is longer than clients accept, and was not sent",
         size,
-        extra={"action": "answer_too_large", "request_id": request_id, "bytes": size},
+        extra={"action": LogAction.ANSWER_TOO_LARGE, "request_id": request_id, "bytes": size},
     )
     return Internal(
         error_reason_pb2.ERROR_REASON_ANSWER_TOO_LARGE,

@@ -21,7 +21,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _CURRENCY = re.compile(rf"[A-Za-z0-9_.-]{{1,{MAX_CURRENCY_LENGTH}}}", re.ASCII)
 _LOWER_CASE_ISO = re.compile(r"(?=.*[a-z])[A-Za-z]{3}", re.ASCII)
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST_SECOND = -62_135_596_800  # 0001-01-01T00:00:00Z
 _LAST_SECOND = 253_402_300_799  # 9999-12-31T23:59:59Z
 _NANOS = 1_000_000_000
@@ -93,7 +93,7 @@ class Violations:
         """The time of a timestamp that is set, in microseconds, in the years 1 to 9999."""
         if (problem := time_problem(time.seconds, time.nanos)) is not None:
             self.add(path, problem)
-            return _EPOCH
+            return EPOCH
         return to_datetime(time)
 
     def past_time(self, path: str, time: Timestamp, now: datetime) -> datetime:
@@ -149,10 +149,10 @@ def time_problem(seconds: int, nanos: int) -> str | None:
 
 def to_datetime(time: Timestamp) -> datetime:
     """The time of a valid timestamp: aware, in UTC, rounded down to the microsecond."""
-    return _EPOCH + timedelta(seconds=time.seconds, microseconds=time.nanos // 1000)
+    return EPOCH + timedelta(seconds=time.seconds, microseconds=time.nanos // 1000)
 
 
 def to_timestamp(time: datetime) -> Timestamp:
     """The timestamp of an aware time."""
-    since = time - _EPOCH
+    since = time - EPOCH
     return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import grpc
 
+from runtime.actions import LogAction
 from server.calls import current_call
 from server.calls.context import Context, when_over
 from server.interceptors.wrapping import Around
@@ -61,7 +62,7 @@ def _write(call: current_call.Call, peer: str, code: grpc.StatusCode, seconds: f
         call.method,
         code.name,
         extra={
-            "action": "call",
+            "action": LogAction.CALL,
             "method": call.method,
             "code": code.name,
             "milliseconds": round(seconds * 1000, 3),

@@ -15,13 +15,12 @@ from evaluator.balances import (
 from evaluator.definitions import DEFAULT_CURRENCY, Condition
 from generated.tidemark.v1 import condition_pb2
 from server.calls.validation import Violations
+from server.mapping.balances import MAX_SEAT_LENGTH
+from server.mapping.fact_conditions import MAX_CUSTOM_FIELD_FILTERS, MAX_CUSTOM_FIELD_VALUE_LENGTH
 
-MAX_CUSTOM_FIELD_FILTERS = 20  # of one alert, specifier or exclusion
-MAX_CUSTOM_FIELD_VALUE_LENGTH = 256  # characters
 MAX_SPECIFIERS = 20  # of one alert
 MAX_EXCLUSIONS = 20  # of one specifier
 MAX_GRANT_TYPES = 50  # of one alert
-MAX_SEAT_LENGTH = 256  # characters
 
 _ENTITIES: Mapping[FieldEntity, condition_pb2.CustomFieldEntity.ValueType] = {
     entity: condition_pb2.CustomFieldEntity.Value(f"CUSTOM_FIELD_ENTITY_{entity}") for entity in FieldEntity

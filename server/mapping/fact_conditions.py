@@ -9,7 +9,7 @@ from generated.tidemark.v1 import condition_pb2
 from server.calls.validation import Violations
 
 MAX_INVOICE_TYPES = 50  # of one alert
-MAX_CUSTOM_FIELD_FILTERS = 20  # of one alert
+MAX_CUSTOM_FIELD_FILTERS = 20  # of one alert, specifier or exclusion
 MAX_CUSTOM_FIELD_VALUE_LENGTH = 256  # characters
 
 

@@ -5,6 +5,7 @@ from decimal import Decimal
 
 from evaluator.amounts import exact_arithmetic, format_decimal
 from evaluator.balances import BalanceReading, BalanceSelection
+from evaluator.change_reasons import ChangeReason
 from evaluator.definitions import AlertDefinition
 from evaluator.exclusions import ExclusionReason
 from evaluator.gauges import BALANCE_KEY, EVER, INVOICE_KEY, SEGMENT_KEY, Gauge
@@ -35,9 +36,9 @@ _DISABLED_REASONS: Mapping[ExclusionReason | None, alert_pb2.CustomerAlertDisabl
 # What the evaluation notes as the reason.
 _REASONS: Mapping[str | None, alert_pb2.ChangeReason.ValueType] = {
     None: alert_pb2.CHANGE_REASON_UNSPECIFIED,
-    "USAGE": alert_pb2.CHANGE_REASON_USAGE,
-    "DEFINITION": alert_pb2.CHANGE_REASON_EVALUATION,
-    "FACT": alert_pb2.CHANGE_REASON_FACT,
+    ChangeReason.USAGE: alert_pb2.CHANGE_REASON_USAGE,
+    ChangeReason.DEFINITION: alert_pb2.CHANGE_REASON_EVALUATION,
+    ChangeReason.FACT: alert_pb2.CHANGE_REASON_FACT,
 }
 
 

@@ -14,6 +14,7 @@ import threading
 import time
 from pathlib import Path
 
+from runtime.actions import LogAction
 from store.embedded import cluster, locks
 from store.embedded.errors import CannotStart
 from store.embedded.layout import PORT, Layout
@@ -138,7 +139,7 @@ class Holder:
                 logger.warning(
                     "the embedded PostgreSQL takes its time to start; its log is %s",
                     self.layout.log,
-                    extra={"action": "database.slow_start"},
+                    extra={"action": LogAction.DATABASE_SLOW_START},
                 )
             told = os.read(reading, 65_536)
         finally:

@@ -6,6 +6,8 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
+from runtime.actions import LogAction
+from runtime.backoff import Backoff
 from store.embedded.errors import CannotStart
 from store.embedded.holder import Holder
 
@@ -36,12 +38,12 @@ class LogReporter:
             "the embedded PostgreSQL ended; starting it again in %g s. Its last words:\n%s",
             pause,
             "\n".join(last_words),
-            extra={"action": "database.ended"},
+            extra={"action": LogAction.DATABASE_ENDED},
         )
 
     def database_runs_again(self) -> None:
         """One line."""
-        logger.warning("the embedded PostgreSQL runs again", extra={"action": "database.started"})
+        logger.warning("the embedded PostgreSQL runs again", extra={"action": LogAction.DATABASE_STARTED})
 
 
 def watch(holder: Holder, reporter: Reporter) -> None:
@@ -50,19 +52,19 @@ def watch(holder: Holder, reporter: Reporter) -> None:
 
 
 def _watch(holder: Holder, reporter: Reporter) -> None:
-    pause = FIRST_PAUSE
+    backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE, random_part=0.0)
     since = time.monotonic()
     while not holder.closed:
         if not holder.ended():
             time.sleep(INTERVAL)
             continue
         if time.monotonic() - since > HEALTHY_AFTER:
-            pause = FIRST_PAUSE
+            backoff.reset()
         said: list[str] = holder.last_words()
         while not holder.closed:
+            pause = backoff.next()
             reporter.database_ended(said, pause)
             time.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
             try:
                 holder.restart()
             except (CannotStart, OSError) as error:

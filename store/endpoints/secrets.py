@@ -15,12 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.tables.webhooks import endpoint_secret
 from webhooks.secret_box import CannotOpen, SecretBox, secret_place
+from webhooks.signature import PRIVATE_KEY_PREFIX, PUBLIC_KEY_PREFIX, SECRET_PREFIX, SEED_LENGTH
 
-HMAC_PREFIX = "whsec_"
-PRIVATE_KEY_PREFIX = "whsk_"
-PUBLIC_KEY_PREFIX = "whpk_"
 HMAC_BYTES = 32
-SEED_BYTES = 32
 MAX_LIVE = 5  # secrets of one endpoint that sign at a time
 
 
@@ -58,8 +55,8 @@ _LIVE: ColumnElement[bool] = or_(endpoint_secret.c.not_after.is_(None), endpoint
 def new_secret(scheme: Scheme) -> str:
     """The text form of a new secret: "whsec_…" or "whsk_…"."""
     if scheme is Scheme.HMAC_SHA256:
-        return HMAC_PREFIX + base64.b64encode(secrets.token_bytes(HMAC_BYTES)).decode()
-    seed = secrets.token_bytes(SEED_BYTES)
+        return SECRET_PREFIX + base64.b64encode(secrets.token_bytes(HMAC_BYTES)).decode()
+    seed = secrets.token_bytes(SEED_LENGTH)
     public = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
     return PRIVATE_KEY_PREFIX + base64.b64encode(seed + public).decode()
 
@@ -69,7 +66,7 @@ def shown_secret(secret: str) -> str:
     if not secret.startswith(PRIVATE_KEY_PREFIX):
         return secret
     pair = base64.b64decode(secret.removeprefix(PRIVATE_KEY_PREFIX))
-    return PUBLIC_KEY_PREFIX + base64.b64encode(pair[SEED_BYTES:]).decode()
+    return PUBLIC_KEY_PREFIX + base64.b64encode(pair[SEED_LENGTH:]).decode()
 
 
 async def add(

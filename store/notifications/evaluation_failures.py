@@ -3,13 +3,12 @@
 Their ids are digests of alert and hour, so that every replica comes to the same one and the database keeps the first.
 """
 
-import base64
-import hashlib
 from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from evaluator.ids import digest_id
 from store.notifications.operator_events import write
 from webhooks.operator_events import (
     EVENT_ID_PREFIX,
@@ -28,22 +27,25 @@ def window(now: datetime) -> int:
     return int(now.timestamp()) // WINDOW
 
 
+def event_id(organization_id: int, alert_id: str | None, now: datetime) -> str:
+    """The id of the operator event of that alert in that hour; None: of no certain alert."""
+    return digest_id(EVENT_ID_PREFIX, organization_id, alert_id or "", window(now))
+
+
 async def add(
     connection: AsyncConnection, organization_id: int, failures: Sequence[EvaluationFailure], now: datetime
 ) -> None:
     """Writes an operator event for each, in the caller's transaction; nothing for alerts that have one this hour."""
     rows = []
     for failure in failures:
-        text = f"{organization_id}\n{failure.alert_id or ''}\n{window(now)}"
-        digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
-        event_id = EVENT_ID_PREFIX + base64.b32encode(digest).decode().rstrip("=").lower()
+        own_id = event_id(organization_id, failure.alert_id, now)
         rows.append(
             {
                 "organization_id": organization_id,
-                "event_id": event_id,
+                "event_id": own_id,
                 "event_type": OperatorEventType.EVALUATION_FAILED,
                 "endpoint_id": "",
-                "body": body_of(event_id, OperatorEvent(organization_id, "", notice_of(failure)), now),
+                "body": body_of(own_id, OperatorEvent(organization_id, "", notice_of(failure)), now),
                 "create_time": now,
             }
         )

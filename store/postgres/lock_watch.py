@@ -12,6 +12,9 @@ from datetime import datetime
 
 from sqlalchemy import text
 
+from runtime.actions import LogAction
+from runtime.backoff import Backoff
+from runtime.tasks import BackgroundTask, FailureLog
 from store.postgres import sessions
 from store.postgres.database import Database, DatabaseUnavailable
 
@@ -76,22 +79,32 @@ class LockWatch:
         self._database = Database(database.url, pool_size=1, purpose="watch")
         self._known: dict[tuple[int, datetime, int], float] = {}  # what was logged, and when it was last seen
         self._silent: dict[tuple[int, datetime], float] = {}  # sessions and their statements, since when
+        self._task = BackgroundTask(
+            self._look_if_long,
+            FailureLog(
+                logger,
+                "lock waits cannot be watched",
+                LogAction.LOCK_WATCH_FAILED,
+                (DatabaseUnavailable,),  # said where the transactions fail
+            ),
+            name="lock watch",
+            interval=LOOK_INTERVAL,
+            first_pause=LOOK_INTERVAL,
+            backoff=Backoff(longest=LOOK_INTERVAL),
+        )
 
-    async def run(self) -> None:
-        """Watches until it is cancelled."""
-        try:
-            while True:
-                await asyncio.sleep(LOOK_INTERVAL)
-                if self._watched.longest_transaction() < LONG:
-                    continue
-                try:
-                    await self.look()
-                except DatabaseUnavailable:
-                    pass  # said where the transactions fail
-                except Exception:
-                    logger.exception("lock waits cannot be watched", extra={"action": "lock.watch_failed"})
-        finally:
-            await self._database.close()
+    def start(self) -> None:
+        """Begins to watch."""
+        self._task.start()
+
+    async def stop(self) -> None:
+        """Ends the watch, and closes its connection."""
+        await self._task.stop()
+        await self._database.close()
+
+    async def _look_if_long(self) -> None:
+        if self._watched.longest_transaction() >= LONG:
+            await self.look()
 
     async def look(self) -> list[Wait]:
         """Logs the waits that are new, and ends holders that have been silent for too long; returns all waits."""
@@ -123,7 +136,7 @@ class LockWatch:
                         wait.application_name,
                         wait.holder,
                         extra={
-                            "action": "lock.holder_ended",
+                            "action": LogAction.LOCK_HOLDER_ENDED,
                             "holder": wait.application_name,
                             "holder_pid": wait.holder,
                         },
@@ -143,7 +156,7 @@ class LockWatch:
                 wait.state or "state unknown",
                 wait.state_seconds,
                 extra={
-                    "action": "lock.wait",
+                    "action": LogAction.LOCK_WAIT,
                     "seconds": round(wait.seconds, 3),
                     "waiter_pid": wait.waiter,
                     "holder": wait.application_name,

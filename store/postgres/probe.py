@@ -1,12 +1,16 @@
 """Whether the database can be worked with: it answers, and it takes writes."""
 
 import asyncio
+import logging
 import random
 from collections.abc import Callable
 
 import psycopg
 from sqlalchemy.exc import SQLAlchemyError
 
+from runtime.actions import LogAction
+from runtime.backoff import Backoff
+from runtime.tasks import BackgroundTask, FailureLog
 from store.postgres.database import Database, DatabaseUnavailable, driver
 
 INTERVAL = 1.0  # seconds between looks while the database answers
@@ -14,6 +18,8 @@ WRITE_INTERVAL = 5.0  # seconds between writes while they succeed; one flushed c
 TIMEOUT = 3.0  # seconds that a look may take
 FIRST_RETRY = 0.1  # seconds after a look that failed, doubled up to the interval
 SLOTS = 64  # rows that all processes share
+
+logger = logging.getLogger(__name__)
 
 _READ = b"SELECT 1"
 # A session's own table that is empty after each commit, so that the row needs a new page: a full disk refuses that,
@@ -59,26 +65,30 @@ class Probe:
             return str(error).partition("\n")[0] or type(error).__name__
         return None
 
-    async def follow(self, on_look: Callable[[str | None], None], *, reads: bool = True) -> None:
-        """Calls `on_look` with the problem, or None, at every look; until cancelled.
+    def following(self, on_look: Callable[[str | None], None], *, reads: bool = True) -> BackgroundTask:
+        """The task that looks regularly, and calls `on_look` with the problem, or None, at every look.
 
         Without `reads` it only looks when a write is due: for a process that reads often enough itself.
         """
         loop = asyncio.get_running_loop()
-        retry, next_write = FIRST_RETRY, 0.0
-        while True:
+        retry = Backoff(FIRST_RETRY, INTERVAL, random_part=0.0)
+        next_write = 0.0
+
+        async def look() -> float:
+            nonlocal next_write
             write = not reads or loop.time() >= next_write
             problem = await self.problem(TIMEOUT, write=write)
             on_look(problem)
-            if problem is None:
-                retry = FIRST_RETRY
-                if write:
-                    next_write = loop.time() + WRITE_INTERVAL
-                await asyncio.sleep(INTERVAL if reads else WRITE_INTERVAL)
-            else:
+            if problem is not None:
                 next_write = 0.0  # that it can be read again is not enough
-                await asyncio.sleep(retry)
-                retry = min(2 * retry, INTERVAL)
+                return retry.next()
+            retry.reset()
+            if write:
+                next_write = loop.time() + WRITE_INTERVAL
+            return INTERVAL if reads else WRITE_INTERVAL
+
+        failures = FailureLog(logger, "the database could not be probed", LogAction.PROBE_FAILED)
+        return BackgroundTask(look, failures, name="probe", backoff=Backoff(longest=INTERVAL))
 
     async def close(self) -> None:
         """Closes the connection."""

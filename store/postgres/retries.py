@@ -1,11 +1,11 @@
 """Repeating a transaction that the database refused for a reason that passes: bounded, with pauses between."""
 
 import asyncio
-import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from runtime.backoff import pause_after
 from store.postgres.failures import DatabaseUnavailable
 
 FIRST_PAUSE = 0.02  # seconds; doubled from try to try
@@ -37,9 +37,8 @@ class Tries:
         if self._failed[failure.kind] >= failure.tries:
             error.given_up = True
             return False
-        # Half of it is random: two transactions that met once do not meet again at the same place.
-        pause = min(FIRST_PAUSE * 2 ** (self._failed.total() - 1), LONGEST_PAUSE)
-        await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+        # Partly random: two transactions that were in conflict once are not in conflict at the same place again.
+        await asyncio.sleep(pause_after(self._failed.total(), FIRST_PAUSE, LONGEST_PAUSE))
         return True
 
 

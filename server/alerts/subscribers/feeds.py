@@ -11,8 +11,11 @@ import logging
 from collections.abc import AsyncIterator
 
 from generated.tidemark.v1 import error_reason_pb2
+from runtime.actions import LogAction
+from runtime.backoff import Backoff
 from runtime.configuration import DEFAULT_MAX_WATCHERS, DEFAULT_ORGANIZATION_WATCHERS
 from runtime.gate import FairGate, may_take
+from runtime.tasks import BackgroundTask, FailureLog
 from server.alerts.subscribers.tail import Tail
 from server.calls.errors import ResourceExhausted
 from store.deliveries import fan_out as outbox
@@ -36,11 +39,10 @@ logger = logging.getLogger(__name__)
 class _Feed:
     """An organization's feed that has subscribers on this server."""
 
-    def __init__(self) -> None:
-        self.tail = Tail()
+    def __init__(self, tail: Tail, task: BackgroundTask) -> None:
+        self.tail = tail
+        self.task = task  # reads entries into the tail; woken when the feed may have more of them
         self.subscribers = 0
-        self.hinted = asyncio.Event()  # the feed may have more entries than the tail has read
-        self.hinted.set()
 
 
 class Subscriber:
@@ -86,21 +88,47 @@ class Feeds:
         self._in_use = asyncio.Event()  # set by the first subscriber
         self._tail_readers = asyncio.Semaphore(TAIL_READERS)
         self._catch_up_gate = FairGate(CATCH_UP_READERS)
-        self._tasks: set[asyncio.Task[None]] = set()
+        unavailable = (DatabaseUnavailable,)  # not logged: the health service reports it
+        lost = "notifications are found by polling only: %s", LogAction.FEED_LISTEN_LOST
+        self._tasks = (
+            BackgroundTask(
+                self._listen,
+                FailureLog(
+                    logger,
+                    "the connection that listens for commits failed",
+                    LogAction.FEED_FAILED,
+                    unavailable,
+                    *lost,
+                ),
+                name="feeds listen",
+                interval=RETRY_PAUSE,
+                backoff=Backoff(RETRY_PAUSE, RETRY_PAUSE),  # the step fails when its connection ends
+            ),
+            BackgroundTask(
+                self._poll,
+                FailureLog(logger, "the poll for notifications failed", LogAction.FEED_FAILED, unavailable),
+                name="feeds poll",
+                backoff=Backoff(longest=POLL_INTERVAL),
+            ),
+            BackgroundTask(
+                self.sweep,
+                FailureLog(logger, "the sweep of the feeds failed", LogAction.FEED_FAILED, unavailable),
+                name="feeds sweep",
+                interval=SWEEP_INTERVAL,
+                first_pause=SWEEP_INTERVAL,
+                backoff=Backoff(longest=SWEEP_INTERVAL),
+            ),
+        )
+        self._growing: list[BackgroundTask] = []  # including tasks that are about to end
 
     def start(self) -> None:
         """Begins to sweep; begins to listen and poll with the first subscriber."""
-        self._tasks = {
-            asyncio.create_task(work(), name=f"feeds {work.__name__}")
-            for work in (self._listen, self._poll, self._sweep)
-        }
+        for task in self._tasks:
+            task.start()
 
     async def stop(self) -> None:
         """Ends every task. The tails do not grow after that."""
-        tasks = tuple(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(task.stop() for task in (*self._tasks, *self._growing)))
 
     @property
     def subscribers(self) -> int:
@@ -125,10 +153,7 @@ class Feeds:
                 metadata={"limit": str(own)},
             )
         if subscribed is None:
-            subscribed = self._feeds[organization_id] = _Feed()
-            growing = asyncio.create_task(self._grow(organization_id, subscribed), name=f"feed {organization_id}")
-            self._tasks.add(growing)
-            growing.add_done_callback(self._tasks.discard)
+            subscribed = self._feeds[organization_id] = self._begin(organization_id)
         subscribed.subscribers += 1
         self._subscribers += 1
         self._in_use.set()
@@ -141,7 +166,7 @@ class Feeds:
         subscribed.subscribers -= 1
         if subscribed.subscribers == 0:
             del self._feeds[organization_id]
-            subscribed.hinted.set()  # wakes the task, which ends
+            subscribed.task.end()
 
     @contextlib.asynccontextmanager
     async def reading(self, organization_id: int) -> AsyncIterator[Connection]:
@@ -166,26 +191,19 @@ class Feeds:
             )
         return found, found[-1].place if len(found) == CATCH_UP_LIMIT else until
 
-    async def _grow(self, organization_id: int, subscribed: _Feed) -> None:
-        """Gives positions to committed notifications and reads them, at each hint, while the feed has subscribers."""
-        while True:
-            await subscribed.hinted.wait()
-            if not subscribed.subscribers:
-                return
-            # Cleared before the read and not after it: a commit during the read sets the hint again.
-            subscribed.hinted.clear()
-            try:
-                more = await self._read_on(organization_id, subscribed.tail)
-            except DatabaseUnavailable:
-                more = True
-                await asyncio.sleep(RETRY_PAUSE)
-            except Exception:
-                # Without another try the streams would stay open and never get another notification.
-                logger.exception("a feed could not be read", extra={"action": "feed.failed"})
-                more = True
-                await asyncio.sleep(RETRY_PAUSE)
-            if more:
-                subscribed.hinted.set()
+    def _begin(self, organization_id: int) -> _Feed:
+        tail = Tail()
+
+        async def grow() -> float | None:
+            """Gives positions to committed notifications and reads them; 0 when there may be more."""
+            return 0.0 if await self._read_on(organization_id, tail) else None
+
+        # The task goes on after a fault: without another try the streams would stay open and get no notification.
+        failures = FailureLog(logger, "the read of a feed failed", LogAction.FEED_FAILED, (DatabaseUnavailable,))
+        task = BackgroundTask(grow, failures, name=f"feed {organization_id}", backoff=Backoff(longest=RETRY_PAUSE))
+        self._growing = [*(one for one in self._growing if one.is_running), task]
+        task.start()
+        return _Feed(tail, task)
 
     async def _read_on(self, organization_id: int, tail: Tail) -> bool:
         """Reads the entries after the tail; returns whether there may be more."""
@@ -209,48 +227,24 @@ class Feeds:
         """Wakes the tails of those organizations, or all of them."""
         for organization_id, subscribed in self._feeds.items():
             if organization_ids is None or organization_id in organization_ids:
-                subscribed.hinted.set()
+                subscribed.task.wake()
 
     async def _listen(self) -> None:
         await self._in_use.wait()
-        while True:
-            try:
-                async for organization_id in outbox.notifications(self._database.url):
-                    self._hint(None if organization_id is None else {organization_id})
-            except DatabaseUnavailable as error:
-                logger.warning(
-                    "notifications are found by polling only: %s", error, extra={"action": "feed.listen_lost"}
-                )
-            await asyncio.sleep(RETRY_PAUSE)
+        async for organization_id in outbox.notifications(self._database.url):
+            self._hint(None if organization_id is None else {organization_id})
 
-    async def _poll(self) -> None:
+    async def _poll(self) -> float:
         await self._in_use.wait()
-        while True:
-            await asyncio.sleep(POLL_INTERVAL)
-            seen = {
-                organization_id: subscribed.tail.position
-                for organization_id, subscribed in self._feeds.items()
-                if subscribed.tail.position is not None
-            }
-            if not seen:
-                continue
-            try:
-                async with self._tail_readers, self._database.transaction() as connection:
-                    self._hint(await feed.with_news(connection, seen))
-            except DatabaseUnavailable:
-                pass  # the read of the tails logs it
-            except Exception:
-                logger.exception("the poll for notifications failed", extra={"action": "feed.failed"})
-
-    async def _sweep(self) -> None:
-        while True:
-            await asyncio.sleep(SWEEP_INTERVAL)
-            try:
-                await self.sweep()
-            except DatabaseUnavailable:
-                pass  # the health service reports it
-            except Exception:
-                logger.exception("the sweep of the feeds failed", extra={"action": "feed.failed"})
+        seen = {
+            organization_id: subscribed.tail.position
+            for organization_id, subscribed in self._feeds.items()
+            if subscribed.tail.position is not None
+        }
+        if seen:
+            async with self._tail_readers, self._database.transaction() as connection:
+                self._hint(await feed.with_news(connection, seen))
+        return POLL_INTERVAL
 
     async def sweep(self) -> None:
         """Gives a position to every notification of every organization. Raises DatabaseUnavailable."""

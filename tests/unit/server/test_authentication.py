@@ -5,7 +5,8 @@ import pytest
 from server.authentication.api_keys import is_loopback
 from server.calls import current_call
 from server.calls.current_call import current_organization
-from store.identity.keys import Caller, Organization
+from store.identity.callers import Caller
+from store.identity.organizations import Organization
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])

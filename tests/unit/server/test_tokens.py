@@ -9,7 +9,8 @@ from server.calls import current_call, tokens
 from server.calls.current_call import Call
 from server.calls.paging import Cursor, Page, read_page
 from server.calls.validation import Violations
-from store.identity.keys import Caller, Organization
+from store.identity.callers import Caller
+from store.identity.organizations import Organization
 from store.notifications.feed import Wanted
 
 TIME = datetime(2026, 3, 15, 12, 0, 0, 123456, tzinfo=UTC)
