@@ -1,6 +1,6 @@
 """The handlers of AccountService for balances."""
 
-from evaluator.facts import Touched
+from evaluator.changed_facts import ChangedFacts
 from generated.tidemark.v1 import account_service_pb2, error_reason_pb2
 from server.accounts.handlers import Context, Handlers
 from server.calls.errors import AlreadyExists, ApiError, FailedPrecondition, NotFound
@@ -36,7 +36,7 @@ class BalanceHandlers(Handlers):
         fact = read_balance(Violations(), "balance", request.balance, now)
         organization = current_organization()
 
-        async def change(connection: Connection) -> tuple[BalanceChange, Touched]:
+        async def change(connection: Connection) -> tuple[BalanceChange, ChangedFacts]:
             try:
                 # Asked again under the lock: the ledger's times rise with its numbers.
                 done = await balance_changes.put(connection, organization.organization_id, fact, self._clock.now())
@@ -118,7 +118,7 @@ class BalanceHandlers(Handlers):
         customer_id, balance_id = _read_key(violations, request)
         organization = current_organization()
 
-        async def change(connection: Connection) -> tuple[BalanceChange, Touched]:
+        async def change(connection: Connection) -> tuple[BalanceChange, ChangedFacts]:
             try:
                 done = await balance_changes.adjust(
                     connection,
@@ -159,7 +159,7 @@ class BalanceHandlers(Handlers):
         customer_id, balance_id = _read_key(Violations(), request)
         organization = current_organization()
 
-        async def change(connection: Connection) -> tuple[BalanceChange, Touched]:
+        async def change(connection: Connection) -> tuple[BalanceChange, ChangedFacts]:
             try:
                 done = await balance_changes.void(
                     connection, organization.organization_id, customer_id, balance_id, self._clock.now()
@@ -242,11 +242,11 @@ def _read_key(
     return key
 
 
-def _touched(done: BalanceChange) -> Touched:
+def _touched(done: BalanceChange) -> ChangedFacts:
     if not done.changed:
-        return Touched()
+        return ChangedFacts()
     versions = (done.balance,) if done.previous is None else (done.previous, done.balance)
-    return Touched(balances=tuple(holding_of(version) for version in versions))
+    return ChangedFacts(balances=tuple(holding_of(version) for version in versions))
 
 
 def _refusal(error: Exception, customer_id: str, balance_id: str, segment_number: int) -> ApiError:

@@ -1,6 +1,6 @@
 """The handlers of AccountService for invoices."""
 
-from evaluator.facts import Touched
+from evaluator.changed_facts import ChangedFacts
 from generated.tidemark.v1 import account_service_pb2, error_reason_pb2
 from server.accounts.handlers import Context, Handlers
 from server.calls.errors import NotFound
@@ -26,10 +26,10 @@ class InvoiceHandlers(Handlers):
         violations.raise_if_any()
         organization = current_organization()
 
-        async def change(connection: Connection) -> tuple[invoices.InvoicePut, Touched]:
+        async def change(connection: Connection) -> tuple[invoices.InvoicePut, ChangedFacts]:
             put = await invoices.put(connection, organization.organization_id, fact, self._clock.now())
             versions = (put.before, put.invoice) if put.changed else ()
-            return put, Touched(invoices=tuple(as_read(one.fact) for one in versions if one is not None))
+            return put, ChangedFacts(invoices=tuple(as_read(one.fact) for one in versions if one is not None))
 
         put = await self._changes.apply(organization, fact.customer_id, change)
         return account_service_pb2.PutInvoiceResponse(invoice=invoice_message(put.invoice), superseded=put.superseded)

@@ -5,7 +5,7 @@ from decimal import Decimal
 
 from evaluator.alerts import ConditionType
 from evaluator.amounts import ZERO, format_decimal
-from evaluator.thresholds import MAX_THRESHOLDS, Direction, Kind, Severity, Threshold
+from evaluator.thresholds import MAX_THRESHOLDS, Direction, Severity, Threshold, TransitionKind
 from generated.tidemark.v1 import threshold_pb2
 from server.calls.validation import Violations
 
@@ -14,13 +14,13 @@ MAX_CODE_LENGTH = 128  # characters
 SEVERITIES: Mapping[Severity, threshold_pb2.Severity.ValueType] = {
     severity: threshold_pb2.Severity.Value(f"SEVERITY_{severity}") for severity in Severity
 }
-KINDS: Mapping[Kind, threshold_pb2.TransitionKind.ValueType] = {
-    kind: threshold_pb2.TransitionKind.Value(f"TRANSITION_KIND_{kind}") for kind in Kind
+KINDS: Mapping[TransitionKind, threshold_pb2.TransitionKind.ValueType] = {
+    kind: threshold_pb2.TransitionKind.Value(f"TRANSITION_KIND_{kind}") for kind in TransitionKind
 }
 _SEVERITY_OF = {number: severity for severity, number in SEVERITIES.items()}
 _KIND_OF = {number: kind for kind, number in KINDS.items()}
 
-_DEFAULT_KINDS = frozenset({Kind.REACHED})
+_DEFAULT_KINDS = frozenset({TransitionKind.REACHED})
 
 
 def read_thresholds(
@@ -77,7 +77,7 @@ def read_thresholds(
 def threshold_proto(threshold: Threshold) -> threshold_pb2.Threshold:
     """A threshold as answers show it: as it was defined, with what is sent spelled out."""
     shown = threshold_pb2.Threshold(
-        code=threshold.code, notify_on=[KINDS[kind] for kind in Kind if kind in threshold.notify_on]
+        code=threshold.code, notify_on=[KINDS[kind] for kind in TransitionKind if kind in threshold.notify_on]
     )
     name, number = threshold.defined_by
     setattr(shown, name, format_decimal(number))
@@ -164,8 +164,8 @@ def _severity(violations: Violations, at: str, item: threshold_pb2.Threshold) ->
     return _SEVERITY_OF.get(item.severity)
 
 
-def _notify_on(violations: Violations, at: str, item: threshold_pb2.Threshold) -> frozenset[Kind]:
-    kinds: set[Kind] = set()
+def _notify_on(violations: Violations, at: str, item: threshold_pb2.Threshold) -> frozenset[TransitionKind]:
+    kinds: set[TransitionKind] = set()
     for index, number in enumerate(item.notify_on):
         kind = _KIND_OF.get(number)
         if kind is None:

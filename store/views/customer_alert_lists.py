@@ -124,7 +124,7 @@ async def _entries(
         customer = customers.get(one.place.customer_id)
         gauge = one.measured.gauge
         subscription = subscriptions.get((gauge.customer_id, gauge.subscription_id or ""))
-        rule = None if definition is None else definition.rule()
+        rule = None if definition is None else definition.active_rule()
         if definition is None or rule is None or customer is None:
             continue
         if not _current(rule, gauge, customer, subscription, now):
@@ -186,7 +186,7 @@ class _Readings:
         self, rule: AlertRule, gauge: Gauge, customer: Customer, subscription: Subscription | None
     ) -> Decimal | None:
         """The limit that the gauge is compared with, for rules in percent of it."""
-        if not rule.of_limits:
+        if not rule.has_percentages:
             return None
         plan_ids: dict[str | None, str | None] = {None: customer.plan_id}
         if subscription is not None:

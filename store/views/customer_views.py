@@ -120,7 +120,7 @@ class CustomerView:
 
     async def _affordable(self, definitions: Sequence[AlertDefinition]) -> int:
         """How many of the alerts, from the first, have no more gauges than are read at once."""
-        rules = [definition.rule() for definition in definitions]
+        rules = [definition.active_rule() for definition in definitions]
         measures = {rule.measure for rule in rules if rule is not None}
         counted = await customer_gauges.count(
             self._connection, self._organization_id, self._customer.customer_id, measures, self._now
@@ -137,7 +137,7 @@ class CustomerView:
         named = definition.scope.kind is ScopeKind.SUBSCRIPTION and (
             definition.scope.customer_id == self._customer.customer_id
         )
-        return named or bool(self._places(definition.watch()))
+        return named or bool(self._places(definition.to_rule()))
 
     def _covering(self) -> ColumnElement[bool]:
         """`_covers` for the database."""
@@ -173,7 +173,7 @@ class CustomerView:
 
     async def _read(self, definitions: Sequence[AlertDefinition]) -> list[CustomerAlert]:
         """The alerts with their gauges, in the same order."""
-        rules = [rule for definition in definitions if (rule := definition.rule()) is not None]
+        rules = [rule for definition in definitions if (rule := definition.active_rule()) is not None]
         who = self._connection, self._organization_id, self._customer.customer_id
         found = await customer_gauges.current(*who, {rule.measure for rule in rules}, self._now)
         reasons = await exclusions.reasons(*who)
@@ -238,13 +238,13 @@ class CustomerView:
 
     async def _limits(self, rules: Sequence[AlertRule]) -> dict[str, Callable[[Gauge], Decimal | None]]:
         """Of each alert that draws lines in percent of limits, by its id, what finds the limit of a gauge."""
-        if not any(rule.of_limits for rule in rules):
+        if not any(rule.has_percentages for rule in rules):
             return {}
         plan_ids: dict[str | None, str | None] = {item.subscription_id: item.plan_id for item in self._subscriptions}
         plan_ids[None] = self._customer.plan_id
         raw = await driver(self._connection)
         find = await limit_facts.finder(raw, self._organization_id, self._customer.customer_id, plan_ids)
-        return {rule.alert_id: find for rule in rules if rule.of_limits}
+        return {rule.alert_id: find for rule in rules if rule.has_percentages}
 
 
 def _with_readings(

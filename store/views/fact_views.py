@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from evaluator.alerts import AlertRule
 from evaluator.amounts import exact_arithmetic
-from evaluator.balance_readings import Reading, days_left, gauge_of, measure_takes, readings, reads_as_zero
+from evaluator.balance_values import FactValue, balance_values, days_left, gauge_of, measure_takes, reads_as_zero
 from evaluator.gauges import Gauge
 from runtime.turns import Slices
 from store.balances import holdings
@@ -52,8 +52,8 @@ async def read(
                 values = {gauge: days_left(plan_end, now)} if plan_end is not None and ahead else {}
                 found[rule.alert_id] = FactView(values, {gauge: None}, not values)
                 continue
-            active = _values(readings(rule, customer_id, own, now))
-            others = _values(readings(rule, customer_id, own, now, own))
+            active = _values(balance_values(rule, customer_id, own, now))
+            others = _values(balance_values(rule, customer_id, own, now, own))
             values = {gauge: value for gauge, value in active.items() if value is not None}
             nothing = not values
             if reads_as_zero(measure.balances):
@@ -62,7 +62,7 @@ async def read(
     return found
 
 
-def _values(read: dict[Gauge, Reading]) -> dict[Gauge, Decimal | None]:
+def _values(read: dict[Gauge, FactValue]) -> dict[Gauge, Decimal | None]:
     return {
         gauge: None if reading.value is None else gauge.measure.shown(reading.value, reading.scale)
         for gauge, reading in read.items()

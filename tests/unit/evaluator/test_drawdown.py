@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from evaluator.amounts import exact_arithmetic
 from evaluator.balances import Segment, Unit
-from evaluator.drawdown import Purse, Source, in_order
+from evaluator.drawdown import Source, UnitBalances, in_order
 from tests.reference.wallet import PlainWallet, Terms
 
 EXAMPLES = 10 * int(os.environ.get("TIDEMARK_TEST_EXAMPLES", "30"))
@@ -93,7 +93,7 @@ def test_purses_do_what_the_plain_ledger_says(
     with exact_arithmetic():
         pooled = in_order([source for name, source in sources.items() if name not in seats])
         of_seat = in_order([source for name, source in sources.items() if name in seats])
-        purse = Purse(Unit("USD"), pooled, overage)
+        purse = UnitBalances(Unit("USD"), pooled, overage)
         for amount, time, metric, seated in used:
             plain.use(time, metric, Fraction(0), Fraction(amount), "USD", {"seat": "ann"} if seated else {})
             before = {name: source.segment.drawn for name, source in sources.items()}
@@ -118,7 +118,7 @@ def source(name: str, amount: str, drawn: str = "0", *, overdraws: bool = False,
     return Source(name, segment, priority, overdraws=overdraws)
 
 
-def draw(purse: Purse, amount: str) -> dict[str, Decimal]:
+def draw(purse: UnitBalances, amount: str) -> dict[str, Decimal]:
     with exact_arithmetic():
         draws = purse.draw(Decimal(amount), NOON, "calls")
         found: dict[str, Decimal] = {}
@@ -128,7 +128,7 @@ def draw(purse: Purse, amount: str) -> dict[str, Decimal]:
 
 
 def test_a_correction_goes_the_way_back_over_several_segments_and_the_overage() -> None:
-    purse = Purse(Unit("USD"), [source("a", "10"), source("b", "5")])
+    purse = UnitBalances(Unit("USD"), [source("a", "10"), source("b", "5")])
     assert draw(purse, "18") == {"a": 10, "b": 5}
     assert purse.overage == 3
     assert draw(purse, "-4") == {"b": -1}
@@ -138,7 +138,7 @@ def test_a_correction_goes_the_way_back_over_several_segments_and_the_overage() 
 
 
 def test_what_was_never_charged_is_used_up_before_balances() -> None:
-    purse = Purse(Unit("USD"), [source("a", "10")])
+    purse = UnitBalances(Unit("USD"), [source("a", "10")])
     assert draw(purse, "-3") == {}
     assert purse.overage == -3
     assert draw(purse, "5") == {"a": 2}
@@ -147,14 +147,14 @@ def test_what_was_never_charged_is_used_up_before_balances() -> None:
 
 def test_a_correction_gives_back_no_more_than_usage_took() -> None:
     """Of a segment that an adjustment took far below zero."""
-    purse = Purse(Unit("USD"), [source("a", "-90", "10", overdraws=True)])
+    purse = UnitBalances(Unit("USD"), [source("a", "-90", "10", overdraws=True)])
     assert draw(purse, "-50") == {"a": -10}
     assert purse.overage == -40
     assert purse.sources[0].segment.drawn == 0
 
 
 def test_the_first_that_overdraws_takes_the_rest_and_is_the_first_that_is_given_back_to() -> None:
-    purse = Purse(Unit("USD"), [source("a", "10", overdraws=True), source("b", "5", overdraws=True)])
+    purse = UnitBalances(Unit("USD"), [source("a", "10", overdraws=True), source("b", "5", overdraws=True)])
     assert draw(purse, "20") == {"a": 15, "b": 5}
     assert draw(purse, "-7") == {"a": -5, "b": -2}
 

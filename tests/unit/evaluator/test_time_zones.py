@@ -13,10 +13,10 @@ from decimal import Decimal
 import pytest
 
 from evaluator.amounts import exact_arithmetic
-from evaluator.balance_readings import days_left
+from evaluator.balance_values import days_left
 from evaluator.gauges import Gauge, Measure
 from evaluator.invoices import Invoice, InvoiceStatus, calendar_month
-from evaluator.notifications import format_time
+from evaluator.notification_json import format_time
 from evaluator.periods import BillingCycle, Cadence, Period
 
 MACHINE_ZONES = ["UTC", "Pacific/Kiritimati", "America/St_Johns", "Australia/Lord_Howe"]

@@ -12,7 +12,7 @@ from evaluator.alerts import ConditionType, GroupSelector, Scope, ScopeKind
 from evaluator.definitions import AlertDefinition, Condition, DefinitionState
 from evaluator.gauges import Gauge, Group, Measure
 from evaluator.periods import Period
-from evaluator.thresholds import Kind, Severity, Threshold
+from evaluator.thresholds import Severity, Threshold, TransitionKind
 from evaluator.transitions import AlertState, Reached
 from generated.tidemark.v1 import alert_pb2, alert_service_pb2, threshold_pb2
 from server.calls.validation import Violations, to_timestamp
@@ -155,7 +155,7 @@ def shown_of(gauges: Sequence[GaugeState], definition: AlertDefinition = DEFINIT
 
 
 def test_a_gauge_shows_each_threshold_in_the_alerts_order() -> None:
-    rungs = Reached(Decimal("25.50"), NOW, silent=True, rungs=3, silent_rungs=3)
+    rungs = Reached(Decimal("25.50"), NOW, silent=True, recurrences=3, silent_recurrences=3)
     definition = replace(DEFINITION, thresholds=tuple(reversed(DEFINITION.thresholds)))
     shown = shown_of([gauge_state((("model", "large"),), {"every:5": rungs})], definition)
     assert shown.status == alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
@@ -220,5 +220,5 @@ def test_what_is_sent_by_default_is_spelled_out() -> None:
     shown = alert_proto(replace(DEFINITION, thresholds=(Threshold(Decimal(1), severity=Severity.CRITICAL),)))
     assert list(shown.thresholds[0].notify_on) == [threshold_pb2.TRANSITION_KIND_REACHED]
     assert shown.thresholds[0].severity == threshold_pb2.SEVERITY_CRITICAL
-    both = Threshold(Decimal(1), notify_on=frozenset(Kind))
+    both = Threshold(Decimal(1), notify_on=frozenset(TransitionKind))
     assert len(alert_proto(replace(DEFINITION, thresholds=(both,))).thresholds[0].notify_on) == 2
