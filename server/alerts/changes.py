@@ -13,9 +13,9 @@ from server.calls.identity import current_author, current_organization
 from server.calls.paging import read_page
 from server.calls.validation import Violations
 from server.mapping import unknown_ids
-from server.mapping.alert_changes import change_proto
-from server.mapping.alert_updates import read_edit
-from server.mapping.alerts import alert_proto
+from server.mapping.alert_history import change_proto
+from server.mapping.alert_updates import read_patch
+from server.mapping.alerts import alert_proto, refuse_large
 from server.mapping.gauges import customer_alert_proto
 from store.accounts import known_ids
 from store.alerts import alerts
@@ -50,17 +50,17 @@ class AlertChangeHandlers:
         organization_id = current_organization().organization_id
         async with self._database.transaction() as connection:
             try:
+                seen = await alert_changes.changeable(connection, organization_id, alert_id, etag)
+                patch = read_patch(seen, request)
                 changed = await alert_changes.edit(
-                    connection,
-                    organization_id,
-                    alert_id,
-                    etag,
-                    lambda stored: read_edit(stored, request),
-                    current_author(),
-                    self._clock,
+                    connection, organization_id, seen, etag, patch, current_author(), self._clock
                 )
             except (AlertUnknown, AlertArchived, EtagMismatch, AlertConflict) as error:
                 raise refusal(error, alert_id) from error
+            if changed.version > seen.version + 1:
+                # Another change was committed after `read_patch` checked the size, and the two add up.
+                refuse_large(violations, changed)
+                violations.raise_if_any()
             named = unknown_ids.of_alert(changed.scope, changed.condition, changed.thresholds)
             unknown = await known_ids.unknown(connection, organization_id, named.ids)
         self._visits.wake(organization_id)

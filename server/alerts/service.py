@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 import grpc
 
+from evaluator.alert_commands import NewAlert
 from evaluator.definitions import MAX_SPEND_ALERTS, DefinitionState
 from generated.tidemark.v1 import alert_pb2, error_reason_pb2
 from generated.tidemark.v1 import alert_service_pb2 as messages
@@ -20,7 +21,7 @@ from server.mapping.alerts import alert_proto, read_condition_types, read_new_al
 from server.mapping.gauges import customer_alert_proto
 from store.accounts import known_ids
 from store.alerts import alerts
-from store.alerts.alerts import AlertConflict, Filters, NewAlert, Rule, TooManyAlerts
+from store.alerts.alerts import AlertConflict, Filters, TooManyAlerts, UniqueBy
 from store.identity import idempotent_answers as requests
 from store.identity.idempotent_answers import RequestIdReused
 from store.postgres.database import Database
@@ -215,7 +216,7 @@ def _refusal(
             f"a {new.scope.kind.lower()} has at most {MAX_SPEND_ALERTS} spend alerts: archive one first",
             metadata={"limit": str(MAX_SPEND_ALERTS)},
         )
-    if error.rule is Rule.UNIQUENESS_KEY:
+    if error.key is UniqueBy.UNIQUENESS_KEY:
         return AlreadyExists(
             error_reason_pb2.ERROR_REASON_UNIQUENESS_KEY_TAKEN,
             f"the alert {error.alert_id} holds this uniqueness key: use another,"
