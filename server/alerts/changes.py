@@ -186,7 +186,7 @@ async def _warnings(connection: Connection, organization_id: int, whom: Excluded
     """What is not known of that for which alone an alert is enabled or disabled."""
     if whom is None:
         return []
-    named = unknown_ids.of_target(whom)
+    named = unknown_ids.of_excluded(whom)
     return unknown_ids.warnings(named, await known_ids.unknown(connection, organization_id, named.ids))
 
 

@@ -18,8 +18,8 @@ from server.mapping.alerts import read_states
 from server.mapping.gauges import STATUSES, customer_alert_proto
 from store.postgres.database import Database
 from store.views import alarms, customer_alert_lists
-from store.views.alarms import Narrowed
-from store.views.customer_alert_lists import Cursor, Wanted
+from store.views.alarms import AlarmFilter
+from store.views.customer_alert_lists import Cursor, ListFilter
 from store.views.customer_alerts import CustomerAlertStatus
 
 MAX_IDS = 100  # of one filter
@@ -60,7 +60,7 @@ class CustomerAlertListHandlers:
             entries, following = await customer_alert_lists.page(
                 connection,
                 current_organization().organization_id,
-                Wanted(narrowed, states, statuses),
+                ListFilter(narrowed, states, statuses),
                 self._clock.now(),
                 after=after,
                 limit=page.size,
@@ -102,8 +102,8 @@ class CustomerAlertListHandlers:
 
 def _narrowed(
     violations: Violations, request: messages.ListCustomerAlertsRequest | messages.SummarizeCustomerAlertsRequest
-) -> Narrowed:
-    return Narrowed(
+) -> AlarmFilter:
+    return AlarmFilter(
         _ids(violations, "customer_ids", request.customer_ids), _ids(violations, "alert_ids", request.alert_ids)
     )
 
@@ -143,5 +143,5 @@ def _token(page: Page, cursor: Cursor | None) -> str:
     if cursor is None:
         return ""
     gauge = "" if cursor.gauge_id is None else cursor.gauge_id.hex
-    values = int(cursor.is_rest), cursor.time, cursor.customer_id, gauge, cursor.alert_id
+    values = int(cursor.is_other), cursor.time, cursor.customer_id, gauge, cursor.alert_id
     return page.token(values)

@@ -1,4 +1,4 @@
-"""Gauges, and what an alert knows of one customer, as answers show them."""
+"""Gauges, and the state of an alert for one customer, as answers show them."""
 
 from collections.abc import Mapping
 from decimal import Decimal
@@ -19,7 +19,7 @@ from server.mapping.price_filters import price_filter_protos
 from server.mapping.thresholds import threshold_proto
 from store.views.customer_alerts import CustomerAlert, CustomerAlertStatus, GaugeState
 
-MAX_GAUGES = 100  # shown of one alert and customer, as far as they fit into MAX_ANSWER_BYTES beside the alert
+MAX_GAUGES = 100  # of one alert and customer in an answer; fewer where MAX_ANSWER_BYTES leaves less room
 
 STATUSES: Mapping[CustomerAlertStatus | None, alert_pb2.CustomerAlertStatus.ValueType] = {
     None: alert_pb2.CUSTOMER_ALERT_STATUS_UNSPECIFIED,
@@ -32,7 +32,7 @@ _DISABLED_REASONS: Mapping[ExclusionReason | None, alert_pb2.CustomerAlertDisabl
     ExclusionReason.GROUP_LIMIT: alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_GROUP_LIMIT,
     ExclusionReason.REQUESTED: alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_REQUESTED,
 }
-# What the evaluation notes as the reason.
+# By the reason that the evaluation stores.
 _REASONS: Mapping[str | None, alert_pb2.ChangeReason.ValueType] = {
     None: alert_pb2.CHANGE_REASON_UNSPECIFIED,
     "USAGE": alert_pb2.CHANGE_REASON_USAGE,
@@ -42,7 +42,7 @@ _REASONS: Mapping[str | None, alert_pb2.ChangeReason.ValueType] = {
 
 
 def gauge_proto(gauge: Gauge, value: Decimal | None, limit: Decimal | None = None) -> usage_pb2.Gauge:
-    """A gauge with its value (None: it has none), and the limit that it is compared with."""
+    """A gauge with its value (None: no data) and its effective limit."""
     shown = usage_pb2.Gauge(
         customer_id=gauge.customer_id,
         subscription_id=gauge.subscription_id or "",
@@ -90,7 +90,7 @@ def period_proto(period: Period) -> account_pb2.BillingPeriod:
 
 
 def customer_alert_proto(found: CustomerAlert) -> alert_pb2.CustomerAlert:
-    """What an alert knows of one customer; the gauges in alarm come first, and at most 100 are shown."""
+    """The state of an alert for one customer; gauges in alarm come first, and at most MAX_GAUGES are shown."""
     gauges = sorted(found.gauges, key=lambda item: not item.state.in_alarm)
     shown = alert_pb2.CustomerAlert(
         alert=alert_proto(found.definition),
