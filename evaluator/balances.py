@@ -45,7 +45,7 @@ class Unit:
 
 
 @dataclass(slots=True)
-class Segment:
+class HoldingSegment:
     """A part of a balance that is usable from `start` until just before `end` (None: without end).
 
     granted, drawn: the amount that it began with, and the amount taken from it. A negative adjustment counts as drawn
@@ -76,14 +76,14 @@ class Holding:
     balance_id: str
     kind: BalanceKind
     unit: Unit
-    segments: tuple[Segment, ...]
+    segments: tuple[HoldingSegment, ...]
     custom_fields: Mapping[str, str] = field(default_factory=dict)
     contract_custom_fields: Mapping[str, str] = field(default_factory=dict)
     credit_grant_type: str | None = None
     seat: Seat | None = None
     license_type: str | None = None
 
-    def active(self, time: datetime) -> Iterator[Segment]:
+    def active(self, time: datetime) -> Iterator[HoldingSegment]:
         """The segments that are active at `time`."""
         return (segment for segment in self.segments if segment.covers(time))
 

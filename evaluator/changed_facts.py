@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from evaluator.balances import Holding
-from evaluator.invoices import Invoice
+from evaluator.invoices import MeasuredInvoice
 
 
 @dataclass(frozen=True)
@@ -14,4 +14,4 @@ class ChangedFacts:
     """
 
     balances: tuple[Holding, ...] = ()
-    invoices: tuple[Invoice, ...] = ()
+    invoices: tuple[MeasuredInvoice, ...] = ()

@@ -11,7 +11,7 @@ from decimal import Decimal
 from itertools import chain
 
 from evaluator.amounts import ZERO
-from evaluator.balances import Segment, Unit
+from evaluator.balances import HoldingSegment, Unit
 
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
@@ -26,7 +26,7 @@ class Source:
     """
 
     balance_id: str
-    segment: Segment
+    segment: HoldingSegment
     priority: int = 0
     of_seat: bool = False
     overdraws: bool = False

@@ -25,7 +25,7 @@ class InvoiceStatus(StrEnum):
 
 
 @dataclass(frozen=True)
-class Invoice:
+class MeasuredInvoice:
     """One invoice of a customer, as it was posted last.
 
     total: after credits and commits, in `currency`. period_end: the exclusive end of the period that it bills.
@@ -67,7 +67,7 @@ def _months(zone: str) -> BillingCycle:
     return BillingCycle(datetime(2000, 1, 1, tzinfo=time_zone(zone)), Cadence.MONTH, 1, zone)
 
 
-def selected(selection: InvoiceSelection, currency: str, invoice: Invoice) -> bool:
+def selected(selection: InvoiceSelection, currency: str, invoice: MeasuredInvoice) -> bool:
     """Whether a measure of invoices in `currency` includes an invoice."""
     return (
         invoice.currency == currency
@@ -87,7 +87,11 @@ def month_gauge(customer_id: str, measure: Measure, month: Period) -> Gauge:
 
 
 def invoice_values(
-    rule: AlertRule, customer_id: str, zone: str, touched: Iterable[Invoice], of_months: Iterable[Invoice]
+    rule: AlertRule,
+    customer_id: str,
+    zone: str,
+    touched: Iterable[MeasuredInvoice],
+    of_months: Iterable[MeasuredInvoice],
 ) -> dict[Gauge, Decimal]:
     """The values of the gauges that a change of the invoices `touched` can have moved.
 

@@ -24,7 +24,7 @@ from evaluator.balance_values import (
 from evaluator.balances import BalanceKind, BalanceReading, Holding
 from evaluator.changed_facts import ChangedFacts
 from evaluator.gauges import Gauge
-from evaluator.invoices import Invoice, calendar_month
+from evaluator.invoices import MeasuredInvoice, calendar_month
 from evaluator.invoices import invoice_values as invoice_totals
 from evaluator.routing_facts import CustomerFacts as Customer
 from evaluator.transitions import Cause
@@ -91,7 +91,7 @@ async def of_everything(
     for customer, rules, now in covered:
         found: dict[Gauge, tuple[Reading, list[AlertRule]]] = {}
         own = held.get(customer.customer_id, [])
-        posted: dict[bool, Sequence[Invoice]] = {}
+        posted: dict[bool, Sequence[MeasuredInvoice]] = {}
         for rule in rules:
             if rule.measure.invoices is not None:
                 monthly = rule.measure.invoices.monthly
@@ -199,7 +199,7 @@ async def _held(
 
 async def _posted(
     connection: Connection, organization_id: int, customer: Customer, monthly: bool, now: datetime, grace: timedelta
-) -> Sequence[Invoice]:
+) -> Sequence[MeasuredInvoice]:
     """A customer's invoices that alerts look at: those of this calendar month, or all that are not out of grace."""
     customer_id = customer.customer_id
     if monthly:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluator.amounts import exact_arithmetic
-from evaluator.balances import Segment, Unit
+from evaluator.balances import HoldingSegment, Unit
 from evaluator.drawdown import Source, UnitBalances, in_order
 from tests.reference.wallet import PlainWallet, Terms
 
@@ -84,7 +84,7 @@ def test_purses_do_what_the_plain_ledger_says(
         plain.balances[name].segments[1].adjusted = Fraction(one.adjusted)
         plain.balances[name].segments[1].taken = Fraction(one.taken)
         with exact_arithmetic():
-            segment = Segment(1, one.amount + one.adjusted, one.taken, TIMES[one.start], end_of(one))
+            segment = HoldingSegment(1, one.amount + one.adjusted, one.taken, TIMES[one.start], end_of(one))
         sources[name] = Source(name, segment, one.priority, one.seat, one.overdraws, one.metrics)
         if one.seat:
             seats.add(name)
@@ -114,7 +114,7 @@ def test_purses_do_what_the_plain_ledger_says(
 
 
 def source(name: str, amount: str, drawn: str = "0", *, overdraws: bool = False, priority: int = 0) -> Source:
-    segment = Segment(1, Decimal(amount), Decimal(drawn), TIMES[0], None)
+    segment = HoldingSegment(1, Decimal(amount), Decimal(drawn), TIMES[0], None)
     return Source(name, segment, priority, overdraws=overdraws)
 
 
@@ -162,10 +162,10 @@ def test_the_first_that_overdraws_takes_the_rest_and_is_the_first_that_is_given_
 def test_who_gives_first() -> None:
     early, late = (TIMES[0] + timedelta(days=days) for days in (1, 2))
     segments = {
-        "seat": Source("seat", Segment(1, Decimal(1), Decimal(0), TIMES[0], None), 9, of_seat=True),
-        "low": Source("low", Segment(1, Decimal(1), Decimal(0), TIMES[0], None), -1),
-        "early": Source("early", Segment(1, Decimal(1), Decimal(0), TIMES[0], early)),
-        "late": Source("late", Segment(1, Decimal(1), Decimal(0), TIMES[0], late)),
-        "never": Source("never", Segment(1, Decimal(1), Decimal(0), TIMES[0], None)),
+        "seat": Source("seat", HoldingSegment(1, Decimal(1), Decimal(0), TIMES[0], None), 9, of_seat=True),
+        "low": Source("low", HoldingSegment(1, Decimal(1), Decimal(0), TIMES[0], None), -1),
+        "early": Source("early", HoldingSegment(1, Decimal(1), Decimal(0), TIMES[0], early)),
+        "late": Source("late", HoldingSegment(1, Decimal(1), Decimal(0), TIMES[0], late)),
+        "never": Source("never", HoldingSegment(1, Decimal(1), Decimal(0), TIMES[0], None)),
     }
     assert [one.balance_id for one in in_order([*segments.values()][::-1])] == list(segments)

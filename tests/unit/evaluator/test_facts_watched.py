@@ -16,7 +16,7 @@ from evaluator.balances import (
     FieldEntity,
     FieldFilter,
     Holding,
-    Segment,
+    HoldingSegment,
     Specifier,
     Unit,
 )
@@ -98,7 +98,7 @@ def test_who_never_held_anything_reads_zero_where_one_gauge_needs_no_value(
 
 
 def holding(name: str, amount: str, end: datetime | None = None, **fields: str) -> Holding:
-    segment = Segment(1, Decimal(amount), ZERO, NOW - DAY, end)
+    segment = HoldingSegment(1, Decimal(amount), ZERO, NOW - DAY, end)
     return Holding(name, BalanceKind.COMMIT, Unit("USD"), (segment,), custom_fields=fields)
 
 
@@ -116,7 +116,7 @@ def test_what_has_no_end_matters_when_it_begins_and_what_has_ended_never_again()
 
     def coming(*spans: tuple[int, int | None]) -> int | None:
         segments = tuple(
-            Segment(number, ZERO, ZERO, NOW + start * DAY, None if end is None else NOW + end * DAY)
+            HoldingSegment(number, ZERO, ZERO, NOW + start * DAY, None if end is None else NOW + end * DAY)
             for number, (start, end) in enumerate(spans)
         )
         with exact_arithmetic():

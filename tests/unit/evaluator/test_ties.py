@@ -10,7 +10,7 @@ import pytest
 
 from evaluator.alerts import AlertRule, ConditionType, Scope, ScopeKind
 from evaluator.amounts import ZERO, exact_arithmetic
-from evaluator.balances import Segment
+from evaluator.balances import HoldingSegment
 from evaluator.drawdown import Source, in_order
 from evaluator.gauges import Gauge, Measure
 from evaluator.notifications import Notification
@@ -135,7 +135,7 @@ def test_rungs_that_are_all_silent_are_dropped_silently_and_others_are_resolved(
 
 def source(name: str, *, seat: bool = False, priority: int = 0, end: int | None = None, start: int = 0) -> Source:
     ends = None if end is None else NOW + end * DAY
-    return Source(name, Segment(1, ZERO, ZERO, NOW + start * DAY, ends), priority, of_seat=seat)
+    return Source(name, HoldingSegment(1, ZERO, ZERO, NOW + start * DAY, ends), priority, of_seat=seat)
 
 
 def test_segments_give_in_one_order_however_they_come() -> None:
@@ -148,7 +148,7 @@ def test_segments_give_in_one_order_however_they_come() -> None:
         source("a"),
         source("b"),
     ]
-    expected.append(Source("b", Segment(2, ZERO, ZERO, NOW, None)))
+    expected.append(Source("b", HoldingSegment(2, ZERO, ZERO, NOW, None)))
     for some in itertools.combinations(expected, 4):
         for shuffled in itertools.permutations(some):
             assert in_order(shuffled) == list(some)

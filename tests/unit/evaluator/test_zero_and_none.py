@@ -11,7 +11,7 @@ from evaluator.aggregation import Aggregation, Tally
 from evaluator.alerts import AlertRule, ConditionType, GroupSelector, Scope, ScopeKind
 from evaluator.amounts import ZERO, exact_arithmetic
 from evaluator.balance_values import ENDED, NO_DATA, FactValue, balance_values, gauge_of, next_crossing, segment_group
-from evaluator.balances import BalanceKind, BalanceReading, BalanceSelection, Holding, Segment, Unit
+from evaluator.balances import BalanceKind, BalanceReading, BalanceSelection, Holding, HoldingSegment, Unit
 from evaluator.definition_json import thresholds_from_json, thresholds_json
 from evaluator.gauges import EVER, Gauge, Group, Measure
 from evaluator.limits import LimitChange, Limits, limit_of
@@ -174,7 +174,7 @@ def of_balances(reading: BalanceReading, **condition: str) -> AlertRule:
 
 
 def holding(granted: str, drawn: str, end: datetime | None) -> Holding:
-    segment = Segment(1, Decimal(granted), Decimal(drawn), NOW - DAY, end)
+    segment = HoldingSegment(1, Decimal(granted), Decimal(drawn), NOW - DAY, end)
     return Holding("b", BalanceKind.COMMIT, Unit("USD"), (segment,))
 
 
