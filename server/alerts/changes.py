@@ -13,10 +13,10 @@ from server.calls.identity import current_author, current_organization
 from server.calls.paging import read_page
 from server.calls.validation import Violations
 from server.mapping import unknown_ids
-from server.mapping.alert_history import change_proto
+from server.mapping.alert_history import change_message
 from server.mapping.alert_updates import read_patch
-from server.mapping.alerts import alert_proto, refuse_large
-from server.mapping.gauges import customer_alert_proto
+from server.mapping.alerts import alert_message, refuse_large
+from server.mapping.gauges import customer_alert_message
 from store.accounts import known_ids
 from store.alerts import alerts
 from store.alerts import changes as alert_changes
@@ -64,7 +64,9 @@ class AlertChangeHandlers:
             named = unknown_ids.of_alert(changed.scope, changed.condition, changed.thresholds)
             unknown = await known_ids.unknown(connection, organization_id, named.ids)
         self._visits.wake(organization_id)
-        return messages.UpdateAlertResponse(alert=alert_proto(changed), warnings=unknown_ids.warnings(named, unknown))
+        return messages.UpdateAlertResponse(
+            alert=alert_message(changed), warnings=unknown_ids.warnings(named, unknown)
+        )
 
     async def EnableAlert(
         self, request: messages.EnableAlertRequest, context: Context
@@ -84,7 +86,7 @@ class AlertChangeHandlers:
                 raise refusal(error, alert_id) from error
             warnings = await _warnings(connection, organization_id, whom)
         self._visits.wake(organization_id)
-        return messages.EnableAlertResponse(alert=alert_proto(definition), warnings=warnings)
+        return messages.EnableAlertResponse(alert=alert_message(definition), warnings=warnings)
 
     async def DisableAlert(
         self, request: messages.DisableAlertRequest, context: Context
@@ -103,7 +105,7 @@ class AlertChangeHandlers:
             except (AlertUnknown, AlertArchived, EtagMismatch) as error:
                 raise refusal(error, alert_id) from error
             warnings = await _warnings(connection, organization_id, whom)
-        return messages.DisableAlertResponse(alert=alert_proto(definition), warnings=warnings)
+        return messages.DisableAlertResponse(alert=alert_message(definition), warnings=warnings)
 
     async def ArchiveAlert(
         self, request: messages.ArchiveAlertRequest, context: Context
@@ -126,7 +128,7 @@ class AlertChangeHandlers:
                 )
             except (AlertUnknown, EtagMismatch) as error:
                 raise refusal(error, alert_id) from error
-        return messages.ArchiveAlertResponse(alert=alert_proto(archived))
+        return messages.ArchiveAlertResponse(alert=alert_message(archived))
 
     async def ReleaseUniquenessKey(
         self, request: messages.ReleaseUniquenessKeyRequest, context: Context
@@ -142,7 +144,7 @@ class AlertChangeHandlers:
                 )
             except (AlertUnknown, NotArchived) as error:
                 raise refusal(error, alert_id) from error
-        return messages.ReleaseUniquenessKeyResponse(alert=alert_proto(released))
+        return messages.ReleaseUniquenessKeyResponse(alert=alert_message(released))
 
     async def ListAlertChanges(
         self, request: messages.ListAlertChangesRequest, context: Context
@@ -161,7 +163,7 @@ class AlertChangeHandlers:
             rows = await alert_history.list_page(
                 connection, organization_id, definition, after=after, limit=page.limit
             )
-        shown = [change_proto(row) for row in page.shown(rows)]
+        shown = [change_message(row) for row in page.shown(rows)]
         page = page.cut(shown)
         return messages.ListAlertChangesResponse(
             changes=page.shown(shown), next_page_token=page.next_token(rows, lambda row: (row.change_number,))
@@ -179,7 +181,7 @@ class AlertChangeHandlers:
             found = await self._customers.reset(alert_id, customer_id)
         except AlertArchived as error:
             raise refusal(error, alert_id) from error
-        return messages.ResetCustomerAlertResponse(customer_alert=customer_alert_proto(found))
+        return messages.ResetCustomerAlertResponse(customer_alert=customer_alert_message(found))
 
 
 async def _warnings(connection: Connection, organization_id: int, whom: Excluded | None) -> list[warning_pb2.Warning]:

@@ -15,7 +15,7 @@ from server.calls.identity import current_organization
 from server.calls.paging import Page, read_page
 from server.calls.validation import Violations
 from server.mapping.alerts import read_states
-from server.mapping.gauges import STATUSES, customer_alert_proto
+from server.mapping.gauges import STATUSES, customer_alert_message
 from store.postgres.database import Database
 from store.views import alarms, customer_alert_lists
 from store.views.alarms import AlarmFilter
@@ -65,7 +65,7 @@ class CustomerAlertListHandlers:
                 after=after,
                 limit=page.size,
             )
-        shown = [customer_alert_proto(entry.found) for entry in entries]
+        shown = [customer_alert_message(entry.found) for entry in entries]
         fitting = page.cut(shown).size
         if fitting < len(shown):
             following = entries[fitting - 1].cursor

@@ -19,7 +19,7 @@ from server.calls.open_streams import raise_if_revoked
 from server.calls.paging import read_page
 from server.calls.validation import Violations
 from server.interceptors.around import when_over
-from server.mapping.notifications import notification_proto, read_wanted
+from server.mapping.notifications import notification_message, read_wanted
 from store.notifications import feed
 from store.notifications import history as notification_history
 from store.notifications.feed import Forgotten, Wanted
@@ -64,7 +64,7 @@ class NotificationHandlers:
                 " ago",
                 metadata={"notification_id": notification_id},
             )
-        return messages.GetNotificationResponse(notification=notification_proto(found))
+        return messages.GetNotificationResponse(notification=notification_message(found))
 
     async def ListNotifications(
         self, request: messages.ListNotificationsRequest, context: Context
@@ -92,7 +92,7 @@ class NotificationHandlers:
                 after=cast("tuple[datetime, int] | None", page.after),
                 limit=page.limit,
             )
-        shown = [notification_proto(row) for row in page.shown(rows)]
+        shown = [notification_message(row) for row in page.shown(rows)]
         page = page.cut(shown)
         return messages.ListNotificationsResponse(
             notifications=page.shown(shown),
@@ -188,7 +188,7 @@ class NotificationHandlers:
 
 def _told(entry: feed.Entry, tokens: ResumeTokens) -> messages.WatchNotificationsResponse:
     return messages.WatchNotificationsResponse(
-        resume_token=tokens.write(entry.place), notification=notification_proto(entry)
+        resume_token=tokens.write(entry.place), notification=notification_message(entry)
     )
 
 

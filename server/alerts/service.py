@@ -17,8 +17,8 @@ from server.calls.identity import current_author, current_organization
 from server.calls.paging import Page, read_page
 from server.calls.validation import Violations
 from server.mapping import unknown_ids
-from server.mapping.alerts import alert_proto, read_condition_types, read_new_alert, read_states
-from server.mapping.gauges import customer_alert_proto
+from server.mapping.alerts import alert_message, read_condition_types, read_new_alert, read_states
+from server.mapping.gauges import customer_alert_message
 from store.accounts import known_ids
 from store.alerts import alerts
 from store.alerts.alerts import AlertConflict, Filters, TooManyAlerts, UniqueBy
@@ -71,7 +71,7 @@ class AlertHandlers(CustomerAlertListHandlers):
             except (AlertConflict, TooManyAlerts, RequestIdReused) as error:
                 raise _refusal(error, request, new) from error
             response = messages.CreateAlertResponse(
-                alert=alert_proto(created), warnings=unknown_ids.warnings(named, unknown)
+                alert=alert_message(created), warnings=unknown_ids.warnings(named, unknown)
             )
             if request.request_id:
                 await requests.remember(*replay, response.SerializeToString(), created.create_time)
@@ -87,7 +87,7 @@ class AlertHandlers(CustomerAlertListHandlers):
             found = await alerts.get(connection, current_organization().organization_id, alert_id)
         if found is None:
             raise alert_not_found(alert_id)
-        return messages.GetAlertResponse(alert=alert_proto(found))
+        return messages.GetAlertResponse(alert=alert_message(found))
 
     async def ListAlerts(self, request: messages.ListAlertsRequest, context: Context) -> messages.ListAlertsResponse:
         """A page of alerts, the oldest first."""
@@ -118,7 +118,7 @@ class AlertHandlers(CustomerAlertListHandlers):
         shown, slices = list[alert_pb2.Alert](), Slices(current_organization().organization_id)
         for row in page.shown(rows):
             await slices.pause()
-            shown.append(alert_proto(row))
+            shown.append(alert_message(row))
         page = page.cut(shown)
         return messages.ListAlertsResponse(
             alerts=page.shown(shown),
@@ -143,7 +143,7 @@ class AlertHandlers(CustomerAlertListHandlers):
             found = await view.get(alert_id)
         if found is None:
             raise alert_not_found(alert_id, covering=customer_id)
-        return messages.GetCustomerAlertResponse(customer_alert=customer_alert_proto(found))
+        return messages.GetCustomerAlertResponse(customer_alert=customer_alert_message(found))
 
     async def ListCustomerAlerts(
         self, request: messages.ListCustomerAlertsRequest, context: Context
@@ -170,7 +170,7 @@ class AlertHandlers(CustomerAlertListHandlers):
         page, shown, slices = page.up_to(len(found)), list[alert_pb2.CustomerAlert](), Slices(organization_id)
         for row in page.shown(found):
             await slices.pause()
-            shown.append(customer_alert_proto(row))
+            shown.append(customer_alert_message(row))
         page = page.cut(shown)
         return messages.ListCustomerAlertsResponse(
             customer_alerts=page.shown(shown),

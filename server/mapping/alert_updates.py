@@ -14,7 +14,7 @@ from evaluator.definitions import AlertDefinition
 from generated.tidemark.v1 import alert_pb2, alert_service_pb2
 from server.calls.validation import Violations
 from server.mapping.alerts import read_name, refuse_large
-from server.mapping.conditions import read_condition, scope_proto, write_condition
+from server.mapping.conditions import read_condition, scope_message, write_condition
 from server.mapping.overrides import read_overrides
 from server.mapping.price_filters import read_price_filters
 from server.mapping.thresholds import read_thresholds
@@ -80,7 +80,7 @@ def _paths(violations: Violations, request: alert_service_pb2.UpdateAlertRequest
 
 def _refuse_fixed(violations: Violations, definition: AlertDefinition, sent: alert_pb2.Alert, whole: bool) -> None:
     """Notes the fields of the request that differ from the alert and that nothing can change."""
-    if sent.HasField("scope") and sent.scope != scope_proto(definition.scope):
+    if sent.HasField("scope") and sent.scope != scope_message(definition.scope):
         violations.add("alert.scope", "the scope of an alert cannot be changed: create another alert")
     if sent.uniqueness_key and sent.uniqueness_key != definition.uniqueness_key:
         violations.add("alert.uniqueness_key", "it cannot be changed")

@@ -7,8 +7,8 @@ from evaluator.definitions import AlertDefinition, DefinitionState
 from generated.tidemark.v1 import alert_pb2, alert_service_pb2, condition_pb2
 from server.calls.answers import MAX_DEFINITION_BYTES
 from server.calls.validation import Violations, to_timestamp
-from server.mapping.conditions import read_condition, read_scope, scope_proto, write_condition
-from server.mapping.thresholds import read_thresholds, threshold_proto
+from server.mapping.conditions import read_condition, read_scope, scope_message, write_condition
+from server.mapping.thresholds import read_thresholds, threshold_message
 
 MAX_UNIQUENESS_KEY_LENGTH = 128  # characters
 
@@ -64,8 +64,8 @@ def refuse_large(violations: Violations, alert: NewAlert | AlertDefinition) -> N
     """Notes that an alert is longer, as answers show it, than an alert may be."""
     shown = alert_pb2.Alert(
         name=alert.name,
-        scope=scope_proto(alert.scope),
-        thresholds=map(threshold_proto, alert.thresholds),
+        scope=scope_message(alert.scope),
+        thresholds=map(threshold_message, alert.thresholds),
         uniqueness_key=alert.uniqueness_key or "",
     )
     write_condition(alert.condition, shown)
@@ -78,14 +78,14 @@ def refuse_large(violations: Violations, alert: NewAlert | AlertDefinition) -> N
         )
 
 
-def alert_proto(definition: AlertDefinition) -> alert_pb2.Alert:
+def alert_message(definition: AlertDefinition) -> alert_pb2.Alert:
     """An alert as answers show it."""
     evaluating = definition.visit_after is not None
     shown = alert_pb2.Alert(
         alert_id=definition.alert_id,
         name=definition.name,
-        scope=scope_proto(definition.scope),
-        thresholds=map(threshold_proto, definition.thresholds),
+        scope=scope_message(definition.scope),
+        thresholds=map(threshold_message, definition.thresholds),
         uniqueness_key=definition.uniqueness_key or "",
         uniqueness_key_released=definition.uniqueness_key is not None and not definition.uniqueness_key_held,
         state=STATES[definition.state],

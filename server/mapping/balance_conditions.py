@@ -123,9 +123,9 @@ def write_balance_condition(condition: Condition, shown: Any) -> None:
         if selector.value is not None:
             shown.seat_filter.seat_group_value = selector.value
     if _has_field(shown, "custom_field_filters"):
-        shown.custom_field_filters.extend(_filter_proto(one) for one in selection.filters)
+        shown.custom_field_filters.extend(_filter_message(one) for one in selection.filters)
     if _has_field(shown, "alert_specifiers"):
-        shown.alert_specifiers.extend(_specifier_proto(one) for one in selection.specifiers)
+        shown.alert_specifiers.extend(_specifier_message(one) for one in selection.specifiers)
     if _has_field(shown, "credit_grant_type_filters"):
         shown.credit_grant_type_filters.extend(selection.grant_types)
     if _has_field(shown, "license_type"):
@@ -242,18 +242,18 @@ def _specifiers(
     return tuple(found)
 
 
-def _filter_proto(one: FieldFilter) -> condition_pb2.CustomFieldFilter:
+def _filter_message(one: FieldFilter) -> condition_pb2.CustomFieldFilter:
     return condition_pb2.CustomFieldFilter(entity=_ENTITIES[one.entity], key=one.key, value=one.value or "")
 
 
-def _specifier_proto(specifier: Specifier) -> condition_pb2.AlertSpecifier:
+def _specifier_message(specifier: Specifier) -> condition_pb2.AlertSpecifier:
     return condition_pb2.AlertSpecifier(
         custom_field_filters=[
             condition_pb2.SpecifierFieldFilter(entity=_ENTITIES[one.entity], key=one.key, value=one.value)
             for one in specifier.filters
         ],
         exclude=[
-            condition_pb2.SpecifierExclusion(custom_field_filters=map(_filter_proto, together))
+            condition_pb2.SpecifierExclusion(custom_field_filters=map(_filter_message, together))
             for together in specifier.excluded
         ],
     )

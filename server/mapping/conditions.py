@@ -17,8 +17,8 @@ from server.mapping.fact_conditions import (
     monthly_invoice_total,
     write_invoice_total_reached,
 )
-from server.mapping.overrides import MAX_GROUP_VALUE_LENGTH, override_proto, read_overrides
-from server.mapping.price_filters import price_filter_protos, read_price_filters
+from server.mapping.overrides import MAX_GROUP_VALUE_LENGTH, override_message, read_overrides
+from server.mapping.price_filters import price_filter_messages, read_price_filters
 
 CONDITION_TYPES: Mapping[ConditionType, condition_pb2.ConditionType.ValueType] = {
     each: condition_pb2.ConditionType.Value(f"CONDITION_TYPE_{each.name}") for each in ConditionType
@@ -43,19 +43,19 @@ def write_condition(condition: Condition, alert: alert_pb2.Alert) -> None:
     match condition.condition_type:
         case ConditionType.SPEND_THRESHOLD_REACHED:
             alert.spend_threshold_reached.currency = condition.currency or ""
-            alert.spend_threshold_reached.group_values.extend(map(_selector_proto, groups))
+            alert.spend_threshold_reached.group_values.extend(map(_selector_message, groups))
         case ConditionType.USAGE_THRESHOLD_REACHED:
             alert.usage_threshold_reached.metric_id = condition.metric_id or ""
-            alert.usage_threshold_reached.group_values.extend(map(_selector_proto, groups))
+            alert.usage_threshold_reached.group_values.extend(map(_selector_message, groups))
         case ConditionType.USAGE_EXCEEDED:
             alert.usage_exceeded.metric_id = condition.metric_id or ""
         case ConditionType.COST_EXCEEDED:
             alert.cost_exceeded.currency = condition.currency or ""
             alert.cost_exceeded.grouping_keys.extend(selector.key for selector in groups)
-            alert.cost_exceeded.threshold_overrides.extend(map(override_proto, condition.overrides))
+            alert.cost_exceeded.threshold_overrides.extend(map(override_message, condition.overrides))
         case ConditionType.SPEND_EXCEEDED:
             alert.spend_exceeded.currency = condition.currency or ""
-            alert.spend_exceeded.price_filters.extend(price_filter_protos(condition.prices))
+            alert.spend_exceeded.price_filters.extend(price_filter_messages(condition.prices))
         case ConditionType.INVOICE_TOTAL_REACHED:
             write_invoice_total_reached(condition, alert.invoice_total_reached)
         case ConditionType.MONTHLY_INVOICE_TOTAL_SPEND_THRESHOLD_REACHED:
@@ -102,7 +102,7 @@ def _scopes_of(condition_type: ConditionType) -> tuple[ScopeKind, ...]:
     return _SUBSCRIPTION_SCOPES if condition_type.per_subscription else _CUSTOMER_SCOPES
 
 
-def scope_proto(scope: Scope) -> alert_pb2.AlertScope:
+def scope_message(scope: Scope) -> alert_pb2.AlertScope:
     """A scope as answers show it."""
     shown = alert_pb2.AlertScope()
     match scope.kind:
@@ -226,5 +226,5 @@ def _keys(violations: Violations, path: str, keys: list[str], leaf: str) -> list
     return keys
 
 
-def _selector_proto(selector: GroupSelector) -> condition_pb2.GroupSelector:
+def _selector_message(selector: GroupSelector) -> condition_pb2.GroupSelector:
     return condition_pb2.GroupSelector(key=selector.key, value=selector.value)

@@ -6,7 +6,7 @@ from evaluator.gauges import Group
 from evaluator.overrides import MAX_OVERRIDES, Override
 from generated.tidemark.v1 import threshold_pb2
 from server.calls.validation import Violations
-from server.mapping.thresholds import read_thresholds, threshold_proto
+from server.mapping.thresholds import read_thresholds, threshold_message
 
 MAX_GROUP_VALUE_LENGTH = 256  # characters
 
@@ -38,12 +38,12 @@ def read_overrides(
     return tuple(read)
 
 
-def override_proto(override: Override) -> threshold_pb2.ThresholdOverride:
+def override_message(override: Override) -> threshold_pb2.ThresholdOverride:
     """An override as answers show it; group_keys is always set."""
     return threshold_pb2.ThresholdOverride(
         group_keys=[key for key, _ in override.bound],
         group_values=[value for _, value in override.bound],
-        thresholds=map(threshold_proto, override.thresholds),
+        thresholds=map(threshold_message, override.thresholds),
     )
 
 

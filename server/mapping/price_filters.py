@@ -72,7 +72,7 @@ def _read_filter(violations: Violations, at: str, item: condition_pb2.PriceFilte
     return PriceFilter(field, operator, tuple(item.values))
 
 
-def price_filter_protos(filters: Iterable[PriceFilter]) -> list[condition_pb2.PriceFilter]:
+def price_filter_messages(filters: Iterable[PriceFilter]) -> list[condition_pb2.PriceFilter]:
     """Filters as answers show them."""
     return [
         condition_pb2.PriceFilter(field=_FIELDS[item.field], operator=_OPERATORS[item.operator], values=item.values)

@@ -98,7 +98,7 @@ def _read_threshold(
     return _fixed(violations, at, item, direction)
 
 
-def threshold_proto(threshold: Threshold) -> threshold_pb2.Threshold:
+def threshold_message(threshold: Threshold) -> threshold_pb2.Threshold:
     """A threshold as answers show it: as it was defined, with its defaults filled in."""
     shown = threshold_pb2.Threshold(
         code=threshold.code, notify_on=[KINDS[kind] for kind in TransitionKind if kind in threshold.notify_on]
