@@ -52,6 +52,9 @@ class AlertChangeHandlers:
             try:
                 seen = await alert_changes.changeable(connection, organization_id, alert_id, etag)
                 patch = read_patch(seen, request)
+                # Before the alert is written: from then on ingest waits for the end of the transaction.
+                named = unknown_ids.of_alert(seen.scope, seen.condition, patch.apply(seen).thresholds)
+                unknown = await known_ids.unknown(connection, organization_id, named.ids)
                 changed = await alert_changes.edit(
                     connection, organization_id, seen, etag, patch, current_author(), self._clock
                 )
@@ -61,8 +64,6 @@ class AlertChangeHandlers:
                 # Another change was committed after `read_patch` checked the size, and the two add up.
                 refuse_large(violations, changed)
                 violations.raise_if_any()
-            named = unknown_ids.of_alert(changed.scope, changed.condition, changed.thresholds)
-            unknown = await known_ids.unknown(connection, organization_id, named.ids)
         self._visits.wake(organization_id)
         return messages.UpdateAlertResponse(
             alert=alert_message(changed), warnings=unknown_ids.warnings(named, unknown)

@@ -54,7 +54,7 @@ def test_a_value_that_was_counted_before_does_not_count_again() -> None:
     ]
 
 
-def test_a_tally_goes_on_where_it_was() -> None:
+def test_a_tally_continues_from_its_stored_value() -> None:
     earlier = NOON - timedelta(minutes=1)
     assert counted(Aggregation.LATEST, [("7", -2, None)], Tally(Decimal(5), earlier)) == ["5"]
     assert counted(Aggregation.MAX, [("-7", 0, None)], Tally(Decimal(-5), earlier)) == ["-5"]
@@ -66,7 +66,9 @@ events = st.lists(st.tuples(quantities, st.integers(0, 30), st.sampled_from([Non
 
 
 @given(st.sampled_from(list(Aggregation)), events, st.integers(0, 20))
-def test_counting_in_two_goes_is_counting_in_one(aggregation: Aggregation, events: list[Counted], cut: int) -> None:
+def test_events_counted_in_two_parts_give_the_same_values_as_in_one(
+    aggregation: Aggregation, events: list[Counted], cut: int
+) -> None:
     whole = counted(aggregation, events)
     tally = Tally(unseen={value for _, _, value in events if value is not None})
     before = counted(aggregation, events[:cut], tally)

@@ -112,7 +112,7 @@ def test_each_condition_measures_what_it_says(condition: Condition, measure: Mea
     assert (rule.measure, rule.condition_type) == (measure, condition.condition_type)
 
 
-def test_a_rule_carries_the_definition_with_groups_by_key_and_lines_by_value() -> None:
+def test_a_rule_has_the_definition_with_groups_by_key_and_thresholds_by_value() -> None:
     groups = (GroupSelector("zone"), GroupSelector("model", "large"))
     condition = Condition(ConditionType.SPEND_THRESHOLD_REACHED, currency="USD", groups=groups)
     lines = (Threshold(Decimal(20)), Threshold(recurring_step=Decimal(5)), Threshold(Decimal(10)))

@@ -127,7 +127,7 @@ def draw(purse: UnitBalances, amount: str) -> dict[str, Decimal]:
         return found
 
 
-def test_a_correction_goes_the_way_back_over_several_segments_and_the_overage() -> None:
+def test_a_correction_gives_back_to_the_overage_and_to_several_segments() -> None:
     purse = UnitBalances(Unit("USD"), [source("a", "10"), source("b", "5")])
     assert draw(purse, "18") == {"a": 10, "b": 5}
     assert purse.overage == 3

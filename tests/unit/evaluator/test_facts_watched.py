@@ -54,7 +54,7 @@ REMAINING = BalanceSelection((BalanceKind.COMMIT,), BalanceReading.REMAINING)
         (0, (8,), (6,), 8, 6),
     ],
 )
-def test_a_gauge_is_read_again_after_the_last_change_and_has_no_gap_while_one_alert_watched(
+def test_a_gauge_of_facts_is_evaluated_again_after_the_last_change_and_has_no_gap_while_one_alert_watched(
     customer: int, changed: tuple[int, ...], watching: tuple[int, ...], required: int, continuous: int
 ) -> None:
     alerts = [

@@ -64,7 +64,7 @@ def test_the_limit_with_exactly_the_keys_of_a_gauge_and_most_of_its_values(group
     assert LIMITS.find(TOKENS, group) == (None if amount is None else Decimal(amount))
 
 
-def test_units_and_holders_are_told_apart() -> None:
+def test_a_limit_applies_only_to_its_unit_and_the_customers_own_comes_first() -> None:
     assert LIMITS.find(USD, ()) == 2
     assert LIMITS.find(USD, (("seat", "ann"),)) is None
     assert LIMITS.find(None, ()) is None
@@ -107,7 +107,7 @@ def told(evaluation: Evaluation) -> list[tuple[str, str, str]]:
     return [(one.kind.value, one.threshold.key, f"{one.level:f}") for one in evaluation.transitions]
 
 
-def test_a_changed_limit_moves_the_lines_and_keeps_their_identity() -> None:
+def test_a_changed_limit_moves_the_levels_and_keeps_the_keys() -> None:
     lines = ThresholdSet.of((percent("80"), percent("150"), Threshold(Decimal(90), notify_on=BOTH)), Direction.RISING)
     first = follow(at_limit(lines, "100"), ["100"])
     assert told(first) == [("REACHED", "limit:80", "80.00"), ("REACHED", "90", "90")]
@@ -123,7 +123,7 @@ def test_a_changed_limit_moves_the_lines_and_keeps_their_identity() -> None:
     assert list(removed.state.reached) == ["90"]
 
 
-def test_percent_of_nothing_is_no_line_and_of_zero_is_zero() -> None:
+def test_a_percentage_has_no_level_without_a_limit_and_is_zero_at_limit_zero() -> None:
     lines = ThresholdSet.of((percent("80", "70"),), Direction.RISING)
     assert told(follow(lines, ["-1", "0", "1000"])) == []
     assert trip_levels(lines, AlertState()) == (None, None)
@@ -135,7 +135,7 @@ def test_percent_of_nothing_is_no_line_and_of_zero_is_zero() -> None:
     assert told(follow(zero, ["-1"], found.state)) == [("RESOLVED", "limit:80", "0.00")]
 
 
-def test_what_was_past_silently_resolves_silently_when_the_limit_goes() -> None:
+def test_a_threshold_reached_silently_resolves_silently_when_the_limit_goes() -> None:
     lines = ThresholdSet.of((percent("80"),), Direction.RISING)
     with exact_arithmetic():
         state = silent_state(at_limit(lines, "10"), Decimal(9), NOW)
@@ -184,7 +184,7 @@ percents = st.lists(numbers, min_size=1, max_size=5, unique=True)
     st.lists(st.decimals(min_value=-100, max_value=3000, places=2), max_size=8),
     st.booleans(),
 )
-def test_percent_lines_say_what_value_lines_say(
+def test_percentage_thresholds_give_the_same_transitions_as_values(
     shares: list[Decimal], amount: Decimal, values: list[Decimal], hysteresis: bool
 ) -> None:
     with exact_arithmetic():

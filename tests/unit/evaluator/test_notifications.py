@@ -108,7 +108,7 @@ def test_a_recurring_threshold_shows_its_step_and_a_gauge_of_usage_its_metric() 
 
 
 @pytest.mark.parametrize("number", [MAX_TRANSITIONS, MAX_TRANSITIONS + 1, 3 * MAX_TRANSITIONS])
-def test_of_many_transitions_the_last_are_told(number: int) -> None:
+def test_a_notification_shows_the_last_of_many_transitions(number: int) -> None:
     many = [transition(value=str(place)) for place in range(number)]
     data = json.loads(notification(*many).body())["data"]
     assert [one["value"] for one in data["transitions"]] == [str(place) for place in range(number)][-MAX_TRANSITIONS:]

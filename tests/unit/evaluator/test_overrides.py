@@ -74,7 +74,7 @@ def test_the_order_in_which_keys_were_named_does_not_matter() -> None:
     assert rule.thresholds_for((("model", "small"), *EU)) is rule.thresholds
 
 
-def test_a_silent_group_is_past_nothing_and_nothing_will_ever_be_told_of_it() -> None:
+def test_a_group_without_thresholds_reaches_none_and_never_notifies() -> None:
     threshold_set = replace(RULE, overrides=(Override(LARGE, ()),)).thresholds_for((*LARGE, *EU))
     evaluation = evaluate(threshold_set, AlertState(), Decimal(0), [Step(Decimal(1_000), None)], NOW)
     assert not evaluation.transitions

@@ -95,7 +95,7 @@ def named(found: list[WatchedGauge]) -> dict[tuple[str | None, str, tuple[tuple[
     }
 
 
-def test_a_customer_who_is_excluded_is_not_watched_and_others_are() -> None:
+def test_an_excluded_customer_is_not_watched_and_others_are() -> None:
     pro = Scope(ScopeKind.SUBSCRIPTION, customer_id="acme", subscription_id="pro")
     made = router(rule("a"), rule("b"), rule("c", OWN_CALLS, pro), rule("d", OWN_CALLS, pro))
     made.customers["other"] = replace(made.customers["acme"], customer_id="other")
@@ -128,7 +128,7 @@ def test_an_event_is_routed_to_every_selection_of_prices_in_its_currency() -> No
     assert found("USD", None) == {}
 
 
-def test_an_event_that_nobody_watches_moves_nothing() -> None:
+def test_an_event_moves_nothing_when_no_alert_watches() -> None:
     made = router(rule("tokens", Measure(metric_id="tokens")), rule("euros", Measure(currency="EUR")))
     assert watches(made, currency="USD", subscription="pro") == []
 
@@ -168,7 +168,7 @@ def test_a_plan_is_the_customers_or_the_subscriptions_as_the_measure_is(
     assert bool(watches(made, subscription="pro")) is covered
 
 
-def test_nobody_on_no_plan_is_covered_by_a_plans_alert() -> None:
+def test_an_alert_of_a_plan_does_not_cover_a_customer_without_a_plan() -> None:
     made = router(rule("a", scope=Scope(ScopeKind.PLAN, plan_id="gold")), plan=None)
     assert watches(made) == []
 
@@ -208,7 +208,7 @@ def test_each_period_has_a_gauge_of_its_own_and_the_same_one_again() -> None:
     assert march.gauge.gauge_id != april.gauge.gauge_id
 
 
-def test_a_period_begins_with_its_first_moment_and_ends_before_its_last() -> None:
+def test_a_period_contains_its_start_and_not_its_end() -> None:
     made = router(rule("a"))
     for time, start in (
         (MARCH.start, MARCH.start),
@@ -250,7 +250,7 @@ def test_currencies_of_costs_that_name_none() -> None:
     assert made.currency_of("acme", "pro") == "tokens"
 
 
-def test_a_gauge_is_visited_again_after_any_change_and_counted_on_while_one_alert_has_watched() -> None:
+def test_a_gauge_is_evaluated_again_after_any_change_and_not_recounted_while_one_alert_watched() -> None:
     old, new = rule("old"), rule("new", changed_epoch=7, watching_epoch=7)
     [both] = watches(router(old, new))
     assert (both.required_epoch, both.continuous_since_epoch) == (7, 1)
@@ -271,7 +271,7 @@ def test_a_gauge_is_visited_again_after_any_change_and_counted_on_while_one_aler
         (NOON, False),
     ],
 )
-def test_a_period_that_began_well_after_somebody_watched_was_counted_from_its_start(
+def test_a_period_was_counted_from_its_start_when_it_began_well_after_the_first_watch(
     watching_since: datetime, from_the_start: bool
 ) -> None:
     [watch] = watches(router(rule("a", watching_time=watching_since)))

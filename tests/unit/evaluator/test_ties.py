@@ -1,4 +1,4 @@
-"""Order where things are equal: lines at one level, segments that end together, rungs known of before."""
+"""Order where things are equal: thresholds at one level, segments that end together, recurrences reached before."""
 
 import itertools
 import json
@@ -41,7 +41,7 @@ def told(evaluation: Evaluation) -> list[tuple[str, str, bool]]:
     return [(one.kind.value, one.threshold.key, one.furthest) for one in evaluation.transitions]
 
 
-def test_of_lines_at_one_level_the_last_is_marked_as_the_furthest() -> None:
+def test_the_last_of_several_thresholds_at_one_level_is_marked_as_the_furthest() -> None:
     lines = (Threshold(Decimal(80), notify_on=BOTH), Threshold(percent_of_limit=Decimal(80), notify_on=BOTH))
     with exact_arithmetic():
         threshold_set = ThresholdSet.of(lines, Direction.RISING).with_limit(Decimal(100))
@@ -51,7 +51,7 @@ def test_of_lines_at_one_level_the_last_is_marked_as_the_furthest() -> None:
     assert told(back) == [("RESOLVED", "limit:80", False), ("RESOLVED", "80", True)]
 
 
-def test_of_a_line_and_a_rung_at_one_level_the_rung_is_further_on_and_resolves_first() -> None:
+def test_a_recurrence_is_further_than_a_fixed_threshold_at_the_same_level_and_resolves_first() -> None:
     lines = (
         Threshold(Decimal(100), notify_on=BOTH),
         Threshold(percent_of_limit=Decimal(120), notify_on=BOTH),
@@ -104,7 +104,7 @@ def levels(evaluation: Evaluation) -> list[tuple[str, int]]:
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_rungs_that_were_passed_silently_and_left_are_told_when_they_are_passed_again(sign: int) -> None:
+def test_recurrences_reached_silently_notify_when_they_are_reached_again(sign: int) -> None:
     direction = Direction.RISING if sign > 0 else Direction.FALLING
     threshold_set = ThresholdSet.of((RUNGS,), direction)
     with exact_arithmetic():
@@ -123,7 +123,7 @@ def test_rungs_that_were_passed_silently_and_left_are_told_when_they_are_passed_
     assert levels(follow(threshold_set, [f"{100 * sign}"], gone.state)) == [("REACHED", 100 * sign)]
 
 
-def test_rungs_that_are_all_silent_are_dropped_silently_and_others_are_resolved() -> None:
+def test_recurrences_that_are_all_silent_end_silently_and_others_resolve() -> None:
     threshold_set, other = ThresholdSet.of((RUNGS,), Direction.RISING), ThresholdSet.of((), Direction.RISING)
     with exact_arithmetic():
         silent = silent_state(threshold_set, Decimal(350), NOW)

@@ -41,7 +41,7 @@ def limits(amount: str | None, group: Group = ()) -> Limits:
 
 
 @pytest.mark.parametrize("zero", ["0", "0.000", "-0"])
-def test_a_limit_of_0_is_a_limit_and_goes_before_a_plans(zero: str) -> None:
+def test_a_limit_of_0_of_the_customer_applies_before_the_limit_of_its_plan(zero: str) -> None:
     own, plan = limits(zero), limits("10")
     assert limit_of((own, plan), CALLS, ()) == ZERO
     assert limit_of((plan, own), CALLS, ()) == 10
@@ -53,7 +53,7 @@ def test_a_limit_of_0_is_a_limit_and_goes_before_a_plans(zero: str) -> None:
     assert Limits([LimitChange(CALLS, (("seat", None),), Decimal(1), 3)], own).find(CALLS, ()) == ZERO
 
 
-def test_the_gauge_of_a_customer_without_any_allowance_has_a_line_at_0() -> None:
+def test_the_gauge_of_a_customer_without_any_allowance_has_a_level_at_0() -> None:
     percent = ThresholdSet.of((Threshold(percent_of_limit=Decimal(80)),), RISING)
     router = Router(1, [rule(Measure(metric_id="calls"), percent)], {"pro": limits("10")})
     for customer, own, expected in (("acme", limits("0"), ZERO), ("beta", Limits(), Decimal(10))):
@@ -86,7 +86,7 @@ def test_a_resolve_value_of_0_is_waited_for(
 
 
 @pytest.mark.parametrize("direction", Direction)
-def test_a_line_at_0_is_a_line(direction: Direction) -> None:
+def test_a_threshold_at_0_is_a_threshold(direction: Direction) -> None:
     lines = ThresholdSet.of((Threshold(ZERO), Threshold(recurring_step=Decimal(5))), direction)
     before = Decimal(-1 if direction is RISING else 1)
     ahead = trip_levels(lines, AlertState())
@@ -193,7 +193,7 @@ def test_a_balance_that_is_empty_reads_0_and_a_percentage_of_nothing_has_no_valu
     assert read(remaining, holding("0", "0", None)) == FactValue(ZERO)
 
 
-def test_no_days_are_left_at_the_end_and_it_is_a_moment_of_its_own() -> None:
+def test_no_days_are_left_at_the_end_and_the_end_is_a_time_of_its_own() -> None:
     days = of_balances(BalanceReading.DAYS_LEFT)
     group = segment_group("b", 1)
     assert read(days, holding("1", "0", NOW), group) == FactValue(ZERO)

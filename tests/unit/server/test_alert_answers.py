@@ -200,7 +200,7 @@ def test_an_archived_alert_has_no_status() -> None:
         (None, alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM),
     ],
 )
-def test_an_alert_is_evaluating_until_its_visit_has_come_by(
+def test_an_alert_is_evaluating_until_its_backfill_has_passed_the_customer(
     visit_after: str | None, status: alert_pb2.CustomerAlertStatus.ValueType
 ) -> None:
     reached = {"10.5": Reached(Decimal("10.5"), NOW)}
