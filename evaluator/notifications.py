@@ -91,6 +91,7 @@ class Notification:
 
     def body(self) -> str:
         """The webhook body, of at most MAX_BODY_BYTES."""
+        envelope = self.notification_id, self.event_type, self.ingest_time
         data: dict[str, Any] = {
             **alert_json(self.rule, self.customer_id),
             "gauge": gauge_json(self.gauge, self.limit),
@@ -101,15 +102,12 @@ class Notification:
             "ingest_time": format_time(self.ingest_time),
             "transitions": [],
         }
-        size = len(self._json(data).encode()) + len(',"omitted":') + len(str(len(self.transitions)))
+        size = len(notification_json(*envelope, data).encode()) + len(',"omitted":') + len(str(len(self.transitions)))
         data["transitions"] = self._shown_transitions(MAX_BODY_BYTES - size)
         omitted = len(self.transitions) - len(data["transitions"])
         if omitted:
             data["omitted"] = omitted
-        return self._json(data)
-
-    def _json(self, data: dict[str, Any]) -> str:
-        return notification_json(self.notification_id, self.event_type, self.ingest_time, data)
+        return notification_json(*envelope, data)
 
     def _shown_transitions(self, room: int) -> list[dict[str, Any]]:
         """The last transitions, as many as fit into `room` bytes."""

@@ -90,7 +90,22 @@ async def create(
     # Read the clock under the lock: the alert did not watch the events that came in while this waited for it.
     now = clock.now()
     condition = await _with_currency(connection, organization_id, new.scope, new.condition)
-    definition = AlertDefinition(
+    definition = _first_version(new, condition, epoch, now)
+    values = {"organization_id": organization_id, **columns_of(definition)}
+    # ON CONFLICT without a target covers both unique indexes.
+    statement = insert(alert).values(values).on_conflict_do_nothing().returning(alert.c.alert_id)
+    if await connection.scalar(statement) is None:
+        raise await conflict_of(connection, organization_id, definition)
+    if condition.condition_type is ConditionType.SPEND_EXCEEDED:
+        alike = await _count_alike(connection, organization_id, definition)
+        if alike > MAX_SPEND_ALERTS:
+            raise TooManyAlerts
+    await alert_history.record(connection, organization_id, ChangeKind.CREATED, definition, author, now)
+    return definition
+
+
+def _first_version(new: NewAlert, condition: Condition, epoch: int, now: datetime) -> AlertDefinition:
+    return AlertDefinition(
         alert_id=random_id(ALERT_ID_PREFIX),
         name=new.name,
         state=DefinitionState.ACTIVE,
@@ -110,17 +125,6 @@ async def create(
         update_time=now,
         create_epoch=epoch,
     )
-    values = {"organization_id": organization_id, **columns_of(definition)}
-    # ON CONFLICT without a target covers both unique indexes.
-    statement = insert(alert).values(values).on_conflict_do_nothing().returning(alert.c.alert_id)
-    if await connection.scalar(statement) is None:
-        raise await conflict_of(connection, organization_id, definition)
-    if condition.condition_type is ConditionType.SPEND_EXCEEDED:
-        alike = await _count_alike(connection, organization_id, definition)
-        if alike > MAX_SPEND_ALERTS:
-            raise TooManyAlerts
-    await alert_history.record(connection, organization_id, ChangeKind.CREATED, definition, author, now)
-    return definition
 
 
 async def get(connection: AsyncConnection, organization_id: int, alert_id: str) -> AlertDefinition | None:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from evaluator.gauges import Gauge, Measure
 from evaluator.periods import Period
-from store.postgres.database import Connection, driver
+from store.postgres.database import Connection, DriverConnection, driver
 from store.usage.evaluations import state_from_json
 from store.views.customer_gauges import StoredGauge, StoredState
 
@@ -132,20 +132,7 @@ async def page(
     """
     raw = await driver(connection)
     chunk = max(limit, CHUNK)
-    positions = [
-        Position(*row)
-        for row in await (
-            await raw.execute(
-                _formatted(_CANDIDATES, alarm_filter, _AFTER if after is not None else "true"),
-                {
-                    **_parameters(organization_id, alarm_filter, now),
-                    "never": NEVER,
-                    "limit": chunk,
-                    **({} if after is None else {f"after_{name}": part for name, part in after._asdict().items()}),
-                },
-            )
-        ).fetchall()
-    ]
+    positions = await _candidates(raw, organization_id, alarm_filter, now, after, chunk)
     rows = await raw.execute(
         _COMPARED,
         {
@@ -161,6 +148,23 @@ async def page(
     if len(alarms) > limit:
         return alarms[:limit], alarms[limit - 1].position
     return alarms, positions[-1] if len(positions) == chunk else None
+
+
+async def _candidates(
+    connection: DriverConnection,
+    organization_id: int,
+    alarm_filter: AlarmFilter,
+    now: datetime,
+    after: Position | None,
+    limit: int,
+) -> list[Position]:
+    """The positions of the next states that may be alarms, in order."""
+    parameters = {**_parameters(organization_id, alarm_filter, now), "never": NEVER, "limit": limit}
+    if after is not None:
+        parameters |= {f"after_{name}": part for name, part in after._asdict().items()}
+    statement = _formatted(_CANDIDATES, alarm_filter, _AFTER if after is not None else "true")
+    cursor = await connection.execute(statement, parameters)
+    return [Position(*row) for row in await cursor.fetchall()]
 
 
 _AFTER = """
