@@ -10,12 +10,15 @@ from engine.facts.changes import catch_up
 from evaluator.aggregation import Tally
 from evaluator.alerts import AlertRule
 from evaluator.amounts import ZERO, exact_arithmetic
-from evaluator.balance_readings import gauge_of, groups_of, measure_takes, moved_by, readings
+from evaluator.balance_values import balance_values as readings
+from evaluator.balance_values import gauge_of, groups_of, measure_takes, moved_by
 from evaluator.balances import BalanceReading, Holding, Seat, Unit
-from evaluator.drawdown import Purse, Source, in_order
+from evaluator.drawdown import Source, UnitBalances, in_order
 from evaluator.events import UsageEvent
 from evaluator.gauges import Gauge
-from evaluator.routing import Router, Watch, watch_facts
+from evaluator.routing import Router
+from evaluator.watched_gauges import WatchedGauge as Watch
+from evaluator.watched_gauges import watched_fact_gauge
 from runtime.turns import Slices
 from store.balances import drawdown as drawing
 from store.balances import holdings, wallets
@@ -108,7 +111,7 @@ class _Drawer:
         self._router = router
         self._held = held
         self._now = now
-        self._purses: dict[PurseKey, Purse] = {}
+        self._purses: dict[PurseKey, UnitBalances] = {}
         self._overage_before: dict[PurseKey, Decimal] = {}
         self._of_seats: dict[tuple[SeatKey, str], list[Source]] = {}
         self._drawables: dict[Source, Drawable] = {}
@@ -141,7 +144,7 @@ class _Drawer:
             for unit_key in self._held[customer_id].draw_units:
                 key = customer_id, unit_key
                 before = self._overage_before[key] = overages.get(key, ZERO)
-                self._purses[key] = Purse(Unit.from_key(unit_key), overage=before)
+                self._purses[key] = UnitBalances(Unit.from_key(unit_key), overage=before)
         for item in found:
             self._drawables[item.source] = item
             seat, unit_key = item.holding.seat, item.holding.unit.key
@@ -203,7 +206,7 @@ class _Drawer:
         if key not in self._watches_of:
             customer = self._router.customers[item.customer_id]
             self._watches_of[key] = [
-                self._watches.setdefault(gauge, watch_facts(gauge, rules, customer))
+                self._watches.setdefault(gauge, watched_fact_gauge(gauge, rules, customer))
                 for gauge, rules in self._gauges(item.customer_id, item.holding).items()
             ]
         return self._watches_of[key]

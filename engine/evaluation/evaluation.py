@@ -17,7 +17,7 @@ from evaluator.change_reasons import ChangeReason
 from evaluator.exclusions import Excluded
 from evaluator.gauges import Gauge
 from evaluator.notifications import Notification
-from evaluator.transitions import AlertState, Cause, Step, Transition, evaluate, mark_silently, trip_levels
+from evaluator.transitions import AlertState, Cause, Step, Transition, evaluate, silent_state, trip_levels
 from runtime.turns import Slices
 from store.postgres.database import DriverConnection
 from store.usage import evaluations, gauges, recounts
@@ -249,10 +249,10 @@ class Evaluation:
                 and rule.alert_id != subject.forgotten
                 and first_looks.keeps_reading(rule, subject.visited_epoch, new=subject.first_look)
             ):
-                state, path = mark_silently(ladder, steps[0].value, self._now), []
+                state, path = silent_state(ladder, steps[0].value, self._now), []
             evaluation = evaluate(ladder, state, base, path, self._now, rule.retired_by_key)
             sequence = stored.sequence if stored else 0
-            limit = watch.limit if rule.of_limits else None
+            limit = watch.limit if rule.has_percentages else None
             notification = self._notification(rule, gauge, sequence + 1, evaluation.transitions, limit)
             late = gauge.period.end <= self._now
             found += [
@@ -299,7 +299,7 @@ class Evaluation:
             return state, []
         watch = subject.movement.watch
         if not forgotten and first_looks.keeps(rule, subject.visited_epoch, watch.gauge.period):
-            return mark_silently(ladder_of(watch, rule), base, self._now), []
+            return silent_state(ladder_of(watch, rule), base, self._now), []
         return state, [Step(base, None)]
 
     def _notification(

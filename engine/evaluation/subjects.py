@@ -6,11 +6,11 @@ from decimal import Decimal
 from evaluator.aggregation import Aggregation, Tally
 from evaluator.alerts import AlertRule
 from evaluator.amounts import ZERO, exact_arithmetic
-from evaluator.balance_readings import Reading
+from evaluator.balance_values import FactValue as Reading
 from evaluator.events import UsageEvent
-from evaluator.routing import Watch
-from evaluator.thresholds import Ladder
+from evaluator.thresholds import ThresholdSet
 from evaluator.transitions import Cause, Step
+from evaluator.watched_gauges import WatchedGauge as Watch
 from store.usage import gauges
 from store.usage.gauges import NEVER_VISITED
 
@@ -112,9 +112,9 @@ def step_of(subject: Subject, tally: Tally, amount: Decimal, event: UsageEvent) 
     return Step(value, Cause(event.event_id, event.event_time))
 
 
-def ladder_of(watch: Watch, rule: AlertRule) -> Ladder:
+def ladder_of(watch: Watch, rule: AlertRule) -> ThresholdSet:
     """The thresholds that an alert has on a gauge."""
-    return rule.ladder_for(watch.gauge.group).with_limit(watch.limit)
+    return rule.thresholds_for(watch.gauge.group).with_limit(watch.limit)
 
 
 def unique_values(movement: Movement) -> set[str]:

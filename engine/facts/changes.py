@@ -10,10 +10,11 @@ from engine.facts import readings
 from engine.facts.readings import Covered, GaugeReading
 from engine.rules.rules import Rules
 from evaluator.aggregation import Tally
-from evaluator.balance_readings import reads_as_zero
-from evaluator.facts import Touched
+from evaluator.balance_values import reads_as_zero
+from evaluator.changed_facts import ChangedFacts
 from evaluator.limits import limit_of
-from evaluator.routing import Customer, Router
+from evaluator.routing import Router
+from evaluator.routing_facts import CustomerFacts as Customer
 from runtime.clock import Clock
 from store.balances import wallets
 from store.balances.wallets import Read, Wallet
@@ -25,7 +26,7 @@ from store.usage import routing_facts as facts
 from store.usage.gauges import NEVER_VISITED
 
 Result = TypeVar("Result")
-Change = Callable[[Connection], Awaitable[tuple[Result, Touched]]]
+Change = Callable[[Connection], Awaitable[tuple[Result, ChangedFacts]]]
 
 
 class Changes(Protocol):
@@ -176,7 +177,7 @@ async def evaluate_readings(
         gauge = item.watch.gauge
         stored = locked[gauge.gauge_id]
         last = None if stored.visited_epoch == NEVER_VISITED else stored.value
-        if any(rule.of_limits for rule in item.watch.alerts):
+        if any(rule.has_percentages for rule in item.watch.alerts):
             holders = router.limits_of(item.customer, item.customer.plan_id)
             item.watch.limit = limit_of(holders, gauge.measure.unit, gauge.group)
         subjects.append(

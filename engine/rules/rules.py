@@ -54,7 +54,7 @@ class Rules:
         slices = Slices(self._organization_id)
         for definition in await alerts.changed_since(connection, self._organization_id, current.epoch):
             await slices.pause()
-            rule = definition.rule()
+            rule = definition.active_rule()
             if rule is None:
                 rules.pop(definition.alert_id, None)
             else:

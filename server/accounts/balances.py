@@ -1,7 +1,7 @@
 """AccountService: balances."""
 
 from engine.facts.changes import Changes
-from evaluator.facts import Touched
+from evaluator.changed_facts import ChangedFacts
 from generated.tidemark.v1 import account_service_pb2
 from runtime.clock import Clock
 from server.accounts.errors import balance_not_found
@@ -37,7 +37,7 @@ class BalanceHandlers:
         fact = read_balance(Violations(), "balance", request.balance, now)
         organization = current_organization()
 
-        async def change(connection: Connection) -> tuple[Put[Balance], Touched]:
+        async def change(connection: Connection) -> tuple[Put[Balance], ChangedFacts]:
             # The time is read again under the lock, because the ledger's times rise with its numbers.
             put = await balance_changes.put(connection, organization.organization_id, fact, self._clock.now())
             return put, _touched(put.changed, put.previous, put.stored)
@@ -108,7 +108,7 @@ class BalanceHandlers:
         customer_id, balance_id = _read_key(violations, request)
         organization = current_organization()
 
-        async def change(connection: Connection) -> tuple[BalanceChange, Touched]:
+        async def change(connection: Connection) -> tuple[BalanceChange, ChangedFacts]:
             done = await balance_changes.adjust(
                 connection,
                 organization.organization_id,
@@ -135,7 +135,7 @@ class BalanceHandlers:
         customer_id, balance_id = _read_key(Violations(), request)
         organization = current_organization()
 
-        async def change(connection: Connection) -> tuple[BalanceChange, Touched]:
+        async def change(connection: Connection) -> tuple[BalanceChange, ChangedFacts]:
             done = await balance_changes.void(
                 connection, organization.organization_id, customer_id, balance_id, self._clock.now()
             )
@@ -215,8 +215,8 @@ def _read_key(
     return key
 
 
-def _touched(changed: bool, previous: Balance | None, balance: Balance) -> Touched:
+def _touched(changed: bool, previous: Balance | None, balance: Balance) -> ChangedFacts:
     if not changed:
-        return Touched()
+        return ChangedFacts()
     versions = (balance,) if previous is None else (previous, balance)
-    return Touched(balances=tuple(holding_of(version) for version in versions))
+    return ChangedFacts(balances=tuple(holding_of(version) for version in versions))

@@ -7,7 +7,7 @@ from evaluator.definitions import MAX_SPEND_ALERTS
 from generated.tidemark.v1 import error_reason_pb2
 from server.calls.errors import Aborted, AlreadyExists, ErrorTable, FailedPrecondition, NotFound, ResourceExhausted
 from server.calls.shared_errors import customer_not_found, request_id_reused
-from store.alerts.alerts import AlertConflict, Rule, TooManyAlerts
+from store.alerts.alerts import AlertConflict, TooManyAlerts, UniqueBy
 from store.alerts.changes import AlertArchived, AlertUnknown, EtagMismatch, NotArchived
 from store.identity.idempotent_answers import RequestIdReused
 from store.notifications.feed import Forgotten
@@ -91,7 +91,7 @@ def alert_not_archived(error: NotArchived) -> FailedPrecondition:
 
 def alert_conflict(error: AlertConflict) -> AlreadyExists:
     """Another alert has the uniqueness key, or measures the same."""
-    if error.rule is Rule.UNIQUENESS_KEY:
+    if error.key is UniqueBy.UNIQUENESS_KEY:
         return AlreadyExists(
             error_reason_pb2.ERROR_REASON_UNIQUENESS_KEY_TAKEN,
             f"the alert {error.alert_id} holds this uniqueness key: use another,"

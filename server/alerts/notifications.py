@@ -19,7 +19,7 @@ from server.calls.lifecycle import Drain
 from server.calls.paging import read_page
 from server.calls.stream_end import wait_for_stream_end
 from server.calls.validation import Violations
-from server.mapping.notifications import notification_proto, read_wanted
+from server.mapping.notifications import notification_message, read_wanted
 from store.notifications import feed
 from store.notifications import history as notification_history
 from store.notifications.feed import Forgotten, Wanted
@@ -61,7 +61,7 @@ class NotificationHandlers:
                 f" {self._retention.days} days",
                 metadata={"notification_id": notification_id},
             )
-        return messages.GetNotificationResponse(notification=notification_proto(found))
+        return messages.GetNotificationResponse(notification=notification_message(found))
 
     async def ListNotifications(
         self, request: messages.ListNotificationsRequest, context: Context
@@ -89,7 +89,7 @@ class NotificationHandlers:
                 after=cast("tuple[datetime, int] | None", page.after),
                 limit=page.limit,
             )
-        shown = [notification_proto(row) for row in page.shown(rows)]
+        shown = [notification_message(row) for row in page.shown(rows)]
         page = page.cut(shown)
         return messages.ListNotificationsResponse(
             notifications=page.shown(shown),

@@ -25,7 +25,7 @@ def read_wanted(violations: Violations, request: ListNotificationsRequest | Watc
     )
 
 
-def notification_proto(entry: Entry) -> notification_pb2.Notification:
+def notification_message(entry: Entry) -> notification_pb2.Notification:
     """A notification, with its body as webhooks carry it."""
     return notification_pb2.Notification(
         notification_id=entry.notification_id,

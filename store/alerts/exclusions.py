@@ -1,4 +1,4 @@
-"""Exclusions: whom an alert covers and is not evaluated for, and the counts of groups that lead to it."""
+"""Exclusions: for which customers and subscriptions an alert is disabled; and the counts for the group limit."""
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
@@ -13,7 +13,7 @@ from store.postgres.database import DriverConnection, driver
 from store.tables.accounts import customer
 from store.tables.alerts import alert_exclusion, group_count
 
-EVERY_SUBSCRIPTION = ""  # the subscription_id of rows that are about the customer as a whole; no id is empty
+EVERY_SUBSCRIPTION = ""  # the subscription_id of rows for the whole customer; a real id is never empty
 
 
 class Groups(NamedTuple):
@@ -26,14 +26,14 @@ class Groups(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """Groups that an alert meets for the first time since it began to watch at `watching_epoch`."""
+    """The number of new groups of an alert, which has watched since `watching_epoch`."""
 
     groups: Groups
     watching_epoch: int
     number: int
 
 
-# A count of before the alert was switched off and on again starts anew: the alert meets every group again.
+# A count from before the alert was disabled and enabled restarts, because the alert counts every group again.
 _COUNT = """
 INSERT INTO group_count AS g (
     organization_id, customer_id, alert_id, subscription_id, period_start, watching_epoch, groups
@@ -52,9 +52,9 @@ RETURNING customer_id, alert_id, subscription_id, period_start, groups
 
 
 async def count(connection: DriverConnection, organization_id: int, counted: Sequence[Counted]) -> dict[Groups, int]:
-    """Adds to counts of groups; returns what they come to. The rows stay locked.
+    """Adds to the counts of groups and returns the new counts. The rows stay locked.
 
-    Comes after the gauges in the order of all locks.
+    In the order of all locks these rows come after the gauges.
     """
     cursor = await connection.execute(
         _COUNT,
@@ -92,10 +92,10 @@ async def exclude(
     epoch: int,
     now: datetime,
 ) -> set[Excluded]:
-    """Makes exclusions; returns those that were not there before.
+    """Creates exclusions; returns the new ones.
 
-    epoch: the one that stands, in a transaction that shares the organization's lock, as long as nothing depends on
-    everybody knowing at once; otherwise a new one.
+    epoch: a new one if every replica must know of the exclusions at once. A transaction that holds the organization's
+    lock only shared passes the current one.
     """
     cursor = await connection.execute(
         _EXCLUDE,
@@ -126,7 +126,7 @@ WHERE organization_id = %(organization_id)s AND changed_epoch >= %(epoch)s
 async def of_customers(
     connection: DriverConnection, organization_id: int, customer_ids: Sequence[str]
 ) -> set[Excluded]:
-    """What those customers are excluded from."""
+    """The exclusions of those customers."""
     cursor = await connection.execute(
         _OF_CUSTOMERS, {"organization_id": organization_id, "customer_ids": list(customer_ids)}
     )
@@ -134,7 +134,7 @@ async def of_customers(
 
 
 async def made_since(connection: DriverConnection, organization_id: int, epoch: int) -> set[Excluded]:
-    """The exclusions that were made while that epoch stood, or later."""
+    """The exclusions created during that epoch or later."""
     cursor = await connection.execute(_SINCE, {"organization_id": organization_id, "epoch": epoch})
     return {Excluded(row[0], row[1], row[2] or None) for row in await cursor.fetchall()}
 
@@ -142,7 +142,7 @@ async def made_since(connection: DriverConnection, organization_id: int, epoch: 
 async def reasons(
     connection: AsyncConnection, organization_id: int, customer_id: str
 ) -> dict[tuple[str, str | None], ExclusionReason]:
-    """Why a customer is excluded from alerts, by alert id and subscription id (None: all of the customer)."""
+    """The reasons of a customer's exclusions, by alert id and subscription id (None: the whole customer)."""
     rows = await connection.execute(
         select(alert_exclusion.c.alert_id, alert_exclusion.c.subscription_id, alert_exclusion.c.reason).where(
             alert_exclusion.c.organization_id == organization_id, alert_exclusion.c.customer_id == customer_id
@@ -152,9 +152,9 @@ async def reasons(
 
 
 async def request(connection: AsyncConnection, organization_id: int, excluded: Excluded, now: datetime) -> bool:
-    """Excludes a customer, or one of its subscriptions, because somebody asked for it; False when it was before.
+    """Creates an exclusion that a caller asked for; False if it exists already.
 
-    Keeps ingest out until the transaction ends.
+    Locks the organization until the transaction ends.
     """
     epoch = await organizations.change(connection, organization_id)
     raw = await driver(connection)
@@ -165,9 +165,10 @@ async def request(connection: AsyncConnection, organization_id: int, excluded: E
 
 
 async def lift(connection: AsyncConnection, organization_id: int, excluded: Excluded, now: datetime) -> bool:
-    """Ends an exclusion; False when there is none. Keeps ingest out until the transaction ends.
+    """Deletes an exclusion; False if there is none. Locks the organization until the transaction ends.
 
-    The customer counts as changed: what nobody watched meanwhile is recounted. Its groups are counted anew.
+    The customer counts as changed, so that gauges which no alert watched in between are recounted. The count of its
+    groups restarts.
     """
     epoch = await organizations.change(connection, organization_id)
     ended = await connection.execute(

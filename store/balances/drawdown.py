@@ -9,7 +9,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from evaluator.balances import Holding, Segment, Unit
+from evaluator.balances import Holding, HoldingSegment, Unit
 from evaluator.drawdown import Source
 from store.balances.entries import EntryType
 from store.balances.holdings import holding_from
@@ -245,7 +245,7 @@ async def write(
 
 
 def _drawable(row: Row) -> Drawable:
-    holding = holding_from(row[1:11], (Segment(*row[11:16]),))
+    holding = holding_from(row[1:11], (HoldingSegment(*row[11:16]),))
     priority, overdraws, metric_ids = row[16:19]
     source = Source(
         holding.balance_id,

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from evaluator.balances import BalanceKind, Holding, Seat, Segment, Unit
+from evaluator.balances import BalanceKind, Holding, HoldingSegment, Seat, Unit
 from store.balances.balances import Balance
 from store.postgres.database import DriverConnection, Row
 
@@ -114,7 +114,7 @@ def holding_of(balance: Balance) -> Holding:
         kind=fact.kind,
         unit=Unit(fact.currency, fact.metric_id),
         segments=tuple(
-            Segment(one.segment_number, one.provided, one.used, one.fact.start_time, one.fact.end_time)
+            HoldingSegment(one.segment_number, one.provided, one.used, one.fact.start_time, one.fact.end_time)
             for one in segments
         ),
         custom_fields=fact.custom_fields,
@@ -125,7 +125,7 @@ def holding_of(balance: Balance) -> Holding:
     )
 
 
-def holding_from(row: Sequence[Any], segments: tuple[Segment, ...]) -> Holding:
+def holding_from(row: Sequence[Any], segments: tuple[HoldingSegment, ...]) -> Holding:
     """The balance in a row whose columns are those of this module, from balance_id to license_type."""
     balance_id, kind, currency, metric_id, fields, of_contract, grant_type, seat_key, seat_value, license_type = row
     return Holding(
@@ -152,6 +152,6 @@ async def _fetch(
         rows.setdefault((row[0], row[1]), []).append(row)
     found: dict[str, list[Holding]] = {}
     for (customer_id, _), of_balance in rows.items():
-        segments = tuple(Segment(*row[11:16]) for row in of_balance)
+        segments = tuple(HoldingSegment(*row[11:16]) for row in of_balance)
         found.setdefault(customer_id, []).append(holding_from(of_balance[0][1:11], segments))
     return found

@@ -6,7 +6,7 @@ from typing import Any
 
 from evaluator.balances import Unit
 from evaluator.gauges import Gauge
-from evaluator.limits import NO_LIMITS, Limit, Limits, limit_of
+from evaluator.limits import NO_LIMITS, LimitChange, Limits, limit_of
 from store.postgres.database import DriverConnection, Row
 
 _FIELDS = "l.currency, l.metric_id, l.groups, l.amount::text, l.changed_epoch"
@@ -40,13 +40,15 @@ def read_column(stored: Sequence[Sequence[Any]] | None) -> Limits:
 
 async def of_customers_since(
     connection: DriverConnection, organization_id: int, epoch: int
-) -> Mapping[str, list[Limit]]:
+) -> Mapping[str, list[LimitChange]]:
     """The limits of single customers that were changed at a later epoch of the organization, by customer id."""
     query = _SINCE.format(holder="customer_id", fields=_FIELDS)
     return await _by_holder(connection, query, organization_id=organization_id, epoch=epoch)
 
 
-async def of_plans_since(connection: DriverConnection, organization_id: int, epoch: int) -> Mapping[str, list[Limit]]:
+async def of_plans_since(
+    connection: DriverConnection, organization_id: int, epoch: int
+) -> Mapping[str, list[LimitChange]]:
     """The limits of plans that were changed at a later epoch of the organization, by plan id; epoch -1: all."""
     query = _SINCE.format(holder="plan_id", fields=_FIELDS)
     return await _by_holder(connection, query, organization_id=organization_id, epoch=epoch)
@@ -73,18 +75,18 @@ async def finder(
     return find
 
 
-async def _by_holder(connection: DriverConnection, query: str, **parameters: Any) -> Mapping[str, list[Limit]]:
+async def _by_holder(connection: DriverConnection, query: str, **parameters: Any) -> Mapping[str, list[LimitChange]]:
     cursor = await connection.execute(query.encode(), parameters)
     rows: Iterable[Row] = await cursor.fetchall()
-    found: dict[str, list[Limit]] = {}
+    found: dict[str, list[LimitChange]] = {}
     for holder, *fields in rows:
         found.setdefault(holder, []).append(_limit(fields))
     return found
 
 
-def _limit(fields: Sequence[Any]) -> Limit:
+def _limit(fields: Sequence[Any]) -> LimitChange:
     currency, metric_id, groups, amount, changed_epoch = fields
-    return Limit(
+    return LimitChange(
         Unit(currency, metric_id),
         tuple((key, value) for key, value in groups),
         None if amount is None else Decimal(amount),

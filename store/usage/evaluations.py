@@ -242,8 +242,8 @@ def state_json(state: AlertState) -> dict[str, Any]:
         entry: dict[str, Any] = {"level": format_decimal(reached.level), "time": reached.time.isoformat()}
         if reached.silent:
             entry["silent"] = True
-        if reached.rungs:
-            entry["rungs"], entry["silent_rungs"] = reached.rungs, reached.silent_rungs
+        if reached.recurrences:
+            entry["rungs"], entry["silent_rungs"] = reached.recurrences, reached.silent_recurrences
         shown[key] = entry
     return shown
 

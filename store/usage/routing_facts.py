@@ -6,7 +6,7 @@ from typing import Any
 
 from evaluator.aggregation import Aggregation
 from evaluator.periods import DEFAULT_CYCLE, BillingCycle, Cadence
-from evaluator.routing import Customer, Metric, Subscription
+from evaluator.routing_facts import CustomerFacts, MetricFacts, SubscriptionFacts
 from store.limits.effective import LIMITS_COLUMN, read_column
 from store.postgres.database import DriverConnection, Row
 
@@ -34,7 +34,7 @@ SELECT metric_id, aggregation, unique_property FROM metric WHERE organization_id
 
 async def customers(
     connection: DriverConnection, organization_id: int, customer_ids: Iterable[str]
-) -> list[Customer]:
+) -> list[CustomerFacts]:
     """Those of the customers that exist."""
     query = _CUSTOMER + "customer_id = ANY(%(ids)s)"
     return [_customer(row) for row in await _fetch(connection, query, organization_id, ids=list(customer_ids))]
@@ -42,7 +42,7 @@ async def customers(
 
 async def subscriptions(
     connection: DriverConnection, organization_id: int, keys: Sequence[tuple[str, str]]
-) -> list[Subscription]:
+) -> list[SubscriptionFacts]:
     """Those of the subscriptions (customer id, subscription id) that exist."""
     query = _SUBSCRIPTION + (
         '(customer_id, subscription_id) IN (SELECT a COLLATE "C", b COLLATE "C"'
@@ -60,13 +60,13 @@ async def subscriptions(
 
 async def subscriptions_of(
     connection: DriverConnection, organization_id: int, customer_ids: Sequence[str]
-) -> list[Subscription]:
+) -> list[SubscriptionFacts]:
     """Every subscription of those customers."""
     query = _SUBSCRIPTION + "customer_id = ANY(%(ids)s)"
     return [_subscription(row) for row in await _fetch(connection, query, organization_id, ids=list(customer_ids))]
 
 
-async def metrics(connection: DriverConnection, organization_id: int, metric_ids: Iterable[str]) -> list[Metric]:
+async def metrics(connection: DriverConnection, organization_id: int, metric_ids: Iterable[str]) -> list[MetricFacts]:
     """Those of the metrics that exist."""
     query = _METRIC + "metric_id = ANY(%(ids)s)"
     return [_metric(row) for row in await _fetch(connection, query, organization_id, ids=list(metric_ids))]
@@ -74,7 +74,7 @@ async def metrics(connection: DriverConnection, organization_id: int, metric_ids
 
 async def changed_since(
     connection: DriverConnection, organization_id: int, epoch: int
-) -> tuple[list[Customer], list[Subscription], list[Metric]]:
+) -> tuple[list[CustomerFacts], list[SubscriptionFacts], list[MetricFacts]]:
     """Whatever was changed at a later epoch of the organization."""
     changed = "changed_epoch > %(epoch)s"
     return (
@@ -93,7 +93,7 @@ async def changed_since(
 
 async def first_sight_customers(
     connection: DriverConnection, organization_id: int, customer_ids: Sequence[str], epoch: int, now: datetime
-) -> list[Customer]:
+) -> list[CustomerFacts]:
     """Creates customers that nobody registered (ids sorted), with the default billing cycle."""
     rows = await _fetch(
         connection,
@@ -117,14 +117,14 @@ RETURNING customer_id, currency, {_EXCLUDED}, {LIMITS_COLUMN}
         epoch=epoch,
     )
     return [
-        Customer(row[0], None, row[1], DEFAULT_CYCLE, epoch, now, _excluded(row[2]), limits=read_column(row[3]))
+        CustomerFacts(row[0], None, row[1], DEFAULT_CYCLE, epoch, now, _excluded(row[2]), limits=read_column(row[3]))
         for row in rows
     ]
 
 
 async def first_sight_subscriptions(
     connection: DriverConnection, organization_id: int, keys: Sequence[tuple[str, str]], epoch: int, now: datetime
-) -> list[Subscription]:
+) -> list[SubscriptionFacts]:
     """Creates subscriptions that nobody registered (keys sorted), which follow their customer's cycle."""
     rows = await _fetch(
         connection,
@@ -141,12 +141,12 @@ RETURNING customer_id, subscription_id
         now=now,
         epoch=epoch,
     )
-    return [Subscription(row[0], row[1], None, None, None, epoch, now) for row in rows]
+    return [SubscriptionFacts(row[0], row[1], None, None, None, epoch, now) for row in rows]
 
 
 async def first_sight_metrics(
     connection: DriverConnection, organization_id: int, metric_ids: Sequence[str], epoch: int, now: datetime
-) -> list[Metric]:
+) -> list[MetricFacts]:
     """Creates metrics that nobody registered (ids sorted), which sum."""
     rows = await _fetch(
         connection,
@@ -162,7 +162,7 @@ RETURNING metric_id
         now=now,
         epoch=epoch,
     )
-    return [Metric(row[0], Aggregation.SUM, None) for row in rows]
+    return [MetricFacts(row[0], Aggregation.SUM, None) for row in rows]
 
 
 async def _fetch(connection: DriverConnection, query: str, organization_id: int, **parameters: Any) -> list[Row]:
@@ -170,12 +170,12 @@ async def _fetch(connection: DriverConnection, query: str, organization_id: int,
     return await cursor.fetchall()
 
 
-def _customer(row: Row) -> Customer:
+def _customer(row: Row) -> CustomerFacts:
     customer_id, plan_id, currency, anchor, cadence, count, zone, changed_epoch, update_time = row[:9]
     exclusions, end, limits = row[9:]
     cycle = BillingCycle(anchor, Cadence(cadence), count, zone)
     excluded, own = _excluded(exclusions), read_column(limits)
-    return Customer(customer_id, plan_id, currency, cycle, changed_epoch, update_time, excluded, end, own)
+    return CustomerFacts(customer_id, plan_id, currency, cycle, changed_epoch, update_time, excluded, end, own)
 
 
 def _excluded(pairs: Iterable[tuple[str, str]] | None) -> frozenset[tuple[str, str | None]]:
@@ -183,12 +183,12 @@ def _excluded(pairs: Iterable[tuple[str, str]] | None) -> frozenset[tuple[str, s
     return frozenset((alert_id, subscription_id or None) for alert_id, subscription_id in pairs or ())
 
 
-def _subscription(row: Row) -> Subscription:
+def _subscription(row: Row) -> SubscriptionFacts:
     customer_id, subscription_id, plan_id, currency, anchor, cadence, count, zone, changed_epoch, update_time = row
     cycle = None if anchor is None else BillingCycle(anchor, Cadence(cadence), count, zone)
-    return Subscription(customer_id, subscription_id, plan_id, currency, cycle, changed_epoch, update_time)
+    return SubscriptionFacts(customer_id, subscription_id, plan_id, currency, cycle, changed_epoch, update_time)
 
 
-def _metric(row: Row) -> Metric:
+def _metric(row: Row) -> MetricFacts:
     metric_id, aggregation, unique_property = row
-    return Metric(metric_id, Aggregation(aggregation), unique_property)
+    return MetricFacts(metric_id, Aggregation(aggregation), unique_property)
