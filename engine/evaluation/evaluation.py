@@ -18,9 +18,10 @@ from evaluator.gauges import Gauge
 from evaluator.notifications import Notification
 from evaluator.transitions import AlertState, Cause, Step, Transition, evaluate, mark_silently, trip_levels
 from runtime.turns import Slices
+from store.alerts.states import StoredState, read_states, write_states
+from store.notifications.writing import NewNotification, write_notifications
 from store.postgres.database import DriverConnection
-from store.usage import evaluations, gauges, recounts
-from store.usage.evaluations import StoredState
+from store.usage import gauges, recounts
 
 REASON_USAGE = "USAGE"  # an event moved the gauge
 REASON_FACT = "FACT"  # the billing system posted a fact, or time brought one due
@@ -93,9 +94,7 @@ class Evaluation:
         if unrecordable.cause is not None:
             raise unrecordable
         if guarded.disabled:
-            await evaluations.write_notifications(
-                self._connection, self._organization_id, guarded.disabled, self._now
-            )
+            await write_notifications(self._connection, self._organization_id, guarded.disabled, self._now)
         return result
 
     async def _look(
@@ -106,7 +105,7 @@ class Evaluation:
         Where it is careful and not all can be stored, adds that to `unrecordable` and writes nothing.
         """
         all_gauges = [subject.movement.watch.gauge for subject in subjects]
-        states = await evaluations.states(self._connection, self._organization_id, all_gauges)
+        states = await read_states(self._connection, self._organization_id, all_gauges)
         looks = [
             (rule, one.visited_epoch)
             for one in subjects
@@ -124,7 +123,7 @@ class Evaluation:
             for subject in subjects:
                 await slices.pause()
                 self._evaluate(subject, states, first_looks, guarded.quiet, found, visited, changed)
-        notifications: dict[str, evaluations.Record] = {}
+        notifications: dict[str, NewNotification] = {}
         for one in found:
             if one.notification is not None:
                 notifications[one.notification.notification_id] = one.notification
@@ -139,9 +138,9 @@ class Evaluation:
         async with self._connection.pipeline():
             await gauges.write(self._connection, self._organization_id, visited, self._now)
             if changed:
-                await evaluations.write_states(self._connection, self._organization_id, changed)
+                await write_states(self._connection, self._organization_id, changed)
             if notifications:
-                await evaluations.write_notifications(
+                await write_notifications(
                     self._connection, self._organization_id, list(notifications.values()), self._now
                 )
         result.found.extend(found)
