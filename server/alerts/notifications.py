@@ -22,7 +22,7 @@ from server.interceptors.around import when_over
 from server.mapping.notifications import notification_proto, read_wanted
 from store.notifications import feed
 from store.notifications import history as notification_history
-from store.notifications.feed import Forgotten, Wanted
+from store.notifications.feed import EntriesDeleted, NotificationFilter
 from store.postgres.database import Database
 
 MAX_HEARTBEAT = 15.0  # seconds; the contract promises one at least that often
@@ -55,7 +55,7 @@ class NotificationHandlers:
         violations.raise_if_any()
         organization_id = current_organization().organization_id
         async with self._database.transaction() as connection:
-            await notification_history.complete(connection, organization_id)
+            await notification_history.assign_all_positions(connection, organization_id)
             found = await notification_history.get(connection, organization_id, notification_id)
         if found is None:
             raise NotFound(
@@ -82,7 +82,7 @@ class NotificationHandlers:
         violations.raise_if_any()
         organization_id = current_organization().organization_id
         async with self._database.transaction() as connection:
-            await notification_history.complete(connection, organization_id)
+            await notification_history.assign_all_positions(connection, organization_id)
             rows = await notification_history.list_page(
                 connection,
                 organization_id,
@@ -96,7 +96,7 @@ class NotificationHandlers:
         page = page.cut(shown)
         return messages.ListNotificationsResponse(
             notifications=page.shown(shown),
-            next_page_token=page.next_token(rows, lambda row: (row.create_time, row.place)),
+            next_page_token=page.next_token(rows, lambda row: (row.create_time, row.position)),
         )
 
     async def WatchNotifications(
@@ -129,14 +129,14 @@ class NotificationHandlers:
                     entries, reached = await self._caught_up(organization_id, place, tail.place, wanted)
                     for entry in entries:
                         yield _told(entry, tokens)
-                        place, told = entry.place, loop.time()
+                        place, told = entry.position, loop.time()
                         if leaving.done():
                             break
                     else:
                         place = reached
                 elif (next_entry := tail.next(place, wanted)) is not None:
                     yield _told(next_entry, tokens)
-                    place, told = next_entry.place, loop.time()
+                    place, told = next_entry.position, loop.time()
                 else:
                     place = max(place, tail.place or 0)
                     await _first_of(news, leaving, told + self._heartbeat - loop.time())
@@ -157,23 +157,23 @@ class NotificationHandlers:
             if resume_token:
                 place = tokens.read(resume_token)
                 extent = await feed.extent(connection, organization_id)
-                if place > extent.last_place:
+                if place > extent.last_position:
                     # Of a database that was set back since. To wait for that place would skip what comes until then.
                     raise invalid_token()
-                if place < extent.forgotten_place:
+                if place < extent.deleted_position:
                     raise self._expired()
                 return place
             if start is not None:
-                return await feed.place_before(connection, organization_id, start)
-            await notification_history.complete(connection, organization_id)
-            return (await feed.extent(connection, organization_id)).last_place
+                return await feed.position_before(connection, organization_id, start)
+            await notification_history.assign_all_positions(connection, organization_id)
+            return (await feed.extent(connection, organization_id)).last_position
 
     async def _caught_up(
-        self, organization_id: int, place: int, newest: int, wanted: Wanted
+        self, organization_id: int, place: int, newest: int, wanted: NotificationFilter
     ) -> tuple[list[feed.Entry], int]:
         try:
             return await self._feeds.catch_up(organization_id, place, newest, wanted)
-        except Forgotten:
+        except EntriesDeleted:
             raise self._expired() from None
 
     def _expired(self) -> FailedPrecondition:
@@ -188,7 +188,7 @@ class NotificationHandlers:
 
 def _told(entry: feed.Entry, tokens: ResumeTokens) -> messages.WatchNotificationsResponse:
     return messages.WatchNotificationsResponse(
-        resume_token=tokens.write(entry.place), notification=notification_proto(entry)
+        resume_token=tokens.write(entry.position), notification=notification_proto(entry)
     )
 
 
@@ -207,7 +207,7 @@ def _time(
     return violations.time(name, getattr(request, name)) if request.HasField(cast("Any", name)) else None
 
 
-def _digestible(wanted: Wanted) -> tuple[str, ...]:
+def _digestible(wanted: NotificationFilter) -> tuple[str, ...]:
     """The filters in a form in which the same ones are equal, whatever their order; ids have no line breaks."""
     return tuple(
         "\n".join(sorted(set(values)))

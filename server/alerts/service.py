@@ -61,7 +61,7 @@ class AlertHandlers(CustomerAlertListHandlers):
         async with self._database.transaction() as connection:
             replay = (connection, organization_id, "CreateAlert", request.request_id, payload)
             try:
-                if request.request_id and (first := await requests.first_response(*replay)) is not None:
+                if request.request_id and (first := await requests.find_answer(*replay)) is not None:
                     return messages.CreateAlertResponse.FromString(first)
                 # Before the alert is written: from then on ingest waits for the end of the transaction.
                 named = unknown_ids.of_alert(new.scope, new.condition, new.thresholds)
@@ -73,7 +73,7 @@ class AlertHandlers(CustomerAlertListHandlers):
                 alert=alert_proto(created), warnings=unknown_ids.warnings(named, unknown)
             )
             if request.request_id:
-                await requests.remember(*replay, response.SerializeToString(), created.create_time)
+                await requests.store_answer(*replay, response.SerializeToString(), created.create_time)
         self._visits.wake(organization_id)
         return response
 

@@ -267,7 +267,7 @@ class RedeliveryHandlers(Handlers):
                 return await work(connection)
             replay = (connection, organization_id, method, request_id, payload)
             try:
-                first = await requests.first_response(*replay)
+                first = await requests.find_answer(*replay)
             except RequestIdReused:
                 raise AlreadyExists(
                     error_reason_pb2.ERROR_REASON_REQUEST_ID_REUSED,
@@ -277,7 +277,7 @@ class RedeliveryHandlers(Handlers):
             if first is not None:
                 return kind.FromString(first)
             answer = await work(connection)
-            await requests.remember(*replay, answer.SerializeToString(), self._clock.now())
+            await requests.store_answer(*replay, answer.SerializeToString(), self._clock.now())
             return answer
 
 

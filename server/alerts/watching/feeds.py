@@ -17,7 +17,7 @@ from server.alerts.watching.tail import Tail
 from server.calls.errors import ResourceExhausted
 from store.deliveries import fan_out as outbox
 from store.notifications import feed
-from store.notifications.feed import Entry, Wanted
+from store.notifications.feed import Entry, NotificationFilter
 from store.postgres.database import Connection, Database, DatabaseUnavailable
 
 GUARANTEED_WATCHERS = 5  # that every organization may have, however many others watch
@@ -148,18 +148,18 @@ class Feeds:
             yield connection
 
     async def catch_up(
-        self, organization_id: int, place: int, newest: int, wanted: Wanted
+        self, organization_id: int, place: int, newest: int, wanted: NotificationFilter
     ) -> tuple[list[Entry], int]:
         """The next entries for a watcher who is behind, and the place that it has come to with them.
 
-        `newest` is the place of the tail. Raises Forgotten and DatabaseUnavailable.
+        `newest` is the place of the tail. Raises EntriesDeleted and DatabaseUnavailable.
         """
         until = min(newest, place + CATCH_UP_SPAN)
         async with self.reading(organization_id) as connection:
             found = await feed.read(
                 connection, organization_id, after=place, until=until, limit=CATCH_UP_LIMIT, wanted=wanted
             )
-        return found, found[-1].place if len(found) == CATCH_UP_LIMIT else until
+        return found, found[-1].position if len(found) == CATCH_UP_LIMIT else until
 
     async def _grow(self, organization_id: int, watched: _Watched) -> None:
         """Gives places to what was committed and reads on, whenever there is a hint, until nobody watches."""
@@ -186,17 +186,17 @@ class Feeds:
         """Reads what follows the tail; returns whether there may be more."""
         begins, read = None, list[Entry]()
         async with self._tail_readers, self._database.transaction() as connection:
-            placed = await feed.place(connection, organization_id, READ_LIMIT)
+            placed = await feed.assign_positions(connection, organization_id, READ_LIMIT)
             try:
                 if tail.place is not None:
                     read = await feed.read(connection, organization_id, after=tail.place, limit=READ_LIMIT)
-            except feed.Forgotten:  # this process stood still for that long: all of its watchers are behind
+            except feed.EntriesDeleted:  # this process stood still for that long: all of its watchers are behind
                 begins = await feed.extent(connection, organization_id)
             if tail.place is None:
                 begins = await feed.extent(connection, organization_id)
         # Only now: what has not been committed may get another place yet.
         if begins is not None:
-            tail.begin(begins.last_place)
+            tail.begin(begins.last_position)
         tail.extend(read)
         return READ_LIMIT in (placed, len(read))
 
@@ -229,7 +229,7 @@ class Feeds:
                 continue
             try:
                 async with self._tail_readers, self._database.transaction() as connection:
-                    self._hint(await feed.with_news(connection, seen))
+                    self._hint(await feed.with_later_entries(connection, seen))
             except DatabaseUnavailable:
                 pass  # said where the tails are read
             except Exception:
@@ -248,15 +248,15 @@ class Feeds:
     async def sweep(self) -> None:
         """Gives every notification of every organization its place. Raises DatabaseUnavailable."""
         async with self._database.transaction() as connection:
-            waiting = collections.deque(await feed.with_pending(connection))
+            waiting = collections.deque(await feed.with_pending_entries(connection))
         while waiting:
             organization_id = waiting.popleft()
             placed = 0
             try:
                 async with self._tail_readers, self._database.transaction() as connection:
-                    placed = await feed.place(connection, organization_id)
+                    placed = await feed.assign_positions(connection, organization_id)
             except DatabaseUnavailable as error:
                 if not error.failure.contained:  # else it is this feed's alone, and the next sweep's
                     raise
-            if placed == feed.PLACE_LIMIT:
+            if placed == feed.ASSIGN_LIMIT:
                 waiting.append(organization_id)  # behind the others

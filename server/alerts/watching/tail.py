@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
-from store.notifications.feed import Entry, Wanted
+from store.notifications.feed import Entry, NotificationFilter
 
 MAX_ENTRIES = 1_000
 MAX_LENGTH = 4_000_000  # of all bodies, in characters
@@ -32,9 +32,9 @@ class Tail:
     def extend(self, entries: Sequence[Entry]) -> None:
         """Adds what follows the newest entry; lets the oldest go where that is too much."""
         for entry in entries:
-            self._entries[entry.place] = entry
+            self._entries[entry.position] = entry
             self._length += len(entry.body)
-            self.place = entry.place
+            self.place = entry.position
         while len(self._entries) > MAX_ENTRIES or self._length > MAX_LENGTH:
             oldest = next(iter(self._entries))
             self._length -= len(self._entries.pop(oldest).body)
@@ -45,10 +45,10 @@ class Tail:
         """Whether a watcher at that place misses entries that are not in the tail."""
         return self.place is not None and place < self.place - len(self._entries)
 
-    def next(self, place: int, wanted: Wanted) -> Entry | None:
+    def next(self, place: int, wanted: NotificationFilter) -> Entry | None:
         """The first entry after `place`, which is not behind, that is wanted; None when there is none."""
         for number in range(place + 1, (self.place or 0) + 1):
-            if wanted.has(entry := self._entries[number]):
+            if wanted.matches(entry := self._entries[number]):
                 return entry
         return None
 

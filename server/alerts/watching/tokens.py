@@ -9,7 +9,7 @@ import orjson
 from generated.tidemark.v1 import error_reason_pb2
 from server.calls.errors import FieldViolation, InvalidArgument
 from server.calls.identity import current_organization
-from store.notifications.feed import Wanted
+from store.notifications.feed import NotificationFilter
 
 MAX_TOKEN_LENGTH = 256  # characters
 
@@ -21,7 +21,7 @@ _MAX_PLACE = 2**63 - 1
 class ResumeTokens:
     """Writes and reads the tokens of one stream."""
 
-    def __init__(self, wanted: Wanted) -> None:
+    def __init__(self, wanted: NotificationFilter) -> None:
         """For the current organization."""
         # The order of a filter's values, and naming one twice, change nothing about what passes.
         filters = [

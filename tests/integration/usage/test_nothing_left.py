@@ -119,10 +119,10 @@ async def _nothing(connection: AsyncConnection, organization_id: int, clock: Man
     assert await recounts.recount(raw, organization_id, []) == []
     await recounts.recount_values(raw, organization_id, [])
     assert await wallets.lock(connection, organization_id, []) == {}
-    assert await wallets.lock_drawing(connection, organization_id, []) == {}
+    assert await wallets.lock_with_drawdown(connection, organization_id, []) == {}
     assert await wallets.claim_due(connection, organization_id, [], now) == {}
-    await wallets.set_due(connection, organization_id, {})
-    await wallets.expect_due(connection, organization_id, {})
+    await wallets.set_timers(connection, organization_id, {})
+    await wallets.set_earlier_timers(connection, organization_id, {})
     assert await holdings.of_kinds(raw, organization_id, [], []) == {}
     assert await holdings.of_kinds(raw, organization_id, [], [BalanceKind.COMMIT]) == {}
     assert await holdings.of_seats(raw, organization_id, "acme", []) == []
@@ -142,9 +142,9 @@ async def _nothing(connection: AsyncConnection, organization_id: int, clock: Man
     assert await facts.subscriptions(raw, organization_id, []) == []
     assert await facts.subscriptions_of(raw, organization_id, []) == []
     assert await facts.metrics(raw, organization_id, []) == []
-    assert await facts.first_sight_customers(raw, organization_id, [], 0, now) == []
-    assert await facts.first_sight_subscriptions(raw, organization_id, [], 0, now) == []
-    assert await facts.first_sight_metrics(raw, organization_id, [], 0, now) == []
+    assert await facts.register_customers(raw, organization_id, [], 0, now) == []
+    assert await facts.register_subscriptions(raw, organization_id, [], 0, now) == []
+    assert await facts.register_metrics(raw, organization_id, [], 0, now) == []
     assert await invoice_readings.ending_in(connection, organization_id, "acme", []) == []
     assert await operator_events.add(connection, [], now) == []
     await evaluation_failures.add(connection, organization_id, [], now)
