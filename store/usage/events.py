@@ -13,7 +13,7 @@ from runtime.turns import Slices
 from store.postgres.database import DriverConnection
 
 LINES_AT_ONCE = 250  # events whose COPY rows are written in one turn on the event loop
-# Events of one INSERT. The driver converts arrays value by value: for 5,000 events, this blocks the event loop for 0.2 s.
+# Events of one INSERT. The driver converts arrays value by value: 5,000 events would block the event loop for 0.2 s.
 ROWS_AT_ONCE = 250
 
 _COLUMNS = (

@@ -13,7 +13,6 @@ from runtime.clock import ManualClock
 from server.calls import identity
 from server.calls.errors import Unauthenticated
 from server.calls.identity import Identity
-from store.identity import keys
 from store.postgres.database import DatabaseUnavailable
 from tests.support.waiting import within
 
@@ -34,7 +33,7 @@ async def test_keys_that_somebody_guesses_fill_no_memory(monkeypatch: pytest.Mon
     async def find_caller(_: object, key_hash: bytes) -> None:
         looked_up.append(key_hash)
 
-    monkeypatch.setattr(keys, "find_caller", find_caller)
+    monkeypatch.setattr(identity, "find_caller", find_caller)
     monkeypatch.setattr(identity, "CACHE_SIZE", 3)
     database: Any = NoDatabase()
     known = Identity(database, ManualClock(NOW), listens_to_loopback_only=True)
