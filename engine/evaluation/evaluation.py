@@ -114,7 +114,7 @@ class Evaluation:
         ]
         first_looks = await FirstLooks.read(self._connection, self._organization_id, looks)
         found: list[Found] = []
-        visited: list[gauges.EvaluatedGauge] = []
+        visited: list[gauges.Evaluated] = []
         changed: list[StoredState] = []
         before = [replace(_tally(one), unseen=set(_tally(one).unseen)) for one in subjects] if self._careful else []
         with exact_arithmetic():
@@ -227,14 +227,14 @@ class Evaluation:
         first_looks: FirstLooks,
         quiet: Set[tuple[UUID, str]],
         found: list[Found],
-        visited: list[gauges.EvaluatedGauge],
+        visited: list[gauges.Evaluated],
         changed: list[StoredState],
     ) -> None:
         watch, tally = subject.movement.watch, subject.before
         assert tally is not None
         gauge, reading = watch.gauge, subject.reading
         if reading is not None and reading.value is None:
-            visited.append(gauges.EvaluatedGauge(gauge, tally.value, tally.latest_time, None, None, self._epoch))
+            visited.append(gauges.Evaluated(gauge, tally.value, tally.latest_time, None, None, self._epoch))
             return
         base, steps, scale = path_of(subject)
         above: list[Decimal] = []
@@ -272,7 +272,7 @@ class Evaluation:
             above += [] if highest is None else [gauge.measure.stored(highest, scale)]
             below += [] if lowest is None else [gauge.measure.stored(lowest, scale)]
         visited.append(
-            gauges.EvaluatedGauge(
+            gauges.Evaluated(
                 gauge,
                 tally.value if reading is None or reading.value is None else reading.value,
                 tally.latest_time,

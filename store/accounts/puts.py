@@ -53,20 +53,8 @@ async def put_fact(
     stored_time = await connection.execute(select(table.c.as_of_time).where(_has(table, key)))
     if (row := stored_time.one_or_none()) is not None and is_newer(row.as_of_time, as_of_time):
         return None
-
-    # Billing systems repeat their puts. A put that changes nothing only updates as_of_time: it must not take the
-    # organization's lock, which stops ingest. The conditions are part of the statement because another transaction
-    # can have changed the row since it was read.
-    not_newer = or_(table.c.as_of_time.is_(None), table.c.as_of_time <= as_of_time)
-    confirmed = await connection.execute(
-        update(table)
-        .where(_has(table, key), _states(table, facts), not_newer)
-        .values(as_of_time=as_of_time)
-        .returning(table.c.as_of_time)
-    )
-    if confirmed.one_or_none() is not None:
+    if await _confirm(connection, table, key, facts, as_of_time):
         return None
-
     epoch = await organizations.begin_change(connection, key["organization_id"])
     changed = {**facts, "as_of_time": as_of_time, "update_time": now, "changed_epoch": epoch}
     await connection.execute(
@@ -75,10 +63,32 @@ async def put_fact(
         .on_conflict_do_update(
             index_elements=list(key),
             set_=changed,
-            where=and_(not_newer, _states(table, {name: facts[name] for name in fixed})),
+            where=and_(_not_newer(table, as_of_time), _states(table, {name: facts[name] for name in fixed})),
         )
     )
     return epoch
+
+
+async def _confirm(
+    connection: AsyncConnection, table: Table, key: dict[str, Any], facts: dict[str, Any], as_of_time: datetime
+) -> bool:
+    """Updates as_of_time if the row has these facts already; returns whether it did.
+
+    Billing systems repeat their puts. A put that changes nothing must not take the organization's lock, which stops
+    ingest. The conditions are part of the statement because another transaction can have changed the row since
+    `put_fact` read it.
+    """
+    confirmed = await connection.execute(
+        update(table)
+        .where(_has(table, key), _states(table, facts), _not_newer(table, as_of_time))
+        .values(as_of_time=as_of_time)
+        .returning(table.c.as_of_time)
+    )
+    return confirmed.one_or_none() is not None
+
+
+def _not_newer(table: Table, as_of_time: datetime) -> ColumnElement[bool]:
+    return or_(table.c.as_of_time.is_(None), table.c.as_of_time <= as_of_time)
 
 
 def _has(table: Table, key: dict[str, Any]) -> ColumnElement[bool]:

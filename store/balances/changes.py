@@ -32,29 +32,41 @@ class BalanceFixed(Exception):
         self.field = field  # kind, access, seat or license_type
 
 
-class BalanceUnknown(Exception):
+class ChangeRefused(Exception):
+    """The balance cannot be changed; the subclasses are the reasons."""
+
+    def __init__(self, customer_id: str, balance_id: str) -> None:
+        super().__init__(customer_id, balance_id)
+        self.customer_id = customer_id
+        self.balance_id = balance_id
+
+
+class BalanceUnknown(ChangeRefused):
     """The customer has no such balance."""
 
 
-class BalanceVoided(Exception):
+class BalanceVoided(ChangeRefused):
     """The balance is voided."""
 
 
-class SegmentUnknown(Exception):
+class SegmentUnknown(ChangeRefused):
     """The balance has no segment of that number."""
 
+    def __init__(self, customer_id: str, balance_id: str, segment_number: int) -> None:
+        super().__init__(customer_id, balance_id)
+        self.segment_number = segment_number
 
-class NoActiveSegment(Exception):
+
+class NoActiveSegment(ChangeRefused):
     """None of the balance's segments is active."""
 
 
-class AdjustmentConflict(Exception):
-    """The adjustment id belongs to another adjustment. balance_id, amount: of that one."""
+class AdjustmentConflict(ChangeRefused):
+    """The adjustment id belongs to another adjustment, of the balance `balance_id`."""
 
-    def __init__(self, balance_id: str, amount: Decimal) -> None:
-        super().__init__(balance_id)
-        self.balance_id = balance_id
-        self.amount = amount
+    def __init__(self, customer_id: str, balance_id: str, adjustment_id: str) -> None:
+        super().__init__(customer_id, balance_id)
+        self.adjustment_id = adjustment_id
 
 
 @dataclass(frozen=True)
@@ -127,11 +139,11 @@ async def adjust(
     made = await _made(connection, organization_id, adjustment)
     stored = await balances.get(connection, organization_id, adjustment.customer_id, adjustment.balance_id)
     if stored is None:
-        raise BalanceUnknown
+        raise BalanceUnknown(adjustment.customer_id, adjustment.balance_id)
     if made is not None:
         return BalanceChange(stored, changed=False, segment_number=made)
     if stored.void_time is not None:
-        raise BalanceVoided
+        raise BalanceVoided(adjustment.customer_id, adjustment.balance_id)
     before = _segment_to_adjust(stored, adjustment.segment_number, now)
     with exact_arithmetic():
         topped_up = before.topped_up + max(adjustment.amount, ZERO)
@@ -154,7 +166,7 @@ async def void(
     """Ends the balance for good: what remains of it no longer counts. Raises BalanceUnknown."""
     stored = await balances.get(connection, organization_id, customer_id, balance_id)
     if stored is None:
-        raise BalanceUnknown
+        raise BalanceUnknown(customer_id, balance_id)
     if stored.void_time is not None:
         return BalanceChange(stored, changed=False)
     result = replace(stored, void_time=now, update_time=now)
@@ -211,10 +223,10 @@ def _segment_to_adjust(stored: StoredBalance, segment_number: int | None, now: d
         for segment in stored.segments:
             if segment.segment_number == segment_number and not segment.removed:
                 return segment
-        raise SegmentUnknown
+        raise SegmentUnknown(stored.fact.customer_id, stored.fact.balance_id, segment_number)
     active = stored.active(now)
     if not active:
-        raise NoActiveSegment
+        raise NoActiveSegment(stored.fact.customer_id, stored.fact.balance_id)
     # Segments without an end come last.
     return min(active, key=lambda segment: (segment.fact.end_time is None, segment.fact.end_time or now))
 
@@ -239,7 +251,7 @@ async def _made(connection: AsyncConnection, organization_id: int, adjustment: A
         return None
     requested = adjustment.balance_id, adjustment.amount, adjustment.segment_number
     if (made.balance_id, made.amount, made.requested_segment_number) != requested:
-        raise AdjustmentConflict(made.balance_id, made.amount)
+        raise AdjustmentConflict(adjustment.customer_id, made.balance_id, adjustment.adjustment_id)
     return int(made.segment_number)
 
 

@@ -115,36 +115,38 @@ async def drawables(
     with the earliest and the latest time of its usage. Of these seats all segments are read, of other seats none.
     """
     gives_back = any(one.amount is None for one in demands.values())
-    pooled: dict[str, Any] = {
-        "organization_id": organization_id,
-        "exhausted": gives_back,
+    read_pooled = _READ_ALL_POOLED if gives_back else _READ_POOLED
+    shared = {"organization_id": organization_id, "exhausted": gives_back}
+    async with connection.pipeline():
+        cursors = []
+        if demands:
+            cursors.append(await connection.execute(read_pooled.encode(), shared | _demand_parameters(demands)))
+        if seats:
+            cursors.append(await connection.execute(_READ_OF_SEATS.encode(), shared | _seat_parameters(seats)))
+    found = []
+    for cursor in cursors:
+        found += [_drawable(row) for row in await cursor.fetchall()]
+    return found
+
+
+def _demand_parameters(demands: Mapping[tuple[str, str], Demand]) -> dict[str, Any]:
+    return {
         "customer_ids": [customer_id for customer_id, _ in demands],
         "units": [unit for _, unit in demands],
         "froms": [one.first for one in demands.values()],
         "untils": [one.last for one in demands.values()],
         "amounts": [one.amount for one in demands.values()],
     }
-    of_seats: dict[str, Any] = {
-        "organization_id": organization_id,
-        "exhausted": gives_back,
+
+
+def _seat_parameters(seats: Mapping[tuple[str, str, str], tuple[datetime, datetime]]) -> dict[str, Any]:
+    return {
         "customer_ids": [customer_id for customer_id, _, _ in seats],
         "keys": [key for _, key, _ in seats],
         "values": [value for _, _, value in seats],
         "froms": [span[0] for span in seats.values()],
         "untils": [span[1] for span in seats.values()],
     }
-    async with connection.pipeline():
-        cursors = []
-        if demands:
-            cursors.append(
-                await connection.execute((_READ_ALL_POOLED if gives_back else _READ_POOLED).encode(), pooled)
-            )
-        if seats:
-            cursors.append(await connection.execute(_READ_OF_SEATS.encode(), of_seats))
-    found = []
-    for cursor in cursors:
-        found += [_drawable(row) for row in await cursor.fetchall()]
-    return found
 
 
 # The overages of some customers.

@@ -12,6 +12,10 @@ from store.tables.accounts import request
 class RequestIdReused(Exception):
     """The request id was used before for a request with other content."""
 
+    def __init__(self, request_id: str) -> None:
+        super().__init__(request_id)
+        self.request_id = request_id
+
 
 async def find_answer(
     connection: AsyncConnection, organization_id: int, method: str, request_id: str, payload: bytes

@@ -57,8 +57,9 @@ class StoredLimit:
 class LimitFixed(Exception):
     """A put changes the subject of a limit, which cannot change."""
 
-    def __init__(self, field: str) -> None:
-        super().__init__(field)
+    def __init__(self, limit_id: str, field: str) -> None:
+        super().__init__(limit_id, field)
+        self.limit_id = limit_id
         self.field = field  # holder, access or groups
 
 
@@ -95,7 +96,7 @@ async def put(connection: AsyncConnection, organization_id: int, fact: LimitFact
     assert stored is not None, "a limit exists after it was put"
     superseded = is_newer(stored.as_of_time, fact.as_of_time)
     if not superseded and (field := _fixed_field(stored.subject, fact.subject)) is not None:
-        raise LimitFixed(field)
+        raise LimitFixed(fact.limit_id, field)
     return Put(stored, superseded=superseded, changed=epoch is not None, epoch=epoch)
 
 

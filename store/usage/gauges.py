@@ -64,13 +64,13 @@ WITH input AS (
         DO UPDATE SET value = g.value + excluded.value, update_time = excluded.update_time
     RETURNING gauge_id, value, trip_above, trip_below, rules_epoch, scale
 )
-SELECT i.position, m.value, m.rules_epoch, m.scale, calls
+SELECT i.position, m.value, m.rules_epoch, m.scale, needs_evaluation
 FROM moved m JOIN input i USING (gauge_id), LATERAL (
     SELECT m.rules_epoch < i.required_epoch
         OR coalesce(m.value - i.total + i.high >= m.trip_above, false)
         OR coalesce(m.value - i.total + i.low <= m.trip_below, false)
-) AS c (calls)
-WHERE %(all)s OR calls
+) AS c (needs_evaluation)
+WHERE %(all)s OR needs_evaluation
 """
 
 
@@ -147,7 +147,7 @@ def _latest_id(latest_time: datetime | None, stored: str | None) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class EvaluatedGauge:
+class Evaluated:
     """What an evaluation stores of a gauge that its transaction has locked.
 
     trip_above, trip_below: the nearest levels above and below the value at which it must be evaluated again.
@@ -178,7 +178,7 @@ UPDATE gauge g SET
     rules_epoch = i.rules_epoch, subscription_id = i.subscription_id, measure = i.measure,
     group_values = i.group_values, period_start = i.period_start, period_end = i.period_end, scale = i.scale,
     update_time = %(now)s
-FROM json_to_recordset(%(visited)s::json) AS i (
+FROM json_to_recordset(%(evaluated)s::json) AS i (
     customer_id text, gauge_id uuid, value numeric, latest_event_time timestamptz, latest_event text,
     trip_above numeric, trip_below numeric, rules_epoch bigint, subscription_id text, measure text,
     group_values jsonb, period_start timestamptz, period_end timestamptz, scale numeric
@@ -189,7 +189,7 @@ WHERE g.organization_id = %(organization_id)s
 
 
 async def write(
-    connection: DriverConnection, organization_id: int, evaluated: Sequence[EvaluatedGauge], now: datetime
+    connection: DriverConnection, organization_id: int, evaluated: Sequence[Evaluated], now: datetime
 ) -> None:
     """Stores evaluated gauges. The transaction must hold their locks."""
     rows = [
@@ -212,8 +212,8 @@ async def write(
         for item in evaluated
     ]
     # orjson knows no Decimal: `default` writes them as text, which is exact.
-    evaluated_json = orjson.dumps(rows, default=str).decode()
-    await connection.execute(_WRITE, {"organization_id": organization_id, "now": now, "visited": evaluated_json})
+    rows_json = orjson.dumps(rows, default=str).decode()
+    await connection.execute(_WRITE, {"organization_id": organization_id, "now": now, "evaluated": rows_json})
 
 
 # Stores values that gauges have counted, and returns those that are new.

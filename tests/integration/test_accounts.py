@@ -225,7 +225,7 @@ async def test_two_puts_of_a_new_metric_agree_on_one_aggregation(database: Datab
         *(put_metric(database, org, aggregation=kind) for kind in (Aggregation.SUM, Aggregation.MAX)),
         return_exceptions=True,
     )
-    assert sorted(type(result).__name__ for result in results) == ["StoredMetric", "MetricFixed"]
+    assert sorted(type(result).__name__ for result in results) == ["MetricFixed", "StoredMetric"]
 
 
 async def test_lists_go_on_after_the_last_row_in_byte_order(database: Database, org: int) -> None:
