@@ -115,6 +115,7 @@ _SET_EARLIER_TIMERS = """
 UPDATE wallet w SET due_time = least(w.due_time, i.due_time), read_time = greatest(w.read_time, i.read_time)
 """
 
+# The customers that the two statements above update.
 _OF_CUSTOMERS = """
 FROM unnest(%(ids)s::text[], %(due)s::timestamptz[], %(read)s::timestamptz[]) AS i (customer_id, due_time, read_time)
 WHERE w.organization_id = %(organization_id)s AND w.customer_id = i.customer_id COLLATE "C"
