@@ -26,7 +26,7 @@ from evaluator.routing import Customer, Watch, watch_facts
 from evaluator.transitions import Cause
 from store.accounts import invoice_readings
 from store.balances import holdings
-from store.balances.wallets import Read
+from store.balances.wallets import ReadTimes
 from store.postgres.database import Connection, driver
 
 
@@ -53,10 +53,10 @@ class Look:
         if time is not None and (known is None or time < known):
             self.next_times[customer_id] = time
 
-    def read(self, covered: Iterable["Covered"]) -> dict[str, Read]:
+    def read(self, covered: Iterable["Covered"]) -> dict[str, ReadTimes]:
         """What wallets note of this look."""
         return {
-            item.customer.customer_id: Read(item.time, self.next_times.get(item.customer.customer_id))
+            item.customer.customer_id: ReadTimes(item.time, self.next_times.get(item.customer.customer_id))
             for item in covered
         }
 

@@ -103,7 +103,7 @@ async def create(
 
     Raises AlertConflict and TooManyAlerts.
     """
-    epoch = await organizations.change(connection, organization_id)
+    epoch = await organizations.begin_change(connection, organization_id)
     # Not before the lock: events that came in while this waited for it were not watched.
     now = clock.now()
     condition = await _with_currency(connection, organization_id, new.scope, new.condition)

@@ -81,7 +81,7 @@ async def edit(
     current = await _current(connection, organization_id, alert_id, etag)
     if _same(current, edit_of(current)):
         return current
-    epoch = await organizations.change(connection, organization_id)
+    epoch = await organizations.begin_change(connection, organization_id)
     current = await _current(connection, organization_id, alert_id, etag)
     wanted = edit_of(current)
     if _same(current, wanted):
@@ -124,7 +124,7 @@ async def enable(
     current = await _current(connection, organization_id, alert_id, etag)
     if current.state is DefinitionState.ACTIVE:
         return current
-    epoch = await organizations.change(connection, organization_id)
+    epoch = await organizations.begin_change(connection, organization_id)
     current = await _current(connection, organization_id, alert_id, etag)
     if current.state is DefinitionState.ACTIVE:
         return current
@@ -150,7 +150,7 @@ async def disable(
     current = await _current(connection, organization_id, alert_id, etag)
     if current.state is DefinitionState.DISABLED:
         return current
-    epoch = await organizations.change(connection, organization_id)
+    epoch = await organizations.begin_change(connection, organization_id)
     current = await _current(connection, organization_id, alert_id, etag)
     if current.state is DefinitionState.DISABLED:
         return current
@@ -183,7 +183,7 @@ async def archive(
     current = await _known(connection, organization_id, alert_id, etag)
     if _archived(current, release_uniqueness_key):
         return current
-    epoch = await organizations.change(connection, organization_id)
+    epoch = await organizations.begin_change(connection, organization_id)
     # Somebody else may have archived it while this waited for the lock.
     current = await _known(connection, organization_id, alert_id, etag)
     if _archived(current, release_uniqueness_key):

@@ -14,8 +14,8 @@ from evaluator.definitions import DefinitionState
 from evaluator.gauges import EVER, Gauge
 from evaluator.invoices import current_period
 from store.accounts import customers, subscriptions
-from store.accounts.customers import Customer
-from store.accounts.subscriptions import Subscription
+from store.accounts.customers import StoredCustomer
+from store.accounts.subscriptions import StoredSubscription
 from store.alerts import alerts
 from store.limits import effective as limit_facts
 from store.postgres.database import Connection, driver
@@ -143,7 +143,7 @@ async def _entries(
 
 
 def _current(
-    rule: AlertRule, gauge: Gauge, customer: Customer, subscription: Subscription | None, now: datetime
+    rule: AlertRule, gauge: Gauge, customer: StoredCustomer, subscription: StoredSubscription | None, now: datetime
 ) -> bool:
     """Whether the gauge is of the period that is current: an anchor that moved leaves the old one behind."""
     if not rule.selects(gauge.group):
@@ -164,7 +164,7 @@ class _Readings:
         self._now = now
         self._views: dict[tuple[str, str], fact_views.FactView] = {}
 
-    async def value(self, rule: AlertRule, alarm: Alarm, customer: Customer) -> Decimal | None:
+    async def value(self, rule: AlertRule, alarm: Alarm, customer: StoredCustomer) -> Decimal | None:
         """The value as it is now: what balances read changes with time alone, so it is read and not remembered."""
         if not rule.measure.of_facts or rule.measure.invoices is not None:
             return alarm.measured.value
@@ -184,7 +184,7 @@ class _Readings:
         return view.values.get(gauge, view.others.get(gauge))
 
     async def limit(
-        self, rule: AlertRule, gauge: Gauge, customer: Customer, subscription: Subscription | None
+        self, rule: AlertRule, gauge: Gauge, customer: StoredCustomer, subscription: StoredSubscription | None
     ) -> Decimal | None:
         """The limit that the gauge is compared with, for rules in percent of it."""
         if not rule.of_limits:
