@@ -81,7 +81,7 @@ balance_entry = Table(
     Column("create_time", Time, nullable=False),
 )
 
-# The adjustments as requested, to tell a retry from another request with the same id.
+# The adjustments as requested, to distinguish a retry from another request with the same id.
 balance_adjustment = Table(
     "balance_adjustment",
     metadata,
