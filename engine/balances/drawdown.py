@@ -22,7 +22,7 @@ from evaluator.watched_gauges import watched_fact_gauge
 from runtime.turns import Slices
 from store.balances import drawdown as drawing
 from store.balances import holdings, wallets
-from store.balances.drawdown import Drawable, Wanted
+from store.balances.drawdown import Demand, Drawable
 from store.balances.wallets import Wallet
 from store.identity.organizations import Organization
 from store.postgres.database import Connection, driver
@@ -55,7 +55,7 @@ async def draw(
     """
     organization_id = organization.organization_id
     customer_ids = {event.customer_id for event in events}
-    held = await wallets.lock_drawing(connection, organization_id, customer_ids)
+    held = await wallets.lock_with_drawdown(connection, organization_id, customer_ids)
     if not held:
         return Drawn({}, {})
     known = {router.customers[wallet.customer_id]: wallet for wallet in held.values()}
@@ -121,7 +121,7 @@ class _Drawer:
 
     async def load(self, connection: Connection, organization_id: int, events: Sequence[UsageEvent]) -> None:
         """Reads what the events may draw on."""
-        wanted: dict[PurseKey, Wanted] = {}
+        wanted: dict[PurseKey, Demand] = {}
         seats: dict[SeatKey, tuple[datetime, datetime]] = {}
         for event in events:
             time = event.event_time
@@ -130,7 +130,7 @@ class _Drawer:
                 key = event.customer_id, unit_key
                 one = wanted.get(key)
                 if one is None:
-                    one = wanted[key] = Wanted(time, time, ZERO)
+                    one = wanted[key] = Demand(time, time, ZERO)
                 one.first, one.last = min(one.first, time), max(one.last, time)
                 one.amount = None if amount < ZERO or one.amount is None else one.amount + amount
             for of_seat in self._seats(event) if amounts else ():

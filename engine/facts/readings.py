@@ -32,7 +32,7 @@ from evaluator.watched_gauges import WatchedGauge as Watch
 from evaluator.watched_gauges import watched_fact_gauge
 from store.accounts import invoice_readings
 from store.balances import holdings
-from store.balances.wallets import Read
+from store.balances.wallets import ReadTimes
 from store.postgres.database import Connection, driver
 
 
@@ -59,10 +59,10 @@ class Look:
         if time is not None and (known is None or time < known):
             self.next_times[customer_id] = time
 
-    def read(self, covered: Iterable["Covered"]) -> dict[str, Read]:
+    def read(self, covered: Iterable["Covered"]) -> dict[str, ReadTimes]:
         """What wallets note of this look."""
         return {
-            item.customer.customer_id: Read(item.time, self.next_times.get(item.customer.customer_id))
+            item.customer.customer_id: ReadTimes(item.time, self.next_times.get(item.customer.customer_id))
             for item in covered
         }
 

@@ -131,7 +131,7 @@ class Committer:
         now = self._clock.now()
         try:
             async with self._database.transaction() as connection:
-                standing = await organizations.hold(connection, self._organization_id)
+                standing = await organizations.lock_shared_with_name(connection, self._organization_id)
                 if standing.name != self._organization.name:  # this lives for longer than a name has to
                     self._organization = Organization(self._organization_id, standing.name)
                 router = await self._rules.router(connection, standing.epoch)
@@ -217,7 +217,7 @@ class Committer:
             for moved in sorted(all_moved, key=lambda one: one.index):
                 movement = additive[moved.index]
                 values[movement.watch.gauge] = moved.value
-                if moved.calls:
+                if moved.needs_evaluation:
                     subjects.append(before_move(movement, moved, created.customers))
         if folded:
             watched = [movement.watch.gauge for movement in folded]

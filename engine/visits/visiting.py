@@ -89,7 +89,7 @@ async def _look_at_facts(
     forgotten = rule.alert_id if forgetting else None
     await evaluate_readings(connection, organization, router, look.found, now, first_look=True, forgotten=forgotten)
     if rule.measure.invoices is None:
-        await wallets.expect_due(connection, organization_id, look.read(covered))
+        await wallets.set_earlier_timers(connection, organization_id, look.read(covered))
 
 
 async def _watches(

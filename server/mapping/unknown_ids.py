@@ -8,7 +8,7 @@ from evaluator.definitions import Condition
 from evaluator.exclusions import Excluded
 from evaluator.thresholds import Threshold
 from generated.tidemark.v1 import warning_pb2
-from store.accounts.known_ids import Ids
+from store.accounts.known_ids import ReferencedIds
 from store.limits.limits import LimitSubject
 
 _SPELLING = "check the spelling"
@@ -17,9 +17,9 @@ _UNTIL_THEN = "until then nothing is measured"
 
 @dataclass(frozen=True)
 class NamedIds:
-    """The ids that a request names. paths: the path of the field with each id, by its name in `Ids`."""
+    """The ids that a request names. paths: the path of the field with each id, by its name in `ReferencedIds`."""
 
-    ids: Ids
+    ids: ReferencedIds
     paths: Mapping[str, str]
 
 
@@ -30,7 +30,7 @@ def of_alert(scope: Scope, condition: Condition, thresholds: Sequence[Threshold]
     target, metric = f"alert.scope.{scope.kind.lower()}", f"alert.{condition.condition_type}.metric_id"
     limit = f"alert.thresholds[{percent}].percent_of_limit"
     return NamedIds(
-        Ids(
+        ReferencedIds(
             metric_id=condition.metric_id,
             plan_id=scope.plan_id,
             customer_id=scope.customer_id,
@@ -52,7 +52,7 @@ def of_alert(scope: Scope, condition: Condition, thresholds: Sequence[Threshold]
 def of_excluded(excluded: Excluded) -> NamedIds:
     """The ids in a request that enables or disables an alert for one customer or subscription."""
     return NamedIds(
-        Ids(customer_id=excluded.customer_id, subscription_id=excluded.subscription_id),
+        ReferencedIds(customer_id=excluded.customer_id, subscription_id=excluded.subscription_id),
         {"customer_id": "customer_id", "subscription_id": "subscription_id"},
     )
 
@@ -60,7 +60,7 @@ def of_excluded(excluded: Excluded) -> NamedIds:
 def of_limit(subject: LimitSubject) -> NamedIds:
     """The ids in a limit."""
     return NamedIds(
-        Ids(metric_id=subject.metric_id, plan_id=subject.plan_id, customer_id=subject.customer_id),
+        ReferencedIds(metric_id=subject.metric_id, plan_id=subject.plan_id, customer_id=subject.customer_id),
         {
             "plan_id": "limit.plan.plan_id",
             "customer_id": "limit.customer.customer_id",
@@ -69,12 +69,12 @@ def of_limit(subject: LimitSubject) -> NamedIds:
     )
 
 
-def warnings(named: NamedIds, unknown: Ids) -> list[warning_pb2.Warning]:
+def warnings(named: NamedIds, unknown: ReferencedIds) -> list[warning_pb2.Warning]:
     """A warning for each unknown id."""
     return list(_warnings(named, unknown))
 
 
-def _warnings(named: NamedIds, unknown: Ids) -> Iterator[warning_pb2.Warning]:
+def _warnings(named: NamedIds, unknown: ReferencedIds) -> Iterator[warning_pb2.Warning]:
     def warning(name: str, reason: warning_pb2.WarningReason.ValueType, message: str) -> warning_pb2.Warning:
         return warning_pb2.Warning(
             reason=reason, field=named.paths[name], unknown_id=getattr(unknown, name), message=message

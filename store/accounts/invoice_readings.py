@@ -1,4 +1,4 @@
-"""Invoices as alerts read them."""
+"""Invoices in the form that alerts evaluate."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -12,8 +12,8 @@ from store.accounts.invoices import InvoiceFact
 from store.tables.invoices import invoice
 
 
-def as_read(fact: InvoiceFact) -> MeasuredInvoice:
-    """A stored invoice with what alerts look at."""
+def invoice_of(fact: InvoiceFact) -> MeasuredInvoice:
+    """The invoice that alerts evaluate, from a fact."""
     return MeasuredInvoice(
         invoice_id=fact.invoice_id,
         type=fact.invoice_type,
@@ -28,8 +28,9 @@ def as_read(fact: InvoiceFact) -> MeasuredInvoice:
 async def ending_in(
     connection: AsyncConnection, organization_id: int, customer_id: str, periods: Sequence[Period]
 ) -> list[MeasuredInvoice]:
-    """A customer's invoices whose own period ends within one of `periods`, its last moment being what counts."""
-    # The end is the first moment after: one that lies on a boundary belongs to what ends there.
+    """The invoices of a customer whose own period ends within one of `periods`."""
+    # An end is just after the last instant of its period: an invoice that ends where a period starts belongs to the
+    # period before.
     within = [
         and_(invoice.c.period_end_time > period.start, invoice.c.period_end_time <= period.end) for period in periods
     ]
@@ -39,7 +40,7 @@ async def ending_in(
 async def ending_after(
     connection: AsyncConnection, organization_id: int, customer_id: str, time: datetime
 ) -> list[MeasuredInvoice]:
-    """A customer's invoices whose own period ends after `time`."""
+    """The invoices of a customer whose own period ends after `time`."""
     return await _read(connection, organization_id, customer_id, invoice.c.period_end_time > time)
 
 

@@ -94,7 +94,7 @@ async def create(
 
     Raises AlertConflict and TooManyAlerts.
     """
-    epoch = await organizations.change(connection, organization_id)
+    epoch = await organizations.begin_change(connection, organization_id)
     # Read the clock under the lock: the alert did not watch the events that came in while this waited for it.
     now = clock.now()
     condition = await _with_currency(connection, organization_id, new.scope, new.condition)

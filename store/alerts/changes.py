@@ -79,7 +79,7 @@ async def edit(
     """
     if not patch.reset and patch.apply(seen) == seen:
         return seen
-    epoch = await organizations.change(connection, organization_id)
+    epoch = await organizations.begin_change(connection, organization_id)
     # Another change may have been committed before this transaction got the lock.
     before = await changeable(connection, organization_id, seen.alert_id, etag)
     after = patch.apply(before)
@@ -127,7 +127,7 @@ async def enable(
     definition = await changeable(connection, organization_id, alert_id, etag)
     if definition.state is DefinitionState.ACTIVE:
         return definition
-    epoch = await organizations.change(connection, organization_id)
+    epoch = await organizations.begin_change(connection, organization_id)
     definition = await changeable(connection, organization_id, alert_id, etag)
     if definition.state is DefinitionState.ACTIVE:
         return definition
@@ -153,7 +153,7 @@ async def disable(
     definition = await changeable(connection, organization_id, alert_id, etag)
     if definition.state is DefinitionState.DISABLED:
         return definition
-    epoch = await organizations.change(connection, organization_id)
+    epoch = await organizations.begin_change(connection, organization_id)
     definition = await changeable(connection, organization_id, alert_id, etag)
     if definition.state is DefinitionState.DISABLED:
         return definition
@@ -186,7 +186,7 @@ async def archive(
     definition = await _existing(connection, organization_id, alert_id, etag)
     if _archived(definition, release_uniqueness_key):
         return definition
-    epoch = await organizations.change(connection, organization_id)
+    epoch = await organizations.begin_change(connection, organization_id)
     # Another change may have been committed before this transaction got the lock.
     definition = await _existing(connection, organization_id, alert_id, etag)
     if _archived(definition, release_uniqueness_key):

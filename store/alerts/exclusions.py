@@ -1,4 +1,4 @@
-"""Exclusions: for which customers and subscriptions an alert is disabled; and the counts for the group limit."""
+"""Exclusions: customers and subscriptions for which an alert is disabled, and the group counts that disable it."""
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
@@ -13,11 +13,11 @@ from store.postgres.database import DriverConnection, driver
 from store.tables.accounts import customer
 from store.tables.alerts import alert_exclusion, group_count
 
-EVERY_SUBSCRIPTION = ""  # the subscription_id of rows for the whole customer; a real id is never empty
+EVERY_SUBSCRIPTION = ""  # the subscription_id of rows for all of the customer; ids of subscriptions are not empty
 
 
 class Groups(NamedTuple):
-    """The groups of one alert for a customer, or one of its subscriptions, in one billing period."""
+    """The groups of one alert, for a customer or one of its subscriptions, in one billing period."""
 
     customer_id: str
     alert_id: str
@@ -26,14 +26,15 @@ class Groups(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """The number of new groups of an alert, which has watched since `watching_epoch`."""
+    """How many groups are new to an alert that watches since `watching_epoch`."""
 
     groups: Groups
     watching_epoch: int
     number: int
 
 
-# A count from before the alert was disabled and enabled restarts, because the alert counts every group again.
+# Adds to counts of groups. A count of an earlier watching_epoch starts again from 0: the alert was disabled since, so
+# that all groups are new to it again.
 _COUNT = """
 INSERT INTO group_count AS g (
     organization_id, customer_id, alert_id, subscription_id, period_start, watching_epoch, groups
@@ -52,9 +53,9 @@ RETURNING customer_id, alert_id, subscription_id, period_start, groups
 
 
 async def count(connection: DriverConnection, organization_id: int, counted: Sequence[Counted]) -> dict[Groups, int]:
-    """Adds to the counts of groups and returns the new counts. The rows stay locked.
+    """Adds to counts of groups; returns the new counts. The rows stay locked.
 
-    In the order of all locks these rows come after the gauges.
+    In the order of all locks, these rows come after the gauges.
     """
     cursor = await connection.execute(
         _COUNT,
@@ -71,6 +72,7 @@ async def count(connection: DriverConnection, organization_id: int, counted: Seq
     return {Groups(row[0], row[1], row[2] or None, row[3]): row[4] for row in await cursor.fetchall()}
 
 
+# Stores exclusions, and returns those that are new.
 _EXCLUDE = """
 INSERT INTO alert_exclusion (
     organization_id, customer_id, alert_id, subscription_id, reason, changed_epoch, create_time
@@ -92,10 +94,11 @@ async def exclude(
     epoch: int,
     now: datetime,
 ) -> set[Excluded]:
-    """Creates exclusions; returns the new ones.
+    """Stores exclusions; returns those that are new.
 
-    epoch: a new one if every replica must know of the exclusions at once. A transaction that holds the organization's
-    lock only shared passes the current one.
+    epoch: a new one, so that all servers apply the exclusions to the next event. A transaction that holds the
+    organization's lock only shared cannot raise the epoch and passes the present one: evaluations read the exclusions
+    before they notify, so a router that does not know them only does needless work.
     """
     cursor = await connection.execute(
         _EXCLUDE,
@@ -112,11 +115,13 @@ async def exclude(
     return {Excluded(row[0], row[1], row[2] or None) for row in await cursor.fetchall()}
 
 
+# The exclusions of some customers.
 _OF_CUSTOMERS = """
 SELECT customer_id, alert_id, subscription_id FROM alert_exclusion
 WHERE organization_id = %(organization_id)s AND customer_id = ANY(%(customer_ids)s)
 """
 
+# The exclusions that were stored at an epoch or later.
 _SINCE = """
 SELECT customer_id, alert_id, subscription_id FROM alert_exclusion
 WHERE organization_id = %(organization_id)s AND changed_epoch >= %(epoch)s
@@ -134,7 +139,7 @@ async def of_customers(
 
 
 async def made_since(connection: DriverConnection, organization_id: int, epoch: int) -> set[Excluded]:
-    """The exclusions created during that epoch or later."""
+    """The exclusions that were stored at that epoch or later."""
     cursor = await connection.execute(_SINCE, {"organization_id": organization_id, "epoch": epoch})
     return {Excluded(row[0], row[1], row[2] or None) for row in await cursor.fetchall()}
 
@@ -142,7 +147,7 @@ async def made_since(connection: DriverConnection, organization_id: int, epoch: 
 async def reasons(
     connection: AsyncConnection, organization_id: int, customer_id: str
 ) -> dict[tuple[str, str | None], ExclusionReason]:
-    """The reasons of a customer's exclusions, by alert id and subscription id (None: the whole customer)."""
+    """The reasons of a customer's exclusions, by alert id and subscription id (None: all of the customer)."""
     rows = await connection.execute(
         select(alert_exclusion.c.alert_id, alert_exclusion.c.subscription_id, alert_exclusion.c.reason).where(
             alert_exclusion.c.organization_id == organization_id, alert_exclusion.c.customer_id == customer_id
@@ -152,11 +157,11 @@ async def reasons(
 
 
 async def request(connection: AsyncConnection, organization_id: int, excluded: Excluded, now: datetime) -> bool:
-    """Creates an exclusion that a caller asked for; False if it exists already.
+    """Excludes a customer, or one of its subscriptions, as a caller requested; False if it was excluded before.
 
-    Locks the organization until the transaction ends.
+    Stops ingest of the organization until the transaction ends.
     """
-    epoch = await organizations.change(connection, organization_id)
+    epoch = await organizations.begin_change(connection, organization_id)
     raw = await driver(connection)
     if not await exclude(raw, organization_id, [excluded], ExclusionReason.REQUESTED, epoch, now):
         return False
@@ -165,12 +170,12 @@ async def request(connection: AsyncConnection, organization_id: int, excluded: E
 
 
 async def lift(connection: AsyncConnection, organization_id: int, excluded: Excluded, now: datetime) -> bool:
-    """Deletes an exclusion; False if there is none. Locks the organization until the transaction ends.
+    """Ends an exclusion; False if there is none. Stops ingest of the organization until the transaction ends.
 
-    The customer counts as changed, so that gauges which no alert watched in between are recounted. The count of its
-    groups restarts.
+    The customer counts as changed, so that gauges without a watching alert in between are recounted. Its groups are
+    counted again from 0.
     """
-    epoch = await organizations.change(connection, organization_id)
+    epoch = await organizations.begin_change(connection, organization_id)
     ended = await connection.execute(
         delete(alert_exclusion).where(
             alert_exclusion.c.organization_id == organization_id,

@@ -1,4 +1,7 @@
-"""The facts of customers, subscriptions and metrics that ingest needs: read, and created on first sight."""
+"""What the router needs of customers, subscriptions and metrics: read, and registered implicitly by usage.
+
+The classes are the router's (`evaluator.routing`). `store.accounts` stores the facts as callers put them.
+"""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -10,23 +13,27 @@ from evaluator.routing_facts import CustomerFacts, MetricFacts, SubscriptionFact
 from store.limits.effective import LIMITS_COLUMN, read_column
 from store.postgres.database import DriverConnection, Row
 
+# The exclusions of a customer, as a column of a statement about `customer`.
 _EXCLUDED = """
        (SELECT array_agg(ARRAY[x.alert_id, x.subscription_id]) FROM alert_exclusion x
         WHERE x.organization_id = customer.organization_id AND x.customer_id = customer.customer_id)
 """
 
+# Customers, with their exclusions and limits; the condition follows.
 _CUSTOMER = f"""
 SELECT customer_id, plan_id, currency, anchor_time, cadence, interval_count, time_zone, changed_epoch, update_time,
        {_EXCLUDED}, plan_end_time, {LIMITS_COLUMN}
 FROM customer WHERE organization_id = %(organization_id)s AND
 """
 
+# Subscriptions; the condition follows.
 _SUBSCRIPTION = """
 SELECT customer_id, subscription_id, plan_id, currency, anchor_time, cadence, interval_count, time_zone,
        changed_epoch, update_time
 FROM subscription WHERE organization_id = %(organization_id)s AND
 """
 
+# Metrics; the condition follows.
 _METRIC = """
 SELECT metric_id, aggregation, unique_property FROM metric WHERE organization_id = %(organization_id)s AND
 """
@@ -61,7 +68,7 @@ async def subscriptions(
 async def subscriptions_of(
     connection: DriverConnection, organization_id: int, customer_ids: Sequence[str]
 ) -> list[SubscriptionFacts]:
-    """Every subscription of those customers."""
+    """All subscriptions of those customers."""
     query = _SUBSCRIPTION + "customer_id = ANY(%(ids)s)"
     return [_subscription(row) for row in await _fetch(connection, query, organization_id, ids=list(customer_ids))]
 
@@ -75,7 +82,7 @@ async def metrics(connection: DriverConnection, organization_id: int, metric_ids
 async def changed_since(
     connection: DriverConnection, organization_id: int, epoch: int
 ) -> tuple[list[CustomerFacts], list[SubscriptionFacts], list[MetricFacts]]:
-    """Whatever was changed at a later epoch of the organization."""
+    """The customers, subscriptions and metrics that changed at a later epoch of the organization."""
     changed = "changed_epoch > %(epoch)s"
     return (
         [_customer(row) for row in await _fetch(connection, _CUSTOMER + changed, organization_id, epoch=epoch)],
@@ -87,17 +94,11 @@ async def changed_since(
     )
 
 
-# Each of the three below returns what it created itself. What another transaction creates at the same moment is
-# waited for and left out; the caller reads it afterwards.
+# `register_…` returns what it registered itself. It waits for another transaction that registers the same, and leaves
+# that out; the caller reads it afterwards.
 
-
-async def first_sight_customers(
-    connection: DriverConnection, organization_id: int, customer_ids: Sequence[str], epoch: int, now: datetime
-) -> list[CustomerFacts]:
-    """Creates customers that nobody registered (ids sorted), with the default billing cycle."""
-    rows = await _fetch(
-        connection,
-        f"""
+# Registers customers with the default billing cycle.
+_REGISTER_CUSTOMERS = f"""
 INSERT INTO customer (
     organization_id, customer_id, anchor_time, cadence, interval_count, time_zone, create_time, update_time,
     changed_epoch
@@ -106,7 +107,33 @@ SELECT %(organization_id)s, id, %(anchor)s, %(cadence)s, %(count)s, %(zone)s, %(
 FROM unnest(%(ids)s::text[]) AS i (id)
 ON CONFLICT DO NOTHING
 RETURNING customer_id, currency, {_EXCLUDED}, {LIMITS_COLUMN}
-""",
+"""
+
+# Registers subscriptions without a billing cycle of their own.
+_REGISTER_SUBSCRIPTIONS = """
+INSERT INTO subscription (organization_id, customer_id, subscription_id, create_time, update_time, changed_epoch)
+SELECT %(organization_id)s, customer, id, %(now)s, %(now)s, %(epoch)s
+FROM unnest(%(customers)s::text[], %(ids)s::text[]) AS i (customer, id)
+ON CONFLICT DO NOTHING
+RETURNING customer_id, subscription_id
+"""
+
+# Registers metrics.
+_REGISTER_METRICS = """
+INSERT INTO metric (organization_id, metric_id, aggregation, create_time, update_time, changed_epoch)
+SELECT %(organization_id)s, id, %(aggregation)s, %(now)s, %(now)s, %(epoch)s FROM unnest(%(ids)s::text[]) AS i (id)
+ON CONFLICT DO NOTHING
+RETURNING metric_id
+"""
+
+
+async def register_customers(
+    connection: DriverConnection, organization_id: int, customer_ids: Sequence[str], epoch: int, now: datetime
+) -> list[CustomerFacts]:
+    """Registers unknown customers (ids sorted) with the default billing cycle."""
+    rows = await _fetch(
+        connection,
+        _REGISTER_CUSTOMERS,
         organization_id,
         ids=list(customer_ids),
         anchor=DEFAULT_CYCLE.anchor,
@@ -122,19 +149,13 @@ RETURNING customer_id, currency, {_EXCLUDED}, {LIMITS_COLUMN}
     ]
 
 
-async def first_sight_subscriptions(
+async def register_subscriptions(
     connection: DriverConnection, organization_id: int, keys: Sequence[tuple[str, str]], epoch: int, now: datetime
 ) -> list[SubscriptionFacts]:
-    """Creates subscriptions that nobody registered (keys sorted), which follow their customer's cycle."""
+    """Registers unknown subscriptions (keys sorted), which have the billing cycle of their customer."""
     rows = await _fetch(
         connection,
-        """
-INSERT INTO subscription (organization_id, customer_id, subscription_id, create_time, update_time, changed_epoch)
-SELECT %(organization_id)s, customer, id, %(now)s, %(now)s, %(epoch)s
-FROM unnest(%(customers)s::text[], %(ids)s::text[]) AS i (customer, id)
-ON CONFLICT DO NOTHING
-RETURNING customer_id, subscription_id
-""",
+        _REGISTER_SUBSCRIPTIONS,
         organization_id,
         customers=[customer_id for customer_id, _ in keys],
         ids=[subscription_id for _, subscription_id in keys],
@@ -144,18 +165,13 @@ RETURNING customer_id, subscription_id
     return [SubscriptionFacts(row[0], row[1], None, None, None, epoch, now) for row in rows]
 
 
-async def first_sight_metrics(
+async def register_metrics(
     connection: DriverConnection, organization_id: int, metric_ids: Sequence[str], epoch: int, now: datetime
 ) -> list[MetricFacts]:
-    """Creates metrics that nobody registered (ids sorted), which sum."""
+    """Registers unknown metrics (ids sorted) with the aggregation SUM."""
     rows = await _fetch(
         connection,
-        """
-INSERT INTO metric (organization_id, metric_id, aggregation, create_time, update_time, changed_epoch)
-SELECT %(organization_id)s, id, %(aggregation)s, %(now)s, %(now)s, %(epoch)s FROM unnest(%(ids)s::text[]) AS i (id)
-ON CONFLICT DO NOTHING
-RETURNING metric_id
-""",
+        _REGISTER_METRICS,
         organization_id,
         ids=list(metric_ids),
         aggregation=Aggregation.SUM.value,
@@ -179,7 +195,7 @@ def _customer(row: Row) -> CustomerFacts:
 
 
 def _excluded(pairs: Iterable[tuple[str, str]] | None) -> frozenset[tuple[str, str | None]]:
-    """The alerts that a customer, whom nobody may have put yet, is excluded from."""
+    """The exclusions in a column _EXCLUDED: alert id, and subscription id or None for all of the customer."""
     return frozenset((alert_id, subscription_id or None) for alert_id, subscription_id in pairs or ())
 
 

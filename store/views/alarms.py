@@ -8,8 +8,8 @@ from uuid import UUID
 
 from evaluator.gauges import Gauge, Measure
 from evaluator.periods import Period
+from store.alerts.state_json import state_from_json
 from store.postgres.database import Connection, DriverConnection, driver
-from store.usage.evaluations import state_from_json
 from store.views.customer_gauges import StoredGauge, StoredState
 
 MAX_COUNTED = 100_000  # states in alarm, and customers, that totals count; they say when there are more

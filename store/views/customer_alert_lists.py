@@ -14,8 +14,8 @@ from evaluator.definitions import DefinitionState
 from evaluator.gauges import EVER, Gauge
 from evaluator.invoices import current_period
 from store.accounts import customers, subscriptions
-from store.accounts.customers import Customer
-from store.accounts.subscriptions import Subscription
+from store.accounts.customers import StoredCustomer
+from store.accounts.subscriptions import StoredSubscription
 from store.alerts import alerts
 from store.limits import effective as limit_facts
 from store.postgres.database import Connection, driver
@@ -143,7 +143,7 @@ async def _entries(
 
 
 def _current(
-    rule: AlertRule, gauge: Gauge, customer: Customer, subscription: Subscription | None, now: datetime
+    rule: AlertRule, gauge: Gauge, customer: StoredCustomer, subscription: StoredSubscription | None, now: datetime
 ) -> bool:
     """Whether the gauge is of the current period; after an anchor moved, gauges of the old periods remain."""
     if not rule.selects(gauge.group):
@@ -164,7 +164,7 @@ class _Values:
         self._now = now
         self._views: dict[tuple[str, str], fact_views.FactView] = {}
 
-    async def value(self, rule: AlertRule, alarm: Alarm, customer: Customer) -> Decimal | None:
+    async def value(self, rule: AlertRule, alarm: Alarm, customer: StoredCustomer) -> Decimal | None:
         """The value now. The values of balances and days change with time alone, so they are computed."""
         if not rule.measure.of_facts or rule.measure.invoices is not None:
             return alarm.stored.value
@@ -184,7 +184,7 @@ class _Values:
         return view.values.get(gauge, view.others.get(gauge))
 
     async def limit(
-        self, rule: AlertRule, gauge: Gauge, customer: Customer, subscription: Subscription | None
+        self, rule: AlertRule, gauge: Gauge, customer: StoredCustomer, subscription: StoredSubscription | None
     ) -> Decimal | None:
         """The limit of the gauge, where the alert has percentage thresholds."""
         if not rule.has_percentages:

@@ -13,8 +13,8 @@ from evaluator.gauges import Gauge, Measure
 from evaluator.periods import Period
 from evaluator.transitions import AlertState
 from runtime.turns import Slices
+from store.alerts.state_json import state_from_json
 from store.postgres.database import Row, driver
-from store.usage.evaluations import state_from_json
 
 DECODED_AT_ONCE = 100  # rows that the driver decodes without a pause
 IDS_AT_ONCE = 500  # ids in one statement, which the driver writes without a pause

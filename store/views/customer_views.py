@@ -16,8 +16,8 @@ from evaluator.invoices import current_period
 from evaluator.periods import Period
 from runtime.turns import Slices
 from store.accounts import customers, subscriptions
-from store.accounts.customers import Customer
-from store.accounts.subscriptions import Subscription
+from store.accounts.customers import StoredCustomer
+from store.accounts.subscriptions import StoredSubscription
 from store.alerts import alerts, exclusions
 from store.alerts.rows import definition_of
 from store.limits import effective as limit_facts
@@ -61,8 +61,8 @@ class CustomerView:
         self,
         connection: AsyncConnection,
         organization_id: int,
-        customer: Customer,
-        subscriptions: Sequence[Subscription],
+        customer: StoredCustomer,
+        subscriptions: Sequence[StoredSubscription],
         now: datetime,
     ) -> None:
         self._connection = connection

@@ -18,8 +18,8 @@ from evaluator.thresholds import Direction, Threshold, ThresholdSet, TransitionK
 from evaluator.transitions import Transition
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from generated.tidemark.v1 import notification_pb2
+from store.notifications.writing import write_notifications
 from store.postgres.database import DriverConnection
-from store.usage import evaluations
 from tests.support.usage.caller import Caller
 from tests.support.waiting import within
 
@@ -131,7 +131,7 @@ class Committer:
         )
         found = Transition(TransitionKind.REACHED, line, line.value, Decimal(0), Decimal(1), None, True, True)
         first = Notification(self._caller.organization, rule, _gauge(rule, "", now.year), 1, now, False, (found,))
-        await evaluations.write_notifications(
+        await write_notifications(
             self._connection,
             self._organization_id,
             [

@@ -10,7 +10,7 @@ from evaluator.limits import LimitChange, LimitGroups, Limits
 from evaluator.periods import DEFAULT_CYCLE
 from evaluator.routing import Router
 from evaluator.routing_facts import CustomerFacts
-from store.balances.wallets import Read
+from store.balances.wallets import ReadTimes
 
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -60,7 +60,7 @@ def test_what_was_read_is_noted_for_each_customer() -> None:
         Covered(CustomerFacts(name, None, "USD", DEFAULT_CYCLE, 0, NOW), [], NOW + number * DAY)
         for number, name in enumerate(("acme", "beta"))
     ]
-    assert look.read(covered) == {"acme": Read(NOW, NOW + DAY), "beta": Read(NOW + DAY, None)}
+    assert look.read(covered) == {"acme": ReadTimes(NOW, NOW + DAY), "beta": ReadTimes(NOW + DAY, None)}
 
 
 def test_exclusions_add_up() -> None:
