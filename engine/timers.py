@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from engine.facts.changes import catch_up
-from engine.rules.rules import Rules
+from engine.rules.registry import RulesRegistry
 from runtime.clock import Clock
 from store.balances import wallets
 from store.balances.wallets import Due
@@ -35,11 +35,11 @@ logger = logging.getLogger(__name__)
 class Timers:
     """The task that carries out what time brings."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, rules: RulesRegistry) -> None:
         self._database = database
         self._clock = clock
         self._task: asyncio.Task[None] | None = None
-        self._rules: dict[int, Rules] = {}
+        self._rules = rules
         self._put_off: dict[tuple[int, str], datetime] = {}
 
     def start(self) -> None:
@@ -128,8 +128,7 @@ class Timers:
         organization_id = organization.organization_id
         async with self._database.transaction() as connection:
             epoch = await organizations.share(connection, organization_id)
-            rules = self._rules.setdefault(organization_id, Rules(organization_id))
-            router = await rules.router(connection, epoch)
+            router = await self._rules.of(organization_id).alerts_at(connection, epoch)
             now = self._clock.now()
             # Whoever holds one of the others is at work on it, or will be.
             held = await wallets.claim_due(connection, organization_id, (one.customer_id for one in due), now)

@@ -12,6 +12,7 @@ from grpc_health.v1 import health_pb2_grpc
 from engine.ingest.pending import BESIDE, PendingEvents
 from engine.ingest.pipeline import Pipeline
 from engine.jobs import RedeliveryJobs
+from engine.rules.registry import RulesRegistry
 from engine.timers import Timers
 from engine.upkeep import Upkeep
 from engine.visits.visits import Visits
@@ -82,10 +83,11 @@ async def serve(
         upkeep = Upkeep(database, clock, configuration.retention, configuration.notification_retention)
         stack.push_async_callback(upkeep.stop)
         await upkeep.start()
-        visits = Visits(database, clock, configuration.grace)
+        rules = RulesRegistry()
+        visits = Visits(database, clock, configuration.grace, rules)
         stack.push_async_callback(visits.stop)
         visits.start()
-        timers = Timers(database, clock)
+        timers = Timers(database, clock, rules)
         stack.push_async_callback(timers.stop)
         timers.start()
         redeliveries = RedeliveryJobs(database, clock)
@@ -103,6 +105,7 @@ async def serve(
             database,
             clock,
             configuration.grace,
+            rules,
             writers=configuration.ingest_writers,
             pending=PendingEvents(
                 configuration.max_pending_events,
@@ -134,7 +137,7 @@ async def serve(
             options=_options(configuration),
         )
         services = add_services(
-            server, Dependencies(configuration, database, clock, drain, pipeline, visits, redeliveries, feeds)
+            server, Dependencies(configuration, database, clock, drain, rules, pipeline, visits, redeliveries, feeds)
         )
         lock_watch = asyncio.create_task(LockWatch(database).run(), name="lock watch")
         stack.push_async_callback(_cancel, lock_watch)

@@ -8,6 +8,7 @@ import grpc
 from engine.facts.changes import FactChanges
 from engine.ingest.pipeline import Pipeline
 from engine.jobs import RedeliveryJobs
+from engine.rules.registry import RulesRegistry
 from engine.visits.visits import Visits
 from generated.tidemark.v1 import (
     account_service_pb2,
@@ -48,6 +49,7 @@ class Dependencies:
     database: Database
     clock: Clock
     drain: Drain
+    rules: RulesRegistry
     pipeline: Pipeline
     visits: Visits
     redeliveries: RedeliveryJobs
@@ -84,6 +86,7 @@ class AlertService(
             dependencies.clock,
             dependencies.visits,
             dependencies.configuration.grace,
+            dependencies.rules,
         )
         UsageHandlers.__init__(
             self, dependencies.configuration, dependencies.clock, dependencies.pipeline, dependencies.drain
@@ -116,7 +119,9 @@ def register(server: grpc.aio.Server, dependencies: Dependencies) -> tuple[str, 
         AccountService(
             dependencies.database,
             dependencies.clock,
-            FactChanges(dependencies.database, dependencies.clock, dependencies.configuration.grace),
+            FactChanges(
+                dependencies.database, dependencies.clock, dependencies.configuration.grace, dependencies.rules
+            ),
             dependencies.visits,
         ),
         server,

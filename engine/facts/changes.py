@@ -8,7 +8,7 @@ from engine.evaluation.evaluation import Evaluation
 from engine.evaluation.subjects import Movement, Subject
 from engine.facts import readings
 from engine.facts.readings import Covered, GaugeReading
-from engine.rules.rules import Rules
+from engine.rules.registry import RulesRegistry
 from evaluator.aggregation import Tally
 from evaluator.balance_readings import reads_as_zero
 from evaluator.facts import Touched
@@ -47,12 +47,12 @@ class Changes(Protocol):
 class FactChanges:
     """Carries out changes, and evaluates what they touched before they are committed."""
 
-    def __init__(self, database: Database, clock: Clock, grace: timedelta) -> None:
+    def __init__(self, database: Database, clock: Clock, grace: timedelta, rules: RulesRegistry) -> None:
         """`grace`: how long after its period's end an invoice is still looked at for the first time."""
         self._database = database
         self._clock = clock
         self._grace = grace
-        self._rules: dict[int, Rules] = {}
+        self._rules = rules
 
     async def apply(
         self,
@@ -66,7 +66,7 @@ class FactChanges:
             epoch = await organizations.share(connection, organization_id)
             # Read under the lock: a change that waited happened when it got in, not when it was sent.
             now = self._clock.now()
-            router = await self._router(connection, organization_id, epoch)
+            router = await self._rules.of(organization_id).alerts_at(connection, epoch)
             customer, created = await _customer(connection, organization_id, customer_id, epoch, now)
             wallet = (await wallets.lock(connection, organization_id, [customer_id]))[customer_id]
             await catch_up(connection, organization, router, {customer: wallet}, now)
@@ -83,9 +83,9 @@ class FactChanges:
     async def look_at(self, connection: Connection, organization: Organization, epoch: int, customer_id: str) -> None:
         """Evaluates alerts on facts for a customer, see `Changes`."""
         organization_id, now = organization.organization_id, self._clock.now()
-        # The alerts are those of the epoch before. Under the new one they must not be remembered: the transaction
-        # may yet be undone, and another one give that epoch to other rules.
-        router = await self._router(connection, organization_id, epoch - 1)
+        # The alerts are those of the epoch before. They must not be cached for the new one: if the transaction rolls
+        # back, another one gives that epoch to other rules.
+        router = await self._rules.of(organization_id).alerts_at(connection, epoch - 1)
         wallet = (await wallets.lock(connection, organization_id, [customer_id]))[customer_id]
         customer = (await facts.customers(await driver(connection), organization_id, [customer_id]))[0]
         await catch_up(connection, organization, router, {customer: wallet}, now)
@@ -93,9 +93,6 @@ class FactChanges:
         look = await readings.of_everything(connection, organization_id, covered, self._grace)
         await evaluate_readings(connection, organization, router, look.found, now, epoch=epoch)
         await wallets.set_due(connection, organization_id, look.read(covered))
-
-    async def _router(self, connection: Connection, organization_id: int, epoch: int) -> Router:
-        return await self._rules.setdefault(organization_id, Rules(organization_id)).router(connection, epoch)
 
 
 async def look_at_new_customers(

@@ -21,7 +21,8 @@ from engine.ingest.batches import (
     with_currency,
 )
 from engine.ingest.containment import Containment, Refused
-from engine.rules.rules import Created, Rules
+from engine.rules.organization_rules import Registered
+from engine.rules.registry import RulesRegistry
 from evaluator.aggregation import Aggregation, contribution
 from evaluator.amounts import ZERO, exact_arithmetic
 from evaluator.events import UsageEvent
@@ -49,7 +50,7 @@ class Committer:
     """Commits batches of one organization."""
 
     def __init__(
-        self, database: Database, clock: Clock, grace: timedelta, organization: Organization, rules: Rules
+        self, database: Database, clock: Clock, grace: timedelta, rules: RulesRegistry, organization: Organization
     ) -> None:
         """`grace`: how long after its end a period still counts what comes late."""
         self._database = database
@@ -121,7 +122,8 @@ class Committer:
     async def _commit(
         self, batches: Sequence[Batch], arrived: Arrived, expect_new: bool, careful: bool
     ) -> list[Outcome]:
-        created = self._rules.begin()
+        rules = self._rules.of(self._organization_id)
+        registered = rules.begin()
         router: Router | None = None
         outcomes = [Outcome() for _ in batches]
         now = self._clock.now()
@@ -130,8 +132,8 @@ class Committer:
                 standing = await organizations.hold(connection, self._organization_id)
                 if standing.name != self._organization.name:  # this lives for longer than a name has to
                     self._organization = Organization(self._organization_id, standing.name)
-                router = await self._rules.router(connection, standing.epoch)
-                await self._rules.meet(connection, router, arrived.events, now, created)
+                router = await rules.router(connection, standing.epoch)
+                await rules.load_facts(connection, router, arrived.events, now, registered)
                 raw = await driver(connection)
                 events = self._countable(router, arrived.events, now)
                 new = events
@@ -146,7 +148,7 @@ class Committer:
                 excluded: set[Excluded] = set()
                 if new:
                     excluded = await self._evaluate(
-                        connection, router, new, created, now, batches, arrived, outcomes, careful
+                        connection, router, new, registered, now, batches, arrived, outcomes, careful
                     )
                 known = known_places(batches, arrived, new)
                 if known:
@@ -154,12 +156,12 @@ class Committer:
                     alike = await stored_events.stored_alike(raw, self._organization_id, sent)
                     account_known(sent, known, alike, events, outcomes)
         except stored_events.DuplicateEvents:
-            self._rules.rolled_back(router, created, ())  # before anything was routed
+            rules.rolled_back(router, registered, ())  # before anything was routed
             raise
         except BaseException:
-            self._rules.rolled_back(router, created, arrived.events)
+            rules.rolled_back(router, registered, arrived.events)
             raise
-        self._rules.committed(created)
+        rules.committed(registered)
         # Not before it is certain: a router that did not watch what is not excluded would miss events.
         for one in excluded:
             router.exclude(*one)
@@ -184,7 +186,7 @@ class Committer:
         connection: Connection,
         router: Router,
         new: Sequence[UsageEvent],
-        created: Created,
+        registered: Registered,
         now: datetime,
         batches: Sequence[Batch],
         arrived: Arrived,
@@ -192,8 +194,8 @@ class Committer:
         careful: bool,
     ) -> set[Excluded]:
         raw = await driver(connection)
-        if created.customers:
-            whose = sorted(created.customers)
+        if registered.customers:
+            whose = sorted(registered.customers)
             await look_at_new_customers(
                 connection, self._organization, router, whose, now, self._grace, careful=careful
             )
@@ -214,12 +216,13 @@ class Committer:
                 movement = additive[moved.index]
                 values[movement.watch.gauge] = moved.value
                 if moved.calls:
-                    subjects.append(before_move(movement, moved, created.customers))
+                    subjects.append(before_move(movement, moved, registered.customers))
         if folded:
             watched = [movement.watch.gauge for movement in folded]
             locked = await gauges.lock(raw, self._organization_id, watched, now)
             subjects += [
-                before_fold(movement, locked[movement.watch.gauge.gauge_id], created.customers) for movement in folded
+                before_fold(movement, locked[movement.watch.gauge.gauge_id], registered.customers)
+                for movement in folded
             ]
         if drawn.movements:
             await settle(connection, self._organization_id, subjects, drawn)

@@ -10,7 +10,7 @@ from datetime import timedelta
 from engine.ingest.batches import Batch, Outcome, take_part
 from engine.ingest.commit import Committer
 from engine.ingest.pending import PendingEvents, Room
-from engine.rules.rules import Rules
+from engine.rules.registry import RulesRegistry
 from evaluator.events import UsageEvent
 from runtime.clock import Clock
 from runtime.gate import FairGate
@@ -54,6 +54,7 @@ class Pipeline:
         database: Database,
         clock: Clock,
         grace: timedelta,
+        rules: RulesRegistry,
         *,
         writers: int,
         pending: PendingEvents,
@@ -62,6 +63,7 @@ class Pipeline:
         self._database = database
         self._clock = clock
         self._grace = grace
+        self._rules = rules
         self._writers = writers
         self._pending = pending
         self._gate = gate
@@ -104,11 +106,10 @@ class Pipeline:
         if lanes is None:
             if len(self._lanes) >= IDLE_ORGANIZATIONS:
                 self._lanes = {key: kept for key, kept in self._lanes.items() if any(lane.task for lane in kept)}
-            rules = Rules(organization.organization_id)
             lanes = self._lanes[organization.organization_id] = [
                 _Lane(
                     organization.organization_id,
-                    Committer(self._database, self._clock, self._grace, organization, rules),
+                    Committer(self._database, self._clock, self._grace, self._rules, organization),
                 )
                 for _ in range(self._writers)
             ]

@@ -5,7 +5,7 @@ import logging
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from engine.rules.rules import Rules
+from engine.rules.organization_rules import OrganizationRules
 from engine.visits.visiting import visit_customers
 from evaluator.alerts import AlertRule, GroupSelector, ScopeKind
 from evaluator.gauges import Measure
@@ -31,7 +31,7 @@ class _Look(NamedTuple):
 async def look_at_customer(
     database: Database,
     organization: Organization,
-    rules: Rules,
+    rules: OrganizationRules,
     customer_id: str,
     now: datetime,
     grace: timedelta,
@@ -48,7 +48,7 @@ async def look_at_customer(
     async def find() -> list[str]:
         async with database.transaction() as connection:
             epoch = await organizations.share(connection, organization.organization_id)
-            router = await rules.router(connection, epoch)
+            router = await rules.alerts_at(connection, epoch)
             return await _concerned(
                 connection,
                 organization.organization_id,
@@ -60,7 +60,7 @@ async def look_at_customer(
     async def visit(alert_id: str) -> None:
         async with database.transaction() as connection:
             epoch = await organizations.share(connection, organization.organization_id)
-            router = await rules.router(connection, epoch)
+            router = await rules.alerts_at(connection, epoch)
             rule = router.alerts.get(alert_id)
             if rule is not None:
                 await visit_customers(connection, organization, router, rule, [customer_id], now, grace)

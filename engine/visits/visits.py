@@ -10,7 +10,7 @@ import logging
 from collections.abc import Sequence
 from datetime import timedelta
 
-from engine.rules.rules import Rules
+from engine.rules.registry import RulesRegistry
 from engine.visits.customer_visits import look_at_customer
 from engine.visits.limit_visits import look_again
 from engine.visits.visiting import visit_customers
@@ -35,13 +35,13 @@ logger = logging.getLogger(__name__)
 class Visits:
     """The task that carries out the visits that alerts are waiting for."""
 
-    def __init__(self, database: Database, clock: Clock, grace: timedelta) -> None:
+    def __init__(self, database: Database, clock: Clock, grace: timedelta, rules: RulesRegistry) -> None:
         self._database = database
         self._clock = clock
         self._grace = grace
         self._woken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._rules: dict[int, Rules] = {}
+        self._rules = rules
         self._sizes: dict[Due, int] = {}  # customers of the next step, of visits in which one failed
         self._passed_over: set[Due] = set()
         self._last: dict[int, str] = {}  # the alert of each organization that had the last turn
@@ -74,7 +74,7 @@ class Visits:
         self, organization: Organization, customer_id: str, *, subscriptions_only: bool = False
     ) -> None:
         """Evaluates alerts on usage for a customer that was changed, see `customer_visits.look_at_customer`."""
-        rules = self._rules.setdefault(organization.organization_id, Rules(organization.organization_id))
+        rules = self._rules.of(organization.organization_id)
         await look_at_customer(
             self._database,
             organization,
@@ -165,8 +165,8 @@ class Visits:
         async with self._database.transaction() as connection:
             epoch = await organizations.share(connection, visit.organization_id)
             after = await visiting.claim(connection, visit)
-            rules = self._rules.setdefault(visit.organization_id, Rules(visit.organization_id))
-            rule = (await rules.router(connection, epoch)).alerts.get(visit.alert_id)
+            router = await self._rules.of(visit.organization_id).alerts_at(connection, epoch)
+            rule = router.alerts.get(visit.alert_id)
             if after is None or rule is None:
                 return after is not None
             customers = await visiting.customers(connection, visit.organization_id, rule.scope, after, 1)
@@ -199,8 +199,7 @@ class Visits:
             after = await visiting.claim(connection, visit)
             if after is None:
                 return False
-            rules = self._rules.setdefault(visit.organization_id, Rules(visit.organization_id))
-            router = await rules.router(connection, epoch)
+            router = await self._rules.of(visit.organization_id).alerts_at(connection, epoch)
             rule = router.alerts.get(visit.alert_id)
             customers: list[str] = []
             if rule is not None:  # else it was archived since

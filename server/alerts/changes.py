@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+from engine.rules.registry import RulesRegistry
 from evaluator.exclusions import Excluded
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from generated.tidemark.v1 import warning_pb2
@@ -33,11 +34,13 @@ _MAX_ETAG_LENGTH = 32  # characters
 class AlertChangeHandlers:
     """The handlers of tidemark.v1.AlertService that change alerts."""
 
-    def __init__(self, database: Database, clock: Clock, visits: Visits, grace: timedelta) -> None:
+    def __init__(
+        self, database: Database, clock: Clock, visits: Visits, grace: timedelta, rules: RulesRegistry
+    ) -> None:
         self._database = database
         self._clock = clock
         self._visits = visits
-        self._customers = CustomerChanges(database, clock, grace)
+        self._customers = CustomerChanges(database, clock, grace, rules)
 
     async def UpdateAlert(
         self, request: messages.UpdateAlertRequest, context: Context

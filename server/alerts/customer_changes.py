@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from engine.rules.rules import Rules
+from engine.rules.registry import RulesRegistry
 from engine.visits.visiting import visit_customers
 from evaluator.definitions import AlertDefinition, DefinitionState
 from evaluator.exclusions import Excluded
@@ -25,11 +25,11 @@ from store.views.customer_views import CustomerUnknown, CustomerView
 class CustomerChanges:
     """Changes of the current organization's alerts for single customers and subscriptions; the history notes each."""
 
-    def __init__(self, database: Database, clock: Clock, grace: timedelta) -> None:
+    def __init__(self, database: Database, clock: Clock, grace: timedelta, rules: RulesRegistry) -> None:
         self._database = database
         self._clock = clock
         self._grace = grace
-        self._rules: dict[int, Rules] = {}
+        self._rules = rules
 
     async def enable(self, connection: Connection, whom: Excluded) -> AlertDefinition:
         """Evaluates an alert again for them, at once. Raises AlertUnknown and AlertArchived."""
@@ -96,10 +96,10 @@ class CustomerChanges:
         """Evaluates an alert for one customer; changed_epoch: this transaction has raised the epoch itself."""
         organization = current_organization()
         epoch = await organizations.share(connection, organization.organization_id)
-        rules = self._rules.setdefault(organization.organization_id, Rules(organization.organization_id))
-        # The alerts are those of the epoch before. Under the new one they must not be remembered: the transaction
-        # may yet be undone, and another one give that epoch to other rules.
-        router = await rules.router(connection, epoch - 1 if changed_epoch else epoch)
+        rules = self._rules.of(organization.organization_id)
+        # The alerts are those of the epoch before. They must not be cached for the new one: if the transaction rolls
+        # back, another one gives that epoch to other rules.
+        router = await rules.alerts_at(connection, epoch - 1 if changed_epoch else epoch)
         rule = router.alerts.get(definition.alert_id)
         if rule is not None:
             now = self._clock.now()

@@ -16,6 +16,7 @@ import grpc
 from google.protobuf import text_format
 from google.protobuf.message import Message
 
+from engine.rules.registry import RulesRegistry
 from engine.timers import Timers
 from generated.tidemark.v1 import (
     account_pb2,
@@ -314,7 +315,7 @@ async def tell(database_url: str, *big: bool) -> list[Told]:
             twins.append(Twin(Caller(caller.server, clock, database_url, name, key), one))
         database = Database(database_url, pool_size=2)
         stack.push_async_callback(database.close)
-        timers = Timers(database, clock)
+        timers = Timers(database, clock, RulesRegistry())
 
         async def settled() -> bool:
             """Whether background work has come to its end: what it finds bears the epoch at which it does."""

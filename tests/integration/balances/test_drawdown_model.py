@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 from hypothesis import HealthCheck, given, settings
 
+from engine.rules.registry import RulesRegistry
 from engine.timers import Timers
 from evaluator.amounts import format_decimal
 from generated.tidemark.v1 import alert_pb2, balance_pb2, condition_pb2, usage_pb2
@@ -56,7 +57,7 @@ class Run:
         self.model = Organization(clock.now())
         self.holders = {customer: Holder(caller, customer) for customer in CUSTOMERS}
         self._clock = clock
-        self._timers, self._database = Timers(database, clock), database
+        self._timers, self._database = Timers(database, clock, RulesRegistry()), database
         self._sent: list[Event] = []
         self._puts: list[Put] = []
         self._alert_ids: dict[str, str] = {}

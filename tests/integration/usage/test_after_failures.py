@@ -9,7 +9,7 @@ import pytest
 
 from engine.ingest.batches import Batch
 from engine.ingest.commit import Committer
-from engine.rules.rules import Rules
+from engine.rules.registry import RulesRegistry
 from evaluator.events import UsageEvent
 from runtime.clock import ManualClock
 from store.identity.keys import Organization
@@ -35,7 +35,7 @@ async def committer(caller: Caller, database: Database, clock: ManualClock) -> C
     """A committer that remembers the rules of the caller's organization."""
     [[organization_id]] = await caller.rows("SELECT %(organization_id)s")
     organization = Organization(organization_id, caller.organization)
-    return Committer(database, clock, GRACE, organization, Rules(organization_id))
+    return Committer(database, clock, GRACE, RulesRegistry(), organization)
 
 
 def event(clock: ManualClock, event_id: str, customer: str, quantity: str = "1") -> UsageEvent:

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 
+from engine.rules.registry import RulesRegistry
 from engine.visits.visits import Visits
 from generated.tidemark.v1 import account_pb2, alert_pb2, alert_service_pb2
 from runtime.clock import ManualClock
@@ -66,7 +67,7 @@ async def test_the_first_look_may_have_to_wait_until_the_alert_is_on_again(
     await switched(caller, alert, on=False)
     held.set()
     database = Database(caller.database_url)
-    while await Visits(database, clock, timedelta(days=34)).visit_once():
+    while await Visits(database, clock, timedelta(days=34), RulesRegistry()).visit_once():
         pass
     await database.close()
     await switched(caller, alert, on=True)

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from engine.rules.registry import RulesRegistry
 from engine.timers import Timers
 from engine.visits.visits import Visits
 from runtime.clock import ManualClock
@@ -45,7 +46,7 @@ async def test_a_visit_does_not_wait_for_a_locked_organization(
         for _ in range(3):
             await caller.create_only(usage_alert("10"))
     database = Database(free.database_url, pool_size=1)
-    visits = Visits(database, clock, timedelta(days=34))
+    visits = Visits(database, clock, timedelta(days=34), RulesRegistry())
     try:
         async with ingest_held(locked):
             assert await visit_once(visits)
@@ -63,7 +64,7 @@ async def test_timers_put_off_the_customers_of_a_locked_organization(
 ) -> None:
     locked, free = pair
     database = Database(free.database_url, pool_size=1)
-    timers = Timers(database, clock)
+    timers = Timers(database, clock, RulesRegistry())
     try:
         [[first]] = await locked.rows("SELECT %(organization_id)s")
         [[second]] = await free.rows("SELECT %(organization_id)s")

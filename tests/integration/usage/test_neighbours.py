@@ -8,6 +8,7 @@ from functools import partial
 import grpc
 import pytest
 
+from engine.rules.registry import RulesRegistry
 from engine.visits import visiting
 from engine.visits.visits import Visits
 from evaluator.alerts import AlertRule
@@ -188,7 +189,7 @@ async def test_an_organizations_visits_take_turns_with_anothers(
 
     database = Database(caller.database_url, pool_size=2)
     try:
-        mine = Visits(database, clock, timedelta(days=34))
+        mine = Visits(database, clock, timedelta(days=34), RulesRegistry())
         assert await waiting() == (5, 1)
         assert await visit_once(mine)
         mine_left, others_left = await waiting()

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 
+from engine.rules.registry import RulesRegistry
 from engine.visits.visits import Visits
 from generated.tidemark.v1 import alert_pb2, alert_service_pb2, threshold_pb2
 from runtime.clock import ManualClock
@@ -108,7 +109,7 @@ async def test_an_event_that_comes_before_the_visit_does_its_work(
 
     held.visits = False
     database = Database(caller.database_url)
-    while await Visits(database, clock, timedelta(days=34)).visit_once():
+    while await Visits(database, clock, timedelta(days=34), RulesRegistry()).visit_once():
         pass
     await database.close()
     await caller.visited(alert.alert_id)

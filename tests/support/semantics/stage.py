@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from engine.rules.registry import RulesRegistry
 from engine.timers import Timers
 from generated.tidemark.v1 import account_pb2, account_service_pb2, webhook_service_pb2, webhook_service_pb2_grpc
 from runtime.clock import Clock, ManualClock, SystemClock
@@ -141,5 +142,5 @@ async def _set(server: Running, database: Database, clock: Clock, manual: Manual
         )
         holder = Holder(caller, CUSTOMER)
         ends = clock.now() + timedelta(days=10)
-        timers = Timers(database, clock)
+        timers = Timers(database, clock, RulesRegistry())
         yield Stage(caller, holder, receiver, endpoint.secret, house, manual, timers, database, ends)
