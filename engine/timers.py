@@ -10,15 +10,15 @@ import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from engine.facts.changes import catch_up
+from engine.facts.due_timers import catch_up
 from engine.rules.registry import RulesRegistry
+from engine.rules.transaction import Transactions
 from runtime.clock import Clock
 from store.balances import wallets
 from store.balances.wallets import Due
-from store.identity import organizations
 from store.identity.keys import Organization
-from store.postgres.database import Database, DatabaseUnavailable, driver
-from store.usage import routing_facts as facts
+from store.postgres.database import Database, DatabaseUnavailable
+from store.usage import routing_facts
 
 CUSTOMERS_AT_ONCE = 200  # of one transaction
 SWEEP_LIMIT = 2_000  # customers that one look finds
@@ -35,11 +35,11 @@ logger = logging.getLogger(__name__)
 class Timers:
     """The task that carries out what time brings."""
 
-    def __init__(self, database: Database, clock: Clock, rules: RulesRegistry) -> None:
+    def __init__(self, database: Database, clock: Clock, grace: timedelta, rules: RulesRegistry) -> None:
         self._database = database
         self._clock = clock
         self._task: asyncio.Task[None] | None = None
-        self._rules = rules
+        self._transactions = Transactions(database, clock, grace, rules)
         self._put_off: dict[tuple[int, str], datetime] = {}
 
     def start(self) -> None:
@@ -126,15 +126,12 @@ class Timers:
     async def _evaluate(self, due: Sequence[Due]) -> int:
         organization = Organization(due[0].organization_id, due[0].organization)
         organization_id = organization.organization_id
-        async with self._database.transaction() as connection:
-            epoch = await organizations.share(connection, organization_id)
-            router = await self._rules.of(organization_id).alerts_at(connection, epoch)
-            now = self._clock.now()
-            # Whoever holds one of the others is at work on it, or will be.
-            held = await wallets.claim_due(connection, organization_id, (one.customer_id for one in due), now)
-            found = await facts.customers(await driver(connection), organization_id, list(held))
-            known = {customer: held[customer.customer_id] for customer in found}
-            await catch_up(connection, organization, router, known, now)
+        async with self._transactions.open(organization) as transaction:
+            # The transaction that holds the wallet of one of the others evaluates that one.
+            customer_ids = (one.customer_id for one in due)
+            held = await wallets.claim_due(transaction.connection, organization_id, customer_ids, transaction.now)
+            found = await routing_facts.customers(transaction.driver, organization_id, list(held))
+            await catch_up(transaction, {customer: held[customer.customer_id] for customer in found})
         return len(held)
 
 

@@ -9,13 +9,13 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2_grpc
 
+from engine.backfill.backfills import Backfills
 from engine.ingest.pending import BESIDE, PendingEvents
 from engine.ingest.pipeline import Pipeline
 from engine.jobs import RedeliveryJobs
 from engine.rules.registry import RulesRegistry
 from engine.timers import Timers
 from engine.upkeep import Upkeep
-from engine.visits.visits import Visits
 from runtime.clock import Clock
 from runtime.configuration import Configuration
 from runtime.gate import FairGate
@@ -84,10 +84,10 @@ async def serve(
         stack.push_async_callback(upkeep.stop)
         await upkeep.start()
         rules = RulesRegistry()
-        visits = Visits(database, clock, configuration.grace, rules)
-        stack.push_async_callback(visits.stop)
-        visits.start()
-        timers = Timers(database, clock, rules)
+        backfills = Backfills(database, clock, configuration.grace, rules)
+        stack.push_async_callback(backfills.stop)
+        backfills.start()
+        timers = Timers(database, clock, configuration.grace, rules)
         stack.push_async_callback(timers.stop)
         timers.start()
         redeliveries = RedeliveryJobs(database, clock)
@@ -136,9 +136,10 @@ async def serve(
             ),
             options=_options(configuration),
         )
-        services = add_services(
-            server, Dependencies(configuration, database, clock, drain, rules, pipeline, visits, redeliveries, feeds)
+        dependencies = Dependencies(
+            configuration, database, clock, drain, rules, pipeline, backfills, redeliveries, feeds
         )
+        services = add_services(server, dependencies)
         lock_watch = asyncio.create_task(LockWatch(database).run(), name="lock watch")
         stack.push_async_callback(_cancel, lock_watch)
         health = Health(services, configuration.max_connections)

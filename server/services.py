@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import grpc
 
+from engine.backfill.backfills import Backfills
 from engine.facts.changes import FactChanges
 from engine.ingest.pipeline import Pipeline
 from engine.jobs import RedeliveryJobs
 from engine.rules.registry import RulesRegistry
-from engine.visits.visits import Visits
 from generated.tidemark.v1 import (
     account_service_pb2,
     account_service_pb2_grpc,
@@ -51,7 +51,7 @@ class Dependencies:
     drain: Drain
     rules: RulesRegistry
     pipeline: Pipeline
-    visits: Visits
+    backfills: Backfills
     redeliveries: RedeliveryJobs
     feeds: Feeds
 
@@ -79,12 +79,12 @@ class AlertService(
     """tidemark.v1.AlertService: what defines alerts, what takes usage, and what tells of notifications."""
 
     def __init__(self, dependencies: Dependencies) -> None:
-        AlertHandlers.__init__(self, dependencies.database, dependencies.clock, dependencies.visits)
+        AlertHandlers.__init__(self, dependencies.database, dependencies.clock, dependencies.backfills)
         AlertChangeHandlers.__init__(
             self,
             dependencies.database,
             dependencies.clock,
-            dependencies.visits,
+            dependencies.backfills,
             dependencies.configuration.grace,
             dependencies.rules,
         )
@@ -122,7 +122,7 @@ def register(server: grpc.aio.Server, dependencies: Dependencies) -> tuple[str, 
             FactChanges(
                 dependencies.database, dependencies.clock, dependencies.configuration.grace, dependencies.rules
             ),
-            dependencies.visits,
+            dependencies.backfills,
         ),
         server,
     )

@@ -55,9 +55,9 @@ class CustomerHandlers(Handlers):
                 now=now,
             )
             if epoch is not None:
-                await self._changes.look_at(connection, organization, epoch, customer_id)
+                await self._changes.customer_changing(connection, organization, epoch, customer_id)
         if epoch is not None:
-            await self._visits.look_at_customer(organization, customer_id)
+            await self._changes.customer_changed(organization, customer_id)
         return account_service_pb2.PutCustomerResponse(
             customer=customer_message(stored, now), superseded=is_superseded(stored, as_of_time)
         )

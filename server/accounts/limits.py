@@ -53,11 +53,11 @@ class LimitHandlers(Handlers):
                     metadata={"limit_id": limit_id, "field": error.field},
                 ) from error
             if epoch is not None:
-                await self._visits.look_again(connection, organization, epoch, subject)
+                await self._changes.limit_changing(connection, organization, epoch, subject)
             named = unknown_ids.of_limit(stored.subject)
             unknown = await known_ids.unknown(connection, organization.organization_id, named.ids)
         if epoch is not None:
-            self._visits.wake(organization.organization_id)
+            self._backfills.wake(organization.organization_id)
         return account_service_pb2.PutLimitResponse(
             limit=limit_message(stored),
             superseded=stored.as_of_time > as_of_time,

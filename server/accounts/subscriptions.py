@@ -62,9 +62,9 @@ class SubscriptionHandlers(Handlers):
                 now=now,
             )
             if epoch is not None and created:
-                await self._changes.look_at(connection, organization, epoch, customer_id)
+                await self._changes.customer_changing(connection, organization, epoch, customer_id)
         if epoch is not None:
-            await self._visits.look_at_customer(organization, customer_id, subscriptions_only=True)
+            await self._changes.customer_changed(organization, customer_id, subscriptions_only=True)
         return account_service_pb2.PutSubscriptionResponse(
             subscription=subscription_message(stored, now),
             superseded=is_superseded(stored, as_of_time),

@@ -9,7 +9,7 @@ from generated.tidemark.v1 import warning_pb2
 from runtime.clock import Clock
 from server.alerts.customer_changes import CustomerChanges
 from server.alerts.refusals import refusal
-from server.alerts.service import Context, Visits, alert_not_found
+from server.alerts.service import Backfills, Context, alert_not_found
 from server.calls.identity import current_author, current_organization
 from server.calls.paging import read_page
 from server.calls.validation import Violations
@@ -35,11 +35,11 @@ class AlertChangeHandlers:
     """The handlers of tidemark.v1.AlertService that change alerts."""
 
     def __init__(
-        self, database: Database, clock: Clock, visits: Visits, grace: timedelta, rules: RulesRegistry
+        self, database: Database, clock: Clock, backfills: Backfills, grace: timedelta, rules: RulesRegistry
     ) -> None:
         self._database = database
         self._clock = clock
-        self._visits = visits
+        self._backfills = backfills
         self._customers = CustomerChanges(database, clock, grace, rules)
 
     async def UpdateAlert(
@@ -66,7 +66,7 @@ class AlertChangeHandlers:
                 raise refusal(error, alert_id) from error
             named = unknown_ids.of_alert(changed.scope, changed.condition, changed.thresholds)
             unknown = await known_ids.unknown(connection, organization_id, named.ids)
-        self._visits.wake(organization_id)
+        self._backfills.wake(organization_id)
         return messages.UpdateAlertResponse(alert=alert_proto(changed), warnings=unknown_ids.warnings(named, unknown))
 
     async def EnableAlert(
@@ -86,7 +86,7 @@ class AlertChangeHandlers:
             except (AlertUnknown, AlertArchived, EtagMismatch) as error:
                 raise refusal(error, alert_id) from error
             warnings = await _warnings(connection, organization_id, whom)
-        self._visits.wake(organization_id)
+        self._backfills.wake(organization_id)
         return messages.EnableAlertResponse(alert=alert_proto(definition), warnings=warnings)
 
     async def DisableAlert(

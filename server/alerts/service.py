@@ -35,19 +35,19 @@ _NOT_ARCHIVED = (DefinitionState.ACTIVE, DefinitionState.DISABLED)
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class Visits(Protocol):
-    """Whoever evaluates new alerts on the gauges that existed before them."""
+class Backfills(Protocol):
+    """Evaluates new and changed alerts on what exists already."""
 
     def wake(self, organization_id: int) -> None:
-        """Says that an alert of that organization waits to be evaluated; returns at once."""
+        """Notes that an alert of that organization waits to be evaluated; returns at once."""
 
 
 class AlertHandlers(CustomerAlertListHandlers):
     """The handlers of tidemark.v1.AlertService that create alerts, and show them and their state."""
 
-    def __init__(self, database: Database, clock: Clock, visits: Visits) -> None:
+    def __init__(self, database: Database, clock: Clock, backfills: Backfills) -> None:
         super().__init__(database, clock)
-        self._visits = visits
+        self._backfills = backfills
 
     async def CreateAlert(
         self, request: messages.CreateAlertRequest, context: Context
@@ -74,7 +74,7 @@ class AlertHandlers(CustomerAlertListHandlers):
             )
             if request.request_id:
                 await requests.remember(*replay, response.SerializeToString(), created.create_time)
-        self._visits.wake(organization_id)
+        self._backfills.wake(organization_id)
         return response
 
     async def GetAlert(self, request: messages.GetAlertRequest, context: Context) -> messages.GetAlertResponse:

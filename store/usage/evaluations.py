@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from enum import StrEnum
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -22,6 +23,14 @@ from store.postgres.database import DriverConnection
 AT_ONCE = 200
 
 
+class ChangeReason(StrEnum):
+    """Why a state changed last."""
+
+    USAGE = "USAGE"  # an event moved the gauge
+    FACT = "FACT"  # the billing system posted a fact, or time reached a date in one
+    DEFINITION = "DEFINITION"  # the alert, or the facts about whom it covers, changed
+
+
 @dataclass(frozen=True, slots=True)
 class StoredState:
     """The state of one alert on one gauge.
@@ -35,7 +44,7 @@ class StoredState:
     state: AlertState
     sequence: int
     change_time: datetime | None
-    change_reason: str | None
+    change_reason: ChangeReason | None
 
 
 _READ = """
@@ -64,8 +73,11 @@ async def states(
     found: dict[tuple[UUID, str], StoredState] = {}
     while rows := await cursor.fetchmany(AT_ONCE):
         await slices.begin()
-        for row in rows:
-            found[row[0], row[1]] = StoredState(by_id[row[0]], row[1], row[2], state_from_json(row[3]), *row[4:7])
+        for gauge_id, alert_id, version, reached, sequence, time, reason in rows:
+            state = state_from_json(reached)
+            found[gauge_id, alert_id] = StoredState(
+                by_id[gauge_id], alert_id, version, state, sequence, time, ChangeReason(reason) if reason else None
+            )
     return found
 
 
@@ -114,7 +126,7 @@ async def _write_some_states(
             "reached": orjson.dumps([state_json(item.state) for item in stored]).decode(),
             "sequences": [item.sequence for item in stored],
             "change_times": [item.change_time for item in stored],
-            "change_reasons": [item.change_reason for item in stored],
+            "change_reasons": [item.change_reason and item.change_reason.value for item in stored],
             "period_ends": [item.gauge.period.end for item in stored],
         },
     )

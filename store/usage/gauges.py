@@ -1,4 +1,4 @@
-"""Gauges: the upsert that moves them, the locks that a visit takes, and what an evaluation writes back."""
+"""Gauges: the upsert that moves them, the locks of an evaluation without new usage, and the row that it writes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ import orjson
 from evaluator.gauges import Gauge
 from store.postgres.database import DriverConnection
 
-NEVER_VISITED = -1  # the rules_epoch of a gauge that was inserted and not yet evaluated
+NEVER_EVALUATED = -1  # the rules_epoch of a gauge that was inserted and not yet evaluated
 
 
 class Move(NamedTuple):
     """What a batch of events does to an additive gauge.
 
     total: the sum of the amounts. high, low: the highest and lowest point of their running sum, 0 included.
-    required_epoch: a gauge that was visited before this epoch has to be visited again.
+    required_epoch: a gauge that was last evaluated before this epoch has to be evaluated again.
     """
 
     gauge: Gauge
@@ -33,22 +33,22 @@ class Move(NamedTuple):
 class Moved:
     """A gauge after the move.
 
-    index: of its move. visited_epoch: NEVER_VISITED for one that is new. scale: see `Measure.shown`. calls: it has
-    to be evaluated.
+    index: of its move. rules_epoch: NEVER_EVALUATED for one that is new. scale: see `Measure.shown`.
+    needs_evaluation: it may have come to a trip level, or was last evaluated under other rules.
     """
 
     index: int
     value: Decimal
-    visited_epoch: int
+    rules_epoch: int
     scale: Decimal | None
-    calls: bool
+    needs_evaluation: bool
 
 
 # The columns come as text with tabs between the values, which no id contains: the driver writes arrays value by
 # value, and would take longer for thousands of gauges than the server for the statement.
 # Rows are inserted and locked in key order, here and in `lock`, so that two transactions never deadlock. A row
-# comes back only if the evaluation has to look at it: when it is new, was last visited under other rules, or
-# came to a trip level somewhere between the first event and the last.
+# comes back only if it has to be evaluated: when it is new, was last evaluated under other rules, or came to a trip
+# level somewhere between the first event and the last.
 _MOVE = """
 WITH input AS (
     SELECT * FROM unnest(
@@ -64,13 +64,13 @@ WITH input AS (
         DO UPDATE SET value = g.value + excluded.value, update_time = excluded.update_time
     RETURNING gauge_id, value, trip_above, trip_below, rules_epoch, scale
 )
-SELECT i.position, m.value, m.rules_epoch, m.scale, calls
+SELECT i.position, m.value, m.rules_epoch, m.scale, needs_evaluation
 FROM moved m JOIN input i USING (gauge_id), LATERAL (
     SELECT m.rules_epoch < i.required_epoch
         OR coalesce(m.value - i.total + i.high >= m.trip_above, false)
         OR coalesce(m.value - i.total + i.low <= m.trip_below, false)
-) AS c (calls)
-WHERE %(all)s OR calls
+) AS c (needs_evaluation)
+WHERE %(all)s OR needs_evaluation
 """
 
 
@@ -103,7 +103,7 @@ class Locked:
     """A gauge as it stands, locked."""
 
     value: Decimal
-    visited_epoch: int
+    rules_epoch: int
     latest_event_time: datetime | None
     latest_event_id: str | None
     scale: Decimal | None
@@ -148,8 +148,8 @@ def _latest_id(latest_time: datetime | None, stored: str | None) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Visited:
-    """What an evaluation leaves on a gauge that it holds the lock of."""
+class Evaluated:
+    """The row that an evaluation writes for a gauge that its transaction has locked."""
 
     gauge: Gauge
     value: Decimal
@@ -176,7 +176,7 @@ UPDATE gauge g SET
     rules_epoch = i.rules_epoch, subscription_id = i.subscription_id, measure = i.measure,
     group_values = i.group_values, period_start = i.period_start, period_end = i.period_end, scale = i.scale,
     update_time = %(now)s
-FROM json_to_recordset(%(visited)s::json) AS i (
+FROM json_to_recordset(%(evaluated)s::json) AS i (
     customer_id text, gauge_id uuid, value numeric, latest_event_time timestamptz, latest_event text,
     trip_above numeric, trip_below numeric, rules_epoch bigint, subscription_id text, measure text,
     group_values jsonb, period_start timestamptz, period_end timestamptz, scale numeric
@@ -187,7 +187,7 @@ WHERE g.organization_id = %(organization_id)s
 
 
 async def write(
-    connection: DriverConnection, organization_id: int, visited: Sequence[Visited], now: datetime
+    connection: DriverConnection, organization_id: int, evaluated: Sequence[Evaluated], now: datetime
 ) -> None:
     """Stores what an evaluation found out about gauges that this transaction has locked."""
     rows = [
@@ -207,11 +207,11 @@ async def write(
             "period_end": item.gauge.period.end,
             "scale": item.scale,
         }
-        for item in visited
+        for item in evaluated
     ]
     # Decimals, which are all that it does not know, as text: exactly as they are.
-    visited_json = orjson.dumps(rows, default=str).decode()
-    await connection.execute(_WRITE, {"organization_id": organization_id, "now": now, "visited": visited_json})
+    rows_json = orjson.dumps(rows, default=str).decode()
+    await connection.execute(_WRITE, {"organization_id": organization_id, "now": now, "evaluated": rows_json})
 
 
 _COUNT_VALUES = """

@@ -49,6 +49,6 @@ async def test_organizations_have_turns_however_much_one_has_due(monkeypatch: py
     monkeypatch.setattr("store.balances.wallets.overdue", overdue)
     monkeypatch.setattr("store.balances.wallets.next_due", next_due)
     monkeypatch.setattr(Timers, "_evaluate", evaluate)
-    await Timers(cast(Database, NoDatabase()), ManualClock(NOW), RulesRegistry()).sweep()
+    await Timers(cast(Database, NoDatabase()), ManualClock(NOW), timedelta(days=34), RulesRegistry()).sweep()
     assert done[:7] == [NOISY, NOISY, QUIET, QUIET, NOISY, NOISY, QUIET]
     assert not left
