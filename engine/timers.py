@@ -16,7 +16,7 @@ from engine.rules.transaction import Transactions
 from runtime.clock import Clock
 from store.balances import wallets
 from store.balances.wallets import Due
-from store.identity.keys import Organization
+from store.identity.organizations import Organization
 from store.postgres.database import Database, DatabaseUnavailable
 from store.usage import routing_facts
 

@@ -50,6 +50,7 @@ class Recorder:
     `order` says what to claim, None for nothing, and keeps the slots for it while its block runs. `on_written` is
     told which claims are done with, and what was claimed with them; `begin` is to make their attempts, at a moment
     when the database has something to do. `in_flight` counts claims whose result is not written, be it there or not.
+    `on_failure` is called with each failure of the database that ends a batch.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Recorder:
         on_written: Callable[[Sequence[Claim], Refill | None], None],
         begin: Callable[[Sequence[Claim]], None],
         in_flight: Callable[[], int],
+        on_failure: Callable[[DatabaseUnavailable], None],
         metrics: Metrics,
         randomness: random.Random,
     ) -> None:
@@ -69,6 +71,7 @@ class Recorder:
         self._on_written = on_written
         self._begin = begin
         self._in_flight = in_flight
+        self._on_failure = on_failure
         self._pending: list[Result] = []
         self._claimed: list[Claim] = []  # whose attempts have not begun
         self._arrived = asyncio.Event()
@@ -97,6 +100,7 @@ class Recorder:
             except DatabaseUnavailable as error:
                 # The results wait here: they are of attempts that were made, and a lease that ends meanwhile
                 # only means that the receiver gets the notification once more.
+                self._on_failure(error)
                 logger.warning(
                     "cannot record %d results yet: %s",
                     len(self._pending),

@@ -1,14 +1,19 @@
-"""The slots of a process: how many deliveries it may have in flight, and how many of one organization."""
+"""The slots of a process: how many deliveries it may have in flight, how many of one organization, and its leases."""
 
 import asyncio
 import contextlib
 import math
+import secrets
+import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
 from store.deliveries.queue import Claim, Order
+from store.deliveries.results import Holdings
 
+TOKEN_BITS = 64  # of a lease token, that are random and the same for all claims of a process
+COUNTER_BITS = 64  # the others
 CLAIM_LIMIT = 100  # deliveries in one transaction
 ORGANIZATION_SHARE = 0.75  # of a process's slots, that one organization may have
 
@@ -17,13 +22,18 @@ class Slots:
     """`number` slots, each for a claim until its result is written.
 
     Were they free before that, memory and the number of leases would grow while the database is slow.
+
+    The lease tokens of a process are consecutive numbers from a random start: so its leases can be found in the
+    database without a list of the tokens.
     """
 
     def __init__(self, number: int, lease: timedelta) -> None:
         self._number = number
         self._lease = lease
-        self._taken = 0
+        self._held: set[Claim] = set()
         self._reserved = 0  # for claims that are being made
+        self._first_token = self._next_token = secrets.randbits(TOKEN_BITS) << COUNTER_BITS
+        self._open_tokens: set[uuid.UUID] = set()  # of claims that are being made
         self._of_organization: Counter[int] = Counter()  # of those that are taken
         self._all_free = asyncio.Event()
         self._all_free.set()
@@ -31,7 +41,7 @@ class Slots:
     @property
     def taken(self) -> int:
         """How many claims there are whose result is not written."""
-        return self._taken
+        return len(self._held)
 
     @contextlib.contextmanager
     def order(self, done: Sequence[Claim] = ()) -> Iterator[Order | None]:
@@ -39,27 +49,43 @@ class Slots:
 
         The slots are kept for the claim until the block ends: several may be on their way.
         """
-        room = min(max(self._number - self._taken - self._reserved + len(done), 0), CLAIM_LIMIT)
+        room = min(max(self._number - self.taken - self._reserved + len(done), 0), CLAIM_LIMIT)
+        if not room:
+            yield None
+            return
+        order = Order(room, self._lease, self._full_organizations(done), uuid.UUID(int=self._next_token))
+        self._next_token += 1
         self._reserved += room
+        self._open_tokens.add(order.lease_token)
         try:
-            yield Order(room, self._lease, self._full_organizations(done)) if room else None
+            yield order
         finally:
             self._reserved -= room
+            self._open_tokens.discard(order.lease_token)
 
     def take(self, claims: Sequence[Claim]) -> None:
         """Takes slots for what was claimed."""
         if claims:
-            self._taken += len(claims)
+            self._held.update(claims)
             self._of_organization.update(claim.organization_id for claim in claims)
             self._all_free.clear()
 
     def free(self, done: Sequence[Claim]) -> None:
         """Gives back the slots of what is done with."""
-        self._taken -= len(done)
+        self._held.difference_update(done)
         self._of_organization.subtract(claim.organization_id for claim in done)
         self._of_organization = +self._of_organization  # forgets those that have none
-        if self._taken == 0:
+        if not self._held:
             self._all_free.set()
+
+    def holdings(self) -> Holdings:
+        """The leases that this process knows of: each of its others is an orphan, or ended."""
+        return Holdings(
+            uuid.UUID(int=self._first_token),
+            uuid.UUID(int=self._next_token),
+            frozenset(self._open_tokens),
+            frozenset(self._held),
+        )
 
     async def all_free_within(self, timeout: float) -> bool:
         """Waits until no slot is taken, for at most `timeout` seconds; says whether that came true."""

@@ -10,6 +10,7 @@ from datetime import timedelta
 
 from notifier.attempts import RETURN_DELAY, Attempter
 from notifier.metrics import Metrics
+from notifier.orphans import OrphanedLeases
 from notifier.recorder import Recorder, Refill, Return
 from notifier.sending import Sender
 from notifier.slots import Slots
@@ -27,6 +28,7 @@ POLL_INTERVAL = 1.0  # seconds between looks at the database when nothing else w
 POLL_SHARE = 0.1  # of the time, at most, that looks may take when one thing after the other becomes due
 FAN_OUT_LIMIT = 200  # outbox rows in one transaction
 FAN_OUT_DELIVERIES = 600  # that they may come to, about: the first of them wait for the last
+LAST_RELEASE = 2.0  # seconds of a drain, at most, to give back leases that are not known; the database may be away
 STUCK_AFTER = 60.0  # seconds without a round of the loop
 
 logger = logging.getLogger(__name__)
@@ -62,14 +64,16 @@ class Worker:
         self._database = database
         self._slots = Slots(concurrency, lease)
         self._metrics = metrics or Metrics()
+        self._orphans = OrphanedLeases(database, self._slots.holdings, self._metrics)
         randomness = randomness or random.Random()
         self._attempter = Attempter(sender, clock, box, self._metrics, randomness)
         self._recorder = Recorder(
             database,
-            self._order_with,
+            self._order,
             self._on_written,
             self._begin,
             lambda: self._slots.taken,
+            self._orphans.suspect,
             self._metrics,
             randomness,
         )
@@ -146,6 +150,7 @@ class Worker:
             except DatabaseUnavailable as error:
                 # What concerns one transaction says nothing about the next.
                 self._database_answers = error.failure.contained
+                self._orphans.suspect(error)
                 self._metrics.database_failures += 1
                 logger.warning("waiting for the database: %s", error, extra={"action": "database.lost"})
                 await backoff.sleep()
@@ -181,52 +186,66 @@ class Worker:
         return clock() + max(waiting.due_in.total_seconds(), (clock() - began) * (1 / POLL_SHARE - 1))
 
     async def _step(self) -> None:
+        if self._orphans.due():
+            self._hints.due |= await self._orphans.release() > 0
+        if self._hints.outbox:
+            await self._fan_out()
+        if self._hints.expired:
+            await self._release_expired()
+        if self._hints.due:
+            await self._claim()
+
+    async def _fan_out(self) -> None:
         hints = self._hints
-        if hints.outbox:
-            # Cleared before the look, not after it: what is committed during it sets the hint again.
-            hints.outbox = False
-            claims: list[Claim] = []
-            with self._slots.order() as order:
-                async with self._database.transaction() as connection:
-                    limit = self._fan_out_limit
-                    fan_out = await outbox.fan_out(connection, limit)
-                    if fan_out.created and order is not None:
-                        # In one transaction: a notification on its way waits for one commit less.
-                        claims = await delivery_queue.claim(connection, order)
-            hints.outbox |= fan_out.taken == limit
-            if fan_out.created:
-                fitting = FAN_OUT_DELIVERIES * fan_out.taken // fan_out.created
-                self._fan_out_limit = min(max(fitting, 1), FAN_OUT_LIMIT)
-            hints.due |= len(claims) < fan_out.created
-            self._metrics.fanned_out += fan_out.created
-            self._start(claims)
-        if hints.expired:
-            hints.expired = False
+        # Cleared before the look, not after it: what is committed during it sets the hint again.
+        hints.outbox = False
+        claims: list[Claim] = []
+        with self._order() as order:
             async with self._database.transaction() as connection:
-                released = await delivery_results.release_expired(connection)
-            if released:
-                self._metrics.leases_expired += released
-                logger.warning(
-                    "%d leases of a notifier that died were taken over",
-                    released,
-                    extra={"action": "lease.expired"},
-                )
-            hints.expired |= released == delivery_results.EXPIRED_LIMIT
-            hints.due |= released > 0
-        if hints.due:
-            hints.due = False
-            with self._slots.order() as order:
-                if order is None:
-                    return  # the next results that are written look for more
-                async with self._database.transaction() as connection:
+                limit = self._fan_out_limit
+                fan_out = await outbox.fan_out(connection, limit)
+                if fan_out.created and order is not None:
+                    # In one transaction: a notification on its way waits for one commit less.
                     claims = await delivery_queue.claim(connection, order)
-            self._start(claims)
-            # A full claim says that there may be more; so does each result that frees a slot.
-            hints.due |= len(claims) == order.limit
+        hints.outbox |= fan_out.taken == limit
+        if fan_out.created:
+            fitting = FAN_OUT_DELIVERIES * fan_out.taken // fan_out.created
+            self._fan_out_limit = min(max(fitting, 1), FAN_OUT_LIMIT)
+        hints.due |= len(claims) < fan_out.created
+        self._metrics.fanned_out += fan_out.created
+        self._start(claims)
+
+    async def _release_expired(self) -> None:
+        self._hints.expired = False
+        async with self._database.transaction() as connection:
+            released = await delivery_results.release_expired(connection)
+        if released:
+            self._metrics.leases_expired += released
+            logger.warning(
+                "%d leases of a notifier that died were taken over",
+                released,
+                extra={"action": "lease.expired"},
+            )
+        self._hints.expired |= released == delivery_results.RELEASE_LIMIT
+        self._hints.due |= released > 0
+
+    async def _claim(self) -> None:
+        self._hints.due = False
+        with self._order() as order:
+            if order is None:
+                return  # the next results that are written look for more
+            async with self._database.transaction() as connection:
+                claims = await delivery_queue.claim(connection, order)
+        self._start(claims)
+        # A full claim says that there may be more; so does each result that frees a slot.
+        self._hints.due |= len(claims) == order.limit
 
     @contextlib.contextmanager
-    def _order_with(self, done: Sequence[Claim]) -> Iterator[Order | None]:
-        """What to claim in the transaction that writes the results of `done`; None when nobody wants more."""
+    def _order(self, done: Sequence[Claim] = ()) -> Iterator[Order | None]:
+        """What to claim in the transaction of the block, in which the slots of `done` become free.
+
+        None when there is no room or the notifier drains.
+        """
         if self._stops:
             yield None
             return
@@ -271,6 +290,8 @@ class Worker:
     async def _drain(self, timeout: float) -> None:
         """Waits for what is in flight; cuts off what takes too long, and leaves time to record it."""
         logger.info("draining %d deliveries", self._slots.taken, extra={"action": "drain"})
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout
         if not await self._slots.all_free_within(timeout * 0.75):
             for task in self._attempts:
                 task.cancel()
@@ -280,3 +301,6 @@ class Worker:
                     self._slots.taken,
                     extra={"action": "drain.incomplete"},
                 )
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(min(end, loop.time() + LAST_RELEASE)):
+                await self._orphans.release_last()

@@ -17,7 +17,7 @@ from evaluator.alerts import AlertRule
 from runtime.clock import Clock
 from store.alerts import backfills
 from store.alerts.backfills import Backfill
-from store.identity.keys import Organization
+from store.identity.organizations import Organization
 from store.notifications import evaluation_failures
 from store.postgres.database import Database, DatabaseUnavailable
 from webhooks.operator_events import EvaluationFailure

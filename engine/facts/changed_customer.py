@@ -19,7 +19,7 @@ from evaluator.alerts import AlertRule, GroupSelector, ScopeKind
 from evaluator.gauges import Measure
 from store.alerts import backfills
 from store.balances import wallets
-from store.identity.keys import Organization
+from store.identity.organizations import Organization
 from store.postgres.database import DatabaseUnavailable
 from store.postgres.retries import repeated
 from store.usage import routing_facts

@@ -7,7 +7,7 @@ from evaluator.balances import Unit
 from evaluator.limits import Limits
 from evaluator.routing import Router
 from store.alerts import alerts, backfills
-from store.identity.keys import Organization
+from store.identity.organizations import Organization
 from store.limits import effective as limit_facts
 from store.limits.limits import LimitSubject
 from store.postgres.database import Connection, driver

@@ -19,7 +19,7 @@ from evaluator.facts import Touched
 from evaluator.routing import Customer
 from runtime.clock import Clock
 from store.balances import wallets
-from store.identity.keys import Organization
+from store.identity.organizations import Organization
 from store.limits.limits import LimitSubject
 from store.postgres.database import Connection, Database
 from store.usage import routing_facts

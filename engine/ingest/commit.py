@@ -22,7 +22,7 @@ from evaluator.events import UsageEvent
 from evaluator.routing import Router
 from runtime.clock import Clock
 from store.identity import organizations
-from store.identity.keys import Organization
+from store.identity.organizations import Organization
 from store.notifications import evaluation_failures
 from store.postgres.database import Connection, Database, DatabaseUnavailable, driver
 from store.postgres.retries import Tries

@@ -14,7 +14,7 @@ from engine.rules.registry import RulesRegistry
 from evaluator.events import UsageEvent
 from runtime.clock import Clock
 from runtime.gate import FairGate
-from store.identity.keys import Organization
+from store.identity.organizations import Organization
 from store.postgres.database import Database
 
 MAX_COMMIT_EVENTS = 5_000  # of one commit, unless a single batch brings more

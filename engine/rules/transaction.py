@@ -10,7 +10,7 @@ from evaluator.routing import Router
 from runtime.clock import Clock
 from runtime.turns import Slices
 from store.identity import organizations
-from store.identity.keys import Organization
+from store.identity.organizations import Organization
 from store.postgres.database import Connection, Database, DriverConnection, driver
 
 

@@ -8,10 +8,12 @@ from server.calls.identity import current_organization
 from server.calls.paging import read_page
 from server.calls.validation import Violations
 from server.mapping.balances import balance_message, entry_message, overage_message, read_balance, read_kinds
+from store.accounts.puts import Put
 from store.balances import balances
 from store.balances import changes as balance_changes
 from store.balances import drawdown as drawing
 from store.balances import entries as balance_entries
+from store.balances.balances import Balance
 from store.balances.changes import (
     AdjustmentConflict,
     BalanceChange,
@@ -36,10 +38,10 @@ class BalanceHandlers(Handlers):
         fact = read_balance(Violations(), "balance", request.balance, now)
         organization = current_organization()
 
-        async def change(connection: Connection) -> tuple[BalanceChange, Touched]:
+        async def change(connection: Connection) -> tuple[Put[Balance], Touched]:
             try:
                 # Asked again under the lock: the ledger's times rise with its numbers.
-                done = await balance_changes.put(connection, organization.organization_id, fact, self._clock.now())
+                put = await balance_changes.put(connection, organization.organization_id, fact, self._clock.now())
             except BalanceFixed as error:
                 raise FailedPrecondition(
                     error_reason_pb2.ERROR_REASON_BALANCE_FIXED,
@@ -50,11 +52,11 @@ class BalanceHandlers(Handlers):
                         "field": error.field,
                     },
                 ) from error
-            return done, _touched(done)
+            return put, _touched(put.changed, put.previous, put.stored)
 
-        done = await self._changes.apply(organization, fact.customer_id, change)
+        put = await self._changes.apply(organization, fact.customer_id, change)
         return account_service_pb2.PutBalanceResponse(
-            balance=balance_message(done.balance, self._clock.now()), superseded=done.superseded
+            balance=balance_message(put.stored, self._clock.now()), superseded=put.superseded
         )
 
     async def GetBalance(
@@ -143,7 +145,7 @@ class BalanceHandlers(Handlers):
                 ) from error
             except (BalanceUnknown, BalanceVoided, SegmentUnknown, NoActiveSegment) as error:
                 raise _refusal(error, customer_id, balance_id, request.segment_number) from error
-            return done, _touched(done)
+            return done, _touched(done.changed, done.previous, done.balance)
 
         done = await self._changes.apply(organization, customer_id, change)
         return account_service_pb2.AdjustBalanceResponse(
@@ -166,7 +168,7 @@ class BalanceHandlers(Handlers):
                 )
             except BalanceUnknown as error:
                 raise _not_found(customer_id, balance_id) from error
-            return done, _touched(done)
+            return done, _touched(done.changed, done.previous, done.balance)
 
         done = await self._changes.apply(organization, customer_id, change)
         return account_service_pb2.VoidBalanceResponse(balance=balance_message(done.balance, self._clock.now()))
@@ -242,10 +244,10 @@ def _read_key(
     return key
 
 
-def _touched(done: BalanceChange) -> Touched:
-    if not done.changed:
+def _touched(changed: bool, previous: Balance | None, balance: Balance) -> Touched:
+    if not changed:
         return Touched()
-    versions = (done.balance,) if done.previous is None else (done.previous, done.balance)
+    versions = (balance,) if previous is None else (previous, balance)
     return Touched(balances=tuple(holding_of(version) for version in versions))
 
 

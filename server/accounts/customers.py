@@ -9,14 +9,13 @@ from server.calls.paging import read_page
 from server.calls.validation import Violations
 from server.mapping.accounts import (
     customer_message,
-    is_superseded,
     read_as_of_time,
     read_cycle,
     read_plan_times,
 )
 from server.mapping.custom_fields import read_custom_fields
-from store.accounts import accounts
-from store.accounts.accounts import DEFAULT_CURRENCY
+from store.accounts import customers
+from store.accounts.customers import DEFAULT_CURRENCY, CustomerFact
 
 
 class CustomerHandlers(Handlers):
@@ -39,27 +38,25 @@ class CustomerHandlers(Handlers):
         as_of_time = read_as_of_time(violations, "customer", sent, now)
         violations.raise_if_any()
         organization = current_organization()
+        fact = CustomerFact(
+            customer_id=customer_id,
+            display_name=display_name,
+            plan_id=plan_id,
+            plan_start_time=plan_start_time,
+            plan_end_time=plan_end_time,
+            currency=currency,
+            cycle=cycle,
+            custom_fields=custom_fields,
+            as_of_time=as_of_time,
+        )
         async with self._database.transaction() as connection:
-            stored, epoch = await accounts.put_customer(
-                connection,
-                organization.organization_id,
-                customer_id,
-                display_name=display_name,
-                plan_id=plan_id,
-                plan_start_time=plan_start_time,
-                plan_end_time=plan_end_time,
-                currency=currency,
-                cycle=cycle,
-                custom_fields=custom_fields,
-                as_of_time=as_of_time,
-                now=now,
-            )
-            if epoch is not None:
-                await self._changes.customer_changing(connection, organization, epoch, customer_id)
-        if epoch is not None:
+            put = await customers.put(connection, organization.organization_id, fact, now)
+            if put.epoch is not None:
+                await self._changes.customer_changing(connection, organization, put.epoch, customer_id)
+        if put.changed:
             await self._changes.customer_changed(organization, customer_id)
         return account_service_pb2.PutCustomerResponse(
-            customer=customer_message(stored, now), superseded=is_superseded(stored, as_of_time)
+            customer=customer_message(put.stored, now), superseded=put.superseded
         )
 
     async def GetCustomer(
@@ -70,7 +67,7 @@ class CustomerHandlers(Handlers):
         customer_id = violations.identifier("customer_id", request.customer_id)
         violations.raise_if_any()
         async with self._database.transaction() as connection:
-            stored = await accounts.get_customer(connection, current_organization().organization_id, customer_id)
+            stored = await customers.get(connection, current_organization().organization_id, customer_id)
         if stored is None:
             raise NotFound(
                 error_reason_pb2.ERROR_REASON_CUSTOMER_NOT_FOUND,
@@ -88,7 +85,7 @@ class CustomerHandlers(Handlers):
         page = read_page(violations, request.page_size, request.page_token, "ListCustomers", (plan_id,), (str,))
         violations.raise_if_any()
         async with self._database.transaction() as connection:
-            rows = await accounts.list_customers(
+            rows = await customers.list_page(
                 connection,
                 current_organization().organization_id,
                 plan_id=plan_id or None,

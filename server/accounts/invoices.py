@@ -10,6 +10,8 @@ from server.calls.validation import Violations
 from server.mapping.invoices import invoice_message, read_invoice, read_statuses
 from store.accounts import invoices
 from store.accounts.invoice_readings import as_read
+from store.accounts.invoices import Invoice
+from store.accounts.puts import Put
 from store.postgres.database import Connection
 
 
@@ -26,13 +28,13 @@ class InvoiceHandlers(Handlers):
         violations.raise_if_any()
         organization = current_organization()
 
-        async def change(connection: Connection) -> tuple[invoices.InvoicePut, Touched]:
+        async def change(connection: Connection) -> tuple[Put[Invoice], Touched]:
             put = await invoices.put(connection, organization.organization_id, fact, self._clock.now())
-            versions = (put.before, put.invoice) if put.changed else ()
+            versions = (put.previous, put.stored) if put.changed else ()
             return put, Touched(invoices=tuple(as_read(one.fact) for one in versions if one is not None))
 
         put = await self._changes.apply(organization, fact.customer_id, change)
-        return account_service_pb2.PutInvoiceResponse(invoice=invoice_message(put.invoice), superseded=put.superseded)
+        return account_service_pb2.PutInvoiceResponse(invoice=invoice_message(put.stored), superseded=put.superseded)
 
     async def GetInvoice(
         self, request: account_service_pb2.GetInvoiceRequest, context: Context

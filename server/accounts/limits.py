@@ -10,7 +10,7 @@ from server.mapping import unknown_ids
 from server.mapping.plans import limit_message, read_amount, read_as_of_time, read_subject
 from store.accounts import known_ids
 from store.limits import limits
-from store.limits.limits import LimitExists, LimitFixed
+from store.limits.limits import LimitExists, LimitFact, LimitFixed
 
 
 class LimitHandlers(Handlers):
@@ -28,18 +28,11 @@ class LimitHandlers(Handlers):
         amount = read_amount(violations, "limit.amount", sent.amount)
         as_of_time = read_as_of_time(violations, "limit", sent, now)
         violations.raise_if_any()
+        fact = LimitFact(limit_id=limit_id, subject=subject, amount=amount, as_of_time=as_of_time)
         organization = current_organization()
         async with self._database.transaction() as connection:
             try:
-                stored, epoch = await limits.put(
-                    connection,
-                    organization.organization_id,
-                    limit_id,
-                    subject,
-                    amount=amount,
-                    as_of_time=as_of_time,
-                    now=now,
-                )
+                put = await limits.put(connection, organization.organization_id, fact, now)
             except LimitExists as error:
                 raise AlreadyExists(
                     error_reason_pb2.ERROR_REASON_LIMIT_EXISTS,
@@ -52,15 +45,15 @@ class LimitHandlers(Handlers):
                     f"the limit {limit_id!r} exists with another {error.field}: put another limit",
                     metadata={"limit_id": limit_id, "field": error.field},
                 ) from error
-            if epoch is not None:
-                await self._changes.limit_changing(connection, organization, epoch, subject)
-            named = unknown_ids.of_limit(stored.subject)
+            if put.epoch is not None:
+                await self._changes.limit_changing(connection, organization, put.epoch, subject)
+            named = unknown_ids.of_limit(put.stored.subject)
             unknown = await known_ids.unknown(connection, organization.organization_id, named.ids)
-        if epoch is not None:
+        if put.changed:
             self._backfills.wake(organization.organization_id)
         return account_service_pb2.PutLimitResponse(
-            limit=limit_message(stored),
-            superseded=stored.as_of_time > as_of_time,
+            limit=limit_message(put.stored),
+            superseded=put.superseded,
             warnings=unknown_ids.warnings(named, unknown),
         )
 

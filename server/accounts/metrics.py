@@ -9,12 +9,12 @@ from server.calls.paging import read_page
 from server.calls.validation import Violations
 from server.mapping.accounts import (
     aggregation_name,
-    is_superseded,
     metric_message,
     read_aggregation,
     read_as_of_time,
 )
 from store.accounts import metrics
+from store.accounts.metrics import MetricFact
 
 
 class MetricHandlers(Handlers):
@@ -38,18 +38,16 @@ class MetricHandlers(Handlers):
             violations.add("metric.unique_property", "only UNIQUE_COUNT has one")
         as_of_time = read_as_of_time(violations, "metric", sent, now)
         violations.raise_if_any()
+        fact = MetricFact(
+            metric_id=metric_id,
+            display_name=display_name,
+            aggregation=aggregation,
+            unique_property=unique_property or None,
+            as_of_time=as_of_time,
+        )
         async with self._database.transaction() as connection:
             try:
-                stored = await metrics.put_metric(
-                    connection,
-                    current_organization().organization_id,
-                    metric_id,
-                    display_name=display_name,
-                    aggregation=aggregation,
-                    unique_property=unique_property or None,
-                    as_of_time=as_of_time,
-                    now=now,
-                )
+                put = await metrics.put(connection, current_organization().organization_id, fact, now)
             except metrics.MetricFixed as error:
                 fixed = aggregation_name(error.stored.aggregation)
                 unique = error.stored.unique_property
@@ -59,9 +57,7 @@ class MetricHandlers(Handlers):
                     " counted cannot be counted anew: put another metric",
                     metadata={"metric_id": metric_id, "aggregation": fixed},
                 ) from error
-        return account_service_pb2.PutMetricResponse(
-            metric=metric_message(stored), superseded=is_superseded(stored, as_of_time)
-        )
+        return account_service_pb2.PutMetricResponse(metric=metric_message(put.stored), superseded=put.superseded)
 
     async def GetMetric(
         self, request: account_service_pb2.GetMetricRequest, context: Context
@@ -71,7 +67,7 @@ class MetricHandlers(Handlers):
         metric_id = violations.identifier("metric_id", request.metric_id)
         violations.raise_if_any()
         async with self._database.transaction() as connection:
-            stored = await metrics.get_metric(connection, current_organization().organization_id, metric_id)
+            stored = await metrics.get(connection, current_organization().organization_id, metric_id)
         if stored is None:
             raise NotFound(
                 error_reason_pb2.ERROR_REASON_METRIC_NOT_FOUND,
@@ -88,7 +84,7 @@ class MetricHandlers(Handlers):
         page = read_page(violations, request.page_size, request.page_token, "ListMetrics", (), (str,))
         violations.raise_if_any()
         async with self._database.transaction() as connection:
-            rows = await metrics.list_metrics(
+            rows = await metrics.list_page(
                 connection,
                 current_organization().organization_id,
                 after=None if page.after is None else str(page.after[0]),

@@ -9,6 +9,7 @@ from server.calls.validation import Violations
 from server.mapping.custom_fields import read_custom_fields
 from server.mapping.plans import plan_message, read_as_of_time
 from store.accounts import plans
+from store.accounts.plans import PlanFact
 
 
 class PlanHandlers(Handlers):
@@ -26,19 +27,12 @@ class PlanHandlers(Handlers):
         custom_fields = read_custom_fields(violations, "plan.custom_fields", sent.custom_fields)
         as_of_time = read_as_of_time(violations, "plan", sent, now)
         violations.raise_if_any()
-        async with self._database.transaction() as connection:
-            stored = await plans.put(
-                connection,
-                current_organization().organization_id,
-                plan_id,
-                display_name=display_name,
-                custom_fields=custom_fields,
-                as_of_time=as_of_time,
-                now=now,
-            )
-        return account_service_pb2.PutPlanResponse(
-            plan=plan_message(stored), superseded=stored.as_of_time > as_of_time
+        fact = PlanFact(
+            plan_id=plan_id, display_name=display_name, custom_fields=custom_fields, as_of_time=as_of_time
         )
+        async with self._database.transaction() as connection:
+            put = await plans.put(connection, current_organization().organization_id, fact, now)
+        return account_service_pb2.PutPlanResponse(plan=plan_message(put.stored), superseded=put.superseded)
 
     async def GetPlan(
         self, request: account_service_pb2.GetPlanRequest, context: Context

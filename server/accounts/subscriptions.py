@@ -7,14 +7,14 @@ from server.calls.identity import current_organization
 from server.calls.paging import read_page
 from server.calls.validation import Violations
 from server.mapping.accounts import (
-    is_superseded,
     read_as_of_time,
     read_cycle,
     read_plan_times,
     subscription_message,
 )
 from server.mapping.custom_fields import read_custom_fields
-from store.accounts import accounts
+from store.accounts import customers, subscriptions
+from store.accounts.subscriptions import SubscriptionFact
 
 
 class SubscriptionHandlers(Handlers):
@@ -44,30 +44,29 @@ class SubscriptionHandlers(Handlers):
         as_of_time = read_as_of_time(violations, "subscription", sent, now)
         violations.raise_if_any()
         organization = current_organization()
+        fact = SubscriptionFact(
+            customer_id=customer_id,
+            subscription_id=subscription_id,
+            plan_id=plan_id,
+            plan_start_time=plan_start_time,
+            plan_end_time=plan_end_time,
+            currency=currency,
+            cycle=cycle,
+            start_time=start_time,
+            end_time=end_time,
+            custom_fields=custom_fields,
+            as_of_time=as_of_time,
+        )
+        organization_id = organization.organization_id
         async with self._database.transaction() as connection:
-            stored, epoch, created = await accounts.put_subscription(
-                connection,
-                organization.organization_id,
-                customer_id,
-                subscription_id,
-                plan_id=plan_id,
-                plan_start_time=plan_start_time,
-                plan_end_time=plan_end_time,
-                currency=currency,
-                cycle=cycle,
-                start_time=start_time,
-                end_time=end_time,
-                custom_fields=custom_fields,
-                as_of_time=as_of_time,
-                now=now,
-            )
-            if epoch is not None and created:
-                await self._changes.customer_changing(connection, organization, epoch, customer_id)
-        if epoch is not None:
+            customer_created = await customers.create_if_missing(connection, organization_id, customer_id, now)
+            put = await subscriptions.put(connection, organization_id, fact, now)
+            if put.epoch is not None and customer_created:
+                await self._changes.customer_changing(connection, organization, put.epoch, customer_id)
+        if put.changed:
             await self._changes.customer_changed(organization, customer_id, subscriptions_only=True)
         return account_service_pb2.PutSubscriptionResponse(
-            subscription=subscription_message(stored, now),
-            superseded=is_superseded(stored, as_of_time),
+            subscription=subscription_message(put.stored, now), superseded=put.superseded
         )
 
     async def GetSubscription(
@@ -79,7 +78,7 @@ class SubscriptionHandlers(Handlers):
         subscription_id = violations.identifier("subscription_id", request.subscription_id)
         violations.raise_if_any()
         async with self._database.transaction() as connection:
-            stored = await accounts.get_subscription(
+            stored = await subscriptions.get(
                 connection, current_organization().organization_id, customer_id, subscription_id
             )
         if stored is None:
@@ -110,7 +109,7 @@ class SubscriptionHandlers(Handlers):
         )
         violations.raise_if_any()
         async with self._database.transaction() as connection:
-            rows = await accounts.list_subscriptions(
+            rows = await subscriptions.list_page(
                 connection,
                 current_organization().organization_id,
                 customer_id=customer_id or None,

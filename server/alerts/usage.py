@@ -25,7 +25,7 @@ from server.calls.leaving import time_to_leave
 from server.calls.lifecycle import Drain
 from server.calls.open_streams import raise_if_revoked
 from server.mapping.usage_answers import write_results
-from store.identity.keys import Organization
+from store.identity.organizations import Organization
 
 # Of one stream, read and not yet answered; the client waits beyond that, so that one that sends as fast as it can
 # meets flow control and not RESOURCE_EXHAUSTED.

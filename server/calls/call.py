@@ -4,7 +4,7 @@ import asyncio
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from store.identity.keys import Caller
+from store.identity.callers import Caller
 
 # Services that load balancers and tools call: they need no identity, and a drain does not wait for them.
 _INFRASTRUCTURE = ("/grpc.health.v1.", "/grpc.reflection.")

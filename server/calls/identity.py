@@ -12,8 +12,8 @@ from server.calls import errors
 from server.calls.open_streams import OpenStreams
 from store.alerts.history import Author
 from store.identity import keys
-from store.identity.keys import Caller, Organization
-from store.identity.organizations import DEFAULT_ORGANIZATION
+from store.identity.callers import Caller, find_caller, hash_key
+from store.identity.organizations import DEFAULT_ORGANIZATION, Organization
 from store.postgres.database import Database, DatabaseUnavailable
 
 CACHE_LIFETIME = timedelta(seconds=3)  # how long a revoked key may still be taken
@@ -93,7 +93,7 @@ class Identity:
                 error_reason_pb2.ERROR_REASON_UNAUTHENTICATED,
                 "the authorization metadata is not of the form `Bearer KEY`",
             )
-        caller = await self._owner_of(keys.hash_key(authorization[len(_SCHEME) :].strip()))
+        caller = await self._owner_of(hash_key(authorization[len(_SCHEME) :].strip()))
         if caller is None:
             raise errors.Unauthenticated(
                 error_reason_pb2.ERROR_REASON_UNAUTHENTICATED, "the API key is unknown or revoked"
@@ -149,7 +149,7 @@ class Identity:
             return cached[1]
         now = self._clock.now()
         async with self._database.transaction() as connection:
-            caller = await keys.find_caller(connection, key_hash)
+            caller = await find_caller(connection, key_hash)
         self._cache.pop(key_hash, None)
         while len(self._cache) >= CACHE_SIZE:
             del self._cache[next(iter(self._cache))]  # the oldest

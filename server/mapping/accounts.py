@@ -8,8 +8,9 @@ from evaluator.aggregation import Aggregation
 from evaluator.periods import BillingCycle, Cadence, Period, cycle_problems
 from generated.tidemark.v1 import account_pb2
 from server.calls.validation import Violations, to_timestamp
-from store.accounts.accounts import Customer, Subscription
+from store.accounts.customers import Customer
 from store.accounts.metrics import Metric
+from store.accounts.subscriptions import Subscription
 
 _CADENCES = {
     Cadence.DAY: account_pb2.CADENCE_DAY,
@@ -100,11 +101,6 @@ def read_aggregation(violations: Violations, path: str, number: account_pb2.Aggr
 def aggregation_name(aggregation: Aggregation) -> str:
     """The name of the contract for an aggregation."""
     return account_pb2.Aggregation.Name(_AGGREGATIONS[aggregation])
-
-
-def is_superseded(stored: Customer | Subscription | Metric, as_of_time: datetime) -> bool:
-    """Whether what is stored is a newer fact than one of `as_of_time`."""
-    return stored.as_of_time is not None and stored.as_of_time > as_of_time
 
 
 def customer_message(customer: Customer, now: datetime) -> account_pb2.Customer:

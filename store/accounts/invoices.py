@@ -1,4 +1,4 @@
-"""The facts about what customers owe: invoices, as far as they are known."""
+"""Invoices: what customers owe, as far as the billing system has stated it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,12 +10,13 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.invoices import InvoiceStatus
+from store.accounts.puts import Put, is_newer
 from store.tables.invoices import invoice
 
 
 @dataclass(frozen=True)
 class InvoiceFact:
-    """What a caller says of an invoice.
+    """What the caller states about an invoice.
 
     total: after credits and commits, in the currency's major unit. period_end_time: the first moment after the
     period that the invoice is for.
@@ -36,7 +37,7 @@ class InvoiceFact:
 
 @dataclass(frozen=True)
 class Invoice:
-    """An invoice of an organization: the newest fact about it, and when it came and last changed."""
+    """An invoice as it is stored: the newest fact, and when it was created and last changed."""
 
     organization_id: int
     fact: InvoiceFact
@@ -44,21 +45,11 @@ class Invoice:
     update_time: datetime
 
 
-@dataclass(frozen=True)
-class InvoicePut:
-    """What became of a put. before: what was known. superseded: a newer fact was. changed: it says something new."""
-
-    invoice: Invoice
-    before: Invoice | None
-    superseded: bool = False
-    changed: bool = False
-
-
-async def put(connection: AsyncConnection, organization_id: int, fact: InvoiceFact, now: datetime) -> InvoicePut:
-    """Stores the fact, unless a newer one is stored. The customer's wallet must be held."""
+async def put(connection: AsyncConnection, organization_id: int, fact: InvoiceFact, now: datetime) -> Put[Invoice]:
+    """Stores the fact, unless a newer one is stored. The transaction must hold the customer's wallet."""
     stored = await get(connection, organization_id, fact.customer_id, fact.invoice_id)
-    if stored is not None and stored.fact.as_of_time > fact.as_of_time:
-        return InvoicePut(stored, stored, superseded=True)
+    if stored is not None and is_newer(stored.fact.as_of_time, fact.as_of_time):
+        return Put(stored, superseded=True, previous=stored)
     changed = stored is None or _content(stored.fact) != _content(fact)
     create_time = now if stored is None else stored.create_time
     update_time = now if stored is None or changed else stored.update_time
@@ -74,7 +65,7 @@ async def put(connection: AsyncConnection, organization_id: int, fact: InvoiceFa
         )
         .on_conflict_do_update(index_elements=["organization_id", "customer_id", "invoice_id"], set_=facts)
     )
-    return InvoicePut(Invoice(organization_id, fact, create_time, update_time), stored, changed=changed)
+    return Put(Invoice(organization_id, fact, create_time, update_time), changed=changed, previous=stored)
 
 
 async def get(connection: AsyncConnection, organization_id: int, customer_id: str, invoice_id: str) -> Invoice | None:

@@ -1,4 +1,4 @@
-"""The facts about what is counted: metrics, whose aggregation is fixed once they exist."""
+"""Metrics: what is counted, and how. The aggregation of a metric that exists does not change."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -7,7 +7,7 @@ from sqlalchemy import RowMapping, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.aggregation import Aggregation
-from store.accounts.puts import put_fact
+from store.accounts.puts import Put, is_newer, put_fact
 from store.tables.accounts import metric
 
 
@@ -20,8 +20,19 @@ class MetricFixed(Exception):
 
 
 @dataclass(frozen=True)
+class MetricFact:
+    """What the caller states about a metric. unique_property: its distinct values are what UNIQUE_COUNT counts."""
+
+    metric_id: str
+    display_name: str
+    aggregation: Aggregation
+    unique_property: str | None
+    as_of_time: datetime
+
+
+@dataclass(frozen=True)
 class Metric:
-    """What is counted, and how. unique_property: whose distinct values UNIQUE_COUNT counts."""
+    """A metric as it is stored. as_of_time is unset while only usage has named the metric."""
 
     organization_id: int
     metric_id: str
@@ -33,34 +44,24 @@ class Metric:
     update_time: datetime
 
 
-async def put_metric(
-    connection: AsyncConnection,
-    organization_id: int,
-    metric_id: str,
-    *,
-    display_name: str,
-    aggregation: Aggregation,
-    unique_property: str | None,
-    as_of_time: datetime,
-    now: datetime,
-) -> Metric:
-    """Stores the fact, unless a newer one is stored; returns what is stored afterwards.
+async def put(connection: AsyncConnection, organization_id: int, fact: MetricFact, now: datetime) -> Put[Metric]:
+    """Stores the fact, unless a newer one is stored.
 
     Raises MetricFixed when the metric exists with another aggregation or another unique property.
     """
-    key = {"organization_id": organization_id, "metric_id": metric_id}
-    fixed = {"aggregation": aggregation.value, "unique_property": unique_property}
-    facts = {"display_name": display_name, **fixed}
-    await put_fact(connection, metric, key, facts, as_of_time, now, fixed=tuple(fixed))
-    stored = await get_metric(connection, organization_id, metric_id)
+    key = {"organization_id": organization_id, "metric_id": fact.metric_id}
+    fixed = {"aggregation": fact.aggregation.value, "unique_property": fact.unique_property}
+    facts = {"display_name": fact.display_name, **fixed}
+    epoch = await put_fact(connection, metric, key, facts, fact.as_of_time, now, fixed=tuple(fixed))
+    stored = await get(connection, organization_id, fact.metric_id)
     assert stored is not None, "a metric exists after it was put"
-    superseded = stored.as_of_time is not None and stored.as_of_time > as_of_time
-    if not superseded and (stored.aggregation, stored.unique_property) != (aggregation, unique_property):
+    superseded = is_newer(stored.as_of_time, fact.as_of_time)
+    if not superseded and (stored.aggregation, stored.unique_property) != (fact.aggregation, fact.unique_property):
         raise MetricFixed(stored)
-    return stored
+    return Put(stored, superseded=superseded, changed=epoch is not None, epoch=epoch)
 
 
-async def get_metric(connection: AsyncConnection, organization_id: int, metric_id: str) -> Metric | None:
+async def get(connection: AsyncConnection, organization_id: int, metric_id: str) -> Metric | None:
     """One metric, or None."""
     rows = await connection.execute(
         select(metric).where(metric.c.organization_id == organization_id, metric.c.metric_id == metric_id)
@@ -69,7 +70,7 @@ async def get_metric(connection: AsyncConnection, organization_id: int, metric_i
     return None if row is None else _metric(row)
 
 
-async def list_metrics(
+async def list_page(
     connection: AsyncConnection, organization_id: int, *, after: str | None, limit: int
 ) -> list[Metric]:
     """Up to `limit` metrics after the id `after`, in the order of ids."""

@@ -1,4 +1,4 @@
-"""The facts about what customers and subscriptions are billed by: plans."""
+"""Plans: what customers and subscriptions are billed by."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,13 +7,23 @@ from datetime import datetime
 from sqlalchemy import RowMapping, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from store.accounts.puts import put_fact
+from store.accounts.puts import Put, is_newer, put_fact
 from store.tables.plans import plan
 
 
 @dataclass(frozen=True)
+class PlanFact:
+    """What the caller states about a plan."""
+
+    plan_id: str
+    display_name: str
+    custom_fields: Mapping[str, str]
+    as_of_time: datetime
+
+
+@dataclass(frozen=True)
 class Plan:
-    """What customers and subscriptions are billed by."""
+    """A plan as it is stored."""
 
     organization_id: int
     plan_id: str
@@ -24,23 +34,15 @@ class Plan:
     update_time: datetime
 
 
-async def put(
-    connection: AsyncConnection,
-    organization_id: int,
-    plan_id: str,
-    *,
-    display_name: str,
-    custom_fields: Mapping[str, str],
-    as_of_time: datetime,
-    now: datetime,
-) -> Plan:
-    """Stores the fact, unless a newer one is stored; returns what is stored afterwards."""
-    key = {"organization_id": organization_id, "plan_id": plan_id}
-    facts = {"display_name": display_name, "custom_fields": dict(custom_fields)}
-    await put_fact(connection, plan, key, facts, as_of_time, now)
-    stored = await get(connection, organization_id, plan_id)
+async def put(connection: AsyncConnection, organization_id: int, fact: PlanFact, now: datetime) -> Put[Plan]:
+    """Stores the fact, unless a newer one is stored."""
+    key = {"organization_id": organization_id, "plan_id": fact.plan_id}
+    facts = {"display_name": fact.display_name, "custom_fields": dict(fact.custom_fields)}
+    epoch = await put_fact(connection, plan, key, facts, fact.as_of_time, now)
+    stored = await get(connection, organization_id, fact.plan_id)
     assert stored is not None, "a plan exists after it was put"
-    return stored
+    superseded = is_newer(stored.as_of_time, fact.as_of_time)
+    return Put(stored, superseded=superseded, changed=epoch is not None, epoch=epoch)
 
 
 async def get(connection: AsyncConnection, organization_id: int, plan_id: str) -> Plan | None:

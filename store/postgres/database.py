@@ -54,6 +54,7 @@ class Database:
     def __init__(self, url: str, pool_size: int = 12, purpose: str = "") -> None:
         """purpose: what the connections are for, as a word for pg_stat_activity; empty for the work itself."""
         self.url = url
+        self.losses = 0  # how often the pool was thrown away, whichever task met the failure
         self._open: dict[object, float] = {}  # transactions, and when they began by the event loop's clock
         self._logged: dict[str, tuple[float, int]] = {}  # by kind: when, and how many since
         conninfo = sessions.connection_string(url, purpose)
@@ -116,6 +117,7 @@ class Database:
             if failure is None:
                 raise
             if failure.discard is Discard.POOL:
+                self.losses += 1
                 await self._engine.dispose()
             self._log(failure, error)
             if isinstance(error, DatabaseUnavailable):

@@ -13,8 +13,9 @@ from evaluator.alerts import AlertRule
 from evaluator.definitions import DefinitionState
 from evaluator.gauges import EVER, Gauge
 from evaluator.invoices import current_period
-from store.accounts import accounts
-from store.accounts.accounts import Customer, Subscription
+from store.accounts import customers, subscriptions
+from store.accounts.customers import Customer
+from store.accounts.subscriptions import Subscription
 from store.alerts import alerts
 from store.limits import effective as limit_facts
 from store.postgres.database import Connection, driver
@@ -110,20 +111,20 @@ async def _entries(
     if not found:
         return []
     definitions = await alerts.get_many(connection, organization_id, {one.place.alert_id for one in found})
-    customers = await accounts.get_customers(connection, organization_id, {one.place.customer_id for one in found})
+    customer_of = await customers.get_many(connection, organization_id, {one.place.customer_id for one in found})
     keys = {
         (one.place.customer_id, one.measured.gauge.subscription_id)
         for one in found
         if one.measured.gauge.subscription_id is not None
     }
-    subscriptions = await accounts.get_subscriptions(connection, organization_id, keys) if keys else {}
+    subscription_of = await subscriptions.get_many(connection, organization_id, keys) if keys else {}
     readings = _Readings(connection, organization_id, now)
     entries = []
     for one in found:
         definition = definitions.get(one.place.alert_id)
-        customer = customers.get(one.place.customer_id)
+        customer = customer_of.get(one.place.customer_id)
         gauge = one.measured.gauge
-        subscription = subscriptions.get((gauge.customer_id, gauge.subscription_id or ""))
+        subscription = subscription_of.get((gauge.customer_id, gauge.subscription_id or ""))
         rule = None if definition is None else definition.rule()
         if definition is None or rule is None or customer is None:
             continue
@@ -202,7 +203,7 @@ async def _rest(
     """Up to `limit` entries that are not in alarm, behind `start`."""
     only = wanted.narrowed.customer_ids
     most = max(1, MAX_CUSTOMERS_READ // max(1, len(wanted.narrowed.alert_ids)))
-    names = await accounts.customer_ids_after(connection, organization_id, only, start.customer_id, limit=most)
+    names = await customers.ids_after(connection, organization_id, only, start.customer_id, limit=most)
     todo: list[tuple[str, tuple[datetime, str] | None]] = [(name, None) for name in names]
     if start.time != _ALL_OF_IT:
         todo.insert(0, (start.customer_id, (start.time, start.alert_id)))

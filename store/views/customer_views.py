@@ -15,8 +15,9 @@ from evaluator.gauges import EVER, Gauge
 from evaluator.invoices import current_period
 from evaluator.periods import Period
 from runtime.turns import Slices
-from store.accounts import accounts
-from store.accounts.accounts import Customer, Subscription
+from store.accounts import customers, subscriptions
+from store.accounts.customers import Customer
+from store.accounts.subscriptions import Subscription
 from store.alerts import alerts, exclusions
 from store.alerts.rows import definition_of
 from store.limits import effective as limit_facts
@@ -75,10 +76,10 @@ class CustomerView:
         # Values, states and the definition would otherwise come from different moments: a value past the line
         # beside a state that does not know it yet.
         await connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
-        customer = await accounts.get_customer(connection, organization_id, customer_id)
+        customer = await customers.get(connection, organization_id, customer_id)
         if customer is None:
             raise CustomerUnknown(customer_id)
-        subscriptions = await accounts.list_subscriptions(
+        first_subscriptions = await subscriptions.list_page(
             connection,
             organization_id,
             customer_id=customer_id,
@@ -86,7 +87,7 @@ class CustomerView:
             after=None,
             limit=MAX_SUBSCRIPTIONS,
         )
-        return cls(connection, organization_id, customer, subscriptions, now)
+        return cls(connection, organization_id, customer, first_subscriptions, now)
 
     async def get(self, alert_id: str) -> CustomerAlert | None:
         """What one alert says; None when there is no such alert, or it does not cover the customer."""

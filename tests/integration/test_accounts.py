@@ -9,9 +9,10 @@ from sqlalchemy import select, text
 
 from evaluator.aggregation import Aggregation
 from evaluator.periods import DEFAULT_CYCLE, BillingCycle, Cadence
-from store.accounts import accounts, metrics
-from store.accounts.accounts import Customer, Subscription
-from store.accounts.metrics import Metric, MetricFixed
+from store.accounts import customers, metrics, subscriptions
+from store.accounts.customers import Customer, CustomerFact
+from store.accounts.metrics import Metric, MetricFact, MetricFixed
+from store.accounts.subscriptions import Subscription, SubscriptionFact
 from store.identity import organizations
 from store.postgres.database import Database
 from store.tables.accounts import customer, organization
@@ -42,12 +43,11 @@ async def put_customer(database: Database, organization_id: int, **changes: Any)
         "cycle": DEFAULT_CYCLE,
         "custom_fields": {},
         "as_of_time": NOW,
-        "now": NOW,
     }
-    customer_id = changes.pop("customer_id", "c1")
+    now = changes.pop("now", NOW)
+    fact = CustomerFact(**{"customer_id": "c1", **facts, **changes})
     async with database.transaction() as connection:
-        stored, _ = await accounts.put_customer(connection, organization_id, customer_id, **{**facts, **changes})
-    return stored
+        return (await customers.put(connection, organization_id, fact, now)).stored
 
 
 async def put_subscription(database: Database, organization_id: int, **changes: Any) -> Subscription:
@@ -61,12 +61,12 @@ async def put_subscription(database: Database, organization_id: int, **changes: 
         "start_time": None,
         "end_time": None,
         "as_of_time": NOW,
-        "now": NOW,
     }
-    ids = changes.pop("customer_id", "c1"), changes.pop("subscription_id", "s1")
+    now = changes.pop("now", NOW)
+    fact = SubscriptionFact(**{"customer_id": "c1", "subscription_id": "s1", **facts, **changes})
     async with database.transaction() as connection:
-        stored, _, _ = await accounts.put_subscription(connection, organization_id, *ids, **{**facts, **changes})
-    return stored
+        await customers.create_if_missing(connection, organization_id, fact.customer_id, now)
+        return (await subscriptions.put(connection, organization_id, fact, now)).stored
 
 
 async def put_metric(database: Database, organization_id: int, **changes: Any) -> Metric:
@@ -75,11 +75,11 @@ async def put_metric(database: Database, organization_id: int, **changes: Any) -
         "aggregation": Aggregation.SUM,
         "unique_property": None,
         "as_of_time": NOW,
-        "now": NOW,
     }
-    metric_id = changes.pop("metric_id", "tokens")
+    now = changes.pop("now", NOW)
+    fact = MetricFact(**{"metric_id": "tokens", **facts, **changes})
     async with database.transaction() as connection:
-        return await metrics.put_metric(connection, organization_id, metric_id, **{**facts, **changes})
+        return (await metrics.put(connection, organization_id, fact, now)).stored
 
 
 async def until_somebody_waits_for_an_advisory_lock(database: Database) -> None:
@@ -92,7 +92,7 @@ async def until_somebody_waits_for_an_advisory_lock(database: Database) -> None:
 async def test_a_customer_comes_back_as_it_was_put(database: Database, org: int) -> None:
     put = await put_customer(database, org, display_name="Ann", plan_id="pro", currency="EUR", cycle=BERLIN)
     async with database.transaction() as connection:
-        assert await accounts.get_customer(connection, org, "c1") == put
+        assert await customers.get(connection, org, "c1") == put
     assert put == Customer(org, "c1", "Ann", "pro", "EUR", BERLIN, NOW, NOW, NOW)
 
 
@@ -135,7 +135,7 @@ async def test_a_repeated_fact_gets_younger_without_a_change(database: Database,
 async def test_a_customer_known_from_usage_only_takes_any_fact(database: Database, org: int) -> None:
     await put_subscription(database, org)  # creates its customer as usage would
     async with database.transaction() as connection:
-        seen = await accounts.get_customer(connection, org, "c1")
+        seen = await customers.get(connection, org, "c1")
     assert seen == Customer(org, "c1", "", None, "USD", DEFAULT_CYCLE, None, NOW, NOW)
     put = await put_customer(database, org, plan_id="pro", as_of_time=NOW - 1000 * HOUR)
     assert put.plan_id == "pro"
@@ -147,7 +147,7 @@ async def test_concurrent_puts_leave_the_newest_fact(database: Database, org: in
         *(put_customer(database, org, display_name=f"at {hour}", as_of_time=NOW + hour * HOUR) for hour in hours)
     )
     async with database.transaction() as connection:
-        stored = await accounts.get_customer(connection, org, "c1")
+        stored = await customers.get(connection, org, "c1")
     assert stored is not None
     assert (stored.display_name, stored.as_of_time) == ("at 9", NOW + 9 * HOUR)
 
@@ -177,9 +177,9 @@ async def test_a_subscription_id_belongs_to_its_customer(database: Database, org
     await put_subscription(database, org, customer_id="c1", plan_id="a")
     await put_subscription(database, org, customer_id="c2", plan_id="b")
     async with database.transaction() as connection:
-        first = await accounts.get_subscription(connection, org, "c1", "s1")
-        second = await accounts.get_subscription(connection, org, "c2", "s1")
-        assert await accounts.get_subscription(connection, org, "c3", "s1") is None
+        first = await subscriptions.get(connection, org, "c1", "s1")
+        second = await subscriptions.get(connection, org, "c2", "s1")
+        assert await subscriptions.get(connection, org, "c3", "s1") is None
     assert first is not None
     assert second is not None
     assert (first.plan_id, second.plan_id) == ("a", "b")
@@ -199,7 +199,7 @@ async def test_a_metrics_aggregation_is_fixed(database: Database, org: int, othe
         await put_metric(database, org, display_name="renamed", as_of_time=NOW + HOUR, **other)
     assert raised.value.stored.aggregation is Aggregation.SUM
     async with database.transaction() as connection:
-        stored = await metrics.get_metric(connection, org, "tokens")
+        stored = await metrics.get(connection, org, "tokens")
     assert stored == Metric(org, "tokens", "", Aggregation.SUM, None, NOW, NOW, NOW)
     assert await epoch(database, org) == before
 
@@ -238,11 +238,11 @@ async def test_lists_go_on_after_the_last_row_in_byte_order(database: Database, 
     seen_subscriptions: list[str] = []
     seen_metrics: list[str] = []
     async with database.transaction() as connection:
-        while page := await accounts.list_customers(
+        while page := await customers.list_page(
             connection, org, plan_id=None, after=seen[-1] if seen else None, limit=2
         ):
             seen += [item.customer_id for item in page]
-        while subscriptions := await accounts.list_subscriptions(
+        while their_subscriptions := await subscriptions.list_page(
             connection,
             org,
             customer_id=None,
@@ -250,15 +250,13 @@ async def test_lists_go_on_after_the_last_row_in_byte_order(database: Database, 
             after=(seen_subscriptions[-1], "s") if seen_subscriptions else None,
             limit=4,
         ):
-            seen_subscriptions += [item.customer_id for item in subscriptions]
-        while found := await metrics.list_metrics(
+            seen_subscriptions += [item.customer_id for item in their_subscriptions]
+        while found := await metrics.list_page(
             connection, org, after=seen_metrics[-1] if seen_metrics else None, limit=4
         ):
             seen_metrics += [item.metric_id for item in found]
-        pro = await accounts.list_customers(connection, org, plan_id="pro", after=None, limit=10)
-        of_one = await accounts.list_subscriptions(
-            connection, org, customer_id="b", plan_id=None, after=None, limit=10
-        )
+        pro = await customers.list_page(connection, org, plan_id="pro", after=None, limit=10)
+        of_one = await subscriptions.list_page(connection, org, customer_id="b", plan_id=None, after=None, limit=10)
     assert seen == seen_subscriptions == seen_metrics == expected
     assert [item.customer_id for item in pro] == sorted(ids[1::2], key=str.encode)
     assert [item.customer_id for item in of_one] == ["b"]
@@ -271,17 +269,15 @@ async def test_organizations_do_not_see_each_other(database: Database, org: int)
     await put_subscription(database, org)
     await put_metric(database, org)
     async with database.transaction() as connection:
-        assert await accounts.get_customer(connection, other, "c1") is None
-        assert await accounts.get_subscription(connection, other, "c1", "s1") is None
-        assert await metrics.get_metric(connection, other, "tokens") is None
-        assert await accounts.list_customers(connection, other, plan_id=None, after=None, limit=9) == []
-        assert await metrics.list_metrics(connection, other, after=None, limit=9) == []
-        listed = await accounts.list_subscriptions(
-            connection, other, customer_id=None, plan_id=None, after=None, limit=9
-        )
+        assert await customers.get(connection, other, "c1") is None
+        assert await subscriptions.get(connection, other, "c1", "s1") is None
+        assert await metrics.get(connection, other, "tokens") is None
+        assert await customers.list_page(connection, other, plan_id=None, after=None, limit=9) == []
+        assert await metrics.list_page(connection, other, after=None, limit=9) == []
+        listed = await subscriptions.list_page(connection, other, customer_id=None, plan_id=None, after=None, limit=9)
         assert listed == []
     mine = await put_customer(database, org, as_of_time=NOW + HOUR)
     theirs = await put_customer(database, other, plan_id="basic", as_of_time=NOW + 2 * HOUR)
     async with database.transaction() as connection:
-        assert await accounts.get_customer(connection, org, "c1") == mine
-        assert await accounts.get_customer(connection, other, "c1") == theirs
+        assert await customers.get(connection, org, "c1") == mine
+        assert await customers.get(connection, other, "c1") == theirs

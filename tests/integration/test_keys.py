@@ -8,7 +8,9 @@ import pytest
 from sqlalchemy import select, text
 
 from store.identity import keys, organizations
-from store.identity.keys import BadOrganizationName, Caller, CannotTakeOver, Organization
+from store.identity.callers import Caller, find_caller, hash_key
+from store.identity.keys import BadOrganizationName, CannotTakeOver
+from store.identity.organizations import Organization
 from store.postgres.database import Database, driver
 from store.tables.accounts import api_key
 from store.usage import routing_facts as facts
@@ -25,20 +27,16 @@ async def test_a_key_stands_for_its_organization(database: Database) -> None:
     assert len({created.key, second.key, other.key}) == 3
     assert created.organization == second.organization != other.organization
     async with database.transaction() as connection:
-        assert await keys.find_caller(connection, keys.hash_key(created.key)) == Caller(
-            created.organization, created.key_id
-        )
-        assert await keys.find_caller(connection, keys.hash_key(other.key)) == Caller(
-            other.organization, other.key_id
-        )
-        assert await keys.find_caller(connection, keys.hash_key(created.key + "x")) is None
+        assert await find_caller(connection, hash_key(created.key)) == Caller(created.organization, created.key_id)
+        assert await find_caller(connection, hash_key(other.key)) == Caller(other.organization, other.key_id)
+        assert await find_caller(connection, hash_key(created.key + "x")) is None
 
 
 async def test_the_key_itself_is_stored_nowhere_and_shown_by_no_repr(database: Database) -> None:
     async with database.transaction() as connection:
         created = await keys.create_key(connection, "acme", NOW)
         row = (await connection.execute(select(api_key))).one()
-    assert row.key_hash == keys.hash_key(created.key)
+    assert row.key_hash == hash_key(created.key)
     assert created.key not in str(row)
     assert created.key not in repr(created)
 
@@ -47,7 +45,7 @@ async def test_a_revoked_key_stands_for_nobody(database: Database) -> None:
     async with database.transaction() as connection:
         created = await keys.create_key(connection, "acme", NOW)
         assert await keys.revoke_key(connection, created.key_id, NOW)
-        assert await keys.find_caller(connection, keys.hash_key(created.key)) is None
+        assert await find_caller(connection, hash_key(created.key)) is None
         assert not await keys.revoke_key(connection, "key_unknown", NOW)
 
 

@@ -15,7 +15,7 @@ from sqlalchemy import insert, text
 
 from evaluator.periods import DEFAULT_CYCLE
 from runtime.clock import ManualClock
-from store.accounts import accounts, invoices, metrics, plans
+from store.accounts import customers, invoices, metrics, plans, subscriptions
 from store.alerts import alerts
 from store.alerts.alerts import Filters
 from store.alerts.history import Author
@@ -189,7 +189,7 @@ async def _alert_ids(connection: Connection, org: int, after: Any, limit: int = 
 
 
 async def _customer_alerts(connection: Connection, org: int, after: Any) -> Sequence[Any]:
-    [who] = await accounts.list_customers(connection, org, plan_id=None, after=None, limit=1)
+    [who] = await customers.list_page(connection, org, plan_id=None, after=None, limit=1)
     view = CustomerView(connection, org, who, (), NOW)
     _, found = await view.list_page((), after=after, limit=5)
     return found
@@ -203,12 +203,12 @@ LISTS: dict[str, Listing] = {
         False,
     ),
     "customers": (
-        lambda connection, org, after: accounts.list_customers(connection, org, plan_id=None, after=after, limit=5),
+        lambda connection, org, after: customers.list_page(connection, org, plan_id=None, after=after, limit=5),
         lambda row: row.customer_id,
         False,
     ),
     "subscriptions": (
-        lambda connection, org, after: accounts.list_subscriptions(
+        lambda connection, org, after: subscriptions.list_page(
             connection, org, customer_id=None, plan_id=None, after=after, limit=5
         ),
         lambda row: (row.customer_id, row.subscription_id),
@@ -220,7 +220,7 @@ LISTS: dict[str, Listing] = {
         False,
     ),
     "metrics": (
-        lambda connection, org, after: metrics.list_metrics(connection, org, after=after, limit=5),
+        lambda connection, org, after: metrics.list_page(connection, org, after=after, limit=5),
         lambda row: row.metric_id,
         False,
     ),

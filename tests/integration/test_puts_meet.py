@@ -8,8 +8,8 @@ from sqlalchemy import text
 
 from evaluator.aggregation import Aggregation
 from store.accounts import metrics, plans
-from store.accounts.metrics import Metric, MetricFixed
-from store.accounts.plans import Plan
+from store.accounts.metrics import Metric, MetricFact, MetricFixed
+from store.accounts.plans import Plan, PlanFact
 from store.identity import organizations
 from store.postgres.database import Connection, Database
 from tests.support.waiting import within
@@ -29,9 +29,8 @@ async def org(database: Database) -> int:
 
 async def put(connection: Connection, org: int, name: str, as_of_time: datetime) -> Plan:
     """Puts the plan `gold`."""
-    return await plans.put(
-        connection, org, "gold", display_name=name, custom_fields={}, as_of_time=as_of_time, now=NOW
-    )
+    fact = PlanFact(plan_id="gold", display_name=name, custom_fields={}, as_of_time=as_of_time)
+    return (await plans.put(connection, org, fact, NOW)).stored
 
 
 async def waits(database: Database, task: "asyncio.Task[Plan]") -> None:
@@ -72,17 +71,11 @@ async def test_an_older_fact_that_waited_for_a_newer_one_changes_nothing(
 
 async def test_a_metric_of_the_same_time_stays_what_it_counts(database: Database, org: int) -> None:
     async def put_metric(aggregation: Aggregation, as_of_time: datetime) -> Metric:
+        fact = MetricFact(
+            "calls", display_name="", aggregation=aggregation, unique_property=None, as_of_time=as_of_time
+        )
         async with database.transaction() as connection:
-            return await metrics.put_metric(
-                connection,
-                org,
-                "calls",
-                display_name="",
-                aggregation=aggregation,
-                unique_property=None,
-                as_of_time=as_of_time,
-                now=NOW,
-            )
+            return (await metrics.put(connection, org, fact, NOW)).stored
 
     await put_metric(Aggregation.SUM, NOW)
     with pytest.raises(MetricFixed):

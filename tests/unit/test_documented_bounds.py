@@ -155,7 +155,7 @@ def test_every_place_that_speaks_of_an_events_identity_names_its_boundary() -> N
         "README.md": "Every event counts exactly once",
         "docs/commands.md": "Derived ids",
         "docs/design.md": "The boundary",
-        "docs/semantics.md": "An event is known by",
+        "docs/semantics.md": "An event is identified by",
         "proto/tidemark/v1/alert_service.proto": "EvaluateUsage counts usage",
         "proto/tidemark/v1/error_reason.proto": "ERROR_REASON_EVENT_CONFLICT (ALREADY_EXISTS)",
         "proto/tidemark/v1/usage.proto": "UsageEvent is one use",

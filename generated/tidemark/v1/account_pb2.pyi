@@ -65,15 +65,15 @@ class _AggregationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Aggregati
     AGGREGATION_UNSPECIFIED: _Aggregation.ValueType  # 0
     """AGGREGATION_UNSPECIFIED means SUM in a request, and is never sent."""
     AGGREGATION_SUM: _Aggregation.ValueType  # 1
-    """AGGREGATION_SUM adds up the quantities; a negative one takes back."""
+    """AGGREGATION_SUM adds up the quantities; a negative quantity lowers the sum."""
     AGGREGATION_COUNT: _Aggregation.ValueType  # 2
-    """AGGREGATION_COUNT counts the events; one with a negative quantity takes one back."""
+    """AGGREGATION_COUNT counts the events; an event with a negative quantity lowers the count by one."""
     AGGREGATION_MAX: _Aggregation.ValueType  # 3
     """AGGREGATION_MAX is the largest quantity."""
     AGGREGATION_LATEST: _Aggregation.ValueType  # 4
-    """AGGREGATION_LATEST is the quantity of the event with the latest event_time. Of several events of that time, which is
-    kept to the microsecond, it is the one with the greatest event_id, compared code point by code point;
-    in which order they came does not matter.
+    """AGGREGATION_LATEST is the quantity of the event with the latest event_time. When several events have that
+    event_time, to the microsecond, it is the quantity of the one with the greatest event_id, compared code point by
+    code point. The order in which they arrive does not matter.
     """
     AGGREGATION_UNIQUE_COUNT: _Aggregation.ValueType  # 5
     """AGGREGATION_UNIQUE_COUNT counts the distinct values of one property of the events."""
@@ -84,15 +84,15 @@ class Aggregation(_Aggregation, metaclass=_AggregationEnumTypeWrapper):
 AGGREGATION_UNSPECIFIED: Aggregation.ValueType  # 0
 """AGGREGATION_UNSPECIFIED means SUM in a request, and is never sent."""
 AGGREGATION_SUM: Aggregation.ValueType  # 1
-"""AGGREGATION_SUM adds up the quantities; a negative one takes back."""
+"""AGGREGATION_SUM adds up the quantities; a negative quantity lowers the sum."""
 AGGREGATION_COUNT: Aggregation.ValueType  # 2
-"""AGGREGATION_COUNT counts the events; one with a negative quantity takes one back."""
+"""AGGREGATION_COUNT counts the events; an event with a negative quantity lowers the count by one."""
 AGGREGATION_MAX: Aggregation.ValueType  # 3
 """AGGREGATION_MAX is the largest quantity."""
 AGGREGATION_LATEST: Aggregation.ValueType  # 4
-"""AGGREGATION_LATEST is the quantity of the event with the latest event_time. Of several events of that time, which is
-kept to the microsecond, it is the one with the greatest event_id, compared code point by code point;
-in which order they came does not matter.
+"""AGGREGATION_LATEST is the quantity of the event with the latest event_time. When several events have that
+event_time, to the microsecond, it is the quantity of the one with the greatest event_id, compared code point by
+code point. The order in which they arrive does not matter.
 """
 AGGREGATION_UNIQUE_COUNT: Aggregation.ValueType  # 5
 """AGGREGATION_UNIQUE_COUNT counts the distinct values of one property of the events."""
@@ -100,8 +100,8 @@ Global___Aggregation: _TypeAlias = Aggregation  # noqa: Y015
 
 @_typing.final
 class Customer(_message.Message):
-    """Customer is somebody who is billed. One that usage mentions before it was put is created on first sight with the
-    defaults of this message.
+    """Customer is the party that is billed. Usage or a fact that names an unknown customer creates it with the defaults of
+    this message.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -143,34 +143,35 @@ class Customer(_message.Message):
     display_name: _builtins.str
     """display_name is for people to read, at most 256 characters."""
     plan_id: _builtins.str
-    """plan_id is the caller's own id of the customer's plan, with the form of a customer_id. Alerts on that plan cover
-    the customer. Unset: none.
+    """plan_id is the caller's own id of the customer's plan, in the form of a customer_id. Alerts on that plan cover the
+    customer. Unset: none.
     """
     currency: _builtins.str
-    """currency is what a usage event's cost is in when the event does not say: an ISO 4217 code or the caller's own
-    pricing unit, 1–64 letters, digits, "_", "." or "-". Unset: USD.
+    """currency is the currency of a usage event's cost when the event does not name one: an ISO 4217 code or the caller's
+    own pricing unit, 1–64 letters, digits, "_", "." or "-". Unset: USD.
     """
     @_builtins.property
     def billing_cycle(self) -> Global___BillingCycle:
         """billing_cycle divides time into the customer's billing periods. Unset: calendar months in UTC.
 
-        NOTE: changing it makes other periods. The current one counts what was used since its start, and tells of what is
-        past a line there, also where the period before the change has told of it. What that one reached stays with it.
+        NOTE: changing it makes new periods. The new current period counts the usage since its start. Thresholds that are
+        reached in it notify, even if they had already notified in the period before the change. What was reached in the
+        old period stays with that period.
         """
 
     @_builtins.property
     def as_of_time(self) -> _timestamp_pb2.Timestamp:
-        """as_of_time is when the caller's billing system knew this. A put with an earlier one than the fact that is kept
+        """as_of_time is when the caller's billing system had this state. A put with an earlier as_of_time than the stored one
         changes nothing. Unset: the time at which the put arrives.
         """
 
     @_builtins.property
     def current_billing_period(self) -> Global___BillingPeriod:
-        """current_billing_period is the period that contains the moment of the answer."""
+        """current_billing_period is the period that contains the time of the answer."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """create_time is when the customer was first put or first seen."""
+        """create_time is when the customer was created, by a put or because usage or a fact named it."""
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
@@ -178,20 +179,20 @@ class Customer(_message.Message):
 
     @_builtins.property
     def custom_fields(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """custom_fields are the customer's own: at most 64, keys with the form of a customer_id, values of at most 256
-        characters without control characters. They are kept and shown.
+        """custom_fields are the customer's own fields: at most 64, keys in the form of a customer_id, values of at most 256
+        characters without control characters. They are stored and returned.
         """
 
     @_builtins.property
     def plan_start_time(self) -> _timestamp_pb2.Timestamp:
-        """plan_start_time is when the customer's time on its plan began. Only a customer with a plan_id has it. Unset: the
-        caller did not say.
+        """plan_start_time is when the customer's time on its plan began. Only a customer with a plan_id can have it. Unset:
+        not given.
         """
 
     @_builtins.property
     def plan_end_time(self) -> _timestamp_pb2.Timestamp:
-        """plan_end_time is the first moment at which the customer is no longer on its plan, after plan_start_time. Only a
-        customer with a plan_id has it. Unset: the plan has no end.
+        """plan_end_time is the first time at which the customer is no longer on its plan, after plan_start_time. Only a
+        customer with a plan_id can have it. Unset: the plan has no end.
         """
 
     def __init__(
@@ -220,8 +221,8 @@ Global___Customer: _TypeAlias = Customer  # noqa: Y015
 
 @_typing.final
 class Subscription(_message.Message):
-    """Subscription is what a customer is billed for on a plan, over periods of its own. One that usage mentions before it
-    was put is created on first sight, without a plan and with its customer's billing cycle.
+    """Subscription is what a customer is billed for on a plan, with billing periods of its own. Usage that names an unknown
+    subscription creates it, without a plan and with its customer's billing cycle.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -265,27 +266,28 @@ class Subscription(_message.Message):
     blanks at either end.
     """
     customer_id: _builtins.str
-    """customer_id is the customer who is billed. One that is not known yet is created with defaults."""
+    """customer_id is the customer that is billed. An unknown customer is created with defaults."""
     plan_id: _builtins.str
     """plan_id is the caller's own id of the plan, 1–128 characters. Alerts on that plan cover the subscription. Unset:
     none.
     """
     currency: _builtins.str
-    """currency is what a usage event's cost is in when the event does not say: an ISO 4217 code or the caller's own
-    pricing unit, 1–64 letters, digits, "_", "." or "-". Unset: the customer's.
+    """currency is the currency of a usage event's cost when the event does not name one: an ISO 4217 code or the caller's
+    own pricing unit, 1–64 letters, digits, "_", "." or "-". Unset: the customer's.
     """
     @_builtins.property
     def billing_cycle(self) -> Global___BillingCycle:
         """billing_cycle divides time into the subscription's billing periods. Unset: the customer's.
 
-        NOTE: changing it makes other periods. The current one counts what was used since its start, and tells of what is
-        past a line there, also where the period before the change has told of it. What that one reached stays with it.
+        NOTE: changing it makes new periods. The new current period counts the usage since its start. Thresholds that are
+        reached in it notify, even if they had already notified in the period before the change. What was reached in the
+        old period stays with that period.
         """
 
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """start_time is when the subscription began. It is kept and shown; billing periods follow from billing_cycle alone.
-        Unset: the caller did not say.
+        """start_time is when the subscription began. It is stored and returned; billing periods depend on billing_cycle
+        alone. Unset: not given.
         """
 
     @_builtins.property
@@ -294,17 +296,17 @@ class Subscription(_message.Message):
 
     @_builtins.property
     def as_of_time(self) -> _timestamp_pb2.Timestamp:
-        """as_of_time is when the caller's billing system knew this. A put with an earlier one than the fact that is kept
+        """as_of_time is when the caller's billing system had this state. A put with an earlier as_of_time than the stored one
         changes nothing. Unset: the time at which the put arrives.
         """
 
     @_builtins.property
     def current_billing_period(self) -> Global___BillingPeriod:
-        """current_billing_period is the period that contains the moment of the answer."""
+        """current_billing_period is the period that contains the time of the answer."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """create_time is when the subscription was first put or first seen."""
+        """create_time is when the subscription was created, by a put or because usage named it."""
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
@@ -312,20 +314,20 @@ class Subscription(_message.Message):
 
     @_builtins.property
     def custom_fields(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """custom_fields are the subscription's own: at most 64, keys with the form of a subscription_id, values of at most 256
-        characters without control characters. They are kept and shown.
+        """custom_fields are the subscription's own fields: at most 64, keys in the form of a subscription_id, values of at
+        most 256 characters without control characters. They are stored and returned.
         """
 
     @_builtins.property
     def plan_start_time(self) -> _timestamp_pb2.Timestamp:
-        """plan_start_time is when the subscription's time on its plan began. Only a subscription with a plan_id has it. Unset: the
-        caller did not say.
+        """plan_start_time is when the subscription's time on its plan began. Only a subscription with a plan_id can have it.
+        Unset: not given.
         """
 
     @_builtins.property
     def plan_end_time(self) -> _timestamp_pb2.Timestamp:
-        """plan_end_time is the first moment at which the subscription is no longer on its plan, after plan_start_time. Only a
-        subscription with a plan_id has it. Unset: the plan has no end.
+        """plan_end_time is the first time at which the subscription is no longer on its plan, after plan_start_time. Only a
+        subscription with a plan_id can have it. Unset: the plan has no end.
         """
 
     def __init__(
@@ -356,9 +358,7 @@ Global___Subscription: _TypeAlias = Subscription  # noqa: Y015
 
 @_typing.final
 class Metric(_message.Message):
-    """Metric is something that usage is counted by. One that usage mentions before it was put is created on first sight
-    and adds up quantities.
-    """
+    """Metric is something that usage is counted by. Usage that names an unknown metric creates it with the aggregation SUM."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -374,22 +374,22 @@ class Metric(_message.Message):
     display_name: _builtins.str
     """display_name is for people to read, at most 256 characters."""
     aggregation: Global___Aggregation.ValueType
-    """aggregation is how the events of a period become one value. It is fixed once the metric exists: a put with
-    another one is refused with FAILED_PRECONDITION and ERROR_REASON_METRIC_AGGREGATION_FIXED. Unset: SUM.
+    """aggregation is how the events of a period become one value. It cannot be changed after the metric is created: a put
+    with another aggregation is refused with FAILED_PRECONDITION and ERROR_REASON_METRIC_AGGREGATION_FIXED. Unset: SUM.
     """
     unique_property: _builtins.str
     """unique_property is the property of usage events whose distinct values UNIQUE_COUNT counts, 1–128 characters.
-    Required for that aggregation, refused for any other, and fixed like it.
+    Required for that aggregation, refused for any other, and as unchangeable as aggregation.
     """
     @_builtins.property
     def as_of_time(self) -> _timestamp_pb2.Timestamp:
-        """as_of_time is when the caller's billing system knew this. A put with an earlier one than the fact that is kept
+        """as_of_time is when the caller's billing system had this state. A put with an earlier as_of_time than the stored one
         changes nothing. Unset: the time at which the put arrives.
         """
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """create_time is when the metric was first put or first seen."""
+        """create_time is when the metric was created, by a put or because usage named it."""
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
@@ -416,7 +416,7 @@ Global___Metric: _TypeAlias = Metric  # noqa: Y015
 
 @_typing.final
 class BillingCycle(_message.Message):
-    """BillingCycle divides time into billing periods: one begins at the anchor, and one every interval before and after
+    """BillingCycle divides time into billing periods: one begins at the anchor, and one at every interval before and after
     it, always at the anchor's time of day in its time zone.
     """
 
@@ -431,13 +431,14 @@ class BillingCycle(_message.Message):
     interval_count: _builtins.int
     """interval_count is how many units one period lasts, 1 to 1,000. Unset: 1."""
     time_zone: _builtins.str
-    """time_zone is the IANA name of the zone whose days and months count ("Europe/Berlin"); its changes to and from
-    daylight saving time are honoured. Unset: UTC.
+    """time_zone is the IANA name of the time zone in which days and months are counted ("Europe/Berlin"), with its
+    changes to and from daylight saving time. Unset: UTC.
     """
     @_builtins.property
     def anchor_time(self) -> _timestamp_pb2.Timestamp:
-        """anchor_time is a moment at which a period begins, from the year 1900 to 2199; it may lie ahead. A day of the
-        month that a month does not have is that month's last: from 31 January, 28 or 29 February, then 31 March again.
+        """anchor_time is a time at which a period begins, from the year 1900 to 2199; it may be in the future. In a month
+        that does not have the anchor's day, the period begins on the month's last day: from 31 January to 28 or 29
+        February, then to 31 March again.
         """
 
     def __init__(
@@ -466,11 +467,11 @@ class BillingPeriod(_message.Message):
     END_TIME_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """start_time is the first moment of the period."""
+        """start_time is the first instant of the period."""
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """end_time is the first moment after the period, and the start of the next one."""
+        """end_time is the first instant after the period, and the start of the next one."""
 
     def __init__(
         self,

@@ -32,7 +32,7 @@ class PutCustomerRequest(_message.Message):
     CUSTOMER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def customer(self) -> _account_pb2.Customer:
-        """customer is the customer as it shall be; a field that is unset gets its default."""
+        """customer is the complete customer; an unset field gets its default."""
 
     def __init__(
         self,
@@ -56,12 +56,12 @@ class PutCustomerResponse(_message.Message):
     CUSTOMER_FIELD_NUMBER: _builtins.int
     SUPERSEDED_FIELD_NUMBER: _builtins.int
     superseded: _builtins.bool
-    """superseded is set when a fact with a later as_of_time was already known: the put changed nothing, and customer is
-    what that fact says.
+    """superseded is set when a put with a later as_of_time is already stored: this request changed nothing, and customer
+    is what is stored.
     """
     @_builtins.property
     def customer(self) -> _account_pb2.Customer:
-        """customer is the customer as it is now."""
+        """customer is the customer after this request."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class GetCustomerResponse(_message.Message):
     CUSTOMER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def customer(self) -> _account_pb2.Customer:
-        """customer is the customer that was asked for."""
+        """customer is the requested customer."""
 
     def __init__(
         self,
@@ -133,13 +133,13 @@ class ListCustomersRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     PLAN_ID_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """page_size is how many customers to return at most. Unset: 50; more than 1,000 counts as 1,000; negative is refused.
-    A page whose customers are large may be shorter.
+    """page_size is how many customers to return at most. Unset: 50; more than 1,000 counts as 1,000; a negative number is
+    refused. A page holds fewer when its customers are large.
     """
     page_token: _builtins.str
-    """page_token is the next_page_token of the page before, with the same filters. Unset: the first page."""
+    """page_token is the next_page_token of the previous page, with the same filters. Unset: the first page."""
     plan_id: _builtins.str
-    """plan_id narrows to the customers of a plan. Unset: all."""
+    """plan_id restricts the list to the customers of a plan. Unset: all."""
     def __init__(
         self,
         *,
@@ -164,7 +164,7 @@ class ListCustomersResponse(_message.Message):
     CUSTOMERS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """next_page_token asks for the page after this one. Unset: this is the last page."""
+    """next_page_token is the page_token for the next page. Unset: this is the last page."""
     @_builtins.property
     def customers(self) -> _containers.RepeatedCompositeFieldContainer[_account_pb2.Customer]:
         """customers are the customers of this page."""
@@ -192,7 +192,7 @@ class PutSubscriptionRequest(_message.Message):
     SUBSCRIPTION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def subscription(self) -> _account_pb2.Subscription:
-        """subscription is the subscription as it shall be; a field that is unset gets its default."""
+        """subscription is the complete subscription; an unset field gets its default."""
 
     def __init__(
         self,
@@ -216,12 +216,12 @@ class PutSubscriptionResponse(_message.Message):
     SUBSCRIPTION_FIELD_NUMBER: _builtins.int
     SUPERSEDED_FIELD_NUMBER: _builtins.int
     superseded: _builtins.bool
-    """superseded is set when a fact with a later as_of_time was already known: the put changed nothing, and
-    subscription is what that fact says.
+    """superseded is set when a put with a later as_of_time is already stored: this request changed nothing, and
+    subscription is what is stored.
     """
     @_builtins.property
     def subscription(self) -> _account_pb2.Subscription:
-        """subscription is the subscription as it is now."""
+        """subscription is the subscription after this request."""
 
     def __init__(
         self,
@@ -246,7 +246,7 @@ class GetSubscriptionRequest(_message.Message):
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     SUBSCRIPTION_ID_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
-    """customer_id is the id of the customer who has the subscription."""
+    """customer_id is the id of the subscription's customer."""
     subscription_id: _builtins.str
     """subscription_id is the subscription's id."""
     def __init__(
@@ -272,7 +272,7 @@ class GetSubscriptionResponse(_message.Message):
     SUBSCRIPTION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def subscription(self) -> _account_pb2.Subscription:
-        """subscription is the subscription that was asked for."""
+        """subscription is the requested subscription."""
 
     def __init__(
         self,
@@ -298,15 +298,15 @@ class ListSubscriptionsRequest(_message.Message):
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     PLAN_ID_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """page_size is how many subscriptions to return at most. Unset: 50; more than 1,000 counts as 1,000; negative is
-    refused. A page whose subscriptions are large may be shorter.
+    """page_size is how many subscriptions to return at most. Unset: 50; more than 1,000 counts as 1,000; a negative
+    number is refused. A page holds fewer when its subscriptions are large.
     """
     page_token: _builtins.str
-    """page_token is the next_page_token of the page before, with the same filters. Unset: the first page."""
+    """page_token is the next_page_token of the previous page, with the same filters. Unset: the first page."""
     customer_id: _builtins.str
-    """customer_id narrows to the subscriptions of a customer. Unset: all."""
+    """customer_id restricts the list to the subscriptions of a customer. Unset: all."""
     plan_id: _builtins.str
-    """plan_id narrows to the subscriptions of a plan. Unset: all."""
+    """plan_id restricts the list to the subscriptions of a plan. Unset: all."""
     def __init__(
         self,
         *,
@@ -332,7 +332,7 @@ class ListSubscriptionsResponse(_message.Message):
     SUBSCRIPTIONS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """next_page_token asks for the page after this one. Unset: this is the last page."""
+    """next_page_token is the page_token for the next page. Unset: this is the last page."""
     @_builtins.property
     def subscriptions(self) -> _containers.RepeatedCompositeFieldContainer[_account_pb2.Subscription]:
         """subscriptions are the subscriptions of this page."""
@@ -360,7 +360,7 @@ class PutMetricRequest(_message.Message):
     METRIC_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def metric(self) -> _account_pb2.Metric:
-        """metric is the metric as it shall be; a field that is unset gets its default."""
+        """metric is the complete metric; an unset field gets its default."""
 
     def __init__(
         self,
@@ -384,12 +384,12 @@ class PutMetricResponse(_message.Message):
     METRIC_FIELD_NUMBER: _builtins.int
     SUPERSEDED_FIELD_NUMBER: _builtins.int
     superseded: _builtins.bool
-    """superseded is set when a fact with a later as_of_time was already known: the put changed nothing, and metric is
-    what that fact says.
+    """superseded is set when a put with a later as_of_time is already stored: this request changed nothing, and metric is
+    what is stored.
     """
     @_builtins.property
     def metric(self) -> _account_pb2.Metric:
-        """metric is the metric as it is now."""
+        """metric is the metric after this request."""
 
     def __init__(
         self,
@@ -436,7 +436,7 @@ class GetMetricResponse(_message.Message):
     METRIC_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def metric(self) -> _account_pb2.Metric:
-        """metric is the metric that was asked for."""
+        """metric is the requested metric."""
 
     def __init__(
         self,
@@ -460,11 +460,11 @@ class ListMetricsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """page_size is how many metrics to return at most. Unset: 50; more than 1,000 counts as 1,000; negative is refused. A
-    page whose metrics are large may be shorter.
+    """page_size is how many metrics to return at most. Unset: 50; more than 1,000 counts as 1,000; a negative number is
+    refused. A page holds fewer when its metrics are large.
     """
     page_token: _builtins.str
-    """page_token is the next_page_token of the page before. Unset: the first page."""
+    """page_token is the next_page_token of the previous page. Unset: the first page."""
     def __init__(
         self,
         *,
@@ -488,7 +488,7 @@ class ListMetricsResponse(_message.Message):
     METRICS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """next_page_token asks for the page after this one. Unset: this is the last page."""
+    """next_page_token is the page_token for the next page. Unset: this is the last page."""
     @_builtins.property
     def metrics(self) -> _containers.RepeatedCompositeFieldContainer[_account_pb2.Metric]:
         """metrics are the metrics of this page."""
@@ -516,7 +516,7 @@ class PutInvoiceRequest(_message.Message):
     INVOICE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def invoice(self) -> _invoice_pb2.Invoice:
-        """invoice is the invoice as it shall be; a field that is unset gets its default."""
+        """invoice is the complete invoice; an unset field gets its default."""
 
     def __init__(
         self,
@@ -540,12 +540,12 @@ class PutInvoiceResponse(_message.Message):
     INVOICE_FIELD_NUMBER: _builtins.int
     SUPERSEDED_FIELD_NUMBER: _builtins.int
     superseded: _builtins.bool
-    """superseded is set when a fact with a later as_of_time was already known: the put changed nothing, and invoice is
-    what that fact says.
+    """superseded is set when a put with a later as_of_time is already stored: this request changed nothing, and invoice
+    is what is stored.
     """
     @_builtins.property
     def invoice(self) -> _invoice_pb2.Invoice:
-        """invoice is the invoice as it is now."""
+        """invoice is the invoice after this request."""
 
     def __init__(
         self,
@@ -570,7 +570,7 @@ class GetInvoiceRequest(_message.Message):
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     INVOICE_ID_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
-    """customer_id is the id of the customer who owes the invoice."""
+    """customer_id is the id of the customer that owes the invoice."""
     invoice_id: _builtins.str
     """invoice_id is the invoice's id."""
     def __init__(
@@ -596,7 +596,7 @@ class GetInvoiceResponse(_message.Message):
     INVOICE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def invoice(self) -> _invoice_pb2.Invoice:
-        """invoice is the invoice that was asked for."""
+        """invoice is the requested invoice."""
 
     def __init__(
         self,
@@ -623,18 +623,18 @@ class ListInvoicesRequest(_message.Message):
     TYPE_FIELD_NUMBER: _builtins.int
     STATUSES_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """page_size is how many invoices to return at most. Unset: 50; more than 1,000 counts as 1,000; negative is refused.
-    A page whose invoices are large may be shorter.
+    """page_size is how many invoices to return at most. Unset: 50; more than 1,000 counts as 1,000; a negative number is
+    refused. A page holds fewer when its invoices are large.
     """
     page_token: _builtins.str
-    """page_token is the next_page_token of the page before, with the same filters. Unset: the first page."""
+    """page_token is the next_page_token of the previous page, with the same filters. Unset: the first page."""
     customer_id: _builtins.str
-    """customer_id narrows to the invoices of a customer. Unset: all."""
+    """customer_id restricts the list to the invoices of a customer. Unset: all."""
     type: _builtins.str
-    """type narrows to the invoices of a type. Unset: all."""
+    """type restricts the list to the invoices of a type. Unset: all."""
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[_invoice_pb2.InvoiceStatus.ValueType]:
-        """statuses narrow to the invoices of any of these statuses. Empty: all."""
+        """statuses restrict the list to the invoices of any of these statuses. Empty: all."""
 
     def __init__(
         self,
@@ -662,7 +662,7 @@ class ListInvoicesResponse(_message.Message):
     INVOICES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """next_page_token asks for the page after this one. Unset: this is the last page."""
+    """next_page_token is the page_token for the next page. Unset: this is the last page."""
     @_builtins.property
     def invoices(self) -> _containers.RepeatedCompositeFieldContainer[_invoice_pb2.Invoice]:
         """invoices are the invoices of this page."""
@@ -690,7 +690,7 @@ class PutBalanceRequest(_message.Message):
     BALANCE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def balance(self) -> _balance_pb2.Balance:
-        """balance is the balance as it shall be; a field that is unset gets its default."""
+        """balance is the complete balance; an unset field gets its default."""
 
     def __init__(
         self,
@@ -714,12 +714,12 @@ class PutBalanceResponse(_message.Message):
     BALANCE_FIELD_NUMBER: _builtins.int
     SUPERSEDED_FIELD_NUMBER: _builtins.int
     superseded: _builtins.bool
-    """superseded is set when a fact with a later as_of_time was already known, or the balance was voided: the put
-    changed nothing, and balance is what is kept.
+    """superseded is set when a put with a later as_of_time is already stored, or the balance was voided: this request
+    changed nothing, and balance is what is stored.
     """
     @_builtins.property
     def balance(self) -> _balance_pb2.Balance:
-        """balance is the balance as it is now."""
+        """balance is the balance after this request."""
 
     def __init__(
         self,
@@ -744,7 +744,7 @@ class GetBalanceRequest(_message.Message):
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     BALANCE_ID_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
-    """customer_id is the id of the customer who has the balance."""
+    """customer_id is the id of the balance's customer."""
     balance_id: _builtins.str
     """balance_id is the balance's id."""
     def __init__(
@@ -770,7 +770,7 @@ class GetBalanceResponse(_message.Message):
     BALANCE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def balance(self) -> _balance_pb2.Balance:
-        """balance is the balance that was asked for."""
+        """balance is the requested balance."""
 
     def __init__(
         self,
@@ -797,18 +797,18 @@ class ListBalancesRequest(_message.Message):
     KINDS_FIELD_NUMBER: _builtins.int
     INCLUDE_VOIDED_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """page_size is how many balances to return at most. Unset: 50; more than 1,000 counts as 1,000; negative is refused.
-    A page whose balances are large may be shorter.
+    """page_size is how many balances to return at most. Unset: 50; more than 1,000 counts as 1,000; a negative number is
+    refused. A page holds fewer when its balances are large.
     """
     page_token: _builtins.str
-    """page_token is the next_page_token of the page before, with the same filters. Unset: the first page."""
+    """page_token is the next_page_token of the previous page, with the same filters. Unset: the first page."""
     customer_id: _builtins.str
-    """customer_id narrows to the balances of a customer. Unset: all."""
+    """customer_id restricts the list to the balances of a customer. Unset: all."""
     include_voided: _builtins.bool
-    """include_voided takes in balances that were voided. Unset: they are left out."""
+    """include_voided also returns balances that were voided. Unset: they are left out."""
     @_builtins.property
     def kinds(self) -> _containers.RepeatedScalarFieldContainer[_balance_pb2.BalanceKind.ValueType]:
-        """kinds narrow to the balances of any of these kinds. Empty: all."""
+        """kinds restrict the list to the balances of any of these kinds. Empty: all."""
 
     def __init__(
         self,
@@ -836,7 +836,7 @@ class ListBalancesResponse(_message.Message):
     BALANCES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """next_page_token asks for the page after this one. Unset: this is the last page."""
+    """next_page_token is the page_token for the next page. Unset: this is the last page."""
     @_builtins.property
     def balances(self) -> _containers.RepeatedCompositeFieldContainer[_balance_pb2.Balance]:
         """balances are the balances of this page."""
@@ -867,21 +867,21 @@ class AdjustBalanceRequest(_message.Message):
     AMOUNT_FIELD_NUMBER: _builtins.int
     SEGMENT_NUMBER_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
-    """customer_id is the id of the customer who has the balance."""
+    """customer_id is the id of the balance's customer."""
     balance_id: _builtins.str
     """balance_id is the balance's id."""
     adjustment_id: _builtins.str
     """adjustment_id is the caller's own id of the adjustment, unique for the customer: 1–128 characters. A request with
-    one that was used before changes nothing. When its other fields are not the same either, it is refused with
-    ALREADY_EXISTS and ERROR_REASON_ADJUSTMENT_CONFLICT.
+    an adjustment_id that was used before changes nothing. If its other fields differ from that first request, it is
+    refused with ALREADY_EXISTS and ERROR_REASON_ADJUSTMENT_CONFLICT.
     """
     amount: _builtins.str
-    """amount is how much more is granted, as a decimal, or with a minus how much less; not 0. It may take what remains
-    of the segment below zero.
+    """amount is how much more is granted, or, when negative, how much less: a decimal string, not 0. It may take what
+    remains of the segment below zero.
     """
     segment_number: _builtins.int
-    """segment_number is the segment's place in the balance, from 1; it need not be active. Unset: of the segments that
-    are active, the one that ends first. When there is none the request is refused with FAILED_PRECONDITION and
+    """segment_number is the segment's position in the balance, from 1; the segment need not be active. Unset: the active
+    segment that ends first. If no segment is active, the request is refused with FAILED_PRECONDITION and
     ERROR_REASON_NO_ACTIVE_SEGMENT.
     """
     def __init__(
@@ -911,12 +911,14 @@ class AdjustBalanceResponse(_message.Message):
     SEGMENT_NUMBER_FIELD_NUMBER: _builtins.int
     REPEATED_REQUEST_FIELD_NUMBER: _builtins.int
     segment_number: _builtins.int
-    """segment_number is the place of the segment that the adjustment changed, now or when it came first."""
+    """segment_number is the position of the segment that the adjustment changed, by this request or by the first one with
+    its adjustment_id.
+    """
     repeated_request: _builtins.bool
     """repeated_request is set when the adjustment had been made before: this request changed nothing."""
     @_builtins.property
     def balance(self) -> _balance_pb2.Balance:
-        """balance is the balance as it is now."""
+        """balance is the balance after this request."""
 
     def __init__(
         self,
@@ -942,7 +944,7 @@ class VoidBalanceRequest(_message.Message):
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     BALANCE_ID_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
-    """customer_id is the id of the customer who has the balance."""
+    """customer_id is the id of the balance's customer."""
     balance_id: _builtins.str
     """balance_id is the balance's id."""
     def __init__(
@@ -968,7 +970,7 @@ class VoidBalanceResponse(_message.Message):
     BALANCE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def balance(self) -> _balance_pb2.Balance:
-        """balance is the balance as it is now."""
+        """balance is the balance after this request."""
 
     def __init__(
         self,
@@ -985,7 +987,7 @@ Global___VoidBalanceResponse: _TypeAlias = VoidBalanceResponse  # noqa: Y015
 
 @_typing.final
 class ListBalanceEntriesRequest(_message.Message):
-    """ListBalanceEntriesRequest is a request for a page of a ledger."""
+    """ListBalanceEntriesRequest is a request for a page of the ledger of a customer's balances."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -994,15 +996,15 @@ class ListBalanceEntriesRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     BALANCE_ID_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
-    """customer_id is the id of the customer whose balances are asked about."""
+    """customer_id is the id of the balances' customer."""
     page_size: _builtins.int
-    """page_size is how many entries to return at most. Unset: 50; more than 1,000 counts as 1,000; negative is refused. A
-    page whose entries are large may be shorter.
+    """page_size is how many entries to return at most. Unset: 50; more than 1,000 counts as 1,000; a negative number is
+    refused. A page holds fewer when its entries are large.
     """
     page_token: _builtins.str
-    """page_token is the next_page_token of the page before, with the same filters. Unset: the first page."""
+    """page_token is the next_page_token of the previous page, with the same filters. Unset: the first page."""
     balance_id: _builtins.str
-    """balance_id narrows to one balance. Unset: all of the customer's."""
+    """balance_id restricts the list to one balance. Unset: all balances of the customer."""
     def __init__(
         self,
         *,
@@ -1028,7 +1030,7 @@ class ListBalanceEntriesResponse(_message.Message):
     ENTRIES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """next_page_token asks for the page after this one. Unset: this is the last page."""
+    """next_page_token is the page_token for the next page. Unset: this is the last page."""
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[_balance_pb2.BalanceEntry]:
         """entries are the entries of this page."""
@@ -1059,11 +1061,11 @@ class ListOveragesRequest(_message.Message):
     customer_id: _builtins.str
     """customer_id is the id of the customer."""
     page_size: _builtins.int
-    """page_size is how many overages to return at most. Unset: 50; more than 1,000 counts as 1,000; negative is refused.
-    A page whose overages are large may be shorter.
+    """page_size is how many overages to return at most. Unset: 50; more than 1,000 counts as 1,000; a negative number is
+    refused. A page holds fewer when its overages are large.
     """
     page_token: _builtins.str
-    """page_token is the next_page_token of the page before, with the same customer. Unset: the first page."""
+    """page_token is the next_page_token of the previous page, with the same customer. Unset: the first page."""
     def __init__(
         self,
         *,
@@ -1088,10 +1090,12 @@ class ListOveragesResponse(_message.Message):
     OVERAGES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """next_page_token asks for the page after this one. Unset: this is the last page."""
+    """next_page_token is the page_token for the next page. Unset: this is the last page."""
     @_builtins.property
     def overages(self) -> _containers.RepeatedCompositeFieldContainer[_balance_pb2.Overage]:
-        """overages are those of this page, one for each unit in which usage went beyond the balances, currencies first."""
+        """overages are the overages of this page, one for each unit in which usage was not covered by balances, currencies
+        first.
+        """
 
     def __init__(
         self,
@@ -1116,7 +1120,7 @@ class PutPlanRequest(_message.Message):
     PLAN_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def plan(self) -> _plan_pb2.Plan:
-        """plan is the plan as it shall be; a field that is unset gets its default."""
+        """plan is the complete plan; an unset field gets its default."""
 
     def __init__(
         self,
@@ -1140,12 +1144,12 @@ class PutPlanResponse(_message.Message):
     PLAN_FIELD_NUMBER: _builtins.int
     SUPERSEDED_FIELD_NUMBER: _builtins.int
     superseded: _builtins.bool
-    """superseded is set when a fact with a later as_of_time was already known: the put changed nothing, and plan is
-    what that fact says.
+    """superseded is set when a put with a later as_of_time is already stored: this request changed nothing, and plan is
+    what is stored.
     """
     @_builtins.property
     def plan(self) -> _plan_pb2.Plan:
-        """plan is the plan as it is now."""
+        """plan is the plan after this request."""
 
     def __init__(
         self,
@@ -1192,7 +1196,7 @@ class GetPlanResponse(_message.Message):
     PLAN_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def plan(self) -> _plan_pb2.Plan:
-        """plan is the plan that was asked for."""
+        """plan is the requested plan."""
 
     def __init__(
         self,
@@ -1216,11 +1220,11 @@ class ListPlansRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """page_size is how many plans to return at most. Unset: 50; more than 1,000 counts as 1,000; negative is refused.
-    A page whose plans are large may be shorter.
+    """page_size is how many plans to return at most. Unset: 50; more than 1,000 counts as 1,000; a negative number is
+    refused. A page holds fewer when its plans are large.
     """
     page_token: _builtins.str
-    """page_token is the next_page_token of the page before. Unset: the first page."""
+    """page_token is the next_page_token of the previous page. Unset: the first page."""
     def __init__(
         self,
         *,
@@ -1244,7 +1248,7 @@ class ListPlansResponse(_message.Message):
     PLANS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """next_page_token asks for the page after this one. Unset: this is the last page."""
+    """next_page_token is the page_token for the next page. Unset: this is the last page."""
     @_builtins.property
     def plans(self) -> _containers.RepeatedCompositeFieldContainer[_plan_pb2.Plan]:
         """plans are the plans of this page."""
@@ -1272,7 +1276,7 @@ class PutLimitRequest(_message.Message):
     LIMIT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def limit(self) -> _plan_pb2.Limit:
-        """limit is the limit as it shall be; a field that is unset gets its default."""
+        """limit is the complete limit; an unset field gets its default."""
 
     def __init__(
         self,
@@ -1297,17 +1301,17 @@ class PutLimitResponse(_message.Message):
     SUPERSEDED_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
     superseded: _builtins.bool
-    """superseded is set when a fact with a later as_of_time was already known: the put changed nothing, and limit is
-    what that fact says.
+    """superseded is set when a put with a later as_of_time is already stored: this request changed nothing, and limit is
+    what is stored.
     """
     @_builtins.property
     def limit(self) -> _plan_pb2.Limit:
-        """limit is the limit as it is now."""
+        """limit is the limit after this request."""
 
     @_builtins.property
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_warning_pb2.Warning]:
-        """warnings say which metric, customer or plan the limit names that the organization does not know yet, at most one for
-        each field. The limit is put all the same. Empty: all that is checked is known.
+        """warnings name the metric, customer or plan of the limit that the organization does not have yet, at most one
+        warning for each field. The limit is put nevertheless. Empty: everything that is checked exists.
         """
 
     def __init__(
@@ -1356,7 +1360,7 @@ class GetLimitResponse(_message.Message):
     LIMIT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def limit(self) -> _plan_pb2.Limit:
-        """limit is the limit that was asked for."""
+        """limit is the requested limit."""
 
     def __init__(
         self,
@@ -1382,15 +1386,15 @@ class ListLimitsRequest(_message.Message):
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     PLAN_ID_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """page_size is how many limits to return at most. Unset: 50; more than 1,000 counts as 1,000; negative is refused. A
-    page whose limits are large may be shorter.
+    """page_size is how many limits to return at most. Unset: 50; more than 1,000 counts as 1,000; a negative number is
+    refused. A page holds fewer when its limits are large.
     """
     page_token: _builtins.str
-    """page_token is the next_page_token of the page before, with the same filters. Unset: the first page."""
+    """page_token is the next_page_token of the previous page, with the same filters. Unset: the first page."""
     customer_id: _builtins.str
-    """customer_id narrows to the customer's own limits, without those of its plan. Unset: all."""
+    """customer_id restricts the list to the customer's own limits, without those of its plan. Unset: all."""
     plan_id: _builtins.str
-    """plan_id narrows to the limits of a plan. Unset: all."""
+    """plan_id restricts the list to the limits of a plan. Unset: all."""
     def __init__(
         self,
         *,
@@ -1416,7 +1420,7 @@ class ListLimitsResponse(_message.Message):
     LIMITS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """next_page_token asks for the page after this one. Unset: this is the last page."""
+    """next_page_token is the page_token for the next page. Unset: this is the last page."""
     @_builtins.property
     def limits(self) -> _containers.RepeatedCompositeFieldContainer[_plan_pb2.Limit]:
         """limits are the limits of this page."""

@@ -26,9 +26,8 @@ if _version_not_supported:
 
 
 class AccountServiceStub:
-    """AccountService holds the facts about those who are billed: customers, subscriptions, metrics, invoices, balances,
-    plans and limits. Puts replace the whole resource and are safe to repeat; when they carry as_of_time, they may also
-    arrive in any order.
+    """AccountService stores the facts of billing: customers, subscriptions, metrics, invoices, balances, plans and limits.
+    A put replaces the whole resource and is safe to repeat. Puts that carry as_of_time may arrive in any order.
     """
 
     def __init__(self, channel):
@@ -165,13 +164,12 @@ class AccountServiceStub:
 
 
 class AccountServiceServicer:
-    """AccountService holds the facts about those who are billed: customers, subscriptions, metrics, invoices, balances,
-    plans and limits. Puts replace the whole resource and are safe to repeat; when they carry as_of_time, they may also
-    arrive in any order.
+    """AccountService stores the facts of billing: customers, subscriptions, metrics, invoices, balances, plans and limits.
+    A put replaces the whole resource and is safe to repeat. Puts that carry as_of_time may arrive in any order.
     """
 
     def PutCustomer(self, request, context):
-        """PutCustomer creates a customer or replaces what is known about one.
+        """PutCustomer creates or replaces a customer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -192,7 +190,7 @@ class AccountServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PutSubscription(self, request, context):
-        """PutSubscription creates a subscription or replaces what is known about one.
+        """PutSubscription creates or replaces a subscription.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -213,7 +211,7 @@ class AccountServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PutMetric(self, request, context):
-        """PutMetric creates a metric or replaces what is known about one.
+        """PutMetric creates or replaces a metric.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -234,7 +232,7 @@ class AccountServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PutInvoice(self, request, context):
-        """PutInvoice creates an invoice or replaces what is known about one.
+        """PutInvoice creates or replaces an invoice.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -255,7 +253,7 @@ class AccountServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PutBalance(self, request, context):
-        """PutBalance creates a balance or replaces what was granted in one. What was adjusted and drawn stays.
+        """PutBalance creates a balance or replaces what was granted in it. Adjustments and drawdowns stay.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -283,7 +281,7 @@ class AccountServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def VoidBalance(self, request, context):
-        """VoidBalance ends a balance for good: what remains of it no longer counts. Voiding it again changes nothing.
+        """VoidBalance ends a balance permanently: what remains of it no longer counts. Voiding it again changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -297,15 +295,15 @@ class AccountServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListOverages(self, request, context):
-        """ListOverages returns what usage took of a customer's money and units when no balance had anything left, by unit.
+        """ListOverages returns the usage that no balance of a customer covered, for each currency and metric.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PutPlan(self, request, context):
-        """PutPlan creates a plan or replaces what is known about one. Nobody is moved to it: a customer's plan changes with
-        PutCustomer, a subscription's with PutSubscription.
+        """PutPlan creates or replaces a plan. It moves no customer or subscription to the plan: use PutCustomer and
+        PutSubscription for that.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -483,9 +481,8 @@ def add_AccountServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AccountService:
-    """AccountService holds the facts about those who are billed: customers, subscriptions, metrics, invoices, balances,
-    plans and limits. Puts replace the whole resource and are safe to repeat; when they carry as_of_time, they may also
-    arrive in any order.
+    """AccountService stores the facts of billing: customers, subscriptions, metrics, invoices, balances, plans and limits.
+    A put replaces the whole resource and is safe to repeat. Puts that carry as_of_time may arrive in any order.
     """
 
     @staticmethod

@@ -13,38 +13,37 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AccountServiceStub:
-    """AccountService holds the facts about those who are billed: customers, subscriptions, metrics, invoices, balances,
-    plans and limits. Puts replace the whole resource and are safe to repeat; when they carry as_of_time, they may also
-    arrive in any order.
+    """AccountService stores the facts of billing: customers, subscriptions, metrics, invoices, balances, plans and limits.
+    A put replaces the whole resource and is safe to repeat. Puts that carry as_of_time may arrive in any order.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     PutCustomer: _aio.UnaryUnaryMultiCallable[_account_service_pb2.PutCustomerRequest, _account_service_pb2.PutCustomerResponse]
-    """PutCustomer creates a customer or replaces what is known about one."""
+    """PutCustomer creates or replaces a customer."""
     GetCustomer: _aio.UnaryUnaryMultiCallable[_account_service_pb2.GetCustomerRequest, _account_service_pb2.GetCustomerResponse]
     """GetCustomer returns one customer."""
     ListCustomers: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListCustomersRequest, _account_service_pb2.ListCustomersResponse]
     """ListCustomers returns customers by ascending customer_id."""
     PutSubscription: _aio.UnaryUnaryMultiCallable[_account_service_pb2.PutSubscriptionRequest, _account_service_pb2.PutSubscriptionResponse]
-    """PutSubscription creates a subscription or replaces what is known about one."""
+    """PutSubscription creates or replaces a subscription."""
     GetSubscription: _aio.UnaryUnaryMultiCallable[_account_service_pb2.GetSubscriptionRequest, _account_service_pb2.GetSubscriptionResponse]
     """GetSubscription returns one subscription."""
     ListSubscriptions: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListSubscriptionsRequest, _account_service_pb2.ListSubscriptionsResponse]
     """ListSubscriptions returns subscriptions by ascending customer_id and subscription_id."""
     PutMetric: _aio.UnaryUnaryMultiCallable[_account_service_pb2.PutMetricRequest, _account_service_pb2.PutMetricResponse]
-    """PutMetric creates a metric or replaces what is known about one."""
+    """PutMetric creates or replaces a metric."""
     GetMetric: _aio.UnaryUnaryMultiCallable[_account_service_pb2.GetMetricRequest, _account_service_pb2.GetMetricResponse]
     """GetMetric returns one metric."""
     ListMetrics: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListMetricsRequest, _account_service_pb2.ListMetricsResponse]
     """ListMetrics returns metrics by ascending metric_id."""
     PutInvoice: _aio.UnaryUnaryMultiCallable[_account_service_pb2.PutInvoiceRequest, _account_service_pb2.PutInvoiceResponse]
-    """PutInvoice creates an invoice or replaces what is known about one."""
+    """PutInvoice creates or replaces an invoice."""
     GetInvoice: _aio.UnaryUnaryMultiCallable[_account_service_pb2.GetInvoiceRequest, _account_service_pb2.GetInvoiceResponse]
     """GetInvoice returns one invoice."""
     ListInvoices: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListInvoicesRequest, _account_service_pb2.ListInvoicesResponse]
     """ListInvoices returns invoices by ascending customer_id and invoice_id."""
     PutBalance: _aio.UnaryUnaryMultiCallable[_account_service_pb2.PutBalanceRequest, _account_service_pb2.PutBalanceResponse]
-    """PutBalance creates a balance or replaces what was granted in one. What was adjusted and drawn stays."""
+    """PutBalance creates a balance or replaces what was granted in it. Adjustments and drawdowns stay."""
     GetBalance: _aio.UnaryUnaryMultiCallable[_account_service_pb2.GetBalanceRequest, _account_service_pb2.GetBalanceResponse]
     """GetBalance returns one balance, voided or not."""
     ListBalances: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListBalancesRequest, _account_service_pb2.ListBalancesResponse]
@@ -52,14 +51,14 @@ class AccountServiceStub:
     AdjustBalance: _aio.UnaryUnaryMultiCallable[_account_service_pb2.AdjustBalanceRequest, _account_service_pb2.AdjustBalanceResponse]
     """AdjustBalance grants more or less in one segment of a balance, once for each adjustment_id."""
     VoidBalance: _aio.UnaryUnaryMultiCallable[_account_service_pb2.VoidBalanceRequest, _account_service_pb2.VoidBalanceResponse]
-    """VoidBalance ends a balance for good: what remains of it no longer counts. Voiding it again changes nothing."""
+    """VoidBalance ends a balance permanently: what remains of it no longer counts. Voiding it again changes nothing."""
     ListBalanceEntries: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListBalanceEntriesRequest, _account_service_pb2.ListBalanceEntriesResponse]
     """ListBalanceEntries returns the ledger of a customer's balances, by ascending balance_id and entry_number."""
     ListOverages: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListOveragesRequest, _account_service_pb2.ListOveragesResponse]
-    """ListOverages returns what usage took of a customer's money and units when no balance had anything left, by unit."""
+    """ListOverages returns the usage that no balance of a customer covered, for each currency and metric."""
     PutPlan: _aio.UnaryUnaryMultiCallable[_account_service_pb2.PutPlanRequest, _account_service_pb2.PutPlanResponse]
-    """PutPlan creates a plan or replaces what is known about one. Nobody is moved to it: a customer's plan changes with
-    PutCustomer, a subscription's with PutSubscription.
+    """PutPlan creates or replaces a plan. It moves no customer or subscription to the plan: use PutCustomer and
+    PutSubscription for that.
     """
     GetPlan: _aio.UnaryUnaryMultiCallable[_account_service_pb2.GetPlanRequest, _account_service_pb2.GetPlanResponse]
     """GetPlan returns one plan."""
@@ -73,9 +72,8 @@ class AccountServiceStub:
     """ListLimits returns limits by ascending limit_id."""
 
 class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
-    """AccountService holds the facts about those who are billed: customers, subscriptions, metrics, invoices, balances,
-    plans and limits. Puts replace the whole resource and are safe to repeat; when they carry as_of_time, they may also
-    arrive in any order.
+    """AccountService stores the facts of billing: customers, subscriptions, metrics, invoices, balances, plans and limits.
+    A put replaces the whole resource and is safe to repeat. Puts that carry as_of_time may arrive in any order.
     """
 
     @_abc_1.abstractmethod
@@ -84,7 +82,7 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _account_service_pb2.PutCustomerRequest,
         context: _aio.ServicerContext[_account_service_pb2.PutCustomerRequest, _abc.Awaitable[_account_service_pb2.PutCustomerResponse]],
     ) -> _abc.Awaitable[_account_service_pb2.PutCustomerResponse]:
-        """PutCustomer creates a customer or replaces what is known about one."""
+        """PutCustomer creates or replaces a customer."""
 
     @_abc_1.abstractmethod
     def GetCustomer(
@@ -108,7 +106,7 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _account_service_pb2.PutSubscriptionRequest,
         context: _aio.ServicerContext[_account_service_pb2.PutSubscriptionRequest, _abc.Awaitable[_account_service_pb2.PutSubscriptionResponse]],
     ) -> _abc.Awaitable[_account_service_pb2.PutSubscriptionResponse]:
-        """PutSubscription creates a subscription or replaces what is known about one."""
+        """PutSubscription creates or replaces a subscription."""
 
     @_abc_1.abstractmethod
     def GetSubscription(
@@ -132,7 +130,7 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _account_service_pb2.PutMetricRequest,
         context: _aio.ServicerContext[_account_service_pb2.PutMetricRequest, _abc.Awaitable[_account_service_pb2.PutMetricResponse]],
     ) -> _abc.Awaitable[_account_service_pb2.PutMetricResponse]:
-        """PutMetric creates a metric or replaces what is known about one."""
+        """PutMetric creates or replaces a metric."""
 
     @_abc_1.abstractmethod
     def GetMetric(
@@ -156,7 +154,7 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _account_service_pb2.PutInvoiceRequest,
         context: _aio.ServicerContext[_account_service_pb2.PutInvoiceRequest, _abc.Awaitable[_account_service_pb2.PutInvoiceResponse]],
     ) -> _abc.Awaitable[_account_service_pb2.PutInvoiceResponse]:
-        """PutInvoice creates an invoice or replaces what is known about one."""
+        """PutInvoice creates or replaces an invoice."""
 
     @_abc_1.abstractmethod
     def GetInvoice(
@@ -180,7 +178,7 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _account_service_pb2.PutBalanceRequest,
         context: _aio.ServicerContext[_account_service_pb2.PutBalanceRequest, _abc.Awaitable[_account_service_pb2.PutBalanceResponse]],
     ) -> _abc.Awaitable[_account_service_pb2.PutBalanceResponse]:
-        """PutBalance creates a balance or replaces what was granted in one. What was adjusted and drawn stays."""
+        """PutBalance creates a balance or replaces what was granted in it. Adjustments and drawdowns stay."""
 
     @_abc_1.abstractmethod
     def GetBalance(
@@ -212,7 +210,7 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _account_service_pb2.VoidBalanceRequest,
         context: _aio.ServicerContext[_account_service_pb2.VoidBalanceRequest, _abc.Awaitable[_account_service_pb2.VoidBalanceResponse]],
     ) -> _abc.Awaitable[_account_service_pb2.VoidBalanceResponse]:
-        """VoidBalance ends a balance for good: what remains of it no longer counts. Voiding it again changes nothing."""
+        """VoidBalance ends a balance permanently: what remains of it no longer counts. Voiding it again changes nothing."""
 
     @_abc_1.abstractmethod
     def ListBalanceEntries(
@@ -228,7 +226,7 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _account_service_pb2.ListOveragesRequest,
         context: _aio.ServicerContext[_account_service_pb2.ListOveragesRequest, _abc.Awaitable[_account_service_pb2.ListOveragesResponse]],
     ) -> _abc.Awaitable[_account_service_pb2.ListOveragesResponse]:
-        """ListOverages returns what usage took of a customer's money and units when no balance had anything left, by unit."""
+        """ListOverages returns the usage that no balance of a customer covered, for each currency and metric."""
 
     @_abc_1.abstractmethod
     def PutPlan(
@@ -236,8 +234,8 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _account_service_pb2.PutPlanRequest,
         context: _aio.ServicerContext[_account_service_pb2.PutPlanRequest, _abc.Awaitable[_account_service_pb2.PutPlanResponse]],
     ) -> _abc.Awaitable[_account_service_pb2.PutPlanResponse]:
-        """PutPlan creates a plan or replaces what is known about one. Nobody is moved to it: a customer's plan changes with
-        PutCustomer, a subscription's with PutSubscription.
+        """PutPlan creates or replaces a plan. It moves no customer or subscription to the plan: use PutCustomer and
+        PutSubscription for that.
         """
 
     @_abc_1.abstractmethod

@@ -34,21 +34,21 @@ class _AlertStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AlertState
     ALERT_STATE_ACTIVE: _AlertState.ValueType  # 1
     """ALERT_STATE_ACTIVE means that the alert is evaluated."""
     ALERT_STATE_DISABLED: _AlertState.ValueType  # 2
-    """ALERT_STATE_DISABLED means that the alert is not evaluated for the time being."""
+    """ALERT_STATE_DISABLED means that the alert is not evaluated until it is enabled again."""
     ALERT_STATE_ARCHIVED: _AlertState.ValueType  # 3
-    """ALERT_STATE_ARCHIVED means that the alert is not evaluated and never will be again."""
+    """ALERT_STATE_ARCHIVED means that the alert is not evaluated any more. It cannot be enabled again."""
 
 class AlertState(_AlertState, metaclass=_AlertStateEnumTypeWrapper):
-    """AlertState is whether an alert is evaluated."""
+    """AlertState says whether an alert is evaluated."""
 
 ALERT_STATE_UNSPECIFIED: AlertState.ValueType  # 0
 """ALERT_STATE_UNSPECIFIED is never sent, and refused in a filter."""
 ALERT_STATE_ACTIVE: AlertState.ValueType  # 1
 """ALERT_STATE_ACTIVE means that the alert is evaluated."""
 ALERT_STATE_DISABLED: AlertState.ValueType  # 2
-"""ALERT_STATE_DISABLED means that the alert is not evaluated for the time being."""
+"""ALERT_STATE_DISABLED means that the alert is not evaluated until it is enabled again."""
 ALERT_STATE_ARCHIVED: AlertState.ValueType  # 3
-"""ALERT_STATE_ARCHIVED means that the alert is not evaluated and never will be again."""
+"""ALERT_STATE_ARCHIVED means that the alert is not evaluated any more. It cannot be enabled again."""
 Global___AlertState: _TypeAlias = AlertState  # noqa: Y015
 
 class _EvaluationStatus:
@@ -60,19 +60,19 @@ class _EvaluationStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Eval
     EVALUATION_STATUS_UNSPECIFIED: _EvaluationStatus.ValueType  # 0
     """EVALUATION_STATUS_UNSPECIFIED is never sent."""
     EVALUATION_STATUS_EVALUATING: _EvaluationStatus.ValueType  # 1
-    """EVALUATION_STATUS_EVALUATING means that some have not been visited yet."""
+    """EVALUATION_STATUS_EVALUATING means that the alert has not been evaluated on some of them yet."""
     EVALUATION_STATUS_DONE: _EvaluationStatus.ValueType  # 2
-    """EVALUATION_STATUS_DONE means that all of them have been visited."""
+    """EVALUATION_STATUS_DONE means that the alert has been evaluated on all of them."""
 
 class EvaluationStatus(_EvaluationStatus, metaclass=_EvaluationStatusEnumTypeWrapper):
-    """EvaluationStatus is how far an alert has come with the gauges that existed before it."""
+    """EvaluationStatus is the progress of an alert on the gauges that existed before it."""
 
 EVALUATION_STATUS_UNSPECIFIED: EvaluationStatus.ValueType  # 0
 """EVALUATION_STATUS_UNSPECIFIED is never sent."""
 EVALUATION_STATUS_EVALUATING: EvaluationStatus.ValueType  # 1
-"""EVALUATION_STATUS_EVALUATING means that some have not been visited yet."""
+"""EVALUATION_STATUS_EVALUATING means that the alert has not been evaluated on some of them yet."""
 EVALUATION_STATUS_DONE: EvaluationStatus.ValueType  # 2
-"""EVALUATION_STATUS_DONE means that all of them have been visited."""
+"""EVALUATION_STATUS_DONE means that the alert has been evaluated on all of them."""
 Global___EvaluationStatus: _TypeAlias = EvaluationStatus  # noqa: Y015
 
 class _CustomerAlertStatus:
@@ -82,28 +82,28 @@ class _CustomerAlertStatus:
 class _CustomerAlertStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CustomerAlertStatus.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     CUSTOMER_ALERT_STATUS_UNSPECIFIED: _CustomerAlertStatus.ValueType  # 0
-    """CUSTOMER_ALERT_STATUS_UNSPECIFIED is what an alert shows that is archived or disabled, also for one customer."""
+    """CUSTOMER_ALERT_STATUS_UNSPECIFIED means that the alert is archived, or disabled as a whole or for this customer."""
     CUSTOMER_ALERT_STATUS_OK: _CustomerAlertStatus.ValueType  # 1
     """CUSTOMER_ALERT_STATUS_OK means that no threshold is in alarm on any gauge of the current billing period."""
     CUSTOMER_ALERT_STATUS_IN_ALARM: _CustomerAlertStatus.ValueType  # 2
     """CUSTOMER_ALERT_STATUS_IN_ALARM means that at least one threshold is in alarm."""
     CUSTOMER_ALERT_STATUS_EVALUATING: _CustomerAlertStatus.ValueType  # 3
-    """CUSTOMER_ALERT_STATUS_EVALUATING means that gauges from before the alert have not all been visited yet, so that
-    what is shown may be incomplete.
+    """CUSTOMER_ALERT_STATUS_EVALUATING means that the alert has not been evaluated yet on all gauges that existed before
+    it, so the status may be incomplete.
     """
 
 class CustomerAlertStatus(_CustomerAlertStatus, metaclass=_CustomerAlertStatusEnumTypeWrapper):
-    """CustomerAlertStatus sums up an alert's state for one customer."""
+    """CustomerAlertStatus summarizes an alert's state for one customer."""
 
 CUSTOMER_ALERT_STATUS_UNSPECIFIED: CustomerAlertStatus.ValueType  # 0
-"""CUSTOMER_ALERT_STATUS_UNSPECIFIED is what an alert shows that is archived or disabled, also for one customer."""
+"""CUSTOMER_ALERT_STATUS_UNSPECIFIED means that the alert is archived, or disabled as a whole or for this customer."""
 CUSTOMER_ALERT_STATUS_OK: CustomerAlertStatus.ValueType  # 1
 """CUSTOMER_ALERT_STATUS_OK means that no threshold is in alarm on any gauge of the current billing period."""
 CUSTOMER_ALERT_STATUS_IN_ALARM: CustomerAlertStatus.ValueType  # 2
 """CUSTOMER_ALERT_STATUS_IN_ALARM means that at least one threshold is in alarm."""
 CUSTOMER_ALERT_STATUS_EVALUATING: CustomerAlertStatus.ValueType  # 3
-"""CUSTOMER_ALERT_STATUS_EVALUATING means that gauges from before the alert have not all been visited yet, so that
-what is shown may be incomplete.
+"""CUSTOMER_ALERT_STATUS_EVALUATING means that the alert has not been evaluated yet on all gauges that existed before
+it, so the status may be incomplete.
 """
 Global___CustomerAlertStatus: _TypeAlias = CustomerAlertStatus  # noqa: Y015
 
@@ -114,25 +114,25 @@ class _CustomerAlertDisabledReason:
 class _CustomerAlertDisabledReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CustomerAlertDisabledReason.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     CUSTOMER_ALERT_DISABLED_REASON_UNSPECIFIED: _CustomerAlertDisabledReason.ValueType  # 0
-    """CUSTOMER_ALERT_DISABLED_REASON_UNSPECIFIED means that it is evaluated, or that the alert is not active."""
+    """CUSTOMER_ALERT_DISABLED_REASON_UNSPECIFIED means that the alert is evaluated, or that it is not active."""
     CUSTOMER_ALERT_DISABLED_REASON_GROUP_LIMIT: _CustomerAlertDisabledReason.ValueType  # 1
     """CUSTOMER_ALERT_DISABLED_REASON_GROUP_LIMIT means that the customer's usage had more than 5000 groups in one billing
-    period. A notification of type alert.disabled has told of it.
+    period. A notification of type alert.disabled reported it.
     """
     CUSTOMER_ALERT_DISABLED_REASON_REQUESTED: _CustomerAlertDisabledReason.ValueType  # 2
-    """CUSTOMER_ALERT_DISABLED_REASON_REQUESTED means that somebody disabled the alert for the customer."""
+    """CUSTOMER_ALERT_DISABLED_REASON_REQUESTED means that a caller disabled the alert for the customer."""
 
 class CustomerAlertDisabledReason(_CustomerAlertDisabledReason, metaclass=_CustomerAlertDisabledReasonEnumTypeWrapper):
-    """CustomerAlertDisabledReason is why an active alert is not evaluated for a customer whom it covers."""
+    """CustomerAlertDisabledReason is why an active alert is not evaluated for a customer that it covers."""
 
 CUSTOMER_ALERT_DISABLED_REASON_UNSPECIFIED: CustomerAlertDisabledReason.ValueType  # 0
-"""CUSTOMER_ALERT_DISABLED_REASON_UNSPECIFIED means that it is evaluated, or that the alert is not active."""
+"""CUSTOMER_ALERT_DISABLED_REASON_UNSPECIFIED means that the alert is evaluated, or that it is not active."""
 CUSTOMER_ALERT_DISABLED_REASON_GROUP_LIMIT: CustomerAlertDisabledReason.ValueType  # 1
 """CUSTOMER_ALERT_DISABLED_REASON_GROUP_LIMIT means that the customer's usage had more than 5000 groups in one billing
-period. A notification of type alert.disabled has told of it.
+period. A notification of type alert.disabled reported it.
 """
 CUSTOMER_ALERT_DISABLED_REASON_REQUESTED: CustomerAlertDisabledReason.ValueType  # 2
-"""CUSTOMER_ALERT_DISABLED_REASON_REQUESTED means that somebody disabled the alert for the customer."""
+"""CUSTOMER_ALERT_DISABLED_REASON_REQUESTED means that a caller disabled the alert for the customer."""
 Global___CustomerAlertDisabledReason: _TypeAlias = CustomerAlertDisabledReason  # noqa: Y015
 
 class _ChangeReason:
@@ -146,22 +146,22 @@ class _ChangeReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ChangeRe
     CHANGE_REASON_USAGE: _ChangeReason.ValueType  # 1
     """CHANGE_REASON_USAGE means that usage moved the gauge."""
     CHANGE_REASON_EVALUATION: _ChangeReason.ValueType  # 2
-    """CHANGE_REASON_EVALUATION means that the gauge was visited because the alert, whom it covers, or the limit that it
-    is compared with had changed.
+    """CHANGE_REASON_EVALUATION means that the gauge was re-evaluated because the alert, the customers that it covers, or
+    the gauge's limit had changed.
     """
     CHANGE_REASON_FACT: _ChangeReason.ValueType  # 3
     """CHANGE_REASON_FACT means that the billing system posted a fact, such as an invoice."""
 
 class ChangeReason(_ChangeReason, metaclass=_ChangeReasonEnumTypeWrapper):
-    """ChangeReason is what made a threshold's state change."""
+    """ChangeReason is what changed a threshold's state."""
 
 CHANGE_REASON_UNSPECIFIED: ChangeReason.ValueType  # 0
 """CHANGE_REASON_UNSPECIFIED means that nothing has changed yet."""
 CHANGE_REASON_USAGE: ChangeReason.ValueType  # 1
 """CHANGE_REASON_USAGE means that usage moved the gauge."""
 CHANGE_REASON_EVALUATION: ChangeReason.ValueType  # 2
-"""CHANGE_REASON_EVALUATION means that the gauge was visited because the alert, whom it covers, or the limit that it
-is compared with had changed.
+"""CHANGE_REASON_EVALUATION means that the gauge was re-evaluated because the alert, the customers that it covers, or
+the gauge's limit had changed.
 """
 CHANGE_REASON_FACT: ChangeReason.ValueType  # 3
 """CHANGE_REASON_FACT means that the billing system posted a fact, such as an invoice."""
@@ -176,19 +176,19 @@ class _AlertChangeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Alert
     ALERT_CHANGE_KIND_UNSPECIFIED: _AlertChangeKind.ValueType  # 0
     """ALERT_CHANGE_KIND_UNSPECIFIED is never sent."""
     ALERT_CHANGE_KIND_CREATED: _AlertChangeKind.ValueType  # 1
-    """ALERT_CHANGE_KIND_CREATED means that it was created."""
+    """ALERT_CHANGE_KIND_CREATED means that the alert was created."""
     ALERT_CHANGE_KIND_UPDATED: _AlertChangeKind.ValueType  # 2
-    """ALERT_CHANGE_KIND_UPDATED means that its definition was changed."""
+    """ALERT_CHANGE_KIND_UPDATED means that the alert's definition was changed."""
     ALERT_CHANGE_KIND_RESET: _AlertChangeKind.ValueType  # 3
-    """ALERT_CHANGE_KIND_RESET means that what it remembered was forgotten, and nothing else changed."""
+    """ALERT_CHANGE_KIND_RESET means that the alert's state was forgotten, and nothing else changed."""
     ALERT_CHANGE_KIND_ENABLED: _AlertChangeKind.ValueType  # 4
-    """ALERT_CHANGE_KIND_ENABLED means that it was enabled."""
+    """ALERT_CHANGE_KIND_ENABLED means that the alert was enabled."""
     ALERT_CHANGE_KIND_DISABLED: _AlertChangeKind.ValueType  # 5
-    """ALERT_CHANGE_KIND_DISABLED means that it was disabled."""
+    """ALERT_CHANGE_KIND_DISABLED means that the alert was disabled."""
     ALERT_CHANGE_KIND_ARCHIVED: _AlertChangeKind.ValueType  # 6
-    """ALERT_CHANGE_KIND_ARCHIVED means that it was archived."""
+    """ALERT_CHANGE_KIND_ARCHIVED means that the alert was archived."""
     ALERT_CHANGE_KIND_KEY_RELEASED: _AlertChangeKind.ValueType  # 7
-    """ALERT_CHANGE_KIND_KEY_RELEASED means that its uniqueness key was released."""
+    """ALERT_CHANGE_KIND_KEY_RELEASED means that the alert's uniqueness key was released."""
 
 class AlertChangeKind(_AlertChangeKind, metaclass=_AlertChangeKindEnumTypeWrapper):
     """AlertChangeKind is how an alert was changed."""
@@ -196,25 +196,26 @@ class AlertChangeKind(_AlertChangeKind, metaclass=_AlertChangeKindEnumTypeWrappe
 ALERT_CHANGE_KIND_UNSPECIFIED: AlertChangeKind.ValueType  # 0
 """ALERT_CHANGE_KIND_UNSPECIFIED is never sent."""
 ALERT_CHANGE_KIND_CREATED: AlertChangeKind.ValueType  # 1
-"""ALERT_CHANGE_KIND_CREATED means that it was created."""
+"""ALERT_CHANGE_KIND_CREATED means that the alert was created."""
 ALERT_CHANGE_KIND_UPDATED: AlertChangeKind.ValueType  # 2
-"""ALERT_CHANGE_KIND_UPDATED means that its definition was changed."""
+"""ALERT_CHANGE_KIND_UPDATED means that the alert's definition was changed."""
 ALERT_CHANGE_KIND_RESET: AlertChangeKind.ValueType  # 3
-"""ALERT_CHANGE_KIND_RESET means that what it remembered was forgotten, and nothing else changed."""
+"""ALERT_CHANGE_KIND_RESET means that the alert's state was forgotten, and nothing else changed."""
 ALERT_CHANGE_KIND_ENABLED: AlertChangeKind.ValueType  # 4
-"""ALERT_CHANGE_KIND_ENABLED means that it was enabled."""
+"""ALERT_CHANGE_KIND_ENABLED means that the alert was enabled."""
 ALERT_CHANGE_KIND_DISABLED: AlertChangeKind.ValueType  # 5
-"""ALERT_CHANGE_KIND_DISABLED means that it was disabled."""
+"""ALERT_CHANGE_KIND_DISABLED means that the alert was disabled."""
 ALERT_CHANGE_KIND_ARCHIVED: AlertChangeKind.ValueType  # 6
-"""ALERT_CHANGE_KIND_ARCHIVED means that it was archived."""
+"""ALERT_CHANGE_KIND_ARCHIVED means that the alert was archived."""
 ALERT_CHANGE_KIND_KEY_RELEASED: AlertChangeKind.ValueType  # 7
-"""ALERT_CHANGE_KIND_KEY_RELEASED means that its uniqueness key was released."""
+"""ALERT_CHANGE_KIND_KEY_RELEASED means that the alert's uniqueness key was released."""
 Global___AlertChangeKind: _TypeAlias = AlertChangeKind  # noqa: Y015
 
 @_typing.final
 class Alert(_message.Message):
-    """Alert is a definition: whom it covers, what it measures, and which lines it draws. As GetAlert shows it, it has at most
-    2 MiB; one that would have more is refused with INVALID_ARGUMENT and ERROR_REASON_INVALID_FIELD.
+    """Alert is a definition: which customers or subscriptions it covers, what it measures, and its thresholds. In the form
+    that GetAlert returns, it has at most 2 MiB; a larger one is refused with INVALID_ARGUMENT and
+    ERROR_REASON_INVALID_FIELD.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -256,138 +257,141 @@ class Alert(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     alert_id: _builtins.str
-    """alert_id is the id that Tidemark gave it, "alt_" and 26 characters."""
+    """alert_id is the alert's id, assigned by Tidemark: "alt_" and 26 characters."""
     name: _builtins.str
-    """name is for people to read, and repeated in every notification: 1–256 characters, no control characters."""
+    """name is a text for people: 1–256 characters, no control characters. Every notification repeats it."""
     uniqueness_key: _builtins.str
-    """uniqueness_key, 1–128 characters, is held by at most one alert of the organization, archived ones included until
-    the key is released. Creating another one is refused with ALREADY_EXISTS and ERROR_REASON_UNIQUENESS_KEY_TAKEN,
-    which names the alert that holds it. Unset: nothing is unique.
+    """uniqueness_key, 1–128 characters, is a key that at most one alert of the organization can have. An archived alert
+    keeps its key until the key is released. Creating another alert with it is refused with ALREADY_EXISTS and
+    ERROR_REASON_UNIQUENESS_KEY_TAKEN, which names the alert that has it. Unset: the alert has no key.
     """
     uniqueness_key_released: _builtins.bool
-    """uniqueness_key_released is set when others may use uniqueness_key again."""
+    """uniqueness_key_released is set when other alerts may use uniqueness_key again."""
     state: Global___AlertState.ValueType
-    """state is whether the alert is evaluated."""
+    """state says whether the alert is evaluated."""
     evaluation_status: Global___EvaluationStatus.ValueType
-    """evaluation_status says whether the gauges that existed before the alert have all been visited. Usage that is
-    streamed meanwhile is evaluated at once, whatever stands here.
+    """evaluation_status says whether the alert has been evaluated on all gauges that existed before it (the backfill).
+    Usage that is streamed meanwhile is evaluated at once, whatever the status is.
     """
     etag: _builtins.str
-    """etag differs between any two versions of the alert."""
+    """etag identifies the version of the alert: any two versions have different etags."""
     version: _builtins.int
-    """version counts the changes of the definition, from 1. Every transition names the version that found it."""
+    """version counts the changes of the definition, from 1. Every transition names the version that was evaluated."""
     @_builtins.property
     def scope(self) -> Global___AlertScope:
-        """scope is whom the alert covers. Which scopes a condition takes stands in the comment of its message."""
+        """scope is what the alert covers. The comment of each condition says which scopes it takes."""
 
     @_builtins.property
     def spend_threshold_reached(self) -> _condition_pb2.SpendThresholdReachedCondition:
-        """spend_threshold_reached watches a customer's streamed cost in the current billing period; it rises."""
+        """spend_threshold_reached watches a customer's streamed cost in the current billing period (rising)."""
 
     @_builtins.property
     def monthly_invoice_total_spend_threshold_reached(self) -> _condition_pb2.MonthlyInvoiceTotalSpendThresholdReachedCondition:
-        """monthly_invoice_total_spend_threshold_reached watches the total of a customer's invoices of a calendar month;
-        it rises.
+        """monthly_invoice_total_spend_threshold_reached watches the total of a customer's invoices of a calendar month
+        (rising).
         """
 
     @_builtins.property
     def usage_threshold_reached(self) -> _condition_pb2.UsageThresholdReachedCondition:
-        """usage_threshold_reached watches a customer's usage of one metric in the current billing period; it rises."""
+        """usage_threshold_reached watches a customer's usage of one metric in the current billing period (rising)."""
 
     @_builtins.property
     def low_remaining_days_for_commit_segment_reached(self) -> _condition_pb2.LowRemainingDaysForCommitSegmentReachedCondition:
-        """low_remaining_days_for_commit_segment_reached watches the days left of each commit segment; it falls."""
+        """low_remaining_days_for_commit_segment_reached watches the days left of each commit segment (falling)."""
 
     @_builtins.property
     def low_remaining_commit_balance_reached(self) -> _condition_pb2.LowRemainingCommitBalanceReachedCondition:
-        """low_remaining_commit_balance_reached watches what remains of a customer's commits; it falls."""
+        """low_remaining_commit_balance_reached watches the remaining amount of a customer's commits (falling)."""
 
     @_builtins.property
     def low_remaining_commit_percentage_reached(self) -> _condition_pb2.LowRemainingCommitPercentageReachedCondition:
-        """low_remaining_commit_percentage_reached watches the percentage that remains of a customer's commits; it falls."""
+        """low_remaining_commit_percentage_reached watches the percentage that remains of a customer's commits (falling)."""
 
     @_builtins.property
     def low_remaining_days_for_contract_credit_segment_reached(self) -> _condition_pb2.LowRemainingDaysForContractCreditSegmentReachedCondition:
-        """low_remaining_days_for_contract_credit_segment_reached watches the days left of each contract credit segment;
-        it falls.
+        """low_remaining_days_for_contract_credit_segment_reached watches the days left of each contract credit segment
+        (falling).
         """
 
     @_builtins.property
     def low_remaining_contract_credit_balance_reached(self) -> _condition_pb2.LowRemainingContractCreditBalanceReachedCondition:
-        """low_remaining_contract_credit_balance_reached watches what remains of a customer's contract credits; it falls."""
+        """low_remaining_contract_credit_balance_reached watches the remaining amount of a customer's contract credits
+        (falling).
+        """
 
     @_builtins.property
     def low_remaining_contract_credit_percentage_reached(self) -> _condition_pb2.LowRemainingContractCreditPercentageReachedCondition:
         """low_remaining_contract_credit_percentage_reached watches the percentage that remains of a customer's contract
-        credits; it falls.
+        credits (falling).
         """
 
     @_builtins.property
     def low_remaining_contract_credit_and_commit_balance_reached(self) -> _condition_pb2.LowRemainingContractCreditAndCommitBalanceReachedCondition:
-        """low_remaining_contract_credit_and_commit_balance_reached watches what remains of a customer's contract credits
-        and commits together; it falls.
+        """low_remaining_contract_credit_and_commit_balance_reached watches the remaining amount of a customer's contract
+        credits and commits together (falling).
         """
 
     @_builtins.property
     def low_remaining_contract_credit_and_commit_percentage_reached(self) -> _condition_pb2.LowRemainingContractCreditAndCommitPercentageReachedCondition:
-        """low_remaining_contract_credit_and_commit_percentage_reached watches the percentage that remains of both
-        together; it falls.
+        """low_remaining_contract_credit_and_commit_percentage_reached watches the percentage that remains of both together
+        (falling).
         """
 
     @_builtins.property
     def invoice_total_reached(self) -> _condition_pb2.InvoiceTotalReachedCondition:
-        """invoice_total_reached watches the total of each invoice; it rises."""
+        """invoice_total_reached watches the total of each invoice (rising)."""
 
     @_builtins.property
     def low_remaining_seat_balance_reached(self) -> _condition_pb2.LowRemainingSeatBalanceReachedCondition:
-        """low_remaining_seat_balance_reached watches the remaining balance of each seat; it falls."""
+        """low_remaining_seat_balance_reached watches the remaining amount of each seat's credits (falling)."""
 
     @_builtins.property
     def low_credit_balance_reached(self) -> _condition_pb2.LowCreditBalanceReachedCondition:
-        """low_credit_balance_reached watches what remains of a customer's credit grants; it falls."""
+        """low_credit_balance_reached watches the remaining amount of a customer's credit grants (falling)."""
 
     @_builtins.property
     def low_remaining_credit_percentage_reached(self) -> _condition_pb2.LowRemainingCreditPercentageReachedCondition:
-        """low_remaining_credit_percentage_reached watches the percentage that remains of a customer's credit grants; it
-        falls.
+        """low_remaining_credit_percentage_reached watches the percentage that remains of a customer's credit grants
+        (falling).
         """
 
     @_builtins.property
     def low_remaining_days_in_plan_reached(self) -> _condition_pb2.LowRemainingDaysInPlanReachedCondition:
-        """low_remaining_days_in_plan_reached watches the days left of a customer's plan; it falls."""
+        """low_remaining_days_in_plan_reached watches the days left of a customer's plan (falling)."""
 
     @_builtins.property
     def usage_exceeded(self) -> _condition_pb2.UsageExceededCondition:
-        """usage_exceeded watches a subscription's usage of one metric in its current billing period; it rises."""
+        """usage_exceeded watches a subscription's usage of one metric in its current billing period (rising)."""
 
     @_builtins.property
     def cost_exceeded(self) -> _condition_pb2.CostExceededCondition:
-        """cost_exceeded watches a subscription's cost in its current billing period; it rises."""
+        """cost_exceeded watches a subscription's cost in its current billing period (rising)."""
 
     @_builtins.property
     def spend_exceeded(self) -> _condition_pb2.SpendExceededCondition:
-        """spend_exceeded watches a subscription's rated cost in one currency, for some prices or all; it rises."""
+        """spend_exceeded watches a subscription's rated cost in one currency, for some prices or all (rising)."""
 
     @_builtins.property
     def credit_balance_depleted(self) -> _condition_pb2.CreditBalanceDepletedCondition:
-        """credit_balance_depleted watches a customer's credit balance run out."""
+        """credit_balance_depleted watches whether a customer's credit balance runs out."""
 
     @_builtins.property
     def credit_balance_dropped(self) -> _condition_pb2.CreditBalanceDroppedCondition:
-        """credit_balance_dropped watches a customer's credit balance; it falls."""
+        """credit_balance_dropped watches a customer's credit balance (falling)."""
 
     @_builtins.property
     def credit_balance_recovered(self) -> _condition_pb2.CreditBalanceRecoveredCondition:
-        """credit_balance_recovered watches a customer's credit balance come back from nothing."""
+        """credit_balance_recovered watches whether a customer's credit balance comes back above zero."""
 
     @_builtins.property
     def license_balance_threshold_reached(self) -> _condition_pb2.LicenseBalanceThresholdReachedCondition:
-        """license_balance_threshold_reached watches the percentage used of each licence's allotment; it rises."""
+        """license_balance_threshold_reached watches the percentage used of each licence's allotment (rising)."""
 
     @_builtins.property
     def thresholds(self) -> _containers.RepeatedCompositeFieldContainer[_threshold_pb2.Threshold]:
-        """thresholds are the lines: 1 to 20, in any order, or none for the conditions that take none. Several that are
-        crossed by one evaluation are reported together, in the order in which the gauge met them.
+        """thresholds are the values at which the alert reacts: 1 to 20, in any order, or none for the conditions that take
+        none. When one evaluation reaches or resolves several, they are reported together, in the order in which that
+        happened.
         """
 
     @_builtins.property
@@ -400,7 +404,7 @@ class Alert(_message.Message):
 
     @_builtins.property
     def archive_time(self) -> _timestamp_pb2.Timestamp:
-        """archive_time is when the alert was archived. Unset before."""
+        """archive_time is when the alert was archived. Unset: it is not archived."""
 
     def __init__(
         self,
@@ -454,7 +458,7 @@ Global___Alert: _TypeAlias = Alert  # noqa: Y015
 
 @_typing.final
 class AlertScope(_message.Message):
-    """AlertScope is whom an alert covers."""
+    """AlertScope is what an alert covers."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -464,11 +468,11 @@ class AlertScope(_message.Message):
     SUBSCRIPTION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def all_customers(self) -> Global___AllCustomersScope:
-        """all_customers covers every customer, those to come included."""
+        """all_customers covers every customer, including those that are created later."""
 
     @_builtins.property
     def plan(self) -> Global___PlanScope:
-        """plan covers those who are on a plan."""
+        """plan covers the customers, or the subscriptions, on a plan."""
 
     @_builtins.property
     def customer(self) -> Global___CustomerScope:
@@ -515,15 +519,16 @@ Global___AllCustomersScope: _TypeAlias = AllCustomersScope  # noqa: Y015
 
 @_typing.final
 class PlanScope(_message.Message):
-    """PlanScope covers the customers who are on a plan or, for conditions that measure subscriptions, the subscriptions
-    that are. Who joins the plan is covered from then on, who leaves it no longer.
+    """PlanScope covers the customers on a plan or, for conditions that measure subscriptions, the subscriptions on it. A
+    customer that joins the plan is covered from then on; one that leaves it is no longer covered. The same holds for
+    subscriptions.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PLAN_ID_FIELD_NUMBER: _builtins.int
     plan_id: _builtins.str
-    """plan_id is the caller's own id of the plan, 1–128 characters. Nobody need be on it yet."""
+    """plan_id is the caller's own id of the plan, 1–128 characters. The plan need not exist yet."""
     def __init__(
         self,
         *,
@@ -545,7 +550,7 @@ class CustomerScope(_message.Message):
 
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
-    """customer_id is the customer, 1–128 characters. It need not be known yet."""
+    """customer_id is the customer, 1–128 characters. It need not exist yet."""
     def __init__(
         self,
         *,
@@ -568,9 +573,9 @@ class SubscriptionScope(_message.Message):
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     SUBSCRIPTION_ID_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
-    """customer_id is the customer who has the subscription, 1–128 characters."""
+    """customer_id is the customer of the subscription, 1–128 characters."""
     subscription_id: _builtins.str
-    """subscription_id is the subscription, 1–128 characters. It need not be known yet."""
+    """subscription_id is the subscription, 1–128 characters. It need not exist yet."""
     def __init__(
         self,
         *,
@@ -587,7 +592,7 @@ Global___SubscriptionScope: _TypeAlias = SubscriptionScope  # noqa: Y015
 
 @_typing.final
 class CustomerAlert(_message.Message):
-    """CustomerAlert is what an alert knows of one customer."""
+    """CustomerAlert is the state of an alert for one customer."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -601,25 +606,28 @@ class CustomerAlert(_message.Message):
     customer_id: _builtins.str
     """customer_id is the customer."""
     status: Global___CustomerAlertStatus.ValueType
-    """status sums up the gauges below. Unset when the alert is archived or disabled, also for this customer only."""
+    """status summarizes the gauges below. Unset when the alert is archived or disabled, also when it is disabled for this
+    customer only.
+    """
     no_data: _builtins.bool
     """no_data is set when the alert is active and nothing that it measures was ever counted for the customer in the
-    current billing period: no usage of its metric, none with its group keys, no cost in its currency. It tells an
-    alert in a currency that no usage carries from one whose customer spent nothing yet.
+    current billing period: no usage of its metric, none with its group keys, no cost in its currency. It distinguishes
+    an alert that has nothing to measure (for example, because no usage has its currency) from an alert whose value is
+    low.
     """
     gauges_truncated: _builtins.bool
-    """gauges_truncated is set when there are more gauges than gauges shows."""
+    """gauges_truncated is set when there are more gauges than are shown in gauges."""
     disabled_reason: Global___CustomerAlertDisabledReason.ValueType
-    """disabled_reason says why the alert, although active, is not evaluated for this customer. Unset: it is."""
+    """disabled_reason says why the alert, although active, is not evaluated for this customer. Unset: it is evaluated."""
     @_builtins.property
     def alert(self) -> Global___Alert:
         """alert is the alert's definition."""
 
     @_builtins.property
     def gauges(self) -> _containers.RepeatedCompositeFieldContainer[Global___GaugeState]:
-        """gauges are what the alert measures of the customer in the current billing period, one for each subscription and
-        group, those in alarm first; at most 100, and no more than fit beside the alert into 3 MiB. Empty when the alert is
-        archived or disabled, also for this customer only.
+        """gauges are the gauges of the customer in the current billing period, one for each subscription and group, those in
+        alarm first; at most 100, and no more than fit, with the alert, into 3 MiB. Empty when the alert is archived or
+        disabled, also when it is disabled for this customer only.
         """
 
     def __init__(
@@ -643,7 +651,7 @@ Global___CustomerAlert: _TypeAlias = CustomerAlert  # noqa: Y015
 
 @_typing.final
 class GaugeState(_message.Message):
-    """GaugeState is what an alert knows of one gauge."""
+    """GaugeState is the state of an alert on one gauge."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -653,22 +661,24 @@ class GaugeState(_message.Message):
     CHANGE_REASON_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
     change_reason: Global___ChangeReason.ValueType
-    """change_reason is what changed it then."""
+    """change_reason is what caused the change at change_time."""
     sequence: _builtins.int
-    """sequence is that of the alert's latest notification of this gauge, as in Transition.sequence. 0: there was none."""
+    """sequence is the sequence of the alert's latest notification about this gauge, as in Transition.sequence. 0: there
+    was none.
+    """
     @_builtins.property
     def gauge(self) -> _usage_pb2.Gauge:
         """gauge is the gauge, with its value."""
 
     @_builtins.property
     def thresholds(self) -> _containers.RepeatedCompositeFieldContainer[Global___ThresholdState]:
-        """thresholds are the alert's thresholds in its order, or those that override them for the gauge's group, each with
-        what is known of it on this gauge.
+        """thresholds are the alert's thresholds in its order, or the thresholds that override them for the gauge's group,
+        each with its state on this gauge.
         """
 
     @_builtins.property
     def change_time(self) -> _timestamp_pb2.Timestamp:
-        """change_time is when a threshold was last reached or resolved on this gauge. Unset when none ever was."""
+        """change_time is when a threshold was last reached or resolved on this gauge. Unset: that has not happened yet."""
 
     def __init__(
         self,
@@ -689,7 +699,7 @@ Global___GaugeState: _TypeAlias = GaugeState  # noqa: Y015
 
 @_typing.final
 class ThresholdState(_message.Message):
-    """ThresholdState is what is known of one threshold on one gauge."""
+    """ThresholdState is the state of one threshold on one gauge."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -699,15 +709,15 @@ class ThresholdState(_message.Message):
     REACHED_TIME_FIELD_NUMBER: _builtins.int
     SILENT_FIELD_NUMBER: _builtins.int
     in_alarm: _builtins.bool
-    """in_alarm is set while the threshold is reached and not resolved."""
+    """in_alarm is set from the time at which the threshold is reached until it is resolved."""
     level: _builtins.str
-    """level is the line that was reached, a decimal string; for a threshold that recurs the furthest step. Unset when
-    the threshold is not in alarm, except for one with percent_of_limit, which then shows the line that it has now, if
-    there is a limit.
+    """level is the level that was reached, a decimal string; for a recurring threshold the furthest step. Unset when the
+    threshold is not in alarm, with one exception: a threshold with percent_of_limit shows its present level, if there
+    is a limit.
     """
     silent: _builtins.bool
-    """silent is set when the gauge was past the line already when the alert was created with evaluate_on_create false:
-    nobody was notified, and nobody will be when it resolves.
+    """silent is set when the threshold was already reached when the alert was created with evaluate_on_create false: no
+    notification was sent, and none will be sent when it resolves.
     """
     @_builtins.property
     def threshold(self) -> _threshold_pb2.Threshold:
@@ -715,7 +725,7 @@ class ThresholdState(_message.Message):
 
     @_builtins.property
     def reached_time(self) -> _timestamp_pb2.Timestamp:
-        """reached_time is when the service found that it was reached. Unset when the threshold is not in alarm."""
+        """reached_time is when the service found that the threshold was reached. Unset when the threshold is not in alarm."""
 
     def __init__(
         self,
@@ -748,24 +758,26 @@ class AlertChange(_message.Message):
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     SUBSCRIPTION_ID_FIELD_NUMBER: _builtins.int
     change_number: _builtins.int
-    """change_number orders the changes of an alert. Numbers are not consecutive."""
+    """change_number orders the changes of an alert. The numbers are not consecutive."""
     kind: Global___AlertChangeKind.ValueType
-    """kind is how it was changed."""
+    """kind says how the alert was changed."""
     key_id: _builtins.str
-    """key_id is the API key with which it was asked for ("key_" and 26 characters). Unset: no key was needed, or the
-    service did it.
+    """key_id is the API key of the request that changed the alert ("key_" and 26 characters). Unset: no key was needed,
+    or the service itself changed the alert.
     """
     customer_id: _builtins.str
-    """customer_id is the customer for whom alone the alert was enabled, disabled or reset. Unset: the alert as a whole."""
+    """customer_id is set when the alert was enabled, disabled or reset for this customer only. Unset: the change was for
+    the alert as a whole.
+    """
     subscription_id: _builtins.str
-    """subscription_id is the subscription for which alone it was. Unset: all of the customer."""
+    """subscription_id is set when the change was for this subscription only. Unset: it was for the whole customer."""
     @_builtins.property
     def change_time(self) -> _timestamp_pb2.Timestamp:
-        """change_time is when."""
+        """change_time is when the alert was changed."""
 
     @_builtins.property
     def alert(self) -> Global___Alert:
-        """alert is the definition as it was afterwards."""
+        """alert is the definition after the change."""
 
     def __init__(
         self,

@@ -35,22 +35,22 @@ class _StatePolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StatePoli
     STATE_POLICY_UNSPECIFIED: _StatePolicy.ValueType  # 0
     """STATE_POLICY_UNSPECIFIED means KEEP."""
     STATE_POLICY_KEEP: _StatePolicy.ValueType  # 1
-    """STATE_POLICY_KEEP keeps it: a threshold that was reached and still is says nothing again."""
+    """STATE_POLICY_KEEP keeps the state: a threshold that stays reached does not notify again."""
     STATE_POLICY_RESET: _StatePolicy.ValueType  # 2
-    """STATE_POLICY_RESET forgets it, for every customer: what is past a line is reached again, and notified again.
-    Nothing is resolved.
+    """STATE_POLICY_RESET forgets the state, for every customer: each threshold that the value is at or beyond is reached
+    again, and notified again. No threshold is resolved.
     """
 
 class StatePolicy(_StatePolicy, metaclass=_StatePolicyEnumTypeWrapper):
-    """StatePolicy says what an edit does with what an alert remembers."""
+    """StatePolicy says what an edit does with an alert's state."""
 
 STATE_POLICY_UNSPECIFIED: StatePolicy.ValueType  # 0
 """STATE_POLICY_UNSPECIFIED means KEEP."""
 STATE_POLICY_KEEP: StatePolicy.ValueType  # 1
-"""STATE_POLICY_KEEP keeps it: a threshold that was reached and still is says nothing again."""
+"""STATE_POLICY_KEEP keeps the state: a threshold that stays reached does not notify again."""
 STATE_POLICY_RESET: StatePolicy.ValueType  # 2
-"""STATE_POLICY_RESET forgets it, for every customer: what is past a line is reached again, and notified again.
-Nothing is resolved.
+"""STATE_POLICY_RESET forgets the state, for every customer: each threshold that the value is at or beyond is reached
+again, and notified again. No threshold is resolved.
 """
 Global___StatePolicy: _TypeAlias = StatePolicy  # noqa: Y015
 
@@ -64,18 +64,19 @@ class CreateAlertRequest(_message.Message):
     ALERT_FIELD_NUMBER: _builtins.int
     EVALUATE_ON_CREATE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """request_id makes it safe to repeat the request: the same id with the same content gets the first answer again,
-    for at least 24 hours and across restarts; with other content it is refused with ALREADY_EXISTS and
-    ERROR_REASON_REQUEST_ID_REUSED. 1–128 characters; a UUID is a good choice. Unset: every request stands for itself.
+    """request_id makes the request safe to repeat: the same id with the same content gets the first answer again, for at
+    least 24 hours and across restarts; with different content it is refused with ALREADY_EXISTS and
+    ERROR_REASON_REQUEST_ID_REUSED. 1–128 characters; a UUID is a good choice. Unset: each request is a new one.
     """
     evaluate_on_create: _builtins.bool
-    """evaluate_on_create says what happens to customers who are past a threshold already. Unset or true: it is reached
-    at once. False: they are marked as past it silently, and it is reached when they have come back and cross again.
-    So are the billing periods that are over already, for events that come late into them. What comes past a threshold
-    after the creation is told, also by the EnableAlert or the change of a plan that lets the alert see it.
+    """evaluate_on_create says what happens to thresholds that a value is already at or beyond when the alert is created.
+    Unset or true: they are reached at once. False: they are marked as reached silently; each notifies only after it
+    has resolved and is reached again. The same holds for billing periods that have already ended, for late events. A
+    threshold that is reached after the creation notifies, also when it is evaluated later because of EnableAlert or a
+    change of plan.
 
-    NOTE: an alert that is disabled before its evaluation_status is DONE looks when it is enabled, and marks silently
-    what it finds then.
+    NOTE: an alert that is disabled before its evaluation_status is DONE is evaluated when it is enabled, and marks
+    silently what it finds then.
     """
     @_builtins.property
     def alert(self) -> _alert_pb2.Alert:
@@ -112,10 +113,10 @@ class CreateAlertResponse(_message.Message):
 
     @_builtins.property
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_warning_pb2.Warning]:
-        """warnings say which ids the alert names that the organization does not know yet, at most one for each field. The
-        alert is created all the same: what it names may come later, and is evaluated from then on. Empty: everything that
-        is checked is known. A repeated request_id gets the warnings of the first answer, also when what they name is known
-        by now.
+        """warnings name the ids in the alert that the organization does not have yet, at most one warning for each field. The
+        alert is created nevertheless: what it names may be created later, and is evaluated from then on. Empty: everything
+        that is checked exists. A repeated request_id gets the warnings of the first answer, even when the ids exist by
+        then.
         """
 
     def __init__(
@@ -163,7 +164,7 @@ class GetAlertResponse(_message.Message):
     ALERT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def alert(self) -> _alert_pb2.Alert:
-        """alert is the alert that was asked for."""
+        """alert is the requested alert."""
 
     def __init__(
         self,
@@ -180,7 +181,7 @@ Global___GetAlertResponse: _TypeAlias = GetAlertResponse  # noqa: Y015
 
 @_typing.final
 class ListAlertsRequest(_message.Message):
-    """ListAlertsRequest is a request for a page of the alerts for which every filter that is set holds."""
+    """ListAlertsRequest is a request for a page of the alerts that match every filter that is set."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -193,28 +194,30 @@ class ListAlertsRequest(_message.Message):
     STATES_FIELD_NUMBER: _builtins.int
     UNIQUENESS_KEY_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """page_size is how many alerts to return at most. Unset: 50; more than 1,000 counts as 1,000; negative is refused. A
-    page whose alerts are large may be shorter.
+    """page_size is how many alerts to return at most. Unset: 50; more than 1,000 counts as 1,000; a negative number is
+    refused. A page holds fewer when its alerts are large.
     """
     page_token: _builtins.str
-    """page_token is the next_page_token of the page before, with the same filters. Unset: the first page."""
+    """page_token is the next_page_token of the previous page, with the same filters. Unset: the first page."""
     customer_id: _builtins.str
-    """customer_id narrows to alerts whose scope names that customer, with or without a subscription. Alerts that cover
-    the customer among others are not among them: ListCustomerAlerts returns those. Unset: all.
+    """customer_id restricts the list to alerts whose scope names that customer, with or without a subscription. Alerts
+    that cover the customer together with others are not included: ListCustomerAlerts returns those. Unset: all.
     """
     plan_id: _builtins.str
-    """plan_id narrows to alerts whose scope is that plan. Unset: all."""
+    """plan_id restricts the list to alerts whose scope is that plan. Unset: all."""
     subscription_id: _builtins.str
-    """subscription_id narrows to alerts whose scope is a subscription of that id. Unset: all."""
+    """subscription_id restricts the list to alerts whose scope is a subscription of that id. Unset: all."""
     uniqueness_key: _builtins.str
-    """uniqueness_key narrows to alerts that were created with that key, whether they still hold it or not. Unset: all."""
+    """uniqueness_key restricts the list to alerts that were created with that key, whether they still have it or not.
+    Unset: all.
+    """
     @_builtins.property
     def condition_types(self) -> _containers.RepeatedScalarFieldContainer[_condition_pb2.ConditionType.ValueType]:
-        """condition_types narrows to alerts of these types. Empty: all."""
+        """condition_types restrict the list to alerts with conditions of these types. Empty: all."""
 
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[_alert_pb2.AlertState.ValueType]:
-        """states narrows to alerts in these states. Empty: all, archived ones included."""
+        """states restrict the list to alerts in these states. Empty: all, archived ones included."""
 
     def __init__(
         self,
@@ -245,7 +248,7 @@ class ListAlertsResponse(_message.Message):
     ALERTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """next_page_token asks for the page after this one. Unset: this is the last page."""
+    """next_page_token is the page_token for the next page. Unset: this is the last page."""
     @_builtins.property
     def alerts(self) -> _containers.RepeatedCompositeFieldContainer[_alert_pb2.Alert]:
         """alerts are the alerts of this page."""
@@ -274,26 +277,26 @@ class UpdateAlertRequest(_message.Message):
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
     STATE_POLICY_FIELD_NUMBER: _builtins.int
     state_policy: Global___StatePolicy.ValueType
-    """state_policy says what happens to what the alert remembers. Unset: KEEP."""
+    """state_policy says what happens to the alert's state. Unset: KEEP."""
     @_builtins.property
     def alert(self) -> _alert_pb2.Alert:
-        """alert is the alert as it shall be; alert.alert_id says which, and alert.etag, if set, which version the caller has
-        seen: if the alert is another one by now, nothing is changed and the answer is ABORTED with
-        ERROR_REASON_ETAG_MISMATCH.
+        """alert is the alert with its new values. alert.alert_id says which alert to change. alert.etag, if set, is the
+        version that the caller has read: if the alert has another version by now, nothing is changed and the answer is
+        ABORTED with ERROR_REASON_ETAG_MISMATCH.
         """
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """update_mask names what is changed: "name", "thresholds", "cost_exceeded.threshold_overrides",
-        "spend_exceeded.price_filters", or "*" for all of them. A path whose field is unset or empty in alert clears it.
-        Unset: the fields that are set in alert.
+        "spend_exceeded.price_filters", or "*" for all of them. A path whose field is unset or empty in alert clears that
+        field. Unset: the fields that are set in alert.
 
-        Scope, uniqueness_key and the rest of the condition (metric, currency, groups, and which balances or invoices count)
-        cannot be changed: they say what is measured. Whatever the mask, alert must say of them what they are, in
-        any order, or leave them unset; with "*" a list that a condition leaves empty says that there is none. What only
-        answers carry is not looked at.
+        Scope, uniqueness_key and the rest of the condition (metric, currency, groups, and which balances or invoices
+        count) cannot be changed, because they define what is measured. Whatever the mask, alert must repeat their present
+        values, in any order, or leave them unset; with "*", an empty list in the condition says that the list is empty.
+        Output-only fields are ignored.
 
-        NOTE: other price filters measure something else: what was reached by the old ones is forgotten.
+        NOTE: other price filters measure something else: the state of the old filters is forgotten.
         """
 
     def __init__(
@@ -321,13 +324,11 @@ class UpdateAlertResponse(_message.Message):
     WARNINGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def alert(self) -> _alert_pb2.Alert:
-        """alert is the alert as it is now. Its version is the one before when nothing changed."""
+        """alert is the alert after this request. Its version is unchanged when nothing changed."""
 
     @_builtins.property
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_warning_pb2.Warning]:
-        """warnings say which ids the alert, as it is now, names that the organization does not know yet, as in
-        CreateAlertResponse.
-        """
+        """warnings name the ids in the changed alert that the organization does not have yet, as in CreateAlertResponse."""
 
     def __init__(
         self,
@@ -354,17 +355,17 @@ class EnableAlertRequest(_message.Message):
     SUBSCRIPTION_ID_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     alert_id: _builtins.str
-    """alert_id is the alert's id. An archived one is refused with FAILED_PRECONDITION and ERROR_REASON_ALERT_ARCHIVED."""
+    """alert_id is the alert's id. An archived alert is refused with FAILED_PRECONDITION and ERROR_REASON_ALERT_ARCHIVED."""
     customer_id: _builtins.str
-    """customer_id enables it for one customer only, for whom it was disabled. Unset: the alert as a whole; for whom it
-    was disabled one by one it stays so.
+    """customer_id enables the alert for this customer only, for which it was disabled. Unset: the alert as a whole is
+    enabled; it stays disabled for single customers for which it was disabled.
     """
     subscription_id: _builtins.str
-    """subscription_id enables it for one subscription of customer_id only, for which it was disabled. Where it is disabled
-    for all of the customer it stays so.
+    """subscription_id enables the alert for this subscription of customer_id only, for which it was disabled. If the
+    alert is disabled for the whole customer, it stays disabled.
     """
     etag: _builtins.str
-    """etag is as in ArchiveAlertRequest; to be left unset with customer_id."""
+    """etag is as in ArchiveAlertRequest. Must be unset with customer_id."""
     def __init__(
         self,
         *,
@@ -391,11 +392,11 @@ class EnableAlertResponse(_message.Message):
     WARNINGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def alert(self) -> _alert_pb2.Alert:
-        """alert is the alert as it is now."""
+        """alert is the alert after this request."""
 
     @_builtins.property
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_warning_pb2.Warning]:
-        """warnings say that the organization does not know customer_id, or subscription_id of that customer, as in
+        """warnings say that the organization does not have the customer, or the customer not the subscription, as in
         CreateAlertResponse.
         """
 
@@ -424,13 +425,17 @@ class DisableAlertRequest(_message.Message):
     SUBSCRIPTION_ID_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     alert_id: _builtins.str
-    """alert_id is the alert's id. An archived one is refused with FAILED_PRECONDITION and ERROR_REASON_ALERT_ARCHIVED."""
+    """alert_id is the alert's id. An archived alert is refused with FAILED_PRECONDITION and ERROR_REASON_ALERT_ARCHIVED."""
     customer_id: _builtins.str
-    """customer_id disables it for one of the customers whom it covers only. Unset: the alert as a whole."""
+    """customer_id disables the alert for one of the customers that it covers, and not for the others. Unset: the alert as
+    a whole.
+    """
     subscription_id: _builtins.str
-    """subscription_id disables it for one subscription of customer_id only. Only an alert on subscriptions takes it."""
+    """subscription_id disables the alert for this subscription of customer_id only. It is accepted only for an alert on
+    subscriptions.
+    """
     etag: _builtins.str
-    """etag is as in ArchiveAlertRequest; to be left unset with customer_id."""
+    """etag is as in ArchiveAlertRequest. Must be unset with customer_id."""
     def __init__(
         self,
         *,
@@ -457,11 +462,11 @@ class DisableAlertResponse(_message.Message):
     WARNINGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def alert(self) -> _alert_pb2.Alert:
-        """alert is the alert as it is now."""
+        """alert is the alert after this request."""
 
     @_builtins.property
     def warnings(self) -> _containers.RepeatedCompositeFieldContainer[_warning_pb2.Warning]:
-        """warnings say that the organization does not know customer_id, or subscription_id of that customer, as in
+        """warnings say that the organization does not have the customer, or the customer not the subscription, as in
         CreateAlertResponse.
         """
 
@@ -481,13 +486,13 @@ Global___DisableAlertResponse: _TypeAlias = DisableAlertResponse  # noqa: Y015
 
 @_typing.final
 class ReleaseUniquenessKeyRequest(_message.Message):
-    """ReleaseUniquenessKeyRequest is a request to let others use an alert's uniqueness key."""
+    """ReleaseUniquenessKeyRequest is a request to let other alerts use an alert's uniqueness key."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ALERT_ID_FIELD_NUMBER: _builtins.int
     alert_id: _builtins.str
-    """alert_id is the alert's id. One that is not archived is refused with FAILED_PRECONDITION and
+    """alert_id is the alert's id. An alert that is not archived is refused with FAILED_PRECONDITION and
     ERROR_REASON_ALERT_NOT_ARCHIVED.
     """
     def __init__(
@@ -512,7 +517,7 @@ class ReleaseUniquenessKeyResponse(_message.Message):
     ALERT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def alert(self) -> _alert_pb2.Alert:
-        """alert is the alert as it is now."""
+        """alert is the alert after this request."""
 
     def __init__(
         self,
@@ -539,11 +544,11 @@ class ListAlertChangesRequest(_message.Message):
     alert_id: _builtins.str
     """alert_id is the alert's id."""
     page_size: _builtins.int
-    """page_size is how many changes to return at most. Unset: 50; more than 1,000 counts as 1,000; negative is refused. A
-    page whose changes are large may be shorter.
+    """page_size is how many changes to return at most. Unset: 50; more than 1,000 counts as 1,000; a negative number is
+    refused. A page holds fewer when its changes are large.
     """
     page_token: _builtins.str
-    """page_token is the next_page_token of the page before. Unset: the first page."""
+    """page_token is the next_page_token of the previous page. Unset: the first page."""
     def __init__(
         self,
         *,
@@ -568,7 +573,7 @@ class ListAlertChangesResponse(_message.Message):
     CHANGES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """next_page_token asks for the page after this one. Unset: this is the last page."""
+    """next_page_token is the page_token for the next page. Unset: this is the last page."""
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[_alert_pb2.AlertChange]:
         """changes are the changes of this page."""
@@ -589,19 +594,19 @@ Global___ListAlertChangesResponse: _TypeAlias = ListAlertChangesResponse  # noqa
 
 @_typing.final
 class ResetCustomerAlertRequest(_message.Message):
-    """ResetCustomerAlertRequest is a request to forget what an alert remembers of a customer."""
+    """ResetCustomerAlertRequest is a request to forget the state of an alert for a customer."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ALERT_ID_FIELD_NUMBER: _builtins.int
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     alert_id: _builtins.str
-    """alert_id is the alert's id. One that does not cover the customer is refused with NOT_FOUND and
-    ERROR_REASON_ALERT_NOT_FOUND; one that is disabled, also for the customer only, with FAILED_PRECONDITION and
-    ERROR_REASON_ALERT_NOT_EVALUATED; an archived one with FAILED_PRECONDITION and ERROR_REASON_ALERT_ARCHIVED.
+    """alert_id is the alert's id. An alert that does not cover the customer is refused with NOT_FOUND and
+    ERROR_REASON_ALERT_NOT_FOUND; an alert that is disabled, as a whole or for this customer, with FAILED_PRECONDITION
+    and ERROR_REASON_ALERT_NOT_EVALUATED; an archived alert with FAILED_PRECONDITION and ERROR_REASON_ALERT_ARCHIVED.
     """
     customer_id: _builtins.str
-    """customer_id is the customer's id. One that nobody put and no usage named is refused with NOT_FOUND and
+    """customer_id is the customer's id. A customer that the organization does not have is refused with NOT_FOUND and
     ERROR_REASON_CUSTOMER_NOT_FOUND.
     """
     def __init__(
@@ -627,7 +632,7 @@ class ResetCustomerAlertResponse(_message.Message):
     CUSTOMER_ALERT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def customer_alert(self) -> _alert_pb2.CustomerAlert:
-        """customer_alert is what the alert knows of the customer now."""
+        """customer_alert is the state of the alert for the customer after the reset."""
 
     def __init__(
         self,
@@ -644,7 +649,7 @@ Global___ResetCustomerAlertResponse: _TypeAlias = ResetCustomerAlertResponse  # 
 
 @_typing.final
 class ArchiveAlertRequest(_message.Message):
-    """ArchiveAlertRequest is a request to end an alert for good."""
+    """ArchiveAlertRequest is a request to end an alert permanently."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -654,10 +659,10 @@ class ArchiveAlertRequest(_message.Message):
     alert_id: _builtins.str
     """alert_id is the alert's id."""
     release_uniqueness_key: _builtins.bool
-    """release_uniqueness_key lets others use the alert's uniqueness key again. Unset: it stays taken."""
+    """release_uniqueness_key lets other alerts use the alert's uniqueness key. Unset: the alert keeps it."""
     etag: _builtins.str
-    """etag is the version that the caller has seen. If the alert is another one by now, nothing is changed and the
-    answer is ABORTED with ERROR_REASON_ETAG_MISMATCH. Unset: whatever the version is.
+    """etag is the version that the caller has read. If the alert has another version by now, nothing is changed and the
+    answer is ABORTED with ERROR_REASON_ETAG_MISMATCH. Unset: any version is archived.
     """
     def __init__(
         self,
@@ -683,7 +688,7 @@ class ArchiveAlertResponse(_message.Message):
     ALERT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def alert(self) -> _alert_pb2.Alert:
-        """alert is the alert as it is now."""
+        """alert is the alert after this request."""
 
     def __init__(
         self,
@@ -700,7 +705,7 @@ Global___ArchiveAlertResponse: _TypeAlias = ArchiveAlertResponse  # noqa: Y015
 
 @_typing.final
 class GetCustomerAlertRequest(_message.Message):
-    """GetCustomerAlertRequest is a request for what an alert knows of one customer."""
+    """GetCustomerAlertRequest is a request for the state of an alert for one customer."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -711,7 +716,7 @@ class GetCustomerAlertRequest(_message.Message):
     ERROR_REASON_ALERT_NOT_FOUND.
     """
     customer_id: _builtins.str
-    """customer_id is the customer's id. One that nobody put and no usage named is refused with NOT_FOUND and
+    """customer_id is the customer's id. A customer that the organization does not have is refused with NOT_FOUND and
     ERROR_REASON_CUSTOMER_NOT_FOUND.
     """
     def __init__(
@@ -737,7 +742,7 @@ class GetCustomerAlertResponse(_message.Message):
     CUSTOMER_ALERT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def customer_alert(self) -> _alert_pb2.CustomerAlert:
-        """customer_alert is what the alert knows of the customer."""
+        """customer_alert is the state of the alert for the customer."""
 
     def __init__(
         self,
@@ -754,7 +759,7 @@ Global___GetCustomerAlertResponse: _TypeAlias = GetCustomerAlertResponse  # noqa
 
 @_typing.final
 class ListCustomerAlertsRequest(_message.Message):
-    """ListCustomerAlertsRequest is a request for a page of the alerts that cover a customer, or customers."""
+    """ListCustomerAlertsRequest is a request for a page of the alerts that cover a customer, or several customers."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -766,39 +771,40 @@ class ListCustomerAlertsRequest(_message.Message):
     ALERT_IDS_FIELD_NUMBER: _builtins.int
     STATUSES_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
-    """customer_id is the customer's id. One that nobody put and no usage named is refused with NOT_FOUND and
+    """customer_id is the customer's id. A customer that the organization does not have is refused with NOT_FOUND and
     ERROR_REASON_CUSTOMER_NOT_FOUND. Unset: all customers, or those in customer_ids.
     """
     page_size: _builtins.int
-    """page_size is how many alerts to return at most. Unset: 50; more than 1,000 counts as 1,000; negative is refused. A
-    page whose alerts are large may be shorter. Without customer_id a page may hold fewer, even none, although more
-    follow: next_page_token says so.
+    """page_size is how many alerts to return at most. Unset: 50; more than 1,000 counts as 1,000; a negative number is
+    refused. A page holds fewer when its alerts are large. Without customer_id a page may hold fewer, even none,
+    although more follow; next_page_token shows it.
 
-    NOTE: each may show up to 100 gauges, so small pages are quicker where alerts divide usage by groups. A page ends
-    early, with a next_page_token, before the alerts on it have more than 10,000 gauges between them.
+    NOTE: each alert may show up to 100 gauges, so small pages are faster when alerts divide usage by groups. A page
+    ends early, with a next_page_token, before its alerts have more than 10,000 gauges together.
     """
     page_token: _builtins.str
-    """page_token is the next_page_token of the page before, with the same filters. Unset: the first page."""
+    """page_token is the next_page_token of the previous page, with the same filters. Unset: the first page."""
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[_alert_pb2.AlertState.ValueType]:
-        """states narrows to alerts in these states. Empty: ACTIVE and DISABLED."""
+        """states restrict the list to alerts in these states. Empty: ACTIVE and DISABLED."""
 
     @_builtins.property
     def customer_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """customer_ids narrows to these customers, at most 100; those that do not exist are in no list. Refused together with
-        customer_id. Empty: all customers, if customer_id is unset.
+        """customer_ids restrict the list to these customers, at most 100; customers that do not exist are ignored. Refused
+        together with customer_id. Empty: all customers, if customer_id is unset.
         """
 
     @_builtins.property
     def alert_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """alert_ids narrows to these alerts, at most 100. Empty: all. Refused together with customer_id: GetCustomerAlert
-        returns one alert of one customer.
+        """alert_ids restrict the list to these alerts, at most 100. Empty: all. Refused together with customer_id:
+        GetCustomerAlert returns one alert of one customer.
         """
 
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[_alert_pb2.CustomerAlertStatus.ValueType]:
-        """statuses narrows to customers for whom the alert says one of these; UNSPECIFIED is refused. Empty: all, also alerts
-        that are not evaluated. Refused together with customer_id: name the customer in customer_ids instead.
+        """statuses restrict the list to customers for which the alert has one of these statuses; UNSPECIFIED is refused.
+        Empty: all, including alerts that are not evaluated. Refused together with customer_id: put the customer in
+        customer_ids instead.
         """
 
     def __init__(
@@ -829,10 +835,10 @@ class ListCustomerAlertsResponse(_message.Message):
     CUSTOMER_ALERTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """next_page_token asks for the page after this one. Unset: this is the last page."""
+    """next_page_token is the page_token for the next page. Unset: this is the last page."""
     @_builtins.property
     def customer_alerts(self) -> _containers.RepeatedCompositeFieldContainer[_alert_pb2.CustomerAlert]:
-        """customer_alerts are what the alerts of this page know of the customer, or the customers."""
+        """customer_alerts are the states of this page's alerts for the customer, or the customers."""
 
     def __init__(
         self,
@@ -858,11 +864,11 @@ class SummarizeCustomerAlertsRequest(_message.Message):
     ALERT_IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def customer_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """customer_ids narrows to these customers, at most 100. Empty: all."""
+        """customer_ids restrict the summary to these customers, at most 100. Empty: all."""
 
     @_builtins.property
     def alert_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """alert_ids narrows to these alerts, at most 100. Empty: all."""
+        """alert_ids restrict the summary to these alerts, at most 100. Empty: all."""
 
     def __init__(
         self,
@@ -888,12 +894,14 @@ class SummarizeCustomerAlertsResponse(_message.Message):
     CUSTOMER_COUNT_FIELD_NUMBER: _builtins.int
     TRUNCATED_FIELD_NUMBER: _builtins.int
     customer_count: _builtins.int
-    """customer_count is how many customers there are, in alarm or not; 100,000 stands for that many or more."""
+    """customer_count is the number of customers, in alarm or not; 100,000 means that many or more."""
     truncated: _builtins.bool
-    """truncated is set when more than 100,000 gauges are in alarm, or more than 100 alerts: the counts are too low then."""
+    """truncated is set when more than 100,000 gauges, or more than 100 alerts, are in alarm: the counts are too low then."""
     @_builtins.property
     def alerts(self) -> _containers.RepeatedCompositeFieldContainer[Global___CustomerAlertSummary]:
-        """alerts are the alerts that are in alarm for a customer, those with most gauges in alarm first; at most 100."""
+        """alerts are the alerts that are in alarm for at least one customer, those with the most gauges in alarm first; at
+        most 100.
+        """
 
     def __init__(
         self,
@@ -912,7 +920,7 @@ Global___SummarizeCustomerAlertsResponse: _TypeAlias = SummarizeCustomerAlertsRe
 
 @_typing.final
 class CustomerAlertSummary(_message.Message):
-    """CustomerAlertSummary is how often one alert is in alarm."""
+    """CustomerAlertSummary counts how often one alert is in alarm."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -926,11 +934,13 @@ class CustomerAlertSummary(_message.Message):
     alert_name: _builtins.str
     """alert_name is the alert's name."""
     gauge_count: _builtins.int
-    """gauge_count is how many gauges it is in alarm on. Gauges for which it has status EVALUATING are not among them."""
+    """gauge_count is the number of gauges on which the alert is in alarm. Gauges for which it has status EVALUATING are
+    not included.
+    """
     customer_count: _builtins.int
-    """customer_count is how many customers have one of these gauges."""
+    """customer_count is the number of customers that have one of these gauges."""
     evaluating: _builtins.bool
-    """evaluating is set while gauges from before the alert have not all been visited yet."""
+    """evaluating is set while the alert has not been evaluated yet on all gauges that existed before it."""
     def __init__(
         self,
         *,
@@ -958,8 +968,8 @@ class EvaluateUsageRequest(_message.Message):
     EVENTS_FIELD_NUMBER: _builtins.int
     INCLUDE_GAUGES_FIELD_NUMBER: _builtins.int
     batch_id: _builtins.str
-    """batch_id is repeated in the answer, at most 128 characters. It means nothing to the service; answers come in the
-    order of the requests with or without it.
+    """batch_id is repeated in the answer, at most 128 characters. The service does not use it; answers come in the order
+    of the requests with or without it.
     """
     include_gauges: _builtins.bool
     """include_gauges asks for the new values of the watched gauges that the events moved."""
@@ -984,7 +994,7 @@ Global___EvaluateUsageRequest: _TypeAlias = EvaluateUsageRequest  # noqa: Y015
 
 @_typing.final
 class EvaluateUsageResponse(_message.Message):
-    """EvaluateUsageResponse is the answer to one EvaluateUsageRequest, a heartbeat, or the last word of a stream."""
+    """EvaluateUsageResponse is the answer to one EvaluateUsageRequest, a heartbeat, or the last answer of a stream."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -998,42 +1008,43 @@ class EvaluateUsageResponse(_message.Message):
     GOING_AWAY_FIELD_NUMBER: _builtins.int
     OMITTED_FIELD_NUMBER: _builtins.int
     batch_id: _builtins.str
-    """batch_id is the request's."""
+    """batch_id is the batch_id of the request."""
     accepted: _builtins.int
-    """accepted is how many events were counted by this request. Together with duplicates, rejected and
-    omitted.rejection_count these are all of its events.
+    """accepted is the number of events that this request counted. accepted, duplicates, the length of rejected and
+    omitted.rejection_count add up to all events of the request.
     """
     duplicates: _builtins.int
-    """duplicates is how many events had been counted before, or stand in the request more than once; UsageEvent says
-    which events are the same one.
+    """duplicates is the number of events that had been counted before, or are in the request more than once. UsageEvent
+    says when two events are the same.
     """
     heartbeat: _builtins.bool
-    """heartbeat is set when this answers no request and only says that the stream is alive. Nothing else is set."""
+    """heartbeat is set when this answer belongs to no request and only shows that the stream is alive. No other field is
+    set.
+    """
     going_away: _builtins.bool
-    """going_away is set when the service takes no further requests on this stream. Nothing else is set; the call ends
-    with OK.
+    """going_away is set when the service takes no further requests on this stream. No other field is set, and the call
+    ends with OK.
     """
     @_builtins.property
     def rejected(self) -> _containers.RepeatedCompositeFieldContainer[_usage_pb2.Rejection]:
-        """rejected says of each event that was not counted what is wrong with it, by ascending index. At most 3 MiB;
+        """rejected says what is wrong with each event that was not counted, by ascending index. At most 3 MiB;
         omitted.rejection_count says how many more there are.
         """
 
     @_builtins.property
     def transitions(self) -> _containers.RepeatedCompositeFieldContainer[_notification_pb2.Transition]:
         """transitions are what the events caused, in the order in which it happened on each gauge. A duplicate causes none:
-        what its first copy caused was answered then, and is in the notifications. Together with gauges at most 2 MiB;
-        omitted.transition_count says how many more there are.
+        the transitions of its first copy were answered then, and are in the notifications. Together with gauges at most 2
+        MiB; omitted.transition_count says how many more there are.
 
-        NOTE: when events of several requests move one gauge within one commit, each answer has those transitions whose
-        crossing event it brought.
+        NOTE: when events of several requests move one gauge within one commit, each answer has the transitions that an
+        event of its own request caused.
         """
 
     @_builtins.property
     def gauges(self) -> _containers.RepeatedCompositeFieldContainer[_usage_pb2.Gauge]:
-        """gauges are the watched gauges that the events moved, with their new values, when include_gauges asks for them.
-        Transitions come first: of the 2 MiB that both share, gauges get what is left; omitted.gauge_count says how many
-        more there are.
+        """gauges are the watched gauges that the events moved, with their new values, if include_gauges is set. Transitions
+        and gauges share 2 MiB, and gauges get what transitions leave; omitted.gauge_count says how many more there are.
         """
 
     @_builtins.property
@@ -1071,7 +1082,7 @@ class EvaluateUsageBatchRequest(_message.Message):
     EVENTS_FIELD_NUMBER: _builtins.int
     INCLUDE_GAUGES_FIELD_NUMBER: _builtins.int
     batch_id: _builtins.str
-    """batch_id is repeated in the answer, at most 128 characters. It means nothing to the service."""
+    """batch_id is repeated in the answer, at most 128 characters. The service does not use it."""
     include_gauges: _builtins.bool
     """include_gauges asks for the new values of the watched gauges that the events moved."""
     @_builtins.property
@@ -1107,18 +1118,18 @@ class EvaluateUsageBatchResponse(_message.Message):
     GAUGES_FIELD_NUMBER: _builtins.int
     OMITTED_FIELD_NUMBER: _builtins.int
     batch_id: _builtins.str
-    """batch_id is the request's."""
+    """batch_id is the batch_id of the request."""
     accepted: _builtins.int
-    """accepted is how many events were counted by this request. Together with duplicates, rejected and
-    omitted.rejection_count these are all of its events.
+    """accepted is the number of events that this request counted. accepted, duplicates, the length of rejected and
+    omitted.rejection_count add up to all events of the request.
     """
     duplicates: _builtins.int
-    """duplicates is how many events had been counted before, or stand in the request more than once; UsageEvent says
-    which events are the same one.
+    """duplicates is the number of events that had been counted before, or are in the request more than once. UsageEvent
+    says when two events are the same.
     """
     @_builtins.property
     def rejected(self) -> _containers.RepeatedCompositeFieldContainer[_usage_pb2.Rejection]:
-        """rejected says of each event that was not counted what is wrong with it, by ascending index. At most 3 MiB;
+        """rejected says what is wrong with each event that was not counted, by ascending index. At most 3 MiB;
         omitted.rejection_count says how many more there are.
         """
 
@@ -1130,9 +1141,8 @@ class EvaluateUsageBatchResponse(_message.Message):
 
     @_builtins.property
     def gauges(self) -> _containers.RepeatedCompositeFieldContainer[_usage_pb2.Gauge]:
-        """gauges are the watched gauges that the events moved, with their new values, when include_gauges asks for them.
-        Transitions come first: of the 2 MiB that both share, gauges get what is left; omitted.gauge_count says how many
-        more there are.
+        """gauges are the watched gauges that the events moved, with their new values, if include_gauges is set. Transitions
+        and gauges share 2 MiB, and gauges get what transitions leave; omitted.gauge_count says how many more there are.
         """
 
     @_builtins.property
@@ -1166,8 +1176,8 @@ class GetNotificationRequest(_message.Message):
 
     NOTIFICATION_ID_FIELD_NUMBER: _builtins.int
     notification_id: _builtins.str
-    """notification_id is the notification's id. One that does not exist, or is older than notifications are kept, is
-    refused with NOT_FOUND and ERROR_REASON_NOTIFICATION_NOT_FOUND.
+    """notification_id is the notification's id. A notification that does not exist, or is older than notifications are
+    kept, is refused with NOT_FOUND and ERROR_REASON_NOTIFICATION_NOT_FOUND.
     """
     def __init__(
         self,
@@ -1191,7 +1201,7 @@ class GetNotificationResponse(_message.Message):
     NOTIFICATION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def notification(self) -> _notification_pb2.Notification:
-        """notification is the notification that was asked for."""
+        """notification is the requested notification."""
 
     def __init__(
         self,
@@ -1208,7 +1218,7 @@ Global___GetNotificationResponse: _TypeAlias = GetNotificationResponse  # noqa: 
 
 @_typing.final
 class ListNotificationsRequest(_message.Message):
-    """ListNotificationsRequest is a request for a page of the notifications for which every filter that is set holds."""
+    """ListNotificationsRequest is a request for a page of the notifications that match every filter that is set."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1221,34 +1231,34 @@ class ListNotificationsRequest(_message.Message):
     CONDITION_TYPES_FIELD_NUMBER: _builtins.int
     EVENT_TYPES_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """page_size is how many notifications to return at most. Unset: 50; more than 1,000 counts as 1,000; negative is
-    refused. Pages are shorter where bodies are long.
+    """page_size is how many notifications to return at most. Unset: 50; more than 1,000 counts as 1,000; a negative
+    number is refused. A page holds fewer when its notifications are large.
     """
     page_token: _builtins.str
-    """page_token is the next_page_token of the page before, with the same filters. Unset: the first page."""
+    """page_token is the next_page_token of the previous page, with the same filters. Unset: the first page."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """start_time narrows to notifications created at that time or later. Unset: as far back as they are kept."""
+        """start_time restricts the list to notifications created at that time or later. Unset: as far back as they are kept."""
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """end_time narrows to notifications created before that time. Unset: all."""
+        """end_time restricts the list to notifications created before that time. Unset: all."""
 
     @_builtins.property
     def customer_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """customer_ids narrows to these customers, up to 100. Empty: all."""
+        """customer_ids restrict the list to these customers, up to 100. Empty: all."""
 
     @_builtins.property
     def alert_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """alert_ids narrows to these alerts, up to 100. Empty: all."""
+        """alert_ids restrict the list to these alerts, up to 100. Empty: all."""
 
     @_builtins.property
     def condition_types(self) -> _containers.RepeatedScalarFieldContainer[_condition_pb2.ConditionType.ValueType]:
-        """condition_types narrows to alerts with conditions of these types. Empty: all."""
+        """condition_types restrict the list to alerts with conditions of these types. Empty: all."""
 
     @_builtins.property
     def event_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """event_types narrows to "alert.reached", "alert.resolved" or "alert.disabled". Empty: all."""
+        """event_types restrict the list to "alert.reached", "alert.resolved" or "alert.disabled". Empty: all."""
 
     def __init__(
         self,
@@ -1279,7 +1289,7 @@ class ListNotificationsResponse(_message.Message):
     NOTIFICATIONS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """next_page_token asks for the page after this one. Unset: this is the last page."""
+    """next_page_token is the page_token for the next page. Unset: this is the last page."""
     @_builtins.property
     def notifications(self) -> _containers.RepeatedCompositeFieldContainer[_notification_pb2.Notification]:
         """notifications are the notifications of this page."""
@@ -1300,7 +1310,7 @@ Global___ListNotificationsResponse: _TypeAlias = ListNotificationsResponse  # no
 
 @_typing.final
 class WatchNotificationsRequest(_message.Message):
-    """WatchNotificationsRequest asks for the notifications to come for which every filter that is set holds."""
+    """WatchNotificationsRequest is a request for the coming notifications that match every filter that is set."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1311,34 +1321,34 @@ class WatchNotificationsRequest(_message.Message):
     CONDITION_TYPES_FIELD_NUMBER: _builtins.int
     EVENT_TYPES_FIELD_NUMBER: _builtins.int
     resume_token: _builtins.str
-    """resume_token is that of an answer to a request with the same filters; the stream goes on right behind it. One
-    of other filters or another organization is refused with INVALID_ARGUMENT and
-    ERROR_REASON_RESUME_TOKEN_INVALID. One behind which notifications were deleted since, because they were older
-    than they are kept, is refused with FAILED_PRECONDITION and ERROR_REASON_RESUME_TOKEN_EXPIRED. Unset: the
-    stream begins at start_time, or now.
+    """resume_token is the token of an answer to a request with the same filters; the stream continues right after that
+    answer. A token of other filters or of another organization is refused with INVALID_ARGUMENT and
+    ERROR_REASON_RESUME_TOKEN_INVALID. When notifications after it have been deleted because of their age, it is
+    refused with FAILED_PRECONDITION and ERROR_REASON_RESUME_TOKEN_EXPIRED. Unset: the stream begins at start_time, or
+    now.
     """
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """start_time is when the stream begins: no notification created then or later, and still kept, is left out. A few
-        that were created earlier may be among them, where they were committed later. Not together with resume_token.
-        Unset, without a resume_token: now.
+        """start_time is when the stream begins: it includes every notification that was created then or later and is still
+        kept. A few that were created earlier may be included, if they were committed later. Not together with
+        resume_token. Unset, without a resume_token: now.
         """
 
     @_builtins.property
     def customer_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """customer_ids narrows to these customers, up to 100. Empty: all."""
+        """customer_ids restrict the stream to these customers, up to 100. Empty: all."""
 
     @_builtins.property
     def alert_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """alert_ids narrows to these alerts, up to 100. Empty: all."""
+        """alert_ids restrict the stream to these alerts, up to 100. Empty: all."""
 
     @_builtins.property
     def condition_types(self) -> _containers.RepeatedScalarFieldContainer[_condition_pb2.ConditionType.ValueType]:
-        """condition_types narrows to alerts with conditions of these types. Empty: all."""
+        """condition_types restrict the stream to alerts with conditions of these types. Empty: all."""
 
     @_builtins.property
     def event_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """event_types narrows to "alert.reached", "alert.resolved" or "alert.disabled". Empty: all."""
+        """event_types restrict the stream to "alert.reached", "alert.resolved" or "alert.disabled". Empty: all."""
 
     def __init__(
         self,
@@ -1360,7 +1370,7 @@ Global___WatchNotificationsRequest: _TypeAlias = WatchNotificationsRequest  # no
 
 @_typing.final
 class WatchNotificationsResponse(_message.Message):
-    """WatchNotificationsResponse is one notification, a heartbeat, or the last word of a stream."""
+    """WatchNotificationsResponse is one notification, a heartbeat, or the last answer of a stream."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1369,14 +1379,14 @@ class WatchNotificationsResponse(_message.Message):
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     GOING_AWAY_FIELD_NUMBER: _builtins.int
     resume_token: _builtins.str
-    """resume_token begins another stream right behind this answer. Always set."""
+    """resume_token begins another stream right after this answer. Always set."""
     heartbeat: _builtins.bool
-    """heartbeat is set when this only says that the stream is alive, and how far it has come."""
+    """heartbeat is set when this answer only shows that the stream is alive, and its position."""
     going_away: _builtins.bool
-    """going_away is set when the stream ends here; the call ends with OK. Begin another one with resume_token."""
+    """going_away is set when the stream ends here; the call ends with OK. Begin another stream with resume_token."""
     @_builtins.property
     def notification(self) -> _notification_pb2.Notification:
-        """notification is the next notification. Unset in heartbeats and in the last word."""
+        """notification is the next notification. Unset in heartbeats and in the last answer."""
 
     def __init__(
         self,

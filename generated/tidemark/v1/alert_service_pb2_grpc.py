@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class AlertServiceStub:
-    """AlertService defines alerts and evaluates usage against them. Whatever it does, it does for the organization that
-    the caller's credential belongs to, and for no other.
+    """AlertService defines alerts and evaluates usage against them. Every call acts only on the organization of the
+    caller's API key.
     """
 
     def __init__(self, channel):
@@ -129,13 +129,13 @@ class AlertServiceStub:
 
 
 class AlertServiceServicer:
-    """AlertService defines alerts and evaluates usage against them. Whatever it does, it does for the organization that
-    the caller's credential belongs to, and for no other.
+    """AlertService defines alerts and evaluates usage against them. Every call acts only on the organization of the
+    caller's API key.
     """
 
     def CreateAlert(self, request, context):
-        """CreateAlert creates an alert. Usage that is counted after the answer is evaluated against it; what was counted
-        before is visited right afterwards.
+        """CreateAlert creates an alert. Usage that is counted after the answer is evaluated against it. Usage that was
+        counted before is evaluated right afterwards, in the background (the backfill).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -156,113 +156,118 @@ class AlertServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateAlert(self, request, context):
-        """UpdateAlert changes an alert's name, its thresholds, and what its condition lets be changed. Whom it covers and
-        what it measures stay. A threshold that is new, or was lowered, below the current value is reached at once; one
-        that was raised or taken away resolves where it was reached; an edit that changes no line tells nobody anything.
-        Usage that is counted after the answer is evaluated by the new lines; the rest is visited right afterwards.
+        """UpdateAlert changes an alert's name, its thresholds, and the parts of its condition that can be changed. Its scope
+        and what it measures stay. A new or moved threshold is reached at once if the present value is at or beyond it. A
+        reached threshold resolves if it is removed, or moved so that the value is no longer at or beyond it. An edit that
+        changes no level sends no notification. Usage that is counted after the answer is evaluated with the new
+        thresholds; other gauges are re-evaluated right afterwards, in the background.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def EnableAlert(self, request, context):
-        """EnableAlert evaluates a disabled alert again, as a whole or for one of those whom it covers. What it remembers
-        stands: what is past a line by now is reached, what has come back resolves. For an alert that was disabled because
-        it met too many groups, the count of groups begins anew.
+        """EnableAlert evaluates a disabled alert again, as a whole or for one customer or subscription that it covers. Its
+        state is kept: a threshold that the value is now at or beyond is reached, and a reached threshold that the value
+        has left resolves. If the alert was disabled because of too many groups, the count of groups starts again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DisableAlert(self, request, context):
-        """DisableAlert stops the evaluation of an alert, as a whole or for one of those whom it covers, until it is enabled.
+        """DisableAlert stops the evaluation of an alert until it is enabled, as a whole or for one customer or subscription
+        that it covers.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReleaseUniquenessKey(self, request, context):
-        """ReleaseUniquenessKey lets others use the uniqueness key of an archived alert.
+        """ReleaseUniquenessKey lets other alerts use the uniqueness key of an archived alert.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListAlertChanges(self, request, context):
-        """ListAlertChanges returns who changed an alert, when and how, and what it was afterwards, the newest first.
+        """ListAlertChanges returns the changes of an alert, the newest first: who made each change, when and how, and the
+        definition after it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ArchiveAlert(self, request, context):
-        """ArchiveAlert ends an alert for good. Archiving one that is archived already changes nothing, except that it may
-        still release its uniqueness key.
+        """ArchiveAlert ends an alert permanently. Archiving an archived alert again changes nothing, except that it can still
+        release its uniqueness key.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetCustomerAlert(self, request, context):
-        """GetCustomerAlert returns what an alert knows of one customer.
+        """GetCustomerAlert returns the state of an alert for one customer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListCustomerAlerts(self, request, context):
-        """ListCustomerAlerts returns what each alert that covers a customer knows of it, the oldest alert first; or, without
-        a customer, what alerts know of all customers: first what is in alarm, the latest change first, then the rest, by
+        """ListCustomerAlerts returns the state of each alert that covers a customer, the oldest alert first. Without a
+        customer, it returns the states of all customers: first those in alarm, the latest change first; then the rest, by
         customer and then the oldest alert first.
 
-        Without a customer, an entry that is in alarm is one gauge: gauges holds it alone, and the alert is listed once for
-        each gauge that it is in alarm on. Everything else is as in GetCustomerAlert. A page of what is in alarm costs the
-        same however many customers there are; the rest is read customer by customer, so ask for it only if you need it.
+        Without a customer, an entry in alarm is one gauge: gauges holds only that gauge, and the alert is listed once for
+        each gauge on which it is in alarm. Everything else is as in GetCustomerAlert. The cost of a page of entries in
+        alarm does not depend on the number of customers. The rest is read customer by customer, so ask for it only if you
+        need it.
 
-        NOTE: each page shows its own moment. What changes between two pages may be on both or on neither.
+        NOTE: each page shows the state at the time at which it is read. What changes between two pages may be on both or
+        on neither.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SummarizeCustomerAlerts(self, request, context):
-        """SummarizeCustomerAlerts returns how many customers are in alarm, for each alert, those with most first.
+        """SummarizeCustomerAlerts returns how many customers are in alarm, for each alert, the alerts with the most gauges in
+        alarm first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResetCustomerAlert(self, request, context):
-        """ResetCustomerAlert forgets what an alert remembers of a customer in the current billing periods, and evaluates it
-        afresh: what is past a line is reached again, and notified again. Nothing is resolved. What it remembers of periods
-        that have ended stands, for late events.
+        """ResetCustomerAlert makes an alert forget its state of a customer in the current billing periods, and evaluates it
+        again: each threshold that the value is at or beyond is reached again, and notified again. No threshold is
+        resolved. The state of ended periods is kept, for late events.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def EvaluateUsage(self, request_iterator, context):
-        """EvaluateUsage counts usage and says what it crossed. Each request is answered, in the order of the requests, once
-        its events are durable: after the answer they are counted, whatever happens. Without an answer they may or may not
-        be; send them again as they were, on any stream, and nothing counts twice. (An event whose event_time is set anew
-        may count again: it is the same one within the calendar month (UTC) of its time only, see UsageEvent.) Requests may
-        be sent without waiting for answers.
+        """EvaluateUsage counts usage and answers which thresholds it reached or resolved. Requests are answered in their
+        order, each after its events are durable: an answered event stays counted, whatever happens. A request without an
+        answer may or may not have been counted; send it again unchanged, on any stream, and no event counts twice. (An
+        event that is sent with a new event_time may count twice: it is the same event within the calendar month (UTC) of
+        its time only, see UsageEvent.) Requests may be sent without waiting for answers.
 
-        An event that is wrong is rejected on its own. A request that is wrong as a whole (no events, or more than 5,000)
-        ends the call with INVALID_ARGUMENT after everything before it was answered.
+        A bad event is rejected by itself. A request that is wrong as a whole (no events, or more than 5,000) ends the call
+        with INVALID_ARGUMENT after all earlier requests were answered.
 
-        A stream on which nothing happens gets a heartbeat every 30 seconds. When the service shuts down, or the stream
-        has become old, the last answer says going_away and the call ends with OK: open another one, and send again what
-        was not answered.
+        An idle stream gets a heartbeat every 30 seconds. When the service shuts down, or the stream has become old, the
+        last answer has going_away and the call ends with OK: open another stream, and send again what was not answered.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def EvaluateUsageBatch(self, request, context):
-        """EvaluateUsageBatch does the same for one batch, for callers that do not stream.
+        """EvaluateUsageBatch is EvaluateUsage for one batch, for callers that do not stream.
 
-        NOTE: a stream with several requests under way is many times faster, because they share commits.
+        NOTE: a stream with several requests in flight is many times faster, because its requests share commits.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -283,21 +288,21 @@ class AlertServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchNotifications(self, request, context):
-        """WatchNotifications tells of notifications as they are committed, in the one order of the organization's feed:
-        none is missed, none comes twice on one stream, and those of one gauge come in the order of their evaluation.
-        What an answer to EvaluateUsage told is in the feed.
+        """WatchNotifications streams notifications as they are committed, in the one order of the organization's feed: none
+        is missed, none comes twice on one stream, and those of one gauge come in the order of their evaluation. The
+        notifications of all transitions that EvaluateUsage answered are in the feed.
 
-        Every answer carries a resume token. A stream that begins with it goes on right behind that answer, on any
-        server and after any restart. Keep the token of the last answer that was worked off, and nothing is missed for
-        as long as notifications are kept; what was worked off without keeping its token comes again.
+        Every answer carries a resume token. A stream that begins with the token continues right after that answer, on any
+        server and after any restart. Keep the token of the last answer that you processed, and no notification is missed
+        for as long as notifications are kept. Notifications that were processed without keeping their token come again.
 
-        The first answer is a heartbeat with the token of the place at which the stream begins: what is committed after
-        it comes. Later heartbeats come at least every 15 seconds in which there is nothing to tell; their tokens are
-        worth keeping, too, because they stay young.
+        The first answer is a heartbeat with the token of the position at which the stream begins: everything that is
+        committed after it is sent. Later heartbeats come at least every 15 seconds without a notification. Keep their
+        tokens too, because they expire later.
 
-        A client that reads slowly falls behind and is told everything later; it holds up nobody else. When the service
-        shuts down, or the stream has become old, the last answer says going_away and the call ends with OK; when the
-        database goes away it may end with UNAVAILABLE. Go on with the last token in both cases.
+        A client that reads slowly gets every notification later, and delays no other client. When the service shuts down,
+        or the stream has become old, the last answer has going_away and the call ends with OK; when the database fails,
+        the call may end with UNAVAILABLE. Continue with the last token in both cases.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -405,8 +410,8 @@ def add_AlertServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AlertService:
-    """AlertService defines alerts and evaluates usage against them. Whatever it does, it does for the organization that
-    the caller's credential belongs to, and for no other.
+    """AlertService defines alerts and evaluates usage against them. Every call acts only on the organization of the
+    caller's API key.
     """
 
     @staticmethod

@@ -13,104 +13,112 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AlertServiceStub:
-    """AlertService defines alerts and evaluates usage against them. Whatever it does, it does for the organization that
-    the caller's credential belongs to, and for no other.
+    """AlertService defines alerts and evaluates usage against them. Every call acts only on the organization of the
+    caller's API key.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateAlert: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.CreateAlertRequest, _alert_service_pb2.CreateAlertResponse]
-    """CreateAlert creates an alert. Usage that is counted after the answer is evaluated against it; what was counted
-    before is visited right afterwards.
+    """CreateAlert creates an alert. Usage that is counted after the answer is evaluated against it. Usage that was
+    counted before is evaluated right afterwards, in the background (the backfill).
     """
     GetAlert: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.GetAlertRequest, _alert_service_pb2.GetAlertResponse]
     """GetAlert returns one alert, archived or not."""
     ListAlerts: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.ListAlertsRequest, _alert_service_pb2.ListAlertsResponse]
     """ListAlerts returns alerts, the oldest first."""
     UpdateAlert: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.UpdateAlertRequest, _alert_service_pb2.UpdateAlertResponse]
-    """UpdateAlert changes an alert's name, its thresholds, and what its condition lets be changed. Whom it covers and
-    what it measures stay. A threshold that is new, or was lowered, below the current value is reached at once; one
-    that was raised or taken away resolves where it was reached; an edit that changes no line tells nobody anything.
-    Usage that is counted after the answer is evaluated by the new lines; the rest is visited right afterwards.
+    """UpdateAlert changes an alert's name, its thresholds, and the parts of its condition that can be changed. Its scope
+    and what it measures stay. A new or moved threshold is reached at once if the present value is at or beyond it. A
+    reached threshold resolves if it is removed, or moved so that the value is no longer at or beyond it. An edit that
+    changes no level sends no notification. Usage that is counted after the answer is evaluated with the new
+    thresholds; other gauges are re-evaluated right afterwards, in the background.
     """
     EnableAlert: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.EnableAlertRequest, _alert_service_pb2.EnableAlertResponse]
-    """EnableAlert evaluates a disabled alert again, as a whole or for one of those whom it covers. What it remembers
-    stands: what is past a line by now is reached, what has come back resolves. For an alert that was disabled because
-    it met too many groups, the count of groups begins anew.
+    """EnableAlert evaluates a disabled alert again, as a whole or for one customer or subscription that it covers. Its
+    state is kept: a threshold that the value is now at or beyond is reached, and a reached threshold that the value
+    has left resolves. If the alert was disabled because of too many groups, the count of groups starts again.
     """
     DisableAlert: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.DisableAlertRequest, _alert_service_pb2.DisableAlertResponse]
-    """DisableAlert stops the evaluation of an alert, as a whole or for one of those whom it covers, until it is enabled."""
+    """DisableAlert stops the evaluation of an alert until it is enabled, as a whole or for one customer or subscription
+    that it covers.
+    """
     ReleaseUniquenessKey: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.ReleaseUniquenessKeyRequest, _alert_service_pb2.ReleaseUniquenessKeyResponse]
-    """ReleaseUniquenessKey lets others use the uniqueness key of an archived alert."""
+    """ReleaseUniquenessKey lets other alerts use the uniqueness key of an archived alert."""
     ListAlertChanges: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.ListAlertChangesRequest, _alert_service_pb2.ListAlertChangesResponse]
-    """ListAlertChanges returns who changed an alert, when and how, and what it was afterwards, the newest first."""
+    """ListAlertChanges returns the changes of an alert, the newest first: who made each change, when and how, and the
+    definition after it.
+    """
     ArchiveAlert: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.ArchiveAlertRequest, _alert_service_pb2.ArchiveAlertResponse]
-    """ArchiveAlert ends an alert for good. Archiving one that is archived already changes nothing, except that it may
-    still release its uniqueness key.
+    """ArchiveAlert ends an alert permanently. Archiving an archived alert again changes nothing, except that it can still
+    release its uniqueness key.
     """
     GetCustomerAlert: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.GetCustomerAlertRequest, _alert_service_pb2.GetCustomerAlertResponse]
-    """GetCustomerAlert returns what an alert knows of one customer."""
+    """GetCustomerAlert returns the state of an alert for one customer."""
     ListCustomerAlerts: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.ListCustomerAlertsRequest, _alert_service_pb2.ListCustomerAlertsResponse]
-    """ListCustomerAlerts returns what each alert that covers a customer knows of it, the oldest alert first; or, without
-    a customer, what alerts know of all customers: first what is in alarm, the latest change first, then the rest, by
+    """ListCustomerAlerts returns the state of each alert that covers a customer, the oldest alert first. Without a
+    customer, it returns the states of all customers: first those in alarm, the latest change first; then the rest, by
     customer and then the oldest alert first.
 
-    Without a customer, an entry that is in alarm is one gauge: gauges holds it alone, and the alert is listed once for
-    each gauge that it is in alarm on. Everything else is as in GetCustomerAlert. A page of what is in alarm costs the
-    same however many customers there are; the rest is read customer by customer, so ask for it only if you need it.
+    Without a customer, an entry in alarm is one gauge: gauges holds only that gauge, and the alert is listed once for
+    each gauge on which it is in alarm. Everything else is as in GetCustomerAlert. The cost of a page of entries in
+    alarm does not depend on the number of customers. The rest is read customer by customer, so ask for it only if you
+    need it.
 
-    NOTE: each page shows its own moment. What changes between two pages may be on both or on neither.
+    NOTE: each page shows the state at the time at which it is read. What changes between two pages may be on both or
+    on neither.
     """
     SummarizeCustomerAlerts: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.SummarizeCustomerAlertsRequest, _alert_service_pb2.SummarizeCustomerAlertsResponse]
-    """SummarizeCustomerAlerts returns how many customers are in alarm, for each alert, those with most first."""
+    """SummarizeCustomerAlerts returns how many customers are in alarm, for each alert, the alerts with the most gauges in
+    alarm first.
+    """
     ResetCustomerAlert: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.ResetCustomerAlertRequest, _alert_service_pb2.ResetCustomerAlertResponse]
-    """ResetCustomerAlert forgets what an alert remembers of a customer in the current billing periods, and evaluates it
-    afresh: what is past a line is reached again, and notified again. Nothing is resolved. What it remembers of periods
-    that have ended stands, for late events.
+    """ResetCustomerAlert makes an alert forget its state of a customer in the current billing periods, and evaluates it
+    again: each threshold that the value is at or beyond is reached again, and notified again. No threshold is
+    resolved. The state of ended periods is kept, for late events.
     """
     EvaluateUsage: _aio.StreamStreamMultiCallable[_alert_service_pb2.EvaluateUsageRequest, _alert_service_pb2.EvaluateUsageResponse]
-    """EvaluateUsage counts usage and says what it crossed. Each request is answered, in the order of the requests, once
-    its events are durable: after the answer they are counted, whatever happens. Without an answer they may or may not
-    be; send them again as they were, on any stream, and nothing counts twice. (An event whose event_time is set anew
-    may count again: it is the same one within the calendar month (UTC) of its time only, see UsageEvent.) Requests may
-    be sent without waiting for answers.
+    """EvaluateUsage counts usage and answers which thresholds it reached or resolved. Requests are answered in their
+    order, each after its events are durable: an answered event stays counted, whatever happens. A request without an
+    answer may or may not have been counted; send it again unchanged, on any stream, and no event counts twice. (An
+    event that is sent with a new event_time may count twice: it is the same event within the calendar month (UTC) of
+    its time only, see UsageEvent.) Requests may be sent without waiting for answers.
 
-    An event that is wrong is rejected on its own. A request that is wrong as a whole (no events, or more than 5,000)
-    ends the call with INVALID_ARGUMENT after everything before it was answered.
+    A bad event is rejected by itself. A request that is wrong as a whole (no events, or more than 5,000) ends the call
+    with INVALID_ARGUMENT after all earlier requests were answered.
 
-    A stream on which nothing happens gets a heartbeat every 30 seconds. When the service shuts down, or the stream
-    has become old, the last answer says going_away and the call ends with OK: open another one, and send again what
-    was not answered.
+    An idle stream gets a heartbeat every 30 seconds. When the service shuts down, or the stream has become old, the
+    last answer has going_away and the call ends with OK: open another stream, and send again what was not answered.
     """
     EvaluateUsageBatch: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.EvaluateUsageBatchRequest, _alert_service_pb2.EvaluateUsageBatchResponse]
-    """EvaluateUsageBatch does the same for one batch, for callers that do not stream.
+    """EvaluateUsageBatch is EvaluateUsage for one batch, for callers that do not stream.
 
-    NOTE: a stream with several requests under way is many times faster, because they share commits.
+    NOTE: a stream with several requests in flight is many times faster, because its requests share commits.
     """
     GetNotification: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.GetNotificationRequest, _alert_service_pb2.GetNotificationResponse]
     """GetNotification returns one notification."""
     ListNotifications: _aio.UnaryUnaryMultiCallable[_alert_service_pb2.ListNotificationsRequest, _alert_service_pb2.ListNotificationsResponse]
     """ListNotifications returns notifications, the newest first."""
     WatchNotifications: _aio.UnaryStreamMultiCallable[_alert_service_pb2.WatchNotificationsRequest, _alert_service_pb2.WatchNotificationsResponse]
-    """WatchNotifications tells of notifications as they are committed, in the one order of the organization's feed:
-    none is missed, none comes twice on one stream, and those of one gauge come in the order of their evaluation.
-    What an answer to EvaluateUsage told is in the feed.
+    """WatchNotifications streams notifications as they are committed, in the one order of the organization's feed: none
+    is missed, none comes twice on one stream, and those of one gauge come in the order of their evaluation. The
+    notifications of all transitions that EvaluateUsage answered are in the feed.
 
-    Every answer carries a resume token. A stream that begins with it goes on right behind that answer, on any
-    server and after any restart. Keep the token of the last answer that was worked off, and nothing is missed for
-    as long as notifications are kept; what was worked off without keeping its token comes again.
+    Every answer carries a resume token. A stream that begins with the token continues right after that answer, on any
+    server and after any restart. Keep the token of the last answer that you processed, and no notification is missed
+    for as long as notifications are kept. Notifications that were processed without keeping their token come again.
 
-    The first answer is a heartbeat with the token of the place at which the stream begins: what is committed after
-    it comes. Later heartbeats come at least every 15 seconds in which there is nothing to tell; their tokens are
-    worth keeping, too, because they stay young.
+    The first answer is a heartbeat with the token of the position at which the stream begins: everything that is
+    committed after it is sent. Later heartbeats come at least every 15 seconds without a notification. Keep their
+    tokens too, because they expire later.
 
-    A client that reads slowly falls behind and is told everything later; it holds up nobody else. When the service
-    shuts down, or the stream has become old, the last answer says going_away and the call ends with OK; when the
-    database goes away it may end with UNAVAILABLE. Go on with the last token in both cases.
+    A client that reads slowly gets every notification later, and delays no other client. When the service shuts down,
+    or the stream has become old, the last answer has going_away and the call ends with OK; when the database fails,
+    the call may end with UNAVAILABLE. Continue with the last token in both cases.
     """
 
 class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
-    """AlertService defines alerts and evaluates usage against them. Whatever it does, it does for the organization that
-    the caller's credential belongs to, and for no other.
+    """AlertService defines alerts and evaluates usage against them. Every call acts only on the organization of the
+    caller's API key.
     """
 
     @_abc_1.abstractmethod
@@ -119,8 +127,8 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _alert_service_pb2.CreateAlertRequest,
         context: _aio.ServicerContext[_alert_service_pb2.CreateAlertRequest, _abc.Awaitable[_alert_service_pb2.CreateAlertResponse]],
     ) -> _abc.Awaitable[_alert_service_pb2.CreateAlertResponse]:
-        """CreateAlert creates an alert. Usage that is counted after the answer is evaluated against it; what was counted
-        before is visited right afterwards.
+        """CreateAlert creates an alert. Usage that is counted after the answer is evaluated against it. Usage that was
+        counted before is evaluated right afterwards, in the background (the backfill).
         """
 
     @_abc_1.abstractmethod
@@ -145,10 +153,11 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _alert_service_pb2.UpdateAlertRequest,
         context: _aio.ServicerContext[_alert_service_pb2.UpdateAlertRequest, _abc.Awaitable[_alert_service_pb2.UpdateAlertResponse]],
     ) -> _abc.Awaitable[_alert_service_pb2.UpdateAlertResponse]:
-        """UpdateAlert changes an alert's name, its thresholds, and what its condition lets be changed. Whom it covers and
-        what it measures stay. A threshold that is new, or was lowered, below the current value is reached at once; one
-        that was raised or taken away resolves where it was reached; an edit that changes no line tells nobody anything.
-        Usage that is counted after the answer is evaluated by the new lines; the rest is visited right afterwards.
+        """UpdateAlert changes an alert's name, its thresholds, and the parts of its condition that can be changed. Its scope
+        and what it measures stay. A new or moved threshold is reached at once if the present value is at or beyond it. A
+        reached threshold resolves if it is removed, or moved so that the value is no longer at or beyond it. An edit that
+        changes no level sends no notification. Usage that is counted after the answer is evaluated with the new
+        thresholds; other gauges are re-evaluated right afterwards, in the background.
         """
 
     @_abc_1.abstractmethod
@@ -157,9 +166,9 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _alert_service_pb2.EnableAlertRequest,
         context: _aio.ServicerContext[_alert_service_pb2.EnableAlertRequest, _abc.Awaitable[_alert_service_pb2.EnableAlertResponse]],
     ) -> _abc.Awaitable[_alert_service_pb2.EnableAlertResponse]:
-        """EnableAlert evaluates a disabled alert again, as a whole or for one of those whom it covers. What it remembers
-        stands: what is past a line by now is reached, what has come back resolves. For an alert that was disabled because
-        it met too many groups, the count of groups begins anew.
+        """EnableAlert evaluates a disabled alert again, as a whole or for one customer or subscription that it covers. Its
+        state is kept: a threshold that the value is now at or beyond is reached, and a reached threshold that the value
+        has left resolves. If the alert was disabled because of too many groups, the count of groups starts again.
         """
 
     @_abc_1.abstractmethod
@@ -168,7 +177,9 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _alert_service_pb2.DisableAlertRequest,
         context: _aio.ServicerContext[_alert_service_pb2.DisableAlertRequest, _abc.Awaitable[_alert_service_pb2.DisableAlertResponse]],
     ) -> _abc.Awaitable[_alert_service_pb2.DisableAlertResponse]:
-        """DisableAlert stops the evaluation of an alert, as a whole or for one of those whom it covers, until it is enabled."""
+        """DisableAlert stops the evaluation of an alert until it is enabled, as a whole or for one customer or subscription
+        that it covers.
+        """
 
     @_abc_1.abstractmethod
     def ReleaseUniquenessKey(
@@ -176,7 +187,7 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _alert_service_pb2.ReleaseUniquenessKeyRequest,
         context: _aio.ServicerContext[_alert_service_pb2.ReleaseUniquenessKeyRequest, _abc.Awaitable[_alert_service_pb2.ReleaseUniquenessKeyResponse]],
     ) -> _abc.Awaitable[_alert_service_pb2.ReleaseUniquenessKeyResponse]:
-        """ReleaseUniquenessKey lets others use the uniqueness key of an archived alert."""
+        """ReleaseUniquenessKey lets other alerts use the uniqueness key of an archived alert."""
 
     @_abc_1.abstractmethod
     def ListAlertChanges(
@@ -184,7 +195,9 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _alert_service_pb2.ListAlertChangesRequest,
         context: _aio.ServicerContext[_alert_service_pb2.ListAlertChangesRequest, _abc.Awaitable[_alert_service_pb2.ListAlertChangesResponse]],
     ) -> _abc.Awaitable[_alert_service_pb2.ListAlertChangesResponse]:
-        """ListAlertChanges returns who changed an alert, when and how, and what it was afterwards, the newest first."""
+        """ListAlertChanges returns the changes of an alert, the newest first: who made each change, when and how, and the
+        definition after it.
+        """
 
     @_abc_1.abstractmethod
     def ArchiveAlert(
@@ -192,8 +205,8 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _alert_service_pb2.ArchiveAlertRequest,
         context: _aio.ServicerContext[_alert_service_pb2.ArchiveAlertRequest, _abc.Awaitable[_alert_service_pb2.ArchiveAlertResponse]],
     ) -> _abc.Awaitable[_alert_service_pb2.ArchiveAlertResponse]:
-        """ArchiveAlert ends an alert for good. Archiving one that is archived already changes nothing, except that it may
-        still release its uniqueness key.
+        """ArchiveAlert ends an alert permanently. Archiving an archived alert again changes nothing, except that it can still
+        release its uniqueness key.
         """
 
     @_abc_1.abstractmethod
@@ -202,7 +215,7 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _alert_service_pb2.GetCustomerAlertRequest,
         context: _aio.ServicerContext[_alert_service_pb2.GetCustomerAlertRequest, _abc.Awaitable[_alert_service_pb2.GetCustomerAlertResponse]],
     ) -> _abc.Awaitable[_alert_service_pb2.GetCustomerAlertResponse]:
-        """GetCustomerAlert returns what an alert knows of one customer."""
+        """GetCustomerAlert returns the state of an alert for one customer."""
 
     @_abc_1.abstractmethod
     def ListCustomerAlerts(
@@ -210,15 +223,17 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _alert_service_pb2.ListCustomerAlertsRequest,
         context: _aio.ServicerContext[_alert_service_pb2.ListCustomerAlertsRequest, _abc.Awaitable[_alert_service_pb2.ListCustomerAlertsResponse]],
     ) -> _abc.Awaitable[_alert_service_pb2.ListCustomerAlertsResponse]:
-        """ListCustomerAlerts returns what each alert that covers a customer knows of it, the oldest alert first; or, without
-        a customer, what alerts know of all customers: first what is in alarm, the latest change first, then the rest, by
+        """ListCustomerAlerts returns the state of each alert that covers a customer, the oldest alert first. Without a
+        customer, it returns the states of all customers: first those in alarm, the latest change first; then the rest, by
         customer and then the oldest alert first.
 
-        Without a customer, an entry that is in alarm is one gauge: gauges holds it alone, and the alert is listed once for
-        each gauge that it is in alarm on. Everything else is as in GetCustomerAlert. A page of what is in alarm costs the
-        same however many customers there are; the rest is read customer by customer, so ask for it only if you need it.
+        Without a customer, an entry in alarm is one gauge: gauges holds only that gauge, and the alert is listed once for
+        each gauge on which it is in alarm. Everything else is as in GetCustomerAlert. The cost of a page of entries in
+        alarm does not depend on the number of customers. The rest is read customer by customer, so ask for it only if you
+        need it.
 
-        NOTE: each page shows its own moment. What changes between two pages may be on both or on neither.
+        NOTE: each page shows the state at the time at which it is read. What changes between two pages may be on both or
+        on neither.
         """
 
     @_abc_1.abstractmethod
@@ -227,7 +242,9 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _alert_service_pb2.SummarizeCustomerAlertsRequest,
         context: _aio.ServicerContext[_alert_service_pb2.SummarizeCustomerAlertsRequest, _abc.Awaitable[_alert_service_pb2.SummarizeCustomerAlertsResponse]],
     ) -> _abc.Awaitable[_alert_service_pb2.SummarizeCustomerAlertsResponse]:
-        """SummarizeCustomerAlerts returns how many customers are in alarm, for each alert, those with most first."""
+        """SummarizeCustomerAlerts returns how many customers are in alarm, for each alert, the alerts with the most gauges in
+        alarm first.
+        """
 
     @_abc_1.abstractmethod
     def ResetCustomerAlert(
@@ -235,9 +252,9 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _alert_service_pb2.ResetCustomerAlertRequest,
         context: _aio.ServicerContext[_alert_service_pb2.ResetCustomerAlertRequest, _abc.Awaitable[_alert_service_pb2.ResetCustomerAlertResponse]],
     ) -> _abc.Awaitable[_alert_service_pb2.ResetCustomerAlertResponse]:
-        """ResetCustomerAlert forgets what an alert remembers of a customer in the current billing periods, and evaluates it
-        afresh: what is past a line is reached again, and notified again. Nothing is resolved. What it remembers of periods
-        that have ended stands, for late events.
+        """ResetCustomerAlert makes an alert forget its state of a customer in the current billing periods, and evaluates it
+        again: each threshold that the value is at or beyond is reached again, and notified again. No threshold is
+        resolved. The state of ended periods is kept, for late events.
         """
 
     @_abc_1.abstractmethod
@@ -246,18 +263,17 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _abc.AsyncIterator[_alert_service_pb2.EvaluateUsageRequest],
         context: _aio.ServicerContext[_abc.AsyncIterator[_alert_service_pb2.EvaluateUsageRequest], _abc.AsyncIterator[_alert_service_pb2.EvaluateUsageResponse]],
     ) -> _abc.AsyncIterator[_alert_service_pb2.EvaluateUsageResponse]:
-        """EvaluateUsage counts usage and says what it crossed. Each request is answered, in the order of the requests, once
-        its events are durable: after the answer they are counted, whatever happens. Without an answer they may or may not
-        be; send them again as they were, on any stream, and nothing counts twice. (An event whose event_time is set anew
-        may count again: it is the same one within the calendar month (UTC) of its time only, see UsageEvent.) Requests may
-        be sent without waiting for answers.
+        """EvaluateUsage counts usage and answers which thresholds it reached or resolved. Requests are answered in their
+        order, each after its events are durable: an answered event stays counted, whatever happens. A request without an
+        answer may or may not have been counted; send it again unchanged, on any stream, and no event counts twice. (An
+        event that is sent with a new event_time may count twice: it is the same event within the calendar month (UTC) of
+        its time only, see UsageEvent.) Requests may be sent without waiting for answers.
 
-        An event that is wrong is rejected on its own. A request that is wrong as a whole (no events, or more than 5,000)
-        ends the call with INVALID_ARGUMENT after everything before it was answered.
+        A bad event is rejected by itself. A request that is wrong as a whole (no events, or more than 5,000) ends the call
+        with INVALID_ARGUMENT after all earlier requests were answered.
 
-        A stream on which nothing happens gets a heartbeat every 30 seconds. When the service shuts down, or the stream
-        has become old, the last answer says going_away and the call ends with OK: open another one, and send again what
-        was not answered.
+        An idle stream gets a heartbeat every 30 seconds. When the service shuts down, or the stream has become old, the
+        last answer has going_away and the call ends with OK: open another stream, and send again what was not answered.
         """
 
     @_abc_1.abstractmethod
@@ -266,9 +282,9 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _alert_service_pb2.EvaluateUsageBatchRequest,
         context: _aio.ServicerContext[_alert_service_pb2.EvaluateUsageBatchRequest, _abc.Awaitable[_alert_service_pb2.EvaluateUsageBatchResponse]],
     ) -> _abc.Awaitable[_alert_service_pb2.EvaluateUsageBatchResponse]:
-        """EvaluateUsageBatch does the same for one batch, for callers that do not stream.
+        """EvaluateUsageBatch is EvaluateUsage for one batch, for callers that do not stream.
 
-        NOTE: a stream with several requests under way is many times faster, because they share commits.
+        NOTE: a stream with several requests in flight is many times faster, because its requests share commits.
         """
 
     @_abc_1.abstractmethod
@@ -293,21 +309,21 @@ class AlertServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _alert_service_pb2.WatchNotificationsRequest,
         context: _aio.ServicerContext[_alert_service_pb2.WatchNotificationsRequest, _abc.AsyncIterator[_alert_service_pb2.WatchNotificationsResponse]],
     ) -> _abc.AsyncIterator[_alert_service_pb2.WatchNotificationsResponse]:
-        """WatchNotifications tells of notifications as they are committed, in the one order of the organization's feed:
-        none is missed, none comes twice on one stream, and those of one gauge come in the order of their evaluation.
-        What an answer to EvaluateUsage told is in the feed.
+        """WatchNotifications streams notifications as they are committed, in the one order of the organization's feed: none
+        is missed, none comes twice on one stream, and those of one gauge come in the order of their evaluation. The
+        notifications of all transitions that EvaluateUsage answered are in the feed.
 
-        Every answer carries a resume token. A stream that begins with it goes on right behind that answer, on any
-        server and after any restart. Keep the token of the last answer that was worked off, and nothing is missed for
-        as long as notifications are kept; what was worked off without keeping its token comes again.
+        Every answer carries a resume token. A stream that begins with the token continues right after that answer, on any
+        server and after any restart. Keep the token of the last answer that you processed, and no notification is missed
+        for as long as notifications are kept. Notifications that were processed without keeping their token come again.
 
-        The first answer is a heartbeat with the token of the place at which the stream begins: what is committed after
-        it comes. Later heartbeats come at least every 15 seconds in which there is nothing to tell; their tokens are
-        worth keeping, too, because they stay young.
+        The first answer is a heartbeat with the token of the position at which the stream begins: everything that is
+        committed after it is sent. Later heartbeats come at least every 15 seconds without a notification. Keep their
+        tokens too, because they expire later.
 
-        A client that reads slowly falls behind and is told everything later; it holds up nobody else. When the service
-        shuts down, or the stream has become old, the last answer says going_away and the call ends with OK; when the
-        database goes away it may end with UNAVAILABLE. Go on with the last token in both cases.
+        A client that reads slowly gets every notification later, and delays no other client. When the service shuts down,
+        or the stream has become old, the last answer has going_away and the call ends with OK; when the database fails,
+        the call may end with UNAVAILABLE. Continue with the last token in both cases.
         """
 
 def add_AlertServiceServicer_to_server(servicer: AlertServiceServicer, server: _aio.Server) -> None: ...

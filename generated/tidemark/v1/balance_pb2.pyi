@@ -37,7 +37,7 @@ class _BalanceKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BalanceKi
     BALANCE_KIND_SEAT_CREDIT: _BalanceKind.ValueType  # 4
     """BALANCE_KIND_SEAT_CREDIT is a credit for the use of one seat."""
     BALANCE_KIND_LICENSE_ALLOTMENT: _BalanceKind.ValueType  # 5
-    """BALANCE_KIND_LICENSE_ALLOTMENT is what a licence allows to use."""
+    """BALANCE_KIND_LICENSE_ALLOTMENT is the usage that a licence includes."""
 
 class BalanceKind(_BalanceKind, metaclass=_BalanceKindEnumTypeWrapper):
     """BalanceKind is what a balance was granted as."""
@@ -53,7 +53,7 @@ BALANCE_KIND_CREDIT_GRANT: BalanceKind.ValueType  # 3
 BALANCE_KIND_SEAT_CREDIT: BalanceKind.ValueType  # 4
 """BALANCE_KIND_SEAT_CREDIT is a credit for the use of one seat."""
 BALANCE_KIND_LICENSE_ALLOTMENT: BalanceKind.ValueType  # 5
-"""BALANCE_KIND_LICENSE_ALLOTMENT is what a licence allows to use."""
+"""BALANCE_KIND_LICENSE_ALLOTMENT is the usage that a licence includes."""
 Global___BalanceKind: _TypeAlias = BalanceKind  # noqa: Y015
 
 class _BalanceEntryType:
@@ -65,40 +65,40 @@ class _BalanceEntryTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Bala
     BALANCE_ENTRY_TYPE_UNSPECIFIED: _BalanceEntryType.ValueType  # 0
     """BALANCE_ENTRY_TYPE_UNSPECIFIED is never sent."""
     BALANCE_ENTRY_TYPE_GRANT: _BalanceEntryType.ValueType  # 1
-    """BALANCE_ENTRY_TYPE_GRANT is a put: what was granted first, and by how much a later put granted more or less."""
+    """BALANCE_ENTRY_TYPE_GRANT is a put: what was granted first, and how much more or less a later put granted."""
     BALANCE_ENTRY_TYPE_ADJUSTMENT: _BalanceEntryType.ValueType  # 2
     """BALANCE_ENTRY_TYPE_ADJUSTMENT is an adjustment."""
     BALANCE_ENTRY_TYPE_VOID: _BalanceEntryType.ValueType  # 3
-    """BALANCE_ENTRY_TYPE_VOID is the end of the balance: what remained was taken away."""
+    """BALANCE_ENTRY_TYPE_VOID is the voiding of the balance: the remaining amount was taken away."""
     BALANCE_ENTRY_TYPE_DRAW: _BalanceEntryType.ValueType  # 4
-    """BALANCE_ENTRY_TYPE_DRAW is what usage took, in all of one commit of events."""
+    """BALANCE_ENTRY_TYPE_DRAW is the sum of what usage drew in one commit of events."""
     BALANCE_ENTRY_TYPE_GIVE_BACK: _BalanceEntryType.ValueType  # 5
-    """BALANCE_ENTRY_TYPE_GIVE_BACK is what corrections of usage gave back, in all of one commit of events."""
+    """BALANCE_ENTRY_TYPE_GIVE_BACK is the sum of what corrections of usage gave back in one commit of events."""
 
 class BalanceEntryType(_BalanceEntryType, metaclass=_BalanceEntryTypeEnumTypeWrapper):
-    """BalanceEntryType is what changed a balance."""
+    """BalanceEntryType is the cause of a change of a balance."""
 
 BALANCE_ENTRY_TYPE_UNSPECIFIED: BalanceEntryType.ValueType  # 0
 """BALANCE_ENTRY_TYPE_UNSPECIFIED is never sent."""
 BALANCE_ENTRY_TYPE_GRANT: BalanceEntryType.ValueType  # 1
-"""BALANCE_ENTRY_TYPE_GRANT is a put: what was granted first, and by how much a later put granted more or less."""
+"""BALANCE_ENTRY_TYPE_GRANT is a put: what was granted first, and how much more or less a later put granted."""
 BALANCE_ENTRY_TYPE_ADJUSTMENT: BalanceEntryType.ValueType  # 2
 """BALANCE_ENTRY_TYPE_ADJUSTMENT is an adjustment."""
 BALANCE_ENTRY_TYPE_VOID: BalanceEntryType.ValueType  # 3
-"""BALANCE_ENTRY_TYPE_VOID is the end of the balance: what remained was taken away."""
+"""BALANCE_ENTRY_TYPE_VOID is the voiding of the balance: the remaining amount was taken away."""
 BALANCE_ENTRY_TYPE_DRAW: BalanceEntryType.ValueType  # 4
-"""BALANCE_ENTRY_TYPE_DRAW is what usage took, in all of one commit of events."""
+"""BALANCE_ENTRY_TYPE_DRAW is the sum of what usage drew in one commit of events."""
 BALANCE_ENTRY_TYPE_GIVE_BACK: BalanceEntryType.ValueType  # 5
-"""BALANCE_ENTRY_TYPE_GIVE_BACK is what corrections of usage gave back, in all of one commit of events."""
+"""BALANCE_ENTRY_TYPE_GIVE_BACK is the sum of what corrections of usage gave back in one commit of events."""
 Global___BalanceEntryType: _TypeAlias = BalanceEntryType  # noqa: Y015
 
 @_typing.final
 class Balance(_message.Message):
-    """Balance is what a customer was granted in advance and may use up: money, or units of a metric. It is granted in
-    segments, each with a time of its own, and what remains of a segment counts while it is active.
+    """Balance is what was granted to a customer in advance, and what its usage takes from: money, or units of a metric. It
+    is granted in segments, each with a start and an end. What remains of a segment counts while the segment is active.
 
-    What it is (kind, access, seat, license_type) is fixed once it exists: a put with something else is refused with
-    FAILED_PRECONDITION and ERROR_REASON_BALANCE_FIXED.
+    kind, access, seat and license_type cannot be changed after the balance is created: a put with other values is
+    refused with FAILED_PRECONDITION and ERROR_REASON_BALANCE_FIXED.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -170,42 +170,43 @@ class Balance(_message.Message):
     either end.
     """
     customer_id: _builtins.str
-    """customer_id is the customer who may use the balance. One that is not known yet is created with defaults."""
+    """customer_id is the customer of the balance. An unknown customer is created with defaults."""
     kind: Global___BalanceKind.ValueType
-    """kind is what the balance was granted as, and decides which alerts see it."""
+    """kind is what the balance was granted as. It decides which conditions measure it."""
     priority: _builtins.int
-    """priority says which balance is used up first: the lowest, then the one whose segment ends first. May be negative.
+    """priority decides the draw order: the lowest priority first, then the segment that ends first. It may be negative.
     Unset: 0.
     """
     contract_id: _builtins.str
-    """contract_id is the caller's own id of the contract that granted it, with the form of a balance_id. Unset: none."""
+    """contract_id is the caller's own id of the contract of the balance, in the form of a balance_id. Unset: none."""
     credit_grant_type: _builtins.str
-    """credit_grant_type is the caller's own name of the kind of grant ("promotional"), with the form of a balance_id,
-    compared case-sensitively. Only a CREDIT_GRANT has one. Unset: none, which no credit_grant_type_filters but the
-    empty ones take in.
+    """credit_grant_type is the caller's own name of the kind of grant ("promotional"), in the form of a balance_id,
+    compared case-sensitively. Only a CREDIT_GRANT has one. Unset: no type, which only empty credit_grant_type_filters
+    select.
     """
     license_type: _builtins.str
-    """license_type is the caller's own name of the kind of licence that the balance is an allotment of, with the form
-    of a balance_id. Required for a LICENSE_ALLOTMENT, refused for any other kind.
+    """license_type is the caller's own name of the kind of licence that the balance is an allotment of, in the form of a
+    balance_id. Required for a LICENSE_ALLOTMENT, refused for any other kind.
     """
     draw_down: _builtins.bool
-    """draw_down says that streamed usage uses up the balance, in the transaction that stores it: a balance held in money
-    by the cost of events in its currency, one held in units of a metric by their quantity, whatever the metric's
-    aggregation is. An event draws on the segments that are there at its event_time: on the credits of its seat first,
-    then by priority, then on what ends first. What no segment has left is overage of the customer, see
-    ListOverages. A negative cost or quantity gives back in reverse: it lowers the overage, then what was drawn last.
-    Only usage that is streamed after the put draws. Without it the caller reports what was used with AdjustBalance.
+    """draw_down says that streamed usage draws on the balance, in the transaction that stores the usage. The cost of
+    events draws on balances held in money of the same currency; their quantity draws on balances held in units of the
+    metric, whatever the metric's aggregation is. An event draws on the segments that are active at its event_time: on
+    the credits of its seat first, then by priority, then on the segment that ends first. What no segment can cover is
+    overage of the customer, see ListOverages. A negative cost or quantity gives back in reverse order: it lowers the
+    overage first, then what was drawn last. Only usage that is streamed after the put draws. Unset: the caller reports
+    usage with AdjustBalance.
     """
     allow_overage: _builtins.bool
-    """allow_overage says that usage may take the balance below zero once no other has anything left: the first such
-    balance in the order above takes it. Only a balance with draw_down has it.
+    """allow_overage says that usage may take the balance below zero when no other balance has anything left: the first
+    such balance in the draw order takes it. Only a balance with draw_down can have it.
     """
     granted: _builtins.str
-    """granted is the sum of what was granted in the segments that are active at the moment of the answer, after
-    adjustments, as a decimal; "0" once voided.
+    """granted is the sum of what was granted in the segments that are active at the time of the answer, after
+    adjustments, as a decimal string; "0" for a voided balance.
     """
     remaining: _builtins.str
-    """remaining is granted less what was drawn in those segments, as a decimal. It may be negative."""
+    """remaining is granted minus what was drawn in those segments, as a decimal string. It may be negative."""
     @_builtins.property
     def spend(self) -> Global___SpendAccess:
         """spend is a balance in money or another currency."""
@@ -217,40 +218,40 @@ class Balance(_message.Message):
     @_builtins.property
     def contract_custom_fields(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """contract_custom_fields are the custom fields of that contract, which filters of the entity CONTRACT read: at most
-        64, keys with the form of a balance_id, values of at most 256 characters without control characters.
+        64, keys in the form of a balance_id, values of at most 256 characters without control characters.
         """
 
     @_builtins.property
     def custom_fields(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """custom_fields are the balance's own, within the same bounds. Filters of the entities COMMIT and CONTRACT_CREDIT
-        read them where kind is COMMIT or CONTRACT_CREDIT.
+        """custom_fields are the balance's own fields, within the same bounds. Filters of the entities COMMIT and
+        CONTRACT_CREDIT read them when kind is COMMIT or CONTRACT_CREDIT.
         """
 
     @_builtins.property
     def seat(self) -> Global___BalanceSeat:
-        """seat is whose use the balance is for. Required for a SEAT_CREDIT, refused for any other kind."""
+        """seat is the seat whose usage the balance is for. Required for a SEAT_CREDIT, refused for any other kind."""
 
     @_builtins.property
     def draw_down_metric_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """draw_down_metric_ids narrow the usage that draws on the balance to these metrics: at most 100, each once. Only a
-        balance held in money with draw_down has them. Empty: every metric.
+        """draw_down_metric_ids are the metrics whose usage draws on the balance: at most 100, each once. Only a balance held
+        in money with draw_down can have them. Empty: every metric.
         """
 
     @_builtins.property
     def segments(self) -> _containers.RepeatedCompositeFieldContainer[Global___BalanceSegment]:
-        """segments are what was granted, in an order that the caller keeps: 1 to 1,000. A put replaces the segments by
-        their place in it; what was adjusted and drawn in a segment stays with its place. They may overlap in time.
+        """segments are what was granted, in an order that must stay the same: 1 to 1,000. A put replaces each segment by its
+        position in this list; adjustments and drawdowns stay with the position. Segments may overlap in time.
         """
 
     @_builtins.property
     def as_of_time(self) -> _timestamp_pb2.Timestamp:
-        """as_of_time is when the caller's billing system knew this. A put with an earlier one than the fact that is kept
+        """as_of_time is when the caller's billing system had this state. A put with an earlier as_of_time than the stored one
         changes nothing. Unset: the time at which the put arrives.
         """
 
     @_builtins.property
     def void_time(self) -> _timestamp_pb2.Timestamp:
-        """void_time is when the balance was voided. Unset: it was not."""
+        """void_time is when the balance was voided. Unset: it is not voided."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -258,9 +259,7 @@ class Balance(_message.Message):
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
-        """update_time is when the balance was last put with something new, adjusted or voided. Usage that draws on it does
-        not count.
-        """
+        """update_time is when a put last changed the balance, or it was adjusted or voided. Drawdowns do not change it."""
 
     def __init__(
         self,
@@ -346,16 +345,16 @@ Global___QuantityAccess: _TypeAlias = QuantityAccess  # noqa: Y015
 
 @_typing.final
 class BalanceSeat(_message.Message):
-    """BalanceSeat is a seat that a balance is for: one value of a property of usage events."""
+    """BalanceSeat is the seat of a balance: one value of a property of usage events."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SEAT_GROUP_KEY_FIELD_NUMBER: _builtins.int
     SEAT_GROUP_VALUE_FIELD_NUMBER: _builtins.int
     seat_group_key: _builtins.str
-    """seat_group_key is the property that names the seat ("user_id"), 1–128 characters."""
+    """seat_group_key is the property that identifies the seat ("user_id"), 1–128 characters."""
     seat_group_value: _builtins.str
-    """seat_group_value is the seat, 1–256 characters without control characters."""
+    """seat_group_value is the value that identifies the seat, 1–256 characters without control characters."""
     def __init__(
         self,
         *,
@@ -372,7 +371,7 @@ Global___BalanceSeat: _TypeAlias = BalanceSeat  # noqa: Y015
 
 @_typing.final
 class BalanceSegment(_message.Message):
-    """BalanceSegment is a part of a balance with a time of its own."""
+    """BalanceSegment is a part of a balance with its own start and end."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -384,24 +383,26 @@ class BalanceSegment(_message.Message):
     DRAWN_FIELD_NUMBER: _builtins.int
     REMAINING_FIELD_NUMBER: _builtins.int
     amount: _builtins.str
-    """amount is what was granted, as a decimal of at most 38 digits, 18 of them after the point; not negative."""
+    """amount is what was granted, a decimal string of at most 38 digits, 18 of them after the point (see Threshold); not
+    negative.
+    """
     segment_number: _builtins.int
-    """segment_number is the segment's place in the balance, from 1."""
+    """segment_number is the segment's position in the balance, from 1."""
     granted: _builtins.str
-    """granted is amount and all adjustments, as a decimal."""
+    """granted is amount plus all adjustments, as a decimal string."""
     drawn: _builtins.str
-    """drawn is what usage took of it so far, as a decimal."""
+    """drawn is what usage has drawn from the segment, as a decimal string."""
     remaining: _builtins.str
-    """remaining is granted less drawn, as a decimal, whether or not the segment is active. It may be negative: where a
-    put or an adjustment granted less than was drawn, and with allow_overage.
+    """remaining is granted minus drawn, as a decimal string, whether the segment is active or not. It is negative when a
+    put or an adjustment granted less than was drawn, or with allow_overage.
     """
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """start_time is the first moment at which the segment is active."""
+        """start_time is the first instant at which the segment is active."""
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """end_time is the first moment at which it no longer is, after start_time. Unset: it has no end."""
+        """end_time is the first instant at which the segment is no longer active, after start_time. Unset: it has no end."""
 
     def __init__(
         self,
@@ -424,8 +425,8 @@ Global___BalanceSegment: _TypeAlias = BalanceSegment  # noqa: Y015
 
 @_typing.final
 class BalanceEntry(_message.Message):
-    """BalanceEntry is one change of what remains of a segment. The amounts of all entries of a segment add up to what
-    remains of it, or to 0 once it was voided or left out of a put.
+    """BalanceEntry is one change of the remaining amount of a segment. The amounts of all entries of a segment add up to
+    its remaining amount, or to 0 after the balance was voided or the segment was left out of a put.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -440,24 +441,24 @@ class BalanceEntry(_message.Message):
     ADJUSTMENT_ID_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     entry_number: _builtins.int
-    """entry_number orders the entries of a balance. Numbers are not consecutive."""
+    """entry_number orders the entries of a balance. The numbers are not consecutive."""
     customer_id: _builtins.str
     """customer_id is the customer of the balance."""
     balance_id: _builtins.str
     """balance_id is the balance."""
     segment_number: _builtins.int
-    """segment_number is the segment's place in the balance, from 1."""
+    """segment_number is the segment's position in the balance, from 1."""
     type: Global___BalanceEntryType.ValueType
-    """type says what changed it."""
+    """type is the cause of the change."""
     amount: _builtins.str
-    """amount is by how much what remains changed, as a decimal: negative where it became less."""
+    """amount is the change of the remaining amount, as a decimal string: negative when it became less."""
     remaining: _builtins.str
-    """remaining is what remained of the segment afterwards, as a decimal."""
+    """remaining is the remaining amount of the segment after the change, as a decimal string."""
     adjustment_id: _builtins.str
-    """adjustment_id is the adjustment that changed it. Unset for other types."""
+    """adjustment_id is the adjustment that caused the change. Unset for other types."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """create_time is when it was changed."""
+        """create_time is when the change was made."""
 
     def __init__(
         self,
@@ -482,9 +483,7 @@ Global___BalanceEntry: _TypeAlias = BalanceEntry  # noqa: Y015
 
 @_typing.final
 class Overage(_message.Message):
-    """Overage is what usage took when no balance had anything left, since the customer first had a balance in that unit
-    with draw_down.
-    """
+    """Overage is the usage that no balance covered, since the customer first had a balance in that unit with draw_down."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -496,20 +495,20 @@ class Overage(_message.Message):
     customer_id: _builtins.str
     """customer_id is the customer."""
     amount: _builtins.str
-    """amount is how much, as a decimal. Below zero: more was taken back than ever was charged, and later usage uses that
-    up before it draws on a balance.
+    """amount is the overage, as a decimal string. It is below zero when corrections gave back more than was ever drawn or
+    charged; later usage uses that up before it draws on a balance.
     """
     @_builtins.property
     def spend(self) -> Global___SpendAccess:
-        """spend is set where it was cost."""
+        """spend is set when the usage was measured in cost."""
 
     @_builtins.property
     def quantity(self) -> Global___QuantityAccess:
-        """quantity is set where it was the quantity of a metric."""
+        """quantity is set when the usage was measured in the quantity of a metric."""
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
-        """update_time is when it last changed."""
+        """update_time is when the overage last changed."""
 
     def __init__(
         self,

@@ -94,8 +94,8 @@ class _ConditionTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Conditi
     """CONDITION_TYPE_LICENSE_BALANCE_THRESHOLD_REACHED is the type of LicenseBalanceThresholdReachedCondition."""
 
 class ConditionType(_ConditionType, metaclass=_ConditionTypeEnumTypeWrapper):
-    """ConditionType names the case of Alert.condition. Each value has the name of its case, and the number of the case's
-    field less 100.
+    """ConditionType is a case of Alert.condition. Each value has the name of its case, and the number of the case's field
+    less 100.
     """
 
 CONDITION_TYPE_UNSPECIFIED: ConditionType.ValueType  # 0
@@ -181,10 +181,10 @@ class _CustomFieldEntityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Cus
     CUSTOM_FIELD_ENTITY_CONTRACT_CREDIT: _CustomFieldEntity.ValueType  # 3
     """CUSTOM_FIELD_ENTITY_CONTRACT_CREDIT is a contract credit."""
     CUSTOM_FIELD_ENTITY_CONTRACT_CREDIT_OR_COMMIT: _CustomFieldEntity.ValueType  # 4
-    """CUSTOM_FIELD_ENTITY_CONTRACT_CREDIT_OR_COMMIT is either of the two."""
+    """CUSTOM_FIELD_ENTITY_CONTRACT_CREDIT_OR_COMMIT is a contract credit or a commit."""
 
 class CustomFieldEntity(_CustomFieldEntity, metaclass=_CustomFieldEntityEnumTypeWrapper):
-    """CustomFieldEntity says what carries a custom field."""
+    """CustomFieldEntity is what carries a custom field."""
 
 CUSTOM_FIELD_ENTITY_UNSPECIFIED: CustomFieldEntity.ValueType  # 0
 """CUSTOM_FIELD_ENTITY_UNSPECIFIED is refused in a request."""
@@ -195,7 +195,7 @@ CUSTOM_FIELD_ENTITY_COMMIT: CustomFieldEntity.ValueType  # 2
 CUSTOM_FIELD_ENTITY_CONTRACT_CREDIT: CustomFieldEntity.ValueType  # 3
 """CUSTOM_FIELD_ENTITY_CONTRACT_CREDIT is a contract credit."""
 CUSTOM_FIELD_ENTITY_CONTRACT_CREDIT_OR_COMMIT: CustomFieldEntity.ValueType  # 4
-"""CUSTOM_FIELD_ENTITY_CONTRACT_CREDIT_OR_COMMIT is either of the two."""
+"""CUSTOM_FIELD_ENTITY_CONTRACT_CREDIT_OR_COMMIT is a contract credit or a commit."""
 Global___CustomFieldEntity: _TypeAlias = CustomFieldEntity  # noqa: Y015
 
 class _AccessType:
@@ -205,17 +205,17 @@ class _AccessType:
 class _AccessTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AccessType.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     ACCESS_TYPE_UNSPECIFIED: _AccessType.ValueType  # 0
-    """ACCESS_TYPE_UNSPECIFIED means that the caller did not say."""
+    """ACCESS_TYPE_UNSPECIFIED means that none was given."""
     ACCESS_TYPE_SPEND: _AccessType.ValueType  # 1
     """ACCESS_TYPE_SPEND is a balance in money or another currency."""
     ACCESS_TYPE_QUANTITY: _AccessType.ValueType  # 2
     """ACCESS_TYPE_QUANTITY is a balance in units of a metric."""
 
 class AccessType(_AccessType, metaclass=_AccessTypeEnumTypeWrapper):
-    """AccessType says what a balance is held in."""
+    """AccessType is what a balance is held in."""
 
 ACCESS_TYPE_UNSPECIFIED: AccessType.ValueType  # 0
-"""ACCESS_TYPE_UNSPECIFIED means that the caller did not say."""
+"""ACCESS_TYPE_UNSPECIFIED means that none was given."""
 ACCESS_TYPE_SPEND: AccessType.ValueType  # 1
 """ACCESS_TYPE_SPEND is a balance in money or another currency."""
 ACCESS_TYPE_QUANTITY: AccessType.ValueType  # 2
@@ -259,25 +259,25 @@ class _FilterOperatorEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Filter
     FILTER_OPERATOR_UNSPECIFIED: _FilterOperator.ValueType  # 0
     """FILTER_OPERATOR_UNSPECIFIED is refused in a request."""
     FILTER_OPERATOR_INCLUDES: _FilterOperator.ValueType  # 1
-    """FILTER_OPERATOR_INCLUDES takes in what matches, and nothing else."""
+    """FILTER_OPERATOR_INCLUDES includes what matches, and nothing else."""
     FILTER_OPERATOR_EXCLUDES: _FilterOperator.ValueType  # 2
-    """FILTER_OPERATOR_EXCLUDES leaves out what matches."""
+    """FILTER_OPERATOR_EXCLUDES excludes what matches."""
 
 class FilterOperator(_FilterOperator, metaclass=_FilterOperatorEnumTypeWrapper):
-    """FilterOperator says what a match of a filter means."""
+    """FilterOperator is the effect of a filter that matches."""
 
 FILTER_OPERATOR_UNSPECIFIED: FilterOperator.ValueType  # 0
 """FILTER_OPERATOR_UNSPECIFIED is refused in a request."""
 FILTER_OPERATOR_INCLUDES: FilterOperator.ValueType  # 1
-"""FILTER_OPERATOR_INCLUDES takes in what matches, and nothing else."""
+"""FILTER_OPERATOR_INCLUDES includes what matches, and nothing else."""
 FILTER_OPERATOR_EXCLUDES: FilterOperator.ValueType  # 2
-"""FILTER_OPERATOR_EXCLUDES leaves out what matches."""
+"""FILTER_OPERATOR_EXCLUDES excludes what matches."""
 Global___FilterOperator: _TypeAlias = FilterOperator  # noqa: Y015
 
 @_typing.final
 class SpendThresholdReachedCondition(_message.Message):
     """SpendThresholdReachedCondition measures the sum of streamed cost in one currency, before credits and commits, of a
-    customer in the current billing period. It rises: a threshold is reached at or above its value.
+    customer in the current billing period. The condition is rising: a threshold is reached at or above its value.
 
     Scope: all customers, a plan's customers, or one customer.
     """
@@ -292,10 +292,10 @@ class SpendThresholdReachedCondition(_message.Message):
     """
     @_builtins.property
     def group_values(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupSelector]:
-        """group_values narrow or divide the cost by properties of the events. A key with a value narrows to that value; a
-        key without one fans out: each value seen has a gauge, a state and notifications of its own. At most 3 keys, each
-        once. An alert that fans out and meets more than 5000 combinations of values of one customer in one billing period
-        is disabled for that customer, and a notification of type alert.disabled says so.
+        """group_values select or divide the cost by properties of the events. A key with a value selects the events with that
+        value. A key without a value divides: each value that occurs has a gauge, a state and notifications of its own. At
+        most 3 keys, each once. When more than 5000 combinations of values occur for one customer in one billing period,
+        the alert is disabled for that customer, and a notification of type alert.disabled is sent.
         """
 
     def __init__(
@@ -315,8 +315,8 @@ Global___SpendThresholdReachedCondition: _TypeAlias = SpendThresholdReachedCondi
 @_typing.final
 class MonthlyInvoiceTotalSpendThresholdReachedCondition(_message.Message):
     """MonthlyInvoiceTotalSpendThresholdReachedCondition measures the sum of the totals of a customer's invoices, of every
-    status but void, whose period ends in the current calendar month of the customer's time zone. It rises. Neither of
-    the systems that this type comes from says which invoices count; this choice is Tidemark's.
+    status but void, whose period ends in the current calendar month of the customer's time zone. The condition is
+    rising. The systems that this type comes from do not define which invoices count; this choice is Tidemark's.
 
     Scope: all customers, a plan's customers, or one customer.
     """
@@ -343,8 +343,8 @@ Global___MonthlyInvoiceTotalSpendThresholdReachedCondition: _TypeAlias = Monthly
 
 @_typing.final
 class UsageThresholdReachedCondition(_message.Message):
-    """UsageThresholdReachedCondition measures the usage of one metric by a customer in the current billing period. It
-    rises.
+    """UsageThresholdReachedCondition measures the usage of one metric by a customer in the current billing period. The
+    condition is rising.
 
     Scope: all customers, a plan's customers, or one customer.
     """
@@ -354,15 +354,15 @@ class UsageThresholdReachedCondition(_message.Message):
     METRIC_ID_FIELD_NUMBER: _builtins.int
     GROUP_VALUES_FIELD_NUMBER: _builtins.int
     metric_id: _builtins.str
-    """metric_id is the metric to measure, 1–128 characters. It need not exist yet: until it carries usage, the alert's
-    customers have no data.
+    """metric_id is the metric to measure, 1–128 characters. It need not exist yet: the alert's customers have no data
+    until usage names it.
     """
     @_builtins.property
     def group_values(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupSelector]:
-        """group_values narrow or divide the usage by properties of the events. A key with a value narrows to that value; a
-        key without one fans out: each value seen has a gauge, a state and notifications of its own. At most 3 keys, each
-        once. An alert that fans out and meets more than 5000 combinations of values of one customer in one billing period
-        is disabled for that customer, and a notification of type alert.disabled says so.
+        """group_values select or divide the usage by properties of the events. A key with a value selects the events with
+        that value. A key without a value divides: each value that occurs has a gauge, a state and notifications of its
+        own. At most 3 keys, each once. When more than 5000 combinations of values occur for one customer in one billing
+        period, the alert is disabled for that customer, and a notification of type alert.disabled is sent.
         """
 
     def __init__(
@@ -381,12 +381,12 @@ Global___UsageThresholdReachedCondition: _TypeAlias = UsageThresholdReachedCondi
 
 @_typing.final
 class LowRemainingDaysForCommitSegmentReachedCondition(_message.Message):
-    """LowRemainingDaysForCommitSegmentReachedCondition measures the days left to the end of each commit segment, each on
-    its own, from the segment's start on. A day is 86,400 seconds. It falls with time, to the second: each threshold is
-    reached at the moment at which that many days are left, and 0 at the end itself. A segment that is moved to end
-    later resolves; one whose end is moved into the past has 0 days left. One without an end has no data, and neither
-    has one whose balance was voided: what was reached stays reached. Neither of the systems that this type comes from
-    says what happens then; these choices are Tidemark's.
+    """LowRemainingDaysForCommitSegmentReachedCondition measures the days left to the end of each commit segment, each with
+    a gauge of its own, from the segment's start. A day is 86,400 seconds. The condition is falling: the value falls with
+    time, to the second. A threshold is reached at the time at which that many days are left, and 0 is reached at the end
+    itself. Moving the end of a segment to a later time resolves; moving it into the past leaves 0 days. A segment
+    without an end has no data, and neither has a segment of a voided balance: a reached threshold stays reached then.
+    The systems that this type comes from do not define what happens then; these choices are Tidemark's.
 
     Scope: all customers, a plan's customers, or one customer.
     """
@@ -396,7 +396,7 @@ class LowRemainingDaysForCommitSegmentReachedCondition(_message.Message):
     CUSTOM_FIELD_FILTERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def custom_field_filters(self) -> _containers.RepeatedCompositeFieldContainer[Global___CustomFieldFilter]:
-        """custom_field_filters narrow to commits whose custom fields match all of them; at most 20. Empty: all."""
+        """custom_field_filters select the commits whose custom fields match all filters; at most 20. Empty: all."""
 
     def __init__(
         self,
@@ -413,9 +413,10 @@ Global___LowRemainingDaysForCommitSegmentReachedCondition: _TypeAlias = LowRemai
 
 @_typing.final
 class LowRemainingCommitBalanceReachedCondition(_message.Message):
-    """LowRemainingCommitBalanceReachedCondition measures what remains of a customer's active commits in one currency. It
-    falls: a threshold is reached at or below its value. A customer who never had a commit counts as 0, and is in alarm
-    until granted one. Balances count while one of their segments is there; what ended or was voided counts no more.
+    """LowRemainingCommitBalanceReachedCondition measures the remaining amount of a customer's active commits in one
+    currency. The condition is falling: a threshold is reached at or below its value. A customer that never had a commit
+    counts as 0, and is in alarm until it gets one. A balance counts while one of its segments is active; ended segments
+    and voided balances do not count.
 
     Scope: all customers, a plan's customers, or one customer.
     """
@@ -427,16 +428,16 @@ class LowRemainingCommitBalanceReachedCondition(_message.Message):
     ACCESS_TYPE_FIELD_NUMBER: _builtins.int
     METRIC_ID_FIELD_NUMBER: _builtins.int
     currency: _builtins.str
-    """currency is the ISO 4217 code or the caller's own pricing unit whose balance counts: 1–64 letters, digits, "_",
-    "." or "-", compared case-sensitively. Unset: USD; to be left unset with QUANTITY.
+    """currency is the ISO 4217 code or the caller's own pricing unit whose balance counts: 1–64 letters, digits, "_", "."
+    or "-", compared case-sensitively. Unset: USD. Must be unset with QUANTITY.
     """
     access_type: Global___AccessType.ValueType
-    """access_type narrows to balances held in money or in units of a metric. Unset: money."""
+    """access_type selects balances held in money or in units of a metric. Unset: money."""
     metric_id: _builtins.str
-    """metric_id is the metric in whose units the balances are held. Required with QUANTITY, refused without."""
+    """metric_id is the metric in whose units the balances are held. Required with QUANTITY, refused otherwise."""
     @_builtins.property
     def custom_field_filters(self) -> _containers.RepeatedCompositeFieldContainer[Global___CustomFieldFilter]:
-        """custom_field_filters narrow to commits whose custom fields match all of them; at most 20. Empty: all."""
+        """custom_field_filters select the commits whose custom fields match all filters; at most 20. Empty: all."""
 
     def __init__(
         self,
@@ -457,8 +458,9 @@ Global___LowRemainingCommitBalanceReachedCondition: _TypeAlias = LowRemainingCom
 @_typing.final
 class LowRemainingCommitPercentageReachedCondition(_message.Message):
     """LowRemainingCommitPercentageReachedCondition measures 100 × remaining ÷ granted over a customer's active commits, 0
-    to 100. It falls. A customer without an active commit has no data: nothing is reached or resolved until there is
-    one again. Granted is what was put and what adjustments added; what they took counts as used.
+    to 100. The condition is falling. A customer without an active commit has no data: no threshold is reached or
+    resolved until there is one again. Granted is what was put and what adjustments added; what adjustments took away
+    counts as used.
 
     Scope: all customers, a plan's customers, or one customer.
     """
@@ -470,16 +472,16 @@ class LowRemainingCommitPercentageReachedCondition(_message.Message):
     ACCESS_TYPE_FIELD_NUMBER: _builtins.int
     METRIC_ID_FIELD_NUMBER: _builtins.int
     currency: _builtins.str
-    """currency is the ISO 4217 code or the caller's own pricing unit whose balance counts: 1–64 letters, digits, "_",
-    "." or "-", compared case-sensitively. Unset: USD; to be left unset with QUANTITY.
+    """currency is the ISO 4217 code or the caller's own pricing unit whose balance counts: 1–64 letters, digits, "_", "."
+    or "-", compared case-sensitively. Unset: USD. Must be unset with QUANTITY.
     """
     access_type: Global___AccessType.ValueType
-    """access_type narrows to balances held in money or in units of a metric. Unset: money."""
+    """access_type selects balances held in money or in units of a metric. Unset: money."""
     metric_id: _builtins.str
-    """metric_id is the metric in whose units the balances are held. Required with QUANTITY, refused without."""
+    """metric_id is the metric in whose units the balances are held. Required with QUANTITY, refused otherwise."""
     @_builtins.property
     def custom_field_filters(self) -> _containers.RepeatedCompositeFieldContainer[Global___CustomFieldFilter]:
-        """custom_field_filters narrow to commits whose custom fields match all of them; at most 20. Empty: all."""
+        """custom_field_filters select the commits whose custom fields match all filters; at most 20. Empty: all."""
 
     def __init__(
         self,
@@ -500,7 +502,8 @@ Global___LowRemainingCommitPercentageReachedCondition: _TypeAlias = LowRemaining
 @_typing.final
 class LowRemainingDaysForContractCreditSegmentReachedCondition(_message.Message):
     """LowRemainingDaysForContractCreditSegmentReachedCondition measures the days left to the end of each segment of a
-    contract credit, each on its own, as LowRemainingDaysForCommitSegmentReachedCondition does of commits.
+    contract credit, each with a gauge of its own, in the same way as LowRemainingDaysForCommitSegmentReachedCondition
+    for commits.
 
     Scope: all customers, a plan's customers, or one customer.
     """
@@ -510,7 +513,7 @@ class LowRemainingDaysForContractCreditSegmentReachedCondition(_message.Message)
     CUSTOM_FIELD_FILTERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def custom_field_filters(self) -> _containers.RepeatedCompositeFieldContainer[Global___CustomFieldFilter]:
-        """custom_field_filters narrow to contract credits whose custom fields match all of them; at most 20. Empty: all."""
+        """custom_field_filters select the contract credits whose custom fields match all filters; at most 20. Empty: all."""
 
     def __init__(
         self,
@@ -527,9 +530,10 @@ Global___LowRemainingDaysForContractCreditSegmentReachedCondition: _TypeAlias = 
 
 @_typing.final
 class LowRemainingContractCreditBalanceReachedCondition(_message.Message):
-    """LowRemainingContractCreditBalanceReachedCondition measures what remains of a customer's active contract credits in
-    one currency. It falls. A customer who never had a contract credit counts as 0, and is in alarm until granted one.
-    Balances count while one of their segments is there; what ended or was voided counts no more.
+    """LowRemainingContractCreditBalanceReachedCondition measures the remaining amount of a customer's active contract
+    credits in one currency. The condition is falling. A customer that never had a contract credit counts as 0, and is in
+    alarm until it gets one. A balance counts while one of its segments is active; ended segments and voided balances do
+    not count.
 
     Scope: all customers, a plan's customers, or one customer.
     """
@@ -541,16 +545,16 @@ class LowRemainingContractCreditBalanceReachedCondition(_message.Message):
     ACCESS_TYPE_FIELD_NUMBER: _builtins.int
     METRIC_ID_FIELD_NUMBER: _builtins.int
     currency: _builtins.str
-    """currency is the ISO 4217 code or the caller's own pricing unit whose balance counts: 1–64 letters, digits, "_",
-    "." or "-", compared case-sensitively. Unset: USD; to be left unset with QUANTITY.
+    """currency is the ISO 4217 code or the caller's own pricing unit whose balance counts: 1–64 letters, digits, "_", "."
+    or "-", compared case-sensitively. Unset: USD. Must be unset with QUANTITY.
     """
     access_type: Global___AccessType.ValueType
-    """access_type narrows to balances held in money or in units of a metric. Unset: money."""
+    """access_type selects balances held in money or in units of a metric. Unset: money."""
     metric_id: _builtins.str
-    """metric_id is the metric in whose units the balances are held. Required with QUANTITY, refused without."""
+    """metric_id is the metric in whose units the balances are held. Required with QUANTITY, refused otherwise."""
     @_builtins.property
     def custom_field_filters(self) -> _containers.RepeatedCompositeFieldContainer[Global___CustomFieldFilter]:
-        """custom_field_filters narrow to contract credits whose custom fields match all of them; at most 20. Empty: all."""
+        """custom_field_filters select the contract credits whose custom fields match all filters; at most 20. Empty: all."""
 
     def __init__(
         self,
@@ -571,9 +575,9 @@ Global___LowRemainingContractCreditBalanceReachedCondition: _TypeAlias = LowRema
 @_typing.final
 class LowRemainingContractCreditPercentageReachedCondition(_message.Message):
     """LowRemainingContractCreditPercentageReachedCondition measures 100 × remaining ÷ granted over a customer's active
-    contract credits, 0 to 100. It falls. A customer without an active contract credit has no data: nothing is reached
-    or resolved until there is one again. Granted is what was put and what adjustments added; what they took counts as
-    used.
+    contract credits, 0 to 100. The condition is falling. A customer without an active contract credit has no data: no
+    threshold is reached or resolved until there is one again. Granted is what was put and what adjustments added; what
+    adjustments took away counts as used.
 
     Scope: all customers, a plan's customers, or one customer.
     """
@@ -585,16 +589,16 @@ class LowRemainingContractCreditPercentageReachedCondition(_message.Message):
     ACCESS_TYPE_FIELD_NUMBER: _builtins.int
     METRIC_ID_FIELD_NUMBER: _builtins.int
     currency: _builtins.str
-    """currency is the ISO 4217 code or the caller's own pricing unit whose balance counts: 1–64 letters, digits, "_",
-    "." or "-", compared case-sensitively. Unset: USD; to be left unset with QUANTITY.
+    """currency is the ISO 4217 code or the caller's own pricing unit whose balance counts: 1–64 letters, digits, "_", "."
+    or "-", compared case-sensitively. Unset: USD. Must be unset with QUANTITY.
     """
     access_type: Global___AccessType.ValueType
-    """access_type narrows to balances held in money or in units of a metric. Unset: money."""
+    """access_type selects balances held in money or in units of a metric. Unset: money."""
     metric_id: _builtins.str
-    """metric_id is the metric in whose units the balances are held. Required with QUANTITY, refused without."""
+    """metric_id is the metric in whose units the balances are held. Required with QUANTITY, refused otherwise."""
     @_builtins.property
     def custom_field_filters(self) -> _containers.RepeatedCompositeFieldContainer[Global___CustomFieldFilter]:
-        """custom_field_filters narrow to contract credits whose custom fields match all of them; at most 20. Empty: all."""
+        """custom_field_filters select the contract credits whose custom fields match all filters; at most 20. Empty: all."""
 
     def __init__(
         self,
@@ -614,8 +618,8 @@ Global___LowRemainingContractCreditPercentageReachedCondition: _TypeAlias = LowR
 
 @_typing.final
 class LowRemainingContractCreditAndCommitBalanceReachedCondition(_message.Message):
-    """LowRemainingContractCreditAndCommitBalanceReachedCondition measures what remains of a customer's active contract
-    credits and commits together. It falls. A customer who never had either counts as 0.
+    """LowRemainingContractCreditAndCommitBalanceReachedCondition measures the remaining amount of a customer's active
+    contract credits and commits together. The condition is falling. A customer that never had either counts as 0.
 
     Scope: all customers, a plan's customers, or one customer.
     """
@@ -627,17 +631,17 @@ class LowRemainingContractCreditAndCommitBalanceReachedCondition(_message.Messag
     CURRENCY_FIELD_NUMBER: _builtins.int
     METRIC_ID_FIELD_NUMBER: _builtins.int
     access_type: Global___AccessType.ValueType
-    """access_type narrows to balances held in money or in units of a metric. Unset: money."""
+    """access_type selects balances held in money or in units of a metric. Unset: money."""
     currency: _builtins.str
-    """currency is the ISO 4217 code or the caller's own pricing unit whose balance counts: 1–64 letters, digits, "_",
-    "." or "-", compared case-sensitively. Unset: USD; to be left unset with QUANTITY.
+    """currency is the ISO 4217 code or the caller's own pricing unit whose balance counts: 1–64 letters, digits, "_", "."
+    or "-", compared case-sensitively. Unset: USD. Must be unset with QUANTITY.
     """
     metric_id: _builtins.str
-    """metric_id is the metric in whose units the balances are held. Required with QUANTITY, refused without."""
+    """metric_id is the metric in whose units the balances are held. Required with QUANTITY, refused otherwise."""
     @_builtins.property
     def alert_specifiers(self) -> _containers.RepeatedCompositeFieldContainer[Global___AlertSpecifier]:
-        """alert_specifiers say which balances count. A balance counts when any of them takes it in. At most 20. Empty:
-        every active balance.
+        """alert_specifiers select the balances that count. A balance counts when at least one specifier selects it. At most
+        20. Empty: every active balance.
         """
 
     def __init__(
@@ -659,9 +663,9 @@ Global___LowRemainingContractCreditAndCommitBalanceReachedCondition: _TypeAlias 
 @_typing.final
 class LowRemainingContractCreditAndCommitPercentageReachedCondition(_message.Message):
     """LowRemainingContractCreditAndCommitPercentageReachedCondition measures 100 × remaining ÷ granted over a customer's
-    active contract credits and commits together, 0 to 100. It falls. A customer with neither has no data: nothing is
-    reached or resolved until there is one again. Granted is what was put and what adjustments added; what they took
-    counts as used.
+    active contract credits and commits together, 0 to 100. The condition is falling. A customer with neither has no
+    data: no threshold is reached or resolved until there is one again. Granted is what was put and what adjustments
+    added; what adjustments took away counts as used.
 
     Scope: all customers, a plan's customers, or one customer.
     """
@@ -673,17 +677,17 @@ class LowRemainingContractCreditAndCommitPercentageReachedCondition(_message.Mes
     CURRENCY_FIELD_NUMBER: _builtins.int
     METRIC_ID_FIELD_NUMBER: _builtins.int
     access_type: Global___AccessType.ValueType
-    """access_type narrows to balances held in money or in units of a metric. Unset: money."""
+    """access_type selects balances held in money or in units of a metric. Unset: money."""
     currency: _builtins.str
-    """currency is the ISO 4217 code or the caller's own pricing unit whose balance counts: 1–64 letters, digits, "_",
-    "." or "-", compared case-sensitively. Unset: USD; to be left unset with QUANTITY.
+    """currency is the ISO 4217 code or the caller's own pricing unit whose balance counts: 1–64 letters, digits, "_", "."
+    or "-", compared case-sensitively. Unset: USD. Must be unset with QUANTITY.
     """
     metric_id: _builtins.str
-    """metric_id is the metric in whose units the balances are held. Required with QUANTITY, refused without."""
+    """metric_id is the metric in whose units the balances are held. Required with QUANTITY, refused otherwise."""
     @_builtins.property
     def alert_specifiers(self) -> _containers.RepeatedCompositeFieldContainer[Global___AlertSpecifier]:
-        """alert_specifiers say which balances count. A balance counts when any of them takes it in. At most 20. Empty:
-        every active balance.
+        """alert_specifiers select the balances that count. A balance counts when at least one specifier selects it. At most
+        20. Empty: every active balance.
         """
 
     def __init__(
@@ -704,8 +708,8 @@ Global___LowRemainingContractCreditAndCommitPercentageReachedCondition: _TypeAli
 
 @_typing.final
 class InvoiceTotalReachedCondition(_message.Message):
-    """InvoiceTotalReachedCondition measures the total of each invoice after credits and commits, each on its own. It
-    rises.
+    """InvoiceTotalReachedCondition measures the total of each invoice after credits and commits, each with a gauge of its
+    own. The condition is rising.
 
     Scope: all customers, a plan's customers, or one customer.
     """
@@ -721,11 +725,13 @@ class InvoiceTotalReachedCondition(_message.Message):
     """
     @_builtins.property
     def invoice_types_filter(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """invoice_types_filter narrows to invoices whose type is among these, at most 50. Empty: every type."""
+        """invoice_types_filter selects the invoices whose type is one of these, at most 50. Empty: every type."""
 
     @_builtins.property
     def custom_field_filters(self) -> _containers.RepeatedCompositeFieldContainer[Global___CustomFieldFilter]:
-        """custom_field_filters narrow to invoices of contracts whose custom fields match all of them; at most 20. Empty: all."""
+        """custom_field_filters select the invoices of contracts whose custom fields match all filters; at most 20. Empty:
+        all.
+        """
 
     def __init__(
         self,
@@ -744,9 +750,10 @@ Global___InvoiceTotalReachedCondition: _TypeAlias = InvoiceTotalReachedCondition
 
 @_typing.final
 class LowRemainingSeatBalanceReachedCondition(_message.Message):
-    """LowRemainingSeatBalanceReachedCondition measures what remains of the active credits of each seat, each on its own.
-    It falls. A seat whose credits have all ended or were voided counts as 0; one that was never granted any, or whose
-    first credit has not begun, has no data. A new alert looks at the seats that have an active credit at that moment.
+    """LowRemainingSeatBalanceReachedCondition measures the remaining amount of the active credits of each seat, each with a
+    gauge of its own. The condition is falling. A seat whose credits have all ended or were voided counts as 0. A seat
+    that was never granted a credit, or whose first credit has not begun, has no data. A new alert is first evaluated on
+    the seats that have an active credit at that time.
 
     Scope: all customers, a plan's customers, or one customer.
     """
@@ -758,16 +765,16 @@ class LowRemainingSeatBalanceReachedCondition(_message.Message):
     CURRENCY_FIELD_NUMBER: _builtins.int
     METRIC_ID_FIELD_NUMBER: _builtins.int
     access_type: Global___AccessType.ValueType
-    """access_type narrows to balances held in money or in units of a metric. Unset: money."""
+    """access_type selects balances held in money or in units of a metric. Unset: money."""
     currency: _builtins.str
-    """currency is the ISO 4217 code or the caller's own pricing unit whose balance counts: 1–64 letters, digits, "_",
-    "." or "-", compared case-sensitively. Unset: USD; to be left unset with QUANTITY.
+    """currency is the ISO 4217 code or the caller's own pricing unit whose balance counts: 1–64 letters, digits, "_", "."
+    or "-", compared case-sensitively. Unset: USD. Must be unset with QUANTITY.
     """
     metric_id: _builtins.str
-    """metric_id is the metric in whose units the balances are held. Required with QUANTITY, refused without."""
+    """metric_id is the metric in whose units the balances are held. Required with QUANTITY, refused otherwise."""
     @_builtins.property
     def seat_filter(self) -> Global___SeatFilter:
-        """seat_filter says which seats are watched."""
+        """seat_filter selects the seats that are watched."""
 
     def __init__(
         self,
@@ -787,8 +794,8 @@ Global___LowRemainingSeatBalanceReachedCondition: _TypeAlias = LowRemainingSeatB
 
 @_typing.final
 class LowCreditBalanceReachedCondition(_message.Message):
-    """LowCreditBalanceReachedCondition measures what remains of a customer's active credit grants in one currency. It
-    falls. A customer who never had a grant counts as 0.
+    """LowCreditBalanceReachedCondition measures the remaining amount of a customer's active credit grants in one currency.
+    The condition is falling. A customer that never had a grant counts as 0.
 
     Scope: all customers, a plan's customers, or one customer.
     """
@@ -803,7 +810,7 @@ class LowCreditBalanceReachedCondition(_message.Message):
     """
     @_builtins.property
     def credit_grant_type_filters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """credit_grant_type_filters narrow to credit grants whose type is among these, at most 50. Empty: every type."""
+        """credit_grant_type_filters select the credit grants whose type is one of these, at most 50. Empty: every type."""
 
     def __init__(
         self,
@@ -822,8 +829,9 @@ Global___LowCreditBalanceReachedCondition: _TypeAlias = LowCreditBalanceReachedC
 @_typing.final
 class LowRemainingCreditPercentageReachedCondition(_message.Message):
     """LowRemainingCreditPercentageReachedCondition measures 100 × remaining ÷ granted over a customer's active credit
-    grants, 0 to 100. It falls. A customer without an active grant has no data: nothing is reached or resolved until
-    there is one again. Granted is what was put and what adjustments added; what they took counts as used.
+    grants, 0 to 100. The condition is falling. A customer without an active grant has no data: no threshold is reached
+    or resolved until there is one again. Granted is what was put and what adjustments added; what adjustments took away
+    counts as used.
 
     Scope: all customers, a plan's customers, or one customer.
     """
@@ -838,7 +846,7 @@ class LowRemainingCreditPercentageReachedCondition(_message.Message):
     """
     @_builtins.property
     def credit_grant_type_filters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """credit_grant_type_filters narrow to credit grants whose type is among these, at most 50. Empty: every type."""
+        """credit_grant_type_filters select the credit grants whose type is one of these, at most 50. Empty: every type."""
 
     def __init__(
         self,
@@ -856,10 +864,10 @@ Global___LowRemainingCreditPercentageReachedCondition: _TypeAlias = LowRemaining
 
 @_typing.final
 class LowRemainingDaysInPlanReachedCondition(_message.Message):
-    """LowRemainingDaysInPlanReachedCondition measures the days left to the end of a customer's plan, which
-    Customer.plan_end_time says. It falls with time, to the second, and resolves when the plan is extended or followed
-    by one that ends later. One whose end is moved into the past has 0 days left. A customer whose plan has no end, or
-    had ended when an alert first looked at it, has no data.
+    """LowRemainingDaysInPlanReachedCondition measures the days left to the end of a customer's plan
+    (Customer.plan_end_time). The condition is falling: the value falls with time, to the second. It resolves when the
+    plan is extended or followed by one that ends later. A plan whose end is moved into the past has 0 days left. A
+    customer has no data when its plan has no end, or had ended when the alert was first evaluated.
 
     Scope: all customers, a plan's customers, or one customer.
     """
@@ -879,8 +887,9 @@ Global___LowRemainingDaysInPlanReachedCondition: _TypeAlias = LowRemainingDaysIn
 
 @_typing.final
 class UsageExceededCondition(_message.Message):
-    """UsageExceededCondition measures the usage of one metric by a subscription in its current billing period. It rises.
-    A subscription has at most one such alert for each metric; a plan likewise, counted apart.
+    """UsageExceededCondition measures the usage of one metric by a subscription in its current billing period. The
+    condition is rising. A subscription has at most one such alert for each metric; the same holds for a plan, counted
+    separately.
 
     Scope: one subscription, or the subscriptions of a plan.
     """
@@ -889,8 +898,8 @@ class UsageExceededCondition(_message.Message):
 
     METRIC_ID_FIELD_NUMBER: _builtins.int
     metric_id: _builtins.str
-    """metric_id is the metric to measure, 1–128 characters. It need not exist yet: until it carries usage, the alert
-    has no data.
+    """metric_id is the metric to measure, 1–128 characters. It need not exist yet: the alert has no data until usage
+    names it.
     """
     def __init__(
         self,
@@ -908,7 +917,8 @@ Global___UsageExceededCondition: _TypeAlias = UsageExceededCondition  # noqa: Y0
 @_typing.final
 class CostExceededCondition(_message.Message):
     """CostExceededCondition measures the cost of a subscription in its current billing period, before pre-purchased
-    credits. It rises. A subscription has at most one such alert without grouping keys; a plan likewise, counted apart.
+    credits. The condition is rising. A subscription has at most one such alert without grouping keys; the same holds for
+    a plan, counted separately.
 
     Scope: one subscription, or the subscriptions of a plan.
     """
@@ -919,23 +929,23 @@ class CostExceededCondition(_message.Message):
     CURRENCY_FIELD_NUMBER: _builtins.int
     THRESHOLD_OVERRIDES_FIELD_NUMBER: _builtins.int
     currency: _builtins.str
-    """currency is the ISO 4217 code or the caller's own pricing unit whose cost counts: 1–64 letters, digits, "_", "."
-    or "-", compared case-sensitively. Required with grouping_keys. Unset without them: the subscription's currency,
-    or else its customer's, as it is when the alert is created; for a plan USD.
+    """currency is the ISO 4217 code or the caller's own pricing unit whose cost counts: 1–64 letters, digits, "_", "." or
+    "-", compared case-sensitively. Required with grouping_keys. Unset without them: the currency that the
+    subscription, or else its customer, has when the alert is created; for a plan USD.
     """
     @_builtins.property
     def grouping_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """grouping_keys are properties of the events that divide the cost: each combination of their values has a gauge, a
-        state and notifications of its own. At most 3 keys, each once. Past 5000 combinations of one subscription in one
-        billing period, the alert is disabled for the subscription's customer, and a notification of type alert.disabled
-        says so.
+        state and notifications of its own. At most 3 keys, each once. When more than 5000 combinations occur for one
+        subscription in one billing period, the alert is disabled for the subscription's customer, and a notification of
+        type alert.disabled is sent.
         """
 
     @_builtins.property
     def threshold_overrides(self) -> _containers.RepeatedCompositeFieldContainer[_threshold_pb2.ThresholdOverride]:
-        """threshold_overrides replace the thresholds for single groups, or silence them. They need grouping_keys. Of several
-        that fit a group the one that binds most keys applies, and of those the first. No two may bind the same values of
-        the same keys. At most 1000.
+        """threshold_overrides replace the thresholds of some groups, or remove them. They need grouping_keys. When several
+        overrides match a group, the one with the most keys applies, and among those the first. Two overrides may not have
+        the same values of the same keys. At most 1000.
         """
 
     def __init__(
@@ -956,8 +966,8 @@ Global___CostExceededCondition: _TypeAlias = CostExceededCondition  # noqa: Y015
 @_typing.final
 class SpendExceededCondition(_message.Message):
     """SpendExceededCondition measures the rated cost of a subscription in one currency in its current billing period,
-    before credits, and may be narrowed to some prices. It rises. A subscription has at most 50 such alerts, one for
-    each combination of currency and price filters; a plan likewise, counted apart.
+    before credits. It can be limited to some prices. The condition is rising. A subscription has at most 50 such alerts,
+    one for each combination of currency and price filters; the same holds for a plan, counted separately.
 
     Scope: one subscription, or the subscriptions of a plan.
     """
@@ -972,9 +982,9 @@ class SpendExceededCondition(_message.Message):
     """
     @_builtins.property
     def price_filters(self) -> _containers.RepeatedCompositeFieldContainer[Global___PriceFilter]:
-        """price_filters narrow the cost to events whose price passes all of them: at most 10, with at most 50 values and
-        6000 bytes of them in all. Answers show them merged, one for each field, with their values sorted. Filters that
-        no price can pass are refused. Empty: every price.
+        """price_filters select the events whose price passes all filters: at most 10 filters, with at most 50 values and 6000
+        bytes of values in all. Answers show them merged, one for each field, with sorted values. Filters that no price can
+        pass are refused. Empty: every price.
         """
 
     def __init__(
@@ -993,10 +1003,10 @@ Global___SpendExceededCondition: _TypeAlias = SpendExceededCondition  # noqa: Y0
 
 @_typing.final
 class CreditBalanceDepletedCondition(_message.Message):
-    """CreditBalanceDepletedCondition is reached when a customer's credit balance in one currency goes from above 0 to 0
-    or less, and re-arms when it is above 0 again. It takes no thresholds. The credit balance is what remains of the
-    customer's active credit grants. A balance that is 0 or less when the alert first sees it was not seen to go there,
-    and is not told of.
+    """CreditBalanceDepletedCondition is reached when a customer's credit balance in one currency goes from above 0 to 0 or
+    less. It re-arms when the balance is above 0 again. It takes no thresholds. The credit balance is the remaining
+    amount of the customer's active credit grants. A balance that is already 0 or less when the alert is first evaluated
+    does not count as reached, and no notification is sent.
 
     Scope: one customer.
     """
@@ -1023,9 +1033,9 @@ Global___CreditBalanceDepletedCondition: _TypeAlias = CreditBalanceDepletedCondi
 
 @_typing.final
 class CreditBalanceDroppedCondition(_message.Message):
-    """CreditBalanceDroppedCondition measures a customer's credit balance in one currency. It falls: a threshold is
-    reached at or below its value, and re-arms above it. The credit balance is what remains of the customer's active
-    credit grants; a customer who never had one counts as 0.
+    """CreditBalanceDroppedCondition measures a customer's credit balance in one currency. The condition is falling: a
+    threshold is reached at or below its value, and re-arms above it. The credit balance is the remaining amount of the
+    customer's active credit grants. A customer that never had one counts as 0.
 
     Scope: one customer.
     """
@@ -1053,8 +1063,9 @@ Global___CreditBalanceDroppedCondition: _TypeAlias = CreditBalanceDroppedConditi
 @_typing.final
 class CreditBalanceRecoveredCondition(_message.Message):
     """CreditBalanceRecoveredCondition is reached when a customer's credit balance in one currency goes from 0 or less to
-    above 0, and re-arms when it is 0 or less again. It takes no thresholds. The credit balance is what remains of the
-    customer's active credit grants. A balance that is above 0 when the alert first sees it is not told of.
+    above 0. It re-arms when the balance is 0 or less again. It takes no thresholds. The credit balance is the remaining
+    amount of the customer's active credit grants. A balance that is already above 0 when the alert is first evaluated
+    does not count as reached, and no notification is sent.
 
     Scope: one customer.
     """
@@ -1081,10 +1092,10 @@ Global___CreditBalanceRecoveredCondition: _TypeAlias = CreditBalanceRecoveredCon
 
 @_typing.final
 class LicenseBalanceThresholdReachedCondition(_message.Message):
-    """LicenseBalanceThresholdReachedCondition measures the percentage of each licence's allotment that is used: of each
-    balance with the kind LICENSE_ALLOTMENT, 100 × used ÷ granted over its active segments, where used is what was
-    drawn and what adjustments took, and granted what was put and what adjustments added. It rises, and re-arms when a
-    segment that begins (a new cycle) or a top-up brings it back below.
+    """LicenseBalanceThresholdReachedCondition measures how much of each licence's allotment is used, in percent: for each
+    balance of the kind LICENSE_ALLOTMENT, 100 × used ÷ granted over its active segments. Used is what was drawn and what
+    adjustments took away; granted is what was put and what adjustments added. The condition is rising. It re-arms when a
+    new segment (a new cycle) or a top-up brings the percentage back below the threshold.
 
     Scope: one customer.
     """
@@ -1109,7 +1120,7 @@ Global___LicenseBalanceThresholdReachedCondition: _TypeAlias = LicenseBalanceThr
 
 @_typing.final
 class GroupSelector(_message.Message):
-    """GroupSelector is a property of usage events by which an alert narrows or divides what it measures."""
+    """GroupSelector is a property of usage events that selects or divides what an alert measures."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1118,8 +1129,8 @@ class GroupSelector(_message.Message):
     key: _builtins.str
     """key is the name of the property, 1–128 characters."""
     value: _builtins.str
-    """value narrows to events whose property has this value, at most 256 characters. Unset: each value that is seen has
-    a gauge of its own. An event without the property never counts.
+    """value selects the events whose property has this value, at most 256 characters. Unset: each value that occurs has a
+    gauge of its own. An event without the property never counts.
     """
     def __init__(
         self,
@@ -1139,7 +1150,7 @@ Global___GroupSelector: _TypeAlias = GroupSelector  # noqa: Y015
 
 @_typing.final
 class CustomFieldFilter(_message.Message):
-    """CustomFieldFilter is a custom field that something has to carry with one value."""
+    """CustomFieldFilter is a custom field and the value that it must have."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1147,7 +1158,7 @@ class CustomFieldFilter(_message.Message):
     KEY_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
     entity: Global___CustomFieldEntity.ValueType
-    """entity says whose custom field it is."""
+    """entity says what carries the custom field."""
     key: _builtins.str
     """key is the name of the custom field, 1–128 characters."""
     value: _builtins.str
@@ -1169,7 +1180,7 @@ Global___CustomFieldFilter: _TypeAlias = CustomFieldFilter  # noqa: Y015
 
 @_typing.final
 class AlertSpecifier(_message.Message):
-    """AlertSpecifier takes in the balances that match all of its filters and none of its exclusions."""
+    """AlertSpecifier selects the balances that match all of its filters and none of its exclusions."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1177,13 +1188,15 @@ class AlertSpecifier(_message.Message):
     EXCLUDE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def custom_field_filters(self) -> _containers.RepeatedCompositeFieldContainer[Global___SpecifierFieldFilter]:
-        """custom_field_filters must all match, at most 20. One without a value groups: each value that is seen has a gauge, a
-        state and notifications of its own.
+        """custom_field_filters must all match, at most 20. A filter without a value divides: each value that occurs has a
+        gauge, a state and notifications of its own.
         """
 
     @_builtins.property
     def exclude(self) -> _containers.RepeatedCompositeFieldContainer[Global___SpecifierExclusion]:
-        """exclude leaves out every balance that any of these matches, whatever custom_field_filters say. At most 20."""
+        """exclude removes every balance that matches at least one of these exclusions, whatever custom_field_filters say. At
+        most 20.
+        """
 
     def __init__(
         self,
@@ -1201,7 +1214,7 @@ Global___AlertSpecifier: _TypeAlias = AlertSpecifier  # noqa: Y015
 
 @_typing.final
 class SpecifierFieldFilter(_message.Message):
-    """SpecifierFieldFilter is a custom field by which a specifier narrows or divides the balances it takes in."""
+    """SpecifierFieldFilter is a custom field that selects or divides the balances of a specifier."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1209,11 +1222,11 @@ class SpecifierFieldFilter(_message.Message):
     KEY_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
     entity: Global___CustomFieldEntity.ValueType
-    """entity says whose custom field it is."""
+    """entity says what carries the custom field."""
     key: _builtins.str
     """key is the name of the custom field, 1–128 characters."""
     value: _builtins.str
-    """value is the value that the custom field must have, at most 256 characters. Unset: each value that is seen has a
+    """value is the value that the custom field must have, at most 256 characters. Unset: each value that occurs has a
     gauge of its own.
     """
     def __init__(
@@ -1235,14 +1248,14 @@ Global___SpecifierFieldFilter: _TypeAlias = SpecifierFieldFilter  # noqa: Y015
 
 @_typing.final
 class SpecifierExclusion(_message.Message):
-    """SpecifierExclusion matches a balance when all of its filters do."""
+    """SpecifierExclusion matches a balance when all of its filters match."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CUSTOM_FIELD_FILTERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def custom_field_filters(self) -> _containers.RepeatedCompositeFieldContainer[Global___CustomFieldFilter]:
-        """custom_field_filters must all match for the balance to be left out; 1 to 20."""
+        """custom_field_filters must all match for the balance to be removed; 1 to 20."""
 
     def __init__(
         self,
@@ -1259,16 +1272,18 @@ Global___SpecifierExclusion: _TypeAlias = SpecifierExclusion  # noqa: Y015
 
 @_typing.final
 class SeatFilter(_message.Message):
-    """SeatFilter says which seats are watched."""
+    """SeatFilter selects the seats that are watched."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SEAT_GROUP_KEY_FIELD_NUMBER: _builtins.int
     SEAT_GROUP_VALUE_FIELD_NUMBER: _builtins.int
     seat_group_key: _builtins.str
-    """seat_group_key is the property of usage events that names the seat ("user_id"), 1–128 characters."""
+    """seat_group_key is the property of usage events that identifies the seat ("user_id"), 1–128 characters."""
     seat_group_value: _builtins.str
-    """seat_group_value is the one seat to watch, at most 256 characters. Unset: every seat of the key, each on its own."""
+    """seat_group_value is the one seat to watch, at most 256 characters. Unset: every seat of the key, each with a gauge
+    of its own.
+    """
     def __init__(
         self,
         *,
@@ -1287,9 +1302,9 @@ Global___SeatFilter: _TypeAlias = SeatFilter  # noqa: Y015
 
 @_typing.final
 class PriceFilter(_message.Message):
-    """PriceFilter takes in or leaves out the prices whose field has one of some values. What the price of a usage event
-    is stands in the event's properties: price_id, item_id and price_type. An event without the property of the field
-    is left out by INCLUDES, and taken in by EXCLUDES.
+    """PriceFilter includes or excludes the prices whose field has one of some values. The properties price_id, item_id and
+    price_type of a usage event identify its price. An event without the property of the field does not pass INCLUDES,
+    and passes EXCLUDES.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1298,12 +1313,12 @@ class PriceFilter(_message.Message):
     OPERATOR_FIELD_NUMBER: _builtins.int
     VALUES_FIELD_NUMBER: _builtins.int
     field: Global___PriceField.ValueType
-    """field is the field of the price that is looked at."""
+    """field is the field of the price that is compared."""
     operator: Global___FilterOperator.ValueType
-    """operator says whether a match takes the price in or leaves it out."""
+    """operator says whether the prices that match are included or excluded."""
     @_builtins.property
     def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """values are what the field is compared with; at least one, each of 1–256 characters."""
+        """values are the values that the field is compared with; at least one, each of 1–256 characters."""
 
     def __init__(
         self,

@@ -49,7 +49,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_MESSAGE_TOO_LARGE: _ErrorReason.ValueType  # 3
-    """ERROR_REASON_MESSAGE_TOO_LARGE (RESOURCE_EXHAUSTED) means that the request has more bytes than the service takes.
+    """ERROR_REASON_MESSAGE_TOO_LARGE (RESOURCE_EXHAUSTED) means that the request has more bytes than the service accepts.
 
     Example:
 
@@ -73,8 +73,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_UNAUTHENTICATED: _ErrorReason.ValueType  # 5
-    """ERROR_REASON_UNAUTHENTICATED (UNAUTHENTICATED) means that the request carries no API key, or one that is not
-    valid.
+    """ERROR_REASON_UNAUTHENTICATED (UNAUTHENTICATED) means that the request has no API key, or an invalid one.
 
     Example:
 
@@ -97,7 +96,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_REQUEST_ID_REUSED: _ErrorReason.ValueType  # 7
-    """ERROR_REASON_REQUEST_ID_REUSED (ALREADY_EXISTS) means that request_id was used before, for a request with other
+    """ERROR_REASON_REQUEST_ID_REUSED (ALREADY_EXISTS) means that request_id was used before, for a request with different
     content.
 
     Example:
@@ -111,8 +110,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 8
-    """ERROR_REASON_DEADLINE_EXCEEDED (DEADLINE_EXCEEDED) means that the call took longer than its deadline allows. What
-    it was to do may have been done all the same.
+    """ERROR_REASON_DEADLINE_EXCEEDED (DEADLINE_EXCEEDED) means that the call took longer than its deadline allows. The
+    request may have been carried out nevertheless.
 
     Example:
 
@@ -123,9 +122,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 9
-    """ERROR_REASON_OVERLOADED (RESOURCE_EXHAUSTED) means that the service has more to do than it can hold: of the
-    organization, whose share of this server is taken, or of all of them. share_of says which, "organization" or
-    "server". RetryInfo says when to try again.
+    """ERROR_REASON_OVERLOADED (RESOURCE_EXHAUSTED) means that too much work is pending in this server: the organization
+    has used up its share, or all organizations together have used up the server's capacity. share_of says which,
+    "organization" or "server". RetryInfo says when to try again.
 
     Example:
 
@@ -151,11 +150,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_DATABASE_UNAVAILABLE: _ErrorReason.ValueType  # 11
-    """ERROR_REASON_DATABASE_UNAVAILABLE (UNAVAILABLE) means that the database does not serve the request at the moment,
-    though nothing is wrong with the request. Nothing that was acknowledged is lost; RetryInfo says when to try again.
-    The metadata names the failure: connection_lost, shutting_down, read_only, session_ended, serialization, deadlock,
-    lock_timeout, statement_canceled, too_many_connections, pool_exhausted, organization_busy, disk_full,
-    out_of_memory, limit_reached or system_error. There may be more of them in a later version.
+    """ERROR_REASON_DATABASE_UNAVAILABLE (UNAVAILABLE) means that the database cannot serve the request at present; the
+    request itself is valid. Nothing that was acknowledged is lost. RetryInfo says when to try again. The metadata
+    names the failure: connection_lost, shutting_down, read_only, session_ended, serialization, deadlock, lock_timeout,
+    statement_canceled, too_many_connections, pool_exhausted, organization_busy, disk_full, out_of_memory,
+    limit_reached or system_error. A later version may add failures.
 
     Example:
 
@@ -168,9 +167,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 12
-    """ERROR_REASON_INTERNAL (INTERNAL) means that the service failed, and the caller did nothing wrong. The log of the
-    service tells more under the request id. In a Rejection it is about one event, of which nothing was counted and
-    which can be sent again; metadata then has event_id and customer_id.
+    """ERROR_REASON_INTERNAL (INTERNAL) means that the service failed, and the request is not the cause. The log of the
+    service has details under the request id. In a Rejection it is about one event, which was not counted and can be
+    sent again; metadata then has event_id and customer_id.
 
     Example:
 
@@ -183,9 +182,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_ANSWER_TOO_LARGE: _ErrorReason.ValueType  # 13
-    """ERROR_REASON_ANSWER_TOO_LARGE (INTERNAL) means that the answer has more bytes than a client takes by default. Methods
-    keep their answers below that, so this is a fault of the service. What the request changed is changed. Ask for less:
-    smaller pages, or fewer events in a batch.
+    """ERROR_REASON_ANSWER_TOO_LARGE (INTERNAL) means that the answer has more bytes than a client accepts by default.
+    Methods keep their answers below that size, so this is a fault of the service. The changes of the request stay in
+    effect. Request less: smaller pages, or fewer events in a batch.
 
     Example:
 
@@ -200,8 +199,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_ALERT_NOT_FOUND: _ErrorReason.ValueType  # 20
-    """ERROR_REASON_ALERT_NOT_FOUND (NOT_FOUND) means that the organization has no such alert, or it does not cover the
-    customer that was asked about.
+    """ERROR_REASON_ALERT_NOT_FOUND (NOT_FOUND) means that the organization has no such alert, or that the alert does not
+    cover the customer of the request.
 
     Example:
 
@@ -214,8 +213,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_UNIQUENESS_KEY_TAKEN: _ErrorReason.ValueType  # 21
-    """ERROR_REASON_UNIQUENESS_KEY_TAKEN (ALREADY_EXISTS) means that another alert holds the uniqueness key, perhaps an
-    archived one that did not release it.
+    """ERROR_REASON_UNIQUENESS_KEY_TAKEN (ALREADY_EXISTS) means that another alert has the uniqueness key. It may be an
+    archived alert that did not release it.
 
     Example:
 
@@ -229,8 +228,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_ALERT_EXISTS: _ErrorReason.ValueType  # 22
-    """ERROR_REASON_ALERT_EXISTS (ALREADY_EXISTS) means that the subscription or plan has an alert already of which
-    there may be only one.
+    """ERROR_REASON_ALERT_EXISTS (ALREADY_EXISTS) means that the subscription or plan already has an alert of a kind of
+    which it may have only one.
 
     Example:
 
@@ -243,8 +242,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_TOO_MANY_ALERTS: _ErrorReason.ValueType  # 23
-    """ERROR_REASON_TOO_MANY_ALERTS (FAILED_PRECONDITION) means that the subscription or plan has as many spend alerts
-    as it may have. Archive one first.
+    """ERROR_REASON_TOO_MANY_ALERTS (FAILED_PRECONDITION) means that the subscription or plan already has the maximum
+    number of spend alerts. Archive one first.
 
     Example:
 
@@ -271,8 +270,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_FIELD_NOT_SUPPORTED: _ErrorReason.ValueType  # 25
-    """ERROR_REASON_FIELD_NOT_SUPPORTED (UNIMPLEMENTED) means that the field is part of the contract, but this version
-    of the service does not act on it. This version acts on every field.
+    """ERROR_REASON_FIELD_NOT_SUPPORTED (UNIMPLEMENTED) means that the field is part of the contract, but this version of
+    the service does not support it. This version supports every field.
 
     Example:
 
@@ -285,7 +284,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_BATCH_EMPTY: _ErrorReason.ValueType  # 40
-    """ERROR_REASON_BATCH_EMPTY (INVALID_ARGUMENT) means that the request brings no events.
+    """ERROR_REASON_BATCH_EMPTY (INVALID_ARGUMENT) means that the request has no events.
 
     Example:
 
@@ -296,8 +295,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_BATCH_TOO_LARGE: _ErrorReason.ValueType  # 41
-    """ERROR_REASON_BATCH_TOO_LARGE (INVALID_ARGUMENT) means that the request brings more events than one batch may
-    have.
+    """ERROR_REASON_BATCH_TOO_LARGE (INVALID_ARGUMENT) means that the request has more events than one batch may have.
 
     Example:
 
@@ -311,7 +309,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_EVENT_INVALID: _ErrorReason.ValueType  # 42
-    """ERROR_REASON_EVENT_INVALID (INVALID_ARGUMENT) means that at least one field of the event is wrong. It stands in
+    """ERROR_REASON_EVENT_INVALID (INVALID_ARGUMENT) means that at least one field of the event is wrong. It is used in
     Rejection.status, where BadRequest lists all of them.
 
     Example:
@@ -325,8 +323,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_EVENT_CONFLICT: _ErrorReason.ValueType  # 43
-    """ERROR_REASON_EVENT_CONFLICT (ALREADY_EXISTS) means that an event with this id and a time in the same calendar
-    month (UTC) was counted for the customer before, with other content. It stands in Rejection.status.
+    """ERROR_REASON_EVENT_CONFLICT (ALREADY_EXISTS) means that an event with this id and a time in the same calendar month
+    (UTC) was counted for the customer before, with different content. It is used in Rejection.status.
 
     Example:
 
@@ -340,8 +338,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_EVENT_TOO_OLD: _ErrorReason.ValueType  # 44
-    """ERROR_REASON_EVENT_TOO_OLD (FAILED_PRECONDITION) means that the billing period that the event belongs to ended
-    longer ago than the grace, or that the event is older than events are kept. It stands in Rejection.status.
+    """ERROR_REASON_EVENT_TOO_OLD (FAILED_PRECONDITION) means that the event's billing period ended longer ago than the
+    grace, or that the event is older than events are kept. It is used in Rejection.status.
 
     Example:
 
@@ -355,7 +353,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_EVENT_IN_FUTURE: _ErrorReason.ValueType  # 45
     """ERROR_REASON_EVENT_IN_FUTURE (INVALID_ARGUMENT) means that the event's time is more than 5 minutes ahead of the
-    service's clock. It stands in Rejection.status.
+    service's clock. It is used in Rejection.status.
 
     Example:
 
@@ -452,8 +450,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_BALANCE_FIXED: _ErrorReason.ValueType  # 66
-    """ERROR_REASON_BALANCE_FIXED (FAILED_PRECONDITION) means that the balance exists as something else, which cannot be
-    changed: its kind, access, seat or license_type.
+    """ERROR_REASON_BALANCE_FIXED (FAILED_PRECONDITION) means that the balance exists with another kind, access, seat or
+    license_type, which cannot be changed.
 
     Example:
 
@@ -468,7 +466,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_BALANCE_VOIDED: _ErrorReason.ValueType  # 67
-    """ERROR_REASON_BALANCE_VOIDED (FAILED_PRECONDITION) means that the balance was voided, and can no longer be adjusted.
+    """ERROR_REASON_BALANCE_VOIDED (FAILED_PRECONDITION) means that the balance was voided and can no longer be adjusted.
 
     Example:
 
@@ -482,7 +480,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_SEGMENT_NOT_FOUND: _ErrorReason.ValueType  # 68
-    """ERROR_REASON_SEGMENT_NOT_FOUND (NOT_FOUND) means that the balance has no segment of that number.
+    """ERROR_REASON_SEGMENT_NOT_FOUND (NOT_FOUND) means that the balance has no segment with that number.
 
     Example:
 
@@ -497,8 +495,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_NO_ACTIVE_SEGMENT: _ErrorReason.ValueType  # 69
-    """ERROR_REASON_NO_ACTIVE_SEGMENT (FAILED_PRECONDITION) means that the request names no segment, and none of the
-    balance is active.
+    """ERROR_REASON_NO_ACTIVE_SEGMENT (FAILED_PRECONDITION) means that the request names no segment, and the balance has
+    no active one.
 
     Example:
 
@@ -528,7 +526,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_PLAN_NOT_FOUND: _ErrorReason.ValueType  # 71
-    """ERROR_REASON_PLAN_NOT_FOUND (NOT_FOUND) means that nobody put a plan of that id.
+    """ERROR_REASON_PLAN_NOT_FOUND (NOT_FOUND) means that no plan with that id was put.
 
     Example:
 
@@ -554,8 +552,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_LIMIT_FIXED: _ErrorReason.ValueType  # 73
-    """ERROR_REASON_LIMIT_FIXED (FAILED_PRECONDITION) means that the limit exists for something else, which cannot be
-    changed: its holder, access or groups.
+    """ERROR_REASON_LIMIT_FIXED (FAILED_PRECONDITION) means that the limit exists with another holder, access or groups,
+    which cannot be changed.
 
     Example:
 
@@ -582,7 +580,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_ENDPOINT_NOT_FOUND: _ErrorReason.ValueType  # 80
-    """ERROR_REASON_ENDPOINT_NOT_FOUND (NOT_FOUND) means that the organization has no such endpoint, or it was deleted.
+    """ERROR_REASON_ENDPOINT_NOT_FOUND (NOT_FOUND) means that the organization has no such endpoint, or that it was
+    deleted.
 
     Example:
 
@@ -608,8 +607,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_NO_SECRET_KEY: _ErrorReason.ValueType  # 82
-    """ERROR_REASON_NO_SECRET_KEY (FAILED_PRECONDITION) means that the operator has given the service no key to encrypt
-    secrets with, and it stores none in plain text.
+    """ERROR_REASON_NO_SECRET_KEY (FAILED_PRECONDITION) means that the operator has configured no key to encrypt secrets
+    with. The service does not store secrets in plain text.
 
     Example:
 
@@ -622,8 +621,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_TOO_MANY_SECRETS: _ErrorReason.ValueType  # 83
-    """ERROR_REASON_TOO_MANY_SECRETS (FAILED_PRECONDITION) means that as many secrets of the endpoint sign as may. Wait
-    for the grace of one to end, or rotate with a grace of 0.
+    """ERROR_REASON_TOO_MANY_SECRETS (FAILED_PRECONDITION) means that the endpoint already has the maximum number of
+    signing secrets. Wait until the grace of one ends, or rotate with a grace of 0.
 
     Example:
 
@@ -637,7 +636,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_ENDPOINT_DISABLED: _ErrorReason.ValueType  # 84
-    """ERROR_REASON_ENDPOINT_DISABLED (FAILED_PRECONDITION) means that nothing is sent to the endpoint. Enable it first.
+    """ERROR_REASON_ENDPOINT_DISABLED (FAILED_PRECONDITION) means that the endpoint is disabled, so nothing is sent to it.
+    Enable it first.
 
     Example:
 
@@ -651,9 +651,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_NOTIFICATION_NOT_FOUND: _ErrorReason.ValueType  # 85
-    """ERROR_REASON_NOTIFICATION_NOT_FOUND (NOT_FOUND) means that the organization has no such notification, or keeps it
-    no longer. Where something is to be sent again: that no such notification or operator event has been handed to any
-    endpoint of the organization.
+    """ERROR_REASON_NOTIFICATION_NOT_FOUND (NOT_FOUND) means that the organization has no such notification, or that it is
+    no longer kept. For a redelivery it means that no endpoint of the organization ever had a delivery of this
+    notification or operator event.
 
     Example:
 
@@ -679,8 +679,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_TOO_MANY_ENDPOINTS: _ErrorReason.ValueType  # 87
-    """ERROR_REASON_TOO_MANY_ENDPOINTS (FAILED_PRECONDITION) means that the organization has as many webhook endpoints as
-    it may have, those that are disabled included. Delete one first.
+    """ERROR_REASON_TOO_MANY_ENDPOINTS (FAILED_PRECONDITION) means that the organization already has the maximum number of
+    webhook endpoints, disabled ones included. Delete one first.
 
     Example:
 
@@ -705,8 +705,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_RESUME_TOKEN_EXPIRED: _ErrorReason.ValueType  # 101
-    """ERROR_REASON_RESUME_TOKEN_EXPIRED (FAILED_PRECONDITION) means that notifications which would come next were
-    deleted, because they were older than they are kept. Begin with start_time, and know that some were missed.
+    """ERROR_REASON_RESUME_TOKEN_EXPIRED (FAILED_PRECONDITION) means that the notifications after the token have been
+    deleted because of their age. Begin with start_time; some notifications were missed.
 
     Example:
 
@@ -719,8 +719,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_TOO_MANY_WATCHERS: _ErrorReason.ValueType  # 102
-    """ERROR_REASON_TOO_MANY_WATCHERS (RESOURCE_EXHAUSTED) means that as many streams of the organization watch this
-    server as may at present. Another server may have room.
+    """ERROR_REASON_TOO_MANY_WATCHERS (RESOURCE_EXHAUSTED) means that the organization has used up its present share of
+    watch streams on this server. Another server may accept the stream.
 
     Example:
 
@@ -733,8 +733,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_ETAG_MISMATCH: _ErrorReason.ValueType  # 27
-    """ERROR_REASON_ETAG_MISMATCH (ABORTED) means that the alert is not the version any more that the caller's
-    etag names. Get it, look at what changed, and try again.
+    """ERROR_REASON_ETAG_MISMATCH (ABORTED) means that the alert no longer has the version of the request's etag. Read the
+    alert, check what changed, and try again.
 
     Example:
 
@@ -748,8 +748,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_ALERT_ARCHIVED: _ErrorReason.ValueType  # 28
-    """ERROR_REASON_ALERT_ARCHIVED (FAILED_PRECONDITION) means that an archived alert was to be changed or reset, which
-    it never is again.
+    """ERROR_REASON_ALERT_ARCHIVED (FAILED_PRECONDITION) means that the request would change or reset an archived alert,
+    which is not possible.
 
     Example:
 
@@ -762,8 +762,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_ALERT_NOT_ARCHIVED: _ErrorReason.ValueType  # 29
-    """ERROR_REASON_ALERT_NOT_ARCHIVED (FAILED_PRECONDITION) means that an alert that is not archived was to release
-    its uniqueness key.
+    """ERROR_REASON_ALERT_NOT_ARCHIVED (FAILED_PRECONDITION) means that the request would release the uniqueness key of an
+    alert that is not archived.
 
     Example:
 
@@ -776,8 +776,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
         }
     """
     ERROR_REASON_ALERT_NOT_EVALUATED: _ErrorReason.ValueType  # 30
-    """ERROR_REASON_ALERT_NOT_EVALUATED (FAILED_PRECONDITION) means that an alert was to be reset that is disabled
-    or archived, as a whole or for that customer.
+    """ERROR_REASON_ALERT_NOT_EVALUATED (FAILED_PRECONDITION) means that the request would reset an alert that is not
+    evaluated: it is disabled, as a whole or for that customer.
 
     Example:
 
@@ -791,9 +791,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
-    """ErrorReason is why a request, or one event of it, was refused. Every error of this API carries a
-    google.rpc.ErrorInfo with the domain "tidemark.dev" and, as its reason, the name of one of these values. Decide by
-    the reason and its metadata: messages are for people, and may change.
+    """ErrorReason is why a request, or one event of it, was refused or failed. Every error of this API carries a
+    google.rpc.ErrorInfo with the domain "tidemark.dev" and, as its reason, the name of one of these values. Programs
+    should decide by the reason and its metadata; messages are for people, and may change.
     """
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
@@ -823,7 +823,7 @@ Example:
     }
 """
 ERROR_REASON_MESSAGE_TOO_LARGE: ErrorReason.ValueType  # 3
-"""ERROR_REASON_MESSAGE_TOO_LARGE (RESOURCE_EXHAUSTED) means that the request has more bytes than the service takes.
+"""ERROR_REASON_MESSAGE_TOO_LARGE (RESOURCE_EXHAUSTED) means that the request has more bytes than the service accepts.
 
 Example:
 
@@ -847,8 +847,7 @@ Example:
     }
 """
 ERROR_REASON_UNAUTHENTICATED: ErrorReason.ValueType  # 5
-"""ERROR_REASON_UNAUTHENTICATED (UNAUTHENTICATED) means that the request carries no API key, or one that is not
-valid.
+"""ERROR_REASON_UNAUTHENTICATED (UNAUTHENTICATED) means that the request has no API key, or an invalid one.
 
 Example:
 
@@ -871,7 +870,7 @@ Example:
     }
 """
 ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 7
-"""ERROR_REASON_REQUEST_ID_REUSED (ALREADY_EXISTS) means that request_id was used before, for a request with other
+"""ERROR_REASON_REQUEST_ID_REUSED (ALREADY_EXISTS) means that request_id was used before, for a request with different
 content.
 
 Example:
@@ -885,8 +884,8 @@ Example:
     }
 """
 ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 8
-"""ERROR_REASON_DEADLINE_EXCEEDED (DEADLINE_EXCEEDED) means that the call took longer than its deadline allows. What
-it was to do may have been done all the same.
+"""ERROR_REASON_DEADLINE_EXCEEDED (DEADLINE_EXCEEDED) means that the call took longer than its deadline allows. The
+request may have been carried out nevertheless.
 
 Example:
 
@@ -897,9 +896,9 @@ Example:
     }
 """
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 9
-"""ERROR_REASON_OVERLOADED (RESOURCE_EXHAUSTED) means that the service has more to do than it can hold: of the
-organization, whose share of this server is taken, or of all of them. share_of says which, "organization" or
-"server". RetryInfo says when to try again.
+"""ERROR_REASON_OVERLOADED (RESOURCE_EXHAUSTED) means that too much work is pending in this server: the organization
+has used up its share, or all organizations together have used up the server's capacity. share_of says which,
+"organization" or "server". RetryInfo says when to try again.
 
 Example:
 
@@ -925,11 +924,11 @@ Example:
     }
 """
 ERROR_REASON_DATABASE_UNAVAILABLE: ErrorReason.ValueType  # 11
-"""ERROR_REASON_DATABASE_UNAVAILABLE (UNAVAILABLE) means that the database does not serve the request at the moment,
-though nothing is wrong with the request. Nothing that was acknowledged is lost; RetryInfo says when to try again.
-The metadata names the failure: connection_lost, shutting_down, read_only, session_ended, serialization, deadlock,
-lock_timeout, statement_canceled, too_many_connections, pool_exhausted, organization_busy, disk_full,
-out_of_memory, limit_reached or system_error. There may be more of them in a later version.
+"""ERROR_REASON_DATABASE_UNAVAILABLE (UNAVAILABLE) means that the database cannot serve the request at present; the
+request itself is valid. Nothing that was acknowledged is lost. RetryInfo says when to try again. The metadata
+names the failure: connection_lost, shutting_down, read_only, session_ended, serialization, deadlock, lock_timeout,
+statement_canceled, too_many_connections, pool_exhausted, organization_busy, disk_full, out_of_memory,
+limit_reached or system_error. A later version may add failures.
 
 Example:
 
@@ -942,9 +941,9 @@ Example:
     }
 """
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 12
-"""ERROR_REASON_INTERNAL (INTERNAL) means that the service failed, and the caller did nothing wrong. The log of the
-service tells more under the request id. In a Rejection it is about one event, of which nothing was counted and
-which can be sent again; metadata then has event_id and customer_id.
+"""ERROR_REASON_INTERNAL (INTERNAL) means that the service failed, and the request is not the cause. The log of the
+service has details under the request id. In a Rejection it is about one event, which was not counted and can be
+sent again; metadata then has event_id and customer_id.
 
 Example:
 
@@ -957,9 +956,9 @@ Example:
     }
 """
 ERROR_REASON_ANSWER_TOO_LARGE: ErrorReason.ValueType  # 13
-"""ERROR_REASON_ANSWER_TOO_LARGE (INTERNAL) means that the answer has more bytes than a client takes by default. Methods
-keep their answers below that, so this is a fault of the service. What the request changed is changed. Ask for less:
-smaller pages, or fewer events in a batch.
+"""ERROR_REASON_ANSWER_TOO_LARGE (INTERNAL) means that the answer has more bytes than a client accepts by default.
+Methods keep their answers below that size, so this is a fault of the service. The changes of the request stay in
+effect. Request less: smaller pages, or fewer events in a batch.
 
 Example:
 
@@ -974,8 +973,8 @@ Example:
     }
 """
 ERROR_REASON_ALERT_NOT_FOUND: ErrorReason.ValueType  # 20
-"""ERROR_REASON_ALERT_NOT_FOUND (NOT_FOUND) means that the organization has no such alert, or it does not cover the
-customer that was asked about.
+"""ERROR_REASON_ALERT_NOT_FOUND (NOT_FOUND) means that the organization has no such alert, or that the alert does not
+cover the customer of the request.
 
 Example:
 
@@ -988,8 +987,8 @@ Example:
     }
 """
 ERROR_REASON_UNIQUENESS_KEY_TAKEN: ErrorReason.ValueType  # 21
-"""ERROR_REASON_UNIQUENESS_KEY_TAKEN (ALREADY_EXISTS) means that another alert holds the uniqueness key, perhaps an
-archived one that did not release it.
+"""ERROR_REASON_UNIQUENESS_KEY_TAKEN (ALREADY_EXISTS) means that another alert has the uniqueness key. It may be an
+archived alert that did not release it.
 
 Example:
 
@@ -1003,8 +1002,8 @@ Example:
     }
 """
 ERROR_REASON_ALERT_EXISTS: ErrorReason.ValueType  # 22
-"""ERROR_REASON_ALERT_EXISTS (ALREADY_EXISTS) means that the subscription or plan has an alert already of which
-there may be only one.
+"""ERROR_REASON_ALERT_EXISTS (ALREADY_EXISTS) means that the subscription or plan already has an alert of a kind of
+which it may have only one.
 
 Example:
 
@@ -1017,8 +1016,8 @@ Example:
     }
 """
 ERROR_REASON_TOO_MANY_ALERTS: ErrorReason.ValueType  # 23
-"""ERROR_REASON_TOO_MANY_ALERTS (FAILED_PRECONDITION) means that the subscription or plan has as many spend alerts
-as it may have. Archive one first.
+"""ERROR_REASON_TOO_MANY_ALERTS (FAILED_PRECONDITION) means that the subscription or plan already has the maximum
+number of spend alerts. Archive one first.
 
 Example:
 
@@ -1045,8 +1044,8 @@ Example:
     }
 """
 ERROR_REASON_FIELD_NOT_SUPPORTED: ErrorReason.ValueType  # 25
-"""ERROR_REASON_FIELD_NOT_SUPPORTED (UNIMPLEMENTED) means that the field is part of the contract, but this version
-of the service does not act on it. This version acts on every field.
+"""ERROR_REASON_FIELD_NOT_SUPPORTED (UNIMPLEMENTED) means that the field is part of the contract, but this version of
+the service does not support it. This version supports every field.
 
 Example:
 
@@ -1059,7 +1058,7 @@ Example:
     }
 """
 ERROR_REASON_BATCH_EMPTY: ErrorReason.ValueType  # 40
-"""ERROR_REASON_BATCH_EMPTY (INVALID_ARGUMENT) means that the request brings no events.
+"""ERROR_REASON_BATCH_EMPTY (INVALID_ARGUMENT) means that the request has no events.
 
 Example:
 
@@ -1070,8 +1069,7 @@ Example:
     }
 """
 ERROR_REASON_BATCH_TOO_LARGE: ErrorReason.ValueType  # 41
-"""ERROR_REASON_BATCH_TOO_LARGE (INVALID_ARGUMENT) means that the request brings more events than one batch may
-have.
+"""ERROR_REASON_BATCH_TOO_LARGE (INVALID_ARGUMENT) means that the request has more events than one batch may have.
 
 Example:
 
@@ -1085,7 +1083,7 @@ Example:
     }
 """
 ERROR_REASON_EVENT_INVALID: ErrorReason.ValueType  # 42
-"""ERROR_REASON_EVENT_INVALID (INVALID_ARGUMENT) means that at least one field of the event is wrong. It stands in
+"""ERROR_REASON_EVENT_INVALID (INVALID_ARGUMENT) means that at least one field of the event is wrong. It is used in
 Rejection.status, where BadRequest lists all of them.
 
 Example:
@@ -1099,8 +1097,8 @@ Example:
     }
 """
 ERROR_REASON_EVENT_CONFLICT: ErrorReason.ValueType  # 43
-"""ERROR_REASON_EVENT_CONFLICT (ALREADY_EXISTS) means that an event with this id and a time in the same calendar
-month (UTC) was counted for the customer before, with other content. It stands in Rejection.status.
+"""ERROR_REASON_EVENT_CONFLICT (ALREADY_EXISTS) means that an event with this id and a time in the same calendar month
+(UTC) was counted for the customer before, with different content. It is used in Rejection.status.
 
 Example:
 
@@ -1114,8 +1112,8 @@ Example:
     }
 """
 ERROR_REASON_EVENT_TOO_OLD: ErrorReason.ValueType  # 44
-"""ERROR_REASON_EVENT_TOO_OLD (FAILED_PRECONDITION) means that the billing period that the event belongs to ended
-longer ago than the grace, or that the event is older than events are kept. It stands in Rejection.status.
+"""ERROR_REASON_EVENT_TOO_OLD (FAILED_PRECONDITION) means that the event's billing period ended longer ago than the
+grace, or that the event is older than events are kept. It is used in Rejection.status.
 
 Example:
 
@@ -1129,7 +1127,7 @@ Example:
 """
 ERROR_REASON_EVENT_IN_FUTURE: ErrorReason.ValueType  # 45
 """ERROR_REASON_EVENT_IN_FUTURE (INVALID_ARGUMENT) means that the event's time is more than 5 minutes ahead of the
-service's clock. It stands in Rejection.status.
+service's clock. It is used in Rejection.status.
 
 Example:
 
@@ -1226,8 +1224,8 @@ Example:
     }
 """
 ERROR_REASON_BALANCE_FIXED: ErrorReason.ValueType  # 66
-"""ERROR_REASON_BALANCE_FIXED (FAILED_PRECONDITION) means that the balance exists as something else, which cannot be
-changed: its kind, access, seat or license_type.
+"""ERROR_REASON_BALANCE_FIXED (FAILED_PRECONDITION) means that the balance exists with another kind, access, seat or
+license_type, which cannot be changed.
 
 Example:
 
@@ -1242,7 +1240,7 @@ Example:
     }
 """
 ERROR_REASON_BALANCE_VOIDED: ErrorReason.ValueType  # 67
-"""ERROR_REASON_BALANCE_VOIDED (FAILED_PRECONDITION) means that the balance was voided, and can no longer be adjusted.
+"""ERROR_REASON_BALANCE_VOIDED (FAILED_PRECONDITION) means that the balance was voided and can no longer be adjusted.
 
 Example:
 
@@ -1256,7 +1254,7 @@ Example:
     }
 """
 ERROR_REASON_SEGMENT_NOT_FOUND: ErrorReason.ValueType  # 68
-"""ERROR_REASON_SEGMENT_NOT_FOUND (NOT_FOUND) means that the balance has no segment of that number.
+"""ERROR_REASON_SEGMENT_NOT_FOUND (NOT_FOUND) means that the balance has no segment with that number.
 
 Example:
 
@@ -1271,8 +1269,8 @@ Example:
     }
 """
 ERROR_REASON_NO_ACTIVE_SEGMENT: ErrorReason.ValueType  # 69
-"""ERROR_REASON_NO_ACTIVE_SEGMENT (FAILED_PRECONDITION) means that the request names no segment, and none of the
-balance is active.
+"""ERROR_REASON_NO_ACTIVE_SEGMENT (FAILED_PRECONDITION) means that the request names no segment, and the balance has
+no active one.
 
 Example:
 
@@ -1302,7 +1300,7 @@ Example:
     }
 """
 ERROR_REASON_PLAN_NOT_FOUND: ErrorReason.ValueType  # 71
-"""ERROR_REASON_PLAN_NOT_FOUND (NOT_FOUND) means that nobody put a plan of that id.
+"""ERROR_REASON_PLAN_NOT_FOUND (NOT_FOUND) means that no plan with that id was put.
 
 Example:
 
@@ -1328,8 +1326,8 @@ Example:
     }
 """
 ERROR_REASON_LIMIT_FIXED: ErrorReason.ValueType  # 73
-"""ERROR_REASON_LIMIT_FIXED (FAILED_PRECONDITION) means that the limit exists for something else, which cannot be
-changed: its holder, access or groups.
+"""ERROR_REASON_LIMIT_FIXED (FAILED_PRECONDITION) means that the limit exists with another holder, access or groups,
+which cannot be changed.
 
 Example:
 
@@ -1356,7 +1354,8 @@ Example:
     }
 """
 ERROR_REASON_ENDPOINT_NOT_FOUND: ErrorReason.ValueType  # 80
-"""ERROR_REASON_ENDPOINT_NOT_FOUND (NOT_FOUND) means that the organization has no such endpoint, or it was deleted.
+"""ERROR_REASON_ENDPOINT_NOT_FOUND (NOT_FOUND) means that the organization has no such endpoint, or that it was
+deleted.
 
 Example:
 
@@ -1382,8 +1381,8 @@ Example:
     }
 """
 ERROR_REASON_NO_SECRET_KEY: ErrorReason.ValueType  # 82
-"""ERROR_REASON_NO_SECRET_KEY (FAILED_PRECONDITION) means that the operator has given the service no key to encrypt
-secrets with, and it stores none in plain text.
+"""ERROR_REASON_NO_SECRET_KEY (FAILED_PRECONDITION) means that the operator has configured no key to encrypt secrets
+with. The service does not store secrets in plain text.
 
 Example:
 
@@ -1396,8 +1395,8 @@ Example:
     }
 """
 ERROR_REASON_TOO_MANY_SECRETS: ErrorReason.ValueType  # 83
-"""ERROR_REASON_TOO_MANY_SECRETS (FAILED_PRECONDITION) means that as many secrets of the endpoint sign as may. Wait
-for the grace of one to end, or rotate with a grace of 0.
+"""ERROR_REASON_TOO_MANY_SECRETS (FAILED_PRECONDITION) means that the endpoint already has the maximum number of
+signing secrets. Wait until the grace of one ends, or rotate with a grace of 0.
 
 Example:
 
@@ -1411,7 +1410,8 @@ Example:
     }
 """
 ERROR_REASON_ENDPOINT_DISABLED: ErrorReason.ValueType  # 84
-"""ERROR_REASON_ENDPOINT_DISABLED (FAILED_PRECONDITION) means that nothing is sent to the endpoint. Enable it first.
+"""ERROR_REASON_ENDPOINT_DISABLED (FAILED_PRECONDITION) means that the endpoint is disabled, so nothing is sent to it.
+Enable it first.
 
 Example:
 
@@ -1425,9 +1425,9 @@ Example:
     }
 """
 ERROR_REASON_NOTIFICATION_NOT_FOUND: ErrorReason.ValueType  # 85
-"""ERROR_REASON_NOTIFICATION_NOT_FOUND (NOT_FOUND) means that the organization has no such notification, or keeps it
-no longer. Where something is to be sent again: that no such notification or operator event has been handed to any
-endpoint of the organization.
+"""ERROR_REASON_NOTIFICATION_NOT_FOUND (NOT_FOUND) means that the organization has no such notification, or that it is
+no longer kept. For a redelivery it means that no endpoint of the organization ever had a delivery of this
+notification or operator event.
 
 Example:
 
@@ -1453,8 +1453,8 @@ Example:
     }
 """
 ERROR_REASON_TOO_MANY_ENDPOINTS: ErrorReason.ValueType  # 87
-"""ERROR_REASON_TOO_MANY_ENDPOINTS (FAILED_PRECONDITION) means that the organization has as many webhook endpoints as
-it may have, those that are disabled included. Delete one first.
+"""ERROR_REASON_TOO_MANY_ENDPOINTS (FAILED_PRECONDITION) means that the organization already has the maximum number of
+webhook endpoints, disabled ones included. Delete one first.
 
 Example:
 
@@ -1479,8 +1479,8 @@ Example:
     }
 """
 ERROR_REASON_RESUME_TOKEN_EXPIRED: ErrorReason.ValueType  # 101
-"""ERROR_REASON_RESUME_TOKEN_EXPIRED (FAILED_PRECONDITION) means that notifications which would come next were
-deleted, because they were older than they are kept. Begin with start_time, and know that some were missed.
+"""ERROR_REASON_RESUME_TOKEN_EXPIRED (FAILED_PRECONDITION) means that the notifications after the token have been
+deleted because of their age. Begin with start_time; some notifications were missed.
 
 Example:
 
@@ -1493,8 +1493,8 @@ Example:
     }
 """
 ERROR_REASON_TOO_MANY_WATCHERS: ErrorReason.ValueType  # 102
-"""ERROR_REASON_TOO_MANY_WATCHERS (RESOURCE_EXHAUSTED) means that as many streams of the organization watch this
-server as may at present. Another server may have room.
+"""ERROR_REASON_TOO_MANY_WATCHERS (RESOURCE_EXHAUSTED) means that the organization has used up its present share of
+watch streams on this server. Another server may accept the stream.
 
 Example:
 
@@ -1507,8 +1507,8 @@ Example:
     }
 """
 ERROR_REASON_ETAG_MISMATCH: ErrorReason.ValueType  # 27
-"""ERROR_REASON_ETAG_MISMATCH (ABORTED) means that the alert is not the version any more that the caller's
-etag names. Get it, look at what changed, and try again.
+"""ERROR_REASON_ETAG_MISMATCH (ABORTED) means that the alert no longer has the version of the request's etag. Read the
+alert, check what changed, and try again.
 
 Example:
 
@@ -1522,8 +1522,8 @@ Example:
     }
 """
 ERROR_REASON_ALERT_ARCHIVED: ErrorReason.ValueType  # 28
-"""ERROR_REASON_ALERT_ARCHIVED (FAILED_PRECONDITION) means that an archived alert was to be changed or reset, which
-it never is again.
+"""ERROR_REASON_ALERT_ARCHIVED (FAILED_PRECONDITION) means that the request would change or reset an archived alert,
+which is not possible.
 
 Example:
 
@@ -1536,8 +1536,8 @@ Example:
     }
 """
 ERROR_REASON_ALERT_NOT_ARCHIVED: ErrorReason.ValueType  # 29
-"""ERROR_REASON_ALERT_NOT_ARCHIVED (FAILED_PRECONDITION) means that an alert that is not archived was to release
-its uniqueness key.
+"""ERROR_REASON_ALERT_NOT_ARCHIVED (FAILED_PRECONDITION) means that the request would release the uniqueness key of an
+alert that is not archived.
 
 Example:
 
@@ -1550,8 +1550,8 @@ Example:
     }
 """
 ERROR_REASON_ALERT_NOT_EVALUATED: ErrorReason.ValueType  # 30
-"""ERROR_REASON_ALERT_NOT_EVALUATED (FAILED_PRECONDITION) means that an alert was to be reset that is disabled
-or archived, as a whole or for that customer.
+"""ERROR_REASON_ALERT_NOT_EVALUATED (FAILED_PRECONDITION) means that the request would reset an alert that is not
+evaluated: it is disabled, as a whole or for that customer.
 
 Example:
 

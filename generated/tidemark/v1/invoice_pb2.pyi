@@ -29,33 +29,33 @@ class _InvoiceStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Invoice
     INVOICE_STATUS_UNSPECIFIED: _InvoiceStatus.ValueType  # 0
     """INVOICE_STATUS_UNSPECIFIED is refused in a request, and never sent."""
     INVOICE_STATUS_DRAFT: _InvoiceStatus.ValueType  # 1
-    """INVOICE_STATUS_DRAFT is an invoice that still changes. It counts towards totals like the others."""
+    """INVOICE_STATUS_DRAFT is an invoice that can still change. It counts towards totals like the others."""
     INVOICE_STATUS_ISSUED: _InvoiceStatus.ValueType  # 2
     """INVOICE_STATUS_ISSUED is an invoice that was sent to the customer."""
     INVOICE_STATUS_PAID: _InvoiceStatus.ValueType  # 3
     """INVOICE_STATUS_PAID is an invoice that was paid."""
     INVOICE_STATUS_VOID: _InvoiceStatus.ValueType  # 4
-    """INVOICE_STATUS_VOID is an invoice that nobody owes. It counts towards nothing."""
+    """INVOICE_STATUS_VOID is an invoice that is not owed. It counts towards nothing."""
 
 class InvoiceStatus(_InvoiceStatus, metaclass=_InvoiceStatusEnumTypeWrapper):
-    """InvoiceStatus is how far an invoice has come."""
+    """InvoiceStatus is the status of an invoice."""
 
 INVOICE_STATUS_UNSPECIFIED: InvoiceStatus.ValueType  # 0
 """INVOICE_STATUS_UNSPECIFIED is refused in a request, and never sent."""
 INVOICE_STATUS_DRAFT: InvoiceStatus.ValueType  # 1
-"""INVOICE_STATUS_DRAFT is an invoice that still changes. It counts towards totals like the others."""
+"""INVOICE_STATUS_DRAFT is an invoice that can still change. It counts towards totals like the others."""
 INVOICE_STATUS_ISSUED: InvoiceStatus.ValueType  # 2
 """INVOICE_STATUS_ISSUED is an invoice that was sent to the customer."""
 INVOICE_STATUS_PAID: InvoiceStatus.ValueType  # 3
 """INVOICE_STATUS_PAID is an invoice that was paid."""
 INVOICE_STATUS_VOID: InvoiceStatus.ValueType  # 4
-"""INVOICE_STATUS_VOID is an invoice that nobody owes. It counts towards nothing."""
+"""INVOICE_STATUS_VOID is an invoice that is not owed. It counts towards nothing."""
 Global___InvoiceStatus: _TypeAlias = InvoiceStatus  # noqa: Y015
 
 @_typing.final
 class Invoice(_message.Message):
-    """Invoice is what a customer owes for a period, as far as it is known: put it again whenever it changes, from its
-    first draft on.
+    """Invoice is what a customer owes for a period, as far as it is known. Put it again whenever it changes, from its first
+    draft.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -118,50 +118,50 @@ class Invoice(_message.Message):
     either end.
     """
     customer_id: _builtins.str
-    """customer_id is the customer who owes. One that is not known yet is created with defaults."""
+    """customer_id is the customer that owes the invoice. An unknown customer is created with defaults."""
     type: _builtins.str
-    """type is the caller's own name of the kind of invoice ("SCHEDULED", "USAGE"), with the form of an invoice_id,
-    compared case-sensitively. Unset: none, which no invoice_types_filter but the empty one takes in.
+    """type is the caller's own name of the kind of invoice ("SCHEDULED", "USAGE"), in the form of an invoice_id, compared
+    case-sensitively. Unset: no type, which only an empty invoice_types_filter selects.
     """
     status: Global___InvoiceStatus.ValueType
-    """status is how far the invoice has come. A caller may set any status after any other."""
+    """status is the status of the invoice. A caller may set any status after any other."""
     currency: _builtins.str
-    """currency is what total is in: an ISO 4217 code or the caller's own pricing unit, 1–64 letters, digits, "_", "."
-    or "-", compared case-sensitively.
+    """currency is the currency of total: an ISO 4217 code or the caller's own pricing unit, 1–64 letters, digits, "_",
+    "." or "-", compared case-sensitively.
     """
     total: _builtins.str
-    """total is what is owed after credits and commits, as a decimal in the currency's major unit: at most 38 digits, 18
-    of them after the point. It may be negative.
+    """total is the amount owed after credits and commits, a decimal string in the currency's major unit: at most 38
+    digits, 18 of them after the point (see Threshold). It may be negative.
     """
     @_builtins.property
     def period_start_time(self) -> _timestamp_pb2.Timestamp:
-        """period_start_time is when the period begins that the invoice is for. Unset: the caller did not say."""
+        """period_start_time is when the invoice's period begins. Unset: not given."""
 
     @_builtins.property
     def period_end_time(self) -> _timestamp_pb2.Timestamp:
-        """period_end_time is the first moment after that period, after period_start_time. An invoice that is for no period
-        has its date here.
+        """period_end_time is the first instant after the invoice's period, after period_start_time. An invoice without a
+        period has its date here.
 
-        NOTE: the invoice counts towards the monthly total of the calendar month, in the customer's time zone, that holds
-        the last moment before this one: an invoice for March ends as April begins, and counts for March. Neither of the
-        systems that the monthly total comes from says which invoices count; this choice is Tidemark's.
+        NOTE: the invoice counts towards the monthly total of the calendar month, in the customer's time zone, that
+        contains the last instant before period_end_time: an invoice for March ends as April begins, and counts for March.
+        The systems that the monthly total comes from do not define which invoices count; this choice is Tidemark's.
         """
 
     @_builtins.property
     def custom_fields(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """custom_fields are the invoice's own custom fields: at most 64, keys with the form of an invoice_id, values of at
-        most 256 characters without control characters. No filter reads them.
+        """custom_fields are the invoice's own fields: at most 64, keys in the form of an invoice_id, values of at most 256
+        characters without control characters. No filter reads them.
         """
 
     @_builtins.property
     def contract_custom_fields(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """contract_custom_fields are the custom fields of the contract that the invoice belongs to, within the same bounds:
-        what a custom field filter of the entity CONTRACT reads. Empty: the invoice belongs to no contract.
+        """contract_custom_fields are the custom fields of the invoice's contract, within the same bounds. Custom field
+        filters of the entity CONTRACT read them. Empty: the invoice belongs to no contract.
         """
 
     @_builtins.property
     def as_of_time(self) -> _timestamp_pb2.Timestamp:
-        """as_of_time is when the caller's billing system knew this. A put with an earlier one than the fact that is kept
+        """as_of_time is when the caller's billing system had this state. A put with an earlier as_of_time than the stored one
         changes nothing. Unset: the time at which the put arrives.
         """
 

@@ -22,8 +22,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Transition(_message.Message):
-    """Transition says that a threshold of an alert was reached or resolved on one gauge, with the evidence for it. Each is
-    recorded once, in the transaction that counts the event that caused it.
+    """Transition states that a threshold of an alert was reached or resolved on one gauge, with the evidence. Each
+    transition is recorded once, in the transaction that counts the event that caused it.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -47,8 +47,8 @@ class Transition(_message.Message):
     LATE_FIELD_NUMBER: _builtins.int
     NOTIFIED_FIELD_NUMBER: _builtins.int
     notification_id: _builtins.str
-    """notification_id is the notification that carries the transition to webhooks, "ntf_" and 26 characters. Unset when
-    the threshold does not ask for notifications of this kind.
+    """notification_id is the id of the notification that contains this transition, "ntf_" and 26 characters. Unset when
+    the threshold's notify_on does not list this kind.
     """
     alert_id: _builtins.str
     """alert_id is the alert."""
@@ -61,39 +61,42 @@ class Transition(_message.Message):
     kind: _threshold_pb2.TransitionKind.ValueType
     """kind is what happened to the threshold."""
     level: _builtins.str
-    """level is the line that was crossed, a decimal string: the threshold's value, or the step of one that recurs."""
+    """level is the number at which the threshold is reached, a decimal string: its value, one of its steps, or its
+    percentage of the limit.
+    """
     furthest: _builtins.bool
-    """furthest marks, of the transitions of one evaluation and of one kind, the one whose level lies furthest in the
-    direction of the change; in a notification, of those that it shows.
+    """furthest is set on one of the transitions of one evaluation and one kind: the one whose level lies furthest in the
+    direction of the change. In a notification it is set among the transitions that the notification shows.
     """
     previous_value: _builtins.str
-    """previous_value is the gauge's value before the event that crossed, a decimal string."""
+    """previous_value is the gauge's value before the change that caused the transition, a decimal string."""
     value: _builtins.str
-    """value is the gauge's value after that event, a decimal string."""
+    """value is the gauge's value after that change, a decimal string."""
     event_id: _builtins.str
-    """event_id is the event that crossed. Unset when no single event did: the gauge was already there when the alert
-    was first evaluated.
+    """event_id is the id of the crossing event, which is the event that caused the transition. Unset when no single event
+    caused the transition: the threshold was already reached when the alert was first evaluated, or a fact, an edit or
+    time caused it.
     """
     sequence: _builtins.int
-    """sequence is the notification's place among those of this alert on this gauge, from 1. 0: the transition is not
-    notified.
+    """sequence is the number of the notification among those of this alert on this gauge, from 1. 0: the transition is
+    not notified.
     """
     late: _builtins.bool
-    """late is set when the gauge's billing period had ended already."""
+    """late is set when the gauge's billing period had already ended."""
     notified: _builtins.bool
-    """notified is set when the transition is sent to webhooks, which the threshold's notify_on decides."""
+    """notified is set when the transition is in a notification. The threshold's notify_on decides that."""
     @_builtins.property
     def threshold(self) -> _threshold_pb2.Threshold:
         """threshold is the threshold as the alert defines it."""
 
     @_builtins.property
     def gauge(self) -> _usage_pb2.Gauge:
-        """gauge is the gauge, with the value that the event which crossed brought it to."""
+        """gauge is the gauge, with its value after the change that caused the transition."""
 
     @_builtins.property
     def event_time(self) -> _timestamp_pb2.Timestamp:
-        """event_time is that event's time; where time alone crossed (a segment that ended), the moment at which it did, which
-        is before ingest_time where the service was late. Unset otherwise.
+        """event_time is the time of the crossing event. When time alone caused the transition (a segment ended), it is the
+        exact time of the change, which is before ingest_time if the service was late. Unset otherwise.
         """
 
     @_builtins.property
@@ -132,8 +135,8 @@ Global___Transition: _TypeAlias = Transition  # noqa: Y015
 
 @_typing.final
 class Notification(_message.Message):
-    """Notification is the immutable record of what one evaluation of one alert found on one gauge, or of an alert that was
-    disabled for a customer: what webhooks, the history and the watch stream tell, in the same words.
+    """Notification is the immutable record of the transitions that one evaluation of one alert found on one gauge, or of an
+    alert that was disabled for a customer. Webhooks, the history and the watch stream carry the same content.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -147,9 +150,11 @@ class Notification(_message.Message):
     SEQUENCE_FIELD_NUMBER: _builtins.int
     BODY_FIELD_NUMBER: _builtins.int
     notification_id: _builtins.str
-    """notification_id is the notification's id, "ntf_" and 26 characters; the webhook-id of its webhooks."""
+    """notification_id is the notification's id, "ntf_" and 26 characters. Webhooks send it as webhook-id."""
     event_type: _builtins.str
-    """event_type is "alert.reached" when any threshold was reached, otherwise "alert.resolved"; or "alert.disabled"."""
+    """event_type is "alert.reached" when at least one threshold was reached, otherwise "alert.resolved"; or
+    "alert.disabled".
+    """
     alert_id: _builtins.str
     """alert_id is the alert."""
     condition_type: _condition_pb2.ConditionType.ValueType
@@ -157,16 +162,17 @@ class Notification(_message.Message):
     customer_id: _builtins.str
     """customer_id is the customer."""
     sequence: _builtins.int
-    """sequence is the notification's place among those of this alert on this gauge, from 1, without a gap. 0: it is
-    about no single gauge, as "alert.disabled" is.
+    """sequence is the number of the notification among those of this alert on this gauge, from 1, without gaps. 0: the
+    notification is not about a single gauge, for example "alert.disabled".
     """
     body: _builtins.str
     """body is the whole record as JSON: the text that webhooks carry and sign, byte for byte. docs/events/ has its
-    schema. The fields above repeat what programs choose by; the gauge, the transitions and their evidence are here.
+    schema. The fields above repeat what programs filter by; the gauge, the transitions and their evidence are only in
+    the body.
     """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """create_time is when the service found it; the timestamp in the body."""
+        """create_time is when the service created the notification; it is the timestamp in the body."""
 
     def __init__(
         self,

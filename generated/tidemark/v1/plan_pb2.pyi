@@ -23,8 +23,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Plan(_message.Message):
-    """Plan is what customers and subscriptions are billed by. One that they name need not have been put: putting it gives
-    it a name for people.
+    """Plan is what customers and subscriptions are billed by. A plan need not be put before customers and subscriptions
+    name it; a put gives it a display name.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -61,13 +61,13 @@ class Plan(_message.Message):
     """display_name is for people to read, at most 256 characters."""
     @_builtins.property
     def custom_fields(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """custom_fields are the plan's own: at most 64, keys with the form of a plan_id, values of at most 256 characters
-        without control characters. They are kept and shown.
+        """custom_fields are the plan's own fields: at most 64, keys in the form of a plan_id, values of at most 256
+        characters without control characters. They are stored and returned.
         """
 
     @_builtins.property
     def as_of_time(self) -> _timestamp_pb2.Timestamp:
-        """as_of_time is when the caller's billing system knew this. A put with an earlier one than the fact that is kept
+        """as_of_time is when the caller's billing system had this state. A put with an earlier as_of_time than the stored one
         changes nothing. Unset: the time at which the put arrives.
         """
 
@@ -99,17 +99,17 @@ Global___Plan: _TypeAlias = Plan  # noqa: Y015
 
 @_typing.final
 class Limit(_message.Message):
-    """Limit is how much a customer, or each customer of a plan, may use or spend in a billing period. It stops nobody;
-    thresholds with percent_of_limit tell of it.
+    """Limit is how much a customer, or each customer of a plan, may use or spend in a billing period. It does not stop
+    usage; thresholds with percent_of_limit refer to it.
 
-    A gauge has the limit of what it measures: of its metric or currency, with exactly its group's keys. So a limit
-    without groups is that of all usage together, not of each group, and a gauge of each seat looks for a limit of each
-    seat. Of several that fit, the one that names most values is taken, and of those the one that names the first keys
-    in ascending order. A customer's own limit goes before that of its plan; the gauge of a subscription has the
-    customer's own limit too, or else that of the subscription's plan. Price filters do not matter: a gauge of some
-    prices has the limit of all cost in the currency.
+    A gauge has the limit of its metric or currency with exactly the gauge's group keys. So a limit without groups
+    applies to all usage together, not to each group; the gauge of one seat takes only a limit with the group key of that
+    seat. Of several matching limits, the one with the most values applies; among those, the one with the first keys in
+    ascending order. A customer's own limit applies before its plan's. The gauge of a subscription has the customer's own
+    limit, or else the limit of the subscription's plan. Price filters do not matter: a gauge of some prices has the
+    limit of all cost in the currency.
 
-    What it limits (holder, access, groups) is fixed once it exists: a put with something else is refused with
+    holder, access and groups cannot be changed after the limit is created: a put with other values is refused with
     FAILED_PRECONDITION and ERROR_REASON_LIMIT_FIXED. There is one limit for each combination of the three: another one
     is refused with ALREADY_EXISTS and ERROR_REASON_LIMIT_EXISTS.
     """
@@ -129,12 +129,12 @@ class Limit(_message.Message):
     limit_id: _builtins.str
     """limit_id is the caller's own id: 1–128 characters, no control characters, no blanks at either end."""
     amount: _builtins.str
-    """amount is the limit, as a decimal of at most 38 digits, 18 of them after the point; not negative. Unset: there is
-    no limit any more, as if it had never been put.
+    """amount is the limit, a decimal string of at most 38 digits, 18 of them after the point (see Threshold); not
+    negative. Unset: the limit is removed, as if it had never been put.
     """
     @_builtins.property
     def customer(self) -> _alert_pb2.CustomerScope:
-        """customer is one customer. It need not be known yet."""
+        """customer is one customer. It need not exist yet."""
 
     @_builtins.property
     def plan(self) -> _alert_pb2.PlanScope:
@@ -150,13 +150,13 @@ class Limit(_message.Message):
 
     @_builtins.property
     def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___LimitGroup]:
-        """groups narrow the limit to usage whose properties have these values: at most 3, each key once. Their order does
-        not matter. Empty: all usage.
+        """groups select the usage whose properties have these values: at most 3, each key once. Their order does not matter.
+        Empty: all usage.
         """
 
     @_builtins.property
     def as_of_time(self) -> _timestamp_pb2.Timestamp:
-        """as_of_time is when the caller's billing system knew this. A put with an earlier one than the fact that is kept
+        """as_of_time is when the caller's billing system had this state. A put with an earlier as_of_time than the stored one
         changes nothing. Unset: the time at which the put arrives.
         """
 
@@ -199,7 +199,7 @@ Global___Limit: _TypeAlias = Limit  # noqa: Y015
 
 @_typing.final
 class LimitGroup(_message.Message):
-    """LimitGroup is a property of usage events by which a limit is narrowed."""
+    """LimitGroup is a property of usage events that selects the usage of a limit."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -208,8 +208,8 @@ class LimitGroup(_message.Message):
     key: _builtins.str
     """key is the name of the property, 1–128 characters."""
     value: _builtins.str
-    """value is the value that the property must have, at most 256 characters without control characters. Unset: the
-    limit is that of each value of the property, unless a limit of its own names the value.
+    """value is the value that the property must have, at most 256 characters without control characters. Unset: the limit
+    applies to each value of the property, unless a limit of its own names the value.
     """
     def __init__(
         self,

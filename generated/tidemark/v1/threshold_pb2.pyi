@@ -26,25 +26,25 @@ class _Severity:
 class _SeverityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Severity.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     SEVERITY_UNSPECIFIED: _Severity.ValueType  # 0
-    """SEVERITY_UNSPECIFIED means that the caller did not say."""
+    """SEVERITY_UNSPECIFIED means that no severity was given."""
     SEVERITY_INFO: _Severity.ValueType  # 1
-    """SEVERITY_INFO is good to know."""
+    """SEVERITY_INFO is information; no action is needed."""
     SEVERITY_WARNING: _Severity.ValueType  # 2
-    """SEVERITY_WARNING needs somebody's attention soon."""
+    """SEVERITY_WARNING needs attention soon."""
     SEVERITY_CRITICAL: _Severity.ValueType  # 3
-    """SEVERITY_CRITICAL needs somebody's attention now."""
+    """SEVERITY_CRITICAL needs attention now."""
 
 class Severity(_Severity, metaclass=_SeverityEnumTypeWrapper):
-    """Severity is how much a threshold matters to the caller."""
+    """Severity is how important a threshold is for the caller."""
 
 SEVERITY_UNSPECIFIED: Severity.ValueType  # 0
-"""SEVERITY_UNSPECIFIED means that the caller did not say."""
+"""SEVERITY_UNSPECIFIED means that no severity was given."""
 SEVERITY_INFO: Severity.ValueType  # 1
-"""SEVERITY_INFO is good to know."""
+"""SEVERITY_INFO is information; no action is needed."""
 SEVERITY_WARNING: Severity.ValueType  # 2
-"""SEVERITY_WARNING needs somebody's attention soon."""
+"""SEVERITY_WARNING needs attention soon."""
 SEVERITY_CRITICAL: Severity.ValueType  # 3
-"""SEVERITY_CRITICAL needs somebody's attention now."""
+"""SEVERITY_CRITICAL needs attention now."""
 Global___Severity: _TypeAlias = Severity  # noqa: Y015
 
 class _TransitionKind:
@@ -56,10 +56,10 @@ class _TransitionKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Transi
     TRANSITION_KIND_UNSPECIFIED: _TransitionKind.ValueType  # 0
     """TRANSITION_KIND_UNSPECIFIED is never sent, and refused in a request."""
     TRANSITION_KIND_REACHED: _TransitionKind.ValueType  # 1
-    """TRANSITION_KIND_REACHED means that the gauge came to the line, or past it."""
+    """TRANSITION_KIND_REACHED means that the value of the gauge is now at the level of the threshold, or beyond it."""
     TRANSITION_KIND_RESOLVED: _TransitionKind.ValueType  # 2
-    """TRANSITION_KIND_RESOLVED means that the gauge came back from a threshold that had been reached. It is never sent
-    for a threshold whose REACHED was not recorded.
+    """TRANSITION_KIND_RESOLVED means that a reached threshold was resolved: the value came back (see resolve_value), or
+    the threshold or its limit was changed or removed. It is never sent for a threshold whose REACHED was not recorded.
     """
 
 class TransitionKind(_TransitionKind, metaclass=_TransitionKindEnumTypeWrapper):
@@ -68,23 +68,24 @@ class TransitionKind(_TransitionKind, metaclass=_TransitionKindEnumTypeWrapper):
 TRANSITION_KIND_UNSPECIFIED: TransitionKind.ValueType  # 0
 """TRANSITION_KIND_UNSPECIFIED is never sent, and refused in a request."""
 TRANSITION_KIND_REACHED: TransitionKind.ValueType  # 1
-"""TRANSITION_KIND_REACHED means that the gauge came to the line, or past it."""
+"""TRANSITION_KIND_REACHED means that the value of the gauge is now at the level of the threshold, or beyond it."""
 TRANSITION_KIND_RESOLVED: TransitionKind.ValueType  # 2
-"""TRANSITION_KIND_RESOLVED means that the gauge came back from a threshold that had been reached. It is never sent
-for a threshold whose REACHED was not recorded.
+"""TRANSITION_KIND_RESOLVED means that a reached threshold was resolved: the value came back (see resolve_value), or
+the threshold or its limit was changed or removed. It is never sent for a threshold whose REACHED was not recorded.
 """
 Global___TransitionKind: _TypeAlias = TransitionKind  # noqa: Y015
 
 @_typing.final
 class Threshold(_message.Message):
-    """Threshold is a line that an alert draws through the values of its gauges. Rising conditions reach it at or above
-    the line, falling ones at or below. Which way a condition goes stands in the comment of its message.
+    """Threshold is a value at which an alert reacts. A rising condition reaches a threshold when the gauge is at or above
+    its level; a falling condition when the gauge is at or below it. The comment of each condition says whether it rises
+    or falls. The level is value, or a step of recurring_step, or percent_of_limit of the gauge's limit.
 
     Amounts, quantities and every other measured number in this API are decimal strings: an optional "-", digits, and
-    optionally "." with more digits; at most 38 digits in all, of which at most 18 after the point. No exponent, no
-    plus sign, no blanks, no NaN, no infinity. They are exact, and answers write them without trailing zeros.
+    optionally "." with more digits; at most 38 digits in all, of which at most 18 after the point. No exponent, no plus
+    sign, no blanks, no NaN, no infinity. They are exact. Answers write them without trailing zeros.
 
-    What Tidemark adds up is exact as well, and may be longer than any number that was sent: the value of a gauge, the
+    Computed numbers are exact as well, and can be longer than the numbers that were sent: the value of a gauge, the
     total of balances or of invoices, and the evidence of a transition have at most 78 digits before the point and 18
     after it. Read them with a type that holds as many.
     """
@@ -99,56 +100,59 @@ class Threshold(_message.Message):
     NOTIFY_ON_FIELD_NUMBER: _builtins.int
     PERCENT_OF_LIMIT_FIELD_NUMBER: _builtins.int
     code: _builtins.str
-    """code is the caller's own name of the threshold, repeated in every transition of it ("block", "80_percent"). At
-    most 128 characters; unique among the thresholds of one alert. Unset: the threshold is known by its value alone.
+    """code is the caller's own name of the threshold ("block", "80_percent"). Each of its transitions repeats it. At most
+    128 characters; unique among the thresholds of one alert. Unset: the threshold is identified by its value alone.
     """
     value: _builtins.str
-    """value is the line, a decimal string: an amount in the major unit of the condition's currency, a quantity of its
-    metric, a percentage or a number of days. Zero and negative values are allowed; the values of one alert's
-    thresholds differ. Required, unless recurring_step or percent_of_limit is set, which then takes its place.
+    """value is the level, a decimal string: an amount in the major unit of the condition's currency, a quantity of its
+    metric, a percentage or a number of days. Zero and negative values are allowed. The values of one alert's
+    thresholds must differ. Required unless recurring_step or percent_of_limit is set instead.
     """
     severity: Global___Severity.ValueType
-    """severity is how much the threshold matters to the caller. Tidemark carries it into every transition and does
-    nothing else with it. Unset is allowed.
+    """severity is how important the threshold is for the caller. Each transition repeats it; Tidemark does nothing else
+    with it. It can be unset.
     """
     recurring_step: _builtins.str
-    """recurring_step, a decimal string above zero, makes the threshold an endless ladder: one line every step past the
-    furthest value among the alert's thresholds, or past zero when there is none. Fixed thresholds 500 and 1000 with a
-    step of 200 reach 500, 1000, 1200, 1400 and so on. At most one threshold of an alert may recur; value,
-    resolve_value and percent_of_limit must then be unset. A jump over more than 20 steps reports the last 20.
+    """recurring_step, a decimal string above zero, makes the threshold repeat without end: its steps follow at intervals
+    of recurring_step beyond the furthest value among the alert's thresholds, or beyond zero when no other threshold
+    has a value. Fixed thresholds 500 and 1000 with a step of 200 are reached at 500, 1000, 1200, 1400 and so on. At
+    most one threshold of an alert may recur; value, resolve_value and percent_of_limit must then be unset. A jump over
+    more than 20 steps reports the last 20.
 
-    An edit of the step, or of the furthest value, makes the steps other lines: where old ones were reached, the
-    furthest of them is resolved and stands for all, and the new ones that the gauge is past are reached.
+    When recurring_step or the furthest value is edited, the steps get new levels. If old steps were reached, one
+    RESOLVED is reported with the furthest of them, for all of them. Then the new steps that the value is at or beyond
+    are reached.
     """
     resolve_value: _builtins.str
-    """resolve_value, a decimal string, is how far the gauge has to come back before a reached threshold is resolved:
-    at or below it for rising conditions, at or above it for falling ones. It must lie on the near side of value, so
-    that a gauge that trembles around the line does not send again and again. Unset: the threshold is resolved as
-    soon as the gauge is no longer at or past value. Beside percent_of_limit it is a percentage of the limit as well,
-    and must be below that one.
+    """resolve_value, a decimal string, is the value that the gauge must come back to before a reached threshold is
+    resolved: at or below it for rising conditions, at or above it for falling ones. It must be below value for rising
+    conditions and above value for falling ones, so that a gauge that moves back and forth around value does not notify
+    again and again. Unset: the threshold is resolved as soon as the value is no longer at or beyond the level.
+    Together with percent_of_limit, it is a percentage of the limit too, and must be below percent_of_limit.
     """
     percent_of_limit: _builtins.str
-    """percent_of_limit draws the line at a percentage of the limit that each gauge has, instead of at a value: a decimal
-    string, zero or more, above 100 too; those of one alert's thresholds differ. One alert thus tells each customer,
-    or each group, of its own allotment. Which limit a gauge has stands in the comment of Limit. Value and
+    """percent_of_limit sets the level at a percentage of each gauge's limit, instead of at a value: a decimal string,
+    zero or more, also above 100. The percentages of one alert's thresholds must differ. One alert thus compares each
+    customer, or each group, with its own limit. The comment of Limit says which limit applies to a gauge. value and
     recurring_step must then be unset.
 
-    The line is exact: at 12.5 percent of a limit of 0.01 it is 0.00125. It may have up to 38 decimals. Of a limit of
-    0 each percentage is 0, and resolve_value is not looked at.
+    The level is exact: 12.5 percent of a limit of 0.01 is 0.00125. It can have up to 38 digits after the point. Every
+    percentage of a limit of 0 is 0, and resolve_value is then ignored.
 
-    A gauge without a limit has no such line. When a limit changes, the gauges that have it are evaluated again: raised
-    far enough it resolves the threshold, lowered it reaches it, and removed it resolves what was reached. The limit of
-    a customer does so before PutLimit answers, that of a plan soon after it.
+    On a gauge without a limit, the threshold is never reached. When a limit changes, the gauges that it applies to are
+    re-evaluated: a higher limit can resolve the threshold, a lower one can reach it, and removing the limit resolves a
+    reached threshold. This happens before PutLimit answers for the limit of a customer, and soon after the answer for
+    the limit of a plan.
 
-    Taken by the conditions on usage, cost and spend and by monthly_invoice_total_spend_threshold_reached, whose limit
-    is that of all spend in its currency. Others measure nothing that a limit is of, and refuse it with
-    INVALID_ARGUMENT.
+    The conditions on usage, cost and spend take it, and monthly_invoice_total_spend_threshold_reached, to which the
+    limit of all spend in its currency applies. Other conditions measure nothing that a limit applies to, and refuse it
+    with INVALID_ARGUMENT.
     """
     @_builtins.property
     def notify_on(self) -> _containers.RepeatedScalarFieldContainer[Global___TransitionKind.ValueType]:
-        """notify_on lists the kinds of transition that are sent to webhooks. Empty: REACHED only. A transition of a kind
-        that is not listed is recorded in the state and shown in the acknowledgement all the same, with notified unset.
-        No kind may stand here twice.
+        """notify_on lists the kinds of transition for which a notification is sent. Empty: REACHED only. A transition of
+        another kind is still recorded in the state and shown in the acknowledgement, with notified unset. Each kind may be
+        listed once.
         """
 
     def __init__(
@@ -181,17 +185,19 @@ class ThresholdOverride(_message.Message):
     THRESHOLDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def group_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """group_keys are those of the condition's grouping keys that this override binds; a key that is not named may have
-        any value. Empty: all of them, in the condition's order.
+        """group_keys are the grouping keys of the condition to which this override gives a value. A key that is not listed
+        may have any value. Empty: all grouping keys, in the condition's order.
         """
 
     @_builtins.property
     def group_values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """group_values are the values of those keys, one for each and in the same order; each at most 256 characters."""
+        """group_values are the values of group_keys, one for each key and in the same order; each at most 256 characters."""
 
     @_builtins.property
     def thresholds(self) -> _containers.RepeatedCompositeFieldContainer[Global___Threshold]:
-        """thresholds apply to these groups instead of the alert's own, at most 20. Empty: the groups are silent."""
+        """thresholds apply to these groups instead of the alert's own thresholds, at most 20. Empty: these groups have no
+        thresholds.
+        """
 
     def __init__(
         self,

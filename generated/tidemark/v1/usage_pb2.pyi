@@ -33,38 +33,39 @@ class _BalanceReadingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Balanc
     BALANCE_READING_UNSPECIFIED: _BalanceReading.ValueType  # 0
     """BALANCE_READING_UNSPECIFIED is never sent."""
     BALANCE_READING_REMAINING: _BalanceReading.ValueType  # 1
-    """BALANCE_READING_REMAINING is what remains, in the balances' unit."""
+    """BALANCE_READING_REMAINING is the remaining amount, in the balances' unit."""
     BALANCE_READING_REMAINING_PERCENT: _BalanceReading.ValueType  # 2
-    """BALANCE_READING_REMAINING_PERCENT is how much of what was granted remains."""
+    """BALANCE_READING_REMAINING_PERCENT is the remaining percentage of what was granted."""
     BALANCE_READING_USED_PERCENT: _BalanceReading.ValueType  # 3
-    """BALANCE_READING_USED_PERCENT is how much of what was granted is used."""
+    """BALANCE_READING_USED_PERCENT is the used percentage of what was granted."""
     BALANCE_READING_DAYS_LEFT: _BalanceReading.ValueType  # 4
-    """BALANCE_READING_DAYS_LEFT is the days to the end of a segment."""
+    """BALANCE_READING_DAYS_LEFT is the number of days to the end of a segment."""
 
 class BalanceReading(_BalanceReading, metaclass=_BalanceReadingEnumTypeWrapper):
-    """BalanceReading is what a gauge reads of balances."""
+    """BalanceReading is what a gauge measures of balances."""
 
 BALANCE_READING_UNSPECIFIED: BalanceReading.ValueType  # 0
 """BALANCE_READING_UNSPECIFIED is never sent."""
 BALANCE_READING_REMAINING: BalanceReading.ValueType  # 1
-"""BALANCE_READING_REMAINING is what remains, in the balances' unit."""
+"""BALANCE_READING_REMAINING is the remaining amount, in the balances' unit."""
 BALANCE_READING_REMAINING_PERCENT: BalanceReading.ValueType  # 2
-"""BALANCE_READING_REMAINING_PERCENT is how much of what was granted remains."""
+"""BALANCE_READING_REMAINING_PERCENT is the remaining percentage of what was granted."""
 BALANCE_READING_USED_PERCENT: BalanceReading.ValueType  # 3
-"""BALANCE_READING_USED_PERCENT is how much of what was granted is used."""
+"""BALANCE_READING_USED_PERCENT is the used percentage of what was granted."""
 BALANCE_READING_DAYS_LEFT: BalanceReading.ValueType  # 4
-"""BALANCE_READING_DAYS_LEFT is the days to the end of a segment."""
+"""BALANCE_READING_DAYS_LEFT is the number of days to the end of a segment."""
 Global___BalanceReading: _TypeAlias = BalanceReading  # noqa: Y015
 
 @_typing.final
 class UsageEvent(_message.Message):
-    """UsageEvent is one use of something by a customer. A customer, subscription or metric that is not known yet is created
-    with defaults.
+    """UsageEvent is one use of a metric by a customer. Usage that names an unknown customer, subscription or metric creates
+    it with defaults.
 
-    An event is counted once, however often it is sent. Two events are the same one when customer_id, event_id and the
-    calendar month, in UTC, of event_time are the same, for as long as events are kept (400 days, unless the operator chose
-    otherwise); what is older is refused. A retry therefore repeats event_time as it was sent first. The same event_id with
-    a time in another calendar month is another event, and counts again, even when the two times are seconds apart.
+    An event is counted once, however often it is sent. Two events are the same event when customer_id, event_id and the
+    calendar month, in UTC, of event_time are the same. This holds for as long as events are kept (400 days, unless the
+    operator chose otherwise); older events are refused. A retry must therefore repeat the event_time of the first try.
+    The same event_id with a time in another calendar month is another event, and counts again, even when the two times
+    are seconds apart.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -100,42 +101,43 @@ class UsageEvent(_message.Message):
     PROPERTIES_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """event_id is the caller's own id, unique for its customer: 1–128 characters, no control characters, no blanks at
-    either end. In one calendar month (UTC) of event_time, the same id again with the same content counts as a duplicate;
-    with other content it is rejected with ALREADY_EXISTS and ERROR_REASON_EVENT_CONFLICT.
+    either end. Within one calendar month (UTC) of event_time, the same id with the same content is a duplicate; with
+    different content it is rejected with ALREADY_EXISTS and ERROR_REASON_EVENT_CONFLICT.
     """
     customer_id: _builtins.str
-    """customer_id is the customer who used something, with the form of an event_id."""
+    """customer_id is the customer that used the metric, in the form of an event_id."""
     subscription_id: _builtins.str
-    """subscription_id is the customer's subscription that the use belongs to, with the form of an event_id. Unset: the
+    """subscription_id is the customer's subscription that the usage belongs to, in the form of an event_id. Unset: the
     event counts for the customer, and for no subscription.
     """
     metric_id: _builtins.str
-    """metric_id is the metric that was used, with the form of an event_id."""
+    """metric_id is the metric that was used, in the form of an event_id."""
     quantity: _builtins.str
     """quantity is how much was used, in the metric's unit: a decimal string of at most 38 digits, 18 of them after the
-    point, without exponent. A negative one is a correction.
+    point (see Threshold). A negative quantity is a correction.
     """
     cost: _builtins.str
-    """cost is what the use costs, rated, before credits and commits: a decimal string in the major unit of currency. A
-    negative one is a correction. Unset: the event moves no cost.
+    """cost is the rated cost of the usage, before credits and commits: a decimal string in the major unit of currency. A
+    negative cost is a correction. Unset: the event changes no cost.
     """
     currency: _builtins.str
-    """currency is what cost is in: an ISO 4217 code or the caller's own pricing unit, 1–64 letters, digits, "_", "." or
-    "-", compared case-sensitively. Unset: the subscription's currency, or else the customer's. Refused without cost.
+    """currency is the currency of cost: an ISO 4217 code or the caller's own pricing unit, 1–64 letters, digits, "_", "."
+    or "-", compared case-sensitively. Unset: the subscription's currency, or else the customer's. Refused without
+    cost.
     """
     @_builtins.property
     def event_time(self) -> _timestamp_pb2.Timestamp:
-        """event_time is when the use happened, and decides which billing period it counts in: at most 5 minutes ahead of
-        the service's clock, not in a period that ended longer ago than the grace (34 days, unless the operator chose
-        otherwise), and not longer ago than events are kept (400 days, unless chosen otherwise). It is kept to the
-        microsecond.
+        """event_time is when the usage happened. It decides the billing period in which the event counts. At most 5 minutes
+        ahead of the service's clock; not in a period that ended longer ago than the grace (34 days, unless the operator
+        chose otherwise); and not longer ago than events are kept (400 days, unless the operator chose otherwise). It is
+        kept to the microsecond.
         """
 
     @_builtins.property
     def properties(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """properties are what alerts group by, and what UNIQUE_COUNT counts: at most 64, keys of 1–128 characters, values
-        of at most 256, no control characters. Those named price_id, item_id and price_type say what price rated the use,
-        for alerts with price_filters.
+        """properties are what alerts group by, and what UNIQUE_COUNT counts: at most 64, keys of 1–128 characters, values of
+        at most 256, no control characters. The properties price_id, item_id and price_type identify the price that rated
+        the usage, for alerts with price_filters.
         """
 
     def __init__(
@@ -161,8 +163,8 @@ Global___UsageEvent: _TypeAlias = UsageEvent  # noqa: Y015
 
 @_typing.final
 class Rejection(_message.Message):
-    """Rejection says why one event of a batch was not counted. Its neighbours are not affected. INTERNAL means that the
-    service failed to record what this event changes; send it again later, under the same event_id.
+    """Rejection says why one event of a batch was not counted. It does not affect the other events of the batch. INTERNAL
+    means that the service failed to record what this event changes; send the event again later, with the same event_id.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -171,15 +173,14 @@ class Rejection(_message.Message):
     EVENT_ID_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     index: _builtins.int
-    """index is the event's place in the request's events, from 0."""
+    """index is the position of the event in the request's events, from 0."""
     event_id: _builtins.str
-    """event_id is the event's id as it was sent, shortened to 128 characters, and to 40 where status is short."""
+    """event_id is the event's id as it was sent, cut to 128 characters, or to 40 where status is short."""
     @_builtins.property
     def status(self) -> _status_pb2.Status:
-        """status says what is wrong, with ErrorInfo and, for bad fields, BadRequest in its details. Sending the event again
-        as it is gives the same answer, except with code INTERNAL or UNAVAILABLE: then it may succeed later. Once the
-        rejections of an answer come to 1 MiB, the statuses that follow are short: their code and reason, without
-        BadRequest.
+        """status says what is wrong, with ErrorInfo and, for bad fields, BadRequest in its details. Sending the unchanged
+        event again gives the same answer, except with code INTERNAL or UNAVAILABLE: then it may succeed later. After the
+        first 1 MiB of rejections in an answer, statuses are short: code and reason, without BadRequest.
         """
 
     def __init__(
@@ -199,9 +200,9 @@ Global___Rejection: _TypeAlias = Rejection  # noqa: Y015
 
 @_typing.final
 class OmittedResults(_message.Message):
-    """OmittedResults says how much of what an answer to usage would show is left out of it, and where to read that. An answer
-    shows at most 2 MiB of transitions and gauges, and at most 3 MiB of rejections, so that a client with gRPC's default
-    limit of 4 MiB can read it. What is left out was done all the same: it is stored, notified and watched like the rest.
+    """OmittedResults says how much is left out of an answer to usage, and where to read it. An answer shows at most 2 MiB
+    of transitions and gauges, and at most 3 MiB of rejections, so that a client with gRPC's default limit of 4 MiB can
+    read it. What is left out is still done: it is stored, and its notifications are sent.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -211,23 +212,23 @@ class OmittedResults(_message.Message):
     REJECTION_COUNT_FIELD_NUMBER: _builtins.int
     INGEST_TIME_FIELD_NUMBER: _builtins.int
     transition_count: _builtins.int
-    """transition_count is how many transitions are left out, those behind the last one shown. Those that notify are in
-    ListNotifications, with start_time set to ingest_time and with the customers of the events; what they led to is in
-    GetCustomerAlert and ListCustomerAlerts. Sending the events again does not repeat them.
+    """transition_count is how many transitions are left out: those after the last one shown. ListNotifications returns
+    those that notify, with start_time set to ingest_time and with the customers of the events. GetCustomerAlert and
+    ListCustomerAlerts return the resulting states. Sending the events again does not repeat the transitions.
     """
     gauge_count: _builtins.int
-    """gauge_count is how many gauges are left out. GetCustomerAlert and ListCustomerAlerts return the values of those that
-    an alert watches.
+    """gauge_count is how many gauges are left out. GetCustomerAlert and ListCustomerAlerts return the values of gauges
+    that an alert watches.
     """
     rejection_count: _builtins.int
-    """rejection_count is how many rejections are left out: of events with an index above the last one in rejected. Send
-    the events behind that index again, in a request of their own: those that were counted are duplicates, and the
+    """rejection_count is how many rejections are left out: those of events with an index above the last one in rejected.
+    Send the events above that index again, in a request of their own: counted events are then duplicates, and the
     others are rejected again, with their statuses. It is 0 for requests of up to 5,000 events.
     """
     @_builtins.property
     def ingest_time(self) -> _timestamp_pb2.Timestamp:
-        """ingest_time is Transition.ingest_time of the first transition that is left out; no notification of one that is left
-        out was created earlier. Unset when no transition is left out.
+        """ingest_time is Transition.ingest_time of the first transition that is left out. The notifications of the
+        transitions that are left out were not created before it. Unset when no transition is left out.
         """
 
     def __init__(
@@ -248,7 +249,7 @@ Global___OmittedResults: _TypeAlias = OmittedResults  # noqa: Y015
 
 @_typing.final
 class Gauge(_message.Message):
-    """Gauge is one measured number that thresholds watch."""
+    """Gauge is one measured number that thresholds are compared with."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -264,47 +265,47 @@ class Gauge(_message.Message):
     VALUE_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     customer_id: _builtins.str
-    """customer_id is the customer whose usage it measures."""
+    """customer_id is the customer that is measured."""
     subscription_id: _builtins.str
-    """subscription_id is the subscription whose usage it measures. Unset: all usage of the customer."""
+    """subscription_id is the subscription that is measured. Unset: the customer as a whole."""
     value: _builtins.str
-    """value is the measured number, a decimal string. Unset: there is nothing to measure, such as a percentage of no
+    """value is the measured number, a decimal string. Unset: there is nothing to measure, for example a percentage of no
     balance.
     """
     limit: _builtins.str
-    """limit is the limit that thresholds with percent_of_limit compare value with, a decimal string. Unset: there is
-    none, or nobody has asked for it, as where a gauge is shown without an alert.
+    """limit is the limit of this gauge, which percent_of_limit refers to, a decimal string. Unset: there is none, or it
+    was not read, because the gauge is shown without an alert.
     """
     @_builtins.property
     def usage(self) -> Global___UsageMeasure:
-        """usage is set where a metric's usage is measured."""
+        """usage is set when the usage of a metric is measured."""
 
     @_builtins.property
     def cost(self) -> Global___CostMeasure:
-        """cost is set where cost is measured."""
+        """cost is set when cost is measured."""
 
     @_builtins.property
     def invoices(self) -> Global___InvoiceMeasure:
-        """invoices is set where invoices are measured."""
+        """invoices is set when invoices are measured."""
 
     @_builtins.property
     def balances(self) -> Global___BalanceMeasure:
-        """balances is set where balances are measured."""
+        """balances is set when balances are measured."""
 
     @_builtins.property
     def plan(self) -> Global___PlanMeasure:
-        """plan is set where the time left in a plan is measured."""
+        """plan is set when the time left in a plan is measured."""
 
     @_builtins.property
     def group(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupValue]:
-        """group are the properties, and the value of each, that an event must have to count here, by ascending key; of
-        balances the seat, or the custom fields that a specifier groups by. Empty: everything counts.
+        """group are the properties, with the value of each, that an event must have to count on this gauge, by ascending key.
+        For balances it is the seat, or the custom fields that a specifier groups by. Empty: everything counts.
         """
 
     @_builtins.property
     def billing_period(self) -> _account_pb2.BillingPeriod:
-        """billing_period is the period that the gauge belongs to; the next one begins with a gauge of its own at 0. Unset:
-        the gauge measures something that no period re-arms, such as one invoice.
+        """billing_period is the period of the gauge. The next period has a new gauge, which starts at 0. Unset: the gauge has
+        no period, for example one of a single invoice.
         """
 
     def __init__(
@@ -363,10 +364,10 @@ class CostMeasure(_message.Message):
     CURRENCY_FIELD_NUMBER: _builtins.int
     PRICE_FILTERS_FIELD_NUMBER: _builtins.int
     currency: _builtins.str
-    """currency is what the cost is in."""
+    """currency is the currency of the cost."""
     @_builtins.property
     def price_filters(self) -> _containers.RepeatedCompositeFieldContainer[_condition_pb2.PriceFilter]:
-        """price_filters are what an event's price has to pass to count here. Empty: every event counts."""
+        """price_filters are the filters that an event's price must pass to count on this gauge. Empty: every event counts."""
 
     def __init__(
         self,
@@ -384,16 +385,16 @@ Global___CostMeasure: _TypeAlias = CostMeasure  # noqa: Y015
 
 @_typing.final
 class InvoiceMeasure(_message.Message):
-    """InvoiceMeasure says that a gauge measures what invoices add up to, after credits and commits."""
+    """InvoiceMeasure says that a gauge measures the total of invoices, after credits and commits."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CURRENCY_FIELD_NUMBER: _builtins.int
     INVOICE_ID_FIELD_NUMBER: _builtins.int
     currency: _builtins.str
-    """currency is what the invoices are in."""
+    """currency is the currency of the invoices."""
     invoice_id: _builtins.str
-    """invoice_id is the invoice whose total it is. Unset: all invoices whose period ends in the calendar month that
+    """invoice_id is the invoice that is measured. Unset: all invoices whose period ends in the calendar month that
     billing_period shows.
     """
     def __init__(
@@ -422,11 +423,11 @@ class BalanceMeasure(_message.Message):
     BALANCE_ID_FIELD_NUMBER: _builtins.int
     SEGMENT_NUMBER_FIELD_NUMBER: _builtins.int
     reading: Global___BalanceReading.ValueType
-    """reading is what is read of them."""
+    """reading is what the gauge measures of the balances."""
     balance_id: _builtins.str
-    """balance_id is the one balance that is read. Unset: all that the alert selects."""
+    """balance_id is the one balance that is measured. Unset: all that the alert selects."""
     segment_number: _builtins.int
-    """segment_number is the one segment that is read, from 1. Unset: all active ones."""
+    """segment_number is the one segment that is measured, from 1. Unset: all active ones."""
     @_builtins.property
     def spend(self) -> _balance_pb2.SpendAccess:
         """spend is set for balances in money."""
@@ -473,7 +474,7 @@ Global___PlanMeasure: _TypeAlias = PlanMeasure  # noqa: Y015
 
 @_typing.final
 class GroupValue(_message.Message):
-    """GroupValue is a property and its value, by which a gauge differs from others of the same alert."""
+    """GroupValue is a property and its value. It distinguishes a gauge from other gauges of the same alert."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -482,7 +483,7 @@ class GroupValue(_message.Message):
     key: _builtins.str
     """key is the name of the property."""
     value: _builtins.str
-    """value is its value."""
+    """value is the value of the property."""
     def __init__(
         self,
         *,

@@ -26,46 +26,55 @@ class _WarningReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Warning
     WARNING_REASON_UNSPECIFIED: _WarningReason.ValueType  # 0
     """WARNING_REASON_UNSPECIFIED is never sent."""
     WARNING_REASON_METRIC_UNKNOWN: _WarningReason.ValueType  # 1
-    """WARNING_REASON_METRIC_UNKNOWN means that no PutMetric put the metric, and no usage named it."""
+    """WARNING_REASON_METRIC_UNKNOWN means that the metric was never put with PutMetric, and no usage named it."""
     WARNING_REASON_PLAN_UNKNOWN: _WarningReason.ValueType  # 2
-    """WARNING_REASON_PLAN_UNKNOWN means that no PutPlan put the plan, and no customer or subscription is on it."""
+    """WARNING_REASON_PLAN_UNKNOWN means that the plan was never put with PutPlan, and no customer or subscription is on
+    it.
+    """
     WARNING_REASON_CUSTOMER_UNKNOWN: _WarningReason.ValueType  # 3
-    """WARNING_REASON_CUSTOMER_UNKNOWN means that no PutCustomer put the customer, and no usage or other fact named it."""
+    """WARNING_REASON_CUSTOMER_UNKNOWN means that the customer was never put with PutCustomer, and no usage or other fact
+    named it.
+    """
     WARNING_REASON_SUBSCRIPTION_UNKNOWN: _WarningReason.ValueType  # 4
-    """WARNING_REASON_SUBSCRIPTION_UNKNOWN means that no PutSubscription put the subscription for that customer, and no
-    usage named it.
+    """WARNING_REASON_SUBSCRIPTION_UNKNOWN means that the subscription was never put for that customer with
+    PutSubscription, and no usage named it.
     """
     WARNING_REASON_LIMIT_UNKNOWN: _WarningReason.ValueType  # 5
-    """WARNING_REASON_LIMIT_UNKNOWN means that a threshold has percent_of_limit, and no PutLimit put a limit of the alert's
-    metric or currency, for any customer or plan.
+    """WARNING_REASON_LIMIT_UNKNOWN means that a threshold has percent_of_limit, and no limit of the alert's metric or
+    currency was put with PutLimit, for any customer or plan.
     """
 
 class WarningReason(_WarningReason, metaclass=_WarningReasonEnumTypeWrapper):
-    """WarningReason is what a request names that the organization does not know."""
+    """WarningReason is what a request names that the organization does not have."""
 
 WARNING_REASON_UNSPECIFIED: WarningReason.ValueType  # 0
 """WARNING_REASON_UNSPECIFIED is never sent."""
 WARNING_REASON_METRIC_UNKNOWN: WarningReason.ValueType  # 1
-"""WARNING_REASON_METRIC_UNKNOWN means that no PutMetric put the metric, and no usage named it."""
+"""WARNING_REASON_METRIC_UNKNOWN means that the metric was never put with PutMetric, and no usage named it."""
 WARNING_REASON_PLAN_UNKNOWN: WarningReason.ValueType  # 2
-"""WARNING_REASON_PLAN_UNKNOWN means that no PutPlan put the plan, and no customer or subscription is on it."""
+"""WARNING_REASON_PLAN_UNKNOWN means that the plan was never put with PutPlan, and no customer or subscription is on
+it.
+"""
 WARNING_REASON_CUSTOMER_UNKNOWN: WarningReason.ValueType  # 3
-"""WARNING_REASON_CUSTOMER_UNKNOWN means that no PutCustomer put the customer, and no usage or other fact named it."""
+"""WARNING_REASON_CUSTOMER_UNKNOWN means that the customer was never put with PutCustomer, and no usage or other fact
+named it.
+"""
 WARNING_REASON_SUBSCRIPTION_UNKNOWN: WarningReason.ValueType  # 4
-"""WARNING_REASON_SUBSCRIPTION_UNKNOWN means that no PutSubscription put the subscription for that customer, and no
-usage named it.
+"""WARNING_REASON_SUBSCRIPTION_UNKNOWN means that the subscription was never put for that customer with
+PutSubscription, and no usage named it.
 """
 WARNING_REASON_LIMIT_UNKNOWN: WarningReason.ValueType  # 5
-"""WARNING_REASON_LIMIT_UNKNOWN means that a threshold has percent_of_limit, and no PutLimit put a limit of the alert's
-metric or currency, for any customer or plan.
+"""WARNING_REASON_LIMIT_UNKNOWN means that a threshold has percent_of_limit, and no limit of the alert's metric or
+currency was put with PutLimit, for any customer or plan.
 """
 Global___WarningReason: _TypeAlias = WarningReason  # noqa: Y015
 
 @_typing.final
 class Warning(_message.Message):
-    """Warning says that a request names something that the organization does not know yet: misspelt, perhaps, and then what
-    was asked for has no effect. The request is carried out all the same, and has its effect as soon as it is known.
-    Prices, items, group keys, seats, custom fields and currencies are not checked, because no list of them is kept.
+    """Warning says that a request names something that the organization does not have yet. The request is carried out
+    nevertheless, and takes effect as soon as what it names exists. If the name is misspelt, the request has no effect.
+    Prices, items, group keys, seats, custom fields and currencies are not checked, because the service keeps no list of
+    them.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -75,15 +84,15 @@ class Warning(_message.Message):
     UNKNOWN_ID_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     reason: Global___WarningReason.ValueType
-    """reason is what is not known."""
+    """reason says what is unknown."""
     field: _builtins.str
-    """field is the path in the request of the field that names it, such as "alert.usage_threshold_reached.metric_id"."""
+    """field is the path of the request field that names it, for example "alert.usage_threshold_reached.metric_id"."""
     unknown_id: _builtins.str
-    """unknown_id is the id that is not known: what the field says. For LIMIT_UNKNOWN the metric or the currency of which
-    there is no limit.
+    """unknown_id is the unknown id, which is the value of that field. For LIMIT_UNKNOWN it is the metric or the currency
+    without a limit.
     """
     message: _builtins.str
-    """message is for people: what is not known, and what to do."""
+    """message is a text for people: what is unknown, and what to do."""
     def __init__(
         self,
         *,

@@ -33,17 +33,17 @@ class _EndpointStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Endpoin
     ENDPOINT_STATE_ENABLED: _EndpointState.ValueType  # 1
     """ENDPOINT_STATE_ENABLED means that notifications are sent."""
     ENDPOINT_STATE_DISABLED: _EndpointState.ValueType  # 2
-    """ENDPOINT_STATE_DISABLED means that none are sent; disable_reason says why."""
+    """ENDPOINT_STATE_DISABLED means that no notifications are sent; disable_reason says why."""
 
 class EndpointState(_EndpointState, metaclass=_EndpointStateEnumTypeWrapper):
-    """EndpointState is whether notifications are sent to an endpoint."""
+    """EndpointState says whether notifications are sent to an endpoint."""
 
 ENDPOINT_STATE_UNSPECIFIED: EndpointState.ValueType  # 0
 """ENDPOINT_STATE_UNSPECIFIED is never sent."""
 ENDPOINT_STATE_ENABLED: EndpointState.ValueType  # 1
 """ENDPOINT_STATE_ENABLED means that notifications are sent."""
 ENDPOINT_STATE_DISABLED: EndpointState.ValueType  # 2
-"""ENDPOINT_STATE_DISABLED means that none are sent; disable_reason says why."""
+"""ENDPOINT_STATE_DISABLED means that no notifications are sent; disable_reason says why."""
 Global___EndpointState: _TypeAlias = EndpointState  # noqa: Y015
 
 class _DisableReason:
@@ -85,21 +85,21 @@ class _BreakerStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BreakerS
     BREAKER_STATE_CLOSED: _BreakerState.ValueType  # 1
     """BREAKER_STATE_CLOSED means that attempts are made."""
     BREAKER_STATE_OPEN: _BreakerState.ValueType  # 2
-    """BREAKER_STATE_OPEN means that none is made for a while."""
+    """BREAKER_STATE_OPEN means that no attempt is made for a while."""
     BREAKER_STATE_HALF_OPEN: _BreakerState.ValueType  # 3
-    """BREAKER_STATE_HALF_OPEN means that a single one is made, to see."""
+    """BREAKER_STATE_HALF_OPEN means that a single attempt is made as a probe."""
 
 class BreakerState(_BreakerState, metaclass=_BreakerStateEnumTypeWrapper):
-    """BreakerState is whether attempts at an endpoint are stopped because of many failures in a row."""
+    """BreakerState is the state of the circuit breaker of an endpoint, which stops attempts after many failures in a row."""
 
 BREAKER_STATE_UNSPECIFIED: BreakerState.ValueType  # 0
 """BREAKER_STATE_UNSPECIFIED is never sent."""
 BREAKER_STATE_CLOSED: BreakerState.ValueType  # 1
 """BREAKER_STATE_CLOSED means that attempts are made."""
 BREAKER_STATE_OPEN: BreakerState.ValueType  # 2
-"""BREAKER_STATE_OPEN means that none is made for a while."""
+"""BREAKER_STATE_OPEN means that no attempt is made for a while."""
 BREAKER_STATE_HALF_OPEN: BreakerState.ValueType  # 3
-"""BREAKER_STATE_HALF_OPEN means that a single one is made, to see."""
+"""BREAKER_STATE_HALF_OPEN means that a single attempt is made as a probe."""
 Global___BreakerState: _TypeAlias = BreakerState  # noqa: Y015
 
 class _SignatureScheme:
@@ -109,25 +109,29 @@ class _SignatureScheme:
 class _SignatureSchemeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SignatureScheme.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     SIGNATURE_SCHEME_UNSPECIFIED: _SignatureScheme.ValueType  # 0
-    """SIGNATURE_SCHEME_UNSPECIFIED means SIGNATURE_SCHEME_HMAC_SHA256 in a request for an endpoint, and the scheme as it
-    is in one for another secret. It is never sent.
+    """SIGNATURE_SCHEME_UNSPECIFIED means SIGNATURE_SCHEME_HMAC_SHA256 when an endpoint is created, and the present scheme
+    when a secret is rotated. It is never sent.
     """
     SIGNATURE_SCHEME_HMAC_SHA256: _SignatureScheme.ValueType  # 1
     """SIGNATURE_SCHEME_HMAC_SHA256 signs and verifies with one secret: "v1,…"."""
     SIGNATURE_SCHEME_ED25519: _SignatureScheme.ValueType  # 2
-    """SIGNATURE_SCHEME_ED25519 signs with a key that never leaves Tidemark, and verifies with a public one: "v1a,…"."""
+    """SIGNATURE_SCHEME_ED25519 signs with a private key that never leaves Tidemark; receivers verify with a public key:
+    "v1a,…".
+    """
 
 class SignatureScheme(_SignatureScheme, metaclass=_SignatureSchemeEnumTypeWrapper):
     """SignatureScheme is how attempts are signed."""
 
 SIGNATURE_SCHEME_UNSPECIFIED: SignatureScheme.ValueType  # 0
-"""SIGNATURE_SCHEME_UNSPECIFIED means SIGNATURE_SCHEME_HMAC_SHA256 in a request for an endpoint, and the scheme as it
-is in one for another secret. It is never sent.
+"""SIGNATURE_SCHEME_UNSPECIFIED means SIGNATURE_SCHEME_HMAC_SHA256 when an endpoint is created, and the present scheme
+when a secret is rotated. It is never sent.
 """
 SIGNATURE_SCHEME_HMAC_SHA256: SignatureScheme.ValueType  # 1
 """SIGNATURE_SCHEME_HMAC_SHA256 signs and verifies with one secret: "v1,…"."""
 SIGNATURE_SCHEME_ED25519: SignatureScheme.ValueType  # 2
-"""SIGNATURE_SCHEME_ED25519 signs with a key that never leaves Tidemark, and verifies with a public one: "v1a,…"."""
+"""SIGNATURE_SCHEME_ED25519 signs with a private key that never leaves Tidemark; receivers verify with a public key:
+"v1a,…".
+"""
 Global___SignatureScheme: _TypeAlias = SignatureScheme  # noqa: Y015
 
 class _DeliveryStatus:
@@ -139,27 +143,27 @@ class _DeliveryStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Delive
     DELIVERY_STATUS_UNSPECIFIED: _DeliveryStatus.ValueType  # 0
     """DELIVERY_STATUS_UNSPECIFIED is never sent; in a filter it means every status."""
     DELIVERY_STATUS_PENDING: _DeliveryStatus.ValueType  # 1
-    """DELIVERY_STATUS_PENDING means that an attempt is under way or will be made."""
+    """DELIVERY_STATUS_PENDING means that an attempt is in progress or will be made."""
     DELIVERY_STATUS_DELIVERED: _DeliveryStatus.ValueType  # 2
     """DELIVERY_STATUS_DELIVERED means that the endpoint answered with 200 to 299."""
     DELIVERY_STATUS_FAILED: _DeliveryStatus.ValueType  # 3
-    """DELIVERY_STATUS_FAILED means that the schedule of attempts is used up."""
+    """DELIVERY_STATUS_FAILED means that all attempts of the retry schedule failed."""
     DELIVERY_STATUS_CANCELLED: _DeliveryStatus.ValueType  # 4
-    """DELIVERY_STATUS_CANCELLED means that the endpoint was deleted, or said that it is gone."""
+    """DELIVERY_STATUS_CANCELLED means that the endpoint was disabled or deleted, or answered 410 (gone)."""
 
 class DeliveryStatus(_DeliveryStatus, metaclass=_DeliveryStatusEnumTypeWrapper):
-    """DeliveryStatus is how far a delivery has come."""
+    """DeliveryStatus is the status of a delivery."""
 
 DELIVERY_STATUS_UNSPECIFIED: DeliveryStatus.ValueType  # 0
 """DELIVERY_STATUS_UNSPECIFIED is never sent; in a filter it means every status."""
 DELIVERY_STATUS_PENDING: DeliveryStatus.ValueType  # 1
-"""DELIVERY_STATUS_PENDING means that an attempt is under way or will be made."""
+"""DELIVERY_STATUS_PENDING means that an attempt is in progress or will be made."""
 DELIVERY_STATUS_DELIVERED: DeliveryStatus.ValueType  # 2
 """DELIVERY_STATUS_DELIVERED means that the endpoint answered with 200 to 299."""
 DELIVERY_STATUS_FAILED: DeliveryStatus.ValueType  # 3
-"""DELIVERY_STATUS_FAILED means that the schedule of attempts is used up."""
+"""DELIVERY_STATUS_FAILED means that all attempts of the retry schedule failed."""
 DELIVERY_STATUS_CANCELLED: DeliveryStatus.ValueType  # 4
-"""DELIVERY_STATUS_CANCELLED means that the endpoint was deleted, or said that it is gone."""
+"""DELIVERY_STATUS_CANCELLED means that the endpoint was disabled or deleted, or answered 410 (gone)."""
 Global___DeliveryStatus: _TypeAlias = DeliveryStatus  # noqa: Y015
 
 class _DeliveryTrigger:
@@ -171,13 +175,13 @@ class _DeliveryTriggerEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Deliv
     DELIVERY_TRIGGER_UNSPECIFIED: _DeliveryTrigger.ValueType  # 0
     """DELIVERY_TRIGGER_UNSPECIFIED is never sent."""
     DELIVERY_TRIGGER_AUTOMATIC: _DeliveryTrigger.ValueType  # 1
-    """DELIVERY_TRIGGER_AUTOMATIC means that the notification was made."""
+    """DELIVERY_TRIGGER_AUTOMATIC means that the notification was created."""
     DELIVERY_TRIGGER_MANUAL: _DeliveryTrigger.ValueType  # 2
-    """DELIVERY_TRIGGER_MANUAL means that RedeliverNotification asked for it."""
+    """DELIVERY_TRIGGER_MANUAL means that RedeliverNotification was called."""
     DELIVERY_TRIGGER_RECOVERY: _DeliveryTrigger.ValueType  # 3
-    """DELIVERY_TRIGGER_RECOVERY means that a RedeliveryJob covers it."""
+    """DELIVERY_TRIGGER_RECOVERY means that a RedeliveryJob selected the delivery."""
     DELIVERY_TRIGGER_TEST: _DeliveryTrigger.ValueType  # 4
-    """DELIVERY_TRIGGER_TEST means that SendTestEvent asked for it."""
+    """DELIVERY_TRIGGER_TEST means that SendTestEvent was called."""
 
 class DeliveryTrigger(_DeliveryTrigger, metaclass=_DeliveryTriggerEnumTypeWrapper):
     """DeliveryTrigger is why a delivery is attempted."""
@@ -185,13 +189,13 @@ class DeliveryTrigger(_DeliveryTrigger, metaclass=_DeliveryTriggerEnumTypeWrappe
 DELIVERY_TRIGGER_UNSPECIFIED: DeliveryTrigger.ValueType  # 0
 """DELIVERY_TRIGGER_UNSPECIFIED is never sent."""
 DELIVERY_TRIGGER_AUTOMATIC: DeliveryTrigger.ValueType  # 1
-"""DELIVERY_TRIGGER_AUTOMATIC means that the notification was made."""
+"""DELIVERY_TRIGGER_AUTOMATIC means that the notification was created."""
 DELIVERY_TRIGGER_MANUAL: DeliveryTrigger.ValueType  # 2
-"""DELIVERY_TRIGGER_MANUAL means that RedeliverNotification asked for it."""
+"""DELIVERY_TRIGGER_MANUAL means that RedeliverNotification was called."""
 DELIVERY_TRIGGER_RECOVERY: DeliveryTrigger.ValueType  # 3
-"""DELIVERY_TRIGGER_RECOVERY means that a RedeliveryJob covers it."""
+"""DELIVERY_TRIGGER_RECOVERY means that a RedeliveryJob selected the delivery."""
 DELIVERY_TRIGGER_TEST: DeliveryTrigger.ValueType  # 4
-"""DELIVERY_TRIGGER_TEST means that SendTestEvent asked for it."""
+"""DELIVERY_TRIGGER_TEST means that SendTestEvent was called."""
 Global___DeliveryTrigger: _TypeAlias = DeliveryTrigger  # noqa: Y015
 
 class _RedeliveryKind:
@@ -203,23 +207,23 @@ class _RedeliveryKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Redeli
     REDELIVERY_KIND_UNSPECIFIED: _RedeliveryKind.ValueType  # 0
     """REDELIVERY_KIND_UNSPECIFIED is never sent."""
     REDELIVERY_KIND_RECOVERY: _RedeliveryKind.ValueType  # 1
-    """REDELIVERY_KIND_RECOVERY means the notifications that the endpoint's filters let through and that have not been
-    delivered to it, also those that were never handed to it.
+    """REDELIVERY_KIND_RECOVERY selects the notifications that pass the endpoint's filters and have not been delivered to
+    it, including those for which it never had a delivery.
     """
     REDELIVERY_KIND_SELECTION: _RedeliveryKind.ValueType  # 2
-    """REDELIVERY_KIND_SELECTION means the deliveries to the endpoint that a filter selects."""
+    """REDELIVERY_KIND_SELECTION selects the deliveries to the endpoint that match a filter."""
 
 class RedeliveryKind(_RedeliveryKind, metaclass=_RedeliveryKindEnumTypeWrapper):
-    """RedeliveryKind is what a RedeliveryJob goes through."""
+    """RedeliveryKind is what a RedeliveryJob selects."""
 
 REDELIVERY_KIND_UNSPECIFIED: RedeliveryKind.ValueType  # 0
 """REDELIVERY_KIND_UNSPECIFIED is never sent."""
 REDELIVERY_KIND_RECOVERY: RedeliveryKind.ValueType  # 1
-"""REDELIVERY_KIND_RECOVERY means the notifications that the endpoint's filters let through and that have not been
-delivered to it, also those that were never handed to it.
+"""REDELIVERY_KIND_RECOVERY selects the notifications that pass the endpoint's filters and have not been delivered to
+it, including those for which it never had a delivery.
 """
 REDELIVERY_KIND_SELECTION: RedeliveryKind.ValueType  # 2
-"""REDELIVERY_KIND_SELECTION means the deliveries to the endpoint that a filter selects."""
+"""REDELIVERY_KIND_SELECTION selects the deliveries to the endpoint that match a filter."""
 Global___RedeliveryKind: _TypeAlias = RedeliveryKind  # noqa: Y015
 
 class _RedeliveryState:
@@ -231,23 +235,23 @@ class _RedeliveryStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Redel
     REDELIVERY_STATE_UNSPECIFIED: _RedeliveryState.ValueType  # 0
     """REDELIVERY_STATE_UNSPECIFIED is never sent."""
     REDELIVERY_STATE_RUNNING: _RedeliveryState.ValueType  # 1
-    """REDELIVERY_STATE_RUNNING means that it is at work, or waits until the endpoint has less to do."""
+    """REDELIVERY_STATE_RUNNING means that the job runs, or waits until the endpoint has fewer deliveries due."""
     REDELIVERY_STATE_DONE: _RedeliveryState.ValueType  # 2
-    """REDELIVERY_STATE_DONE means that everything it covers is due, or delivered."""
+    """REDELIVERY_STATE_DONE means that everything that the job selects is due, or delivered."""
     REDELIVERY_STATE_STOPPED: _RedeliveryState.ValueType  # 3
-    """REDELIVERY_STATE_STOPPED means that its endpoint was disabled or deleted before."""
+    """REDELIVERY_STATE_STOPPED means that the endpoint was disabled or deleted before the job was done."""
 
 class RedeliveryState(_RedeliveryState, metaclass=_RedeliveryStateEnumTypeWrapper):
-    """RedeliveryState is how far a RedeliveryJob has come."""
+    """RedeliveryState is the progress of a RedeliveryJob."""
 
 REDELIVERY_STATE_UNSPECIFIED: RedeliveryState.ValueType  # 0
 """REDELIVERY_STATE_UNSPECIFIED is never sent."""
 REDELIVERY_STATE_RUNNING: RedeliveryState.ValueType  # 1
-"""REDELIVERY_STATE_RUNNING means that it is at work, or waits until the endpoint has less to do."""
+"""REDELIVERY_STATE_RUNNING means that the job runs, or waits until the endpoint has fewer deliveries due."""
 REDELIVERY_STATE_DONE: RedeliveryState.ValueType  # 2
-"""REDELIVERY_STATE_DONE means that everything it covers is due, or delivered."""
+"""REDELIVERY_STATE_DONE means that everything that the job selects is due, or delivered."""
 REDELIVERY_STATE_STOPPED: RedeliveryState.ValueType  # 3
-"""REDELIVERY_STATE_STOPPED means that its endpoint was disabled or deleted before."""
+"""REDELIVERY_STATE_STOPPED means that the endpoint was disabled or deleted before the job was done."""
 Global___RedeliveryState: _TypeAlias = RedeliveryState  # noqa: Y015
 
 class _AttemptOutcome:
@@ -259,72 +263,80 @@ class _AttemptOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Attemp
     ATTEMPT_OUTCOME_UNSPECIFIED: _AttemptOutcome.ValueType  # 0
     """ATTEMPT_OUTCOME_UNSPECIFIED is never sent."""
     ATTEMPT_OUTCOME_DELIVERED: _AttemptOutcome.ValueType  # 1
-    """ATTEMPT_OUTCOME_DELIVERED means an answer of 200 to 299."""
+    """ATTEMPT_OUTCOME_DELIVERED means an answer with 200 to 299."""
     ATTEMPT_OUTCOME_REDIRECTED: _AttemptOutcome.ValueType  # 2
-    """ATTEMPT_OUTCOME_REDIRECTED means an answer of 3xx; redirects are never followed."""
+    """ATTEMPT_OUTCOME_REDIRECTED means an answer with 3xx; redirects are never followed."""
     ATTEMPT_OUTCOME_REJECTED: _AttemptOutcome.ValueType  # 3
-    """ATTEMPT_OUTCOME_REJECTED means an answer of 4xx other than 410 and 429."""
+    """ATTEMPT_OUTCOME_REJECTED means an answer with 4xx other than 410 and 429."""
     ATTEMPT_OUTCOME_THROTTLED: _AttemptOutcome.ValueType  # 4
-    """ATTEMPT_OUTCOME_THROTTLED means an answer of 429."""
+    """ATTEMPT_OUTCOME_THROTTLED means an answer with 429."""
     ATTEMPT_OUTCOME_GONE: _AttemptOutcome.ValueType  # 5
-    """ATTEMPT_OUTCOME_GONE means an answer of 410: the endpoint does not exist any more."""
+    """ATTEMPT_OUTCOME_GONE means an answer with 410: the endpoint no longer exists."""
     ATTEMPT_OUTCOME_SERVER_ERROR: _AttemptOutcome.ValueType  # 6
-    """ATTEMPT_OUTCOME_SERVER_ERROR means an answer of 5xx, or with a number that is no HTTP status."""
+    """ATTEMPT_OUTCOME_SERVER_ERROR means an answer with 5xx, or with a number that is not an HTTP status."""
     ATTEMPT_OUTCOME_ADDRESS_REFUSED: _AttemptOutcome.ValueType  # 7
-    """ATTEMPT_OUTCOME_ADDRESS_REFUSED means that the name leads to an address that webhooks may not go to."""
+    """ATTEMPT_OUTCOME_ADDRESS_REFUSED means that the host's name resolved to an address to which webhooks may not be
+    sent.
+    """
     ATTEMPT_OUTCOME_NAME_NOT_RESOLVED: _AttemptOutcome.ValueType  # 8
     """ATTEMPT_OUTCOME_NAME_NOT_RESOLVED means that the host's name could not be resolved."""
     ATTEMPT_OUTCOME_CONNECTION_FAILED: _AttemptOutcome.ValueType  # 9
     """ATTEMPT_OUTCOME_CONNECTION_FAILED means that the connection was refused, or that there is no route."""
     ATTEMPT_OUTCOME_CONNECTION_TIMED_OUT: _AttemptOutcome.ValueType  # 10
-    """ATTEMPT_OUTCOME_CONNECTION_TIMED_OUT means that no connection came about in time."""
+    """ATTEMPT_OUTCOME_CONNECTION_TIMED_OUT means that no connection was established in time."""
     ATTEMPT_OUTCOME_TLS_FAILED: _AttemptOutcome.ValueType  # 11
-    """ATTEMPT_OUTCOME_TLS_FAILED means that the host did not prove who it is, or speaks no TLS that is accepted."""
+    """ATTEMPT_OUTCOME_TLS_FAILED means that the host could not be authenticated, or does not support an accepted version
+    of TLS.
+    """
     ATTEMPT_OUTCOME_CONNECTION_LOST: _AttemptOutcome.ValueType  # 12
-    """ATTEMPT_OUTCOME_CONNECTION_LOST means that the connection ended before the answer's headers came."""
+    """ATTEMPT_OUTCOME_CONNECTION_LOST means that the connection ended before the answer's headers arrived."""
     ATTEMPT_OUTCOME_RESPONSE_TIMED_OUT: _AttemptOutcome.ValueType  # 13
-    """ATTEMPT_OUTCOME_RESPONSE_TIMED_OUT means that the answer's headers did not come in time."""
+    """ATTEMPT_OUTCOME_RESPONSE_TIMED_OUT means that the answer's headers did not arrive in time."""
     ATTEMPT_OUTCOME_RESPONSE_MALFORMED: _AttemptOutcome.ValueType  # 14
-    """ATTEMPT_OUTCOME_RESPONSE_MALFORMED means that what came back is not HTTP."""
+    """ATTEMPT_OUTCOME_RESPONSE_MALFORMED means that the answer is not HTTP."""
 
 class AttemptOutcome(_AttemptOutcome, metaclass=_AttemptOutcomeEnumTypeWrapper):
-    """AttemptOutcome is how an attempt ended: with an answer of some kind, or at some point before one."""
+    """AttemptOutcome is how an attempt ended: with an answer, or before one."""
 
 ATTEMPT_OUTCOME_UNSPECIFIED: AttemptOutcome.ValueType  # 0
 """ATTEMPT_OUTCOME_UNSPECIFIED is never sent."""
 ATTEMPT_OUTCOME_DELIVERED: AttemptOutcome.ValueType  # 1
-"""ATTEMPT_OUTCOME_DELIVERED means an answer of 200 to 299."""
+"""ATTEMPT_OUTCOME_DELIVERED means an answer with 200 to 299."""
 ATTEMPT_OUTCOME_REDIRECTED: AttemptOutcome.ValueType  # 2
-"""ATTEMPT_OUTCOME_REDIRECTED means an answer of 3xx; redirects are never followed."""
+"""ATTEMPT_OUTCOME_REDIRECTED means an answer with 3xx; redirects are never followed."""
 ATTEMPT_OUTCOME_REJECTED: AttemptOutcome.ValueType  # 3
-"""ATTEMPT_OUTCOME_REJECTED means an answer of 4xx other than 410 and 429."""
+"""ATTEMPT_OUTCOME_REJECTED means an answer with 4xx other than 410 and 429."""
 ATTEMPT_OUTCOME_THROTTLED: AttemptOutcome.ValueType  # 4
-"""ATTEMPT_OUTCOME_THROTTLED means an answer of 429."""
+"""ATTEMPT_OUTCOME_THROTTLED means an answer with 429."""
 ATTEMPT_OUTCOME_GONE: AttemptOutcome.ValueType  # 5
-"""ATTEMPT_OUTCOME_GONE means an answer of 410: the endpoint does not exist any more."""
+"""ATTEMPT_OUTCOME_GONE means an answer with 410: the endpoint no longer exists."""
 ATTEMPT_OUTCOME_SERVER_ERROR: AttemptOutcome.ValueType  # 6
-"""ATTEMPT_OUTCOME_SERVER_ERROR means an answer of 5xx, or with a number that is no HTTP status."""
+"""ATTEMPT_OUTCOME_SERVER_ERROR means an answer with 5xx, or with a number that is not an HTTP status."""
 ATTEMPT_OUTCOME_ADDRESS_REFUSED: AttemptOutcome.ValueType  # 7
-"""ATTEMPT_OUTCOME_ADDRESS_REFUSED means that the name leads to an address that webhooks may not go to."""
+"""ATTEMPT_OUTCOME_ADDRESS_REFUSED means that the host's name resolved to an address to which webhooks may not be
+sent.
+"""
 ATTEMPT_OUTCOME_NAME_NOT_RESOLVED: AttemptOutcome.ValueType  # 8
 """ATTEMPT_OUTCOME_NAME_NOT_RESOLVED means that the host's name could not be resolved."""
 ATTEMPT_OUTCOME_CONNECTION_FAILED: AttemptOutcome.ValueType  # 9
 """ATTEMPT_OUTCOME_CONNECTION_FAILED means that the connection was refused, or that there is no route."""
 ATTEMPT_OUTCOME_CONNECTION_TIMED_OUT: AttemptOutcome.ValueType  # 10
-"""ATTEMPT_OUTCOME_CONNECTION_TIMED_OUT means that no connection came about in time."""
+"""ATTEMPT_OUTCOME_CONNECTION_TIMED_OUT means that no connection was established in time."""
 ATTEMPT_OUTCOME_TLS_FAILED: AttemptOutcome.ValueType  # 11
-"""ATTEMPT_OUTCOME_TLS_FAILED means that the host did not prove who it is, or speaks no TLS that is accepted."""
+"""ATTEMPT_OUTCOME_TLS_FAILED means that the host could not be authenticated, or does not support an accepted version
+of TLS.
+"""
 ATTEMPT_OUTCOME_CONNECTION_LOST: AttemptOutcome.ValueType  # 12
-"""ATTEMPT_OUTCOME_CONNECTION_LOST means that the connection ended before the answer's headers came."""
+"""ATTEMPT_OUTCOME_CONNECTION_LOST means that the connection ended before the answer's headers arrived."""
 ATTEMPT_OUTCOME_RESPONSE_TIMED_OUT: AttemptOutcome.ValueType  # 13
-"""ATTEMPT_OUTCOME_RESPONSE_TIMED_OUT means that the answer's headers did not come in time."""
+"""ATTEMPT_OUTCOME_RESPONSE_TIMED_OUT means that the answer's headers did not arrive in time."""
 ATTEMPT_OUTCOME_RESPONSE_MALFORMED: AttemptOutcome.ValueType  # 14
-"""ATTEMPT_OUTCOME_RESPONSE_MALFORMED means that what came back is not HTTP."""
+"""ATTEMPT_OUTCOME_RESPONSE_MALFORMED means that the answer is not HTTP."""
 Global___AttemptOutcome: _TypeAlias = AttemptOutcome  # noqa: Y015
 
 @_typing.final
 class Endpoint(_message.Message):
-    """Endpoint is a URL that the notifications of an organization are posted to, signed as Standard Webhooks."""
+    """Endpoint is a URL to which the notifications of an organization are posted, signed as Standard Webhooks."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -385,19 +397,19 @@ class Endpoint(_message.Message):
     HEALTH_FIELD_NUMBER: _builtins.int
     SIGNING_KEYS_FIELD_NUMBER: _builtins.int
     endpoint_id: _builtins.str
-    """endpoint_id is the id that Tidemark gave it, "whe_" and 26 characters."""
+    """endpoint_id is the endpoint's id, assigned by Tidemark: "whe_" and 26 characters."""
     url: _builtins.str
-    """url is where notifications are posted to."""
+    """url is the URL to which notifications are posted."""
     description: _builtins.str
-    """description is for people to read."""
+    """description is a text for people."""
     state: Global___EndpointState.ValueType
-    """state is whether notifications are sent here."""
+    """state says whether notifications are sent here."""
     has_credentials: _builtins.bool
-    """has_credentials is whether attempts carry an Authorization header. What it holds is never shown."""
+    """has_credentials says whether attempts carry an Authorization header. Its value is never returned."""
     rate_per_second: _builtins.str
-    """rate_per_second is how many attempts are begun in a second at most, a decimal. Unset: no limit."""
+    """rate_per_second is the maximum number of attempts that begin in one second, a decimal string. Unset: no limit."""
     max_in_flight: _builtins.int
-    """max_in_flight is how many attempts are under way at a time, over all notifiers."""
+    """max_in_flight is the maximum number of attempts at a time, over all notifiers."""
     disable_reason: Global___DisableReason.ValueType
     """disable_reason is why nothing is sent here. Unset while the endpoint is enabled."""
     @_builtins.property
@@ -406,7 +418,7 @@ class Endpoint(_message.Message):
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """create_time is when the endpoint was created. Notifications from before it are not sent here."""
+        """create_time is when the endpoint was created. Earlier notifications are not sent here."""
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
@@ -414,7 +426,7 @@ class Endpoint(_message.Message):
 
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """metadata is the owner's own; nothing here reads it."""
+        """metadata belongs to the caller; Tidemark does not use it."""
 
     @_builtins.property
     def condition_types(self) -> _containers.RepeatedScalarFieldContainer[_condition_pb2.ConditionType.ValueType]:
@@ -422,15 +434,15 @@ class Endpoint(_message.Message):
 
     @_builtins.property
     def headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """headers are sent with every attempt, besides those of Tidemark."""
+        """headers are sent with every attempt, in addition to the headers of Tidemark."""
 
     @_builtins.property
     def health(self) -> Global___EndpointHealth:
-        """health is how the endpoint does."""
+        """health is the endpoint's recent success and failure."""
 
     @_builtins.property
     def signing_keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___SigningKey]:
-        """signing_keys are the keys that attempts are signed with at this moment, the newest first."""
+        """signing_keys are the keys that sign attempts now, the newest first."""
 
     def __init__(
         self,
@@ -462,7 +474,7 @@ Global___Endpoint: _TypeAlias = Endpoint  # noqa: Y015
 
 @_typing.final
 class EndpointHealth(_message.Message):
-    """EndpointHealth is how an endpoint does, as the notifiers see it."""
+    """EndpointHealth is the recent success and failure of an endpoint, as the notifiers record it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -474,19 +486,19 @@ class EndpointHealth(_message.Message):
     failure_count: _builtins.int
     """failure_count is how many attempts have failed since the last success."""
     breaker_state: Global___BreakerState.ValueType
-    """breaker_state is whether attempts are made at all: many failures in a row stop them for a while."""
+    """breaker_state is the state of the circuit breaker: many failures in a row stop attempts for a while."""
     @_builtins.property
     def last_success_time(self) -> _timestamp_pb2.Timestamp:
         """last_success_time is when a delivery last succeeded. Unset: never."""
 
     @_builtins.property
     def failing_since_time(self) -> _timestamp_pb2.Timestamp:
-        """failing_since_time is when the first attempt failed after the last success. Unset while there is no failure."""
+        """failing_since_time is when the first attempt after the last success failed. Unset while there is no failure."""
 
     @_builtins.property
     def resume_time(self) -> _timestamp_pb2.Timestamp:
-        """resume_time is when attempts go on, after the endpoint asked for a pause (429 or 503) or failed too often. Unset:
-        they are not stopped.
+        """resume_time is when attempts continue, after the endpoint asked for a pause (429 or 503) or failed too often.
+        Unset: they are not stopped.
         """
 
     def __init__(
@@ -508,7 +520,7 @@ Global___EndpointHealth: _TypeAlias = EndpointHealth  # noqa: Y015
 
 @_typing.final
 class SigningKey(_message.Message):
-    """SigningKey is a key that attempts are signed with; never the secret itself."""
+    """SigningKey is a key that signs attempts; never the secret itself."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -518,18 +530,18 @@ class SigningKey(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
-    """sequence counts the keys of an endpoint from 1; attempts name the keys that signed them by it."""
+    """sequence is the number of the key among those of the endpoint, from 1. Attempts name their signing keys by it."""
     scheme: Global___SignatureScheme.ValueType
-    """scheme is how it signs."""
+    """scheme is how the key signs."""
     public_key: _builtins.str
-    """public_key is what receivers verify with, "whpk_" and base64. Only set for SIGNATURE_SCHEME_ED25519."""
+    """public_key is the key with which receivers verify, "whpk_" and base64. Only set for SIGNATURE_SCHEME_ED25519."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """create_time is when the key was made."""
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """expire_time is when it stops to sign, because a newer one took its place. Unset: it is the newest."""
+        """expire_time is when the key stops signing, because a newer one replaced it. Unset: it is the newest."""
 
     def __init__(
         self,
@@ -550,8 +562,8 @@ Global___SigningKey: _TypeAlias = SigningKey  # noqa: Y015
 
 @_typing.final
 class EndpointCredentials(_message.Message):
-    """EndpointCredentials are what the Authorization header of every attempt says. They are stored encrypted, and never
-    shown.
+    """EndpointCredentials are the value of the Authorization header of every attempt. They are stored encrypted, and never
+    returned.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -632,7 +644,7 @@ Global___BearerCredentials: _TypeAlias = BearerCredentials  # noqa: Y015
 
 @_typing.final
 class Delivery(_message.Message):
-    """Delivery is one notification on its way to one endpoint."""
+    """Delivery is one notification for one endpoint."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -648,34 +660,34 @@ class Delivery(_message.Message):
     FINISH_TIME_FIELD_NUMBER: _builtins.int
     TRIGGER_FIELD_NUMBER: _builtins.int
     delivery_id: _builtins.str
-    """delivery_id is the id that Tidemark gave it, "whd_" and 26 characters."""
+    """delivery_id is the delivery's id, assigned by Tidemark: "whd_" and 26 characters."""
     endpoint_id: _builtins.str
-    """endpoint_id is the endpoint that it goes to."""
+    """endpoint_id is the endpoint to which the delivery is sent."""
     notification_id: _builtins.str
-    """notification_id is the notification, the operator event or the test event that it carries; receivers see it as the
-    webhook-id header.
+    """notification_id is the id of the notification, operator event or test event that is delivered. Receivers get it as
+    the webhook-id header.
     """
     customer_id: _builtins.str
-    """customer_id is the customer whom the notification is about. Unset for an operator event and a test event."""
+    """customer_id is the customer of the notification. Unset for an operator event and a test event."""
     event_type: _builtins.str
     """event_type is the type of the notification or operator event, such as "alert.reached"."""
     status: Global___DeliveryStatus.ValueType
-    """status is how far the delivery has come."""
+    """status is the status of the delivery."""
     attempt_count: _builtins.int
     """attempt_count is how many attempts have ended."""
     trigger: Global___DeliveryTrigger.ValueType
     """trigger is why the delivery is, or was last, attempted."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """create_time is when the notification was handed to the notifier."""
+        """create_time is when the delivery was created for the notifier."""
 
     @_builtins.property
     def next_attempt_time(self) -> _timestamp_pb2.Timestamp:
-        """next_attempt_time is when the next attempt is due. Unset while one is under way, and when none will follow."""
+        """next_attempt_time is when the next attempt is due. Unset during an attempt, and when no attempt will follow."""
 
     @_builtins.property
     def finish_time(self) -> _timestamp_pb2.Timestamp:
-        """finish_time is when the delivery was delivered, failed or cancelled. Unset before."""
+        """finish_time is when the delivery was delivered, failed or cancelled. Unset: it is pending."""
 
     def __init__(
         self,
@@ -702,7 +714,7 @@ Global___Delivery: _TypeAlias = Delivery  # noqa: Y015
 
 @_typing.final
 class Attempt(_message.Message):
-    """Attempt is one HTTP try of a delivery."""
+    """Attempt is one HTTP request of a delivery."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -719,28 +731,28 @@ class Attempt(_message.Message):
     attempt_number: _builtins.int
     """attempt_number counts the attempts of the delivery from 1."""
     outcome: Global___AttemptOutcome.ValueType
-    """outcome is how it ended."""
+    """outcome is how the attempt ended."""
     http_status: _builtins.int
-    """http_status is the status that the endpoint answered with. Unset when there was no answer."""
+    """http_status is the HTTP status of the endpoint's answer. Unset when there was no answer."""
     response_excerpt: _builtins.str
-    """response_excerpt is the beginning of what the endpoint answered, with characters that are not text replaced."""
+    """response_excerpt is the beginning of the endpoint's answer, with characters that are not text replaced."""
     error: _builtins.str
-    """error says in words why the attempt failed. Unset when it did not."""
+    """error is a text that says why the attempt failed. Unset when it did not fail."""
     trigger: Global___DeliveryTrigger.ValueType
-    """trigger is why it was made."""
+    """trigger is why the attempt was made."""
     remote_address: _builtins.str
-    """remote_address is the IP address that was connected to. Unset when there was no connection."""
+    """remote_address is the IP address of the connection. Unset when there was no connection."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """start_time is when the attempt began."""
 
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
-        """duration is how long it took, name look-up and connection included."""
+        """duration is how long the attempt took, including name resolution and connection."""
 
     @_builtins.property
     def signing_key_sequences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """signing_key_sequences are the sequences of the signing keys that signed it, the newest first."""
+        """signing_key_sequences are the sequences of the signing keys that signed the attempt, the newest first."""
 
     def __init__(
         self,
@@ -768,8 +780,8 @@ Global___Attempt: _TypeAlias = Attempt  # noqa: Y015
 
 @_typing.final
 class OperatorEvent(_message.Message):
-    """OperatorEvent is something that happened to an endpoint, or to an evaluation, for those who run it. It is sent to the endpoints whose
-    event_types name its type, and says so once, not with every delivery.
+    """OperatorEvent is an event about an endpoint or an evaluation, for the operators. It is sent to the endpoints whose
+    event_types name its type. Each event is reported once, not with every delivery.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -780,21 +792,21 @@ class OperatorEvent(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     BODY_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
-    """event_id is the id that Tidemark gave it, "evt_" and 26 characters ("tst_" and 26 of "endpoint.test"); receivers see
-    it as the webhook-id header.
+    """event_id is the event's id, assigned by Tidemark: "evt_" and 26 characters ("tst_" and 26 characters for
+    "endpoint.test"); receivers get it as the webhook-id header.
     """
     event_type: _builtins.str
     """event_type is what happened: "endpoint.failing", "endpoint.disabled", "endpoint.recovered", "delivery.exhausted",
-    "evaluation.failed" (what an alert found could not be recorded), or "endpoint.test", which SendTestEvent makes. Its examples of other types are not among these events: what they
-    tell of did not happen.
+    "evaluation.failed" (the result of an evaluation could not be recorded), or "endpoint.test", which SendTestEvent
+    creates. The examples of other types that SendTestEvent sends are not operator events: they did not happen.
     """
     endpoint_id: _builtins.str
-    """endpoint_id is the endpoint that it happened to; unset of "evaluation.failed", which is about none."""
+    """endpoint_id is the endpoint of the event. Unset for "evaluation.failed", which is not about an endpoint."""
     body: _builtins.str
     """body is the JSON that is posted, byte for byte."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """create_time is when it happened."""
+        """create_time is when the event happened."""
 
     def __init__(
         self,
@@ -815,8 +827,8 @@ Global___OperatorEvent: _TypeAlias = OperatorEvent  # noqa: Y015
 
 @_typing.final
 class RedeliveryJob(_message.Message):
-    """RedeliveryJob sends many notifications to one endpoint again. It goes on by itself, a part at a time, whatever
-    process ends, and never puts so much before the endpoint that a fresh notification would wait long.
+    """RedeliveryJob sends many notifications to one endpoint again. It continues in small parts until it is done, whichever
+    process ends, and it limits the deliveries that are due, so that new notifications do not wait long.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -832,32 +844,32 @@ class RedeliveryJob(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     FINISH_TIME_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
-    """job_id is the id that Tidemark gave it, "rdj_" and 26 characters."""
+    """job_id is the job's id, assigned by Tidemark: "rdj_" and 26 characters."""
     endpoint_id: _builtins.str
-    """endpoint_id is the endpoint that notifications are sent to."""
+    """endpoint_id is the endpoint to which notifications are sent."""
     kind: Global___RedeliveryKind.ValueType
-    """kind is what the job goes through."""
+    """kind says what the job selects."""
     state: Global___RedeliveryState.ValueType
-    """state is how far it has come."""
+    """state is the progress of the job."""
     examined_count: _builtins.int
-    """examined_count is how many notifications or deliveries it has looked at."""
+    """examined_count is the number of notifications or deliveries that the job has examined."""
     redelivered_count: _builtins.int
-    """redelivered_count is how many of them it has made due. What became of them, ListDeliveries shows."""
+    """redelivered_count is the number of deliveries that the job has made due. ListDeliveries shows their results."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """start_time is the beginning of what it covers, included."""
+        """start_time is the beginning of the time that the job covers, included."""
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """end_time is the end of what it covers, not included."""
+        """end_time is the end of the time that the job covers, not included."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """create_time is when it was asked for."""
+        """create_time is when the job was requested."""
 
     @_builtins.property
     def finish_time(self) -> _timestamp_pb2.Timestamp:
-        """finish_time is when it came to its end. Unset before."""
+        """finish_time is when the job ended. Unset: it has not ended."""
 
     def __init__(
         self,

@@ -80,48 +80,50 @@ class CreateEndpointRequest(_message.Message):
     MAX_IN_FLIGHT_FIELD_NUMBER: _builtins.int
     SIGNATURE_SCHEME_FIELD_NUMBER: _builtins.int
     url: _builtins.str
-    """url is where notifications are posted to, at most 2,048 characters: https (http only where the operator allows
-    it), a host, no user name or password, no fragment. Addresses of private networks are refused, now where the url
-    names one and at every connection, unless the operator allows them.
+    """url is the URL to which notifications are posted, at most 2,048 characters: https (http only where the operator
+    allows it), a host, no user name or password, no fragment. Addresses of private networks are refused unless the
+    operator allows them: now, if the URL contains an address, and at every connection.
     """
     description: _builtins.str
-    """description is for people to read, at most 256 characters."""
+    """description is a text for people, at most 256 characters."""
     rate_per_second: _builtins.str
-    """rate_per_second is how many attempts are begun in a second at most: a decimal from 0.01 to 10,000 with up to 2
-    digits after the point. Unset: no limit.
+    """rate_per_second is the maximum number of attempts that begin in one second: a decimal string from 0.01 to 10,000
+    with up to 2 digits after the point. Unset: no limit.
     """
     max_in_flight: _builtins.int
-    """max_in_flight is how many attempts may be under way at a time, over all notifiers: 1 to 64. Unset: 4."""
+    """max_in_flight is the maximum number of attempts at a time, over all notifiers: 1 to 64. Unset: 4."""
     signature_scheme: _webhook_pb2.SignatureScheme.ValueType
     """signature_scheme is how attempts are signed. Unset: SIGNATURE_SCHEME_HMAC_SHA256."""
     @_builtins.property
     def event_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """event_types narrow to these types: "alert.reached", "alert.resolved", "alert.disabled", and operator events. Empty:
-        every notification of an alert, also of types that are yet to come, and no operator event.
+        """event_types restrict the endpoint to these types: "alert.reached", "alert.resolved", "alert.disabled", and operator
+        events. Empty: every notification of an alert, including types that are added later, and no operator event.
         """
 
     @_builtins.property
     def condition_types(self) -> _containers.RepeatedScalarFieldContainer[_condition_pb2.ConditionType.ValueType]:
-        """condition_types narrow to notifications of these conditions. Empty: all. Operator events have no condition and are
-        not narrowed.
+        """condition_types restrict the endpoint to notifications of these conditions. Empty: all. Operator events have no
+        condition and are not restricted.
         """
 
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """metadata is the caller's own: at most 50 entries, keys of at most 64 characters, values of at most 512."""
+        """metadata belongs to the caller; Tidemark does not use it: at most 50 entries, keys of at most 64 characters, values
+        of at most 512.
+        """
 
     @_builtins.property
     def headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """headers are sent with every attempt: at most 20, names of at most 64 characters, values of at most 1,024. Refused
-        are webhook-…, proxy-…, those of the connection and of the message itself (Accept-Encoding, Connection,
+        are webhook-…, proxy-…, the headers of the connection and of the message itself (Accept-Encoding, Connection,
         Content-Encoding, Content-Length, Content-Type, Date, Expect, Host, Keep-Alive, TE, Trailer, Transfer-Encoding,
-        Upgrade and User-Agent), and Authorization, which is what credentials are for. Accept may be set; unset it is "*/*".
-        Everybody who may read the endpoint sees them.
+        Upgrade and User-Agent), and Authorization, for which credentials exist. Accept may be set; if it is unset, it is
+        "*/*". Every caller that may read the endpoint sees them.
         """
 
     @_builtins.property
     def credentials(self) -> _webhook_pb2.EndpointCredentials:
-        """credentials are what the Authorization header of every attempt says. Unset: there is none."""
+        """credentials are the value of the Authorization header of every attempt. Unset: there is no such header."""
 
     def __init__(
         self,
@@ -154,10 +156,10 @@ class CreateEndpointResponse(_message.Message):
     ENDPOINT_FIELD_NUMBER: _builtins.int
     SECRET_FIELD_NUMBER: _builtins.int
     secret: _builtins.str
-    """secret is what the endpoint verifies signatures with: "whsec_" and base64; "whpk_" and base64 for
-    SIGNATURE_SCHEME_ED25519, which is a public key.
+    """secret is the key with which receivers verify signatures: "whsec_" and base64; or, for SIGNATURE_SCHEME_ED25519, a
+    public key, "whpk_" and base64.
 
-    NOTE: a "whsec_" is shown this once and cannot be read again.
+    NOTE: a "whsec_" secret is shown only this once and cannot be read again.
     """
     @_builtins.property
     def endpoint(self) -> _webhook_pb2.Endpoint:
@@ -208,7 +210,7 @@ class GetEndpointResponse(_message.Message):
     ENDPOINT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def endpoint(self) -> _webhook_pb2.Endpoint:
-        """endpoint is the endpoint that was asked for."""
+        """endpoint is the requested endpoint."""
 
     def __init__(
         self,
@@ -232,11 +234,11 @@ class ListEndpointsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """page_size is how many endpoints to return at most. Unset: 50; more than 1,000 counts as 1,000; negative is refused.
-    A page whose endpoints are large may be shorter.
+    """page_size is how many endpoints to return at most. Unset: 50; more than 1,000 counts as 1,000; a negative number is
+    refused. A page holds fewer when its endpoints are large.
     """
     page_token: _builtins.str
-    """page_token is the next_page_token of the page before. Unset: the first page."""
+    """page_token is the next_page_token of the previous page. Unset: the first page."""
     def __init__(
         self,
         *,
@@ -260,7 +262,7 @@ class ListEndpointsResponse(_message.Message):
     ENDPOINTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """next_page_token asks for the page after this one. Unset: this is the last page."""
+    """next_page_token is the page_token for the next page. Unset: this is the last page."""
     @_builtins.property
     def endpoints(self) -> _containers.RepeatedCompositeFieldContainer[_webhook_pb2.Endpoint]:
         """endpoints are the endpoints of this page."""
@@ -339,52 +341,54 @@ class UpdateEndpointRequest(_message.Message):
     endpoint_id: _builtins.str
     """endpoint_id is the endpoint's id."""
     url: _builtins.str
-    """url is where notifications are posted to, at most 2,048 characters: https (http only where the operator allows
-    it), a host, no user name or password, no fragment. Addresses of private networks are refused, now where the url
-    names one and at every connection, unless the operator allows them.
+    """url is the URL to which notifications are posted, at most 2,048 characters: https (http only where the operator
+    allows it), a host, no user name or password, no fragment. Addresses of private networks are refused unless the
+    operator allows them: now, if the URL contains an address, and at every connection.
     """
     description: _builtins.str
-    """description is for people to read, at most 256 characters."""
+    """description is a text for people, at most 256 characters."""
     rate_per_second: _builtins.str
-    """rate_per_second is how many attempts are begun in a second at most: a decimal from 0.01 to 10,000 with up to 2
-    digits after the point. Unset: no limit.
+    """rate_per_second is the maximum number of attempts that begin in one second: a decimal string from 0.01 to 10,000
+    with up to 2 digits after the point. Unset: no limit.
     """
     max_in_flight: _builtins.int
-    """max_in_flight is how many attempts may be under way at a time, over all notifiers: 1 to 64. Unset: 4."""
+    """max_in_flight is the maximum number of attempts at a time, over all notifiers: 1 to 64. Unset: 4."""
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """update_mask names the fields below that are replaced, "*" all of them. One that is named and not set is cleared:
-        it gets its default. One that is set and not named is refused.
+        """update_mask names the fields below that are replaced, "*" all of them. A named field that is unset is cleared: it
+        gets its default. A field that is set and not named is refused.
         """
 
     @_builtins.property
     def event_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """event_types narrow to these types: "alert.reached", "alert.resolved", "alert.disabled", and operator events. Empty:
-        every notification of an alert, also of types that are yet to come, and no operator event.
+        """event_types restrict the endpoint to these types: "alert.reached", "alert.resolved", "alert.disabled", and operator
+        events. Empty: every notification of an alert, including types that are added later, and no operator event.
         """
 
     @_builtins.property
     def condition_types(self) -> _containers.RepeatedScalarFieldContainer[_condition_pb2.ConditionType.ValueType]:
-        """condition_types narrow to notifications of these conditions. Empty: all. Operator events have no condition and are
-        not narrowed.
+        """condition_types restrict the endpoint to notifications of these conditions. Empty: all. Operator events have no
+        condition and are not restricted.
         """
 
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """metadata is the caller's own: at most 50 entries, keys of at most 64 characters, values of at most 512."""
+        """metadata belongs to the caller; Tidemark does not use it: at most 50 entries, keys of at most 64 characters, values
+        of at most 512.
+        """
 
     @_builtins.property
     def headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """headers are sent with every attempt: at most 20, names of at most 64 characters, values of at most 1,024. Refused
-        are webhook-…, proxy-…, those of the connection and of the message itself (Accept-Encoding, Connection,
+        are webhook-…, proxy-…, the headers of the connection and of the message itself (Accept-Encoding, Connection,
         Content-Encoding, Content-Length, Content-Type, Date, Expect, Host, Keep-Alive, TE, Trailer, Transfer-Encoding,
-        Upgrade and User-Agent), and Authorization, which is what credentials are for. Accept may be set; unset it is "*/*".
-        Everybody who may read the endpoint sees them.
+        Upgrade and User-Agent), and Authorization, for which credentials exist. Accept may be set; if it is unset, it is
+        "*/*". Every caller that may read the endpoint sees them.
         """
 
     @_builtins.property
     def credentials(self) -> _webhook_pb2.EndpointCredentials:
-        """credentials are what the Authorization header of every attempt says. Unset: there is none."""
+        """credentials are the value of the Authorization header of every attempt. Unset: there is no such header."""
 
     def __init__(
         self,
@@ -418,7 +422,7 @@ class UpdateEndpointResponse(_message.Message):
     ENDPOINT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def endpoint(self) -> _webhook_pb2.Endpoint:
-        """endpoint is the endpoint as it is now."""
+        """endpoint is the endpoint after this request."""
 
     def __init__(
         self,
@@ -464,7 +468,7 @@ class EnableEndpointResponse(_message.Message):
     ENDPOINT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def endpoint(self) -> _webhook_pb2.Endpoint:
-        """endpoint is the endpoint as it is now."""
+        """endpoint is the endpoint after this request."""
 
     def __init__(
         self,
@@ -510,7 +514,7 @@ class DisableEndpointResponse(_message.Message):
     ENDPOINT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def endpoint(self) -> _webhook_pb2.Endpoint:
-        """endpoint is the endpoint as it is now."""
+        """endpoint is the endpoint after this request."""
 
     def __init__(
         self,
@@ -527,7 +531,7 @@ Global___DisableEndpointResponse: _TypeAlias = DisableEndpointResponse  # noqa: 
 
 @_typing.final
 class RotateSecretRequest(_message.Message):
-    """RotateSecretRequest is a request for another secret."""
+    """RotateSecretRequest is a request to replace the signing secret."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -537,11 +541,11 @@ class RotateSecretRequest(_message.Message):
     endpoint_id: _builtins.str
     """endpoint_id is the endpoint's id."""
     signature_scheme: _webhook_pb2.SignatureScheme.ValueType
-    """signature_scheme is how attempts are signed from now on. Unset: as before."""
+    """signature_scheme is how attempts are signed from now on. Unset: the present scheme."""
     @_builtins.property
     def grace(self) -> _duration_pb2.Duration:
-        """grace is how long the secret before this one signs, too: 0 to 7 days. Unset: 24 hours. Those that are in their
-        grace already are not given more. With 0 every older secret ends at once.
+        """grace is how long the present secret continues to sign: 0 to 7 days. Unset: 24 hours. Secrets that are already in
+        their grace do not get a longer one. With 0 every older secret ends at once.
         """
 
     def __init__(
@@ -568,12 +572,12 @@ class RotateSecretResponse(_message.Message):
     ENDPOINT_FIELD_NUMBER: _builtins.int
     SECRET_FIELD_NUMBER: _builtins.int
     secret: _builtins.str
-    """secret is what the endpoint verifies signatures with from now on, as in CreateEndpointResponse. It is shown this
-    once.
+    """secret is the key with which receivers verify signatures from now on, as in CreateEndpointResponse. It is shown
+    only this once.
     """
     @_builtins.property
     def endpoint(self) -> _webhook_pb2.Endpoint:
-        """endpoint is the endpoint as it is now."""
+        """endpoint is the endpoint after this request."""
 
     def __init__(
         self,
@@ -644,28 +648,28 @@ class ListDeliveriesRequest(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """page_size is how many deliveries to return at most. Unset: 50; more than 1,000 counts as 1,000; negative is
-    refused. A page whose deliveries are large may be shorter.
+    """page_size is how many deliveries to return at most. Unset: 50; more than 1,000 counts as 1,000; a negative number
+    is refused. A page holds fewer when its deliveries are large.
     """
     page_token: _builtins.str
-    """page_token is the next_page_token of the page before, with the same filters. Unset: the first page."""
+    """page_token is the next_page_token of the previous page, with the same filters. Unset: the first page."""
     endpoint_id: _builtins.str
-    """endpoint_id narrows to the deliveries to one endpoint, which may be deleted already. Unset: all."""
+    """endpoint_id restricts the list to the deliveries to one endpoint, which may have been deleted. Unset: all."""
     notification_id: _builtins.str
-    """notification_id narrows to the deliveries of one notification. Unset: all."""
+    """notification_id restricts the list to the deliveries of one notification. Unset: all."""
     status: _webhook_pb2.DeliveryStatus.ValueType
-    """status narrows to the deliveries that have come so far. Unset: all."""
+    """status restricts the list to the deliveries with this status. Unset: all."""
     customer_id: _builtins.str
-    """customer_id narrows to the deliveries about one customer. Unset: all."""
+    """customer_id restricts the list to the deliveries about one customer. Unset: all."""
     event_type: _builtins.str
-    """event_type narrows to the deliveries of one type. Unset: all."""
+    """event_type restricts the list to the deliveries of one type. Unset: all."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """start_time narrows to the deliveries that were created at it or later. Unset: all."""
+        """start_time restricts the list to the deliveries that were created at this time or later. Unset: all."""
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """end_time narrows to the deliveries that were created before it. Unset: all."""
+        """end_time restricts the list to the deliveries that were created before this time. Unset: all."""
 
     def __init__(
         self,
@@ -697,7 +701,7 @@ class ListDeliveriesResponse(_message.Message):
     DELIVERIES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """next_page_token asks for the page after this one. Unset: this is the last page."""
+    """next_page_token is the page_token for the next page. Unset: this is the last page."""
     @_builtins.property
     def deliveries(self) -> _containers.RepeatedCompositeFieldContainer[_webhook_pb2.Delivery]:
         """deliveries are the deliveries of this page."""
@@ -728,11 +732,11 @@ class ListAttemptsRequest(_message.Message):
     delivery_id: _builtins.str
     """delivery_id is the delivery's id."""
     page_size: _builtins.int
-    """page_size is how many attempts to return at most. Unset: 50; more than 1,000 counts as 1,000; negative is refused.
-    A page whose attempts are large may be shorter.
+    """page_size is how many attempts to return at most. Unset: 50; more than 1,000 counts as 1,000; a negative number is
+    refused. A page holds fewer when its attempts are large.
     """
     page_token: _builtins.str
-    """page_token is the next_page_token of the page before, with the same delivery_id. Unset: the first page."""
+    """page_token is the next_page_token of the previous page, with the same delivery_id. Unset: the first page."""
     def __init__(
         self,
         *,
@@ -757,7 +761,7 @@ class ListAttemptsResponse(_message.Message):
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """next_page_token asks for the page after this one. Unset: this is the last page."""
+    """next_page_token is the page_token for the next page. Unset: this is the last page."""
     @_builtins.property
     def attempts(self) -> _containers.RepeatedCompositeFieldContainer[_webhook_pb2.Attempt]:
         """attempts are the attempts of this page."""
@@ -808,11 +812,11 @@ class GetDeliveryResponse(_message.Message):
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def delivery(self) -> _webhook_pb2.Delivery:
-        """delivery is the delivery that was asked for."""
+        """delivery is the requested delivery."""
 
     @_builtins.property
     def attempts(self) -> _containers.RepeatedCompositeFieldContainer[_webhook_pb2.Attempt]:
-        """attempts are its latest attempts in their order, at most 50; ListAttempts returns all."""
+        """attempts are its latest attempts, the first one first, at most 50; ListAttempts returns all."""
 
     def __init__(
         self,
@@ -838,16 +842,16 @@ class SendTestEventRequest(_message.Message):
     ENDPOINT_ID_FIELD_NUMBER: _builtins.int
     EVENT_TYPE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """request_id makes it safe to repeat the request: the same id with the same content gets the first answer again, for
-    at least 24 hours, and nothing is sent twice; with other content it is refused with ALREADY_EXISTS and
-    ERROR_REASON_REQUEST_ID_REUSED. 1–128 characters. Unset: every request stands for itself.
+    """request_id makes the request safe to repeat: the same id with the same content gets the first answer again, for at
+    least 24 hours, and nothing is sent twice; with different content it is refused with ALREADY_EXISTS and
+    ERROR_REASON_REQUEST_ID_REUSED. 1–128 characters. Unset: each request is a new one.
     """
     endpoint_id: _builtins.str
-    """endpoint_id is the endpoint that it is sent to, which has to be enabled."""
+    """endpoint_id is the endpoint to send to. It must be enabled."""
     event_type: _builtins.str
-    """event_type is the type of which an example is sent: "alert.reached", "alert.resolved", "alert.disabled",
-    "endpoint.failing", "endpoint.disabled", "endpoint.recovered", "delivery.exhausted", "evaluation.failed" or
-    "endpoint.test"; any other is refused. Unset: "endpoint.test", which is about the endpoint itself.
+    """event_type is the type of the example: "alert.reached", "alert.resolved", "alert.disabled", "endpoint.failing",
+    "endpoint.disabled", "endpoint.recovered", "delivery.exhausted", "evaluation.failed" or "endpoint.test"; any other
+    is refused. Unset: "endpoint.test", which is about the endpoint itself.
     """
     def __init__(
         self,
@@ -898,15 +902,15 @@ class RedeliverNotificationRequest(_message.Message):
     ENDPOINT_ID_FIELD_NUMBER: _builtins.int
     NOTIFICATION_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """request_id makes it safe to repeat the request: the same id with the same content gets the first answer again, for
-    at least 24 hours, and nothing is sent twice; with other content it is refused with ALREADY_EXISTS and
-    ERROR_REASON_REQUEST_ID_REUSED. 1–128 characters. Unset: every request stands for itself.
+    """request_id makes the request safe to repeat: the same id with the same content gets the first answer again, for at
+    least 24 hours, and nothing is sent twice; with different content it is refused with ALREADY_EXISTS and
+    ERROR_REASON_REQUEST_ID_REUSED. 1–128 characters. Unset: each request is a new one.
     """
     endpoint_id: _builtins.str
-    """endpoint_id is the endpoint that it is sent to, which has to be enabled."""
+    """endpoint_id is the endpoint to send to. It must be enabled."""
     notification_id: _builtins.str
-    """notification_id is the notification, or the operator event. It has been handed to some endpoint before;
-    RecoverEndpoint is for those that were not.
+    """notification_id is the id of the notification or operator event. Some endpoint must have had a delivery of it;
+    RecoverEndpoint is for notifications without one.
     """
     def __init__(
         self,
@@ -932,7 +936,7 @@ class RedeliverNotificationResponse(_message.Message):
     DELIVERY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def delivery(self) -> _webhook_pb2.Delivery:
-        """delivery is the delivery as it is now."""
+        """delivery is the delivery after this request."""
 
     def __init__(
         self,
@@ -961,27 +965,27 @@ class RedeliverDeliveriesRequest(_message.Message):
     CUSTOMER_ID_FIELD_NUMBER: _builtins.int
     EVENT_TYPE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """request_id makes it safe to repeat the request: the same id with the same content gets the first answer again, for
-    at least 24 hours, and nothing is sent twice; with other content it is refused with ALREADY_EXISTS and
-    ERROR_REASON_REQUEST_ID_REUSED. 1–128 characters. Unset: every request stands for itself.
+    """request_id makes the request safe to repeat: the same id with the same content gets the first answer again, for at
+    least 24 hours, and nothing is sent twice; with different content it is refused with ALREADY_EXISTS and
+    ERROR_REASON_REQUEST_ID_REUSED. 1–128 characters. Unset: each request is a new one.
     """
     endpoint_id: _builtins.str
-    """endpoint_id is the endpoint whose deliveries are sent again; it has to be enabled."""
+    """endpoint_id is the endpoint whose deliveries are sent again. It must be enabled."""
     customer_id: _builtins.str
-    """customer_id narrows to the deliveries about one customer. Unset: all."""
+    """customer_id restricts the job to the deliveries about one customer. Unset: all."""
     event_type: _builtins.str
-    """event_type narrows to the deliveries of one type. Unset: all."""
+    """event_type restricts the job to the deliveries of one type. Unset: all."""
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[_webhook_pb2.DeliveryStatus.ValueType]:
-        """statuses are what has become of the deliveries that are sent again: at least one."""
+        """statuses are the statuses of the deliveries that are sent again: at least one."""
 
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """start_time is the beginning: deliveries that were created at it or later."""
+        """start_time is the beginning of the time that is covered: deliveries that were created then or later."""
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """end_time is the end: deliveries that were created before it. Unset: now."""
+        """end_time is the end of the time that is covered: deliveries that were created before it. Unset: now."""
 
     def __init__(
         self,
@@ -1011,7 +1015,7 @@ class RedeliverDeliveriesResponse(_message.Message):
     JOB_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def job(self) -> _webhook_pb2.RedeliveryJob:
-        """job is the job that does it."""
+        """job is the job that sends the deliveries."""
 
     def __init__(
         self,
@@ -1028,7 +1032,7 @@ Global___RedeliverDeliveriesResponse: _TypeAlias = RedeliverDeliveriesResponse  
 
 @_typing.final
 class RecoverEndpointRequest(_message.Message):
-    """RecoverEndpointRequest is a request to send an endpoint what it has missed."""
+    """RecoverEndpointRequest is a request to send an endpoint everything that it has missed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1037,22 +1041,22 @@ class RecoverEndpointRequest(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """request_id makes it safe to repeat the request: the same id with the same content gets the first answer again, for
-    at least 24 hours, and nothing is sent twice; with other content it is refused with ALREADY_EXISTS and
-    ERROR_REASON_REQUEST_ID_REUSED. 1–128 characters. Unset: every request stands for itself.
+    """request_id makes the request safe to repeat: the same id with the same content gets the first answer again, for at
+    least 24 hours, and nothing is sent twice; with different content it is refused with ALREADY_EXISTS and
+    ERROR_REASON_REQUEST_ID_REUSED. 1–128 characters. Unset: each request is a new one.
     """
     endpoint_id: _builtins.str
-    """endpoint_id is the endpoint, which has to be enabled."""
+    """endpoint_id is the endpoint. It must be enabled."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """start_time is the beginning: notifications that were made at it or later. It lies no longer ago than finished
-        deliveries are kept (30 days, unless the operator says otherwise), because before that nobody knows what was
-        delivered.
+        """start_time is the beginning of the time that is covered: notifications that were created then or later. It may not
+        be longer ago than finished deliveries are kept (30 days, unless the operator chose otherwise), because there is no
+        record of what was delivered before that.
         """
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """end_time is the end: notifications that were made before it. Unset: now."""
+        """end_time is the end of the time that is covered: notifications that were created before it. Unset: now."""
 
     def __init__(
         self,
@@ -1079,7 +1083,7 @@ class RecoverEndpointResponse(_message.Message):
     JOB_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def job(self) -> _webhook_pb2.RedeliveryJob:
-        """job is the job that does it."""
+        """job is the job that sends the notifications."""
 
     def __init__(
         self,
@@ -1125,7 +1129,7 @@ class GetRedeliveryJobResponse(_message.Message):
     JOB_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def job(self) -> _webhook_pb2.RedeliveryJob:
-        """job is the job that was asked for."""
+        """job is the requested job."""
 
     def __init__(
         self,
@@ -1150,13 +1154,13 @@ class ListRedeliveryJobsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     ENDPOINT_ID_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """page_size is how many jobs to return at most. Unset: 50; more than 1,000 counts as 1,000; negative is refused. A
-    page whose jobs are large may be shorter.
+    """page_size is how many jobs to return at most. Unset: 50; more than 1,000 counts as 1,000; a negative number is
+    refused. A page holds fewer when its jobs are large.
     """
     page_token: _builtins.str
-    """page_token is the next_page_token of the page before, with the same filters. Unset: the first page."""
+    """page_token is the next_page_token of the previous page, with the same filters. Unset: the first page."""
     endpoint_id: _builtins.str
-    """endpoint_id narrows to the jobs of one endpoint. Unset: all."""
+    """endpoint_id restricts the list to the jobs of one endpoint. Unset: all."""
     def __init__(
         self,
         *,
@@ -1181,7 +1185,7 @@ class ListRedeliveryJobsResponse(_message.Message):
     JOBS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """next_page_token asks for the page after this one. Unset: this is the last page."""
+    """next_page_token is the page_token for the next page. Unset: this is the last page."""
     @_builtins.property
     def jobs(self) -> _containers.RepeatedCompositeFieldContainer[_webhook_pb2.RedeliveryJob]:
         """jobs are the jobs of this page."""
@@ -1211,15 +1215,15 @@ class ListOperatorEventsRequest(_message.Message):
     ENDPOINT_ID_FIELD_NUMBER: _builtins.int
     EVENT_TYPE_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """page_size is how many events to return at most. Unset: 50; more than 1,000 counts as 1,000; negative is refused. A
-    page whose events are large may be shorter.
+    """page_size is how many events to return at most. Unset: 50; more than 1,000 counts as 1,000; a negative number is
+    refused. A page holds fewer when its events are large.
     """
     page_token: _builtins.str
-    """page_token is the next_page_token of the page before, with the same filters. Unset: the first page."""
+    """page_token is the next_page_token of the previous page, with the same filters. Unset: the first page."""
     endpoint_id: _builtins.str
-    """endpoint_id narrows to what happened to one endpoint, which may be deleted already. Unset: all."""
+    """endpoint_id restricts the list to the events of one endpoint, which may have been deleted. Unset: all."""
     event_type: _builtins.str
-    """event_type narrows to the events of one type. Unset: all."""
+    """event_type restricts the list to the events of one type. Unset: all."""
     def __init__(
         self,
         *,
@@ -1245,7 +1249,7 @@ class ListOperatorEventsResponse(_message.Message):
     EVENTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """next_page_token asks for the page after this one. Unset: this is the last page."""
+    """next_page_token is the page_token for the next page. Unset: this is the last page."""
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_webhook_pb2.OperatorEvent]:
         """events are the events of this page."""

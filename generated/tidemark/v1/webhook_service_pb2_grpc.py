@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class WebhookServiceStub:
-    """WebhookService manages the endpoints that notifications are posted to, and shows what became of each delivery.
+    """WebhookService manages the endpoints to which notifications are posted, and shows the result of each delivery.
     """
 
     def __init__(self, channel):
@@ -128,12 +128,12 @@ class WebhookServiceStub:
 
 
 class WebhookServiceServicer:
-    """WebhookService manages the endpoints that notifications are posted to, and shows what became of each delivery.
+    """WebhookService manages the endpoints to which notifications are posted, and shows the result of each delivery.
     """
 
     def CreateEndpoint(self, request, context):
-        """CreateEndpoint adds an endpoint. The secret that its deliveries are signed with is in this answer and in no other.
-        An organization has at most 100 endpoints.
+        """CreateEndpoint adds an endpoint. Only this answer contains the secret that signs its deliveries. An organization
+        has at most 100 endpoints.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -154,41 +154,41 @@ class WebhookServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateEndpoint(self, request, context):
-        """UpdateEndpoint changes some fields of an endpoint. A new url begins with a clean record of health.
+        """UpdateEndpoint changes some fields of an endpoint. A new url clears the endpoint's health.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def EnableEndpoint(self, request, context):
-        """EnableEndpoint lets an endpoint get notifications again, with a clean record of health. It does nothing when the
-        endpoint is enabled.
+        """EnableEndpoint lets an endpoint get notifications again, and clears its health. It does nothing when the endpoint
+        is enabled.
 
-        NOTE: what happened while it was disabled is not sent by itself.
+        NOTE: notifications from the time while it was disabled are not sent by themselves; RecoverEndpoint sends them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DisableEndpoint(self, request, context):
-        """DisableEndpoint stops deliveries to an endpoint and cancels those that wait. An attempt that is under way at that
-        moment may still arrive. It does nothing when the endpoint is disabled.
+        """DisableEndpoint stops deliveries to an endpoint and cancels pending ones. An attempt that is in progress may still
+        arrive. It does nothing when the endpoint is disabled.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RotateSecret(self, request, context):
-        """RotateSecret makes another secret, which signs from now on. For the time of the grace the older ones sign, too, so
-        that receivers can change over.
+        """RotateSecret creates another secret, which signs from now on. During the grace, the older secrets sign too, so that
+        receivers can change over.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteEndpoint(self, request, context):
-        """DeleteEndpoint removes an endpoint and cancels the deliveries that wait for it. An attempt that is under way at
-        that moment may still arrive.
+        """DeleteEndpoint removes an endpoint and cancels its pending deliveries. An attempt that is in progress may still
+        arrive.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -209,43 +209,43 @@ class WebhookServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListAttempts(self, request, context):
-        """ListAttempts returns the attempts of one delivery in their order.
+        """ListAttempts returns the attempts of one delivery, the first one first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SendTestEvent(self, request, context):
-        """SendTestEvent sends one endpoint an event for trying its receiver: an example of a type of event, in every field as
-        the schema of that type says, marked by data.test = true and by an id that begins with "tst_". It is signed and
-        tried as a notification is, and shows in ListDeliveries. It is no notification: neither the history nor the feed
-        has it, it names a customer, an alert and an endpoint that there are not, and no other endpoint gets it.
+        """SendTestEvent sends one endpoint an event for testing its receiver: an example of one type of event. The example
+        has every field of the type's schema, data.test = true, and an id that begins with "tst_". It is signed and tried
+        like a notification, and ListDeliveries shows it. It is not a notification: it is not in the history or the feed,
+        it names a customer, an alert and an endpoint that do not exist, and no other endpoint gets it.
 
-        NOTE: the endpoint's filters are not asked, so that a receiver can be tried before its event_types are widened.
+        NOTE: the endpoint's filters are ignored, so that a receiver can be tested before event_types are extended.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RedeliverNotification(self, request, context):
-        """RedeliverNotification sends a notification to one endpoint once more, now, whatever became of it before. Where an
-        automatic attempt is pending, this one takes its place; where one is under way, nothing happens.
+        """RedeliverNotification sends a notification to one endpoint once more, now, whatever the status of its delivery is.
+        It replaces a pending automatic attempt; during an attempt it does nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RedeliverDeliveries(self, request, context):
-        """RedeliverDeliveries sends every delivery to one endpoint again that a filter selects.
+        """RedeliverDeliveries sends again every delivery to one endpoint that a filter selects.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RecoverEndpoint(self, request, context):
-        """RecoverEndpoint sends an endpoint everything that it has missed since a time: what failed, what was cancelled, and
-        what happened while it was disabled or before it was created. What waits for its next attempt is attempted now.
-        What was delivered is not sent again.
+        """RecoverEndpoint sends an endpoint everything that it has missed since a time: failed and cancelled deliveries, and
+        the notifications from the time while it was disabled or before it was created. Pending deliveries are attempted
+        now. Delivered notifications are not sent again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -266,7 +266,7 @@ class WebhookServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListOperatorEvents(self, request, context):
-        """ListOperatorEvents returns what happened to endpoints, the newest first.
+        """ListOperatorEvents returns operator events, the newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -374,7 +374,7 @@ def add_WebhookServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class WebhookService:
-    """WebhookService manages the endpoints that notifications are posted to, and shows what became of each delivery.
+    """WebhookService manages the endpoints to which notifications are posted, and shows the result of each delivery.
     """
 
     @staticmethod

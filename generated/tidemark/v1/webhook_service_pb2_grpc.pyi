@@ -13,71 +13,71 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class WebhookServiceStub:
-    """WebhookService manages the endpoints that notifications are posted to, and shows what became of each delivery."""
+    """WebhookService manages the endpoints to which notifications are posted, and shows the result of each delivery."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateEndpoint: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.CreateEndpointRequest, _webhook_service_pb2.CreateEndpointResponse]
-    """CreateEndpoint adds an endpoint. The secret that its deliveries are signed with is in this answer and in no other.
-    An organization has at most 100 endpoints.
+    """CreateEndpoint adds an endpoint. Only this answer contains the secret that signs its deliveries. An organization
+    has at most 100 endpoints.
     """
     GetEndpoint: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.GetEndpointRequest, _webhook_service_pb2.GetEndpointResponse]
     """GetEndpoint returns one endpoint, without its secret."""
     ListEndpoints: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.ListEndpointsRequest, _webhook_service_pb2.ListEndpointsResponse]
     """ListEndpoints returns endpoints, the oldest first."""
     UpdateEndpoint: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.UpdateEndpointRequest, _webhook_service_pb2.UpdateEndpointResponse]
-    """UpdateEndpoint changes some fields of an endpoint. A new url begins with a clean record of health."""
+    """UpdateEndpoint changes some fields of an endpoint. A new url clears the endpoint's health."""
     EnableEndpoint: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.EnableEndpointRequest, _webhook_service_pb2.EnableEndpointResponse]
-    """EnableEndpoint lets an endpoint get notifications again, with a clean record of health. It does nothing when the
-    endpoint is enabled.
+    """EnableEndpoint lets an endpoint get notifications again, and clears its health. It does nothing when the endpoint
+    is enabled.
 
-    NOTE: what happened while it was disabled is not sent by itself.
+    NOTE: notifications from the time while it was disabled are not sent by themselves; RecoverEndpoint sends them.
     """
     DisableEndpoint: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.DisableEndpointRequest, _webhook_service_pb2.DisableEndpointResponse]
-    """DisableEndpoint stops deliveries to an endpoint and cancels those that wait. An attempt that is under way at that
-    moment may still arrive. It does nothing when the endpoint is disabled.
+    """DisableEndpoint stops deliveries to an endpoint and cancels pending ones. An attempt that is in progress may still
+    arrive. It does nothing when the endpoint is disabled.
     """
     RotateSecret: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.RotateSecretRequest, _webhook_service_pb2.RotateSecretResponse]
-    """RotateSecret makes another secret, which signs from now on. For the time of the grace the older ones sign, too, so
-    that receivers can change over.
+    """RotateSecret creates another secret, which signs from now on. During the grace, the older secrets sign too, so that
+    receivers can change over.
     """
     DeleteEndpoint: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.DeleteEndpointRequest, _webhook_service_pb2.DeleteEndpointResponse]
-    """DeleteEndpoint removes an endpoint and cancels the deliveries that wait for it. An attempt that is under way at
-    that moment may still arrive.
+    """DeleteEndpoint removes an endpoint and cancels its pending deliveries. An attempt that is in progress may still
+    arrive.
     """
     ListDeliveries: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.ListDeliveriesRequest, _webhook_service_pb2.ListDeliveriesResponse]
     """ListDeliveries returns deliveries, the newest first."""
     GetDelivery: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.GetDeliveryRequest, _webhook_service_pb2.GetDeliveryResponse]
     """GetDelivery returns one delivery with its latest attempts."""
     ListAttempts: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.ListAttemptsRequest, _webhook_service_pb2.ListAttemptsResponse]
-    """ListAttempts returns the attempts of one delivery in their order."""
+    """ListAttempts returns the attempts of one delivery, the first one first."""
     SendTestEvent: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.SendTestEventRequest, _webhook_service_pb2.SendTestEventResponse]
-    """SendTestEvent sends one endpoint an event for trying its receiver: an example of a type of event, in every field as
-    the schema of that type says, marked by data.test = true and by an id that begins with "tst_". It is signed and
-    tried as a notification is, and shows in ListDeliveries. It is no notification: neither the history nor the feed
-    has it, it names a customer, an alert and an endpoint that there are not, and no other endpoint gets it.
+    """SendTestEvent sends one endpoint an event for testing its receiver: an example of one type of event. The example
+    has every field of the type's schema, data.test = true, and an id that begins with "tst_". It is signed and tried
+    like a notification, and ListDeliveries shows it. It is not a notification: it is not in the history or the feed,
+    it names a customer, an alert and an endpoint that do not exist, and no other endpoint gets it.
 
-    NOTE: the endpoint's filters are not asked, so that a receiver can be tried before its event_types are widened.
+    NOTE: the endpoint's filters are ignored, so that a receiver can be tested before event_types are extended.
     """
     RedeliverNotification: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.RedeliverNotificationRequest, _webhook_service_pb2.RedeliverNotificationResponse]
-    """RedeliverNotification sends a notification to one endpoint once more, now, whatever became of it before. Where an
-    automatic attempt is pending, this one takes its place; where one is under way, nothing happens.
+    """RedeliverNotification sends a notification to one endpoint once more, now, whatever the status of its delivery is.
+    It replaces a pending automatic attempt; during an attempt it does nothing.
     """
     RedeliverDeliveries: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.RedeliverDeliveriesRequest, _webhook_service_pb2.RedeliverDeliveriesResponse]
-    """RedeliverDeliveries sends every delivery to one endpoint again that a filter selects."""
+    """RedeliverDeliveries sends again every delivery to one endpoint that a filter selects."""
     RecoverEndpoint: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.RecoverEndpointRequest, _webhook_service_pb2.RecoverEndpointResponse]
-    """RecoverEndpoint sends an endpoint everything that it has missed since a time: what failed, what was cancelled, and
-    what happened while it was disabled or before it was created. What waits for its next attempt is attempted now.
-    What was delivered is not sent again.
+    """RecoverEndpoint sends an endpoint everything that it has missed since a time: failed and cancelled deliveries, and
+    the notifications from the time while it was disabled or before it was created. Pending deliveries are attempted
+    now. Delivered notifications are not sent again.
     """
     GetRedeliveryJob: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.GetRedeliveryJobRequest, _webhook_service_pb2.GetRedeliveryJobResponse]
     """GetRedeliveryJob returns one job of RedeliverDeliveries or RecoverEndpoint."""
     ListRedeliveryJobs: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.ListRedeliveryJobsRequest, _webhook_service_pb2.ListRedeliveryJobsResponse]
     """ListRedeliveryJobs returns jobs, the newest first."""
     ListOperatorEvents: _aio.UnaryUnaryMultiCallable[_webhook_service_pb2.ListOperatorEventsRequest, _webhook_service_pb2.ListOperatorEventsResponse]
-    """ListOperatorEvents returns what happened to endpoints, the newest first."""
+    """ListOperatorEvents returns operator events, the newest first."""
 
 class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
-    """WebhookService manages the endpoints that notifications are posted to, and shows what became of each delivery."""
+    """WebhookService manages the endpoints to which notifications are posted, and shows the result of each delivery."""
 
     @_abc_1.abstractmethod
     def CreateEndpoint(
@@ -85,8 +85,8 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _webhook_service_pb2.CreateEndpointRequest,
         context: _aio.ServicerContext[_webhook_service_pb2.CreateEndpointRequest, _abc.Awaitable[_webhook_service_pb2.CreateEndpointResponse]],
     ) -> _abc.Awaitable[_webhook_service_pb2.CreateEndpointResponse]:
-        """CreateEndpoint adds an endpoint. The secret that its deliveries are signed with is in this answer and in no other.
-        An organization has at most 100 endpoints.
+        """CreateEndpoint adds an endpoint. Only this answer contains the secret that signs its deliveries. An organization
+        has at most 100 endpoints.
         """
 
     @_abc_1.abstractmethod
@@ -111,7 +111,7 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _webhook_service_pb2.UpdateEndpointRequest,
         context: _aio.ServicerContext[_webhook_service_pb2.UpdateEndpointRequest, _abc.Awaitable[_webhook_service_pb2.UpdateEndpointResponse]],
     ) -> _abc.Awaitable[_webhook_service_pb2.UpdateEndpointResponse]:
-        """UpdateEndpoint changes some fields of an endpoint. A new url begins with a clean record of health."""
+        """UpdateEndpoint changes some fields of an endpoint. A new url clears the endpoint's health."""
 
     @_abc_1.abstractmethod
     def EnableEndpoint(
@@ -119,10 +119,10 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _webhook_service_pb2.EnableEndpointRequest,
         context: _aio.ServicerContext[_webhook_service_pb2.EnableEndpointRequest, _abc.Awaitable[_webhook_service_pb2.EnableEndpointResponse]],
     ) -> _abc.Awaitable[_webhook_service_pb2.EnableEndpointResponse]:
-        """EnableEndpoint lets an endpoint get notifications again, with a clean record of health. It does nothing when the
-        endpoint is enabled.
+        """EnableEndpoint lets an endpoint get notifications again, and clears its health. It does nothing when the endpoint
+        is enabled.
 
-        NOTE: what happened while it was disabled is not sent by itself.
+        NOTE: notifications from the time while it was disabled are not sent by themselves; RecoverEndpoint sends them.
         """
 
     @_abc_1.abstractmethod
@@ -131,8 +131,8 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _webhook_service_pb2.DisableEndpointRequest,
         context: _aio.ServicerContext[_webhook_service_pb2.DisableEndpointRequest, _abc.Awaitable[_webhook_service_pb2.DisableEndpointResponse]],
     ) -> _abc.Awaitable[_webhook_service_pb2.DisableEndpointResponse]:
-        """DisableEndpoint stops deliveries to an endpoint and cancels those that wait. An attempt that is under way at that
-        moment may still arrive. It does nothing when the endpoint is disabled.
+        """DisableEndpoint stops deliveries to an endpoint and cancels pending ones. An attempt that is in progress may still
+        arrive. It does nothing when the endpoint is disabled.
         """
 
     @_abc_1.abstractmethod
@@ -141,8 +141,8 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _webhook_service_pb2.RotateSecretRequest,
         context: _aio.ServicerContext[_webhook_service_pb2.RotateSecretRequest, _abc.Awaitable[_webhook_service_pb2.RotateSecretResponse]],
     ) -> _abc.Awaitable[_webhook_service_pb2.RotateSecretResponse]:
-        """RotateSecret makes another secret, which signs from now on. For the time of the grace the older ones sign, too, so
-        that receivers can change over.
+        """RotateSecret creates another secret, which signs from now on. During the grace, the older secrets sign too, so that
+        receivers can change over.
         """
 
     @_abc_1.abstractmethod
@@ -151,8 +151,8 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _webhook_service_pb2.DeleteEndpointRequest,
         context: _aio.ServicerContext[_webhook_service_pb2.DeleteEndpointRequest, _abc.Awaitable[_webhook_service_pb2.DeleteEndpointResponse]],
     ) -> _abc.Awaitable[_webhook_service_pb2.DeleteEndpointResponse]:
-        """DeleteEndpoint removes an endpoint and cancels the deliveries that wait for it. An attempt that is under way at
-        that moment may still arrive.
+        """DeleteEndpoint removes an endpoint and cancels its pending deliveries. An attempt that is in progress may still
+        arrive.
         """
 
     @_abc_1.abstractmethod
@@ -177,7 +177,7 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _webhook_service_pb2.ListAttemptsRequest,
         context: _aio.ServicerContext[_webhook_service_pb2.ListAttemptsRequest, _abc.Awaitable[_webhook_service_pb2.ListAttemptsResponse]],
     ) -> _abc.Awaitable[_webhook_service_pb2.ListAttemptsResponse]:
-        """ListAttempts returns the attempts of one delivery in their order."""
+        """ListAttempts returns the attempts of one delivery, the first one first."""
 
     @_abc_1.abstractmethod
     def SendTestEvent(
@@ -185,12 +185,12 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _webhook_service_pb2.SendTestEventRequest,
         context: _aio.ServicerContext[_webhook_service_pb2.SendTestEventRequest, _abc.Awaitable[_webhook_service_pb2.SendTestEventResponse]],
     ) -> _abc.Awaitable[_webhook_service_pb2.SendTestEventResponse]:
-        """SendTestEvent sends one endpoint an event for trying its receiver: an example of a type of event, in every field as
-        the schema of that type says, marked by data.test = true and by an id that begins with "tst_". It is signed and
-        tried as a notification is, and shows in ListDeliveries. It is no notification: neither the history nor the feed
-        has it, it names a customer, an alert and an endpoint that there are not, and no other endpoint gets it.
+        """SendTestEvent sends one endpoint an event for testing its receiver: an example of one type of event. The example
+        has every field of the type's schema, data.test = true, and an id that begins with "tst_". It is signed and tried
+        like a notification, and ListDeliveries shows it. It is not a notification: it is not in the history or the feed,
+        it names a customer, an alert and an endpoint that do not exist, and no other endpoint gets it.
 
-        NOTE: the endpoint's filters are not asked, so that a receiver can be tried before its event_types are widened.
+        NOTE: the endpoint's filters are ignored, so that a receiver can be tested before event_types are extended.
         """
 
     @_abc_1.abstractmethod
@@ -199,8 +199,8 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _webhook_service_pb2.RedeliverNotificationRequest,
         context: _aio.ServicerContext[_webhook_service_pb2.RedeliverNotificationRequest, _abc.Awaitable[_webhook_service_pb2.RedeliverNotificationResponse]],
     ) -> _abc.Awaitable[_webhook_service_pb2.RedeliverNotificationResponse]:
-        """RedeliverNotification sends a notification to one endpoint once more, now, whatever became of it before. Where an
-        automatic attempt is pending, this one takes its place; where one is under way, nothing happens.
+        """RedeliverNotification sends a notification to one endpoint once more, now, whatever the status of its delivery is.
+        It replaces a pending automatic attempt; during an attempt it does nothing.
         """
 
     @_abc_1.abstractmethod
@@ -209,7 +209,7 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _webhook_service_pb2.RedeliverDeliveriesRequest,
         context: _aio.ServicerContext[_webhook_service_pb2.RedeliverDeliveriesRequest, _abc.Awaitable[_webhook_service_pb2.RedeliverDeliveriesResponse]],
     ) -> _abc.Awaitable[_webhook_service_pb2.RedeliverDeliveriesResponse]:
-        """RedeliverDeliveries sends every delivery to one endpoint again that a filter selects."""
+        """RedeliverDeliveries sends again every delivery to one endpoint that a filter selects."""
 
     @_abc_1.abstractmethod
     def RecoverEndpoint(
@@ -217,9 +217,9 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _webhook_service_pb2.RecoverEndpointRequest,
         context: _aio.ServicerContext[_webhook_service_pb2.RecoverEndpointRequest, _abc.Awaitable[_webhook_service_pb2.RecoverEndpointResponse]],
     ) -> _abc.Awaitable[_webhook_service_pb2.RecoverEndpointResponse]:
-        """RecoverEndpoint sends an endpoint everything that it has missed since a time: what failed, what was cancelled, and
-        what happened while it was disabled or before it was created. What waits for its next attempt is attempted now.
-        What was delivered is not sent again.
+        """RecoverEndpoint sends an endpoint everything that it has missed since a time: failed and cancelled deliveries, and
+        the notifications from the time while it was disabled or before it was created. Pending deliveries are attempted
+        now. Delivered notifications are not sent again.
         """
 
     @_abc_1.abstractmethod
@@ -244,6 +244,6 @@ class WebhookServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _webhook_service_pb2.ListOperatorEventsRequest,
         context: _aio.ServicerContext[_webhook_service_pb2.ListOperatorEventsRequest, _abc.Awaitable[_webhook_service_pb2.ListOperatorEventsResponse]],
     ) -> _abc.Awaitable[_webhook_service_pb2.ListOperatorEventsResponse]:
-        """ListOperatorEvents returns what happened to endpoints, the newest first."""
+        """ListOperatorEvents returns operator events, the newest first."""
 
 def add_WebhookServiceServicer_to_server(servicer: WebhookServiceServicer, server: _aio.Server) -> None: ...

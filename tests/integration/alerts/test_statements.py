@@ -8,10 +8,9 @@ from sqlalchemy import update
 
 from evaluator.alerts import ConditionType, Scope, ScopeKind
 from evaluator.definitions import AlertDefinition, Condition, DefinitionState
-from evaluator.periods import DEFAULT_CYCLE
 from evaluator.thresholds import Threshold
 from runtime.clock import ManualClock
-from store.accounts import accounts
+from store.accounts import customers
 from store.alerts import alerts
 from store.alerts import changes as alert_changes
 from store.alerts.alerts import NewAlert
@@ -38,20 +37,7 @@ async def organization_id(database: Database, clock: ManualClock) -> int:
     now = clock.now()
     async with database.transaction() as connection:
         organization_id = await organizations.get_or_create(connection, "ours", now)
-        await accounts.put_customer(
-            connection,
-            organization_id,
-            "acme",
-            display_name="",
-            plan_id=None,
-            plan_start_time=None,
-            plan_end_time=None,
-            currency="USD",
-            cycle=DEFAULT_CYCLE,
-            custom_fields={},
-            as_of_time=now,
-            now=now,
-        )
+        await customers.create_if_missing(connection, organization_id, "acme", now)
     return organization_id
 
 

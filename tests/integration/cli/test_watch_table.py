@@ -12,7 +12,7 @@ import grpc
 import pytest
 from rich.console import Console
 
-from cli.console import THEME
+from cli.rich_console import THEME
 from cli.watch import board as board_module
 from cli.watch.board import Board, Narrowed
 from cli.watch.screen import screen

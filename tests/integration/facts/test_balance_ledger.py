@@ -100,10 +100,10 @@ async def test_a_put_keeps_what_was_drawn(shared: Database, org: int) -> None:
         await balance_changes.put(connection, org, fact([Decimal(10), Decimal(5)], NOW), NOW)
         await connection.execute(update(balance_segment).values(drawn=Decimal("2.5")))
         shorter = await balance_changes.put(connection, org, fact([Decimal(2)], NOW + HOUR), NOW + HOUR)
-        assert [(item.drawn, item.remaining, item.removed) for item in shorter.balance.segments] == [
+        assert [(item.drawn, item.remaining, item.removed) for item in shorter.stored.segments] == [
             (Decimal("2.5"), Decimal("-0.5"), False),
             (Decimal("2.5"), Decimal("2.5"), True),
         ]
         longer = await balance_changes.put(connection, org, fact([Decimal(2), Decimal(6)], NOW + HOUR), NOW + HOUR)
-        assert [item.remaining for item in longer.balance.segments] == [Decimal("-0.5"), Decimal("3.5")]
-        assert await balances.get(connection, org, *KEY) == longer.balance
+        assert [item.remaining for item in longer.stored.segments] == [Decimal("-0.5"), Decimal("3.5")]
+        assert await balances.get(connection, org, *KEY) == longer.stored

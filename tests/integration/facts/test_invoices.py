@@ -13,7 +13,8 @@ from generated.tidemark.v1 import account_service_pb2_grpc, invoice_pb2
 from runtime.clock import ManualClock
 from server.calls.validation import to_datetime, to_timestamp
 from store.accounts import invoices
-from store.accounts.invoices import InvoiceFact, InvoicePut
+from store.accounts.invoices import Invoice, InvoiceFact
+from store.accounts.puts import Put
 from store.balances import wallets
 from store.identity import keys, organizations
 from store.postgres.database import Database
@@ -277,7 +278,7 @@ async def test_a_put_says_what_became_of_it(
     assert (first.superseded, first.changed) == (False, True)
     assert (second.superseded, second.changed) == (superseded, changed)
     async with shared.transaction() as connection:
-        assert await invoices.get(connection, org, "acme", "i1") == second.invoice
+        assert await invoices.get(connection, org, "acme", "i1") == second.stored
 
 
 async def test_a_put_neither_waits_for_ingest_nor_raises_the_epoch(
@@ -291,7 +292,7 @@ async def test_a_put_neither_waits_for_ingest_nor_raises_the_epoch(
 
 
 async def test_wallets_are_held_until_the_transaction_ends(shared: Database, org: int) -> None:
-    async def read_and_put() -> InvoicePut:
+    async def read_and_put() -> Put[Invoice]:
         async with shared.transaction() as connection:
             await wallets.lock(connection, org, ["b", "acme"])
             return await invoices.put(connection, org, fact("2", NOW), NOW)
@@ -303,4 +304,4 @@ async def test_wallets_are_held_until_the_transaction_ends(shared: Database, org
             await wallets.lock(connection, org, ["c"])
         first = await invoices.put(holder, org, fact("1", NOW + HOUR), NOW)
         assert not waiting.done()
-    assert await waiting == InvoicePut(first.invoice, first.invoice, superseded=True)
+    assert await waiting == Put(first.stored, superseded=True, previous=first.stored)

@@ -77,7 +77,7 @@ async def test_a_reader_sees_a_balance_and_its_segments_at_one_moment(shared: Da
             await balance_changes.adjust(
                 writer, org, "acme", "b1", "a1", amount=Decimal(1), segment_number=1, now=NOW
             )
-        assert await balances.get(reader, org, "acme", "b1") == first == put.balance
+        assert await balances.get(reader, org, "acme", "b1") == first == put.stored
     async with shared.transaction() as reader:
         later = await balances.get(reader, org, "acme", "b1")
     assert later is not None

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import random
+import uuid
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,7 @@ from store.deliveries import fan_out as outbox
 from store.deliveries import queue as delivery_queue
 from store.deliveries import results as delivery_results
 from store.deliveries.queue import ENDPOINT_IN_FLIGHT_LIMIT, Claim, Order
-from store.deliveries.results import AttemptRecord
+from store.deliveries.results import AttemptRecord, Holdings
 from store.endpoints import endpoints
 from store.endpoints import switches as endpoint_switches
 from store.endpoints.rows import EndpointState
@@ -27,6 +28,7 @@ from webhooks.health import Verdict
 from webhooks.secret_box import SecretBox, secret_place
 
 LEASE = timedelta(minutes=5)
+ALL_TOKENS = Holdings(uuid.UUID(int=0), uuid.UUID(int=2**128 - 1), (), ())
 
 
 async def fan_out(house: House, limit: int = 1_000) -> outbox.FanOut:
@@ -128,6 +130,7 @@ async def test_no_statement_of_the_queue_is_compiled(house: House) -> None:
         for work in (
             claim_all,
             lambda: delivery_results.release_expired(connection),
+            lambda: delivery_results.release_orphaned(connection, ALL_TOKENS),
             lambda: delivery_results.record(connection, []),
         ):
             await connection.execute(text("SET LOCAL jit = on"))

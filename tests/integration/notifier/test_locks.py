@@ -17,7 +17,7 @@ from store.deliveries.redelivery import Wanted
 from store.endpoints import switches as endpoint_switches
 from store.postgres.database import Database
 from store.tables.webhooks import delivery
-from tests.integration.notifier.test_delivery_queue import counters_match, delivered, failed
+from tests.integration.notifier.test_delivery_queue import ALL_TOKENS, counters_match, delivered, failed
 from tests.support.notifier.house import CUSTOMER, House
 from webhooks.deliveries import DeliveryStatus, Outcome, Trigger
 from webhooks.health import Verdict
@@ -89,6 +89,11 @@ class Actor:
         async with self.house.database.transaction() as connection:
             await delivery_results.release_expired(connection)
 
+    async def releases_orphaned(self) -> None:
+        # Of the others' leases, too, which their late results then do not find.
+        async with self.house.database.transaction() as connection:
+            await delivery_results.release_orphaned(connection, dataclasses.replace(ALL_TOKENS, claims=self.held))
+
     async def switches(self) -> None:
         place = (self.house.organization_id, self.choice.choice(self.endpoints))
         now = self.house.clock.now()
@@ -120,6 +125,7 @@ class Actor:
             self.dies,
             self.releases_expired,
             self.releases_expired,
+            self.releases_orphaned,
             self.switches,
             self.sends_again,
         )

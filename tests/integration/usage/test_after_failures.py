@@ -12,7 +12,7 @@ from engine.ingest.commit import Committer
 from engine.rules.registry import RulesRegistry
 from evaluator.events import UsageEvent
 from runtime.clock import ManualClock
-from store.identity.keys import Organization
+from store.identity.organizations import Organization
 from store.postgres.database import Database, DatabaseUnavailable
 from store.postgres.failures import CONNECTION_LOST, unavailable
 from store.usage import events as stored_events

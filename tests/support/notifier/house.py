@@ -181,10 +181,19 @@ def configuration(**changes: str) -> Configuration:
 
 
 @asynccontextmanager
-async def running_notifier(house: House, settings: Configuration | None = None) -> AsyncIterator[None]:
-    """A notifier with a pool of its own, which drains at the end of the block."""
-    database = Database(house.database.url, pool_size=4)
-    stop = asyncio.Event()
+async def running_notifier(
+    house: House,
+    settings: Configuration | None = None,
+    *,
+    database: Database | None = None,
+    stop: asyncio.Event | None = None,
+) -> AsyncIterator[None]:
+    """A notifier that drains at the end of the block, or when `stop` is set.
+
+    database: what it uses instead of a pool of its own; closed at the end.
+    """
+    database = database or Database(house.database.url, pool_size=4)
+    stop = stop or asyncio.Event()
     task = asyncio.create_task(run_until(stop, settings or configuration(), database, house.clock))
     try:
         yield

@@ -86,7 +86,7 @@ class Program:
     async def stop(self) -> int:
         """Asks it to drain with SIGTERM; returns its exit code."""
         self._child.ask_to_stop()
-        async with asyncio.timeout(DEADLINE):
+        async with within("the end of a process that was asked to stop", DEADLINE):
             await self._child.process.communicate()
             return await self._child.wait()
 
@@ -136,9 +136,9 @@ async def running(url: str, folder: Path) -> AsyncIterator[Programs]:
         yield Programs(url, folder, exits)
 
 
-async def until(happened: Callable[[], bool]) -> None:
-    """Waits until `happened`."""
-    async with asyncio.timeout(DEADLINE):
+async def until(happened: Callable[[], bool], missing: str = "what the test waits for") -> None:
+    """Waits until `happened`; fails with what is `missing` after DEADLINE."""
+    async with within(missing, DEADLINE):
         while not happened():  # noqa: ASYNC110 (what is waited for happens in another process)
             await asyncio.sleep(POLLING_INTERVAL)
 
@@ -152,7 +152,7 @@ async def session(url: str, *, autocommit: bool = True) -> AsyncIterator[psycopg
 
 async def until_counted(url: str, query: str, number: int) -> None:
     """Waits until the query, which counts something in the database, finds that number."""
-    async with asyncio.timeout(DEADLINE), session(url) as connection:
+    async with within(f"{number} as the result of {query!r}", DEADLINE), session(url) as connection:
         while True:
             [(found,)] = await (await connection.execute(query.encode())).fetchall()
             if found == number:

@@ -15,7 +15,7 @@ from engine.ingest.commit import Committer
 from engine.rules.registry import RulesRegistry
 from evaluator.gauges import Measure
 from generated.tidemark.v1 import account_pb2, alert_pb2, alert_service_pb2
-from store.identity.keys import Organization
+from store.identity.organizations import Organization
 from store.postgres.database import Database
 from tests.reference import ladder as plain_ladder
 from tests.reference import model as plain_model

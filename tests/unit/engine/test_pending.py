@@ -16,7 +16,7 @@ from engine.rules.registry import RulesRegistry
 from evaluator.events import UsageEvent
 from runtime.clock import ManualClock
 from runtime.gate import FairGate
-from store.identity.keys import Organization
+from store.identity.organizations import Organization
 from store.postgres.database import Database, DatabaseUnavailable
 
 NOISY, QUIET = Organization(1, "noisy"), Organization(2, "quiet")

@@ -17,7 +17,7 @@ from engine.rules.registry import RulesRegistry
 from evaluator.events import UsageEvent
 from runtime.clock import ManualClock
 from runtime.gate import FairGate
-from store.identity.keys import Organization
+from store.identity.organizations import Organization
 from store.postgres.database import DatabaseUnavailable
 
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)

@@ -61,6 +61,7 @@ class Desk:
             lambda done, refill: None,
             self._begin,
             lambda: 0,
+            lambda error: None,
             Metrics(),
             random.Random(0),
         )
@@ -156,6 +157,7 @@ class Written:
             self._on_written,
             lambda claims: None,
             lambda: 0,
+            lambda error: None,
             self.metrics,
             random.Random(0),
         )

@@ -4,7 +4,8 @@ import pytest
 
 from server.calls import call as calls
 from server.calls.identity import current_organization, is_loopback
-from store.identity.keys import Caller, Organization
+from store.identity.callers import Caller
+from store.identity.organizations import Organization
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])

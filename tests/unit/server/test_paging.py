@@ -12,7 +12,8 @@ from server.calls import call as calls
 from server.calls.errors import InvalidArgument
 from server.calls.paging import Cursor, Page, read_page
 from server.calls.validation import Violations
-from store.identity.keys import Caller, Organization
+from store.identity.callers import Caller
+from store.identity.organizations import Organization
 
 TIME = datetime(2026, 3, 15, 12, 0, 0, 123456, tzinfo=UTC)
 

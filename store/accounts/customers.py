@@ -1,0 +1,166 @@
+"""Customers: who is billed, and by which plan, currency and billing cycle.
+
+A fact carries the time it was true at. A put that is older than what is stored changes nothing.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from sqlalchemy import ARRAY, RowMapping, any_, cast, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from evaluator.periods import DEFAULT_CYCLE, BillingCycle
+from store.accounts.billing_cycles import cycle_columns, cycle_of
+from store.accounts.puts import Put, is_newer, put_fact
+from store.identity import organizations
+from store.tables.accounts import customer
+from store.tables.base import Identifier
+
+DEFAULT_CURRENCY = "USD"
+
+
+@dataclass(frozen=True)
+class CustomerFact:
+    """What the caller states about a customer. The plan times are unset where they are not limited."""
+
+    customer_id: str
+    display_name: str
+    plan_id: str | None
+    plan_start_time: datetime | None
+    plan_end_time: datetime | None
+    currency: str
+    cycle: BillingCycle
+    custom_fields: Mapping[str, str]
+    as_of_time: datetime
+
+
+@dataclass(frozen=True)
+class Customer:
+    """A customer as it is stored. as_of_time is unset while only usage has named the customer."""
+
+    organization_id: int
+    customer_id: str
+    display_name: str
+    plan_id: str | None
+    currency: str
+    cycle: BillingCycle
+    as_of_time: datetime | None
+    create_time: datetime
+    update_time: datetime
+    plan_start_time: datetime | None = None
+    plan_end_time: datetime | None = None
+    custom_fields: Mapping[str, str] = field(default_factory=dict)
+
+
+async def put(connection: AsyncConnection, organization_id: int, fact: CustomerFact, now: datetime) -> Put[Customer]:
+    """Stores the fact, unless a newer one is stored."""
+    key = {"organization_id": organization_id, "customer_id": fact.customer_id}
+    facts = {
+        "display_name": fact.display_name,
+        "plan_id": fact.plan_id,
+        "plan_start_time": fact.plan_start_time,
+        "plan_end_time": fact.plan_end_time,
+        "currency": fact.currency,
+        "custom_fields": dict(fact.custom_fields),
+        **cycle_columns(fact.cycle),
+    }
+    epoch = await put_fact(connection, customer, key, facts, fact.as_of_time, now)
+    stored = await get(connection, organization_id, fact.customer_id)
+    assert stored is not None, "a customer exists after it was put"
+    superseded = is_newer(stored.as_of_time, fact.as_of_time)
+    return Put(stored, superseded=superseded, changed=epoch is not None, epoch=epoch)
+
+
+async def create_if_missing(
+    connection: AsyncConnection, organization_id: int, customer_id: str, now: datetime
+) -> bool:
+    """Creates the customer with the defaults if it does not exist; returns whether it did not."""
+    if await get(connection, organization_id, customer_id) is not None:
+        return False
+    epoch = await organizations.change(connection, organization_id)
+    await connection.execute(
+        insert(customer)
+        .values(
+            organization_id=organization_id,
+            customer_id=customer_id,
+            display_name="",
+            currency=DEFAULT_CURRENCY,
+            **cycle_columns(DEFAULT_CYCLE),
+            create_time=now,
+            update_time=now,
+            changed_epoch=epoch,
+        )
+        .on_conflict_do_nothing()
+    )
+    return True
+
+
+async def get(connection: AsyncConnection, organization_id: int, customer_id: str) -> Customer | None:
+    """One customer, or None."""
+    rows = await connection.execute(
+        select(customer).where(customer.c.organization_id == organization_id, customer.c.customer_id == customer_id)
+    )
+    row = rows.mappings().one_or_none()
+    return None if row is None else _customer(row)
+
+
+async def get_many(
+    connection: AsyncConnection, organization_id: int, customer_ids: Collection[str]
+) -> dict[str, Customer]:
+    """Those of the customers that exist, by their ids."""
+    rows = await connection.execute(
+        select(customer).where(
+            customer.c.organization_id == organization_id,
+            customer.c.customer_id == any_(cast(list(customer_ids), ARRAY(Identifier))),
+        )
+    )
+    return {row["customer_id"]: _customer(row) for row in rows.mappings()}
+
+
+async def ids_after(
+    connection: AsyncConnection, organization_id: int, only: Collection[str], after: str, *, limit: int
+) -> list[str]:
+    """Up to `limit` ids of customers after the id `after`, in order; those in `only`, or all if it is empty."""
+    statement = (
+        select(customer.c.customer_id)
+        .where(customer.c.organization_id == organization_id, customer.c.customer_id > after)
+        .order_by(customer.c.customer_id)
+        .limit(limit)
+    )
+    if only:
+        statement = statement.where(customer.c.customer_id == any_(cast(list(only), ARRAY(Identifier))))
+    return list((await connection.scalars(statement)).all())
+
+
+async def list_page(
+    connection: AsyncConnection, organization_id: int, *, plan_id: str | None, after: str | None, limit: int
+) -> list[Customer]:
+    """Up to `limit` customers after the id `after`, in the order of ids; of one plan, or of all."""
+    statement = select(customer).where(customer.c.organization_id == organization_id)
+    if plan_id is not None:
+        statement = statement.where(customer.c.plan_id == plan_id)
+    if after is not None:
+        statement = statement.where(customer.c.customer_id > after)
+    rows = await connection.execute(statement.order_by(customer.c.customer_id).limit(limit))
+    return [_customer(row) for row in rows.mappings()]
+
+
+def _customer(row: RowMapping) -> Customer:
+    cycle = cycle_of(row)
+    assert cycle is not None, "a customer always has a billing cycle"
+    return Customer(
+        organization_id=row["organization_id"],
+        customer_id=row["customer_id"],
+        display_name=row["display_name"],
+        plan_id=row["plan_id"],
+        currency=row["currency"],
+        cycle=cycle,
+        as_of_time=row["as_of_time"],
+        create_time=row["create_time"],
+        update_time=row["update_time"],
+        plan_start_time=row["plan_start_time"],
+        plan_end_time=row["plan_end_time"],
+        custom_fields=row["custom_fields"],
+    )

@@ -1,0 +1,162 @@
+"""Subscriptions: a customer's contracts to plans.
+
+A fact carries the time it was true at. A put that is older than what is stored changes nothing.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from sqlalchemy import RowMapping, and_, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from evaluator.periods import DEFAULT_CYCLE, BillingCycle
+from store.accounts.billing_cycles import CYCLE_COLUMNS, cycle_columns, cycle_of
+from store.accounts.puts import Put, is_newer, put_fact
+from store.tables.accounts import customer, subscription
+
+# Each with the billing cycle of its customer, which applies to a subscription that has none.
+_SUBSCRIPTIONS = select(
+    subscription, *(customer.c[name].label(f"customer_{name}") for name in CYCLE_COLUMNS)
+).outerjoin(
+    customer,
+    and_(
+        customer.c.organization_id == subscription.c.organization_id,
+        customer.c.customer_id == subscription.c.customer_id,
+    ),
+)
+
+
+@dataclass(frozen=True)
+class SubscriptionFact:
+    """What the caller states about a subscription. An unset currency or cycle is the customer's."""
+
+    customer_id: str
+    subscription_id: str
+    plan_id: str | None
+    plan_start_time: datetime | None
+    plan_end_time: datetime | None
+    currency: str | None
+    cycle: BillingCycle | None
+    start_time: datetime | None
+    end_time: datetime | None
+    custom_fields: Mapping[str, str]
+    as_of_time: datetime
+
+
+@dataclass(frozen=True)
+class Subscription:
+    """A subscription as it is stored. An unset currency or cycle is the customer's."""
+
+    organization_id: int
+    customer_id: str
+    subscription_id: str
+    plan_id: str | None
+    currency: str | None
+    cycle: BillingCycle | None
+    customer_cycle: BillingCycle
+    start_time: datetime | None
+    end_time: datetime | None
+    as_of_time: datetime | None
+    create_time: datetime
+    update_time: datetime
+    plan_start_time: datetime | None = None
+    plan_end_time: datetime | None = None
+    custom_fields: Mapping[str, str] = field(default_factory=dict)
+
+
+async def put(
+    connection: AsyncConnection, organization_id: int, fact: SubscriptionFact, now: datetime
+) -> Put[Subscription]:
+    """Stores the fact, unless a newer one is stored. The customer must exist."""
+    key = {
+        "organization_id": organization_id,
+        "customer_id": fact.customer_id,
+        "subscription_id": fact.subscription_id,
+    }
+    facts = {
+        "plan_id": fact.plan_id,
+        "plan_start_time": fact.plan_start_time,
+        "plan_end_time": fact.plan_end_time,
+        "currency": fact.currency,
+        "custom_fields": dict(fact.custom_fields),
+        "start_time": fact.start_time,
+        "end_time": fact.end_time,
+        **cycle_columns(fact.cycle),
+    }
+    epoch = await put_fact(connection, subscription, key, facts, fact.as_of_time, now)
+    stored = await get(connection, organization_id, fact.customer_id, fact.subscription_id)
+    assert stored is not None, "a subscription exists after it was put"
+    superseded = is_newer(stored.as_of_time, fact.as_of_time)
+    return Put(stored, superseded=superseded, changed=epoch is not None, epoch=epoch)
+
+
+async def get(
+    connection: AsyncConnection, organization_id: int, customer_id: str, subscription_id: str
+) -> Subscription | None:
+    """One subscription of a customer, or None."""
+    rows = await connection.execute(
+        _SUBSCRIPTIONS.where(
+            subscription.c.organization_id == organization_id,
+            subscription.c.customer_id == customer_id,
+            subscription.c.subscription_id == subscription_id,
+        )
+    )
+    row = rows.mappings().one_or_none()
+    return None if row is None else _subscription(row)
+
+
+async def get_many(
+    connection: AsyncConnection, organization_id: int, keys: Collection[tuple[str, str]]
+) -> dict[tuple[str, str], Subscription]:
+    """Those of the subscriptions that exist, by customer id and subscription id."""
+    rows = await connection.execute(
+        _SUBSCRIPTIONS.where(
+            subscription.c.organization_id == organization_id,
+            tuple_(subscription.c.customer_id, subscription.c.subscription_id).in_(sorted(keys)),
+        )
+    )
+    return {(row["customer_id"], row["subscription_id"]): _subscription(row) for row in rows.mappings()}
+
+
+async def list_page(
+    connection: AsyncConnection,
+    organization_id: int,
+    *,
+    customer_id: str | None,
+    plan_id: str | None,
+    after: tuple[str, str] | None,
+    limit: int,
+) -> list[Subscription]:
+    """Up to `limit` subscriptions after (customer id, id) `after`, in that order, narrowed where asked."""
+    statement = _SUBSCRIPTIONS.where(subscription.c.organization_id == organization_id)
+    if customer_id is not None:
+        statement = statement.where(subscription.c.customer_id == customer_id)
+    if plan_id is not None:
+        statement = statement.where(subscription.c.plan_id == plan_id)
+    if after is not None:
+        statement = statement.where(tuple_(subscription.c.customer_id, subscription.c.subscription_id) > after)
+    rows = await connection.execute(
+        statement.order_by(subscription.c.customer_id, subscription.c.subscription_id).limit(limit)
+    )
+    return [_subscription(row) for row in rows.mappings()]
+
+
+def _subscription(row: RowMapping) -> Subscription:
+    return Subscription(
+        organization_id=row["organization_id"],
+        customer_id=row["customer_id"],
+        subscription_id=row["subscription_id"],
+        plan_id=row["plan_id"],
+        currency=row["currency"],
+        cycle=cycle_of(row),
+        customer_cycle=cycle_of(row, "customer_") or DEFAULT_CYCLE,
+        start_time=row["start_time"],
+        end_time=row["end_time"],
+        as_of_time=row["as_of_time"],
+        create_time=row["create_time"],
+        update_time=row["update_time"],
+        plan_start_time=row["plan_start_time"],
+        plan_end_time=row["plan_end_time"],
+        custom_fields=row["custom_fields"],
+    )
