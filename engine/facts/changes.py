@@ -89,7 +89,7 @@ async def _customer(transaction: Transaction, customer_id: str) -> tuple[Custome
     found = await routing_facts.customers(connection, organization_id, [customer_id])
     if found:
         return found[0], False
-    made = await routing_facts.first_sight_customers(
+    made = await routing_facts.register_customers(
         connection, organization_id, [customer_id], transaction.epoch, transaction.now
     )
     if made:

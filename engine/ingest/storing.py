@@ -1,4 +1,4 @@
-"""Storing: the events of a commit are written, and those that were stored before are told apart."""
+"""Storing: the events of a commit are written, and those that were stored before are found."""
 
 from dataclasses import dataclass
 

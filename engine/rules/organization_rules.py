@@ -215,7 +215,7 @@ class _Loading:
     async def customers(self, ids: set[str]) -> None:
         missing = await self._read_customers(ids)
         if missing:
-            made = await routing_facts.first_sight_customers(
+            made = await routing_facts.register_customers(
                 self.connection, self.organization_id, sorted(missing), self.router.epoch, self.now
             )
             self.registered.customers.update(customer.customer_id for customer in made)
@@ -232,7 +232,7 @@ class _Loading:
     async def subscriptions(self, keys: set[tuple[str, str]]) -> None:
         missing = await self._read_subscriptions(keys)
         if missing:
-            made = await routing_facts.first_sight_subscriptions(
+            made = await routing_facts.register_subscriptions(
                 self.connection, self.organization_id, sorted(missing), self.router.epoch, self.now
             )
             for one in made:
@@ -250,7 +250,7 @@ class _Loading:
     async def metrics(self, ids: set[str]) -> None:
         missing = await self._read_metrics(ids)
         if missing:
-            made = await routing_facts.first_sight_metrics(
+            made = await routing_facts.register_metrics(
                 self.connection, self.organization_id, sorted(missing), self.router.epoch, self.now
             )
             for metric in made:

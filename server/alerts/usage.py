@@ -41,16 +41,16 @@ Response = TypeVar("Response", messages.EvaluateUsageResponse, messages.Evaluate
 
 
 class _Stream:
-    """The answers of one stream that are under way, in the order of their requests."""
+    """The answers of one stream that are being prepared, in the order of their requests."""
 
     def __init__(self) -> None:
         self.answers: deque[asyncio.Task[messages.EvaluateUsageResponse]] = deque()
         self.arrived = asyncio.Event()
-        self._sizes: deque[int] = deque()  # events of each batch that has room here
+        self._sizes: deque[int] = deque()  # events of each batch that is read and not answered
         self._answered = asyncio.Event()
 
     async def make_room(self, size: int) -> None:
-        """Waits until a batch of that many events may be under way with those that are."""
+        """Waits until a batch of that many events has room beside those that are being answered."""
         while self._sizes and (len(self._sizes) >= MAX_STREAM_BATCHES or sum(self._sizes) + size > MAX_STREAM_EVENTS):
             self._answered.clear()
             await self._answered.wait()
@@ -94,8 +94,8 @@ class UsageHandlers:
     ) -> AsyncIterator[messages.EvaluateUsageResponse]:
         """Counts batch after batch; answers in the order of the requests, each once it is durable.
 
-        Requests are read ahead, so that many share a commit. The end of the requests means nothing: a client
-        that hung up looks the same as one that has no more to say.
+        Requests are read ahead, so that many share a commit. The end of the requests does not end a commit: the
+        service cannot distinguish a client that hung up from one that has sent everything.
         """
         stream = _Stream()
         reading = asyncio.create_task(
@@ -120,7 +120,7 @@ class UsageHandlers:
                     yield messages.EvaluateUsageResponse(heartbeat=True)
             going_away = not reading.done()
             await _cancel(reading)
-            # What was read is answered; what was not is the client's to send again.
+            # Requests that were read are answered; the client sends the others again.
             while stream.answers:
                 yield await stream.next_answer()
             raise_if_revoked()
@@ -140,7 +140,7 @@ class UsageHandlers:
         requests: AsyncIterator[messages.EvaluateUsageRequest],
         stream: "_Stream",
     ) -> None:
-        """Turns requests into answers under way; waits while too many are, and while the organization has no room.
+        """Starts an answer to each request; waits while too many are unanswered or the organization has no room.
 
         Requests are read one after the other, and tasks begin in the order in which they are made, so batches are
         submitted in the order of the requests. Raises InvalidArgument for a request that is wrong as a whole.
@@ -208,10 +208,10 @@ class UsageHandlers:
 
 
 def overloaded(error: Overloaded) -> ResourceExhausted:
-    """The answer to a batch that found no room."""
+    """The error of a batch that there is no room for."""
     own = error.pending_of_organization
     if own is not None:
-        # How much that share is at present would say how much others send.
+        # The present size of that share is not shown: it depends on what other organizations send.
         return ResourceExhausted(
             error_reason_pb2.ERROR_REASON_OVERLOADED,
             f"{own} events of this organization wait for the database; these {error.events} are more than the rest of"
@@ -229,14 +229,14 @@ def overloaded(error: Overloaded) -> ResourceExhausted:
 
 
 def _ended(room: Room, answer: "asyncio.Task[messages.EvaluateUsageResponse]") -> None:
-    """Gives up what is left of an answer's room, however it ended, were it before it began."""
+    """Gives up what is left of an answer's room, also where its task was cancelled before it began."""
     room.give_up()
-    # A stream that was cut off asks for nobody's result.
+    # The result of an answer whose stream was cut off is not needed; reading its exception marks it as handled.
     if not answer.cancelled():
         answer.exception()
 
 
 async def _cancel(task: "asyncio.Task[None]") -> None:
-    """Cancels a task and waits for its end; what it raised stays with it."""
+    """Cancels a task and waits for its end; its exception is not raised here."""
     task.cancel()
     await asyncio.wait({task})

@@ -18,8 +18,8 @@ from runtime.turns import Slices
 from store.postgres.channels import OUTBOX_CHANNEL
 from store.postgres.database import DriverConnection
 
-# Rows of one statement, or of one look at an answer. The driver reads and writes them value by value, which holds up
-# the event loop. What has many quotes goes as one JSON text: in an array each of them would be escaped by itself.
+# Rows of one statement, or of one fetch. The driver reads and writes them value by value, which blocks the event
+# loop. A column with many quotes is sent as one JSON text: in an array each quote would be escaped by itself.
 AT_ONCE = 200
 
 
@@ -28,7 +28,7 @@ class ChangeReason(StrEnum):
 
     USAGE = "USAGE"  # an event moved the gauge
     FACT = "FACT"  # the billing system posted a fact, or time reached a date in one
-    DEFINITION = "DEFINITION"  # the alert, or the facts about whom it covers, changed
+    DEFINITION = "DEFINITION"  # the alert, or the facts that decide what it covers, changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +161,7 @@ class Record(Protocol):
 
 
 # A notification's id is a digest of alert, gauge and sequence: were two transactions ever to record the same one,
-# the second would fail here instead of telling the customer twice.
+# the second would fail here, and no customer gets it twice.
 _NOTIFY = """
 WITH written AS (
     INSERT INTO notification (

@@ -163,7 +163,7 @@ async def insert(
 
 
 async def stored_alike(connection: DriverConnection, organization_id: int, events: Sequence[UsageEvent]) -> set[int]:
-    """Which of the events, by their places, are stored with the same content."""
+    """Which of the events, by their indexes, are stored with the same content."""
     alike, slices = set[int](), Slices(organization_id)
     for start in range(0, len(events), ROWS_AT_ONCE):
         await slices.begin()

@@ -34,10 +34,10 @@ class Recount:
 
 @dataclass(eq=False)
 class _Pass:
-    """One pass over the events of a customer or subscription. places: of the items it counts, by group values."""
+    """One pass over the events of a customer or subscription. indexes: of the items it counts, by group values."""
 
     gauge: Gauge
-    places: dict[tuple[str, ...], int] = field(default_factory=dict)
+    indexes: dict[tuple[str, ...], int] = field(default_factory=dict)
     left_out: set[str] = field(default_factory=set)
 
 
@@ -78,9 +78,9 @@ SELECT i.position, r.* FROM {_input(len(keys))}, LATERAL (
 """
         cursor = await connection.execute(query.encode(), _parameters(organization_id, kind, passes))
         for position, total, events, latest, latest_id, *values in await cursor.fetchall():
-            place = passes[position - 1].places.get(tuple(values))
-            if place is not None:  # each of its values is wanted, but not together
-                results[place] = Tally(Decimal(total), latest, latest_id), events
+            index = passes[position - 1].indexes.get(tuple(values))
+            if index is not None:  # its values are wanted, but not in one group
+                results[index] = Tally(Decimal(total), latest, latest_id), events
     return results
 
 
@@ -101,9 +101,9 @@ JOIN unnest(%(positions)s::bigint[], %(gauge_ids)s::uuid[]{arrays}) AS w (positi
 ON CONFLICT DO NOTHING
 """
         wanted = [
-            (position, recounts[place].gauge.gauge_id, values)
+            (position, recounts[index].gauge.gauge_id, values)
             for position, one in enumerate(passes, start=1)
-            for values, place in one.places.items()
+            for values, index in one.indexes.items()
         ]
         parameters = _parameters(organization_id, kind, passes)
         parameters["positions"] = [position for position, _, _ in wanted]
@@ -117,12 +117,12 @@ ON CONFLICT DO NOTHING
 def _passes(recounts: Sequence[Recount]) -> dict[tuple[Any, ...], list[_Pass]]:
     """The passes that count all of the items, by kind."""
     found: dict[tuple[Any, ...], dict[tuple[Any, ...], _Pass]] = {}
-    for place, item in enumerate(recounts):
+    for index, item in enumerate(recounts):
         gauge = item.gauge
         of_kind = found.setdefault(item.kind, {})
         where = gauge.customer_id, gauge.subscription_id, gauge.measure, gauge.period.start, gauge.period.end
         one = of_kind.setdefault(where, _Pass(gauge))
-        one.places[tuple(value for _, value in gauge.group)] = place
+        one.indexes[tuple(value for _, value in gauge.group)] = index
         one.left_out.update(item.leaving_out)
     return {kind: list(of_kind.values()) for kind, of_kind in found.items()}
 
@@ -150,12 +150,12 @@ def _parameters(organization_id: int, kind: tuple[Any, ...], passes: Sequence[_P
         "names": [gauge.measure.currency or gauge.measure.metric_id for gauge in gauges],
         "starts": [gauge.period.start for gauge in gauges],
         "ends": [gauge.period.end for gauge in gauges],
-        # Objects, whose keys PostgreSQL finds by bisection; in an array it would look at one after the other.
+        # Objects, whose keys PostgreSQL finds by bisection; in an array it would compare one after the other.
         "left_out": [Jsonb(dict.fromkeys(one.left_out)) for one in passes],
         **{f"key{number}": key for number, key in enumerate(keys)},
         **price_conditions.parameters(prices),
         **{
-            f"wanted{number}": [Jsonb(dict.fromkeys(values[number] for values in one.places)) for one in passes]
+            f"wanted{number}": [Jsonb(dict.fromkeys(values[number] for values in one.indexes)) for one in passes]
             for number in range(len(keys))
         },
     }

@@ -1,4 +1,4 @@
-"""The facts of customers, subscriptions and metrics that ingest needs: read, and created on first sight."""
+"""The facts of customers, subscriptions and metrics that decide the gauges of an event: read, and registered."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -75,7 +75,7 @@ async def metrics(connection: DriverConnection, organization_id: int, metric_ids
 async def changed_since(
     connection: DriverConnection, organization_id: int, epoch: int
 ) -> tuple[list[Customer], list[Subscription], list[Metric]]:
-    """Whatever was changed at a later epoch of the organization."""
+    """The customers, subscriptions and metrics that were changed at a later epoch of the organization."""
     changed = "changed_epoch > %(epoch)s"
     return (
         [_customer(row) for row in await _fetch(connection, _CUSTOMER + changed, organization_id, epoch=epoch)],
@@ -87,14 +87,14 @@ async def changed_since(
     )
 
 
-# Each of the three below returns what it created itself. What another transaction creates at the same moment is
-# waited for and left out; the caller reads it afterwards.
+# Implicit registration. Each of the three functions below returns what it has created itself. It waits for what
+# another transaction creates at the same time, and leaves it out; the caller reads it afterwards.
 
 
-async def first_sight_customers(
+async def register_customers(
     connection: DriverConnection, organization_id: int, customer_ids: Sequence[str], epoch: int, now: datetime
 ) -> list[Customer]:
-    """Creates customers that nobody registered (ids sorted), with the default billing cycle."""
+    """Registers unknown customers (ids sorted), with the default billing cycle."""
     rows = await _fetch(
         connection,
         f"""
@@ -122,10 +122,10 @@ RETURNING customer_id, currency, {_EXCLUDED}, {LIMITS_COLUMN}
     ]
 
 
-async def first_sight_subscriptions(
+async def register_subscriptions(
     connection: DriverConnection, organization_id: int, keys: Sequence[tuple[str, str]], epoch: int, now: datetime
 ) -> list[Subscription]:
-    """Creates subscriptions that nobody registered (keys sorted), which follow their customer's cycle."""
+    """Registers unknown subscriptions (keys sorted), which follow their customer's cycle."""
     rows = await _fetch(
         connection,
         """
@@ -144,10 +144,10 @@ RETURNING customer_id, subscription_id
     return [Subscription(row[0], row[1], None, None, None, epoch, now) for row in rows]
 
 
-async def first_sight_metrics(
+async def register_metrics(
     connection: DriverConnection, organization_id: int, metric_ids: Sequence[str], epoch: int, now: datetime
 ) -> list[Metric]:
-    """Creates metrics that nobody registered (ids sorted), which sum."""
+    """Registers unknown metrics (ids sorted), which sum."""
     rows = await _fetch(
         connection,
         """
@@ -179,7 +179,7 @@ def _customer(row: Row) -> Customer:
 
 
 def _excluded(pairs: Iterable[tuple[str, str]] | None) -> frozenset[tuple[str, str | None]]:
-    """The alerts that a customer, whom nobody may have put yet, is excluded from."""
+    """The alerts that a customer is excluded from; it can be excluded before it exists."""
     return frozenset((alert_id, subscription_id or None) for alert_id, subscription_id in pairs or ())
 
 

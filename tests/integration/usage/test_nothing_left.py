@@ -140,9 +140,9 @@ async def _nothing(connection: AsyncConnection, organization_id: int, clock: Man
     assert await facts.subscriptions(raw, organization_id, []) == []
     assert await facts.subscriptions_of(raw, organization_id, []) == []
     assert await facts.metrics(raw, organization_id, []) == []
-    assert await facts.first_sight_customers(raw, organization_id, [], 0, now) == []
-    assert await facts.first_sight_subscriptions(raw, organization_id, [], 0, now) == []
-    assert await facts.first_sight_metrics(raw, organization_id, [], 0, now) == []
+    assert await facts.register_customers(raw, organization_id, [], 0, now) == []
+    assert await facts.register_subscriptions(raw, organization_id, [], 0, now) == []
+    assert await facts.register_metrics(raw, organization_id, [], 0, now) == []
     assert await invoice_readings.ending_in(connection, organization_id, "acme", []) == []
     assert await operator_events.add(connection, [], now) == []
     await evaluation_failures.add(connection, organization_id, [], now)
