@@ -8,18 +8,18 @@ import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from engine.facts.changes import catch_up
-from engine.rules.rules import Rules
+from engine.facts.due_timers import catch_up
+from engine.rules.registry import RulesRegistry
+from engine.rules.transaction import Transactions
 from runtime.actions import LogAction
 from runtime.backoff import Backoff
 from runtime.clock import Clock
 from runtime.tasks import BackgroundTask, FailureLog
 from store.balances import wallets
 from store.balances.wallets import DueTimer
-from store.identity import organizations
 from store.identity.organizations import Organization
-from store.postgres.database import Database, DatabaseUnavailable, driver
-from store.usage import routing_facts as facts
+from store.postgres.database import Database, DatabaseUnavailable
+from store.usage import routing_facts
 
 CUSTOMERS_AT_ONCE = 200  # of one transaction
 SWEEP_LIMIT = 2_000  # customers that one look finds
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 class Timers:
     """The task that carries out what time brings."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, grace: timedelta, rules: RulesRegistry) -> None:
         self._database = database
         self._clock = clock
         self._task = BackgroundTask(
@@ -47,7 +47,7 @@ class Timers:
             name="timers",
             backoff=Backoff(longest=RETRY_INTERVAL),
         )
-        self._rules: dict[int, Rules] = {}
+        self._transactions = Transactions(database, clock, grace, rules)
         self._put_off: dict[tuple[int, str], datetime] = {}
 
     def start(self) -> None:
@@ -120,16 +120,12 @@ class Timers:
     async def _evaluate(self, due: Sequence[DueTimer]) -> int:
         organization = Organization(due[0].organization_id, due[0].organization)
         organization_id = organization.organization_id
-        async with self._database.transaction() as connection:
-            epoch = await organizations.lock_shared(connection, organization_id)
-            rules = self._rules.setdefault(organization_id, Rules(organization_id))
-            router = await rules.router(connection, epoch)
-            now = self._clock.now()
-            # Whoever holds one of the others is at work on it, or will be.
-            held = await wallets.claim_due(connection, organization_id, (one.customer_id for one in due), now)
-            found = await facts.customers(await driver(connection), organization_id, list(held))
-            known = {customer: held[customer.customer_id] for customer in found}
-            await catch_up(connection, organization, router, known, now)
+        async with self._transactions.open(organization) as transaction:
+            # The transaction that holds the wallet of one of the others evaluates that one.
+            customer_ids = (one.customer_id for one in due)
+            held = await wallets.claim_due(transaction.connection, organization_id, customer_ids, transaction.now)
+            found = await routing_facts.customers(transaction.driver, organization_id, list(held))
+            await catch_up(transaction, {customer: held[customer.customer_id] for customer in found})
         return len(held)
 
 

@@ -4,12 +4,13 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+from engine.backfill.backfills import Backfills
 from engine.ingest.pending import BESIDE, PendingEvents
 from engine.ingest.pipeline import Pipeline
 from engine.jobs import RedeliveryJobs
+from engine.rules.registry import RulesRegistry
 from engine.timers import Timers
 from engine.upkeep import Upkeep
-from engine.visits.visits import Visits
 from runtime.clock import Clock
 from runtime.configuration import Configuration
 from runtime.gate import FairGate
@@ -27,7 +28,8 @@ class Parts:
     clock: Clock
     drain: Drain
     upkeep: Upkeep
-    visits: Visits
+    rules: RulesRegistry
+    backfills: Backfills
     timers: Timers
     redeliveries: RedeliveryJobs
     feeds: Feeds
@@ -36,14 +38,16 @@ class Parts:
 
 def build_parts(configuration: Configuration, database: Database, clock: Clock, ingest_gate: FairGate) -> Parts:
     """The parts, not started. ingest_gate: the connections that transactions of usage may use."""
+    rules = RulesRegistry()
     return Parts(
         configuration,
         database,
         clock,
         Drain(),
         Upkeep(database, clock, configuration.retention, configuration.notification_retention),
-        Visits(database, clock, configuration.grace),
-        Timers(database, clock),
+        rules,
+        Backfills(database, clock, configuration.grace, rules),
+        Timers(database, clock, configuration.grace, rules),
         RedeliveryJobs(database, clock),
         Feeds(
             database,
@@ -54,6 +58,7 @@ def build_parts(configuration: Configuration, database: Database, clock: Clock, 
             database,
             clock,
             configuration.grace,
+            rules,
             writers=configuration.ingest_writers,
             pending=PendingEvents(
                 configuration.max_pending_events,
@@ -71,8 +76,8 @@ async def started(parts: Parts) -> AsyncIterator[None]:
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(parts.upkeep.stop)
         await parts.upkeep.start()
-        stack.push_async_callback(parts.visits.stop)
-        parts.visits.start()
+        stack.push_async_callback(parts.backfills.stop)
+        parts.backfills.start()
         stack.push_async_callback(parts.timers.stop)
         parts.timers.start()
         stack.push_async_callback(parts.redeliveries.stop)

@@ -60,12 +60,12 @@ class AlertService(alert_service_pb2_grpc.AlertServiceServicer):
     def __init__(self, parts: Parts) -> None:
         configuration, database, clock = parts.configuration, parts.database, parts.clock
 
-        alerts = AlertHandlers(database, clock, parts.visits)
+        alerts = AlertHandlers(database, clock, parts.backfills)
         self.CreateAlert = alerts.CreateAlert
         self.GetAlert = alerts.GetAlert
         self.ListAlerts = alerts.ListAlerts
 
-        changes = AlertChangeHandlers(database, clock, parts.visits, configuration.grace)
+        changes = AlertChangeHandlers(database, clock, parts.backfills, configuration.grace, parts.rules)
         self.UpdateAlert = changes.UpdateAlert
         self.EnableAlert = changes.EnableAlert
         self.DisableAlert = changes.DisableAlert
@@ -99,15 +99,15 @@ class AccountService(account_service_pb2_grpc.AccountServiceServicer):
     """tidemark.v1.AccountService: the facts of the billing system."""
 
     def __init__(self, parts: Parts) -> None:
-        database, clock, visits = parts.database, parts.clock, parts.visits
-        fact_changes = FactChanges(database, clock, parts.configuration.grace)
+        database, clock = parts.database, parts.clock
+        fact_changes = FactChanges(database, clock, parts.configuration.grace, parts.rules)
 
-        customers = CustomerHandlers(database, clock, fact_changes, visits)
+        customers = CustomerHandlers(database, clock, fact_changes)
         self.PutCustomer = customers.PutCustomer
         self.GetCustomer = customers.GetCustomer
         self.ListCustomers = customers.ListCustomers
 
-        subscriptions = SubscriptionHandlers(database, clock, fact_changes, visits)
+        subscriptions = SubscriptionHandlers(database, clock, fact_changes)
         self.PutSubscription = subscriptions.PutSubscription
         self.GetSubscription = subscriptions.GetSubscription
         self.ListSubscriptions = subscriptions.ListSubscriptions
@@ -122,7 +122,7 @@ class AccountService(account_service_pb2_grpc.AccountServiceServicer):
         self.GetPlan = plans.GetPlan
         self.ListPlans = plans.ListPlans
 
-        limits = LimitHandlers(database, clock, visits)
+        limits = LimitHandlers(database, clock, fact_changes, parts.backfills)
         self.PutLimit = limits.PutLimit
         self.GetLimit = limits.GetLimit
         self.ListLimits = limits.ListLimits

@@ -1,6 +1,6 @@
 """AccountService: balances."""
 
-from engine.facts.changes import Changes
+from engine.facts.changes import FactChanges
 from evaluator.changed_facts import ChangedFacts
 from generated.tidemark.v1 import account_service_pb2
 from runtime.clock import Clock
@@ -23,7 +23,7 @@ from store.postgres.database import Connection, Database, driver
 class BalanceHandlers:
     """Serves the RPCs for balances."""
 
-    def __init__(self, database: Database, clock: Clock, changes: Changes) -> None:
+    def __init__(self, database: Database, clock: Clock, changes: FactChanges) -> None:
         self._database = database
         self._clock = clock
         self._changes = changes

@@ -1,7 +1,6 @@
 """AccountService: customers."""
 
-from engine.facts.changes import Changes
-from engine.visits.visits import Visits
+from engine.facts.changes import FactChanges
 from evaluator.definitions import DEFAULT_CURRENCY
 from evaluator.periods import DEFAULT_CYCLE
 from generated.tidemark.v1 import account_service_pb2
@@ -26,11 +25,10 @@ from store.postgres.database import Database
 class CustomerHandlers:
     """Serves the RPCs for customers."""
 
-    def __init__(self, database: Database, clock: Clock, changes: Changes, visits: Visits) -> None:
+    def __init__(self, database: Database, clock: Clock, changes: FactChanges) -> None:
         self._database = database
         self._clock = clock
         self._changes = changes
-        self._visits = visits
 
     async def PutCustomer(
         self, request: account_service_pb2.PutCustomerRequest, context: Context
@@ -63,9 +61,9 @@ class CustomerHandlers:
         async with self._database.transaction() as connection:
             put = await customers.put(connection, organization.organization_id, fact, now)
             if put.epoch is not None:
-                await self._changes.look_at(connection, organization, put.epoch, customer_id)
+                await self._changes.customer_changing(connection, organization, put.epoch, customer_id)
         if put.changed:
-            await self._visits.look_at_customer(organization, customer_id)
+            await self._changes.customer_changed(organization, customer_id)
         return account_service_pb2.PutCustomerResponse(
             customer=customer_message(put.stored, now), superseded=put.superseded
         )

@@ -1,6 +1,7 @@
 """AccountService: limits."""
 
-from engine.visits.visits import Visits
+from engine.backfill.backfills import Backfills
+from engine.facts.changes import FactChanges
 from generated.tidemark.v1 import account_service_pb2, error_reason_pb2
 from runtime.clock import Clock
 from server.calls.context import Context
@@ -19,10 +20,11 @@ from store.postgres.database import Database
 class LimitHandlers:
     """Serves the RPCs for limits."""
 
-    def __init__(self, database: Database, clock: Clock, visits: Visits) -> None:
+    def __init__(self, database: Database, clock: Clock, changes: FactChanges, backfills: Backfills) -> None:
         self._database = database
         self._clock = clock
-        self._visits = visits
+        self._changes = changes
+        self._backfills = backfills
 
     async def PutLimit(
         self, request: account_service_pb2.PutLimitRequest, context: Context
@@ -41,11 +43,11 @@ class LimitHandlers:
         async with self._database.transaction() as connection:
             put = await limits.put(connection, organization.organization_id, fact, now)
             if put.epoch is not None:
-                await self._visits.look_again(connection, organization, put.epoch, subject)
+                await self._changes.limit_changing(connection, organization, put.epoch, subject)
             named = unknown_ids.of_limit(put.stored.subject)
             unknown = await known_ids.unknown(connection, organization.organization_id, named.ids)
         if put.changed:
-            self._visits.wake(organization.organization_id)
+            self._backfills.wake(organization.organization_id)
         return account_service_pb2.PutLimitResponse(
             limit=limit_message(put.stored),
             superseded=put.superseded,

@@ -1,7 +1,6 @@
 """AccountService: subscriptions."""
 
-from engine.facts.changes import Changes
-from engine.visits.visits import Visits
+from engine.facts.changes import FactChanges
 from generated.tidemark.v1 import account_service_pb2, error_reason_pb2
 from runtime.clock import Clock
 from server.calls.context import Context
@@ -24,11 +23,10 @@ from store.postgres.database import Database
 class SubscriptionHandlers:
     """Serves the RPCs for subscriptions."""
 
-    def __init__(self, database: Database, clock: Clock, changes: Changes, visits: Visits) -> None:
+    def __init__(self, database: Database, clock: Clock, changes: FactChanges) -> None:
         self._database = database
         self._clock = clock
         self._changes = changes
-        self._visits = visits
 
     async def PutSubscription(
         self, request: account_service_pb2.PutSubscriptionRequest, context: Context
@@ -72,9 +70,9 @@ class SubscriptionHandlers:
             customer_created = await customers.create_if_missing(connection, organization_id, customer_id, now)
             put = await subscriptions.put(connection, organization_id, fact, now)
             if put.epoch is not None and customer_created:
-                await self._changes.look_at(connection, organization, put.epoch, customer_id)
+                await self._changes.customer_changing(connection, organization, put.epoch, customer_id)
         if put.changed:
-            await self._visits.look_at_customer(organization, customer_id, subscriptions_only=True)
+            await self._changes.customer_changed(organization, customer_id, subscriptions_only=True)
         return account_service_pb2.PutSubscriptionResponse(
             subscription=subscription_message(put.stored, now), superseded=put.superseded
         )

@@ -1,6 +1,6 @@
 """AlertService: creates alerts, and shows their definitions."""
 
-from engine.visits.visits import Visits
+from engine.backfill.backfills import Backfills
 from generated.tidemark.v1 import alert_pb2
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from runtime.clock import Clock
@@ -28,10 +28,10 @@ from store.postgres.database import Connection, Database
 class AlertHandlers:
     """Serves the RPCs that create, get and list alerts."""
 
-    def __init__(self, database: Database, clock: Clock, visits: Visits) -> None:
+    def __init__(self, database: Database, clock: Clock, backfills: Backfills) -> None:
         self._database = database
         self._clock = clock
-        self._visits = visits
+        self._backfills = backfills
 
     async def CreateAlert(
         self, request: messages.CreateAlertRequest, context: Context
@@ -54,7 +54,7 @@ class AlertHandlers:
         response = await answer_once(
             self._database, self._clock, "CreateAlert", request, messages.CreateAlertResponse, create
         )
-        self._visits.wake(organization_id)
+        self._backfills.wake(organization_id)
         return response
 
     async def GetAlert(self, request: messages.GetAlertRequest, context: Context) -> messages.GetAlertResponse:

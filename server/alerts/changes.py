@@ -2,7 +2,8 @@
 
 from datetime import timedelta
 
-from engine.visits.visits import Visits
+from engine.backfill.backfills import Backfills
+from engine.rules.registry import RulesRegistry
 from evaluator.exclusions import Excluded
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from generated.tidemark.v1 import warning_pb2
@@ -32,11 +33,13 @@ _MAX_ETAG_LENGTH = 32  # characters
 class AlertChangeHandlers:
     """Serves the RPCs that change alerts, and the history of changes."""
 
-    def __init__(self, database: Database, clock: Clock, visits: Visits, grace: timedelta) -> None:
+    def __init__(
+        self, database: Database, clock: Clock, backfills: Backfills, grace: timedelta, rules: RulesRegistry
+    ) -> None:
         self._database = database
         self._clock = clock
-        self._visits = visits
-        self._customers = CustomerChanges(database, clock, grace)
+        self._backfills = backfills
+        self._customers = CustomerChanges(database, clock, grace, rules)
 
     async def UpdateAlert(
         self, request: messages.UpdateAlertRequest, context: Context
@@ -60,7 +63,7 @@ class AlertChangeHandlers:
                 # Another change was committed after `read_patch` checked the size, and the two add up.
                 refuse_large(violations, changed)
                 violations.raise_if_any()
-        self._visits.wake(organization_id)
+        self._backfills.wake(organization_id)
         return messages.UpdateAlertResponse(
             alert=alert_message(changed), warnings=unknown_ids.warnings(named, unknown)
         )
@@ -79,7 +82,7 @@ class AlertChangeHandlers:
             else:
                 definition = await self._customers.enable(connection, target)
             warnings = await _warnings(connection, organization_id, target)
-        self._visits.wake(organization_id)
+        self._backfills.wake(organization_id)
         return messages.EnableAlertResponse(alert=alert_message(definition), warnings=warnings)
 
     async def DisableAlert(

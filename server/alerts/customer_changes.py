@@ -2,8 +2,9 @@
 
 from datetime import timedelta
 
-from engine.rules.rules import Rules
-from engine.visits.visiting import visit_customers
+from engine.facts.one_alert import evaluate_alert
+from engine.rules.registry import RulesRegistry
+from engine.rules.transaction import Transactions
 from evaluator.definitions import AlertDefinition, DefinitionState
 from evaluator.exclusions import Excluded
 from generated.tidemark.v1 import error_reason_pb2
@@ -25,11 +26,10 @@ from store.views.customer_views import CustomerView
 class CustomerChanges:
     """Changes alerts of the current organization for one customer or subscription, and notes it in the history."""
 
-    def __init__(self, database: Database, clock: Clock, grace: timedelta) -> None:
+    def __init__(self, database: Database, clock: Clock, grace: timedelta, rules: RulesRegistry) -> None:
         self._database = database
         self._clock = clock
-        self._grace = grace
-        self._rules: dict[int, Rules] = {}
+        self._transactions = Transactions(database, clock, grace, rules)
 
     async def enable(self, connection: Connection, target: Excluded) -> AlertDefinition:
         """Evaluates the alert for the target again, in this transaction. Raises AlertUnknown and AlertArchived."""
@@ -37,7 +37,7 @@ class CustomerChanges:
         definition = await self._changeable(connection, target)
         if await exclusions.lift(connection, organization_id, target, self._clock.now()):
             await self._note(connection, ChangeKind.ENABLED, definition, target)
-            await self._visit(connection, definition, target.customer_id, changed_epoch=True)
+            await self._evaluate(connection, definition, target.customer_id, changed_epoch=True)
         return definition
 
     async def disable(self, connection: Connection, target: Excluded) -> AlertDefinition:
@@ -59,7 +59,7 @@ class CustomerChanges:
         async with self._database.transaction() as connection:
             definition = await alerts.get(connection, organization_id, alert_id)
             assert definition is not None, "alerts are never deleted"
-            await self._visit(connection, definition, customer_id, forgetting=True)
+            await self._evaluate(connection, definition, customer_id, reset=True)
             await self._note(connection, ChangeKind.RESET, definition, Excluded(customer_id, alert_id, None))
         async with self._database.transaction() as connection:
             view = await CustomerView.open(connection, organization_id, customer_id, self._clock.now())
@@ -84,28 +84,25 @@ class CustomerChanges:
                 metadata={"alert_id": alert_id, "customer_id": customer_id},
             )
 
-    async def _visit(
+    async def _evaluate(
         self,
         connection: Connection,
         definition: AlertDefinition,
         customer_id: str,
         *,
         changed_epoch: bool = False,
-        forgetting: bool = False,
+        reset: bool = False,
     ) -> None:
         """Evaluates an alert for one customer. changed_epoch: this transaction has raised the epoch."""
         organization = current_organization()
-        epoch = await organizations.lock_shared(connection, organization.organization_id)
-        rules = self._rules.setdefault(organization.organization_id, Rules(organization.organization_id))
-        # The alerts are those of the epoch before. They must not be cached under the new epoch: this transaction can
-        # still roll back, and then another transaction gives the same epoch to other rules.
-        router = await rules.router(connection, epoch - 1 if changed_epoch else epoch)
-        rule = router.alerts.get(definition.alert_id)
+        if changed_epoch:
+            epoch = await organizations.lock_shared(connection, organization.organization_id)
+            transaction = await self._transactions.after_change(connection, organization, epoch)
+        else:
+            transaction = await self._transactions.begin(connection, organization)
+        rule = transaction.router.alerts.get(definition.alert_id)
         if rule is not None:
-            now = self._clock.now()
-            await visit_customers(
-                connection, organization, router, rule, [customer_id], now, self._grace, forgetting=forgetting
-            )
+            await evaluate_alert(transaction, rule, [customer_id], reset=reset)
 
     async def _changeable(self, connection: Connection, target: Excluded) -> AlertDefinition:
         """The alert, if it can be disabled or enabled for the target. Raises AlertUnknown and AlertArchived."""

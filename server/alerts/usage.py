@@ -14,7 +14,8 @@ from generated.tidemark.v1 import error_reason_pb2, usage_pb2
 from runtime.clock import Clock
 from runtime.configuration import Configuration
 from runtime.turns import Slices
-from server.alerts.usage_reading import Reader, Reading, rejections
+from server.alerts.usage_reading import ParsedBatch, Reader
+from server.alerts.usage_rejections import rejections
 from server.authentication.revocation import raise_if_revoked
 from server.calls.context import Context
 from server.calls.current_call import current_organization
@@ -151,7 +152,7 @@ class UsageHandlers:
             stream.answers.append(task)
             stream.arrived.set()
 
-    async def _read_events(self, organization: Organization, request: Request) -> Reading:
+    async def _read_events(self, organization: Organization, request: Request) -> ParsedBatch:
         return await self._reader.read(request.events, self._clock.now(), Slices(organization.organization_id))
 
     async def _answer(
@@ -160,23 +161,23 @@ class UsageHandlers:
         request: Request,
         response: Response,
         room: Room,
-        reading: Reading | None = None,
+        parsed: ParsedBatch | None = None,
     ) -> Response:
         """Submits the events of one request, and fills in its answer.
 
-        room: the room of its events. reading: its checked events; unset where they are not checked yet.
+        room: the room of its events. parsed: its events, if they are checked already.
         """
-        reading = reading or await self._read_events(organization, request)
-        batch = Batch(reading.events, request.include_gauges)
+        parsed = parsed or await self._read_events(organization, request)
+        batch = Batch(parsed.events, request.include_gauges)
         outcome = await self._pipeline.submit(organization, batch, room)
         slices = Slices(organization.organization_id)
         response.batch_id = request.batch_id
         response.accepted = outcome.accepted
         response.duplicates = len(outcome.duplicates)
         rejected: list[usage_pb2.Rejection] = []
-        if reading.rejected or outcome.conflicting or outcome.too_old or outcome.unrecorded:
-            rejected = await rejections(request.events, reading, outcome, slices)
-        if rejected or outcome.found or outcome.gauges:
+        if parsed.rejected or outcome.conflicting or outcome.too_old or outcome.unrecorded:
+            rejected = await rejections(request.events, parsed, outcome, slices)
+        if rejected or outcome.transitions or outcome.gauges:
             await write_results(response, rejected, outcome, slices)
         return response
 

@@ -1,6 +1,6 @@
 """Transitions, as the answers to usage show them."""
 
-from engine.evaluation.evaluation import Found
+from engine.evaluation.results import RecordedTransition
 from evaluator.amounts import format_decimal
 from generated.tidemark.v1 import condition_pb2, notification_pb2
 from server.calls.validation import to_timestamp
@@ -8,9 +8,9 @@ from server.mapping.gauges import gauge_message
 from server.mapping.thresholds import KINDS, threshold_message
 
 
-def transition_message(found: Found) -> notification_pb2.Transition:
+def transition_message(recorded: RecordedTransition) -> notification_pb2.Transition:
     """A transition with its evidence; the gauge shows the value that this step brought it to."""
-    transition, rule, notification = found.transition, found.rule, found.notification
+    transition, rule, notification = recorded.transition, recorded.rule, recorded.notification
     shown = notification_pb2.Transition(
         notification_id=notification.notification_id if notification else "",
         alert_id=rule.alert_id,
@@ -21,12 +21,12 @@ def transition_message(found: Found) -> notification_pb2.Transition:
         threshold=threshold_message(transition.threshold),
         level=format_decimal(transition.level),
         furthest=transition.furthest,
-        gauge=gauge_message(found.gauge, transition.value, found.limit),
+        gauge=gauge_message(recorded.gauge, transition.value, recorded.limit),
         previous_value=format_decimal(transition.previous_value),
         value=format_decimal(transition.value),
-        ingest_time=to_timestamp(found.ingest_time),
+        ingest_time=to_timestamp(recorded.ingest_time),
         sequence=notification.sequence if notification else 0,
-        late=found.late,
+        late=recorded.late,
         notified=notification is not None,
     )
     if transition.cause is not None:

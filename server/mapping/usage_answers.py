@@ -28,20 +28,20 @@ async def write_results(
     rejected, _ = await fitting_in_slices(rejections, MAX_ANSWER_BYTES, slices)
     used = sum(one.ByteSize() for one in rejected)
     transitions, room = await fitting_in_slices(
-        map(transition_message, outcome.found), min(MAX_RESULT_BYTES, MAX_ANSWER_BYTES - used), slices
+        map(transition_message, outcome.transitions), min(MAX_RESULT_BYTES, MAX_ANSWER_BYTES - used), slices
     )
-    complete = len(transitions) == len(outcome.found)
+    complete = len(transitions) == len(outcome.transitions)
     gauges: Iterable[usage_pb2.Gauge] = (gauge_message(gauge, value) for gauge, value in outcome.gauges)
     shown, _ = await fitting_in_slices(gauges, room if complete else 0, slices)
     answer.rejected.extend(rejected)
     answer.transitions.extend(transitions)
     answer.gauges.extend(shown)
     omitted = usage_pb2.OmittedResults(
-        transition_count=len(outcome.found) - len(transitions),
+        transition_count=len(outcome.transitions) - len(transitions),
         gauge_count=len(outcome.gauges) - len(shown),
         rejection_count=len(rejections) - len(rejected),
     )
     if not complete:
-        omitted.ingest_time.CopyFrom(to_timestamp(outcome.found[len(transitions)].ingest_time))
+        omitted.ingest_time.CopyFrom(to_timestamp(outcome.transitions[len(transitions)].ingest_time))
     if omitted.ByteSize():
         answer.omitted.CopyFrom(omitted)

@@ -27,9 +27,9 @@ from evaluator.definitions import (
 from runtime.clock import Clock
 from runtime.turns import Slices
 from store.alerts import history as alert_history
+from store.alerts.backfills import FROM_THE_BEGINNING
 from store.alerts.history import Author, ChangeKind
 from store.alerts.rows import columns_of, definition_of
-from store.alerts.visits import FROM_THE_BEGINNING
 from store.identity import organizations
 from store.ids import random_id
 from store.postgres.database import driver

@@ -17,9 +17,9 @@ from evaluator.thresholds import Threshold
 from runtime.clock import Clock
 from store.alerts import alerts
 from store.alerts import history as alert_history
+from store.alerts.backfills import FROM_THE_BEGINNING
 from store.alerts.history import Author, ChangeKind
 from store.alerts.rows import columns_of
-from store.alerts.visits import FROM_THE_BEGINNING
 from store.identity import organizations
 from store.tables.alerts import alert
 

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import orjson
 
+from evaluator.change_reasons import ChangeReason
 from evaluator.gauges import Gauge
 from evaluator.transitions import AlertState
 from runtime.turns import Slices
@@ -32,7 +33,7 @@ class StoredState:
     state: AlertState
     sequence: int
     change_time: datetime | None
-    change_reason: str | None
+    change_reason: ChangeReason | None
 
 
 # Reads all states on some gauges.
@@ -62,8 +63,11 @@ async def read_states(
     found: dict[tuple[UUID, str], StoredState] = {}
     while rows := await cursor.fetchmany(STATES_AT_ONCE):
         await slices.begin()
-        for row in rows:
-            found[row[0], row[1]] = StoredState(by_id[row[0]], row[1], row[2], state_from_json(row[3]), *row[4:7])
+        for gauge_id, alert_id, version, reached, sequence, time, reason in rows:
+            state = state_from_json(reached)
+            found[gauge_id, alert_id] = StoredState(
+                by_id[gauge_id], alert_id, version, state, sequence, time, ChangeReason(reason) if reason else None
+            )
     return found
 
 

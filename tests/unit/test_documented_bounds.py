@@ -14,6 +14,7 @@ from notifier.requests import HEADERS
 from runtime.configuration import DEFAULT_MAX_BATCH_EVENTS, DEFAULT_RETENTION
 from server.alerts import usage as usage_service
 from server.alerts import usage_reading as reading
+from server.alerts import usage_rejections
 from server.calls.answer_size import MAX_ANSWER_BYTES, MAX_DEFINITION_BYTES
 from server.calls.idempotency import MAX_REQUEST_ID_LENGTH
 from server.calls.paging import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
@@ -90,8 +91,8 @@ BOUNDS: dict[str, tuple[int, ...]] = {
         balance_conditions.MAX_SPECIFIERS,
     ),
     "OmittedResults": (MAX_RESULT_BYTES // MIB, MAX_ANSWER_BYTES // MIB),
-    "Rejection.event_id": (MAX_ID_LENGTH, reading.SHORT_ID_LENGTH),
-    "Rejection.status": (reading.MAX_FULL_REJECTIONS // MIB,),
+    "Rejection.event_id": (MAX_ID_LENGTH, usage_rejections.SHORT_ID_LENGTH),
+    "Rejection.status": (usage_rejections.MAX_FULL_REJECTIONS // MIB,),
     "RotateSecretRequest.grace": (endpoints.MAX_GRACE.days, 24),
     "SpendExceededCondition": (MAX_SPEND_ALERTS,),
     "SpendExceededCondition.price_filters": (

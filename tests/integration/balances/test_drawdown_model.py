@@ -10,7 +10,6 @@ from typing import Any
 import grpc
 from hypothesis import HealthCheck, given, settings
 
-from engine.timers import Timers
 from evaluator.amounts import format_decimal
 from generated.tidemark.v1 import alert_pb2, balance_pb2, condition_pb2, usage_pb2
 from runtime.clock import ManualClock
@@ -34,7 +33,7 @@ from tests.support.balances.ledger_story import (
     Wait,
     stories,
 )
-from tests.support.balances.timing import work_off
+from tests.support.balances.timing import timers_of, work_off
 from tests.support.usage.caller import Caller
 from tests.support.usage.words import decimal_of
 
@@ -56,7 +55,7 @@ class Run:
         self.model = Organization(clock.now())
         self.holders = {customer: Holder(caller, customer) for customer in CUSTOMERS}
         self._clock = clock
-        self._timers, self._database = Timers(database, clock), database
+        self._timers, self._database = timers_of(database, clock), database
         self._sent: list[Event] = []
         self._puts: list[Put] = []
         self._alert_ids: dict[str, str] = {}

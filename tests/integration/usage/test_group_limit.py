@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from engine.evaluation import guard
+from engine.evaluation import group_limit
 from evaluator.exclusions import Excluded, ExclusionReason
 from generated.tidemark.v1 import account_pb2, alert_pb2, alert_service_pb2, condition_pb2, usage_pb2
 from runtime.clock import ManualClock
@@ -34,7 +34,7 @@ DISABLED = schema("alert_disabled")
 @pytest.fixture
 def low_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """A limit that a test can reach by hand."""
-    monkeypatch.setattr(guard, "MAX_GROUPS", LIMIT)
+    monkeypatch.setattr(group_limit, "MAX_GROUPS", LIMIT)
 
 
 async def use(

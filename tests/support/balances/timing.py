@@ -1,12 +1,19 @@
-"""What time brings, to the end: a test's own timers, and those of the servers that it calls."""
+"""Timers of a test's own, beside those of the servers that it calls."""
 
 import asyncio
 
+from engine.rules.registry import RulesRegistry
 from engine.timers import Timers
 from runtime.clock import Clock
 from store.balances import wallets
 from store.postgres.database import Database
 from tests.support.usage.caller import DEADLINE
+from tests.support.usage.world import GRACE
+
+
+def timers_of(database: Database, clock: Clock) -> Timers:
+    """Timers that share no cached rules with others, as those of another replica."""
+    return Timers(database, clock, GRACE, RulesRegistry())
 
 
 async def work_off(timers: Timers, database: Database, clock: Clock) -> None:

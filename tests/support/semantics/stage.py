@@ -16,7 +16,7 @@ from server.calls.validation import to_timestamp
 from store.identity import keys
 from store.postgres.database import Database
 from tests.support.balances.holder import Holder
-from tests.support.balances.timing import work_off
+from tests.support.balances.timing import timers_of, work_off
 from tests.support.notifier.house import House, configuration, running_notifier
 from tests.support.notifier.receiver import Receiver, running_receiver
 from tests.support.processes.programs import Program
@@ -141,5 +141,5 @@ async def _set(server: Running, database: Database, clock: Clock, manual: Manual
         )
         holder = Holder(caller, CUSTOMER)
         ends = clock.now() + timedelta(days=10)
-        timers = Timers(database, clock)
+        timers = timers_of(database, clock)
         yield Stage(caller, holder, receiver, endpoint.secret, house, manual, timers, database, ends)

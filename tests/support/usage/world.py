@@ -12,7 +12,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from engine.ingest.batches import Batch, Outcome
 from engine.ingest.commit import Committer
-from engine.rules.rules import Rules
+from engine.rules.registry import RulesRegistry
 from evaluator.gauges import Measure
 from generated.tidemark.v1 import account_pb2, alert_pb2, alert_service_pb2
 from store.identity.organizations import Organization
@@ -32,7 +32,7 @@ class World:
     def __init__(self, caller: Caller, database: Database, organization_id: int) -> None:
         self.caller = caller
         organization = Organization(organization_id, caller.organization)
-        self._committer = Committer(database, caller.clock, GRACE, organization, Rules(organization_id))
+        self._committer = Committer(database, caller.clock, GRACE, RulesRegistry(), organization)
         self.alert_ids: dict[str, str] = {}
 
     async def put_metric(self, metric_id: str, aggregation: str, unique_property: str) -> None:

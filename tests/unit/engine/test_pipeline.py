@@ -13,6 +13,7 @@ from engine.ingest import pipeline as pipelines
 from engine.ingest.batches import Batch, Outcome
 from engine.ingest.pending import Overloaded, PendingEvents
 from engine.ingest.pipeline import Pipeline
+from engine.rules.registry import RulesRegistry
 from evaluator.events import UsageEvent
 from runtime.clock import ManualClock
 from runtime.gate import FairGate
@@ -65,7 +66,13 @@ def pipeline(writers: int = 1, pending: int = 10) -> Pipeline:
     # Twice as many as one organization may have: the others never decide in these tests.
     waiting = PendingEvents(2 * pending, pending)
     return Pipeline(
-        nothing, ManualClock(NOW), timedelta(days=34), writers=writers, pending=waiting, gate=FairGate(2 * writers)
+        nothing,
+        ManualClock(NOW),
+        timedelta(days=34),
+        RulesRegistry(),
+        writers=writers,
+        pending=waiting,
+        gate=FairGate(2 * writers),
     )
 
 

@@ -4,7 +4,7 @@ import itertools
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
-from engine.facts.readings import Covered, Look
+from engine.facts.readings import Covered, FactReadings
 from evaluator.balances import Unit
 from evaluator.limits import LimitChange, LimitGroups, Limits
 from evaluator.periods import DEFAULT_CYCLE
@@ -45,22 +45,22 @@ def test_a_limit_in_one_unit_or_of_one_group_leaves_those_in_others() -> None:
 def test_the_earliest_time_is_expected_in_whatever_order_times_are_noted() -> None:
     times = [None, NOW + DAY, NOW, NOW + 2 * DAY, None]
     for order in set(itertools.permutations(times)):
-        look = Look()
-        look.expect("beta", NOW + 9 * DAY)
+        found = FactReadings()
+        found.expect("beta", NOW + 9 * DAY)
         for time in order:
-            look.expect("acme", time)
-        look.expect("idle", None)
-        assert look.next_times == {"acme": NOW, "beta": NOW + 9 * DAY, "idle": None}
+            found.expect("acme", time)
+        found.expect("idle", None)
+        assert found.next_times == {"acme": NOW, "beta": NOW + 9 * DAY, "idle": None}
 
 
 def test_what_was_read_is_noted_for_each_customer() -> None:
-    look = Look()
-    look.expect("acme", NOW + DAY)
+    found = FactReadings()
+    found.expect("acme", NOW + DAY)
     covered = [
         Covered(CustomerFacts(name, None, "USD", DEFAULT_CYCLE, 0, NOW), [], NOW + number * DAY)
         for number, name in enumerate(("acme", "beta"))
     ]
-    assert look.read(covered) == {"acme": ReadTimes(NOW, NOW + DAY), "beta": ReadTimes(NOW + DAY, None)}
+    assert found.by_wallet(covered) == {"acme": ReadTimes(NOW, NOW + DAY), "beta": ReadTimes(NOW + DAY, None)}
 
 
 def test_exclusions_add_up() -> None:

@@ -8,6 +8,7 @@ from typing import cast
 import pytest
 
 from engine import timers
+from engine.rules.registry import RulesRegistry
 from engine.timers import Timers
 from runtime.clock import ManualClock
 from store.balances.wallets import DueTimer
@@ -48,6 +49,6 @@ async def test_organizations_have_turns_however_much_one_has_due(monkeypatch: py
     monkeypatch.setattr("store.balances.wallets.due_timers", overdue)
     monkeypatch.setattr("store.balances.wallets.next_due_time", next_due)
     monkeypatch.setattr(Timers, "_evaluate", evaluate)
-    await Timers(cast(Database, NoDatabase()), ManualClock(NOW)).sweep()
+    await Timers(cast(Database, NoDatabase()), ManualClock(NOW), timedelta(days=34), RulesRegistry()).sweep()
     assert done[:7] == [NOISY, NOISY, QUIET, QUIET, NOISY, NOISY, QUIET]
     assert not left

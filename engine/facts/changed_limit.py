@@ -1,31 +1,24 @@
-"""What a changed limit asks for: the alerts that draw lines in percent of it look again at whom it limits."""
+"""A changed limit: alerts with thresholds in percent of it are re-evaluated for the customers that it limits."""
 
-from datetime import datetime, timedelta
-
-from engine.visits.visiting import visit_customers
+from engine.facts.one_alert import evaluate_alert
+from engine.rules.transaction import Transactions
 from evaluator.alerts import AlertRule, ScopeKind
 from evaluator.balances import Unit
 from evaluator.limits import Limits
 from evaluator.routing import Router
-from store.alerts import alerts
-from store.alerts import visits as visiting
+from store.alerts import alerts, backfills
 from store.identity.organizations import Organization
 from store.limits import effective as limit_facts
 from store.limits.limits import LimitSubject
 from store.postgres.database import Connection, driver
 
 
-async def look_again(
-    connection: Connection,
-    organization: Organization,
-    epoch: int,
-    subject: LimitSubject,
-    now: datetime,
-    grace: timedelta,
+async def evaluate_changed_limit(
+    transactions: Transactions, connection: Connection, organization: Organization, epoch: int, subject: LimitSubject
 ) -> None:
-    """Evaluates a customer on whom a limit was changed, and lets alerts visit everybody where it is a plan's.
+    """Evaluates a customer whose limit changes; begins backfills of the alerts where the limit is a plan's.
 
-    In the transaction that changed the limit, which holds the organization's lock since it raised the epoch to this.
+    In the transaction that changes the limit, which has raised the epoch to this one.
     """
     organization_id = organization.organization_id
     unit = Unit(subject.currency, subject.metric_id)
@@ -35,14 +28,15 @@ async def look_again(
     if not concerned:
         return
     if subject.customer_id is None:
-        await visiting.begin(connection, organization_id, [rule.alert_id for rule in concerned])
+        await backfills.begin(connection, organization_id, [rule.alert_id for rule in concerned])
         return
     plans = await limit_facts.of_plans_since(await driver(connection), organization_id, -1)
-    # Nobody else may use it: the transaction may yet be undone. It knows all alerts of the unit, and so all that
-    # watch any gauge that these look at.
+    # A router of its own, because this transaction may roll back. It knows all alerts of the unit, and so all that
+    # watch the same gauges as these.
     router = Router(epoch, rules, {plan_id: Limits(limits) for plan_id, limits in plans.items()})
+    transaction = await transactions.with_router(connection, organization, router)
     for rule in concerned:
-        await visit_customers(connection, organization, router, rule, [subject.customer_id], now, grace)
+        await evaluate_alert(transaction, rule, [subject.customer_id])
 
 
 def _concerns(subject: LimitSubject, rule: AlertRule) -> bool:

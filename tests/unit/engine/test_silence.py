@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from engine.evaluation.first_looks import FirstLooks
+from engine.evaluation.silence import Silence
 from evaluator.alerts import AlertRule, ConditionType, Scope, ScopeKind
 from evaluator.balances import BalanceKind, BalanceReading, BalanceSelection
 from evaluator.gauges import Measure
@@ -49,12 +49,12 @@ def test_a_period_from_before_the_alert_is_kept(
 ) -> None:
     """The last two: before and after the alert came to the end of its first visit."""
     period = Period(CREATED + start, CREATED + end)
-    assert FirstLooks({"alt"}).keeps(USAGE, EPOCH - 1, period) is before_its_end
-    assert FirstLooks({"other"}).keeps(USAGE, EPOCH - 1, period) is after_its_end
+    assert Silence({"alt"}).covers(USAGE, EPOCH - 1, period) is before_its_end
+    assert Silence({"other"}).covers(USAGE, EPOCH - 1, period) is after_its_end
     # Whoever looked at the gauge at the epoch of the creation, or later, has seen what was there.
-    assert not FirstLooks({"alt"}).keeps(USAGE, EPOCH, period)
+    assert not Silence({"alt"}).covers(USAGE, EPOCH, period)
     evaluating = alert(ConditionType.USAGE_THRESHOLD_REACHED, evaluate=True)
-    assert not FirstLooks({"alt"}).keeps(evaluating, EPOCH - 1, period)
+    assert not Silence({"alt"}).covers(evaluating, EPOCH - 1, period)
 
 
 def test_what_is_read_is_kept_by_the_first_visit_only() -> None:
@@ -64,7 +64,7 @@ def test_what_is_read_is_kept_by_the_first_visit_only() -> None:
         ({"alt"}, True, EPOCH, False),
         (set[str](), True, EPOCH - 1, False),
     ):
-        assert FirstLooks(unfinished).keeps_reading(USAGE, epoch, new=new) is kept
+        assert Silence(unfinished).covers_reading(USAGE, epoch, backfilled=new) is kept
 
 
 def test_an_edge_is_kept_since_the_alert_watches_and_whatever_it_was_asked_to_do() -> None:
@@ -72,5 +72,5 @@ def test_an_edge_is_kept_since_the_alert_watches_and_whatever_it_was_asked_to_do
     for evaluate in (False, True):
         edge = alert(ConditionType.CREDIT_BALANCE_DEPLETED, evaluate=evaluate, watching_epoch=9)
         for epoch, kept in ((8, True), (9, False)):
-            assert FirstLooks(set()).keeps(edge, epoch, period) is kept
-            assert FirstLooks(set()).keeps_reading(edge, epoch, new=False) is kept
+            assert Silence(set()).covers(edge, epoch, period) is kept
+            assert Silence(set()).covers_reading(edge, epoch, backfilled=False) is kept

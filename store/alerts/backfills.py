@@ -1,4 +1,4 @@
-"""Visits: which alerts still have to look at what existed before them, and what that is."""
+"""Backfills: which alerts still have to be evaluated on what exists already, how far each is, and what exists."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,20 +17,21 @@ from store.tables.alerts import alert
 from store.tables.usage import event
 from store.usage import price_conditions
 
-FROM_THE_BEGINNING = ""  # sorts before every customer_id: nobody has been visited yet
+FROM_THE_BEGINNING = ""  # sorts before every customer_id: the alert was evaluated for no customer yet
 
 
 @dataclass(frozen=True)
-class Due:
-    """A visit that waits; organization: the name."""
+class Backfill:
+    """A backfill that is not complete; organization: the name."""
 
     organization_id: int
     organization: str
     alert_id: str
 
 
-# Organizations that have visits are found one after the other in the index, whatever the number of their visits.
-_DUE = """
+# Organizations that have backfills are found one after the other in the index, whatever the number of their
+# backfills.
+_WAITING = """
 WITH RECURSIVE waiting AS (
     (SELECT organization_id FROM alert WHERE visit_after IS NOT NULL ORDER BY organization_id LIMIT 1)
     UNION ALL
@@ -64,31 +65,31 @@ ORDER BY w.organization_id, a.part, a.alert_id
 """
 
 
-async def due(connection: AsyncConnection, limit: int, last: Mapping[int, str]) -> list[list[Due]]:
-    """Visits that wait, whoever may be at work on them: of each organization up to `limit`.
+async def waiting(connection: AsyncConnection, limit: int, last: Mapping[int, str]) -> list[list[Backfill]]:
+    """Backfills that are not complete, of each organization up to `limit`; other processes may work on some of them.
 
-    last: by organization, the alert behind which its visits begin; those up to it come after the others.
+    last: by organization, the alert behind which its backfills begin; those up to it come after the others.
     """
     raw = await driver(connection)
     parameters = {"organization_ids": list(last), "alert_ids": list(last.values()), "limit": limit}
-    cursor = await raw.execute(_DUE, parameters)
-    found: dict[int, list[Due]] = {}
+    cursor = await raw.execute(_WAITING, parameters)
+    found: dict[int, list[Backfill]] = {}
     for row in await cursor.fetchall():
-        found.setdefault(row[0], []).append(Due(*row))
+        found.setdefault(row[0], []).append(Backfill(*row))
     return list(found.values())
 
 
-async def claim(connection: AsyncConnection, visit: Due) -> str | None:
-    """Makes a visit this transaction's until its end; returns the customer up to whom it has come.
+async def claim(connection: AsyncConnection, backfill: Backfill) -> str | None:
+    """Claims a backfill until the transaction ends; returns the last customer that it has evaluated.
 
-    None: it is done, or another replica is at it. The organization's lock has to be held before: whoever changes
-    an alert takes that first too, and the two orders would deadlock.
+    None: it is complete, or another replica works on it. The organization's lock has to be held before: a change of
+    an alert takes that lock first too, and with another order here the two would deadlock.
     """
     after: str | None = await connection.scalar(
         select(alert.c.visit_after)
         .where(
-            alert.c.organization_id == visit.organization_id,
-            alert.c.alert_id == visit.alert_id,
+            alert.c.organization_id == backfill.organization_id,
+            alert.c.alert_id == backfill.alert_id,
             alert.c.visit_after.is_not(None),
         )
         .with_for_update(skip_locked=True)
@@ -97,7 +98,7 @@ async def claim(connection: AsyncConnection, visit: Due) -> str | None:
 
 
 async def advance(connection: AsyncConnection, organization_id: int, alert_id: str, after: str | None) -> None:
-    """Remembers how far the visit has come; None: it is done, and the alert has looked at everything."""
+    """Stores how far the backfill is; None: it is complete, and the alert was evaluated on all that existed."""
     values: dict[str, object] = {"visit_after": after}
     if after is None:
         values["looked"] = alert.c.looked | (alert.c.state == DefinitionState.ACTIVE)
@@ -106,8 +107,8 @@ async def advance(connection: AsyncConnection, organization_id: int, alert_id: s
     )
 
 
-async def at_first_look(connection: DriverConnection, organization_id: int, alert_ids: Collection[str]) -> set[str]:
-    """Which of these alerts have not come yet to the end of what existed before them."""
+async def without_first(connection: DriverConnection, organization_id: int, alert_ids: Collection[str]) -> set[str]:
+    """Those of these alerts whose first backfill is not complete."""
     cursor = await connection.execute(
         "SELECT alert_id FROM alert WHERE organization_id = %s AND alert_id = ANY(%s) AND NOT looked",
         (organization_id, list(alert_ids)),
@@ -116,7 +117,7 @@ async def at_first_look(connection: DriverConnection, organization_id: int, aler
 
 
 async def begin(connection: AsyncConnection, organization_id: int, alert_ids: Sequence[str]) -> None:
-    """Lets alerts visit everybody, from the beginning if they are at it."""
+    """Begins backfills of alerts for all customers; one that is under way begins again."""
     await connection.execute(
         update(alert)
         .where(alert.c.organization_id == organization_id, alert.c.alert_id.in_(alert_ids))
@@ -127,7 +128,7 @@ async def begin(connection: AsyncConnection, organization_id: int, alert_ids: Se
 async def customers(
     connection: AsyncConnection, organization_id: int, scope: Scope, after: str, limit: int
 ) -> list[str]:
-    """The next customers, by id, that may have something in that scope."""
+    """The next customers, by id, that may be in that scope, or have a subscription in it."""
     query = (
         select(customer.c.customer_id)
         .where(customer.c.organization_id == organization_id, customer.c.customer_id > after)
@@ -175,7 +176,7 @@ async def groups(
     keys: Sequence[str],
     now: datetime,
 ) -> dict[int, list[Group]]:
-    """For each target (by its place) the groups of those keys that its stored events of the current period have.
+    """For each target (by its index) the groups of those keys that its stored events of the current period have.
 
     Without keys that is the one empty group, for each target that has any event.
     """
