@@ -42,7 +42,7 @@ class Reading:
 
 
 class Reader:
-    """Checks events. retention: an older event is rejected, in whatever billing period it lies."""
+    """Checks events. retention: an older event is rejected, also when its billing period is still open."""
 
     def __init__(self, retention: timedelta) -> None:
         self._retention = retention
