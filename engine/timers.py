@@ -15,7 +15,7 @@ from runtime.backoff import Backoff
 from runtime.clock import Clock
 from runtime.tasks import BackgroundTask, FailureLog
 from store.balances import wallets
-from store.balances.wallets import Due
+from store.balances.wallets import DueTimer
 from store.identity import organizations
 from store.identity.organizations import Organization
 from store.postgres.database import Database, DatabaseUnavailable, driver
@@ -66,12 +66,12 @@ class Timers:
             self._put_off = {key: time for key, time in self._put_off.items() if time > now}
             async with self._database.transaction() as connection:
                 limit = SWEEP_LIMIT + len(self._put_off)
-                found = await wallets.overdue(connection, now, limit)
+                found = await wallets.due_timers(connection, now, limit)
                 if len(found) == limit:
                     # One organization may have more than all that one look finds: others do not wait for its end.
                     others_than = {one.organization_id for one in found}
-                    found += await wallets.overdue(connection, now, limit, others_than)
-                coming = await wallets.next_due(connection) if not found else None
+                    found += await wallets.due_timers(connection, now, limit, others_than)
+                coming = await wallets.next_due_time(connection) if not found else None
             due = [one for one in found if (one.organization_id, one.customer_id) not in self._put_off]
             if not due:
                 break
@@ -92,7 +92,7 @@ class Timers:
             return POLLING_INTERVAL
         return min(max((coming - now).total_seconds(), 0.0), POLLING_INTERVAL)
 
-    async def _work_off(self, due: Sequence[Due]) -> int:
+    async def _work_off(self, due: Sequence[DueTimer]) -> int:
         """Does what is due for customers of one organization; if that fails, for each of them alone.
 
         Returns for how many it did; the others fail, or somebody else is at them.
@@ -117,11 +117,11 @@ class Timers:
             )
             return 0
 
-    async def _evaluate(self, due: Sequence[Due]) -> int:
+    async def _evaluate(self, due: Sequence[DueTimer]) -> int:
         organization = Organization(due[0].organization_id, due[0].organization)
         organization_id = organization.organization_id
         async with self._database.transaction() as connection:
-            epoch = await organizations.share(connection, organization_id)
+            epoch = await organizations.lock_shared(connection, organization_id)
             rules = self._rules.setdefault(organization_id, Rules(organization_id))
             router = await rules.router(connection, epoch)
             now = self._clock.now()
@@ -133,9 +133,9 @@ class Timers:
         return len(held)
 
 
-def _parts(due: Sequence[Due]) -> list[list[Due]]:
+def _parts(due: Sequence[DueTimer]) -> list[list[DueTimer]]:
     """What is due in parts of which each is one transaction; organizations have turns, each in its own order."""
-    by_organization: dict[int, list[Due]] = {}
+    by_organization: dict[int, list[DueTimer]] = {}
     for one in due:
         by_organization.setdefault(one.organization_id, []).append(one)
     longest = max(map(len, by_organization.values()), default=0)

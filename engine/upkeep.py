@@ -61,7 +61,7 @@ class Upkeep:
         now = self._clock.now()
         async with self._database.transaction() as connection:
             await partitions.maintain(connection, now - self._retention, now + AHEAD, now - self._retention)
-            await requests.forget_before(connection, now - REPLAY_LIFETIME)
+            await requests.delete_before(connection, now - REPLAY_LIFETIME)
         async with self._database.transaction() as connection:
             told = await notification_history.organizations(connection)
             every = await organizations.ids(connection)
@@ -71,10 +71,10 @@ class Upkeep:
                 async with self._database.transaction() as connection:
                     completed = await alarms.complete(connection, organization_id, STATES_COMPLETED)
         for organization_id in told:
-            gone = notification_history.FORGET_LIMIT
-            while gone == notification_history.FORGET_LIMIT:
+            gone = notification_history.DELETE_LIMIT
+            while gone == notification_history.DELETE_LIMIT:
                 async with self._database.transaction() as connection:
-                    gone = await notification_history.forget(
+                    gone = await notification_history.delete_before(
                         connection, organization_id, now - self._notification_retention
                     )
 

@@ -9,11 +9,12 @@ from typing import Any
 
 from evaluator.alerts import AlertRule, ConditionType, Scope, ScopeKind
 from evaluator.balances import BalanceKind, BalanceReading, BalanceSelection
-from evaluator.exclusions import MAX_GROUPS, Disabled
+from evaluator.exclusions import MAX_GROUPS
 from evaluator.gauges import EVER, Gauge, Measure
-from evaluator.notifications import DISABLED_TYPE, EVENT_TYPES, REACHED_TYPE, Notification, format_time
+from evaluator.notification_json import format_time
+from evaluator.notifications import DISABLED_TYPE, EVENT_TYPES, REACHED_TYPE, DisabledNotification, Notification
 from evaluator.periods import Period
-from evaluator.thresholds import Kind, Ladder, Severity, Threshold
+from evaluator.thresholds import Severity, Threshold, ThresholdSet, TransitionKind
 from evaluator.transitions import Cause, Transition
 from webhooks.health import DISABLE_AFTER, Finding, Health, Verdict
 from webhooks.operator_events import EvaluationFailure, OperatorEvent, OperatorEventType, body_of, notice_of
@@ -46,22 +47,24 @@ def body_of_test(event_id: str, event_type: str, endpoint_id: str, now: datetime
     return json.dumps(made, ensure_ascii=False, separators=(",", ":"))
 
 
-def _of_an_alert(event_type: str, now: datetime) -> Notification | Disabled:
+def _of_an_alert(event_type: str, now: datetime) -> Notification | DisabledNotification:
     usage = Gauge(_CUSTOMER, None, Measure(metric_id="tokens"), (("region", "eu"),), _month(now))
     cause = Cause(_EVENT, now - _DELAY)
     line = Threshold(Decimal(800), code="80 %", severity=Severity.WARNING)
     rule = _rule(ConditionType.USAGE_THRESHOLD_REACHED, usage.measure, line, now)
     if event_type == DISABLED_TYPE:
-        return Disabled("", rule, replace(usage, group=(("region", "r-5001"),)), MAX_GROUPS, 1, now, cause)
+        return DisabledNotification(
+            "", rule, replace(usage, group=(("region", "r-5001"),)), MAX_GROUPS, 1, now, cause
+        )
     if event_type == REACHED_TYPE:
-        moved = _crossed(Kind.REACHED, line, Decimal(790), Decimal(810), cause)
+        moved = _crossed(TransitionKind.REACHED, line, Decimal(790), Decimal(810), cause)
         return Notification("", rule, usage, 1, now, False, (moved,))
     # A grant was put, so that what remains is above the line again.
     commits = BalanceSelection((BalanceKind.COMMIT,), BalanceReading.REMAINING)
     remaining = Gauge(_CUSTOMER, None, Measure(currency="USD", balances=commits), (), EVER)
     line = Threshold(Decimal(20), severity=Severity.CRITICAL)
     rule = _rule(ConditionType.LOW_REMAINING_COMMIT_BALANCE_REACHED, remaining.measure, line, now)
-    moved = _crossed(Kind.RESOLVED, line, Decimal("12.5"), Decimal("512.5"), None)
+    moved = _crossed(TransitionKind.RESOLVED, line, Decimal("12.5"), Decimal("512.5"), None)
     return Notification("", rule, remaining, 2, now, False, (moved,))
 
 
@@ -74,7 +77,7 @@ def _rule(condition: ConditionType, measure: Measure, line: Threshold, now: date
         scope=Scope(ScopeKind.CUSTOMER, customer_id=_CUSTOMER),
         measure=measure,
         groups=(),
-        ladder=Ladder.of((line,), condition.direction),
+        thresholds=ThresholdSet.of((line,), condition.direction),
         evaluate_on_create=True,
         changed_epoch=1,
         watching_epoch=1,
@@ -82,7 +85,9 @@ def _rule(condition: ConditionType, measure: Measure, line: Threshold, now: date
     )
 
 
-def _crossed(kind: Kind, line: Threshold, previous: Decimal, value: Decimal, cause: Cause | None) -> Transition:
+def _crossed(
+    kind: TransitionKind, line: Threshold, previous: Decimal, value: Decimal, cause: Cause | None
+) -> Transition:
     return Transition(
         kind=kind,
         threshold=line,

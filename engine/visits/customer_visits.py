@@ -48,7 +48,7 @@ async def look_at_customer(
 
     async def find() -> list[str]:
         async with database.transaction() as connection:
-            epoch = await organizations.share(connection, organization.organization_id)
+            epoch = await organizations.lock_shared(connection, organization.organization_id)
             router = await rules.router(connection, epoch)
             return await _concerned(
                 connection,
@@ -60,7 +60,7 @@ async def look_at_customer(
 
     async def visit(alert_id: str) -> None:
         async with database.transaction() as connection:
-            epoch = await organizations.share(connection, organization.organization_id)
+            epoch = await organizations.lock_shared(connection, organization.organization_id)
             router = await rules.router(connection, epoch)
             rule = router.alerts.get(alert_id)
             if rule is not None:

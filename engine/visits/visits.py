@@ -157,7 +157,7 @@ class Visits:
         Operators are told, once an hour of each alert.
         """
         async with self._database.transaction() as connection:
-            epoch = await organizations.share(connection, visit.organization_id)
+            epoch = await organizations.lock_shared(connection, visit.organization_id)
             after = await visiting.claim(connection, visit)
             rules = self._rules.setdefault(visit.organization_id, Rules(visit.organization_id))
             rule = (await rules.router(connection, epoch)).alerts.get(visit.alert_id)
@@ -189,7 +189,7 @@ class Visits:
         """Evaluates the next customers of a visit, so many; returns False when another replica is at it."""
         organization = Organization(visit.organization_id, visit.organization)
         async with self._database.transaction() as connection:
-            epoch = await organizations.share(connection, visit.organization_id)
+            epoch = await organizations.lock_shared(connection, visit.organization_id)
             after = await visiting.claim(connection, visit)
             if after is None:
                 return False

@@ -1,7 +1,7 @@
 """AccountService: balances."""
 
 from engine.facts.changes import Changes
-from evaluator.facts import Touched
+from evaluator.changed_facts import ChangedFacts
 from generated.tidemark.v1 import account_service_pb2
 from runtime.clock import Clock
 from server.accounts.errors import balance_not_found
@@ -11,12 +11,11 @@ from server.calls.paging import read_page
 from server.calls.validation import Violations
 from server.mapping.balances import balance_message, entry_message, overage_message, read_balance, read_kinds
 from store.accounts.puts import Put
-from store.balances import balances
+from store.balances import balances, drawdown
 from store.balances import changes as balance_changes
-from store.balances import drawdown as drawing
 from store.balances import entries as balance_entries
-from store.balances.balances import Balance
-from store.balances.changes import BalanceChange
+from store.balances.balances import StoredBalance
+from store.balances.changes import Adjustment, BalanceChange
 from store.balances.holdings import holding_of
 from store.postgres.database import Connection, Database, driver
 
@@ -37,7 +36,7 @@ class BalanceHandlers:
         fact = read_balance(Violations(), "balance", request.balance, now)
         organization = current_organization()
 
-        async def change(connection: Connection) -> tuple[Put[Balance], Touched]:
+        async def change(connection: Connection) -> tuple[Put[StoredBalance], ChangedFacts]:
             # The time is read again under the lock, because the ledger's times rise with its numbers.
             put = await balance_changes.put(connection, organization.organization_id, fact, self._clock.now())
             return put, _touched(put.changed, put.previous, put.stored)
@@ -53,7 +52,7 @@ class BalanceHandlers:
         """One balance."""
         customer_id, balance_id = _read_key(Violations(), request)
         async with self._database.transaction() as connection:
-            await balances.see_one_moment(connection)
+            await balances.read_one_snapshot(connection)
             stored = await balances.get(connection, current_organization().organization_id, customer_id, balance_id)
         if stored is None:
             raise balance_not_found(customer_id, balance_id)
@@ -76,7 +75,7 @@ class BalanceHandlers:
         )
         violations.raise_if_any()
         async with self._database.transaction() as connection:
-            await balances.see_one_moment(connection)
+            await balances.read_one_snapshot(connection)
             rows = await balances.list_page(
                 connection,
                 current_organization().organization_id,
@@ -106,18 +105,13 @@ class BalanceHandlers:
         if request.segment_number < 0:
             violations.add("segment_number", f"it is {request.segment_number}; segments are numbered from 1")
         customer_id, balance_id = _read_key(violations, request)
+        segment_number = request.segment_number or None
+        adjustment = Adjustment(customer_id, balance_id, adjustment_id, amount, segment_number)
         organization = current_organization()
 
-        async def change(connection: Connection) -> tuple[BalanceChange, Touched]:
+        async def change(connection: Connection) -> tuple[BalanceChange, ChangedFacts]:
             done = await balance_changes.adjust(
-                connection,
-                organization.organization_id,
-                customer_id,
-                balance_id,
-                adjustment_id,
-                amount=amount,
-                segment_number=request.segment_number or None,
-                now=self._clock.now(),
+                connection, organization.organization_id, adjustment, self._clock.now()
             )
             return done, _touched(done.changed, done.previous, done.balance)
 
@@ -135,7 +129,7 @@ class BalanceHandlers:
         customer_id, balance_id = _read_key(Violations(), request)
         organization = current_organization()
 
-        async def change(connection: Connection) -> tuple[BalanceChange, Touched]:
+        async def change(connection: Connection) -> tuple[BalanceChange, ChangedFacts]:
             done = await balance_changes.void(
                 connection, organization.organization_id, customer_id, balance_id, self._clock.now()
             )
@@ -185,7 +179,7 @@ class BalanceHandlers:
         page = read_page(violations, request.page_size, request.page_token, "ListOverages", (customer_id,), (str,))
         violations.raise_if_any()
         async with self._database.transaction() as connection:
-            rows = await drawing.list_overages(
+            rows = await drawdown.list_overages(
                 await driver(connection),
                 current_organization().organization_id,
                 customer_id,
@@ -215,8 +209,8 @@ def _read_key(
     return key
 
 
-def _touched(changed: bool, previous: Balance | None, balance: Balance) -> Touched:
+def _touched(changed: bool, previous: StoredBalance | None, balance: StoredBalance) -> ChangedFacts:
     if not changed:
-        return Touched()
+        return ChangedFacts()
     versions = (balance,) if previous is None else (previous, balance)
-    return Touched(balances=tuple(holding_of(version) for version in versions))
+    return ChangedFacts(balances=tuple(holding_of(version) for version in versions))

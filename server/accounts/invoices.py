@@ -1,7 +1,7 @@
 """AccountService: invoices."""
 
 from engine.facts.changes import Changes
-from evaluator.facts import Touched
+from evaluator.changed_facts import ChangedFacts
 from generated.tidemark.v1 import account_service_pb2, error_reason_pb2
 from runtime.clock import Clock
 from server.calls.context import Context
@@ -11,8 +11,8 @@ from server.calls.paging import read_page
 from server.calls.validation import Violations
 from server.mapping.invoices import invoice_message, read_invoice, read_statuses
 from store.accounts import invoices
-from store.accounts.invoice_readings import as_read
-from store.accounts.invoices import Invoice
+from store.accounts.invoice_readings import invoice_of
+from store.accounts.invoices import StoredInvoice
 from store.accounts.puts import Put
 from store.postgres.database import Connection, Database
 
@@ -35,10 +35,10 @@ class InvoiceHandlers:
         violations.raise_if_any()
         organization = current_organization()
 
-        async def change(connection: Connection) -> tuple[Put[Invoice], Touched]:
+        async def change(connection: Connection) -> tuple[Put[StoredInvoice], ChangedFacts]:
             put = await invoices.put(connection, organization.organization_id, fact, self._clock.now())
             versions = (put.previous, put.stored) if put.changed else ()
-            return put, Touched(invoices=tuple(as_read(one.fact) for one in versions if one is not None))
+            return put, ChangedFacts(invoices=tuple(invoice_of(one.fact) for one in versions if one is not None))
 
         put = await self._changes.apply(organization, fact.customer_id, change)
         return account_service_pb2.PutInvoiceResponse(invoice=invoice_message(put.stored), superseded=put.superseded)

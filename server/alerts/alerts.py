@@ -14,7 +14,7 @@ from server.calls.validation import Violations
 from server.mapping import unknown_ids
 from server.mapping.alerts import (
     MAX_UNIQUENESS_KEY_LENGTH,
-    alert_proto,
+    alert_message,
     read_condition_types,
     read_new_alert,
     read_states,
@@ -48,7 +48,7 @@ class AlertHandlers:
             unknown = await known_ids.unknown(connection, organization_id, named.ids)
             created = await alerts.create(connection, organization_id, new, current_author(), self._clock)
             return messages.CreateAlertResponse(
-                alert=alert_proto(created), warnings=unknown_ids.warnings(named, unknown)
+                alert=alert_message(created), warnings=unknown_ids.warnings(named, unknown)
             )
 
         response = await answer_once(
@@ -66,7 +66,7 @@ class AlertHandlers:
             found = await alerts.get(connection, current_organization().organization_id, alert_id)
         if found is None:
             raise alert_not_found(alert_id)
-        return messages.GetAlertResponse(alert=alert_proto(found))
+        return messages.GetAlertResponse(alert=alert_message(found))
 
     async def ListAlerts(self, request: messages.ListAlertsRequest, context: Context) -> messages.ListAlertsResponse:
         """A page of alerts, the oldest first."""
@@ -84,7 +84,7 @@ class AlertHandlers:
         shown, slices = list[alert_pb2.Alert](), Slices(organization_id)
         for row in page.shown(rows):
             await slices.pause()
-            shown.append(alert_proto(row))
+            shown.append(alert_message(row))
         page = page.cut(shown)
         return messages.ListAlertsResponse(
             alerts=page.shown(shown),

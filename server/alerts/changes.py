@@ -14,10 +14,10 @@ from server.calls.current_call import current_author, current_organization
 from server.calls.paging import read_page
 from server.calls.validation import Violations
 from server.mapping import unknown_ids
-from server.mapping.alert_changes import change_proto
-from server.mapping.alert_updates import read_edit
-from server.mapping.alerts import alert_proto
-from server.mapping.gauges import customer_alert_proto
+from server.mapping.alert_history import change_message
+from server.mapping.alert_updates import read_patch
+from server.mapping.alerts import alert_message, refuse_large
+from server.mapping.gauges import customer_alert_message
 from store.accounts import known_ids
 from store.alerts import alerts
 from store.alerts import changes as alert_changes
@@ -48,19 +48,22 @@ class AlertChangeHandlers:
         violations.raise_if_any()
         organization_id = current_organization().organization_id
         async with self._database.transaction() as connection:
-            changed = await alert_changes.edit(
-                connection,
-                organization_id,
-                alert_id,
-                etag,
-                lambda stored: read_edit(stored, request),
-                current_author(),
-                self._clock,
-            )
-            named = unknown_ids.of_alert(changed.scope, changed.condition, changed.thresholds)
+            seen = await alert_changes.changeable(connection, organization_id, alert_id, etag)
+            patch = read_patch(seen, request)
+            # Before the alert is written: from then on ingest waits for the end of the transaction.
+            named = unknown_ids.of_alert(seen.scope, seen.condition, patch.apply(seen).thresholds)
             unknown = await known_ids.unknown(connection, organization_id, named.ids)
+            changed = await alert_changes.edit(
+                connection, organization_id, seen, etag, patch, current_author(), self._clock
+            )
+            if changed.version > seen.version + 1:
+                # Another change was committed after `read_patch` checked the size, and the two add up.
+                refuse_large(violations, changed)
+                violations.raise_if_any()
         self._visits.wake(organization_id)
-        return messages.UpdateAlertResponse(alert=alert_proto(changed), warnings=unknown_ids.warnings(named, unknown))
+        return messages.UpdateAlertResponse(
+            alert=alert_message(changed), warnings=unknown_ids.warnings(named, unknown)
+        )
 
     async def EnableAlert(
         self, request: messages.EnableAlertRequest, context: Context
@@ -77,7 +80,7 @@ class AlertChangeHandlers:
                 definition = await self._customers.enable(connection, target)
             warnings = await _warnings(connection, organization_id, target)
         self._visits.wake(organization_id)
-        return messages.EnableAlertResponse(alert=alert_proto(definition), warnings=warnings)
+        return messages.EnableAlertResponse(alert=alert_message(definition), warnings=warnings)
 
     async def DisableAlert(
         self, request: messages.DisableAlertRequest, context: Context
@@ -93,7 +96,7 @@ class AlertChangeHandlers:
             else:
                 definition = await self._customers.disable(connection, target)
             warnings = await _warnings(connection, organization_id, target)
-        return messages.DisableAlertResponse(alert=alert_proto(definition), warnings=warnings)
+        return messages.DisableAlertResponse(alert=alert_message(definition), warnings=warnings)
 
     async def ArchiveAlert(
         self, request: messages.ArchiveAlertRequest, context: Context
@@ -113,7 +116,7 @@ class AlertChangeHandlers:
                 self._clock,
                 release_uniqueness_key=request.release_uniqueness_key,
             )
-        return messages.ArchiveAlertResponse(alert=alert_proto(archived))
+        return messages.ArchiveAlertResponse(alert=alert_message(archived))
 
     async def ReleaseUniquenessKey(
         self, request: messages.ReleaseUniquenessKeyRequest, context: Context
@@ -126,7 +129,7 @@ class AlertChangeHandlers:
             released = await alert_changes.release_uniqueness_key(
                 connection, current_organization().organization_id, alert_id, current_author(), self._clock
             )
-        return messages.ReleaseUniquenessKeyResponse(alert=alert_proto(released))
+        return messages.ReleaseUniquenessKeyResponse(alert=alert_message(released))
 
     async def ListAlertChanges(
         self, request: messages.ListAlertChangesRequest, context: Context
@@ -145,7 +148,7 @@ class AlertChangeHandlers:
             rows = await alert_history.list_page(
                 connection, organization_id, definition, after=after, limit=page.limit
             )
-        shown = [change_proto(row) for row in page.shown(rows)]
+        shown = [change_message(row) for row in page.shown(rows)]
         page = page.cut(shown)
         return messages.ListAlertChangesResponse(
             changes=page.shown(shown), next_page_token=page.next_token(rows, lambda row: (row.change_number,))
@@ -160,7 +163,7 @@ class AlertChangeHandlers:
         customer_id = violations.identifier("customer_id", request.customer_id)
         violations.raise_if_any()
         found = await self._customers.reset(alert_id, customer_id)
-        return messages.ResetCustomerAlertResponse(customer_alert=customer_alert_proto(found))
+        return messages.ResetCustomerAlertResponse(customer_alert=customer_alert_message(found))
 
 
 async def _warnings(
@@ -169,7 +172,7 @@ async def _warnings(
     """A warning for each id in `target` that no fact and no usage has named."""
     if target is None:
         return []
-    named = unknown_ids.of_target(target)
+    named = unknown_ids.of_excluded(target)
     return unknown_ids.warnings(named, await known_ids.unknown(connection, organization_id, named.ids))
 
 

@@ -15,11 +15,11 @@ from server.calls.current_call import current_organization
 from server.calls.paging import BY_TIME, Page, after_time_and_id, read_page
 from server.calls.validation import Violations
 from server.mapping.alerts import read_states
-from server.mapping.gauges import STATUSES, customer_alert_proto
+from server.mapping.gauges import STATUSES, customer_alert_message
 from store.postgres.database import Database
 from store.views import alarms, customer_alert_lists
-from store.views.alarms import Narrowed
-from store.views.customer_alert_lists import Cursor, Wanted
+from store.views.alarms import AlarmFilter
+from store.views.customer_alert_lists import Cursor, ListFilter
 from store.views.customer_alerts import CustomerAlertStatus
 from store.views.customer_views import CustomerView
 
@@ -56,7 +56,7 @@ class CustomerAlertHandlers:
             found = await view.get(alert_id)
         if found is None:
             raise alert_not_found(alert_id, covering=customer_id)
-        return messages.GetCustomerAlertResponse(customer_alert=customer_alert_proto(found))
+        return messages.GetCustomerAlertResponse(customer_alert=customer_alert_message(found))
 
     async def ListCustomerAlerts(
         self, request: messages.ListCustomerAlertsRequest, context: Context
@@ -80,7 +80,7 @@ class CustomerAlertHandlers:
         page, shown, slices = page.up_to(len(found)), list[alert_pb2.CustomerAlert](), Slices(organization_id)
         for row in page.shown(found):
             await slices.pause()
-            shown.append(customer_alert_proto(row))
+            shown.append(customer_alert_message(row))
         page = page.cut(shown)
         return messages.ListCustomerAlertsResponse(
             customer_alerts=page.shown(shown),
@@ -134,12 +134,12 @@ class CustomerAlertHandlers:
             entries, following = await customer_alert_lists.page(
                 connection,
                 current_organization().organization_id,
-                Wanted(narrowed, states, statuses),
+                ListFilter(narrowed, states, statuses),
                 self._clock.now(),
                 after=after,
                 limit=page.size,
             )
-        shown = [customer_alert_proto(entry.found) for entry in entries]
+        shown = [customer_alert_message(entry.found) for entry in entries]
         fitting = page.cut(shown).size
         if fitting < len(shown):
             following = entries[fitting - 1].cursor
@@ -150,8 +150,8 @@ class CustomerAlertHandlers:
 
 def _narrowed(
     violations: Violations, request: messages.ListCustomerAlertsRequest | messages.SummarizeCustomerAlertsRequest
-) -> Narrowed:
-    return Narrowed(
+) -> AlarmFilter:
+    return AlarmFilter(
         _ids(violations, "customer_ids", request.customer_ids), _ids(violations, "alert_ids", request.alert_ids)
     )
 
@@ -191,4 +191,4 @@ def _token(page: Page, cursor: Cursor | None) -> str:
     if cursor is None:
         return ""
     gauge = "" if cursor.gauge_id is None else cursor.gauge_id.hex
-    return page.token((int(cursor.is_rest), cursor.time, cursor.customer_id, gauge, cursor.alert_id))
+    return page.token((int(cursor.is_other), cursor.time, cursor.customer_id, gauge, cursor.alert_id))

@@ -95,7 +95,7 @@ class CustomerChanges:
     ) -> None:
         """Evaluates an alert for one customer. changed_epoch: this transaction has raised the epoch."""
         organization = current_organization()
-        epoch = await organizations.share(connection, organization.organization_id)
+        epoch = await organizations.lock_shared(connection, organization.organization_id)
         rules = self._rules.setdefault(organization.organization_id, Rules(organization.organization_id))
         # The alerts are those of the epoch before. They must not be cached under the new epoch: this transaction can
         # still roll back, and then another transaction gives the same epoch to other rules.

@@ -7,10 +7,10 @@ from evaluator.definitions import MAX_SPEND_ALERTS
 from generated.tidemark.v1 import error_reason_pb2
 from server.calls.errors import Aborted, AlreadyExists, ErrorTable, FailedPrecondition, NotFound, ResourceExhausted
 from server.calls.shared_errors import customer_not_found, request_id_reused
-from store.alerts.alerts import AlertConflict, Rule, TooManyAlerts
+from store.alerts.alerts import AlertConflict, TooManyAlerts, UniqueBy
 from store.alerts.changes import AlertArchived, AlertUnknown, EtagMismatch, NotArchived
 from store.identity.idempotent_answers import RequestIdReused
-from store.notifications.feed import Forgotten
+from store.notifications.feed import EntriesDeleted
 from store.views.customer_views import CustomerUnknown
 
 RETRY_OVERLOAD = timedelta(milliseconds=500)
@@ -19,7 +19,7 @@ RETRY_OVERLOAD = timedelta(milliseconds=500)
 def error_table(notification_retention: timedelta) -> ErrorTable:
     """The API error for each exception that the handlers of AlertService let pass."""
 
-    def resume_token_expired(error: Forgotten) -> FailedPrecondition:
+    def resume_token_expired(error: EntriesDeleted) -> FailedPrecondition:
         days = str(notification_retention.days)
         return FailedPrecondition(
             error_reason_pb2.ERROR_REASON_RESUME_TOKEN_EXPIRED,
@@ -38,7 +38,7 @@ def error_table(notification_retention: timedelta) -> ErrorTable:
         RequestIdReused: request_id_reused,
         CustomerUnknown: customer_unknown,
         Overloaded: overloaded,
-        Forgotten: resume_token_expired,
+        EntriesDeleted: resume_token_expired,
     }
 
 
@@ -91,7 +91,7 @@ def alert_not_archived(error: NotArchived) -> FailedPrecondition:
 
 def alert_conflict(error: AlertConflict) -> AlreadyExists:
     """Another alert has the uniqueness key, or measures the same."""
-    if error.rule is Rule.UNIQUENESS_KEY:
+    if error.key is UniqueBy.UNIQUENESS_KEY:
         return AlreadyExists(
             error_reason_pb2.ERROR_REASON_UNIQUENESS_KEY_TAKEN,
             f"the alert {error.alert_id} holds this uniqueness key: use another,"

@@ -19,10 +19,10 @@ from server.calls.lifecycle import Drain
 from server.calls.paging import read_page
 from server.calls.stream_end import wait_for_stream_end
 from server.calls.validation import Violations
-from server.mapping.notifications import notification_proto, read_wanted
+from server.mapping.notifications import notification_message, read_wanted
 from store.notifications import feed
 from store.notifications import history as notification_history
-from store.notifications.feed import Forgotten, Wanted
+from store.notifications.feed import EntriesDeleted, NotificationFilter
 from store.postgres.database import Database
 
 MAX_HEARTBEAT = 15.0  # seconds; the contract promises a heartbeat at least that often
@@ -52,7 +52,7 @@ class NotificationHandlers:
         violations.raise_if_any()
         organization_id = current_organization().organization_id
         async with self._database.transaction() as connection:
-            await notification_history.complete(connection, organization_id)
+            await notification_history.assign_all_positions(connection, organization_id)
             found = await notification_history.get(connection, organization_id, notification_id)
         if found is None:
             raise NotFound(
@@ -61,7 +61,7 @@ class NotificationHandlers:
                 f" {self._retention.days} days",
                 metadata={"notification_id": notification_id},
             )
-        return messages.GetNotificationResponse(notification=notification_proto(found))
+        return messages.GetNotificationResponse(notification=notification_message(found))
 
     async def ListNotifications(
         self, request: messages.ListNotificationsRequest, context: Context
@@ -79,7 +79,7 @@ class NotificationHandlers:
         violations.raise_if_any()
         organization_id = current_organization().organization_id
         async with self._database.transaction() as connection:
-            await notification_history.complete(connection, organization_id)
+            await notification_history.assign_all_positions(connection, organization_id)
             rows = await notification_history.list_page(
                 connection,
                 organization_id,
@@ -89,11 +89,11 @@ class NotificationHandlers:
                 after=cast("tuple[datetime, int] | None", page.after),
                 limit=page.limit,
             )
-        shown = [notification_proto(row) for row in page.shown(rows)]
+        shown = [notification_message(row) for row in page.shown(rows)]
         page = page.cut(shown)
         return messages.ListNotificationsResponse(
             notifications=page.shown(shown),
-            next_page_token=page.next_token(rows, lambda row: (row.create_time, row.place)),
+            next_page_token=page.next_token(rows, lambda row: (row.create_time, row.position)),
         )
 
     async def WatchNotifications(
@@ -101,7 +101,7 @@ class NotificationHandlers:
     ) -> AsyncIterator[messages.WatchNotificationsResponse]:
         """Sends notifications in the order of the feed, until the server drains or the stream is too old.
 
-        Raises Forgotten when the notifications after the beginning are deleted.
+        Raises EntriesDeleted when the notifications after the beginning are deleted.
         """
         violations = Violations()
         wanted = read_wanted(violations, request)
@@ -129,22 +129,22 @@ class NotificationHandlers:
     async def _beginning(
         self, organization_id: int, resume_token: str, start: datetime | None, tokens: ResumeTokens
     ) -> int:
-        """The position after which a stream begins. Raises Forgotten and InvalidArgument for its token."""
+        """The position after which a stream begins. Raises EntriesDeleted and InvalidArgument for its token."""
         async with self._feeds.reading(organization_id) as connection:
             if resume_token:
                 position = tokens.read(resume_token)
                 extent = await feed.extent(connection, organization_id)
-                if position > extent.last_place:
+                if position > extent.last_position:
                     # The database was restored to an older state. A stream that waits for this position would skip
                     # all notifications before it.
                     raise invalid_token()
-                if position < extent.forgotten_place:
-                    raise Forgotten
+                if position < extent.deleted_position:
+                    raise EntriesDeleted
                 return position
             if start is not None:
-                return await feed.place_before(connection, organization_id, start)
-            await notification_history.complete(connection, organization_id)
-            return (await feed.extent(connection, organization_id)).last_place
+                return await feed.position_before(connection, organization_id, start)
+            await notification_history.assign_all_positions(connection, organization_id)
+            return (await feed.extent(connection, organization_id)).last_position
 
 
 def _time(
@@ -153,7 +153,7 @@ def _time(
     return violations.time(name, getattr(request, name)) if request.HasField(cast("Any", name)) else None
 
 
-def _canonical(wanted: Wanted) -> tuple[str, ...]:
+def _canonical(wanted: NotificationFilter) -> tuple[str, ...]:
     """The filters as texts that are equal for equal filters, in whatever order; ids contain no line breaks."""
     return tuple(
         "\n".join(sorted(set(values)))

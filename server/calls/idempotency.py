@@ -40,9 +40,9 @@ async def answer_once(
             return await work(connection)
         payload = request.SerializeToString(deterministic=True)
         key = (connection, current_organization().organization_id, method, request_id, payload)
-        first = await idempotent_answers.first_response(*key)
+        first = await idempotent_answers.find_answer(*key)
         if first is not None:
             return answer_type.FromString(first)
         answer = await work(connection)
-        await idempotent_answers.remember(*key, answer.SerializeToString(), clock.now())
+        await idempotent_answers.store_answer(*key, answer.SerializeToString(), clock.now())
         return answer

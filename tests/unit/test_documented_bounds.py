@@ -9,7 +9,7 @@ from evaluator.alerts import MAX_GROUP_KEYS
 from evaluator.definitions import MAX_SPEND_ALERTS
 from evaluator.overrides import MAX_OVERRIDES
 from evaluator.periods import MAX_INTERVAL_COUNT
-from evaluator.thresholds import MAX_STEPS_REPORTED, MAX_THRESHOLDS
+from evaluator.thresholds import MAX_RECURRENCES_REPORTED, MAX_THRESHOLDS
 from notifier.requests import HEADERS
 from runtime.configuration import DEFAULT_MAX_BATCH_EVENTS, DEFAULT_RETENTION
 from server.alerts import usage as usage_service
@@ -102,7 +102,7 @@ BOUNDS: dict[str, tuple[int, ...]] = {
     "SpendThresholdReachedCondition.currency": (MAX_CURRENCY_LENGTH,),
     "SpendThresholdReachedCondition.group_values": (MAX_GROUP_KEYS,),
     "Threshold.code": (thresholds.MAX_CODE_LENGTH,),
-    "Threshold.recurring_step": (MAX_STEPS_REPORTED,),
+    "Threshold.recurring_step": (MAX_RECURRENCES_REPORTED,),
     "ThresholdOverride.group_values": (overrides.MAX_GROUP_VALUE_LENGTH,),
     "UsageEvent": (DEFAULT_RETENTION,),
     "UsageEvent.event_id": (MAX_ID_LENGTH,),

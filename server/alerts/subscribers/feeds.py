@@ -20,7 +20,7 @@ from server.alerts.subscribers.tail import Tail
 from server.calls.errors import ResourceExhausted
 from store.deliveries import fan_out as outbox
 from store.notifications import feed
-from store.notifications.feed import Entry, Wanted
+from store.notifications.feed import Entry, NotificationFilter
 from store.postgres.database import Connection, Database, DatabaseUnavailable
 
 GUARANTEED_SUBSCRIBERS = 5  # of each organization, however many others have
@@ -54,7 +54,7 @@ class Subscriber:
         self._organization_id = organization_id
         self._open = True
 
-    async def catch_up(self, position: int, wanted: Wanted) -> tuple[list[Entry], int]:
+    async def catch_up(self, position: int, wanted: NotificationFilter) -> tuple[list[Entry], int]:
         """The next entries for this subscriber, which is behind the tail; see `Feeds.catch_up`."""
         assert self.tail.position is not None, "only a tail that was read can be ahead"
         return await self._feeds.catch_up(self._organization_id, position, self.tail.position, wanted)
@@ -178,18 +178,18 @@ class Feeds:
             yield connection
 
     async def catch_up(
-        self, organization_id: int, position: int, newest: int, wanted: Wanted
+        self, organization_id: int, position: int, newest: int, wanted: NotificationFilter
     ) -> tuple[list[Entry], int]:
         """The next entries for a subscriber at `position`, which is behind the tail, and its position after them.
 
-        newest: the position of the tail. Raises Forgotten and DatabaseUnavailable.
+        newest: the position of the tail. Raises EntriesDeleted and DatabaseUnavailable.
         """
         until = min(newest, position + CATCH_UP_SPAN)
         async with self.reading(organization_id) as connection:
             found = await feed.read(
                 connection, organization_id, after=position, until=until, limit=CATCH_UP_LIMIT, wanted=wanted
             )
-        return found, found[-1].place if len(found) == CATCH_UP_LIMIT else until
+        return found, found[-1].position if len(found) == CATCH_UP_LIMIT else until
 
     def _begin(self, organization_id: int) -> _Feed:
         tail = Tail()
@@ -209,19 +209,19 @@ class Feeds:
         """Reads the entries after the tail; returns whether there may be more."""
         begins, read = None, list[Entry]()
         async with self._tail_readers, self._database.transaction() as connection:
-            placed = await feed.place(connection, organization_id, READ_LIMIT)
+            assigned = await feed.assign_positions(connection, organization_id, READ_LIMIT)
             try:
                 if tail.position is not None:
                     read = await feed.read(connection, organization_id, after=tail.position, limit=READ_LIMIT)
-            except feed.Forgotten:  # this process was frozen for so long: all its subscribers are behind
+            except feed.EntriesDeleted:  # this process was frozen for so long: all its subscribers are behind
                 begins = await feed.extent(connection, organization_id)
             if tail.position is None:
                 begins = await feed.extent(connection, organization_id)
         # Only after the commit: before it, another transaction can still give other positions.
         if begins is not None:
-            tail.begin(begins.last_place)
+            tail.begin(begins.last_position)
         tail.extend(read)
-        return READ_LIMIT in (placed, len(read))
+        return READ_LIMIT in (assigned, len(read))
 
     def _hint(self, organization_ids: set[int] | None) -> None:
         """Wakes the tails of those organizations, or all of them."""
@@ -243,23 +243,22 @@ class Feeds:
         }
         if seen:
             async with self._tail_readers, self._database.transaction() as connection:
-                self._hint(await feed.with_news(connection, seen))
+                self._hint(await feed.with_later_entries(connection, seen))
         return POLL_INTERVAL
 
     async def sweep(self) -> None:
         """Gives a position to every notification of every organization. Raises DatabaseUnavailable."""
         async with self._database.transaction() as connection:
-            waiting = collections.deque(await feed.with_pending(connection))
+            waiting = collections.deque(await feed.with_pending_entries(connection))
         while waiting:
             organization_id = waiting.popleft()
-            placed = 0
+            assigned = 0
             try:
                 async with self._tail_readers, self._database.transaction() as connection:
-                    placed = await feed.place(connection, organization_id)
+                    assigned = await feed.assign_positions(connection, organization_id)
             except DatabaseUnavailable as error:
-                if (
-                    not error.failure.contained
-                ):  # a contained failure concerns this feed only; the next sweep tries it again
+                # A contained failure concerns this feed only; the next sweep tries it again.
+                if not error.failure.contained:
                     raise
-            if placed == feed.PLACE_LIMIT:
+            if assigned == feed.ASSIGN_LIMIT:
                 waiting.append(organization_id)  # after the others

@@ -3,7 +3,7 @@
 from generated.tidemark.v1 import error_reason_pb2
 from server.calls import tokens
 from server.calls.errors import FieldViolation, InvalidArgument
-from store.notifications.feed import Wanted
+from store.notifications.feed import NotificationFilter
 
 MAX_TOKEN_LENGTH = 256  # characters
 
@@ -14,7 +14,7 @@ _MAX_POSITION = 2**63 - 1
 class ResumeTokens:
     """Writes and reads the resume tokens of one stream."""
 
-    def __init__(self, wanted: Wanted) -> None:
+    def __init__(self, wanted: NotificationFilter) -> None:
         """For the current organization."""
         # The order of a filter's values does not matter, nor does a repeated value.
         filters = [

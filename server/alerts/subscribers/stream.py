@@ -6,8 +6,8 @@ from collections.abc import AsyncGenerator, Sequence
 from generated.tidemark.v1.alert_service_pb2 import WatchNotificationsResponse
 from server.alerts.subscribers.feeds import Subscriber
 from server.alerts.subscribers.resume_tokens import ResumeTokens
-from server.mapping.notifications import notification_proto
-from store.notifications.feed import Entry, Wanted
+from server.mapping.notifications import notification_message
+from store.notifications.feed import Entry, NotificationFilter
 
 
 class NotificationStream:
@@ -17,7 +17,13 @@ class NotificationStream:
     """
 
     def __init__(
-        self, subscriber: Subscriber, wanted: Wanted, tokens: ResumeTokens, *, position: int, heartbeat: float
+        self,
+        subscriber: Subscriber,
+        wanted: NotificationFilter,
+        tokens: ResumeTokens,
+        *,
+        position: int,
+        heartbeat: float,
     ) -> None:
         self._subscriber = subscriber
         self._wanted = wanted
@@ -30,7 +36,7 @@ class NotificationStream:
     async def answers(self, ending: "asyncio.Task[None]") -> AsyncGenerator[WatchNotificationsResponse, None]:
         """A heartbeat with the first token, then the wanted notifications in the order of the feed, until `ending`.
 
-        Raises Forgotten when the notifications after the position are deleted.
+        Raises EntriesDeleted when the notifications after the position are deleted.
         """
         yield self._heartbeat_answer()
         self._sent_time = self._loop.time()
@@ -40,7 +46,7 @@ class NotificationStream:
             entries, position = await self._read()
             for entry in entries:
                 yield self._notification_answer(entry)
-                self._position, self._sent_time = entry.place, self._loop.time()
+                self._position, self._sent_time = entry.position, self._loop.time()
                 if ending.done():
                     return
             self._position = position
@@ -61,7 +67,7 @@ class NotificationStream:
             return await self._subscriber.catch_up(self._position, self._wanted)
         entry = tail.next(self._position, self._wanted)
         if entry is not None:
-            return (entry,), entry.place
+            return (entry,), entry.position
         return (), max(self._position, tail.position or 0)
 
     async def _wait(self, grown: asyncio.Event, ending: "asyncio.Task[None]") -> None:
@@ -78,5 +84,5 @@ class NotificationStream:
 
     def _notification_answer(self, entry: Entry) -> WatchNotificationsResponse:
         return WatchNotificationsResponse(
-            resume_token=self._tokens.write(entry.place), notification=notification_proto(entry)
+            resume_token=self._tokens.write(entry.position), notification=notification_message(entry)
         )

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
-from store.notifications.feed import Entry, Wanted
+from store.notifications.feed import Entry, NotificationFilter
 
 MAX_ENTRIES = 1_000
 MAX_LENGTH = 4_000_000  # of all bodies, in characters
@@ -32,9 +32,9 @@ class Tail:
     def extend(self, entries: Sequence[Entry]) -> None:
         """Adds the entries after the newest one, and removes the oldest when there are too many."""
         for entry in entries:
-            self._entries[entry.place] = entry
+            self._entries[entry.position] = entry
             self._length += len(entry.body)
-            self.position = entry.place
+            self.position = entry.position
         while len(self._entries) > MAX_ENTRIES or self._length > MAX_LENGTH:
             oldest = next(iter(self._entries))
             self._length -= len(self._entries.pop(oldest).body)
@@ -45,10 +45,10 @@ class Tail:
         """Whether a subscriber at that position misses entries that are not in the tail."""
         return self.position is not None and position < self.position - len(self._entries)
 
-    def next(self, position: int, wanted: Wanted) -> Entry | None:
+    def next(self, position: int, wanted: NotificationFilter) -> Entry | None:
         """The first wanted entry after `position`, or None. The position is not behind the tail."""
         for number in range(position + 1, (self.position or 0) + 1):
-            if wanted.has(entry := self._entries[number]):
+            if wanted.matches(entry := self._entries[number]):
                 return entry
         return None
 

@@ -6,9 +6,9 @@ import pytest
 
 from server.alerts.subscribers import tail
 from server.alerts.subscribers.tail import Tail
-from store.notifications.feed import Entry, Wanted
+from store.notifications.feed import Entry, NotificationFilter
 
-EVERYTHING = Wanted()
+EVERYTHING = NotificationFilter()
 
 
 def entry(place: int, customer: str = "ann", body: str = "x") -> Entry:
@@ -37,8 +37,8 @@ def test_a_tail_begins_at_a_position_and_grows_from_there() -> None:
     assert grown.position == 12
     assert [grown.is_behind(place) for place in (9, 10, 11, 12, 13)] == [True, False, False, False, False]
     assert grown.next(10, EVERYTHING) == entry(11)
-    assert grown.next(10, Wanted(customer_ids=("bob",))) == entry(12, "bob")
-    assert grown.next(10, Wanted(customer_ids=("cid",))) is None
+    assert grown.next(10, NotificationFilter(customer_ids=("bob",))) == entry(12, "bob")
+    assert grown.next(10, NotificationFilter(customer_ids=("cid",))) is None
     # Somebody may know more already than this server has read.
     assert grown.next(20, EVERYTHING) is None
     grown.begin(30)
@@ -65,21 +65,21 @@ def test_a_tail_removes_its_oldest_entries_above_its_limits(
 def test_a_notification_is_wanted_only_if_it_passes_each_filter() -> None:
     one = entry(1)
     for fits in (
-        Wanted(customer_ids=("bob", "ann")),
-        Wanted(alert_ids=("alt_1",)),
-        Wanted(condition_types=("c",)),
-        Wanted(event_types=("alert.reached",)),
-        Wanted(("ann",), ("alt_1",), ("c",), ("alert.reached",)),
+        NotificationFilter(customer_ids=("bob", "ann")),
+        NotificationFilter(alert_ids=("alt_1",)),
+        NotificationFilter(condition_types=("c",)),
+        NotificationFilter(event_types=("alert.reached",)),
+        NotificationFilter(("ann",), ("alt_1",), ("c",), ("alert.reached",)),
     ):
-        assert fits.has(one)
+        assert fits.matches(one)
     for fits_not in (
-        Wanted(customer_ids=("bob",)),
-        Wanted(alert_ids=("alt_2",)),
-        Wanted(condition_types=("d",)),
-        Wanted(event_types=("alert.resolved",)),
-        Wanted(("ann",), ("alt_1",), ("c",), ("alert.resolved",)),
+        NotificationFilter(customer_ids=("bob",)),
+        NotificationFilter(alert_ids=("alt_2",)),
+        NotificationFilter(condition_types=("d",)),
+        NotificationFilter(event_types=("alert.resolved",)),
+        NotificationFilter(("ann",), ("alt_1",), ("c",), ("alert.resolved",)),
     ):
-        assert not fits_not.has(one)
+        assert not fits_not.matches(one)
 
 
 def test_a_tail_that_begins_again_has_its_whole_room(monkeypatch: pytest.MonkeyPatch) -> None:

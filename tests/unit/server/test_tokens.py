@@ -11,7 +11,7 @@ from server.calls.paging import Cursor, Page, read_page
 from server.calls.validation import Violations
 from store.identity.callers import Caller
 from store.identity.organizations import Organization
-from store.notifications.feed import Wanted
+from store.notifications.feed import NotificationFilter
 
 TIME = datetime(2026, 3, 15, 12, 0, 0, 123456, tzinfo=UTC)
 
@@ -25,10 +25,10 @@ PAGE_TOKENS: list[tuple[str, tuple[str, ...], Cursor, str]] = [
     ),
     ("ListPlans", (), ("plan-1",), "WyIyMjVlMWQ5ZjQ4OGMwYzJiNDkzZmI1NmYiLCJwbGFuLTEiXQ"),
 ]
-RESUME_TOKENS: list[tuple[Wanted, int, str]] = [
-    (Wanted(), 0, "WzEsIjFhN2ZhOGFiZGYwMTFjZThmYWZjODQ5NyIsMF0"),
+RESUME_TOKENS: list[tuple[NotificationFilter, int, str]] = [
+    (NotificationFilter(), 0, "WzEsIjFhN2ZhOGFiZGYwMTFjZThmYWZjODQ5NyIsMF0"),
     (
-        Wanted(customer_ids=("bob", "acme", "bob"), alert_ids=("alt_1",), event_types=("alert.reached",)),
+        NotificationFilter(customer_ids=("bob", "acme", "bob"), alert_ids=("alt_1",), event_types=("alert.reached",)),
         2**63 - 1,
         "WzEsImM4MTQzMjNkNzY0N2UzMTYzZTFlMGQ3OCIsOTIyMzM3MjAzNjg1NDc3NTgwN10",
     ),
@@ -52,7 +52,9 @@ def test_a_page_token_has_the_same_form_in_every_version(
 
 
 @pytest.mark.parametrize(("wanted", "position", "token"), RESUME_TOKENS)
-def test_a_resume_token_has_the_same_form_in_every_version(wanted: Wanted, position: int, token: str) -> None:
+def test_a_resume_token_has_the_same_form_in_every_version(
+    wanted: NotificationFilter, position: int, token: str
+) -> None:
     assert ResumeTokens(wanted).write(position) == token
     assert ResumeTokens(wanted).read(token) == position
 
