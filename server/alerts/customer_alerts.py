@@ -1,4 +1,4 @@
-"""AlertService: shows the state of alerts for customers: of one, or of all with those in alarm first."""
+"""AlertService: shows the state of alerts for one customer, or for many with the alerts in alarm first."""
 
 from collections.abc import Sequence
 from datetime import datetime

@@ -36,7 +36,7 @@ class ParsedBatch:
 
 
 class Reader:
-    """Reads events. retention: an event older than that is rejected, whatever its billing period."""
+    """Checks events. retention: an older event is rejected, also when its billing period is still open."""
 
     def __init__(self, retention: timedelta) -> None:
         self._retention = retention

@@ -30,7 +30,7 @@ class Wait:
 
 
 class BoundedWaits:
-    """The calls that wait for one thing. At most `limit` of them wait for longer than two checks.
+    """The calls that wait for one thing. At most `limit` of them are left after two checks.
 
     Above the limit, the holder with the most waits (a connection or an organization) loses its oldest. So a caller
     with few waits is served however many another caller has, and no caller can occupy the whole limit.
@@ -94,7 +94,7 @@ class BoundedWaits:
     def _check_later(self) -> None:
         if self._timer is None:
             loop = asyncio.get_running_loop()
-            # uvloop runs timers before callbacks that are ready. The extra call_soon puts the check behind those, so
+            # uvloop runs timers before callbacks that are ready. The extra call_soon puts the check after those, so
             # that a wait whose message has arrived is over when the check comes.
             self._timer = loop.call_later(CHECK_INTERVAL, loop.call_soon, self._check)
 

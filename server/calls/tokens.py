@@ -1,7 +1,7 @@
 """Opaque tokens that callers send back: page tokens and resume tokens.
 
-A token is a JSON array in URL-safe base64 without padding. One of its values is the digest of what it belongs to (the
-organization, the method, the filters), so that a list or a stream refuses the tokens of another one. The digest is
+A token is a JSON array in URL-safe base64 without padding. One of its values is a digest of the organization, the
+method and the filters, so that a list or a stream refuses the tokens of another one. The digest is
 not a signature: a caller can forge a token of its own list, and gains nothing by it.
 """
 

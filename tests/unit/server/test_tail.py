@@ -62,7 +62,7 @@ def test_a_tail_removes_its_oldest_entries_above_its_limits(
     assert grown.next(3, EVERYTHING) == entry(4, body="12345")
 
 
-def test_a_tail_shows_only_entries_that_pass_each_filter() -> None:
+def test_a_notification_is_wanted_only_if_it_passes_each_filter() -> None:
     one = entry(1)
     for fits in (
         NotificationFilter(customer_ids=("bob", "ann")),
@@ -82,7 +82,7 @@ def test_a_tail_shows_only_entries_that_pass_each_filter() -> None:
         assert not fits_not.matches(one)
 
 
-def test_a_tail_that_begins_again_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tail_that_begins_again_has_its_whole_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tail, "MAX_LENGTH", 15)
     grown = Tail()
     grown.begin(0)
