@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.databases import Template
+from tests.support.databases import WITHOUT_POWER_CUTS, Template
 from tests.support.system_postgres import system_postgres
 from tests.support.time_limit import (
     pytest_configure,
@@ -34,7 +34,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def template(request: pytest.FixtureRequest) -> Iterator[Template]:
     """The migrated template database of this test process."""
     if request.config.getoption("--postgres") == "system":
-        with system_postgres("max_connections=200") as url:
+        with system_postgres("max_connections=200", *WITHOUT_POWER_CUTS) as url:
             yield Template(Path(), url)
         return
     # Not below pytest's own folder, which a later run removes when it has become old, also while this one lasts.
