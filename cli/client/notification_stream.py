@@ -30,6 +30,7 @@ class Following:
 
     token: begins a stream behind what was handed out last; empty before the first stream began.
     on_interruption: called with a sentence whenever a stream has broken off.
+    first_pause: seconds before the first new try.
     """
 
     def __init__(
@@ -38,16 +39,19 @@ class Following:
         metadata: Metadata,
         request: WatchNotificationsRequest,
         on_interruption: Callable[[str], None] = lambda sentence: None,
+        *,
+        first_pause: float = FIRST_PAUSE,
     ) -> None:
         self._stub = AlertServiceStub(channel)
         self._metadata = metadata
         self._request = request
         self._on_interruption = on_interruption
+        self._first_pause = first_pause
         self.token = request.resume_token
 
     async def notifications(self) -> AsyncGenerator[Notification, None]:
         """Every notification, without end. Raises AioRpcError for what no new stream can mend."""
-        begun, pause = False, FIRST_PAUSE
+        begun, pause = False, self._first_pause
         while True:
             request = WatchNotificationsRequest()
             request.CopyFrom(self._request)
@@ -56,7 +60,7 @@ class Following:
                 request.resume_token = self.token
             try:
                 async for answer in self._answers(request):
-                    begun, pause = True, FIRST_PAUSE
+                    begun, pause = True, self._first_pause
                     if answer.HasField("notification"):
                         yield answer.notification
                     # Only now: whoever breaks off in between gets it again.

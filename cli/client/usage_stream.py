@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import grpc
@@ -74,6 +74,8 @@ class UsageStream:
     window: batches on their way at once. patience: seconds without an answer, after a stream broke, before `send`
     gives up. silence: seconds after which a stream that brings nothing, not even a heartbeat, counts as broken.
     on_interruption: called with a sentence whenever the stream has to be opened anew. resent: events sent again.
+    first_pause, longest_pause: seconds between two tries, doubled from try to try. farewell: seconds in which a
+    stream that said going_away may end by itself. sleep: how it waits between two tries.
     """
 
     def __init__(
@@ -86,6 +88,10 @@ class UsageStream:
         patience: float = DEFAULT_PATIENCE,
         silence: float = DEFAULT_SILENCE,
         on_interruption: Callable[[str], None] = lambda sentence: None,
+        first_pause: float = FIRST_PAUSE,
+        longest_pause: float = LONGEST_PAUSE,
+        farewell: float = FAREWELL,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._stub = AlertServiceStub(channel)
         self._metadata = metadata
@@ -93,6 +99,10 @@ class UsageStream:
         self._patience = patience
         self._silence = silence
         self._on_interruption = on_interruption
+        self._first_pause = first_pause
+        self._longest_pause = longest_pause
+        self._farewell_limit = farewell
+        self._sleep = sleep
         self._room = asyncio.Semaphore(window)
         self._pending: deque[Batch] = deque()  # sent or about to be, not acknowledged, oldest first
         self._ready: asyncio.Queue[Batch | None] = asyncio.Queue(1)  # None: there are no more
@@ -132,7 +142,7 @@ class UsageStream:
 
     async def _until_all_acknowledged(self, acknowledge: Acknowledge) -> None:
         clock = asyncio.get_running_loop().time
-        self._answered, pause = clock(), FIRST_PAUSE
+        self._answered, pause = clock(), self._first_pause
         failures = 0  # streams in a row that the server ended with an error of its own, without an acknowledgement
         while True:
             before, acknowledged = self._answered, self._acknowledgements
@@ -161,18 +171,18 @@ class UsageStream:
                 # It may be one event that the server cannot take; sent for ever, it would hold up all others.
                 self._on_interruption(f"{sentence}; looking for the event that it fails over")
                 if await self._isolate(acknowledge):
-                    failures, pause = 0, FIRST_PAUSE
+                    failures, pause = 0, self._first_pause
                     continue
             if self._answered > before:
                 # Patience begins here: a stream that fell silent has used up as much already.
-                self._answered, pause = clock(), FIRST_PAUSE
+                self._answered, pause = clock(), self._first_pause
             elif clock() - self._answered > self._patience:
                 raise ConnectionLost(sentence)
             self._on_interruption(sentence)
             # Spread, so that the clients of a server that restarts do not come back all at once.
             # The server's delay only lengthens the pause: with one of 0 for ever this would be a busy loop.
-            await asyncio.sleep(max(min(wait or 0.0, LONGEST_WAIT, self._patience), pause * random.uniform(0.5, 1.0)))
-            pause = min(2 * pause, LONGEST_PAUSE)
+            await self._sleep(max(min(wait or 0.0, LONGEST_WAIT, self._patience), pause * random.uniform(0.5, 1.0)))
+            pause = min(2 * pause, self._longest_pause)
 
     async def _isolate(self, acknowledge: Acknowledge) -> bool:
         """Settles the oldest batch in pieces, so that an event which the server cannot take is rejected alone.
@@ -291,7 +301,7 @@ class UsageStream:
         would cancel the whole call.
         """
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(FAREWELL):
+            async with asyncio.timeout(self._farewell_limit):
                 await call.code()
 
     async def _write(self, call: Call) -> None:
