@@ -8,7 +8,6 @@ from runtime.backoff import Backoff
 from runtime.clock import Clock
 from runtime.tasks import BackgroundTask, FailureLog
 from store.identity import idempotent_answers as requests
-from store.identity import organizations
 from store.notifications import history as notification_history
 from store.postgres import partitions
 from store.postgres.database import Database, DatabaseUnavailable
@@ -62,21 +61,21 @@ class Upkeep:
         async with self._database.transaction() as connection:
             await partitions.maintain(connection, now - self._retention, now + AHEAD, now - self._retention)
             await requests.delete_before(connection, now - REPLAY_LIFETIME)
+        keep_from = now - self._notification_retention
+        # Only organizations with something to do: a start must not run a transaction for each one that exists.
         async with self._database.transaction() as connection:
-            told = await notification_history.organizations(connection)
-            every = await organizations.ids(connection)
-        for organization_id in every:
+            to_complete = await alarms.organizations_to_complete(connection)
+            to_delete = await notification_history.organizations_with_older(connection, keep_from)
+        for organization_id in to_complete:
             completed = STATES_COMPLETED
             while completed == STATES_COMPLETED:
                 async with self._database.transaction() as connection:
                     completed = await alarms.complete(connection, organization_id, STATES_COMPLETED)
-        for organization_id in told:
-            gone = notification_history.DELETE_LIMIT
-            while gone == notification_history.DELETE_LIMIT:
+        for organization_id in to_delete:
+            deleted = notification_history.DELETE_LIMIT
+            while deleted == notification_history.DELETE_LIMIT:
                 async with self._database.transaction() as connection:
-                    gone = await notification_history.delete_before(
-                        connection, organization_id, now - self._notification_retention
-                    )
+                    deleted = await notification_history.delete_before(connection, organization_id, keep_from)
 
     async def start(self) -> None:
         """Runs once, before the first event comes, and from then on regularly."""

@@ -36,9 +36,10 @@ class BoundedWaits:
     with few waits is served however many another caller has, and no caller can occupy the whole limit.
     """
 
-    def __init__(self, limit: int, waiting_for: str) -> None:
-        """`waiting_for` completes the error text "too many calls wait for …"."""
+    def __init__(self, limit: int, waiting_for: str, *, check_interval: float = CHECK_INTERVAL) -> None:
+        """`waiting_for` completes the error text "too many calls wait for …". check_interval: seconds."""
         self._limit = limit
+        self._check_interval = check_interval
         self._waiting_for = waiting_for
         self._by_holder: dict[object, dict[Wait, None]] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -96,7 +97,7 @@ class BoundedWaits:
             loop = asyncio.get_running_loop()
             # uvloop runs timers before callbacks that are ready. The extra call_soon puts the check after those, so
             # that a wait whose message has arrived is over when the check comes.
-            self._timer = loop.call_later(CHECK_INTERVAL, loop.call_soon, self._check)
+            self._timer = loop.call_later(self._check_interval, loop.call_soon, self._check)
 
     def _check(self) -> None:
         self._timer = None

@@ -88,6 +88,13 @@ async def delete_before(connection: AsyncConnection, organization_id: int, befor
     return int(await connection.scalar(_DELETE_BEFORE, parameters) or 0)
 
 
-async def organizations(connection: AsyncConnection) -> list[int]:
-    """The organizations that have a feed."""
-    return list(await connection.scalars(select(feed.c.organization_id).order_by(feed.c.organization_id)))
+async def organizations_with_older(connection: AsyncConnection, before: datetime) -> list[int]:
+    """The organizations with notifications from before that time. Probes an index once for each feed."""
+    older = select(feed_entry.c.place).where(
+        feed_entry.c.organization_id == feed.c.organization_id, feed_entry.c.high_time < before
+    )
+    return list(
+        await connection.scalars(
+            select(feed.c.organization_id).where(older.exists()).order_by(feed.c.organization_id)
+        )
+    )

@@ -4,14 +4,10 @@ import asyncio
 
 import pytest
 
-from server.calls import bounded_waits
 from server.calls.bounded_waits import BoundedWaits
 from server.calls.errors import ResourceExhausted
 
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounded_waits, "CHECK_INTERVAL", 0.001)
+CHECK_INTERVAL = 0.001  # seconds
 
 
 async def wait(waits: BoundedWaits, holder: str, done: asyncio.Event) -> str:
@@ -24,7 +20,7 @@ async def wait(waits: BoundedWaits, holder: str, done: asyncio.Event) -> str:
 
 
 async def test_the_holder_with_the_most_waits_loses_its_oldest() -> None:
-    waits, done = BoundedWaits(3, "a test"), asyncio.Event()
+    waits, done = BoundedWaits(3, "a test", check_interval=CHECK_INTERVAL), asyncio.Event()
     few = asyncio.create_task(wait(waits, "few", done))
     many = [asyncio.create_task(wait(waits, "many", done)) for _ in range(5)]
     while waits.count != 3:  # noqa: ASYNC110
@@ -36,7 +32,7 @@ async def test_the_holder_with_the_most_waits_loses_its_oldest() -> None:
 
 
 async def test_at_the_limit_no_wait_is_evicted() -> None:
-    waits, done = BoundedWaits(3, "a test"), asyncio.Event()
+    waits, done = BoundedWaits(3, "a test", check_interval=CHECK_INTERVAL), asyncio.Event()
     tasks = [asyncio.create_task(wait(waits, "one", done)) for _ in range(3)]
     for _ in range(10):
         await asyncio.sleep(0.002)
@@ -46,7 +42,7 @@ async def test_at_the_limit_no_wait_is_evicted() -> None:
 
 
 async def test_a_burst_that_is_served_immediately_is_not_evicted_after_the_loop_was_blocked() -> None:
-    waits, done = BoundedWaits(1, "a test"), asyncio.Event()
+    waits, done = BoundedWaits(1, "a test", check_interval=CHECK_INTERVAL), asyncio.Event()
     tasks = [asyncio.create_task(wait(waits, "one", done)) for _ in range(100)]
     await asyncio.sleep(0)
     assert waits.count == 100
@@ -59,7 +55,7 @@ async def test_a_burst_that_is_served_immediately_is_not_evicted_after_the_loop_
 
 
 async def test_a_cancellation_that_is_no_eviction_passes() -> None:
-    waits = BoundedWaits(1, "a test")
+    waits = BoundedWaits(1, "a test", check_interval=CHECK_INTERVAL)
     task = asyncio.create_task(wait(waits, "one", asyncio.Event()))
     await asyncio.sleep(0)
     task.cancel()
@@ -69,7 +65,7 @@ async def test_a_cancellation_that_is_no_eviction_passes() -> None:
 
 
 async def test_a_cancellation_beside_an_eviction_passes() -> None:
-    waits = BoundedWaits(0, "a test")
+    waits = BoundedWaits(0, "a test", check_interval=CHECK_INTERVAL)
     task = asyncio.create_task(wait(waits, "one", asyncio.Event()))
     while not task.cancelling():  # noqa: ASYNC110
         await asyncio.sleep(0)
