@@ -81,6 +81,7 @@ class OrphanedLeases:
     async def release_last(self) -> None:
         """Releases for the last time, if there has been a failure; tries until the database answers."""
         backoff = Backoff()
+        self.due()  # counts a failure that another task met during the drain
         while self._next is not None:
             try:
                 await self.release()

@@ -321,3 +321,15 @@ async def test_the_last_release_is_tried_until_the_database_answers(house: House
     assert notifier.metrics.claims_returned == due
     assert await in_flight(house) == 0
     await away.close()
+
+
+async def test_the_last_release_counts_a_loss_that_another_task_met(house: House, due: int) -> None:
+    database = Database(house.database.url, pool_size=1)
+    notifier = Notifier(house, database)
+    await notifier.lose_answer()
+    database.losses += 1
+    async with within("the release of orphaned leases"):
+        await notifier.orphans.release_last()
+    assert notifier.metrics.claims_returned == due
+    assert await in_flight(house) == 0
+    await database.close()
