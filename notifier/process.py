@@ -1,4 +1,4 @@
-"""The life of a notifier process: it listens, works, and drains when it is asked to stop."""
+"""The life of a notifier process: it listens, works, and drains after a signal to stop."""
 
 import asyncio
 import logging
@@ -18,13 +18,13 @@ from store.postgres.database import Database, DatabaseUnavailable
 from store.postgres.listening import listen
 from store.postgres.lock_watch import LockWatch
 from webhooks.secret_box import box_of
-from webhooks.url_policy import TargetPolicy
+from webhooks.url_policy import UrlPolicy
 
 logger = logging.getLogger(__name__)
 
 
 async def run(configuration: Configuration, database: Database, clock: Clock) -> None:
-    """Runs a notifier until a signal of runtime.signals, then drains in time; a second signal ends it at once.
+    """Runs a notifier until a signal of runtime.signals, then drains; a second signal ends it immediately.
 
     The database has been migrated. The caller closes it.
     """
@@ -40,14 +40,14 @@ async def run(configuration: Configuration, database: Database, clock: Clock) ->
     try:
         await notifier
     except asyncio.CancelledError:
-        logger.warning("stopped at once; deliveries in flight are left to their leases", extra={"action": "stop"})
+        logger.warning("stopped immediately; deliveries in flight are left to their leases", extra={"action": "stop"})
     finally:
         unfollow()
 
 
 async def run_until(stop: asyncio.Event, configuration: Configuration, database: Database, clock: Clock) -> None:
-    """Runs a notifier until `stop` is set and what was in flight then has ended or been given back."""
-    policy = TargetPolicy(configuration.webhook_allow_http, configuration.webhook_allow_networks)
+    """Runs a notifier until `stop` is set, and what was in flight then has ended or was given back."""
+    policy = UrlPolicy(configuration.webhook_allow_http, configuration.webhook_allow_networks)
     timeouts = Timeouts.of(configuration.webhook_timeout)
     metrics = Metrics()
     async with Sender(policy, timeouts, clock) as sender:
@@ -63,14 +63,8 @@ async def run_until(stop: asyncio.Event, configuration: Configuration, database:
             ),
             metrics=metrics,
         )
-        metrics.gauge("in_flight", "Deliveries that this process holds.", lambda: worker.in_flight)
-        metrics.gauge("results_waiting", "Results that are not written yet.", lambda: worker.results_waiting)
         lock_watch = LockWatch(database)
-        metrics.gauge(
-            "lock_waits_seen",
-            "Waits for locks of other sessions so far, of a second and more.",
-            lambda: lock_watch.waits,
-        )
+        _add_gauges(metrics, worker, lock_watch)
         async with (
             followed(database.url) as readiness,
             monitoring(
@@ -93,8 +87,18 @@ async def run_until(stop: asyncio.Event, configuration: Configuration, database:
     logger.info("the notifier has stopped", extra={"action": "stop"})
 
 
+def _add_gauges(metrics: Metrics, worker: Worker, lock_watch: LockWatch) -> None:
+    metrics.gauge("in_flight", "Deliveries that this process holds.", lambda: worker.in_flight)
+    metrics.gauge("results_waiting", "Results that are not written yet.", lambda: worker.results_waiting)
+    metrics.gauge(
+        "lock_waits_seen",
+        "Waits for locks of other sessions so far, of a second and more.",
+        lambda: lock_watch.waits,
+    )
+
+
 async def _listen(database: Database, worker: Worker) -> None:
-    """Wakes the worker when there is something to do; while it cannot, the worker's polling finds that."""
+    """Wakes the worker when work is committed. While the connection is lost, the worker's polls find the work."""
     backoff = Backoff()
     while True:
         try:

@@ -1,4 +1,4 @@
-"""The notifier's upkeep: days of deliveries are made ahead of time and dropped when they are too old."""
+"""The upkeep of the notifier: makes the partitions of coming days, and drops those that are too old."""
 
 import asyncio
 import logging
@@ -14,9 +14,9 @@ logger = logging.getLogger(__name__)
 
 
 async def first_days(database: Database) -> None:
-    """Makes the days once, before anything is written into them: to make one while it is written to costs results.
+    """Makes the partitions before the notifier works: to make one while results are written into it delays them.
 
-    What prevents it, `keep_days` meets again.
+    After a failure `keep_days` tries again.
     """
     try:
         await _make_ahead(database)
@@ -31,7 +31,7 @@ async def _make_ahead(database: Database) -> None:
 
 
 async def keep_days(database: Database, keep: timedelta) -> None:
-    """Looks after the days until it is cancelled; finished deliveries are kept for `keep`."""
+    """Makes and drops partitions until it is cancelled; finished deliveries are kept for `keep`."""
     backoff = Backoff()
     while True:
         try:
@@ -47,11 +47,12 @@ async def keep_days(database: Database, keep: timedelta) -> None:
         except DatabaseUnavailable as error:
             logger.warning("upkeep waits for the database: %s", error, extra={"action": "upkeep.delayed"})
             if error.failure.contained:
-                # Most likely the lock timeout of a drop. While it waits, so do all who want the table after it.
+                # Most likely the lock timeout of a drop. Every transaction that needs the table waits behind a drop,
+                # so the next try comes later.
                 await asyncio.sleep(INTERVAL / 60)
             else:
                 await backoff.sleep()
         except Exception:
-            # Nothing depends on it at once.
+            # No delivery depends on this immediately.
             logger.exception("the upkeep failed; it is tried again", extra={"action": "upkeep.failed"})
             await asyncio.sleep(INTERVAL / 60)

@@ -35,7 +35,7 @@ from server.calls.lifecycle import Drain
 from server.webhooks.service import WebhookService
 from store.postgres.database import Database
 from webhooks.secret_box import SecretBox, box_of
-from webhooks.url_policy import TargetPolicy
+from webhooks.url_policy import UrlPolicy
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ def register(server: grpc.aio.Server, dependencies: Dependencies) -> tuple[str, 
     )
     alert_service_pb2_grpc.add_AlertServiceServicer_to_server(AlertService(dependencies), server)
     configuration = dependencies.configuration
-    policy = TargetPolicy(configuration.webhook_allow_http, configuration.webhook_allow_networks)
+    policy = UrlPolicy(configuration.webhook_allow_http, configuration.webhook_allow_networks)
     webhook_service_pb2_grpc.add_WebhookServiceServicer_to_server(
         WebhookService(
             dependencies.database,

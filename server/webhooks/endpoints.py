@@ -19,8 +19,9 @@ from store.endpoints import secrets as endpoint_secrets
 from store.endpoints import switches as endpoint_switches
 from store.endpoints.endpoints import MAX_ENDPOINTS, TooManyEndpoints
 from store.endpoints.rows import Endpoint
-from store.endpoints.secrets import MAX_LIVE, Scheme, TooManySecrets
+from store.endpoints.secrets import MAX_LIVE, TooManySecrets
 from store.postgres.database import Connection
+from webhooks.signing_keys import Scheme
 
 
 class EndpointHandlers(Handlers):

@@ -11,7 +11,7 @@ from server.calls.errors import FailedPrecondition, NotFound
 from server.calls.paging import Page
 from store.postgres.database import Database
 from webhooks.secret_box import SecretBox
-from webhooks.url_policy import TargetPolicy
+from webhooks.url_policy import UrlPolicy
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -21,7 +21,7 @@ BY_TIME = (datetime, str)  # the cursor of lists that are sorted by create_time 
 class Handlers:
     """Holds what handlers need. `box` is None where the operator has given no key: then nothing can be sealed."""
 
-    def __init__(self, database: Database, clock: Clock, policy: TargetPolicy, box: SecretBox | None) -> None:
+    def __init__(self, database: Database, clock: Clock, policy: UrlPolicy, box: SecretBox | None) -> None:
         self._database = database
         self._clock = clock
         self._policy = policy

@@ -27,7 +27,7 @@ from store.postgres.database import Connection, Database
 from webhooks.deliveries import Trigger
 from webhooks.example_events import EXAMPLE_TYPES, TEST_TYPE
 from webhooks.secret_box import SecretBox
-from webhooks.url_policy import TargetPolicy
+from webhooks.url_policy import UrlPolicy
 
 MAX_REQUEST_ID_LENGTH = 128  # characters
 
@@ -42,7 +42,7 @@ class RedeliveryHandlers(Handlers):
         self,
         database: Database,
         clock: Clock,
-        policy: TargetPolicy,
+        policy: UrlPolicy,
         box: SecretBox | None,
         jobs: RedeliveryJobs,
         retention: timedelta,
@@ -97,7 +97,7 @@ class RedeliveryHandlers(Handlers):
                     " RecoverEndpoint sends an endpoint what it was never handed",
                     metadata={"notification_id": notification_id},
                 )
-            await redelivery.rearm(
+            await redelivery.make_due(
                 connection,
                 organization_id,
                 endpoint_id,

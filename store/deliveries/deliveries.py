@@ -1,4 +1,4 @@
-"""Deliveries and their attempts as the API shows them: the statements behind the lists."""
+"""Deliveries and their attempts, as the API lists them."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -27,13 +27,13 @@ class Delivery:
     trigger: Trigger
     attempt_count: int
     create_time: datetime
-    next_attempt_time: datetime | None  # unset while an attempt is under way, and at the end
+    next_attempt_time: datetime | None  # unset during an attempt, and after the last one
     finish_time: datetime | None
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One HTTP try of a delivery."""
+    """One HTTP request of a delivery."""
 
     organization_id: int
     delivery_id: str
@@ -51,7 +51,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Filter:
-    """Which deliveries; what is unset narrows nothing. Times are those of their creation, the end not included."""
+    """Which deliveries to list. Unset fields do not limit the list. Times: of creation, the end not included."""
 
     endpoint_id: str | None = None
     notification_id: str | None = None
@@ -102,7 +102,7 @@ async def get(connection: AsyncConnection, organization_id: int, delivery_id: st
     found = await connection.execute(
         select(*_DELIVERY_COLUMNS)
         .where(delivery.c.organization_id == organization_id, delivery.c.delivery_id == delivery_id)
-        .order_by(delivery.c.finish_day.desc())  # the live one, if it was sent again
+        .order_by(delivery.c.finish_day.desc())  # the live row, if it was redelivered
         .limit(1)
     )
     row = found.mappings().one_or_none()

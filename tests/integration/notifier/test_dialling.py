@@ -16,7 +16,7 @@ from cryptography.x509.oid import NameOID
 from tests.support.notifier.receiver import Receiver, status
 from tests.support.notifier.wire import IMPATIENT, after_request, post, server
 from webhooks.deliveries import Outcome
-from webhooks.url_policy import TargetPolicy
+from webhooks.url_policy import UrlPolicy
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ from webhooks.url_policy import TargetPolicy
 )
 async def test_a_private_address_is_refused_however_it_is_written(receiver: Receiver, url: str) -> None:
     port = receiver.url.split(":")[2].removesuffix("/hook")
-    answer = await post(url.format(port=port), policy=TargetPolicy(allow_http=True))
+    answer = await post(url.format(port=port), policy=UrlPolicy(allow_http=True))
     assert answer.outcome is Outcome.ADDRESS_REFUSED
     assert "is not a public address" in answer.error
     assert receiver.arrivals == []

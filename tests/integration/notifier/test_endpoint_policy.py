@@ -9,8 +9,8 @@ from typing import Any
 
 from sqlalchemy import select, text, update
 
-from store.deliveries import queue as delivery_queue
-from store.deliveries.queue import Claim, Order
+from store.deliveries import claims as delivery_claims
+from store.deliveries.claims import Claim, ClaimRequest
 from store.deliveries.results import AttemptRecord
 from store.endpoints.rows import EndpointState
 from store.postgres.database import Database
@@ -25,7 +25,7 @@ from tests.integration.notifier.test_delivery_queue import (
 )
 from tests.support.notifier.house import House
 from webhooks.deliveries import DeliveryStatus, Outcome
-from webhooks.health import BREAKER_THRESHOLD, Verdict
+from webhooks.health import BREAKER_THRESHOLD, HealthSignal
 
 
 async def change(house: House, endpoint_id: str | None = None, **values: Any) -> None:
@@ -50,7 +50,7 @@ def throttled(claimed: Claim, retry_after: timedelta | None = None) -> AttemptRe
         failed(claimed),
         outcome=Outcome.THROTTLED,
         http_status=429,
-        verdict=Verdict.THROTTLED,
+        signal=HealthSignal.THROTTLED,
         retry_after=retry_after,
     )
 
@@ -197,8 +197,8 @@ async def test_an_organization_that_has_enough_in_flight_is_passed_by(house: Hou
     await other.notify(3)
     await fan_out(house)
     async with house.database.transaction() as connection:
-        order = Order(100, timedelta(minutes=1), full_organizations=[house.organization_id])
-        claims = await delivery_queue.claim(connection, order)
+        request = ClaimRequest(100, timedelta(minutes=1), full_organizations=[house.organization_id])
+        claims = await delivery_claims.claim(connection, request)
     assert {one.organization_id for one in claims} == {other.organization_id}
 
 
@@ -302,4 +302,4 @@ async def test_secrets_past_their_grace_sign_no_more(house: House) -> None:
                 {"organization": house.organization_id, "endpoint": created.endpoint.endpoint_id},
             )
     [one, _] = await claim(house)
-    assert [secret.sequence for secret in one.target.secrets] == [4, 2, 1]
+    assert [secret.sequence for secret in one.endpoint.secrets] == [4, 2, 1]

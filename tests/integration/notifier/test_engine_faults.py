@@ -17,7 +17,7 @@ from tests.support.notifier.house import House, configuration, running_notifier
 from tests.support.notifier.receiver import Receiver, hang, status
 from webhooks.deliveries import DeliveryStatus
 from webhooks.health import FIRST_THROTTLE
-from webhooks.secret_box import SecretBox, credentials_place
+from webhooks.secret_box import SecretBox, credentials_context
 
 
 def in_an_hour() -> str:
@@ -163,7 +163,7 @@ async def test_own_headers_and_credentials_are_sent_and_reserved_ones_are_not(
         house,
         endpoint_id,
         headers={"X-Team": "billing", "Host": "evil.example.com", "webhook-id": "forged", "authorization": "none"},
-        credentials=box.seal(b"Bearer token-1", credentials_place(house.organization_id, endpoint_id)),
+        credentials=box.seal(b"Bearer token-1", credentials_context(house.organization_id, endpoint_id)),
         credentials_key_id=box.key_id,
     )
     async with running_notifier(house, settings):
@@ -185,7 +185,7 @@ async def test_without_the_master_key_nothing_is_sent_and_no_attempt_is_counted(
     await change(
         house,
         endpoint_id,
-        credentials=foreign.seal(b"Bearer x", credentials_place(house.organization_id, endpoint_id)),
+        credentials=foreign.seal(b"Bearer x", credentials_context(house.organization_id, endpoint_id)),
         credentials_key_id="lost",
     )
     async with running_notifier(house):

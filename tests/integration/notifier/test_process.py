@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import make_url
 
 from notifier.process import run_until
-from store.deliveries.queue import ENDPOINT_IN_FLIGHT_LIMIT
+from store.endpoints.rows import DEFAULT_MAX_IN_FLIGHT
 from store.postgres.database import Database
 from tests.support.notifier.house import LOOPBACK, House, configuration, running_notifier
 from tests.support.notifier.receiver import Receiver, hang, running_receiver, status
@@ -40,12 +40,12 @@ async def test_the_share_of_an_endpoint_holds_over_two_notifiers(house: House, r
     await house.endpoint(receiver.url)
     async with running_notifier(house), running_notifier(house):
         await house.notify(20)
-        await receiver.arrived(ENDPOINT_IN_FLIGHT_LIMIT)
+        await receiver.arrived(DEFAULT_MAX_IN_FLIGHT)
         await asyncio.sleep(1.5)  # time for a poll of both, to claim more if they would
-        assert len(receiver.arrivals) == ENDPOINT_IN_FLIGHT_LIMIT
+        assert len(receiver.arrivals) == DEFAULT_MAX_IN_FLIGHT
         released.set()
         await house.settled(DeliveryStatus.DELIVERED, 20)
-    assert receiver.most_open == ENDPOINT_IN_FLIGHT_LIMIT
+    assert receiver.most_open == DEFAULT_MAX_IN_FLIGHT
     assert len(receiver.arrivals) == 20
 
 
@@ -63,7 +63,7 @@ async def test_an_endpoint_that_hangs_delays_nobody_else(house: House, receiver:
             await house.notify(30)
             done = await house.settled(DeliveryStatus.DELIVERED, 150)
             assert Counter(item.endpoint_id for item in done) == dict.fromkeys(healthy, 30)
-            assert len(hanging.arrivals) == ENDPOINT_IN_FLIGHT_LIMIT
+            assert len(hanging.arrivals) == DEFAULT_MAX_IN_FLIGHT
             released.set()
             await house.settled(DeliveryStatus.DELIVERED, 180)
 

@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 
-from notifier.requests import HEADERS
+from notifier.request_headers import HEADERS
 from notifier.sending import Sender
 from runtime.clock import SystemClock
 from tests.support.notifier.wire import BODY, ON_THIS_MACHINE, PATIENT, server
-from webhooks.url_policy import TargetPolicy, TargetRefused, request_target
+from webhooks.url_policy import UrlPolicy, UrlRefused, request_target
 
 AS_GIVEN = [
     "/",
@@ -76,7 +76,7 @@ async def test_the_host_is_named_in_lower_case_with_its_port() -> None:
 
 @pytest.mark.parametrize("target", [*AS_GIVEN, *CHANGED])
 def test_what_is_sent_can_be_saved(target: str) -> None:
-    policy = TargetPolicy()
+    policy = UrlPolicy()
     if "\N{IDEOGRAPHIC SPACE}" not in target:
         policy.check_url("https://hooks.example.com" + target)
 
@@ -101,5 +101,5 @@ def test_what_is_not_absolute_has_no_target(url: str) -> None:
     ],
 )
 def test_what_would_not_be_sent_as_given_is_refused(url: str, complaint: str) -> None:
-    with pytest.raises(TargetRefused, match=complaint):
-        TargetPolicy().check_url(url)
+    with pytest.raises(UrlRefused, match=complaint):
+        UrlPolicy().check_url(url)

@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 from aiohttp import web
 
-from notifier.requests import HEADERS
+from notifier.request_headers import HEADERS
 from notifier.sending import MAX_EXCERPT, Answer, Sender, Timeouts, printable
 from runtime.clock import SystemClock
 from tests.support.notifier.receiver import Arrival, Receiver, status

@@ -21,7 +21,7 @@ from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from runtime.clock import ManualClock
 from server.calls.validation import to_timestamp
 from store.deliveries import days as delivery_days
-from store.deliveries import redelivery_jobs
+from store.deliveries import redelivery_jobs, redelivery_steps
 from store.deliveries.redelivery_jobs import JobKind, JobState, Selection
 from tests.support.notifier.house import House
 from tests.support.server.running import reason_of, violations_of
@@ -162,8 +162,8 @@ async def test_a_selection_sends_again_what_it_selects(
 async def test_a_job_goes_on_after_its_process_died_and_leaves_room_for_what_is_fresh(
     house: House, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(redelivery_jobs, "STEP_LIMIT", 4)
-    monkeypatch.setattr(redelivery_jobs, "DUE_LIMIT", 6)
+    monkeypatch.setattr(redelivery_steps, "STEP_LIMIT", 4)
+    monkeypatch.setattr(redelivery_steps, "DUE_LIMIT", 6)
     await house.notify(10)
     await fan_out(house)  # no endpoint is there
     clock.advance(HOUR)
@@ -208,9 +208,9 @@ async def test_two_processes_take_one_step_at_a_time(house: House, clock: Manual
             now=clock.now(),
         )
     async with house.database.transaction() as one:
-        assert await redelivery_jobs.step(one, house.organization_id, job.job_id, clock.now())
+        assert await redelivery_steps.step(one, house.organization_id, job.job_id, clock.now())
         async with house.database.transaction() as other:
-            assert not await redelivery_jobs.step(other, house.organization_id, job.job_id, clock.now())
+            assert not await redelivery_steps.step(other, house.organization_id, job.job_id, clock.now())
 
 
 async def test_a_job_stops_when_its_endpoint_is_disabled(
@@ -270,7 +270,7 @@ async def test_a_job_is_forgotten_with_the_deliveries_of_its_time(house: House, 
                 )
             )
     async with house.database.transaction() as connection:
-        assert await redelivery_jobs.step(connection, house.organization_id, jobs[0].job_id, clock.now())
+        assert await redelivery_steps.step(connection, house.organization_id, jobs[0].job_id, clock.now())
     async with house.database.transaction() as connection:
         # The clock of the test lies far behind PostgreSQL's.
         await delivery_days.drop_old(connection, timedelta(days=30))

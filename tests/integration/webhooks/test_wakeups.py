@@ -18,7 +18,7 @@ from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from notifier import worker
 from runtime.clock import SystemClock
 from server.calls.validation import to_timestamp
-from store.deliveries import results as delivery_results
+from store.deliveries import leases
 from store.endpoints.rows import Settings
 from store.postgres.database import Database
 from store.tables.webhooks import delivery
@@ -142,7 +142,7 @@ async def test_claims_that_another_notifier_gives_back_wake_the_notifier(house: 
         await house.notify()
         await receiver.arrived(1)
         async with house.database.transaction() as connection:
-            await delivery_results.release(connection, claims, delay=timedelta(0))
+            await leases.release(connection, claims, delay=timedelta(0))
         await house.settled(DeliveryStatus.DELIVERED, 3)
 
 

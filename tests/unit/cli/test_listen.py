@@ -10,9 +10,10 @@ from standardwebhooks import Webhook
 
 from cli.listen.answers import Answer, MalformedAnswer, in_turn, parse_answer
 from cli.listen.receiver import Arrival, Receiver
-from cli.listen.verification import MalformedKey, NotVerified, Verifier
+from cli.listen.verification import NotVerified, Verifier
 from cli.main import tidemark
 from runtime.clock import ManualClock
+from webhooks.signing_keys import MalformedKey
 
 # The vectors that are known to other implementations.
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
