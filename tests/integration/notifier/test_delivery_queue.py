@@ -143,7 +143,7 @@ async def test_no_statement_of_the_queue_is_compiled(house: House) -> None:
             assert await connection.scalar(text("SHOW jit")) == "off"
 
 
-async def test_what_is_leased_or_not_due_is_not_claimed(house: House) -> None:
+async def test_a_delivery_that_is_leased_or_not_due_is_not_claimed(house: House) -> None:
     await house.endpoint("https://example.com/hook")
     await house.notify(2)
     await fan_out(house)
@@ -172,7 +172,7 @@ async def test_a_fan_out_that_fails_leaves_everything_as_it_was(house: House) ->
     assert len(await house.deliveries()) == 3
 
 
-async def test_two_fan_outs_at_once_share_the_outbox(house: House) -> None:
+async def test_two_concurrent_fan_outs_share_the_outbox(house: House) -> None:
     for number in range(3):
         await house.endpoint(f"https://example.com/{number}")
     await house.notify(40)
@@ -223,7 +223,7 @@ async def test_a_flood_for_one_endpoint_does_not_delay_the_others(house: House) 
     assert Counter(one.endpoint_id for one in claims)[noisy.endpoint.endpoint_id] == DEFAULT_MAX_IN_FLIGHT
 
 
-async def test_whoever_was_served_longest_ago_comes_first(house: House) -> None:
+async def test_the_endpoint_that_was_served_longest_ago_is_claimed_first(house: House) -> None:
     names = [(await house.endpoint(f"https://{name}.example.com/")).endpoint.endpoint_id for name in "abcd"]
     await house.notify(4)
     await fan_out(house)
@@ -356,7 +356,7 @@ async def test_a_notification_that_is_not_there_is_claimed_without_a_body(house:
     assert claimed.body is None
 
 
-async def test_waiting_tells_what_there_is_to_do(house: House) -> None:
+async def test_pending_work_names_each_kind_of_work(house: House) -> None:
     async def waiting() -> tuple[bool, bool, bool]:
         async with house.database.transaction() as connection:
             found = await pending_work(connection)
@@ -466,7 +466,7 @@ async def test_five_notifiers_never_claim_twice_and_never_exceed_a_share(house: 
         ("0.5 seconds", {"state": "'DISABLED'"}, (False, None)),
     ],
 )
-async def test_waiting_tells_when_something_becomes_due(
+async def test_pending_work_gives_the_time_until_a_delivery_is_due(
     house: House, delivery_due: str, endpoint_values: dict[str, str], expected: tuple[bool, float | None]
 ) -> None:
     await house.endpoint("https://example.com/hook")

@@ -125,7 +125,7 @@ async def test_the_breaker_opens_lets_one_probe_through_and_brings_traffic_back_
     assert (await row_of(house, endpoint_id)).breaker_state == "OPEN"
     assert await claim(house) == []
 
-    # The pause is over: one probe, whoever asks and however many do, and none beside what is still on its way.
+    # The pause is over: one probe, however many claims are made, and none while older attempts are in flight.
     await change(house, endpoint_id, breaker_until="now() - interval '1 second'")
     assert await claim(house) == []
     await record(house, [failed(late), failed(later)])
@@ -212,7 +212,7 @@ async def test_condition_filters_hold_when_deliveries_are_made(house: House) -> 
     assert [item.endpoint_id for item in await house.deliveries()] == [one.endpoint.endpoint_id]
 
 
-async def test_ten_workers_at_once_disable_a_failing_endpoint_once(house: House, database_url: str) -> None:
+async def test_ten_concurrent_workers_disable_a_failing_endpoint_once(house: House, database_url: str) -> None:
     created = await house.endpoint("https://failing.example.com/")
     watching = await house.endpoint("https://watching.example.com/", ("endpoint.disabled", "endpoint.failing"))
     await house.endpoint("https://everything.example.com/")
@@ -245,9 +245,7 @@ async def test_ten_workers_at_once_disable_a_failing_endpoint_once(house: House,
 
     await fan_out(house)
     about = [item for item in await house.deliveries() if item.notification_id == events[0].event_id]
-    assert [item.endpoint_id for item in about] == [watching.endpoint.endpoint_id], (
-        "whoever asked for it, nobody else"
-    )
+    assert [item.endpoint_id for item in about] == [watching.endpoint.endpoint_id], "no other endpoint wants it"
     [sent] = await claim_all(house, watching.endpoint.endpoint_id)
     assert sent.body is not None
     body = json.loads(sent.body)
@@ -263,7 +261,7 @@ async def claim_all(house: House, endpoint_id: str) -> list[Claim]:
     return [one for one in await claim(house) if one.endpoint_id == endpoint_id]
 
 
-async def test_an_endpoint_is_not_told_of_itself(house: House) -> None:
+async def test_an_endpoint_gets_no_operator_event_about_itself(house: House) -> None:
     created = await house.endpoint("https://example.com/hook", ("alert.reached", "delivery.exhausted"))
     await house.notify()
     await fan_out(house)
@@ -276,7 +274,7 @@ async def test_an_endpoint_is_not_told_of_itself(house: House) -> None:
     assert only.status is DeliveryStatus.FAILED
 
 
-async def test_the_attempt_keeps_whom_it_reached_and_what_signed_it(house: House) -> None:
+async def test_an_attempt_is_stored_with_its_address_and_its_secrets(house: House) -> None:
     await house.endpoint("https://example.com/hook")
     await house.notify()
     await fan_out(house)

@@ -223,7 +223,7 @@ async def answered(session: aiohttp.ClientSession, url: str, code: int) -> None:
             await asyncio.sleep(0.02)
 
 
-async def test_the_port_says_whether_it_lives_and_what_it_did(house: House, receiver: Receiver) -> None:
+async def test_the_monitoring_port_shows_liveness_and_metrics(house: House, receiver: Receiver) -> None:
     await house.endpoint(receiver.url)
     receiver.answer(status(500))
     server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
@@ -249,7 +249,7 @@ async def test_the_port_says_whether_it_lives_and_what_it_did(house: House, rece
         assert line.startswith("# ") or len(line.split(" ")) == 2
 
 
-async def test_what_is_not_ready_says_so_and_is_alive_all_the_same() -> None:
+async def test_a_notifier_that_is_not_ready_is_alive() -> None:
     async with (
         monitoring(("127.0.0.1", 0), Metrics(), lambda: False) as port,
         aiohttp.ClientSession() as session,

@@ -144,7 +144,7 @@ async def deadlocks(database: Database) -> int:
     return number
 
 
-async def test_releases_claims_results_and_switches_at_once_never_wait_in_a_circle(
+async def test_concurrent_releases_claims_results_and_switches_never_deadlock(
     house: House, database_url: str
 ) -> None:
     endpoints = [

@@ -239,7 +239,7 @@ async def test_a_claim_is_given_back_when_it_is_committed_after_the_first_releas
     assert await in_flight(house) == 0
 
 
-async def test_what_the_notifier_holds_or_is_about_to_hold_is_not_given_back(house: House, due: int) -> None:
+async def test_leases_that_the_notifier_holds_or_is_claiming_are_not_given_back(house: House, due: int) -> None:
     notifier = Notifier(house)
     await notifier.claim()
     notifier.fail()

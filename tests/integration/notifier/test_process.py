@@ -49,7 +49,7 @@ async def test_the_share_of_an_endpoint_holds_over_two_notifiers(house: House, r
     assert len(receiver.arrivals) == 20
 
 
-async def test_an_endpoint_that_hangs_delays_nobody_else(house: House, receiver: Receiver) -> None:
+async def test_an_endpoint_that_hangs_delays_no_other(house: House, receiver: Receiver) -> None:
     released = asyncio.Event()
     healthy = [
         (await house.endpoint(receiver.url.replace("/hook", f"/{number}"))).endpoint.endpoint_id
@@ -68,7 +68,7 @@ async def test_an_endpoint_that_hangs_delays_nobody_else(house: House, receiver:
             await house.settled(DeliveryStatus.DELIVERED, 180)
 
 
-async def test_what_is_in_flight_ends_before_the_notifier_stops(house: House, receiver: Receiver) -> None:
+async def test_attempts_in_flight_end_before_the_notifier_stops(house: House, receiver: Receiver) -> None:
     released = asyncio.Event()
     receiver.always_answer(hang(released))
     await house.endpoint(receiver.url)
@@ -82,7 +82,7 @@ async def test_what_is_in_flight_ends_before_the_notifier_stops(house: House, re
     assert set((await house.in_flight()).values()) == {0}
 
 
-async def test_what_takes_too_long_to_end_is_given_back(house: House, receiver: Receiver) -> None:
+async def test_an_attempt_that_outlasts_the_drain_is_given_back(house: House, receiver: Receiver) -> None:
     receiver.always_answer(hang(asyncio.Event()))
     await house.endpoint(receiver.url)
     async with running_notifier(house, configuration(DRAIN_TIMEOUT_SECONDS="2")):
@@ -184,7 +184,7 @@ async def test_a_notifier_killed_between_the_send_and_the_record_sends_again_und
     assert set((await house.in_flight()).values()) == {0}
 
 
-async def test_notifiers_killed_at_random_moments_lose_nothing(house: House, receiver: Receiver) -> None:
+async def test_notifiers_killed_at_random_times_lose_no_delivery(house: House, receiver: Receiver) -> None:
     for number in range(3):
         await house.endpoint(receiver.url.replace("/hook", f"/{number}"))
     ids: list[str] = []
@@ -241,7 +241,7 @@ async def test_sigterm_drains_and_ends_well(house: House, receiver: Receiver) ->
     await house.settled(DeliveryStatus.DELIVERED, 1)
 
 
-async def test_a_second_signal_ends_it_at_once(house: House, receiver: Receiver) -> None:
+async def test_a_second_signal_ends_the_notifier_immediately(house: House, receiver: Receiver) -> None:
     receiver.always_answer(hang(asyncio.Event()))
     await house.endpoint(receiver.url)
     async with standalone(house) as process:

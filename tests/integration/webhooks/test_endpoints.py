@@ -96,7 +96,7 @@ async def test_everything_that_an_endpoint_may_have(webhooks: WebhookServiceStub
     assert (key.sequence, key.scheme, key.public_key) == (1, webhook_pb2.SIGNATURE_SCHEME_HMAC_SHA256, "")
 
 
-async def test_what_an_endpoint_has_unless_it_is_told(webhooks: WebhookServiceStub, database: Database) -> None:
+async def test_a_new_endpoint_has_the_documented_defaults(webhooks: WebhookServiceStub, database: Database) -> None:
     created = await create(webhooks)
     assert (created.rate_per_second, created.max_in_flight, created.has_credentials) == ("", 4, False)
     assert (len(created.event_types), len(created.condition_types)) == (0, 0)

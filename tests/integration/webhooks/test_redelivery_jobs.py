@@ -49,7 +49,7 @@ async def finished(
             return now
 
 
-async def test_recovery_sends_what_was_missed_and_nothing_else(
+async def test_recovery_sends_only_what_was_missed(
     webhooks: WebhookServiceStub, house: House, clock: ManualClock
 ) -> None:
     endpoint_id = (await house.endpoint(URL)).endpoint.endpoint_id
@@ -125,7 +125,7 @@ async def test_recovery_leaves_what_the_outbox_holds_to_the_outbox(
     assert {one.trigger for one in claims} == {"AUTOMATIC"}
 
 
-async def test_a_selection_sends_again_what_it_selects(
+async def test_a_selection_sends_only_what_it_selects(
     webhooks: WebhookServiceStub, house: House, clock: ManualClock
 ) -> None:
     endpoint_id = (await house.endpoint(URL)).endpoint.endpoint_id
@@ -148,7 +148,7 @@ async def test_a_selection_sends_again_what_it_selects(
         assert job.kind == webhook_pb2.REDELIVERY_KIND_SELECTION
         return (await finished(webhooks, house, job)).redelivered_count
 
-    assert await redelivered(customer_id="nobody") == 0
+    assert await redelivered(customer_id="unknown") == 0
     assert await redelivered(event_type="alert.resolved") == 2
     claims = await claim(house)
     assert sorted(one.notification_id for one in claims) == sorted(resolved)
@@ -280,7 +280,7 @@ async def test_a_job_is_forgotten_with_the_deliveries_of_its_time(house: House, 
     assert [job.job_id for job in left] == [jobs[1].job_id]
 
 
-async def test_what_is_wrong_with_a_job_is_said_at_once(
+async def test_all_faults_of_a_job_are_reported_together(
     webhooks: WebhookServiceStub, house: House, clock: ManualClock
 ) -> None:
     for call, paths in (

@@ -168,7 +168,7 @@ async def test_a_retry_is_made_when_it_is_due(house: House, receiver: Receiver, 
     ],
     ids=["pause", "breaker", "rate"],
 )
-async def test_what_waits_is_sent_when_its_endpoint_opens(
+async def test_waiting_deliveries_are_sent_when_their_endpoint_opens(
     house: House, receiver: Receiver, values: dict[str, object]
 ) -> None:
     created = await house.endpoint("", settings=Settings(url=receiver.url))

@@ -52,7 +52,7 @@ def test_a_header_of_ours_that_an_endpoint_may_set_is_sent_once(name: str) -> No
         ("X-Own\n", "a"),
     ],
 )
-def test_what_an_endpoint_may_not_set_is_left_out(name: str, value: str) -> None:
+def test_headers_that_an_endpoint_must_not_set_are_left_out(name: str, value: str) -> None:
     request = request_headers(a_claim({name: value, "X-Team": "billing"}), None, NOW, BODY)
     assert request.headers == HEADERS | {"X-Team": "billing"} | SIGNED
 

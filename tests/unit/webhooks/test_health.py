@@ -44,7 +44,7 @@ def after(health: Health, samples: Iterable[HealthSample], now: datetime = NOW) 
     return health
 
 
-def told(health: Health, sample: HealthSample, now: datetime = NOW) -> tuple[Health, list[Notice]]:
+def noticed(health: Health, sample: HealthSample, now: datetime = NOW) -> tuple[Health, list[Notice]]:
     health, notices = health.after(sample, now, NoJitter())
     return health, list(notices)
 
@@ -151,7 +151,7 @@ def test_a_shorter_pause_does_not_cut_a_longer_one() -> None:
 def test_an_endpoint_without_a_success_is_warned_of_twice_and_then_disabled_once() -> None:
     health, events = Health(4), []
     for hours in range(0, 130, 2):
-        health, notices = told(health, FAILURE, NOW + timedelta(hours=hours))
+        health, notices = noticed(health, FAILURE, NOW + timedelta(hours=hours))
         events += [(hours, notice.event_type, notice.data.get("percent")) for notice in notices]
     assert events == [
         (60, OperatorEventType.ENDPOINT_FAILING, 50),
@@ -163,19 +163,19 @@ def test_an_endpoint_without_a_success_is_warned_of_twice_and_then_disabled_once
 
 def test_few_failures_do_not_disable_a_quiet_endpoint() -> None:
     health = after(Health(4), [FAILURE] * (DISABLE_FAILURES - 2))
-    health, _ = told(health, FAILURE, NOW + DISABLE_AFTER)
+    health, _ = noticed(health, FAILURE, NOW + DISABLE_AFTER)
     assert health.disable_reason is None
-    health, notices = told(health, FAILURE, NOW + DISABLE_AFTER)
+    health, notices = noticed(health, FAILURE, NOW + DISABLE_AFTER)
     assert [notice.event_type for notice in notices] == [OperatorEventType.ENDPOINT_DISABLED]
 
 
-def test_any_success_resets_everything_and_tells_operators_only_if_they_were_warned() -> None:
+def test_a_success_resets_everything_and_gives_a_notice_only_after_a_warning() -> None:
     health = after(Health(4), [FAILURE] * 3)
-    well, notices = told(health, SUCCESS)
+    well, notices = noticed(health, SUCCESS)
     assert notices == []
     assert well == Health(4, last_success_time=NOW)
     warned = after(health, [FAILURE], NOW + timedelta(days=3))
-    well, notices = told(warned, HealthSample(HealthSignal.SUCCEEDED, automatic=False), NOW + timedelta(days=3))
+    well, notices = noticed(warned, HealthSample(HealthSignal.SUCCEEDED, automatic=False), NOW + timedelta(days=3))
     assert [notice.event_type for notice in notices] == [OperatorEventType.ENDPOINT_RECOVERED]
     assert (well.failing_since, well.failure_count, well.warned_percent) == (None, 0, 0)
 
@@ -194,21 +194,21 @@ def test_a_manual_try_that_fails_leaves_the_health_alone() -> None:
 
 def test_operators_hear_of_exhausted_deliveries_once_until_a_success() -> None:
     exhausted = HealthSample(HealthSignal.FAILED, exhausted=True, delivery={"delivery_id": "whd_1"})
-    health, first = told(Health(4), exhausted)
-    health, second = told(health, exhausted)
+    health, first = noticed(Health(4), exhausted)
+    health, second = noticed(health, exhausted)
     assert [notice.event_type for notice in first] == [OperatorEventType.DELIVERY_EXHAUSTED]
     assert first[0].data["delivery_id"] == "whd_1"
     assert second == []
-    health, recovered = told(health, SUCCESS)
+    health, recovered = noticed(health, SUCCESS)
     assert [notice.event_type for notice in recovered] == [OperatorEventType.ENDPOINT_RECOVERED]
-    assert told(health, exhausted)[1] != []
+    assert noticed(health, exhausted)[1] != []
 
 
-def test_gone_disables_at_once_and_is_told_once() -> None:
-    health, notices = told(Health(4), HealthSample(HealthSignal.GONE))
+def test_gone_disables_immediately_with_one_notice() -> None:
+    health, notices = noticed(Health(4), HealthSample(HealthSignal.GONE))
     assert health.disable_reason == "GONE"
     assert [notice.event_type for notice in notices] == [OperatorEventType.ENDPOINT_DISABLED]
-    assert told(health, HealthSample(HealthSignal.GONE))[1] == []
+    assert noticed(health, HealthSample(HealthSignal.GONE))[1] == []
 
 
 @given(st.lists(st.sampled_from([SUCCESS, FAILURE, THROTTLED]), max_size=60), st.randoms(use_true_random=False))

@@ -115,7 +115,7 @@ def test_the_networks_beside_an_open_one_stay_closed() -> None:
     assert INTERNAL.refusal("10.2.0.1") is not None
 
 
-def test_what_is_no_address_is_refused() -> None:
+def test_a_text_that_is_not_an_address_is_refused() -> None:
     assert STRICT.refusal("hooks.example.com") == "hooks.example.com is not an IP address"
 
 
