@@ -22,7 +22,7 @@ TEST_TYPE = "endpoint.test"
 TEST_ID_PREFIX = "tst_"
 EXAMPLE_TYPES = (*EVENT_TYPES, *OperatorEventType, TEST_TYPE)
 
-# Ids of the alert, the customer and so on. They do not exist: a receiver that looks them up finds nothing.
+# Ids of the alert, the customer and so on. They do not exist, so that a receiver cannot find them.
 _EXAMPLE_ID = "testtesttesttesttesttestte"
 _CUSTOMER = "test-customer"
 _EVENT = "test-event"

@@ -115,19 +115,19 @@ class Health:
         elif window is not None:
             window *= 2
         recent = self.last_success_time is not None and now - self.last_success_time < SUCCESS_PRECISION
-        well = Health(
+        healthy = Health(
             max_in_flight=self.max_in_flight,
             not_before=self.not_before,
             breaker_window=window if window is not None and window < self.max_in_flight else None,
             last_success_time=self.last_success_time if recent else now,
             disable_reason=self.disable_reason,
         )
-        if well == self:
+        if healthy == self:
             return self, ()
-        well = replace(well, last_success_time=now)
+        healthy = replace(healthy, last_success_time=now)
         if not self.warned_percent and not self.exhaustion_noted:
-            return well, ()
-        return well, (Notice(OperatorEventType.ENDPOINT_RECOVERED, self._figures()),)
+            return healthy, ()
+        return healthy, (Notice(OperatorEventType.ENDPOINT_RECOVERED, self._figures()),)
 
     def _throttled(self, retry_after: timedelta | None, now: datetime, randomness: random.Random) -> "Health":
         waits = self.not_before is not None and self.not_before > now

@@ -141,7 +141,7 @@ def _make(path: Path) -> None:
             file.write(base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode() + "\n")
             file.flush()
             os.fsync(file.fileno())
-        # A link appears whole or not at all, and replaces no file: of two processes that start at once, the second
+        # A link appears whole or not at all, and replaces no file: of two processes that start together, the second
         # reads the key of the first.
         os.link(name, path)
     except FileExistsError:

@@ -22,7 +22,7 @@ from runtime.clock import SystemClock
 from runtime.signals import on_stop
 from webhooks.signing_keys import MalformedKey
 
-DESCRIPTION = "tidemark listen"  # of the endpoint, for people who list endpoints
+DESCRIPTION = "tidemark listen"  # of the endpoint, shown where endpoints are listed
 
 
 def _answers(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> list[Answer]:

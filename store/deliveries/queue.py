@@ -4,7 +4,7 @@
 times are times of PostgreSQL's clock.
 """
 
-BURST_SECONDS = 1  # seconds of its rate that an endpoint may get at once
+BURST_SECONDS = 1  # seconds of its rate: so many deliveries an endpoint may get together
 
 # The settings of every transaction of the queue, results included.
 #
