@@ -56,7 +56,7 @@ $(STAMP): requirements.lock pyproject.toml proto/generate.py
 
 .PHONY: lock
 lock: $(STAMP) ## bring requirements.lock up to date with pyproject.toml (UPGRADE=1: newest versions of everything)
-	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --extra dev --generate-hashes --allow-unsafe \
+	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --extra cli --extra embedded --extra dev --generate-hashes --allow-unsafe \
 		--strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
 		--quiet $(if $(UPGRADE),--upgrade) --output-file requirements.lock pyproject.toml
 
@@ -141,6 +141,16 @@ proto-breaking: $(STAMP) ## buf: does the contract break callers of another revi
 	@cp -R $(BUILD)/google-protos $(BUILD)/against/$(BUILD)/
 	@$(BIN)/buf build $(BUILD)/against/proto -o $(BUILD)/against.binpb
 	$(BIN)/buf breaking proto --against $(BUILD)/against.binpb
+
+# --- releasing ----------------------------------------------------------------------------------------------
+
+.PHONY: wheel
+wheel: $(STAMP) ## dist/: the source archive, and from it the wheel; without a network
+	$(BIN)/python -m build --no-isolation
+
+.PHONY: changelog
+changelog: $(STAMP) ## move the fragments of changes/ into CHANGELOG.md, under the version of pyproject.toml
+	$(BIN)/towncrier build --yes
 
 .PHONY: clean
 clean: ## remove the virtual environment and everything made by tools (never .tidemark, the database)

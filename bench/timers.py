@@ -14,13 +14,13 @@ from bench.support.client import Client
 from bench.support.figures import milliseconds
 from bench.support.sending import create_alerts
 from bench.support.stack import PostgreSQL, Stack
+from engine.timers import SWEEP_LIMIT
 from store.balances import wallets
 from store.postgres.channels import OUTBOX_CHANNEL
 from store.postgres.database import Database
 
 FUTURE = 1_000_000  # wallets whose time comes next year
 SWEEPS = 300  # looks that are timed, with and without them
-SWEEP_LIMIT = 2_000  # customers that one look finds, as in the server
 DUE = 1_000  # customers whose commit ends while the benchmark watches
 LEAD = 15.0  # seconds before the first does
 SPREAD = 20.0  # seconds in which they all do
@@ -89,8 +89,8 @@ async def _sweeps(stack: Stack) -> list[float]:
         for _ in range(SWEEPS):
             started = time.perf_counter()
             async with database.transaction() as connection:
-                await wallets.overdue(connection, load.now(), SWEEP_LIMIT)
-                await wallets.next_due(connection)
+                await wallets.due_timers(connection, load.now(), SWEEP_LIMIT)
+                await wallets.next_due_time(connection)
             taken.append(time.perf_counter() - started)
         return taken
     finally:

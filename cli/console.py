@@ -1,62 +1,49 @@
-"""What a person sees: the two consoles, the colours of things, and errors that are no surprise."""
+"""Plain output of the command line, with click alone: styles, lines to either stream, and expected errors."""
 
+import os
 import sys
 from collections.abc import Iterable
+from functools import partial
 from typing import IO, Any
 
 import click
-from rich.console import Console
-from rich.markup import escape
-from rich.theme import Theme
-
-THEME = Theme(
-    {
-        "good": "green",
-        "bad": "bold red",
-        "warn": "yellow",
-        "quiet": "bright_black",
-        "name": "cyan",
-        "number": "bold",
-    }
-)
 
 EXIT_CONFIGURATION = 2
-FILE_WIDTH = 160  # characters of a line where nobody can scroll sideways
+
+good = partial(click.style, fg="green")
+bad = partial(click.style, fg="red", bold=True)
+warn = partial(click.style, fg="yellow")
+quiet = partial(click.style, fg="bright_black")
+named = partial(click.style, fg="cyan")
+
+# A terminal would overwrite or hide the start of a line that holds one of these: \a \b \v \f \r.
+_CONTROL = dict.fromkeys((7, 8, 11, 12, 13))
 
 
-class _Console(Console):
-    """A console that leaves it to `cli.main` to end the command when the reader of its output has gone."""
-
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError
+def print_result(text: str) -> None:
+    """Prints a line to standard output, for results."""
+    _line(text, sys.stdout)
 
 
-def standard_output() -> Console:
-    """The console for results; plain text, and wide enough for every table, where it is no terminal."""
-    return _Console(theme=THEME, highlight=False, width=None if sys.stdout.isatty() else FILE_WIDTH)
+def print_progress(text: str) -> None:
+    """Prints a line to standard error, for progress and remarks, so that results can be piped on."""
+    _line(text, sys.stderr)
 
 
-def standard_error() -> Console:
-    """The console for progress and complaints, so that results can be piped on."""
-    return _Console(theme=THEME, highlight=False, stderr=True, soft_wrap=not sys.stderr.isatty())
+class LastingProgress:
+    """Progress of a command that has to drain in order, also when the reader of standard error is gone."""
 
+    def __init__(self) -> None:
+        self._lost = False
 
-class _LastingConsole(Console):
-    """A console that falls silent when its reader is gone (a closed terminal or pipe), and raises nothing."""
-
-    def on_broken_pipe(self) -> None:
-        self.quiet = True
-
-    def print(self, *objects: Any, **options: Any) -> None:
+    def __call__(self, text: str) -> None:
+        """Prints a line to standard error; does nothing once the terminal or pipe is closed."""
+        if self._lost:
+            return
         try:
-            super().print(*objects, **options)
-        except OSError:  # EIO of a terminal that was closed
-            self.quiet = True
-
-
-def lasting_error() -> Console:
-    """The console for progress of what has to drain in order, whether or not its words are read."""
-    return _LastingConsole(theme=THEME, highlight=False, stderr=True, soft_wrap=not sys.stderr.isatty())
+            print_progress(text)
+        except OSError:  # EPIPE of a closed pipe, EIO of a closed terminal
+            self._lost = True
 
 
 class Problem(click.ClickException):
@@ -68,13 +55,24 @@ class Problem(click.ClickException):
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Prints the problem to standard error."""
-        console = Console(theme=THEME, highlight=False, stderr=file is None, file=file, soft_wrap=True)
-        console.print(f"[bad]error[/] {escape(self.message)}")
+        stream = sys.stderr if file is None else file
+        _line(f"{bad('error')} {self.message}", stream)
         for hint in self.hints:
-            console.print(f"      [quiet]{escape(hint)}[/]")
+            _line(f"      {quiet(hint)}", stream)
 
 
 class ConfigurationProblem(Problem):
     """The environment or the command line cannot be used as it is."""
 
     exit_code = EXIT_CONFIGURATION
+
+
+def install_command(extra: str) -> str:
+    """The command that installs an extra of this package."""
+    return f"pip install 'tidemark[{extra}]'"
+
+
+def _line(text: str, stream: IO[Any]) -> None:
+    # click removes colours where the stream is no terminal, and knows neither of these variables.
+    plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") in ("dumb", "unknown")
+    click.echo(text.translate(_CONTROL), file=stream, color=False if plain else None)

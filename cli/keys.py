@@ -2,22 +2,24 @@
 
 import asyncio
 import sys
-from collections.abc import Callable, Coroutine
+import unicodedata
+from collections.abc import Callable, Coroutine, Sequence
+from datetime import datetime
+from functools import partial
 from typing import TypeVar
 
 import click
-from rich.markup import escape
-from rich.table import Table
 
-from cli.console import Problem, standard_error, standard_output
+from cli.console import Problem, bad, named, print_progress, print_result, warn
 from cli.settings import configuration, configure_logs, prepared_database, unreachable
 from runtime.clock import SystemClock
 from store.identity import keys as key_store
+from store.identity.keys import MAX_NAME_LENGTH
 from store.postgres.database import Database, DatabaseUnavailable
 
 Result = TypeVar("Result")
 
-MAX_NAME_LENGTH = 128  # characters
+SEPARATOR = "   "  # between two columns of the table
 POOL_SIZE = 1  # connections
 
 
@@ -74,26 +76,23 @@ def create(organization: str, take_over: bool | None) -> None:
                 "or make a key of its own for it: tidemark keys create --organization default",
             ],
         ) from None
-    console = standard_error()
     if created.took_over:
-        console.print(
-            f"the organization [name]default[/] is called [name]{escape(organization)}[/] now, with what it holds"
-        )
+        print_progress(f"the organization {named('default')} is called {named(organization)} now, with what it holds")
     elif take_over:
-        console.print("there was nothing to take over: the organization [name]default[/] holds no data")
-    console.print(
-        f"key [name]{created.key_id}[/] of the organization [name]{escape(organization)}[/]."
+        print_progress(f"there was nothing to take over: the organization {named('default')} holds no data")
+    print_progress(
+        f"key {named(created.key_id)} of the organization {named(organization)}."
         " It is shown this once; what is stored is its hash.\n"
-        "Callers present it as the metadata [name]authorization: Bearer KEY[/];"
+        f"Callers present it as the metadata {named('authorization: Bearer KEY')};"
         " the commands take it from TIDEMARK_KEY."
     )
     if created.left_behind:
-        console.print(
-            "[warn]note[/] This is the first key: callers without one are refused from now on, and what they stored"
-            f" stays in the organization [name]default[/], which the key of {escape(organization)} does not see.\n"
-            "     To reach it, make a key for it: [name]tidemark keys create --organization default[/].\n"
+        print_progress(
+            f"{warn('note')} This is the first key: callers without one are refused from now on, and what they stored"
+            f" stays in the organization {named('default')}, which the key of {organization} does not see.\n"
+            f"     To reach it, make a key for it: {named('tidemark keys create --organization default')}.\n"
             "     To give it another name with all that it holds, one that is new:"
-            " [name]tidemark keys create --organization NAME --take-over[/]."
+            f" {named('tidemark keys create --organization NAME --take-over')}."
         )
     click.echo(created.key)
 
@@ -107,21 +106,43 @@ def list_keys(organization: str | None) -> None:
         async with database.transaction() as connection:
             return await key_store.list_keys(connection)
 
-    table = Table("key id", "organization", "created", "revoked", box=None, padding=(0, 3, 0, 0))
-    for record in _with_database(run):
-        if organization is not None and record.organization.name != organization:
-            continue
-        revoked = f"{record.revoke_time:%Y-%m-%d %H:%M}" if record.revoke_time else ""
-        table.add_row(
-            f"[name]{record.key_id}[/]",
-            escape(record.organization.name),
-            f"{record.create_time:%Y-%m-%d %H:%M}",
-            f"[bad]{revoked}[/]",
-        )
-    if table.row_count:
-        standard_output().print(table)
+    records = [record for record in _with_database(run) if organization in (None, record.organization.name)]
+    if records:
+        print_table(records)
     else:
-        standard_error().print("there are no keys")
+        print_progress("there are no keys")
+
+
+def print_table(records: Sequence[key_store.KeyRecord]) -> None:
+    """Prints a row for each key to standard output, below a heading."""
+    heading = ("key id", "organization", "created", "revoked")
+    rows = [
+        (
+            record.key_id,
+            record.organization.name,
+            _minute(record.create_time),
+            _minute(record.revoke_time) if record.revoke_time else "",
+        )
+        for record in records
+    ]
+    widths = [max(map(_width, column)) for column in zip(heading, *rows, strict=True)]
+    _print_row(heading, widths, [partial(click.style, bold=True)] * len(heading))
+    for row in rows:
+        _print_row(row, widths, (named, str, str, bad))
+
+
+def _print_row(cells: Sequence[str], widths: Sequence[int], styles: Sequence[Callable[[str], str]]) -> None:
+    padded = [cell + " " * (width - _width(cell)) for cell, width in zip(cells, widths, strict=True)]
+    print_result(SEPARATOR.join(style(cell) for cell, style in zip(padded, styles, strict=True)))
+
+
+def _minute(time: datetime) -> str:
+    return f"{time:%Y-%m-%d %H:%M}"
+
+
+def _width(text: str) -> int:
+    """The columns that a terminal takes to show the text."""
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
 
 
 @keys.command()
@@ -144,7 +165,7 @@ def revoke(organization: str, key_id: str) -> None:
             f"the organization {organization} has no key {key_id}",
             ["`tidemark keys list` shows the ids; they begin with key_, a key itself with tmk_"],
         )
-    standard_error().print(f"[name]{escape(key_id)}[/] is revoked")
+    print_progress(f"{named(key_id)} is revoked")
 
 
 def _with_database(work: Callable[[Database], Coroutine[None, None, Result]]) -> Result:

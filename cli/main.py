@@ -3,10 +3,11 @@
 import os
 import sys
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
+from cli.console import ConfigurationProblem, install_command
 from runtime.redaction import error_lines
 
 EXIT_INTERRUPTED = 130  # 128 + SIGINT
@@ -25,6 +26,9 @@ COMMANDS = {
     "listen": "cli.listen.command",
 }
 
+# The packages that only an extra brings, as `import` names them. The embedded database checks for its own.
+EXTRA_OF_PACKAGE = {"rich": "cli"}
+
 
 class CommandsOnDemand(click.Group):
     """A group whose commands are found in COMMANDS."""
@@ -35,7 +39,13 @@ class CommandsOnDemand(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(import_module(COMMANDS[cmd_name]), cmd_name)
+        try:
+            module = import_module(COMMANDS[cmd_name])
+        except ModuleNotFoundError as error:
+            if error.name not in EXTRA_OF_PACKAGE:
+                raise
+            return _without_extra(cmd_name, EXTRA_OF_PACKAGE[error.name])
+        command: click.Command = getattr(module, cmd_name)
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -48,21 +58,41 @@ class CommandsOnDemand(click.Group):
             raise SystemExit(EXIT_READER_GONE) from None
 
 
+def _without_extra(name: str, extra: str) -> click.Command:
+    """A command in place of one whose extra is not installed. With any arguments it names the extra and ends."""
+
+    def refuse() -> None:
+        raise ConfigurationProblem(f"`tidemark {name}` needs the extra `{extra}`: {install_command(extra)}")
+
+    return click.Command(
+        name,
+        callback=refuse,
+        short_help=f"Needs the extra `{extra}`, which is not installed.",
+        add_help_option=False,
+        context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    )
+
+
 @click.group(
     cls=CommandsOnDemand,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 @click.version_option(package_name="tidemark", message="tidemark %(version)s")
 def tidemark() -> None:
-    """Tells you the moment a customer's usage or spend crosses a line.
+    """Notifies you when a customer's usage, spend or balance reaches a threshold.
 
-    `tidemark up` runs everything on this machine. Settings are environment variables, TIDEMARK_…; what is wrong
-    with them is said at the start, all of it at once.
+    `tidemark up` runs everything on this machine. Settings are environment variables, TIDEMARK_…; a command that
+    finds bad settings lists all of them and ends.
     """
 
 
 def main() -> None:
-    """The console script.
+    """The console script."""
+    run(tidemark, "tidemark")
+
+
+def run(command: click.Command, name: str) -> NoReturn:
+    """Runs a command as this process, under that name, and ends the process.
 
     Ends with 130 after Ctrl-C, and quietly with 141 when the reader of the output has gone (`tidemark … | head`), as
     programs do that these signals end.
@@ -70,7 +100,7 @@ def main() -> None:
     # An error of the database's driver contains the row that it is about.
     sys.excepthook = lambda _, error, __: sys.stderr.write(error_lines(error) + "\n")
     try:
-        code = tidemark.main(prog_name="tidemark", standalone_mode=False)
+        code = command.main(prog_name=name, standalone_mode=False)
     except click.ClickException as error:
         error.show()
         code = error.exit_code

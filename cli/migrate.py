@@ -1,9 +1,8 @@
 """The command `tidemark migrate`."""
 
 import click
-from rich.markup import escape
 
-from cli.console import standard_output
+from cli.console import named, print_result
 from cli.settings import configuration, configure_logs, migrated_database
 from store.postgres.addresses import shown
 
@@ -18,9 +17,8 @@ def migrate() -> None:
     settings = configuration()
     configure_logs(settings)
     url, ours = migrated_database(settings)
+    database = named(shown(url))
     if ours:
-        standard_output().print(f"the schema of [name]{escape(shown(url))}[/] is up to date")
+        print_result(f"the schema of {database} is up to date")
     else:
-        standard_output().print(
-            f"a newer version migrated the schema of [name]{escape(shown(url))}[/]; this version runs on it as it is"
-        )
+        print_result(f"a newer version migrated the schema of {database}; this version runs on it as it is")

@@ -1,11 +1,10 @@
 """The command `tidemark notify`: one notifier process."""
 
-import gc
-
 import click
 import uvloop
 
 from cli import parent
+from cli.collector import collect_seldom
 from cli.console import Problem
 from cli.settings import configuration, configure_logs, prepared_database
 from notifier.process import run
@@ -14,7 +13,6 @@ from runtime.configuration import Configuration
 from store.postgres.database import Database
 from webhooks.secret_box import KeyFileUnusable
 
-GC_THRESHOLD = 100_000  # objects that are made before the collector looks for cycles among them
 RUNNING = "the notifier runs"  # the one line on standard output
 
 
@@ -28,9 +26,7 @@ def notify(with_parent: int | None) -> None:
     """
     settings = configuration()
     configure_logs(settings)
-    # What an attempt makes, it drops a moment later without the collector's help.
-    gc.freeze()
-    gc.set_threshold(GC_THRESHOLD, 20, 50)
+    collect_seldom()
     url = prepared_database(settings)
     try:
         uvloop.run(_notify(settings, url, with_parent))

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import IO
 
-STOP_TIMEOUT = 40.0  # seconds that a child may take to drain before it is killed
+from runtime.configuration import PREFIX
 
-_PREFIX = "TIDEMARK_"
+STOP_TIMEOUT = 40.0  # seconds that a child may take to drain before it is killed
 
 
 class NotStarted(Exception):
@@ -112,5 +112,5 @@ class Child:
 
 def environment(settings: Mapping[str, str], *, inherit: bool) -> dict[str, str]:
     """Our environment with `settings` on top; without Tidemark's own settings unless they are inherited."""
-    inherited = {name: value for name, value in os.environ.items() if inherit or not name.startswith(_PREFIX)}
+    inherited = {name: value for name, value in os.environ.items() if inherit or not name.startswith(PREFIX)}
     return {**inherited, **settings}

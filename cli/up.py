@@ -8,14 +8,13 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 
 import click
-from rich.console import Console
-from rich.markup import escape
 
-from cli.console import Problem, lasting_error
+from cli.console import LastingProgress, Problem, bad, good, named, quiet
 from cli.notify import RUNNING
 from cli.processes import Child, NotStarted, environment
 from cli.serve import LISTENING
 from cli.settings import configuration, configure_logs, prepared_database, unreachable
+from runtime.backoff import Backoff
 from runtime.configuration import Configuration
 from runtime.signals import on_stop
 from store.identity import keys
@@ -40,11 +39,11 @@ def up() -> None:
     """
     settings = configuration()
     configure_logs(settings)
-    console = lasting_error()
-    console.print(f"[quiet]database[/]  {_database_words(settings)}")
-    url = prepared_database(settings, _DatabaseWords(console))
+    say = LastingProgress()
+    say(f"{quiet('database')}  {_database_words(settings)}")
+    url = prepared_database(settings, _DatabaseWords(say))
     try:
-        asyncio.run(_Up(settings, url, console).run())
+        asyncio.run(_Up(settings, url, say).run())
     except KeyFileUnusable as error:
         raise Problem(str(error)) from None
     except NotStarted as error:
@@ -55,36 +54,34 @@ def up() -> None:
 
 def _database_words(settings: Configuration) -> str:
     if settings.database_url is not None:
-        return escape(shown(settings.database_url))
-    return f"embedded PostgreSQL, data under [name]{escape(str(settings.data_directory))}[/]"
+        return shown(settings.database_url)
+    return f"embedded PostgreSQL, data under {named(str(settings.data_directory))}"
 
 
 class _DatabaseWords:
     """Says what happens to the embedded database."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, say: LastingProgress) -> None:
+        self._say = say
 
     def database_ended(self, last_words: Sequence[str], pause: float) -> None:
         """It ended; its log has the reason."""
         for line in last_words:
-            self._console.print(f"[quiet]database[/]  {escape(line)}")
-        self._console.print(
-            f"[bad]the database ended; its last words stand above[/]; starting it again in {pause:g} s"
-        )
+            self._say(f"{quiet('database')}  {line}")
+        self._say(f"{bad('the database ended; its last words stand above')}; starting it again in {pause:g} s")
 
     def database_runs_again(self) -> None:
         """It takes connections."""
-        self._console.print("[good]the database runs again[/]")
+        self._say(good("the database runs again"))
 
 
 class _Up:
     """The two children, and everything that is said of them."""
 
-    def __init__(self, settings: Configuration, url: str, console: Console) -> None:
+    def __init__(self, settings: Configuration, url: str, say: LastingProgress) -> None:
         self._settings = settings
         self._url = url
-        self._console = console
+        self._say = say
         self._stopping = asyncio.Event()
         child_environment = environment(_child_settings(settings, url), inherit=True)
         self._server = Child("server", ["serve"], child_environment, LISTENING)
@@ -104,7 +101,7 @@ class _Up:
             await asyncio.gather(started, stopping, return_exceptions=True)
         finally:
             await asyncio.gather(self._server.stop(), self._notifier.stop())
-        self._console.print("[quiet]stopped[/]")
+        self._say(quiet("stopped"))
 
     async def _start(self) -> None:
         await asyncio.gather(self._server.start(), self._notifier.start())
@@ -115,16 +112,16 @@ class _Up:
     async def _keep(self, child: Child) -> None:
         """Starts the child again whenever it ends, until everything stops."""
         loop = asyncio.get_running_loop()
-        pause = FIRST_PAUSE
+        backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE, random_part=0.0)
         while True:
             since = loop.time()
             code = await child.wait()
             if loop.time() - since > HEALTHY_AFTER:
-                pause = FIRST_PAUSE
+                backoff.reset()
             while not self._stopping.is_set():
-                self._console.print(f"[bad]the {child.name} {child.ended(code)}[/]; starting it again in {pause:g} s")
+                pause = backoff.next()
+                self._say(f"{bad(f'the {child.name} {child.ended(code)}')}; starting it again in {pause:g} s")
                 await self._pause(pause)
-                pause = min(2 * pause, LONGEST_PAUSE)
                 if self._stopping.is_set():
                     break
                 try:
@@ -132,7 +129,7 @@ class _Up:
                 except NotStarted:
                     code = await child.wait()
                     continue
-                self._console.print(f"[good]the {child.name} runs again[/]")
+                self._say(good(f"the {child.name} runs again"))
                 break
             if self._stopping.is_set():
                 return
@@ -144,7 +141,7 @@ class _Up:
 
     def _on_signal(self) -> None:
         if not self._stopping.is_set():
-            self._console.print("\n[quiet]draining; once more ends it at once[/]")
+            self._say("\n" + quiet("draining; once more ends it at once"))
         self._stopping.set()
         for child in (self._server, self._notifier):
             child.ask_to_stop()
@@ -159,18 +156,18 @@ class _Up:
                 locked = await keys.any_key_exists(connection)
         finally:
             await database.close()
-        say = self._console.print
-        say(f"[quiet]server[/]    listening on [name]{address}[/]")
-        say("[quiet]notifier[/]  running")
+        self._say(f"{quiet('server')}    listening on {named(address)}")
+        self._say(f"{quiet('notifier')}  running")
         if locked:
-            say("[quiet]callers[/]   need an API key: `tidemark keys create --organization NAME` makes one")
+            callers = "need an API key: `tidemark keys create --organization NAME` makes one"
         else:
-            say("[quiet]callers[/]   on this machine are taken for the organization `default`; no key exists")
-        credential = "-H 'authorization: Bearer KEY' " if locked else ""
+            callers = "on this machine are taken for the organization `default`; no key exists"
+        self._say(f"{quiet('callers')}   {callers}")
         if self._settings.reflection:
-            say("[quiet]try[/]", end="       ")
-            say(f"grpcurl -plaintext {credential}{reachable} tidemark.v1.AlertService/ListAlerts", markup=False)
-        say("[quiet]Ctrl-C drains and stops[/]\n")
+            credential = "-H 'authorization: Bearer KEY' " if locked else ""
+            call = f"grpcurl -plaintext {credential}{reachable} tidemark.v1.AlertService/ListAlerts"
+            self._say(f"{quiet('try')}       {call}")
+        self._say(quiet("Ctrl-C drains and stops") + "\n")
 
 
 def _child_settings(settings: Configuration, url: str) -> Mapping[str, str]:

@@ -5,7 +5,8 @@ from pathlib import Path
 import click
 import uvloop
 
-from cli.console import Problem, standard_output
+from cli.console import Problem
+from cli.rich_console import standard_output
 from cli.signals import EndedBySignal, clearing_away
 from runtime.clock import SystemClock
 

@@ -13,9 +13,10 @@ import grpc
 
 from cli.client.connection import Address
 from cli.client.usage_stream import ConnectionLost
-from cli.console import Problem, standard_error
+from cli.console import Problem
 from cli.notify import RUNNING
 from cli.processes import Child, NotStarted, environment
+from cli.rich_console import standard_error
 from cli.serve import LISTENING
 from demo.contract import create_endpoint
 from demo.receiver import Receiver

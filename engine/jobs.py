@@ -1,10 +1,11 @@
 """The task that carries out redelivery jobs, a small transaction at a time, by whichever replica is free."""
 
-import asyncio
-import contextlib
 import logging
 
+from runtime.actions import LogAction
+from runtime.backoff import Backoff
 from runtime.clock import Clock
+from runtime.tasks import BackgroundTask, FailureLog
 from store.deliveries import redelivery_jobs, redelivery_steps
 from store.deliveries.redelivery_jobs import Job
 from store.postgres.database import Database, DatabaseUnavailable
@@ -21,23 +22,32 @@ class RedeliveryJobs:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
-        self._woken = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._task = BackgroundTask(
+            self._work,
+            FailureLog(
+                logger,
+                "redelivery jobs failed and will go on",
+                LogAction.REDELIVERY_FAILED,
+                (DatabaseUnavailable,),
+                "redelivery jobs wait for the database: %s",
+                LogAction.DATABASE_LOST,
+            ),
+            name="redelivery jobs",
+            interval=POLLING_INTERVAL,
+            backoff=Backoff(longest=POLLING_INTERVAL),
+        )
 
     def start(self) -> None:
         """Begins to work, with what earlier processes left."""
-        self._task = asyncio.create_task(self._run(), name="redelivery jobs")
+        self._task.start()
 
     def wake(self) -> None:
         """Says that there is a new job; to be called after the commit."""
-        self._woken.set()
+        self._task.wake()
 
     async def stop(self) -> None:
         """Ends after the current transaction or its rollback; what is left waits for another process."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await self._task.stop()
 
     async def work_once(self) -> bool:
         """One step of each job that nobody else is at; returns whether any moved. Raises DatabaseUnavailable."""
@@ -59,20 +69,10 @@ class RedeliveryJobs:
             logger.exception(
                 "a step of the redelivery job %s failed and will be tried again",
                 job.job_id,
-                extra={"action": "redelivery_failed", "job_id": job.job_id},
+                extra={"action": LogAction.REDELIVERY_FAILED, "job_id": job.job_id},
             )
             return False
 
-    async def _run(self) -> None:
-        while True:
-            self._woken.clear()
-            try:
-                while await self.work_once():
-                    pass
-            except DatabaseUnavailable as error:
-                logger.warning("redelivery jobs wait for the database: %s", error, extra={"action": "database"})
-            except Exception:
-                logger.exception("redelivery jobs failed and will go on", extra={"action": "redelivery_failed"})
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(POLLING_INTERVAL):
-                    await self._woken.wait()
+    async def _work(self) -> None:
+        while await self.work_once():
+            pass

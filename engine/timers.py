@@ -4,17 +4,18 @@ A customer's next moment stands in its wallet. Whoever holds the wallet has to c
 event or a fact that arrives at the very moment does this work in passing, and each moment is dealt with once.
 """
 
-import asyncio
-import contextlib
 import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from engine.facts.changes import catch_up
 from engine.rules.rules import Rules
+from runtime.actions import LogAction
+from runtime.backoff import Backoff
 from runtime.clock import Clock
+from runtime.tasks import BackgroundTask, FailureLog
 from store.balances import wallets
-from store.balances.wallets import Due
+from store.balances.wallets import DueTimer
 from store.identity import organizations
 from store.identity.organizations import Organization
 from store.postgres.database import Database, DatabaseUnavailable, driver
@@ -23,7 +24,7 @@ from store.usage import routing_facts as facts
 CUSTOMERS_AT_ONCE = 200  # of one transaction
 SWEEP_LIMIT = 2_000  # customers that one look finds
 POLLING_INTERVAL = 1.0  # seconds; another replica may have scheduled something earlier
-RETRY_INTERVAL = 1.0  # seconds, while the database is away
+RETRY_INTERVAL = 1.0  # seconds at most between two tries while the database is away
 CONTENDED_PAUSE = timedelta(milliseconds=50)  # while others hold all that is due
 CONTENDED_PUT_OFF = timedelta(seconds=2)  # how long customers wait whose transaction others kept from its locks
 PUT_OFF = timedelta(seconds=30)  # how long a customer whose evaluation failed waits for the next attempt
@@ -38,31 +39,24 @@ class Timers:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
-        self._task: asyncio.Task[None] | None = None
+        self._task = BackgroundTask(
+            self.sweep,
+            FailureLog(
+                logger, "timers failed and will be tried again", LogAction.TIMERS_FAILED, (DatabaseUnavailable,)
+            ),
+            name="timers",
+            backoff=Backoff(longest=RETRY_INTERVAL),
+        )
         self._rules: dict[int, Rules] = {}
         self._put_off: dict[tuple[int, str], datetime] = {}
 
     def start(self) -> None:
         """Begins to work, with what came due while nobody was there."""
-        self._task = asyncio.create_task(self._run(), name="timers")
+        self._task.start()
 
     async def stop(self) -> None:
         """Ends after the current transaction's end or its rollback; whatever is due waits for the next process."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-
-    async def _run(self) -> None:
-        while True:
-            pause = POLLING_INTERVAL
-            try:
-                pause = await self.sweep()
-            except DatabaseUnavailable:
-                pause = RETRY_INTERVAL
-            except Exception:
-                logger.exception("timers failed and will be tried again", extra={"action": "timers_failed"})
-            await asyncio.sleep(pause)
+        await self._task.stop()
 
     async def sweep(self) -> float:
         """Does all that is due, in order; returns for how many seconds nothing will be, as far as is known."""
@@ -72,12 +66,12 @@ class Timers:
             self._put_off = {key: time for key, time in self._put_off.items() if time > now}
             async with self._database.transaction() as connection:
                 limit = SWEEP_LIMIT + len(self._put_off)
-                found = await wallets.overdue(connection, now, limit)
+                found = await wallets.due_timers(connection, now, limit)
                 if len(found) == limit:
                     # One organization may have more than all that one look finds: others do not wait for its end.
                     others_than = {one.organization_id for one in found}
-                    found += await wallets.overdue(connection, now, limit, others_than)
-                coming = await wallets.next_due(connection) if not found else None
+                    found += await wallets.due_timers(connection, now, limit, others_than)
+                coming = await wallets.next_due_time(connection) if not found else None
             due = [one for one in found if (one.organization_id, one.customer_id) not in self._put_off]
             if not due:
                 break
@@ -92,13 +86,13 @@ class Timers:
                 "caught up with %d timers, up to %d s late",
                 count,
                 latest.total_seconds(),
-                extra={"action": "timers_caught_up", "timers": count, "lateness": latest.total_seconds()},
+                extra={"action": LogAction.TIMERS_CAUGHT_UP, "timers": count, "lateness": latest.total_seconds()},
             )
         if coming is None:
             return POLLING_INTERVAL
         return min(max((coming - now).total_seconds(), 0.0), POLLING_INTERVAL)
 
-    async def _work_off(self, due: Sequence[Due]) -> int:
+    async def _work_off(self, due: Sequence[DueTimer]) -> int:
         """Does what is due for customers of one organization; if that fails, for each of them alone.
 
         Returns for how many it did; the others fail, or somebody else is at them.
@@ -119,15 +113,15 @@ class Timers:
             self._put_off[who] = self._clock.now() + PUT_OFF
             logger.exception(
                 "what was due for a customer failed and will be tried again",
-                extra={"action": "timer_failed", "customer_id": due[0].customer_id},
+                extra={"action": LogAction.TIMER_FAILED, "customer_id": due[0].customer_id},
             )
             return 0
 
-    async def _evaluate(self, due: Sequence[Due]) -> int:
+    async def _evaluate(self, due: Sequence[DueTimer]) -> int:
         organization = Organization(due[0].organization_id, due[0].organization)
         organization_id = organization.organization_id
         async with self._database.transaction() as connection:
-            epoch = await organizations.share(connection, organization_id)
+            epoch = await organizations.lock_shared(connection, organization_id)
             rules = self._rules.setdefault(organization_id, Rules(organization_id))
             router = await rules.router(connection, epoch)
             now = self._clock.now()
@@ -139,9 +133,9 @@ class Timers:
         return len(held)
 
 
-def _parts(due: Sequence[Due]) -> list[list[Due]]:
+def _parts(due: Sequence[DueTimer]) -> list[list[DueTimer]]:
     """What is due in parts of which each is one transaction; organizations have turns, each in its own order."""
-    by_organization: dict[int, list[Due]] = {}
+    by_organization: dict[int, list[DueTimer]] = {}
     for one in due:
         by_organization.setdefault(one.organization_id, []).append(one)
     longest = max(map(len, by_organization.values()), default=0)

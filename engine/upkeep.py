@@ -1,11 +1,12 @@
 """Upkeep: what time brings due in the database: partitions to make and to drop, answers to forget."""
 
-import asyncio
-import contextlib
 import logging
 from datetime import timedelta
 
+from runtime.actions import LogAction
+from runtime.backoff import Backoff
 from runtime.clock import Clock
+from runtime.tasks import BackgroundTask, FailureLog
 from store.identity import idempotent_answers as requests
 from store.identity import organizations
 from store.notifications import history as notification_history
@@ -18,7 +19,7 @@ AHEAD = timedelta(days=45)  # how far ahead partitions are made; more than a mon
 REPLAY_LIFETIME = timedelta(days=7)  # how long a request_id gets its first answer again; the contract says 24 h
 STATES_COMPLETED = 1_000  # in one transaction
 INTERVAL = 3_600.0  # seconds
-RETRY_INTERVAL = 5.0  # seconds, while the database is away
+RETRY_INTERVAL = 5.0  # seconds at most between two tries while the database is away
 
 logger = logging.getLogger(__name__)
 
@@ -27,20 +28,40 @@ class Upkeep:
     """Keeps a partition for every month that events may lie in, and nothing for longer than it is promised."""
 
     def __init__(
-        self, database: Database, clock: Clock, retention: timedelta, notification_retention: timedelta
+        self,
+        database: Database,
+        clock: Clock,
+        retention: timedelta,
+        notification_retention: timedelta,
+        *,
+        backoff: Backoff | None = None,
     ) -> None:
         self._database = database
         self._clock = clock
         self._retention = retention
         self._notification_retention = notification_retention
-        self._task: asyncio.Task[None] | None = None
+        self.task = BackgroundTask(
+            self.run_once,
+            FailureLog(
+                logger,
+                "upkeep failed and will be tried again",
+                LogAction.UPKEEP_FAILED,
+                (DatabaseUnavailable,),
+                "upkeep waits for the database: %s",
+                LogAction.DATABASE_LOST,
+            ),
+            name="upkeep",
+            interval=INTERVAL,
+            first_pause=INTERVAL,
+            backoff=backoff or Backoff(RETRY_INTERVAL, RETRY_INTERVAL),
+        )
 
     async def run_once(self) -> None:
         """Makes and drops what is due. Raises DatabaseUnavailable."""
         now = self._clock.now()
         async with self._database.transaction() as connection:
             await partitions.maintain(connection, now - self._retention, now + AHEAD, now - self._retention)
-            await requests.forget_before(connection, now - REPLAY_LIFETIME)
+            await requests.delete_before(connection, now - REPLAY_LIFETIME)
         async with self._database.transaction() as connection:
             told = await notification_history.organizations(connection)
             every = await organizations.ids(connection)
@@ -50,35 +71,18 @@ class Upkeep:
                 async with self._database.transaction() as connection:
                     completed = await alarms.complete(connection, organization_id, STATES_COMPLETED)
         for organization_id in told:
-            gone = notification_history.FORGET_LIMIT
-            while gone == notification_history.FORGET_LIMIT:
+            gone = notification_history.DELETE_LIMIT
+            while gone == notification_history.DELETE_LIMIT:
                 async with self._database.transaction() as connection:
-                    gone = await notification_history.forget(
+                    gone = await notification_history.delete_before(
                         connection, organization_id, now - self._notification_retention
                     )
 
     async def start(self) -> None:
         """Runs once, before the first event comes, and from then on regularly."""
         await repeated(self.run_once)
-        self._task = asyncio.create_task(self._run(), name="upkeep")
+        self.task.start()
 
     async def stop(self) -> None:
         """Ends the task."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-
-    async def _run(self) -> None:
-        pause = INTERVAL
-        while True:
-            await asyncio.sleep(pause)
-            pause = INTERVAL
-            try:
-                await self.run_once()
-            except DatabaseUnavailable as error:
-                logger.warning("upkeep waits for the database: %s", error, extra={"action": "database"})
-                pause = RETRY_INTERVAL
-            except Exception:
-                logger.exception("upkeep failed and will be tried again", extra={"action": "upkeep_failed"})
-                pause = RETRY_INTERVAL
+        await self.task.stop()

@@ -9,6 +9,7 @@ from notifier.metrics import Metrics
 from notifier.request_headers import RequestHeaders, request_headers
 from notifier.results import Result, Return
 from notifier.sending import Answer, Sender
+from runtime.actions import LogAction
 from runtime.clock import Clock
 from store.deliveries.claims import Claim
 from store.deliveries.results import AttemptRecord
@@ -40,7 +41,7 @@ class Attempter:
         if claim.body is None:
             logger.error(
                 "a delivery has no notification to send",
-                extra={"action": "attempt.no_notification", "delivery_id": claim.delivery_id},
+                extra={"action": LogAction.ATTEMPT_NO_NOTIFICATION, "delivery_id": claim.delivery_id},
             )
             return Return(claim, RETURN_DELAY)
         body = claim.body.encode()
@@ -65,7 +66,7 @@ class Attempter:
             logger.error(
                 "a delivery cannot be signed: %s",
                 error,
-                extra={"action": "attempt.unsigned", "endpoint_id": claim.endpoint_id},
+                extra={"action": LogAction.ATTEMPT_UNSIGNED, "endpoint_id": claim.endpoint_id},
             )
             return None
 
@@ -114,7 +115,7 @@ def _log(record: AttemptRecord, answer: Answer) -> None:
         record.claim.attempt_count + 1,
         answer.outcome.lower(),
         extra={
-            "action": "attempt",
+            "action": LogAction.ATTEMPT,
             "delivery_id": record.claim.delivery_id,
             "endpoint_id": record.claim.endpoint_id,
             "notification_id": record.claim.notification_id,

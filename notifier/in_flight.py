@@ -11,6 +11,7 @@ from notifier.hints import Hints
 from notifier.orphans import OrphanedLeases
 from notifier.results import Results, Return
 from notifier.slots import Slots
+from runtime.actions import LogAction
 from store.deliveries.claims import Claim, ClaimRequest
 from store.postgres.database import DatabaseUnavailable
 
@@ -85,13 +86,15 @@ class InFlight:
 
         Attempts that take more than three quarters of the time are cancelled, so that their results can be written.
         """
-        logger.info("draining %d deliveries", self.count, extra={"action": "drain"})
+        logger.info("draining %d deliveries", self.count, extra={"action": LogAction.DRAIN})
         if await self._slots.all_free_within(timeout * 0.75):
             return
         for task in self._attempts:
             task.cancel()
         if not await self._slots.all_free_within(timeout * 0.25):
-            logger.warning("%d deliveries are left to their leases", self.count, extra={"action": "drain.incomplete"})
+            logger.warning(
+                "%d deliveries are left to their leases", self.count, extra={"action": LogAction.DRAIN_INCOMPLETE}
+            )
 
     async def cancel(self) -> None:
         """Cancels every attempt, and waits until all of them have ended."""
@@ -111,6 +114,6 @@ class InFlight:
         except Exception:
             logger.exception(
                 "an attempt failed by a fault of Tidemark",
-                extra={"action": "attempt.failed", "delivery_id": claim.delivery_id},
+                extra={"action": LogAction.ATTEMPT_FAILED, "delivery_id": claim.delivery_id},
             )
             self.results.add(Return(claim, RETURN_DELAY))

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from notifier.metrics import Metrics
+from runtime.actions import LogAction
 from runtime.backoff import Backoff
 from store.deliveries import leases
 from store.deliveries.leases import Holdings
@@ -72,7 +73,7 @@ class OrphanedLeases:
             logger.warning(
                 "%d orphaned leases were given back; their deliveries are due again",
                 number,
-                extra={"action": "lease.orphaned"},
+                extra={"action": LogAction.LEASE_ORPHANED},
             )
         return number
 
@@ -85,10 +86,12 @@ class OrphanedLeases:
                 await self.release()
                 break
             except DatabaseUnavailable as error:
-                logger.warning("leases cannot be given back yet: %s", error, extra={"action": "database.lost"})
+                logger.warning(
+                    "leases cannot be given back yet: %s", error, extra={"action": LogAction.DATABASE_LOST}
+                )
                 await backoff.sleep()
             except Exception:
-                logger.exception("leases cannot be given back", extra={"action": "worker.failed"})
+                logger.exception("leases cannot be given back", extra={"action": LogAction.WORKER_FAILED})
                 break
 
     def _plan_after_losses(self) -> None:

@@ -7,18 +7,22 @@ from notifier.metrics import Metrics
 from notifier.monitoring import monitoring
 from notifier.readiness import followed
 from notifier.sending import Sender, Timeouts
-from notifier.upkeep import first_days, keep_days
+from notifier.upkeep import first_days, upkeep
 from notifier.worker import Worker
+from runtime.actions import LogAction
 from runtime.backoff import Backoff
 from runtime.clock import Clock
 from runtime.configuration import Configuration
 from runtime.signals import on_stop
+from runtime.tasks import BackgroundTask, FailureLog
 from store.postgres.channels import DUE_CHANNEL, OUTBOX_CHANNEL
 from store.postgres.database import Database, DatabaseUnavailable
 from store.postgres.listening import listen
 from store.postgres.lock_watch import LockWatch
 from webhooks.secret_box import box_of
 from webhooks.url_policy import UrlPolicy
+
+LISTEN_INTERVAL = 1.0  # seconds before it listens again after a connection that ended without an error
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +44,9 @@ async def run(configuration: Configuration, database: Database, clock: Clock) ->
     try:
         await notifier
     except asyncio.CancelledError:
-        logger.warning("stopped immediately; deliveries in flight are left to their leases", extra={"action": "stop"})
+        logger.warning(
+            "stopped immediately; deliveries in flight are left to their leases", extra={"action": LogAction.STOPPED}
+        )
     finally:
         unfollow()
 
@@ -72,19 +78,15 @@ async def run_until(stop: asyncio.Event, configuration: Configuration, database:
             ) as port,
         ):
             await first_days(database)
-            beside = (
-                asyncio.create_task(_listen(database, worker), name="notifier listener"),
-                asyncio.create_task(lock_watch.run(), name="notifier lock watch"),
-                asyncio.create_task(keep_days(database, configuration.delivery_retention), name="notifier upkeep"),
-            )
-            logger.info("the notifier runs", extra={"action": "start", "monitoring_port": port})
+            beside = (_listener(database, worker), lock_watch, upkeep(database, configuration.delivery_retention))
+            for task in beside:
+                task.start()
+            logger.info("the notifier runs", extra={"action": LogAction.START, "monitoring_port": port})
             try:
                 await worker.run(stop, configuration.drain_timeout)
             finally:
-                for task in beside:
-                    task.cancel()
-                await asyncio.gather(*beside, return_exceptions=True)
-    logger.info("the notifier has stopped", extra={"action": "stop"})
+                await asyncio.gather(*(task.stop() for task in beside))
+    logger.info("the notifier has stopped", extra={"action": LogAction.STOPPED})
 
 
 def _add_gauges(metrics: Metrics, worker: Worker, lock_watch: LockWatch) -> None:
@@ -97,18 +99,25 @@ def _add_gauges(metrics: Metrics, worker: Worker, lock_watch: LockWatch) -> None
     )
 
 
-async def _listen(database: Database, worker: Worker) -> None:
-    """Wakes the worker when work is committed. While the connection is lost, the worker's polls find the work."""
+def _listener(database: Database, worker: Worker) -> BackgroundTask:
+    """The task that wakes the worker when work is committed. Without it the worker finds the work by its polls."""
     backoff = Backoff()
-    while True:
-        try:
-            async for heard in listen(database.url, OUTBOX_CHANNEL, DUE_CHANNEL):
-                channel = None if heard is None else heard[0]
-                if channel != DUE_CHANNEL:
-                    worker.outbox_changed()
-                if channel != OUTBOX_CHANNEL:
-                    worker.deliveries_due()
-                backoff.reset()
-        except DatabaseUnavailable as error:
-            logger.warning("polling only: %s", error, extra={"action": "listen.lost"})
-        await backoff.sleep()
+
+    async def listens() -> None:
+        async for heard in listen(database.url, OUTBOX_CHANNEL, DUE_CHANNEL):
+            channel = None if heard is None else heard[0]
+            if channel != DUE_CHANNEL:
+                worker.outbox_changed()
+            if channel != OUTBOX_CHANNEL:
+                worker.deliveries_due()
+            backoff.reset()  # the step fails in the end, however long the connection lasts
+
+    failures = FailureLog(
+        logger,
+        "the notifier cannot listen",
+        LogAction.LISTEN_LOST,
+        (DatabaseUnavailable,),
+        "polling only: %s",
+        LogAction.LISTEN_LOST,
+    )
+    return BackgroundTask(listens, failures, name="notifier listener", interval=LISTEN_INTERVAL, backoff=backoff)

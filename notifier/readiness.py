@@ -1,11 +1,10 @@
 """Whether the database of the notifier accepts writes. Without writes no attempt could be recorded."""
 
-import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from runtime.actions import LogAction
 from store.postgres.probe import Probe
 
 logger = logging.getLogger(__name__)
@@ -20,9 +19,11 @@ class Readiness:
     def take(self, problem: str | None) -> None:
         """Takes the result of a probe: why the database cannot be used, or None."""
         if problem is not None and self.takes_writes:
-            logger.error("the database cannot be worked with: not ready (%s)", problem, extra={"action": "not_ready"})
+            logger.error(
+                "the database cannot be worked with: not ready (%s)", problem, extra={"action": LogAction.NOT_READY}
+            )
         if problem is None and not self.takes_writes:
-            logger.info("the database takes writes: ready", extra={"action": "ready"})
+            logger.info("the database takes writes: ready", extra={"action": LogAction.READY})
         self.takes_writes = problem is None
 
 
@@ -32,11 +33,10 @@ async def followed(url: str) -> AsyncIterator[Readiness]:
     readiness = Readiness()
     probe = Probe(url)
     # The worker polls every second, so the probe has to find out only whether writes succeed.
-    following = asyncio.create_task(probe.follow(readiness.take, reads=False), name="notifier readiness")
+    following = probe.following(readiness.take, reads=False)
+    following.start()
     try:
         yield readiness
     finally:
-        following.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await following
+        await following.stop()
         await probe.close()

@@ -9,6 +9,7 @@ from datetime import timedelta
 from notifier.in_flight import InFlight
 from notifier.metrics import Metrics
 from notifier.results import Result, Return
+from runtime.actions import LogAction
 from runtime.backoff import Backoff
 from store.deliveries import leases
 from store.deliveries import results as delivery_results
@@ -58,7 +59,7 @@ class Recorder:
                     "cannot record %d results yet: %s",
                     len(self._results),
                     error,
-                    extra={"action": "record.delayed"},
+                    extra={"action": LogAction.RECORD_DELAYED},
                 )
                 await backoff.sleep()
 
@@ -98,7 +99,7 @@ class Recorder:
             if len(batch) > 1:
                 logger.exception(
                     "a batch of results was refused; writing them one by one",
-                    extra={"action": "record.split"},
+                    extra={"action": LogAction.RECORD_SPLIT},
                 )
             locked = await self._write_one_by_one(batch)
         if locked:
@@ -133,7 +134,7 @@ class Recorder:
                     if attempt == TRIES_ALONE:
                         logger.exception(
                             "a result cannot be recorded; its delivery is attempted again when its lease ends",
-                            extra={"action": "record.refused", "delivery_id": result.claim.delivery_id},
+                            extra={"action": LogAction.RECORD_REFUSED, "delivery_id": result.claim.delivery_id},
                         )
                         self._finish([result])
         return later
@@ -168,7 +169,7 @@ class Recorder:
             self._metrics.results_fenced += 1
             logger.warning(
                 "the lease was taken over during the attempt; its result is dropped",
-                extra={"action": "record.fenced", "delivery_id": record.claim.delivery_id},
+                extra={"action": LogAction.RECORD_FENCED, "delivery_id": record.claim.delivery_id},
             )
 
     def _finish(

@@ -19,6 +19,7 @@ from notifier.orphans import OrphanedLeases
 from notifier.recorder import Recorder
 from notifier.sending import Sender
 from notifier.slots import Slots
+from runtime.actions import LogAction
 from runtime.backoff import Backoff
 from runtime.clock import Clock
 from store.deliveries import claims as delivery_claims
@@ -134,11 +135,11 @@ class Worker:
                 self._database_answers = error.failure.contained
                 self._in_flight.suspect_orphans(error)
                 self._metrics.database_failures += 1
-                logger.warning("waiting for the database: %s", error, extra={"action": "database.lost"})
+                logger.warning("waiting for the database: %s", error, extra={"action": LogAction.DATABASE_LOST})
                 await backoff.sleep()
             except Exception:
                 # A fault of Tidemark must not end the only process that sends webhooks.
-                logger.exception("a step of the notifier failed", extra={"action": "worker.failed"})
+                logger.exception("a step of the notifier failed", extra={"action": LogAction.WORKER_FAILED})
                 await backoff.sleep()
 
     async def _wait_for(self, stop: asyncio.Event) -> float:
@@ -199,7 +200,7 @@ class Worker:
             logger.warning(
                 "%d leases of a notifier that died were taken over",
                 released,
-                extra={"action": "lease.expired"},
+                extra={"action": LogAction.LEASE_EXPIRED},
             )
         self._hints.expired |= released == leases.RELEASE_LIMIT
         self._hints.due |= released > 0

@@ -77,6 +77,7 @@ def generate(target: Path) -> None:
         path.write_text(OWN_IMPORT.sub(r"\1\2 generated.tidemark\3", path.read_text()))
     for folder in (target, *(path for path in target.rglob("*") if path.is_dir())):
         (folder / "__init__.py").write_text(INIT)
+    (target / "py.typed").touch()  # callers that install the wheel get the types of the stubs
 
 
 def contents(folder: Path) -> dict[str, str]:

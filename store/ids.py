@@ -1,21 +1,10 @@
-"""Ids that Tidemark gives out: a prefix that names the kind, and 26 characters of lower-case base32."""
+"""Ids that are drawn at random."""
 
-import base64
-import hashlib
 import secrets
 
-_ID_BYTES = 16  # 128 bits, which are 26 characters
+from evaluator.ids import ID_BYTES, id_of
 
 
 def random_id(prefix: str) -> str:
-    """A new id, such as `whe_` and 26 characters."""
-    return prefix + _base32(secrets.token_bytes(_ID_BYTES))
-
-
-def digest_id(prefix: str, *parts: str) -> str:
-    """The id that follows from `parts`, always the same one; parts must be free of control characters."""
-    return prefix + _base32(hashlib.sha256("\x1f".join(parts).encode()).digest()[:_ID_BYTES])
-
-
-def _base32(data: bytes) -> str:
-    return base64.b32encode(data).decode().rstrip("=").lower()
+    """A new id with that prefix, such as `whe_`."""
+    return id_of(prefix, secrets.token_bytes(ID_BYTES))

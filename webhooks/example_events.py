@@ -9,11 +9,12 @@ from typing import Any
 
 from evaluator.alerts import AlertRule, ConditionType, Scope, ScopeKind
 from evaluator.balances import BalanceKind, BalanceReading, BalanceSelection
-from evaluator.exclusions import Disabled
+from evaluator.exclusions import MAX_GROUPS
 from evaluator.gauges import EVER, Gauge, Measure
-from evaluator.notifications import DISABLED_TYPE, EVENT_TYPES, REACHED_TYPE, Notification, format_time
+from evaluator.notification_json import format_time
+from evaluator.notifications import DISABLED_TYPE, EVENT_TYPES, REACHED_TYPE, DisabledNotification, Notification
 from evaluator.periods import Period
-from evaluator.thresholds import Kind, Ladder, Severity, Threshold
+from evaluator.thresholds import Severity, Threshold, ThresholdSet, TransitionKind
 from evaluator.transitions import Cause, Transition
 from webhooks.health import DISABLE_AFTER, Health, HealthSample, HealthSignal
 from webhooks.operator_events import EvaluationFailure, OperatorEvent, OperatorEventType, body_of, notice_of
@@ -26,7 +27,6 @@ EXAMPLE_TYPES = (*EVENT_TYPES, *OperatorEventType, TEST_TYPE)
 _EXAMPLE_ID = "testtesttesttesttesttestte"
 _CUSTOMER = "test-customer"
 _EVENT = "test-event"
-_GROUP_LIMIT = 5_000  # groups of one alert and customer, as the server limits them
 _DELAY = timedelta(seconds=2)  # from the usage to the evaluation
 
 
@@ -47,22 +47,24 @@ def example_body(event_id: str, event_type: str, endpoint_id: str, now: datetime
     return json.dumps(made, ensure_ascii=False, separators=(",", ":"))
 
 
-def _alert_event(event_type: str, now: datetime) -> Notification | Disabled:
+def _alert_event(event_type: str, now: datetime) -> Notification | DisabledNotification:
     if event_type == DISABLED_TYPE:
         return _disabled(now)
     return _reached(now) if event_type == REACHED_TYPE else _resolved(now)
 
 
-def _disabled(now: datetime) -> Disabled:
+def _disabled(now: datetime) -> DisabledNotification:
     """A customer has more groups than one alert may have: the alert is disabled for the customer."""
     usage, rule = _usage_alert(now)
-    return Disabled("", rule, replace(usage, group=(("region", "r-5001"),)), _GROUP_LIMIT, 1, now, _cause(now))
+    return DisabledNotification(
+        "", rule, replace(usage, group=(("region", "r-5001"),)), MAX_GROUPS, 1, now, _cause(now)
+    )
 
 
 def _reached(now: datetime) -> Notification:
     """Usage reaches a threshold."""
     usage, rule = _usage_alert(now)
-    moved = _transition(Kind.REACHED, _USAGE_THRESHOLD, Decimal(790), Decimal(810), _cause(now))
+    moved = _transition(TransitionKind.REACHED, _USAGE_THRESHOLD, Decimal(790), Decimal(810), _cause(now))
     return Notification("", rule, usage, 1, now, False, (moved,))
 
 
@@ -72,7 +74,7 @@ def _resolved(now: datetime) -> Notification:
     remaining = Gauge(_CUSTOMER, None, Measure(currency="USD", balances=commits), (), EVER)
     threshold = Threshold(Decimal(20), severity=Severity.CRITICAL)
     rule = _rule(ConditionType.LOW_REMAINING_COMMIT_BALANCE_REACHED, remaining.measure, threshold, now)
-    moved = _transition(Kind.RESOLVED, threshold, Decimal("12.5"), Decimal("512.5"), None)
+    moved = _transition(TransitionKind.RESOLVED, threshold, Decimal("12.5"), Decimal("512.5"), None)
     return Notification("", rule, remaining, 2, now, False, (moved,))
 
 
@@ -93,7 +95,7 @@ def _rule(condition: ConditionType, measure: Measure, threshold: Threshold, now:
         scope=Scope(ScopeKind.CUSTOMER, customer_id=_CUSTOMER),
         measure=measure,
         groups=(),
-        ladder=Ladder.of((threshold,), condition.direction),
+        thresholds=ThresholdSet.of((threshold,), condition.direction),
         evaluate_on_create=True,
         changed_epoch=1,
         watching_epoch=1,
@@ -106,7 +108,7 @@ def _cause(now: datetime) -> Cause:
 
 
 def _transition(
-    kind: Kind, threshold: Threshold, previous: Decimal, value: Decimal, cause: Cause | None
+    kind: TransitionKind, threshold: Threshold, previous: Decimal, value: Decimal, cause: Cause | None
 ) -> Transition:
     return Transition(
         kind=kind,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from evaluator.notifications import format_time
+from evaluator.notification_json import format_time
 
 EVENT_ID_PREFIX = "evt_"
 

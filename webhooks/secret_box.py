@@ -10,11 +10,11 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-KEY_BYTES = 32
+from runtime.configuration import MAX_KEY_ID_BYTES, SECRET_KEY_BYTES
+
 NONCE_BYTES = 12
 KEY_FILE = "secret.key"  # in the data directory; made for the embedded database only
 LOCAL_KEY_ID = "local"  # of the key in that file
-MAX_KEY_ID_BYTES = 64
 
 _FORMAT = 1  # first byte of everything sealed
 
@@ -45,8 +45,8 @@ class SecretBox:
                 raise ValueError(f"the id of a key has 1 to {MAX_KEY_ID_BYTES} bytes, not {len(encoded)}")
             if encoded in self._ciphers:
                 raise ValueError(f"there are two keys with the id {key_id!r}")
-            if len(key) != KEY_BYTES:
-                raise ValueError(f"the key {key_id!r} has {len(key)} bytes; AES-256 takes {KEY_BYTES}")
+            if len(key) != SECRET_KEY_BYTES:
+                raise ValueError(f"the key {key_id!r} has {len(key)} bytes; AES-256 takes {SECRET_KEY_BYTES}")
             self._ciphers[encoded] = AESGCM(key)
         self._sealing = keys[0][0].encode()
 
@@ -124,10 +124,10 @@ def local_key(directory: Path) -> tuple[str, bytes]:
         key = base64.b64decode(path.read_text().strip(), validate=True)
     except ValueError:
         key = b""
-    if len(key) != KEY_BYTES:
+    if len(key) != SECRET_KEY_BYTES:
         raise KeyFileUnusable(
-            f"{path} does not hold the base64 of {KEY_BYTES} bytes: restore it from a backup, or remove it and lose"
-            " the secrets of every webhook endpoint"
+            f"{path} does not hold the base64 of {SECRET_KEY_BYTES} bytes: restore it from a backup, or remove it and"
+            " lose the secrets of every webhook endpoint"
         )
     return LOCAL_KEY_ID, key
 
@@ -138,7 +138,7 @@ def _make(path: Path) -> None:
     number, name = tempfile.mkstemp(dir=path.parent, prefix=KEY_FILE)  # mode 0600
     try:
         with os.fdopen(number, "w") as file:
-            file.write(base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode() + "\n")
+            file.write(base64.b64encode(secrets.token_bytes(SECRET_KEY_BYTES)).decode() + "\n")
             file.flush()
             os.fsync(file.fileno())
         # A link appears whole or not at all, and replaces no file: of two processes that start together, the second

@@ -16,6 +16,8 @@ from runtime.configuration import DEFAULT_LISTEN, DEFAULT_MAX_MESSAGE_BYTES
 
 DETAILS_KEY = "grpc-status-details-bin"
 UNARY_TIMEOUT = 10.0  # seconds
+FIRST_PAUSE = 0.25  # seconds before the first new try of a stream; doubled from try to try
+LONGEST_PAUSE = 5.0  # seconds between two tries of a stream
 MAX_PORT = 65_535
 MAX_SHOWN = 100  # characters of a value that a message quotes
 

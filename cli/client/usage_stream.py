@@ -6,14 +6,13 @@ acknowledged is sent again as it was, in order, over a new stream; the server co
 
 import asyncio
 import contextlib
-import random
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import grpc
 
-from cli.client.connection import Metadata, retry_delay
+from cli.client.connection import FIRST_PAUSE, LONGEST_PAUSE, Metadata, retry_delay
 from cli.client.isolation import FAULTS, Isolation
 from generated.tidemark.v1.alert_service_pb2 import (
     EvaluateUsageBatchRequest,
@@ -22,9 +21,8 @@ from generated.tidemark.v1.alert_service_pb2 import (
 )
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
 from generated.tidemark.v1.usage_pb2 import UsageEvent
+from runtime.backoff import Backoff
 
-FIRST_PAUSE = 0.25  # seconds before the first new try; doubled from try to try
-LONGEST_PAUSE = 5.0  # seconds
 DEFAULT_WINDOW = 4  # batches on their way at once
 DEFAULT_PATIENCE = 60.0  # seconds without an answer before the connection counts as lost for good
 DEFAULT_SILENCE = 60.0  # seconds without even a heartbeat, twice their distance, after which a stream counts as lost
@@ -74,6 +72,8 @@ class UsageStream:
     window: batches on their way at once. patience: seconds without an answer, after a stream broke, before `send`
     gives up. silence: seconds after which a stream that brings nothing, not even a heartbeat, counts as broken.
     on_interruption: called with a sentence whenever the stream has to be opened anew. resent: events sent again.
+    first_pause, longest_pause: seconds between two tries, doubled from try to try. farewell: seconds in which a
+    stream that said going_away may end by itself. sleep: how it waits between two tries.
     """
 
     def __init__(
@@ -86,6 +86,10 @@ class UsageStream:
         patience: float = DEFAULT_PATIENCE,
         silence: float = DEFAULT_SILENCE,
         on_interruption: Callable[[str], None] = lambda sentence: None,
+        first_pause: float = FIRST_PAUSE,
+        longest_pause: float = LONGEST_PAUSE,
+        farewell: float = FAREWELL,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._stub = AlertServiceStub(channel)
         self._metadata = metadata
@@ -93,6 +97,9 @@ class UsageStream:
         self._patience = patience
         self._silence = silence
         self._on_interruption = on_interruption
+        self._backoff = Backoff(first_pause, longest_pause)
+        self._farewell_limit = farewell
+        self._sleep = sleep
         self._room = asyncio.Semaphore(window)
         self._pending: deque[Batch] = deque()  # sent or about to be, not acknowledged, oldest first
         self._ready: asyncio.Queue[Batch | None] = asyncio.Queue(1)  # None: there are no more
@@ -132,7 +139,7 @@ class UsageStream:
 
     async def _until_all_acknowledged(self, acknowledge: Acknowledge) -> None:
         clock = asyncio.get_running_loop().time
-        self._answered, pause = clock(), FIRST_PAUSE
+        self._answered = clock()
         failures = 0  # streams in a row that the server ended with an error of its own, without an acknowledgement
         while True:
             before, acknowledged = self._answered, self._acknowledgements
@@ -161,18 +168,19 @@ class UsageStream:
                 # It may be one event that the server cannot take; sent for ever, it would hold up all others.
                 self._on_interruption(f"{sentence}; looking for the event that it fails over")
                 if await self._isolate(acknowledge):
-                    failures, pause = 0, FIRST_PAUSE
+                    failures = 0
+                    self._backoff.reset()
                     continue
             if self._answered > before:
                 # Patience begins here: a stream that fell silent has used up as much already.
-                self._answered, pause = clock(), FIRST_PAUSE
+                self._answered = clock()
+                self._backoff.reset()
             elif clock() - self._answered > self._patience:
                 raise ConnectionLost(sentence)
             self._on_interruption(sentence)
             # Spread, so that the clients of a server that restarts do not come back all at once.
             # The server's delay only lengthens the pause: with one of 0 for ever this would be a busy loop.
-            await asyncio.sleep(max(min(wait or 0.0, LONGEST_WAIT, self._patience), pause * random.uniform(0.5, 1.0)))
-            pause = min(2 * pause, LONGEST_PAUSE)
+            await self._sleep(max(min(wait or 0.0, LONGEST_WAIT, self._patience), self._backoff.next()))
 
     async def _isolate(self, acknowledge: Acknowledge) -> bool:
         """Settles the oldest batch in pieces, so that an event which the server cannot take is rejected alone.
@@ -291,7 +299,7 @@ class UsageStream:
         would cancel the whole call.
         """
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(FAREWELL):
+            async with asyncio.timeout(self._farewell_limit):
                 await call.code()
 
     async def _write(self, call: Call) -> None:

@@ -12,10 +12,11 @@ from rich.console import Console
 from rich.markup import escape
 
 from cli.client.connection import UNARY_TIMEOUT, Address, call_problem, reason, server_options
-from cli.console import Problem, standard_error, standard_output
+from cli.console import Problem
 from cli.listen.answers import Answer, MalformedAnswer, in_turn, parse_answer
 from cli.listen.receiver import Arrival, Receiver
 from cli.listen.verification import Verifier
+from cli.rich_console import standard_error, standard_output
 from generated.tidemark.v1 import webhook_service_pb2 as messages
 from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from runtime.clock import SystemClock

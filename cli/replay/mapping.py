@@ -1,7 +1,5 @@
 """From a row's columns to a usage event: which column or constant gives which field, times, and stable event ids."""
 
-import base64
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -11,6 +9,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from cli.replay.rows import Row, plain
+from evaluator.ids import digest_id
 
 # Where a field comes from when no option says so: the first of these columns that the row has.
 DEFAULT_COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -31,6 +30,7 @@ _MILLISECONDS_FROM = Decimal(10) ** 11  # a unix time as large as this counts mi
 
 AMOUNTS = ("quantity", "cost")
 SHOWN_LENGTH = 60  # characters of a value that a message quotes
+_ROW_ID_BYTES = 15  # which are 24 characters
 _MAX_TIME_EXPONENT = 20  # powers of ten; no unix time has as many, and computing with more takes for ever
 _WITH_EXPONENT = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?[eE][+-]?[0-9]+")
 
@@ -198,5 +198,4 @@ def _derived_id(number: int, texts: Mapping[str, str], time: datetime, propertie
     because one file may be replayed once for each of its metrics.
     """
     content = [number, sorted(texts.items()), time.isoformat(), sorted(properties.items())]
-    digest = hashlib.blake2b(json.dumps(content).encode(), digest_size=15).digest()
-    return "row_" + base64.b32encode(digest).decode().lower()
+    return digest_id("row_", json.dumps(content), size=_ROW_ID_BYTES)

@@ -46,9 +46,12 @@ class Frame:
 
 
 class Board:
-    """Reads frames from a server. cost: seconds that the caller's last look took."""
+    """Reads frames from a server. cost: seconds that the caller's last look took. page_size: entries of one call."""
 
-    def __init__(self, channel: grpc.aio.Channel, metadata: Metadata, narrowed: Narrowed) -> None:
+    def __init__(
+        self, channel: grpc.aio.Channel, metadata: Metadata, narrowed: Narrowed, *, page_size: int = PAGE_SIZE
+    ) -> None:
+        self._page_size = page_size
         self._stub = AlertServiceStub(channel)
         self._metadata = metadata
         self._narrowed = narrowed
@@ -117,7 +120,7 @@ class Board:
         token = ""
         while True:
             request = ListCustomerAlertsRequest(
-                page_size=min(limit, PAGE_SIZE),
+                page_size=min(limit, self._page_size),
                 page_token=token,
                 customer_ids=self._narrowed.customers,
                 alert_ids=self._narrowed.alerts,

@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from cli.client.connection import Address, call_problem, server_options
 from cli.client.notification_stream import Following
-from cli.console import standard_error, standard_output
+from cli.rich_console import standard_error, standard_output
 from cli.signals import EndedBySignal, clearing_away
 from cli.watch.board import Board, Narrowed
 from cli.watch.lines import line

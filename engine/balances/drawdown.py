@@ -10,16 +10,19 @@ from engine.facts.changes import catch_up
 from evaluator.aggregation import Tally
 from evaluator.alerts import AlertRule
 from evaluator.amounts import ZERO, exact_arithmetic
-from evaluator.balance_readings import gauge_of, groups_of, measure_takes, moved_by, readings
+from evaluator.balance_values import balance_values as readings
+from evaluator.balance_values import gauge_of, groups_of, measure_takes, moved_by
 from evaluator.balances import BalanceReading, Holding, Seat, Unit
-from evaluator.drawdown import Purse, Source, in_order
+from evaluator.drawdown import Source, UnitBalances, in_order
 from evaluator.events import UsageEvent
 from evaluator.gauges import Gauge
-from evaluator.routing import Router, Watch, watch_facts
+from evaluator.routing import Router
+from evaluator.watched_gauges import WatchedGauge as Watch
+from evaluator.watched_gauges import watched_fact_gauge
 from runtime.turns import Slices
 from store.balances import drawdown as drawing
 from store.balances import holdings, wallets
-from store.balances.drawdown import Drawable, Wanted
+from store.balances.drawdown import Demand, Drawable
 from store.balances.wallets import Wallet
 from store.identity.organizations import Organization
 from store.postgres.database import Connection, driver
@@ -52,7 +55,7 @@ async def draw(
     """
     organization_id = organization.organization_id
     customer_ids = {event.customer_id for event in events}
-    held = await wallets.lock_drawing(connection, organization_id, customer_ids)
+    held = await wallets.lock_with_drawdown(connection, organization_id, customer_ids)
     if not held:
         return Drawn({}, {})
     known = {router.customers[wallet.customer_id]: wallet for wallet in held.values()}
@@ -108,7 +111,7 @@ class _Drawer:
         self._router = router
         self._held = held
         self._now = now
-        self._purses: dict[PurseKey, Purse] = {}
+        self._purses: dict[PurseKey, UnitBalances] = {}
         self._overage_before: dict[PurseKey, Decimal] = {}
         self._of_seats: dict[tuple[SeatKey, str], list[Source]] = {}
         self._drawables: dict[Source, Drawable] = {}
@@ -118,7 +121,7 @@ class _Drawer:
 
     async def load(self, connection: Connection, organization_id: int, events: Sequence[UsageEvent]) -> None:
         """Reads what the events may draw on."""
-        wanted: dict[PurseKey, Wanted] = {}
+        wanted: dict[PurseKey, Demand] = {}
         seats: dict[SeatKey, tuple[datetime, datetime]] = {}
         for event in events:
             time = event.event_time
@@ -127,7 +130,7 @@ class _Drawer:
                 key = event.customer_id, unit_key
                 one = wanted.get(key)
                 if one is None:
-                    one = wanted[key] = Wanted(time, time, ZERO)
+                    one = wanted[key] = Demand(time, time, ZERO)
                 one.first, one.last = min(one.first, time), max(one.last, time)
                 one.amount = None if amount < ZERO or one.amount is None else one.amount + amount
             for of_seat in self._seats(event) if amounts else ():
@@ -141,7 +144,7 @@ class _Drawer:
             for unit_key in self._held[customer_id].draw_units:
                 key = customer_id, unit_key
                 before = self._overage_before[key] = overages.get(key, ZERO)
-                self._purses[key] = Purse(Unit.from_key(unit_key), overage=before)
+                self._purses[key] = UnitBalances(Unit.from_key(unit_key), overage=before)
         for item in found:
             self._drawables[item.source] = item
             seat, unit_key = item.holding.seat, item.holding.unit.key
@@ -203,7 +206,7 @@ class _Drawer:
         if key not in self._watches_of:
             customer = self._router.customers[item.customer_id]
             self._watches_of[key] = [
-                self._watches.setdefault(gauge, watch_facts(gauge, rules, customer))
+                self._watches.setdefault(gauge, watched_fact_gauge(gauge, rules, customer))
                 for gauge, rules in self._gauges(item.customer_id, item.holding).items()
             ]
         return self._watches_of[key]

@@ -14,8 +14,10 @@ from evaluator.aggregation import Tally
 from evaluator.alerts import AlertRule
 from evaluator.events import UsageEvent
 from evaluator.transitions import AlertState, Evaluation, Step, evaluate
+from store.alerts.states import StoredState, write_states
+from store.notifications.writing import NewNotification, write_notifications
 from store.postgres.database import DriverConnection
-from store.usage import evaluations
+from store.postgres.savepoints import refusal
 
 # So many in a row that fail, and none of their alert that does not, stand for all of that alert.
 SURE = 16
@@ -45,8 +47,8 @@ class Item:
 
     subject: Subject
     rule: AlertRule
-    state: evaluations.StoredState | None
-    notification: evaluations.Record | None
+    state: StoredState | None
+    notification: NewNotification | None
 
     @property
     def key(self) -> tuple[UUID, str]:
@@ -101,9 +103,16 @@ class Probe:
     async def _fails(self, items: Sequence[Item]) -> bool:
         states = [item.state for item in items if item.state is not None]
         notifications = [item.notification for item in items if item.notification is not None]
-        refusal = await evaluations.refusal(self._connection, self._organization_id, states, notifications, self._now)
-        self.error = refusal or self.error
-        return refusal is not None
+
+        async def write() -> None:
+            if states:
+                await write_states(self._connection, self._organization_id, states)
+            if notifications:
+                await write_notifications(self._connection, self._organization_id, notifications, self._now)
+
+        error = await refusal(self._connection, write)
+        self.error = error or self.error
+        return error is not None
 
 
 def guilty_events(

@@ -13,18 +13,16 @@ from engine.evaluation.subjects import Subject, ladder_of, path_of, unique_value
 from evaluator.aggregation import Aggregation, Tally
 from evaluator.alerts import AlertRule
 from evaluator.amounts import exact_arithmetic
+from evaluator.change_reasons import ChangeReason
 from evaluator.exclusions import Excluded
 from evaluator.gauges import Gauge
 from evaluator.notifications import Notification
-from evaluator.transitions import AlertState, Cause, Step, Transition, evaluate, mark_silently, trip_levels
+from evaluator.transitions import AlertState, Cause, Step, Transition, evaluate, silent_state, trip_levels
 from runtime.turns import Slices
+from store.alerts.states import StoredState, read_states, write_states
+from store.notifications.writing import NewNotification, write_notifications
 from store.postgres.database import DriverConnection
-from store.usage import evaluations, gauges, recounts
-from store.usage.evaluations import StoredState
-
-REASON_USAGE = "USAGE"  # an event moved the gauge
-REASON_FACT = "FACT"  # the billing system posted a fact, or time brought one due
-REASON_DEFINITION = "DEFINITION"  # the alert or the customer's facts are what changed
+from store.usage import gauges, recounts
 
 PART = 500  # gauges that are evaluated at a time: whoever has much keeps this process from nobody for long
 
@@ -93,9 +91,7 @@ class Evaluation:
         if unrecordable.cause is not None:
             raise unrecordable
         if guarded.disabled:
-            await evaluations.write_notifications(
-                self._connection, self._organization_id, guarded.disabled, self._now
-            )
+            await write_notifications(self._connection, self._organization_id, guarded.disabled, self._now)
         return result
 
     async def _look(
@@ -106,7 +102,7 @@ class Evaluation:
         Where it is careful and not all can be stored, adds that to `unrecordable` and writes nothing.
         """
         all_gauges = [subject.movement.watch.gauge for subject in subjects]
-        states = await evaluations.states(self._connection, self._organization_id, all_gauges)
+        states = await read_states(self._connection, self._organization_id, all_gauges)
         looks = [
             (rule, one.visited_epoch)
             for one in subjects
@@ -115,7 +111,7 @@ class Evaluation:
         ]
         first_looks = await FirstLooks.read(self._connection, self._organization_id, looks)
         found: list[Found] = []
-        visited: list[gauges.Visited] = []
+        visited: list[gauges.Evaluated] = []
         changed: list[StoredState] = []
         before = [replace(_tally(one), unseen=set(_tally(one).unseen)) for one in subjects] if self._careful else []
         with exact_arithmetic():
@@ -124,7 +120,7 @@ class Evaluation:
             for subject in subjects:
                 await slices.pause()
                 self._evaluate(subject, states, first_looks, guarded.quiet, found, visited, changed)
-        notifications: dict[str, evaluations.Record] = {}
+        notifications: dict[str, NewNotification] = {}
         for one in found:
             if one.notification is not None:
                 notifications[one.notification.notification_id] = one.notification
@@ -139,9 +135,9 @@ class Evaluation:
         async with self._connection.pipeline():
             await gauges.write(self._connection, self._organization_id, visited, self._now)
             if changed:
-                await evaluations.write_states(self._connection, self._organization_id, changed)
+                await write_states(self._connection, self._organization_id, changed)
             if notifications:
-                await evaluations.write_notifications(
+                await write_notifications(
                     self._connection, self._organization_id, list(notifications.values()), self._now
                 )
         result.found.extend(found)
@@ -228,14 +224,14 @@ class Evaluation:
         first_looks: FirstLooks,
         quiet: Set[tuple[UUID, str]],
         found: list[Found],
-        visited: list[gauges.Visited],
+        visited: list[gauges.Evaluated],
         changed: list[StoredState],
     ) -> None:
         watch, tally = subject.movement.watch, subject.before
         assert tally is not None
         gauge, reading = watch.gauge, subject.reading
         if reading is not None and reading.value is None:
-            visited.append(gauges.Visited(gauge, tally.value, tally.latest_time, None, None, self._epoch))
+            visited.append(gauges.Evaluated(gauge, tally.value, tally.latest_time, None, None, self._epoch))
             return
         base, steps, scale = path_of(subject)
         above: list[Decimal] = []
@@ -252,10 +248,10 @@ class Evaluation:
                 and rule.alert_id != subject.forgotten
                 and first_looks.keeps_reading(rule, subject.visited_epoch, new=subject.first_look)
             ):
-                state, path = mark_silently(ladder, steps[0].value, self._now), []
+                state, path = silent_state(ladder, steps[0].value, self._now), []
             evaluation = evaluate(ladder, state, base, path, self._now, rule.retired_by_key)
             sequence = stored.sequence if stored else 0
-            limit = watch.limit if rule.of_limits else None
+            limit = watch.limit if rule.has_percentages else None
             notification = self._notification(rule, gauge, sequence + 1, evaluation.transitions, limit)
             late = gauge.period.end <= self._now
             found += [
@@ -273,7 +269,7 @@ class Evaluation:
             above += [] if highest is None else [gauge.measure.stored(highest, scale)]
             below += [] if lowest is None else [gauge.measure.stored(lowest, scale)]
         visited.append(
-            gauges.Visited(
+            gauges.Evaluated(
                 gauge,
                 tally.value if reading is None or reading.value is None else reading.value,
                 tally.latest_time,
@@ -302,7 +298,7 @@ class Evaluation:
             return state, []
         watch = subject.movement.watch
         if not forgotten and first_looks.keeps(rule, subject.visited_epoch, watch.gauge.period):
-            return mark_silently(ladder_of(watch, rule), base, self._now), []
+            return silent_state(ladder_of(watch, rule), base, self._now), []
         return state, [Step(base, None)]
 
     def _notification(
@@ -335,7 +331,7 @@ class Evaluation:
             state=state,
             sequence=notification.sequence if notification else stored.sequence if stored else 0,
             change_time=self._now if moved or stored is None else stored.change_time,
-            change_reason=REASON_USAGE if moved else stored.change_reason if stored else REASON_DEFINITION,
+            change_reason=ChangeReason.USAGE if moved else _last_reason(stored),
         )
 
 
@@ -357,8 +353,14 @@ def _items(subjects: Sequence[Subject], found: Sequence[Found], changed: Sequenc
     ]
 
 
-def _reason(subject: Subject, last: Transition) -> str:
+def _last_reason(stored: StoredState | None) -> ChangeReason | None:
+    if stored is None:
+        return ChangeReason.DEFINITION
+    return None if stored.change_reason is None else ChangeReason(stored.change_reason)
+
+
+def _reason(subject: Subject, last: Transition) -> ChangeReason:
     """What made the last transition happen."""
     if subject.reading is not None:
-        return REASON_DEFINITION if subject.first_look else REASON_FACT
-    return REASON_DEFINITION if last.cause is None else REASON_USAGE
+        return ChangeReason.DEFINITION if subject.first_look else ChangeReason.FACT
+    return ChangeReason.DEFINITION if last.cause is None else ChangeReason.USAGE

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from evaluator.alerts import AlertRule
 from evaluator.periods import Period
-from evaluator.routing import COUNTING_MARGIN
+from evaluator.watched_gauges import COUNTING_MARGIN
 from store.alerts import visits as visiting
 from store.postgres.database import DriverConnection
 

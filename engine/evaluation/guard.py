@@ -13,15 +13,14 @@ from typing import NamedTuple
 from uuid import UUID
 
 from evaluator.alerts import AlertRule
-from evaluator.exclusions import Disabled, Excluded, ExclusionReason
-from evaluator.routing import Watch
+from evaluator.exclusions import MAX_GROUPS, Excluded, ExclusionReason
+from evaluator.notifications import DisabledNotification
 from evaluator.transitions import Cause
+from evaluator.watched_gauges import WatchedGauge as Watch
 from runtime.turns import Slices
 from store.alerts import exclusions
 from store.alerts.exclusions import Counted, Groups
 from store.postgres.database import DriverConnection
-
-MAX_GROUPS = 5_000  # of one alert and customer, or subscription, in one billing period
 
 
 class Look(NamedTuple):
@@ -41,7 +40,7 @@ class Guarded:
     """
 
     quiet: set[tuple[UUID, str]] = field(default_factory=set)
-    disabled: list[Disabled] = field(default_factory=list)
+    disabled: list[DisabledNotification] = field(default_factory=list)
     excluded: set[Excluded] = field(default_factory=set)
 
 
@@ -111,5 +110,5 @@ async def _count(
     for excluded, (look, rule) in first_over.items():
         if excluded in made:  # else another transaction was faster, and has told of it
             guarded.disabled.append(
-                Disabled(organization, rule, look.watch.gauge, MAX_GROUPS, epoch, now, look.cause)
+                DisabledNotification(organization, rule, look.watch.gauge, MAX_GROUPS, epoch, now, look.cause)
             )

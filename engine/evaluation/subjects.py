@@ -6,13 +6,13 @@ from decimal import Decimal
 from evaluator.aggregation import Aggregation, Tally
 from evaluator.alerts import AlertRule
 from evaluator.amounts import ZERO, exact_arithmetic
-from evaluator.balance_readings import Reading
+from evaluator.balance_values import FactValue as Reading
 from evaluator.events import UsageEvent
-from evaluator.routing import Watch
-from evaluator.thresholds import Ladder
+from evaluator.thresholds import ThresholdSet
 from evaluator.transitions import Cause, Step
+from evaluator.watched_gauges import WatchedGauge as Watch
 from store.usage import gauges
-from store.usage.gauges import NEVER_VISITED
+from store.usage.gauges import NEVER_EVALUATED
 
 
 @dataclass(eq=False, slots=True)
@@ -57,7 +57,7 @@ def before_move(movement: Movement, moved: gauges.Moved, created_customers: set[
     """The subject of an additive gauge that `gauges.move` has moved."""
     with exact_arithmetic():
         tally = Tally(moved.value - movement.total)
-    subject = _subject(movement, tally, moved.visited_epoch, created_customers)
+    subject = _subject(movement, tally, moved.rules_epoch, created_customers)
     subject.scale = moved.scale
     return subject
 
@@ -65,7 +65,7 @@ def before_move(movement: Movement, moved: gauges.Moved, created_customers: set[
 def before_fold(movement: Movement, locked: gauges.Locked, created_customers: set[str]) -> Subject:
     """The subject of a gauge that `gauges.lock` has locked."""
     tally = Tally(locked.value, locked.latest_event_time, locked.latest_event_id)
-    subject = _subject(movement, tally, locked.visited_epoch, created_customers)
+    subject = _subject(movement, tally, locked.rules_epoch, created_customers)
     # A server of an earlier version counted it last, and did not say which of the events of that time it shows.
     unsaid = movement.watch.aggregation is Aggregation.LATEST and tally.latest_time and tally.latest_id is None
     if unsaid and any(event.event_time == tally.latest_time for _, event in movement.entries):
@@ -75,9 +75,9 @@ def before_fold(movement: Movement, locked: gauges.Locked, created_customers: se
 
 def _subject(movement: Movement, tally: Tally, visited_epoch: int, created_customers: set[str]) -> Subject:
     watch = movement.watch
-    if visited_epoch >= watch.continuous_since_epoch and visited_epoch != NEVER_VISITED:
+    if visited_epoch >= watch.continuous_since_epoch and visited_epoch != NEVER_EVALUATED:
         return Subject(movement, visited_epoch, tally)
-    if visited_epoch == NEVER_VISITED and (
+    if visited_epoch == NEVER_EVALUATED and (
         watch.gauge.customer_id in created_customers or watch.counted_from_the_start
     ):
         return Subject(movement, visited_epoch, Tally(), untouched=True)
@@ -94,7 +94,7 @@ def path_of(subject: Subject) -> tuple[Decimal, list[Step], Decimal | None]:
         value = measure.shown(reading.value, reading.scale)
         # A balance that nobody has looked at, or a percentage of nothing, did not read 0 before.
         unknown = measure.invoices is None and (
-            subject.visited_epoch == NEVER_VISITED or (subject.scale is None) != (reading.scale is None)
+            subject.visited_epoch == NEVER_EVALUATED or (subject.scale is None) != (reading.scale is None)
         )
         base = value if unknown else measure.shown(tally.value, subject.scale)
         return base, [Step(value, subject.cause)], reading.scale
@@ -112,9 +112,9 @@ def step_of(subject: Subject, tally: Tally, amount: Decimal, event: UsageEvent) 
     return Step(value, Cause(event.event_id, event.event_time))
 
 
-def ladder_of(watch: Watch, rule: AlertRule) -> Ladder:
+def ladder_of(watch: Watch, rule: AlertRule) -> ThresholdSet:
     """The thresholds that an alert has on a gauge."""
-    return rule.ladder_for(watch.gauge.group).with_limit(watch.limit)
+    return rule.thresholds_for(watch.gauge.group).with_limit(watch.limit)
 
 
 def unique_values(movement: Movement) -> set[str]:

@@ -10,22 +10,23 @@ from engine.facts import readings
 from engine.facts.readings import Covered, GaugeReading
 from engine.rules.rules import Rules
 from evaluator.aggregation import Tally
-from evaluator.balance_readings import reads_as_zero
-from evaluator.facts import Touched
+from evaluator.balance_values import reads_as_zero
+from evaluator.changed_facts import ChangedFacts
 from evaluator.limits import limit_of
-from evaluator.routing import Customer, Router
+from evaluator.routing import Router
+from evaluator.routing_facts import CustomerFacts as Customer
 from runtime.clock import Clock
 from store.balances import wallets
-from store.balances.wallets import Read, Wallet
+from store.balances.wallets import ReadTimes, Wallet
 from store.identity import organizations
 from store.identity.organizations import Organization
 from store.postgres.database import Connection, Database, driver
 from store.usage import gauges
 from store.usage import routing_facts as facts
-from store.usage.gauges import NEVER_VISITED
+from store.usage.gauges import NEVER_EVALUATED
 
 Result = TypeVar("Result")
-Change = Callable[[Connection], Awaitable[tuple[Result, Touched]]]
+Change = Callable[[Connection], Awaitable[tuple[Result, ChangedFacts]]]
 
 
 class Changes(Protocol):
@@ -63,7 +64,7 @@ class FactChanges:
         """Runs `change` in a transaction of its own, see `Changes`."""
         organization_id = organization.organization_id
         async with self._database.transaction() as connection:
-            epoch = await organizations.share(connection, organization_id)
+            epoch = await organizations.lock_shared(connection, organization_id)
             # Read under the lock: a change that waited happened when it got in, not when it was sent.
             now = self._clock.now()
             router = await self._router(connection, organization_id, epoch)
@@ -77,7 +78,7 @@ class FactChanges:
             else:
                 look = await readings.after_change(connection, organization_id, covered, touched)
             await evaluate_readings(connection, organization, router, look.found, now)
-            await wallets.expect_due(connection, organization_id, look.read([covered]))
+            await wallets.set_earlier_timers(connection, organization_id, look.read([covered]))
         return result
 
     async def look_at(self, connection: Connection, organization: Organization, epoch: int, customer_id: str) -> None:
@@ -92,7 +93,7 @@ class FactChanges:
         covered = [Covered(customer, router.fact_rules(customer), wallet.moment(now))]
         look = await readings.of_everything(connection, organization_id, covered, self._grace)
         await evaluate_readings(connection, organization, router, look.found, now, epoch=epoch)
-        await wallets.set_due(connection, organization_id, look.read(covered))
+        await wallets.set_timers(connection, organization_id, look.read(covered))
 
     async def _router(self, connection: Connection, organization_id: int, epoch: int) -> Router:
         return await self._rules.setdefault(organization_id, Rules(organization_id)).router(connection, epoch)
@@ -136,7 +137,7 @@ async def catch_up(
     """
     organization_id = organization.organization_id
     due = {customer: wallet.due_time for customer, wallet in held.items()}
-    read: dict[str, Read] = {}
+    read: dict[str, ReadTimes] = {}
     while covered := [
         Covered(customer, router.fact_rules(customer), time)
         for customer, time in due.items()
@@ -146,7 +147,7 @@ async def catch_up(
         await evaluate_readings(connection, organization, router, look.found, now, careful=careful)
         read.update(look.read(covered))
         due = {item.customer: read[item.customer.customer_id].due_time for item in covered}
-    await wallets.set_due(connection, organization_id, read)
+    await wallets.set_timers(connection, organization_id, read)
 
 
 async def evaluate_readings(
@@ -175,14 +176,14 @@ async def evaluate_readings(
     for item in read:
         gauge = item.watch.gauge
         stored = locked[gauge.gauge_id]
-        last = None if stored.visited_epoch == NEVER_VISITED else stored.value
-        if any(rule.of_limits for rule in item.watch.alerts):
+        last = None if stored.rules_epoch == NEVER_EVALUATED else stored.value
+        if any(rule.has_percentages for rule in item.watch.alerts):
             holders = router.limits_of(item.customer, item.customer.plan_id)
             item.watch.limit = limit_of(holders, gauge.measure.unit, gauge.group)
         subjects.append(
             Subject(
                 Movement(item.watch),
-                stored.visited_epoch,
+                stored.rules_epoch,
                 Tally(stored.value, stored.latest_event_time, stored.latest_event_id),
                 scale=stored.scale,
                 reading=item.reading.after(last),
@@ -204,7 +205,7 @@ async def _customer(
     found = await facts.customers(raw, organization_id, [customer_id])
     if found:
         return found[0], False
-    made = await facts.first_sight_customers(raw, organization_id, [customer_id], epoch, now)
+    made = await facts.register_customers(raw, organization_id, [customer_id], epoch, now)
     if made:
         return made[0], True
     # Another transaction has just created it.

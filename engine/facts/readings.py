@@ -7,26 +7,32 @@ from typing import NamedTuple
 
 from evaluator.alerts import AlertRule
 from evaluator.amounts import exact_arithmetic
-from evaluator.balance_readings import (
+from evaluator.balance_values import (
     ENDED,
     NO_DATA,
-    Reading,
     days_left,
     gauge_of,
     next_change,
     next_crossing,
-    readings,
+)
+from evaluator.balance_values import (
+    FactValue as Reading,
+)
+from evaluator.balance_values import (
+    balance_values as readings,
 )
 from evaluator.balances import BalanceKind, BalanceReading, Holding
-from evaluator.facts import Touched
+from evaluator.changed_facts import ChangedFacts
 from evaluator.gauges import Gauge
-from evaluator.invoices import Invoice, calendar_month
-from evaluator.invoices import readings as invoice_totals
-from evaluator.routing import Customer, Watch, watch_facts
+from evaluator.invoices import MeasuredInvoice, calendar_month
+from evaluator.invoices import invoice_values as invoice_totals
+from evaluator.routing_facts import CustomerFacts as Customer
 from evaluator.transitions import Cause
+from evaluator.watched_gauges import WatchedGauge as Watch
+from evaluator.watched_gauges import watched_fact_gauge
 from store.accounts import invoice_readings
 from store.balances import holdings
-from store.balances.wallets import Read
+from store.balances.wallets import ReadTimes
 from store.postgres.database import Connection, driver
 
 
@@ -53,10 +59,10 @@ class Look:
         if time is not None and (known is None or time < known):
             self.next_times[customer_id] = time
 
-    def read(self, covered: Iterable["Covered"]) -> dict[str, Read]:
+    def read(self, covered: Iterable["Covered"]) -> dict[str, ReadTimes]:
         """What wallets note of this look."""
         return {
-            item.customer.customer_id: Read(item.time, self.next_times.get(item.customer.customer_id))
+            item.customer.customer_id: ReadTimes(item.time, self.next_times.get(item.customer.customer_id))
             for item in covered
         }
 
@@ -85,7 +91,7 @@ async def of_everything(
     for customer, rules, now in covered:
         found: dict[Gauge, tuple[Reading, list[AlertRule]]] = {}
         own = held.get(customer.customer_id, [])
-        posted: dict[bool, Sequence[Invoice]] = {}
+        posted: dict[bool, Sequence[MeasuredInvoice]] = {}
         for rule in rules:
             if rule.measure.invoices is not None:
                 monthly = rule.measure.invoices.monthly
@@ -105,7 +111,7 @@ async def of_everything(
     return look
 
 
-async def after_change(connection: Connection, organization_id: int, covered: Covered, touched: Touched) -> Look:
+async def after_change(connection: Connection, organization_id: int, covered: Covered, touched: ChangedFacts) -> Look:
     """What alerts read that a change of one customer's facts may have moved."""
     customer, rules, now = covered
     look = Look()
@@ -193,7 +199,7 @@ async def _held(
 
 async def _posted(
     connection: Connection, organization_id: int, customer: Customer, monthly: bool, now: datetime, grace: timedelta
-) -> Sequence[Invoice]:
+) -> Sequence[MeasuredInvoice]:
     """A customer's invoices that alerts look at: those of this calendar month, or all that are not out of grace."""
     customer_id = customer.customer_id
     if monthly:
@@ -214,13 +220,13 @@ def _read(rule: AlertRule, customer: Customer, own: Sequence[Holding], now: date
 def _next_time(rule: AlertRule, customer: Customer, own: Sequence[Holding], now: datetime) -> datetime | None:
     if rule.measure.balances is not None:
         return next_change(rule, own, now)
-    return None if customer.plan_end is None else next_crossing(rule.ladder, customer.plan_end, now)
+    return None if customer.plan_end is None else next_crossing(rule.thresholds, customer.plan_end, now)
 
 
 def _watched(
     found: Mapping[Gauge, tuple[Reading, list[AlertRule]]], customer: Customer, cause: Cause | None = None
 ) -> list[GaugeReading]:
     return [
-        GaugeReading(customer, watch_facts(gauge, rules, customer), reading, cause)
+        GaugeReading(customer, watched_fact_gauge(gauge, rules, customer), reading, cause)
         for gauge, (reading, rules) in found.items()
     ]

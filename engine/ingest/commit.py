@@ -28,7 +28,9 @@ from evaluator.events import UsageEvent
 from evaluator.exclusions import Excluded
 from evaluator.gauges import Gauge
 from evaluator.prices import passes_all
-from evaluator.routing import Router, Watch, group_of
+from evaluator.routing import Router, group_of
+from evaluator.watched_gauges import WatchedGauge as Watch
+from runtime.actions import LogAction
 from runtime.clock import Clock
 from runtime.turns import Slices
 from store.identity import organizations
@@ -74,7 +76,7 @@ class Committer:
             logger.warning(
                 "a commit failed; its events are committed without those that cannot be recorded",
                 exc_info=True,
-                extra={"action": "commit_failed"},
+                extra={"action": LogAction.COMMIT_FAILED},
             )
         contained = await Containment(functools.partial(self._attempt, careful=True), batches).commit()
         await self._tell(contained.refused)
@@ -112,7 +114,9 @@ class Committer:
                     now,
                 )
         except Exception:
-            logger.exception("operators could not be told of a failure", extra={"action": "operator_event_failed"})
+            logger.exception(
+                "operators could not be told of a failure", extra={"action": LogAction.OPERATOR_EVENT_FAILED}
+            )
             return
         self._told = {
             key: window for key, window in self._told.items() if window == evaluation_failures.window(now)
@@ -127,7 +131,7 @@ class Committer:
         now = self._clock.now()
         try:
             async with self._database.transaction() as connection:
-                standing = await organizations.hold(connection, self._organization_id)
+                standing = await organizations.lock_shared_with_name(connection, self._organization_id)
                 if standing.name != self._organization.name:  # this lives for longer than a name has to
                     self._organization = Organization(self._organization_id, standing.name)
                 router = await self._rules.router(connection, standing.epoch)
@@ -213,7 +217,7 @@ class Committer:
             for moved in sorted(all_moved, key=lambda one: one.index):
                 movement = additive[moved.index]
                 values[movement.watch.gauge] = moved.value
-                if moved.calls:
+                if moved.needs_evaluation:
                     subjects.append(before_move(movement, moved, created.customers))
         if folded:
             watched = [movement.watch.gauge for movement in folded]
@@ -264,7 +268,7 @@ async def route(router: Router, events: Sequence[UsageEvent], slices: Slices) ->
 def _route(router: Router, events: Sequence[UsageEvent], movements: dict[Watch, Movement]) -> None:
     for event in events:
         _, customer_id, time, metric_id, quantity, subscription_id, cost, currency, properties = event
-        for target in router.targets((customer_id, subscription_id, metric_id, currency), time):
+        for target in router.customer_measures((customer_id, subscription_id, metric_id, currency), time):
             amount = cost if target.measure.of_cost else quantity
             if amount is None or (target.prices and not passes_all(target.prices, properties)):
                 continue
@@ -274,7 +278,7 @@ def _route(router: Router, events: Sequence[UsageEvent], movements: dict[Watch, 
                 group = group_of(keys, properties) if keys else ()
                 if group is None:
                     continue
-                watch = target.watch(group, time)
+                watch = target.watched_gauge(group, time)
                 if watch is None:
                     continue
                 movement = movements.get(watch)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from engine.evaluation.careful import SURE, Unrecordable
 from engine.ingest.batches import Batch, Outcome, take_part
+from runtime.actions import LogAction
 from store.postgres.database import DatabaseUnavailable
 
 # Commits that one that failed is replaced by, at the most. An alert that cannot be recorded takes two, an event that
@@ -134,7 +135,7 @@ class Containment:
                     len(alerts),
                     ", ".join(sorted(set(alerts.values()))[:10]),
                     exc_info=found.cause,
-                    extra={"action": "evaluation_failed", "events": len(alerts)},
+                    extra={"action": LogAction.EVALUATION_FAILED, "events": len(alerts)},
                 )
                 self._refuse(list(alerts), alerts)
                 places = [place for place in places if place not in alerts]
@@ -144,7 +145,7 @@ class Containment:
                     logger.error(
                         "an event could not be recorded; it is refused",
                         exc_info=not self._explained,
-                        extra={"action": "event_failed"},
+                        extra={"action": LogAction.EVENT_FAILED},
                     )
                     self._explained = True
                 return places

@@ -43,7 +43,7 @@ class Rules:
         self._open: list[Created] = []
 
     async def router(self, connection: Connection, epoch: int) -> Router:
-        """The router at `epoch`, which the transaction has to hold still (`organizations.share`).
+        """The router at `epoch`, which the transaction has to hold still (`organizations.lock_shared`).
 
         Others may hold older routers at the same time; those stay as they are.
         """
@@ -54,7 +54,7 @@ class Rules:
         slices = Slices(self._organization_id)
         for definition in await alerts.changed_since(connection, self._organization_id, current.epoch):
             await slices.pause()
-            rule = definition.rule()
+            rule = definition.active_rule()
             if rule is None:
                 rules.pop(definition.alert_id, None)
             else:
@@ -147,7 +147,7 @@ class Rules:
         if new_customers:
             missing = await self._read_customers(connection, router, new_customers)
             if missing:
-                made = await facts.first_sight_customers(raw, organization_id, sorted(missing), router.epoch, now)
+                made = await facts.register_customers(raw, organization_id, sorted(missing), router.epoch, now)
                 created.customers.update(customer.customer_id for customer in made)
                 router.customers.update((customer.customer_id, customer) for customer in made)
                 await self._read_customers(connection, router, missing - created.customers)
@@ -158,9 +158,7 @@ class Rules:
                 missing_keys = sorted(new_subscriptions - router.subscriptions.keys())
                 if round_ == 1 or not missing_keys:
                     break
-                for one in await facts.first_sight_subscriptions(
-                    raw, organization_id, missing_keys, router.epoch, now
-                ):
+                for one in await facts.register_subscriptions(raw, organization_id, missing_keys, router.epoch, now):
                     created.subscriptions.add((one.customer_id, one.subscription_id))
                     router.subscriptions[one.customer_id, one.subscription_id] = one
         if new_metrics:
@@ -170,9 +168,7 @@ class Rules:
                 missing = new_metrics - router.metrics.keys()
                 if round_ == 1 or not missing:
                     break
-                for metric in await facts.first_sight_metrics(
-                    raw, organization_id, sorted(missing), router.epoch, now
-                ):
+                for metric in await facts.register_metrics(raw, organization_id, sorted(missing), router.epoch, now):
                     created.metrics.add(metric.metric_id)
                     router.metrics[metric.metric_id] = metric
 

@@ -9,6 +9,7 @@ from engine.rules.rules import Rules
 from engine.visits.visiting import visit_customers
 from evaluator.alerts import AlertRule, GroupSelector, ScopeKind
 from evaluator.gauges import Measure
+from runtime.actions import LogAction
 from store.alerts import visits as visiting
 from store.identity import organizations
 from store.identity.organizations import Organization
@@ -47,7 +48,7 @@ async def look_at_customer(
 
     async def find() -> list[str]:
         async with database.transaction() as connection:
-            epoch = await organizations.share(connection, organization.organization_id)
+            epoch = await organizations.lock_shared(connection, organization.organization_id)
             router = await rules.router(connection, epoch)
             return await _concerned(
                 connection,
@@ -59,7 +60,7 @@ async def look_at_customer(
 
     async def visit(alert_id: str) -> None:
         async with database.transaction() as connection:
-            epoch = await organizations.share(connection, organization.organization_id)
+            epoch = await organizations.lock_shared(connection, organization.organization_id)
             router = await rules.router(connection, epoch)
             rule = router.alerts.get(alert_id)
             if rule is not None:
@@ -75,7 +76,7 @@ async def look_at_customer(
             logger.exception(
                 "alert %s could not look at a customer that was changed; the customer's next event makes it do so",
                 alert_id,
-                extra={"action": "visit_failed", "alert_id": alert_id},
+                extra={"action": LogAction.VISIT_FAILED, "alert_id": alert_id},
             )
 
 

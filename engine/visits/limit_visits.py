@@ -30,7 +30,7 @@ async def look_again(
     organization_id = organization.organization_id
     unit = Unit(subject.currency, subject.metric_id)
     active = await alerts.active_of_unit(connection, organization_id, unit)
-    rules = [rule for definition in active if (rule := definition.rule()) is not None]
+    rules = [rule for definition in active if (rule := definition.active_rule()) is not None]
     concerned = [rule for rule in rules if _concerns(subject, rule)]
     if not concerned:
         return
@@ -47,7 +47,7 @@ async def look_again(
 
 def _concerns(subject: LimitSubject, rule: AlertRule) -> bool:
     """Whether an alert of the limit's unit may have a gauge that is compared with the limit."""
-    if not rule.of_limits or rule.group_keys != tuple(key for key, _ in subject.groups):
+    if not rule.has_percentages or rule.group_keys != tuple(key for key, _ in subject.groups):
         return False
     if subject.customer_id is not None:
         return rule.scope.customer_id in (None, subject.customer_id)

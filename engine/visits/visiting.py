@@ -10,7 +10,9 @@ from engine.facts.changes import catch_up, evaluate_readings
 from engine.facts.readings import Covered
 from evaluator.alerts import AlertRule
 from evaluator.gauges import Group
-from evaluator.routing import Router, Target, Watch
+from evaluator.routing import Router
+from evaluator.watched_gauges import CustomerMeasure
+from evaluator.watched_gauges import WatchedGauge as Watch
 from store.alerts import visits as visiting
 from store.balances import wallets
 from store.identity.organizations import Organization
@@ -87,7 +89,7 @@ async def _look_at_facts(
     forgotten = rule.alert_id if forgetting else None
     await evaluate_readings(connection, organization, router, look.found, now, first_look=True, forgotten=forgotten)
     if rule.measure.invoices is None:
-        await wallets.expect_due(connection, organization_id, look.read(covered))
+        await wallets.set_earlier_timers(connection, organization_id, look.read(covered))
 
 
 async def _watches(
@@ -107,22 +109,22 @@ async def _watches(
     if rule.measure.metric_id is not None:
         for metric in await facts.metrics(raw, organization_id, [rule.measure.metric_id]):
             router.metrics[metric.metric_id] = metric
-    targets: list[Target] = []
+    targets: list[CustomerMeasure] = []
     if rule.measure.per_subscription:
         for one in await facts.subscriptions_of(raw, organization_id, customer_ids):
             router.subscriptions[one.customer_id, one.subscription_id] = one
             if rule.scope.covers(one.customer_id, one.subscription_id, one.plan_id):
-                target = router.target(rule.measure, one.customer_id, one.subscription_id, now)
+                target = router.customer_measure(rule.measure, one.customer_id, one.subscription_id, now)
                 targets += [target] if target else []
     else:
         for customer in found:
             if rule.scope.covers(customer.customer_id, None, customer.plan_id):
-                target = router.target(rule.measure, customer.customer_id, None, now)
+                target = router.customer_measure(rule.measure, customer.customer_id, None, now)
                 targets += [target] if target else []
     groups: dict[int, list[Group]] = await visiting.groups(raw, organization_id, targets, rule.group_keys, now)
     watches = []
     for index, target in enumerate(targets):
         for group in groups.get(index, ()):
-            watch = target.watch(group, now) if rule.selects(group) else None
+            watch = target.watched_gauge(group, now) if rule.selects(group) else None
             watches += [watch] if watch else []
     return watches

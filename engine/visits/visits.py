@@ -4,8 +4,6 @@ Ingest does not wait for a visit: an event that moves a gauge which was not visi
 visit only has to find those customers that send nothing at the moment.
 """
 
-import asyncio
-import contextlib
 import logging
 from collections.abc import Sequence
 from datetime import timedelta
@@ -14,7 +12,10 @@ from engine.rules.rules import Rules
 from engine.visits.customer_visits import look_at_customer
 from engine.visits.limit_visits import look_again
 from engine.visits.visiting import visit_customers
+from runtime.actions import LogAction
+from runtime.backoff import Backoff
 from runtime.clock import Clock
+from runtime.tasks import BackgroundTask, FailureLog
 from store.alerts import visits as visiting
 from store.alerts.visits import Due
 from store.identity import organizations
@@ -27,7 +28,7 @@ from webhooks.operator_events import EvaluationFailure
 CUSTOMERS_PER_VISIT = 500  # customers of one transaction
 VISITS_AT_ONCE = 50  # alerts of one organization that one look finds; others may be at work on some of them
 POLLING_INTERVAL = 5.0  # seconds; for visits that another replica left when it died
-RETRY_INTERVAL = 1.0  # seconds, while the database is away
+RETRY_INTERVAL = 1.0  # seconds at most between two tries while the database is away
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +40,15 @@ class Visits:
         self._database = database
         self._clock = clock
         self._grace = grace
-        self._woken = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._task = BackgroundTask(
+            self._work,
+            FailureLog(
+                logger, "visits failed and will be tried again", LogAction.VISITS_FAILED, (DatabaseUnavailable,)
+            ),
+            name="visits",
+            interval=POLLING_INTERVAL,
+            backoff=Backoff(longest=RETRY_INTERVAL),
+        )
         self._rules: dict[int, Rules] = {}
         self._sizes: dict[Due, int] = {}  # customers of the next step, of visits in which one failed
         self._passed_over: set[Due] = set()
@@ -48,18 +56,15 @@ class Visits:
 
     def start(self) -> None:
         """Begins to work, with what earlier processes left."""
-        self._task = asyncio.create_task(self._run(), name="visits")
+        self._task.start()
 
     def wake(self, organization_id: int) -> None:
         """Says that an alert of that organization was created or changed; to be called after the commit."""
-        self._woken.set()
+        self._task.wake()
 
     async def stop(self) -> None:
         """Ends after the current transaction's end or its rollback; whatever is left waits for the next process."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await self._task.stop()
 
     async def look_again(
         self, connection: Connection, organization: Organization, epoch: int, subject: LimitSubject
@@ -85,20 +90,9 @@ class Visits:
             subscriptions_only=subscriptions_only,
         )
 
-    async def _run(self) -> None:
-        while True:
-            self._woken.clear()
-            pause = POLLING_INTERVAL
-            try:
-                while await self.visit_once():
-                    pass
-            except DatabaseUnavailable:
-                pause = RETRY_INTERVAL
-            except Exception:
-                logger.exception("visits failed and will be tried again", extra={"action": "visits_failed"})
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._woken.wait()
+    async def _work(self) -> None:
+        while await self.visit_once():
+            pass
 
     async def visit_once(self) -> bool:
         """One step of one visit of each organization that has any which nobody else is at; whether there was any.
@@ -128,7 +122,7 @@ class Visits:
                 logger.exception(
                     "the visit of alert %s failed and will be tried again",
                     visit.alert_id,
-                    extra={"action": "visit_failed", "alert_id": visit.alert_id},
+                    extra={"action": LogAction.VISIT_FAILED, "alert_id": visit.alert_id},
                 )
         return False
 
@@ -149,7 +143,7 @@ class Visits:
                     "a step of the visit of alert %s failed; it goes on in smaller ones",
                     visit.alert_id,
                     exc_info=size == CUSTOMERS_PER_VISIT,
-                    extra={"action": "visit_failed", "alert_id": visit.alert_id},
+                    extra={"action": LogAction.VISIT_FAILED, "alert_id": visit.alert_id},
                 )
                 return True
             worked = await self._pass_over(visit)
@@ -163,7 +157,7 @@ class Visits:
         Operators are told, once an hour of each alert.
         """
         async with self._database.transaction() as connection:
-            epoch = await organizations.share(connection, visit.organization_id)
+            epoch = await organizations.lock_shared(connection, visit.organization_id)
             after = await visiting.claim(connection, visit)
             rules = self._rules.setdefault(visit.organization_id, Rules(visit.organization_id))
             rule = (await rules.router(connection, epoch)).alerts.get(visit.alert_id)
@@ -176,7 +170,7 @@ class Visits:
                 logger.error(
                     "alert %s could not be evaluated for a customer and will be tried again",
                     visit.alert_id,
-                    extra={"action": "visit_failed", "alert_id": visit.alert_id, "customer_id": customer_id},
+                    extra={"action": LogAction.VISIT_FAILED, "alert_id": visit.alert_id, "customer_id": customer_id},
                 )
             self._passed_over.add(visit)
             come_to = customers[-1] if customers else self._end(visit)
@@ -195,7 +189,7 @@ class Visits:
         """Evaluates the next customers of a visit, so many; returns False when another replica is at it."""
         organization = Organization(visit.organization_id, visit.organization)
         async with self._database.transaction() as connection:
-            epoch = await organizations.share(connection, visit.organization_id)
+            epoch = await organizations.lock_shared(connection, visit.organization_id)
             after = await visiting.claim(connection, visit)
             if after is None:
                 return False

@@ -1,10 +1,10 @@
-"""Reading: the events of a request, checked so that a bad one harms nobody but itself."""
+"""Checks the events of a request. A bad event is rejected by its index, and the others are counted."""
 
 import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from google.protobuf.unknown_fields import UnknownFieldSet
 
@@ -15,28 +15,26 @@ from evaluator.routing import FUTURE_TOLERANCE
 from generated.tidemark.v1 import error_reason_pb2, usage_pb2
 from runtime.turns import Slices
 from server.calls.errors import AlreadyExists, ApiError, FailedPrecondition, FieldViolation, Internal, InvalidArgument
-from server.calls.validation import MAX_ID_LENGTH, Violations, currency_problem, id_problem, to_datetime
+from server.calls.validation import EPOCH, MAX_ID_LENGTH, Violations, currency_problem, id_problem, to_datetime
 
-AT_ONCE = 100  # events that are read without a pause
+AT_ONCE = 100  # events that are checked without a pause
 MAX_PROPERTIES = 64
 MAX_PROPERTY_LENGTH = 256  # characters of a value
 
-# Bytes of an answer's rejections that are told in full; what follows is told in short. Clients take 4 MiB by default,
-# and one that cannot read the answer to a batch would send it again for ever. 5,000 in short come to less than the
-# 2 MiB that then remain of the 3 MiB that an answer's rejections may have.
+# Bytes of an answer's rejections that are complete; the rejections after them are short. A client accepts 4 MiB by
+# default, and a client that cannot read the answer to a batch would send it again for ever. 5,000 short rejections
+# have less than 2 MiB, and together with the complete ones less than the 3 MiB for the rejections of an answer.
 MAX_FULL_REJECTIONS = 1024 * 1024
-SHORT_ID_LENGTH = 40  # characters of an event_id that is told in short; a UUID has 36
+SHORT_ID_LENGTH = 40  # characters of the event_id in a short rejection; a UUID has 36
 
-# Ids that were found fine: the same customers and metrics come again and again. Event ids never do.
-_FINE_IDS: set[str] = set()
-_MAX_FINE_IDS = 500_000
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# Ids that were checked before. Customers and metrics repeat; event ids do not, so they are not kept.
+_CHECKED_IDS: set[str] = set()
+_MAX_CHECKED_IDS = 500_000
 
 
 @dataclass(slots=True)
 class Reading:
-    """The events of one request that can be counted, where each stood, and why the others cannot."""
+    """The checked events of one request with their indexes, and the rejected ones with their errors."""
 
     events: list[UsageEvent] = field(default_factory=list)
     indexes: list[int] = field(default_factory=list)
@@ -44,15 +42,15 @@ class Reading:
 
 
 class Reader:
-    """Reads events. retention: an event older than that is refused, whatever its billing period."""
+    """Checks events. retention: an older event is rejected, in whatever billing period it lies."""
 
     def __init__(self, retention: timedelta) -> None:
         self._retention = retention
 
     async def read(self, messages: Sequence[usage_pb2.UsageEvent], now: datetime, slices: Slices) -> Reading:
-        """Checks every event of a request; `now` decides which are too old or too far ahead.
+        """Checks every event of a request against `now`: it can be too old, or too far in the future.
 
-        A large request is read in slices, between which other calls go on.
+        A large request is checked in slices, between which other calls run.
         """
         reading = Reading()
         earliest, latest = now - self._retention, now + FUTURE_TOLERANCE
@@ -69,11 +67,11 @@ class Reader:
     def _read(
         self, messages: list[usage_pb2.UsageEvent], first: int, earliest: datetime, latest: datetime, reading: Reading
     ) -> None:
-        """Reads messages at once; when anything is wrong with them in ever smaller parts, down to the bad ones.
+        """Checks messages together. Divides them when one of them is bad, until each bad one is found.
 
-        Parts of the root of their number, so that few passes are made where many are bad.
+        Divides n messages into parts of √n, so that there are few passes when many are bad.
         """
-        events = _read_fine(messages, earliest, latest)
+        events = _read_valid(messages, earliest, latest)
         if events is not None:
             reading.events += events
             reading.indexes += range(first, first + len(events))
@@ -88,14 +86,16 @@ class Reader:
 async def rejections(
     messages: Sequence[usage_pb2.UsageEvent], reading: Reading, outcome: Outcome, slices: Slices
 ) -> list[usage_pb2.Rejection]:
-    """What is said of each event of a request that was not counted, by ascending index."""
+    """The rejections of the events of a request that were not counted, by ascending index."""
     errors = dict(reading.rejected)
     for position in outcome.conflicting:
         index = reading.indexes[position]
         errors[index] = _conflict(index, reading.events[position])
     for position in outcome.too_old:
         index = reading.indexes[position]
-        errors[index] = _too_old(index, reading.events[position].event_id, "its billing period is closed for good")
+        errors[index] = _too_old(
+            index, reading.events[position].event_id, "its billing period is closed and its grace is over"
+        )
     for position in outcome.unrecorded:
         index = reading.indexes[position]
         errors[index] = _unrecorded(index, reading.events[position])
@@ -107,7 +107,7 @@ async def rejections(
         error, event_id = errors[index], messages[index].event_id[:MAX_ID_LENGTH]
         if size > MAX_FULL_REJECTIONS:
             error, event_id = (
-                type(error)(error.reason, "send fewer events at once to be told more"),
+                type(error)(error.reason, "send fewer events in one batch for the details"),
                 event_id[:SHORT_ID_LENGTH],
             )
         found.append(usage_pb2.Rejection(index=index, event_id=event_id, status=error.status()))
@@ -115,12 +115,12 @@ async def rejections(
     return found
 
 
-def _read_fine(
+def _read_valid(
     messages: Sequence[usage_pb2.UsageEvent], earliest: datetime, latest: datetime
 ) -> list[UsageEvent] | None:
-    """The events, or None when anything is wrong with any of them; `_explain` then finds out what.
+    """The events, or None when one of them is bad; `_explain` then finds the cause.
 
-    Every event goes this way, so it goes column by column: what is asked of a whole column costs one event little.
+    This is the hot path of every event. It works column by column: a check of a whole column costs one event little.
     """
     event_ids = [message.event_id for message in messages]
     customer_ids = [message.customer_id for message in messages]
@@ -128,7 +128,7 @@ def _read_fine(
     metric_ids = [message.metric_id for message in messages]
     costs = [message.cost for message in messages]
     currencies = [message.currency or None for message in messages]
-    # dict() of a protobuf map, be it empty, takes as long as reading all the other fields.
+    # dict() of a protobuf map takes as long as all other fields together, even when the map is empty.
     properties = [
         {key: stated[key] for key in stated} if (stated := message.properties) else {} for message in messages
     ]
@@ -136,15 +136,15 @@ def _read_fine(
     ids = {*customer_ids, *metric_ids, *filter(None, subscription_ids)}
     if not (
         (_are_plain(event_ids) or all(id_problem(event_id) is None for event_id in event_ids))
-        and (ids <= _FINE_IDS or all(map(_is_fine, ids - _FINE_IDS)))
-        and (not any(currencies) or all(map(_is_fine_price, costs, currencies)))
+        and (ids <= _CHECKED_IDS or all(map(_is_valid_id, ids - _CHECKED_IDS)))
+        and (not any(currencies) or all(map(_is_valid_price, costs, currencies)))
         and not any(_property_violations("", stated) for stated in properties if stated)
         and all(0 <= time.nanos < 1_000_000_000 for time in stated_times)
         and not any(map(len, map(UnknownFieldSet, messages)))
     ):
         return None
     try:
-        times = [_EPOCH + timedelta(0, time.seconds, time.nanos // 1000) for time in stated_times]
+        times = [EPOCH + timedelta(0, time.seconds, time.nanos // 1000) for time in stated_times]
         quantities = parse_decimals([message.quantity for message in messages])
         exact_costs = [parse_decimal(cost) if cost else None for cost in costs]
     except (AmountError, OverflowError):
@@ -166,26 +166,26 @@ def _read_fine(
 
 
 def _are_plain(ids: Sequence[str]) -> bool:
-    """Whether they are ids beyond doubt: of the right length, printable and without blanks."""
+    """Whether all are valid by a quick check: of the right length, printable and without spaces."""
     text = "".join(ids)
     return text.isprintable() and " " not in text and all(ids) and max(map(len, ids)) <= MAX_ID_LENGTH
 
 
-def _is_fine_price(cost: str, currency: str | None) -> bool:
-    return currency is None or (bool(cost) and _is_fine_currency(currency))
+def _is_valid_price(cost: str, currency: str | None) -> bool:
+    return currency is None or (bool(cost) and _is_valid_currency(currency))
 
 
-def _is_fine(text: str) -> bool:
+def _is_valid_id(text: str) -> bool:
     if id_problem(text) is not None:
         return False
-    if len(_FINE_IDS) >= _MAX_FINE_IDS:
-        _FINE_IDS.clear()
-    _FINE_IDS.add(text)
+    if len(_CHECKED_IDS) >= _MAX_CHECKED_IDS:
+        _CHECKED_IDS.clear()
+    _CHECKED_IDS.add(text)
     return True
 
 
 @functools.lru_cache(maxsize=10_000)
-def _is_fine_currency(currency: str) -> bool:
+def _is_valid_currency(currency: str) -> bool:
     return currency_problem(currency) is None
 
 
@@ -194,7 +194,7 @@ def _property_violations(path: str, properties: dict[str, str]) -> list[FieldVio
     if len(properties) > MAX_PROPERTIES:
         found.append(FieldViolation(path, f"there are {len(properties)}; an event has at most {MAX_PROPERTIES}"))
     for key, value in properties.items():
-        if (key not in _FINE_IDS and not _is_fine(key)) and (problem := id_problem(key)) is not None:
+        if (key not in _CHECKED_IDS and not _is_valid_id(key)) and (problem := id_problem(key)) is not None:
             found.append(FieldViolation(path, f"the key {key[:MAX_ID_LENGTH]!r}: {problem}"))
         if len(value) > MAX_PROPERTY_LENGTH:
             problem = f"it has {len(value)} characters; a value has at most {MAX_PROPERTY_LENGTH}"
@@ -205,13 +205,13 @@ def _property_violations(path: str, properties: dict[str, str]) -> list[FieldVio
 
 
 def _explain(index: int, message: usage_pb2.UsageEvent, earliest: datetime, latest: datetime) -> ApiError:
-    """Everything that is wrong with an event that `_read` refused, or its time is out of bounds."""
+    """The error of a bad event, with all its violations; or that its time is out of bounds."""
     path = f"events[{index}]"
     check = Violations()
-    # A field of a younger contract may well decide what the event means; half of an event is not counted.
+    # A field of a newer contract can change the meaning of the event, so the event is not counted without it.
     unknown = UnknownFieldSet(message)
-    for number in sorted({unknown[place].field_number for place in range(len(unknown))}):
-        check.add(path, f"it has a field of number {number}, which this service does not know")
+    for number in sorted({unknown[position].field_number for position in range(len(unknown))}):
+        check.add(path, f"it has a field with the number {number}, which this service does not know")
     check.identifier(f"{path}.event_id", message.event_id)
     check.identifier(f"{path}.customer_id", message.customer_id)
     check.identifier(f"{path}.subscription_id", message.subscription_id, required=False)
@@ -240,10 +240,10 @@ def _explain(index: int, message: usage_pb2.UsageEvent, earliest: datetime, late
     if time > latest:
         return InvalidArgument(
             error_reason_pb2.ERROR_REASON_EVENT_IN_FUTURE,
-            f"{path}.event_time: {time.isoformat()} is more than 5 minutes ahead of the service's clock",
+            f"{path}.event_time: {time.isoformat()} is more than 5 minutes after the time of the service",
             metadata={"event_id": message.event_id, "latest_time": latest.isoformat()},
         )
-    return _too_old(index, message.event_id, f"nothing before {earliest.isoformat()} is kept")
+    return _too_old(index, message.event_id, f"events before {earliest.isoformat()} are not kept")
 
 
 def _too_old(index: int, event_id: str, why: str) -> ApiError:
@@ -257,8 +257,7 @@ def _too_old(index: int, event_id: str, why: str) -> ApiError:
 def _unrecorded(index: int, event: UsageEvent) -> ApiError:
     return Internal(
         error_reason_pb2.ERROR_REASON_INTERNAL,
-        f"events[{index}]: the service failed to record what this event changes, and counted nothing of it; send it"
-        " again later",
+        f"events[{index}]: the service failed to evaluate this event, and did not count it; send it again later",
         metadata={"event_id": event.event_id, "customer_id": event.customer_id},
     )
 

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from evaluator.alerts import Scope, ScopeKind
 from evaluator.definitions import DefinitionState
 from evaluator.gauges import Group
-from evaluator.routing import Target
+from evaluator.watched_gauges import CustomerMeasure
 from store.postgres.database import DriverConnection, driver
 from store.tables.accounts import customer, subscription
 from store.tables.alerts import alert
@@ -169,7 +169,11 @@ FROM unnest(
 
 
 async def groups(
-    connection: DriverConnection, organization_id: int, targets: Sequence[Target], keys: Sequence[str], now: datetime
+    connection: DriverConnection,
+    organization_id: int,
+    targets: Sequence[CustomerMeasure],
+    keys: Sequence[str],
+    now: datetime,
 ) -> dict[int, list[Group]]:
     """For each target (by its place) the groups of those keys that its stored events of the current period have.
 

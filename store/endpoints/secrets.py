@@ -31,6 +31,10 @@ class SigningKey:
 class TooManySecrets(Exception):
     """MAX_LIVE secrets of the endpoint sign already."""
 
+    def __init__(self, endpoint_id: str) -> None:
+        super().__init__(endpoint_id)
+        self.endpoint_id = endpoint_id
+
 
 _LIVE: ColumnElement[bool] = or_(endpoint_secret.c.not_after.is_(None), endpoint_secret.c.not_after > func.now())
 
@@ -89,6 +93,8 @@ async def rotate(
             .limit(1)
         )
     ).one()
+    if grace and await _live(connection, of_endpoint) >= MAX_LIVE:
+        raise TooManySecrets(endpoint_id)
     await _end_all(connection, of_endpoint, grace)
     return await add(
         connection,
@@ -101,14 +107,17 @@ async def rotate(
     )
 
 
+async def _live(connection: AsyncConnection, of_endpoint: Sequence[ColumnElement[bool]]) -> int:
+    """How many secrets of an endpoint sign now."""
+    live = await connection.scalar(select(func.count()).select_from(endpoint_secret).where(*of_endpoint, _LIVE))
+    return live or 0
+
+
 async def _end_all(connection: AsyncConnection, of_endpoint: Sequence[ColumnElement[bool]], grace: timedelta) -> None:
-    """Ends the secrets of an endpoint after `grace`, and deletes those that have ended. Raises TooManySecrets."""
+    """Ends the secrets of an endpoint after `grace`, and deletes those that have ended."""
     if not grace:
         await connection.execute(delete(endpoint_secret).where(*of_endpoint))
         return
-    live = await connection.scalar(select(func.count()).select_from(endpoint_secret).where(*of_endpoint, _LIVE))
-    if (live or 0) >= MAX_LIVE:
-        raise TooManySecrets
     # By PostgreSQL's clock, like every time that notifiers compare.
     await connection.execute(
         update(endpoint_secret)

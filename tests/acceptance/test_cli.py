@@ -4,7 +4,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -40,14 +39,7 @@ def shared_up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 
 def create_alert(up: Up) -> None:
     """Creates an alert with a foreign client."""
-    buf = Path(sys.executable).parent / "buf"
-    url = f"http://{up.address}/tidemark.v1.AlertService/CreateAlert"
-    subprocess.run(
-        [buf, "curl", "--http2-prior-knowledge", "--protocol", "grpc", "--data", ALERT, url],
-        check=True,
-        timeout=TIMEOUT,
-        capture_output=True,
-    )
+    up.call("AlertService/CreateAlert", ALERT)
 
 
 def knows_customer(address: str, customer_id: str) -> bool:

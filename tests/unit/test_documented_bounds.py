@@ -9,13 +9,13 @@ from evaluator.alerts import MAX_GROUP_KEYS
 from evaluator.definitions import MAX_SPEND_ALERTS
 from evaluator.overrides import MAX_OVERRIDES
 from evaluator.periods import MAX_INTERVAL_COUNT
-from evaluator.thresholds import MAX_STEPS_REPORTED, MAX_THRESHOLDS
+from evaluator.thresholds import MAX_RECURRENCES_REPORTED, MAX_THRESHOLDS
 from notifier.request_headers import HEADERS
 from runtime.configuration import DEFAULT_MAX_BATCH_EVENTS, DEFAULT_RETENTION
 from server.alerts import usage as usage_service
 from server.alerts import usage_reading as reading
-from server.alerts.service import MAX_REQUEST_ID_LENGTH
-from server.calls.answers import MAX_ANSWER_BYTES, MAX_DEFINITION_BYTES
+from server.calls.answer_size import MAX_ANSWER_BYTES, MAX_DEFINITION_BYTES
+from server.calls.idempotency import MAX_REQUEST_ID_LENGTH
 from server.calls.paging import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
 from server.calls.validation import MAX_CURRENCY_LENGTH, MAX_ID_LENGTH, MAX_NAME_LENGTH
 from server.mapping import (
@@ -50,9 +50,9 @@ BOUNDS: dict[str, tuple[int, ...]] = {
     "Balance.contract_custom_fields": (custom_fields.MAX_CUSTOM_FIELDS, custom_fields.MAX_CUSTOM_FIELD_LENGTH),
     "Balance.draw_down_metric_ids": (balances.MAX_DRAW_DOWN_METRICS,),
     "Balance.segments": (balances.MAX_SEGMENTS,),
-    "AlertSpecifier.custom_field_filters": (balance_conditions.MAX_CUSTOM_FIELD_FILTERS,),
+    "AlertSpecifier.custom_field_filters": (fact_conditions.MAX_CUSTOM_FIELD_FILTERS,),
     "AlertSpecifier.exclude": (balance_conditions.MAX_EXCLUSIONS,),
-    "SpecifierExclusion.custom_field_filters": (balance_conditions.MAX_CUSTOM_FIELD_FILTERS,),
+    "SpecifierExclusion.custom_field_filters": (fact_conditions.MAX_CUSTOM_FIELD_FILTERS,),
     "BalanceSeat.seat_group_value": (balances.MAX_SEAT_LENGTH,),
     "BillingCycle.interval_count": (MAX_INTERVAL_COUNT,),
     "CostExceededCondition.threshold_overrides": (MAX_OVERRIDES,),
@@ -85,7 +85,7 @@ BOUNDS: dict[str, tuple[int, ...]] = {
     "ListAlertsRequest.page_size": (DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE),
     "ListNotificationsRequest.customer_ids": (notifications.MAX_FILTER_IDS,),
     "LowCreditBalanceReachedCondition.credit_grant_type_filters": (balance_conditions.MAX_GRANT_TYPES,),
-    "LowRemainingCommitBalanceReachedCondition.custom_field_filters": (balance_conditions.MAX_CUSTOM_FIELD_FILTERS,),
+    "LowRemainingCommitBalanceReachedCondition.custom_field_filters": (fact_conditions.MAX_CUSTOM_FIELD_FILTERS,),
     "LowRemainingContractCreditAndCommitBalanceReachedCondition.alert_specifiers": (
         balance_conditions.MAX_SPECIFIERS,
     ),
@@ -102,7 +102,7 @@ BOUNDS: dict[str, tuple[int, ...]] = {
     "SpendThresholdReachedCondition.currency": (MAX_CURRENCY_LENGTH,),
     "SpendThresholdReachedCondition.group_values": (MAX_GROUP_KEYS,),
     "Threshold.code": (thresholds.MAX_CODE_LENGTH,),
-    "Threshold.recurring_step": (MAX_STEPS_REPORTED,),
+    "Threshold.recurring_step": (MAX_RECURRENCES_REPORTED,),
     "ThresholdOverride.group_values": (overrides.MAX_GROUP_VALUE_LENGTH,),
     "UsageEvent": (DEFAULT_RETENTION,),
     "UsageEvent.event_id": (MAX_ID_LENGTH,),

@@ -13,12 +13,11 @@ import pytest
 
 from evaluator.alerts import AlertRule, ConditionType, Scope, ScopeKind
 from evaluator.balances import BalanceKind, BalanceReading, BalanceSelection
-from evaluator.exclusions import Disabled
 from evaluator.gauges import EVER, Gauge, InvoiceSelection, Measure
-from evaluator.notifications import DISABLED_TYPE, EVENT_TYPES, TRANSITION_TYPES, Notification
+from evaluator.notifications import DISABLED_TYPE, EVENT_TYPES, TRANSITION_TYPES, DisabledNotification, Notification
 from evaluator.periods import Period
 from evaluator.prices import FilterOperator, PriceField, PriceFilter
-from evaluator.thresholds import Direction, Kind, Ladder, Severity, Threshold
+from evaluator.thresholds import Direction, Severity, Threshold, ThresholdSet, TransitionKind
 from evaluator.transitions import Cause, Transition
 from tests.support.schemas import EVENTS, FILES, Mismatch, check, check_body, schema
 from webhooks.example_events import EXAMPLE_TYPES, TEST_TYPE, example_body
@@ -39,7 +38,7 @@ RULE = AlertRule(
     scope=Scope(ScopeKind.ALL_CUSTOMERS),
     measure=Measure(metric_id="tokens"),
     groups=(),
-    ladder=Ladder(Direction.RISING, (), None),
+    thresholds=ThresholdSet(Direction.RISING, (), None),
     evaluate_on_create=True,
     changed_epoch=1,
     watching_epoch=1,
@@ -52,7 +51,9 @@ PERCENT = Threshold(Decimal(80), percent_of_limit=Decimal("12.5"), resolve_perce
 LADDER = Threshold(recurring_step=Decimal("0.5"))
 
 
-def transition(threshold: Threshold, kind: Kind = Kind.REACHED, *, caused: bool = True) -> Transition:
+def transition(
+    threshold: Threshold, kind: TransitionKind = TransitionKind.REACHED, *, caused: bool = True
+) -> Transition:
     return Transition(
         kind=kind,
         threshold=threshold,
@@ -90,7 +91,7 @@ def notifications() -> Iterator[Notification]:
     yield notification(Gauge("acme", None, invoices, (("invoice_id", "i-1"),), EVER), transition(PLAIN, caused=False))
     yield notification(usage, transition(PLAIN))
     yield notification(some, transition(PLAIN))
-    yield notification(cost, transition(FULL, Kind.RESOLVED))
+    yield notification(cost, transition(FULL, TransitionKind.RESOLVED))
     yield notification(usage, transition(FULL, caused=False), transition(LADDER))
     yield notification(usage, *[transition(LADDER)] * 60)
     yield replace(notification(usage, transition(PERCENT)), limit=Decimal("640.5"))
@@ -156,8 +157,8 @@ def test_disabled_alerts_are_told_as_their_schema_says() -> None:
     whole = Gauge("acme", None, Measure(metric_id="tokens"), group, PERIOD)
     own = Gauge("acme", "acme-pro", Measure(currency="USD", per_subscription=True), group, PERIOD)
     told = [
-        Disabled("default", RULE, whole, 5_000, 1, NOW, Cause("e-1", NOW)),
-        Disabled("default", RULE, own, 5_000, 2, NOW, None),
+        DisabledNotification("default", RULE, whole, 5_000, 1, NOW, Cause("e-1", NOW)),
+        DisabledNotification("default", RULE, own, 5_000, 2, NOW, None),
     ]
     bodies = [json.loads(one.body()) for one in told] + examples([DISABLED_TYPE])
     for body in bodies:

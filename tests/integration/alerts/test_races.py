@@ -1,16 +1,28 @@
-"""Alerts that are disabled, archived and created again while their evaluation is under way."""
+"""Alerts that are changed at the same time, or disabled, archived and created again while they are evaluated."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import grpc
 import psycopg
 import pytest
 
 from engine.visits import visits
-from generated.tidemark.v1 import alert_pb2, alert_service_pb2
+from generated.tidemark.v1 import alert_pb2, alert_service_pb2, threshold_pb2
+from server.mapping import alerts as alert_mapping
 from tests.integration.usage.conftest import caller, shared_database_url
-from tests.support.usage.caller import DEADLINE, Caller, Crossing, crossings, until, usage_alert, waiting_for_locks
+from tests.support.server.running import violations_of
+from tests.support.usage.caller import (
+    DEADLINE,
+    Caller,
+    Crossing,
+    crossings,
+    ingest_held,
+    until,
+    usage_alert,
+    waiting_for_locks,
+)
 
 __all__ = ["caller", "shared_database_url"]
 
@@ -110,3 +122,58 @@ async def test_an_alert_created_again_with_the_key_of_an_archived_one_begins_afr
     assert await told(caller, first.alert_id) == await told(caller, second.alert_id) == ["acme"]
     assert {one.sequence for one in await caller.notifications()} == {1}
     assert not (await caller.send(caller.event("e2", "1"))).transitions
+
+
+async def update(caller: Caller, alert: alert_pb2.Alert) -> alert_pb2.Alert:
+    request = alert_service_pb2.UpdateAlertRequest(alert=alert)
+    return (await caller.alerts.UpdateAlert(request, metadata=caller.metadata, timeout=DEADLINE)).alert
+
+
+async def updated_together(caller: Caller, *alerts: alert_pb2.Alert) -> list[alert_pb2.Alert | BaseException]:
+    """The answers to updates that were all read before the first of them could be written."""
+    async with ingest_held(caller):
+        updates = [asyncio.create_task(update(caller, alert)) for alert in alerts]
+        await waiting_for_locks(caller, len(alerts))
+    return await asyncio.gather(*updates, return_exceptions=True)
+
+
+async def test_updates_of_different_fields_at_the_same_time_are_both_applied(caller: Caller) -> None:
+    alert = await caller.create(usage_alert("10"))
+    raised = [threshold_pb2.Threshold(value="20")]
+    answers = await updated_together(
+        caller,
+        alert_pb2.Alert(alert_id=alert.alert_id, name="renamed"),
+        alert_pb2.Alert(alert_id=alert.alert_id, thresholds=raised),
+    )
+    versions = [answer.version for answer in answers if isinstance(answer, alert_pb2.Alert)]
+    assert sorted(versions) == [2, 3]
+    request = alert_service_pb2.GetAlertRequest(alert_id=alert.alert_id)
+    found = (await caller.alerts.GetAlert(request, metadata=caller.metadata)).alert
+    assert (found.name, found.thresholds[0].value, found.version) == ("renamed", "20", 3)
+
+
+async def test_the_same_update_twice_at_the_same_time_makes_one_version(caller: Caller) -> None:
+    alert = await caller.create(usage_alert("10"))
+    renamed = alert_pb2.Alert(alert_id=alert.alert_id, name="renamed")
+    first, second = await updated_together(caller, renamed, renamed)
+    assert isinstance(first, alert_pb2.Alert)
+    assert (first.version, second) == (2, first)
+
+
+async def test_updates_at_the_same_time_that_are_too_long_together_are_not_both_applied(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alert = await caller.create(usage_alert("10"))
+    long = [threshold_pb2.Threshold(value="10", code="c" * 100)]
+    monkeypatch.setattr(alert_mapping, "MAX_DEFINITION_BYTES", alert_mapping._OUTPUT_BYTES + 240)
+    answers = await updated_together(
+        caller,
+        alert_pb2.Alert(alert_id=alert.alert_id, name="n" * 140),
+        alert_pb2.Alert(alert_id=alert.alert_id, thresholds=long),
+    )
+    [applied] = [answer for answer in answers if isinstance(answer, alert_pb2.Alert)]
+    [refused] = [answer for answer in answers if isinstance(answer, grpc.aio.AioRpcError)]
+    assert violations_of(refused) == ["alert"]
+    request = alert_service_pb2.GetAlertRequest(alert_id=alert.alert_id)
+    found = (await caller.alerts.GetAlert(request, metadata=caller.metadata)).alert
+    assert (found.name, found.thresholds[:], found.version) == (applied.name, applied.thresholds[:], 2)

@@ -13,6 +13,7 @@ from engine import timers
 from engine.facts import changes
 from engine.timers import Timers
 from generated.tidemark.v1 import account_pb2, account_service_pb2, condition_pb2, invoice_pb2
+from runtime.actions import LogAction
 from runtime.clock import ManualClock
 from server.calls.validation import to_timestamp
 from store.postgres.database import Database
@@ -86,7 +87,7 @@ async def test_a_server_that_was_down_tells_each_moment_as_of_itself_and_how_lat
             assert [one.body["data"]["transitions"][0]["event_time"] for one in stored] == [
                 (now + step * HOUR).isoformat(timespec="microseconds").replace("+00:00", "Z") for step in (1, 2, 3)
             ]
-    [late] = [record for record in caplog.records if record.__dict__.get("action") == "timers_caught_up"]
+    [late] = [record for record in caplog.records if record.__dict__.get("action") == LogAction.TIMERS_CAUGHT_UP]
     assert record_field(late, "lateness") == 3 * 3600
 
 

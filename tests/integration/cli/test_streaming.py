@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import grpc
 import pytest
@@ -9,8 +10,8 @@ from google.protobuf import any_pb2
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
-from cli.client.connection import DETAILS_KEY, Address
-from cli.client.usage_stream import FIRST_PAUSE, Batch, ConnectionLost, UsageStream
+from cli.client.connection import DETAILS_KEY, FIRST_PAUSE, Address
+from cli.client.usage_stream import Batch, ConnectionLost, UsageStream
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageRequest, EvaluateUsageResponse
 from generated.tidemark.v1.usage_pb2 import UsageEvent
 from tests.support.cli.scripted import Context, Requests, Script, Scripted, answer, answers_all, batches, names
@@ -36,11 +37,11 @@ def answers_then(count: int, code: grpc.StatusCode, *details: Message) -> Script
     return script
 
 
-async def send(server: Scripted, source: AsyncIterator[Batch], **settings: float) -> tuple[list[str], UsageStream]:
+async def send(server: Scripted, source: AsyncIterator[Batch], **settings: Any) -> tuple[list[str], UsageStream]:
     """The batches that were acknowledged, in order."""
     acknowledged: list[str] = []
     async with server, Address(f"127.0.0.1:{server.port}").channel() as channel:
-        stream = UsageStream(channel, **settings)  # type: ignore[arg-type]
+        stream = UsageStream(channel, **settings)
         async with asyncio.timeout(20):
             await stream.send(source, lambda batch, response: acknowledged.append(batch.batch_id))
     return acknowledged, stream
@@ -124,40 +125,31 @@ async def test_an_overloaded_server_is_asked_again_when_it_says() -> None:
 
 
 @pytest.mark.parametrize("milliseconds", [0, -5_000, 1])
-async def test_a_server_that_asks_for_no_wait_is_not_asked_in_a_tight_loop(
-    monkeypatch: pytest.MonkeyPatch, milliseconds: int
-) -> None:
+async def test_a_server_that_asks_for_no_wait_is_not_asked_in_a_tight_loop(milliseconds: int) -> None:
     retry = error_details_pb2.RetryInfo()
     retry.retry_delay.FromMilliseconds(milliseconds)
     busy = answers_then(0, grpc.StatusCode.RESOURCE_EXHAUSTED, retry)
-    waits = waits_of(monkeypatch)
-    acknowledged, _ = await send(Scripted(busy, busy, busy, answers_all), batches(5))
+    waits = Waits()
+    acknowledged, _ = await send(Scripted(busy, busy, busy, answers_all), batches(5), sleep=waits.sleep)
     assert acknowledged == names(5)
     assert [wait >= FIRST_PAUSE * 2**number / 2 for number, wait in enumerate(waits)] == [True] * 3
 
 
-async def test_a_server_that_asks_for_days_is_asked_again_within_the_patience(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_a_server_that_asks_for_days_is_asked_again_within_the_patience() -> None:
     retry = error_details_pb2.RetryInfo()
     retry.retry_delay.FromSeconds(100_000)
-    waits = waits_of(monkeypatch)
+    waits = Waits()
     busy = answers_then(0, grpc.StatusCode.RESOURCE_EXHAUSTED, retry)
-    await send(Scripted(busy, answers_all), batches(2), patience=7.0)
+    await send(Scripted(busy, answers_all), batches(2), patience=7.0, sleep=waits.sleep)
     assert waits == [7.0]
 
 
-def waits_of(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Notes how long the client means to wait, and lets it wait for a moment only."""
-    waits: list[float] = []
-    sleep = asyncio.sleep
+class Waits(list[float]):
+    """How long the client means to wait between two tries; it waits for a moment only."""
 
-    async def short(seconds: float) -> None:
-        waits.append(seconds)
-        await sleep(0.01)
-
-    monkeypatch.setattr("cli.client.usage_stream.asyncio.sleep", short)
-    return waits
+    async def sleep(self, seconds: float) -> None:
+        self.append(seconds)
+        await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,13 @@
 """The streaming client and a server that fails itself: bounded tries, and one event never holds up the others."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import grpc
 import pytest
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
-from cli.client import usage_stream as streaming
 from cli.client.connection import DETAILS_KEY, Address
 from cli.client.isolation import MAX_REJECTED
 from cli.client.usage_stream import MAX_FAILURES, Batch, ConnectionLost, UsageStream
@@ -19,18 +18,20 @@ from tests.support.cli.scripted import Context, Requests, Script, Scripted, answ
 DEADLINE = 60.0  # seconds
 
 
-@pytest.fixture(autouse=True)
-def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streaming, "FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(streaming, "LONGEST_PAUSE", 0.02)
-
-
 async def send(
-    port: int, source: AsyncIterator[Batch], patience: float = DEADLINE
+    port: int,
+    source: AsyncIterator[Batch],
+    *,
+    patience: float = DEADLINE,
+    first_pause: float = 0.01,
+    longest_pause: float = 0.02,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> tuple[list[tuple[str, EvaluateUsageResponse]], UsageStream]:
     answered: list[tuple[str, EvaluateUsageResponse]] = []
     async with asyncio.timeout(DEADLINE), Address(f"127.0.0.1:{port}").channel() as channel:
-        stream = UsageStream(channel, patience=patience)
+        stream = UsageStream(
+            channel, patience=patience, first_pause=first_pause, longest_pause=longest_pause, sleep=sleep
+        )
         await stream.send(source, lambda batch, response: answered.append((batch.batch_id, response)))
     return answered, stream
 
@@ -84,13 +85,12 @@ async def test_a_failure_that_passes_rejects_nothing() -> None:
     assert [(name, len(response.rejected)) for name, response in answered] == [(name, 0) for name in names(3)]
 
 
-async def test_a_delay_of_0_that_the_server_asks_for_is_no_busy_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_delay_of_0_that_the_server_asks_for_is_no_busy_loop() -> None:
     slept: list[float] = []
-    real = asyncio.sleep
 
     async def sleep(delay: float) -> None:
         slept.append(delay)
-        await real(0)
+        await asyncio.sleep(0)
 
     details = any_pb2.Any()
     details.Pack(error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration()))
@@ -101,16 +101,12 @@ async def test_a_delay_of_0_that_the_server_asks_for_is_no_busy_loop(monkeypatch
         await context.abort(grpc.StatusCode.UNAVAILABLE, "busy")
         yield EvaluateUsageResponse()
 
-    monkeypatch.setattr(streaming, "FIRST_PAUSE", 0.5)
-    monkeypatch.setattr(streaming, "LONGEST_PAUSE", 8.0)
-    monkeypatch.setattr(asyncio, "sleep", sleep)
     async with Scripted(busy, busy, busy, busy, answers_all) as server:
-        answered, _ = await send(server.port, batches(1))
+        answered, _ = await send(server.port, batches(1), first_pause=0.5, longest_pause=8.0, sleep=sleep)
     assert [name for name, _ in answered] == ["b0"]
     # Doubled from try to try, and spread over the upper half.
-    pauses = [pause for pause in slept if pause > 0]
-    assert len(pauses) == 4
-    assert all(0.25 * 2**number <= pause <= 0.5 * 2**number for number, pause in enumerate(pauses))
+    assert len(slept) == 4
+    assert all(0.25 * 2**number <= pause <= 0.5 * 2**number for number, pause in enumerate(slept))
 
 
 async def test_an_event_is_counted_once_by_the_answer_that_is_put_together() -> None:

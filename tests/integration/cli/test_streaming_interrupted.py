@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 import grpc
 import pytest
 
-from cli.client import usage_stream as streaming
 from cli.client.connection import Address
 from cli.client.usage_stream import Batch, ConnectionLost, UsageStream
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse
@@ -65,10 +64,7 @@ def stays_after_one(told: asyncio.Event) -> Script:
 
 
 @pytest.mark.parametrize("farewell", FAREWELLS)
-async def test_a_client_goes_on_after_a_server_that_goes_away_while_a_write_is_blocked(
-    farewell: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(streaming, "FAREWELL", 1.0)
+async def test_a_client_goes_on_after_a_server_that_goes_away_while_a_write_is_blocked(farewell: str) -> None:
     writing = asyncio.Event()
 
     async def goes_away(requests: Requests, context: Context) -> AsyncIterator[EvaluateUsageResponse]:
@@ -88,7 +84,7 @@ async def test_a_client_goes_on_after_a_server_that_goes_away_while_a_write_is_b
     async with (
         Scripted(goes_away, answers_all) as server,
         Cable(server.port) as cable,
-        connected(cable.port) as client,
+        connected(cable.port, farewell=1.0) as client,
     ):
         await client.send(large_batches(BATCHES, writing))
     assert client.acknowledged == names(BATCHES)

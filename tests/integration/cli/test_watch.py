@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 import pytest
 from click.testing import CliRunner
 
-from cli.client import notification_stream as following
 from cli.client.connection import Address
 from cli.client.notification_stream import Following
 from cli.main import tidemark
@@ -124,10 +123,7 @@ async def test_it_prints_what_comes_and_goes_on_where_it_ended(database: Databas
             assert "INVALID_ARGUMENT" in said.decode()
 
 
-async def test_a_stream_that_ends_is_followed_by_another(
-    database: Database, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(following, "FIRST_PAUSE", 0.01)
+async def test_a_stream_that_ends_is_followed_by_another(database: Database, clock: ManualClock) -> None:
     usage = Usage(clock)
     interruptions: list[str] = []
     told: list[str] = []
@@ -136,7 +132,8 @@ async def test_a_stream_that_ends_is_followed_by_another(
         await usage.watched(server)
         port = server.port
         async with Address(f"127.0.0.1:{port}").channel() as channel:
-            follower = Following(channel, (), messages.WatchNotificationsRequest(), interruptions.append)
+            request = messages.WatchNotificationsRequest()
+            follower = Following(channel, (), request, interruptions.append, first_pause=0.01)
             notifications = follower.notifications()
             beginning = asyncio.ensure_future(anext(notifications))
             while not follower.token:  # noqa: ASYNC110 (it is set when the stream has begun)

@@ -12,8 +12,7 @@ import grpc
 import pytest
 from rich.console import Console
 
-from cli.console import THEME
-from cli.watch import board as board_module
+from cli.rich_console import THEME
 from cli.watch.board import Board, Narrowed
 from cli.watch.screen import screen
 from generated.tidemark.v1 import alert_service_pb2 as messages
@@ -81,9 +80,7 @@ async def test_a_screen_full_of_alarms_is_one_call_and_the_totals(server: Runnin
     assert (frame.in_alarm, frame.totals.customer_count, frame.more) == (6, CUSTOMERS, True)
 
 
-async def test_beside_few_alarms_stands_what_is_nearest_to_a_threshold(
-    server: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_beside_few_alarms_stands_what_is_nearest_to_a_threshold(server: Running) -> None:
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         frame = await Board(channel, (), Narrowed()).look(20)
         assert [row.status for row in frame.rows] == ["in alarm"] * 6 + ["ok"] * 14
@@ -94,8 +91,7 @@ async def test_beside_few_alarms_stands_what_is_nearest_to_a_threshold(
         assert len(only.rows) == 6
         some = await Board(channel, (), Narrowed(["c00", "c11"])).look(20)
         assert [(row.owner, row.status) for row in some.rows] == [("c00", "in alarm"), ("c11", "ok")]
-        monkeypatch.setattr(board_module, "PAGE_SIZE", 7)
-        whole = await Board(channel, (), Narrowed()).whole(1000)
+        whole = await Board(channel, (), Narrowed(), page_size=7).whole(1000)
         assert (len(whole.rows), whole.more) == (CUSTOMERS, False)
         assert [row.status for row in whole.rows[:7]] == ["in alarm"] * 6 + ["ok"]
 

@@ -276,7 +276,7 @@ async def test_one_subscription_can_be_excluded_and_the_others_go_on(caller: Cal
 
     async def exclude(subscription: str) -> None:
         async with database.transaction() as connection:
-            epoch = await organizations.change(connection, organization_id)
+            epoch = await organizations.begin_change(connection, organization_id)
             excluded = Excluded("acme", alert.alert_id, subscription)
             for made in ({excluded}, set()):
                 raw = await driver(connection)

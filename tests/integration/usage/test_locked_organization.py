@@ -9,7 +9,7 @@ import pytest
 from engine.timers import Timers
 from engine.visits.visits import Visits
 from runtime.clock import ManualClock
-from store.balances.wallets import Due
+from store.balances.wallets import DueTimer
 from store.postgres import sessions
 from store.postgres.database import Database
 from tests.integration.usage.conftest import organization
@@ -68,7 +68,9 @@ async def test_timers_put_off_the_customers_of_a_locked_organization(
         [[first]] = await locked.rows("SELECT %(organization_id)s")
         [[second]] = await free.rows("SELECT %(organization_id)s")
         due = [
-            Due(int(number), "x", f"customer-{place}", clock.now()) for number in (first, second) for place in (1, 2)
+            DueTimer(int(number), "x", f"customer-{place}", clock.now())
+            for number in (first, second)
+            for place in (1, 2)
         ]
         async with ingest_held(locked):
             async with asyncio.timeout(60):

@@ -13,11 +13,13 @@ from runtime.clock import ManualClock
 from store.accounts import invoice_readings
 from store.alerts import exclusions
 from store.alerts import visits as visiting
+from store.alerts.states import read_states, write_states
 from store.balances import drawdown as drawing
 from store.balances import holdings, wallets
 from store.notifications import evaluation_failures, operator_events
+from store.notifications.writing import write_notifications
 from store.postgres.database import Database, driver
-from store.usage import evaluations, events, gauges, recounts
+from store.usage import events, gauges, recounts
 from store.usage import routing_facts as facts
 from tests.support.usage.caller import Caller, Refusal, everything, refusals, thresholds, usage_alert, values
 
@@ -111,16 +113,16 @@ async def _nothing(connection: AsyncConnection, organization_id: int, clock: Man
     assert await gauges.lock(raw, organization_id, [], now) == {}
     await gauges.write(raw, organization_id, [], now)
     assert await gauges.count_values(raw, organization_id, []) == set()
-    assert await evaluations.states(raw, organization_id, []) == {}
-    await evaluations.write_states(raw, organization_id, [])
-    await evaluations.write_notifications(raw, organization_id, [], now)
+    assert await read_states(raw, organization_id, []) == {}
+    await write_states(raw, organization_id, [])
+    await write_notifications(raw, organization_id, [], now)
     assert await recounts.recount(raw, organization_id, []) == []
     await recounts.recount_values(raw, organization_id, [])
     assert await wallets.lock(connection, organization_id, []) == {}
-    assert await wallets.lock_drawing(connection, organization_id, []) == {}
+    assert await wallets.lock_with_drawdown(connection, organization_id, []) == {}
     assert await wallets.claim_due(connection, organization_id, [], now) == {}
-    await wallets.set_due(connection, organization_id, {})
-    await wallets.expect_due(connection, organization_id, {})
+    await wallets.set_timers(connection, organization_id, {})
+    await wallets.set_earlier_timers(connection, organization_id, {})
     assert await holdings.of_kinds(raw, organization_id, [], []) == {}
     assert await holdings.of_kinds(raw, organization_id, [], [BalanceKind.COMMIT]) == {}
     assert await holdings.of_seats(raw, organization_id, "acme", []) == []
@@ -140,9 +142,9 @@ async def _nothing(connection: AsyncConnection, organization_id: int, clock: Man
     assert await facts.subscriptions(raw, organization_id, []) == []
     assert await facts.subscriptions_of(raw, organization_id, []) == []
     assert await facts.metrics(raw, organization_id, []) == []
-    assert await facts.first_sight_customers(raw, organization_id, [], 0, now) == []
-    assert await facts.first_sight_subscriptions(raw, organization_id, [], 0, now) == []
-    assert await facts.first_sight_metrics(raw, organization_id, [], 0, now) == []
+    assert await facts.register_customers(raw, organization_id, [], 0, now) == []
+    assert await facts.register_subscriptions(raw, organization_id, [], 0, now) == []
+    assert await facts.register_metrics(raw, organization_id, [], 0, now) == []
     assert await invoice_readings.ending_in(connection, organization_id, "acme", []) == []
     assert await operator_events.add(connection, [], now) == []
     await evaluation_failures.add(connection, organization_id, [], now)

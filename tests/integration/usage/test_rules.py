@@ -33,7 +33,7 @@ async def test_a_process_that_starts_reads_whom_it_meets_and_nobody_else(
     database = Database(caller.database_url, pool_size=1)
     rules = Rules(organization_id)
     async with database.transaction() as connection:
-        epoch = await organizations.share(connection, organization_id)
+        epoch = await organizations.lock_shared(connection, organization_id)
         router = await rules.router(connection, epoch)
         assert len(router.alerts) == 1
         created = rules.begin()
@@ -45,7 +45,7 @@ async def test_a_process_that_starts_reads_whom_it_meets_and_nobody_else(
     assert not asked
     await caller.create(usage_alert("20"))
     async with database.transaction() as connection:
-        later = await organizations.share(connection, organization_id)
+        later = await organizations.lock_shared(connection, organization_id)
         younger = await rules.router(connection, later)
     await database.close()
     assert asked == [epoch]
@@ -64,7 +64,7 @@ async def test_whom_a_transaction_created_is_created_again_after_it_was_rolled_b
     rules = Rules(organization_id)
     for attempt in range(2):
         async with database.transaction() as connection:
-            epoch = await organizations.share(connection, organization_id)
+            epoch = await organizations.lock_shared(connection, organization_id)
             router = await rules.router(connection, epoch)
             created = rules.begin()
             events = [event("c0", clock), event("new", clock)]

@@ -15,6 +15,6 @@ async def work_off(timers: Timers, database: Database, clock: Clock) -> None:
         while True:
             await timers.sweep()
             async with database.transaction() as connection:
-                if not await wallets.overdue(connection, clock.now(), 1):
+                if not await wallets.due_timers(connection, clock.now(), 1):
                     return
             await asyncio.sleep(0.005)

@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 TIDEMARK = [sys.executable, "-P", "-m", "cli.main"]
@@ -23,10 +23,13 @@ def environment(folder: Path, **settings: str) -> dict[str, str]:
     }
 
 
-def run(folder: Path, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
-    """Runs one command to its end."""
+def run(
+    folder: Path, *arguments: str, tidemark: Sequence[str] = TIDEMARK, **settings: str
+) -> "subprocess.CompletedProcess[str]":
+    """Runs one command to its end. tidemark: how the program is called."""
     return subprocess.run(
-        [*TIDEMARK, *arguments],
+        [*tidemark, *arguments],
+        cwd=folder,
         env=environment(folder, **settings),
         capture_output=True,
         text=True,
@@ -36,13 +39,14 @@ def run(folder: Path, *arguments: str, **settings: str) -> "subprocess.Completed
 
 
 class Up:
-    """A running `tidemark up`."""
+    """A running `tidemark up`. tidemark: how the program is called."""
 
-    def __init__(self, folder: Path, **settings: str) -> None:
+    def __init__(self, folder: Path, *, tidemark: Sequence[str] = TIDEMARK, **settings: str) -> None:
         self.folder = folder
+        self._tidemark = tidemark
         self._log = (folder / "up.log").open("w")
         self.process = subprocess.Popen(
-            [*TIDEMARK, "up"], env=environment(folder, **settings), stderr=self._log, stdout=self._log
+            [*tidemark, "up"], cwd=folder, env=environment(folder, **settings), stderr=self._log, stdout=self._log
         )
         self.address = self.wait_for(r"server +listening on (\S+)").group(1)
         self.wait_for("Ctrl-C drains and stops")
@@ -82,9 +86,21 @@ class Up:
         except (FileNotFoundError, IndexError):
             return 0
 
+    def call(self, method: str, request: str) -> None:
+        """Calls a method, such as AlertService/CreateAlert, with a foreign client. request: its message in JSON."""
+        subprocess.run(
+            [
+                *(Path(sys.executable).parent / "buf", "curl", "--http2-prior-knowledge", "--protocol", "grpc"),
+                *("--data", request, f"http://{self.address}/tidemark.v1.{method}"),
+            ],
+            check=True,
+            timeout=TIMEOUT,
+            capture_output=True,
+        )
+
     def run(self, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
         """Runs a client command against it."""
-        return run(self.folder, *arguments, TIDEMARK_SERVER=self.address, **settings)
+        return run(self.folder, *arguments, tidemark=self._tidemark, TIDEMARK_SERVER=self.address, **settings)
 
     def stop(self) -> None:
         """Ends it, whatever state it is in."""

@@ -14,11 +14,12 @@ from runtime.clock import Clock
 from runtime.configuration import Configuration
 from server.calls.errors import DETAILS_KEY
 from server.calls.lifecycle import Shutdown
+from server.parts import Parts
 from server.process import serve
-from server.services import Dependencies, register
+from server.services import register
 from store.postgres.database import Database
 
-AddServices = Callable[[grpc.aio.Server, Dependencies], tuple[str, ...]]
+AddServices = Callable[[grpc.aio.Server, Parts], tuple[str, ...]]
 
 UNARY_DEADLINE = 60.0  # seconds; more than the default, for machines that are busy with other tests
 SECRET_KEYS = (("test", b"tidemark tests and nothing else!"),)

@@ -12,7 +12,7 @@ from demo import world
 from demo.expectation import ACCEPTED, CONFLICT, DUPLICATE, Expectation, Periods
 from demo.world import BOTH, REACHED, RESOLVED, AlertPlan, Customer, Cycle, Event, Line, Metric, Subscription
 from evaluator.periods import BillingCycle, Cadence
-from evaluator.thresholds import Direction, Kind, Ladder, Threshold
+from evaluator.thresholds import Direction, Threshold, ThresholdSet, TransitionKind
 from evaluator.transitions import AlertState, Step, evaluate
 
 NOW = datetime(2026, 3, 20, tzinfo=UTC)
@@ -161,19 +161,19 @@ amounts = st.decimals(-20, 40, places=1).map(lambda value: f"{value:f}")
 def test_the_model_and_the_evaluator_agree(costs: list[str], fixed: list[int], step: int | None) -> None:
     lines = [Line(Decimal(value), resolve=Decimal(value - 3) if value % 2 else None, tell=BOTH) for value in fixed]
     thresholds = [
-        Threshold(line.value, resolve_value=line.resolve, notify_on=frozenset(Kind))
+        Threshold(line.value, resolve_value=line.resolve, notify_on=frozenset(TransitionKind))
         for line in lines
         if line.value is not None
     ]
     if step is not None:
         lines.append(Line(step=Decimal(step), tell=BOTH))
-        thresholds.append(Threshold(recurring_step=Decimal(step), notify_on=frozenset(Kind)))
+        thresholds.append(Threshold(recurring_step=Decimal(step), notify_on=frozenset(TransitionKind)))
     model = expectation(replace(SPEND, lines=tuple(lines)))
-    ladder, state, value = Ladder.of(tuple(thresholds), Direction.RISING), AlertState(), Decimal(0)
+    threshold_set, state, value = ThresholdSet.of(tuple(thresholds), Direction.RISING), AlertState(), Decimal(0)
     found = []
     for number, cost in enumerate(costs):
         model.feed(event(number, cost))
-        evaluation = evaluate(ladder, state, value, [Step(value + Decimal(cost), None)], NOW)
+        evaluation = evaluate(threshold_set, state, value, [Step(value + Decimal(cost), None)], NOW)
         state, value = evaluation.state, value + Decimal(cost)
         found += [(one.kind.value, one.level, number) for one in evaluation.transitions]
     expected = [(one.kind, Decimal(one.level), int(one.event_id[1:])) for one in model.crossings]

@@ -12,7 +12,7 @@ from google.rpc import error_details_pb2, status_pb2
 from rich.console import Console
 
 from cli.client.usage_stream import Batch
-from cli.console import THEME
+from cli.rich_console import THEME
 from demo import report, world
 from demo.contract import usage_event
 from demo.expectation import Expectation

@@ -9,8 +9,8 @@ from evaluator.alerts import AlertRule, ConditionType, Scope, ScopeKind
 from evaluator.balances import BalanceKind, BalanceReading, BalanceSelection
 from evaluator.gauges import Measure
 from evaluator.periods import Period
-from evaluator.routing import COUNTING_MARGIN
-from evaluator.thresholds import Direction, Ladder
+from evaluator.thresholds import Direction, ThresholdSet
+from evaluator.watched_gauges import COUNTING_MARGIN
 
 CREATED = datetime(2026, 3, 15, 12, tzinfo=UTC)
 TICK, DAY = timedelta.resolution, timedelta(days=1)
@@ -23,7 +23,7 @@ def alert(condition: ConditionType, *, evaluate: bool = False, watching_epoch: i
         selection = BalanceSelection((BalanceKind.CREDIT_GRANT,), BalanceReading.REMAINING)
         measure = Measure(currency="USD", balances=selection)
     return AlertRule(
-        *("alt", "a", 1, condition, scope, measure, (), Ladder.of((), Direction.RISING), evaluate),
+        *("alt", "a", 1, condition, scope, measure, (), ThresholdSet.of((), Direction.RISING), evaluate),
         *(EPOCH, watching_epoch, CREATED),
         create_epoch=EPOCH,
         create_time=CREATED,

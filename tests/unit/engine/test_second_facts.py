@@ -6,10 +6,11 @@ from decimal import Decimal
 
 from engine.facts.readings import Covered, Look
 from evaluator.balances import Unit
-from evaluator.limits import Limit, LimitGroups, Limits
+from evaluator.limits import LimitChange, LimitGroups, Limits
 from evaluator.periods import DEFAULT_CYCLE
-from evaluator.routing import Customer, Router
-from store.balances.wallets import Read
+from evaluator.routing import Router
+from evaluator.routing_facts import CustomerFacts
+from store.balances.wallets import ReadTimes
 
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -17,8 +18,8 @@ USD, CALLS = Unit("USD"), Unit(metric_id="calls")
 OF_SEATS: LimitGroups = (("seat", None),)
 
 
-def limit(unit: Unit, amount: str | None, epoch: int, groups: LimitGroups = ()) -> Limit:
-    return Limit(unit, groups, None if amount is None else Decimal(amount), epoch)
+def limit(unit: Unit, amount: str | None, epoch: int, groups: LimitGroups = ()) -> LimitChange:
+    return LimitChange(unit, groups, None if amount is None else Decimal(amount), epoch)
 
 
 def test_a_limit_in_one_unit_or_of_one_group_leaves_those_in_others() -> None:
@@ -56,16 +57,16 @@ def test_what_was_read_is_noted_for_each_customer() -> None:
     look = Look()
     look.expect("acme", NOW + DAY)
     covered = [
-        Covered(Customer(name, None, "USD", DEFAULT_CYCLE, 0, NOW), [], NOW + number * DAY)
+        Covered(CustomerFacts(name, None, "USD", DEFAULT_CYCLE, 0, NOW), [], NOW + number * DAY)
         for number, name in enumerate(("acme", "beta"))
     ]
-    assert look.read(covered) == {"acme": Read(NOW, NOW + DAY), "beta": Read(NOW + DAY, None)}
+    assert look.read(covered) == {"acme": ReadTimes(NOW, NOW + DAY), "beta": ReadTimes(NOW + DAY, None)}
 
 
 def test_exclusions_add_up() -> None:
     router = Router(1, ())
     for name in ("acme", "beta"):
-        router.customers[name] = Customer(name, None, "USD", DEFAULT_CYCLE, 0, NOW)
+        router.customers[name] = CustomerFacts(name, None, "USD", DEFAULT_CYCLE, 0, NOW)
     excluded: list[tuple[str, str | None]] = [("a", None), ("b", "pro"), ("b", "free")]
     for one in excluded:
         router.exclude("acme", *one)

@@ -9,11 +9,11 @@ import pytest
 
 from engine import upkeep
 from engine.upkeep import Upkeep
+from runtime.backoff import Backoff
 from runtime.clock import ManualClock
-from server.calls import identity
+from server.authentication import api_keys
+from server.authentication.api_keys import Authenticator
 from server.calls.errors import Unauthenticated
-from server.calls.identity import Identity
-from store.identity import keys
 from store.postgres.database import DatabaseUnavailable
 from tests.support.waiting import within
 
@@ -34,10 +34,10 @@ async def test_keys_that_somebody_guesses_fill_no_memory(monkeypatch: pytest.Mon
     async def find_caller(_: object, key_hash: bytes) -> None:
         looked_up.append(key_hash)
 
-    monkeypatch.setattr(keys, "find_caller", find_caller)
-    monkeypatch.setattr(identity, "CACHE_SIZE", 3)
+    monkeypatch.setattr(api_keys, "find_caller", find_caller)
+    monkeypatch.setattr(api_keys, "CACHE_SIZE", 3)
     database: Any = NoDatabase()
-    known = Identity(database, ManualClock(NOW), listens_to_loopback_only=True)
+    known = Authenticator(database, ManualClock(NOW), listens_to_loopback_only=True)
 
     async def guess(number: int) -> None:
         with pytest.raises(Unauthenticated):
@@ -53,30 +53,38 @@ async def test_keys_that_somebody_guesses_fill_no_memory(monkeypatch: pytest.Mon
     assert len(known._cache) == 3
 
 
+class RecordedBackoff(Backoff):
+    """Notes pauses instead of making them."""
+
+    def __init__(self, first: float, longest: float, *, random_part: float) -> None:
+        super().__init__(first, longest, random_part=random_part)
+        self.pauses: list[float] = []
+
+    def next(self) -> float:
+        self.pauses.append(super().next())
+        return 0.0
+
+
 @pytest.mark.parametrize("failure", [DatabaseUnavailable("away"), ZeroDivisionError()])
-async def test_upkeep_that_failed_is_tried_again_soon(monkeypatch: pytest.MonkeyPatch, failure: Exception) -> None:
-    pauses: list[float] = []
-    sleep = asyncio.sleep
-
-    async def paused(seconds: float) -> None:
-        pauses.append(seconds)
-        if len(pauses) == 4:
-            await asyncio.Event().wait()
-        await sleep(0)
-
-    outcomes = iter([None, None, failure, None])  # of the start, and of what follows
+async def test_upkeep_that_failed_is_tried_again_soon(failure: Exception) -> None:
+    outcomes = [None, None, failure, None]  # of the start, and of what follows
 
     class Scripted(Upkeep):
         async def run_once(self) -> None:
-            if (error := next(outcomes)) is not None:
+            if (error := outcomes.pop(0)) is not None:
                 raise error
 
     database: Any = NoDatabase()
-    one = Scripted(database, ManualClock(NOW), timedelta(days=1), timedelta(days=1))
-    monkeypatch.setattr("engine.upkeep.asyncio.sleep", paused)
+    backoff = RecordedBackoff(upkeep.RETRY_INTERVAL, upkeep.RETRY_INTERVAL, random_part=0.0)
+    one = Scripted(database, ManualClock(NOW), timedelta(days=1), timedelta(days=1), backoff=backoff)
+    pauses = backoff.pauses
     await one.start()
-    async with within("four pauses"):
-        while len(pauses) < 4:
-            await sleep(0)
+    # The wake-up takes the place of an hour. The round that fails makes its pause by itself.
+    for left in (3, 2, 0):
+        async with within("a pause"):
+            while len(outcomes) > left or not one.task.pause:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+        pauses.append(one.task.pause)
+        one.task.wake()
     await one.stop()
-    assert pauses[:4] == [upkeep.INTERVAL, upkeep.INTERVAL, upkeep.RETRY_INTERVAL, upkeep.INTERVAL]
+    assert pauses == [upkeep.INTERVAL, upkeep.INTERVAL, upkeep.RETRY_INTERVAL, upkeep.INTERVAL]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from runtime.gate import FairGate, may_take
-from server.calls.connections import divide
+from server.calls.pool_division import divide
 
 NOISY, SECOND, THIRD = 1, 2, 3
 

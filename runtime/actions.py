@@ -1,0 +1,73 @@
+"""Log actions: the values of the field `action` of a log line, by which operators search."""
+
+from enum import StrEnum
+
+
+class LogAction(StrEnum):
+    """The action of a log line: its subject, a dot, and what happened; or one word."""
+
+    # The life of a process.
+    START = "start"
+    LISTEN = "listen"
+    IDENTITY = "identity"  # how callers are identified
+    NO_SECRET_KEY = "secrets.no_key"
+    SERVING = "serving"
+    NOT_SERVING = "not_serving"
+    READY = "ready"
+    NOT_READY = "not_ready"
+    DRAIN = "drain"
+    DRAIN_INCOMPLETE = "drain.incomplete"
+    CUT_OFF = "cut_off"
+    STOPPED = "stopped"
+
+    # Calls.
+    CALL = "call"
+    KEY_REVOKED = "revoked"
+    INTERNAL_ERROR = "internal_error"
+    ANSWER_TOO_LARGE = "answer_too_large"
+
+    # Evaluation.
+    COMMIT_FAILED = "commit.failed"
+    EVENT_FAILED = "event.failed"
+    EVALUATION_FAILED = "evaluation.failed"
+    OPERATOR_EVENT_FAILED = "operator_event.failed"
+    VISIT_FAILED = "visit.failed"
+    VISITS_FAILED = "visits.failed"
+    TIMER_FAILED = "timer.failed"
+    TIMERS_FAILED = "timers.failed"
+    TIMERS_CAUGHT_UP = "timers.caught_up"
+
+    # Streams of notifications.
+    FEED_FAILED = "feed.failed"
+    FEED_LISTEN_LOST = "feed.listen_lost"
+
+    # Deliveries.
+    ATTEMPT = "attempt"
+    ATTEMPT_FAILED = "attempt.failed"
+    ATTEMPT_NO_NOTIFICATION = "attempt.no_notification"
+    ATTEMPT_UNSIGNED = "attempt.unsigned"
+    RECORD_DELAYED = "record.delayed"
+    RECORD_FENCED = "record.fenced"
+    RECORD_REFUSED = "record.refused"
+    RECORD_SPLIT = "record.split"
+    LEASE_EXPIRED = "lease.expired"
+    LEASE_ORPHANED = "lease.orphaned"
+    LISTEN_LOST = "listen.lost"
+    REDELIVERY_FAILED = "redelivery.failed"
+    WORKER_FAILED = "worker.failed"
+
+    # Upkeep, of both processes.
+    UPKEEP_DELAYED = "upkeep.delayed"
+    UPKEEP_DROPPED = "upkeep.dropped"
+    UPKEEP_FAILED = "upkeep.failed"
+
+    # The database.
+    DATABASE_FAILED = "database.failed"  # it failed one transaction
+    DATABASE_LOST = "database.lost"  # a call or a task could not go on without it
+    DATABASE_ENDED = "database.ended"  # the embedded one
+    DATABASE_STARTED = "database.started"
+    DATABASE_SLOW_START = "database.slow_start"
+    LOCK_WAIT = "lock.wait"
+    LOCK_HOLDER_ENDED = "lock.holder_ended"
+    LOCK_WATCH_FAILED = "lock.watch_failed"
+    PROBE_FAILED = "probe.failed"

@@ -1,0 +1,83 @@
+"""The parts of a server process: what its handlers use, and the background work that starts and stops with it."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from engine.ingest.pending import BESIDE, PendingEvents
+from engine.ingest.pipeline import Pipeline
+from engine.jobs import RedeliveryJobs
+from engine.timers import Timers
+from engine.upkeep import Upkeep
+from engine.visits.visits import Visits
+from runtime.clock import Clock
+from runtime.configuration import Configuration
+from runtime.gate import FairGate
+from server.alerts.subscribers.feeds import Feeds
+from server.calls.lifecycle import Drain
+from store.postgres.database import Database
+
+
+@dataclass(frozen=True)
+class Parts:
+    """One of each in a process."""
+
+    configuration: Configuration
+    database: Database
+    clock: Clock
+    drain: Drain
+    upkeep: Upkeep
+    visits: Visits
+    timers: Timers
+    redeliveries: RedeliveryJobs
+    feeds: Feeds
+    pipeline: Pipeline
+
+
+def build_parts(configuration: Configuration, database: Database, clock: Clock, ingest_gate: FairGate) -> Parts:
+    """The parts, not started. ingest_gate: the connections that transactions of usage may use."""
+    return Parts(
+        configuration,
+        database,
+        clock,
+        Drain(),
+        Upkeep(database, clock, configuration.retention, configuration.notification_retention),
+        Visits(database, clock, configuration.grace),
+        Timers(database, clock),
+        RedeliveryJobs(database, clock),
+        Feeds(
+            database,
+            max_subscribers=configuration.max_watchers,
+            organization_subscribers=configuration.organization_watchers,
+        ),
+        Pipeline(
+            database,
+            clock,
+            configuration.grace,
+            writers=configuration.ingest_writers,
+            pending=PendingEvents(
+                configuration.max_pending_events,
+                configuration.organization_pending_events,
+                beside=configuration.max_pending_events // BESIDE,
+            ),
+            gate=ingest_gate,
+        ),
+    )
+
+
+@contextlib.asynccontextmanager
+async def started(parts: Parts) -> AsyncIterator[None]:
+    """Runs the background work for the time of the block; stops it in reverse order, the pipeline first."""
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(parts.upkeep.stop)
+        await parts.upkeep.start()
+        stack.push_async_callback(parts.visits.stop)
+        parts.visits.start()
+        stack.push_async_callback(parts.timers.stop)
+        parts.timers.start()
+        stack.push_async_callback(parts.redeliveries.stop)
+        parts.redeliveries.start()
+        stack.push_async_callback(parts.feeds.stop)
+        parts.feeds.start()
+        stack.push_async_callback(parts.pipeline.drain)
+        yield

@@ -1,0 +1,109 @@
+"""The wheel of this package, and virtual environments that hold it with what it declares, made without a network.
+
+An environment gets third-party packages as links to the files of the running environment: only those packages that
+the metadata of the wheel requires. A dependency that the wheel uses and does not declare is missing there.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import venv
+import zipfile
+from collections.abc import Iterable, Iterator
+from importlib.metadata import Distribution, PathDistribution, distribution
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[2]
+TIMEOUT = 120.0  # seconds
+
+# What tools leave in the folder of the repository: an old build/ would get into the wheel.
+_LEFTOVERS = shutil.ignore_patterns(".*", "__pycache__", "build", "dist", "*.egg-info")
+
+
+def build(folder: Path) -> Path:
+    """Builds the source archive, and from it the wheel, in an empty folder. Returns the wheel."""
+    source = folder / "source"
+    shutil.copytree(ROOT, source, ignore=_LEFTOVERS)
+    _run("build", "--no-isolation", "--outdir", str(folder / "dist"), str(source))
+    (wheel,) = (folder / "dist").glob("*.whl")
+    return wheel
+
+
+class Environment:
+    """A virtual environment with the wheel, its dependencies and those of the extras."""
+
+    def __init__(self, folder: Path, wheel: Path, *extras: str) -> None:
+        venv.create(folder, symlinks=True)
+        self._programs = folder / "bin"
+        (site_packages,) = folder.glob("lib/python*/site-packages")
+        for found in required(wheel, extras):
+            _link(found, site_packages)
+        _run("pip", "--python", str(self._programs / "python"), "install", "--no-deps", "--no-index", str(wheel))
+
+    @property
+    def tidemark(self) -> tuple[str, ...]:
+        """How the installed program is called."""
+        return (str(self._programs / "tidemark"),)
+
+    @property
+    def python(self) -> tuple[str, ...]:
+        """How the interpreter is called, without what stands in the current folder."""
+        return (str(self._programs / "python"), "-P")
+
+
+def required(wheel: Path, extras: Iterable[str]) -> list[Distribution]:
+    """The installed distributions that the wheel requires with those extras, directly and indirectly."""
+    distributions: dict[str, Distribution] = {}
+    seen: set[tuple[str, str]] = set()
+    waiting = [*_requirements(_metadata(wheel), ["", *extras])]
+    while waiting:
+        requirement = waiting.pop()
+        name = canonicalize_name(requirement.name)
+        found = distributions.setdefault(name, distribution(name))
+        extras_of_it = [extra for extra in ("", *requirement.extras) if (name, extra) not in seen]
+        seen.update((name, extra) for extra in extras_of_it)
+        waiting += _requirements(found, extras_of_it)
+    return list(distributions.values())
+
+
+def _metadata(wheel: Path) -> Distribution:
+    archive = zipfile.Path(wheel)
+    (folder,) = (path for path in archive.iterdir() if path.name.endswith(".dist-info"))
+    return PathDistribution(folder)
+
+
+def _requirements(found: Distribution, extras: Iterable[str]) -> Iterator[Requirement]:
+    """What a distribution requires on this machine; the extra "" is what it requires without one."""
+    for requirement in map(Requirement, found.requires or ()):
+        if any(requirement.marker is None or requirement.marker.evaluate({"extra": extra}) for extra in extras):
+            yield requirement
+
+
+def _link(found: Distribution, site_packages: Path) -> None:
+    for file in found.files or ():
+        if ".." in file.parts:  # a program, beside the packages
+            continue
+        source, target = Path(str(found.locate_file(file))), site_packages / file
+        if not source.exists():  # bytecode that was not written
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(source, target)
+        except OSError:  # another file system
+            shutil.copy2(source, target)
+
+
+def _run(module: str, *arguments: str) -> None:
+    finished = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        env={**os.environ, "PIP_CONFIG_FILE": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stdout + finished.stderr
