@@ -21,7 +21,7 @@ from bench.support import cpu
 from bench.support.fast_receiver import HANGING, Arrival, FastReceiver
 from bench.support.notifier_stack import SECRET, QueueDatabase, body_of, notification_id, notifier_on, resident
 from bench.support.stack import PostgreSQL
-from notifier.requests import HEADERS
+from notifier.request_headers import HEADERS
 from webhooks.signature import signed_headers
 
 ENDPOINTS = 30  # fast receivers of the throughput

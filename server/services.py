@@ -45,7 +45,7 @@ from server.webhooks.operator_events import OperatorEventHandlers
 from server.webhooks.redelivery import RedeliveryHandlers
 from server.webhooks.redelivery_jobs import RedeliveryJobHandlers
 from webhooks.secret_box import SecretBox, box_of
-from webhooks.url_policy import TargetPolicy
+from webhooks.url_policy import UrlPolicy
 
 ALERT_SERVICE = alert_service_pb2.DESCRIPTOR.services_by_name["AlertService"].full_name
 ACCOUNT_SERVICE = account_service_pb2.DESCRIPTOR.services_by_name["AccountService"].full_name
@@ -148,7 +148,7 @@ class WebhookService(webhook_service_pb2_grpc.WebhookServiceServicer):
     def __init__(self, parts: Parts) -> None:
         configuration, database, clock = parts.configuration, parts.database, parts.clock
 
-        policy = TargetPolicy(configuration.webhook_allow_http, configuration.webhook_allow_networks)
+        policy = UrlPolicy(configuration.webhook_allow_http, configuration.webhook_allow_networks)
         endpoints = EndpointHandlers(database, clock, policy, _secret_box(configuration))
         self.CreateEndpoint = endpoints.CreateEndpoint
         self.GetEndpoint = endpoints.GetEndpoint

@@ -18,7 +18,7 @@ from bench.support.stack import PostgreSQL
 from cli.processes import Child
 from store.migrate import migrate
 from store.postgres.channels import OUTBOX_CHANNEL
-from webhooks.secret_box import SecretBox, secret_place
+from webhooks.secret_box import SecretBox, secret_context
 
 ORGANIZATION = 1_000_001
 KEY = b"tidemark benchmarks, not secret!"
@@ -54,7 +54,7 @@ class QueueDatabase:
                     " VALUES (%s, %s, %s, %s, 'ENABLED', now())",
                     (ORGANIZATION, endpoint_id, url, [event_type]),
                 )
-                sealed = self._box.seal(SECRET.encode(), secret_place(ORGANIZATION, endpoint_id, 1))
+                sealed = self._box.seal(SECRET.encode(), secret_context(ORGANIZATION, endpoint_id, 1))
                 await self._connection.execute(
                     "INSERT INTO endpoint_secret"
                     " (organization_id, endpoint_id, sequence, ciphertext, key_id, create_time)"

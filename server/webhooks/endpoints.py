@@ -19,16 +19,16 @@ from store.endpoints import endpoints
 from store.endpoints import secrets as endpoint_secrets
 from store.endpoints import switches as endpoint_switches
 from store.endpoints.rows import Endpoint
-from store.endpoints.secrets import Scheme
 from store.postgres.database import Connection, Database
 from webhooks.secret_box import SecretBox
-from webhooks.url_policy import TargetPolicy
+from webhooks.signing_keys import Scheme
+from webhooks.url_policy import UrlPolicy
 
 
 class EndpointHandlers:
     """Serves the RPCs for endpoints. box: encrypts secrets; None where the operator has set no master key."""
 
-    def __init__(self, database: Database, clock: Clock, policy: TargetPolicy, box: SecretBox | None) -> None:
+    def __init__(self, database: Database, clock: Clock, policy: UrlPolicy, box: SecretBox | None) -> None:
         self._database = database
         self._clock = clock
         self._policy = policy

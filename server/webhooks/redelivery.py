@@ -72,7 +72,7 @@ class RedeliveryHandlers:
             wanted = await redelivery.known(connection, organization_id, notification_id)
             if wanted is None:
                 raise notification_not_handed_out(notification_id)
-            await redelivery.rearm(
+            await redelivery.make_due(
                 connection,
                 organization_id,
                 endpoint_id,

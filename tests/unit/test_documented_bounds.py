@@ -10,7 +10,7 @@ from evaluator.definitions import MAX_SPEND_ALERTS
 from evaluator.overrides import MAX_OVERRIDES
 from evaluator.periods import MAX_INTERVAL_COUNT
 from evaluator.thresholds import MAX_RECURRENCES_REPORTED, MAX_THRESHOLDS
-from notifier.requests import HEADERS
+from notifier.request_headers import HEADERS
 from runtime.configuration import DEFAULT_MAX_BATCH_EVENTS, DEFAULT_RETENTION
 from server.alerts import usage as usage_service
 from server.alerts import usage_reading as reading

@@ -20,8 +20,8 @@ from evaluator.prices import FilterOperator, PriceField, PriceFilter
 from evaluator.thresholds import Direction, Severity, Threshold, ThresholdSet, TransitionKind
 from evaluator.transitions import Cause, Transition
 from tests.support.schemas import EVENTS, FILES, Mismatch, check, check_body, schema
-from webhooks.example_events import EXAMPLE_TYPES, TEST_TYPE, body_of_test
-from webhooks.health import DISABLE_AFTER, Finding, Health, Verdict
+from webhooks.example_events import EXAMPLE_TYPES, TEST_TYPE, example_body
+from webhooks.health import DISABLE_AFTER, Health, HealthSample, HealthSignal
 from webhooks.operator_events import Notice, OperatorEvent, OperatorEventType, body_of
 
 NOW = datetime(2026, 3, 15, 12, 0, tzinfo=UTC)
@@ -100,21 +100,21 @@ def notifications() -> Iterator[Notification]:
 def notices() -> Iterator[Notice]:
     """Every kind of notice, as the health of an endpoint gives it."""
     chance = random.Random(1)
-    failed = Finding(Verdict.FAILED, exhausted=True, delivery={
+    failed = HealthSample(HealthSignal.FAILED, exhausted=True, delivery={
         "delivery_id": "whd_1", "notification_id": "ntf_1", "attempt_count": 11,
     })  # fmt: skip
     health = Health(max_in_flight=4, failing_since=NOW, failure_count=20)
     for days in (0.0, 2.5, 4.5):
         health, told = health.after(failed, NOW + timedelta(days=days), chance)
         yield from told
-    yield from health.after(Finding(Verdict.SUCCEEDED), NOW, chance)[1]
+    yield from health.after(HealthSample(HealthSignal.SUCCEEDED), NOW, chance)[1]
     yield from health.after(failed, NOW + DISABLE_AFTER, chance)[1]
-    yield from Health(max_in_flight=4).after(Finding(Verdict.GONE), NOW, chance)[1]
+    yield from Health(max_in_flight=4).after(HealthSample(HealthSignal.GONE), NOW, chance)[1]
 
 
 def examples(event_types: Iterable[str]) -> list[dict[str, Any]]:
     """The bodies of test events of these types."""
-    return [json.loads(body_of_test(TEST_ID, event_type, "whe_1", NOW)) for event_type in event_types]
+    return [json.loads(example_body(TEST_ID, event_type, "whe_1", NOW)) for event_type in event_types]
 
 
 def described(part: Any) -> Iterator[str]:

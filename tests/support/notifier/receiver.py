@@ -1,4 +1,4 @@
-"""A webhook receiver on a real socket: records what arrives, and answers as a test tells it to."""
+"""A webhook receiver on a real socket: records the requests, and gives the answers that a test chooses."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable

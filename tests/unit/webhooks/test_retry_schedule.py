@@ -1,4 +1,4 @@
-"""The schedule of attempts, and the wait that a receiver asks for."""
+"""The retry schedule: the wait before each attempt, and when a delivery fails."""
 
 import random
 from datetime import UTC, datetime, timedelta
@@ -8,16 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from webhooks.deliveries import DeliveryStatus, Outcome
-from webhooks.health import Verdict
-from webhooks.schedule import (
-    DELAYS,
-    MAX_RETRY_AFTER,
-    MINIMUM_AGE_TO_GIVE_UP,
-    Decision,
-    asked_wait,
-    decide,
-    parse_retry_after,
-)
+from webhooks.health import HealthSignal
+from webhooks.retry_after import MAX_RETRY_AFTER
+from webhooks.retry_schedule import DELAYS, MINIMUM_AGE_TO_GIVE_UP, Decision, decide
 
 NOW = datetime(2026, 3, 15, 12, 0, tzinfo=UTC)
 FAILURES = [outcome for outcome in Outcome if outcome not in (Outcome.DELIVERED, Outcome.GONE)]
@@ -71,17 +64,19 @@ def test_jitter_never_makes_an_attempt_early(attempts: int, randomness: random.R
 
 
 def test_success_ends_the_delivery() -> None:
-    assert decide_after(1, outcome=Outcome.DELIVERED) == Decision(DeliveryStatus.DELIVERED, Verdict.SUCCEEDED)
+    assert decide_after(1, outcome=Outcome.DELIVERED) == Decision(DeliveryStatus.DELIVERED, HealthSignal.SUCCEEDED)
 
 
 def test_gone_ends_the_delivery_and_disables_the_endpoint() -> None:
-    expected = Decision(DeliveryStatus.FAILED, Verdict.GONE)
+    expected = Decision(DeliveryStatus.FAILED, HealthSignal.GONE)
     assert decide_after(1, outcome=Outcome.GONE) == expected
 
 
 @pytest.mark.parametrize("outcome", FAILURES)
 def test_every_other_outcome_is_tried_again(outcome: Outcome) -> None:
-    assert decide_after(1, outcome=outcome) == Decision(DeliveryStatus.PENDING, Verdict.FAILED, timedelta(seconds=5))
+    assert decide_after(1, outcome=outcome) == Decision(
+        DeliveryStatus.PENDING, HealthSignal.FAILED, timedelta(seconds=5)
+    )
 
 
 @pytest.mark.parametrize("attempts", [1, 11, 500])
@@ -97,7 +92,7 @@ def test_back_pressure_leaves_the_wait_to_the_endpoint_however_often_it_comes(
         retry_after=timedelta(hours=1),
         randomness=random.Random(),
     )
-    assert decision == Decision(DeliveryStatus.PENDING, Verdict.THROTTLED, timedelta(0))
+    assert decision == Decision(DeliveryStatus.PENDING, HealthSignal.THROTTLED, timedelta(0))
 
 
 @pytest.mark.parametrize("upper", [False, True])
@@ -107,7 +102,7 @@ def test_nothing_is_given_up_before_72_hours_and_11_attempts(upper: bool) -> Non
         age += decision.delay
         attempts += 1
         assert attempts < 20
-    assert decision == Decision(DeliveryStatus.FAILED, Verdict.FAILED)
+    assert decision == Decision(DeliveryStatus.FAILED, HealthSignal.FAILED)
     assert attempts >= 11
     assert age >= MINIMUM_AGE_TO_GIVE_UP
 
@@ -127,60 +122,6 @@ def test_an_old_delivery_still_gets_all_its_attempts() -> None:
 )
 def test_the_receiver_can_only_lengthen_the_wait_and_to_a_day_at_most(asked: timedelta, waited: timedelta) -> None:
     assert decide_after(1, retry_after=asked).delay == waited
-
-
-@pytest.mark.parametrize(
-    ("header", "expected"),
-    [
-        (None, None),
-        ("0", timedelta(0)),
-        (" 120 ", timedelta(seconds=120)),
-        ("9" * 40, MAX_RETRY_AFTER),
-        ("Sun, 15 Mar 2026 12:01:30 GMT", timedelta(seconds=90)),
-        ("Sunday, 15-Mar-26 12:01:30 GMT", timedelta(seconds=90)),
-        ("Sun, 15 Mar 2026 12:01:30 -0000", timedelta(seconds=90)),
-        ("Sun, 15 Mar 2026 11:00:00 GMT", timedelta(0)),
-        ("-5", None),
-        ("1.5", None),
-        ("١٢", None),
-        ("soon", None),
-        ("", None),
-        ("Sun, 99 Mar 2026 12:01:30 GMT", None),
-    ],
-)
-def test_retry_after(header: str | None, expected: timedelta | None) -> None:
-    assert parse_retry_after(header, NOW) == expected
-
-
-@given(st.text())
-def test_no_retry_after_breaks_anything(header: str) -> None:
-    wait = parse_retry_after(header, NOW)
-    assert wait is None or wait >= timedelta(0)
-
-
-SKEWED = "Sun, 15 Mar 2026 09:00:00 GMT"  # three hours behind NOW
-
-
-@pytest.mark.parametrize(
-    ("headers", "dates", "expected"),
-    [
-        ([], [], None),
-        (["10"], [], timedelta(seconds=10)),
-        (["10", "30", "20"], [], timedelta(seconds=30)),
-        (["soon", "30"], [], timedelta(seconds=30)),
-        (["soon", "-5"], [], None),
-        (["0", "Sun, 15 Mar 2026 12:01:30 GMT"], [], timedelta(seconds=90)),
-        # By the clock of the receiver, which is wrong.
-        (["Sun, 15 Mar 2026 09:01:30 GMT"], [SKEWED], timedelta(seconds=90)),
-        (["Sun, 15 Mar 2026 08:00:00 GMT"], [SKEWED], timedelta(0)),
-        (["120"], [SKEWED], timedelta(seconds=120)),
-        # What cannot be its clock is left out.
-        (["Sun, 15 Mar 2026 12:01:30 GMT"], ["today"], timedelta(seconds=90)),
-        (["Sun, 15 Mar 2026 12:01:30 GMT"], [SKEWED, SKEWED], timedelta(seconds=90)),
-    ],
-)
-def test_the_wait_of_all_headers(headers: list[str], dates: list[str], expected: timedelta | None) -> None:
-    assert asked_wait(headers, dates, NOW) == expected
 
 
 @pytest.mark.parametrize("asked", [timedelta(0), timedelta(days=-3), timedelta(milliseconds=1)])
