@@ -10,8 +10,8 @@ from cli.settings import configuration, configure_logs, prepared_database
 from notifier.process import run
 from runtime.clock import SystemClock
 from runtime.configuration import Configuration
+from runtime.master_keys import KeyFileUnusable
 from store.postgres.database import Database
-from webhooks.secret_box import KeyFileUnusable
 
 RUNNING = "the notifier runs"  # the one line on standard output
 

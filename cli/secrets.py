@@ -6,10 +6,11 @@ import click
 
 from cli.console import Problem, named, print_result
 from cli.settings import configuration, configure_logs, prepared_database, unreachable
+from runtime.master_keys import KeyFileUnusable, master_keys
 from store.endpoints import credentials as endpoint_credentials
 from store.endpoints import secrets as endpoint_secrets
 from store.postgres.database import Database, DatabaseUnavailable
-from webhooks.secret_box import CannotOpen, KeyFileUnusable, SecretBox, box_of
+from webhooks.secret_box import CannotOpen, SecretBox, box_of
 
 POOL_SIZE = 1  # connections
 BATCH_LIMIT = 200  # rows of one transaction
@@ -31,7 +32,7 @@ def reencrypt() -> None:
     configure_logs(settings)
     url = prepared_database(settings)
     try:
-        box = box_of(settings.secret_keys, settings.data_directory if settings.database_url is None else None)
+        box = box_of(master_keys(settings))
     except KeyFileUnusable as error:
         raise Problem(str(error)) from None
     if box is None:

@@ -9,12 +9,12 @@ from cli.console import Problem
 from cli.settings import configuration, configure_logs, prepared_database, unreachable
 from runtime.clock import SystemClock
 from runtime.configuration import Configuration
+from runtime.master_keys import KeyFileUnusable
 from server.authentication.api_keys import UnsafeListen
 from server.calls.lifecycle import Shutdown
 from server.listener import CannotListen
 from server.process import serve as run_server
 from store.postgres.database import Database, DatabaseUnavailable
-from webhooks.secret_box import KeyFileUnusable
 
 LISTENING = "listening on "  # and host:port; the one line on standard output
 

@@ -16,11 +16,11 @@ from cli.serve import LISTENING
 from cli.settings import configuration, configure_logs, prepared_database, unreachable
 from runtime.backoff import Backoff
 from runtime.configuration import Configuration
+from runtime.master_keys import KeyFileUnusable, master_keys
 from runtime.signals import on_stop
 from store.identity import keys
 from store.postgres.addresses import shown
 from store.postgres.database import Database, DatabaseUnavailable
-from webhooks.secret_box import KeyFileUnusable, keys_of
 
 FIRST_PAUSE = 1.0  # seconds before a child that ended is started again; doubled from time to time
 LONGEST_PAUSE = 30.0  # seconds
@@ -176,7 +176,7 @@ def _child_settings(settings: Configuration, url: str) -> Mapping[str, str]:
     told = {"TIDEMARK_DATABASE_URL": url}
     if settings.database_url is None:
         # With a URL they take the database for somebody else's, and would look for no key beside it.
-        secret_keys = keys_of(settings.secret_keys, settings.data_directory)
+        secret_keys = master_keys(settings)
         told["TIDEMARK_SECRET_KEYS"] = ",".join(f"{name}:{b64encode(key).decode()}" for name, key in secret_keys)
     defaults = {
         "TIDEMARK_LOG_FORMAT": "text" if sys.stderr.isatty() else "json",

@@ -14,6 +14,7 @@ from runtime.actions import LogAction
 from runtime.backoff import Backoff
 from runtime.clock import Clock
 from runtime.configuration import Configuration
+from runtime.master_keys import master_keys
 from runtime.signals import on_stop
 from runtime.tasks import BackgroundTask, FailureLog
 from store.postgres.channels import DUE_CHANNEL, OUTBOX_CHANNEL
@@ -75,10 +76,7 @@ async def run_until(
             clock,
             concurrency=configuration.notifier_concurrency,
             lease=timeouts.lease,
-            box=box_of(
-                configuration.secret_keys,
-                configuration.data_directory if configuration.database_url is None else None,
-            ),
+            box=box_of(master_keys(configuration)),
             metrics=metrics,
             poll_interval=poll_interval,
             on_poll=on_poll,

@@ -22,6 +22,7 @@ from generated.tidemark.v1 import (
 )
 from runtime.actions import LogAction
 from runtime.configuration import Configuration
+from runtime.master_keys import master_keys
 from server.accounts import errors as account_errors
 from server.accounts.balances import BalanceHandlers
 from server.accounts.customers import CustomerHandlers
@@ -201,8 +202,7 @@ def register(server: grpc.aio.Server, parts: Parts) -> tuple[str, ...]:
 
 def _secret_box(configuration: Configuration) -> SecretBox | None:
     """Encrypts secrets; None where the operator has set no master key."""
-    embedded = configuration.database_url is None
-    box = box_of(configuration.secret_keys, configuration.data_directory if embedded else None)
+    box = box_of(master_keys(configuration))
     if box is None:
         logger.warning(
             "no endpoint can be created: set TIDEMARK_SECRET_KEYS, the keys that encrypt webhook secrets",

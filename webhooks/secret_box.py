@@ -1,11 +1,7 @@
 """Secrets at rest: sealed with AES-256-GCM under master keys that the database never sees."""
 
-import base64
-import os
 import secrets
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -13,18 +9,12 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from runtime.configuration import MAX_KEY_ID_BYTES, SECRET_KEY_BYTES
 
 NONCE_BYTES = 12
-KEY_FILE = "secret.key"  # in the data directory; made for the embedded database only
-LOCAL_KEY_ID = "local"  # of the key in that file
 
 _FORMAT = 1  # first byte of everything sealed
 
 
 class CannotOpen(Exception):
     """Sealed data cannot be opened: its key is missing, it was changed, or it was copied from another row."""
-
-
-class KeyFileUnusable(Exception):
-    """The key file of the data directory does not hold a key."""
 
 
 class SecretBox:
@@ -82,24 +72,9 @@ class SecretBox:
         return _key_id(sealed) == self._sealing
 
 
-def keys_of(keys: Sequence[tuple[str, bytes]], directory: Path | None) -> list[tuple[str, bytes]]:
-    """The master keys of a process: the configured ones, or the local key in `directory` when none is configured.
-
-    `directory` is the data directory of the embedded database; None for another database. When keys are configured
-    later, the local key still opens what it sealed. Raises KeyFileUnusable.
-    """
-    with_local = directory is not None and (not keys or (directory / KEY_FILE).exists())
-    local = [local_key(directory)] if directory is not None and with_local else []
-    return [*keys, *(key for key in local if key[0] not in dict(keys))]
-
-
-def box_of(keys: Sequence[tuple[str, bytes]], directory: Path | None) -> SecretBox | None:
-    """The box with the keys of `keys_of`; None when there is no key, so that nothing can be sealed.
-
-    Raises KeyFileUnusable.
-    """
-    found = keys_of(keys, directory)
-    return SecretBox(found) if found else None
+def box_of(keys: Sequence[tuple[str, bytes]]) -> SecretBox | None:
+    """The box with these keys; None when there is none, so that nothing can be sealed."""
+    return SecretBox(keys) if keys else None
 
 
 def secret_context(organization_id: int, endpoint_id: str, sequence: int) -> str:
@@ -110,44 +85,6 @@ def secret_context(organization_id: int, endpoint_id: str, sequence: int) -> str
 def credentials_context(organization_id: int, endpoint_id: str) -> str:
     """The context of the credentials that an endpoint's requests carry."""
     return f"endpoint/{organization_id}/{endpoint_id}/credentials"
-
-
-def local_key(directory: Path) -> tuple[str, bytes]:
-    """The key in the data directory. The first process that needs it makes it (mode 0600).
-
-    Raises KeyFileUnusable.
-    """
-    path = directory / KEY_FILE
-    if not path.exists():
-        _make(path)
-    try:
-        key = base64.b64decode(path.read_text().strip(), validate=True)
-    except ValueError:
-        key = b""
-    if len(key) != SECRET_KEY_BYTES:
-        raise KeyFileUnusable(
-            f"{path} does not hold the base64 of {SECRET_KEY_BYTES} bytes: restore it from a backup, or remove it and"
-            " lose the secrets of every webhook endpoint"
-        )
-    return LOCAL_KEY_ID, key
-
-
-def _make(path: Path) -> None:
-    """Writes a new key, unless another process writes one first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    number, name = tempfile.mkstemp(dir=path.parent, prefix=KEY_FILE)  # mode 0600
-    try:
-        with os.fdopen(number, "w") as file:
-            file.write(base64.b64encode(secrets.token_bytes(SECRET_KEY_BYTES)).decode() + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        # A link appears whole or not at all, and replaces no file: of two processes that start together, the second
-        # reads the key of the first.
-        os.link(name, path)
-    except FileExistsError:
-        pass
-    finally:
-        os.unlink(name)
 
 
 def _key_id(sealed: bytes) -> bytes:

@@ -1,20 +1,11 @@
-"""Secrets at rest: sealed, bound to their place, opened by older keys, and one key file for all processes."""
-
-import stat
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+"""Secrets at rest: sealed, bound to their place, and opened by older keys."""
 
 import pytest
 
 from webhooks.secret_box import (
-    KEY_FILE,
     CannotOpen,
-    KeyFileUnusable,
     SecretBox,
-    box_of,
     credentials_context,
-    keys_of,
-    local_key,
     secret_context,
 )
 
@@ -94,40 +85,3 @@ def test_another_key_under_the_same_id_does_not_open() -> None:
 def test_unusable_keys_are_refused(keys: list[tuple[str, bytes]]) -> None:
     with pytest.raises(ValueError):
         SecretBox(keys)
-
-
-def test_the_local_key_is_made_once_for_its_owner_only(tmp_path: Path) -> None:
-    directory = tmp_path / "data"
-    key = local_key(directory)
-    assert local_key(directory) == key
-    assert stat.S_IMODE((directory / KEY_FILE).stat().st_mode) == 0o600
-    assert [path.name for path in directory.iterdir()] == [KEY_FILE]
-
-
-def test_processes_that_start_together_share_one_local_key(tmp_path: Path) -> None:
-    with ThreadPoolExecutor(8) as pool:
-        keys = set(pool.map(local_key, [tmp_path] * 32))
-    assert len(keys) == 1
-
-
-def test_a_damaged_key_file_is_not_replaced(tmp_path: Path) -> None:
-    (tmp_path / KEY_FILE).write_text("bm90IGEga2V5\n")
-    with pytest.raises(KeyFileUnusable, match=KEY_FILE):
-        local_key(tmp_path)
-    assert (tmp_path / KEY_FILE).read_text() == "bm90IGEga2V5\n"
-
-
-def test_without_keys_the_embedded_database_has_one_and_others_have_none(tmp_path: Path) -> None:
-    assert box_of([], None) is None
-    assert keys_of([], tmp_path) == [local_key(tmp_path)]
-
-
-def test_configured_keys_seal_and_the_local_one_still_opens(tmp_path: Path) -> None:
-    assert keys_of([NEW], tmp_path) == [NEW]
-    local = local_key(tmp_path)
-    assert keys_of([NEW], tmp_path) == [NEW, local]
-    assert keys_of([local], tmp_path) == [local]
-    box = box_of([NEW], tmp_path)
-    assert box is not None
-    assert box.key_id == "2026"
-    assert box.open(SecretBox([local]).seal(b"x", PLACE), PLACE) == b"x"
