@@ -51,7 +51,7 @@ QUEUE = {
         WHERE notification_id = ANY (%(notifications)s)
     """,
 }
-NO_ANSWER = "the database cannot be worked with"  # all that a server or a notifier has to complain of
+NO_ANSWER = "the database is not usable"  # all that a server or a notifier has to complain of
 
 
 @pytest.fixture
