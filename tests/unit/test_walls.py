@@ -1,4 +1,4 @@
-"""The walls between the rooms: which may import which, where SQL may stand, how pure the evaluator is."""
+"""The walls between the rooms: which may import which, where SQL may stand, how pure evaluator and webhooks are."""
 
 import ast
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping
@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ROOMS = {
     "evaluator": set[str](),
     "runtime": set[str](),
-    "webhooks": {"evaluator", "runtime"},
+    "webhooks": {"evaluator", "runtime.configuration"},  # the lengths of master keys and of their ids
     "store": {"evaluator", "runtime", "webhooks"},
     "engine": {"evaluator", "runtime", "store", "webhooks"},
     "server": {"engine", "evaluator", "generated", "runtime", "store", "webhooks"},
@@ -29,7 +29,7 @@ OUTSIDE = {
 }
 ROOMS |= OUTSIDE
 
-# All that the evaluator may import from outside of it: nothing that reads a clock, a file or a network.
+# All that the pure rooms may import besides rooms: nothing that reads a clock, a file or a network.
 PURE_MODULES = {
     "__future__",
     "abc",
@@ -57,7 +57,22 @@ PURE_MODULES = {
     "uuid",
     "zoneinfo",
 }
-IMPURE_CALLS = {"open", "input", "print", "exec", "eval", "uuid.uuid1", "uuid.uuid4", "__import__"}
+# The domain of webhooks also encrypts, signs, and reads addresses. Its callers give it a generator of random numbers;
+# only new keys and nonces come from the system.
+CRYPTOGRAPHY_AND_ADDRESSES = {"binascii", "cryptography", "email", "hmac", "ipaddress", "random", "secrets", "yarl"}
+PURE_ROOMS = {"evaluator": PURE_MODULES, "webhooks": PURE_MODULES | CRYPTOGRAPHY_AND_ADDRESSES}
+IMPURE_CALLS = {
+    "__import__",
+    "eval",
+    "exec",
+    "input",
+    "open",
+    "print",
+    "random.random",
+    "random.uniform",
+    "uuid.uuid1",
+    "uuid.uuid4",
+}
 
 GRPC_MODULES = {"grpc", "grpc_health", "grpc_reflection", "grpc_status"}
 WITHOUT_GRPC = {"engine", "evaluator", "notifier", "runtime", "store", "webhooks"}
@@ -143,8 +158,10 @@ def offences(module: Module) -> list[str]:
     if module.room not in OUTSIDE:
         found += clock_offences(module, tree)
         found += sql_offences(module, tree)
+    if module.room in PURE_ROOMS:
+        found += purity_offences(module.room, tree)
     if module.room == "evaluator":
-        found += purity_offences(tree)
+        found += float_offences(tree)
     return [f"{module.path}:{line}: {what}" for line, what in found]
 
 
@@ -238,21 +255,24 @@ def sql_offences(module: Module, tree: ast.AST) -> Iterator[tuple[int, str]]:
             yield call.lineno, f"calls .{call.func.attr}(): SQL lives in store"
 
 
-def purity_offences(tree: ast.AST) -> Iterator[tuple[int, str]]:
+def purity_offences(room: str, tree: ast.AST) -> Iterator[tuple[int, str]]:
     for line, name in imports(tree):
         top = name.partition(".")[0]
-        if top not in PURE_MODULES | ROOMS.keys():
-            yield line, f"imports {name}: the evaluator is pure"
+        if top not in PURE_ROOMS[room] | ROOMS.keys():
+            yield line, f"imports {name}: {room} is pure"
     for node in ast.walk(tree):
         if isinstance(node, ast.AsyncFunctionDef | ast.Await):
-            yield node.lineno, "awaits: the evaluator is pure"
-        elif isinstance(node, ast.Constant) and isinstance(node.value, float):
+            yield node.lineno, f"awaits: {room} is pure"
+        elif isinstance(node, ast.Call) and (name := dotted(node.func)) in IMPURE_CALLS:
+            yield node.lineno, f"calls {name}: {room} is pure"
+
+
+def float_offences(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, float):
             yield node.lineno, f"has the float {node.value}: amounts are Decimal"
-        elif isinstance(node, ast.Call):
-            if (name := dotted(node.func)) in IMPURE_CALLS:
-                yield node.lineno, f"calls {name}: the evaluator is pure"
-            elif name == "float":
-                yield node.lineno, "makes a float: amounts are Decimal"
+        elif isinstance(node, ast.Call) and dotted(node.func) == "float":
+            yield node.lineno, "makes a float: amounts are Decimal"
 
 
 MODULES = list(modules())
@@ -289,11 +309,11 @@ def test_a_circle_of_folders_is_found() -> None:
         ("evaluator/bad.py", "import store.alerts", "evaluator must not import store.alerts"),
         ("evaluator/bad.py", "from runtime.clock import Clock", "evaluator must not import runtime.clock"),
         ("evaluator/bad.py", "from ..store import alerts", "imports ..store relatively"),
-        ("evaluator/bad.py", "import grpc", "imports grpc: the evaluator is pure"),
-        ("evaluator/bad.py", "import asyncio", "imports asyncio: the evaluator is pure"),
-        ("evaluator/bad.py", "def late():\n    import time", "imports time: the evaluator is pure"),
-        ("evaluator/bad.py", "async def wait(): ...", "awaits: the evaluator is pure"),
-        ("evaluator/bad.py", "open('x')", "calls open: the evaluator is pure"),
+        ("evaluator/bad.py", "import grpc", "imports grpc: evaluator is pure"),
+        ("evaluator/bad.py", "import asyncio", "imports asyncio: evaluator is pure"),
+        ("evaluator/bad.py", "def late():\n    import time", "imports time: evaluator is pure"),
+        ("evaluator/bad.py", "async def wait(): ...", "awaits: evaluator is pure"),
+        ("evaluator/bad.py", "open('x')", "calls open: evaluator is pure"),
         ("evaluator/bad.py", "HALF = 0.5", "has the float 0.5: amounts are Decimal"),
         ("evaluator/bad.py", "float('1')", "makes a float: amounts are Decimal"),
         ("evaluator/bad.py", "from datetime import datetime\ndatetime.now()", "calls datetime.now"),
@@ -316,6 +336,15 @@ def test_a_circle_of_folders_is_found() -> None:
         ("engine/bad.py", "from server.calls import errors", "engine must not import server.calls"),
         ("engine/bad.py", "from sqlalchemy import text", "imports sqlalchemy: SQL lives in store"),
         ("webhooks/bad.py", "from store.deliveries import queue", "webhooks must not import store.deliveries"),
+        ("webhooks/bad.py", "from runtime.clock import Clock", "webhooks must not import runtime.clock"),
+        ("webhooks/bad.py", "import aiohttp", "imports aiohttp: webhooks is pure"),
+        ("webhooks/bad.py", "import asyncio", "imports asyncio: webhooks is pure"),
+        ("webhooks/bad.py", "import os", "imports os: webhooks is pure"),
+        ("webhooks/bad.py", "import random\nrandom.random()", "calls random.random: webhooks is pure"),
+        ("webhooks/bad.py", "from pathlib import Path", "imports pathlib: webhooks is pure"),
+        ("webhooks/bad.py", "import socket", "imports socket: webhooks is pure"),
+        ("webhooks/bad.py", "async def post(): ...", "awaits: webhooks is pure"),
+        ("webhooks/bad.py", "from sqlalchemy import text", "imports sqlalchemy: SQL lives in store"),
         ("cli/bad.py", "from demo import month", "cli must not import demo"),
         ("server/bad.py", "from demo.world import World", "server must not import demo.world"),
         ("bench/bad.py", "from demo import stack", "bench must not import demo"),
@@ -345,6 +374,7 @@ def test_a_missing_docstring_is_found() -> None:
         ("store/good.py", "import time\ntime.monotonic()"),
         ("runtime/clock.py", "from datetime import UTC, datetime\ndatetime.now(UTC)"),
         ("tests/good.py", "import psycopg\nfrom cli.main import main\nimport time\ntime.time()"),
+        ("webhooks/good.py", "import random\nimport ipaddress\nrandom.Random(0).uniform(0.0, 0.2)"),
         ("evaluator/good.py", "from evaluator.amounts import ZERO\nfrom decimal import Decimal\nDecimal('0.5')"),
     ],
 )
