@@ -7,7 +7,7 @@ from runtime.actions import LogAction
 from runtime.backoff import Backoff
 from runtime.clock import Clock
 from runtime.tasks import BackgroundTask, FailureLog
-from store.identity import idempotent_answers as requests
+from store.identity import idempotent_answers
 from store.notifications import history as notification_history
 from store.postgres import partitions
 from store.postgres.database import Database, DatabaseUnavailable
@@ -60,7 +60,7 @@ class Upkeep:
         now = self._clock.now()
         async with self._database.transaction() as connection:
             await partitions.maintain(connection, now - self._retention, now + AHEAD, now - self._retention)
-            await requests.delete_before(connection, now - REPLAY_LIFETIME)
+            await idempotent_answers.delete_before(connection, now - REPLAY_LIFETIME)
         keep_from = now - self._notification_retention
         # Only organizations with something to do: a start must not run a transaction for each one that exists.
         async with self._database.transaction() as connection:

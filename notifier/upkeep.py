@@ -6,7 +6,7 @@ from datetime import timedelta
 from runtime.actions import LogAction
 from runtime.backoff import Backoff
 from runtime.tasks import BackgroundTask, FailureLog
-from store.deliveries import days as delivery_days
+from store.deliveries import daily_partitions
 from store.postgres.database import Database, DatabaseUnavailable
 
 INTERVAL = 3_600.0  # seconds between two rounds; days are made for several days ahead
@@ -31,9 +31,9 @@ async def first_days(database: Database) -> None:
 
 
 async def _make_ahead(database: Database) -> None:
-    for parent in delivery_days.PARENTS:
+    for parent in daily_partitions.PARENTS:
         async with database.transaction() as connection:
-            await delivery_days.make_ahead(connection, [parent])
+            await daily_partitions.make_ahead(connection, [parent])
 
 
 def upkeep(database: Database, keep: timedelta) -> BackgroundTask:
@@ -70,8 +70,8 @@ def upkeep(database: Database, keep: timedelta) -> BackgroundTask:
 
 async def _drop_old(database: Database, keep: timedelta) -> None:
     dropped = []
-    for parent in delivery_days.PARENTS:
+    for parent in daily_partitions.PARENTS:
         async with database.transaction() as connection:
-            dropped += await delivery_days.drop_old(connection, keep, [parent])
+            dropped += await daily_partitions.drop_old(connection, keep, [parent])
     if dropped:
         logger.info("dropped %s", ", ".join(dropped), extra={"action": LogAction.UPKEEP_DROPPED})

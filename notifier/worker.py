@@ -23,8 +23,7 @@ from runtime.actions import LogAction
 from runtime.backoff import Backoff
 from runtime.clock import Clock
 from store.deliveries import claims as delivery_claims
-from store.deliveries import fan_out as outbox
-from store.deliveries import leases
+from store.deliveries import leases, outbox
 from store.deliveries.claims import Claim
 from store.deliveries.pending_work import pending_work
 from store.endpoints.endpoints import MAX_ENDPOINTS

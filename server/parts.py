@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from engine.backfill.backfills import Backfills
 from engine.ingest.pending import BESIDE, PendingEvents
 from engine.ingest.pipeline import Pipeline
-from engine.jobs import RedeliveryJobs
+from engine.redelivery_jobs import RedeliveryJobs
 from engine.rules.registry import RulesRegistry
 from engine.timers import Timers
 from engine.upkeep import Upkeep

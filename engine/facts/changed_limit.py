@@ -8,7 +8,7 @@ from evaluator.limits import Limits
 from evaluator.routing import Router
 from store.alerts import alerts, backfills
 from store.identity.organizations import Organization
-from store.limits import effective as limit_facts
+from store.limits import effective_limits
 from store.limits.limits import LimitSubject
 from store.postgres.database import Connection, driver
 
@@ -30,7 +30,7 @@ async def evaluate_changed_limit(
     if subject.customer_id is None:
         await backfills.begin(connection, organization_id, [rule.alert_id for rule in concerned])
         return
-    plans = await limit_facts.of_plans_since(await driver(connection), organization_id, -1)
+    plans = await effective_limits.of_plans_since(await driver(connection), organization_id, -1)
     # A router of its own, because this transaction may roll back. It knows all alerts of the unit, and so all that
     # watch the same gauges as these.
     router = Router(epoch, rules, {plan_id: Limits(limits) for plan_id, limits in plans.items()})

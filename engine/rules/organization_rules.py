@@ -9,7 +9,7 @@ from evaluator.limits import Limits
 from evaluator.routing import Router
 from runtime.turns import Slices
 from store.alerts import alerts, exclusions
-from store.limits import effective as limit_facts
+from store.limits import effective_limits
 from store.postgres.database import Connection, DriverConnection, driver
 from store.usage import routing_facts
 
@@ -168,7 +168,9 @@ class OrganizationRules:
                     active.pop(definition.alert_id, None)
                 else:
                     active[rule.alert_id] = rule
-            changed = await limit_facts.of_plans_since(await driver(connection), self._organization_id, known.epoch)
+            changed = await effective_limits.of_plans_since(
+                await driver(connection), self._organization_id, known.epoch
+            )
             for plan_id, limits in changed.items():
                 plan_limits[plan_id] = Limits(limits, plan_limits.get(plan_id))
         return Router(epoch, active.values(), plan_limits)
@@ -185,7 +187,7 @@ class OrganizationRules:
         for customer in customers:
             if customer.customer_id in router.customers:  # the others are read when an event names them
                 router.customers[customer.customer_id] = customer
-        for customer_id, limits in (await limit_facts.of_customers_since(connection, *since)).items():
+        for customer_id, limits in (await effective_limits.of_customers_since(connection, *since)).items():
             if (known := router.customers.get(customer_id)) is not None:
                 router.customers[customer_id] = replace(known, limits=Limits(limits, known.limits))
         for subscription in subscriptions:

@@ -15,9 +15,8 @@ from server.mapping.endpoints import (
     read_update,
 )
 from server.webhooks.errors import endpoint_not_found, no_secret_key
-from store.endpoints import endpoints
+from store.endpoints import endpoints, lifecycle
 from store.endpoints import secrets as endpoint_secrets
-from store.endpoints import switches as endpoint_switches
 from store.endpoints.rows import Endpoint
 from store.postgres.database import Connection, Database
 from webhooks.secret_box import SecretBox
@@ -112,7 +111,7 @@ class EndpointHandlers:
         """Enables an endpoint, so that it gets notifications again."""
         endpoint_id = _read_id(request.endpoint_id)
         async with self._database.transaction() as connection:
-            enabled = await endpoint_switches.enable(
+            enabled = await lifecycle.enable(
                 connection, current_organization().organization_id, endpoint_id, now=self._clock.now()
             )
             [shown] = await self._shown(connection, [_found(enabled, endpoint_id)])
@@ -124,7 +123,7 @@ class EndpointHandlers:
         """Disables an endpoint, and cancels its deliveries that wait."""
         endpoint_id = _read_id(request.endpoint_id)
         async with self._database.transaction() as connection:
-            disabled = await endpoint_switches.disable_on_request(
+            disabled = await lifecycle.disable_on_request(
                 connection, current_organization().organization_id, endpoint_id, now=self._clock.now()
             )
             [shown] = await self._shown(connection, [_found(disabled, endpoint_id)])
@@ -142,7 +141,7 @@ class EndpointHandlers:
         box = self._sealing_box()
         organization_id = current_organization().organization_id
         async with self._database.transaction() as connection:
-            found = _found(await endpoint_switches.lock(connection, organization_id, endpoint_id), endpoint_id)
+            found = _found(await lifecycle.lock(connection, organization_id, endpoint_id), endpoint_id)
             secret = await endpoint_secrets.rotate(
                 connection, organization_id, endpoint_id, scheme, grace, box, now=self._clock.now()
             )
@@ -155,7 +154,7 @@ class EndpointHandlers:
         """Deletes an endpoint, and cancels its deliveries that wait."""
         endpoint_id = _read_id(request.endpoint_id)
         async with self._database.transaction() as connection:
-            deleted = await endpoint_switches.delete_endpoint(
+            deleted = await lifecycle.delete_endpoint(
                 connection, current_organization().organization_id, endpoint_id, self._clock.now()
             )
         if not deleted:

@@ -2,7 +2,7 @@
 
 from datetime import datetime, timedelta
 
-from engine.jobs import RedeliveryJobs
+from engine.redelivery_jobs import RedeliveryJobs
 from generated.tidemark.v1 import webhook_service_pb2 as messages
 from runtime.clock import Clock
 from server.calls.context import Context
@@ -14,7 +14,7 @@ from server.webhooks.errors import endpoint_disabled, endpoint_not_found, notifi
 from store.deliveries import deliveries, operator_event_log, redelivery, redelivery_jobs
 from store.deliveries.deliveries import Delivery, delivery_id
 from store.deliveries.redelivery_jobs import JobKind, Selection
-from store.endpoints import switches as endpoint_switches
+from store.endpoints import lifecycle
 from store.endpoints.rows import EndpointState
 from store.postgres.database import Connection, Database
 from webhooks.deliveries import Trigger
@@ -183,7 +183,7 @@ def _read_span(
 async def _lock_enabled(connection: Connection, endpoint_id: str) -> int:
     """Locks an endpoint that exists and is enabled; returns its organization."""
     organization_id = current_organization().organization_id
-    found = await endpoint_switches.lock(connection, organization_id, endpoint_id)
+    found = await lifecycle.lock(connection, organization_id, endpoint_id)
     if found is None:
         raise endpoint_not_found(endpoint_id)
     if found.state is not EndpointState.ENABLED:

@@ -82,7 +82,7 @@ async def make_due(
 
     Returns how many became due; deliveries that are being attempted now do not. A recovery begins the retry schedule
     again. A manual redelivery of a finished delivery is one more attempt, after which the schedule continues where it
-    was. The caller holds the lock of the endpoint's row (`store.endpoints.switches.lock`), and the endpoint is
+    was. The caller holds the lock of the endpoint's row (`store.endpoints.lifecycle.lock`), and the endpoint is
     enabled.
     """
     ids = {delivery_id(organization_id, endpoint_id, event.notification_id): event for event in events}

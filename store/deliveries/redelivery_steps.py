@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.deliveries.redelivery import Redeliverable, make_due
 from store.deliveries.redelivery_jobs import COLUMNS, Job, JobKind, JobState, job_from
-from store.endpoints import switches as endpoint_switches
+from store.endpoints import lifecycle
 from store.endpoints.rows import Endpoint, EndpointState
 from store.tables.notifications import notification, outbox
 from store.tables.redelivery import redelivery_job
@@ -54,7 +54,7 @@ async def step(connection: AsyncConnection, organization_id: int, job_id: str, n
     if row is None:
         return False
     job = job_from(row)
-    endpoint = await endpoint_switches.lock(connection, organization_id, job.endpoint_id)
+    endpoint = await lifecycle.lock(connection, organization_id, job.endpoint_id)
     if endpoint is None or endpoint.state is not EndpointState.ENABLED:
         await _advance(connection, job, (), 0, JobState.STOPPED, now)
         return True

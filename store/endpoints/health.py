@@ -8,14 +8,14 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from store.endpoints.lifecycle import disable
 from store.endpoints.locks import LockedRows, lock
 from store.endpoints.rows import EndpointState
-from store.endpoints.switches import disable
 from store.notifications import operator_events
 from store.postgres.database import driver
 from webhooks.health import BreakerState, Health, HealthSample, Key, judge
 
-# The columns that _SET_HEALTH writes. The owner's limit is only read, and `switches.disable` writes the reason.
+# The columns that _SET_HEALTH writes. The owner's limit is only read, and `lifecycle.disable` writes the reason.
 _COLUMNS = [field.name for field in fields(Health) if field.name not in ("max_in_flight", "disable_reason")]
 
 _SET_HEALTH = text("""

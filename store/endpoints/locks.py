@@ -28,7 +28,7 @@ ORDER BY organization_id, endpoint_id
 FOR {strength} OF endpoint
 """
 _LOCK = _LOCK_ENDPOINTS.format(strength="NO KEY UPDATE").encode()
-# Keeps a fan-out from adding deliveries to an endpoint that is being disabled; see `switches.delete_endpoint`.
+# Keeps a fan-out from adding deliveries to an endpoint that is being disabled; see `lifecycle.delete_endpoint`.
 _LOCK_AGAINST_FAN_OUT = _LOCK_ENDPOINTS.format(strength="UPDATE").encode()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from evaluator.aggregation import Aggregation
 from evaluator.periods import DEFAULT_CYCLE, BillingCycle, Cadence
 from evaluator.routing_facts import CustomerFacts, MetricFacts, SubscriptionFacts
-from store.limits.effective import LIMITS_COLUMN, read_column
+from store.limits.effective_limits import LIMITS_COLUMN, read_column
 from store.postgres.database import DriverConnection, Row
 
 # The exclusions of a customer, as a column of a statement about `customer`.

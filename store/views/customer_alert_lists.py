@@ -17,7 +17,7 @@ from store.accounts import customers, subscriptions
 from store.accounts.customers import StoredCustomer
 from store.accounts.subscriptions import StoredSubscription
 from store.alerts import alerts
-from store.limits import effective as limit_facts
+from store.limits import effective_limits
 from store.postgres.database import Connection, driver
 from store.views import alarms, fact_views
 from store.views.alarms import Alarm, AlarmFilter, Position
@@ -193,7 +193,7 @@ class _Values:
         if subscription is not None:
             plan_ids[subscription.subscription_id] = subscription.plan_id
         raw = await driver(self._connection)
-        find = await limit_facts.finder(raw, self._organization_id, customer.customer_id, plan_ids)
+        find = await effective_limits.finder(raw, self._organization_id, customer.customer_id, plan_ids)
         return find(gauge)
 
 

@@ -20,7 +20,7 @@ from store.accounts.customers import StoredCustomer
 from store.accounts.subscriptions import StoredSubscription
 from store.alerts import alerts, exclusions
 from store.alerts.rows import definition_of
-from store.limits import effective as limit_facts
+from store.limits import effective_limits
 from store.postgres.database import driver
 from store.tables.alerts import alert
 from store.views import customer_gauges, fact_views
@@ -262,7 +262,7 @@ class CustomerView:
         plan_ids: dict[str | None, str | None] = {item.subscription_id: item.plan_id for item in self._subscriptions}
         plan_ids[None] = self._customer.plan_id
         raw = await driver(self._connection)
-        find = await limit_facts.finder(raw, self._organization_id, self._customer.customer_id, plan_ids)
+        find = await effective_limits.finder(raw, self._organization_id, self._customer.customer_id, plan_ids)
         return {rule.alert_id: find for rule in rules if rule.has_percentages}
 
 

@@ -18,7 +18,7 @@ from runtime.gate import FairGate, may_take
 from runtime.tasks import BackgroundTask, FailureLog
 from server.alerts.subscribers.tail import Tail
 from server.calls.errors import ResourceExhausted
-from store.deliveries import fan_out as outbox
+from store.deliveries import outbox
 from store.notifications import feed
 from store.notifications.feed import Entry, NotificationFilter
 from store.postgres.database import Connection, Database, DatabaseUnavailable

@@ -11,7 +11,7 @@ from runtime.clock import ManualClock
 from server.alerts.subscribers import feeds
 from server.alerts.subscribers.feeds import Feeds
 from server.alerts.subscribers.tail import Tail
-from store.identity import idempotent_answers as requests
+from store.identity import idempotent_answers
 from store.notifications import feed
 from store.notifications import history as notification_history
 from store.notifications.feed import NotificationFilter
@@ -220,4 +220,6 @@ async def test_upkeep_forgets_everything_that_is_due_however_much_it_is(
 
 async def _answer(database: Database, organization_id: int, request_id: str, clock: ManualClock) -> None:
     async with database.transaction() as connection:
-        await requests.store_answer(connection, organization_id, "M", request_id, b"sent", b"answered", clock.now())
+        await idempotent_answers.store_answer(
+            connection, organization_id, "M", request_id, b"sent", b"answered", clock.now()
+        )

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import text
 
-from store.deliveries import days as delivery_days
+from store.deliveries import daily_partitions
 from store.notifications.operator_events import add
 from store.postgres.database import Database
 from tests.integration.notifier.test_delivery_queue import claim, delivered, failed, fan_out, record
@@ -25,15 +25,15 @@ async def rows_in(house: House, table: str) -> int:
 
 async def make_ahead(database: Database) -> None:
     async with database.transaction() as connection:
-        await delivery_days.make_ahead(connection)
+        await daily_partitions.make_ahead(connection)
 
 
 async def test_days_are_made_once_when_several_notifiers_make_them(house: House) -> None:
     await asyncio.gather(*(make_ahead(house.database) for _ in range(3)))
     async with house.database.transaction() as connection:
         for parent in ("delivery", "attempt"):
-            days = await delivery_days.existing_days(connection, parent)
-            assert len(days) == delivery_days.DAYS_AHEAD + 1
+            days = await daily_partitions.existing_days(connection, parent)
+            assert len(days) == daily_partitions.DAYS_AHEAD + 1
 
 
 async def test_a_finished_delivery_leaves_the_live_partition(house: House) -> None:
@@ -74,11 +74,11 @@ async def test_old_days_are_dropped_and_younger_ones_are_kept(house: House) -> N
                 )
             )
     async with house.database.transaction() as connection:
-        dropped = await delivery_days.drop_old(connection, KEEP)
+        dropped = await daily_partitions.drop_old(connection, KEEP)
     assert len(dropped) == 2
     async with house.database.transaction() as connection:
-        assert await delivery_days.drop_old(connection, KEEP) == []
-        assert len(await delivery_days.existing_days(connection, "delivery")) == delivery_days.DAYS_AHEAD + 1
+        assert await daily_partitions.drop_old(connection, KEEP) == []
+        assert len(await daily_partitions.existing_days(connection, "delivery")) == daily_partitions.DAYS_AHEAD + 1
 
 
 async def event_ids(house: House) -> set[str]:
@@ -88,7 +88,7 @@ async def event_ids(house: House) -> set[str]:
 
 async def drop_old(house: House) -> None:
     async with house.database.transaction() as connection:
-        await delivery_days.drop_old(connection, KEEP)
+        await daily_partitions.drop_old(connection, KEEP)
 
 
 async def test_an_operator_event_older_than_retention_stays_while_a_delivery_has_to_carry_it(house: House) -> None:

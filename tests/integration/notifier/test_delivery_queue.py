@@ -12,14 +12,12 @@ import pytest
 from sqlalchemy import func, select, text, update
 
 from store.deliveries import claims as delivery_claims
-from store.deliveries import fan_out as outbox
-from store.deliveries import leases
+from store.deliveries import leases, outbox
 from store.deliveries.claims import Claim, ClaimRequest
 from store.deliveries.leases import Holdings
 from store.deliveries.pending_work import pending_work
 from store.deliveries.results import AttemptRecord
-from store.endpoints import endpoints
-from store.endpoints import switches as endpoint_switches
+from store.endpoints import endpoints, lifecycle
 from store.endpoints.rows import DEFAULT_MAX_IN_FLIGHT, EndpointState
 from store.postgres.database import Database
 from store.tables.notifications import outbox as outbox_table
@@ -306,9 +304,7 @@ async def test_a_deleted_endpoint_cancels_what_waits_and_lets_end_what_is_sent(h
 
 async def delete(house: House, endpoint_id: str) -> bool:
     async with house.database.transaction() as connection:
-        return await endpoint_switches.delete_endpoint(
-            connection, house.organization_id, endpoint_id, house.clock.now()
-        )
+        return await lifecycle.delete_endpoint(connection, house.organization_id, endpoint_id, house.clock.now())
 
 
 async def test_an_endpoint_deleted_while_its_rows_are_fanned_out_leaves_none_waiting(house: House) -> None:

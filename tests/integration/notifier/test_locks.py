@@ -9,11 +9,10 @@ from datetime import timedelta
 from sqlalchemy import select, text, update
 
 from store.deliveries import claims as delivery_claims
-from store.deliveries import fan_out as outbox
-from store.deliveries import leases, redelivery
+from store.deliveries import leases, outbox, redelivery
 from store.deliveries.claims import Claim, ClaimRequest
 from store.deliveries.redelivery import Redeliverable
-from store.endpoints import switches as endpoint_switches
+from store.endpoints import lifecycle
 from store.postgres.database import Database
 from store.tables.webhooks import delivery
 from tests.integration.notifier.test_delivery_queue import ALL_TOKENS, counters_match, delivered, failed
@@ -99,14 +98,14 @@ class Actor:
         now = self.house.clock.now()
         async with self.house.database.transaction() as connection:
             if self.choice.random() < 0.4:
-                await endpoint_switches.disable_on_request(connection, *place, now=now)
+                await lifecycle.disable_on_request(connection, *place, now=now)
             else:
-                await endpoint_switches.enable(connection, *place, now=now)
+                await lifecycle.enable(connection, *place, now=now)
 
     async def sends_again(self) -> None:
         place = (self.house.organization_id, self.choice.choice(self.endpoints))
         async with self.house.database.transaction() as connection:
-            endpoint = await endpoint_switches.lock(connection, *place)
+            endpoint = await lifecycle.lock(connection, *place)
             if endpoint is None or endpoint.state != "ENABLED":
                 return
             some = await connection.scalars(

@@ -14,7 +14,7 @@ from notifier.metrics import Metrics
 from notifier.orphans import OrphanedLeases
 from notifier.slots import Slots
 from store.deliveries import claims as delivery_claims
-from store.deliveries import fan_out as outbox
+from store.deliveries import outbox
 from store.deliveries.claims import Claim
 from store.endpoints.rows import DEFAULT_MAX_IN_FLIGHT
 from store.postgres.database import Database, DatabaseUnavailable

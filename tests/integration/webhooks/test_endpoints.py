@@ -20,7 +20,7 @@ from generated.tidemark.v1.webhook_service_pb2 import (
 )
 from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from runtime.clock import ManualClock
-from store.deliveries import fan_out as outbox
+from store.deliveries import outbox
 from store.endpoints.endpoints import MAX_ENDPOINTS
 from store.postgres.database import Database
 from store.tables.webhooks import endpoint, endpoint_secret

@@ -6,7 +6,7 @@ import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from engine.jobs import RedeliveryJobs
+from engine.redelivery_jobs import RedeliveryJobs
 from generated.tidemark.v1 import condition_pb2, webhook_pb2
 from generated.tidemark.v1.webhook_service_pb2 import (
     DisableEndpointRequest,
@@ -20,8 +20,7 @@ from generated.tidemark.v1.webhook_service_pb2 import (
 from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from runtime.clock import ManualClock
 from server.calls.validation import to_timestamp
-from store.deliveries import days as delivery_days
-from store.deliveries import redelivery_jobs, redelivery_steps
+from store.deliveries import daily_partitions, redelivery_jobs, redelivery_steps
 from store.deliveries.redelivery_jobs import JobKind, JobState, Selection
 from tests.support.notifier.house import House
 from tests.support.server.running import reason_of, violations_of
@@ -273,7 +272,7 @@ async def test_a_job_is_forgotten_with_the_deliveries_of_its_time(house: House, 
         assert await redelivery_steps.step(connection, house.organization_id, jobs[0].job_id, clock.now())
     async with house.database.transaction() as connection:
         # The clock of the test lies far behind PostgreSQL's.
-        await delivery_days.drop_old(connection, timedelta(days=30))
+        await daily_partitions.drop_old(connection, timedelta(days=30))
         left = await redelivery_jobs.list_page(
             connection, house.organization_id, endpoint_id=None, after=None, limit=10
         )

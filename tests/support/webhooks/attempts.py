@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.deliveries import claims as delivery_claims
-from store.deliveries import fan_out as outbox
+from store.deliveries import outbox
 from store.deliveries.claims import Claim, ClaimRequest
 from store.deliveries.results import AttemptRecord, Recorded, read_recorded, sending
 from tests.support.notifier.house import House
