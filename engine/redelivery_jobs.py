@@ -50,7 +50,10 @@ class RedeliveryJobs:
         await self._task.stop()
 
     async def work_once(self) -> bool:
-        """One step of each job that nobody else is at; returns whether any moved. Raises DatabaseUnavailable."""
+        """One step of each job that no other replica works on; returns whether any moved.
+
+        Raises DatabaseUnavailable.
+        """
         async with self._database.transaction() as connection:
             jobs = await redelivery_jobs.running(connection, JOBS_AT_ONCE)
         moved = [await self._step(job) for job in jobs]

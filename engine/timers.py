@@ -1,7 +1,7 @@
 """Timers: what only time changes (segments that begin or end, days that run out) is evaluated when it does.
 
-A customer's next moment stands in its wallet. Whoever holds the wallet has to come up to the present first, so an
-event or a fact that arrives at the very moment does this work in passing, and each moment is dealt with once.
+A wallet stores the time of its customer's next timer. A transaction that locks the wallet evaluates the due timers
+first (`engine.facts.due_timers`). So each timer is evaluated once, even when an event or a fact arrives at its time.
 """
 
 import logging
@@ -22,19 +22,19 @@ from store.postgres.database import Database, DatabaseUnavailable
 from store.usage import routing_facts
 
 CUSTOMERS_AT_ONCE = 200  # of one transaction
-SWEEP_LIMIT = 2_000  # customers that one look finds
+SWEEP_LIMIT = 2_000  # customers that one query finds
 POLLING_INTERVAL = 1.0  # seconds; another replica may have scheduled something earlier
 RETRY_INTERVAL = 1.0  # seconds at most between two tries while the database is away
 CONTENDED_PAUSE = timedelta(milliseconds=50)  # while others hold all that is due
 CONTENDED_PUT_OFF = timedelta(seconds=2)  # how long customers wait whose transaction others kept from its locks
 PUT_OFF = timedelta(seconds=30)  # how long a customer whose evaluation failed waits for the next attempt
-LATE = timedelta(seconds=5)  # from here on the log says so
+LATE = timedelta(seconds=5)  # timers that are later than this are logged
 
 logger = logging.getLogger(__name__)
 
 
 class Timers:
-    """The task that carries out what time brings."""
+    """The task that evaluates due timers."""
 
     def __init__(self, database: Database, clock: Clock, grace: timedelta, rules: RulesRegistry) -> None:
         self._database = database
@@ -51,7 +51,7 @@ class Timers:
         self._put_off: dict[tuple[int, str], datetime] = {}
 
     def start(self) -> None:
-        """Begins to work, with what came due while nobody was there."""
+        """Starts the task, with the timers that became due while no process ran."""
         self._task.start()
 
     async def stop(self) -> None:
@@ -59,7 +59,7 @@ class Timers:
         await self._task.stop()
 
     async def sweep(self) -> float:
-        """Does all that is due, in order; returns for how many seconds nothing will be, as far as is known."""
+        """Evaluates all due timers, in order; returns the seconds until the next one, as far as is known."""
         count, latest = 0, timedelta()
         while True:
             now = self._clock.now()
@@ -68,7 +68,7 @@ class Timers:
                 limit = SWEEP_LIMIT + len(self._put_off)
                 found = await wallets.due_timers(connection, now, limit)
                 if len(found) == limit:
-                    # One organization may have more than all that one look finds: others do not wait for its end.
+                    # One organization may have more timers than one query finds: the others do not wait for it.
                     others_than = {one.organization_id for one in found}
                     found += await wallets.due_timers(connection, now, limit, others_than)
                 coming = await wallets.next_due_time(connection) if not found else None
@@ -93,9 +93,9 @@ class Timers:
         return min(max((coming - now).total_seconds(), 0.0), POLLING_INTERVAL)
 
     async def _work_off(self, due: Sequence[DueTimer]) -> int:
-        """Does what is due for customers of one organization; if that fails, for each of them alone.
+        """Evaluates the due customers of one organization; if that fails, each of them alone.
 
-        Returns for how many it did; the others fail, or somebody else is at them.
+        Returns how many it evaluated; the others fail, or another replica works on them.
         """
         try:
             return await self._evaluate(due)

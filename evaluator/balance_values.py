@@ -164,12 +164,12 @@ def next_change(rule: AlertRule, holdings: Iterable[Holding], after: datetime) -
         for segment in segments:
             # Days are counted from the start of a segment; its start reaches all levels that are reached by then.
             if segment.end is not None and segment.start <= after:
-                crossing = next_crossing(rule.thresholds, segment.end, after)
-                times += [] if crossing is None else [crossing]
+                next_time = next_level_time(rule.thresholds, segment.end, after)
+                times += [] if next_time is None else [next_time]
     return min((time for time in times if time > after), default=None)
 
 
-def next_crossing(thresholds: ThresholdSet, end: datetime, after: datetime) -> datetime | None:
+def next_level_time(thresholds: ThresholdSet, end: datetime, after: datetime) -> datetime | None:
     """When, after the time `after`, the days left to `end` next reach a level; None: never.
 
     Must run under `exact_arithmetic`.

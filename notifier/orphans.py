@@ -2,7 +2,7 @@
 
 Two faults make orphans. The answer to the commit of a claim is lost: the claim stands, and the notifier does not
 attempt it. Or the database crashes and loses its last commits, since the queue's commits do not wait for the disk: a
-lease that a result had ended exists again. Until its lease ends, an orphan uses a place in its endpoint's share of
+lease that a result had ended exists again. Until its lease ends, an orphan uses a slot of its endpoint's share of
 deliveries in flight. A few orphans fill the share, and then the endpoint gets nothing for the time of a lease.
 """
 

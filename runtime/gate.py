@@ -29,7 +29,7 @@ class FairGate:
 
     @property
     def free(self) -> int:
-        """How many seats nobody has."""
+        """How many seats are not taken."""
         return self._free
 
     @asynccontextmanager
@@ -42,7 +42,7 @@ class FairGate:
             self._give_back(organization_id)
 
     async def _take(self, organization_id: int) -> None:
-        # Nobody is overtaken: whoever waits may not take what is free, or would have it.
+        # An organization that waits already gets the next seat in its turn: a new task must not overtake it.
         if organization_id not in self._waiting and may_take(self._own.get(organization_id, 0), self._free):
             self._grant(organization_id)
             return

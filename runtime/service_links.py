@@ -1,4 +1,4 @@
-"""Environment variables that Kubernetes sets for each Service of the namespace, told from settings of ours.
+"""Service links: variables that Kubernetes sets for each Service of the namespace. They are not settings.
 
 A Service named `tidemark` or `tidemark-…` gives every pod TIDEMARK_PORT=tcp://10.0.0.1:50051 and the like.
 """

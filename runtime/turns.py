@@ -1,11 +1,10 @@
 """Turns: long work on the event loop is done in slices, one slice in each pass of the loop, organizations in turn.
 
-The event loop runs whatever is ready in one pass before it looks at the network again. Forty batches that are read in
-one pass keep everybody's calls waiting for the time of forty. So a slice of long work asks for a turn first, and
-only one turn is given in each pass: between two slices every other task gets to run.
+In one pass the event loop runs all tasks that are ready, and reads the network only after that. Forty batches that
+are read in one pass delay all calls by the time of forty. So a slice of long work takes a turn first, and each pass
+gives only one turn: between two slices every other task runs.
 
-A turn is never given back: it lasts until the task that has it waits for anything, and it cannot be lost, whatever
-becomes of that task.
+A turn is not given back: it ends when its task waits for anything. So it cannot be lost, even if that task fails.
 """
 
 import asyncio
@@ -36,7 +35,7 @@ class Turns:
         await turn
 
     def _next(self) -> None:
-        """Begins the next pass: gives its turn to whoever waits."""
+        """Begins the next pass: gives its turn to the next key that waits."""
         while self._waiting:
             key, turns = self._waiting.popitem(last=False)
             turn = turns.popleft()

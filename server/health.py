@@ -13,8 +13,7 @@ from runtime.actions import LogAction
 from runtime.tasks import BackgroundTask
 from server.calls import errors
 from server.calls.bounded_waits import BoundedWaits
-from store.postgres import probe as signs
-from store.postgres.probe import Probe
+from store.postgres.probe import TIMEOUT, Probe
 
 LIVENESS = "liveness"  # decides about restarts: an outage of the database must not restart every replica
 MAX_NAME_BYTES = 256  # of a service; no service has a longer name, and a watch would keep it in memory
@@ -63,7 +62,7 @@ class Health(health_pb2_grpc.HealthServicer):
 
     async def probe(self, probe: Probe) -> None:
         """Sets the status from one probe of the database."""
-        self._take(await probe.problem(signs.TIMEOUT))
+        self._take(await probe.problem(TIMEOUT))
 
     def following(self, probe: Probe) -> BackgroundTask:
         """The task that sets the status after each probe of the database."""

@@ -42,7 +42,7 @@ class BreakerState(StrEnum):
 class DisableReason(StrEnum):
     """Why an endpoint is disabled."""
 
-    REQUESTED = "REQUESTED"  # by its owner
+    REQUESTED = "REQUESTED"  # by a call of its organization
     GONE = "GONE"  # it answered 410
     FAILING = "FAILING"  # no success for DISABLE_AFTER
 

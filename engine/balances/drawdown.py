@@ -23,7 +23,7 @@ from store.balances import holdings, wallets
 from store.balances.drawdown import Demand, Drawable
 from store.balances.wallets import Wallet
 
-PurseKey = tuple[str, str]  # customer and unit key
+CustomerUnit = tuple[str, str]  # customer, and the key of a unit that it has balances in
 SeatKey = tuple[str, str, str]  # customer, property and its value
 
 
@@ -106,8 +106,8 @@ class _RunningDrawdown:
         self._router = router
         self._held = held
         self._now = now
-        self._purses: dict[PurseKey, UnitBalances] = {}
-        self._overage_before: dict[PurseKey, Decimal] = {}
+        self._units: dict[CustomerUnit, UnitBalances] = {}
+        self._overage_before: dict[CustomerUnit, Decimal] = {}
         self._of_seats: dict[tuple[SeatKey, str], list[Source]] = {}
         self._drawables: dict[Source, Drawable] = {}
         self._drawn: dict[Source, Decimal] = {}
@@ -125,24 +125,24 @@ class _RunningDrawdown:
             for unit_key in self._held[customer_id].draw_units:
                 key = customer_id, unit_key
                 before = self._overage_before[key] = overages.get(key, ZERO)
-                self._purses[key] = UnitBalances(Unit.from_key(unit_key), overage=before)
+                self._units[key] = UnitBalances(Unit.from_key(unit_key), overage=before)
         for item in found:
             self._drawables[item.source] = item
             seat, unit_key = item.holding.seat, item.holding.unit.key
             if seat is None:
-                self._purses[item.customer_id, unit_key].sources.append(item.source)
+                self._units[item.customer_id, unit_key].sources.append(item.source)
             else:
                 of_seat = (item.customer_id, seat.key, seat.value), unit_key
                 self._of_seats.setdefault(of_seat, []).append(item.source)
-        for purse in self._purses.values():
-            purse.sources = in_order(purse.sources)
+        for balances in self._units.values():
+            balances.sources = in_order(balances.sources)
         self._of_seats = {key: in_order(sources) for key, sources in self._of_seats.items()}
 
     def _wanted(
         self, events: Sequence[UsageEvent]
-    ) -> tuple[dict[PurseKey, Demand], dict[SeatKey, tuple[datetime, datetime]]]:
+    ) -> tuple[dict[CustomerUnit, Demand], dict[SeatKey, tuple[datetime, datetime]]]:
         """How much the events draw in each unit, and the seats that they name with their first and last time."""
-        wanted: dict[PurseKey, Demand] = {}
+        wanted: dict[CustomerUnit, Demand] = {}
         seats: dict[SeatKey, tuple[datetime, datetime]] = {}
         for event in events:
             time = event.event_time
@@ -166,8 +166,8 @@ class _RunningDrawdown:
             found = [self._of_seats.get((seat, unit_key), []) for seat in self._seats(event)]
             # Of several seats, those of the lowest priority give first, whichever seat that is.
             of_seat = found[0] if len(found) == 1 else in_order([source for one in found for source in one])
-            purse = self._purses[event.customer_id, unit_key]
-            for one in purse.draw(amount, event.event_time, event.metric_id, of_seat):
+            balances = self._units[event.customer_id, unit_key]
+            for one in balances.draw(amount, event.event_time, event.metric_id, of_seat):
                 self._drawn[one.source] = self._drawn.get(one.source, ZERO) + one.amount
                 # A segment that is not active now is on no gauge; it is read when it begins.
                 if one.source.segment.covers(self._held[event.customer_id].moment(self._now)):
@@ -178,11 +178,13 @@ class _RunningDrawdown:
         for watch, amount in moved.items():
             self.movements.setdefault(watch, Movement(watch)).add(amount, event)
 
-    def changes(self) -> tuple[list[tuple[Drawable, Decimal]], dict[PurseKey, Decimal]]:
+    def changes(self) -> tuple[list[tuple[Drawable, Decimal]], dict[CustomerUnit, Decimal]]:
         """The amount that each segment gave in all, and the overages that changed."""
         drawn = [(self._drawables[source], amount) for source, amount in self._drawn.items() if amount]
         overage = {
-            key: purse.overage for key, purse in self._purses.items() if purse.overage != self._overage_before[key]
+            key: balances.overage
+            for key, balances in self._units.items()
+            if balances.overage != self._overage_before[key]
         }
         return drawn, overage
 

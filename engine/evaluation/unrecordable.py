@@ -166,13 +166,13 @@ def guilty_events(
     """
     subject, rule, tally = item.subject, item.rule, before
     watch = subject.movement.watch
-    ladder = thresholds_of(watch, rule)
+    thresholds = thresholds_of(watch, rule)
     base = watch.gauge.measure.shown(tally.value, subject.scale)
 
     def records_anything(found: Evaluation) -> bool:
         return any(one.notified or item.notification is None for one in found.transitions)
 
-    found = evaluate(ladder, state, base, lead, now, rule.retired_by_key)
+    found = evaluate(thresholds, state, base, lead, now, rule.retired_by_key)
     if records_anything(found):  # already before the first event
         return [event for _, event in subject.movement.entries]
     guilty = []
@@ -180,7 +180,7 @@ def guilty_events(
     for amount, event in subject.movement.entries:
         earlier = replace(tally, unseen=set(tally.unseen))
         step = step_of(subject, tally, amount, event)
-        found = evaluate(ladder, state, base, [step], now)
+        found = evaluate(thresholds, state, base, [step], now)
         if records_anything(found):
             guilty.append(event)
             tally = earlier

@@ -16,7 +16,7 @@ from evaluator.balance_values import (
     days_left,
     gauge_of,
     next_change,
-    next_crossing,
+    next_level_time,
 )
 from evaluator.balances import BalanceKind, BalanceReading, Holding
 from evaluator.changed_facts import ChangedFacts
@@ -237,4 +237,4 @@ def _read(rule: AlertRule, customer: CustomerFacts, own: Sequence[Holding], time
 def _next_time(rule: AlertRule, customer: CustomerFacts, own: Sequence[Holding], time: datetime) -> datetime | None:
     if rule.measure.balances is not None:
         return next_change(rule, own, time)
-    return None if customer.plan_end is None else next_crossing(rule.thresholds, customer.plan_end, time)
+    return None if customer.plan_end is None else next_level_time(rule.thresholds, customer.plan_end, time)

@@ -145,7 +145,7 @@ class Reader:
         check = Violations()
         # A field of a younger contract may decide what the event means; half of an event is not counted.
         unknown = UnknownFieldSet(message)
-        for number in sorted({unknown[place].field_number for place in range(len(unknown))}):
+        for number in sorted({unknown[position].field_number for position in range(len(unknown))}):
             check.add(path, f"it has a field with the number {number}, which this service does not know")
         check.identifier(f"{path}.event_id", message.event_id)
         check.identifier(f"{path}.customer_id", message.customer_id)

@@ -13,8 +13,8 @@ class Seats(NamedTuple):
 def divide(pool_size: int, writers: int) -> Seats:
     """Divides a pool of 4 or more connections.
 
-    Each part has at least one. Timers, visits, feeds, upkeep and the lookup of API keys share the rest. Calls cannot
-    use up the whole pool, because they wait at their gate without a connection.
+    Each part has at least one. Timers, backfills, feeds, upkeep and the lookup of API keys share the rest. Calls
+    cannot use up the whole pool, because they wait at their gate without a connection.
     writers: transactions of usage that one organization may run at the same time.
     """
     background = max(1, pool_size // 4)

@@ -84,7 +84,7 @@ def read_kinds(
     violations: Violations, path: str, sent: Sequence[balance_pb2.BalanceKind.ValueType]
 ) -> tuple[BalanceKind, ...]:
     """The kinds of a filter, each once, in an order of their own."""
-    found = {_read_kind(violations, f"{path}[{place}]", number) for place, number in enumerate(sent)}
+    found = {_read_kind(violations, f"{path}[{index}]", number) for index, number in enumerate(sent)}
     return tuple(sorted(kind for kind in found if kind is not None))
 
 
@@ -191,10 +191,10 @@ def _read_draw_down_metrics(violations: Violations, path: str, sent: balance_pb2
         violations.add(path, "only a balance held in money with draw_down has them")
     if len(metric_ids) > MAX_DRAW_DOWN_METRICS:
         violations.add(path, f"there are {len(metric_ids)}; at most {MAX_DRAW_DOWN_METRICS} are kept")
-    for place, metric_id in enumerate(metric_ids):
-        violations.identifier(f"{path}[{place}]", metric_id)
-        if metric_id in metric_ids[:place]:
-            violations.add(f"{path}[{place}]", "it was named before")
+    for index, metric_id in enumerate(metric_ids):
+        violations.identifier(f"{path}[{index}]", metric_id)
+        if metric_id in metric_ids[:index]:
+            violations.add(f"{path}[{index}]", "it was named before")
     return tuple(sorted(metric_ids))
 
 
@@ -206,7 +206,7 @@ def _read_segments(
     if len(sent) > MAX_SEGMENTS:
         violations.add(path, f"there are {len(sent)}; a balance has at most {MAX_SEGMENTS}")
         return ()
-    return tuple(_read_segment(violations, f"{path}[{place}]", segment) for place, segment in enumerate(sent))
+    return tuple(_read_segment(violations, f"{path}[{index}]", segment) for index, segment in enumerate(sent))
 
 
 def _read_segment(violations: Violations, path: str, sent: balance_pb2.BalanceSegment) -> SegmentFact:

@@ -60,7 +60,7 @@ def read_statuses(
     violations: Violations, path: str, sent: Sequence[invoice_pb2.InvoiceStatus.ValueType]
 ) -> tuple[InvoiceStatus, ...]:
     """The statuses of a filter, each once, in an order of their own."""
-    found = {_read_status(violations, f"{path}[{place}]", number) for place, number in enumerate(sent)}
+    found = {_read_status(violations, f"{path}[{index}]", number) for index, number in enumerate(sent)}
     return tuple(sorted(found))
 
 

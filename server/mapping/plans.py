@@ -94,11 +94,11 @@ def _read_groups(violations: Violations, path: str, sent: plan_pb2.Limit) -> tup
         violations.add(path, f"there are {len(sent.groups)}; a limit has at most {MAX_GROUPS}")
         return ()
     groups: dict[str, str | None] = {}
-    for place, group in enumerate(sent.groups):
-        violations.identifier(f"{path}[{place}].key", group.key)
+    for index, group in enumerate(sent.groups):
+        violations.identifier(f"{path}[{index}].key", group.key)
         if group.key in groups:
-            violations.add(f"{path}[{place}].key", "it was named before")
+            violations.add(f"{path}[{index}].key", "it was named before")
         if group.HasField("value"):
-            violations.text(f"{path}[{place}].value", group.value, max_length=MAX_VALUE_LENGTH)
+            violations.text(f"{path}[{index}].value", group.value, max_length=MAX_VALUE_LENGTH)
         groups[group.key] = group.value if group.HasField("value") else None
     return tuple(sorted(groups.items()))

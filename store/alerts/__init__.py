@@ -1,1 +1,1 @@
-"""Alert definitions, their changes and history, exclusions, and the visits that a change asks for."""
+"""Alert definitions, their changes and history, exclusions, states, and the backfills that are not complete."""

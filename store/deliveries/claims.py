@@ -124,7 +124,7 @@ candidate AS MATERIALIZED (
 """
 
 # The candidates that are served, locked. Under its lock each is checked again: another notifier may have claimed for
-# it since. room: how many deliveries it gets, by its free places, its tokens, and an equal part of the claim.
+# it since. room: how many deliveries it gets, by its free slots, its tokens, and an equal part of the claim.
 _OPEN_ENDPOINT = f"""
 open_endpoint AS MATERIALIZED (
     SELECT endpoint.organization_id, endpoint.endpoint_id, candidate.turn, candidate.organization_claim_time,

@@ -133,7 +133,7 @@ tried AS (
 )
 """
 
-# Their places in the share of their endpoints.
+# Their slots: the share of their endpoints in the deliveries in flight.
 _SLOTS_GIVEN_BACK = """
 slots_given_back AS (
     UPDATE endpoint

@@ -1,6 +1,6 @@
 """What the statements of the delivery queue share: their settings, and SQL about the endpoints that have work.
 
-`claims` takes deliveries that are due, `pending_work` asks what waits, `results` and `leases` end a claim. All due
+`claims` takes deliveries that are due, `pending_work` finds what waits, `results` and `leases` end a claim. All due
 times are times of PostgreSQL's clock.
 """
 

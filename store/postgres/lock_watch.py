@@ -18,7 +18,7 @@ from runtime.tasks import BackgroundTask, FailureLog
 from store.postgres import sessions
 from store.postgres.database import Database, DatabaseUnavailable
 
-LOOK_INTERVAL = 1.0  # seconds
+CHECK_INTERVAL = 1.0  # seconds
 LONG = 1.0  # seconds; the age of a transaction, and of a lock wait, from which the watch considers it
 # Seconds without data from the client after which a session that holds locks counts as frozen. Normal pauses are
 # milliseconds.
@@ -81,7 +81,7 @@ class LockWatch:
         self._known: dict[tuple[int, datetime, int], float] = {}  # logged waits, and when each was last found
         self._silent: dict[tuple[int, datetime], float] = {}  # silent sessions with their statements, and since when
         self._task = BackgroundTask(
-            self._look_if_long,
+            self._check_if_long,
             FailureLog(
                 logger,
                 "lock waits cannot be watched",
@@ -89,9 +89,9 @@ class LockWatch:
                 (DatabaseUnavailable,),  # `Database` logs it
             ),
             name="lock watch",
-            interval=LOOK_INTERVAL,
-            first_pause=LOOK_INTERVAL,
-            backoff=Backoff(longest=LOOK_INTERVAL),
+            interval=CHECK_INTERVAL,
+            first_pause=CHECK_INTERVAL,
+            backoff=Backoff(longest=CHECK_INTERVAL),
         )
 
     def start(self) -> None:
@@ -103,11 +103,11 @@ class LockWatch:
         await self._task.stop()
         await self._database.close()
 
-    async def _look_if_long(self) -> None:
+    async def _check_if_long(self) -> None:
         if self._watched.longest_transaction() >= LONG:
-            await self.look()
+            await self.check()
 
-    async def look(self) -> list[Wait]:
+    async def check(self) -> list[Wait]:
         """Logs new waits, and ends holders that were silent for too long; returns all waits."""
         now = asyncio.get_running_loop().time()
         async with self._database.transaction() as connection:

@@ -10,7 +10,15 @@ import pytest
 from evaluator.aggregation import Aggregation, Tally
 from evaluator.alerts import AlertRule, ConditionType, GroupSelector, Scope, ScopeKind
 from evaluator.amounts import ZERO, exact_arithmetic
-from evaluator.balance_values import ENDED, NO_DATA, FactValue, balance_values, gauge_of, next_crossing, segment_group
+from evaluator.balance_values import (
+    ENDED,
+    NO_DATA,
+    FactValue,
+    balance_values,
+    gauge_of,
+    next_level_time,
+    segment_group,
+)
 from evaluator.balances import BalanceKind, BalanceReading, BalanceSelection, Holding, HoldingSegment, Unit
 from evaluator.definition_json import thresholds_from_json, thresholds_json
 from evaluator.gauges import EVER, Gauge, Group, Measure
@@ -199,8 +207,8 @@ def test_no_days_are_left_at_the_end_and_the_end_is_a_time_of_its_own() -> None:
     assert read(days, holding("1", "0", NOW), group) == FactValue(ZERO)
     assert read(days, holding("1", "0", NOW - timedelta.resolution), group) is None
     with exact_arithmetic():
-        assert next_crossing(days.thresholds, NOW + DAY, NOW) == NOW + DAY
-        assert next_crossing(days.thresholds, NOW, NOW) is None
+        assert next_level_time(days.thresholds, NOW + DAY, NOW) == NOW + DAY
+        assert next_level_time(days.thresholds, NOW, NOW) is None
 
 
 def test_a_percentage_of_0_is_0_in_both_directions() -> None:
