@@ -89,7 +89,7 @@ def version_from_json(
         version=version,
         update_time=change_time,
         archive_time=current.archive_time if stored["archived"] else None,
-        visit_after=None,
+        backfill_after=None,
     )
 
 

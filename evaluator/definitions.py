@@ -84,9 +84,9 @@ class AlertDefinition:
     """One alert of one organization.
 
     uniqueness_key stays after the alert is archived; uniqueness_key_held: whether other alerts still cannot use it.
-    natural_key: see `natural_key`; None once archived. visit_after: the progress of the backfill that the last change
-    started, as the last customer_id that it evaluated; None when it is complete. The epochs are the organization's,
-    see AlertRule; see there also reset_version and retired.
+    natural_key: see `natural_key`; None once archived. backfill_after: the last customer_id that the backfill of the
+    last change has evaluated, "" before the first; None when the backfill is complete. The epochs are the
+    organization's, see AlertRule; see there also reset_version and retired.
     """
 
     alert_id: str
@@ -103,7 +103,7 @@ class AlertDefinition:
     changed_epoch: int
     watching_epoch: int
     watching_time: datetime
-    visit_after: str | None
+    backfill_after: str | None
     create_time: datetime
     update_time: datetime
     archive_time: datetime | None = None

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 from evaluator.aggregation import Aggregation
 from evaluator.alerts import AlertRule
+from evaluator.events import UsageEvent
 from evaluator.gauges import Group, Measure
 from evaluator.limits import NO_LIMITS, Limits
 from evaluator.routing_facts import CustomerFacts, MetricFacts, SubscriptionFacts
@@ -68,6 +69,12 @@ class Router:
             if currency is not None:
                 return currency
         return self.customers[customer_id].currency
+
+    def with_currency(self, event: UsageEvent) -> UsageEvent:
+        """The event with the currency of its cost: its own, or else `currency_of`."""
+        if event.cost is None or event.currency is not None:
+            return event
+        return event._replace(currency=self.currency_of(event.customer_id, event.subscription_id))
 
     def last_period_end(self, customer_id: str, subscription_id: str | None, time: datetime) -> datetime:
         """The end of the period that contains `time`: the customer's, or the subscription's if that is later."""

@@ -81,24 +81,31 @@ async def run_until(
             poll_interval=poll_interval,
             on_poll=on_poll,
         )
-        lock_watch = LockWatch(database)
-        _add_gauges(metrics, worker, lock_watch)
-        async with (
-            followed(database.url) as readiness,
-            monitoring(
-                configuration.notifier_listen, metrics, lambda: worker.is_ready and readiness.takes_writes
-            ) as port,
-        ):
-            await first_days(database)
-            beside = (_listener(database, worker), lock_watch, upkeep(database, configuration.delivery_retention))
-            for task in beside:
-                task.start()
-            logger.info("the notifier runs", extra={"action": LogAction.START, "monitoring_port": port})
-            try:
-                await worker.run(stop, configuration.drain_timeout)
-            finally:
-                await asyncio.gather(*(task.stop() for task in beside))
+        await _work(stop, configuration, database, worker, metrics)
     logger.info("the notifier has stopped", extra={"action": LogAction.STOPPED})
+
+
+async def _work(
+    stop: asyncio.Event, configuration: Configuration, database: Database, worker: Worker, metrics: Metrics
+) -> None:
+    """Runs the worker until `stop`, with monitoring and the background tasks beside it."""
+    lock_watch = LockWatch(database)
+    _add_gauges(metrics, worker, lock_watch)
+    async with (
+        followed(database.url) as readiness,
+        monitoring(
+            configuration.notifier_listen, metrics, lambda: worker.is_ready and readiness.takes_writes
+        ) as port,
+    ):
+        await first_days(database)
+        beside = (_listener(database, worker), lock_watch, upkeep(database, configuration.delivery_retention))
+        for task in beside:
+            task.start()
+        logger.info("the notifier runs", extra={"action": LogAction.START, "monitoring_port": port})
+        try:
+            await worker.run(stop, configuration.drain_timeout)
+        finally:
+            await asyncio.gather(*(task.stop() for task in beside))
 
 
 def _add_gauges(metrics: Metrics, worker: Worker, lock_watch: LockWatch) -> None:

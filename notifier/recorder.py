@@ -120,24 +120,32 @@ class Recorder:
             if endpoint in locked:
                 later.append(result)
                 continue
-            for attempt in range(1, TRIES_ALONE + 1):
-                try:
-                    await self._write([result])
-                    break
-                except DatabaseUnavailable as error:
-                    if not error.failure.contained:
-                        raise
-                    later.append(result)
-                    locked.add(endpoint)
-                    break
-                except Exception:
-                    if attempt == TRIES_ALONE:
-                        logger.exception(
-                            "a result cannot be recorded; its delivery is attempted again when its lease ends",
-                            extra={"action": LogAction.RECORD_REFUSED, "delivery_id": result.claim.delivery_id},
-                        )
-                        self._finish([result])
+            if not await self._write_alone(result):
+                later.append(result)
+                locked.add(endpoint)
         return later
+
+    async def _write_alone(self, result: Result) -> bool:
+        """Writes one result, or gives it up when the database refuses it TRIES_ALONE times.
+
+        False: another transaction holds the lock of its endpoint. Raises DatabaseUnavailable.
+        """
+        for attempt in range(1, TRIES_ALONE + 1):
+            try:
+                await self._write([result])
+                break
+            except DatabaseUnavailable as error:
+                if not error.failure.contained:
+                    raise
+                return False
+            except Exception:
+                if attempt == TRIES_ALONE:
+                    logger.exception(
+                        "a result cannot be recorded; its delivery is attempted again when its lease ends",
+                        extra={"action": LogAction.RECORD_REFUSED, "delivery_id": result.claim.delivery_id},
+                    )
+                    self._finish([result])
+        return True
 
     async def _write(self, batch: Sequence[Result], *, with_claims: bool = False) -> None:
         """Writes a batch; `with_claims` it also claims for the slots that the batch frees."""

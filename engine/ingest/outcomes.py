@@ -3,7 +3,7 @@
 from engine.ingest.batches import Outcome
 from engine.ingest.counting import Counted
 from engine.ingest.group import Group, Identity
-from engine.ingest.storing import Stored, with_currency
+from engine.ingest.storing import Stored
 from engine.rules.transaction import Transaction
 from evaluator.events import UsageEvent
 from evaluator.gauges import Gauge
@@ -46,7 +46,7 @@ def _add_new(transaction: Transaction, group: Group, stored: Stored, outcomes: l
         event = group.event_at((number, index))
         first = added.get(event.identity)
         if first is not None:
-            same = first == with_currency(transaction.router, event)
+            same = first == transaction.router.with_currency(event)
             (outcomes[number].duplicates if same else outcomes[number].conflicting).append(index)
 
 

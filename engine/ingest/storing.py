@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from engine.ingest.group import EventIndex, Group
+from engine.ingest.late_events import without_too_late
 from engine.rules.transaction import Transaction
 from evaluator.events import UsageEvent
-from evaluator.routing import Router
 from store.usage import events as stored_events
 
 
@@ -30,7 +30,7 @@ async def store(transaction: Transaction, group: Group, *, expect_new: bool) -> 
     transaction can be kept. Otherwise the slower way, which finds out which events are new.
     """
     connection, organization_id, now = transaction.driver, transaction.organization_id, transaction.now
-    countable = _countable(transaction, group.events)
+    countable = without_too_late(transaction, group.events)
     new = countable
     if expect_new:
         text = await stored_events.copy_text_in_slices(organization_id, now, countable, transaction.slices())
@@ -42,27 +42,6 @@ async def store(transaction: Transaction, group: Group, *, expect_new: bool) -> 
     if len(new) != len(group.events):
         await _compare_known(transaction, group, countable, stored)
     return stored
-
-
-def with_currency(router: Router, event: UsageEvent) -> UsageEvent:
-    """The event with the currency of its cost: its own, or the customer's."""
-    if event.cost is None or event.currency is not None:
-        return event
-    return event._replace(currency=router.currency_of(event.customer_id, event.subscription_id))
-
-
-def _countable(transaction: Transaction, arrived: list[UsageEvent]) -> list[UsageEvent]:
-    """The events whose period may still change, each with its currency; the same list when it is all of them."""
-    oldest, router = transaction.now - transaction.grace, transaction.router
-    if all(event.event_time > oldest and (event.cost is None or event.currency) for event in arrived):
-        return arrived
-    countable = []
-    for event in arrived:
-        who = event.customer_id, event.subscription_id
-        if event.event_time <= oldest and router.last_period_end(*who, event.event_time) <= oldest:
-            continue
-        countable.append(with_currency(router, event))
-    return countable
 
 
 async def _compare_known(transaction: Transaction, group: Group, countable: list[UsageEvent], stored: Stored) -> None:

@@ -1,9 +1,11 @@
 """AccountService: customers."""
 
+from datetime import datetime
+
 from engine.facts.changes import FactChanges
 from evaluator.definitions import DEFAULT_CURRENCY
 from evaluator.periods import DEFAULT_CYCLE
-from generated.tidemark.v1 import account_service_pb2
+from generated.tidemark.v1 import account_pb2, account_service_pb2
 from runtime.clock import Clock
 from server.calls.context import Context
 from server.calls.current_call import current_organization
@@ -35,35 +37,14 @@ class CustomerHandlers:
     ) -> account_service_pb2.PutCustomerResponse:
         """Creates or replaces a customer, unless a newer fact about it is stored."""
         now = self._clock.now()
-        violations = Violations()
-        sent = request.customer
-        customer_id = violations.identifier("customer.customer_id", sent.customer_id)
-        display_name = violations.text("customer.display_name", sent.display_name)
-        plan_id = violations.identifier("customer.plan_id", sent.plan_id, required=False) or None
-        plan_start_time, plan_end_time = read_plan_times(violations, "customer", sent)
-        currency = violations.currency("customer.currency", sent.currency, default=DEFAULT_CURRENCY)
-        cycle = read_cycle(violations, "customer", sent) or DEFAULT_CYCLE
-        custom_fields = read_custom_fields(violations, "customer.custom_fields", sent.custom_fields)
-        as_of_time = read_as_of_time(violations, "customer", sent, now)
-        violations.raise_if_any()
+        fact = _read_customer(request.customer, now)
         organization = current_organization()
-        fact = CustomerFact(
-            customer_id=customer_id,
-            display_name=display_name,
-            plan_id=plan_id,
-            plan_start_time=plan_start_time,
-            plan_end_time=plan_end_time,
-            currency=currency,
-            cycle=cycle,
-            custom_fields=custom_fields,
-            as_of_time=as_of_time,
-        )
         async with self._database.transaction() as connection:
             put = await customers.put(connection, organization.organization_id, fact, now)
             if put.epoch is not None:
-                await self._changes.customer_changing(connection, organization, put.epoch, customer_id)
+                await self._changes.customer_changing(connection, organization, put.epoch, fact.customer_id)
         if put.changed:
-            await self._changes.customer_changed(organization, customer_id)
+            await self._changes.customer_changed(organization, fact.customer_id)
         return account_service_pb2.PutCustomerResponse(
             customer=customer_message(put.stored, now), superseded=put.superseded
         )
@@ -104,3 +85,28 @@ class CustomerHandlers:
             customers=page.shown(shown),
             next_page_token=page.next_token(rows, lambda row: (row.customer_id,)),
         )
+
+
+def _read_customer(sent: account_pb2.Customer, now: datetime) -> CustomerFact:
+    """The customer that was sent. Raises InvalidArgument."""
+    violations = Violations()
+    customer_id = violations.identifier("customer.customer_id", sent.customer_id)
+    display_name = violations.text("customer.display_name", sent.display_name)
+    plan_id = violations.identifier("customer.plan_id", sent.plan_id, required=False) or None
+    plan_start_time, plan_end_time = read_plan_times(violations, "customer", sent)
+    currency = violations.currency("customer.currency", sent.currency, default=DEFAULT_CURRENCY)
+    cycle = read_cycle(violations, "customer", sent) or DEFAULT_CYCLE
+    custom_fields = read_custom_fields(violations, "customer.custom_fields", sent.custom_fields)
+    as_of_time = read_as_of_time(violations, "customer", sent, now)
+    violations.raise_if_any()
+    return CustomerFact(
+        customer_id=customer_id,
+        display_name=display_name,
+        plan_id=plan_id,
+        plan_start_time=plan_start_time,
+        plan_end_time=plan_end_time,
+        currency=currency,
+        cycle=cycle,
+        custom_fields=custom_fields,
+        as_of_time=as_of_time,
+    )

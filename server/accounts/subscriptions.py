@@ -1,7 +1,9 @@
 """AccountService: subscriptions."""
 
+from datetime import datetime
+
 from engine.facts.changes import FactChanges
-from generated.tidemark.v1 import account_service_pb2, error_reason_pb2
+from generated.tidemark.v1 import account_pb2, account_service_pb2, error_reason_pb2
 from runtime.clock import Clock
 from server.calls.context import Context
 from server.calls.current_call import current_organization
@@ -33,46 +35,16 @@ class SubscriptionHandlers:
     ) -> account_service_pb2.PutSubscriptionResponse:
         """Creates or replaces a subscription, unless a newer fact about it is stored."""
         now = self._clock.now()
-        violations = Violations()
-        sent = request.subscription
-        customer_id = violations.identifier("subscription.customer_id", sent.customer_id)
-        subscription_id = violations.identifier("subscription.subscription_id", sent.subscription_id)
-        plan_id = violations.identifier("subscription.plan_id", sent.plan_id, required=False) or None
-        plan_start_time, plan_end_time = read_plan_times(violations, "subscription", sent)
-        currency = violations.currency("subscription.currency", sent.currency, default="") or None
-        cycle = read_cycle(violations, "subscription", sent)
-        start_time = end_time = None
-        if sent.HasField("start_time"):
-            start_time = violations.time("subscription.start_time", sent.start_time)
-        if sent.HasField("end_time"):
-            end_time = violations.time("subscription.end_time", sent.end_time)
-        if start_time is not None and end_time is not None and end_time <= start_time:
-            violations.add("subscription.end_time", "it is not after start_time")
-        custom_fields = read_custom_fields(violations, "subscription.custom_fields", sent.custom_fields)
-        as_of_time = read_as_of_time(violations, "subscription", sent, now)
-        violations.raise_if_any()
+        fact = _read_subscription(request.subscription, now)
         organization = current_organization()
-        fact = SubscriptionFact(
-            customer_id=customer_id,
-            subscription_id=subscription_id,
-            plan_id=plan_id,
-            plan_start_time=plan_start_time,
-            plan_end_time=plan_end_time,
-            currency=currency,
-            cycle=cycle,
-            start_time=start_time,
-            end_time=end_time,
-            custom_fields=custom_fields,
-            as_of_time=as_of_time,
-        )
         organization_id = organization.organization_id
         async with self._database.transaction() as connection:
-            customer_created = await customers.create_if_missing(connection, organization_id, customer_id, now)
+            customer_created = await customers.create_if_missing(connection, organization_id, fact.customer_id, now)
             put = await subscriptions.put(connection, organization_id, fact, now)
             if put.epoch is not None and customer_created:
-                await self._changes.customer_changing(connection, organization, put.epoch, customer_id)
+                await self._changes.customer_changing(connection, organization, put.epoch, fact.customer_id)
         if put.changed:
-            await self._changes.customer_changed(organization, customer_id, subscriptions_only=True)
+            await self._changes.customer_changed(organization, fact.customer_id, subscriptions_only=True)
         return account_service_pb2.PutSubscriptionResponse(
             subscription=subscription_message(put.stored, now), superseded=put.superseded
         )
@@ -132,3 +104,37 @@ class SubscriptionHandlers:
             subscriptions=page.shown(shown),
             next_page_token=page.next_token(rows, lambda row: (row.customer_id, row.subscription_id)),
         )
+
+
+def _read_subscription(sent: account_pb2.Subscription, now: datetime) -> SubscriptionFact:
+    """The subscription that was sent. Raises InvalidArgument."""
+    violations = Violations()
+    customer_id = violations.identifier("subscription.customer_id", sent.customer_id)
+    subscription_id = violations.identifier("subscription.subscription_id", sent.subscription_id)
+    plan_id = violations.identifier("subscription.plan_id", sent.plan_id, required=False) or None
+    plan_start_time, plan_end_time = read_plan_times(violations, "subscription", sent)
+    currency = violations.currency("subscription.currency", sent.currency, default="") or None
+    cycle = read_cycle(violations, "subscription", sent)
+    start_time = end_time = None
+    if sent.HasField("start_time"):
+        start_time = violations.time("subscription.start_time", sent.start_time)
+    if sent.HasField("end_time"):
+        end_time = violations.time("subscription.end_time", sent.end_time)
+    if start_time is not None and end_time is not None and end_time <= start_time:
+        violations.add("subscription.end_time", "it is not after start_time")
+    custom_fields = read_custom_fields(violations, "subscription.custom_fields", sent.custom_fields)
+    as_of_time = read_as_of_time(violations, "subscription", sent, now)
+    violations.raise_if_any()
+    return SubscriptionFact(
+        customer_id=customer_id,
+        subscription_id=subscription_id,
+        plan_id=plan_id,
+        plan_start_time=plan_start_time,
+        plan_end_time=plan_end_time,
+        currency=currency,
+        cycle=cycle,
+        start_time=start_time,
+        end_time=end_time,
+        custom_fields=custom_fields,
+        as_of_time=as_of_time,
+    )

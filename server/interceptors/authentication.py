@@ -28,12 +28,8 @@ class Authenticate(Around):
         """Identifies the caller before a byte of the request is decoded."""
         call = current_call.get()
         if not call.is_infrastructure:
-            sent = [value for key, value in context.invocation_metadata() or () if key == METADATA_KEY]
             try:
-                # With two different keys in one call, chance would decide for which organization it acts.
-                if len(set(sent)) > 1:
-                    sent = [""]
-                call.caller = await self._authenticator.identify(str(sent[0]) if sent else None)
+                call.caller = await self._authenticator.identify(_authorization(context))
             except Exception as error:
                 await errors.abort(context, error)
         if call.caller is None or not streaming:
@@ -66,6 +62,18 @@ class Authenticate(Around):
             raise
         finally:
             self._authenticator.streams.close(stream)
+
+
+def _authorization(context: Context) -> str | None:
+    """The `authorization` metadata of a call; None without any.
+
+    Two different values are as good as an empty one, which is refused: chance would decide for which organization the
+    call acts.
+    """
+    sent = [value for key, value in context.invocation_metadata() or () if key == METADATA_KEY]
+    if len(set(sent)) > 1:
+        return ""
+    return str(sent[0]) if sent else None
 
 
 async def _send_refusal(context: Context, stream: OpenStream) -> None:

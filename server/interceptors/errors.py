@@ -43,43 +43,55 @@ class Errors(grpc.aio.ServerInterceptor):
         limit = self._limit
         if current_call.is_infrastructure(handler_call_details.method):
             limit = min(limit, INFRASTRUCTURE_MESSAGE_BYTES)
-        decode = _Decoder(handler.request_deserializer, limit)
-        encode = _Encoder(handler.response_serializer)
-        table = self._tables.get(service_of(handler_call_details.method), {})
-        inner = behaviour_of(handler)
-        requests = decode.stream if handler.request_streaming else decode
-
-        async def stream(request: Any, context: Context) -> AsyncIterator[bytes]:
-            try:
-                async with contextlib.aclosing(inner(requests(request), context)) as responses:
-                    async for response in responses:
-                        yield encode(response)
-            # Not BaseException: a cancellation must pass, or gRPC leaks the call. gRPC's `context.abort` raises
-            # AbortError.
-            except grpc.aio.AbortError:
-                raise
-            except Exception as error:
-                await errors.abort(context, error, table)
-
-        async def single(request: Any, context: Context) -> bytes:
-            try:
-                if handler.request_streaming:
-                    return encode(await inner(requests(request), context))
-                # Repeats a transaction that was rolled back for certain, for example by a deadlock, within the call's
-                # deadline. It does not repeat one that may be committed: the request may have no request id.
-                answer = await repeated(lambda: inner(requests(request), context), certain_only=True)
-                return encode(answer)
-            except grpc.aio.AbortError:
-                raise
-            except Exception as error:
-                await errors.abort(context, error, table)
-
-        return rebuilt(handler, stream if handler.response_streaming else single, None, None)
+        answering = _Answering(handler, limit, self._tables.get(service_of(handler_call_details.method), {}))
+        return rebuilt(handler, answering.stream if handler.response_streaming else answering.single, None, None)
 
 
 def service_of(method: str) -> str:
     """The full name of the service of a method such as /tidemark.v1.AlertService/GetAlert."""
     return method.split("/")[1] if method.count("/") == 2 else ""
+
+
+class _Answering:
+    """Runs one handler with bytes in and out, and answers its exceptions.
+
+    Only an Exception is answered: a cancellation must pass, or gRPC leaks the call. AbortError passes too, because
+    `context.abort` raises it after it has answered.
+    """
+
+    def __init__(self, handler: Handler, limit: int, table: ErrorTable) -> None:
+        """limit: bytes of a request. table: of the handler's service."""
+        decode = _Decoder(handler.request_deserializer, limit)
+        self._requests = decode.stream if handler.request_streaming else decode
+        self._request_streaming = handler.request_streaming
+        self._encode = _Encoder(handler.response_serializer)
+        self._behaviour = behaviour_of(handler)
+        self._table = table
+
+    async def stream(self, request: Any, context: Context) -> AsyncIterator[bytes]:
+        """Answers with a stream of messages."""
+        try:
+            async with contextlib.aclosing(self._behaviour(self._requests(request), context)) as responses:
+                async for response in responses:
+                    yield self._encode(response)
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:
+            await errors.abort(context, error, self._table)
+
+    async def single(self, request: Any, context: Context) -> bytes:
+        """Answers with one message."""
+        try:
+            if self._request_streaming:
+                return self._encode(await self._behaviour(self._requests(request), context))
+            # Repeats a transaction that was rolled back for certain, for example by a deadlock, within the call's
+            # deadline. It does not repeat one that may be committed: the request may have no request id.
+            answer = await repeated(lambda: self._behaviour(self._requests(request), context), certain_only=True)
+            return self._encode(answer)
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:
+            await errors.abort(context, error, self._table)
 
 
 class _Decoder:

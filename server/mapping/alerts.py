@@ -80,7 +80,7 @@ def refuse_large(violations: Violations, alert: NewAlert | AlertDefinition) -> N
 
 def alert_message(definition: AlertDefinition) -> alert_pb2.Alert:
     """An alert as answers show it."""
-    evaluating = definition.visit_after is not None
+    evaluating = definition.backfill_after is not None
     shown = alert_pb2.Alert(
         alert_id=definition.alert_id,
         name=definition.name,

@@ -128,7 +128,7 @@ def _first_version(new: NewAlert, condition: Condition, epoch: int, now: datetim
         changed_epoch=epoch,
         watching_epoch=epoch,
         watching_time=now,
-        visit_after=FROM_THE_BEGINNING,
+        backfill_after=FROM_THE_BEGINNING,
         create_time=now,
         update_time=now,
         create_epoch=epoch,

@@ -113,7 +113,7 @@ def _next_version(
     if reset:
         changed = replace(changed, reset_version=changed.version)
     if (thresholds_changed or reset) and changed.state is DefinitionState.ACTIVE:
-        changed = replace(changed, visit_after=FROM_THE_BEGINNING)
+        changed = replace(changed, backfill_after=FROM_THE_BEGINNING)
     return changed
 
 
@@ -139,7 +139,7 @@ async def enable(
         changed_epoch=epoch,
         watching_epoch=epoch,
         watching_time=now,
-        visit_after=FROM_THE_BEGINNING,
+        backfill_after=FROM_THE_BEGINNING,
         update_time=now,
     )
     await _write(connection, organization_id, enabled, ChangeKind.ENABLED, author)
@@ -162,7 +162,7 @@ async def disable(
         state=DefinitionState.DISABLED,
         version=definition.version + 1,
         changed_epoch=epoch,
-        visit_after=None,
+        backfill_after=None,
         update_time=clock.now(),
     )
     await _write(connection, organization_id, disabled, ChangeKind.DISABLED, author)
@@ -197,7 +197,7 @@ async def archive(
         state=DefinitionState.ARCHIVED,
         uniqueness_key_held=definition.uniqueness_key_held and not release_uniqueness_key,
         natural_key=None,
-        visit_after=None,
+        backfill_after=None,
         version=definition.version + 1,
         changed_epoch=epoch,
         update_time=now,

@@ -57,7 +57,7 @@ class CustomerAlert:
         """The status; None for an alert that is not evaluated."""
         if self.definition.state is not DefinitionState.ACTIVE or self.disabled is not None:
             return None
-        after = self.definition.visit_after
+        after = self.definition.backfill_after
         if after is not None and after < self.customer_id:
             return CustomerAlertStatus.EVALUATING
         if any(item.state.in_alarm for item in self.gauges):

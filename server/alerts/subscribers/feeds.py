@@ -88,9 +88,13 @@ class Feeds:
         self._in_use = asyncio.Event()  # set by the first subscriber
         self._tail_readers = asyncio.Semaphore(TAIL_READERS)
         self._catch_up_gate = FairGate(CATCH_UP_READERS)
+        self._tasks = self._background_tasks()
+        self._growing: list[BackgroundTask] = []  # including tasks that are about to end
+
+    def _background_tasks(self) -> tuple[BackgroundTask, ...]:
         unavailable = (DatabaseUnavailable,)  # not logged: the health service reports it
         lost = "notifications are found by polling only: %s", LogAction.FEED_LISTEN_LOST
-        self._tasks = (
+        return (
             BackgroundTask(
                 self._listen,
                 FailureLog(
@@ -119,7 +123,6 @@ class Feeds:
                 backoff=Backoff(longest=SWEEP_INTERVAL),
             ),
         )
-        self._growing: list[BackgroundTask] = []  # including tasks that are about to end
 
     def start(self) -> None:
         """Begins to sweep; begins to listen and poll with the first subscriber."""

@@ -85,10 +85,10 @@ async def test_an_alert_that_is_switched_off_waits_for_no_visit(
     database: Database, organization_id: int, clock: ManualClock
 ) -> None:
     created = await create(database, organization_id, clock)
-    assert created.visit_after == ""
+    assert created.backfill_after == ""
     async with database.transaction() as connection:
         off = await alert_changes.disable(connection, organization_id, created.alert_id, "", Author(), clock)
-        assert (off.state, off.visit_after) == (DefinitionState.DISABLED, None)
+        assert (off.state, off.backfill_after) == (DefinitionState.DISABLED, None)
         assert await alerts.get(connection, organization_id, created.alert_id) == off
 
 

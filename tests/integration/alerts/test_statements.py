@@ -54,7 +54,7 @@ async def test_a_definition_is_read_as_it_was_created(
     created = await create(database, organization_id, clock, replace(NEW, uniqueness_key="k"))
     async with database.transaction() as connection:
         assert await alerts.get(connection, organization_id, created.alert_id) == created
-    assert (created.watching_time, created.visit_after, created.uniqueness_key_held) == (clock.now(), "", True)
+    assert (created.watching_time, created.backfill_after, created.uniqueness_key_held) == (clock.now(), "", True)
     assert created.changed_epoch == created.watching_epoch > 0
 
 

@@ -222,7 +222,7 @@ def test_a_former_version_is_read_with_what_cannot_change_from_the_current_one()
         changed_epoch=7,
         watching_epoch=5,
         watching_time=NOW,
-        visit_after="acme",
+        backfill_after="acme",
         create_time=NOW,
         update_time=NOW,
         archive_time=NOW,
@@ -249,5 +249,5 @@ def test_a_former_version_is_read_with_what_cannot_change_from_the_current_one()
         version=2,
         update_time=earlier,
         archive_time=None,
-        visit_after=None,
+        backfill_after=None,
     )

@@ -43,7 +43,7 @@ def definition(
         changed_epoch=7,
         watching_epoch=5,
         watching_time=NOW,
-        visit_after=None,
+        backfill_after=None,
         create_time=NOW,
         update_time=NOW,
     )

@@ -38,7 +38,7 @@ DEFINITION = AlertDefinition(
     changed_epoch=1,
     watching_epoch=1,
     watching_time=NOW,
-    visit_after=None,
+    backfill_after=None,
     create_time=NOW,
     update_time=NOW + timedelta(seconds=1),
 )
@@ -106,7 +106,7 @@ def test_an_alert_is_shown_as_it_was_asked_for(scope: str, condition: str) -> No
 
 
 def test_the_parts_that_only_answers_have() -> None:
-    shown = alert_message(replace(DEFINITION, visit_after="", version=4))
+    shown = alert_message(replace(DEFINITION, backfill_after="", version=4))
     assert shown.state == alert_pb2.ALERT_STATE_ACTIVE
     assert shown.evaluation_status == alert_pb2.EVALUATION_STATUS_EVALUATING
     assert (shown.version, shown.etag, shown.uniqueness_key_released) == (4, "4", False)
@@ -191,7 +191,7 @@ def test_an_archived_alert_has_no_status() -> None:
 
 
 @pytest.mark.parametrize(
-    ("visit_after", "status"),
+    ("backfill_after", "status"),
     [
         ("", alert_pb2.CUSTOMER_ALERT_STATUS_EVALUATING),
         ("acm", alert_pb2.CUSTOMER_ALERT_STATUS_EVALUATING),
@@ -201,10 +201,10 @@ def test_an_archived_alert_has_no_status() -> None:
     ],
 )
 def test_an_alert_is_evaluating_until_its_backfill_has_passed_the_customer(
-    visit_after: str | None, status: alert_pb2.CustomerAlertStatus.ValueType
+    backfill_after: str | None, status: alert_pb2.CustomerAlertStatus.ValueType
 ) -> None:
     reached = {"10.5": Reached(Decimal("10.5"), NOW)}
-    assert shown_of([gauge_state((), reached)], replace(DEFINITION, visit_after=visit_after)).status == status
+    assert shown_of([gauge_state((), reached)], replace(DEFINITION, backfill_after=backfill_after)).status == status
 
 
 def test_gauges_in_alarm_come_first_and_no_more_than_a_hundred_are_shown() -> None:
