@@ -14,13 +14,15 @@ from hypothesis import strategies as st
 from runtime.clock import ManualClock
 from store.postgres.database import Database
 from tests.integration.usage.conftest import organization
-from tests.reference.ladder import State
-from tests.reference.model import Alert, Event, Gauge, Model
+from tests.reference.gauges import Event, Gauge
+from tests.reference.thresholds import State
+from tests.reference.usage import CONFLICT, DUPLICATE, NEW, Alert, UsageModel
 from tests.support.usage.caller import Caller
 from tests.support.usage.draws import (
     AGGREGATIONS,
     CUSTOMERS,
     DAYS_AGO,
+    METRICS,
     PLANS,
     START,
     SUBSCRIPTIONS,
@@ -114,7 +116,7 @@ class Run:
     def __init__(self, world: World, clock: ManualClock) -> None:
         self.world = world
         self._clock = clock
-        self.model = Model(START, {**AGGREGATIONS, "other": "SUM"}, "seat")
+        self.model = UsageModel(START, METRICS)
         self.sent: list[Event] = []
 
     async def change(self, change: object) -> None:
@@ -155,9 +157,9 @@ class Run:
         shown: dict[Gauge, Fraction] = {}
         for batch, outcome in zip(batches, outcomes, strict=True):
             own, verdicts = verdicts[: len(batch)], verdicts[len(batch) :]
-            assert outcome.accepted == own.count("new")
-            assert sorted(outcome.duplicates) == [place for place, verdict in enumerate(own) if verdict == "known"]
-            assert sorted(outcome.conflicting) == [place for place, verdict in enumerate(own) if verdict == "other"]
+            assert outcome.accepted == own.count(NEW)
+            assert sorted(outcome.duplicates) == [place for place, verdict in enumerate(own) if verdict == DUPLICATE]
+            assert sorted(outcome.conflicting) == [place for place, verdict in enumerate(own) if verdict == CONFLICT]
             assert not outcome.too_old
             shown |= values_of(outcome.gauges)
         assert shown == moved

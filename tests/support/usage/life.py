@@ -10,12 +10,13 @@ import grpc
 
 from generated.tidemark.v1 import alert_pb2, alert_service_pb2
 from store.identity import keys
-from tests.reference.ladder import State
-from tests.reference.model import Alert, Event, Gauge, Model
+from tests.reference.gauges import Event, Gauge
+from tests.reference.thresholds import State
+from tests.reference.usage import CONFLICT, DUPLICATE, NEW, Alert, UsageModel
 from tests.support.usage.caller import DEADLINE, Caller, StreamCall, refusals
-from tests.support.usage.draws import AGGREGATIONS, START
+from tests.support.usage.draws import AGGREGATIONS, METRICS, START
 from tests.support.usage.stage import REPLICAS, Stage
-from tests.support.usage.words import crossing_of, gauge_of, message_of
+from tests.support.usage.words import gauge_of, message_of, transition_of
 from tests.support.usage.world import World
 
 
@@ -23,7 +24,7 @@ class Life:
     """An organization of its own, on the servers of a stage; at: which of them is called."""
 
     def __init__(self, stage: Stage, callers: list[Caller], world: World) -> None:
-        self.model = Model(START, {**AGGREGATIONS, "other": "SUM"}, "seat")
+        self.model = UsageModel(START, METRICS)
         self._stage = stage
         self._callers = callers
         self._world = world
@@ -46,20 +47,20 @@ class Life:
         answer = await self._answer(events, at, streamed)
         told_before = len(self.model.notifications)
         verdicts, moved = self.model.commit(events)
-        others = [index for index, verdict in enumerate(verdicts) if verdict == "other"]
-        assert answer.accepted == verdicts.count("new")
-        assert answer.duplicates == verdicts.count("known")
+        others = [index for index, verdict in enumerate(verdicts) if verdict == CONFLICT]
+        assert answer.accepted == verdicts.count(NEW)
+        assert answer.duplicates == verdicts.count(DUPLICATE)
         assert [(one.at, one.reason) for one in refusals(answer)] == [(index, "EVENT_CONFLICT") for index in others]
         assert {gauge_of(gauge): Fraction(gauge.value) for gauge in answer.gauges} == moved
         told = self.model.notifications[told_before:]
-        expected = [(one.alert, one.gauge, one.sequence, each) for one in told for each in one.crossings]
+        expected = [(one.alert, one.gauge, one.sequence, each) for one in told for each in one.transitions]
         names = {alert_id: name for name, alert_id in self._at(at).alert_ids.items()}
         found = [
             (
                 names[one.alert_id],
                 gauge_of(one.gauge),
                 one.sequence,
-                crossing_of(one),
+                transition_of(one),
             )
             for one in answer.transitions
             if one.notified
@@ -145,8 +146,8 @@ class Life:
             steps = [Fraction(item.level) for item in alarming if item.threshold.recurring_step]
             fixed = {Fraction(item.level): item.silent for item in alarming if not item.threshold.recurring_step}
             found[gauge] = fixed, next(iter(steps), None), one.sequence
-            lines = {line.value for line in alert.lines_for(gauge.group)}
-            past = {value: silent for value, silent in state.past.items() if value in lines}
+            values = {one.value for one in alert.thresholds_of(gauge.group)}
+            past = {value: silent for value, silent in state.past.items() if value in values}
             expected[gauge] = past, state.furthest_step, state.sequence
         assert found == expected
         assert found.keys() == self.model.current(alert, customer)

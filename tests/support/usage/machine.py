@@ -17,8 +17,9 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from tests.reference.ladder import Line
-from tests.reference.model import Alert, Event, Model
+from tests.reference.gauges import Event
+from tests.reference.thresholds import Threshold
+from tests.reference.usage import Alert, UsageModel
 from tests.support.usage import draws
 from tests.support.usage.draws import AGGREGATIONS, CUSTOMERS, DAYS_AGO, PLANS, START, SUBSCRIPTIONS, Again, New
 from tests.support.usage.life import Life
@@ -74,7 +75,7 @@ class Machine(RuleBasedStateMachine):
         self.life: Life = self.stage.run(Life.begin(self.stage, metric))
 
     @property
-    def model(self) -> Model:
+    def model(self) -> UsageModel:
         """What the organization has to be like."""
         return self.life.model
 
@@ -101,26 +102,28 @@ class Machine(RuleBasedStateMachine):
     def _edit(self, draw: Draw, at: int) -> None:
         """Other lines; or one line is raised or lowered, taken away where others stay, or tells of something else."""
         alert = self._alert(draw)
-        lines = list(alert.lines)
+        lines = list(alert.thresholds)
         place = draw(st.integers(0, len(lines) - 1))
         by = draw(st.integers(-6, 6))
         match draw(st.sampled_from(("all", "told", "less", "more", "move", "move"))):
             case "all":
                 lines = list(draw(draws.ladders()))
             case "told":
-                lines[place] = replace(lines[place], told=draw(draws.kinds))
+                lines[place] = replace(lines[place], notify_on=draw(draws.kinds))
             case "less" if len(lines) > 1:
                 del lines[place]
             case "more":
-                lines.append(Line(draw(draws.levels), told=draw(draws.kinds)))
+                lines.append(Threshold(draw(draws.levels), notify_on=draw(draws.kinds)))
             case "move":
                 line = lines[place]
-                lines[place] = Line(None if line.value is None else line.value + by, line.step, told=line.told)
+                lines[place] = Threshold(
+                    None if line.value is None else line.value + by, line.step, notify_on=line.notify_on
+                )
         if len({line.value for line in lines}) < len(lines):
             lines = list(draw(draws.ladders()))
         reset = draw(st.sampled_from((False, False, False, True)))
         paths = draw(st.sampled_from((["thresholds"], ["*"], ["name", "thresholds"], [])))
-        self._step("edit", self.life.edit(replace(alert, lines=tuple(lines)), paths, reset, at))
+        self._step("edit", self.life.edit(replace(alert, thresholds=tuple(lines)), paths, reset, at))
 
     def _overrides(self, draw: Draw, at: int) -> None:
         grouped = [one for one in self.model.alerts.values() if one.per_subscription and one.keys]

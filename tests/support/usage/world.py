@@ -17,8 +17,9 @@ from evaluator.gauges import Measure
 from generated.tidemark.v1 import account_pb2, alert_pb2, alert_service_pb2
 from store.identity.organizations import Organization
 from store.postgres.database import Database
-from tests.reference import ladder as plain_ladder
-from tests.reference import model as plain_model
+from tests.reference.gauges import Event, Gauge
+from tests.reference.thresholds import State
+from tests.reference.usage import Alert, Notification
 from tests.support.usage.caller import DEADLINE, Caller
 from tests.support.usage.words import alert_of, event_of, measured_by, notification_of, prices_of, state_of
 
@@ -49,7 +50,7 @@ class World:
                 account_pb2.Subscription(customer_id=customer, subscription_id=subscription, plan_id=plan)
             )
 
-    async def create(self, alert: plain_model.Alert) -> bool:
+    async def create(self, alert: Alert) -> bool:
         """Creates an alert and lets it visit what there is; False when another one stands in its way."""
         try:
             created = await self.caller.create_only(alert_of(alert), evaluate=alert.evaluate)
@@ -67,7 +68,7 @@ class World:
             await asyncio.sleep(VISIT_DURATION)
             await self.caller.visited(alert.alert_id)
 
-    async def edit(self, alert: plain_model.Alert, paths: Sequence[str], title: str, *, reset: bool) -> None:
+    async def edit(self, alert: Alert, paths: Sequence[str], title: str, *, reset: bool) -> None:
         """Makes an alert what it is to be, where the mask allows it, and lets it visit what there is.
 
         title: its name for people.
@@ -108,16 +109,16 @@ class World:
         """Ends an alert."""
         await self.caller.archive(self.alert_ids[name])
 
-    async def commit(self, batches: Sequence[Sequence[plain_model.Event]]) -> list[Outcome]:
+    async def commit(self, batches: Sequence[Sequence[Event]]) -> list[Outcome]:
         """Commits batches together."""
         return await self._committer.commit([Batch([event_of(event) for event in batch], True) for batch in batches])
 
-    async def notifications(self) -> list[plain_model.Notification]:
+    async def notifications(self) -> list[Notification]:
         """What is stored to be sent."""
         names = {alert_id: name for name, alert_id in self.alert_ids.items()}
         return [notification_of(names[one.alert_id], one.body["data"]) for one in await self.caller.notifications()]
 
-    async def states(self) -> dict[tuple[str, plain_model.Gauge], plain_ladder.State]:
+    async def states(self) -> dict[tuple[str, Gauge], State]:
         """What the alerts know of their gauges."""
         names = {alert_id: name for name, alert_id in self.alert_ids.items()}
         rows = await self.caller.rows(
@@ -130,12 +131,12 @@ class World:
         found = {}
         for alert_id, reached, sequence, customer, subscription, measure, group, start in rows:
             measured = Measure.from_key(measure, subscription is not None)
-            gauge = plain_model.Gauge(
+            gauge = Gauge(
                 customer,
                 subscription,
                 measured_by(measured),
                 tuple((key, value) for key, value in group),
-                plain_model.month_of(start.astimezone(UTC)),
+                start.astimezone(UTC),
                 prices_of(measured),
             )
             found[names[alert_id], gauge] = state_of(reached, sequence)
