@@ -1,4 +1,4 @@
-"""Requests of the demo: facts that are put, alerts and an endpoint that are created, events that are sent."""
+"""Requests of the demo: facts that are put, alerts that are created, usage events."""
 
 import asyncio
 from collections.abc import Iterable
@@ -22,8 +22,6 @@ from generated.tidemark.v1.alert_service_pb2 import CreateAlertRequest, GetAlert
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
 from generated.tidemark.v1.threshold_pb2 import Threshold, TransitionKind
 from generated.tidemark.v1.usage_pb2 import UsageEvent
-from generated.tidemark.v1.webhook_service_pb2 import CreateEndpointRequest
-from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from tests.reference import thresholds
 from tests.reference.gauges import Metric
 from tests.reference.periods import Cycle
@@ -90,13 +88,6 @@ async def evaluated(channel: grpc.aio.Channel, alert_id: str) -> None:
         if response.alert.evaluation_status == EvaluationStatus.EVALUATION_STATUS_DONE:
             return
         await asyncio.sleep(POLLING_INTERVAL)
-
-
-async def create_endpoint(channel: grpc.aio.Channel, url: str) -> str:
-    """Creates the webhook endpoint; returns its secret."""
-    request = CreateEndpointRequest(url=url, description="the demo's receiver")
-    response = await WebhookServiceStub(channel).CreateEndpoint(request, timeout=UNARY_TIMEOUT)
-    return response.secret
 
 
 def usage_event(event: Event) -> UsageEvent:

@@ -15,10 +15,10 @@ from cli.client.connection import Address
 from cli.client.usage_stream import ConnectionLost
 from cli.console import Problem
 from cli.rich_console import standard_error
-from demo.contract import create_endpoint
 from demo.receiver import VerifiedWebhooks
 from tests.support.notifier.receiver import running_receiver
 from tests.support.processes.programs import LOCAL_SETTINGS, CannotStart, Programs, last_lines
+from tests.support.webhooks.endpoints import create_endpoint
 
 
 @dataclass

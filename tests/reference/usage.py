@@ -167,10 +167,11 @@ class UsageModel:
                 moved.setdefault(gauge, []).append(event)
         for gauge, own in moved.items():
             self._evaluate(gauge, own)
+        counted = {(gauge, event.identity) for gauge, own in moved.items() for event in own}
         for event in new.values():
             # Gauges that no alert watches at present count too: an alert may watch them again.
             for gauge, tally in self._tallies.get(event.customer, {}).items():
-                if event not in moved.get(gauge, ()) and self._counts(event, gauge):
+                if (gauge, event.identity) not in counted and self._counts(event, gauge):
                     tally.add(event)
         self.events |= new
         return verdicts, {gauge: self._tally(gauge).value for gauge in moved}

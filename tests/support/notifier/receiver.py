@@ -1,4 +1,4 @@
-"""A webhook receiver on a real socket for tests, benchmarks and the demo: keeps what arrives, answers as configured."""
+"""A webhook receiver on a real socket for tests, benchmarks and the demo: keeps what arrives, answers as set."""
 
 import asyncio
 import time
