@@ -151,12 +151,9 @@ class Programs:
         file = self._exits.enter_context(log.open("xb"))
         variables = environment({**self._settings, **named, **self.variables}, inherit=False)
         program = Program(Child(name, [command], variables, ready, file), log)
-        try:
-            await program.start()
-        finally:
-            # After a start that was given up, too: the process may still run.
-            if program.running:
-                self._exits.push_async_callback(program.drained if self._drain else program.killed)
+        # Before the start: one that is given up may leave a process.
+        self._exits.push_async_callback(program.drained if self._drain else program.killed)
+        await program.start()
         return program
 
 

@@ -1,4 +1,8 @@
-"""`tidemark up` as a real process on an embedded database of its own, and what tests ask of processes."""
+"""`tidemark up` as a real process on an embedded database of its own, and what tests ask of processes.
+
+It is not the stack of `programs.py`: tests of the command line read what the command prints, without an event loop,
+and may call the program of an installed wheel.
+"""
 
 import os
 import re
