@@ -1,4 +1,4 @@
-"""Whatever is granted, used, corrected, adjusted and voided: the service does what the plain ledger says."""
+"""Random grants, usage, corrections and adjustments: the service does what the reference model says."""
 
 import math
 import os
@@ -50,7 +50,7 @@ REFUSED = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION)
 
 
 class Run:
-    """One story, told to the model and to the service alike."""
+    """One story, carried out by the model and by the service alike."""
 
     def __init__(self, caller: Caller, clock: ManualClock, database: Database) -> None:
         self.caller = caller
@@ -264,7 +264,7 @@ def access_of(unit: Unit) -> dict[str, Any]:
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(story=stories())
-async def test_the_service_does_what_the_plain_ledger_says(
+async def test_the_service_does_what_the_reference_model_says(
     caller: Caller, clock: ManualClock, database: Database, story: list[object]
 ) -> None:
     clock.set(START)

@@ -15,7 +15,7 @@ from store.postgres.database import Database
 from tests.support.databases import Template
 from tests.support.usage.caller import Caller, calling
 
-pytest.register_assert_rewrite("tests.support.usage.life")
+pytest.register_assert_rewrite("tests.support.usage.comparison")
 
 _numbers = itertools.count(1)
 

@@ -1,4 +1,4 @@
-"""Stories about two customers and what they hold: few amounts and few times, so that nearly everything meets."""
+"""Random stories of two customers and their balances: few amounts and few times, so that most steps interact."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -107,7 +107,7 @@ class Wait:
 
 @dataclass(frozen=True)
 class Create:
-    """An alert; hasty: what comes next does not wait until it has looked at everybody."""
+    """An alert; hasty: the next step does not wait for its first evaluation."""
 
     alert: FactAlert
     hasty: bool

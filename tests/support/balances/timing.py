@@ -1,4 +1,4 @@
-"""What time brings, to the end: a test's own timers, and those of the servers that it calls."""
+"""Waiting for timers: those of a test itself, and those of the servers that it calls."""
 
 import asyncio
 
@@ -10,7 +10,7 @@ from tests.support.usage.caller import DEADLINE
 
 
 async def work_off(timers: Timers, database: Database, clock: Clock) -> None:
-    """Does what is due. A sweep leaves alone what a server's timers are at in that moment: this waits for it."""
+    """Does all that is due, and waits for what the timers of a server have claimed."""
     async with asyncio.timeout(DEADLINE):
         while True:
             await timers.sweep()

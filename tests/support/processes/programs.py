@@ -32,7 +32,7 @@ LOCAL_SETTINGS = {
 # On a database at a URL the processes make no key of their own.
 SETTINGS = {**LOCAL_SETTINGS, "TIDEMARK_SECRET_KEYS": "test:dGlkZW1hcmsgdGVzdHMgYW5kIG5vdGhpbmcgZWxzZSE="}
 
-# A line that says that something went wrong, a traceback, or PostgreSQL's word for two transactions in a circle.
+# An error of a log, a traceback, or a deadlock that PostgreSQL found.
 _COMPLAINT = re.compile(r"^[\d:.]+ (error|critical) |^Traceback|deadlock", re.IGNORECASE)
 
 
@@ -110,7 +110,7 @@ class Program:
         return self._log.read_text(errors="replace")
 
     def complaints(self) -> list[str]:
-        """The lines of its log that tell of errors, and what surrounds the first: of a healthy program, none."""
+        """The lines of its log with errors: of a healthy program, none."""
         lines = self.said().splitlines()
         return [line for line in lines if _COMPLAINT.search(line)]
 

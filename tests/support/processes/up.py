@@ -123,7 +123,7 @@ def eventually(happened: Callable[[], bool], said: Callable[[], str] = lambda: "
 
 
 def alive(pid: int) -> bool:
-    """Whether a process runs (a dead one that nobody has asked about yet does not)."""
+    """Whether a process runs (one that ended and was not waited for does not)."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The plain model's words in those of the API and of the service, and back."""
+"""Values of the reference model as those of the API and of the service, and back."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""Drawing from segments and giving back: what the plain ledger says, and the cases that are easy to get wrong."""
+"""Drawing from segments and giving back: what the reference model says, and the cases that are easy to get wrong."""
 
 import os
 from dataclasses import dataclass
@@ -70,7 +70,7 @@ def end_of(one: Granted) -> datetime | None:
     used=st.lists(uses, min_size=1, max_size=12),
     overage=st.sampled_from([Decimal(0), Decimal(4), Decimal(-4)]),
 )
-def test_purses_do_what_the_plain_ledger_says(
+def test_purses_do_what_the_reference_model_says(
     held: list[Granted], used: list[tuple[Decimal, datetime, str, bool]], overage: Decimal
 ) -> None:
     plain = Wallet()
