@@ -53,9 +53,9 @@ class Row:
 
     fields: of the condition. given: what exists before the alert. start: the gauge's value then. move: what moves the
     gauge on, and back unless `back` does. notifies_back: whether coming back is notified (RESOLVED); it re-arms in
-    both cases. timed: time moves the gauge, and the value of a transition is that at the time of the threshold itself,
-    however late it is evaluated. renew: what begins a new cycle. renewed: the gauge's value then. notifies_renewal: it
-    is the same gauge, and its threshold resolves by that. gauge: which of several gauges the row is about.
+    both cases. timed: time moves the gauge; a transition has the value at the time of the threshold itself, however
+    late it is evaluated. renew: what begins a new cycle. renewed: the gauge's value then. notifies_renewal: it is the
+    same gauge, and its threshold resolves by that. gauge: which of several gauges the row is about.
     """
 
     condition: str
