@@ -14,7 +14,7 @@ from demo.definitions import AlertDefinition
 from demo.display import Display
 from demo.expectation import Expectation
 from demo.latency import Probe
-from demo.receiver import Received
+from demo.receiver import Received, VerifiedWebhooks
 from demo.stack import Stack, running
 from demo.streams import UsageStreams
 from demo.traffic import DAYS, Traffic
@@ -56,52 +56,68 @@ class Month:
             for alert in first:
                 await self._create(stack.channel, alert)
             show.alerts(first)
-            count = len(setting.customers)
-            show.step(f"streaming {DAYS} days of {count} customers; each transition, when its webhook arrives:")
-
             streams = UsageStreams(stack.channel, self._acknowledged, show.interrupted)
-            cut = int(len(self._sent) * scenario.LATER_AT)
-            show.begin(len(self._sent))
-            await self._stream(streams, 0, cut)
-            for alert in setting.later_alerts:
-                await self._create(stack.channel, alert)
-            show.alerts(setting.later_alerts)
-            await self._stream(streams, cut, len(self._sent))
-            await stack.webhooks.wait_for(len(self._comparison.expectation.notified))
-            show.end()
+            await self._use(stack, streams)
             await self._bill(stack, streams)
-            alerts = [*setting.alerts, *setting.later_alerts, *billing_scenario.ALERTS]
             if probe_seconds:
-                alerts.append(latency.ALERT)
-                show.step(f"measuring latency for {probe_seconds:g} seconds at {latency.RATE} events/s")
-                self._quiet = True
-                await self._probe.run(streams, self._comparison, self._clock, probe_seconds)
-                await stack.webhooks.wait_for(len(self._comparison.expectation.notified))
+                await self._measure(stack, streams, probe_seconds)
             await streams.close()
             await asyncio.sleep(EXTRA_WAIT)
-
-            right = report.print_report(
-                show.console,
-                alerts,
-                self._comparison,
-                stack.webhooks,
-                [report.all_conditions(alerts, self._comparison)],
-            )
-            show.console.print()
-            show.console.print(report.conditions_table(alerts, self._comparison, stack.webhooks))
-            if probe_seconds:
-                show.console.print(f"\n{report.latency_line(self._probe)}")
+            right = self._report(stack.webhooks, measured=bool(probe_seconds))
             stack.keep = not right
         return right
 
+    async def _use(self, stack: Stack, streams: UsageStreams) -> None:
+        """Streams the month, and creates some alerts during it."""
+        show, setting = self._display, self._scenario
+        count = len(setting.customers)
+        show.step(f"streaming {DAYS} days of {count} customers; each transition, when its webhook arrives:")
+        cut = int(len(self._sent) * scenario.LATER_AT)
+        show.begin(len(self._sent))
+        await self._stream(streams, 0, cut)
+        for alert in setting.later_alerts:
+            await self._create(stack.channel, alert)
+        show.alerts(setting.later_alerts)
+        await self._stream(streams, cut, len(self._sent))
+        await self._all_webhooks(stack)
+        show.end()
+
     async def _bill(self, stack: Stack, streams: UsageStreams) -> None:
+        """Carries out the script of the billing system."""
         show = self._display
         await self._billing.prepare(stack.channel)
         show.alerts(billing_scenario.ALERTS)
-        ending = billing_scenario.TIME_TO_END.total_seconds()
-        show.step(f"posting balances, seats, a licence, invoices and alerts, some of which end in {ending:g} seconds")
+        seconds = billing_scenario.TIME_TO_END.total_seconds()
+        show.step(
+            f"putting balances, seat credits, a licence, invoices and plan ends; some end in {seconds:g} seconds"
+        )
         await self._billing.run(stack.channel, streams)
+        await self._all_webhooks(stack)
+
+    async def _measure(self, stack: Stack, streams: UsageStreams, seconds: float) -> None:
+        """Measures latency for some seconds."""
+        self._display.step(f"measuring latency for {seconds:g} seconds at {latency.RATE} events/s")
+        self._quiet = True
+        await self._probe.run(streams, self._comparison, self._clock, seconds)
+        await self._all_webhooks(stack)
+
+    async def _all_webhooks(self, stack: Stack) -> None:
+        """Waits until all expected webhooks have arrived, or none arrives any more."""
         await stack.webhooks.wait_for(len(self._comparison.expectation.notified))
+
+    def _report(self, webhooks: VerifiedWebhooks, *, measured: bool) -> bool:
+        """Prints the report; returns whether everything was as expected."""
+        alerts = [*self._scenario.alerts, *self._scenario.later_alerts, *billing_scenario.ALERTS]
+        if measured:
+            alerts.append(latency.ALERT)
+        console, comparison = self._display.console, self._comparison
+        checks = [report.all_conditions(alerts, comparison)]
+        right = report.print_report(console, alerts, comparison, webhooks, checks)
+        console.print()
+        console.print(report.conditions_table(alerts, comparison, webhooks))
+        if measured:
+            console.print(f"\n{report.latency_line(self._probe)}")
+        return right
 
     async def _create(self, channel: grpc.aio.Channel, alert: AlertDefinition) -> None:
         alert_id = await create_alert(channel, alert)

@@ -15,7 +15,7 @@ from demo.contract import create_alert, evaluated, put_facts
 from demo.display import Display
 from demo.expectation import Expectation
 from demo.receiver import Received
-from demo.stack import running
+from demo.stack import Stack, running
 from demo.streams import UsageStreams
 from demo.traffic import Sent
 from demo.transitions import GaugeIdentity, gauge_identity
@@ -73,19 +73,24 @@ class Replay:
             if self._transition_count > SHOWN_TRANSITIONS:
                 show.step(f"and {self._transition_count - SHOWN_TRANSITIONS:,} more transitions, each in a webhook")
 
-            checks = (
-                self._check_gauges(comparison.values, "answers", self._sums(current_only=False)),
-                self._check_gauges(
-                    await self._states(stack.channel), "customers' states", self._sums(current_only=True)
-                ),
-            )
-            right = report.print_report(show.console, trace.ALERTS, comparison, stack.webhooks, checks)
-            rate = len(self._events) / seconds
-            show.console.print(
-                f"\n{len(self._events):,} events in {seconds:.1f} s: [number]{rate:,.0f} events/s[/], durable and"
-                " evaluated, with every webhook sent and verified on the same machine meanwhile"
-            )
+            right = await self._report(stack, seconds)
             stack.keep = not right
+        return right
+
+    async def _report(self, stack: Stack, seconds: float) -> bool:
+        """Prints the report; returns whether everything was as expected. seconds: that the events took."""
+        console, comparison = self._display.console, self._comparison
+        states = await self._states(stack.channel)
+        checks = (
+            self._check_gauges(comparison.values, "answers", self._sums(current_only=False)),
+            self._check_gauges(states, "customers' states", self._sums(current_only=True)),
+        )
+        right = report.print_report(console, trace.ALERTS, comparison, stack.webhooks, checks)
+        rate = len(self._events) / seconds
+        console.print(
+            f"\n{len(self._events):,} events in {seconds:.1f} s: [number]{rate:,.0f} events/s[/], durable and"
+            " evaluated, with every webhook sent and verified on the same machine meanwhile"
+        )
         return right
 
     async def _stream(self, channel: grpc.aio.Channel) -> float:
