@@ -62,10 +62,6 @@ class Customer:
     subscriptions: tuple[Subscription, ...] = ()
     registered: bool = True
 
-    def subscription(self, subscription_id: str) -> Subscription | None:
-        """Its subscription of that id."""
-        return next((one for one in self.subscriptions if one.subscription_id == subscription_id), None)
-
 
 @dataclass(frozen=True)
 class AlertDefinition:
