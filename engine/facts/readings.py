@@ -62,7 +62,7 @@ class FactReadings:
             self.next_times[customer_id] = time
 
     def by_wallet(self, covered: Iterable[Covered]) -> dict[str, ReadTimes]:
-        """What the wallets of these customers store of the balance_values, by customer id."""
+        """What the wallets of these customers store: as of when they were read, and the time of the next change."""
         return {
             item.customer.customer_id: ReadTimes(item.time, self.next_times.get(item.customer.customer_id))
             for item in covered
@@ -70,7 +70,7 @@ class FactReadings:
 
 
 class _OfCustomer:
-    """The balance_values of one customer, of which several alerts may share a gauge."""
+    """The readings of one customer, of which several alerts may share a gauge."""
 
     def __init__(self, customer: CustomerFacts) -> None:
         self._customer = customer
@@ -91,7 +91,7 @@ class _OfCustomer:
 
 
 async def read_all(transaction: Transaction, covered: Sequence[Covered]) -> FactReadings:
-    """All balance_values of customers that are new, or that other alerts cover than before.
+    """All readings of customers that are new, or that other alerts cover than before.
 
     Of single invoices those whose period is not out of grace.
     """
@@ -120,7 +120,7 @@ async def read_all(transaction: Transaction, covered: Sequence[Covered]) -> Fact
 
 
 async def read_touched(transaction: Transaction, covered: Covered, touched: ChangedFacts) -> FactReadings:
-    """The balance_values that a change of one customer's facts may have moved."""
+    """The readings that a change of one customer's facts may have moved."""
     customer, rules, time = covered
     found, of_customer = FactReadings(), _OfCustomer(customer)
     if touched.invoices and any(rule.measure.invoices is not None for rule in rules):
@@ -144,7 +144,7 @@ async def read_touched(transaction: Transaction, covered: Covered, touched: Chan
 
 
 async def read_at_times(transaction: Transaction, covered: Sequence[Covered]) -> FactReadings:
-    """The balance_values of each customer at its time that this time alone has changed."""
+    """The readings of each customer that time alone has changed, as of the customer's time."""
     found = FactReadings()
     held = await _held_at_times(transaction, covered, found)
     for customer, rules, time in covered:
