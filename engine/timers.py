@@ -25,9 +25,9 @@ CUSTOMERS_AT_ONCE = 200  # of one transaction
 SWEEP_LIMIT = 2_000  # customers that one query finds
 POLLING_INTERVAL = 1.0  # seconds; another replica may have scheduled something earlier
 RETRY_INTERVAL = 1.0  # seconds at most between two tries while the database is away
-CONTENDED_PAUSE = timedelta(milliseconds=50)  # while others hold all that is due
-CONTENDED_PUT_OFF = timedelta(seconds=2)  # how long customers wait whose transaction others kept from its locks
-PUT_OFF = timedelta(seconds=30)  # how long a customer whose evaluation failed waits for the next attempt
+CONTENDED_PAUSE = timedelta(milliseconds=50)  # before the next try, while other transactions hold all due wallets
+CONTENDED_PUT_OFF = timedelta(seconds=2)  # for customers whose locks another transaction held for too long
+PUT_OFF = timedelta(seconds=30)  # for a customer whose evaluation failed, until the next try
 LATE = timedelta(seconds=5)  # timers that are later than this are logged
 
 logger = logging.getLogger(__name__)

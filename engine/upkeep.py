@@ -1,4 +1,4 @@
-"""Upkeep: what time brings due in the database: partitions to make and to drop, answers to forget."""
+"""Upkeep: partitions are made ahead, and what is older than its retention is dropped or deleted."""
 
 import logging
 from datetime import timedelta
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 class Upkeep:
-    """Keeps a partition for every month that events may lie in, and nothing for longer than it is promised."""
+    """Keeps a partition for every month that events may have, and deletes what has passed its retention."""
 
     def __init__(
         self,

@@ -20,7 +20,7 @@ from store.postgres.failures import LOCK_TIMEOUT, unavailable
 
 BATCH_LIMIT = 200  # results in one transaction
 SMALL_BATCH = 20  # results that are written together, however few are in flight
-TRIES_ALONE = 3  # of a result that was refused with its batch. By then a deadlock is over, and a new day exists
+TRIES_ALONE = 3  # of a result that was refused with its batch. By then a deadlock is over, and a new partition exists
 
 logger = logging.getLogger(__name__)
 

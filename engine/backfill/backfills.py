@@ -171,7 +171,7 @@ class Backfills:
         return last != backfills.FROM_THE_BEGINNING
 
     def _end(self, backfill: Backfill) -> str | None:
-        """Where a backfill goes on that has come to its end: at the beginning if it had to leave out a customer."""
+        """The progress after the last customer: None (complete), or the beginning if a customer was left out."""
         self._sizes.pop(backfill, None)
         if backfill not in self._passed_over:
             return None

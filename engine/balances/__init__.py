@@ -1,1 +1,1 @@
-"""Usage that draws on balances."""
+"""Drawdown: usage takes its cost from balances."""

@@ -39,7 +39,7 @@ class Subject:
     rules_epoch: the epoch at which it was last evaluated. before: its tally without the entries; None until it is
     recounted. untouched: no event can have been counted for it before this transaction. scale: see `Measure.shown`,
     as stored.
-    reading: the present value of a gauge of facts, which has no entries. cause: set where time brought it there.
+    reading: the present value of a gauge of facts, which has no entries. cause: set where time alone changed it.
     backfilled: the evaluation is that of a new or changed alert, so the reading may be older than the alert.
     reset_alert: the id of the alert whose state is forgotten before it is evaluated.
     """

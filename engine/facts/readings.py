@@ -32,7 +32,7 @@ from store.balances.wallets import ReadTimes
 
 @dataclass(frozen=True)
 class GaugeReading:
-    """A gauge of facts, the alerts that watch it, and its reading. cause: set where time brought it there."""
+    """A gauge of facts, the alerts that watch it, and its reading. cause: set where time alone changed it."""
 
     customer: CustomerFacts
     watch: WatchedGauge

@@ -1,1 +1,1 @@
-"""Usage events on their way into the database: queue, batches, commit."""
+"""Ingest: usage is queued by organization, and stored, counted and evaluated in one commit."""

@@ -10,7 +10,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.endpoints import secrets as endpoint_secrets
 from store.endpoints.credentials import sealed_credentials
-from store.endpoints.rows import CLEAN_RECORD, COLUMNS, Endpoint, EndpointState, Settings, change, endpoint_from
+from store.endpoints.rows import (
+    CLEAN_RECORD,
+    COLUMNS,
+    Endpoint,
+    EndpointState,
+    Settings,
+    change,
+    endpoint_from,
+    is_endpoint,
+)
 from store.ids import random_id
 from store.postgres.channels import announce_due_deliveries
 from store.tables.accounts import organization
@@ -79,13 +88,7 @@ async def create(
 
 async def get(connection: AsyncConnection, organization_id: int, endpoint_id: str) -> Endpoint | None:
     """The endpoint of that id; None when there is none or it was deleted."""
-    found = await connection.execute(
-        select(*COLUMNS).where(
-            endpoint.c.organization_id == organization_id,
-            endpoint.c.endpoint_id == endpoint_id,
-            endpoint.c.delete_time.is_(None),
-        )
-    )
+    found = await connection.execute(select(*COLUMNS).where(is_endpoint(organization_id, endpoint_id)))
     row = found.mappings().one_or_none()
     return None if row is None else endpoint_from(row)
 

@@ -5,7 +5,7 @@ from datetime import datetime
 from sqlalchemy import delete, func, null, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from store.endpoints.rows import CLEAN_RECORD, COLUMNS, Endpoint, EndpointState, change, endpoint_from
+from store.endpoints.rows import CLEAN_RECORD, COLUMNS, Endpoint, EndpointState, change, endpoint_from, is_endpoint
 from store.postgres.channels import announce_due_deliveries
 from store.tables.webhooks import delivery, endpoint, endpoint_secret
 from webhooks.deliveries import DeliveryStatus
@@ -22,11 +22,7 @@ async def lock(
     """
     found = await connection.execute(
         select(*COLUMNS)
-        .where(
-            endpoint.c.organization_id == organization_id,
-            endpoint.c.endpoint_id == endpoint_id,
-            endpoint.c.delete_time.is_(None),
-        )
+        .where(is_endpoint(organization_id, endpoint_id))
         .with_for_update(key_share=not against_fan_out)
     )
     row = found.mappings().one_or_none()
@@ -102,13 +98,7 @@ async def delete_endpoint(connection: AsyncConnection, organization_id: int, end
     # FOR UPDATE waits for a fan-out that has read the endpoint as enabled, and holds FOR KEY SHARE. Then the rows of
     # the fan-out exist and are cancelled. Otherwise they would be written after the cancelling, and wait forever.
     locked = await connection.scalar(
-        select(endpoint.c.endpoint_id)
-        .where(
-            endpoint.c.organization_id == organization_id,
-            endpoint.c.endpoint_id == endpoint_id,
-            endpoint.c.delete_time.is_(None),
-        )
-        .with_for_update()
+        select(endpoint.c.endpoint_id).where(is_endpoint(organization_id, endpoint_id)).with_for_update()
     )
     if locked is None:
         return False

@@ -7,7 +7,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import RowMapping, update
+from sqlalchemy import ColumnElement, RowMapping, and_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.tables.webhooks import endpoint
@@ -108,19 +108,21 @@ CLEAN_RECORD: Mapping[str, Any] = {
 }
 
 
+def is_endpoint(organization_id: int, endpoint_id: str) -> ColumnElement[bool]:
+    """The row of one endpoint, unless it was deleted: the rows of deleted endpoints stay."""
+    return and_(
+        endpoint.c.organization_id == organization_id,
+        endpoint.c.endpoint_id == endpoint_id,
+        endpoint.c.delete_time.is_(None),
+    )
+
+
 async def change(
     connection: AsyncConnection, organization_id: int, endpoint_id: str, values: Mapping[str, Any]
 ) -> Endpoint | None:
     """Writes those columns of an endpoint; None when there is none or it was deleted."""
     saved = await connection.execute(
-        update(endpoint)
-        .where(
-            endpoint.c.organization_id == organization_id,
-            endpoint.c.endpoint_id == endpoint_id,
-            endpoint.c.delete_time.is_(None),
-        )
-        .values(**values)
-        .returning(*COLUMNS)
+        update(endpoint).where(is_endpoint(organization_id, endpoint_id)).values(**values).returning(*COLUMNS)
     )
     row = saved.mappings().one_or_none()
     return None if row is None else endpoint_from(row)
