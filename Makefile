@@ -12,8 +12,9 @@ STAMP := $(VENV)/.installed
 # The newest of these that is 3.11 or newer makes the virtual environment; PYTHON=/path/to/python overrides.
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3.14 python3 python; do \
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$name; break; }; done)
-# How many processes run the unit and integration rings.
+# How many processes run the tests. Each takes whole files, in the order of the collection: the longest come first.
 WORKERS ?= 2
+SHARED := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # More arguments for pytest: make test-unit ARGS='-k periods'
 ARGS ?=
 # The tests that run against a second PostgreSQL, too: one with the settings of its package, where one is installed.
@@ -82,11 +83,11 @@ bench: $(STAMP) ## ingest and latency, under 3 minutes; PART=ingest, latency, no
 
 .PHONY: test
 test: check $(if $(ARGS),,test-postgres) ## everything CI runs: lint, types, contract, generated code, and all rings of tests
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	$(BIN)/pytest $(SHARED) $(ARGS)
 
 .PHONY: test-postgres
 test-postgres: $(STAMP) ## what depends most on the database, on the operating system's PostgreSQL as it comes
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile --postgres system $(addprefix tests/integration/,$(DATABASE_PART)) $(ARGS)
+	$(BIN)/pytest $(SHARED) --postgres system $(addprefix tests/integration/,$(DATABASE_PART)) $(ARGS)
 
 .PHONY: check
 check: lint types proto-lint proto-check ## everything of `make test` but the tests
@@ -101,7 +102,7 @@ test-acceptance: $(STAMP) ## ring 3: real processes and signals
 
 .PHONY: test-model
 test-model: $(STAMP) ## random calls to real servers against the plain model; STEPS=100000 for longer than in CI
-	TIDEMARK_TEST_STEPS=$(STEPS) $(BIN)/pytest -n $(WORKERS) --dist loadfile \
+	TIDEMARK_TEST_STEPS=$(STEPS) $(BIN)/pytest $(SHARED) \
 		tests/integration/usage/test_machine_calls.py tests/integration/usage/test_machine_streams.py $(ARGS)
 
 .PHONY: lint

@@ -8,7 +8,6 @@ from runtime.backoff import Backoff
 from runtime.clock import Clock
 from runtime.tasks import BackgroundTask, FailureLog
 from store.identity import idempotent_answers as requests
-from store.identity import organizations
 from store.notifications import history as notification_history
 from store.postgres import partitions
 from store.postgres.database import Database, DatabaseUnavailable
@@ -62,21 +61,21 @@ class Upkeep:
         async with self._database.transaction() as connection:
             await partitions.maintain(connection, now - self._retention, now + AHEAD, now - self._retention)
             await requests.forget_before(connection, now - REPLAY_LIFETIME)
+        forgotten_before = now - self._notification_retention
+        # Only those with something to do: a start must not cost a transaction for each organization that exists.
         async with self._database.transaction() as connection:
-            told = await notification_history.organizations(connection)
-            every = await organizations.ids(connection)
-        for organization_id in every:
+            to_complete = await alarms.organizations_to_complete(connection)
+            to_forget = await notification_history.organizations_to_forget(connection, forgotten_before)
+        for organization_id in to_complete:
             completed = STATES_COMPLETED
             while completed == STATES_COMPLETED:
                 async with self._database.transaction() as connection:
                     completed = await alarms.complete(connection, organization_id, STATES_COMPLETED)
-        for organization_id in told:
+        for organization_id in to_forget:
             gone = notification_history.FORGET_LIMIT
             while gone == notification_history.FORGET_LIMIT:
                 async with self._database.transaction() as connection:
-                    gone = await notification_history.forget(
-                        connection, organization_id, now - self._notification_retention
-                    )
+                    gone = await notification_history.forget(connection, organization_id, forgotten_before)
 
     async def start(self) -> None:
         """Runs once, before the first event comes, and from then on regularly."""

@@ -2,13 +2,14 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from notifier.metrics import Metrics
 from notifier.monitoring import monitoring
 from notifier.readiness import followed
 from notifier.sending import Sender, Timeouts
 from notifier.upkeep import first_days, upkeep
-from notifier.worker import Worker
+from notifier.worker import POLL_INTERVAL, Worker
 from runtime.actions import LogAction
 from runtime.backoff import Backoff
 from runtime.clock import Clock
@@ -51,8 +52,19 @@ async def run(configuration: Configuration, database: Database, clock: Clock) ->
         unfollow()
 
 
-async def run_until(stop: asyncio.Event, configuration: Configuration, database: Database, clock: Clock) -> None:
-    """Runs a notifier until `stop` is set and what was in flight then has ended or been given back."""
+async def run_until(
+    stop: asyncio.Event,
+    configuration: Configuration,
+    database: Database,
+    clock: Clock,
+    *,
+    poll_interval: float = POLL_INTERVAL,
+    on_poll: Callable[[], None] = lambda: None,
+) -> None:
+    """Runs a notifier until `stop` is set and what was in flight then has ended or been given back.
+
+    `poll_interval` and `on_poll`: see `Worker`.
+    """
     policy = TargetPolicy(configuration.webhook_allow_http, configuration.webhook_allow_networks)
     timeouts = Timeouts.of(configuration.webhook_timeout)
     metrics = Metrics()
@@ -68,6 +80,8 @@ async def run_until(stop: asyncio.Event, configuration: Configuration, database:
                 configuration.data_directory if configuration.database_url is None else None,
             ),
             metrics=metrics,
+            poll_interval=poll_interval,
+            on_poll=on_poll,
         )
         metrics.gauge("in_flight", "Deliveries that this process holds.", lambda: worker.in_flight)
         metrics.gauge("results_waiting", "Results that are not written yet.", lambda: worker.results_waiting)

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -61,7 +61,12 @@ class Worker:
         box: SecretBox | None = None,
         metrics: Metrics | None = None,
         randomness: random.Random | None = None,
+        poll_interval: float = POLL_INTERVAL,
+        on_poll: Callable[[], None] = lambda: None,
     ) -> None:
+        """`on_poll` is called each time the database was asked what waits, and what it named was claimed."""
+        self._poll_interval = poll_interval
+        self._on_poll = on_poll
         self._database = database
         self._slots = Slots(concurrency, lease)
         self._metrics = metrics or Metrics()
@@ -142,12 +147,15 @@ class Worker:
                 if not self._hints.any() and loop.time() < next_poll:
                     await self._sleep(next_poll - loop.time())
                     continue
-                if loop.time() >= next_poll:
-                    next_poll = loop.time() + POLL_INTERVAL  # also when it fails
+                polls = loop.time() >= next_poll
+                if polls:
+                    next_poll = loop.time() + self._poll_interval  # also when it fails
                     next_poll = min(next_poll, await self._poll())
                 await self._step()
                 self._database_answers = True
                 backoff.reset()
+                if polls:
+                    self._on_poll()
             except DatabaseUnavailable as error:
                 # What concerns one transaction says nothing about the next.
                 self._database_answers = error.failure.contained
@@ -178,12 +186,12 @@ class Worker:
         clock = asyncio.get_running_loop().time
         began = clock()
         async with self._database.transaction() as connection:
-            waiting = await delivery_queue.waiting(connection, timedelta(seconds=POLL_INTERVAL))
+            waiting = await delivery_queue.waiting(connection, timedelta(seconds=self._poll_interval))
         self._hints.outbox |= waiting.outbox
         self._hints.due |= waiting.due
         self._hints.expired |= waiting.expired
         if waiting.due_in is None:
-            return clock() + POLL_INTERVAL
+            return clock() + self._poll_interval
         return clock() + max(waiting.due_in.total_seconds(), (clock() - began) * (1 / POLL_SHARE - 1))
 
     async def _step(self) -> None:

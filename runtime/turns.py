@@ -56,14 +56,16 @@ class Slices:
     After any other wait the work goes on with `begin`, since the turn ended with that wait.
     """
 
-    def __init__(self, key: Hashable) -> None:
+    def __init__(self, key: Hashable, duration: float = SLICE) -> None:
+        """duration: seconds of a slice."""
         self._key = key
+        self._duration = duration
         self._end = 0.0
 
     async def begin(self) -> None:
         """Waits for a turn and begins a slice."""
         await of_loop().take(self._key)
-        self._end = time.perf_counter() + SLICE
+        self._end = time.perf_counter() + self._duration
 
     async def pause(self) -> None:
         """Goes on at once while the slice lasts; otherwise waits for the next turn."""

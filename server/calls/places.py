@@ -36,9 +36,10 @@ class Places:
     with few is served whatever another one holds, and nobody can fill all places and keep them.
     """
 
-    def __init__(self, limit: int, waiting_for: str) -> None:
-        """`waiting_for` completes the sentence "too many calls wait for …"."""
+    def __init__(self, limit: int, waiting_for: str, *, patience: float = PATIENCE) -> None:
+        """`waiting_for` completes the sentence "too many calls wait for …"; `patience`: seconds, see PATIENCE."""
         self._limit = limit
+        self._patience = patience
         self._waiting_for = waiting_for
         self._by_holder: dict[object, dict[Place, None]] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -95,7 +96,7 @@ class Places:
         if self._timer is None:
             loop = asyncio.get_running_loop()
             # Behind everything that is ready to run: uvloop runs timers first, and what has come would not be seen.
-            self._timer = loop.call_later(PATIENCE, loop.call_soon, self._look)
+            self._timer = loop.call_later(self._patience, loop.call_soon, self._look)
 
     def _look(self) -> None:
         self._timer = None

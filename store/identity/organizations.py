@@ -47,11 +47,6 @@ async def get_or_create(connection: AsyncConnection, name: str, now: datetime) -
     return int(existing)
 
 
-async def ids(connection: AsyncConnection) -> list[int]:
-    """All organizations."""
-    return list(await connection.scalars(select(organization.c.organization_id)))
-
-
 async def find(connection: AsyncConnection, name: str) -> int | None:
     """The id of the organization of that name, if there is one."""
     found = await connection.scalar(select(organization.c.organization_id).where(organization.c.name == name))

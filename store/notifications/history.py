@@ -85,6 +85,11 @@ async def forget(connection: AsyncConnection, organization_id: int, before: date
     return int(await connection.scalar(_FORGET, parameters) or 0)
 
 
-async def organizations(connection: AsyncConnection) -> list[int]:
-    """The organizations that ever had a notification."""
-    return list(await connection.scalars(select(feed.c.organization_id).order_by(feed.c.organization_id)))
+async def organizations_to_forget(connection: AsyncConnection, before: datetime) -> list[int]:
+    """The organizations with notifications that were made before that time: one probe of an index for each feed."""
+    old = select(feed_entry.c.place).where(
+        feed_entry.c.organization_id == feed.c.organization_id, feed_entry.c.high_time < before
+    )
+    return list(
+        await connection.scalars(select(feed.c.organization_id).where(old.exists()).order_by(feed.c.organization_id))
+    )

@@ -264,6 +264,22 @@ WHERE s.organization_id = i.organization_id AND s.customer_id = i.customer_id AN
 """
 
 
+_INCOMPLETE = """
+SELECT o.organization_id FROM organization o
+WHERE EXISTS (
+    SELECT FROM alert_state s
+    WHERE s.organization_id = o.organization_id AND s.period_end = 'infinity' AND s.reached <> '{}'::jsonb
+)
+ORDER BY o.organization_id
+"""
+
+
+async def organizations_to_complete(connection: Connection) -> list[int]:
+    """The organizations with states for `complete`: one probe of an index for each organization."""
+    raw = await driver(connection)
+    return [row[0] for row in await (await raw.execute(_INCOMPLETE)).fetchall()]
+
+
 async def complete(connection: Connection, organization_id: int, limit: int) -> int:
     """Gives states the end of their period that an older version wrote without it; returns how many it gave one.
 

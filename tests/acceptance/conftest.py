@@ -13,7 +13,7 @@ from tests.support.processes.programs import Programs, running
 @pytest.fixture
 def database_url(template: Template) -> str:
     """The URL of a migrated database of this test's own."""
-    return template.fresh_database()
+    return template.fresh_database(months=False)
 
 
 @pytest.fixture

@@ -1,13 +1,12 @@
 """Fixtures of the integration ring: a real PostgreSQL, and a fresh, migrated database for each test."""
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 
 import pytest
 
 from runtime.clock import ManualClock
 from store.postgres.database import Database
-from tests.support.databases import Template
+from tests.support.databases import NOON, Template
 
 
 @pytest.fixture
@@ -27,4 +26,4 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 @pytest.fixture
 def clock() -> ManualClock:
     """A clock that stands at noon in the middle of a month."""
-    return ManualClock(datetime(2026, 3, 15, 12, 0, tzinfo=UTC))
+    return ManualClock(NOON)

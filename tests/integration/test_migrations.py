@@ -20,6 +20,13 @@ from store.migrate import SchemaTooNew, SchemaTooOld, check, migrate
 from store.postgres import partitions
 from store.postgres.database import Database, sync_engine
 from store.tables import metadata
+from tests.support.databases import Template
+
+
+@pytest.fixture
+def database_url(template: Template) -> str:
+    """The URL of a database that was migrated, and nothing else."""
+    return template.fresh_database(months=False)
 
 
 def test_tables_of_the_code_and_of_the_migrations_are_the_same(database_url: str) -> None:

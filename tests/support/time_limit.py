@@ -35,6 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
     global _stderr
     _stderr = os.dup(2)
     config.addinivalue_line("markers", "time_limit(seconds): how long each phase of the test may last")
+    config.addinivalue_line("markers", "long: takes minutes, so that it is begun before all others")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -30,7 +30,7 @@ class Told(NamedTuple):
 @pytest.fixture(scope="module")
 def shared_database_url(template: Template) -> str:
     """The URL of the database in which each row is an organization."""
-    return template.fresh_database()
+    return template.fresh_database(months=False)
 
 
 def test_every_condition_has_a_row() -> None:

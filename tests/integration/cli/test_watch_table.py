@@ -17,13 +17,14 @@ from cli.watch.board import Board, Narrowed
 from cli.watch.screen import screen
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from generated.tidemark.v1 import condition_pb2, threshold_pb2
-from generated.tidemark.v1.alert_pb2 import Alert, AlertScope, AllCustomersScope
+from generated.tidemark.v1.alert_pb2 import Alert, AlertScope, AllCustomersScope, EvaluationStatus
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
 from generated.tidemark.v1.usage_pb2 import UsageEvent
 from runtime.clock import ManualClock
 from server.calls.validation import to_timestamp
 from store.postgres.database import Database
 from tests.support.server.running import Running, running
+from tests.support.waiting import within
 
 DEADLINE = 60.0  # seconds
 CUSTOMERS = 60
@@ -44,7 +45,11 @@ async def server(database: Database, clock: ManualClock) -> AsyncIterator[Runnin
                 threshold_pb2.Threshold(value="100", severity=threshold_pb2.SEVERITY_CRITICAL),
             ],
         )
-        await stub.CreateAlert(messages.CreateAlertRequest(alert=alert))
+        created = (await stub.CreateAlert(messages.CreateAlertRequest(alert=alert))).alert
+        # Until then the status of each customer is EVALUATING, and no filter by IN_ALARM finds it.
+        async with within("the first evaluation of the alert"):
+            while created.evaluation_status != EvaluationStatus.EVALUATION_STATUS_DONE:
+                created = (await stub.GetAlert(messages.GetAlertRequest(alert_id=created.alert_id))).alert
         events = [
             UsageEvent(
                 event_id=f"e{number}",

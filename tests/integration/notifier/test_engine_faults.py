@@ -13,7 +13,7 @@ from notifier.metrics import Metrics
 from notifier.monitoring import monitoring
 from store.tables.webhooks import endpoint
 from tests.integration.notifier.test_endpoint_policy import change, row_of
-from tests.support.notifier.house import House, configuration, running_notifier
+from tests.support.notifier.house import OFTEN, House, configuration, running_notifier
 from tests.support.notifier.receiver import Receiver, hang, status
 from webhooks.deliveries import DeliveryStatus
 from webhooks.health import FIRST_THROTTLE
@@ -31,12 +31,13 @@ async def test_retry_after_in_both_forms_makes_the_endpoint_wait(
 ) -> None:
     created = await house.endpoint(receiver.url)
     receiver.answer(status(code, headers={"Retry-After": "3600" if form == "seconds" else in_an_hour()}))
-    async with running_notifier(house):
+    async with running_notifier(house, poll_interval=OFTEN) as polls:
         await house.notify()
         await house.attempted(1)
         await house.notify(3)
         await house.outbox_emptied()
-        await asyncio.sleep(1.5)  # a poll falls into it, which would find what is due
+        await polls.one_more()
+        assert set((await house.in_flight()).values()) == {0}, "a poll found what is not due"
         assert len(receiver.arrivals) == 1
         row = await row_of(house, created.endpoint.endpoint_id)
         wait = row.not_before - datetime.now(UTC)
@@ -89,14 +90,14 @@ async def test_back_pressure_without_a_date_makes_a_short_pause_and_nothing_is_l
 async def test_a_receiver_that_only_fails_is_left_alone_by_its_breaker(house: House, receiver: Receiver) -> None:
     created = await house.endpoint(receiver.url)
     receiver.always_answer(status(500))
-    async with running_notifier(house):
+    async with running_notifier(house, poll_interval=OFTEN) as polls:
         await house.notify(40)
         async with asyncio.timeout(30):
             while True:
                 if (await row_of(house, created.endpoint.endpoint_id)).breaker_state == "OPEN":
                     break
                 await asyncio.sleep(0.02)
-        await asyncio.sleep(0.5)
+        await polls.one_more()
         tried = len(receiver.arrivals)
         assert tried < 20, "what is open is not tried"
         receiver.always_answer(status(204))
@@ -267,8 +268,8 @@ async def test_an_idle_notifier_asks_at_most_twice_a_second(house: House) -> Non
         statements += 1
 
     await house.endpoint("https://example.com/hook")
-    async with running_notifier(house):
-        await asyncio.sleep(2.0)  # the start, and the days that it makes
+    async with running_notifier(house) as polls:
+        await polls.one_more()  # the start is over, with the days that it makes
         event.listen(Engine, "before_cursor_execute", count)
         began = asyncio.get_running_loop().time()
         await asyncio.sleep(4.0)

@@ -16,7 +16,7 @@ from sqlalchemy import make_url
 from notifier.process import run_until
 from store.deliveries.queue import ENDPOINT_IN_FLIGHT_LIMIT
 from store.postgres.database import Database
-from tests.support.notifier.house import LOOPBACK, House, configuration, running_notifier
+from tests.support.notifier.house import LOOPBACK, OFTEN, House, configuration, running_notifier
 from tests.support.notifier.receiver import Receiver, hang, running_receiver, status
 from tests.support.waiting import until_said, within
 from webhooks.deliveries import DeliveryStatus, Outcome
@@ -38,10 +38,16 @@ async def test_the_share_of_an_endpoint_holds_over_two_notifiers(house: House, r
     released = asyncio.Event()
     receiver.always_answer(hang(released))
     await house.endpoint(receiver.url)
-    async with running_notifier(house), running_notifier(house):
+    async with (
+        running_notifier(house, poll_interval=OFTEN) as polls,
+        running_notifier(house, poll_interval=OFTEN) as others,
+    ):
         await house.notify(20)
         await receiver.arrived(ENDPOINT_IN_FLIGHT_LIMIT)
-        await asyncio.sleep(1.5)  # time for a poll of both, to claim more if they would
+        await house.outbox_emptied()
+        await polls.one_more()
+        await others.one_more()
+        assert sum((await house.in_flight()).values()) == ENDPOINT_IN_FLIGHT_LIMIT
         assert len(receiver.arrivals) == ENDPOINT_IN_FLIGHT_LIMIT
         released.set()
         await house.settled(DeliveryStatus.DELIVERED, 20)
@@ -111,17 +117,18 @@ async def test_connections_that_the_database_drops_lose_nothing(house: House, re
 
 
 async def test_while_the_database_is_away_results_wait_and_then_work_goes_on(
-    house: House, receiver: Receiver
+    house: House, receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
     released = asyncio.Event()
     receiver.answer(hang(released))
     await house.endpoint(receiver.url)
-    async with running_notifier(house):
+    async with running_notifier(house, poll_interval=OFTEN):
         await house.notify()
         await receiver.arrived(1)
         async with database_away(house):
             released.set()
-            await asyncio.sleep(1.5)  # a poll and several tries to record fall into it
+            await logged(caplog, "database.lost", 1)
+            await logged(caplog, "record.delayed", 3)
         [delivery] = await house.settled(DeliveryStatus.DELIVERED, 1)
         assert delivery.attempt_count == 1
         await house.notify()
@@ -130,14 +137,16 @@ async def test_while_the_database_is_away_results_wait_and_then_work_goes_on(
     assert set((await house.in_flight()).values()) == {0}
 
 
-async def test_a_notifier_that_starts_without_a_database_waits_for_it(house: House, receiver: Receiver) -> None:
+async def test_a_notifier_that_starts_without_a_database_waits_for_it(
+    house: House, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
     await house.endpoint(receiver.url)
     await house.notify()
     stop = asyncio.Event()
     database = Database(house.database.url, pool_size=4)
     async with database_away(house):
         notifier = asyncio.create_task(run_until(stop, configuration(), database, house.clock))
-        await asyncio.sleep(0.5)
+        await logged(caplog, "database.lost", 1)
         assert not notifier.done()
     await house.settled(DeliveryStatus.DELIVERED, 1)
     stop.set()
@@ -273,6 +282,15 @@ async def standalone(house: House) -> AsyncIterator[asyncio.subprocess.Process]:
         if process.returncode is None:
             process.kill()
         await process.communicate()
+
+
+async def logged(caplog: pytest.LogCaptureFixture, action: str, number: int) -> None:
+    """Waits until the log has so many lines of that action."""
+    async with within(f"{number} lines of the log with {action}"):
+        while True:
+            if sum(getattr(record, "action", "") == action for record in caplog.records) >= number:
+                return
+            await asyncio.sleep(0.01)
 
 
 async def terminate_others(house: House) -> None:

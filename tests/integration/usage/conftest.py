@@ -13,7 +13,8 @@ from runtime.clock import ManualClock
 from store.identity import keys
 from store.postgres.database import Database
 from tests.support.databases import Template
-from tests.support.usage.caller import Caller, calling
+from tests.support.server.running import running
+from tests.support.usage.caller import Caller
 
 pytest.register_assert_rewrite("tests.support.usage.life")
 
@@ -29,16 +30,27 @@ def shared_database_url(template: Template) -> str:
 @pytest.fixture
 async def caller(shared_database_url: str, clock: ManualClock) -> AsyncIterator[Caller]:
     """A caller of a server, as an organization of this test's own."""
-    name, key = await organization(shared_database_url, clock)
-    async with calling(shared_database_url, clock, name, key) as caller:
-        yield caller
+    # On the server's own pool: another one would take as long as a tenth of the start of a server.
+    database = Database(shared_database_url)
+    try:
+        name, key = await _organization(database, clock)
+        async with running(database, clock) as server:
+            yield Caller(server, clock, shared_database_url, name, key)
+    finally:
+        await database.close()
 
 
 async def organization(database_url: str, clock: ManualClock) -> tuple[str, str]:
     """The name of a new organization, and a key to it."""
-    name = f"organization-{next(_numbers)}"
     database = Database(database_url, pool_size=1)
+    try:
+        return await _organization(database, clock)
+    finally:
+        await database.close()
+
+
+async def _organization(database: Database, clock: ManualClock) -> tuple[str, str]:
+    name = f"organization-{next(_numbers)}"
     async with database.transaction() as connection:
         created = await keys.create_key(connection, name, clock.now())
-    await database.close()
     return name, created.key

@@ -9,6 +9,7 @@ from tests.support.usage.machine import STEPS, TIME_LIMIT, play
 from tests.support.usage.stage import Stage
 
 
+@pytest.mark.long
 @pytest.mark.time_limit(TIME_LIMIT)
 def test_every_answer_state_and_notification_is_the_models(
     template: Template, record_property: Callable[[str, object], None]

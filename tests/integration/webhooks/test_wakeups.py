@@ -15,7 +15,6 @@ from generated.tidemark.v1.webhook_service_pb2 import (
     UpdateEndpointRequest,
 )
 from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
-from notifier import worker
 from runtime.clock import SystemClock
 from server.calls.validation import to_timestamp
 from store.deliveries import results as delivery_results
@@ -29,11 +28,7 @@ from tests.support.server.running import Running, running
 from tests.support.webhooks.attempts import claim, fan_out
 from webhooks.deliveries import DeliveryStatus
 
-
-@pytest.fixture(autouse=True)
-def rare_polls(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets the notifier look at the database once an hour when nothing wakes it."""
-    monkeypatch.setattr(worker, "POLL_INTERVAL", 3_600.0)
+RARELY = 3_600.0  # seconds between two polls
 
 
 @pytest.fixture
@@ -64,7 +59,7 @@ async def idle(house: House, receiver: Receiver) -> str:
 async def test_a_test_event_wakes_the_notifier(
     house: House, receiver: Receiver, webhooks: WebhookServiceStub
 ) -> None:
-    async with running_notifier(house):
+    async with running_notifier(house, poll_interval=RARELY):
         endpoint_id = await idle(house, receiver)
         for number in range(2, 5):
             await webhooks.SendTestEvent(SendTestEventRequest(endpoint_id=endpoint_id))
@@ -74,7 +69,7 @@ async def test_a_test_event_wakes_the_notifier(
 async def test_a_redelivery_wakes_the_notifier(
     house: House, receiver: Receiver, webhooks: WebhookServiceStub
 ) -> None:
-    async with running_notifier(house):
+    async with running_notifier(house, poll_interval=RARELY):
         endpoint_id = await idle(house, receiver)
         [sent] = receiver.ids()
         request = RedeliverNotificationRequest(endpoint_id=endpoint_id, notification_id=sent)
@@ -84,7 +79,7 @@ async def test_a_redelivery_wakes_the_notifier(
 
 async def test_a_recovery_wakes_the_notifier(house: House, receiver: Receiver, webhooks: WebhookServiceStub) -> None:
     start = to_timestamp(house.clock.now())
-    async with running_notifier(house):
+    async with running_notifier(house, poll_interval=RARELY):
         await idle(house, receiver)
         late = await house.endpoint(receiver.url + "/late")
         request = RecoverEndpointRequest(endpoint_id=late.endpoint.endpoint_id, start_time=start)
@@ -96,7 +91,7 @@ async def test_a_recovery_wakes_the_notifier(house: House, receiver: Receiver, w
 async def test_another_url_wakes_the_notifier_when_the_old_one_asked_for_a_pause(
     house: House, receiver: Receiver, webhooks: WebhookServiceStub
 ) -> None:
-    async with running_notifier(house):
+    async with running_notifier(house, poll_interval=RARELY):
         endpoint_id = await idle(house, receiver)
         receiver.answer(status(429, headers={"Retry-After": "3000"}))
         await house.notify()
@@ -115,7 +110,7 @@ async def test_another_url_wakes_the_notifier_when_the_old_one_asked_for_a_pause
 async def test_an_endpoint_that_is_enabled_wakes_the_notifier(
     house: House, receiver: Receiver, webhooks: WebhookServiceStub
 ) -> None:
-    async with running_notifier(house):
+    async with running_notifier(house, poll_interval=RARELY):
         endpoint_id = await idle(house, receiver)
         # As if it had been disabled while a fan-out wrote for it.
         await change(house, endpoint_id, state="DISABLED")
@@ -137,7 +132,7 @@ async def test_claims_that_another_notifier_gives_back_wake_the_notifier(house: 
     await house.notify()
     await fan_out(house)
     claims = await claim(house)
-    async with running_notifier(house):
+    async with running_notifier(house, poll_interval=RARELY):
         await house.endpoint(receiver.url + "/other")
         await house.notify()
         await receiver.arrived(1)
@@ -155,7 +150,7 @@ async def test_a_retry_is_made_when_it_is_due(house: House, receiver: Receiver, 
         await connection.execute(
             delivery.update().values(next_attempt_time=text(f"now() + interval '{seconds} seconds'"))
         )
-    async with running_notifier(house):
+    async with running_notifier(house, poll_interval=RARELY):
         await house.settled(DeliveryStatus.DELIVERED, 1)
 
 
@@ -175,5 +170,5 @@ async def test_what_waits_is_sent_when_its_endpoint_opens(
     await house.notify()
     await fan_out(house)
     await change(house, created.endpoint.endpoint_id, **values)
-    async with running_notifier(house):
+    async with running_notifier(house, poll_interval=RARELY):
         await house.settled(DeliveryStatus.DELIVERED, 1)

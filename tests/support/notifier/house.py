@@ -11,6 +11,7 @@ from sqlalchemy import func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from notifier.process import run_until
+from notifier.worker import POLL_INTERVAL
 from runtime.clock import Clock
 from runtime.configuration import Configuration, load
 from store.deliveries import deliveries
@@ -23,6 +24,7 @@ from store.postgres.channels import OUTBOX_CHANNEL
 from store.postgres.database import Database
 from store.tables.notifications import notification, outbox
 from store.tables.webhooks import delivery, endpoint
+from tests.support.waiting import within
 from webhooks.deliveries import DeliveryStatus
 from webhooks.secret_box import SecretBox
 
@@ -34,6 +36,7 @@ LOOPBACK = {
 }
 BOX = SecretBox([("test", b"tidemark tests and nothing else!")])
 CUSTOMER = "customer-1"
+OFTEN = 0.05  # seconds between the polls of a notifier, for tests that wait for a poll
 
 
 class House:
@@ -180,6 +183,27 @@ def configuration(**changes: str) -> Configuration:
     return load(LOOPBACK | {f"TIDEMARK_{name}": value for name, value in changes.items()})
 
 
+class Polls:
+    """The polls of a running notifier: a barrier for what must not happen."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._counted = asyncio.Event()
+
+    def count(self) -> None:
+        """One poll more, and what it found was claimed."""
+        self._count += 1
+        self._counted.set()
+
+    async def one_more(self) -> None:
+        """Waits until a poll has ended that began after this call; the one that ends next may have begun before."""
+        end = self._count + 2
+        async with within("two polls of the notifier"):
+            while self._count < end:
+                self._counted.clear()
+                await self._counted.wait()
+
+
 @asynccontextmanager
 async def running_notifier(
     house: House,
@@ -187,16 +211,27 @@ async def running_notifier(
     *,
     database: Database | None = None,
     stop: asyncio.Event | None = None,
-) -> AsyncIterator[None]:
+    poll_interval: float = POLL_INTERVAL,
+) -> AsyncIterator[Polls]:
     """A notifier that drains at the end of the block, or when `stop` is set.
 
     database: what it uses instead of a pool of its own; closed at the end.
     """
     database = database or Database(house.database.url, pool_size=4)
     stop = stop or asyncio.Event()
-    task = asyncio.create_task(run_until(stop, settings or configuration(), database, house.clock))
+    polls = Polls()
+    task = asyncio.create_task(
+        run_until(
+            stop,
+            settings or configuration(),
+            database,
+            house.clock,
+            poll_interval=poll_interval,
+            on_poll=polls.count,
+        )
+    )
     try:
-        yield
+        yield polls
     finally:
         stop.set()
         async with asyncio.timeout(30):

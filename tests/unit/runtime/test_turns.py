@@ -3,9 +3,6 @@
 import asyncio
 import contextlib
 
-import pytest
-
-from runtime import turns
 from runtime.turns import Slices, Turns
 
 
@@ -52,8 +49,7 @@ async def test_a_wait_that_is_cancelled_takes_nobodys_turn() -> None:
     assert order == ["a", "c"]
 
 
-async def test_others_run_between_the_slices_of_long_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "SLICE", -1.0)  # every slice is over at once
+async def test_others_run_between_the_slices_of_long_work() -> None:
     between = 0
 
     async def other() -> None:
@@ -63,7 +59,7 @@ async def test_others_run_between_the_slices_of_long_work(monkeypatch: pytest.Mo
             await asyncio.sleep(0)
 
     beside = asyncio.create_task(other())
-    slices, seen = Slices(1), list[int]()
+    slices, seen = Slices(1, -1.0), list[int]()  # every slice is over at once
     for _ in range(10):
         await slices.pause()
         seen.append(between)
@@ -71,9 +67,8 @@ async def test_others_run_between_the_slices_of_long_work(monkeypatch: pytest.Mo
     assert seen == sorted(set(seen)), "the other task ran in each pause but the first at the least"
 
 
-async def test_a_slice_that_lasts_is_not_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "SLICE", 1_000.0)
-    slices, other = Slices(1), asyncio.create_task(asyncio.sleep(0))
+async def test_a_slice_that_lasts_is_not_interrupted() -> None:
+    slices, other = Slices(1, 1_000.0), asyncio.create_task(asyncio.sleep(0))
     for _ in range(10):
         await slices.pause()
     assert not other.done()

@@ -4,14 +4,10 @@ import asyncio
 
 import pytest
 
-from server.calls import places as places_module
 from server.calls.errors import ResourceExhausted
 from server.calls.places import Places
 
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(places_module, "PATIENCE", 0.001)
+PATIENCE = 0.001  # seconds
 
 
 async def wait(places: Places, holder: str, done: asyncio.Event) -> str:
@@ -24,7 +20,7 @@ async def wait(places: Places, holder: str, done: asyncio.Event) -> str:
 
 
 async def test_the_largest_holder_loses_its_oldest() -> None:
-    places, done = Places(3, "a test"), asyncio.Event()
+    places, done = Places(3, "a test", patience=PATIENCE), asyncio.Event()
     few = asyncio.create_task(wait(places, "few", done))
     many = [asyncio.create_task(wait(places, "many", done)) for _ in range(5)]
     while places.count != 3:  # noqa: ASYNC110
@@ -36,7 +32,7 @@ async def test_the_largest_holder_loses_its_oldest() -> None:
 
 
 async def test_at_the_limit_nothing_gives_way() -> None:
-    places, done = Places(3, "a test"), asyncio.Event()
+    places, done = Places(3, "a test", patience=PATIENCE), asyncio.Event()
     tasks = [asyncio.create_task(wait(places, "one", done)) for _ in range(3)]
     for _ in range(10):
         await asyncio.sleep(0.002)
@@ -46,7 +42,7 @@ async def test_at_the_limit_nothing_gives_way() -> None:
 
 
 async def test_a_burst_that_is_served_at_once_loses_nothing_even_when_the_loop_stood_still() -> None:
-    places, done = Places(1, "a test"), asyncio.Event()
+    places, done = Places(1, "a test", patience=PATIENCE), asyncio.Event()
     tasks = [asyncio.create_task(wait(places, "one", done)) for _ in range(100)]
     await asyncio.sleep(0)
     assert places.count == 100
@@ -59,7 +55,7 @@ async def test_a_burst_that_is_served_at_once_loses_nothing_even_when_the_loop_s
 
 
 async def test_a_cancellation_by_others_passes() -> None:
-    places = Places(1, "a test")
+    places = Places(1, "a test", patience=PATIENCE)
     task = asyncio.create_task(wait(places, "one", asyncio.Event()))
     await asyncio.sleep(0)
     task.cancel()
@@ -69,7 +65,7 @@ async def test_a_cancellation_by_others_passes() -> None:
 
 
 async def test_a_cancellation_beside_giving_way_passes() -> None:
-    places = Places(0, "a test")
+    places = Places(0, "a test", patience=PATIENCE)
     task = asyncio.create_task(wait(places, "one", asyncio.Event()))
     while not task.cancelling():  # noqa: ASYNC110
         await asyncio.sleep(0)
