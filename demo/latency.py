@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC
 from decimal import Decimal
 
-from cli.client.usage_stream import Batch
+from cli.client.batches import Batch
 from demo.lanes import Lanes
 from demo.ledger import Ledger
 from demo.receiver import Received

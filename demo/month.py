@@ -5,7 +5,7 @@ from itertools import islice
 
 import grpc
 
-from cli.client.usage_stream import Batch
+from cli.client.batches import Batch
 from demo import fact_scenario, latency, report, scenario
 from demo.billing import Billing
 from demo.contract import create_alert, evaluated, put_facts

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from cli.words import to_datetime
+from cli.client.times import to_datetime
 from demo.world import DAYS, EVER, PERCENT, Crossing, short
 from generated.tidemark.v1.notification_pb2 import Transition
 from generated.tidemark.v1.threshold_pb2 import TransitionKind

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 
-from cli.client.usage_stream import Batch
+from cli.client.batches import Batch
 from cli.replay.mapping import Event, RowMapping, RowProblem, quoted
 from cli.replay.rows import BadRow, FileEndedEarly, Row, RowFile
 from cli.replay.summary import Summary

@@ -10,8 +10,9 @@ from typing import Any
 import click
 import grpc
 
-from cli.client.connection import Address, call_problem, server_options
-from cli.client.usage_stream import DEFAULT_PATIENCE, DEFAULT_WINDOW, Batch, ConnectionLost, UsageStream
+from cli.client.batches import Batch
+from cli.client.connection import Address
+from cli.client.usage_stream import DEFAULT_PATIENCE, DEFAULT_WINDOW, ConnectionLost, UsageStream
 from cli.console import ConfigurationProblem, Problem
 from cli.replay.batches import Batches
 from cli.replay.mapping import DEFAULT_COLUMNS, RowMapping, Source, quoted
@@ -20,6 +21,7 @@ from cli.replay.rows import FORMATS, FileEndedEarly, FileProblem, RowFile
 from cli.replay.source import STANDARD_INPUT
 from cli.replay.summary import Summary
 from cli.rich_console import standard_error, standard_output
+from cli.server_options import call_problem, server_options
 from cli.signals import Signals
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse
 from runtime.configuration import DEFAULT_MAX_BATCH_EVENTS

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cli.client.connection import status_reason
-from cli.client.usage_stream import Batch
+from cli.client.batches import Batch
+from cli.client.errors import status_reason
 from cli.words import gauge_words
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse
 from generated.tidemark.v1.notification_pb2 import Transition

@@ -12,9 +12,10 @@ import grpc
 from rich.live import Live
 from rich.markup import escape
 
-from cli.client.connection import Address, call_problem, server_options
-from cli.client.notification_stream import Following
+from cli.client.connection import Address
+from cli.client.notification_stream import NotificationStream
 from cli.rich_console import standard_error, standard_output
+from cli.server_options import call_problem, server_options
 from cli.signals import EndedBySignal, clearing_away
 from cli.watch.board import Board, Narrowed
 from cli.watch.lines import line
@@ -144,21 +145,21 @@ def watch(
 async def _lines(address: Address, request: WatchNotificationsRequest, as_json: bool) -> None:
     console, complaints = standard_output(), standard_error()
     async with address.channel() as channel:
-        following = Following(
+        stream = NotificationStream(
             channel,
             address.metadata,
             request,
             lambda sentence: complaints.print(f"[warn]interrupted[/], going on: {escape(sentence)}"),
         )
         try:
-            async for notification in following.notifications():
+            async for notification in stream.notifications():
                 if as_json:
                     click.echo(notification.body)
                 else:
                     console.print(line(notification), soft_wrap=True)
         finally:
-            if following.token:
-                complaints.print(f"[quiet]go on with --resume {following.token}[/]")
+            if stream.resume_token:
+                complaints.print(f"[quiet]go on with --resume {stream.resume_token}[/]")
 
 
 async def _once(address: Address, narrowed: Narrowed, limit: int, as_json: bool) -> None:
@@ -215,7 +216,7 @@ def _cancelled_at_the_end(task: "asyncio.Task[None]") -> Iterator[None]:
 async def _listen(channel: grpc.aio.Channel, address: Address, narrowed: Narrowed, told: asyncio.Event) -> None:
     """Sets `told` whenever there is a notification: what it changed is worth a look before its time."""
     request = WatchNotificationsRequest(customer_ids=narrowed.customers, alert_ids=narrowed.alerts)
-    following = Following(channel, address.metadata, request)
+    stream = NotificationStream(channel, address.metadata, request)
     with contextlib.suppress(grpc.aio.AioRpcError):  # without it the table is as quick as its interval
-        async for _ in following.notifications():
+        async for _ in stream.notifications():
             told.set()

@@ -159,7 +159,7 @@ def test_keys_are_made_listed_and_revoked_and_take_over_what_was_there(up: Up) -
     # Servers that were started in the open learn of the first key within seconds.
     eventually(lambda: up.run("watch", "--once").returncode == 1)
     refused = up.run("watch", "--once")
-    assert "does not know who is calling" in refused.stderr
+    assert "does not accept the credentials" in refused.stderr
     seen = up.run("watch", "--once", TIDEMARK_KEY=key)
     assert seen.returncode == 0
     assert "hooli" in seen.stdout

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import grpc
 
 from cli.client.connection import Address
-from cli.client.notification_stream import Following
+from cli.client.notification_stream import NotificationStream
 from generated.tidemark.v1.alert_service_pb2 import WatchNotificationsRequest, WatchNotificationsResponse
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
 from generated.tidemark.v1.notification_pb2 import Notification
@@ -27,7 +27,7 @@ async def following(address: Address, token: str = "") -> AsyncIterator[list[Not
     """What a client is told that goes on wherever its stream ended; at the end of the block it hangs up."""
     told: list[Notification] = []
     async with address.channel() as channel:
-        follower = Following(channel, address.metadata, WatchNotificationsRequest(resume_token=token))
+        follower = NotificationStream(channel, address.metadata, WatchNotificationsRequest(resume_token=token))
 
         async def follow() -> None:
             async for notification in follower.notifications():
@@ -35,7 +35,7 @@ async def following(address: Address, token: str = "") -> AsyncIterator[list[Not
 
         task = asyncio.create_task(follow())
         try:
-            await until(lambda: bool(follower.token))
+            await until(lambda: bool(follower.resume_token))
             yield told
         finally:
             task.cancel()

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from cli.client.connection import Address
-from cli.client.notification_stream import Following
+from cli.client.notification_stream import NotificationStream
 from cli.main import tidemark
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from generated.tidemark.v1 import condition_pb2, threshold_pb2
@@ -133,10 +133,10 @@ async def test_a_stream_that_ends_is_followed_by_another(database: Database, clo
         port = server.port
         async with Address(f"127.0.0.1:{port}").channel() as channel:
             request = messages.WatchNotificationsRequest()
-            follower = Following(channel, (), request, interruptions.append, first_pause=0.01)
+            follower = NotificationStream(channel, (), request, interruptions.append, first_pause=0.01)
             notifications = follower.notifications()
             beginning = asyncio.ensure_future(anext(notifications))
-            while not follower.token:  # noqa: ASYNC110 (it is set when the stream has begun)
+            while not follower.resume_token:  # noqa: ASYNC110 (it is set when the stream has begun)
                 await asyncio.sleep(0.01)
             expected.append(await usage.reaches_a_step(server))
             told.append((await beginning).notification_id)

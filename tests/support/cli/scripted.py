@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 
 import grpc
 
-from cli.client.usage_stream import Batch
+from cli.client.batches import Batch
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageRequest, EvaluateUsageResponse
 from generated.tidemark.v1.usage_pb2 import UsageEvent
 

@@ -6,8 +6,10 @@ import grpc
 import pytest
 from click.testing import CliRunner
 
-from cli.client.connection import Address, call_problem, reason
+from cli.client.connection import Address
+from cli.client.errors import error_reason
 from cli.main import COMMANDS, tidemark
+from cli.server_options import call_problem
 from cli.settings import first_line
 from store.postgres.addresses import shown
 
@@ -100,11 +102,11 @@ def failed_call(code: grpc.StatusCode, details: str) -> grpc.aio.AioRpcError:
     ("code", "words"),
     [
         (grpc.StatusCode.UNAVAILABLE, "no server answers at 127.0.0.1:1"),
-        (grpc.StatusCode.UNAUTHENTICATED, "does not know who is calling"),
+        (grpc.StatusCode.UNAUTHENTICATED, "does not accept the credentials"),
         (grpc.StatusCode.INTERNAL, "answered INTERNAL: details"),
     ],
 )
 def test_a_failed_call_is_put_into_words(code: grpc.StatusCode, words: str) -> None:
     error = failed_call(code, "details")
-    assert reason(error) == ""
+    assert error_reason(error) == ""
     assert words in call_problem(error, Address("127.0.0.1:1")).message

@@ -6,7 +6,7 @@ from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 from rich.console import Console
 
-from cli.client.usage_stream import Batch
+from cli.client.batches import Batch
 from cli.replay.summary import FIRST_FIRINGS, FIRST_LINES, Summary
 from cli.rich_console import THEME
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse

@@ -11,7 +11,7 @@ from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 from rich.console import Console
 
-from cli.client.usage_stream import Batch
+from cli.client.batches import Batch
 from cli.rich_console import THEME
 from demo import report, world
 from demo.contract import usage_event

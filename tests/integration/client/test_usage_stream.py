@@ -10,8 +10,10 @@ from google.protobuf import any_pb2
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
-from cli.client.connection import DETAILS_KEY, FIRST_PAUSE, Address
-from cli.client.usage_stream import Batch, ConnectionLost, UsageStream
+from cli.client.batches import Batch
+from cli.client.connection import FIRST_PAUSE, Address
+from cli.client.errors import DETAILS_KEY
+from cli.client.usage_stream import ConnectionLost, UsageStream
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageRequest, EvaluateUsageResponse
 from generated.tidemark.v1.usage_pb2 import UsageEvent
 from tests.support.cli.scripted import Context, Requests, Script, Scripted, answer, answers_all, batches, names

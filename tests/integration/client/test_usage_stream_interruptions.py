@@ -7,8 +7,9 @@ from contextlib import asynccontextmanager
 import grpc
 import pytest
 
+from cli.client.batches import Batch
 from cli.client.connection import Address
-from cli.client.usage_stream import Batch, ConnectionLost, UsageStream
+from cli.client.usage_stream import ConnectionLost, UsageStream
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse
 from generated.tidemark.v1.usage_pb2 import UsageEvent
 from tests.support.cli.scripted import (

@@ -8,9 +8,11 @@ import pytest
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
-from cli.client.connection import DETAILS_KEY, Address
+from cli.client.batches import Batch
+from cli.client.connection import Address
+from cli.client.errors import DETAILS_KEY
 from cli.client.isolation import MAX_REJECTED
-from cli.client.usage_stream import MAX_FAILURES, Batch, ConnectionLost, UsageStream
+from cli.client.usage_stream import MAX_FAULTS, ConnectionLost, UsageStream
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse
 from generated.tidemark.v1.usage_pb2 import UsageEvent
 from tests.support.cli.scripted import Context, Requests, Script, Scripted, answer, answers_all, batches, names
@@ -60,7 +62,7 @@ async def test_an_event_that_the_server_fails_over_is_rejected_alone() -> None:
         "b4": [(0, 13, "internal error")],
     }
     # Both batches were tried a bounded number of times before they were taken apart.
-    assert server.streams <= 2 * MAX_FAILURES + 1
+    assert server.streams <= 2 * MAX_FAULTS + 1
 
 
 async def test_a_server_that_fails_over_everything_is_given_up() -> None:
