@@ -15,7 +15,7 @@ from cli.client.connection import Address
 from cli.client.usage_stream import ConnectionLost
 from cli.console import Problem
 from cli.notify import RUNNING
-from cli.processes import Child, NotStarted, environment
+from cli.processes import Child, NotStarted, child_environment
 from cli.rich_console import standard_error
 from cli.serve import LISTENING
 from demo.contract import create_endpoint
@@ -63,7 +63,7 @@ async def running() -> AsyncIterator[Stack]:
             await asyncio.gather(server.start(), notifier.start())
         except NotStarted as error:
             raise Problem(str(error), _last_words(folder, error.name)) from None
-        address = Address(server.told)
+        address = Address(server.ready_value)
         channel = await exits.enter_async_context(address.channel())
         stack = Stack(address, channel, receiver, folder)
         try:
@@ -79,7 +79,7 @@ async def running() -> AsyncIterator[Stack]:
 
 
 def _child(exits: contextlib.AsyncExitStack, folder: Path, name: str, command: str, ready: str) -> Child:
-    settings = environment({**SETTINGS, "TIDEMARK_DATA_DIRECTORY": str(folder)}, inherit=False)
+    settings = child_environment({**SETTINGS, "TIDEMARK_DATA_DIRECTORY": str(folder)}, inherit=False)
     log = exits.enter_context((folder / f"{name}.log").open("wb"))
     child = Child(name, [command], settings, ready, log)
     exits.push_async_callback(child.stop)

@@ -13,7 +13,7 @@ import psycopg
 from sqlalchemy import make_url
 
 from cli.notify import RUNNING
-from cli.processes import Child, NotStarted, environment
+from cli.processes import Child, NotStarted, child_environment
 from cli.serve import LISTENING
 from store import embedded
 
@@ -84,16 +84,16 @@ class PostgreSQL:
     async def stack(self, name: str, *, notifier: bool = False) -> AsyncIterator[Stack]:
         """A server on a new database of that name, and a notifier when it is wanted; stopped at the end."""
         url = self.create_database(name)
-        settings = environment({**_SETTINGS, "TIDEMARK_DATABASE_URL": url}, inherit=False)
+        settings = child_environment({**_SETTINGS, "TIDEMARK_DATABASE_URL": url}, inherit=False)
         async with contextlib.AsyncExitStack() as exits:
             server = await self._child(exits, "serve", LISTENING, settings)
             if notifier:
                 await self._child(exits, "notify", RUNNING, settings)
-            yield Stack(server.told, url, server.process.pid, self.postmaster_pid())
+            yield Stack(server.ready_value, url, server.process.pid, self.postmaster_pid())
 
     async def notifier(self, exits: contextlib.AsyncExitStack, url: str, settings: dict[str, str]) -> Child:
         """A notifier alone on the database at `url`; stopped with `exits`."""
-        merged = environment({**_SETTINGS, "TIDEMARK_DATABASE_URL": url, **settings}, inherit=False)
+        merged = child_environment({**_SETTINGS, "TIDEMARK_DATABASE_URL": url, **settings}, inherit=False)
         return await self._child(exits, "notify", RUNNING, merged)
 
     def postmaster_pid(self) -> int:

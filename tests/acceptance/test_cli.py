@@ -91,7 +91,7 @@ def test_up_replay_and_watch(shared_up: Up) -> None:
     assert again.returncode == 3
     assert re.search(r"\b0 +accepted", again.stdout)
     assert re.search(r"12 +duplicates", again.stdout)
-    assert "alerts that fired" not in again.stdout
+    assert "thresholds by alert" not in again.stdout
 
     watched = up.run("watch", "--once")
     assert watched.returncode == 0, watched.stderr

@@ -74,7 +74,7 @@ async def test_a_file_that_is_cut_off_is_replayed_up_to_there(tmp_path: Path) ->
     read, accepted = (int(word.replace(",", "")) for word in (out.split()[0], out.split()[3]))
     assert read - 1 <= accepted <= read  # the last row may be cut off, too
     assert accepted > 100
-    assert "cannot be read to its end: it is compressed with gzip and cut off" in err
+    assert "cannot be read to its end: it is compressed with gzip and truncated" in err
     assert "Traceback" not in err
 
 
@@ -169,7 +169,7 @@ async def test_a_signal_ends_it_while_a_pipe_brings_nothing(number: signal.Signa
         (b"PK\x03\x04xxxx", "unzip -p"),
         (b'[{"a": 1}]', "jq -c"),
         (b"\xff\n", "is not UTF-8"),
-        (b'"a\n', "no CSV"),
+        (b'"a\n', "not CSV"),
         (b"\n\n", "is empty"),
         (b",,\n", "blank"),
         (gzip.compress(b"", mtime=0), "is empty"),

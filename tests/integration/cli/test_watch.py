@@ -157,8 +157,8 @@ async def test_a_stream_that_ends_is_followed_by_another(database: Database, clo
     [
         (["--event-type", "alert.reached"], "need --notifications"),
         (["--resume", "x"], "need --notifications"),
-        (["--notifications", "--once"], "are for the table"),
-        (["--notifications", "--since", "yesterday"], "is no time"),
+        (["--notifications", "--once"], "are options of the table"),
+        (["--notifications", "--since", "yesterday"], "is not a time"),
         (["--notifications", "--since", "2026-03-15T12:00:00Z", "--resume", "x"], "leave out --since"),
         (["--notifications", "--condition", "spend"], "there is no condition 'spend'"),
     ],

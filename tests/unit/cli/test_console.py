@@ -7,7 +7,7 @@ import click
 import pytest
 
 from cli import console
-from cli.console import LastingProgress, Problem
+from cli.console import DurableProgress, Problem
 
 
 class Terminal(io.StringIO):
@@ -65,7 +65,7 @@ def test_lasting_progress_falls_silent_once_standard_error_is_gone(
             raise OSError(number, "gone")
 
     monkeypatch.setattr("sys.stderr", Gone())
-    say = LastingProgress()
+    say = DurableProgress()
     say("one")
     say("two")
     assert Gone.writes == 1

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from cli.replay.mapping import Event, RowMapping, RowProblem, Source, parse_time
+from cli.replay.mapping import Event, FieldSource, RowMapping, RowProblem, parse_time
 from cli.replay.rows import Row
 
 VALUES = {
@@ -36,17 +36,17 @@ def test_columns_named_like_the_contract_need_no_option() -> None:
 
 
 def test_an_option_names_a_column_or_gives_a_constant() -> None:
-    sources = {"customer_id": Source.parse("account"), "metric_id": Source.parse("=calls")}
+    sources = {"customer_id": FieldSource.parse("account"), "metric_id": FieldSource.parse("=calls")}
     found = event(RowMapping(sources), account="globex")
     assert (found.customer_id, found.metric_id) == ("globex", "calls")
 
 
 def test_a_constant_may_contain_an_equals_sign() -> None:
-    assert Source.parse("=a=b") == Source(constant="a=b")
+    assert FieldSource.parse("=a=b") == FieldSource(constant="a=b")
 
 
 def test_a_column_may_be_a_path_into_an_ndjson_row() -> None:
-    mapping = RowMapping({"quantity": Source.parse("usage.tokens")})
+    mapping = RowMapping({"quantity": FieldSource.parse("usage.tokens")})
     assert event(mapping, usage={"tokens": "7"}).quantity == "7"
     with pytest.raises(RowProblem, match="quantity is empty"):
         event(mapping, usage="7")
@@ -75,7 +75,7 @@ def test_what_is_wrong_with_a_value_is_left_to_the_server() -> None:
 
 
 def test_properties_come_from_options_columns_and_the_object() -> None:
-    mapping = RowMapping(properties={"region": Source.parse("zone"), "source": Source.parse("=batch")})
+    mapping = RowMapping(properties={"region": FieldSource.parse("zone"), "source": FieldSource.parse("=batch")})
     changes: dict[str, Any] = {"properties.model": "large", "properties.empty": "", "zone": "eu"}
     changes["properties"] = {"paid": True, "n": None}
     assert event(mapping, **changes).properties == {
@@ -93,7 +93,7 @@ def test_times_are_moved_by_whole_days() -> None:
 
 @pytest.mark.parametrize("text", ["soon", "2026-13-01", "nan", "1e300", "9999-12-31T23:59:59-01:00"])
 def test_a_time_that_cannot_be_read_is_refused(text: str) -> None:
-    with pytest.raises(RowProblem, match="event_time is no time"):
+    with pytest.raises(RowProblem, match="event_time is not a time"):
         event(event_time=text)
 
 
@@ -125,9 +125,9 @@ def test_equal_rows_are_two_events() -> None:
 
 
 def test_a_row_that_is_mapped_in_two_ways_is_two_events() -> None:
-    other = RowMapping({"metric_id": Source.parse("=calls")})
+    other = RowMapping({"metric_id": FieldSource.parse("=calls")})
     moved = RowMapping(shift=timedelta(days=1))
-    grouped = RowMapping(properties={"region": Source.parse("=eu")})
+    grouped = RowMapping(properties={"region": FieldSource.parse("=eu")})
     assert len({event(mapping).event_id for mapping in (RowMapping(), other, moved, grouped)}) == 4
 
 
@@ -136,7 +136,7 @@ def test_a_row_whose_id_is_empty_gets_a_derived_one() -> None:
 
 
 def test_missing_columns_are_all_named() -> None:
-    mapping = RowMapping({"customer_id": Source.parse("account"), "metric_id": Source.parse("=calls")})
+    mapping = RowMapping({"customer_id": FieldSource.parse("account"), "metric_id": FieldSource.parse("=calls")})
     assert mapping.missing(["customer", "cost"]) == [
         "there is no column 'account'",
         "no column gives the field quantity",

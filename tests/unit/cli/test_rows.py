@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from cli.replay.rows import CSV, NDJSON, BadRow, FileProblem, Row, RowFile
+from cli.replay.row_file import CSV, NDJSON, RowFile
+from cli.replay.rows import BadRow, Row
+from cli.replay.source import FileProblem
 
 
 def read(
@@ -33,9 +35,9 @@ def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("1", "has 1 cells where the header has 2"),
-        ("1,2,3", "has 3 cells where the header has 2"),
-        ('1,"a"b', "is no CSV"),
+        ("1", "has 1 cells, but the header has 2"),
+        ("1,2,3", "has 3 cells, but the header has 2"),
+        ('1,"a"b', "is not CSV"),
     ],
 )
 def test_a_bad_csv_row_spoils_no_other(tmp_path: Path, line: str, reason: str) -> None:
@@ -82,7 +84,7 @@ def test_an_enormous_json_exponent_is_left_for_the_server_to_refuse(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("line", "reason"), [("[1]", "is no JSON object"), ("{", "is no JSON"), ("7", "is no JSON object")]
+    ("line", "reason"), [("[1]", "is not a JSON object"), ("{", "is not JSON"), ("7", "is not a JSON object")]
 )
 def test_a_bad_json_line_spoils_no_other(tmp_path: Path, line: str, reason: str) -> None:
     rows = read(tmp_path / "a.ndjson", f'{{"a": "1"}}\n\n{line}\n{{"a": "2"}}\n')
@@ -105,7 +107,8 @@ def test_the_form_is_guessed_from_the_content_when_the_name_says_nothing(
 
 
 @pytest.mark.parametrize(
-    ("content", "words"), [("", "is empty"), ("a,b,a\n1,2,3\n", "more than one column named 'a'"), ('"a\n', "no CSV")]
+    ("content", "words"),
+    [("", "is empty"), ("a,b,a\n1,2,3\n", "more than one column named 'a'"), ('"a\n', "not CSV")],
 )
 def test_a_csv_file_without_a_usable_header_is_refused(tmp_path: Path, content: str, words: str) -> None:
     path = tmp_path / "a.csv"

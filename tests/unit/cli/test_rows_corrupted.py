@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.replay import lines as lines_module
 from cli.replay.batches import Batches
+from cli.replay.csv_rows import MAX_CELL_LINES
+from cli.replay.lines import MAX_LINE_LENGTH
 from cli.replay.mapping import RowMapping
-from cli.replay.rows import MAX_CELL_LINES, BadRow, Row, RowFile
+from cli.replay.row_file import RowFile
+from cli.replay.rows import BadRow, Row
 from cli.replay.summary import Summary
 
 HEADER = ["event_id", "customer_id", "metric_id", "quantity", "time", "properties.note"]
@@ -41,11 +43,11 @@ def encoded(cells: list[str]) -> bytes:
     return out.getvalue().removesuffix("\r\n").encode()
 
 
-def read(content: bytes, name: str = "a.csv") -> list[Row | BadRow]:
+def read(content: bytes, name: str = "a.csv", max_line_length: int = MAX_LINE_LENGTH) -> list[Row | BadRow]:
     with TemporaryDirectory() as folder:
         path = Path(folder) / name
         path.write_bytes(content)
-        with RowFile(path) as rows:
+        with RowFile(path, max_line_length=max_line_length) as rows:
             return list(rows)
 
 
@@ -99,7 +101,7 @@ def test_a_stray_quote_costs_its_row_and_not_the_rest() -> None:
     content[9] = content[9].replace(b",x", b',"x')
     found = read(b"\n".join([encoded(HEADER), *content]))
     assert [(row.number, row.line, row.reason) for row in found if isinstance(row, BadRow)] == [
-        (10, 11, "is no CSV: a quote opens a cell and is not closed in its row")
+        (10, 11, "is not CSV: a quote opens a cell and is not closed in its row")
     ]
     assert len(found) == 3000
 
@@ -119,17 +121,16 @@ def test_a_cell_may_have_a_bounded_number_of_lines(length: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.ndjson"])
-def test_a_line_that_is_too_long_is_skipped_and_said(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lines_module, "MAX_LINE_LENGTH", 100)
+def test_line_that_is_too_long_becomes_a_bad_row(name: str) -> None:
     long = "x" * 350
     text = (
         f'event_id\n1\n{long}\n"{long}"\n2\n'
         if name == "a.csv"
         else f'{{"event_id": "1"}}\n{{"a": "{long}"}}\n{{"event_id": "2"}}\n'
     )
-    found = read(text.encode(), name)
+    found = read(text.encode(), name, max_line_length=100)
     assert ids(found) == {"1", "2"}
-    assert all("is longer than" in row.reason for row in found if isinstance(row, BadRow))
+    assert all(row.reason == "is longer than 100 characters" for row in found if isinstance(row, BadRow))
 
 
 @pytest.mark.parametrize(
@@ -139,9 +140,9 @@ def test_a_line_that_is_too_long_is_skipped_and_said(name: str, monkeypatch: pyt
         (r'{"event_id": "x", "properties": {"\udfff": "a"}}', "surrogate"),
         ('{"event_id": "x", "event_id": "y"}', "has the key 'event_id' twice"),
         ('{"event_id": ' + "[" * 100_000, "nested too deeply"),
-        ('{"event_id": NaN', "no JSON"),
-        ("\0", "no JSON"),
-        ("null", "no JSON object"),
+        ('{"event_id": NaN', "not JSON"),
+        ("\0", "not JSON"),
+        ("null", "not a JSON object"),
     ],
 )
 def test_a_bad_ndjson_row_spoils_no_other(line: str, reason: str) -> None:
@@ -194,7 +195,7 @@ async def test_an_exponent_in_a_cell_is_read_exactly_and_only_in_amounts() -> No
 async def test_a_time_that_cannot_be_read_is_quoted_and_rows_with_one_are_counted_together() -> None:
     lines = [f"e{number},acme,calls,1,tomorrow {number}\x1b{'x' * 500},n" for number in range(5)]
     _, summary = await events("\n".join([",".join(HEADER), *lines]).encode(), "a.csv")
-    ((_, refusal),) = summary.refusals.items()
-    assert (refusal.count, refusal.lines) == (5, [2, 3, 4, 5, 6])
-    assert refusal.message.startswith("event_time is no time that can be read: 'tomorrow 0\\x1bxxx")
-    assert len(refusal.message) < 120
+    ((_, group),) = summary.rejection_groups.items()
+    assert (group.count, group.lines) == (5, [2, 3, 4, 5, 6])
+    assert group.message.startswith("event_time is not a time: 'tomorrow 0\\x1bxxx")
+    assert len(group.message) < 120
