@@ -18,7 +18,7 @@ from engine.visits.visits import Visits
 from runtime.actions import LogAction
 from runtime.clock import Clock
 from runtime.configuration import Configuration
-from runtime.gate import FairGate
+from runtime.fair_semaphore import FairSemaphore
 from server.alerts.watching.feeds import Feeds
 from server.calls.connections import divide
 from server.calls.identity import Identity, is_loopback
@@ -110,14 +110,14 @@ async def serve(
                 configuration.organization_pending_events,
                 beside=configuration.max_pending_events // BESIDE,
             ),
-            gate=FairGate(seats.ingest),
+            gate=FairSemaphore(seats.ingest),
         )
         stack.push_async_callback(pipeline.drain)
 
         drain = Drain()
         in_flight = InFlight()
         shares = CallShares(
-            FairGate(seats.calls),
+            FairSemaphore(seats.calls),
             most_of_one=configuration.organization_calls,
             streams_of_one=configuration.organization_streams,
         )

@@ -4,7 +4,7 @@ import asyncio
 from collections import OrderedDict, deque
 from dataclasses import dataclass
 
-from runtime.gate import may_take
+from runtime.fair_semaphore import may_take
 
 # What every organization may have beside the others' share, as a part of what all may have. Twenty organizations with
 # one batch of 5,000 each leave nothing free: one that has nothing pending would be refused its first event.

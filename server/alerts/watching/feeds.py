@@ -14,7 +14,7 @@ from generated.tidemark.v1 import error_reason_pb2
 from runtime.actions import LogAction
 from runtime.backoff import Backoff
 from runtime.configuration import DEFAULT_MAX_WATCHERS, DEFAULT_ORGANIZATION_WATCHERS
-from runtime.gate import FairGate, may_take
+from runtime.fair_semaphore import FairSemaphore, may_take
 from runtime.tasks import BackgroundTask, FailureLog
 from server.alerts.watching.tail import Tail
 from server.calls.errors import ResourceExhausted
@@ -82,7 +82,7 @@ class Feeds:
         self._watchers = 0
         self._in_use = asyncio.Event()  # by anybody, at any time until now
         self._tail_readers = asyncio.Semaphore(TAIL_READERS)
-        self._catch_up_gate = FairGate(CATCH_UP_READERS)
+        self._catch_up_gate = FairSemaphore(CATCH_UP_READERS)
         away = (DatabaseUnavailable,)  # said where the tails are read, and by health
         lost = "watching by polling only: %s", LogAction.FEED_LISTEN_LOST
         self._tasks = (

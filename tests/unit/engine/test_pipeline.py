@@ -15,7 +15,7 @@ from engine.ingest.pending import Overloaded, PendingEvents
 from engine.ingest.pipeline import Pipeline
 from evaluator.events import UsageEvent
 from runtime.clock import ManualClock
-from runtime.gate import FairGate
+from runtime.fair_semaphore import FairSemaphore
 from store.identity.organizations import Organization
 from store.postgres.database import DatabaseUnavailable
 
@@ -65,7 +65,12 @@ def pipeline(writers: int = 1, pending: int = 10) -> Pipeline:
     # Twice as many as one organization may have: the others never decide in these tests.
     waiting = PendingEvents(2 * pending, pending)
     return Pipeline(
-        nothing, ManualClock(NOW), timedelta(days=34), writers=writers, pending=waiting, gate=FairGate(2 * writers)
+        nothing,
+        ManualClock(NOW),
+        timedelta(days=34),
+        writers=writers,
+        pending=waiting,
+        gate=FairSemaphore(2 * writers),
     )
 
 

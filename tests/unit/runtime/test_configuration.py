@@ -42,12 +42,12 @@ def test_settings_are_read_in_their_units() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
-        ("TIDEMARK_DATABASE_URL", "mysql://x", "does not name a PostgreSQL server"),
+        ("TIDEMARK_DATABASE_URL", "mysql://x", "is not the URL of a PostgreSQL server"),
         ("TIDEMARK_LISTEN", "50051", "write host:port"),
         ("TIDEMARK_LISTEN", "localhost:70000", "write host:port"),
-        ("TIDEMARK_POOL_SIZE", "many", "give a number of connections"),
+        ("TIDEMARK_POOL_SIZE", "many", "write a number of connections"),
         ("TIDEMARK_POOL_SIZE", "0", "between 4 and 200"),
-        ("TIDEMARK_REFLECTION", "perhaps", "say true or false"),
+        ("TIDEMARK_REFLECTION", "perhaps", "write true or false"),
         ("TIDEMARK_WEBHOOK_ALLOW_CIDRS", "10.1.2.3/16", "has host bits set"),
         ("TIDEMARK_NOTIFIER_LISTEN", "9464", "write host:port"),
         ("TIDEMARK_SECRET_KEYS", "2026:dG9vIHNob3J0", "its key number 1 is not"),

@@ -1,4 +1,4 @@
-"""The gate: no organization takes what it does not leave to others, and those that wait have turns."""
+"""The fair semaphore: an organization has no more seats than it leaves free; waiting organizations take turns."""
 
 import asyncio
 import contextlib
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from runtime.gate import FairGate, may_take
+from runtime.fair_semaphore import FairSemaphore, may_take
 from server.calls.connections import divide
 
 NOISY, SECOND, THIRD = 1, 2, 3
@@ -15,12 +15,14 @@ NOISY, SECOND, THIRD = 1, 2, 3
 class Work:
     """A task that wants a seat, and keeps it until it may leave."""
 
-    def __init__(self, gate: FairGate, organization_id: int, done: Callable[[int], None] = lambda _: None) -> None:
+    def __init__(
+        self, gate: FairSemaphore, organization_id: int, done: Callable[[int], None] = lambda _: None
+    ) -> None:
         self.seated = asyncio.Event()
         self.may_leave = asyncio.Event()
         self.task = asyncio.create_task(self._run(gate, organization_id, done))
 
-    async def _run(self, gate: FairGate, organization_id: int, done: Callable[[int], None]) -> None:
+    async def _run(self, gate: FairSemaphore, organization_id: int, done: Callable[[int], None]) -> None:
         async with gate.seat(organization_id):
             done(organization_id)
             self.seated.set()
@@ -56,7 +58,7 @@ def test_what_an_organization_may_take(own: int, free: int, wanted: int, may: bo
 
 
 async def test_one_organization_never_has_more_seats_than_it_leaves_free() -> None:
-    gate = FairGate(6)
+    gate = FairSemaphore(6)
     noisy = [Work(gate, NOISY) for _ in range(60)]
     await settled()
     assert [one.seated.is_set() for one in noisy] == [True] * 3 + [False] * 57
@@ -71,7 +73,7 @@ async def test_one_organization_never_has_more_seats_than_it_leaves_free() -> No
 
 
 async def test_organizations_that_wait_have_turns_and_each_keeps_its_order() -> None:
-    gate, order = FairGate(1), list[int]()
+    gate, order = FairSemaphore(1), list[int]()
     first = Work(gate, NOISY)
     await settled()
     waiting = [Work(gate, who, order.append) for who in (NOISY, NOISY, NOISY, SECOND, SECOND, THIRD)]
@@ -84,7 +86,7 @@ async def test_organizations_that_wait_have_turns_and_each_keeps_its_order() -> 
 
 
 async def test_every_way_out_gives_the_seat_back() -> None:
-    gate = FairGate(2)
+    gate = FairSemaphore(2)
     holder, waiting = Work(gate, NOISY), Work(gate, NOISY)
     await settled()
     assert not waiting.seated.is_set()
