@@ -1,8 +1,8 @@
 """Turns: long work on the event loop runs in slices, one slice in each pass of the loop, organizations in rotation.
 
 In one pass, the event loop runs all tasks that are ready, before it reads from the network again. If forty batches
-are parsed in one pass, all other calls wait for the forty. Therefore a slice of long work takes a turn first, and each
-pass grants one turn: between two slices, every other task runs.
+are parsed in one pass, all other calls wait for the forty. Therefore a slice of long work takes a turn first, and
+each pass grants one turn: between two slices, every other task runs.
 
 A turn is not returned. It lasts until its task awaits something, so it cannot be lost when the task is cancelled.
 """

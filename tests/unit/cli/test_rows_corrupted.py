@@ -1,4 +1,4 @@
-"""Files with corrupted rows: each costs itself, and hides none of the others."""
+"""Files with corrupted rows: a corrupted row does not affect other rows."""
 
 import csv
 import io
@@ -22,7 +22,7 @@ HEADER = ["event_id", "customer_id", "metric_id", "quantity", "time", "propertie
 NOTES = ("plain", "", "with, a comma", 'said "so"', '"', "ümlaut €", ";", " blank ")
 TIME = "2026-03-01T00:00:00Z"
 
-# What spoils a row, given the bytes of its line without the end; each leaves the end where it was.
+# How a row is corrupted, given the bytes of its line without the line end, which stays in its place.
 CORRUPTIONS = {
     "no UTF-8": lambda line, at: line[:at] + b"\xff\xfe" + line[at:],
     "zero bytes": lambda line, at: line[:at] + b"\0\0" + line[at:],
@@ -62,7 +62,7 @@ corruption = st.tuples(st.integers(0, 29), st.sampled_from(sorted(CORRUPTIONS)),
 @given(
     notes=rows_of_a_file, spoiled=st.lists(corruption, max_size=6), end=st.sampled_from(BREAKS), mark=st.booleans()
 )
-def test_no_corruption_of_a_row_costs_another(
+def test_corrupted_row_does_not_affect_other_rows(
     notes: list[str], spoiled: list[tuple[int, str, int]], end: bytes, mark: bool
 ) -> None:
     content = [encoded([f"e{number}", "acme", "calls", "1", TIME, note]) for number, note in enumerate(notes)]
@@ -74,7 +74,7 @@ def test_no_corruption_of_a_row_costs_another(
     start = b"\xef\xbb\xbf" if mark else b""
     found = read(start + end.join([encoded(HEADER), *content, b""]))
     assert {f"e{number}" for number in range(len(notes))} - ids(found) <= touched
-    # Whatever is no row is said to be none.
+    # Only corrupted rows are bad rows.
     assert sum(isinstance(row, BadRow) for row in found) <= len(touched)
 
 
@@ -82,7 +82,7 @@ def test_no_corruption_of_a_row_costs_another(
     notes=st.lists(st.sampled_from([*NOTES, "two\nlines", "\n", "a\n\nb", "three\r\nwhole\nlines,"]), max_size=15),
     spoiled=st.one_of(st.none(), corruption),
 )
-def test_cells_of_several_lines_stay_whole_beside_a_corrupted_row(
+def test_cells_of_several_lines_stay_whole_next_to_a_corrupted_row(
     notes: list[str], spoiled: tuple[int, str, int] | None
 ) -> None:
     content = [encoded([f"e{number}", "acme", "calls", "1", TIME, note]) for number, note in enumerate(notes)]
@@ -96,7 +96,7 @@ def test_cells_of_several_lines_stay_whole_beside_a_corrupted_row(
         assert good[f"e{number}"] == note
 
 
-def test_a_stray_quote_costs_its_row_and_not_the_rest() -> None:
+def test_stray_quote_affects_its_own_row_only() -> None:
     content = [encoded([f"e{number}", "acme", "calls", "1", TIME, "x"]) for number in range(3000)]
     content[9] = content[9].replace(b",x", b',"x')
     found = read(b"\n".join([encoded(HEADER), *content]))
@@ -106,7 +106,7 @@ def test_a_stray_quote_costs_its_row_and_not_the_rest() -> None:
     assert len(found) == 3000
 
 
-def test_two_stray_quotes_do_not_make_one_cell_of_the_rows_between_them() -> None:
+def test_rows_between_two_stray_quotes_do_not_become_one_cell() -> None:
     content = [encoded([f"e{number}", "acme", "calls", "1", TIME, "x"]) for number in range(20)]
     content[3] = content[3].replace(b",x", b',"x')
     content[9] = content[9] + b'"'
@@ -114,7 +114,7 @@ def test_two_stray_quotes_do_not_make_one_cell_of_the_rows_between_them() -> Non
 
 
 @pytest.mark.parametrize("length", [MAX_CELL_LINES, MAX_CELL_LINES + 1])
-def test_a_cell_may_have_a_bounded_number_of_lines(length: int) -> None:
+def test_cell_may_span_a_limited_number_of_lines(length: int) -> None:
     note = "\n".join(["line"] * length)
     found = read(b"\n".join([encoded(HEADER), encoded(["e1", "a", "b", "1", TIME, note]), encoded(["e2"] * 6)]))
     assert ids(found) == ({"e1", "e2"} if length <= MAX_CELL_LINES else {"e2"})
@@ -145,7 +145,7 @@ def test_line_that_is_too_long_becomes_a_bad_row(name: str) -> None:
         ("null", "not a JSON object"),
     ],
 )
-def test_a_bad_ndjson_row_spoils_no_other(line: str, reason: str) -> None:
+def test_bad_ndjson_row_does_not_affect_other_rows(line: str, reason: str) -> None:
     found = read(f'{{"event_id": "1"}}\n{line}\n{{"event_id": "2"}}\n'.encode(), "a.ndjson")
     assert ids(found) == {"1", "2"}
     (bad,) = (row for row in found if isinstance(row, BadRow))
@@ -153,7 +153,7 @@ def test_a_bad_ndjson_row_spoils_no_other(line: str, reason: str) -> None:
     assert bad.line == 2
 
 
-def test_numbers_beyond_all_bounds_are_left_for_the_server_to_refuse() -> None:
+def test_numbers_beyond_all_limits_are_left_for_the_server_to_reject() -> None:
     huge = "9" * 5000
     found = read(f'{{"a": 1e99999999999999999999, "b": {huge}, "c": -Infinity}}\n'.encode(), "a.ndjson")
     assert isinstance(found[0], Row)
@@ -170,7 +170,7 @@ async def events(content: bytes, name: str) -> tuple[list[tuple[str, str]], Summ
         return [(event.event_id, event.quantity) for batch in batches for event in batch.events], summary
 
 
-async def test_whatever_a_row_holds_the_batches_have_the_others() -> None:
+async def test_batches_contain_all_other_rows_when_some_rows_give_no_event() -> None:
     base = {"customer_id": "acme", "metric_id": "calls", "quantity": "1", "time": TIME}
     given: list[dict[str, object]] = [
         {"event_id": "1"},
@@ -186,13 +186,13 @@ async def test_whatever_a_row_holds_the_batches_have_the_others() -> None:
     assert (summary.rows, summary.rejected) == (6, 3)
 
 
-async def test_an_exponent_in_a_cell_is_read_exactly_and_only_in_amounts() -> None:
+async def test_exponent_in_a_cell_is_expanded_exactly_and_only_in_amounts() -> None:
     line = f"1e5,acme,calls,-1.5E+3,{TIME},1e5"
     found, _ = await events(",".join(HEADER).encode() + b"\n" + line.encode(), "a.csv")
     assert found == [("1e5", "-1500")]
 
 
-async def test_a_time_that_cannot_be_read_is_quoted_and_rows_with_one_are_counted_together() -> None:
+async def test_rows_with_an_unreadable_time_are_counted_together_and_the_first_is_quoted() -> None:
     lines = [f"e{number},acme,calls,1,tomorrow {number}\x1b{'x' * 500},n" for number in range(5)]
     _, summary = await events("\n".join([",".join(HEADER), *lines]).encode(), "a.csv")
     ((_, group),) = summary.rejection_groups.items()

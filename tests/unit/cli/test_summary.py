@@ -65,7 +65,7 @@ def test_rejections_are_grouped_by_reason_and_field_with_their_first_lines() -> 
     assert "100, 101, 102, 103, 104 …" in shown(summary)
 
 
-def test_what_answers_leave_out_is_counted_and_said() -> None:
+def test_summary_counts_and_reports_results_that_answers_omit() -> None:
     summary = Summary(rows=10)
     reached = TransitionKind.TRANSITION_KIND_REACHED
     omitted = OmittedResults(transition_count=1_200, rejection_count=3)
@@ -84,7 +84,7 @@ def test_what_answers_leave_out_is_counted_and_said() -> None:
     assert "3 of the rejections are not contained in the answers" in text
 
 
-def test_unreadable_rows_are_grouped_by_what_is_wrong_with_them() -> None:
+def test_unreadable_rows_are_grouped_by_their_problem() -> None:
     summary = Summary()
     for line in (3, 5):
         summary.unreadable(line, "quantity is empty")
@@ -93,7 +93,7 @@ def test_unreadable_rows_are_grouped_by_what_is_wrong_with_them() -> None:
     assert "3, 5" in shown(summary)
 
 
-def test_alerts_that_fired_are_counted_by_kind_and_the_first_are_shown() -> None:
+def test_transitions_are_counted_by_alert_and_kind_and_the_first_are_shown() -> None:
     summary = Summary()
     reached = TransitionKind.TRANSITION_KIND_REACHED
     found = [transition(f"customer-{number % 7}", reached) for number in range(FIRST_TRANSITIONS + 5)]
@@ -108,5 +108,5 @@ def test_alerts_that_fired_are_counted_by_kind_and_the_first_are_shown() -> None
     assert "Spend [all]" in text  # names are text, not markup
 
 
-def test_a_replay_without_findings_is_five_lines() -> None:
+def test_summary_without_rejections_and_transitions_has_five_lines() -> None:
     assert len(shown(Summary(rows=2, accepted=2)).splitlines()) == 5

@@ -13,7 +13,7 @@ NOISY, SECOND, THIRD = 1, 2, 3
 
 
 class Work:
-    """A task that wants a seat, and keeps it until it may leave."""
+    """A task that takes a seat, and keeps it until `may_leave` is set."""
 
     def __init__(
         self, gate: FairSemaphore, organization_id: int, done: Callable[[int], None] = lambda _: None
@@ -29,13 +29,13 @@ class Work:
             await self.may_leave.wait()
 
     async def leave(self) -> None:
-        """Gives its seat back."""
+        """Returns its seat."""
         self.may_leave.set()
         await self.task
 
 
 async def settled() -> None:
-    """Lets everything run that can."""
+    """Lets all ready tasks run."""
     for _ in range(20):
         await asyncio.sleep(0)
 
@@ -53,7 +53,7 @@ async def settled() -> None:
         (0, 40, 41, False),
     ],
 )
-def test_what_an_organization_may_take(own: int, free: int, wanted: int, may: bool) -> None:
+def test_organization_may_take_no_more_than_it_leaves_free(own: int, free: int, wanted: int, may: bool) -> None:
     assert may_take(own, free, wanted) is may
 
 
@@ -62,7 +62,7 @@ async def test_one_organization_never_has_more_seats_than_it_leaves_free() -> No
     noisy = [Work(gate, NOISY) for _ in range(60)]
     await settled()
     assert [one.seated.is_set() for one in noisy] == [True] * 3 + [False] * 57
-    # However many wait: another organization has a seat at once, and a third one.
+    # Another organization gets a seat at once, and a third one too, for any number of waiting tasks.
     others = [Work(gate, SECOND), Work(gate, THIRD)]
     await settled()
     assert all(one.seated.is_set() for one in others)
@@ -72,7 +72,7 @@ async def test_one_organization_never_has_more_seats_than_it_leaves_free() -> No
     assert gate.free == 6
 
 
-async def test_organizations_that_wait_have_turns_and_each_keeps_its_order() -> None:
+async def test_waiting_organizations_get_seats_in_rotation_and_keep_their_own_order() -> None:
     gate, order = FairSemaphore(1), list[int]()
     first = Work(gate, NOISY)
     await settled()
@@ -85,7 +85,7 @@ async def test_organizations_that_wait_have_turns_and_each_keeps_its_order() -> 
     assert order == [NOISY, SECOND, THIRD, NOISY, SECOND, NOISY]
 
 
-async def test_every_way_out_gives_the_seat_back() -> None:
+async def test_seat_is_returned_after_cancellation_and_after_an_error() -> None:
     gate = FairSemaphore(2)
     holder, waiting = Work(gate, NOISY), Work(gate, NOISY)
     await settled()
@@ -94,7 +94,7 @@ async def test_every_way_out_gives_the_seat_back() -> None:
     waiting.task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await waiting.task
-    # Cancelled in the moment in which it is given its seat.
+    # Cancelled at the same time as its seat is granted.
     late = Work(gate, NOISY)
     await settled()
     holder.may_leave.set()
@@ -119,7 +119,7 @@ async def test_every_way_out_gives_the_seat_back() -> None:
 
 @pytest.mark.parametrize("pool", range(4, 60))
 @pytest.mark.parametrize("writers", [1, 2, 8, 32])
-def test_every_part_of_the_pool_has_a_connection(pool: int, writers: int) -> None:
+def test_pool_is_divided_so_that_each_part_has_a_connection(pool: int, writers: int) -> None:
     seats = divide(pool, writers)
     assert min(seats) >= 1
     assert pool - sum(seats) >= 1
