@@ -56,9 +56,8 @@ def _organization(context: click.Context, parameter: click.Parameter, value: str
 def create(organization: str, take_over: bool | None) -> None:
     """Create a key and print it, only this once."""
 
-    async def has_unclaimed_data(database: Database) -> bool:
-        async with database.transaction() as connection:
-            return await key_store.leaves_behind(connection, organization)
+    if take_over is None and sys.stdin.isatty() and sys.stderr.isatty():
+        take_over = _ask_for_take_over(organization)
 
     async def run(database: Database) -> key_store.CreatedKey:
         async with database.transaction() as connection:
@@ -66,13 +65,6 @@ def create(organization: str, take_over: bool | None) -> None:
                 connection, organization, SystemClock().now(), take_over=bool(take_over)
             )
 
-    if take_over is None and sys.stdin.isatty() and sys.stderr.isatty() and _with_database(has_unclaimed_data):
-        take_over = click.confirm(
-            "Callers without a key stored data in the organization `default`. With the first key they are refused."
-            f"\nRename `default` to {organization}, so that this key can read that data?",
-            default=None,
-            err=True,
-        )
     try:
         created = _with_database(run)
     except key_store.CannotTakeOver as error:
@@ -89,6 +81,28 @@ def create(organization: str, take_over: bool | None) -> None:
         )
     elif take_over:
         print_progress(f"there is nothing to take over: the organization {named('default')} has no data")
+    _print_key(created, organization)
+
+
+def _ask_for_take_over(organization: str) -> bool | None:
+    """Asks whether to rename `default`, if the first key would leave its data behind; None if it would not."""
+
+    async def leaves_behind(database: Database) -> bool:
+        async with database.transaction() as connection:
+            return await key_store.leaves_behind(connection, organization)
+
+    if not _with_database(leaves_behind):
+        return None
+    return click.confirm(
+        "Callers without a key stored data in the organization `default`. With the first key they are refused."
+        f"\nRename `default` to {organization}, so that this key can read that data?",
+        default=None,
+        err=True,
+    )
+
+
+def _print_key(created: key_store.CreatedKey, organization: str) -> None:
+    """Prints the key on standard output, and its use on standard error."""
     print_progress(
         f"key {named(created.key_id)} of the organization {named(organization)}."
         " It is shown only this once; the database stores its hash.\n"

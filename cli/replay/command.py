@@ -27,7 +27,10 @@ MAX_COLUMNS_LENGTH = 1_000  # characters of a header that a message shows
 EXIT_REJECTED = 3
 
 _FIELD_OPTIONS = {
-    "--event-id": ("event_id", "the id of the event. A row without one gets an id that is derived from its content"),
+    "--event-id": (
+        "event_id",
+        "the id of the event. A row without one gets an id derived from its content and position",
+    ),
     "--customer": ("customer_id", "the id of the customer"),
     "--subscription": ("subscription_id", "the id of the subscription"),
     "--metric": ("metric_id", "the id of the metric"),

@@ -145,7 +145,7 @@ _OPTIONS = (
         metavar="TYPE",
         help="Only notifications of this type. May be repeated.",
     ),
-    click.option("--since", callback=_time, metavar="TIME", help="Begin with the notifications of this time."),
+    click.option("--since", callback=_time, metavar="TIME", help="Begin with the notifications since this time."),
     click.option(
         "--resume",
         "token",
