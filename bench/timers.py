@@ -92,8 +92,8 @@ async def _sweeps(stack: Stack) -> list[float]:
         for _ in range(SWEEPS):
             started = time.perf_counter()
             async with database.transaction() as connection:
-                await wallets.overdue(connection, load.now(), SWEEP_LIMIT)
-                await wallets.next_due(connection)
+                await wallets.due_timers(connection, load.now(), SWEEP_LIMIT)
+                await wallets.next_due_time(connection)
             taken.append(time.perf_counter() - started)
         return taken
     finally:

@@ -9,9 +9,9 @@ from cli.parent import parent_option, stopping_with
 from cli.settings import configuration, configure_logs, prepared_database, unreachable_database
 from runtime.clock import SystemClock
 from runtime.configuration import Configuration
-from server.calls.identity import UnsafeListen
+from server.authentication.api_keys import UnsafeListen
 from server.calls.lifecycle import Shutdown
-from server.process import CannotListen
+from server.listener import CannotListen
 from server.process import serve as run_server
 from store.postgres.database import Database, DatabaseUnavailable
 from webhooks.secret_box import KeyFileUnusable

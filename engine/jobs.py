@@ -6,7 +6,7 @@ from runtime.actions import LogAction
 from runtime.backoff import Backoff
 from runtime.clock import Clock
 from runtime.tasks import BackgroundTask, FailureLog
-from store.deliveries import redelivery_jobs
+from store.deliveries import redelivery_jobs, redelivery_steps
 from store.deliveries.redelivery_jobs import Job
 from store.postgres.database import Database, DatabaseUnavailable
 
@@ -59,7 +59,7 @@ class RedeliveryJobs:
     async def _step(self, job: Job) -> bool:
         try:
             async with self._database.transaction() as connection:
-                return await redelivery_jobs.step(connection, job.organization_id, job.job_id, self._clock.now())
+                return await redelivery_steps.step(connection, job.organization_id, job.job_id, self._clock.now())
         except DatabaseUnavailable as error:
             if not error.failure.contained:
                 raise

@@ -8,18 +8,18 @@ import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from engine.facts.changes import catch_up
-from engine.rules.rules import Rules
+from engine.facts.due_timers import catch_up
+from engine.rules.registry import RulesRegistry
+from engine.rules.transaction import Transactions
 from runtime.actions import LogAction
 from runtime.backoff import Backoff
 from runtime.clock import Clock
 from runtime.tasks import BackgroundTask, FailureLog
 from store.balances import wallets
-from store.balances.wallets import Due
-from store.identity import organizations
+from store.balances.wallets import DueTimer
 from store.identity.organizations import Organization
-from store.postgres.database import Database, DatabaseUnavailable, driver
-from store.usage import routing_facts as facts
+from store.postgres.database import Database, DatabaseUnavailable
+from store.usage import routing_facts
 
 CUSTOMERS_AT_ONCE = 200  # of one transaction
 SWEEP_LIMIT = 2_000  # customers that one look finds
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 class Timers:
     """The task that carries out what time brings."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, grace: timedelta, rules: RulesRegistry) -> None:
         self._database = database
         self._clock = clock
         self._task = BackgroundTask(
@@ -47,7 +47,7 @@ class Timers:
             name="timers",
             backoff=Backoff(longest=RETRY_INTERVAL),
         )
-        self._rules: dict[int, Rules] = {}
+        self._transactions = Transactions(database, clock, grace, rules)
         self._put_off: dict[tuple[int, str], datetime] = {}
 
     def start(self) -> None:
@@ -66,12 +66,12 @@ class Timers:
             self._put_off = {key: time for key, time in self._put_off.items() if time > now}
             async with self._database.transaction() as connection:
                 limit = SWEEP_LIMIT + len(self._put_off)
-                found = await wallets.overdue(connection, now, limit)
+                found = await wallets.due_timers(connection, now, limit)
                 if len(found) == limit:
                     # One organization may have more than all that one look finds: others do not wait for its end.
                     others_than = {one.organization_id for one in found}
-                    found += await wallets.overdue(connection, now, limit, others_than)
-                coming = await wallets.next_due(connection) if not found else None
+                    found += await wallets.due_timers(connection, now, limit, others_than)
+                coming = await wallets.next_due_time(connection) if not found else None
             due = [one for one in found if (one.organization_id, one.customer_id) not in self._put_off]
             if not due:
                 break
@@ -92,7 +92,7 @@ class Timers:
             return POLLING_INTERVAL
         return min(max((coming - now).total_seconds(), 0.0), POLLING_INTERVAL)
 
-    async def _work_off(self, due: Sequence[Due]) -> int:
+    async def _work_off(self, due: Sequence[DueTimer]) -> int:
         """Does what is due for customers of one organization; if that fails, for each of them alone.
 
         Returns for how many it did; the others fail, or somebody else is at them.
@@ -117,25 +117,21 @@ class Timers:
             )
             return 0
 
-    async def _evaluate(self, due: Sequence[Due]) -> int:
+    async def _evaluate(self, due: Sequence[DueTimer]) -> int:
         organization = Organization(due[0].organization_id, due[0].organization)
         organization_id = organization.organization_id
-        async with self._database.transaction() as connection:
-            epoch = await organizations.share(connection, organization_id)
-            rules = self._rules.setdefault(organization_id, Rules(organization_id))
-            router = await rules.router(connection, epoch)
-            now = self._clock.now()
-            # Whoever holds one of the others is at work on it, or will be.
-            held = await wallets.claim_due(connection, organization_id, (one.customer_id for one in due), now)
-            found = await facts.customers(await driver(connection), organization_id, list(held))
-            known = {customer: held[customer.customer_id] for customer in found}
-            await catch_up(connection, organization, router, known, now)
+        async with self._transactions.open(organization) as transaction:
+            # The transaction that holds the wallet of one of the others evaluates that one.
+            customer_ids = (one.customer_id for one in due)
+            held = await wallets.claim_due(transaction.connection, organization_id, customer_ids, transaction.now)
+            found = await routing_facts.customers(transaction.driver, organization_id, list(held))
+            await catch_up(transaction, {customer: held[customer.customer_id] for customer in found})
         return len(held)
 
 
-def _parts(due: Sequence[Due]) -> list[list[Due]]:
+def _parts(due: Sequence[DueTimer]) -> list[list[DueTimer]]:
     """What is due in parts of which each is one transaction; organizations have turns, each in its own order."""
-    by_organization: dict[int, list[Due]] = {}
+    by_organization: dict[int, list[DueTimer]] = {}
     for one in due:
         by_organization.setdefault(one.organization_id, []).append(one)
     longest = max(map(len, by_organization.values()), default=0)

@@ -60,22 +60,22 @@ class Upkeep:
         now = self._clock.now()
         async with self._database.transaction() as connection:
             await partitions.maintain(connection, now - self._retention, now + AHEAD, now - self._retention)
-            await requests.forget_before(connection, now - REPLAY_LIFETIME)
-        forgotten_before = now - self._notification_retention
-        # Only those with something to do: a start must not cost a transaction for each organization that exists.
+            await requests.delete_before(connection, now - REPLAY_LIFETIME)
+        keep_from = now - self._notification_retention
+        # Only organizations with something to do: a start must not run a transaction for each one that exists.
         async with self._database.transaction() as connection:
             to_complete = await alarms.organizations_to_complete(connection)
-            to_forget = await notification_history.organizations_to_forget(connection, forgotten_before)
+            to_delete = await notification_history.organizations_with_older(connection, keep_from)
         for organization_id in to_complete:
             completed = STATES_COMPLETED
             while completed == STATES_COMPLETED:
                 async with self._database.transaction() as connection:
                     completed = await alarms.complete(connection, organization_id, STATES_COMPLETED)
-        for organization_id in to_forget:
-            gone = notification_history.FORGET_LIMIT
-            while gone == notification_history.FORGET_LIMIT:
+        for organization_id in to_delete:
+            deleted = notification_history.DELETE_LIMIT
+            while deleted == notification_history.DELETE_LIMIT:
                 async with self._database.transaction() as connection:
-                    gone = await notification_history.forget(connection, organization_id, forgotten_before)
+                    deleted = await notification_history.delete_before(connection, organization_id, keep_from)
 
     async def start(self) -> None:
         """Runs once, before the first event comes, and from then on regularly."""

@@ -9,26 +9,26 @@ from evaluator.amounts import ZERO
 
 
 class Aggregation(StrEnum):
-    """How a metric adds up over a period."""
+    """How the events of a metric become one number for a period."""
 
-    SUM = "SUM"  # of the quantities; a negative one takes back
-    COUNT = "COUNT"  # of the events; one with a negative quantity takes one back
+    SUM = "SUM"  # of the quantities; a correction subtracts
+    COUNT = "COUNT"  # of the events; a correction subtracts one
     MAX = "MAX"  # the largest quantity
     LATEST = "LATEST"  # the quantity of the event with the latest time; of several, the one with the greatest id
     UNIQUE_COUNT = "UNIQUE_COUNT"  # of the distinct values of one property
 
     @property
     def additive(self) -> bool:
-        """Whether each event moves the value by an amount of its own, whatever the value is."""
+        """Whether each event adds an amount that does not depend on the value before it."""
         return self is Aggregation.SUM or self is Aggregation.COUNT
 
 
 @dataclass(slots=True)
 class Tally:
-    """A gauge's value and what its aggregation has to know beside it.
+    """A gauge's value, and what its aggregation needs to continue.
 
-    latest_time, latest_id: of the event that LATEST shows. unseen: for UNIQUE_COUNT, the values among the events to
-    come that have not been counted yet; each is taken out when it is counted.
+    latest_time, latest_id: of the event whose quantity is the LATEST; MAX keeps the time of its last event.
+    unseen: for UNIQUE_COUNT, the values of the events to add that are not counted yet; `add` removes them.
     """
 
     value: Decimal = ZERO
@@ -39,10 +39,10 @@ class Tally:
     def add(
         self, aggregation: Aggregation, amount: Decimal, time: datetime, event_id: str, unique_value: str | None
     ) -> None:
-        """Counts one event. `amount` is what `contribution` says of it. Must run under `exact_arithmetic`.
+        """Counts one event; `amount` is its `contribution`. Must run under `exact_arithmetic`.
 
-        The order in which events are added never matters to the value that all of them come to. Ids are compared
-        code point by code point, as PostgreSQL does in collation "C".
+        The value after all events does not depend on their order. Ids are compared code point by code point, as
+        PostgreSQL does in collation "C".
         """
         if aggregation.additive:
             self.value += amount
@@ -59,7 +59,7 @@ class Tally:
 
 
 def contribution(aggregation: Aggregation, quantity: Decimal) -> Decimal:
-    """What one event of `quantity` brings to a gauge of that aggregation."""
+    """The amount that one event of `quantity` adds to a gauge of that aggregation."""
     if aggregation is Aggregation.COUNT:
         return Decimal(-1) if quantity < 0 else Decimal(1)
     if aggregation is Aggregation.UNIQUE_COUNT:

@@ -1,4 +1,4 @@
-"""Alerts as the evaluation sees them: whom they cover, what they measure, which lines they draw."""
+"""Alerts as the evaluation uses them: condition types, scopes, and the rule of an active alert."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ from functools import cached_property
 from evaluator.amounts import ZERO
 from evaluator.gauges import EVER, Group, Measure
 from evaluator.overrides import MostSpecific, Override
-from evaluator.thresholds import Direction, Ladder, Threshold
+from evaluator.thresholds import Direction, Threshold, ThresholdSet
 
 MAX_GROUP_KEYS = 3  # of one alert
 
 
 class ConditionType(StrEnum):
-    """The conditions, by the names that the contract gives them."""
+    """The condition types, by their names in the contract."""
 
     SPEND_THRESHOLD_REACHED = "spend_threshold_reached"
     MONTHLY_INVOICE_TOTAL_SPEND_THRESHOLD_REACHED = "monthly_invoice_total_spend_threshold_reached"
@@ -47,7 +47,7 @@ class ConditionType(StrEnum):
 
     @property
     def per_subscription(self) -> bool:
-        """Whether it belongs to the subscription-alert family."""
+        """Whether it measures subscriptions instead of customers."""
         return self in (
             ConditionType.USAGE_EXCEEDED,
             ConditionType.COST_EXCEEDED,
@@ -56,12 +56,12 @@ class ConditionType(StrEnum):
 
     @property
     def of_one_customer(self) -> bool:
-        """Whether it takes no other scope than one customer."""
+        """Whether its scope must be one customer."""
         return self.name.startswith(("CREDIT_BALANCE_", "LICENSE_"))
 
     @property
     def takes_limits(self) -> bool:
-        """Whether its thresholds may be percentages of a limit: it adds up what a limit limits."""
+        """Whether it takes percentage thresholds: it measures usage or spend of a period, which limits are for."""
         return self.per_subscription or self in (
             ConditionType.SPEND_THRESHOLD_REACHED,
             ConditionType.USAGE_THRESHOLD_REACHED,
@@ -70,7 +70,7 @@ class ConditionType(StrEnum):
 
     @property
     def direction(self) -> Direction:
-        """Which way its gauges travel to reach a threshold."""
+        """The direction in which its gauges reach a threshold."""
         falling = self.name.startswith("LOW_") or self in (
             ConditionType.CREDIT_BALANCE_DEPLETED,
             ConditionType.CREDIT_BALANCE_DROPPED,
@@ -79,19 +79,19 @@ class ConditionType(StrEnum):
 
     @property
     def own_threshold(self) -> Threshold | None:
-        """The one line of a type that takes no thresholds: 0, or whatever is above 0."""
+        """The fixed threshold of a type that takes none from the caller: at 0, or at any value above 0."""
         if self is ConditionType.CREDIT_BALANCE_DEPLETED:
             return Threshold(ZERO)
         return Threshold(ZERO, exclusive=True) if self is ConditionType.CREDIT_BALANCE_RECOVERED else None
 
     @property
     def on_edges_only(self) -> bool:
-        """Whether it tells of a balance that comes to its line, and never of one that was there at first sight."""
+        """Whether only a balance that changes can reach its threshold, and not one that is first measured there."""
         return self.own_threshold is not None
 
 
 class ScopeKind(StrEnum):
-    """Whom an alert covers."""
+    """What an alert covers: all customers, those of a plan, one customer, or one subscription."""
 
     ALL_CUSTOMERS = "ALL_CUSTOMERS"
     PLAN = "PLAN"
@@ -101,7 +101,7 @@ class ScopeKind(StrEnum):
 
 @dataclass(frozen=True)
 class Scope:
-    """Whom an alert covers; the ids that its kind does not use are unset."""
+    """The customers or subscriptions that an alert covers; ids that its kind does not use are None."""
 
     kind: ScopeKind
     plan_id: str | None = None
@@ -109,9 +109,9 @@ class Scope:
     subscription_id: str | None = None
 
     def covers(self, customer_id: str, subscription_id: str | None, plan_id: str | None) -> bool:
-        """Whether a customer's gauge (no subscription), or a subscription's, lies in this scope.
+        """Whether the alert covers a customer (subscription_id None), or a subscription of it.
 
-        plan_id: the plan of whoever the gauge belongs to.
+        plan_id: the plan of the subscription, or else of the customer.
         """
         if self.kind is ScopeKind.ALL_CUSTOMERS:
             return True
@@ -124,7 +124,7 @@ class Scope:
 
 @dataclass(frozen=True)
 class GroupSelector:
-    """A property by which an alert divides usage: one value of it, or (None) each value on a gauge of its own."""
+    """A property by which an alert divides usage: only one value of it, or (None) a gauge for each value."""
 
     key: str
     value: str | None = None
@@ -132,13 +132,13 @@ class GroupSelector:
 
 @dataclass(frozen=True)
 class AlertRule:
-    """An active alert, ready to be evaluated.
+    """An active alert in the form in which it is evaluated.
 
-    groups: sorted by key. watching_epoch, watching_time: since when it has watched without a gap.
-    changed_epoch: the organization's epoch at its last change; a gauge visited before that has to be visited
-    again. create_epoch, create_time: of its creation. version: raised by each change of the definition; what it
-    remembers from before reset_version counts no more. overrides: of the ladder, for single groups. retired:
-    thresholds that it had in former versions.
+    groups: sorted by key. watching_epoch, watching_time: since then it has watched its gauges without a gap.
+    changed_epoch: the organization's epoch at its last change; a gauge that was last evaluated before must be
+    evaluated again. create_epoch, create_time: of its creation. version: rises with each change of the definition.
+    reset_version: states that an earlier version wrote count as empty. overrides: the thresholds of single groups.
+    retired: thresholds of former versions.
     """
 
     alert_id: str
@@ -148,7 +148,7 @@ class AlertRule:
     scope: Scope
     measure: Measure
     groups: tuple[GroupSelector, ...]
-    ladder: Ladder
+    thresholds: ThresholdSet
     evaluate_on_create: bool
     changed_epoch: int
     watching_epoch: int
@@ -161,42 +161,42 @@ class AlertRule:
 
     @cached_property
     def retired_by_key(self) -> Mapping[str, Threshold]:
-        """The thresholds of former versions, by what states know them by."""
+        """The thresholds of former versions, by `Threshold.key`."""
         return {threshold.key: threshold for threshold in self.retired}
 
-    def ladder_for(self, group: Group) -> Ladder:
-        """The lines that it draws for the gauge of a group."""
+    def thresholds_for(self, group: Group) -> ThresholdSet:
+        """The thresholds of a group's gauge: those of the most specific override, or else of the alert."""
         if not self.overrides:
-            return self.ladder
-        own = self._ladders.find(group)
-        return self.ladder if own is None else own
+            return self.thresholds
+        own = self._own_thresholds.find(group)
+        return self.thresholds if own is None else own
 
     @cached_property
-    def _ladders(self) -> MostSpecific[Ladder]:
-        direction = self.ladder.direction
-        return MostSpecific((item.binding, Ladder.of(item.thresholds, direction)) for item in self.overrides)
+    def _own_thresholds(self) -> MostSpecific[ThresholdSet]:
+        direction = self.thresholds.direction
+        return MostSpecific((item.binding, ThresholdSet.of(item.thresholds, direction)) for item in self.overrides)
 
     @cached_property
-    def of_limits(self) -> bool:
-        """Whether any of its lines is a percentage of the limit that a gauge has."""
-        return bool(self.ladder.unlimited) or any(
+    def has_percentages(self) -> bool:
+        """Whether any of its thresholds is a percentage of a limit."""
+        return bool(self.thresholds.percentages) or any(
             threshold.percent_of_limit is not None for item in self.overrides for threshold in item.thresholds
         )
 
     @cached_property
     def fans_out(self) -> bool:
-        """Whether usage decides how many groups it has: it names no value of a property by which it divides."""
+        """Whether usage decides how many groups it has: one of its group keys has no value."""
         return not self.measure.of_facts and any(selector.value is None for selector in self.groups)
 
     @property
     def group_keys(self) -> tuple[str, ...]:
-        """The keys that divide its usage, sorted."""
+        """Its group keys, sorted."""
         return tuple(selector.key for selector in self.groups)
 
     def selects(self, group: Group) -> bool:
-        """Whether a gauge of that group is one of its own, of those that measure the same."""
+        """Whether it watches the gauge of that group; the gauge has its measure."""
         if self.measure.balances is not None and not self.groups:
-            return True  # the measure says by what they differ
+            return True  # the measure defines the groups
         return len(group) == len(self.groups) and all(
             selector.key == key and selector.value in (None, value)
             for selector, (key, value) in zip(self.groups, group, strict=True)

@@ -1,4 +1,4 @@
-"""Amounts and quantities: exact decimals, from the text of the contract and back."""
+"""Amounts and quantities: exact decimals, read from text and written to text."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -18,27 +18,27 @@ from decimal import (
 MAX_DIGITS = 38  # digits of one amount, before and after the point together
 MAX_DECIMALS = 18  # digits after the point
 
-# Enough digits for a sum of 10^40 amounts; anything that would round raises instead.
+# Enough digits for a sum of 10^40 amounts. An operation that would round raises an error.
 EXACT = Context(
     prec=MAX_DIGITS + MAX_DECIMALS + 40,
     traps=[Clamped, DivisionByZero, FloatOperation, Inexact, InvalidOperation, Overflow],
 )
 
 _GRAMMAR = re.compile(r"-?([0-9]+)(?:\.([0-9]+))?", re.ASCII)
-# What nearly every amount looks like; none that matches has too many digits.
+# The form of nearly every amount. A match never has too many digits, so it needs no further check.
 _SHORT = re.compile(rf"-?[0-9]{{1,{MAX_DIGITS - MAX_DECIMALS}}}(?:\.[0-9]{{1,{MAX_DECIMALS}}})?", re.ASCII)
 
 ZERO = Decimal(0)
 
 
 class AmountError(ValueError):
-    """The text is not an amount; the message says what an amount looks like."""
+    """The text is not an amount; the message describes what is allowed."""
 
 
 def parse_decimal(text: str) -> Decimal:
-    """The exact value of `text`: digits, an optional leading minus, an optional point with digits behind it.
+    """The exact value of `text`: an optional minus, digits, and optionally a point followed by digits.
 
-    At most 38 digits in all and 18 after the point; no exponent, plus sign, blank, NaN or infinity.
+    At most 38 digits in total and 18 after the point; no exponent, plus sign, blank, NaN or infinity.
     Raises AmountError.
     """
     match = _GRAMMAR.fullmatch(text)
@@ -54,14 +54,14 @@ def parse_decimal(text: str) -> Decimal:
 
 
 def parse_decimals(texts: Sequence[str]) -> list[Decimal]:
-    """The exact values of many texts, each as `parse_decimal` reads it; raises AmountError when one has none."""
+    """The exact values of many texts, each as `parse_decimal` reads it. Raises AmountError."""
     if all(map(_SHORT.fullmatch, texts)):
         return list(map(Decimal, texts))
     return list(map(parse_decimal, texts))
 
 
 def format_decimal(value: Decimal) -> str:
-    """The shortest plain text of `value`: no exponent, no trailing zeros, "0" for zero of either sign."""
+    """The shortest text of `value` without an exponent or trailing zeros; "0" for zero of either sign."""
     text = f"{value:f}"
     if "." in text:
         text = text.rstrip("0").rstrip(".")
@@ -70,6 +70,6 @@ def format_decimal(value: Decimal) -> str:
 
 @contextmanager
 def exact_arithmetic() -> Iterator[None]:
-    """Within the block sums of Decimals are exact; the default context would round to 28 digits."""
+    """Makes arithmetic on Decimals exact inside the block; the default context rounds to 28 digits."""
     with localcontext(EXACT):
         yield

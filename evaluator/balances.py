@@ -1,11 +1,10 @@
-"""Balances: what customers were granted, what remains of it, and which of it an alert looks at."""
+"""Balances: what customers were granted, what remains of it, and which balances an alert measures."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any
 
 
 class BalanceKind(StrEnum):
@@ -46,11 +45,12 @@ class Unit:
 
 
 @dataclass(slots=True)
-class Segment:
-    """A part of a balance that is there from `start` to before `end` (None: for good).
+class HoldingSegment:
+    """A part of a balance that is usable from `start` until just before `end` (None: without end).
 
-    granted, drawn: what it has given and what was taken of it; what adjustments took counts as drawn to readings,
-    and as not granted to drawing, which gives back only what usage took.
+    granted, drawn: the amount that it began with, and the amount taken from it. A negative adjustment counts as drawn
+    where a balance is measured. Where usage draws on it, the adjustment reduces granted instead, because a correction
+    of usage must give back only what usage took.
     """
 
     number: int
@@ -61,35 +61,35 @@ class Segment:
 
     @property
     def remaining(self) -> Decimal:
-        """What it still has; negative where more was taken than granted. Must run under `exact_arithmetic`."""
+        """Granted minus drawn; negative when overdrawn. Must run under `exact_arithmetic`."""
         return self.granted - self.drawn
 
     def covers(self, time: datetime) -> bool:
-        """Whether it is there at `time`."""
+        """Whether it is active at `time`."""
         return self.start <= time and (self.end is None or time < self.end)
 
 
 @dataclass(eq=False)
 class Holding:
-    """A balance of a customer as alerts see it. segments: those that count; none of a balance that was voided."""
+    """A balance of a customer as alerts measure it. segments: empty for a balance that was voided."""
 
     balance_id: str
     kind: BalanceKind
     unit: Unit
-    segments: tuple[Segment, ...]
+    segments: tuple[HoldingSegment, ...]
     custom_fields: Mapping[str, str] = field(default_factory=dict)
     contract_custom_fields: Mapping[str, str] = field(default_factory=dict)
     credit_grant_type: str | None = None
     seat: Seat | None = None
     license_type: str | None = None
 
-    def active(self, time: datetime) -> Iterator[Segment]:
-        """The segments that are there at `time`."""
+    def active(self, time: datetime) -> Iterator[HoldingSegment]:
+        """The segments that are active at `time`."""
         return (segment for segment in self.segments if segment.covers(time))
 
 
 class FieldEntity(StrEnum):
-    """Whose custom field a filter looks at."""
+    """The kind of object whose custom field a filter compares."""
 
     CONTRACT = "CONTRACT"
     COMMIT = "COMMIT"
@@ -106,62 +106,63 @@ _KINDS_OF: Mapping[FieldEntity, tuple[BalanceKind, ...]] = {
 
 @dataclass(frozen=True, order=True)
 class FieldFilter:
-    """A custom field that a balance has to have, with this value, or with any (None)."""
+    """A custom field that a balance must have, with this value or with any value (None)."""
 
     entity: FieldEntity
     key: str
     value: str | None = None
 
     def value_of(self, holding: Holding) -> str | None:
-        """The balance's value of the field; None where it has none, or is not what the filter is about."""
+        """The balance's value of the field; None if it has no such field or is of another kind."""
         if self.entity is FieldEntity.CONTRACT:
             return holding.contract_custom_fields.get(self.key)
         return holding.custom_fields.get(self.key) if holding.kind in _KINDS_OF[self.entity] else None
 
     def matches(self, holding: Holding) -> bool:
-        """Whether the balance has the field, with the value if one is asked for."""
+        """Whether the balance has the field, with the value if the filter has one."""
         found = self.value_of(holding)
         return found is not None and self.value in (None, found)
 
 
 @dataclass(frozen=True, order=True)
 class Specifier:
-    """Takes in the balances that match all filters and none of the exclusions.
+    """Selects the balances that match all filters and none of the exclusions.
 
-    filters: one without a value divides, each value that is seen on gauges of its own. excluded: each a list of
-    filters that together leave a balance out.
+    filters: one without a value divides the balances by their values, with a gauge for each value. excluded: lists of
+    filters; a balance that matches all filters of one list is not selected.
     """
 
     filters: tuple[FieldFilter, ...] = ()
     excluded: tuple[tuple[FieldFilter, ...], ...] = ()
 
     def takes(self, holding: Holding) -> bool:
-        """Whether the balance is among those it takes in."""
+        """Whether the balance is selected."""
         return all(one.matches(holding) for one in self.filters) and not any(
             all(one.matches(holding) for one in together) for together in self.excluded
         )
 
 
 class BalanceReading(StrEnum):
-    """What is read of the balances that are selected."""
+    """What is measured of the selected balances."""
 
     REMAINING = "REMAINING"  # in their unit
     REMAINING_PERCENT = "REMAINING_PERCENT"  # of what was granted
-    USED_PERCENT = "USED_PERCENT"  # of what was granted, each balance on its own
-    DAYS_LEFT = "DAYS_LEFT"  # to the end of each segment, each on its own
+    USED_PERCENT = "USED_PERCENT"  # of what was granted, each balance by itself
+    DAYS_LEFT = "DAYS_LEFT"  # until the end of each segment, each by itself
 
     @property
     def is_percent(self) -> bool:
-        """Whether it is a part of what was granted."""
+        """Whether it is a percentage of what was granted."""
         return self in (BalanceReading.REMAINING_PERCENT, BalanceReading.USED_PERCENT)
 
 
 @dataclass(frozen=True)
 class BalanceSelection:
-    """Which balances an alert looks at, and what it reads of them.
+    """Which balances an alert measures, and what it measures of them.
 
-    filters: all have to match. specifiers: any has to take the balance in; empty: all balances. grant_types: of
-    credit grants; empty: all. seat_key: of seat credits, which are read seat by seat. license_type: of allotments.
+    filters: all must match. specifiers: at least one must select the balance; empty: all balances. grant_types: of
+    credit grants; empty: all. seat_key: of seat credits, which have one gauge for each seat. license_type: of
+    allotments.
     """
 
     kinds: tuple[BalanceKind, ...]
@@ -173,7 +174,7 @@ class BalanceSelection:
     license_type: str | None = None
 
     def takes(self, holding: Holding) -> bool:
-        """Whether the balance is among those selected, whatever its unit."""
+        """Whether the balance is selected; its unit is not compared."""
         return (
             holding.kind in self.kinds
             and (self.seat_key is None or (holding.seat is not None and holding.seat.key == self.seat_key))
@@ -182,49 +183,3 @@ class BalanceSelection:
             and all(one.matches(holding) for one in self.filters)
             and (not self.specifiers or any(one.takes(holding) for one in self.specifiers))
         )
-
-
-def selection_json(selection: BalanceSelection) -> dict[str, Any]:
-    """A selection of balances, without what is unset."""
-    shown: dict[str, Any] = {"kinds": list(selection.kinds), "reading": selection.reading.value}
-    if selection.filters:
-        shown["filters"] = [_filter_json(one) for one in selection.filters]
-    if selection.specifiers:
-        shown["specifiers"] = [
-            {
-                "filters": [_filter_json(one) for one in specifier.filters],
-                "excluded": [[_filter_json(one) for one in together] for together in specifier.excluded],
-            }
-            for specifier in selection.specifiers
-        ]
-    if selection.grant_types:
-        shown["grant_types"] = list(selection.grant_types)
-    if selection.seat_key is not None:
-        shown["seat_key"] = selection.seat_key
-    if selection.license_type is not None:
-        shown["license_type"] = selection.license_type
-    return shown
-
-
-def selection_from_json(stored: Mapping[str, Any]) -> BalanceSelection:
-    """The selection of which `selection_json` made this."""
-    return BalanceSelection(
-        kinds=tuple(BalanceKind(kind) for kind in stored["kinds"]),
-        reading=BalanceReading(stored["reading"]),
-        filters=_filters(stored.get("filters", ())),
-        specifiers=tuple(
-            Specifier(_filters(one["filters"]), tuple(_filters(together) for together in one["excluded"]))
-            for one in stored.get("specifiers", ())
-        ),
-        grant_types=tuple(stored.get("grant_types", ())),
-        seat_key=stored.get("seat_key"),
-        license_type=stored.get("license_type"),
-    )
-
-
-def _filter_json(one: FieldFilter) -> list[str | None]:
-    return [one.entity.value, one.key, one.value]
-
-
-def _filters(stored: Iterable[Sequence[Any]]) -> tuple[FieldFilter, ...]:
-    return tuple(FieldFilter(FieldEntity(entity), key, value) for entity, key, value in stored)

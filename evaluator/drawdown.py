@@ -1,7 +1,7 @@
-"""Drawdown: which segments of a customer's balances usage is taken from, and given back to.
+"""Drawdown: from which segments of a customer's balances usage takes its cost, and to which a correction gives back.
 
-Pure arithmetic over segments that somebody else reads and stores. What a segment gave is kept per segment, not
-derived from a total: segments begin and end, and what was drawn from one that has ended stays drawn.
+Pure arithmetic; the caller reads and stores the segments. The drawn amount is kept for each segment and not derived
+from a total, because segments start and end, and the amount drawn from an ended segment stays drawn.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ from decimal import Decimal
 from itertools import chain
 
 from evaluator.amounts import ZERO
-from evaluator.balances import Segment, Unit
+from evaluator.balances import HoldingSegment, Unit
 
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
@@ -20,13 +20,13 @@ _NEVER = datetime.max.replace(tzinfo=UTC)
 class Source:
     """A segment that usage may draw on.
 
-    priority: lower ones give first. of_seat: it is of the seat that the usage is of, and gives before all others.
-    overdraws: it gives even when nothing remains, and its remaining amount falls below zero. metric_ids: whose
-    cost may draw on it; empty: any metric's.
+    priority: lower ones are drawn on first. of_seat: it belongs to the seat of the usage, and is drawn on before all
+    others. overdraws: it can be drawn on when nothing remains; its remaining amount then falls below zero.
+    metric_ids: the metrics whose cost may draw on it; empty: all.
     """
 
     balance_id: str
-    segment: Segment
+    segment: HoldingSegment
     priority: int = 0
     of_seat: bool = False
     overdraws: bool = False
@@ -35,18 +35,18 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """What one segment gave (positive), or was given back (negative)."""
+    """The amount taken from one segment (positive), or given back to it (negative)."""
 
     source: Source
     amount: Decimal
 
 
 @dataclass(slots=True)
-class Purse:
-    """What a customer holds in one unit, and what usage took when nothing was left.
+class UnitBalances:
+    """The balances of a customer in one unit, and its overage: the cost that no balance covered.
 
-    sources: of no seat, in the order in which they give. of_seats: those of the seats that matter. overage: below
-    zero where more was taken back than ever was charged; later usage uses that up first.
+    sources: without those of seats, in draw order. overage: below zero where corrections gave back more than usage
+    was charged; later usage uses that up first.
     """
 
     unit: Unit
@@ -54,29 +54,29 @@ class Purse:
     overage: Decimal = ZERO
 
     def draw(self, amount: Decimal, time: datetime, metric_id: str, of_seat: Sequence[Source] = ()) -> list[Draw]:
-        """Takes an amount of usage at `time` from the segments that cover it, and changes them and the overage.
+        """Takes the cost of usage at `time` from the segments active then; changes the segments and the overage.
 
-        A positive amount empties one segment after the other, the seat's own first; what none has goes to the
-        first that overdraws, or else to the overage. A negative amount is a correction and goes the same way
-        back: it lowers the overage, then gives back to the segments, the last first; what nobody gave stays as an
-        overage below zero. Must run under `exact_arithmetic`.
+        A positive amount empties one segment after the other, those of the seat first. The rest goes to the first
+        segment that overdraws, or else to the overage. A negative amount is a correction and goes the opposite way:
+        it lowers the overage, then gives back to the segments, the last first. The rest stays as an overage below
+        zero. Must run under `exact_arithmetic`.
         """
-        there = (
+        active = (
             source
             for source in chain(of_seat, self.sources)
             if source.segment.covers(time) and (not source.metric_ids or metric_id in source.metric_ids)
         )
-        return self._take(there, amount) if amount >= ZERO else self._give_back(list(there), -amount)
+        return self._take(active, amount) if amount >= ZERO else self._give_back(list(active), -amount)
 
-    def _take(self, there: Iterable[Source], amount: Decimal) -> list[Draw]:
-        """Looks no further than the segment that gives the last of it: an event must not pay for all the others."""
+    def _take(self, active: Iterable[Source], amount: Decimal) -> list[Draw]:
+        """Stops at the segment that gives the last of it: the cost of an event must not depend on later segments."""
         if self.overage < ZERO:
             from_credit = min(amount, -self.overage)
             self.overage += from_credit
             amount -= from_credit
         draws: list[Draw] = []
         last: Source | None = None
-        for source in there:
+        for source in active:
             if amount <= ZERO:
                 break
             given = min(amount, source.segment.remaining)
@@ -94,22 +94,22 @@ class Purse:
                 draws.append(Draw(last, amount))
         return draws
 
-    def _give_back(self, there: Sequence[Source], amount: Decimal) -> list[Draw]:
+    def _give_back(self, active: Sequence[Source], amount: Decimal) -> list[Draw]:
         if self.overage > ZERO:
             from_overage = min(amount, self.overage)
             self.overage -= from_overage
             amount -= from_overage
         draws: list[Draw] = []
-        # What was overdrawn was taken last, after every other segment was empty.
-        beyond = [source for source in there if source.overdraws and source.segment.remaining < ZERO]
-        for source in beyond:
-            # Adjustments may have taken it below zero too, and only what usage took is given back.
+        # Overdrawn segments come first: they were overdrawn last, after every other segment was empty.
+        overdrawn = [source for source in active if source.overdraws and source.segment.remaining < ZERO]
+        for source in overdrawn:
+            # Adjustments can also make it negative, but only the amount that usage took is given back.
             returned = min(amount, -source.segment.remaining, source.segment.drawn)
             if returned > ZERO:
                 source.segment.drawn -= returned
                 draws.append(Draw(source, -returned))
                 amount -= returned
-        for source in reversed(there):
+        for source in reversed(active):
             returned = min(amount, source.segment.drawn)
             if returned > ZERO:
                 source.segment.drawn -= returned
@@ -120,7 +120,7 @@ class Purse:
 
 
 def in_order(sources: Sequence[Source]) -> list[Source]:
-    """The order in which segments give: those of the seat, then by priority, then whatever ends first."""
+    """The draw order: segments of the seat, then by priority, then the segment that ends first."""
     return sorted(
         sources,
         key=lambda source: (

@@ -1,4 +1,4 @@
-"""Usage events: what a caller streams, checked and exact."""
+"""Usage events, checked, with exact amounts."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 
 class UsageEvent(NamedTuple):
-    """One use of something by a customer.
+    """One use of a metric by a customer.
 
-    event_id: the caller's; with organization and customer the identity by which a resend is known, within the
-    calendar month (UTC) of event_time.
+    event_id: the caller's. Organization, customer, event_id and the calendar month (UTC) of event_time identify the
+    event.
     event_time: when it happened, in UTC. quantity: in the metric's unit; negative for a correction.
-    cost: what it costs before credits, in `currency`; both are set or neither is.
-    properties: group keys, seat ids and the like; empty when there are none.
+    cost: before credits, in `currency`; both are set or neither is.
+    properties: group keys, seat ids and others; may be empty.
     """
 
     event_id: str
@@ -28,5 +28,5 @@ class UsageEvent(NamedTuple):
 
     @property
     def identity(self) -> tuple[str, str]:
-        """What makes it the same event as another of the same organization."""
+        """Its identity within the organization and the calendar month of its time."""
         return self.customer_id, self.event_id

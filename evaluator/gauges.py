@@ -1,4 +1,4 @@
-"""Gauges: the measured numbers that thresholds watch, and what identifies each."""
+"""Gauges: the measured numbers that thresholds are compared with, and the identity of each."""
 
 import json
 import math
@@ -11,15 +11,15 @@ from typing import Any
 from uuid import UUID
 
 from evaluator.amounts import MAX_DECIMALS
-from evaluator.balances import BalanceReading, BalanceSelection, Unit, selection_from_json, selection_json
+from evaluator.balances import BalanceReading, BalanceSelection, Unit
 from evaluator.ids import digest_of
 from evaluator.periods import Period
-from evaluator.prices import FilterOperator, PriceField, PriceFilter
+from evaluator.prices import PriceFilter
+from evaluator.selection_json import balances_from_json, balances_json, prices_from_json, prices_json
 
 Group = tuple[tuple[str, str], ...]  # property keys and values, sorted by key; empty: not grouped
 
-
-# The period of a gauge that has none: it is never re-armed by time.
+# The period of gauges without billing periods: their thresholds are never re-armed by time.
 EVER = Period(datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
 
 # The group keys by which gauges of single invoices, balances and segments differ.
@@ -30,10 +30,10 @@ SEGMENT_KEY = "segment_number"
 
 @dataclass(frozen=True)
 class InvoiceSelection:
-    """Which invoices a gauge looks at.
+    """Which invoices an alert measures.
 
-    monthly: the total of a calendar month, instead of each invoice on a gauge of its own. types: empty for all.
-    contract_fields: custom fields that the invoice's contract has to have, sorted.
+    monthly: one gauge for the total of each calendar month, instead of a gauge for each invoice. types: empty for
+    all. contract_fields: custom fields that the invoice's contract must have, sorted.
     """
 
     monthly: bool = False
@@ -45,10 +45,10 @@ class InvoiceSelection:
 class Measure:
     """What a gauge measures: usage of a metric or cost in a currency, or what the billing system posts.
 
-    metric_id, currency: what events, invoices or balances are measured in; neither where the measure has no unit.
-    per_subscription: whether each subscription has a gauge of its own, over its own billing period, instead of
-    the customer. invoices, balances, days_in_plan: set where those are measured and not usage. prices: of cost,
-    which prices' cost counts, in the canonical form of `evaluator.prices`; none for all.
+    metric_id, currency: the unit of the events, invoices or balances; neither where the measure has no unit.
+    per_subscription: whether each subscription, instead of the customer, has a gauge over its own billing period.
+    invoices, balances, days_in_plan: set where those are measured instead of usage. prices: filters of the prices
+    whose cost counts, in the canonical form of `evaluator.prices`; empty for all prices.
     """
 
     metric_id: str | None = None
@@ -66,68 +66,62 @@ class Measure:
 
     @property
     def of_cost(self) -> bool:
-        """Whether it adds up the costs of events."""
+        """Whether it adds up the cost of events."""
         return self.currency is not None and not self.of_facts
 
     @property
     def of_facts(self) -> bool:
-        """Whether it reads what the billing system posts, and not what events add up to."""
+        """Whether its value comes from facts that the billing system posts, and not from events."""
         return self.invoices is not None or self.balances is not None or self.days_in_plan
 
     @property
     def unit(self) -> Unit | None:
-        """What it measures in; None where any unit will do."""
+        """The unit of its values; None where it takes any unit."""
         if self.currency is None and self.metric_id is None:
             return None
         return Unit(self.currency, self.metric_id)
 
     @cached_property
     def key(self) -> str:
-        """The measure as text, which the store keeps beside each gauge."""
+        """The measure as text. It is stored with each gauge and is part of `gauge_id`, so it must not change."""
         if self.days_in_plan:
             return "plan/days_left"
         if self.balances is not None:
             unit = self.unit
-            return f"balances/{_text([unit.key if unit else None, selection_json(self.balances)])}"
+            return f"balances/{_text([unit.key if unit else None, balances_json(self.balances)])}"
         if self.invoices is not None:
             selection = self.invoices
             return f"invoices/{_text([self.currency, selection.monthly, selection.types, selection.contract_fields])}"
         if self.prices:
-            return (
-                f"prices/{_text([self.currency, [[item.field, item.operator, item.values] for item in self.prices]])}"
-            )
+            return f"prices/{_text([self.currency, prices_json(self.prices)])}"
         return f"cost/{self.currency}" if self.of_cost else f"usage/{self.metric_id}"
 
     @classmethod
     def from_key(cls, key: str, per_subscription: bool) -> "Measure":
-        """The measure whose `key` is this text."""
+        """The inverse of `key`, which does not contain `per_subscription`."""
         kind, _, name = key.partition("/")
         if kind == "plan":
             return cls(days_in_plan=True)
         if kind == "balances":
             unit_key, stored = json.loads(name)
             unit = Unit.from_key(unit_key) if unit_key is not None else Unit()
-            return cls(unit.metric_id, unit.currency, balances=selection_from_json(stored))
+            return cls(unit.metric_id, unit.currency, balances=balances_from_json(stored))
         if kind == "invoices":
             currency, monthly, types, fields = json.loads(name)
             selection = InvoiceSelection(monthly, tuple(types), tuple((key, value) for key, value in fields))
             return cls(currency=currency, invoices=selection)
         if kind == "prices":
-            currency, narrowed = json.loads(name)
-            prices = tuple(
-                PriceFilter(PriceField(field), FilterOperator(operator), tuple(values))
-                for field, operator, values in narrowed
-            )
-            return cls(currency=currency, per_subscription=per_subscription, prices=prices)
+            currency, filters = json.loads(name)
+            return cls(currency=currency, per_subscription=per_subscription, prices=prices_from_json(filters))
         if kind == "cost":
             return cls(currency=name, per_subscription=per_subscription)
         return cls(metric_id=name, per_subscription=per_subscription)
 
     def shown(self, value: Decimal, scale: Decimal | None) -> Decimal:
-        """What thresholds compare with: the value, or of a percentage 100 × value ÷ scale.
+        """The number that thresholds are compared with: the value, or for a percentage 100 × value ÷ scale.
 
-        Rounded at the last decimal that a threshold may have, away from where it is reached: what is shown has
-        come to a line exactly when the true ratio has.
+        A percentage is rounded to the last decimal that a threshold may have, away from the side on which thresholds
+        are reached. So the rounded number reaches a level exactly when the true ratio does.
         """
         if scale is None or self.balances is None:
             return value
@@ -136,7 +130,7 @@ class Measure:
         return Decimal(math.floor(parts) if rising else math.ceil(parts)).scaleb(-MAX_DECIMALS)
 
     def stored(self, level: Decimal, scale: Decimal | None) -> Decimal:
-        """The value at which `shown` comes to that level. Must run under `exact_arithmetic`."""
+        """The value at which `shown` returns that level. Must run under `exact_arithmetic`."""
         return level if scale is None or self.balances is None else (level * scale).scaleb(-2)
 
 
@@ -152,7 +146,7 @@ class Gauge:
 
     @cached_property
     def gauge_id(self) -> UUID:
-        """A digest of all of the identity but the organization; the same on every replica."""
+        """A digest of the identity without the organization; the same on every replica."""
         period = self.period
         text = json.dumps(
             [

@@ -1,4 +1,4 @@
-"""Invoices: which gauges they are read on, and what they add up to."""
+"""Invoices: which gauges alerts on invoices have, and their values."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,11 +12,11 @@ from evaluator.amounts import ZERO
 from evaluator.gauges import EVER, INVOICE_KEY, Gauge, InvoiceSelection, Measure
 from evaluator.periods import BillingCycle, Cadence, Period, time_zone
 
-_MOMENT = timedelta(microseconds=1)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 class InvoiceStatus(StrEnum):
-    """Where an invoice stands; only VOID takes it out of every total."""
+    """The status of an invoice; every total counts it unless it is VOID."""
 
     DRAFT = "DRAFT"
     ISSUED = "ISSUED"
@@ -25,10 +25,10 @@ class InvoiceStatus(StrEnum):
 
 
 @dataclass(frozen=True)
-class Invoice:
+class MeasuredInvoice:
     """One invoice of a customer, as it was posted last.
 
-    total: after credits and commits, in `currency`. period_end: the first moment after the period that it bills.
+    total: after credits and commits, in `currency`. period_end: the exclusive end of the period that it bills.
     """
 
     invoice_id: str
@@ -41,15 +41,15 @@ class Invoice:
 
     @property
     def counted(self) -> Decimal:
-        """What it brings to a total: nothing once it is void."""
+        """The amount that totals count: 0 when it is void."""
         return ZERO if self.status is InvoiceStatus.VOID else self.total
 
     def month(self, zone: str) -> Period:
         """The calendar month in which its period ends, in a customer's time zone.
 
-        A period that ends at midnight of the first of a month ended in the month before: its end is not part of it.
+        A period that ends at midnight of the first of a month belongs to the month before: its end is exclusive.
         """
-        return calendar_month(zone, self.period_end - _MOMENT)
+        return calendar_month(zone, self.period_end - _MICROSECOND)
 
 
 def calendar_month(zone: str, time: datetime) -> Period:
@@ -58,7 +58,7 @@ def calendar_month(zone: str, time: datetime) -> Period:
 
 
 def current_period(selection: InvoiceSelection, zone: str, time: datetime) -> Period:
-    """The period of the gauges that an alert on invoices has at `time`."""
+    """The period, at `time`, of the gauges of an alert on invoices."""
     return calendar_month(zone, time) if selection.monthly else EVER
 
 
@@ -67,8 +67,8 @@ def _months(zone: str) -> BillingCycle:
     return BillingCycle(datetime(2000, 1, 1, tzinfo=time_zone(zone)), Cadence.MONTH, 1, zone)
 
 
-def selected(selection: InvoiceSelection, currency: str, invoice: Invoice) -> bool:
-    """Whether an invoice is among those that a measure looks at."""
+def selected(selection: InvoiceSelection, currency: str, invoice: MeasuredInvoice) -> bool:
+    """Whether a measure of invoices in `currency` includes an invoice."""
     return (
         invoice.currency == currency
         and (not selection.types or invoice.type in selection.types)
@@ -86,13 +86,17 @@ def month_gauge(customer_id: str, measure: Measure, month: Period) -> Gauge:
     return Gauge(customer_id, None, measure, (), month)
 
 
-def readings(
-    rule: AlertRule, customer_id: str, zone: str, touched: Iterable[Invoice], of_months: Iterable[Invoice]
+def invoice_values(
+    rule: AlertRule,
+    customer_id: str,
+    zone: str,
+    touched: Iterable[MeasuredInvoice],
+    of_months: Iterable[MeasuredInvoice],
 ) -> dict[Gauge, Decimal]:
-    """What an alert on invoices reads after a change of the invoices `touched`.
+    """The values of the gauges that a change of the invoices `touched` can have moved.
 
-    touched: each as it was before and as it is now, since it may have left a month, or a selection.
-    of_months: every invoice whose period ends in a month that a touched one ends, or ended, in.
+    touched: each invoice as it was before and as it is now, because it may have left a month or the selection.
+    of_months: every invoice whose period ends in a month in which a touched one ends, or ended before.
     Must run under `exact_arithmetic`.
     """
     measure, selection = rule.measure, rule.measure.invoices

@@ -1,4 +1,4 @@
-"""Limits: how much a customer may use or spend, and which of them is the limit of a gauge."""
+"""Limits: how much a customer may use or spend, and which limit applies to a gauge."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from itertools import combinations
 from evaluator.balances import Unit
 from evaluator.gauges import Group
 
-LimitGroups = tuple[tuple[str, str | None], ...]  # properties, sorted, each with a value or with None for each value
+LimitGroups = tuple[tuple[str, str | None], ...]  # property keys, sorted, each with a value, or None for every value
 
 
 @dataclass(frozen=True)
-class Limit:
-    """One limit as it is since an epoch of the organization; amount: None where there is none any more."""
+class LimitChange:
+    """One limit as it was last set; amount: None if it was removed. changed_epoch: the organization's, then."""
 
     unit: Unit
     groups: LimitGroups
@@ -22,26 +22,26 @@ class Limit:
 
 
 class Limits:
-    """The limits of one holder: a customer, or each customer of a plan. They do not change.
+    """The limits of a customer, or those of a plan for each of its customers. Immutable.
 
-    changed_epoch: of the organization, at their last change; 0 if there never was one.
+    changed_epoch: the organization's epoch at their last change; 0 without any.
     """
 
-    def __init__(self, limits: Iterable[Limit] = (), before: "Limits | None" = None) -> None:
-        """`before`: what these limits are a change of."""
+    def __init__(self, changes: Iterable[LimitChange] = (), before: "Limits | None" = None) -> None:
+        """`before`: the limits to which the changes are applied; None: no limits."""
         self._amounts: dict[tuple[Unit, LimitGroups], Decimal] = dict(before._amounts) if before else {}
         self.changed_epoch: int = before.changed_epoch if before else 0
-        for limit in limits:
-            self.changed_epoch = max(self.changed_epoch, limit.changed_epoch)
-            if limit.amount is None:
-                self._amounts.pop((limit.unit, limit.groups), None)
+        for change in changes:
+            self.changed_epoch = max(self.changed_epoch, change.changed_epoch)
+            if change.amount is None:
+                self._amounts.pop((change.unit, change.groups), None)
             else:
-                self._amounts[limit.unit, limit.groups] = limit.amount
+                self._amounts[change.unit, change.groups] = change.amount
 
     def find(self, unit: Unit | None, group: Group) -> Decimal | None:
-        """The limit of what a gauge measures: of that unit, divided by exactly its properties.
+        """The limit for a gauge with that unit and group; None without one.
 
-        Of several the one that names most of their values. None where the holder has none.
+        A limit must have exactly the property keys of the group. Of several, the one that names most values is taken.
         """
         if unit is None or not self._amounts:
             return None
@@ -51,14 +51,14 @@ class Limits:
 NO_LIMITS = Limits()
 
 
-def limit_of(holders: Iterable[Limits], unit: Unit | None, group: Group) -> Decimal | None:
-    """The limit of a gauge: that of the first of its holders that has one."""
-    found = (limits.find(unit, group) for limits in holders)
+def limit_of(applicable: Iterable[Limits], unit: Unit | None, group: Group) -> Decimal | None:
+    """The effective limit of a gauge: from the first of the applicable limits that has one."""
+    found = (limits.find(unit, group) for limits in applicable)
     return next((amount for amount in found if amount is not None), None)
 
 
 def _fitting(group: Group) -> Iterator[LimitGroups]:
-    """The groups of limits that take a gauge's, those with most values first, then by the first properties."""
+    """The groups of limits that match a gauge's group: those that name most values first, then by the first keys."""
     for number in range(len(group), -1, -1):
         for named in combinations(range(len(group)), number):
-            yield tuple((key, value if place in named else None) for place, (key, value) in enumerate(group))
+            yield tuple((key, value if index in named else None) for index, (key, value) in enumerate(group))

@@ -1,22 +1,31 @@
-"""Notifications: the immutable record of what one evaluation of one alert on one gauge found, and its one JSON form.
+"""Notifications: the immutable record of one evaluation of one alert on one gauge, or that an alert was disabled.
 
-Webhooks, and whatever else shows a notification, hand out this text byte for byte.
+Webhooks, the stream and the history carry `body()` byte for byte.
 """
 
-import json
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 from evaluator.alerts import AlertRule
 from evaluator.amounts import format_decimal
-from evaluator.balances import BalanceReading
-from evaluator.gauges import BALANCE_KEY, EVER, SEGMENT_KEY, Gauge, Group
+from evaluator.exclusions import ExclusionReason
+from evaluator.gauges import Gauge
 from evaluator.ids import digest_id
-from evaluator.thresholds import Kind, Threshold
-from evaluator.transitions import Transition, mark_furthest
+from evaluator.notification_json import (
+    alert_json,
+    format_time,
+    gauge_json,
+    group_json,
+    last_that_fit,
+    notification_json,
+    period_json,
+    transition_json,
+)
+from evaluator.thresholds import TransitionKind
+from evaluator.transitions import Cause, Transition, mark_furthest
 
 ID_PREFIX = "ntf_"
 
@@ -26,20 +35,19 @@ DISABLED_TYPE = "alert.disabled"
 TRANSITION_TYPES = (REACHED_TYPE, RESOLVED_TYPE)
 EVENT_TYPES = (*TRANSITION_TYPES, DISABLED_TYPE)
 
-# A gauge that swings a thousand times within one commit would make a body no receiver wants. The last ones say
-# how it ended; `omitted` says how many came before them.
+# A gauge whose value swings a thousand times within one commit must not make a body that receivers reject. The last
+# transitions show the result; `omitted` counts those before them.
 MAX_TRANSITIONS = 50
-MAX_BODY_BYTES = 20_000  # UTF-8; long names and codes make fewer transitions fit, at least the last one
+MAX_BODY_BYTES = 20_000  # UTF-8; long names and codes leave room for fewer transitions, but at least for the last one
 
 
 @dataclass(frozen=True)
 class Notification:
-    """What is sent.
+    """The transitions of one alert on one gauge in one evaluation.
 
     sequence: counts the notifications of one alert on one gauge, from 1. late: the gauge's period had ended when
-    the events came in. transitions: those whose thresholds ask to be told, in order. previous_value, value: of
-    the gauge, before and after the evaluation's transitions. limit: of the gauge, where thresholds are in percent of
-    it.
+    the events arrived. transitions: those whose thresholds ask for notifications, in order; at least one. limit: of
+    the gauge, where the alert has percentage thresholds.
     """
 
     organization: str
@@ -53,12 +61,12 @@ class Notification:
 
     @property
     def customer_id(self) -> str:
-        """Whom it is about."""
+        """The customer of the gauge."""
         return self.gauge.customer_id
 
     @property
     def alert_id(self) -> str:
-        """The alert that found it."""
+        """The alert that was evaluated."""
         return self.rule.alert_id
 
     @property
@@ -68,29 +76,25 @@ class Notification:
 
     @property
     def gauge_id(self) -> UUID:
-        """The gauge that it is about."""
+        """The gauge that was evaluated."""
         return self.gauge.gauge_id
 
     @property
     def notification_id(self) -> str:
-        """The same for the same alert, gauge and sequence, whoever computes it."""
-        return digest_id(ID_PREFIX, self.organization, self.rule.alert_id, self.gauge.gauge_id, self.sequence)
+        """Follows from organization, alert, gauge and sequence: every replica computes the same id."""
+        return digest_id(ID_PREFIX, self.organization, self.alert_id, self.gauge_id, self.sequence)
 
     @property
     def event_type(self) -> str:
-        """`alert.reached` when anything was reached, otherwise `alert.resolved`."""
-        reached = any(transition.kind is Kind.REACHED for transition in self.transitions)
+        """`alert.reached` if any threshold was reached, otherwise `alert.resolved`."""
+        reached = any(transition.kind is TransitionKind.REACHED for transition in self.transitions)
         return REACHED_TYPE if reached else RESOLVED_TYPE
 
     def body(self) -> str:
-        """The webhook body: JSON with decimals as strings and times in RFC 3339."""
-        rule = self.rule
+        """The webhook body, of at most MAX_BODY_BYTES."""
+        envelope = self.notification_id, self.event_type, self.ingest_time
         data: dict[str, Any] = {
-            "alert_id": rule.alert_id,
-            "alert_name": rule.name,
-            "alert_version": rule.version,
-            "condition": rule.condition_type.value,
-            "customer_id": self.gauge.customer_id,
+            **alert_json(self.rule, self.customer_id),
             "gauge": gauge_json(self.gauge, self.limit),
             "previous_value": format_decimal(self.transitions[0].previous_value),
             "value": format_decimal(self.transitions[-1].value),
@@ -99,116 +103,78 @@ class Notification:
             "ingest_time": format_time(self.ingest_time),
             "transitions": [],
         }
-        record = {
-            "id": self.notification_id,
-            "type": self.event_type,
-            "timestamp": format_time(self.ingest_time),
-            "data": data,
-        }
-        room = MAX_BODY_BYTES - len(_json(record).encode()) - len(',"omitted":') - len(str(len(self.transitions)))
-        # The furthest of the evaluation may be one that is not told, or does not fit.
-        shown = mark_furthest(self.transitions[-MAX_TRANSITIONS:], rule.condition_type.direction)
-        fitting = _last_that_fit([transition_json(one) for one in shown], room)
-        if len(fitting) < len(shown):
-            shown = mark_furthest(shown[-len(fitting) :], rule.condition_type.direction)
-            fitting = [transition_json(one) for one in shown]
-        data["transitions"] = fitting
+        size = len(notification_json(*envelope, data).encode()) + len(',"omitted":') + len(str(len(self.transitions)))
+        data["transitions"] = self._shown_transitions(MAX_BODY_BYTES - size)
         omitted = len(self.transitions) - len(data["transitions"])
         if omitted:
             data["omitted"] = omitted
-        return _json(record)
+        return notification_json(*envelope, data)
+
+    def _shown_transitions(self, room: int) -> list[dict[str, Any]]:
+        """The last transitions, as many as fit into `room` bytes."""
+        direction = self.rule.condition_type.direction
+        # The furthest of the evaluation may be one that does not notify, or that does not fit.
+        shown = mark_furthest(self.transitions[-MAX_TRANSITIONS:], direction)
+        fitting = last_that_fit([transition_json(one) for one in shown], room)
+        if len(fitting) == len(shown):
+            return list(fitting)
+        return [transition_json(one) for one in mark_furthest(shown[-len(fitting) :], direction)]
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+@dataclass(frozen=True)
+class DisabledNotification:
+    """An alert was disabled for a customer because its usage had too many groups.
 
+    gauge: of the first group beyond the limit. limit: how many groups one billing period may have.
+    epoch: the organization's; within one epoch a customer is excluded from an alert at most once.
+    cause: the event that brought that group; None where the group is older than the alert.
+    """
 
-def _last_that_fit(transitions: list[dict[str, Any]], room: int) -> list[dict[str, Any]]:
-    """The last transitions that take no more than `room` bytes, commas included; at least the very last one."""
-    first = len(transitions)
-    while first:
-        room -= len(_json(transitions[first - 1]).encode()) + 1
-        if room < 0 and first < len(transitions):
-            break
-        first -= 1
-    return transitions[first:]
+    organization: str
+    rule: AlertRule
+    gauge: Gauge
+    limit: int
+    epoch: int
+    ingest_time: datetime
+    cause: Cause | None
 
+    reason = ExclusionReason.GROUP_LIMIT
+    event_type = DISABLED_TYPE
+    gauge_id = None  # it is about the customer, not about one gauge
+    sequence = 0  # so it has no number among the notifications of a gauge
 
-def format_time(time: datetime) -> str:
-    """RFC 3339 in UTC, to the microsecond."""
-    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    @property
+    def customer_id(self) -> str:
+        """The customer for which the alert is disabled."""
+        return self.gauge.customer_id
 
+    @property
+    def alert_id(self) -> str:
+        """The alert that is disabled."""
+        return self.rule.alert_id
 
-def gauge_json(gauge: Gauge, limit: Decimal | None) -> dict[str, Any]:
-    """What a gauge measures, as the notification shows it, and the limit that it is compared with."""
-    shown: dict[str, Any] = {"customer_id": gauge.customer_id}
-    if gauge.subscription_id is not None:
-        shown["subscription_id"] = gauge.subscription_id
-    measure = gauge.measure
-    if measure.metric_id is not None:
-        shown["metric_id"] = measure.metric_id
-    elif measure.currency is not None:
-        shown["currency"] = measure.currency
-    if measure.prices:
-        shown["price_filters"] = [
-            {"field": item.field.value, "operator": item.operator.value, "values": list(item.values)}
-            for item in measure.prices
-        ]
-    if measure.invoices is not None:
-        shown.update(gauge.group)  # the invoice's id, unless it is the month's total
-    elif measure.balances is not None:
-        shown["reading"] = measure.balances.reading.value
-        if measure.balances.reading in (BalanceReading.USED_PERCENT, BalanceReading.DAYS_LEFT):
-            of_one = dict(gauge.group)
-            shown["balance_id"] = of_one[BALANCE_KEY]
-            if SEGMENT_KEY in of_one:
-                shown["segment_number"] = int(of_one[SEGMENT_KEY])
-        elif gauge.group:
-            shown["group"] = _group_json(gauge.group)
-    elif measure.days_in_plan:
-        shown["reading"] = "DAYS_LEFT"
-    else:
-        shown["group"] = _group_json(gauge.group)
-    if gauge.period != EVER:
-        shown["period"] = {
-            "start_time": format_time(gauge.period.start),
-            "end_time": format_time(gauge.period.end),
-        }
-    if limit is not None:
-        shown["limit"] = format_decimal(limit)
-    return shown
+    @property
+    def condition_type(self) -> str:
+        """The alert's condition."""
+        return self.rule.condition_type.value
 
+    @property
+    def notification_id(self) -> str:
+        """Follows from organization, alert, customer and epoch: every replica computes the same id."""
+        return digest_id(ID_PREFIX, self.organization, self.alert_id, self.customer_id, self.reason, self.epoch)
 
-def _group_json(group: Group) -> list[dict[str, str]]:
-    return [{"key": key, "value": value} for key, value in group]
-
-
-def transition_json(transition: Transition) -> dict[str, Any]:
-    """One transition, with its evidence."""
-    shown: dict[str, Any] = {
-        "kind": transition.kind.value,
-        "threshold": threshold_json(transition.threshold),
-        "level": format_decimal(transition.level),
-        "furthest": transition.furthest,
-        "previous_value": format_decimal(transition.previous_value),
-        "value": format_decimal(transition.value),
-    }
-    if transition.cause is not None:
-        if transition.cause.event_id is not None:
-            shown["event_id"] = transition.cause.event_id
-        shown["event_time"] = format_time(transition.cause.event_time)
-    return shown
-
-
-def threshold_json(threshold: Threshold) -> dict[str, Any]:
-    """A threshold as it was defined, without what was left unset."""
-    shown: dict[str, Any] = {}
-    if threshold.code:
-        shown["code"] = threshold.code
-    name, number = threshold.defined_by
-    shown[name] = format_decimal(number)
-    if threshold.severity is not None:
-        shown["severity"] = threshold.severity.value
-    if (resolve_value := threshold.defined_resolve_value) is not None:
-        shown["resolve_value"] = format_decimal(resolve_value)
-    return shown
+    def body(self) -> str:
+        """The webhook body."""
+        gauge = self.gauge
+        data = alert_json(self.rule, self.customer_id)
+        if gauge.subscription_id is not None:
+            data["subscription_id"] = gauge.subscription_id
+        data["reason"] = self.reason.value
+        data["limit"] = self.limit
+        data["group"] = group_json(gauge.group)
+        data["period"] = period_json(gauge.period)
+        data["ingest_time"] = format_time(self.ingest_time)
+        if self.cause is not None:
+            data["event_id"] = self.cause.event_id
+            data["event_time"] = format_time(self.cause.event_time)
+        return notification_json(self.notification_id, self.event_type, self.ingest_time, data)

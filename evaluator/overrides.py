@@ -1,4 +1,4 @@
-"""Overrides: thresholds of their own for some groups of an alert, and which of them a group has."""
+"""Overrides: thresholds of single groups of an alert, and which override applies to a group."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ Bound = TypeVar("Bound")
 
 @dataclass(frozen=True)
 class Override:
-    """The thresholds of the groups that have these values of these keys; none: those groups are silent.
+    """The thresholds of the groups with these values of these keys; none: those groups never notify.
 
-    bound: in the caller's order; the alert's other keys may have any value.
+    bound: keys and values in the caller's order; the alert's other keys may have any value.
     """
 
     bound: Group
@@ -24,26 +24,26 @@ class Override:
 
     @property
     def binding(self) -> Group:
-        """What it binds, in whatever order the caller named it."""
+        """`bound`, sorted by key."""
         return tuple(sorted(self.bound))
 
 
 class MostSpecific(Generic[Bound]):
-    """Things that are bound to groups; of several that fit a group the one that binds most keys, or else the first.
+    """Items that are bound to groups; of several that match a group, the one that binds most keys, then the first.
 
-    A look-up costs as much for a thousand of them as for one: it depends on which keys are bound, of which an alert
-    has few, and not on how many values.
+    The cost of `find` depends on the number of different sets of keys, of which an alert has few, and not on the
+    number of items.
     """
 
     def __init__(self, bound: Iterable[tuple[Group, Bound]]) -> None:
-        """`bound`: each with what it binds, sorted by key, in the caller's order."""
+        """`bound`: items in the caller's order, each after the keys and values that it binds, sorted by key."""
         self._by_keys: dict[tuple[str, ...], dict[tuple[str, ...], tuple[int, Bound]]] = {}
-        for place, (group, item) in enumerate(bound):
+        for index, (group, item) in enumerate(bound):
             values = self._by_keys.setdefault(tuple(key for key, _ in group), {})
-            values.setdefault(tuple(value for _, value in group), (place, item))
+            values.setdefault(tuple(value for _, value in group), (index, item))
 
     def find(self, group: Group) -> Bound | None:
-        """What is bound to a group; None where nothing is."""
+        """The item for a group; None when no item matches."""
         if not self._by_keys:
             return None
         own = dict(group)

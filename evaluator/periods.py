@@ -1,4 +1,4 @@
-"""Billing cycles and the periods they cut time into: anchors, cadences, month ends, daylight saving time."""
+"""Billing cycles and billing periods: anchors, cadences, month ends, daylight saving time."""
 
 import functools
 import re
@@ -19,12 +19,12 @@ _EARLIEST = datetime.min.replace(tzinfo=UTC)
 _LATEST = datetime.max.replace(tzinfo=UTC)
 
 _ZONE_NAME = re.compile(rf"[A-Za-z][A-Za-z0-9/_+-]{{1,{MAX_TIME_ZONE_LENGTH - 1}}}", re.ASCII)
-# Names that zoneinfo may load but that are no place: files of the host, and zones that count leap seconds.
+# Names that zoneinfo can load but that are not zones of a place: files of the host, and zones with leap seconds.
 _NOT_A_ZONE = ("localtime", "posixrules", "Factory", "right/", "posix/")
 
 
 class CycleError(ValueError):
-    """A part of a billing cycle is wrong: `field` names it, the text says what is allowed."""
+    """A part of a billing cycle is invalid: `field` names the part, and the text says what is allowed."""
 
     def __init__(self, field_name: str, text: str) -> None:
         super().__init__(text)
@@ -41,21 +41,21 @@ class Cadence(StrEnum):
     YEAR = "year"
 
 
-# A cadence is either days or calendar months long, never both.
+# The length of a cadence, either in days or in calendar months.
 _DAYS = {Cadence.DAY: 1, Cadence.WEEK: 7}
 _MONTHS = {Cadence.MONTH: 1, Cadence.QUARTER: 3, Cadence.YEAR: 12}
 
 
 @functools.lru_cache(maxsize=1024)
 def time_zone(name: str) -> ZoneInfo:
-    """The IANA zone of that name (`Europe/Berlin`, `UTC`); raises CycleError when there is none."""
+    """The IANA zone of that name (`Europe/Berlin`, `UTC`). Raises CycleError."""
     shown = name if len(name) <= MAX_TIME_ZONE_LENGTH else name[:MAX_TIME_ZONE_LENGTH] + "…"
     error = CycleError("time_zone", f"{shown!r} is not an IANA time zone such as Europe/Berlin or UTC")
     if not _ZONE_NAME.fullmatch(name) or name.startswith(_NOT_A_ZONE):
         raise error
     try:
         return ZoneInfo(name)
-    # A folder of the zone database (`Europe`) is an OSError, a path out of it (`a/../..`) a ValueError.
+    # A folder of the zone database (`Europe`) raises OSError, a path out of it (`a/../..`) ValueError.
     except (KeyError, ValueError, OSError):
         raise error from None
 
@@ -74,12 +74,12 @@ class Period:
 
 @dataclass(frozen=True, slots=True)
 class BillingCycle:
-    """The rule that cuts time into billing periods: every `interval_count` cadences from `anchor`, both ways.
+    """Divides time into billing periods: one starts every `interval_count` cadences before and after `anchor`.
 
     `anchor` is an aware time and itself the start of a period. Every other period starts at the anchor's wall
-    clock time in `time_zone`, so a period lasts 23 or 25 hours where daylight saving time begins or ends. A
-    wall clock time that a change of the clock skips moves forward by what was skipped; one that happens twice
-    means the first. Days past the end of a month are clamped to it and counted from the anchor, so that
+    clock time in `time_zone`, so a daily period lasts 23 or 25 hours when daylight saving time begins or ends. A
+    wall clock time that a change of the clock skips moves forward by the skipped span; of one that happens twice the
+    first is meant. Days after the end of a month are clamped to it, and every month counts from the anchor, so that
     31 January is followed by 28 or 29 February and then by 31 March.
     """
 
@@ -93,7 +93,7 @@ class BillingCycle:
     _months: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Normalises the anchor to UTC; raises CycleError for anything that is no cycle."""
+        """Normalises the anchor to UTC. Raises CycleError."""
         for problem in cycle_problems(self.anchor, self.interval_count, self.time_zone):
             raise problem
         zone = time_zone(self.time_zone)
@@ -105,9 +105,9 @@ class BillingCycle:
         object.__setattr__(self, "_local_anchor", self.anchor.astimezone(zone).replace(tzinfo=None, fold=0))
 
     def period_at(self, time: datetime) -> Period:
-        """The period that contains the aware `time`; constant time, but worth keeping while it lasts.
+        """The period that contains the aware `time`. Callers on the hot path keep the result.
 
-        The first and the last period that a datetime can express are cut off at its limits.
+        The first and the last period that a datetime can express end at its limits.
         """
         time = min(time.astimezone(UTC), _LATEST - _MICROSECOND)
         index = self._estimate(time)
@@ -116,8 +116,8 @@ class BillingCycle:
             index -= 1
             start = self._boundary(index)
         end = self._boundary(index + 1)
-        # Not `if`: where a zone skipped a whole day, two boundaries fall on one instant, and the empty period
-        # between them contains nothing.
+        # `while`, because two boundaries can be the same instant where a zone skipped a whole day. The empty period
+        # between them contains no time.
         while end <= time:
             index += 1
             start, end = end, self._boundary(index + 1)
@@ -145,27 +145,27 @@ class BillingCycle:
     def _boundary(self, index: int) -> datetime:
         """The UTC start of the period that is the `index`th after the anchor's own."""
         if index == 0:
-            # The anchor may be the second of two equal wall clock times; it starts its period all the same.
+            # The anchor starts its period even where it is the second of two equal wall clock times.
             return self.anchor
         try:
             if self._days:
                 local = self._local_anchor + timedelta(days=index * self._days)
             else:
                 local = _add_months(self._local_anchor, index * self._months)
-            # fold=0 is both rules at once: the first of two equal wall clock times, and for a skipped one the
-            # offset that held before the change, which moves it forward by what was skipped.
+            # fold=0 implements both rules: it means the first of two equal wall clock times, and gives a skipped time
+            # the offset from before the change, which moves it forward by the skipped span.
             return local.replace(tzinfo=self._zone).astimezone(UTC)
         except (OverflowError, ValueError):
             return _EARLIEST if index < 0 else _LATEST
 
 
 def cycle_problems(anchor: datetime, interval_count: int, zone_name: str) -> Iterator[CycleError]:
-    """Everything that keeps the three from making a billing cycle, one error each."""
+    """An error for each value that cannot be part of a billing cycle."""
     if anchor.tzinfo is None:
         yield CycleError("anchor", "it has no time zone: give an aware time")
     if not FIRST_ANCHOR_YEAR <= anchor.year <= LAST_ANCHOR_YEAR:
         years = f"{FIRST_ANCHOR_YEAR} to {LAST_ANCHOR_YEAR}"
-        yield CycleError("anchor", f"it lies in the year {anchor.year}: give a time in the years {years}")
+        yield CycleError("anchor", f"it is in the year {anchor.year}: give a time in the years {years}")
     if not 1 <= interval_count <= MAX_INTERVAL_COUNT:
         yield CycleError("interval_count", f"it is {interval_count}: give 1 to {MAX_INTERVAL_COUNT}")
     try:
@@ -175,7 +175,7 @@ def cycle_problems(anchor: datetime, interval_count: int, zone_name: str) -> Ite
 
 
 def _add_months(local: datetime, months: int) -> datetime:
-    """`local` moved by calendar months, its day clamped to the length of the month it lands in."""
+    """`local` moved by calendar months; its day is clamped to the length of the new month."""
     year, month = divmod(local.year * 12 + local.month - 1 + months, 12)
     if not MINYEAR <= year <= MAXYEAR:
         raise OverflowError

@@ -1,4 +1,4 @@
-"""Prices: which usage events' costs an alert takes in, by what the events say of the price that rated them."""
+"""Price filters: which events count for a spend alert, by the price that their properties name."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ class PriceField(StrEnum):
 
     @property
     def property_name(self) -> str:
-        """The property of usage events that says it."""
+        """The property of usage events that carries it."""
         return self.value.lower()
 
 
 class FilterOperator(StrEnum):
-    """Whether a match takes a price in or leaves it out."""
+    """Whether matching events are included or excluded."""
 
     INCLUDES = "INCLUDES"
     EXCLUDES = "EXCLUDES"
@@ -27,9 +27,9 @@ class FilterOperator(StrEnum):
 
 @dataclass(frozen=True)
 class PriceFilter:
-    """Takes in the events whose price has one of these values, or leaves them out.
+    """Includes, or excludes, the events whose price has one of these values.
 
-    An event that does not name the field is left out by INCLUDES and taken in by EXCLUDES.
+    An event without the property is excluded by INCLUDES and included by EXCLUDES.
     """
 
     field: PriceField
@@ -43,9 +43,9 @@ class PriceFilter:
 
 
 def canonical(filters: Iterable[PriceFilter]) -> tuple[PriceFilter, ...]:
-    """The one form of all filters that pass the same prices: at most one for each field, sorted.
+    """The same form for all filters that pass the same prices: at most one for each field, sorted.
 
-    An INCLUDES without values is left where no price that has the field can pass.
+    If no price with a field can pass, its filter is an INCLUDES without values.
     """
     included: dict[PriceField, set[str]] = {}
     excluded: dict[PriceField, set[str]] = {}
@@ -58,12 +58,12 @@ def canonical(filters: Iterable[PriceFilter]) -> tuple[PriceFilter, ...]:
             included[item.field] = set(item.values)
     found = []
     for field in sorted(included.keys() | excluded.keys()):
-        left_out = excluded.get(field, set())
+        removed = excluded.get(field, set())
         if field in included:
-            taken_in = included[field] - left_out
-            found.append(PriceFilter(field, FilterOperator.INCLUDES, tuple(sorted(taken_in))))
+            kept = included[field] - removed
+            found.append(PriceFilter(field, FilterOperator.INCLUDES, tuple(sorted(kept))))
         else:
-            found.append(PriceFilter(field, FilterOperator.EXCLUDES, tuple(sorted(left_out))))
+            found.append(PriceFilter(field, FilterOperator.EXCLUDES, tuple(sorted(removed))))
     return tuple(found)
 
 

@@ -1,7 +1,7 @@
-"""The guard at the dial: sees each concrete address after the name is resolved and before it is connected to.
+"""The URL policy at the dial: checks each address after the name is resolved and before the connection is made.
 
-A check of the URL or of the resolver's answer alone would miss what is dialled: aiohttp skips its resolver
-for IP literals, and a name can lead elsewhere a moment later.
+A check of the URL or of the resolver's answer is not enough: aiohttp does not resolve IP literals, and a name can
+resolve to another address shortly afterwards.
 """
 
 import socket
@@ -10,16 +10,16 @@ from dataclasses import dataclass, field
 
 from aiohttp import AddrInfoType
 
-from webhooks.url_policy import TargetPolicy
+from webhooks.url_policy import UrlPolicy
 
 
 class AddressRefused(OSError):
-    """A connection to an address that webhooks may not go to was stopped before it began."""
+    """The URL policy refuses an address; no connection to it was begun."""
 
 
 @dataclass
 class Dial:
-    """What happened while one request looked for a connection."""
+    """What happened while a connection was made for one request."""
 
     refused: list[str] = field(default_factory=list)  # reasons
     allowed: int = 0
@@ -27,19 +27,19 @@ class Dial:
 
     @property
     def only_refused(self) -> bool:
-        """Whether every address that the name led to was refused."""
+        """Whether every address of the name was refused."""
         return bool(self.refused) and not self.allowed
 
 
-# aiohttp folds the errors of several addresses into one OSError and loses their types, and its socket factory
-# is told nothing of the request; so the request leaves its Dial here for the factory to fill.
+# aiohttp turns the errors of several addresses into one OSError without their types, and does not pass the request to
+# its socket factory. So the request puts its Dial here, and the factory writes into it.
 current_dial: ContextVar[Dial | None] = ContextVar("current_dial", default=None)
 
 
 class DialGuard:
-    """Makes the sockets of the notifier's connector, and none for a refused address."""
+    """Makes the sockets of the connector, but none for an address that the policy refuses."""
 
-    def __init__(self, policy: TargetPolicy) -> None:
+    def __init__(self, policy: UrlPolicy) -> None:
         self._policy = policy
 
     def __call__(self, address_info: AddrInfoType) -> socket.socket:

@@ -1,24 +1,23 @@
-"""One attempt of one delivery: signed, posted, judged."""
+"""One attempt of one delivery: it is signed and posted, and the retry schedule decides what follows."""
 
 import asyncio
 import logging
 import random
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from notifier.metrics import Metrics
-from notifier.recorder import Return
-from notifier.requests import request_headers
+from notifier.request_headers import RequestHeaders, request_headers
+from notifier.results import Result, Return
 from notifier.sending import Answer, Sender
 from runtime.actions import LogAction
 from runtime.clock import Clock
-from store.deliveries.queue import Claim
+from store.deliveries.claims import Claim
 from store.deliveries.results import AttemptRecord
 from webhooks.deliveries import DeliveryStatus
-from webhooks.schedule import decide
+from webhooks.retry_schedule import decide
 from webhooks.secret_box import CannotOpen, SecretBox
-from webhooks.signature import MalformedSecret
 
-RETURN_DELAY = timedelta(seconds=30)  # until a delivery that failed by our own fault is due again
+RETURN_DELAY = timedelta(seconds=30)  # until a delivery is due again that Tidemark could not send by its own fault
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +36,8 @@ class Attempter:
         self._metrics = metrics
         self._randomness = randomness
 
-    async def attempt(self, claim: Claim) -> AttemptRecord | Return:
-        """Makes one attempt; what cannot be sent by our own fault comes back as a Return."""
+    async def attempt(self, claim: Claim) -> Result:
+        """Makes one attempt; a Return means that Tidemark could not send the delivery by its own fault."""
         if claim.body is None:
             logger.error(
                 "a delivery has no notification to send",
@@ -47,20 +46,39 @@ class Attempter:
             return Return(claim, RETURN_DELAY)
         body = claim.body.encode()
         start_time = self._clock.now()
+        request = self._sign(claim, start_time, body)
+        if request is None:
+            return Return(claim, RETURN_DELAY)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        answer = await self._sender.post(claim.endpoint.url, request.headers, body)
+        duration = timedelta(seconds=loop.time() - began)
+        self._metrics.attempt(answer.outcome, duration)
+        record = self._decide(claim, answer, start_time, duration, request.secret_sequences)
+        _log(record, answer)
+        return record
+
+    def _sign(self, claim: Claim, time: datetime, body: bytes) -> RequestHeaders | None:
+        """The headers of the attempt with its signatures; None when a secret is missing or cannot be used."""
         try:
-            request = request_headers(claim, self._box, start_time, body)
-        except (MalformedSecret, CannotOpen, ValueError) as error:
+            return request_headers(claim, self._box, time, body)
+        except (CannotOpen, ValueError) as error:
             logger.error(
                 "a delivery cannot be signed: %s",
                 error,
                 extra={"action": LogAction.ATTEMPT_UNSIGNED, "endpoint_id": claim.endpoint_id},
             )
-            return Return(claim, RETURN_DELAY)
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        answer = await self._sender.post(claim.target.url, request.headers, body)
-        duration = timedelta(seconds=loop.time() - began)
-        self._metrics.attempt(answer.outcome, duration)
+            return None
+
+    def _decide(
+        self,
+        claim: Claim,
+        answer: Answer,
+        start_time: datetime,
+        duration: timedelta,
+        secret_sequences: tuple[int, ...],
+    ) -> AttemptRecord:
+        """The attempt, with the decision of the retry schedule."""
         decision = decide(
             answer.outcome,
             back_pressure=answer.back_pressure,
@@ -69,7 +87,7 @@ class Attempter:
             retry_after=answer.retry_after,
             randomness=self._randomness,
         )
-        record = AttemptRecord(
+        return AttemptRecord(
             claim=claim,
             start_time=start_time,
             duration=duration,
@@ -79,17 +97,15 @@ class Attempter:
             error=answer.error,
             status=decision.status,
             delay=decision.delay,
-            verdict=decision.verdict,
+            signal=decision.signal,
             retry_after=answer.retry_after,
             remote_address=answer.remote_address,
-            secret_sequences=request.secret_sequences,
+            secret_sequences=secret_sequences,
         )
-        _log(record, answer)
-        return record
 
 
 def _log(record: AttemptRecord, answer: Answer) -> None:
-    # Neither URL nor secret: a URL often carries a token.
+    # Neither URL nor secret is logged: a URL often carries a token.
     level = _LEVELS.get(record.status, logging.WARNING)
     if not logger.isEnabledFor(level):
         return

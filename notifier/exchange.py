@@ -1,8 +1,8 @@
-"""One HTTP/1.1 exchange over a connection of aiohttp's pool: a POST goes out, its response comes back.
+"""One HTTP/1.1 exchange over a connection of aiohttp's pool: sends a POST and reads the response.
 
-aiohttp resolves, dials, shakes hands and keeps connections. Its session is left out: for each request it makes a
-request, a writer, a task and an answer that can do what a webhook never does (redirects, cookies, proxies, uploads in
-parts), and that takes longer than all the rest of an attempt. Its parser is left out, too: see `notifier.response`.
+aiohttp resolves, dials, shakes hands and keeps connections. Its session is not used: for each request it makes a
+request, a writer, a task and an answer with features that webhooks never need (redirects, cookies, proxies, multipart
+uploads), and that takes longer than the rest of an attempt. Its parser is not used either: see `notifier.response`.
 """
 
 import asyncio
@@ -18,15 +18,15 @@ from yarl import URL
 from notifier.response import ResponseReader
 from webhooks.url_policy import request_target
 
-# In a header it would begin another one, or another request.
+# In a header a control character would begin another header, or another request.
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Destination:
-    """Where a URL leads."""
+    """A parsed URL."""
 
-    request: ClientRequest  # names host, port and TLS to aiohttp's connector; it is never sent
+    request: ClientRequest  # host, port and TLS for the connector of aiohttp; it is never sent
     start: str  # the first two lines of each request
 
     @staticmethod
@@ -36,8 +36,8 @@ class Destination:
             url = URL(text)
             if url.scheme not in ("http", "https"):
                 raise aiohttp.NonHttpUrlClientError(text)
-            # The path and the query come from the text: yarl decodes and resolves parts of them, and a receiver
-            # that signs or compares the URL which it gave out would not find it again.
+            # Path and query are taken from the text. yarl decodes and resolves parts of them, and a receiver that
+            # compares the URL with the one that it gave out would find another URL.
             origin, target = url.origin(), request_target(text)
         except ValueError as error:
             raise aiohttp.InvalidURL(text) from error
@@ -54,7 +54,7 @@ class Destination:
 
 
 def is_stale(connection: Connection) -> bool:
-    """Whether a kept connection is of no use: it is closing, or brought bytes that no request asked for."""
+    """Whether a kept connection cannot be used: it is closing, or has brought bytes without a request."""
     protocol, transport = connection.protocol, connection.transport
     return protocol is None or transport is None or transport.is_closing() or protocol.should_close
 
@@ -62,8 +62,8 @@ def is_stale(connection: Connection) -> bool:
 async def exchange(connection: Connection, request: bytes, reader: ResponseReader, timeout: float) -> None:
     """Sends a request and lets `reader` read the response; returns when that has a status.
 
-    The status has to come within `timeout` seconds, whatever comes before it. Raises TimeoutError,
-    aiohttp.ClientError or OSError when the connection is lost, MalformedResponse for what is not HTTP.
+    The status has to come within `timeout` seconds, interim responses included. Raises TimeoutError,
+    aiohttp.ClientError or OSError when the connection is lost, MalformedResponse when the answer is not HTTP.
     """
     protocol, transport = connection.protocol, connection.transport
     if protocol is None or transport is None or transport.is_closing():
@@ -71,7 +71,7 @@ async def exchange(connection: Connection, request: bytes, reader: ResponseReade
     reader.start(timeout)
     try:
         transport.write(request)
-        protocol.set_parser(reader, None)  # feeds it what has come already
+        protocol.set_parser(reader, None)  # also feeds the reader the bytes that have come already
         await reader.ended
     finally:
         reader.close()
@@ -82,7 +82,7 @@ async def exchange(connection: Connection, request: bytes, reader: ResponseReade
 
 
 def end(connection: Connection, reader: ResponseReader) -> None:
-    """Gives the connection back when its response allows it; otherwise cuts it off, sent or not."""
+    """Returns the connection to the pool when its response allows it; otherwise closes it with unsent bytes."""
     protocol, transport = connection.protocol, connection.transport
     if protocol is None:
         connection.close()

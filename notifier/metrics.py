@@ -1,6 +1,6 @@
-"""What a notifier counts, and how it says so: the text format that Prometheus reads.
+"""The metrics of a notifier, in the text format of Prometheus.
 
-A dozen numbers of one process do not need a client library; this is all of the format that they use.
+A dozen numbers of one process do not need a client library.
 """
 
 from bisect import bisect_left
@@ -12,26 +12,26 @@ from webhooks.deliveries import Outcome
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-# Upper bounds of an attempt's duration, in seconds; the last one is beyond every timeout's default.
+# Upper bounds of an attempt's duration, in seconds; the last one is beyond the default of every timeout.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0)
 
 
 class Metrics:
-    """The counters of one process; gauges are asked for when they are read."""
+    """The counters of one process, and gauges, whose functions are called for each scrape."""
 
     def __init__(self) -> None:
         self.fanned_out = 0  # deliveries made from outbox rows
         self.leases_expired = 0
         self.database_failures = 0
-        self.results_fenced = 0  # whose lease had been taken over
-        self.claims_returned = 0  # given back without an attempt, by a fault of ours or a drain
+        self.results_fenced = 0  # results whose lease had been taken over
+        self.claims_returned = 0  # given back without an attempt, because of a fault of Tidemark or a drain
         self._attempts: Counter[Outcome] = Counter()
         self._buckets = [0] * (len(BUCKETS) + 1)
         self._seconds = 0.0
         self._gauges: dict[str, tuple[str, Callable[[], float]]] = {}
 
     def gauge(self, name: str, description: str, read: Callable[[], float]) -> None:
-        """Adds a number that is read whenever somebody asks."""
+        """Adds a gauge; `read` is called for each scrape."""
         self._gauges[name] = (description, read)
 
     def attempt(self, outcome: Outcome, duration: timedelta) -> None:
@@ -42,7 +42,7 @@ class Metrics:
         self._buckets[bisect_left(BUCKETS, seconds)] += 1
 
     def text(self) -> str:
-        """All of it."""
+        """All metrics."""
         return "\n".join(self._lines()) + "\n"
 
     def _lines(self) -> Iterator[str]:

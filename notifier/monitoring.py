@@ -1,8 +1,8 @@
-"""The notifier's port for those who look after it: is it alive, is it ready, what has it done.
+"""The monitoring port of the notifier: liveness, readiness, metrics.
 
-/healthz says that the event loop turns, and nothing else: a stuck loop does not answer, and restarting the process
-helps. /readyz fails while the database cannot be reached or takes no writes, and while the process drains: restarting
-it would not help.
+/healthz answers while the event loop turns. A stuck loop does not answer, and a restart of the process helps. /readyz
+fails while the database cannot be reached or accepts no writes, and while the process drains; a restart does not
+help.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -19,7 +19,7 @@ async def monitoring(
     metrics: Metrics,
     is_ready: Callable[[], bool],
 ) -> AsyncIterator[int | None]:
-    """Answers on `address` for as long as the block runs; yields the port. Does nothing without an address."""
+    """Listens on `address` while the block runs; yields the port. Does nothing without an address."""
     if address is None:
         yield None
         return

@@ -1,4 +1,4 @@
-"""The life of a notifier process: it listens, works, and drains when it is asked to stop."""
+"""The life of a notifier process: it listens, works, and drains after a signal to stop."""
 
 import asyncio
 import logging
@@ -21,7 +21,7 @@ from store.postgres.database import Database, DatabaseUnavailable
 from store.postgres.listening import listen
 from store.postgres.lock_watch import LockWatch
 from webhooks.secret_box import box_of
-from webhooks.url_policy import TargetPolicy
+from webhooks.url_policy import UrlPolicy
 
 LISTEN_INTERVAL = 1.0  # seconds before it listens again after a connection that ended without an error
 
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 async def run(configuration: Configuration, database: Database, clock: Clock) -> None:
-    """Runs a notifier until a signal of runtime.signals, then drains in time; a second signal ends it at once.
+    """Runs a notifier until a signal of runtime.signals, then drains; a second signal ends it immediately.
 
     The database has been migrated. The caller closes it.
     """
@@ -46,7 +46,7 @@ async def run(configuration: Configuration, database: Database, clock: Clock) ->
         await notifier
     except asyncio.CancelledError:
         logger.warning(
-            "stopped at once; deliveries in flight are left to their leases", extra={"action": LogAction.STOPPED}
+            "stopped immediately; deliveries in flight are left to their leases", extra={"action": LogAction.STOPPED}
         )
     finally:
         unfollow()
@@ -65,7 +65,7 @@ async def run_until(
 
     `poll_interval` and `on_poll`: see `Worker`.
     """
-    policy = TargetPolicy(configuration.webhook_allow_http, configuration.webhook_allow_networks)
+    policy = UrlPolicy(configuration.webhook_allow_http, configuration.webhook_allow_networks)
     timeouts = Timeouts.of(configuration.webhook_timeout)
     metrics = Metrics()
     async with Sender(policy, timeouts, clock) as sender:
@@ -83,14 +83,8 @@ async def run_until(
             poll_interval=poll_interval,
             on_poll=on_poll,
         )
-        metrics.gauge("in_flight", "Deliveries that this process holds.", lambda: worker.in_flight)
-        metrics.gauge("results_waiting", "Results that are not written yet.", lambda: worker.results_waiting)
         lock_watch = LockWatch(database)
-        metrics.gauge(
-            "lock_waits_seen",
-            "Waits for locks of other sessions so far, of a second and more.",
-            lambda: lock_watch.waits,
-        )
+        _add_gauges(metrics, worker, lock_watch)
         async with (
             followed(database.url) as readiness,
             monitoring(
@@ -109,8 +103,18 @@ async def run_until(
     logger.info("the notifier has stopped", extra={"action": LogAction.STOPPED})
 
 
+def _add_gauges(metrics: Metrics, worker: Worker, lock_watch: LockWatch) -> None:
+    metrics.gauge("in_flight", "Deliveries that this process holds.", lambda: worker.in_flight)
+    metrics.gauge("results_waiting", "Results that are not written yet.", lambda: worker.results_waiting)
+    metrics.gauge(
+        "lock_waits_seen",
+        "Waits for locks of other sessions so far, of a second and more.",
+        lambda: lock_watch.waits,
+    )
+
+
 def _listener(database: Database, worker: Worker) -> BackgroundTask:
-    """The task that wakes the worker when there is something to do. Without it, the worker finds that by polling."""
+    """The task that wakes the worker when work is committed. Without it the worker finds the work by its polls."""
     backoff = Backoff()
 
     async def listens() -> None:

@@ -1,4 +1,4 @@
-"""Whether the notifier's database takes writes: one that only reads sends nothing that it could record."""
+"""Whether the database of the notifier accepts writes. Without writes no attempt could be recorded."""
 
 import logging
 from collections.abc import AsyncIterator
@@ -11,17 +11,15 @@ logger = logging.getLogger(__name__)
 
 
 class Readiness:
-    """What the last look at the database said."""
+    """The result of the last probe of the database."""
 
     def __init__(self) -> None:
         self.takes_writes = False
 
     def take(self, problem: str | None) -> None:
-        """Takes note of one look: what keeps the database from being worked with, or None."""
+        """Takes the result of a probe: why the database cannot be used, or None."""
         if problem is not None and self.takes_writes:
-            logger.error(
-                "the database cannot be worked with: not ready (%s)", problem, extra={"action": LogAction.NOT_READY}
-            )
+            logger.error("the database is not usable: not ready (%s)", problem, extra={"action": LogAction.NOT_READY})
         if problem is None and not self.takes_writes:
             logger.info("the database takes writes: ready", extra={"action": LogAction.READY})
         self.takes_writes = problem is None
@@ -29,10 +27,10 @@ class Readiness:
 
 @asynccontextmanager
 async def followed(url: str) -> AsyncIterator[Readiness]:
-    """Looks at the database for as long as the block runs, on a connection of its own."""
+    """Probes the database while the block runs, on a connection of its own."""
     readiness = Readiness()
     probe = Probe(url)
-    # The worker reads every second; what is left to learn is whether writes succeed.
+    # The worker polls every second, so the probe has to find out only whether writes succeed.
     following = probe.following(readiness.take, reads=False)
     following.start()
     try:

@@ -1,9 +1,9 @@
-"""Reads one HTTP/1.1 response as far as an attempt needs it: the final status first, everything within bounds.
+"""Reads one HTTP/1.1 response as far as an attempt needs it: the final status and an excerpt, within bounds.
 
-The status line alone decides an attempt, so what follows it cannot change the verdict, be it cut, wrong or endless.
-Neither can the way in which the bytes are spread over packets. A parser that accepts or rejects a response as a
-whole, such as aiohttp's, would reject a 204 with a body together with its status. Whether the response was framed
-without fault decides only one thing: whether its connection may carry another request.
+The status line alone decides the outcome of an attempt. What follows cannot change it, even if it is cut, faulty or
+endless; nor can the way in which the bytes are spread over packets. A parser that accepts or rejects a response as a
+whole, such as aiohttp's, would reject a 204 with a body together with its status. The framing of the response decides
+one thing only: whether its connection may carry another request.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ _WITHOUT_BODY = (SWITCHING_PROTOCOLS, 204, 304)
 
 
 class MalformedResponse(Exception):
-    """What came back is not HTTP/1.1; the message says what it is instead."""
+    """The answer is not HTTP/1.1; the message says why."""
 
 
 class _State(Enum):
@@ -49,12 +49,12 @@ class _State(Enum):
 
 
 class ResponseReader:
-    """Takes the bytes of one response as they come; `ended` is done when no more of them are needed.
+    """Takes the bytes of one response as they come; the future `ended` is done when no more of them are needed.
 
-    Its `feed_data` and `feed_eof` are what aiohttp's protocol calls on a parser that is set with `set_parser`.
-    `excerpt_limit`: bytes of the body that are kept. `rest_timeout`: seconds from the moment when nothing that is
-    still to come can change the outcome (the status line of a success, the head of another response) until the
-    reader stops. The excerpt of a response without a body is empty, whatever follows its head.
+    aiohttp's protocol calls `feed_data` and `feed_eof` on the parser that is set with `set_parser`.
+    excerpt_limit: bytes of the body that are kept. rest_timeout: seconds after the outcome is decided (by the status
+    line of a success, or by the head of another response) until the reader stops. The excerpt of a response without a
+    body is empty, whatever follows its head.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, excerpt_limit: int, rest_timeout: float) -> None:
@@ -62,7 +62,7 @@ class ResponseReader:
         self.status: int | None = None
         self.excerpt = bytearray()
         self.error: Exception | None = None  # why there is no status; None also when the connection was lost
-        self.has_begun = False  # a status line has come, be it that of an interim response
+        self.has_begun = False  # a status line has come, possibly that of an interim response
         self._loop = loop
         self._excerpt_limit = excerpt_limit
         self._rest_timeout = rest_timeout
@@ -87,15 +87,15 @@ class ResponseReader:
         return self._is_complete and self._is_clean and self._persists
 
     def fields(self, name: str) -> list[str]:
-        """The values of a header, in their order: of those that an attempt needs."""
+        """The values of a header, in their order. Only the headers that an attempt needs are kept."""
         return [value.decode("latin-1") for value in self._fields.get(name.lower().encode(), ())]
 
     def start(self, timeout: float) -> None:
-        """Begins to wait, for at most `timeout` seconds until nothing can change the outcome."""
+        """Starts the timeout: the outcome has to be decided within `timeout` seconds."""
         self._timer = self._loop.call_later(timeout, self._on_timeout)
 
     def close(self) -> None:
-        """Ends the waiting."""
+        """Stops the timeout."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -103,7 +103,7 @@ class ResponseReader:
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
         """Takes bytes."""
         if self._has_ended:
-            self._is_clean = False  # they belong to no response
+            self._is_clean = False  # bytes after the response
             return False, b""
         self._buffer += data
         while self._steps[self._state](self):
@@ -115,7 +115,7 @@ class ResponseReader:
         return False, b""
 
     def feed_eof(self) -> None:
-        """Takes note that the connection has ended."""
+        """Ends the response, because the connection has ended."""
         self._persists = False
         if not self._has_ended:
             self._end()
@@ -172,7 +172,7 @@ class ResponseReader:
         line = self._head_line()
         if line is None:
             return False
-        if not line:  # some servers send an empty line more after a response
+        if not line:  # some servers send an additional empty line after a response
             return True
         match = _STATUS_LINE.fullmatch(line)
         if match is None:
@@ -206,8 +206,8 @@ class ResponseReader:
         if not line:
             self._begin_body()
             return True
-        # Not one expression for all of it: with blanks on both sides of a value it would try every way to divide
-        # them, and a receiver that sends many would stop the event loop.
+        # Not one regular expression for the whole line: with blanks on both sides of a value it would try every way
+        # to divide them, and a receiver that sends many blanks would block the event loop.
         name, colon, value = line.partition(b":")
         if not colon or _FIELD_NAME.fullmatch(name) is None or b"\0" in value or b"\r" in value:
             self._is_clean = False
@@ -254,7 +254,7 @@ class ResponseReader:
         return False
 
     def _keep(self, number: int) -> None:
-        """Takes up to `number` bytes of the body, and keeps those that there is room for."""
+        """Takes up to `number` bytes of the body, and keeps those that the excerpt has room for."""
         part = self._buffer[:number]
         del self._buffer[:number]
         self._remaining -= len(part)
@@ -318,7 +318,7 @@ class ResponseReader:
     def _ended(self) -> bool:
         return False
 
-    # Each reads on in its state, and returns whether to go on with what is buffered.
+    # Each continues in its state, and returns whether to continue with the buffered bytes.
     _steps: ClassVar[dict[_State, Callable[["ResponseReader"], bool]]] = {
         _State.STATUS_LINE: _read_status_line,
         _State.INTERIM_HEADERS: _read_interim_header,

@@ -1,4 +1,4 @@
-"""One HTTP POST of one attempt: bounded in time and memory, whatever the receiver does."""
+"""The HTTP POST of one attempt. Its time and memory are bounded, whatever the receiver does."""
 
 import asyncio
 import ssl
@@ -16,15 +16,15 @@ from notifier.exchange import Destination, end, exchange, is_stale
 from notifier.response import MalformedResponse, ResponseReader
 from runtime.clock import Clock
 from webhooks.deliveries import Outcome
-from webhooks.schedule import asked_wait
-from webhooks.url_policy import TargetPolicy
+from webhooks.retry_after import asked_wait
+from webhooks.url_policy import UrlPolicy
 
 MAX_EXCERPT = 16 * 1024  # bytes of the response that are read, and stored
 MAX_ERROR = 500  # characters
-DNS_TTL = 10  # seconds; short, because a name that moved is dialled at its old address until then
+DNS_TTL = 10  # seconds; short, because a name that has moved is dialled at its old address until then
 BACK_PRESSURE = (429, 503)  # HTTP statuses
 KEEPALIVE = 30.0  # seconds that an idle connection stays open
-MAX_DESTINATIONS = 1_024  # URLs that are kept as they were read
+MAX_DESTINATIONS = 1_024  # URLs that are kept in their parsed form
 
 
 @dataclass(frozen=True)
@@ -37,16 +37,16 @@ class Timeouts:
 
     @staticmethod
     def of(answer: float) -> "Timeouts":
-        """The timeouts when a receiver may take `answer` seconds; no other phase may take longer than that."""
+        """The timeouts when the headers may take `answer` seconds; no other phase may take longer than that."""
         return Timeouts(connect=min(5.0, answer), headers=answer, body=min(1.0, answer))
 
     @property
     def lease(self) -> timedelta:
-        """A lease that outlasts an attempt and the writing of its result by far: three times all phases."""
+        """The lease of a claim: three times all phases, so that it outlasts attempt and result by far."""
         return timedelta(seconds=3 * (self.connect + self.headers + self.body))
 
 
-# Not frozen, since every attempt has one: see store.delivery_queue.
+# Not frozen, since each attempt has one: see `store.deliveries.claims.Claim`.
 @dataclass(slots=True)
 class Answer:
     """How an attempt ended."""
@@ -56,27 +56,27 @@ class Answer:
     response_excerpt: str = ""
     error: str = ""
     retry_after: timedelta | None = None
-    remote_address: str = ""  # that of the connection, or else the one dialled last; empty when none was
+    remote_address: str = ""  # of the connection, or else the last one that was dialled; empty without any
 
     @property
     def back_pressure(self) -> bool:
-        """Whether the receiver asked to be left alone for a while, which is no failure."""
+        """Whether the receiver asked for a pause, which is not a failure."""
         return self.http_status in BACK_PRESSURE
 
 
 class Sender:
     """Posts bodies to endpoints over a pool of connections; an asynchronous context manager."""
 
-    def __init__(self, policy: TargetPolicy, timeouts: Timeouts, clock: Clock) -> None:
+    def __init__(self, policy: UrlPolicy, timeouts: Timeouts, clock: Clock) -> None:
         self._timeouts = timeouts
         self._clock = clock
         self._connector = aiohttp.TCPConnector(
-            limit=0,  # claims are bounded; a second bound would only let leases run out in a queue
+            limit=0,  # slots limit the requests; with a second limit, leases would run out in a queue
             socket_factory=DialGuard(policy),
             ttl_dns_cache=DNS_TTL,
             keepalive_timeout=KEEPALIVE,
         )
-        # Of these times the connector knows that to connect only, and takes it when it has to dial.
+        # The connector uses only the time to connect, when it has to dial.
         self._connect_timeout = aiohttp.ClientTimeout(
             total=None, connect=timeouts.connect, ceil_threshold=timeouts.connect
         )
@@ -89,9 +89,9 @@ class Sender:
         await self._connector.close()
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
-        """Makes one attempt and says how it ended: that it failed is an answer, not an exception.
+        """Makes one attempt and returns how it ended. A failure is an Answer, not an exception.
 
-        `headers` are all but those of the connection and the body's length.
+        headers: all headers but Host and Content-Length.
         """
         answer, again = await self._try(url, headers, body)
         if again:
@@ -99,7 +99,7 @@ class Sender:
         return answer
 
     async def _try(self, url: str, headers: Mapping[str, str], body: bytes) -> tuple[Answer, bool]:
-        """Posts once; returns how that ended, and whether a kept connection was at fault, so that another helps."""
+        """Posts once; returns how that ended, and whether to try again, because the fault was a kept connection."""
         dial = Dial()
         current_dial.set(dial)
         try:
@@ -107,7 +107,7 @@ class Sender:
             request = destination.post(headers, body)
             connection = await self._connect(destination, dial)
         except (aiohttp.ClientError, OSError, ValueError, RuntimeError) as error:
-            # RuntimeError: what uvloop makes of some failures to connect.
+            # uvloop raises RuntimeError for some failures to connect.
             return _failure(_not_connected(error, dial), error, dial, dial.address), False
         reused = not dial.allowed
         peer = None if connection.transport is None else connection.transport.get_extra_info("peername")
@@ -116,9 +116,9 @@ class Sender:
         try:
             await exchange(connection, request, reader, self._timeouts.headers)
         except (aiohttp.ClientError, MalformedResponse, OSError, ValueError, RuntimeError) as error:
-            # The receiver closed an idle connection just as it was picked from the pool, or something of its previous
-            # answer was still to come. That says nothing of its health, and a wait for the next attempt would make a
-            # good alert late.
+            # The receiver closed an idle connection when it was just taken from the pool, or the rest of its previous
+            # answer arrived only now. That is no sign of bad health, and to wait for the next attempt would make the
+            # notification late.
             again = reused and not reader.has_begun and not isinstance(error, TimeoutError)
             return _failure(_not_answered(error), error, dial, address), again
         finally:
@@ -139,7 +139,7 @@ class Sender:
         )
 
     async def _connect(self, destination: Destination, dial: Dial) -> Connection:
-        """A connection of the pool that can be used, or a new one."""
+        """A usable connection of the pool, or a new one."""
         while True:
             connection = await self._connector.connect(destination.request, [], self._connect_timeout)
             if dial.allowed or not is_stale(connection):
@@ -152,7 +152,7 @@ class Sender:
 
 
 def printable(data: bytes | bytearray) -> str:
-    """Text that PostgreSQL stores, whatever the bytes were: UTF-8 without NUL, at most MAX_EXCERPT bytes."""
+    """Any bytes as text that PostgreSQL can store: UTF-8 without NUL, at most MAX_EXCERPT bytes."""
     if not data:
         return ""
     text = data.decode("utf-8", "replace").replace("\0", "\N{REPLACEMENT CHARACTER}")

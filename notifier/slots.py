@@ -1,4 +1,4 @@
-"""The slots of a process: how many deliveries it may have in flight, how many of one organization, and its leases."""
+"""The slots of a process: they limit how many deliveries it has in flight, in all and of one organization."""
 
 import asyncio
 import contextlib
@@ -9,21 +9,21 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
-from store.deliveries.queue import Claim, Order
-from store.deliveries.results import Holdings
+from store.deliveries.claims import Claim, ClaimRequest
+from store.deliveries.leases import Holdings
 
-TOKEN_BITS = 64  # of a lease token, that are random and the same for all claims of a process
-COUNTER_BITS = 64  # the others
+TOKEN_BITS = 64  # the high bits of a lease token, which are random and equal for all claims of a process
+COUNTER_BITS = 64  # the low bits, which count the claims
 CLAIM_LIMIT = 100  # deliveries in one transaction
-ORGANIZATION_SHARE = 0.75  # of a process's slots, that one organization may have
+ORGANIZATION_SHARE = 0.75  # of a process's slots: what one organization may have at most
 
 
 class Slots:
-    """`number` slots, each for a claim until its result is written.
+    """`number` slots. Each belongs to a claim until the result of the claim is written.
 
-    Were they free before that, memory and the number of leases would grow while the database is slow.
+    If slots became free earlier, memory and the number of leases would grow while the database is slow.
 
-    The lease tokens of a process are consecutive numbers from a random start: so its leases can be found in the
+    The lease tokens of a process are consecutive numbers from a random start. So its leases can be found in the
     database without a list of the tokens.
     """
 
@@ -44,34 +44,34 @@ class Slots:
         return len(self._held)
 
     @contextlib.contextmanager
-    def order(self, done: Sequence[Claim] = ()) -> Iterator[Order | None]:
-        """What may be claimed at once, when the slots of `done` become free with it; None when there is no room.
+    def reserve(self, done: Sequence[Claim] = ()) -> Iterator[ClaimRequest | None]:
+        """What to claim when the slots of `done` become free with the claim; None when there is no free slot.
 
-        The slots are kept for the claim until the block ends: several may be on their way.
+        The slots are reserved until the block ends, since several claims may be made at the same time.
         """
         room = min(max(self._number - self.taken - self._reserved + len(done), 0), CLAIM_LIMIT)
         if not room:
             yield None
             return
-        order = Order(room, self._lease, self._full_organizations(done), uuid.UUID(int=self._next_token))
+        request = ClaimRequest(room, self._lease, self._full_organizations(done), uuid.UUID(int=self._next_token))
         self._next_token += 1
         self._reserved += room
-        self._open_tokens.add(order.lease_token)
+        self._open_tokens.add(request.lease_token)
         try:
-            yield order
+            yield request
         finally:
             self._reserved -= room
-            self._open_tokens.discard(order.lease_token)
+            self._open_tokens.discard(request.lease_token)
 
     def take(self, claims: Sequence[Claim]) -> None:
-        """Takes slots for what was claimed."""
+        """Takes slots for new claims."""
         if claims:
             self._held.update(claims)
             self._of_organization.update(claim.organization_id for claim in claims)
             self._all_free.clear()
 
     def free(self, done: Sequence[Claim]) -> None:
-        """Gives back the slots of what is done with."""
+        """Frees the slots of claims that have ended."""
         self._held.difference_update(done)
         self._of_organization.subtract(claim.organization_id for claim in done)
         self._of_organization = +self._of_organization  # forgets those that have none
@@ -79,7 +79,7 @@ class Slots:
             self._all_free.set()
 
     def holdings(self) -> Holdings:
-        """The leases that this process knows of: each of its others is an orphan, or ended."""
+        """The leases that this process knows of. Each other lease under its tokens is an orphan, or has ended."""
         return Holdings(
             uuid.UUID(int=self._first_token),
             uuid.UUID(int=self._next_token),
@@ -88,14 +88,14 @@ class Slots:
         )
 
     async def all_free_within(self, timeout: float) -> bool:
-        """Waits until no slot is taken, for at most `timeout` seconds; says whether that came true."""
+        """Waits until no slot is taken, for at most `timeout` seconds; returns whether none is."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await self._all_free.wait()
         return self._all_free.is_set()
 
     def _full_organizations(self, done: Sequence[Claim]) -> list[int]:
-        """The organizations that have as many slots as one may, `done` left out: the others need some, too."""
+        """The organizations that have as many slots as one may have, without those of `done`."""
         most = math.ceil(self._number * ORGANIZATION_SHARE)
         numbers = self._of_organization - Counter(claim.organization_id for claim in done)
         return [organization_id for organization_id, number in numbers.items() if number >= most]

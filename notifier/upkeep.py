@@ -1,4 +1,4 @@
-"""The notifier's upkeep: days of deliveries are made ahead of time and dropped when they are too old."""
+"""The upkeep of the notifier: makes the partitions of coming days, and drops those that are too old."""
 
 import logging
 from datetime import timedelta
@@ -18,9 +18,9 @@ logger = logging.getLogger(__name__)
 
 
 async def first_days(database: Database) -> None:
-    """Makes the days once, before anything is written into them: to make one while it is written to costs results.
+    """Makes the partitions before the notifier works: to make one while results are written into it delays them.
 
-    What prevents it also prevents `upkeep`, which tries again.
+    After a failure `upkeep` tries again.
     """
     try:
         await _make_ahead(database)
@@ -37,7 +37,7 @@ async def _make_ahead(database: Database) -> None:
 
 
 def upkeep(database: Database, keep: timedelta) -> BackgroundTask:
-    """The task that makes and drops days; finished deliveries are kept for `keep`."""
+    """The task that makes and drops partitions; finished deliveries are kept for `keep`."""
 
     async def makes_and_drops() -> float | None:
         try:
@@ -46,7 +46,8 @@ def upkeep(database: Database, keep: timedelta) -> BackgroundTask:
         except DatabaseUnavailable as error:
             if not error.failure.contained:
                 raise
-            # Most likely the lock timeout of a drop. While it waits, so do all who want the table after it.
+            # Most likely the lock timeout of a drop. Every transaction that needs the table waits behind a drop, so
+            # the next try comes later.
             logger.warning(_DELAYED, error, extra={"action": LogAction.UPKEEP_DELAYED})
             return RETRY_INTERVAL
         return None
@@ -63,7 +64,7 @@ def upkeep(database: Database, keep: timedelta) -> BackgroundTask:
         ),
         name="notifier upkeep",
         interval=INTERVAL,
-        backoff=Backoff(longest=RETRY_INTERVAL),  # nothing depends on it at once
+        backoff=Backoff(longest=RETRY_INTERVAL),  # no delivery depends on it immediately
     )
 
 

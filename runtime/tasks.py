@@ -83,7 +83,8 @@ class BackgroundTask:
     @property
     def is_running(self) -> bool:
         """Whether a task is left, even one that is about to end."""
-        return bool(self._tasks)
+        # Not only the callback `_ended` decides: it runs one pass of the event loop after the end of its task.
+        return any(not task.done() for task in self._tasks)
 
     @property
     def pause(self) -> float | None:
@@ -92,7 +93,7 @@ class BackgroundTask:
 
     def start(self) -> None:
         """Begins with the first pause. Does nothing while it is started; after a stop, waits for the end of that."""
-        if self._run is not None and not self._run.ends:
+        if self._run is not None and not self._run.ends and self.is_running:
             return
         self._run = _Run()
         before = tuple(self._tasks)

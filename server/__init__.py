@@ -1,1 +1,1 @@
-"""gRPC: handlers that map proto ↔ domain, interceptors, the ingest pipeline, lifecycle."""
+"""gRPC only: the process, its interceptors, and the handlers. `server.services` shows which class serves an RPC."""

@@ -1,4 +1,4 @@
-"""The health service: SERVING for every service while the database takes writes, and `liveness` in any case."""
+"""The health service: SERVING for every service while the database accepts writes; `liveness` is always SERVING."""
 
 import asyncio
 import logging
@@ -12,12 +12,12 @@ from generated.tidemark.v1 import error_reason_pb2
 from runtime.actions import LogAction
 from runtime.tasks import BackgroundTask
 from server.calls import errors
-from server.calls.places import Places
+from server.calls.bounded_waits import BoundedWaits
 from store.postgres import probe as signs
 from store.postgres.probe import Probe
 
-LIVENESS = "liveness"  # for restarts: a database outage must not restart every replica
-MAX_NAME_BYTES = 256  # of a service; longer names are no services, and a watch would hold them
+LIVENESS = "liveness"  # decides about restarts: an outage of the database must not restart every replica
+MAX_NAME_BYTES = 256  # of a service; no service has a longer name, and a watch would keep it in memory
 MAX_WATCHES = 1_000
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -30,14 +30,14 @@ logger = logging.getLogger(__name__)
 class Health(health_pb2_grpc.HealthServicer):
     """grpc.health.v1 for the given services, for the server as a whole (``""``) and for `liveness`.
 
-    Not the servicer of grpcio-health-checking: that one writes to watchers while it holds the lock that a
-    change of status needs, so one watcher that stops reading keeps the news from all others; and in a drain
-    it reports `liveness` as lost.
+    It replaces the servicer of grpcio-health-checking. That servicer writes to a watch while it holds the lock that a
+    change of status needs, so one client that does not read delays the status of all others. And in a drain it
+    reports `liveness` as NOT_SERVING.
     """
 
     def __init__(self, services: Iterable[str], max_watches: int = MAX_WATCHES) -> None:
-        """`max_watches` is how many watches of all callers may wait for news."""
-        self._watches = Places(max_watches, "changes of health")
+        """max_watches: the watches of all callers that may wait for a change."""
+        self._watches = BoundedWaits(max_watches, "changes of health")
         self._services = frozenset({"", *services})
         self._serving = False
         self._draining = False
@@ -49,7 +49,7 @@ class Health(health_pb2_grpc.HealthServicer):
         return self._serving
 
     def set_serving(self, serving: bool) -> None:
-        """Reports all services as SERVING or NOT_SERVING; after a drain began, always NOT_SERVING."""
+        """Reports all services as SERVING or NOT_SERVING; always as NOT_SERVING after a drain has begun."""
         serving = serving and not self._draining
         if serving != self._serving:
             self._serving = serving
@@ -62,21 +62,19 @@ class Health(health_pb2_grpc.HealthServicer):
         self.set_serving(False)
 
     async def probe(self, probe: Probe) -> None:
-        """Takes the status from one look at the database."""
+        """Sets the status from one probe of the database."""
         self._take(await probe.problem(signs.TIMEOUT))
 
     def following(self, probe: Probe) -> BackgroundTask:
-        """The task that keeps the status at what the database's signs of life say."""
+        """The task that sets the status after each probe of the database."""
         return probe.following(self._take)
 
     def _take(self, problem: str | None) -> None:
         if problem is None and not self._serving and not self._draining:
-            logger.info("the database takes writes: SERVING", extra={"action": LogAction.SERVING})
+            logger.info("the database accepts writes: SERVING", extra={"action": LogAction.SERVING})
         if problem is not None and self._serving:
             logger.error(
-                "the database cannot be worked with: NOT_SERVING (%s)",
-                problem,
-                extra={"action": LogAction.NOT_SERVING},
+                "the database is not usable: NOT_SERVING (%s)", problem, extra={"action": LogAction.NOT_SERVING}
             )
         self.set_serving(problem is None)
 
@@ -87,19 +85,19 @@ class Health(health_pb2_grpc.HealthServicer):
         _check_name(request.service)
         status = self._status(request.service)
         if status == _SERVICE_UNKNOWN:
-            # The name is not repeated: callers need no key, and an answer is no larger than it has to be.
+            # The answer does not repeat the name: callers need no key, so answers are kept small.
             await context.abort(grpc.StatusCode.NOT_FOUND, "there is no service of that name here")
         return health_pb2.HealthCheckResponse(status=status)
 
     async def Watch(
         self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
-        """The status of one service, and again at each change; RESOURCE_EXHAUSTED when others need the place."""
+        """The status of one service now, and again at each change. Ends when too many watches wait."""
         _check_name(request.service)
         connection = context.peer()
         last = None
         while True:
-            changed = self._changed  # before the status is read: a change in between is not lost
+            changed = self._changed  # before the status is read, so that a change in between is not missed
             status = self._status(request.service)
             if status != last:
                 yield health_pb2.HealthCheckResponse(status=status)

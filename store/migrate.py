@@ -1,8 +1,7 @@
-"""Migrations: bring a database's schema up to this version, once, however many replicas start at the same time.
+"""Migrations: upgrade the schema of a database to this version, once, even if several replicas start together.
 
-Versions of Tidemark may run side by side on one database while an upgrade rolls out. A migration declares the oldest
-revision whose code runs on its result; the schema stores that, and an older server that starts on a newer schema
-reads it.
+During a rolling upgrade, several versions of Tidemark use one database. Each migration declares the oldest revision
+whose code can run on its result. The schema stores it, and an older server that starts on a newer schema reads it.
 """
 
 import time
@@ -20,18 +19,18 @@ from store.postgres.database import DatabaseUnavailable, sync_engine
 from store.postgres.failures import failure_of
 from store.tables.schema import schema_compatibility
 
-# Any fixed number serves that no other program locks: "tidemark" read as base 36, cut to a bigint.
+# An advisory lock. Any number works that no other program locks: this one is "tidemark" in base 36, cut to a bigint.
 _LOCK = 1_052_911_830_411
 _LOCK_INTERVAL = 0.1  # seconds between two tries to take it
 MINIMUM_SERVER_VERSION = 150000  # PostgreSQL 15
 
 
 class UnsupportedServer(Exception):
-    """The PostgreSQL server is older than Tidemark can use."""
+    """The PostgreSQL server is older than Tidemark supports."""
 
 
 class UnsupportedEncoding(UnsupportedServer):
-    """The database cannot hold every id and name that callers may send."""
+    """The database cannot store all ids and names that callers can send."""
 
 
 class SchemaTooOld(Exception):
@@ -39,17 +38,16 @@ class SchemaTooOld(Exception):
 
 
 class SchemaTooNew(Exception):
-    """A newer version migrated the schema to a form that this version cannot use."""
+    """A newer version migrated the schema so that this version cannot use it."""
 
 
 def migrate(url: str) -> bool:
-    """Applies every missing migration. Blocks while another process does so; safe to repeat.
+    """Applies all missing migrations. Waits while another process does so; safe to repeat.
 
-    Returns whether the schema is this version's own; False when a newer version migrated it and this version can run
-    on it, in which case nothing is changed.
-    Raises UnsupportedServer when the server is older than PostgreSQL 15 or the database is not in UTF8, SchemaTooNew
-    when this version cannot run on the schema, and DatabaseUnavailable, in the driver's words, when the server cannot
-    be reached.
+    Returns True if the schema is that of this version. Returns False, and changes nothing, if a newer version
+    migrated the schema and this version can run on it. Raises UnsupportedServer if the server is older than
+    PostgreSQL 15 or the database is not in UTF8, SchemaTooNew if this version cannot run on the schema, and
+    DatabaseUnavailable, with the message of the driver, if the server cannot be reached.
     """
     engine = sync_engine(url)
     try:
@@ -67,7 +65,7 @@ def migrate(url: str) -> bool:
                 connection.commit()
                 return True
             finally:
-                # Where the connection was lost, the lock went with it.
+                # If the connection is lost, so is the lock.
                 if not connection.invalidated:
                     connection.rollback()
                     connection.execute(text("SELECT pg_advisory_unlock(:lock)"), {"lock": _LOCK})
@@ -79,9 +77,9 @@ def migrate(url: str) -> bool:
 
 
 def check(url: str) -> None:
-    """Finds out whether this version can run on the schema as it is; changes nothing.
+    """Checks that this version can run on the present schema; changes nothing.
 
-    Raises SchemaTooOld when migrations are missing, and what `migrate` raises.
+    Raises SchemaTooOld if migrations are missing, and the exceptions of `migrate`.
     """
     engine = sync_engine(url)
     try:
@@ -101,9 +99,9 @@ def check(url: str) -> None:
 
 
 def _lock(connection: Connection) -> None:
-    """Takes the lock for this session. Waits between tries, and not in one statement.
+    """Takes the lock for this session. Waits between tries, not inside a statement.
 
-    A statement that waits holds a snapshot, and CREATE INDEX CONCURRENTLY waits for all of them.
+    A waiting statement holds a snapshot, and CREATE INDEX CONCURRENTLY of another migration waits for all snapshots.
     """
     while True:
         taken = connection.scalar(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": _LOCK})
@@ -114,7 +112,7 @@ def _lock(connection: Connection) -> None:
 
 
 def _unavailable(error: DBAPIError) -> Exception:
-    """What is raised for an error of the database: itself, when the database is not at fault."""
+    """DatabaseUnavailable for a failure of the database; otherwise the error itself."""
     failure = failure_of(error)
     return error if failure is None else DatabaseUnavailable(error_text(error), failure)
 
@@ -145,16 +143,16 @@ def _revision(connection: Connection) -> str | None:
 
 
 def _is_newer(connection: Connection, configuration: Config) -> bool:
-    """Whether a migration that this version does not know was the last one."""
+    """Whether the last migration is one that this version does not know."""
     found = _revision(connection)
     known = {script.revision for script in ScriptDirectory.from_config(configuration).walk_revisions()}
     return found is not None and found not in known
 
 
 def _check_compatible(connection: Connection, configuration: Config) -> None:
-    # Versions before the table, and other programs' schemas, say nothing of compatibility.
-    says = inspect(connection).has_table(schema_compatibility.name)
-    oldest = connection.scalar(select(schema_compatibility.c.oldest_revision)) if says else None
+    # Schemas of versions before this table, and of other programs, do not have it.
+    has_table = inspect(connection).has_table(schema_compatibility.name)
+    oldest = connection.scalar(select(schema_compatibility.c.oldest_revision)) if has_table else None
     if oldest is None or oldest > _head(configuration):
         raise SchemaTooNew(
             f"a newer version of Tidemark migrated the schema to revision {_revision(connection)}, which needs a"

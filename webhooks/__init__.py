@@ -1,1 +1,1 @@
-"""The domain of webhook delivery, pure: health of endpoints, signature, schedule, URL policy."""
+"""The domain of webhook delivery, pure: retry schedule, health of endpoints, signatures and keys, URL policy."""

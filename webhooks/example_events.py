@@ -1,4 +1,4 @@
-"""Examples of every type of event: the bodies that SendTestEvent sends, made by what makes the real ones."""
+"""Examples of every event type: the bodies of test events, made by the code that makes the bodies of real events."""
 
 import json
 import random
@@ -9,72 +9,93 @@ from typing import Any
 
 from evaluator.alerts import AlertRule, ConditionType, Scope, ScopeKind
 from evaluator.balances import BalanceKind, BalanceReading, BalanceSelection
-from evaluator.exclusions import MAX_GROUPS, Disabled
+from evaluator.exclusions import MAX_GROUPS
 from evaluator.gauges import EVER, Gauge, Measure
-from evaluator.notifications import DISABLED_TYPE, EVENT_TYPES, REACHED_TYPE, Notification, format_time
+from evaluator.notification_json import format_time
+from evaluator.notifications import DISABLED_TYPE, EVENT_TYPES, REACHED_TYPE, DisabledNotification, Notification
 from evaluator.periods import Period
-from evaluator.thresholds import Kind, Ladder, Severity, Threshold
+from evaluator.thresholds import Severity, Threshold, ThresholdSet, TransitionKind
 from evaluator.transitions import Cause, Transition
-from webhooks.health import DISABLE_AFTER, Finding, Health, Verdict
+from webhooks.health import DISABLE_AFTER, Health, HealthSample, HealthSignal
 from webhooks.operator_events import EvaluationFailure, OperatorEvent, OperatorEventType, body_of, notice_of
 
 TEST_TYPE = "endpoint.test"
 TEST_ID_PREFIX = "tst_"
 EXAMPLE_TYPES = (*EVENT_TYPES, *OperatorEventType, TEST_TYPE)
 
-# Whom the examples are about, other than endpoint.test: nobody. A receiver that looks them up finds nothing.
-_NO_ONE = "testtesttesttesttesttestte"
+# Ids of the alert, the customer and so on. They do not exist, so that a receiver cannot find them.
+_EXAMPLE_ID = "testtesttesttesttesttestte"
 _CUSTOMER = "test-customer"
 _EVENT = "test-event"
 _DELAY = timedelta(seconds=2)  # from the usage to the evaluation
 
 
-def body_of_test(event_id: str, event_type: str, endpoint_id: str, now: datetime) -> str:
-    """The JSON of a test event of one of EXAMPLE_TYPES: as the schema of its type says, and data.test is true.
+def example_body(event_id: str, event_type: str, endpoint_id: str, now: datetime) -> str:
+    """The JSON of a test event of one of EXAMPLE_TYPES. It follows the schema of its type; data.test is true.
 
-    `endpoint_id` is the endpoint that it is sent to, which only `endpoint.test` is about.
+    `endpoint_id` is the endpoint that it is sent to; it appears in the body of an `endpoint.test` only.
     """
     if event_type == TEST_TYPE:
         data = {"endpoint_id": endpoint_id}
         made: dict[str, Any] = {"id": event_id, "type": TEST_TYPE, "timestamp": format_time(now), "data": data}
     elif event_type in EVENT_TYPES:
-        made = json.loads(_of_an_alert(event_type, now).body())
+        made = json.loads(_alert_event(event_type, now).body())
     else:
-        made = json.loads(_of_an_endpoint(event_id, OperatorEventType(event_type), now))
+        made = json.loads(_operator_event(event_id, OperatorEventType(event_type), now))
     made["id"] = event_id
     made["data"] = {"test": True, **made["data"]}
     return json.dumps(made, ensure_ascii=False, separators=(",", ":"))
 
 
-def _of_an_alert(event_type: str, now: datetime) -> Notification | Disabled:
-    usage = Gauge(_CUSTOMER, None, Measure(metric_id="tokens"), (("region", "eu"),), _month(now))
-    cause = Cause(_EVENT, now - _DELAY)
-    line = Threshold(Decimal(800), code="80 %", severity=Severity.WARNING)
-    rule = _rule(ConditionType.USAGE_THRESHOLD_REACHED, usage.measure, line, now)
+def _alert_event(event_type: str, now: datetime) -> Notification | DisabledNotification:
     if event_type == DISABLED_TYPE:
-        return Disabled("", rule, replace(usage, group=(("region", "r-5001"),)), MAX_GROUPS, 1, now, cause)
-    if event_type == REACHED_TYPE:
-        moved = _crossed(Kind.REACHED, line, Decimal(790), Decimal(810), cause)
-        return Notification("", rule, usage, 1, now, False, (moved,))
-    # A grant was put, so that what remains is above the line again.
+        return _disabled(now)
+    return _reached(now) if event_type == REACHED_TYPE else _resolved(now)
+
+
+def _disabled(now: datetime) -> DisabledNotification:
+    """A customer has more groups than one alert may have: the alert is disabled for the customer."""
+    usage, rule = _usage_alert(now)
+    return DisabledNotification(
+        "", rule, replace(usage, group=(("region", "r-5001"),)), MAX_GROUPS, 1, now, _cause(now)
+    )
+
+
+def _reached(now: datetime) -> Notification:
+    """Usage reaches a threshold."""
+    usage, rule = _usage_alert(now)
+    moved = _transition(TransitionKind.REACHED, _USAGE_THRESHOLD, Decimal(790), Decimal(810), _cause(now))
+    return Notification("", rule, usage, 1, now, False, (moved,))
+
+
+def _resolved(now: datetime) -> Notification:
+    """A grant is put, so that the remaining amount of commits is above the threshold again."""
     commits = BalanceSelection((BalanceKind.COMMIT,), BalanceReading.REMAINING)
     remaining = Gauge(_CUSTOMER, None, Measure(currency="USD", balances=commits), (), EVER)
-    line = Threshold(Decimal(20), severity=Severity.CRITICAL)
-    rule = _rule(ConditionType.LOW_REMAINING_COMMIT_BALANCE_REACHED, remaining.measure, line, now)
-    moved = _crossed(Kind.RESOLVED, line, Decimal("12.5"), Decimal("512.5"), None)
+    threshold = Threshold(Decimal(20), severity=Severity.CRITICAL)
+    rule = _rule(ConditionType.LOW_REMAINING_COMMIT_BALANCE_REACHED, remaining.measure, threshold, now)
+    moved = _transition(TransitionKind.RESOLVED, threshold, Decimal("12.5"), Decimal("512.5"), None)
     return Notification("", rule, remaining, 2, now, False, (moved,))
 
 
-def _rule(condition: ConditionType, measure: Measure, line: Threshold, now: datetime) -> AlertRule:
+_USAGE_THRESHOLD = Threshold(Decimal(800), code="80 %", severity=Severity.WARNING)
+
+
+def _usage_alert(now: datetime) -> tuple[Gauge, AlertRule]:
+    usage = Gauge(_CUSTOMER, None, Measure(metric_id="tokens"), (("region", "eu"),), _month(now))
+    return usage, _rule(ConditionType.USAGE_THRESHOLD_REACHED, usage.measure, _USAGE_THRESHOLD, now)
+
+
+def _rule(condition: ConditionType, measure: Measure, threshold: Threshold, now: datetime) -> AlertRule:
     return AlertRule(
-        alert_id=f"alt_{_NO_ONE}",
+        alert_id=f"alt_{_EXAMPLE_ID}",
         name="Test of a webhook endpoint",
         version=1,
         condition_type=condition,
         scope=Scope(ScopeKind.CUSTOMER, customer_id=_CUSTOMER),
         measure=measure,
         groups=(),
-        ladder=Ladder.of((line,), condition.direction),
+        thresholds=ThresholdSet.of((threshold,), condition.direction),
         evaluate_on_create=True,
         changed_epoch=1,
         watching_epoch=1,
@@ -82,11 +103,17 @@ def _rule(condition: ConditionType, measure: Measure, line: Threshold, now: date
     )
 
 
-def _crossed(kind: Kind, line: Threshold, previous: Decimal, value: Decimal, cause: Cause | None) -> Transition:
+def _cause(now: datetime) -> Cause:
+    return Cause(_EVENT, now - _DELAY)
+
+
+def _transition(
+    kind: TransitionKind, threshold: Threshold, previous: Decimal, value: Decimal, cause: Cause | None
+) -> Transition:
     return Transition(
         kind=kind,
-        threshold=line,
-        level=line.value,
+        threshold=threshold,
+        level=threshold.value,
         previous_value=previous,
         value=value,
         cause=cause,
@@ -100,24 +127,30 @@ def _month(now: datetime) -> Period:
     return Period(start, (start + timedelta(days=32)).replace(day=1))
 
 
-def _of_an_endpoint(event_id: str, event_type: OperatorEventType, now: datetime) -> str:
-    """An operator event about an endpoint that there is not: its health is led to where it tells of that type.
+def _operator_event(event_id: str, event_type: OperatorEventType, now: datetime) -> str:
+    """The body of an operator event.
 
-    Of an evaluation that failed: about an alert that there is not.
+    The notice is made by the health of an endpoint that does not exist, after an attempt that leads to the event.
     """
     if event_type is OperatorEventType.EVALUATION_FAILED:
-        failure = EvaluationFailure(f"alt_{_NO_ONE}", _CUSTOMER, _EVENT)
+        failure = EvaluationFailure(f"alt_{_EXAMPLE_ID}", _CUSTOMER, _EVENT)
         return body_of(event_id, OperatorEvent(0, "", notice_of(failure)), now)
-    half = Health(max_in_flight=4, failing_since=now - DISABLE_AFTER / 2, failure_count=21)
-    failed = Finding(Verdict.FAILED)
-    health, finding = {
-        OperatorEventType.ENDPOINT_FAILING: (half, failed),
-        OperatorEventType.ENDPOINT_DISABLED: (replace(half, failing_since=now - DISABLE_AFTER), failed),
-        OperatorEventType.ENDPOINT_RECOVERED: (replace(half, warned_percent=50), Finding(Verdict.SUCCEEDED)),
-        OperatorEventType.DELIVERY_EXHAUSTED: (half, replace(failed, exhausted=True, delivery={
-            "delivery_id": f"whd_{_NO_ONE}", "notification_id": f"ntf_{_NO_ONE}", "attempt_count": 11,
-        })),
-    }[event_type]  # fmt: skip
-    _, told = health.after(finding, now, random.Random(0))
-    notice = next(notice for notice in told if notice.event_type is event_type)
-    return body_of(event_id, OperatorEvent(0, f"whe_{_NO_ONE}", notice), now)
+    failing = Health(max_in_flight=4, failing_since=now - DISABLE_AFTER / 2, failure_count=21)
+    failed = HealthSample(HealthSignal.FAILED)
+    delivery: dict[str, object] = {
+        "delivery_id": f"whd_{_EXAMPLE_ID}",
+        "notification_id": f"ntf_{_EXAMPLE_ID}",
+        "attempt_count": 11,
+    }
+    health, sample = {
+        OperatorEventType.ENDPOINT_FAILING: (failing, failed),
+        OperatorEventType.ENDPOINT_DISABLED: (replace(failing, failing_since=now - DISABLE_AFTER), failed),
+        OperatorEventType.ENDPOINT_RECOVERED: (
+            replace(failing, warned_percent=50),
+            HealthSample(HealthSignal.SUCCEEDED),
+        ),
+        OperatorEventType.DELIVERY_EXHAUSTED: (failing, replace(failed, exhausted=True, delivery=delivery)),
+    }[event_type]
+    _, notices = health.after(sample, now, random.Random(0))
+    notice = next(notice for notice in notices if notice.event_type is event_type)
+    return body_of(event_id, OperatorEvent(0, f"whe_{_EXAMPLE_ID}", notice), now)

@@ -1,7 +1,7 @@
-"""Which headers of a webhook request are Tidemark's own: refused when an endpoint is saved, never sent from a row."""
+"""The reserved headers of webhook requests: an endpoint cannot be saved with them, and its row never adds them."""
 
-# In lower case. What the connection, the message or its signature needs. Accept is not among them: an endpoint may
-# say which answers its receiver should give.
+# In lower case: the headers that the connection, the message or its signature needs. Accept is not reserved: an
+# endpoint may ask its receiver for a type of answer.
 RESERVED = frozenset(
     {
         "accept-encoding",
@@ -24,9 +24,9 @@ RESERVED_PREFIXES = ("webhook-", "proxy-")
 
 
 def is_reserved(name: str) -> bool:
-    """Whether an endpoint may not set the header of that name, in upper or lower case.
+    """Whether an endpoint must not set the header of that name, in upper or lower case.
 
-    Authorization is not reserved: credentials, which are stored encrypted, are what it is set with.
+    Authorization is not reserved: the credentials of an endpoint, which are stored encrypted, set it.
     """
     lower = name.lower()
     return lower in RESERVED or lower.startswith(RESERVED_PREFIXES)

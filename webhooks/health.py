@@ -1,42 +1,42 @@
-"""The health of an endpoint as a value: what each attempt does to it, and what operators are told.
+"""The health of an endpoint as a value: how each attempt changes it, and which operator events follow.
 
-Back-pressure (429, 503) is no failure of a delivery: the endpoint waits. Failures in a row open the circuit breaker,
-which lets one probe through after a while; when that succeeds, traffic comes back in doubling steps. An endpoint
-without any success for days is disabled.
+Back-pressure (429, 503) is not a failure of a delivery: the endpoint waits. Failures in a row open the circuit
+breaker, which lets one probe through after a pause. After a probe that succeeds, traffic returns in doubling steps.
+An endpoint without a success for days is disabled.
 """
 
 import random
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from webhooks.operator_events import Notice, OperatorEventType
+from webhooks.jitter import jittered
+from webhooks.operator_events import Notice, OperatorEvent, OperatorEventType
+from webhooks.retry_after import MAX_RETRY_AFTER
 
-# Waits after back-pressure unless the receiver asks for a longer one; doubled each time in a row.
+# Waits after back-pressure, unless the receiver asks for a longer one. Each pause in a row is twice as long.
 FIRST_THROTTLE = timedelta(seconds=5)
 LONGEST_THROTTLE = timedelta(minutes=5)
-LONGEST_ASKED_WAIT = timedelta(hours=24)
 
 BREAKER_THRESHOLD = 10  # failures in a row that open the breaker
-FIRST_OPENING = timedelta(seconds=10)  # until the probe; doubled each time that the probe fails
+FIRST_OPENING = timedelta(seconds=10)  # until the probe; twice as long after each probe that fails
 LONGEST_OPENING = timedelta(minutes=5)
 FIRST_WINDOW = 2  # in flight at a time after the probe succeeded; doubled with each further success
 
 DISABLE_AFTER = timedelta(days=5)  # without a success
-DISABLE_FAILURES = 10  # and as many failures; a quiet endpoint is not disabled for three of them
+DISABLE_FAILURES = 10  # and with as many failures: an endpoint with little traffic is not disabled after three
 WARNING_PERCENTS = (50, 90)  # of DISABLE_AFTER
 
 SUCCESS_PRECISION = timedelta(seconds=10)  # of last_success_time: a busy endpoint's row is not written for it alone
 
-MAX_JITTER = 0.2  # of a wait, upwards only: a receiver is never tried earlier than the schedule says
-
 
 class BreakerState(StrEnum):
-    """Whether an endpoint's traffic flows."""
+    """Whether an endpoint gets attempts."""
 
-    CLOSED = "CLOSED"  # it does
-    OPEN = "OPEN"  # none until breaker_until
-    HALF_OPEN = "HALF_OPEN"  # one probe at a time
+    CLOSED = "CLOSED"  # yes
+    OPEN = "OPEN"  # not until breaker_until
+    HALF_OPEN = "HALF_OPEN"  # one at a time, the probe
 
 
 class DisableReason(StrEnum):
@@ -44,11 +44,11 @@ class DisableReason(StrEnum):
 
     REQUESTED = "REQUESTED"  # by its owner
     GONE = "GONE"  # it answered 410
-    FAILING = "FAILING"  # nothing but failures for DISABLE_AFTER
+    FAILING = "FAILING"  # no success for DISABLE_AFTER
 
 
-class Verdict(StrEnum):
-    """What an attempt says about its endpoint."""
+class HealthSignal(StrEnum):
+    """What an attempt says about the health of its endpoint."""
 
     SUCCEEDED = "SUCCEEDED"
     FAILED = "FAILED"
@@ -57,19 +57,19 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True)
-class Finding:
-    """The result of one attempt, as far as the endpoint's health goes."""
+class HealthSample:
+    """One attempt, as far as it concerns the health of its endpoint."""
 
-    verdict: Verdict
-    automatic: bool = True  # a try that a person asked for says nothing bad about the endpoint
+    signal: HealthSignal
+    automatic: bool = True  # a failed attempt that a person asked for does not count against the endpoint
     exhausted: bool = False  # it was the last attempt of its delivery
     retry_after: timedelta | None = None  # what the receiver asked for
-    delivery: dict[str, object] = field(default_factory=dict)  # for the operators, when the delivery is exhausted
+    delivery: dict[str, object] = field(default_factory=dict)  # for the operator event of an exhausted delivery
 
 
 @dataclass(frozen=True)
 class Health:
-    """What the queue knows about an endpoint; fields as the columns of the table."""
+    """The health of an endpoint. The fields are named like the columns of the table."""
 
     max_in_flight: int
     not_before: datetime | None = None
@@ -84,28 +84,28 @@ class Health:
     last_success_time: datetime | None = None
     warned_percent: int = 0
     exhaustion_noted: bool = False
-    disable_reason: DisableReason | None = None  # set: it has to be disabled
+    disable_reason: DisableReason | None = None  # set: the endpoint has to be disabled
 
     def after(
-        self, finding: Finding, now: datetime, randomness: random.Random
+        self, sample: HealthSample, now: datetime, randomness: random.Random
     ) -> tuple["Health", tuple[Notice, ...]]:
-        """The health after an attempt, and what there is to tell."""
-        match finding.verdict:
-            case Verdict.SUCCEEDED:
+        """The health after an attempt, and the notices for operators. Returns itself when nothing changes."""
+        match sample.signal:
+            case HealthSignal.SUCCEEDED:
                 return self._succeeded(now)
-            case Verdict.GONE:
+            case HealthSignal.GONE:
                 return self._disabled(DisableReason.GONE)
-            case Verdict.THROTTLED:
-                changed = self._throttled(finding.retry_after, now, randomness)
-            case Verdict.FAILED:
+            case HealthSignal.THROTTLED:
+                changed = self._throttled(sample.retry_after, now, randomness)
+            case HealthSignal.FAILED:
                 changed = self._failed(now, randomness)
-        if not finding.automatic:
+        if not sample.automatic:
             return changed, ()
         changed = replace(changed, failing_since=self.failing_since or now, failure_count=self.failure_count + 1)
-        changed, warnings = changed._judged(now)
-        if finding.exhausted and not changed.exhaustion_noted:
+        changed, warnings = changed._warned(now)
+        if sample.exhausted and not changed.exhaustion_noted:
             changed = replace(changed, exhaustion_noted=True)
-            warnings = (Notice(OperatorEventType.DELIVERY_EXHAUSTED, finding.delivery), *warnings)
+            warnings = (Notice(OperatorEventType.DELIVERY_EXHAUSTED, sample.delivery), *warnings)
         return changed, warnings
 
     def _succeeded(self, now: datetime) -> tuple["Health", tuple[Notice, ...]]:
@@ -115,28 +115,28 @@ class Health:
         elif window is not None:
             window *= 2
         recent = self.last_success_time is not None and now - self.last_success_time < SUCCESS_PRECISION
-        well = Health(
+        healthy = Health(
             max_in_flight=self.max_in_flight,
             not_before=self.not_before,
             breaker_window=window if window is not None and window < self.max_in_flight else None,
             last_success_time=self.last_success_time if recent else now,
             disable_reason=self.disable_reason,
         )
-        if well == self:
+        if healthy == self:
             return self, ()
-        well = replace(well, last_success_time=now)
+        healthy = replace(healthy, last_success_time=now)
         if not self.warned_percent and not self.exhaustion_noted:
-            return well, ()
-        return well, (Notice(OperatorEventType.ENDPOINT_RECOVERED, self._figures()),)
+            return healthy, ()
+        return healthy, (Notice(OperatorEventType.ENDPOINT_RECOVERED, self._figures()),)
 
     def _throttled(self, retry_after: timedelta | None, now: datetime, randomness: random.Random) -> "Health":
         waits = self.not_before is not None and self.not_before > now
-        # Several requests that were on their way together are answered alike; that is one pause, not several.
+        # Requests that were in flight together get the same answer; that is one pause, not several.
         count = self.throttle_count if waits else self.throttle_count + 1
-        wait = _jittered(_doubled(FIRST_THROTTLE, max(count - 1, 0), LONGEST_THROTTLE), randomness)
+        wait = jittered(_doubled(FIRST_THROTTLE, max(count - 1, 0), LONGEST_THROTTLE), randomness)
         if retry_after is not None:
-            # Never shorter than without it: a receiver that asks for no wait would be tried in a tight loop.
-            wait = max(wait, min(retry_after, LONGEST_ASKED_WAIT))
+            # Never shorter than without the header: a receiver that asks for no wait would be called in a tight loop.
+            wait = max(wait, min(retry_after, MAX_RETRY_AFTER))
         until = now + wait
         if self.not_before is not None:
             until = max(until, self.not_before)
@@ -151,7 +151,7 @@ class Health:
         changed = replace(self, breaker_failures=failures, breaker_window=window, throttle_count=0)
         if not opens:
             return changed
-        pause = _jittered(_doubled(FIRST_OPENING, self.breaker_openings, LONGEST_OPENING), randomness)
+        pause = jittered(_doubled(FIRST_OPENING, self.breaker_openings, LONGEST_OPENING), randomness)
         return replace(
             changed,
             breaker_state=BreakerState.OPEN,
@@ -159,8 +159,8 @@ class Health:
             breaker_openings=self.breaker_openings + 1,
         )
 
-    def _judged(self, now: datetime) -> tuple["Health", tuple[Notice, ...]]:
-        """Disables an endpoint that has failed for too long, or warns of that."""
+    def _warned(self, now: datetime) -> tuple["Health", tuple[Notice, ...]]:
+        """Disables an endpoint that has failed for too long, or warns before that."""
         assert self.failing_since is not None
         age = now - self.failing_since
         if age >= DISABLE_AFTER and self.failure_count >= DISABLE_FAILURES:
@@ -185,5 +185,46 @@ def _doubled(first: timedelta, times: int, longest: timedelta) -> timedelta:
     return min(first * (1 << min(times, 20)), longest)
 
 
-def _jittered(wait: timedelta, randomness: random.Random) -> timedelta:
-    return wait * (1 + randomness.uniform(0.0, MAX_JITTER))
+Key = tuple[int, str]  # organization_id, endpoint_id
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a batch of attempts changes: the new health of some endpoints, in the order of their keys, and events."""
+
+    changed: dict[Key, Health]
+    events: list[OperatorEvent]
+
+    @property
+    def to_disable(self) -> dict[Key, DisableReason]:
+        """The endpoints that have to be disabled, and why."""
+        return {
+            key: health.disable_reason for key, health in self.changed.items() if health.disable_reason is not None
+        }
+
+
+def judge(
+    before: Mapping[Key, Health],
+    samples: Iterable[tuple[Key, HealthSample]],
+    now: datetime,
+    randomness: random.Random,
+) -> Judgement:
+    """The health of endpoints after attempts, in the order of the attempts.
+
+    before: the health of the enabled endpoints. Samples of others change nothing.
+    """
+    current = dict(before)
+    settled: set[Key] = set()  # endpoints whose health a further success does not change
+    events = []
+    for key, sample in samples:
+        succeeded = sample.signal is HealthSignal.SUCCEEDED
+        if key not in current or (succeeded and key in settled):
+            continue
+        health, notices = current[key].after(sample, now, randomness)
+        if succeeded and health is current[key]:
+            settled.add(key)
+        elif not succeeded:
+            settled.discard(key)
+        current[key] = health
+        events += [OperatorEvent(*key, notice) for notice in notices]
+    return Judgement({key: current[key] for key in sorted(current) if current[key] != before[key]}, events)

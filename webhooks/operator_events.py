@@ -1,31 +1,31 @@
-"""Operator events: their types, and the bodies that are posted."""
+"""Operator events: notices about endpoints, deliveries and failed evaluations; their types and their bodies."""
 
 import json
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from evaluator.notifications import format_time
+from evaluator.notification_json import format_time
 
 EVENT_ID_PREFIX = "evt_"
 
-# An endpoint gets these only when its event_types name them.
+# Prefixes of the types. An endpoint gets operator events only when its event_types name them.
 PREFIXES = ("endpoint.", "delivery.", "evaluation.")
 
 
 class OperatorEventType(StrEnum):
-    """What operators are told about their endpoints, and about evaluations that fail."""
+    """The types of operator events."""
 
     ENDPOINT_FAILING = "endpoint.failing"
     ENDPOINT_DISABLED = "endpoint.disabled"
     ENDPOINT_RECOVERED = "endpoint.recovered"
     DELIVERY_EXHAUSTED = "delivery.exhausted"
-    EVALUATION_FAILED = "evaluation.failed"  # about no endpoint: see store/notifications/evaluation_failures.py
+    EVALUATION_FAILED = "evaluation.failed"  # not about an endpoint: see store/notifications/evaluation_failures.py
 
 
 @dataclass(frozen=True)
 class Notice:
-    """Something that operators are told once per endpoint."""
+    """The content of an operator event."""
 
     event_type: OperatorEventType
     data: dict[str, object]  # JSON; times are datetimes
@@ -36,18 +36,18 @@ class OperatorEvent:
     """One operator event before it is written."""
 
     organization_id: int
-    endpoint_id: str  # whom it is about; empty: no endpoint
+    endpoint_id: str  # the endpoint that it is about; empty: none
     notice: Notice
 
 
 def is_operator_event(event_type: str) -> bool:
-    """Whether events of that type are for operators only, and not about what customers use."""
+    """Whether a type is that of an operator event, and not of a notification about a customer."""
     return event_type.startswith(PREFIXES)
 
 
 @dataclass(frozen=True)
 class EvaluationFailure:
-    """An evaluation that could not be recorded; alert_id, event_id: unset where none is known to be the cause."""
+    """An evaluation that could not be recorded. alert_id, event_id: unset when the cause is not known."""
 
     alert_id: str | None
     customer_id: str
@@ -55,7 +55,7 @@ class EvaluationFailure:
 
 
 def notice_of(failure: EvaluationFailure) -> Notice:
-    """What operators are told of a failure: whose, and of what; never why, which is in the log of the service."""
+    """The notice of a failed evaluation. It names alert, customer and event; the reason is only in the log."""
     data = {"alert_id": failure.alert_id, "customer_id": failure.customer_id, "event_id": failure.event_id}
     return Notice(
         OperatorEventType.EVALUATION_FAILED, {name: value for name, value in data.items() if value is not None}

@@ -20,7 +20,7 @@ _FORMAT = 1  # first byte of everything sealed
 
 
 class CannotOpen(Exception):
-    """What was sealed cannot be opened: its key is missing, or it was changed, or moved from another row."""
+    """Sealed data cannot be opened: its key is missing, it was changed, or it was copied from another row."""
 
 
 class KeyFileUnusable(Exception):
@@ -55,17 +55,17 @@ class SecretBox:
         """The id of the key that seals."""
         return self._sealing.decode()
 
-    def seal(self, plain: bytes, place: str) -> bytes:
-        """Seals `plain` for `place`: the names of the row and column where it is kept.
+    def seal(self, plain: bytes, context: str) -> bytes:
+        """Seals `plain` for `context`, which names the row and the column that it is stored in.
 
-        What is copied to another place cannot be opened there.
+        Sealed data that is copied to another row or column cannot be opened there.
         """
         nonce = secrets.token_bytes(NONCE_BYTES)
         head = bytes((_FORMAT, len(self._sealing))) + self._sealing
-        return head + nonce + self._ciphers[self._sealing].encrypt(nonce, plain, head + place.encode())
+        return head + nonce + self._ciphers[self._sealing].encrypt(nonce, plain, head + context.encode())
 
-    def open(self, sealed: bytes, place: str) -> bytes:
-        """What was sealed for `place`. Raises CannotOpen."""
+    def open(self, sealed: bytes, context: str) -> bytes:
+        """Opens what was sealed for `context`. Raises CannotOpen."""
         key_id = _key_id(sealed)
         if (cipher := self._ciphers.get(key_id)) is None:
             raise CannotOpen(f"it was sealed with the key {key_id.decode(errors='replace')!r}, which is not given")
@@ -73,20 +73,20 @@ class SecretBox:
         end_of_nonce = end_of_head + NONCE_BYTES
         head, nonce = sealed[:end_of_head], sealed[end_of_head:end_of_nonce]
         try:
-            return cipher.decrypt(nonce, sealed[end_of_nonce:], head + place.encode())
+            return cipher.decrypt(nonce, sealed[end_of_nonce:], head + context.encode())
         except (InvalidTag, ValueError) as error:
-            raise CannotOpen("it was changed, or it was sealed for another place or with another key") from error
+            raise CannotOpen("it was changed, or it was sealed for another row or with another key") from error
 
     def is_current(self, sealed: bytes) -> bool:
-        """Whether it is sealed with the key that seals now; what is not wants to be re-encrypted."""
+        """Whether `sealed` is sealed with the key that seals now; otherwise it should be re-encrypted."""
         return _key_id(sealed) == self._sealing
 
 
 def keys_of(keys: Sequence[tuple[str, bytes]], directory: Path | None) -> list[tuple[str, bytes]]:
-    """The master keys of a process: those configured, or the one in `directory` where there are none.
+    """The master keys of a process: the configured ones, or the local key in `directory` when none is configured.
 
-    `directory` is the data directory of the embedded database, None when the database is another. Once keys are
-    configured, the local one still opens what it sealed. Raises KeyFileUnusable.
+    `directory` is the data directory of the embedded database; None for another database. When keys are configured
+    later, the local key still opens what it sealed. Raises KeyFileUnusable.
     """
     with_local = directory is not None and (not keys or (directory / KEY_FILE).exists())
     local = [local_key(directory)] if directory is not None and with_local else []
@@ -94,7 +94,7 @@ def keys_of(keys: Sequence[tuple[str, bytes]], directory: Path | None) -> list[t
 
 
 def box_of(keys: Sequence[tuple[str, bytes]], directory: Path | None) -> SecretBox | None:
-    """The box with the keys of `keys_of`; None when there is none, and nothing can be sealed.
+    """The box with the keys of `keys_of`; None when there is no key, so that nothing can be sealed.
 
     Raises KeyFileUnusable.
     """
@@ -102,18 +102,18 @@ def box_of(keys: Sequence[tuple[str, bytes]], directory: Path | None) -> SecretB
     return SecretBox(found) if found else None
 
 
-def secret_place(organization_id: int, endpoint_id: str, sequence: int) -> str:
-    """The place of an endpoint's signing secret."""
+def secret_context(organization_id: int, endpoint_id: str, sequence: int) -> str:
+    """The context of an endpoint's signing secret."""
     return f"endpoint_secret/{organization_id}/{endpoint_id}/{sequence}"
 
 
-def credentials_place(organization_id: int, endpoint_id: str) -> str:
-    """The place of the credentials that an endpoint's requests carry."""
+def credentials_context(organization_id: int, endpoint_id: str) -> str:
+    """The context of the credentials that an endpoint's requests carry."""
     return f"endpoint/{organization_id}/{endpoint_id}/credentials"
 
 
 def local_key(directory: Path) -> tuple[str, bytes]:
-    """The key in the data directory, which is made by the first process that asks for it (mode 0600).
+    """The key in the data directory. The first process that needs it makes it (mode 0600).
 
     Raises KeyFileUnusable.
     """
@@ -133,7 +133,7 @@ def local_key(directory: Path) -> tuple[str, bytes]:
 
 
 def _make(path: Path) -> None:
-    """Writes a new key, unless another process is faster."""
+    """Writes a new key, unless another process writes one first."""
     path.parent.mkdir(parents=True, exist_ok=True)
     number, name = tempfile.mkstemp(dir=path.parent, prefix=KEY_FILE)  # mode 0600
     try:
@@ -141,8 +141,8 @@ def _make(path: Path) -> None:
             file.write(base64.b64encode(secrets.token_bytes(SECRET_KEY_BYTES)).decode() + "\n")
             file.flush()
             os.fsync(file.fileno())
-        # A link appears whole or not at all, and never replaces: of two processes that start at once, the
-        # second one reads the key of the first.
+        # A link appears whole or not at all, and replaces no file: of two processes that start together, the second
+        # reads the key of the first.
         os.link(name, path)
     except FileExistsError:
         pass

@@ -1,7 +1,7 @@
-"""Where a caller may make this service connect to: rules for a webhook's URL and for the address behind it.
+"""The URL policy: to which URLs, and to which addresses behind them, webhooks may be sent.
 
-The URL is checked when an endpoint is saved, so that its owner learns at once what is wrong. The address is
-checked again whenever a connection is opened, because only then is it known where the name leads.
+The URL is checked when an endpoint is saved, so that the answer can say what is wrong. The address is checked again
+whenever a connection is opened, because only then is it known which address the name stands for.
 """
 
 import ipaddress
@@ -17,7 +17,7 @@ MAX_URL_LENGTH = 2_048  # characters
 WEB_PORTS = frozenset({80, 443})
 FIRST_UNPRIVILEGED_PORT = 1_024  # below it, and beside the web's own, ports belong to other protocols
 
-# ipaddress.is_global says yes to several of these (multicast, 192.88.99.0/24, 6to4 …), so the list is ours.
+# Not by ipaddress.is_global, which is true for several of these (multicast, 192.88.99.0/24, 6to4 …).
 _REFUSED_IPV4 = {
     ipaddress.IPv4Network(network): what
     for network, what in {
@@ -52,9 +52,9 @@ _REFUSED_IPV6 = {
         "3fff::/20": "for documentation",
     }.items()
 }
-# A URL as RFC 3986 takes it apart: authority, path and query, fragment.
+# The parts of a URL after RFC 3986: authority, path and query, fragment.
 _PARTS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)([^#]*)(#.*)?", re.DOTALL)
-# What RFC 3986 lets stand nowhere in a URL; a request line that held it would not be HTTP.
+# Characters that no URL may contain after RFC 3986; a request line that contained one would not be HTTP.
 _NOT_IN_A_URL = re.compile(r"""[^!#-;=?-\[\]_a-z~]""")
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
@@ -62,7 +62,7 @@ _IPV4_COMPATIBLE = ipaddress.IPv6Network("::/96")
 
 
 def request_target(url: str) -> str:
-    """What a request to an http or https URL names in its first line: the path and the query, exactly as given.
+    """The request target of a request to an http or https URL: path and query, exactly as they are written.
 
     Only characters that no URL may hold, those outside of ASCII among them, are percent-encoded. Raises ValueError.
     """
@@ -73,16 +73,16 @@ def request_target(url: str) -> str:
     return _NOT_IN_A_URL.sub(lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode()), target)
 
 
-class TargetRefused(Exception):
-    """The URL must not be used as a webhook's target; the message says which rule it breaks."""
+class UrlRefused(Exception):
+    """The policy refuses the URL of a webhook; the message says which rule the URL breaks."""
 
 
 @dataclass(frozen=True)
-class TargetPolicy:
-    """The operator's choice of where webhooks may go.
+class UrlPolicy:
+    """The operator's choice of the URLs and addresses that webhooks may be sent to.
 
-    `allow_networks` opens addresses that are refused otherwise, for receivers inside the operator's own
-    network; `allow_http` permits URLs without TLS.
+    allow_http: permits URLs without TLS. allow_networks: permits addresses that are refused otherwise, for receivers
+    inside the operator's own network.
     """
 
     allow_http: bool = False
@@ -106,39 +106,39 @@ class TargetPolicy:
     def check_url(self, url: str) -> None:
         """Checks a URL that a caller wants to save.
 
-        Raises TargetRefused with one sentence about the first rule it breaks.
+        Raises UrlRefused with one sentence about the first rule it breaks.
         """
         if not url:
-            raise TargetRefused("is required")
+            raise UrlRefused("is required")
         if len(url) > MAX_URL_LENGTH:
-            raise TargetRefused(f"is longer than {MAX_URL_LENGTH} characters")
+            raise UrlRefused(f"is longer than {MAX_URL_LENGTH} characters")
         if any(ord(character) <= 0x20 or ord(character) == 0x7F for character in url):
-            raise TargetRefused("contains a blank or a control character")
+            raise UrlRefused("contains a blank or a control character")
         try:
             parsed = URL(url)
             host, port = parsed.host, parsed.port
         except ValueError as error:
-            raise TargetRefused("is not a URL") from error
+            raise UrlRefused("is not a URL") from error
         self._check_scheme(parsed.scheme)
         parts = _PARTS.fullmatch(url)
         if "@" in (parts[1] if parts else ""):
-            raise TargetRefused("must not carry a user name or a password")
+            raise UrlRefused("must not carry a user name or a password")
         if "#" in url:
-            raise TargetRefused("must not carry a fragment (#…): it would never be sent")
+            raise UrlRefused("must not carry a fragment (#…): it would never be sent")
         if parts is None or not host:
-            raise TargetRefused("names no host")
+            raise UrlRefused("names no host")
         if "%" in parts[1]:
-            raise TargetRefused("percent-encodes its host: write the name itself")
+            raise UrlRefused("percent-encodes its host: write the name itself")
         if port is None or not (port in WEB_PORTS or port >= FIRST_UNPRIVILEGED_PORT):
-            raise TargetRefused(f"uses port {port}: allowed are 80, 443 and {FIRST_UNPRIVILEGED_PORT} to 65535")
+            raise UrlRefused(f"uses port {port}: allowed are 80, 443 and {FIRST_UNPRIVILEGED_PORT} to 65535")
         self._check_host(host)
 
     def _check_scheme(self, scheme: str) -> None:
         if scheme == "https" or (scheme == "http" and self.allow_http):
             return
         if scheme == "http":
-            raise TargetRefused("must begin with https://: this service does not send webhooks without TLS")
-        raise TargetRefused("must begin with https://")
+            raise UrlRefused("must begin with https://: this service does not send webhooks without TLS")
+        raise UrlRefused("must begin with https://")
 
     def _check_host(self, host: str) -> None:
         try:
@@ -148,15 +148,15 @@ class TargetPolicy:
         else:
             reason = self.refusal(host)
             if reason is not None:
-                raise TargetRefused(f"leads to an address that is refused: {reason}")
+                raise UrlRefused(f"leads to an address that is refused: {reason}")
             return
         labels = host.rstrip(".").split(".")
-        # The resolver reads 0x7f.1 and 2130706433 as IPv4 addresses; nobody means a name by them.
+        # The resolver reads 0x7f.1 and 2130706433 as IPv4 addresses and not as names.
         if _is_number(labels[-1]):
-            raise TargetRefused(f"writes its address as {host}: write four decimal numbers, or a name")
-        # A single label is a name inside somebody's network, which only its operator can open.
+            raise UrlRefused(f"writes its address as {host}: write four decimal numbers, or a name")
+        # A single label is a name inside a private network; allow_networks permits these.
         if len(labels) == 1 and not self.allow_networks:
-            raise TargetRefused(f"names the host {host}, which is no public name")
+            raise UrlRefused(f"names the host {host}, which is no public name")
 
 
 def _unwrap(address: Address) -> Address:

@@ -1,4 +1,4 @@
-"""What the receiver answers, as the command line says it: `204`, `503,retry-after=30*2`, `200,delay=3`, `hang`."""
+"""The answers of the receiver and how they are written: `204`, `503,retry-after=30*2`, `200,delay=3`, `hang`."""
 
 import itertools
 import re
@@ -15,7 +15,7 @@ _SECONDS = re.compile(r"[0-9]{1,4}(\.[0-9]{1,3})?")
 
 
 class MalformedAnswer(ValueError):
-    """An answer is not written as it should be; the message says how."""
+    """An answer is not written correctly; the message says how to write it."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Answer:
 
 
 def parse_answer(text: str) -> list[Answer]:
-    """The answer that `text` stands for, as often as it says. Raises MalformedAnswer."""
+    """The answers that `text` stands for: one, repeated as often as `text` says. Raises MalformedAnswer."""
     times = 1
     if match := _TIMES.fullmatch(text):
         text, times = match["answer"], int(match["times"])
@@ -66,5 +66,5 @@ def parse_answer(text: str) -> list[Answer]:
 
 
 def in_turn(answers: Sequence[Answer]) -> Iterator[Answer]:
-    """The answers in their order, and the last one for ever; 204 when there are none."""
+    """The answers in their order, then the last one without end; 204 when there are none."""
     return itertools.chain(answers[:-1], itertools.repeat(answers[-1] if answers else Answer()))

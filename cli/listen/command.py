@@ -16,15 +16,16 @@ from cli.client.errors import error_reason
 from cli.console import Problem
 from cli.listen.answers import Answer, MalformedAnswer, in_turn, parse_answer
 from cli.listen.receiver import Arrival, Receiver
-from cli.listen.verification import MalformedKey, Verifier
+from cli.listen.verification import Verifier
 from cli.rich_console import standard_error, standard_output
 from cli.server_options import call_problem, server_options
 from generated.tidemark.v1 import webhook_service_pb2 as messages
 from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from runtime.clock import SystemClock
 from runtime.signals import on_stop
+from webhooks.signing_keys import MalformedKey
 
-DESCRIPTION = "tidemark listen"  # of the endpoint, for people who list endpoints
+DESCRIPTION = "tidemark listen"  # of the endpoint, shown where endpoints are listed
 
 
 def _answers(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> list[Answer]:
@@ -78,7 +79,7 @@ def listen(
     server: str,
     key: str | None,
 ) -> None:
-    """Receive webhooks on this machine: verify them, print them, answer as told.
+    """Receive webhooks on this machine: verify them, print them, answer as --answer says.
 
     Without --secret it adds an endpoint at the server, and deletes it at the end (Ctrl-C). The server and the
     notifier have to allow receivers on this machine: TIDEMARK_WEBHOOK_ALLOW_HTTP=true and
@@ -125,7 +126,7 @@ async def _listen(
 async def _endpoint(
     address: Address, url: str, event_types: tuple[str, ...], verifier: Verifier
 ) -> AsyncIterator[None]:
-    """An endpoint at the server for the time of the block, whose secret `verifier` trusts."""
+    """Adds an endpoint at the server while the block runs; `verifier` trusts its secret."""
     async with address.channel() as channel:
         webhooks = WebhookServiceStub(channel)
         created = await webhooks.CreateEndpoint(

@@ -1,4 +1,4 @@
-"""The receiver: takes POSTs on a port of this machine, verifies and counts them, and answers as it was told."""
+"""The receiver: takes POSTs on a port of this machine, verifies and counts them, and gives the chosen answers."""
 
 import asyncio
 import json
@@ -20,12 +20,12 @@ UNVERIFIED = 401
 
 @dataclass(frozen=True)
 class Arrival:
-    """One request. scheme: of the signature that fits, empty when none does; fault: why not."""
+    """One request. scheme: of the signature that fits, empty when none does. fault: why none fits."""
 
     time: datetime
     webhook_id: str
     event_type: str
-    count: int  # how often this id has come, this time included
+    count: int  # how often this id has come, this request included
     scheme: str
     fault: str
     answer: Answer
@@ -33,13 +33,13 @@ class Arrival:
 
     @property
     def is_test(self) -> bool:
-        """Whether SendTestEvent made it, so that nothing of it happened."""
+        """Whether it is a test event, which SendTestEvent made."""
         parsed = _parsed(self.body)
         data = parsed.get("data") if isinstance(parsed, dict) else None
         return isinstance(data, dict) and data.get("test") is True
 
     def as_json(self) -> dict[str, Any]:
-        """For programs."""
+        """The request as --json prints it."""
         return {
             "time": self.time.isoformat(),
             "webhook_id": self.webhook_id,
@@ -53,9 +53,9 @@ class Arrival:
 
 
 class Receiver:
-    """A receiver that verifies what comes with `verifier`, and answers with what `answers` gives, one at a time.
+    """A receiver that verifies each request with `verifier`, and gives the answers of `answers` one after the other.
 
-    What does not verify gets 401 and uses up no answer, unless `verifier` is None: then nothing is verified.
+    A request that does not verify gets 401 and uses up no answer. With None as `verifier` nothing is verified.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What a receiver checks: that the signature fits the bytes and the time is near. Standard Webhooks 1.0.0."""
+"""What a receiver checks: that a signature fits the bytes, and that the time is near. Standard Webhooks 1.0.0."""
 
 import base64
 import binascii
@@ -10,18 +10,21 @@ from datetime import datetime, timedelta
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from webhooks.signature import PUBLIC_KEY_PREFIX, SECRET_PREFIX
+from webhooks.signature import ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, signed_content
+from webhooks.signing_keys import (
+    PUBLIC_KEY_PREFIX,
+    SECRET_PREFIX,
+    MalformedKey,
+    Scheme,
+    public_key,
+    verifying_secret,
+)
 
 TOLERANCE = timedelta(minutes=5)
-PUBLIC_KEY_BYTES = 32
 
 
 class NotVerified(Exception):
     """The request is not from Tidemark, was changed, or is too old; the message says which check failed."""
-
-
-class MalformedKey(ValueError):
-    """What was given to verify with is neither a secret nor a public key. The message holds none of it."""
 
 
 class Verifier:
@@ -35,35 +38,31 @@ class Verifier:
             self.trust(key)
 
     def trust(self, key: str) -> None:
-        """Believes what is signed with this key, too. Raises MalformedKey."""
-        prefix = next((prefix for prefix in (SECRET_PREFIX, PUBLIC_KEY_PREFIX) if key.startswith(prefix)), None)
-        if prefix is None:
-            raise MalformedKey(f"a key to verify with begins with {SECRET_PREFIX} or {PUBLIC_KEY_PREFIX}")
-        try:
-            data = base64.b64decode(key.removeprefix(prefix), validate=True)
-        except (binascii.Error, ValueError):
-            raise MalformedKey(f"what follows {prefix} has to be base64") from None
-        if prefix == SECRET_PREFIX:
-            if not data:
-                raise MalformedKey(f"nothing follows {prefix}")
-            self._secrets.append(data)
-        elif len(data) != PUBLIC_KEY_BYTES:
-            raise MalformedKey(f"{prefix} holds {len(data)} bytes; a public key has {PUBLIC_KEY_BYTES}")
+        """Accepts signatures of this key, too. Raises MalformedKey."""
+        if key.startswith(SECRET_PREFIX):
+            self._secrets.append(verifying_secret(key))
+        elif key.startswith(PUBLIC_KEY_PREFIX):
+            self._public_keys.append(public_key(key))
         else:
-            self._public_keys.append(Ed25519PublicKey.from_public_bytes(data))
+            raise MalformedKey(f"a key to verify with begins with {SECRET_PREFIX} or {PUBLIC_KEY_PREFIX}")
 
     def verify(self, headers: Mapping[str, str], body: bytes, now: datetime) -> str:
-        """The scheme of the signature that fits, `v1` or `v1a`. Raises NotVerified."""
+        """The scheme of the signature that fits, `v1` or `v1a`. `headers` have names in lower case.
+
+        Raises NotVerified.
+        """
         message_id, timestamp, signatures = (
-            headers.get(f"webhook-{name}", "") for name in ("id", "timestamp", "signature")
+            headers.get(name, "") for name in (ID_HEADER, TIMESTAMP_HEADER, SIGNATURE_HEADER)
         )
         if not (message_id and timestamp and signatures):
-            raise NotVerified("a header is missing: webhook-id, webhook-timestamp and webhook-signature are needed")
+            raise NotVerified(
+                f"a header is missing: {ID_HEADER}, {TIMESTAMP_HEADER} and {SIGNATURE_HEADER} are needed"
+            )
         if not (timestamp.isascii() and timestamp.isdigit()):
-            raise NotVerified("webhook-timestamp is no number of seconds")
+            raise NotVerified(f"{TIMESTAMP_HEADER} is no number of seconds")
         if abs(int(timestamp) - now.timestamp()) > TOLERANCE.total_seconds():
-            raise NotVerified(f"webhook-timestamp is more than {TOLERANCE.seconds // 60} minutes away from now")
-        signed = f"{message_id}.{timestamp}.".encode() + body
+            raise NotVerified(f"{TIMESTAMP_HEADER} is more than {TOLERANCE.seconds // 60} minutes away from now")
+        signed = signed_content(message_id, timestamp, body)
         for scheme, _, encoded in (signature.partition(",") for signature in signatures.split(" ")):
             try:
                 signature = base64.b64decode(encoded, validate=True)
@@ -71,13 +70,13 @@ class Verifier:
                 continue
             if self._fits(scheme, signature, signed):
                 return scheme
-        raise NotVerified("no signature fits: another secret, or the body was changed on its way")
+        raise NotVerified("no signature fits: the secret is another one, or the body was changed")
 
     def _fits(self, scheme: str, signature: bytes, signed: bytes) -> bool:
-        if scheme == "v1":
+        if scheme == Scheme.HMAC_SHA256:
             expected = (hmac.digest(secret, signed, hashlib.sha256) for secret in self._secrets)
             return any(hmac.compare_digest(signature, one) for one in expected)
-        if scheme == "v1a":
+        if scheme == Scheme.ED25519:
             return any(_verifies(key, signature, signed) for key in self._public_keys)
         return False
 

@@ -1,4 +1,4 @@
-"""What is evaluated: locked gauges, what moves them, and what they showed before."""
+"""The subjects of an evaluation: locked gauges, the events that move them, and the values that they had before."""
 
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -6,95 +6,111 @@ from decimal import Decimal
 from evaluator.aggregation import Aggregation, Tally
 from evaluator.alerts import AlertRule
 from evaluator.amounts import ZERO, exact_arithmetic
-from evaluator.balance_readings import Reading
+from evaluator.balance_values import FactValue
 from evaluator.events import UsageEvent
-from evaluator.routing import Watch
-from evaluator.thresholds import Ladder
+from evaluator.thresholds import ThresholdSet
 from evaluator.transitions import Cause, Step
+from evaluator.watched_gauges import WatchedGauge
 from store.usage import gauges
-from store.usage.gauges import NEVER_VISITED
+from store.usage.gauges import NEVER_EVALUATED
 
 
 @dataclass(eq=False, slots=True)
 class Movement:
     """The events of one commit that move one gauge, in the order of their arrival, each with its amount."""
 
-    watch: Watch
+    watch: WatchedGauge
     entries: list[tuple[Decimal, UsageEvent]] = field(default_factory=list)
     total: Decimal = ZERO
     falls: bool = False  # whether any amount is negative
 
+    def add(self, amount: Decimal, event: UsageEvent) -> None:
+        """Adds one event. Must run under `exact_arithmetic`."""
+        self.entries.append((amount, event))
+        self.total += amount
+        if amount < ZERO:
+            self.falls = True
+
 
 @dataclass(eq=False, slots=True)
 class Subject:
-    """A locked gauge that has to be evaluated.
+    """A locked gauge that is to be evaluated.
 
-    before: its tally without the entries; None until it is recounted. visited_epoch: of its last visit.
-    untouched: no event can have been counted for it before this transaction. scale: see `Measure.shown`, as
-    stored.
-    reading: of a gauge of facts that has no entries: what it reads now. cause: of that, if it was time.
-    first_look: an alert is new, and what it finds was there before it. forgotten: the alert whose state is to be
-    forgotten, and evaluated afresh.
+    rules_epoch: the epoch at which it was last evaluated. before: its tally without the entries; None until it is
+    recounted. untouched: no event can have been counted for it before this transaction. scale: see `Measure.shown`,
+    as stored.
+    reading: the present value of a gauge of facts, which has no entries. cause: set where time brought it there.
+    backfilled: the evaluation is that of a new or changed alert, so the reading may be older than the alert.
+    reset_alert: the id of the alert whose state is forgotten before it is evaluated.
     """
 
     movement: Movement
-    visited_epoch: int
+    rules_epoch: int
     before: Tally | None
     untouched: bool = False
     scale: Decimal | None = None
-    reading: Reading | None = None
+    reading: FactValue | None = None
     cause: Cause | None = None
-    first_look: bool = False
-    forgotten: str | None = None
+    backfilled: bool = False
+    reset_alert: str | None = None
 
     @property
     def stale(self) -> bool:
-        """Whether the rules or the facts changed since it was last visited."""
-        return self.visited_epoch < self.movement.watch.required_epoch
+        """Whether the rules or the facts have changed since it was last evaluated."""
+        return self.rules_epoch < self.movement.watch.required_epoch
+
+    @property
+    def tally(self) -> Tally:
+        """The tally before the entries, once it is known."""
+        assert self.before is not None
+        return self.before
 
 
-def before_move(movement: Movement, moved: gauges.Moved, created_customers: set[str]) -> Subject:
+def before_move(movement: Movement, moved: gauges.Moved, registered_customers: set[str]) -> Subject:
     """The subject of an additive gauge that `gauges.move` has moved."""
     with exact_arithmetic():
         tally = Tally(moved.value - movement.total)
-    subject = _subject(movement, tally, moved.visited_epoch, created_customers)
+    subject = _subject(movement, tally, moved.rules_epoch, registered_customers)
     subject.scale = moved.scale
     return subject
 
 
-def before_fold(movement: Movement, locked: gauges.Locked, created_customers: set[str]) -> Subject:
+def before_fold(movement: Movement, locked: gauges.Locked, registered_customers: set[str]) -> Subject:
     """The subject of a gauge that `gauges.lock` has locked."""
     tally = Tally(locked.value, locked.latest_event_time, locked.latest_event_id)
-    subject = _subject(movement, tally, locked.visited_epoch, created_customers)
-    # A server of an earlier version counted it last, and did not say which of the events of that time it shows.
-    unsaid = movement.watch.aggregation is Aggregation.LATEST and tally.latest_time and tally.latest_id is None
-    if unsaid and any(event.event_time == tally.latest_time for _, event in movement.entries):
+    subject = _subject(movement, tally, locked.rules_epoch, registered_customers)
+    # A server of an earlier version counted it last, and did not store which event of that time LATEST shows.
+    unknown = movement.watch.aggregation is Aggregation.LATEST and tally.latest_time and tally.latest_id is None
+    if unknown and any(event.event_time == tally.latest_time for _, event in movement.entries):
         subject.before = None
     return subject
 
 
-def _subject(movement: Movement, tally: Tally, visited_epoch: int, created_customers: set[str]) -> Subject:
+def _subject(movement: Movement, tally: Tally, rules_epoch: int, registered_customers: set[str]) -> Subject:
+    """registered_customers: those that this transaction registered, so no event of theirs is stored."""
     watch = movement.watch
-    if visited_epoch >= watch.continuous_since_epoch and visited_epoch != NEVER_VISITED:
-        return Subject(movement, visited_epoch, tally)
-    if visited_epoch == NEVER_VISITED and (
-        watch.gauge.customer_id in created_customers or watch.counted_from_the_start
+    if rules_epoch >= watch.continuous_since_epoch and rules_epoch != NEVER_EVALUATED:
+        return Subject(movement, rules_epoch, tally)
+    if rules_epoch == NEVER_EVALUATED and (
+        watch.gauge.customer_id in registered_customers or watch.counted_from_the_start
     ):
-        return Subject(movement, visited_epoch, Tally(), untouched=True)
-    return Subject(movement, visited_epoch, None)
+        return Subject(movement, rules_epoch, Tally(), untouched=True)
+    return Subject(movement, rules_epoch, None)
 
 
 def path_of(subject: Subject) -> tuple[Decimal, list[Step], Decimal | None]:
-    """What the gauge showed before, what it shows step by step, and its scale. Counts the entries."""
-    watch, tally, reading = subject.movement.watch, subject.before, subject.reading
-    assert tally is not None
+    """The value that the gauge showed before, the values that it takes step by step, and its scale.
+
+    Counts the entries: their amounts are in the subject's tally afterwards.
+    """
+    watch, tally, reading = subject.movement.watch, subject.tally, subject.reading
     measure = watch.gauge.measure
     if reading is not None:
         assert reading.value is not None
         value = measure.shown(reading.value, reading.scale)
-        # A balance that nobody has looked at, or a percentage of nothing, did not read 0 before.
+        # A balance that was never read, or a percentage of nothing, did not read 0 before.
         unknown = measure.invoices is None and (
-            subject.visited_epoch == NEVER_VISITED or (subject.scale is None) != (reading.scale is None)
+            subject.rules_epoch == NEVER_EVALUATED or (subject.scale is None) != (reading.scale is None)
         )
         base = value if unknown else measure.shown(tally.value, subject.scale)
         return base, [Step(value, subject.cause)], reading.scale
@@ -104,7 +120,7 @@ def path_of(subject: Subject) -> tuple[Decimal, list[Step], Decimal | None]:
 
 
 def step_of(subject: Subject, tally: Tally, amount: Decimal, event: UsageEvent) -> Step:
-    """What a gauge shows after one more event, which this adds to the tally."""
+    """The step of one more event, which this adds to the tally."""
     watch = subject.movement.watch
     unique_value = event.properties.get(watch.unique_property) if watch.unique_property else None
     tally.add(watch.aggregation, amount, event.event_time, event.event_id, unique_value)
@@ -112,9 +128,9 @@ def step_of(subject: Subject, tally: Tally, amount: Decimal, event: UsageEvent) 
     return Step(value, Cause(event.event_id, event.event_time))
 
 
-def ladder_of(watch: Watch, rule: AlertRule) -> Ladder:
+def thresholds_of(watch: WatchedGauge, rule: AlertRule) -> ThresholdSet:
     """The thresholds that an alert has on a gauge."""
-    return rule.ladder_for(watch.gauge.group).with_limit(watch.limit)
+    return rule.thresholds_for(watch.gauge.group).with_limit(watch.limit)
 
 
 def unique_values(movement: Movement) -> set[str]:

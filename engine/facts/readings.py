@@ -1,170 +1,189 @@
-"""Reading: what alerts on facts measure of customers, from the facts as they are stored now."""
+"""Readings: the numbers that alerts on facts measure of customers, from the facts as they are stored now."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import NamedTuple
 
+from engine.rules.transaction import Transaction
 from evaluator.alerts import AlertRule
 from evaluator.amounts import exact_arithmetic
-from evaluator.balance_readings import (
+from evaluator.balance_values import (
     ENDED,
     NO_DATA,
-    Reading,
+    FactValue,
+    balance_values,
     days_left,
     gauge_of,
     next_change,
     next_crossing,
-    readings,
 )
 from evaluator.balances import BalanceKind, BalanceReading, Holding
-from evaluator.facts import Touched
+from evaluator.changed_facts import ChangedFacts
 from evaluator.gauges import Gauge
-from evaluator.invoices import Invoice, calendar_month
-from evaluator.invoices import readings as invoice_totals
-from evaluator.routing import Customer, Watch, watch_facts
+from evaluator.invoices import MeasuredInvoice, calendar_month, invoice_values
+from evaluator.routing_facts import CustomerFacts
 from evaluator.transitions import Cause
+from evaluator.watched_gauges import WatchedGauge, watched_fact_gauge
 from store.accounts import invoice_readings
 from store.balances import holdings
-from store.balances.wallets import Read
-from store.postgres.database import Connection, driver
+from store.balances.wallets import ReadTimes
 
 
 @dataclass(frozen=True)
 class GaugeReading:
-    """A gauge of facts, the alerts that watch it, what it reads, and what brought it there if it was time."""
+    """A gauge of facts, the alerts that watch it, and its reading. cause: set where time brought it there."""
 
-    customer: Customer
-    watch: Watch
-    reading: Reading
+    customer: CustomerFacts
+    watch: WatchedGauge
+    reading: FactValue
     cause: Cause | None = None
 
 
-@dataclass
-class Look:
-    """What alerts read of customers, and when time alone will next change that (by customer; None: never)."""
-
-    found: list[GaugeReading] = field(default_factory=list)
-    next_times: dict[str, datetime | None] = field(default_factory=dict)
-
-    def expect(self, customer_id: str, time: datetime | None) -> None:
-        """Notes a time at which something changes."""
-        known = self.next_times.setdefault(customer_id, time)
-        if time is not None and (known is None or time < known):
-            self.next_times[customer_id] = time
-
-    def read(self, covered: Iterable["Covered"]) -> dict[str, Read]:
-        """What wallets note of this look."""
-        return {
-            item.customer.customer_id: Read(item.time, self.next_times.get(item.customer.customer_id))
-            for item in covered
-        }
-
-
 class Covered(NamedTuple):
-    """A customer, the alerts on facts to look at it with, and as of when."""
+    """A customer, the alerts on facts to evaluate for it, and the time of which its facts are read."""
 
-    customer: Customer
+    customer: CustomerFacts
     rules: Sequence[AlertRule]
     time: datetime
 
 
-async def of_everything(
-    connection: Connection, organization_id: int, covered: Sequence[Covered], grace: timedelta
-) -> Look:
-    """All that those alerts read of those customers: who is new, or whose facts or alerts are.
+@dataclass
+class FactReadings:
+    """Readings of customers, and when time alone will next change them (by customer id; None: never)."""
 
-    Of single invoices those that are not out of grace.
+    gauges: list[GaugeReading] = field(default_factory=list)
+    next_times: dict[str, datetime | None] = field(default_factory=dict)
+
+    def expect(self, customer_id: str, time: datetime | None) -> None:
+        """Notes a time at which a reading of the customer changes."""
+        known = self.next_times.setdefault(customer_id, time)
+        if time is not None and (known is None or time < known):
+            self.next_times[customer_id] = time
+
+    def by_wallet(self, covered: Iterable[Covered]) -> dict[str, ReadTimes]:
+        """What the wallets of these customers store of the balance_values, by customer id."""
+        return {
+            item.customer.customer_id: ReadTimes(item.time, self.next_times.get(item.customer.customer_id))
+            for item in covered
+        }
+
+
+class _OfCustomer:
+    """The balance_values of one customer, of which several alerts may share a gauge."""
+
+    def __init__(self, customer: CustomerFacts) -> None:
+        self._customer = customer
+        self._found: dict[Gauge, tuple[FactValue, list[AlertRule]]] = {}
+
+    def add(self, rule: AlertRule, read: Mapping[Gauge, FactValue]) -> None:
+        """Adds what one alert reads."""
+        for gauge, reading in read.items():
+            self._found.setdefault(gauge, (reading, []))[1].append(rule)
+
+    def watched(self, cause: Cause | None = None) -> list[GaugeReading]:
+        """The gauges with their alerts."""
+        customer = self._customer
+        return [
+            GaugeReading(customer, watched_fact_gauge(gauge, rules, customer), reading, cause)
+            for gauge, (reading, rules) in self._found.items()
+        ]
+
+
+async def read_all(transaction: Transaction, covered: Sequence[Covered]) -> FactReadings:
+    """All balance_values of customers that are new, or that other alerts cover than before.
+
+    Of single invoices those whose period is not out of grace.
     """
-    look = Look()
+    found = FactReadings()
     kinds = {kind for item in covered for rule in item.rules for kind in _kinds(rule)}
     held: Mapping[str, list[Holding]] = {}
     if kinds:
         customer_ids = [item.customer.customer_id for item in covered]
-        held = await holdings.of_kinds(await driver(connection), organization_id, customer_ids, kinds)
-    for customer, rules, now in covered:
-        found: dict[Gauge, tuple[Reading, list[AlertRule]]] = {}
+        held = await holdings.of_kinds(transaction.driver, transaction.organization_id, customer_ids, kinds)
+    for customer, rules, time in covered:
         own = held.get(customer.customer_id, [])
-        posted: dict[bool, Sequence[Invoice]] = {}
+        of_customer = _OfCustomer(customer)
+        posted: dict[bool, Sequence[MeasuredInvoice]] = {}
         for rule in rules:
             if rule.measure.invoices is not None:
                 monthly = rule.measure.invoices.monthly
                 if monthly not in posted:
-                    posted[monthly] = await _posted(connection, organization_id, customer, monthly, now, grace)
-                with exact_arithmetic():
-                    zone = customer.cycle.time_zone
-                    totals = invoice_totals(rule, customer.customer_id, zone, posted[monthly], posted[monthly])
-                    read = {gauge: Reading(total) for gauge, total in totals.items()}
+                    posted[monthly] = await _posted(transaction, customer, monthly, time)
+                of_customer.add(rule, _totals(rule, customer, posted[monthly], posted[monthly]))
             else:
                 with exact_arithmetic():
-                    read = _read(rule, customer, own, now)
-                    look.expect(customer.customer_id, _next_time(rule, customer, own, now))
-            for gauge, reading in read.items():
-                found.setdefault(gauge, (reading, []))[1].append(rule)
-        look.found += _watched(found, customer)
-    return look
+                    of_customer.add(rule, _read(rule, customer, own, time))
+                    found.expect(customer.customer_id, _next_time(rule, customer, own, time))
+        found.gauges += of_customer.watched()
+    return found
 
 
-async def after_change(connection: Connection, organization_id: int, covered: Covered, touched: Touched) -> Look:
-    """What alerts read that a change of one customer's facts may have moved."""
-    customer, rules, now = covered
-    look = Look()
-    found: dict[Gauge, tuple[Reading, list[AlertRule]]] = {}
+async def read_touched(transaction: Transaction, covered: Covered, touched: ChangedFacts) -> FactReadings:
+    """The balance_values that a change of one customer's facts may have moved."""
+    customer, rules, time = covered
+    found, of_customer = FactReadings(), _OfCustomer(customer)
     if touched.invoices and any(rule.measure.invoices is not None for rule in rules):
-        zone = customer.cycle.time_zone
-        months = {invoice.month(zone) for invoice in touched.invoices}
-        of_months = await invoice_readings.ending_in(connection, organization_id, customer.customer_id, list(months))
-        with exact_arithmetic():
-            for rule in rules:
-                if rule.measure.invoices is not None:
-                    totals = invoice_totals(rule, customer.customer_id, zone, touched.invoices, of_months)
-                    for gauge, total in totals.items():
-                        found.setdefault(gauge, (Reading(total), []))[1].append(rule)
+        months = {invoice.month(customer.cycle.time_zone) for invoice in touched.invoices}
+        of_months = await invoice_readings.ending_in(
+            transaction.connection, transaction.organization_id, customer.customer_id, list(months)
+        )
+        for rule in rules:
+            if rule.measure.invoices is not None:
+                of_customer.add(rule, _totals(rule, customer, touched.invoices, of_months))
     kinds = {one.kind for one in touched.balances}
-    looking = [rule for rule in rules if kinds & _kinds(rule)]
-    if looking:
-        own = await _held(connection, organization_id, customer.customer_id, looking, touched.balances)
+    of_balances = [rule for rule in rules if kinds & _kinds(rule)]
+    if of_balances:
+        own = await _held(transaction, customer.customer_id, of_balances, touched.balances)
         with exact_arithmetic():
-            for rule in looking:
-                for gauge, reading in readings(rule, customer.customer_id, own, now, touched.balances).items():
-                    found.setdefault(gauge, (reading, []))[1].append(rule)
-                look.expect(customer.customer_id, next_change(rule, own, now))
-    look.found = _watched(found, customer)
-    return look
+            for rule in of_balances:
+                of_customer.add(rule, balance_values(rule, customer.customer_id, own, time, touched.balances))
+                found.expect(customer.customer_id, next_change(rule, own, time))
+    found.gauges = of_customer.watched()
+    return found
 
 
-async def at_times(connection: Connection, organization_id: int, covered: Sequence[Covered]) -> Look:
-    """What those alerts read of each customer at its time, of what only that time has changed."""
-    look = Look()
-    times = {item.customer.customer_id: item.time for item in covered}
-    raw = await driver(connection)
-    kinds = {kind for item in covered for rule in item.rules for kind in _kinds(rule)}
-    held: dict[str, list[Holding]] = {}
-    if kinds - {BalanceKind.SEAT_CREDIT}:
-        held = await holdings.of_kinds(raw, organization_id, list(times), kinds - {BalanceKind.SEAT_CREDIT})
-    if BalanceKind.SEAT_CREDIT in kinds:
-        for customer_id, seats in (await holdings.seats_changing_at(raw, organization_id, times)).items():
-            held.setdefault(customer_id, []).extend(await holdings.of_seats(raw, organization_id, customer_id, seats))
-        for customer_id, time in (await holdings.next_change_of_seats(raw, organization_id, times)).items():
-            look.expect(customer_id, time)
+async def read_at_times(transaction: Transaction, covered: Sequence[Covered]) -> FactReadings:
+    """The balance_values of each customer at its time that this time alone has changed."""
+    found = FactReadings()
+    held = await _held_at_times(transaction, covered, found)
     for customer, rules, time in covered:
         own = held.get(customer.customer_id, [])
         changing = [one for one in own if any(time in (segment.start, segment.end) for segment in one.segments)]
-        found: dict[Gauge, tuple[Reading, list[AlertRule]]] = {}
+        of_customer = _OfCustomer(customer)
         with exact_arithmetic():
             for rule in rules:
                 if rule.measure.invoices is not None:
                     continue
                 selection = rule.measure.balances
                 if selection is None or selection.reading is BalanceReading.DAYS_LEFT:
-                    read = _read(rule, customer, own, time)
+                    of_customer.add(rule, _read(rule, customer, own, time))
                 else:
-                    read = readings(rule, customer.customer_id, own, time, changing)
-                for gauge, reading in read.items():
-                    found.setdefault(gauge, (reading, []))[1].append(rule)
-                look.expect(customer.customer_id, _next_time(rule, customer, own, time))
-        look.found += _watched(found, customer, Cause(None, time))
-    return look
+                    of_customer.add(rule, balance_values(rule, customer.customer_id, own, time, changing))
+                found.expect(customer.customer_id, _next_time(rule, customer, own, time))
+        found.gauges += of_customer.watched(Cause(None, time))
+    return found
+
+
+async def _held_at_times(
+    transaction: Transaction, covered: Sequence[Covered], found: FactReadings
+) -> dict[str, list[Holding]]:
+    """The balances of each customer; of seats only those that change at its time. Notes when others will change."""
+    connection, organization_id = transaction.driver, transaction.organization_id
+    times = {item.customer.customer_id: item.time for item in covered}
+    kinds = {kind for item in covered for rule in item.rules for kind in _kinds(rule)}
+    held: dict[str, list[Holding]] = {}
+    if kinds - {BalanceKind.SEAT_CREDIT}:
+        held = await holdings.of_kinds(connection, organization_id, list(times), kinds - {BalanceKind.SEAT_CREDIT})
+    if BalanceKind.SEAT_CREDIT in kinds:
+        changing = await holdings.seats_changing_at(connection, organization_id, times)
+        for customer_id, seats in changing.items():
+            of_seats = await holdings.of_seats(connection, organization_id, customer_id, seats)
+            held.setdefault(customer_id, []).extend(of_seats)
+        next_times = await holdings.next_change_of_seats(connection, organization_id, times)
+        for customer_id, time in next_times.items():
+            found.expect(customer_id, time)
+    return held
 
 
 def _kinds(rule: AlertRule) -> set[BalanceKind]:
@@ -172,55 +191,50 @@ def _kinds(rule: AlertRule) -> set[BalanceKind]:
 
 
 async def _held(
-    connection: Connection,
-    organization_id: int,
-    customer_id: str,
-    rules: Iterable[AlertRule],
-    touched: Iterable[Holding],
+    transaction: Transaction, customer_id: str, rules: Iterable[AlertRule], touched: Iterable[Holding]
 ) -> list[Holding]:
-    """The customer's balances of the kinds that those alerts look at; of seats only those that were touched."""
-    raw = await driver(connection)
+    """The customer's balances of the kinds that those alerts measure; of seats only those that were touched."""
+    connection, organization_id = transaction.driver, transaction.organization_id
     kinds = {kind for rule in rules for kind in _kinds(rule)}
     pooled = kinds - {BalanceKind.SEAT_CREDIT}
     own: list[Holding] = []
     if pooled:
-        own += (await holdings.of_kinds(raw, organization_id, [customer_id], pooled)).get(customer_id, [])
+        own += (await holdings.of_kinds(connection, organization_id, [customer_id], pooled)).get(customer_id, [])
     seats = {one.seat for one in touched if one.seat is not None}
     if BalanceKind.SEAT_CREDIT in kinds and seats:
-        own += await holdings.of_seats(raw, organization_id, customer_id, seats)
+        own += await holdings.of_seats(connection, organization_id, customer_id, seats)
     return own
 
 
 async def _posted(
-    connection: Connection, organization_id: int, customer: Customer, monthly: bool, now: datetime, grace: timedelta
-) -> Sequence[Invoice]:
-    """A customer's invoices that alerts look at: those of this calendar month, or all that are not out of grace."""
-    customer_id = customer.customer_id
+    transaction: Transaction, customer: CustomerFacts, monthly: bool, time: datetime
+) -> Sequence[MeasuredInvoice]:
+    """A customer's invoices that alerts measure: those of this calendar month, or all that are not out of grace."""
+    of_customer = transaction.connection, transaction.organization_id, customer.customer_id
     if monthly:
-        month = calendar_month(customer.cycle.time_zone, now)
-        return await invoice_readings.ending_in(connection, organization_id, customer_id, [month])
-    return await invoice_readings.ending_after(connection, organization_id, customer_id, now - grace)
+        return await invoice_readings.ending_in(*of_customer, [calendar_month(customer.cycle.time_zone, time)])
+    return await invoice_readings.ending_after(*of_customer, time - transaction.grace)
 
 
-def _read(rule: AlertRule, customer: Customer, own: Sequence[Holding], now: datetime) -> dict[Gauge, Reading]:
-    """What an alert on balances, or on the days in a plan, reads now."""
+def _totals(
+    rule: AlertRule, customer: CustomerFacts, touched: Sequence[MeasuredInvoice], posted: Sequence[MeasuredInvoice]
+) -> dict[Gauge, FactValue]:
+    """What an alert on invoices reads of the gauges that these invoices touch."""
+    with exact_arithmetic():
+        totals = invoice_values(rule, customer.customer_id, customer.cycle.time_zone, touched, posted)
+        return {gauge: FactValue(total) for gauge, total in totals.items()}
+
+
+def _read(rule: AlertRule, customer: CustomerFacts, own: Sequence[Holding], time: datetime) -> dict[Gauge, FactValue]:
+    """What an alert on balances, or on the days left in a plan, reads at a time."""
     if rule.measure.balances is not None:
-        return readings(rule, customer.customer_id, own, now)
+        return balance_values(rule, customer.customer_id, own, time)
     end = customer.plan_end
-    reading = NO_DATA if end is None else ENDED if end < now else Reading(days_left(end, now))
+    reading = NO_DATA if end is None else ENDED if end < time else FactValue(days_left(end, time))
     return {gauge_of(customer.customer_id, rule.measure, ()): reading}
 
 
-def _next_time(rule: AlertRule, customer: Customer, own: Sequence[Holding], now: datetime) -> datetime | None:
+def _next_time(rule: AlertRule, customer: CustomerFacts, own: Sequence[Holding], time: datetime) -> datetime | None:
     if rule.measure.balances is not None:
-        return next_change(rule, own, now)
-    return None if customer.plan_end is None else next_crossing(rule.ladder, customer.plan_end, now)
-
-
-def _watched(
-    found: Mapping[Gauge, tuple[Reading, list[AlertRule]]], customer: Customer, cause: Cause | None = None
-) -> list[GaugeReading]:
-    return [
-        GaugeReading(customer, watch_facts(gauge, rules, customer), reading, cause)
-        for gauge, (reading, rules) in found.items()
-    ]
+        return next_change(rule, own, time)
+    return None if customer.plan_end is None else next_crossing(rule.thresholds, customer.plan_end, time)

@@ -1,7 +1,7 @@
-"""Containment: when a commit fails for what it writes, its events are counted without those that cannot be recorded.
+"""Containment: after a commit failed for what it writes, its events are counted without the unrecordable ones.
 
-What cannot be recorded is refused by index, so that it can be sent again; its neighbours count, and other streams
-never learn of it. A failure of the database itself is not contained: nothing that is tried instead would fare better.
+An event that cannot be recorded is rejected by its index, so that it can be sent again. Its neighbours count, and
+other streams do not notice. A failure of the database itself is not contained: another commit would fail, too.
 """
 
 import logging
@@ -9,16 +9,16 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
-from engine.evaluation.careful import SURE, Unrecordable
-from engine.ingest.batches import Batch, Outcome, take_part
+from engine.evaluation.unrecordable import SURE, Unrecordable
+from engine.ingest.batches import Batch, Outcome, add_part
+from engine.ingest.group import EventIndex
+from evaluator.events import UsageEvent
 from runtime.actions import LogAction
 from store.postgres.database import DatabaseUnavailable
 
-# Commits that one that failed is replaced by, at the most. An alert that cannot be recorded takes two, an event that
-# cannot be stored about two for each doubling of the customers and of that customer's events.
+# The most commits that are tried instead of one that failed. An alert that cannot be recorded takes two, an event
+# that cannot be stored about two for each doubling of the customers and of that customer's events.
 MAX_COMMITS = 200
-
-Place = tuple[int, int]  # of an event: its batch and its position there
 
 logger = logging.getLogger(__name__)
 
@@ -61,12 +61,12 @@ class Containment:
         Raises DatabaseUnavailable when the database is; then some of the events may be stored.
         """
         everything = [
-            (number, position) for number, batch in enumerate(self._batches) for position in range(len(batch.events))
+            (number, index) for number, batch in enumerate(self._batches) for index in range(len(batch.events))
         ]
-        # First by customers, in halves: one of whom nothing can be recorded must not use up the commits that would
-        # find out which others can. Parts have no customer in common, so they may be committed in any order.
+        # First by customers, in halves: a customer of which nothing can be recorded must not use up the commits that
+        # would find out which others can. Parts have no customer in common, so they may be committed in any order.
         parts = deque([everything])
-        failing: list[list[Place]] = []
+        failing: list[list[EventIndex]] = []
         while parts:
             left = await self._commit_part(parts.popleft())
             by_customer = self._by_customer(left)
@@ -75,26 +75,26 @@ class Containment:
             elif by_customer:
                 middle = len(by_customer) // 2
                 for half in (by_customer[:middle], by_customer[middle:]):
-                    parts.append(sorted(place for places in half for place in places))
-        for position, places in enumerate(failing):
-            share = (MAX_COMMITS - self._commits) // (len(failing) - position)
-            await self._settle_customer(places, self._commits + share)
+                    parts.append(sorted(index for indexes in half for index in indexes))
+        for done, indexes in enumerate(failing):
+            share = (MAX_COMMITS - self._commits) // (len(failing) - done)
+            await self._settle_customer(indexes, self._commits + share)
         return self._contained
 
-    async def _settle_customer(self, places: list[Place], limit: int) -> None:
-        """Commits what can be of one customer, whose events could not be committed as one, in halves.
+    async def _settle_customer(self, indexes: list[EventIndex], limit: int) -> None:
+        """Commits the recordable events of one customer, in halves; as one part they could not be committed.
 
         limit: the number of commits from which on no more is tried.
         """
         alone, any_stored = 0, False  # events that failed alone; whether any part was stored
-        waiting = [places]
+        waiting = [indexes]
         while waiting:
             part = waiting.pop()
             if self._commits >= limit or (alone >= SURE and not any_stored):
                 self._refuse(part, {})
                 continue
             # What has just failed as one part is not tried again as it is.
-            left = part if part is places else await self._commit_part(part)
+            left = part if part is indexes else await self._commit_part(part)
             if not left:
                 any_stored = True
             elif len(left) == 1:
@@ -105,69 +105,77 @@ class Containment:
                 # The first half before the second one: a customer's events keep their order.
                 waiting += [left[middle:], left[:middle]]
 
-    async def _commit_part(self, places: list[Place]) -> list[Place]:
+    async def _commit_part(self, indexes: list[EventIndex]) -> list[EventIndex]:
         """Commits events as one, without those that an alert keeps from being counted.
 
         Returns those that are left to be settled in smaller parts: none when the commit was made.
         """
-        while places:
+        while indexes:
             if self._commits >= MAX_COMMITS:
-                self._refuse(places, {})
+                self._refuse(indexes, {})
                 return []
             self._commits += 1
-            numbers = list(dict.fromkeys(number for number, _ in places))
-            positions = {number: [position for one, position in places if one == number] for number in numbers}
-            parts = [
-                Batch([self._batches[number].events[position] for position in positions[number]], wants)
-                for number in numbers
-                for wants in (self._batches[number].include_gauges,)
-            ]
+            by_batch: dict[int, list[int]] = {}
+            for number, index in indexes:
+                by_batch.setdefault(number, []).append(index)
             try:
-                outcomes = await self._attempt(parts)
+                outcomes = await self._attempt([self._part(*one) for one in by_batch.items()])
             except DatabaseUnavailable:
                 raise
             except Unrecordable as found:
-                alerts = {place: alert for place in places if (alert := self._alert_of(found, place)) is not None}
+                alerts = self._refuse_guilty(found, indexes)
                 if not alerts:
-                    return places
-                logger.error(
-                    "what %d events found could not be recorded by %s; they are refused",
-                    len(alerts),
-                    ", ".join(sorted(set(alerts.values()))[:10]),
-                    exc_info=found.cause,
-                    extra={"action": LogAction.EVALUATION_FAILED, "events": len(alerts)},
-                )
-                self._refuse(list(alerts), alerts)
-                places = [place for place in places if place not in alerts]
+                    return indexes
+                indexes = [one for one in indexes if one not in alerts]
             except Exception:
-                if len(places) == 1:
-                    # Why is said once: what fails for thousands of events usually fails for one reason.
+                if len(indexes) == 1:
+                    # The cause is logged once: thousands of events usually fail for one reason.
                     logger.error(
-                        "an event could not be recorded; it is refused",
+                        "an event could not be recorded; it is rejected",
                         exc_info=not self._explained,
                         extra={"action": LogAction.EVENT_FAILED},
                     )
                     self._explained = True
-                return places
+                return indexes
             else:
-                for number, outcome in zip(numbers, outcomes, strict=True):
-                    take_part(self._contained.outcomes[number], outcome, positions[number])
+                for (number, part), outcome in zip(by_batch.items(), outcomes, strict=True):
+                    add_part(self._contained.outcomes[number], outcome, part)
                 return []
         return []
 
-    def _by_customer(self, places: Sequence[Place]) -> list[list[Place]]:
-        """The places of each customer's events, in their order."""
-        found: dict[str, list[Place]] = {}
-        for number, position in places:
-            found.setdefault(self._batches[number].events[position].customer_id, []).append((number, position))
+    def _part(self, number: int, indexes: Sequence[int]) -> Batch:
+        """Some events of a batch."""
+        batch = self._batches[number]
+        return Batch([batch.events[index] for index in indexes], batch.include_gauges)
+
+    def _refuse_guilty(self, found: Unrecordable, indexes: Sequence[EventIndex]) -> dict[EventIndex, str]:
+        """Refuses the events that an alert keeps from being counted; returns them with the id of that alert."""
+        alerts = {one: alert for one in indexes if (alert := found.alert_of(self._event(one))) is not None}
+        if alerts:
+            logger.error(
+                "what %d events found could not be recorded for %s; they are rejected",
+                len(alerts),
+                ", ".join(sorted(set(alerts.values()))[:10]),
+                exc_info=found.cause,
+                extra={"action": LogAction.EVALUATION_FAILED, "events": len(alerts)},
+            )
+            self._refuse(list(alerts), alerts)
+        return alerts
+
+    def _by_customer(self, indexes: Sequence[EventIndex]) -> list[list[EventIndex]]:
+        """The indexes of each customer's events, in their order."""
+        found: dict[str, list[EventIndex]] = {}
+        for one in indexes:
+            found.setdefault(self._event(one).customer_id, []).append(one)
         return list(found.values())
 
-    def _alert_of(self, found: Unrecordable, place: Place) -> str | None:
-        number, position = place
-        return found.alert_of(self._batches[number].events[position])
+    def _event(self, index: EventIndex) -> UsageEvent:
+        number, index_in_batch = index
+        return self._batches[number].events[index_in_batch]
 
-    def _refuse(self, places: Sequence[Place], alerts: dict[Place, str]) -> None:
-        for number, position in places:
-            event = self._batches[number].events[position]
-            self._contained.outcomes[number].unrecorded.append(position)
-            self._contained.refused.append(Refused(event.customer_id, event.event_id, alerts.get((number, position))))
+    def _refuse(self, indexes: Sequence[EventIndex], alerts: dict[EventIndex, str]) -> None:
+        for one in indexes:
+            number, index = one
+            event = self._event(one)
+            self._contained.outcomes[number].unrecorded.append(index)
+            self._contained.refused.append(Refused(event.customer_id, event.event_id, alerts.get(one)))

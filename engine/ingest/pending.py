@@ -1,4 +1,4 @@
-"""Events that wait for the database: how many of them this process holds, and each organization's share of that."""
+"""Pending events: how many events of this process wait for the database, and each organization's share of that."""
 
 import asyncio
 from collections import OrderedDict, deque
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from runtime.fair_semaphore import may_take
 
-# What every organization may have beside the others' share, as a part of what all may have. Twenty organizations with
-# one batch of 5,000 each leave nothing free: one that has nothing pending would be refused its first event.
+# The events that every organization may have pending even if no room is free, as a part of the limit for all. Twenty
+# organizations with one batch of 5,000 each leave nothing free: without it another one could not send a first event.
 BESIDE = 100  # of 100,000 events, 1,000
 
 
@@ -25,7 +25,7 @@ class Overloaded(Exception):
 
 
 class Room:
-    """Room for the events of one batch: held by the caller until it is handed over, a part at a time."""
+    """Room for the events of one batch: the caller owns it until it is handed over, a part at a time."""
 
     def __init__(self, pending: "PendingEvents", organization_id: int, events: int) -> None:
         self._pending = pending
@@ -33,7 +33,7 @@ class Room:
         self._events = events
 
     def hand_over(self, events: int) -> "Room":
-        """Room for so many of the events, which whoever takes it gives up."""
+        """Room for so many of the events; the owner of the returned room gives it up."""
         assert events <= self._events
         self._events -= events
         return Room(self._pending, self._organization_id, events)
@@ -71,7 +71,7 @@ class PendingEvents:
         return self._total
 
     async def admit(self, organization_id: int, events: int, *, waits: bool) -> Room:
-        """Room for so many events, which has to be given up or handed over.
+        """Room for so many events. It has to be given up or handed over.
 
         waits: until there is room, in the order of the organization's waits. Otherwise raises Overloaded when
         there is none, or others of the organization wait for it.
@@ -85,7 +85,7 @@ class PendingEvents:
         return Room(self, organization_id, events)
 
     def subtract(self, organization_id: int, events: int) -> None:
-        """So many events of the organization are pending no more."""
+        """Notes that so many events of the organization are not pending any more."""
         if not events:
             return
         self._total -= events
@@ -97,7 +97,7 @@ class PendingEvents:
 
     def _fits(self, organization_id: int, events: int) -> bool:
         if not self._total:
-            return True  # however many they are: they would fit at no time
+            return True  # however many they are: otherwise they would never fit
         own = self._own.get(organization_id, 0)
         if own + events <= self._beside:
             return True
@@ -125,12 +125,12 @@ class PendingEvents:
             waiting.remove(wait)
             if not waiting:
                 del self._waiting[organization_id]
-            # A large batch that has gone kept smaller ones of its organization back.
+            # The large batch that does not wait any more kept smaller ones of its organization waiting.
             while self._let_one_in():
                 pass
 
     def _let_one_in(self) -> bool:
-        """Admits what the first organization waits for that may have it; it then stands behind the others."""
+        """Admits the first batch of an organization that there is room for; the organization goes to the end."""
         for organization_id, waiting in self._waiting.items():
             wait = waiting[0]
             if not wait.admitted.done() and not self._fits(organization_id, wait.events):
@@ -139,7 +139,7 @@ class PendingEvents:
             del self._waiting[organization_id]
             if waiting:
                 self._waiting[organization_id] = waiting
-            # One that is cancelled in this pass of the loop is still here; it can be given nothing.
+            # A wait that was cancelled in this pass of the loop is still in the queue; it cannot be admitted.
             if not wait.admitted.done():
                 wait.admitted.set_result(None)
                 self._add(organization_id, wait.events)

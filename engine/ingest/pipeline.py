@@ -1,4 +1,4 @@
-"""The pipeline: batches of many streams share commits, in order for each customer, and never without bound."""
+"""The pipeline: the queue in which batches of many streams wait for a common commit, in order for each customer."""
 
 import asyncio
 import zlib
@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from engine.ingest.batches import Batch, Outcome, take_part
+from engine.ingest.batches import Batch, Outcome, add_part
 from engine.ingest.commit import Committer
 from engine.ingest.pending import PendingEvents, Room
-from engine.rules.rules import Rules
+from engine.rules.registry import RulesRegistry
 from evaluator.events import UsageEvent
 from runtime.clock import Clock
 from runtime.fair_semaphore import FairSemaphore
@@ -18,7 +18,7 @@ from store.identity.organizations import Organization
 from store.postgres.database import Database
 
 MAX_COMMIT_EVENTS = 5_000  # of one commit, unless a single batch brings more
-IDLE_ORGANIZATIONS = 10_000  # lanes kept for organizations that send nothing at the moment
+IDLE_ORGANIZATIONS = 10_000  # lanes kept for organizations that send no usage at present
 
 
 @dataclass(eq=False, slots=True)
@@ -32,7 +32,7 @@ class _Waiting:
 
 @dataclass(eq=False, slots=True)
 class _Lane:
-    """What one writer of one organization has to commit, and the task that does so while there is any."""
+    """The batches that one writer of one organization has to commit, and the task that runs while there are any."""
 
     organization_id: int
     committer: Committer
@@ -54,6 +54,7 @@ class Pipeline:
         database: Database,
         clock: Clock,
         grace: timedelta,
+        rules: RulesRegistry,
         *,
         writers: int,
         pending: PendingEvents,
@@ -62,6 +63,7 @@ class Pipeline:
         self._database = database
         self._clock = clock
         self._grace = grace
+        self._rules = rules
         self._writers = writers
         self._pending = pending
         self._gate = gate
@@ -72,9 +74,9 @@ class Pipeline:
         return await self._pending.admit(organization.organization_id, events, waits=waits)
 
     async def submit(self, organization: Organization, batch: Batch, room: Room) -> Outcome:
-        """Commits a batch together with whatever else waits; returns when all of it is durable.
+        """Commits a batch together with others that wait; returns when all of it is durable.
 
-        room: for at least the batch's events; what they need of it is handed over, at once. The wait may be
+        room: for at least the batch's events, for which it is handed over, at once. The wait may be
         cancelled; the commit goes on. Raises DatabaseUnavailable when some of the batch may not be stored.
         """
         if not batch.events:
@@ -87,11 +89,11 @@ class Pipeline:
         ]
         done = await asyncio.gather(*futures, return_exceptions=True)
         outcome = Outcome()
-        for (_, positions), result in zip(parts.values(), done, strict=True):
-            # Only when every part has ended: a caller that hears of a failure may send again at once.
+        for (_, indexes), result in zip(parts.values(), done, strict=True):
+            # Only when every part has ended: a caller that gets a failure may send again at once.
             if isinstance(result, BaseException):
                 raise result
-            take_part(outcome, result, positions)
+            add_part(outcome, result, indexes)
         return outcome
 
     async def drain(self) -> None:
@@ -104,18 +106,17 @@ class Pipeline:
         if lanes is None:
             if len(self._lanes) >= IDLE_ORGANIZATIONS:
                 self._lanes = {key: kept for key, kept in self._lanes.items() if any(lane.task for lane in kept)}
-            rules = Rules(organization.organization_id)
             lanes = self._lanes[organization.organization_id] = [
                 _Lane(
                     organization.organization_id,
-                    Committer(self._database, self._clock, self._grace, organization, rules),
+                    Committer(self._database, self._clock, self._grace, self._rules, organization),
                 )
                 for _ in range(self._writers)
             ]
         return lanes
 
     def _divide(self, batch: Batch) -> dict[int, tuple[Batch, Sequence[int] | None]]:
-        """Each writer's part of the batch, and where its events stood (None: it is the whole batch)."""
+        """Each writer's part of the batch, and the indexes of its events there (None: it is the whole batch)."""
         writers = self._writers
         number_of: dict[str, int] = {}
         for event in batch.events:
@@ -126,13 +127,11 @@ class Pipeline:
         if len(numbers) == 1:
             return {numbers.pop(): (batch, None)}
         parts: dict[int, tuple[list[UsageEvent], list[int]]] = {number: ([], []) for number in sorted(numbers)}
-        for position, event in enumerate(batch.events):
-            events, positions = parts[number_of[event.customer_id]]
+        for index, event in enumerate(batch.events):
+            events, indexes = parts[number_of[event.customer_id]]
             events.append(event)
-            positions.append(position)
-        return {
-            number: (Batch(events, batch.include_gauges), positions) for number, (events, positions) in parts.items()
-        }
+            indexes.append(index)
+        return {number: (Batch(events, batch.include_gauges), indexes) for number, (events, indexes) in parts.items()}
 
     def _enqueue(self, lane: _Lane, batch: Batch, room: Room) -> asyncio.Future[Outcome]:
         future = asyncio.get_running_loop().create_future()
@@ -142,7 +141,7 @@ class Pipeline:
         return future
 
     async def _work(self, lane: _Lane) -> None:
-        """Commits until nothing waits. What arrives during one commit is the next one's group."""
+        """Commits until nothing waits. The batches that arrive during one commit are the next one's group."""
         try:
             while lane.waiting:
                 async with self._gate.seat(lane.organization_id):
@@ -155,7 +154,7 @@ class Pipeline:
             outcomes = await committer.commit([one.batch for one in group])
         except Exception as error:
             for one in group:
-                if not one.done.done():  # its caller may have gone
+                if not one.done.done():  # its caller may have cancelled the call
                     one.done.set_exception(error)
         else:
             for one, outcome in zip(group, outcomes, strict=True):

@@ -1,1 +1,1 @@
-"""The handlers of AccountService, one module a resource."""
+"""The handlers of AccountService, one module for each resource."""

@@ -1,57 +1,44 @@
-"""The handlers of AccountService for balances."""
+"""AccountService: balances."""
 
-from evaluator.facts import Touched
-from generated.tidemark.v1 import account_service_pb2, error_reason_pb2
-from server.accounts.handlers import Context, Handlers
-from server.calls.errors import AlreadyExists, ApiError, FailedPrecondition, NotFound
-from server.calls.identity import current_organization
+from engine.facts.changes import FactChanges
+from evaluator.changed_facts import ChangedFacts
+from generated.tidemark.v1 import account_service_pb2
+from runtime.clock import Clock
+from server.accounts.errors import balance_not_found
+from server.calls.context import Context
+from server.calls.current_call import current_organization
 from server.calls.paging import read_page
 from server.calls.validation import Violations
 from server.mapping.balances import balance_message, entry_message, overage_message, read_balance, read_kinds
 from store.accounts.puts import Put
-from store.balances import balances
+from store.balances import balances, drawdown
 from store.balances import changes as balance_changes
-from store.balances import drawdown as drawing
 from store.balances import entries as balance_entries
-from store.balances.balances import Balance
-from store.balances.changes import (
-    AdjustmentConflict,
-    BalanceChange,
-    BalanceFixed,
-    BalanceUnknown,
-    BalanceVoided,
-    NoActiveSegment,
-    SegmentUnknown,
-)
+from store.balances.balances import StoredBalance
+from store.balances.changes import Adjustment, BalanceChange
 from store.balances.holdings import holding_of
-from store.postgres.database import Connection, driver
+from store.postgres.database import Connection, Database, driver
 
 
-class BalanceHandlers(Handlers):
-    """The handlers of tidemark.v1.AccountService for balances."""
+class BalanceHandlers:
+    """Serves the RPCs for balances."""
+
+    def __init__(self, database: Database, clock: Clock, changes: FactChanges) -> None:
+        self._database = database
+        self._clock = clock
+        self._changes = changes
 
     async def PutBalance(
         self, request: account_service_pb2.PutBalanceRequest, context: Context
     ) -> account_service_pb2.PutBalanceResponse:
-        """Creates or replaces a balance, unless a newer fact about it is known or it was voided."""
+        """Creates or replaces a balance, unless a newer fact about it is stored or it was voided."""
         now = self._clock.now()
         fact = read_balance(Violations(), "balance", request.balance, now)
         organization = current_organization()
 
-        async def change(connection: Connection) -> tuple[Put[Balance], Touched]:
-            try:
-                # Asked again under the lock: the ledger's times rise with its numbers.
-                put = await balance_changes.put(connection, organization.organization_id, fact, self._clock.now())
-            except BalanceFixed as error:
-                raise FailedPrecondition(
-                    error_reason_pb2.ERROR_REASON_BALANCE_FIXED,
-                    f"the balance {fact.balance_id!r} exists with another {error.field}: void it and put another",
-                    metadata={
-                        "customer_id": fact.customer_id,
-                        "balance_id": fact.balance_id,
-                        "field": error.field,
-                    },
-                ) from error
+        async def change(connection: Connection) -> tuple[Put[StoredBalance], ChangedFacts]:
+            # The time is read again under the lock, because the ledger's times rise with its numbers.
+            put = await balance_changes.put(connection, organization.organization_id, fact, self._clock.now())
             return put, _touched(put.changed, put.previous, put.stored)
 
         put = await self._changes.apply(organization, fact.customer_id, change)
@@ -65,10 +52,10 @@ class BalanceHandlers(Handlers):
         """One balance."""
         customer_id, balance_id = _read_key(Violations(), request)
         async with self._database.transaction() as connection:
-            await balances.see_one_moment(connection)
+            await balances.read_one_snapshot(connection)
             stored = await balances.get(connection, current_organization().organization_id, customer_id, balance_id)
         if stored is None:
-            raise _not_found(customer_id, balance_id)
+            raise balance_not_found(customer_id, balance_id)
         return account_service_pb2.GetBalanceResponse(balance=balance_message(stored, self._clock.now()))
 
     async def ListBalances(
@@ -88,7 +75,7 @@ class BalanceHandlers(Handlers):
         )
         violations.raise_if_any()
         async with self._database.transaction() as connection:
-            await balances.see_one_moment(connection)
+            await balances.read_one_snapshot(connection)
             rows = await balances.list_page(
                 connection,
                 current_organization().organization_id,
@@ -109,42 +96,23 @@ class BalanceHandlers(Handlers):
     async def AdjustBalance(
         self, request: account_service_pb2.AdjustBalanceRequest, context: Context
     ) -> account_service_pb2.AdjustBalanceResponse:
-        """Grants more or less in a segment, once for each adjustment id."""
+        """Adds an amount to a segment, or subtracts it; once for each adjustment id."""
         violations = Violations()
         adjustment_id = violations.identifier("adjustment_id", request.adjustment_id)
         amount = violations.decimal("amount", request.amount)
         if request.amount and not amount and not any(item.path == "amount" for item in violations.found):
-            violations.add("amount", "it is 0, which adjusts nothing")
+            violations.add("amount", "it is 0: an adjustment adds or subtracts an amount")
         if request.segment_number < 0:
             violations.add("segment_number", f"it is {request.segment_number}; segments are numbered from 1")
         customer_id, balance_id = _read_key(violations, request)
+        segment_number = request.segment_number or None
+        adjustment = Adjustment(customer_id, balance_id, adjustment_id, amount, segment_number)
         organization = current_organization()
 
-        async def change(connection: Connection) -> tuple[BalanceChange, Touched]:
-            try:
-                done = await balance_changes.adjust(
-                    connection,
-                    organization.organization_id,
-                    customer_id,
-                    balance_id,
-                    adjustment_id,
-                    amount=amount,
-                    segment_number=request.segment_number or None,
-                    now=self._clock.now(),
-                )
-            except AdjustmentConflict as error:
-                raise AlreadyExists(
-                    error_reason_pb2.ERROR_REASON_ADJUSTMENT_CONFLICT,
-                    f"the adjustment {adjustment_id!r} was made before, with another balance, amount or segment:"
-                    " give a new adjustment its own id",
-                    metadata={
-                        "customer_id": customer_id,
-                        "balance_id": error.balance_id,
-                        "adjustment_id": adjustment_id,
-                    },
-                ) from error
-            except (BalanceUnknown, BalanceVoided, SegmentUnknown, NoActiveSegment) as error:
-                raise _refusal(error, customer_id, balance_id, request.segment_number) from error
+        async def change(connection: Connection) -> tuple[BalanceChange, ChangedFacts]:
+            done = await balance_changes.adjust(
+                connection, organization.organization_id, adjustment, self._clock.now()
+            )
             return done, _touched(done.changed, done.previous, done.balance)
 
         done = await self._changes.apply(organization, customer_id, change)
@@ -157,17 +125,14 @@ class BalanceHandlers(Handlers):
     async def VoidBalance(
         self, request: account_service_pb2.VoidBalanceRequest, context: Context
     ) -> account_service_pb2.VoidBalanceResponse:
-        """Ends a balance for good."""
+        """Voids a balance for ever."""
         customer_id, balance_id = _read_key(Violations(), request)
         organization = current_organization()
 
-        async def change(connection: Connection) -> tuple[BalanceChange, Touched]:
-            try:
-                done = await balance_changes.void(
-                    connection, organization.organization_id, customer_id, balance_id, self._clock.now()
-                )
-            except BalanceUnknown as error:
-                raise _not_found(customer_id, balance_id) from error
+        async def change(connection: Connection) -> tuple[BalanceChange, ChangedFacts]:
+            done = await balance_changes.void(
+                connection, organization.organization_id, customer_id, balance_id, self._clock.now()
+            )
             return done, _touched(done.changed, done.previous, done.balance)
 
         done = await self._changes.apply(organization, customer_id, change)
@@ -208,13 +173,13 @@ class BalanceHandlers(Handlers):
     async def ListOverages(
         self, request: account_service_pb2.ListOveragesRequest, context: Context
     ) -> account_service_pb2.ListOveragesResponse:
-        """A page of what usage took of a customer when no balance had anything left."""
+        """A page of the usage of a customer that no balance covered."""
         violations = Violations()
         customer_id = violations.identifier("customer_id", request.customer_id)
         page = read_page(violations, request.page_size, request.page_token, "ListOverages", (customer_id,), (str,))
         violations.raise_if_any()
         async with self._database.transaction() as connection:
-            rows = await drawing.list_overages(
+            rows = await drawdown.list_overages(
                 await driver(connection),
                 current_organization().organization_id,
                 customer_id,
@@ -235,7 +200,7 @@ def _read_key(
     | account_service_pb2.AdjustBalanceRequest
     | account_service_pb2.VoidBalanceRequest,
 ) -> tuple[str, str]:
-    """The customer and balance that a request names; raises InvalidArgument for all that is wrong with it."""
+    """The customer and the balance of a request. Raises InvalidArgument with all violations of the request."""
     key = (
         violations.identifier("customer_id", request.customer_id),
         violations.identifier("balance_id", request.balance_id),
@@ -244,40 +209,8 @@ def _read_key(
     return key
 
 
-def _touched(changed: bool, previous: Balance | None, balance: Balance) -> Touched:
+def _touched(changed: bool, previous: StoredBalance | None, balance: StoredBalance) -> ChangedFacts:
     if not changed:
-        return Touched()
+        return ChangedFacts()
     versions = (balance,) if previous is None else (previous, balance)
-    return Touched(balances=tuple(holding_of(version) for version in versions))
-
-
-def _refusal(error: Exception, customer_id: str, balance_id: str, segment_number: int) -> ApiError:
-    """Why a balance cannot be adjusted."""
-    metadata = {"customer_id": customer_id, "balance_id": balance_id}
-    if isinstance(error, BalanceVoided):
-        return FailedPrecondition(
-            error_reason_pb2.ERROR_REASON_BALANCE_VOIDED,
-            f"the balance {balance_id!r} was voided: put another",
-            metadata=metadata,
-        )
-    if isinstance(error, SegmentUnknown):
-        return NotFound(
-            error_reason_pb2.ERROR_REASON_SEGMENT_NOT_FOUND,
-            f"the balance {balance_id!r} has no segment {segment_number}",
-            metadata={**metadata, "segment_number": str(segment_number)},
-        )
-    if isinstance(error, NoActiveSegment):
-        return FailedPrecondition(
-            error_reason_pb2.ERROR_REASON_NO_ACTIVE_SEGMENT,
-            f"no segment of the balance {balance_id!r} is active now: say which by its segment_number",
-            metadata=metadata,
-        )
-    return _not_found(customer_id, balance_id)
-
-
-def _not_found(customer_id: str, balance_id: str) -> NotFound:
-    return NotFound(
-        error_reason_pb2.ERROR_REASON_BALANCE_NOT_FOUND,
-        f"the customer {customer_id!r} has no balance {balance_id!r}: nobody put it",
-        metadata={"customer_id": customer_id, "balance_id": balance_id},
-    )
+    return ChangedFacts(balances=tuple(holding_of(version) for version in versions))

@@ -1,12 +1,14 @@
-"""The handlers of AccountService for customers."""
+"""AccountService: customers."""
 
+from engine.facts.changes import FactChanges
 from evaluator.definitions import DEFAULT_CURRENCY
 from evaluator.periods import DEFAULT_CYCLE
-from generated.tidemark.v1 import account_service_pb2, error_reason_pb2
-from server.accounts.handlers import Context, Handlers
-from server.calls.errors import NotFound
-from server.calls.identity import current_organization
+from generated.tidemark.v1 import account_service_pb2
+from runtime.clock import Clock
+from server.calls.context import Context
+from server.calls.current_call import current_organization
 from server.calls.paging import read_page
+from server.calls.shared_errors import customer_not_found
 from server.calls.validation import Violations
 from server.mapping.accounts import (
     customer_message,
@@ -17,15 +19,21 @@ from server.mapping.accounts import (
 from server.mapping.custom_fields import read_custom_fields
 from store.accounts import customers
 from store.accounts.customers import CustomerFact
+from store.postgres.database import Database
 
 
-class CustomerHandlers(Handlers):
-    """The handlers of tidemark.v1.AccountService for customers."""
+class CustomerHandlers:
+    """Serves the RPCs for customers."""
+
+    def __init__(self, database: Database, clock: Clock, changes: FactChanges) -> None:
+        self._database = database
+        self._clock = clock
+        self._changes = changes
 
     async def PutCustomer(
         self, request: account_service_pb2.PutCustomerRequest, context: Context
     ) -> account_service_pb2.PutCustomerResponse:
-        """Creates or replaces a customer, unless a newer fact about it is known."""
+        """Creates or replaces a customer, unless a newer fact about it is stored."""
         now = self._clock.now()
         violations = Violations()
         sent = request.customer
@@ -53,9 +61,9 @@ class CustomerHandlers(Handlers):
         async with self._database.transaction() as connection:
             put = await customers.put(connection, organization.organization_id, fact, now)
             if put.epoch is not None:
-                await self._changes.look_at(connection, organization, put.epoch, customer_id)
+                await self._changes.customer_changing(connection, organization, put.epoch, customer_id)
         if put.changed:
-            await self._visits.look_at_customer(organization, customer_id)
+            await self._changes.customer_changed(organization, customer_id)
         return account_service_pb2.PutCustomerResponse(
             customer=customer_message(put.stored, now), superseded=put.superseded
         )
@@ -70,11 +78,7 @@ class CustomerHandlers(Handlers):
         async with self._database.transaction() as connection:
             stored = await customers.get(connection, current_organization().organization_id, customer_id)
         if stored is None:
-            raise NotFound(
-                error_reason_pb2.ERROR_REASON_CUSTOMER_NOT_FOUND,
-                f"there is no customer {customer_id!r}: nobody put it and no usage named it",
-                metadata={"customer_id": customer_id},
-            )
+            raise customer_not_found(customer_id)
         return account_service_pb2.GetCustomerResponse(customer=customer_message(stored, self._clock.now()))
 
     async def ListCustomers(

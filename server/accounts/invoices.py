@@ -1,37 +1,44 @@
-"""The handlers of AccountService for invoices."""
+"""AccountService: invoices."""
 
-from evaluator.facts import Touched
+from engine.facts.changes import FactChanges
+from evaluator.changed_facts import ChangedFacts
 from generated.tidemark.v1 import account_service_pb2, error_reason_pb2
-from server.accounts.handlers import Context, Handlers
+from runtime.clock import Clock
+from server.calls.context import Context
+from server.calls.current_call import current_organization
 from server.calls.errors import NotFound
-from server.calls.identity import current_organization
 from server.calls.paging import read_page
 from server.calls.validation import Violations
 from server.mapping.invoices import invoice_message, read_invoice, read_statuses
 from store.accounts import invoices
-from store.accounts.invoice_readings import as_read
-from store.accounts.invoices import Invoice
+from store.accounts.invoice_readings import invoice_of
+from store.accounts.invoices import StoredInvoice
 from store.accounts.puts import Put
-from store.postgres.database import Connection
+from store.postgres.database import Connection, Database
 
 
-class InvoiceHandlers(Handlers):
-    """The handlers of tidemark.v1.AccountService for invoices."""
+class InvoiceHandlers:
+    """Serves the RPCs for invoices."""
+
+    def __init__(self, database: Database, clock: Clock, changes: FactChanges) -> None:
+        self._database = database
+        self._clock = clock
+        self._changes = changes
 
     async def PutInvoice(
         self, request: account_service_pb2.PutInvoiceRequest, context: Context
     ) -> account_service_pb2.PutInvoiceResponse:
-        """Creates or replaces an invoice, unless a newer fact about it is known."""
+        """Creates or replaces an invoice, unless a newer fact about it is stored."""
         now = self._clock.now()
         violations = Violations()
         fact = read_invoice(violations, "invoice", request.invoice, now)
         violations.raise_if_any()
         organization = current_organization()
 
-        async def change(connection: Connection) -> tuple[Put[Invoice], Touched]:
+        async def change(connection: Connection) -> tuple[Put[StoredInvoice], ChangedFacts]:
             put = await invoices.put(connection, organization.organization_id, fact, self._clock.now())
             versions = (put.previous, put.stored) if put.changed else ()
-            return put, Touched(invoices=tuple(as_read(one.fact) for one in versions if one is not None))
+            return put, ChangedFacts(invoices=tuple(invoice_of(one.fact) for one in versions if one is not None))
 
         put = await self._changes.apply(organization, fact.customer_id, change)
         return account_service_pb2.PutInvoiceResponse(invoice=invoice_message(put.stored), superseded=put.superseded)
@@ -49,7 +56,7 @@ class InvoiceHandlers(Handlers):
         if stored is None:
             raise NotFound(
                 error_reason_pb2.ERROR_REASON_INVOICE_NOT_FOUND,
-                f"the customer {customer_id!r} has no invoice {invoice_id!r}: nobody put it",
+                f"the customer {customer_id!r} has no invoice {invoice_id!r}: create it with PutInvoice",
                 metadata={"customer_id": customer_id, "invoice_id": invoice_id},
             )
         return account_service_pb2.GetInvoiceResponse(invoice=invoice_message(stored))

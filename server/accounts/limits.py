@@ -1,25 +1,35 @@
-"""The handlers of AccountService for limits."""
+"""AccountService: limits."""
 
+from engine.backfill.backfills import Backfills
+from engine.facts.changes import FactChanges
 from generated.tidemark.v1 import account_service_pb2, error_reason_pb2
-from server.accounts.handlers import Context, Handlers
-from server.calls.errors import AlreadyExists, FailedPrecondition, NotFound
-from server.calls.identity import current_organization
+from runtime.clock import Clock
+from server.calls.context import Context
+from server.calls.current_call import current_organization
+from server.calls.errors import NotFound
 from server.calls.paging import read_page
 from server.calls.validation import Violations
 from server.mapping import unknown_ids
 from server.mapping.plans import limit_message, read_amount, read_as_of_time, read_subject
 from store.accounts import known_ids
 from store.limits import limits
-from store.limits.limits import LimitExists, LimitFact, LimitFixed
+from store.limits.limits import LimitFact
+from store.postgres.database import Database
 
 
-class LimitHandlers(Handlers):
-    """The handlers of tidemark.v1.AccountService for limits."""
+class LimitHandlers:
+    """Serves the RPCs for limits."""
+
+    def __init__(self, database: Database, clock: Clock, changes: FactChanges, backfills: Backfills) -> None:
+        self._database = database
+        self._clock = clock
+        self._changes = changes
+        self._backfills = backfills
 
     async def PutLimit(
         self, request: account_service_pb2.PutLimitRequest, context: Context
     ) -> account_service_pb2.PutLimitResponse:
-        """Creates a limit or replaces its amount, unless a newer fact is known, and evaluates whom it limits."""
+        """Creates a limit or replaces its amount, unless a newer fact is stored; evaluates its customers."""
         now = self._clock.now()
         violations = Violations()
         sent = request.limit
@@ -31,26 +41,13 @@ class LimitHandlers(Handlers):
         fact = LimitFact(limit_id=limit_id, subject=subject, amount=amount, as_of_time=as_of_time)
         organization = current_organization()
         async with self._database.transaction() as connection:
-            try:
-                put = await limits.put(connection, organization.organization_id, fact, now)
-            except LimitExists as error:
-                raise AlreadyExists(
-                    error_reason_pb2.ERROR_REASON_LIMIT_EXISTS,
-                    f"the limit {error.limit_id!r} has the same holder, access and groups: put that one",
-                    metadata={"limit_id": error.limit_id},
-                ) from error
-            except LimitFixed as error:
-                raise FailedPrecondition(
-                    error_reason_pb2.ERROR_REASON_LIMIT_FIXED,
-                    f"the limit {limit_id!r} exists with another {error.field}: put another limit",
-                    metadata={"limit_id": limit_id, "field": error.field},
-                ) from error
+            put = await limits.put(connection, organization.organization_id, fact, now)
             if put.epoch is not None:
-                await self._visits.look_again(connection, organization, put.epoch, subject)
+                await self._changes.limit_changing(connection, organization, put.epoch, subject)
             named = unknown_ids.of_limit(put.stored.subject)
             unknown = await known_ids.unknown(connection, organization.organization_id, named.ids)
         if put.changed:
-            self._visits.wake(organization.organization_id)
+            self._backfills.wake(organization.organization_id)
         return account_service_pb2.PutLimitResponse(
             limit=limit_message(put.stored),
             superseded=put.superseded,
@@ -69,7 +66,7 @@ class LimitHandlers(Handlers):
         if stored is None:
             raise NotFound(
                 error_reason_pb2.ERROR_REASON_LIMIT_NOT_FOUND,
-                f"there is no limit {limit_id!r}: nobody put it",
+                f"limit {limit_id!r} not found: create it with PutLimit",
                 metadata={"limit_id": limit_id},
             )
         return account_service_pb2.GetLimitResponse(limit=limit_message(stored))

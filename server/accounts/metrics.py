@@ -1,29 +1,34 @@
-"""The handlers of AccountService for metrics."""
+"""AccountService: metrics."""
 
 from evaluator.aggregation import Aggregation
 from generated.tidemark.v1 import account_service_pb2, error_reason_pb2
-from server.accounts.handlers import Context, Handlers
-from server.calls.errors import FailedPrecondition, NotFound
-from server.calls.identity import current_organization
+from runtime.clock import Clock
+from server.calls.context import Context
+from server.calls.current_call import current_organization
+from server.calls.errors import NotFound
 from server.calls.paging import read_page
 from server.calls.validation import Violations
 from server.mapping.accounts import (
-    aggregation_name,
     metric_message,
     read_aggregation,
     read_as_of_time,
 )
 from store.accounts import metrics
 from store.accounts.metrics import MetricFact
+from store.postgres.database import Database
 
 
-class MetricHandlers(Handlers):
-    """The handlers of tidemark.v1.AccountService for metrics."""
+class MetricHandlers:
+    """Serves the RPCs for metrics."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
 
     async def PutMetric(
         self, request: account_service_pb2.PutMetricRequest, context: Context
     ) -> account_service_pb2.PutMetricResponse:
-        """Creates or replaces a metric, unless a newer fact about it is known."""
+        """Creates or replaces a metric, unless a newer fact about it is stored."""
         now = self._clock.now()
         violations = Violations()
         sent = request.metric
@@ -35,7 +40,7 @@ class MetricHandlers(Handlers):
             "metric.unique_property", sent.unique_property, required=counts_unique
         )
         if sent.unique_property and not counts_unique:
-            violations.add("metric.unique_property", "only UNIQUE_COUNT has one")
+            violations.add("metric.unique_property", "only UNIQUE_COUNT has a unique_property")
         as_of_time = read_as_of_time(violations, "metric", sent, now)
         violations.raise_if_any()
         fact = MetricFact(
@@ -46,17 +51,7 @@ class MetricHandlers(Handlers):
             as_of_time=as_of_time,
         )
         async with self._database.transaction() as connection:
-            try:
-                put = await metrics.put(connection, current_organization().organization_id, fact, now)
-            except metrics.MetricFixed as error:
-                fixed = aggregation_name(error.stored.aggregation)
-                unique = error.stored.unique_property
-                raise FailedPrecondition(
-                    error_reason_pb2.ERROR_REASON_METRIC_AGGREGATION_FIXED,
-                    f"the metric {metric_id!r} exists with {fixed}{f' of {unique!r}' if unique else ''}, and what was"
-                    " counted cannot be counted anew: put another metric",
-                    metadata={"metric_id": metric_id, "aggregation": fixed},
-                ) from error
+            put = await metrics.put(connection, current_organization().organization_id, fact, now)
         return account_service_pb2.PutMetricResponse(metric=metric_message(put.stored), superseded=put.superseded)
 
     async def GetMetric(
@@ -71,7 +66,7 @@ class MetricHandlers(Handlers):
         if stored is None:
             raise NotFound(
                 error_reason_pb2.ERROR_REASON_METRIC_NOT_FOUND,
-                f"there is no metric {metric_id!r}: nobody put it and no usage named it",
+                f"metric {metric_id!r} not found: create it with PutMetric, or send usage for it first",
                 metadata={"metric_id": metric_id},
             )
         return account_service_pb2.GetMetricResponse(metric=metric_message(stored))

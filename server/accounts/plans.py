@@ -1,24 +1,30 @@
-"""The handlers of AccountService for plans."""
+"""AccountService: plans."""
 
 from generated.tidemark.v1 import account_service_pb2, error_reason_pb2
-from server.accounts.handlers import Context, Handlers
+from runtime.clock import Clock
+from server.calls.context import Context
+from server.calls.current_call import current_organization
 from server.calls.errors import NotFound
-from server.calls.identity import current_organization
 from server.calls.paging import read_page
 from server.calls.validation import Violations
 from server.mapping.custom_fields import read_custom_fields
 from server.mapping.plans import plan_message, read_as_of_time
 from store.accounts import plans
 from store.accounts.plans import PlanFact
+from store.postgres.database import Database
 
 
-class PlanHandlers(Handlers):
-    """The handlers of tidemark.v1.AccountService for plans."""
+class PlanHandlers:
+    """Serves the RPCs for plans."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
 
     async def PutPlan(
         self, request: account_service_pb2.PutPlanRequest, context: Context
     ) -> account_service_pb2.PutPlanResponse:
-        """Creates or replaces a plan, unless a newer fact about it is known."""
+        """Creates or replaces a plan, unless a newer fact about it is stored."""
         now = self._clock.now()
         violations = Violations()
         sent = request.plan
@@ -46,7 +52,7 @@ class PlanHandlers(Handlers):
         if stored is None:
             raise NotFound(
                 error_reason_pb2.ERROR_REASON_PLAN_NOT_FOUND,
-                f"there is no plan {plan_id!r}: nobody put it",
+                f"plan {plan_id!r} not found: create it with PutPlan",
                 metadata={"plan_id": plan_id},
             )
         return account_service_pb2.GetPlanResponse(plan=plan_message(stored))

@@ -1,9 +1,11 @@
-"""The handlers of AccountService for subscriptions."""
+"""AccountService: subscriptions."""
 
+from engine.facts.changes import FactChanges
 from generated.tidemark.v1 import account_service_pb2, error_reason_pb2
-from server.accounts.handlers import Context, Handlers
+from runtime.clock import Clock
+from server.calls.context import Context
+from server.calls.current_call import current_organization
 from server.calls.errors import NotFound
-from server.calls.identity import current_organization
 from server.calls.paging import read_page
 from server.calls.validation import Violations
 from server.mapping.accounts import (
@@ -15,15 +17,21 @@ from server.mapping.accounts import (
 from server.mapping.custom_fields import read_custom_fields
 from store.accounts import customers, subscriptions
 from store.accounts.subscriptions import SubscriptionFact
+from store.postgres.database import Database
 
 
-class SubscriptionHandlers(Handlers):
-    """The handlers of tidemark.v1.AccountService for subscriptions."""
+class SubscriptionHandlers:
+    """Serves the RPCs for subscriptions."""
+
+    def __init__(self, database: Database, clock: Clock, changes: FactChanges) -> None:
+        self._database = database
+        self._clock = clock
+        self._changes = changes
 
     async def PutSubscription(
         self, request: account_service_pb2.PutSubscriptionRequest, context: Context
     ) -> account_service_pb2.PutSubscriptionResponse:
-        """Creates or replaces a subscription, unless a newer fact about it is known."""
+        """Creates or replaces a subscription, unless a newer fact about it is stored."""
         now = self._clock.now()
         violations = Violations()
         sent = request.subscription
@@ -62,9 +70,9 @@ class SubscriptionHandlers(Handlers):
             customer_created = await customers.create_if_missing(connection, organization_id, customer_id, now)
             put = await subscriptions.put(connection, organization_id, fact, now)
             if put.epoch is not None and customer_created:
-                await self._changes.look_at(connection, organization, put.epoch, customer_id)
+                await self._changes.customer_changing(connection, organization, put.epoch, customer_id)
         if put.changed:
-            await self._visits.look_at_customer(organization, customer_id, subscriptions_only=True)
+            await self._changes.customer_changed(organization, customer_id, subscriptions_only=True)
         return account_service_pb2.PutSubscriptionResponse(
             subscription=subscription_message(put.stored, now), superseded=put.superseded
         )
@@ -84,8 +92,8 @@ class SubscriptionHandlers(Handlers):
         if stored is None:
             raise NotFound(
                 error_reason_pb2.ERROR_REASON_SUBSCRIPTION_NOT_FOUND,
-                f"the customer {customer_id!r} has no subscription {subscription_id!r}:"
-                " nobody put it and no usage named it",
+                f"the customer {customer_id!r} has no subscription {subscription_id!r}: create it with"
+                " PutSubscription, or send usage for it first",
                 metadata={"customer_id": customer_id, "subscription_id": subscription_id},
             )
         return account_service_pb2.GetSubscriptionResponse(

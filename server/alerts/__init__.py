@@ -1,1 +1,1 @@
-"""The AlertService: alerts, usage, notifications."""
+"""The handlers of AlertService: alerts, customers' states, usage, notifications."""

@@ -1,16 +1,17 @@
-"""What is changed of an alert for one of those whom it covers: it is switched off, on again, or made to forget."""
+"""Changes of an alert for one customer or subscription: disable, enable, reset."""
 
 from datetime import timedelta
 
-from engine.rules.rules import Rules
-from engine.visits.visiting import visit_customers
+from engine.facts.one_alert import evaluate_alert
+from engine.rules.registry import RulesRegistry
+from engine.rules.transaction import Transactions
 from evaluator.definitions import AlertDefinition, DefinitionState
 from evaluator.exclusions import Excluded
 from generated.tidemark.v1 import error_reason_pb2
 from runtime.clock import Clock
-from server.alerts.service import alert_not_found, customer_not_found
+from server.alerts.errors import alert_not_found
+from server.calls.current_call import current_author, current_organization
 from server.calls.errors import FailedPrecondition
-from server.calls.identity import current_author, current_organization
 from server.calls.validation import Violations
 from store.alerts import alerts, exclusions
 from store.alerts import history as alert_history
@@ -19,44 +20,46 @@ from store.alerts.history import ChangeKind
 from store.identity import organizations
 from store.postgres.database import Connection, Database
 from store.views.customer_alerts import CustomerAlert
-from store.views.customer_views import CustomerUnknown, CustomerView
+from store.views.customer_views import CustomerView
 
 
 class CustomerChanges:
-    """Changes of the current organization's alerts for single customers and subscriptions; the history notes each."""
+    """Changes alerts of the current organization for one customer or subscription, and notes it in the history."""
 
-    def __init__(self, database: Database, clock: Clock, grace: timedelta) -> None:
+    def __init__(self, database: Database, clock: Clock, grace: timedelta, rules: RulesRegistry) -> None:
         self._database = database
         self._clock = clock
-        self._grace = grace
-        self._rules: dict[int, Rules] = {}
+        self._transactions = Transactions(database, clock, grace, rules)
 
-    async def enable(self, connection: Connection, whom: Excluded) -> AlertDefinition:
-        """Evaluates an alert again for them, at once. Raises AlertUnknown and AlertArchived."""
+    async def enable(self, connection: Connection, target: Excluded) -> AlertDefinition:
+        """Evaluates the alert for the target again, in this transaction. Raises AlertUnknown and AlertArchived."""
         organization_id = current_organization().organization_id
-        definition = await self._changeable(connection, whom)
-        if await exclusions.lift(connection, organization_id, whom, self._clock.now()):
-            await self._note(connection, ChangeKind.ENABLED, definition, whom)
-            await self._visit(connection, definition, whom.customer_id, changed_epoch=True)
+        definition = await self._changeable(connection, target)
+        if await exclusions.lift(connection, organization_id, target, self._clock.now()):
+            await self._note(connection, ChangeKind.ENABLED, definition, target)
+            await self._evaluate(connection, definition, target.customer_id, changed_epoch=True)
         return definition
 
-    async def disable(self, connection: Connection, whom: Excluded) -> AlertDefinition:
-        """Evaluates an alert no more for them until it is enabled. Raises AlertUnknown and AlertArchived."""
+    async def disable(self, connection: Connection, target: Excluded) -> AlertDefinition:
+        """Stops the evaluation for the target until it is enabled. Raises AlertUnknown and AlertArchived."""
         organization_id = current_organization().organization_id
-        definition = await self._changeable(connection, whom)
-        if await exclusions.request(connection, organization_id, whom, self._clock.now()):
-            await self._note(connection, ChangeKind.DISABLED, definition, whom)
+        definition = await self._changeable(connection, target)
+        if await exclusions.request(connection, organization_id, target, self._clock.now()):
+            await self._note(connection, ChangeKind.DISABLED, definition, target)
         return definition
 
     async def reset(self, alert_id: str, customer_id: str) -> CustomerAlert:
-        """Makes an alert forget a customer and look again; returns what it knows then. Raises AlertArchived."""
+        """Deletes the state of an alert for a customer, and evaluates it again; returns the new state.
+
+        Raises CustomerUnknown and AlertArchived.
+        """
         organization_id = current_organization().organization_id
         async with self._database.transaction() as connection:
             await self._evaluated(connection, alert_id, customer_id)
         async with self._database.transaction() as connection:
             definition = await alerts.get(connection, organization_id, alert_id)
             assert definition is not None, "alerts are never deleted"
-            await self._visit(connection, definition, customer_id, forgetting=True)
+            await self._evaluate(connection, definition, customer_id, reset=True)
             await self._note(connection, ChangeKind.RESET, definition, Excluded(customer_id, alert_id, None))
         async with self._database.transaction() as connection:
             view = await CustomerView.open(connection, organization_id, customer_id, self._clock.now())
@@ -66,17 +69,14 @@ class CustomerChanges:
         return found
 
     async def _evaluated(self, connection: Connection, alert_id: str, customer_id: str) -> None:
-        """Refuses a customer whom the alert does not cover, or for whom it is not evaluated; raises AlertArchived."""
+        """Checks that the alert is evaluated for the customer. Raises CustomerUnknown and AlertArchived."""
         organization_id = current_organization().organization_id
-        try:
-            view = await CustomerView.open(connection, organization_id, customer_id, self._clock.now())
-        except CustomerUnknown as error:
-            raise customer_not_found(customer_id) from error
+        view = await CustomerView.open(connection, organization_id, customer_id, self._clock.now())
         found = await view.get(alert_id)
         if found is None:
             raise alert_not_found(alert_id, covering=customer_id)
         if found.definition.state is DefinitionState.ARCHIVED:
-            raise AlertArchived
+            raise AlertArchived(alert_id)
         if found.status is None:
             raise FailedPrecondition(
                 error_reason_pb2.ERROR_REASON_ALERT_NOT_EVALUATED,
@@ -84,40 +84,37 @@ class CustomerChanges:
                 metadata={"alert_id": alert_id, "customer_id": customer_id},
             )
 
-    async def _visit(
+    async def _evaluate(
         self,
         connection: Connection,
         definition: AlertDefinition,
         customer_id: str,
         *,
         changed_epoch: bool = False,
-        forgetting: bool = False,
+        reset: bool = False,
     ) -> None:
-        """Evaluates an alert for one customer; changed_epoch: this transaction has raised the epoch itself."""
+        """Evaluates an alert for one customer. changed_epoch: this transaction has raised the epoch."""
         organization = current_organization()
-        epoch = await organizations.share(connection, organization.organization_id)
-        rules = self._rules.setdefault(organization.organization_id, Rules(organization.organization_id))
-        # The alerts are those of the epoch before. Under the new one they must not be remembered: the transaction
-        # may yet be undone, and another one give that epoch to other rules.
-        router = await rules.router(connection, epoch - 1 if changed_epoch else epoch)
-        rule = router.alerts.get(definition.alert_id)
+        if changed_epoch:
+            epoch = await organizations.lock_shared(connection, organization.organization_id)
+            transaction = await self._transactions.after_change(connection, organization, epoch)
+        else:
+            transaction = await self._transactions.begin(connection, organization)
+        rule = transaction.router.alerts.get(definition.alert_id)
         if rule is not None:
-            now = self._clock.now()
-            await visit_customers(
-                connection, organization, router, rule, [customer_id], now, self._grace, forgetting=forgetting
-            )
+            await evaluate_alert(transaction, rule, [customer_id], reset=reset)
 
-    async def _changeable(self, connection: Connection, whom: Excluded) -> AlertDefinition:
-        """The alert, if it can be disabled and enabled for that customer or subscription."""
-        definition = await alerts.get(connection, current_organization().organization_id, whom.alert_id)
+    async def _changeable(self, connection: Connection, target: Excluded) -> AlertDefinition:
+        """The alert, if it can be disabled or enabled for the target. Raises AlertUnknown and AlertArchived."""
+        definition = await alerts.get(connection, current_organization().organization_id, target.alert_id)
         if definition is None:
-            raise AlertUnknown
+            raise AlertUnknown(target.alert_id)
         if definition.state is DefinitionState.ARCHIVED:
-            raise AlertArchived
+            raise AlertArchived(target.alert_id)
         violations = Violations()
-        if definition.scope.customer_id not in (None, whom.customer_id):
+        if definition.scope.customer_id not in (None, target.customer_id):
             violations.add("customer_id", f"the alert covers the customer {definition.scope.customer_id!r} only")
-        if whom.subscription_id is not None and not definition.condition.condition_type.per_subscription:
+        if target.subscription_id is not None and not definition.condition.condition_type.per_subscription:
             violations.add("subscription_id", "the alert measures customers, not subscriptions: leave it unset")
         violations.raise_if_any()
         return definition
@@ -127,7 +124,7 @@ class CustomerChanges:
         connection: Connection,
         kind: ChangeKind,
         definition: AlertDefinition,
-        whom: Excluded,
+        target: Excluded,
     ) -> None:
         await alert_history.record(
             connection,
@@ -136,6 +133,6 @@ class CustomerChanges:
             definition,
             current_author(),
             self._clock.now(),
-            customer_id=whom.customer_id,
-            subscription_id=whom.subscription_id,
+            customer_id=target.customer_id,
+            subscription_id=target.subscription_id,
         )

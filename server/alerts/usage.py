@@ -1,62 +1,58 @@
-"""AlertService's hot path: usage in, acknowledgements with transitions out."""
+"""AlertService: takes usage, and acknowledges it with the transitions that it caused. This is the hot path."""
 
 import asyncio
 import functools
 from collections import deque
 from collections.abc import AsyncIterator
-from datetime import timedelta
-from typing import Any, TypeVar
-
-import grpc
+from typing import TypeVar
 
 from engine.ingest.batches import Batch
-from engine.ingest.pending import Overloaded, Room
+from engine.ingest.pending import Room
 from engine.ingest.pipeline import Pipeline
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from generated.tidemark.v1 import error_reason_pb2, usage_pb2
 from runtime.clock import Clock
 from runtime.configuration import Configuration
 from runtime.turns import Slices
-from server.alerts.usage_reading import Reader, Reading, rejections
-from server.calls.errors import FieldViolation, InvalidArgument, ResourceExhausted
-from server.calls.identity import current_organization
-from server.calls.leaving import time_to_leave
+from server.alerts.usage_reading import ParsedBatch, Reader
+from server.alerts.usage_rejections import rejections
+from server.authentication.revocation import raise_if_revoked
+from server.calls.context import Context
+from server.calls.current_call import current_organization
+from server.calls.errors import FieldViolation, InvalidArgument
 from server.calls.lifecycle import Drain
-from server.calls.open_streams import raise_if_revoked
+from server.calls.stream_end import wait_for_stream_end
 from server.mapping.usage_answers import write_results
 from store.identity.organizations import Organization
 
-# Of one stream, read and not yet answered; the client waits beyond that, so that one that sends as fast as it can
-# meets flow control and not RESOURCE_EXHAUSTED.
+# Limits of one stream: batches and events that are read and not answered yet. Above them the stream is not read, so
+# that gRPC's flow control slows down a fast client, and the client gets no RESOURCE_EXHAUSTED.
 MAX_STREAM_BATCHES = 64
-MAX_STREAM_EVENTS = 10_000  # unless a single batch brings more
-RETRY_OVERLOAD = timedelta(milliseconds=500)
+MAX_STREAM_EVENTS = 10_000  # a single batch may have more
 MAX_BATCH_ID_LENGTH = 128  # characters
-MAX_STREAM_AGE = 30 * 60.0  # seconds; below the grace that an aged connection gives its streams
 
-Context = grpc.aio.ServicerContext[Any, Any]
 Request = messages.EvaluateUsageRequest | messages.EvaluateUsageBatchRequest
 Response = TypeVar("Response", messages.EvaluateUsageResponse, messages.EvaluateUsageBatchResponse)
 
 
 class _Stream:
-    """The answers of one stream that are under way, in the order of their requests."""
+    """The answers of one stream that are not sent yet, in the order of their requests."""
 
     def __init__(self) -> None:
         self.answers: deque[asyncio.Task[messages.EvaluateUsageResponse]] = deque()
         self.arrived = asyncio.Event()
-        self._sizes: deque[int] = deque()  # events of each batch that has room here
+        self._sizes: deque[int] = deque()  # events of each batch that is not answered yet
         self._answered = asyncio.Event()
 
     async def make_room(self, size: int) -> None:
-        """Waits until a batch of that many events may be under way with those that are."""
+        """Waits until the limits of the stream allow another batch with `size` events."""
         while self._sizes and (len(self._sizes) >= MAX_STREAM_BATCHES or sum(self._sizes) + size > MAX_STREAM_EVENTS):
             self._answered.clear()
             await self._answered.wait()
         self._sizes.append(size)
 
     async def next_answer(self) -> messages.EvaluateUsageResponse:
-        """The next answer, once it is there."""
+        """Waits for the next answer."""
         answer = await self.answers.popleft()
         self._sizes.popleft()
         self._answered.set()
@@ -64,7 +60,7 @@ class _Stream:
 
 
 class UsageHandlers:
-    """The handlers of tidemark.v1.AlertService that take usage."""
+    """Serves the RPCs that take usage."""
 
     def __init__(self, configuration: Configuration, clock: Clock, pipeline: Pipeline, drain: Drain) -> None:
         self._configuration = configuration
@@ -76,13 +72,10 @@ class UsageHandlers:
     async def EvaluateUsageBatch(
         self, request: messages.EvaluateUsageBatchRequest, context: Context
     ) -> messages.EvaluateUsageBatchResponse:
-        """Counts one batch and answers once it is durable."""
+        """Counts one batch, and answers when it is durable. Raises Overloaded."""
         self._check(request)
         organization = current_organization()
-        try:
-            room = await self._pipeline.admit(organization, len(request.events))
-        except Overloaded as error:
-            raise overloaded(error) from None
+        room = await self._pipeline.admit(organization, len(request.events))
         try:
             return await self._answer(organization, request, messages.EvaluateUsageBatchResponse(), room)
         finally:
@@ -91,26 +84,26 @@ class UsageHandlers:
     async def EvaluateUsage(
         self, request_iterator: AsyncIterator[messages.EvaluateUsageRequest], context: Context
     ) -> AsyncIterator[messages.EvaluateUsageResponse]:
-        """Counts batch after batch; answers in the order of the requests, each once it is durable.
+        """Counts batch after batch. Sends the answers in the order of the requests, each when its batch is durable.
 
-        Requests are read ahead, so that many share a commit. The end of the requests means nothing: a client
-        that hung up looks the same as one that has no more to say.
+        Requests are read ahead, so that several share a commit. The end of the requests has no meaning: gRPC shows a
+        client that has gone in the same way as one that has sent its last request.
         """
         stream = _Stream()
         reading = asyncio.create_task(
             self._read(current_organization(), request_iterator, stream), name="usage-reader"
         )
-        leaving = asyncio.create_task(time_to_leave(self._drain, MAX_STREAM_AGE), name="usage-leaving")
+        ending = asyncio.create_task(wait_for_stream_end(self._drain), name="usage-ending")
         try:
             while True:
-                while stream.answers and not leaving.done():
+                while stream.answers and not ending.done():
                     yield await stream.next_answer()
-                if reading.done() or leaving.done():
+                if reading.done() or ending.done():
                     break
                 stream.arrived.clear()
                 arrival = asyncio.create_task(stream.arrived.wait(), name="usage-arrival")
                 done, _ = await asyncio.wait(
-                    {arrival, reading, leaving},
+                    {arrival, reading, ending},
                     timeout=self._configuration.heartbeat,
                     return_when=asyncio.FIRST_COMPLETED,
                 )
@@ -119,17 +112,17 @@ class UsageHandlers:
                     yield messages.EvaluateUsageResponse(heartbeat=True)
             going_away = not reading.done()
             await _cancel(reading)
-            # What was read is answered; what was not is the client's to send again.
+            # Batches that were read are answered. The client sends the others again.
             while stream.answers:
                 yield await stream.next_answer()
             raise_if_revoked()
             if going_away:
                 yield messages.EvaluateUsageResponse(going_away=True)
             elif not reading.cancelled():
-                reading.result()  # raises what went wrong with reading
+                reading.result()  # raises the exception that ended the reading
         finally:
             reading.cancel()
-            leaving.cancel()
+            ending.cancel()
             for answer in stream.answers:
                 answer.cancel()
 
@@ -139,10 +132,10 @@ class UsageHandlers:
         requests: AsyncIterator[messages.EvaluateUsageRequest],
         stream: "_Stream",
     ) -> None:
-        """Turns requests into answers under way; waits while too many are, and while the organization has no room.
+        """Reads requests and starts the task of each answer, within the limits of the stream and the organization.
 
-        Requests are read one after the other, and tasks begin in the order in which they are made, so batches are
-        submitted in the order of the requests. Raises InvalidArgument for a request that is wrong as a whole.
+        Requests are read one after the other, and tasks begin in the order in which they are created, so batches are
+        submitted in the order of the requests. Raises InvalidArgument for a request that is not valid.
         """
         async for request in requests:
             self._check(request)
@@ -159,7 +152,7 @@ class UsageHandlers:
             stream.answers.append(task)
             stream.arrived.set()
 
-    async def _read_events(self, organization: Organization, request: Request) -> Reading:
+    async def _read_events(self, organization: Organization, request: Request) -> ParsedBatch:
         return await self._reader.read(request.events, self._clock.now(), Slices(organization.organization_id))
 
     async def _answer(
@@ -168,20 +161,23 @@ class UsageHandlers:
         request: Request,
         response: Response,
         room: Room,
-        reading: Reading | None = None,
+        parsed: ParsedBatch | None = None,
     ) -> Response:
-        """Fills in the answer to one request, which `room` was found for and which is read unless it has been."""
-        reading = reading or await self._read_events(organization, request)
-        batch = Batch(reading.events, request.include_gauges)
+        """Submits the events of one request, and fills in its answer.
+
+        room: the room of its events. parsed: its events, if they are checked already.
+        """
+        parsed = parsed or await self._read_events(organization, request)
+        batch = Batch(parsed.events, request.include_gauges)
         outcome = await self._pipeline.submit(organization, batch, room)
         slices = Slices(organization.organization_id)
         response.batch_id = request.batch_id
         response.accepted = outcome.accepted
         response.duplicates = len(outcome.duplicates)
         rejected: list[usage_pb2.Rejection] = []
-        if reading.rejected or outcome.conflicting or outcome.too_old or outcome.unrecorded:
-            rejected = await rejections(request.events, reading, outcome, slices)
-        if rejected or outcome.found or outcome.gauges:
+        if parsed.rejected or outcome.conflicting or outcome.too_old or outcome.unrecorded:
+            rejected = await rejections(request.events, parsed, outcome, slices)
+        if rejected or outcome.transitions or outcome.gauges:
             await write_results(response, rejected, outcome, slices)
         return response
 
@@ -189,12 +185,12 @@ class UsageHandlers:
         count, limit = len(request.events), self._configuration.max_batch_events
         if count == 0:
             raise InvalidArgument(
-                error_reason_pb2.ERROR_REASON_BATCH_EMPTY, "events: the request brings none; send 1 or more"
+                error_reason_pb2.ERROR_REASON_BATCH_EMPTY, "events: the request has none; send 1 or more"
             )
         if count > limit:
             raise InvalidArgument(
                 error_reason_pb2.ERROR_REASON_BATCH_TOO_LARGE,
-                f"events: the request brings {count}; send at most {limit} in one",
+                f"events: the request has {count}; send at most {limit}",
                 metadata={"events": str(count), "limit": str(limit)},
             )
         if len(request.batch_id) > MAX_BATCH_ID_LENGTH:
@@ -206,36 +202,15 @@ class UsageHandlers:
             )
 
 
-def overloaded(error: Overloaded) -> ResourceExhausted:
-    """The answer to a batch that found no room."""
-    own = error.pending_of_organization
-    if own is not None:
-        # How much that share is at present would say how much others send.
-        return ResourceExhausted(
-            error_reason_pb2.ERROR_REASON_OVERLOADED,
-            f"{own} events of this organization wait for the database; these {error.events} are more than the rest of"
-            " its share of this server: send this batch again a little later",
-            metadata={"share_of": "organization", "pending_events": str(own)},
-            retry_after=RETRY_OVERLOAD,
-        )
-    return ResourceExhausted(
-        error_reason_pb2.ERROR_REASON_OVERLOADED,
-        f"this server has no room for {error.events} more events: send this batch again a little later, or fewer"
-        " events at once",
-        metadata={"share_of": "server"},
-        retry_after=RETRY_OVERLOAD,
-    )
-
-
 def _ended(room: Room, answer: "asyncio.Task[messages.EvaluateUsageResponse]") -> None:
-    """Gives up what is left of an answer's room, however it ended, were it before it began."""
+    """Frees the rest of an answer's room. The task of the answer can end before it begins, so it cannot do this."""
     room.give_up()
-    # A stream that was cut off asks for nobody's result.
+    # When the stream was cut, no code reads the result: asyncio would log an exception that is never retrieved.
     if not answer.cancelled():
         answer.exception()
 
 
 async def _cancel(task: "asyncio.Task[None]") -> None:
-    """Cancels a task and waits for its end; what it raised stays with it."""
+    """Cancels a task and waits for its end. Its exception stays in the task."""
     task.cancel()
     await asyncio.wait({task})

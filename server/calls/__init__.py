@@ -1,1 +1,1 @@
-"""What every call has: identity, validation, errors, pages, its share of the server, its end."""
+"""What handlers of every service use: the current call, validation, errors, pages, tokens, limits of a call."""

@@ -1,8 +1,8 @@
-"""Errors that know their gRPC status, and the one function that maps whatever escapes a handler to one."""
+"""Errors that know their gRPC status, and the one function that answers an exception of a handler with one."""
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, ClassVar, Never
@@ -14,26 +14,27 @@ from google.rpc import error_details_pb2, status_pb2
 from generated.tidemark.v1 import error_reason_pb2
 from generated.tidemark.v1.error_reason_pb2 import ErrorReason
 from runtime.actions import LogAction
-from server.calls import call as calls
+from server.calls import current_call
+from server.calls.context import Context
 from store.postgres.database import DatabaseUnavailable
 
 DOMAIN = "tidemark.dev"
 DETAILS_KEY = "grpc-status-details-bin"
 
-# A status travels in trailing metadata, in text and once more in base64. Clients refuse more than 8 KiB of
-# metadata by default, and would then show their own complaint instead of our error.
+# A status is sent in trailing metadata, as text and again in base64. Clients refuse more than 8 KiB of metadata by
+# default, and then show an error of their own instead of this one.
 MAX_MESSAGE_BYTES = 512  # UTF-8; percent-encoded on the wire, up to three times as long
 MAX_VALUE_BYTES = 160  # of one metadata value of ErrorInfo or one description
 MAX_DETAIL_BYTES = 3_000  # of all field violations
 
-# What a caller is told beyond "the database does not answer". Where and how the database runs is not among it.
+# The text for each failure of the database. None says where or how the database runs.
 _DATABASE_WORDS = {
-    "read_only": "the database takes no writes at the moment",
-    "serialization": "other requests changed the same things at the same time",
-    "deadlock": "other requests changed the same things at the same time",
-    "lock_timeout": "another request keeps what this one needs locked",
+    "read_only": "the database accepts no writes now",
+    "serialization": "other requests changed the same data at the same time",
+    "deadlock": "other requests changed the same data at the same time",
+    "lock_timeout": "another request holds a lock that this one needs",
     "statement_canceled": "the database took too long",
-    "organization_busy": "the organization has as many requests under way as it may have at once",
+    "organization_busy": "the organization has as many requests in progress as it may have at the same time",
 }
 
 logger = logging.getLogger(__name__)
@@ -41,14 +42,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class FieldViolation:
-    """One bad field: its path in the request (`events[3].quantity`), and what is wrong with it."""
+    """One bad field: its path in the request (`events[3].quantity`), and the problem."""
 
     path: str
     description: str
 
 
 class ApiError(Exception):
-    """An error for the caller: a gRPC code, a reason for programs, a message for people."""
+    """An error that the caller receives: a gRPC code, a reason for programs, a message for people."""
 
     code: ClassVar[grpc.StatusCode] = grpc.StatusCode.INTERNAL
 
@@ -92,43 +93,43 @@ class ApiError(Exception):
 
 
 class InvalidArgument(ApiError):
-    """A field of the request is wrong, whatever the state of the system."""
+    """A field of the request is wrong, independent of the state of the system."""
 
     code = grpc.StatusCode.INVALID_ARGUMENT
 
 
 class NotFound(ApiError):
-    """What the request names does not exist in the caller's organization."""
+    """The caller's organization does not have the resource that the request names."""
 
     code = grpc.StatusCode.NOT_FOUND
 
 
 class AlreadyExists(ApiError):
-    """What the request would create exists already."""
+    """The resource that the request would create exists already."""
 
     code = grpc.StatusCode.ALREADY_EXISTS
 
 
 class FailedPrecondition(ApiError):
-    """The system is in a state that does not allow the request."""
+    """The state of the system does not allow the request."""
 
     code = grpc.StatusCode.FAILED_PRECONDITION
 
 
 class Aborted(ApiError):
-    """Somebody else changed the same thing at the same time."""
+    """Another request changed the same resource at the same time."""
 
     code = grpc.StatusCode.ABORTED
 
 
 class ResourceExhausted(ApiError):
-    """The request is too large, or the service too busy."""
+    """The request is too large, or the service is too busy."""
 
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 class Unavailable(ApiError):
-    """The service cannot answer now; the same request may succeed later."""
+    """The service cannot answer now. The same request may succeed later."""
 
     code = grpc.StatusCode.UNAVAILABLE
 
@@ -140,28 +141,39 @@ class DeadlineExceeded(ApiError):
 
 
 class Unauthenticated(ApiError):
-    """The caller did not say who it is, or not credibly."""
+    """The call carries no API key, or one that is not valid."""
 
     code = grpc.StatusCode.UNAUTHENTICATED
 
 
 class Unimplemented(ApiError):
-    """The service does not do that."""
+    """The service does not have the method."""
 
     code = grpc.StatusCode.UNIMPLEMENTED
 
 
 class Internal(ApiError):
-    """The service failed; the caller did nothing wrong."""
+    """The service failed. The caller did nothing wrong."""
 
     code = grpc.StatusCode.INTERNAL
 
 
-def mapped(error: Exception) -> ApiError:
-    """The error that the caller sees for whatever escaped a handler. Nothing internal is in its text."""
+# The API error for each exception of the domain that the handlers of one service let pass.
+ErrorTable = Mapping[type[Exception], Callable[[Any], ApiError]]
+
+_NO_TABLE: ErrorTable = {}
+
+
+def mapped(error: Exception, table: ErrorTable = _NO_TABLE) -> ApiError:
+    """The API error for an exception of a handler. It contains no internal detail.
+
+    An exception that `table` does not name is a fault of the service: the answer is INTERNAL, the log has the cause.
+    """
     if isinstance(error, ApiError):
         return error
-    request_id = calls.request_id()
+    if (answer := table.get(type(error))) is not None:
+        return answer(error)
+    request_id = current_call.request_id()
     if isinstance(error, DatabaseUnavailable):
         failure = error.failure
         logger.warning(
@@ -182,30 +194,30 @@ def mapped(error: Exception) -> ApiError:
     )
     return Internal(
         error_reason_pb2.ERROR_REASON_INTERNAL,
-        f"an internal error; its details are in the log of the service under request id {request_id}",
+        f"internal error: the log of the service has its details under request id {request_id}",
         metadata={"request_id": request_id},
     )
 
 
 def answer_too_large(size: int, limit: int) -> ApiError:
-    """The error for an answer of `size` bytes that a method let become longer than `limit`; logged as a fault."""
-    request_id = calls.request_id()
+    """The error for an answer of `size` bytes where clients accept `limit`. It is logged as a fault."""
+    request_id = current_call.request_id()
     logger.error(
-        "an answer of %d bytes is longer than clients take, and was withheld",
+        "an answer of %d bytes is longer than clients accept, and was not sent",
         size,
         extra={"action": LogAction.ANSWER_TOO_LARGE, "request_id": request_id, "bytes": size},
     )
     return Internal(
         error_reason_pb2.ERROR_REASON_ANSWER_TOO_LARGE,
-        f"the answer has {size} bytes, and clients take at most {limit}: ask for less at once, with a smaller"
-        " page_size or fewer events; what the request changed is changed",
+        f"the answer has {size} bytes, and clients accept at most {limit}: ask for less, with a smaller page_size or"
+        " fewer events; the request itself took effect",
         metadata={"bytes": str(size), "limit": str(limit), "request_id": request_id},
     )
 
 
-async def abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -> Never:
+async def abort(context: Context, error: Exception, table: ErrorTable = _NO_TABLE) -> Never:
     """Ends the call with the status of `error`."""
-    shown = mapped(error)
+    shown = mapped(error, table)
     try:
         await context.abort(
             shown.code,
@@ -213,12 +225,12 @@ async def abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -
             (*context.trailing_metadata(), (DETAILS_KEY, shown.status().SerializeToString())),
         )
     except grpc.aio.InternalError:
-        # The caller left, and gRPC is about to cancel this task. It would log a failure of the service first.
+        # The caller has gone, and gRPC is about to cancel this task. Without this gRPC logs a failure of the service.
         raise asyncio.CancelledError from None
 
 
 def _bad_request(violations: Sequence[FieldViolation]) -> error_details_pb2.BadRequest:
-    """As many violations as metadata can carry, and how many more there are."""
+    """As many violations as metadata can carry, and the number of the others."""
     bad = error_details_pb2.BadRequest()
     size = 0
     for number, violation in enumerate(violations):
@@ -239,7 +251,7 @@ def _packed(detail: Any) -> any_pb2.Any:
 
 
 def _shortened(text: str, limit: int) -> str:
-    """`text` cut to `limit` bytes of UTF-8, and to what UTF-8 can express."""
+    """`text` cut to `limit` bytes of UTF-8. Characters that UTF-8 cannot express are replaced."""
     encoded = text.encode(errors="replace")
     if len(encoded) <= limit:
         return encoded.decode()

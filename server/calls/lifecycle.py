@@ -1,4 +1,4 @@
-"""How a server process ends: the signals that ask for it, the drain, the calls in flight."""
+"""How a server process ends: the request to stop, the drain, and the calls in flight."""
 
 import asyncio
 import contextlib
@@ -7,31 +7,31 @@ from runtime.signals import on_stop
 
 
 class Shutdown:
-    """Whether this process was asked to stop, and whether it was asked twice."""
+    """The request to stop this process: graceful at first, immediate when it is repeated."""
 
     def __init__(self) -> None:
         self.requested = asyncio.Event()
         self.forced = asyncio.Event()
 
     def request(self) -> None:
-        """Asks for a graceful stop; asks for an immediate one when a graceful one is already under way."""
+        """Requests a graceful stop; requests an immediate stop when a graceful one is under way."""
         if self.requested.is_set():
             self.forced.set()
         self.requested.set()
 
     def follow_signals(self) -> None:
-        """Lets the signals of runtime.signals ask from now on; call it in the main thread, inside the event loop."""
+        """Lets the signals of runtime.signals request a stop; call it in the main thread, inside the event loop."""
         on_stop(self.request)
 
     async def sleep(self, seconds: float) -> None:
-        """Waits so long, or until an immediate stop is asked for."""
+        """Waits for `seconds`, or until an immediate stop is requested."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.forced.wait()
 
 
 class Drain:
-    """Whether the server is ending its streams. A stream races its next request against `begun`."""
+    """Whether the server ends its streams. A stream waits for its next request and for `begun` at the same time."""
 
     def __init__(self) -> None:
         self.begun = asyncio.Event()
@@ -42,7 +42,7 @@ class Drain:
         return self.begun.is_set()
 
     def begin(self) -> None:
-        """Tells every stream to say goodbye and to end."""
+        """Makes every stream send `going_away` and end."""
         self.begun.set()
 
 
@@ -55,12 +55,12 @@ class InFlight:
         self._idle.set()
 
     def enter(self) -> None:
-        """One call more."""
+        """Counts one call more."""
         self.count += 1
         self._idle.clear()
 
     def leave(self) -> None:
-        """One call less."""
+        """Counts one call less."""
         self.count -= 1
         if self.count == 0:
             self._idle.set()

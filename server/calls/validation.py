@@ -1,4 +1,4 @@
-"""Checks of request fields. All that is wrong with a request is collected and answered at once."""
+"""Checks of request fields. One error answers all violations of a request."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -15,7 +15,7 @@ from server.calls.errors import FieldViolation, InvalidArgument
 MAX_ID_LENGTH = 128  # characters
 MAX_NAME_LENGTH = 256  # characters
 MAX_CURRENCY_LENGTH = 64  # characters
-MAX_AHEAD = timedelta(minutes=5)  # how far a caller's clock may be ahead of ours
+MAX_AHEAD = timedelta(minutes=5)  # that a caller's clock may be ahead of the service's
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _CURRENCY = re.compile(rf"[A-Za-z0-9_.-]{{1,{MAX_CURRENCY_LENGTH}}}", re.ASCII)
@@ -28,21 +28,21 @@ _NANOS = 1_000_000_000
 
 
 class Violations:
-    """What is wrong with one request.
+    """The violations of one request.
 
-    The checks return a value of the right type even for a bad field, so that the rest of the request can be
-    checked too; nothing may be done with the values before `raise_if_any`.
+    A check returns a value of the right type also for a bad field, so that the rest of the request can be checked.
+    The values may only be used after `raise_if_any`.
     """
 
     def __init__(self) -> None:
         self.found: list[FieldViolation] = []
 
     def add(self, path: str, description: str) -> None:
-        """Notes that the field at `path` is wrong; the description says how, and what would be right."""
+        """Adds a violation of the field at `path`; the description says what is wrong and what is valid."""
         self.found.append(FieldViolation(path, description))
 
     def raise_if_any(self) -> None:
-        """Raises InvalidArgument with every violation noted, or does nothing when there is none."""
+        """Raises InvalidArgument with all violations; does nothing when there is none."""
         if not self.found:
             return
         first = self.found[0]
@@ -54,7 +54,7 @@ class Violations:
         )
 
     def identifier(self, path: str, text: str, *, required: bool = True) -> str:
-        """An id of the caller's: 1–128 characters, no control characters, no blank at either end."""
+        """An id that the caller chose: 1–128 characters, no control characters, no space at its start or end."""
         if not text:
             if required:
                 self.add(path, "it is required")
@@ -65,13 +65,13 @@ class Violations:
     def text(self, path: str, text: str, *, max_length: int = MAX_NAME_LENGTH) -> str:
         """A text for people, possibly empty: no control characters, at most `max_length` characters."""
         if len(text) > max_length:
-            self.add(path, f"it has {len(text)} characters; at most {max_length} are kept")
+            self.add(path, f"it has {len(text)} characters; at most {max_length} are allowed")
         elif _CONTROL.search(text):
             self.add(path, "it contains control characters")
         return text
 
     def decimal(self, path: str, text: str) -> Decimal:
-        """A required decimal of the contract's grammar."""
+        """A required decimal in the grammar of the contract."""
         if not text:
             self.add(path, "it is required")
             return ZERO
@@ -82,7 +82,7 @@ class Violations:
             return ZERO
 
     def currency(self, path: str, text: str, *, default: str) -> str:
-        """An ISO 4217 code or a pricing unit of the caller's; `default` when it is empty."""
+        """An ISO 4217 code or a pricing unit that the caller chose; `default` when it is empty."""
         if not text:
             return default
         if (problem := currency_problem(text)) is not None:
@@ -90,14 +90,14 @@ class Violations:
         return text
 
     def time(self, path: str, time: Timestamp) -> datetime:
-        """The time of a timestamp that is set, to the microsecond; years 1 to 9999."""
+        """The time of a timestamp that is set, in microseconds, in the years 1 to 9999."""
         if (problem := time_problem(time.seconds, time.nanos)) is not None:
             self.add(path, problem)
             return EPOCH
         return to_datetime(time)
 
     def past_time(self, path: str, time: Timestamp, now: datetime) -> datetime:
-        """The time of a timestamp that is set and lies at most 5 minutes in the future."""
+        """The time of a timestamp that is set, at most 5 minutes in the future."""
         result = self.time(path, time)
         if result > now + MAX_AHEAD:
             self.add(path, f"it is more than {MAX_AHEAD.seconds // 60} minutes in the future")
@@ -116,30 +116,30 @@ class Violations:
 
 
 def id_problem(text: str) -> str | None:
-    """What is wrong with a caller's id; None when it is fine."""
+    """The problem of an id; None when it is valid."""
     if not text:
         return "it is empty"
     if len(text) > MAX_ID_LENGTH:
         return f"it has {len(text)} characters; an id has at most {MAX_ID_LENGTH}"
     if text != text.strip():
-        return "it begins or ends with a blank"
+        return "it begins or ends with a space"
     if _CONTROL.search(text):
         return "it contains control characters"
     return None
 
 
 def currency_problem(text: str) -> str | None:
-    """What is wrong with a currency or pricing unit; None when it is fine."""
+    """The problem of a currency or pricing unit; None when it is valid."""
     if not _CURRENCY.fullmatch(text):
-        return f"a currency is 1–{MAX_CURRENCY_LENGTH} letters, digits, dots, hyphens and underscores"
-    # Nothing would be wrong with `usd` as a unit of its own, except that usage in USD would never meet it.
+        return f"a currency has 1–{MAX_CURRENCY_LENGTH} letters, digits, dots, hyphens and underscores"
+    # `usd` would be a pricing unit of its own, and usage in USD would never count for it.
     if _LOWER_CASE_ISO.fullmatch(text):
         return f"an ISO 4217 code is written in capitals: {text.upper()}"
     return None
 
 
 def time_problem(seconds: int, nanos: int) -> str | None:
-    """What is wrong with a timestamp's two fields; None when it is fine."""
+    """The problem of the two fields of a timestamp; None when they are valid."""
     if not _FIRST_SECOND <= seconds <= _LAST_SECOND:
         return f"its seconds are {seconds}; a time lies in the years 1 to 9999"
     if not 0 <= nanos < _NANOS:
@@ -148,7 +148,7 @@ def time_problem(seconds: int, nanos: int) -> str | None:
 
 
 def to_datetime(time: Timestamp) -> datetime:
-    """The time of a valid timestamp, aware, in UTC, cut to the microsecond."""
+    """The time of a valid timestamp: aware, in UTC, rounded down to the microsecond."""
     return EPOCH + timedelta(seconds=time.seconds, microseconds=time.nanos // 1000)
 
 

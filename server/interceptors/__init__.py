@@ -1,1 +1,1 @@
-"""What happens around every call, one concern a module; `server.process` puts them in order."""
+"""What runs around every call, one concern in each module; `server.listener` sets their order."""

@@ -9,27 +9,28 @@ from contextlib import asynccontextmanager
 import grpc
 
 from runtime.actions import LogAction
-from server.calls import call as calls
-from server.interceptors.around import Around, Context, when_over
+from server.calls import current_call
+from server.calls.context import Context, when_over
+from server.interceptors.wrapping import Around
 
 logger = logging.getLogger(__name__)
 
-# What a caller did wrong is not the operator's problem; what this service did wrong is.
+# Codes for faults of this service. Faults of a caller are not errors in the operator's log.
 _OUR_FAULT = frozenset({grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN})
 
 
 class AccessLog(Around):
-    """Logs every call once: health and reflection at debug, our own failures as errors, the rest at info."""
+    """Logs every call once: health and reflection at debug, faults of the service as errors, all others at info."""
 
     @asynccontextmanager
     async def around(self, method: str, streaming: bool, context: Context) -> AsyncIterator[None]:
-        """Times the call; gRPC calls back when it is over."""
+        """Measures the duration of the call; gRPC calls back when it is over."""
         started = time.monotonic()
-        call = calls.current()
-        # Not when it is over: grpc.aio then looks at a call that may be gone, and takes the process with it.
+        call = current_call.get()
+        # Read now: when the call is over, grpc.aio can read memory that is freed, and the process crashes.
         peer = context.peer()
-        # A stream whose client left while an answer was being written gets no exception: its generator is
-        # just dropped. So a call that has not finished when gRPC is done with it was cancelled.
+        # When the client leaves during a write, gRPC drops the generator of the stream without an exception. So a
+        # call that has not finished when gRPC calls back was cancelled.
         finished = grpc.StatusCode.CANCELLED
 
         def log(_: Context) -> None:
@@ -41,12 +42,12 @@ class AccessLog(Around):
         except (asyncio.CancelledError, GeneratorExit):
             raise
         except BaseException:
-            finished = grpc.StatusCode.UNKNOWN  # what gRPC makes of it, unless the call was aborted with a code
+            finished = grpc.StatusCode.UNKNOWN  # gRPC's code, unless the call was aborted with another
             raise
         finished = grpc.StatusCode.OK
 
 
-def _write(call: calls.Call, peer: str, code: grpc.StatusCode, seconds: float) -> None:
+def _write(call: current_call.Call, peer: str, code: grpc.StatusCode, seconds: float) -> None:
     if call.is_infrastructure:
         level = logging.DEBUG
     elif code in _OUR_FAULT:

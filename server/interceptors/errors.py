@@ -1,47 +1,51 @@
-"""The innermost interceptor: nothing that a handler raises leaves the process as it is."""
+"""The innermost interceptor: it answers every exception of a handler with a status of the API."""
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
 
 from generated.tidemark.v1 import error_reason_pb2
-from server.calls import call as calls
-from server.calls import errors
-from server.calls.answers import CLIENT_LIMIT
-from server.interceptors.around import Behaviour, Context, Continuation, Handler, behaviour_of, rebuilt
+from server.calls import current_call, errors
+from server.calls.answer_size import CLIENT_LIMIT
+from server.calls.context import Context
+from server.calls.errors import ErrorTable
+from server.interceptors.wrapping import Behaviour, Continuation, Handler, behaviour_of, rebuilt
 from store.postgres.retries import repeated
 
-# Bytes of a request of health or reflection, which are names. They need no key, so nothing larger is decoded.
+# Bytes of a request of health or reflection, which contains a name. It needs no key, so the limit is low.
 INFRASTRUCTURE_MESSAGE_BYTES = 1_024
 
 
 class Errors(grpc.aio.ServerInterceptor):
-    """Ends calls with a full google.rpc.Status for whatever went wrong.
+    """Ends a call that fails with a complete google.rpc.Status.
 
-    gRPC would answer an uncaught exception with UNKNOWN and its text. It decodes and encodes messages outside
-    of the handler, where nothing catches; so the messages pass here as bytes, and this interceptor decodes,
-    limits and encodes them.
+    gRPC would answer an exception with UNKNOWN and its text. It also decodes and encodes messages outside of the
+    handler, where no interceptor can catch an exception. So messages arrive here as bytes, and this interceptor
+    decodes, limits and encodes them.
     """
 
-    def __init__(self, max_message_bytes: int) -> None:
+    def __init__(self, max_message_bytes: int, tables: Mapping[str, ErrorTable] | None = None) -> None:
+        """`tables` has the error table of each service, by the full name of the service."""
         self._limit = max_message_bytes
+        self._tables = tables or {}
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> Handler | None:
-        """Guards the handler, or stands in for one that does not exist."""
+        """Wraps the handler, or answers for a method that does not exist."""
         handler = await continuation(handler_call_details)
         if handler is None:
-            # Of this kind because it serves a call of any kind without waiting for its requests.
+            # A handler of this kind can answer a call of any kind, and does not wait for its requests.
             return grpc.stream_unary_rpc_method_handler(_unknown_method(handler_call_details.method))
         limit = self._limit
-        if calls.is_infrastructure(handler_call_details.method):
+        if current_call.is_infrastructure(handler_call_details.method):
             limit = min(limit, INFRASTRUCTURE_MESSAGE_BYTES)
         decode = _Decoder(handler.request_deserializer, limit)
         encode = _Encoder(handler.response_serializer)
+        table = self._tables.get(service_of(handler_call_details.method), {})
         inner = behaviour_of(handler)
         requests = decode.stream if handler.request_streaming else decode
 
@@ -50,31 +54,36 @@ class Errors(grpc.aio.ServerInterceptor):
                 async with contextlib.aclosing(inner(requests(request), context)) as responses:
                     async for response in responses:
                         yield encode(response)
-            # `Exception` on purpose: a cancellation has to pass, or gRPC leaks the call. AbortError is gRPC's
-            # own way out of `context.abort`.
+            # Not BaseException: a cancellation must pass, or gRPC leaks the call. gRPC's `context.abort` raises
+            # AbortError.
             except grpc.aio.AbortError:
                 raise
             except Exception as error:
-                await errors.abort(context, error)
+                await errors.abort(context, error, table)
 
         async def single(request: Any, context: Context) -> bytes:
             try:
                 if handler.request_streaming:
                     return encode(await inner(requests(request), context))
-                # What a deadlock or a lock undid for certain is done again, within the call's deadline. Not what may
-                # have been committed: the request may carry nothing that its repetition is known by.
+                # Repeats a transaction that was rolled back for certain, for example by a deadlock, within the call's
+                # deadline. It does not repeat one that may be committed: the request may have no request id.
                 answer = await repeated(lambda: inner(requests(request), context), certain_only=True)
                 return encode(answer)
             except grpc.aio.AbortError:
                 raise
             except Exception as error:
-                await errors.abort(context, error)
+                await errors.abort(context, error, table)
 
         return rebuilt(handler, stream if handler.response_streaming else single, None, None)
 
 
+def service_of(method: str) -> str:
+    """The full name of the service of a method such as /tidemark.v1.AlertService/GetAlert."""
+    return method.split("/")[1] if method.count("/") == 2 else ""
+
+
 class _Decoder:
-    """Turns the bytes of one message, or of a stream of them, into what the handler expects."""
+    """Decodes one request, or a stream of requests."""
 
     def __init__(self, deserializer: Callable[[bytes], Any] | None, limit: int) -> None:
         self._deserializer = deserializer or _unchanged
@@ -84,7 +93,7 @@ class _Decoder:
         if len(message) > self._limit:
             raise errors.ResourceExhausted(
                 error_reason_pb2.ERROR_REASON_MESSAGE_TOO_LARGE,
-                f"the message has {len(message)} bytes; at most {self._limit} are taken: send less at once",
+                f"the message has {len(message)} bytes; at most {self._limit} are accepted: send less in one message",
                 metadata={"bytes": str(len(message)), "limit": str(self._limit)},
             )
         try:
@@ -92,7 +101,7 @@ class _Decoder:
         except DecodeError:
             raise errors.InvalidArgument(
                 error_reason_pb2.ERROR_REASON_MALFORMED_MESSAGE,
-                "the message is not what the method expects: it cannot be decoded as its request type",
+                "the message cannot be decoded as the request type of the method",
             ) from None
 
     async def stream(self, messages: AsyncIterator[bytes]) -> AsyncIterator[Any]:
@@ -101,10 +110,11 @@ class _Decoder:
 
 
 class _Encoder:
-    """Turns what the handler answers into the bytes of one message, never more than every client takes.
+    """Encodes one answer, of at most CLIENT_LIMIT bytes.
 
-    The last guard only: the methods keep their answers below that, each in a way that lets its caller go on. A client
-    that gets a longer message shows an error of its own, and one that sends usage sends it again for ever.
+    The methods keep their answers below the limit, each in a way that lets the caller continue; this is the last
+    check. A client that receives a longer message shows an error of its own, and a client that sends usage would send
+    the same batch for ever.
     """
 
     def __init__(self, serializer: Callable[[Any], bytes] | None) -> None:
@@ -127,7 +137,7 @@ def _unknown_method(method: str) -> Behaviour:
             context,
             errors.Unimplemented(
                 error_reason_pb2.ERROR_REASON_METHOD_UNKNOWN,
-                f"there is no method {method}; ask the reflection service which there are",
+                f"there is no method {method}: the reflection service lists the methods",
                 metadata={"method": method},
             ),
         )

@@ -8,9 +8,9 @@ from evaluator.aggregation import Aggregation
 from evaluator.periods import BillingCycle, Cadence, Period, cycle_problems
 from generated.tidemark.v1 import account_pb2
 from server.calls.validation import Violations, to_timestamp
-from store.accounts.customers import Customer
-from store.accounts.metrics import Metric
-from store.accounts.subscriptions import Subscription
+from store.accounts.customers import StoredCustomer
+from store.accounts.metrics import StoredMetric
+from store.accounts.subscriptions import StoredSubscription
 
 _CADENCES = {
     Cadence.DAY: account_pb2.CADENCE_DAY,
@@ -103,7 +103,7 @@ def aggregation_name(aggregation: Aggregation) -> str:
     return account_pb2.Aggregation.Name(_AGGREGATIONS[aggregation])
 
 
-def customer_message(customer: Customer, now: datetime) -> account_pb2.Customer:
+def customer_message(customer: StoredCustomer, now: datetime) -> account_pb2.Customer:
     """The message for a customer, with the billing period at `now`."""
     return account_pb2.Customer(
         customer_id=customer.customer_id,
@@ -121,7 +121,7 @@ def customer_message(customer: Customer, now: datetime) -> account_pb2.Customer:
     )
 
 
-def subscription_message(subscription: Subscription, now: datetime) -> account_pb2.Subscription:
+def subscription_message(subscription: StoredSubscription, now: datetime) -> account_pb2.Subscription:
     """The message for a subscription, with the billing period at `now` of its own or its customer's cycle."""
     cycle = subscription.cycle or subscription.customer_cycle
     return account_pb2.Subscription(
@@ -142,7 +142,7 @@ def subscription_message(subscription: Subscription, now: datetime) -> account_p
     )
 
 
-def metric_message(metric: Metric) -> account_pb2.Metric:
+def metric_message(metric: StoredMetric) -> account_pb2.Metric:
     """The message for a metric."""
     return account_pb2.Metric(
         metric_id=metric.metric_id,

@@ -1,61 +1,60 @@
-"""Updates of alerts: what a request and its mask make of the stored definition."""
+"""Updates of alerts: the patch that a request and its mask ask for.
+
+A patch depends only on those fields of the stored alert that never change: its scope, the type of its condition and
+what that measures. So it is read before the organization is locked, and is still right under the lock.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
 
 from google.protobuf.message import Message
 
+from evaluator.alert_commands import AlertPatch
 from evaluator.definitions import AlertDefinition
 from generated.tidemark.v1 import alert_pb2, alert_service_pb2
 from server.calls.validation import Violations
-from server.mapping.alerts import alert_proto, read_definition, refuse_large
-from store.alerts.changes import Edit
+from server.mapping.alerts import read_name, refuse_large
+from server.mapping.conditions import read_condition, scope_message, write_condition
+from server.mapping.overrides import read_overrides
+from server.mapping.price_filters import read_price_filters
+from server.mapping.thresholds import read_thresholds
 
 NAME, THRESHOLDS = "name", "thresholds"
-# What of a condition may be changed: the case and the field.
-_OF_CONDITIONS = {
-    "cost_exceeded.threshold_overrides": ("cost_exceeded", "threshold_overrides"),
-    "spend_exceeded.price_filters": ("spend_exceeded", "price_filters"),
-}
+OVERRIDES, PRICE_FILTERS = "cost_exceeded.threshold_overrides", "spend_exceeded.price_filters"
+# The editable fields of conditions: each with its condition and its name.
+_OF_CONDITIONS = {path: tuple(path.split(".")) for path in (OVERRIDES, PRICE_FILTERS)}
 _ALL = (NAME, THRESHOLDS, *_OF_CONDITIONS)
 
 
-def read_edit(stored: AlertDefinition, request: alert_service_pb2.UpdateAlertRequest) -> Edit:
-    """What the alert is to be. Raises InvalidArgument with everything that is wrong."""
+def read_patch(definition: AlertDefinition, request: alert_service_pb2.UpdateAlertRequest) -> AlertPatch:
+    """The patch of an alert that the request asks for. Raises InvalidArgument with everything that is wrong."""
     violations = Violations()
-    sent, current = request.alert, alert_proto(stored)
-    paths = _paths(violations, request, current)
+    sent, condition = request.alert, definition.condition
+    case = condition.condition_type.value
+    paths = _paths(violations, request, case)
     violations.raise_if_any()
-    wanted = alert_pb2.Alert()
-    wanted.CopyFrom(current)
+    patch = AlertPatch(reset=request.state_policy == alert_service_pb2.STATE_POLICY_RESET)
     if NAME in paths:
-        wanted.name = sent.name
+        patch = replace(patch, name=read_name(violations, "alert.name", sent.name))
+    if OVERRIDES in paths and case == "cost_exceeded":
+        keys = [selector.key for selector in condition.groups]
+        overrides = sent.cost_exceeded.threshold_overrides
+        patch = replace(patch, overrides=read_overrides(violations, f"alert.{OVERRIDES}", overrides, keys))
+    if PRICE_FILTERS in paths and case == "spend_exceeded":
+        prices = sent.spend_exceeded.price_filters
+        patch = replace(patch, prices=read_price_filters(violations, f"alert.{PRICE_FILTERS}", prices))
     if THRESHOLDS in paths:
-        del wanted.thresholds[:]
-        wanted.thresholds.extend(sent.thresholds)
-    for path, (case, name) in _OF_CONDITIONS.items():
-        if path in paths and current.WhichOneof("condition") == case:
-            condition, sent_condition = getattr(wanted, case), getattr(sent, case)
-            condition.ClearField(name)
-            getattr(condition, name).extend(getattr(sent_condition, name))
-    read = read_definition(violations, wanted)
-    _refuse_what_stays(violations, stored, sent, current, whole="*" in request.update_mask.paths)
+        thresholds = read_thresholds(violations, "alert.thresholds", sent.thresholds, condition.condition_type)
+        patch = replace(patch, thresholds=thresholds)
+    _refuse_fixed(violations, definition, sent, whole="*" in request.update_mask.paths)
     violations.raise_if_any()
-    assert read is not None, "a definition without violations"
-    refuse_large(violations, read)
+    refuse_large(violations, patch.apply(definition))
     violations.raise_if_any()
-    return Edit(
-        name=read.name,
-        condition=read.condition,
-        thresholds=read.thresholds,
-        reset=request.state_policy == alert_service_pb2.STATE_POLICY_RESET,
-    )
+    return patch
 
 
-def _paths(
-    violations: Violations, request: alert_service_pb2.UpdateAlertRequest, current: alert_pb2.Alert
-) -> Sequence[str]:
-    """What is changed: what the mask names, or else the fields that are set."""
+def _paths(violations: Violations, request: alert_service_pb2.UpdateAlertRequest, case: str) -> Sequence[str]:
+    """The paths to change: those of the mask, or without one those of the fields that are set."""
     sent = request.alert
     if request.state_policy not in alert_service_pb2.StatePolicy.values():
         violations.add("state_policy", f"{request.state_policy} is no value of StatePolicy")
@@ -64,7 +63,6 @@ def _paths(
         if len(masked) > 1:
             violations.add("update_mask", "* stands for every path: give it alone")
         return _ALL
-    case = current.WhichOneof("condition")
     for index, path in enumerate(masked):
         at = f"update_mask.paths[{index}]"
         if path not in _ALL:
@@ -73,58 +71,61 @@ def _paths(
             violations.add(at, f"the alert is of the type {case}, which has no such field")
     if masked:
         return masked
-    implied = [path for path, given in ((NAME, bool(sent.name)), (THRESHOLDS, bool(sent.thresholds))) if given]
+    set_paths = [path for path, is_set in ((NAME, bool(sent.name)), (THRESHOLDS, bool(sent.thresholds))) if is_set]
     for path, (owner, name) in _OF_CONDITIONS.items():
         if sent.WhichOneof("condition") == owner and getattr(getattr(sent, owner), name):
-            implied.append(path)
-    return implied
+            set_paths.append(path)
+    return set_paths
 
 
-def _refuse_what_stays(
-    violations: Violations, stored: AlertDefinition, sent: alert_pb2.Alert, current: alert_pb2.Alert, whole: bool
-) -> None:
-    """Notes what the request says of the alert that is otherwise, and can never be changed."""
-    if sent.HasField("scope") and sent.scope != current.scope:
-        violations.add("alert.scope", "whom an alert covers cannot be changed: create another alert")
-    if sent.uniqueness_key and sent.uniqueness_key != current.uniqueness_key:
+def _refuse_fixed(violations: Violations, definition: AlertDefinition, sent: alert_pb2.Alert, whole: bool) -> None:
+    """Notes the fields of the request that differ from the alert and that nothing can change."""
+    if sent.HasField("scope") and sent.scope != scope_message(definition.scope):
+        violations.add("alert.scope", "the scope of an alert cannot be changed: create another alert")
+    if sent.uniqueness_key and sent.uniqueness_key != definition.uniqueness_key:
         violations.add("alert.uniqueness_key", "it cannot be changed")
     case = sent.WhichOneof("condition")
     if case is None:
         return
-    if case != current.WhichOneof("condition"):
-        kind = stored.condition.condition_type
-        violations.add(f"alert.{case}", f"the type of an alert cannot be changed: this one is {kind}")
+    condition_type = definition.condition.condition_type
+    if case != condition_type.value:
+        violations.add(
+            f"alert.{case}", f"the type of an alert cannot be changed: this one is of the type {condition_type}"
+        )
         return
-    _refuse_another_measure(violations, stored, getattr(sent, case), current, whole)
+    _refuse_another_measure(violations, definition, getattr(sent, case), whole)
 
 
-def _refuse_another_measure(
-    violations: Violations, stored: AlertDefinition, theirs: Message, current: alert_pb2.Alert, whole: bool
-) -> None:
-    """Notes the fields of a condition that say something else than the alert's, however they are written.
+def _refuse_another_measure(violations: Violations, definition: AlertDefinition, sent: Message, whole: bool) -> None:
+    """Notes the fields of a condition that mean something else than the alert's, in whatever form they are written.
 
-    whole: a list that is empty is meant to be empty.
+    whole: an empty list means an empty list, and not that the field is left as it is.
     """
-    case = stored.condition.condition_type.value
-    ours = getattr(current, case)
+    case = definition.condition.condition_type.value
+    stored = alert_pb2.Alert()
+    write_condition(definition.condition, stored)
+    ours = getattr(stored, case)
     editable = {name for owner, name in _OF_CONDITIONS.values() if owner == case}
-    given = {field.name for field, _ in theirs.ListFields()}
+    given = {field.name for field, _ in sent.ListFields()}
     if whole:
         given |= {field.name for field, _ in ours.ListFields() if field.is_repeated}
     given -= editable
-    restated = alert_pb2.Alert()
-    restated.CopyFrom(current)
-    condition, said = getattr(restated, case), type(ours)()
-    said.CopyFrom(theirs)
+    # The stored condition with the given fields in its place is read as a request is: so "usd" equals "USD", and
+    # lists are equal in any order.
+    asked = alert_pb2.Alert()
+    asked.CopyFrom(stored)
+    condition, given_fields = getattr(asked, case), type(ours)()
+    given_fields.CopyFrom(sent)
     for name in editable:
-        said.ClearField(name)
+        given_fields.ClearField(name)
     for name in given:
         condition.ClearField(name)
-    condition.MergeFrom(said)
-    read = read_definition(violations, restated)
+    condition.MergeFrom(given_fields)
+    read = read_condition(violations, "alert", asked)
     if read is None:
         return
-    meant = getattr(alert_proto(replace(stored, condition=read.condition)), case)
+    meant = alert_pb2.Alert()
+    write_condition(read, meant)
     for name in sorted(given):
-        if getattr(meant, name) != getattr(ours, name):
+        if getattr(getattr(meant, case), name) != getattr(ours, name):
             violations.add(f"alert.{case}.{name}", "it cannot be changed: create another alert")

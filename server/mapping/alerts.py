@@ -1,20 +1,18 @@
-"""Alerts: the definition that a request asks for, and what answers and filters say of one."""
+"""Alerts: read from requests, and written to answers; also the filters of lists of alerts."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
+from evaluator.alert_commands import NewAlert
 from evaluator.definitions import AlertDefinition, DefinitionState
-from evaluator.thresholds import Threshold
 from generated.tidemark.v1 import alert_pb2, alert_service_pb2, condition_pb2
-from server.calls.answers import MAX_DEFINITION_BYTES
+from server.calls.answer_size import MAX_DEFINITION_BYTES
 from server.calls.validation import Violations, to_timestamp
-from server.mapping.conditions import read_condition, read_scope, scope_proto, write_condition
-from server.mapping.thresholds import read_thresholds, threshold_proto
-from store.alerts.alerts import NewAlert
+from server.mapping.conditions import read_condition, read_scope, scope_message, write_condition
+from server.mapping.thresholds import read_thresholds, threshold_message
 
 MAX_UNIQUENESS_KEY_LENGTH = 128  # characters
 
-_OUTPUT_BYTES = 256  # of the fields that only answers have, at most
+_OUTPUT_BYTES = 256  # at most, of the fields that only answers have
 
 _CONDITION_PREFIX = "CONDITION_TYPE_"
 
@@ -32,46 +30,45 @@ def read_new_alert(violations: Violations, request: alert_service_pb2.CreateAler
     if not request.HasField("alert"):
         violations.add("alert", "it is required")
         violations.raise_if_any()
-    read = read_definition(violations, request.alert)
-    violations.raise_if_any()
-    assert read is not None, "a definition without violations"
-    refuse_large(violations, read)
-    violations.raise_if_any()
-    evaluate_on_create = request.evaluate_on_create if request.HasField("evaluate_on_create") else True
-    return replace(read, evaluate_on_create=evaluate_on_create)
-
-
-def read_definition(violations: Violations, alert: alert_pb2.Alert) -> NewAlert | None:
-    """The definition that `alert` says; None where the request has no condition or no scope."""
-    if not alert.name:
-        violations.add("alert.name", "it is required")
-    violations.text("alert.name", alert.name)
+    alert = request.alert
+    name = read_name(violations, "alert.name", alert.name)
     condition = read_condition(violations, "alert", alert)
-    kind = condition.condition_type if condition else None
-    scope = read_scope(violations, "alert", alert, kind)
-    thresholds: tuple[Threshold, ...] = read_thresholds(violations, "alert.thresholds", alert.thresholds, kind)
+    condition_type = condition.condition_type if condition else None
+    scope = read_scope(violations, "alert", alert, condition_type)
+    thresholds = read_thresholds(violations, "alert.thresholds", alert.thresholds, condition_type)
     violations.text("alert.uniqueness_key", alert.uniqueness_key, max_length=MAX_UNIQUENESS_KEY_LENGTH)
-    if condition is None or scope is None:
-        return None
-    return NewAlert(
-        name=alert.name,
+    violations.raise_if_any()
+    assert condition is not None, "a missing condition is a violation"
+    assert scope is not None, "a missing scope is a violation"
+    new = NewAlert(
+        name=name,
         scope=scope,
         condition=condition,
         thresholds=thresholds,
         uniqueness_key=alert.uniqueness_key or None,
-        evaluate_on_create=True,
+        evaluate_on_create=request.evaluate_on_create if request.HasField("evaluate_on_create") else True,
     )
+    refuse_large(violations, new)
+    violations.raise_if_any()
+    return new
 
 
-def refuse_large(violations: Violations, read: NewAlert) -> None:
-    """Notes that a definition is longer than an alert may be, as answers spell it out."""
+def read_name(violations: Violations, path: str, name: str) -> str:
+    """The name of an alert, which is required."""
+    if not name:
+        violations.add(path, "it is required")
+    return violations.text(path, name)
+
+
+def refuse_large(violations: Violations, alert: NewAlert | AlertDefinition) -> None:
+    """Notes that an alert is longer, as answers show it, than an alert may be."""
     shown = alert_pb2.Alert(
-        name=read.name,
-        scope=scope_proto(read.scope),
-        thresholds=map(threshold_proto, read.thresholds),
-        uniqueness_key=read.uniqueness_key or "",
+        name=alert.name,
+        scope=scope_message(alert.scope),
+        thresholds=map(threshold_message, alert.thresholds),
+        uniqueness_key=alert.uniqueness_key or "",
     )
-    write_condition(read.condition, shown)
+    write_condition(alert.condition, shown)
     size = shown.ByteSize() + _OUTPUT_BYTES
     if size > MAX_DEFINITION_BYTES:
         violations.add(
@@ -81,14 +78,14 @@ def refuse_large(violations: Violations, read: NewAlert) -> None:
         )
 
 
-def alert_proto(definition: AlertDefinition) -> alert_pb2.Alert:
+def alert_message(definition: AlertDefinition) -> alert_pb2.Alert:
     """An alert as answers show it."""
     evaluating = definition.visit_after is not None
     shown = alert_pb2.Alert(
         alert_id=definition.alert_id,
         name=definition.name,
-        scope=scope_proto(definition.scope),
-        thresholds=map(threshold_proto, definition.thresholds),
+        scope=scope_message(definition.scope),
+        thresholds=map(threshold_message, definition.thresholds),
         uniqueness_key=definition.uniqueness_key or "",
         uniqueness_key_released=definition.uniqueness_key is not None and not definition.uniqueness_key_held,
         state=STATES[definition.state],
@@ -119,7 +116,7 @@ def read_states(
 def read_condition_types(
     violations: Violations, path: str, types: Sequence[condition_pb2.ConditionType.ValueType]
 ) -> tuple[str, ...]:
-    """A filter by types, as the names of cases; those that are not evaluated are fine, and find nothing."""
+    """A filter by types, as the names of cases."""
     names = []
     for index, number in enumerate(types):
         if number == condition_pb2.CONDITION_TYPE_UNSPECIFIED or number not in condition_pb2.ConditionType.values():

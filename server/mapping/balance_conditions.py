@@ -1,6 +1,7 @@
-"""Conditions on balances: read from requests with all that is wrong with them, and shown in answers."""
+"""Conditions on balances: read from requests, with every violation, and written to answers."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from evaluator.alerts import ConditionType, GroupSelector
@@ -32,7 +33,7 @@ _CREDITS = (BalanceKind.CONTRACT_CREDIT,)
 _BOTH = (BalanceKind.COMMIT, BalanceKind.CONTRACT_CREDIT)
 _GRANTS = (BalanceKind.CREDIT_GRANT,)
 
-# What each type looks at, and what it reads of it.
+# The kinds of balances that each type selects, and what it measures of them.
 _SELECTED: Mapping[ConditionType, tuple[tuple[BalanceKind, ...], BalanceReading]] = {
     ConditionType.LOW_REMAINING_DAYS_FOR_COMMIT_SEGMENT_REACHED: (_COMMITS, BalanceReading.DAYS_LEFT),
     ConditionType.LOW_REMAINING_COMMIT_BALANCE_REACHED: (_COMMITS, BalanceReading.REMAINING),
@@ -60,89 +61,91 @@ _SELECTED: Mapping[ConditionType, tuple[tuple[BalanceKind, ...], BalanceReading]
 BALANCE_TYPES = frozenset(_SELECTED)
 
 
-def read_balance_condition(kind: ConditionType) -> Callable[[Violations, str, Any], Condition]:
-    """What reads the condition of one of the types on balances."""
+def read_balance_condition(condition_type: ConditionType) -> Callable[[Violations, str, Any], Condition]:
+    """A reader of the conditions of one of the types on balances."""
 
     def read(violations: Violations, at: str, sent: Any) -> Condition:
-        kinds, reading = _SELECTED[kind]
-        fields = type(sent).DESCRIPTOR.fields_by_name
-        currency, metric_id = _unit(violations, at, sent, fields)
+        currency, metric_id = _unit(violations, at, sent)
         groups: tuple[GroupSelector, ...] = ()
-        seat_key = None
-        if "seat_filter" in fields:
+        if _has_field(sent, "seat_filter"):
             groups = _seats(violations, f"{at}.seat_filter", sent)
-            seat_key = groups[0].key
-        filters: tuple[FieldFilter, ...] = ()
-        if "custom_field_filters" in fields:
-            filters = _filters(violations, f"{at}.custom_field_filters", sent.custom_field_filters, kinds)
-        specifiers: tuple[Specifier, ...] = ()
-        if "alert_specifiers" in fields:
-            specifiers = _specifiers(violations, f"{at}.alert_specifiers", sent.alert_specifiers, kinds)
-        grant_types: tuple[str, ...] = ()
-        if "credit_grant_type_filters" in fields:
-            grant_types = _grant_types(violations, f"{at}.credit_grant_type_filters", sent)
-        license_type = None
-        if "license_type" in fields:
-            license_type = violations.identifier(f"{at}.license_type", sent.license_type)
         return Condition(
-            kind,
+            condition_type,
             metric_id=metric_id,
             currency=currency,
             groups=groups,
-            balances=BalanceSelection(
-                kinds=kinds,
-                reading=reading,
-                filters=filters,
-                specifiers=specifiers,
-                grant_types=grant_types,
-                seat_key=seat_key,
-                license_type=license_type,
-            ),
+            balances=_selection(violations, at, sent, condition_type, groups[0].key if groups else None),
         )
 
     return read
 
 
+def _selection(
+    violations: Violations, at: str, sent: Any, condition_type: ConditionType, seat_key: str | None
+) -> BalanceSelection:
+    kinds, reading = _SELECTED[condition_type]
+    selection = BalanceSelection(kinds, reading, seat_key=seat_key)
+    if _has_field(sent, "custom_field_filters"):
+        filters = _filters(violations, f"{at}.custom_field_filters", sent.custom_field_filters, kinds)
+        selection = replace(selection, filters=filters)
+    if _has_field(sent, "alert_specifiers"):
+        specifiers = _specifiers(violations, f"{at}.alert_specifiers", sent.alert_specifiers, kinds)
+        selection = replace(selection, specifiers=specifiers)
+    if _has_field(sent, "credit_grant_type_filters"):
+        grant_types = _grant_types(violations, f"{at}.credit_grant_type_filters", sent)
+        selection = replace(selection, grant_types=grant_types)
+    if _has_field(sent, "license_type"):
+        license_type = violations.identifier(f"{at}.license_type", sent.license_type)
+        selection = replace(selection, license_type=license_type)
+    return selection
+
+
+def _has_field(condition: Any, name: str) -> bool:
+    """Whether the type of a condition has a field of that name, set or not."""
+    return name in type(condition).DESCRIPTOR.fields_by_name
+
+
 def write_balance_condition(condition: Condition, shown: Any) -> None:
-    """Sets the condition of an alert on balances in an answer."""
+    """Writes the condition of an alert on balances to an answer."""
     selection = condition.balances
     assert selection is not None
-    fields = type(shown).DESCRIPTOR.fields_by_name
     shown.SetInParent()
-    if "currency" in fields and condition.currency is not None:
+    if _has_field(shown, "currency") and condition.currency is not None:
         shown.currency = condition.currency
-    if "access_type" in fields:
+    if _has_field(shown, "access_type"):
         quantity = condition.metric_id is not None
         shown.access_type = condition_pb2.ACCESS_TYPE_QUANTITY if quantity else condition_pb2.ACCESS_TYPE_SPEND
         shown.metric_id = condition.metric_id or ""
-    if "seat_filter" in fields:
+    if _has_field(shown, "seat_filter"):
         selector = condition.groups[0]
         shown.seat_filter.seat_group_key = selector.key
         if selector.value is not None:
             shown.seat_filter.seat_group_value = selector.value
-    if "custom_field_filters" in fields:
-        shown.custom_field_filters.extend(_filter_proto(one) for one in selection.filters)
-    if "alert_specifiers" in fields:
-        shown.alert_specifiers.extend(_specifier_proto(one) for one in selection.specifiers)
-    if "credit_grant_type_filters" in fields:
+    if _has_field(shown, "custom_field_filters"):
+        shown.custom_field_filters.extend(_filter_message(one) for one in selection.filters)
+    if _has_field(shown, "alert_specifiers"):
+        shown.alert_specifiers.extend(_specifier_message(one) for one in selection.specifiers)
+    if _has_field(shown, "credit_grant_type_filters"):
         shown.credit_grant_type_filters.extend(selection.grant_types)
-    if "license_type" in fields:
+    if _has_field(shown, "license_type"):
         shown.license_type = selection.license_type or ""
 
 
-def _unit(violations: Violations, at: str, sent: Any, fields: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """The currency or the metric that the balances are held in; neither where the type does not ask."""
-    if "currency" not in fields:
+def _unit(violations: Violations, at: str, sent: Any) -> tuple[str | None, str | None]:
+    """The currency or the metric of the balances; neither where the type takes balances of any unit."""
+    if not _has_field(sent, "currency"):
         return None, None
-    if "access_type" in fields:
+    if _has_field(sent, "access_type"):
         if sent.access_type not in condition_pb2.AccessType.values():
             violations.add(f"{at}.access_type", f"{sent.access_type} is no value of AccessType")
         if sent.access_type == condition_pb2.ACCESS_TYPE_QUANTITY:
             if sent.currency:
-                violations.add(f"{at}.currency", "a balance held in units of a metric has none: leave it unset")
+                violations.add(f"{at}.currency", "a balance in units of a metric has no currency: leave it unset")
             return None, violations.identifier(f"{at}.metric_id", sent.metric_id)
         if sent.metric_id:
-            violations.add(f"{at}.metric_id", "only a balance held in units of a metric has one: set QUANTITY too")
+            violations.add(
+                f"{at}.metric_id", "only a balance in units of a metric has one: set access_type to QUANTITY"
+            )
     return violations.currency(f"{at}.currency", sent.currency, default=DEFAULT_CURRENCY), None
 
 
@@ -175,7 +178,7 @@ def _filters(
     sent: Sequence[condition_pb2.CustomFieldFilter | condition_pb2.SpecifierFieldFilter],
     kinds: tuple[BalanceKind, ...],
 ) -> tuple[FieldFilter, ...]:
-    """Filters by custom fields, sorted and each once."""
+    """Filters by custom fields, sorted, each once."""
     if len(sent) > MAX_CUSTOM_FIELD_FILTERS:
         violations.add(path, f"it has {len(sent)} filters; give at most {MAX_CUSTOM_FIELD_FILTERS}")
         return ()
@@ -184,10 +187,12 @@ def _filters(
         at = f"{path}[{index}]"
         entity = _ENTITY_OF.get(item.entity)
         if entity is None:
-            violations.add(f"{at}.entity", "it is required: say whose custom field it is")
+            violations.add(f"{at}.entity", "it is required: name the object that has the custom field")
         elif not _may_have(entity, kinds):
             names = " and ".join(one.lower() for one in kinds)
-            violations.add(f"{at}.entity", f"the alert looks at a {names}, which {entity} never is")
+            violations.add(
+                f"{at}.entity", f"the alert measures {names} balances, which have no custom fields of {entity}"
+            )
         violations.identifier(f"{at}.key", item.key)
         value: str | None = item.value
         if isinstance(item, condition_pb2.SpecifierFieldFilter) and not item.HasField("value"):
@@ -195,7 +200,7 @@ def _filters(
         violations.text(f"{at}.value", item.value, max_length=MAX_CUSTOM_FIELD_VALUE_LENGTH)
         one = FieldFilter(entity or FieldEntity.CONTRACT, item.key, value)
         if found.setdefault((one.entity, one.key), one) != one:
-            violations.add(f"{at}.value", f"no balance can have two values of {item.key!r}")
+            violations.add(f"{at}.value", f"a balance cannot have two values of {item.key!r}")
     return tuple(sorted(found.values(), key=lambda one: (one.entity, one.key)))
 
 
@@ -221,15 +226,13 @@ def _specifiers(
     for index, item in enumerate(sent):
         at = f"{path}[{index}]"
         if not item.custom_field_filters and not item.exclude:
-            violations.add(
-                at, "it says nothing: give custom_field_filters or exclude, or leave alert_specifiers empty"
-            )
+            violations.add(at, "it is empty: give custom_field_filters or exclude, or leave alert_specifiers empty")
         if len(item.exclude) > MAX_EXCLUSIONS:
             violations.add(f"{at}.exclude", f"it has {len(item.exclude)}; give at most {MAX_EXCLUSIONS}")
             continue
         excluded = []
-        for place, exclusion in enumerate(item.exclude):
-            where = f"{at}.exclude[{place}].custom_field_filters"
+        for number, exclusion in enumerate(item.exclude):
+            where = f"{at}.exclude[{number}].custom_field_filters"
             if not exclusion.custom_field_filters:
                 violations.add(where, "it is required: give at least one filter")
             excluded.append(_filters(violations, where, exclusion.custom_field_filters, kinds))
@@ -238,18 +241,18 @@ def _specifiers(
     return tuple(found)
 
 
-def _filter_proto(one: FieldFilter) -> condition_pb2.CustomFieldFilter:
+def _filter_message(one: FieldFilter) -> condition_pb2.CustomFieldFilter:
     return condition_pb2.CustomFieldFilter(entity=_ENTITIES[one.entity], key=one.key, value=one.value or "")
 
 
-def _specifier_proto(specifier: Specifier) -> condition_pb2.AlertSpecifier:
+def _specifier_message(specifier: Specifier) -> condition_pb2.AlertSpecifier:
     return condition_pb2.AlertSpecifier(
         custom_field_filters=[
             condition_pb2.SpecifierFieldFilter(entity=_ENTITIES[one.entity], key=one.key, value=one.value)
             for one in specifier.filters
         ],
         exclude=[
-            condition_pb2.SpecifierExclusion(custom_field_filters=map(_filter_proto, together))
+            condition_pb2.SpecifierExclusion(custom_field_filters=map(_filter_message, together))
             for together in specifier.excluded
         ],
     )

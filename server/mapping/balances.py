@@ -9,7 +9,7 @@ from evaluator.balances import BalanceKind, Seat
 from generated.tidemark.v1 import balance_pb2
 from server.calls.validation import Violations, to_timestamp
 from server.mapping.custom_fields import read_custom_fields
-from store.balances.balances import Balance, BalanceFact, Segment, SegmentFact
+from store.balances.balances import BalanceFact, SegmentFact, StoredBalance, StoredSegment
 from store.balances.drawdown import Overage
 from store.balances.entries import Entry, EntryType
 
@@ -88,7 +88,7 @@ def read_kinds(
     return tuple(sorted(kind for kind in found if kind is not None))
 
 
-def balance_message(balance: Balance, now: datetime) -> balance_pb2.Balance:
+def balance_message(balance: StoredBalance, now: datetime) -> balance_pb2.Balance:
     """The message for a balance, with what its segments that are active at `now` come to."""
     fact = balance.fact
     active = balance.active(now)
@@ -228,7 +228,7 @@ def _seat_message(seat: Seat) -> balance_pb2.BalanceSeat:
     return balance_pb2.BalanceSeat(seat_group_key=seat.key, seat_group_value=seat.value)
 
 
-def _segment_message(segment: Segment) -> balance_pb2.BalanceSegment:
+def _segment_message(segment: StoredSegment) -> balance_pb2.BalanceSegment:
     end = segment.fact.end_time
     return balance_pb2.BalanceSegment(
         amount=format_decimal(segment.fact.amount),

@@ -1,4 +1,4 @@
-"""Conditions and scopes: read from requests with all that is wrong with them, and shown in answers."""
+"""Conditions and scopes: read from requests, with every violation, and written to answers."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -17,11 +17,11 @@ from server.mapping.fact_conditions import (
     monthly_invoice_total,
     write_invoice_total_reached,
 )
-from server.mapping.overrides import MAX_GROUP_VALUE_LENGTH, override_proto, read_overrides
-from server.mapping.price_filters import price_filter_protos, read_price_filters
+from server.mapping.overrides import MAX_GROUP_VALUE_LENGTH, override_message, read_overrides
+from server.mapping.price_filters import price_filter_messages, read_price_filters
 
 CONDITION_TYPES: Mapping[ConditionType, condition_pb2.ConditionType.ValueType] = {
-    kind: condition_pb2.ConditionType.Value(f"CONDITION_TYPE_{kind.name}") for kind in ConditionType
+    each: condition_pb2.ConditionType.Value(f"CONDITION_TYPE_{each.name}") for each in ConditionType
 }
 
 _CUSTOMER_SCOPES: tuple[ScopeKind, ...] = (ScopeKind.ALL_CUSTOMERS, ScopeKind.PLAN, ScopeKind.CUSTOMER)
@@ -38,36 +38,38 @@ def read_condition(violations: Violations, path: str, alert: alert_pb2.Alert) ->
 
 
 def write_condition(condition: Condition, alert: alert_pb2.Alert) -> None:
-    """Sets the condition of an alert in an answer."""
+    """Writes a condition to the alert of an answer."""
     groups = condition.groups
     match condition.condition_type:
         case ConditionType.SPEND_THRESHOLD_REACHED:
             alert.spend_threshold_reached.currency = condition.currency or ""
-            alert.spend_threshold_reached.group_values.extend(map(_selector_proto, groups))
+            alert.spend_threshold_reached.group_values.extend(map(_selector_message, groups))
         case ConditionType.USAGE_THRESHOLD_REACHED:
             alert.usage_threshold_reached.metric_id = condition.metric_id or ""
-            alert.usage_threshold_reached.group_values.extend(map(_selector_proto, groups))
+            alert.usage_threshold_reached.group_values.extend(map(_selector_message, groups))
         case ConditionType.USAGE_EXCEEDED:
             alert.usage_exceeded.metric_id = condition.metric_id or ""
         case ConditionType.COST_EXCEEDED:
             alert.cost_exceeded.currency = condition.currency or ""
             alert.cost_exceeded.grouping_keys.extend(selector.key for selector in groups)
-            alert.cost_exceeded.threshold_overrides.extend(map(override_proto, condition.overrides))
+            alert.cost_exceeded.threshold_overrides.extend(map(override_message, condition.overrides))
         case ConditionType.SPEND_EXCEEDED:
             alert.spend_exceeded.currency = condition.currency or ""
-            alert.spend_exceeded.price_filters.extend(price_filter_protos(condition.prices))
+            alert.spend_exceeded.price_filters.extend(price_filter_messages(condition.prices))
         case ConditionType.INVOICE_TOTAL_REACHED:
             write_invoice_total_reached(condition, alert.invoice_total_reached)
         case ConditionType.MONTHLY_INVOICE_TOTAL_SPEND_THRESHOLD_REACHED:
             alert.monthly_invoice_total_spend_threshold_reached.currency = condition.currency or ""
         case ConditionType.LOW_REMAINING_DAYS_IN_PLAN_REACHED:
             alert.low_remaining_days_in_plan_reached.SetInParent()
-        case kind:
-            write_balance_condition(condition, getattr(alert, kind))
+        case condition_type:
+            write_balance_condition(condition, getattr(alert, condition_type))
 
 
-def read_scope(violations: Violations, path: str, alert: alert_pb2.Alert, kind: ConditionType | None) -> Scope | None:
-    """The scope of an alert; None when none is set, which is a violation as is one its condition cannot have."""
+def read_scope(
+    violations: Violations, path: str, alert: alert_pb2.Alert, condition_type: ConditionType | None
+) -> Scope | None:
+    """The scope of an alert; None without one. It is a violation if it is missing or not one of the condition's."""
     target = alert.scope.WhichOneof("target")
     if target is None:
         violations.add(f"{path}.scope", "it is required: set one of its cases, such as all_customers")
@@ -86,17 +88,21 @@ def read_scope(violations: Violations, path: str, alert: alert_pb2.Alert, kind: 
         )
     else:
         read = Scope(ScopeKind.ALL_CUSTOMERS)
-    if kind is not None:
-        allowed = _SUBSCRIPTION_SCOPES if kind.per_subscription else _CUSTOMER_SCOPES
-        if kind.of_one_customer:
-            allowed = (ScopeKind.CUSTOMER,)
+    if condition_type is not None:
+        allowed = _scopes_of(condition_type)
         if read.kind not in allowed:
             names = " or ".join(one.lower() for one in allowed)
-            violations.add(f"{path}.scope", f"{kind} does not take the scope {target}: set {names}")
+            violations.add(f"{path}.scope", f"{condition_type} does not take the scope {target}: set {names}")
     return read
 
 
-def scope_proto(scope: Scope) -> alert_pb2.AlertScope:
+def _scopes_of(condition_type: ConditionType) -> tuple[ScopeKind, ...]:
+    if condition_type.of_one_customer:
+        return (ScopeKind.CUSTOMER,)
+    return _SUBSCRIPTION_SCOPES if condition_type.per_subscription else _CUSTOMER_SCOPES
+
+
+def scope_message(scope: Scope) -> alert_pb2.AlertScope:
     """A scope as answers show it."""
     shown = alert_pb2.AlertScope()
     match scope.kind:
@@ -148,7 +154,7 @@ def _cost_exceeded(violations: Violations, at: str, condition: condition_pb2.Cos
         violations.add(f"{at}.currency", "it is required with grouping_keys")
     return Condition(
         ConditionType.COST_EXCEEDED,
-        # Unset, it is found at creation: the currency that the subscription is billed in.
+        # If it is unset, the store takes the currency from the scope when it creates the alert.
         currency=violations.currency(f"{at}.currency", condition.currency, default="") or None,
         groups=_grouping_keys(violations, f"{at}.grouping_keys", condition.grouping_keys),
         overrides=read_overrides(
@@ -187,7 +193,7 @@ _READERS: Mapping[ConditionType, Callable[[Violations, str, Any], Condition]] = 
     ConditionType.INVOICE_TOTAL_REACHED: invoice_total_reached,
     ConditionType.MONTHLY_INVOICE_TOTAL_SPEND_THRESHOLD_REACHED: monthly_invoice_total,
     ConditionType.LOW_REMAINING_DAYS_IN_PLAN_REACHED: _days_in_plan,
-    **{kind: read_balance_condition(kind) for kind in BALANCE_TYPES},
+    **{each: read_balance_condition(each) for each in BALANCE_TYPES},
 }
 
 
@@ -208,7 +214,7 @@ def _grouping_keys(violations: Violations, path: str, keys: Sequence[str]) -> tu
 
 
 def _keys(violations: Violations, path: str, keys: list[str], leaf: str) -> list[str]:
-    """The names of properties, at most 3 and each once; none where there are too many."""
+    """The names of properties, at most 3, each once; empty where there are too many."""
     if len(keys) > MAX_GROUP_KEYS:
         violations.add(path, f"it has {len(keys)} keys; an alert groups by at most {MAX_GROUP_KEYS}")
         return []
@@ -220,5 +226,5 @@ def _keys(violations: Violations, path: str, keys: list[str], leaf: str) -> list
     return keys
 
 
-def _selector_proto(selector: GroupSelector) -> condition_pb2.GroupSelector:
+def _selector_message(selector: GroupSelector) -> condition_pb2.GroupSelector:
     return condition_pb2.GroupSelector(key=selector.key, value=selector.value)

@@ -18,10 +18,11 @@ from generated.tidemark.v1.webhook_service_pb2 import (
 from server.calls.validation import Violations, to_timestamp
 from server.mapping.alerts import read_condition_types
 from store.endpoints.rows import DEFAULT_MAX_IN_FLIGHT, Endpoint, Settings
-from store.endpoints.secrets import Scheme, SigningKey
+from store.endpoints.secrets import SigningKey
 from webhooks.headers import is_reserved
 from webhooks.operator_events import OperatorEventType
-from webhooks.url_policy import TargetPolicy, TargetRefused
+from webhooks.signing_keys import Scheme
+from webhooks.url_policy import UrlPolicy, UrlRefused
 
 MAX_METADATA = 50  # entries
 MAX_METADATA_KEY = 64  # characters
@@ -64,13 +65,13 @@ FIELDS = (
 )
 
 
-def read_new_settings(violations: Violations, request: CreateEndpointRequest, policy: TargetPolicy) -> Settings:
+def read_new_settings(violations: Violations, request: CreateEndpointRequest, policy: UrlPolicy) -> Settings:
     """The settings of a new endpoint."""
     return _read_settings(violations, request, policy, FIELDS)
 
 
 def read_update(
-    violations: Violations, request: UpdateEndpointRequest, policy: TargetPolicy
+    violations: Violations, request: UpdateEndpointRequest, policy: UrlPolicy
 ) -> tuple[Settings, tuple[str, ...]]:
     """What an update asks for, and which fields of it count."""
     paths = list(dict.fromkeys(request.update_mask.paths))
@@ -110,7 +111,7 @@ def read_grace(violations: Violations, request: RotateSecretRequest) -> timedelt
 def _read_settings(
     violations: Violations,
     request: CreateEndpointRequest | UpdateEndpointRequest,
-    policy: TargetPolicy,
+    policy: UrlPolicy,
     fields: Sequence[str],
 ) -> Settings:
     """The settings in those fields; the others have their defaults."""
@@ -118,7 +119,7 @@ def _read_settings(
     if "url" in fields:
         try:
             policy.check_url(request.url)
-        except TargetRefused as error:
+        except UrlRefused as error:
             violations.add("url", f"it {error}")
     if "description" in fields:
         settings = replace(settings, description=violations.text("description", request.description))

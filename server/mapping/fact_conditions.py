@@ -1,4 +1,4 @@
-"""Conditions on facts: read from requests with all that is wrong with them, and shown in answers."""
+"""Conditions on invoices: read from requests, with every violation, and written to answers."""
 
 from collections.abc import Sequence
 
@@ -48,7 +48,7 @@ def monthly_invoice_total(
 
 
 def write_invoice_total_reached(condition: Condition, shown: condition_pb2.InvoiceTotalReachedCondition) -> None:
-    """Sets the condition on single invoices in an answer."""
+    """Writes the condition on single invoices to an answer."""
     assert condition.invoices is not None
     shown.currency = condition.currency or ""
     shown.invoice_types_filter.extend(condition.invoices.types)
@@ -59,7 +59,7 @@ def write_invoice_total_reached(condition: Condition, shown: condition_pb2.Invoi
 def _contract_fields(
     violations: Violations, path: str, filters: Sequence[condition_pb2.CustomFieldFilter]
 ) -> tuple[tuple[str, str], ...]:
-    """Custom fields of the contract, sorted; an invoice has no other entity's."""
+    """Custom fields of the contract, sorted; an invoice has no custom fields of other objects."""
     if len(filters) > MAX_CUSTOM_FIELD_FILTERS:
         violations.add(path, f"it has {len(filters)} filters; give at most {MAX_CUSTOM_FIELD_FILTERS}")
         return ()
@@ -67,9 +67,9 @@ def _contract_fields(
     for index, item in enumerate(filters):
         at = f"{path}[{index}]"
         if item.entity != condition_pb2.CUSTOM_FIELD_ENTITY_CONTRACT:
-            violations.add(f"{at}.entity", "an invoice has the custom fields of its contract: set CONTRACT")
+            violations.add(f"{at}.entity", "an invoice has only the custom fields of its contract: set CONTRACT")
         violations.identifier(f"{at}.key", item.key)
         violations.text(f"{at}.value", item.value, max_length=MAX_CUSTOM_FIELD_VALUE_LENGTH)
         if found.setdefault(item.key, item.value) != item.value:
-            violations.add(f"{at}.value", f"no invoice can have two values of {item.key!r}")
+            violations.add(f"{at}.value", f"an invoice cannot have two values of {item.key!r}")
     return tuple(sorted(found.items()))

@@ -1,4 +1,4 @@
-"""Gauges, and what an alert knows of one customer, as answers show them."""
+"""Gauges, and the state of an alert for one customer, as answers show them."""
 
 from collections.abc import Mapping
 from decimal import Decimal
@@ -13,14 +13,14 @@ from evaluator.periods import Period
 from evaluator.thresholds import Threshold
 from evaluator.transitions import Reached
 from generated.tidemark.v1 import account_pb2, alert_pb2, usage_pb2
-from server.calls.answers import MAX_ANSWER_BYTES, fitting
+from server.calls.answer_size import MAX_ANSWER_BYTES, fitting
 from server.calls.validation import to_timestamp
-from server.mapping.alerts import alert_proto
-from server.mapping.price_filters import price_filter_protos
-from server.mapping.thresholds import threshold_proto
+from server.mapping.alerts import alert_message
+from server.mapping.price_filters import price_filter_messages
+from server.mapping.thresholds import threshold_message
 from store.views.customer_alerts import CustomerAlert, CustomerAlertStatus, GaugeState
 
-MAX_GAUGES = 100  # shown of one alert and customer, as far as they fit into MAX_ANSWER_BYTES beside the alert
+MAX_GAUGES = 100  # of one alert and customer in an answer; fewer where MAX_ANSWER_BYTES leaves less room
 
 STATUSES: Mapping[CustomerAlertStatus | None, alert_pb2.CustomerAlertStatus.ValueType] = {
     None: alert_pb2.CUSTOMER_ALERT_STATUS_UNSPECIFIED,
@@ -33,7 +33,7 @@ _DISABLED_REASONS: Mapping[ExclusionReason | None, alert_pb2.CustomerAlertDisabl
     ExclusionReason.GROUP_LIMIT: alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_GROUP_LIMIT,
     ExclusionReason.REQUESTED: alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_REQUESTED,
 }
-# What the evaluation notes as the reason.
+# By the reason that the evaluation stores.
 _REASONS: Mapping[str | None, alert_pb2.ChangeReason.ValueType] = {
     None: alert_pb2.CHANGE_REASON_UNSPECIFIED,
     ChangeReason.USAGE: alert_pb2.CHANGE_REASON_USAGE,
@@ -42,8 +42,8 @@ _REASONS: Mapping[str | None, alert_pb2.ChangeReason.ValueType] = {
 }
 
 
-def gauge_proto(gauge: Gauge, value: Decimal | None, limit: Decimal | None = None) -> usage_pb2.Gauge:
-    """A gauge with its value (None: it has none), and the limit that it is compared with."""
+def gauge_message(gauge: Gauge, value: Decimal | None, limit: Decimal | None = None) -> usage_pb2.Gauge:
+    """A gauge with its value (None: no data) and its effective limit."""
     shown = usage_pb2.Gauge(
         customer_id=gauge.customer_id,
         subscription_id=gauge.subscription_id or "",
@@ -51,7 +51,7 @@ def gauge_proto(gauge: Gauge, value: Decimal | None, limit: Decimal | None = Non
         limit="" if limit is None else format_decimal(limit),
     )
     if gauge.period != EVER:
-        shown.billing_period.CopyFrom(period_proto(gauge.period))
+        shown.billing_period.CopyFrom(period_message(gauge.period))
     if gauge.measure.days_in_plan:
         shown.plan.SetInParent()
         return shown
@@ -65,7 +65,7 @@ def gauge_proto(gauge: Gauge, value: Decimal | None, limit: Decimal | None = Non
     shown.group.extend(usage_pb2.GroupValue(key=key, value=text) for key, text in gauge.group)
     if gauge.measure.currency is not None:
         shown.cost.currency = gauge.measure.currency
-        shown.cost.price_filters.extend(price_filter_protos(gauge.measure.prices))
+        shown.cost.price_filters.extend(price_filter_messages(gauge.measure.prices))
     else:
         shown.usage.metric_id = gauge.measure.metric_id or ""
     return shown
@@ -85,36 +85,36 @@ def _write_balances(gauge: Gauge, selection: BalanceSelection, shown: usage_pb2.
         shown.group.extend(usage_pb2.GroupValue(key=key, value=text) for key, text in gauge.group)
 
 
-def period_proto(period: Period) -> account_pb2.BillingPeriod:
+def period_message(period: Period) -> account_pb2.BillingPeriod:
     """A billing period."""
     return account_pb2.BillingPeriod(start_time=to_timestamp(period.start), end_time=to_timestamp(period.end))
 
 
-def customer_alert_proto(found: CustomerAlert) -> alert_pb2.CustomerAlert:
-    """What an alert knows of one customer; the gauges in alarm come first, and at most 100 are shown."""
+def customer_alert_message(found: CustomerAlert) -> alert_pb2.CustomerAlert:
+    """The state of an alert for one customer; gauges in alarm come first, and at most MAX_GAUGES are shown."""
     gauges = sorted(found.gauges, key=lambda item: not item.state.in_alarm)
     shown = alert_pb2.CustomerAlert(
-        alert=alert_proto(found.definition),
+        alert=alert_message(found.definition),
         customer_id=found.customer_id,
         status=STATUSES[found.status],
         no_data=found.no_data,
         disabled_reason=_DISABLED_REASONS[found.disabled],
     )
-    states = (_gauge_state_proto(found.definition, item) for item in gauges[:MAX_GAUGES])
+    states = (_gauge_state_message(found.definition, item) for item in gauges[:MAX_GAUGES])
     fit, _ = fitting(states, MAX_ANSWER_BYTES - shown.ByteSize())
     shown.gauges.extend(fit)
     shown.gauges_truncated = len(gauges) > len(fit)
     return shown
 
 
-def _gauge_state_proto(definition: AlertDefinition, item: GaugeState) -> alert_pb2.GaugeState:
+def _gauge_state_message(definition: AlertDefinition, item: GaugeState) -> alert_pb2.GaugeState:
     reached = item.state.reached
     own = definition.condition.condition_type.own_threshold
     thresholds = definition.thresholds_for(item.gauge.group) if own is None else (own,)
     shown = alert_pb2.GaugeState(
-        gauge=gauge_proto(item.gauge, item.value, item.limit),
+        gauge=gauge_message(item.gauge, item.value, item.limit),
         thresholds=[
-            _threshold_state_proto(threshold, reached.get(threshold.key), item.limit) for threshold in thresholds
+            _threshold_state_message(threshold, reached.get(threshold.key), item.limit) for threshold in thresholds
         ],
         change_reason=_REASONS[item.change_reason],
         sequence=item.sequence,
@@ -124,10 +124,10 @@ def _gauge_state_proto(definition: AlertDefinition, item: GaugeState) -> alert_p
     return shown
 
 
-def _threshold_state_proto(
+def _threshold_state_message(
     threshold: Threshold, reached: Reached | None, limit: Decimal | None
 ) -> alert_pb2.ThresholdState:
-    shown = alert_pb2.ThresholdState(threshold=threshold_proto(threshold), in_alarm=reached is not None)
+    shown = alert_pb2.ThresholdState(threshold=threshold_message(threshold), in_alarm=reached is not None)
     if reached is not None:
         shown.level = format_decimal(reached.level)
         shown.reached_time.CopyFrom(to_timestamp(reached.time))

@@ -8,7 +8,7 @@ from evaluator.invoices import InvoiceStatus
 from generated.tidemark.v1 import invoice_pb2
 from server.calls.validation import Violations, to_timestamp
 from server.mapping.custom_fields import read_custom_fields
-from store.accounts.invoices import Invoice, InvoiceFact
+from store.accounts.invoices import InvoiceFact, StoredInvoice
 
 _STATUSES = {
     InvoiceStatus.DRAFT: invoice_pb2.INVOICE_STATUS_DRAFT,
@@ -64,7 +64,7 @@ def read_statuses(
     return tuple(sorted(found))
 
 
-def invoice_message(invoice: Invoice) -> invoice_pb2.Invoice:
+def invoice_message(invoice: StoredInvoice) -> invoice_pb2.Invoice:
     """The message for an invoice."""
     fact = invoice.fact
     return invoice_pb2.Invoice(

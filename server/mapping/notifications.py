@@ -7,17 +7,19 @@ from generated.tidemark.v1 import condition_pb2, notification_pb2
 from generated.tidemark.v1.alert_service_pb2 import ListNotificationsRequest, WatchNotificationsRequest
 from server.calls.validation import Violations, to_timestamp
 from server.mapping.alerts import read_condition_types
-from store.notifications.feed import Entry, Wanted
+from store.notifications.feed import Entry, NotificationFilter
 
 MAX_FILTER_IDS = 100
 
 
-def read_wanted(violations: Violations, request: ListNotificationsRequest | WatchNotificationsRequest) -> Wanted:
+def read_wanted(
+    violations: Violations, request: ListNotificationsRequest | WatchNotificationsRequest
+) -> NotificationFilter:
     """Which notifications are asked for."""
     for index, event_type in enumerate(request.event_types):
         if event_type not in EVENT_TYPES:
             violations.add(f"event_types[{index}]", f"there is no such type; there are {', '.join(EVENT_TYPES)}")
-    return Wanted(
+    return NotificationFilter(
         customer_ids=_ids(violations, "customer_ids", request.customer_ids),
         alert_ids=_ids(violations, "alert_ids", request.alert_ids),
         condition_types=read_condition_types(violations, "condition_types", request.condition_types),
@@ -25,7 +27,7 @@ def read_wanted(violations: Violations, request: ListNotificationsRequest | Watc
     )
 
 
-def notification_proto(entry: Entry) -> notification_pb2.Notification:
+def notification_message(entry: Entry) -> notification_pb2.Notification:
     """A notification, with its body as webhooks carry it."""
     return notification_pb2.Notification(
         notification_id=entry.notification_id,

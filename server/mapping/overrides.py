@@ -1,4 +1,4 @@
-"""Thresholds of single groups: read from requests with all that is wrong with them, and shown in answers."""
+"""Threshold overrides: read from requests, with every violation, and written to answers."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from evaluator.gauges import Group
 from evaluator.overrides import MAX_OVERRIDES, Override
 from generated.tidemark.v1 import threshold_pb2
 from server.calls.validation import Violations
-from server.mapping.thresholds import read_thresholds, threshold_proto
+from server.mapping.thresholds import read_thresholds, threshold_message
 
 MAX_GROUP_VALUE_LENGTH = 256  # characters
 
@@ -17,34 +17,33 @@ def read_overrides(
     overrides: Sequence[threshold_pb2.ThresholdOverride],
     grouping_keys: Sequence[str],
 ) -> tuple[Override, ...]:
-    """The overrides of an alert that groups by those keys, in the caller's order."""
+    """The overrides of an alert with those grouping keys, in the caller's order."""
     if overrides and not grouping_keys:
-        violations.add(path, "without grouping_keys there are no groups to override the thresholds of")
+        violations.add(path, "the alert has no grouping_keys, and so no groups with thresholds of their own")
         return ()
     if len(overrides) > MAX_OVERRIDES:
         violations.add(path, f"it has {len(overrides)} overrides; an alert has at most {MAX_OVERRIDES}")
         return ()
     read = []
-    places: dict[Group, int] = {}
+    indexes: dict[Group, int] = {}
     for index, item in enumerate(overrides):
         at = f"{path}[{index}]"
         before = len(violations.found)
         bound = _bound(violations, at, item, grouping_keys)
-        if len(violations.found) == before and (first := places.setdefault(tuple(sorted(bound)), index)) != index:
+        if len(violations.found) == before and (first := indexes.setdefault(tuple(sorted(bound)), index)) != index:
             violations.add(f"{at}.group_values", f"{path}[{first}] binds the same values of the same keys")
-        lines = item.thresholds
-        # None are fine here: they silence the groups.
-        thresholds = read_thresholds(violations, f"{at}.thresholds", lines, None) if lines else ()
+        # An override without thresholds is valid: its groups never notify.
+        thresholds = read_thresholds(violations, f"{at}.thresholds", item.thresholds, None) if item.thresholds else ()
         read.append(Override(bound, thresholds))
     return tuple(read)
 
 
-def override_proto(override: Override) -> threshold_pb2.ThresholdOverride:
-    """An override as answers show it, with its keys spelled out."""
+def override_message(override: Override) -> threshold_pb2.ThresholdOverride:
+    """An override as answers show it; group_keys is always set."""
     return threshold_pb2.ThresholdOverride(
         group_keys=[key for key, _ in override.bound],
         group_values=[value for _, value in override.bound],
-        thresholds=map(threshold_proto, override.thresholds),
+        thresholds=map(threshold_message, override.thresholds),
     )
 
 
@@ -55,7 +54,7 @@ def _bound(
     keys = list(item.group_keys or grouping_keys)
     for index, key in enumerate(item.group_keys):
         if key not in grouping_keys:
-            violations.add(f"{at}.group_keys[{index}]", f"{key!r} is none of the alert's grouping_keys")
+            violations.add(f"{at}.group_keys[{index}]", f"{key!r} is not one of the alert's grouping_keys")
         elif keys.index(key) != index:
             violations.add(f"{at}.group_keys[{index}]", f"group_keys[{keys.index(key)}] is the same key")
     if len(item.group_values) != len(keys):

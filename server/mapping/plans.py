@@ -6,8 +6,8 @@ from decimal import Decimal
 from evaluator.amounts import ZERO, format_decimal
 from generated.tidemark.v1 import alert_pb2, balance_pb2, plan_pb2
 from server.calls.validation import Violations, to_timestamp
-from store.accounts.plans import Plan
-from store.limits.limits import Limit, LimitSubject
+from store.accounts.plans import StoredPlan
+from store.limits.limits import LimitSubject, StoredLimit
 
 MAX_GROUPS = 3  # of one limit
 MAX_VALUE_LENGTH = 256  # characters of a property's value
@@ -54,7 +54,7 @@ def read_amount(violations: Violations, path: str, text: str) -> Decimal | None:
     return amount
 
 
-def plan_message(plan: Plan) -> plan_pb2.Plan:
+def plan_message(plan: StoredPlan) -> plan_pb2.Plan:
     """The message for a plan."""
     return plan_pb2.Plan(
         plan_id=plan.plan_id,
@@ -66,7 +66,7 @@ def plan_message(plan: Plan) -> plan_pb2.Plan:
     )
 
 
-def limit_message(limit: Limit) -> plan_pb2.Limit:
+def limit_message(limit: StoredLimit) -> plan_pb2.Limit:
     """The message for a limit."""
     subject = limit.subject
     message = plan_pb2.Limit(

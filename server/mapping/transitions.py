@@ -1,16 +1,16 @@
 """Transitions, as the answers to usage show them."""
 
-from engine.evaluation.evaluation import Found
+from engine.evaluation.results import RecordedTransition
 from evaluator.amounts import format_decimal
 from generated.tidemark.v1 import condition_pb2, notification_pb2
 from server.calls.validation import to_timestamp
-from server.mapping.gauges import gauge_proto
-from server.mapping.thresholds import KINDS, threshold_proto
+from server.mapping.gauges import gauge_message
+from server.mapping.thresholds import KINDS, threshold_message
 
 
-def transition_proto(found: Found) -> notification_pb2.Transition:
+def transition_message(recorded: RecordedTransition) -> notification_pb2.Transition:
     """A transition with its evidence; the gauge shows the value that this step brought it to."""
-    transition, rule, notification = found.transition, found.rule, found.notification
+    transition, rule, notification = recorded.transition, recorded.rule, recorded.notification
     shown = notification_pb2.Transition(
         notification_id=notification.notification_id if notification else "",
         alert_id=rule.alert_id,
@@ -18,15 +18,15 @@ def transition_proto(found: Found) -> notification_pb2.Transition:
         alert_version=rule.version,
         condition_type=condition_pb2.ConditionType.Value(f"CONDITION_TYPE_{rule.condition_type.name}"),
         kind=KINDS[transition.kind],
-        threshold=threshold_proto(transition.threshold),
+        threshold=threshold_message(transition.threshold),
         level=format_decimal(transition.level),
         furthest=transition.furthest,
-        gauge=gauge_proto(found.gauge, transition.value, found.limit),
+        gauge=gauge_message(recorded.gauge, transition.value, recorded.limit),
         previous_value=format_decimal(transition.previous_value),
         value=format_decimal(transition.value),
-        ingest_time=to_timestamp(found.ingest_time),
+        ingest_time=to_timestamp(recorded.ingest_time),
         sequence=notification.sequence if notification else 0,
-        late=found.late,
+        late=recorded.late,
         notified=notification is not None,
     )
     if transition.cause is not None:

@@ -1,4 +1,4 @@
-"""Warnings of ids that a request names and its organization does not know: what is asked, what is said of each."""
+"""Warnings about ids that a request names and that the organization does not have."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from evaluator.definitions import Condition
 from evaluator.exclusions import Excluded
 from evaluator.thresholds import Threshold
 from generated.tidemark.v1 import warning_pb2
-from store.accounts.known_ids import Ids
+from store.accounts.known_ids import ReferencedIds
 from store.limits.limits import LimitSubject
 
 _SPELLING = "check the spelling"
@@ -17,20 +17,20 @@ _UNTIL_THEN = "until then nothing is measured"
 
 @dataclass(frozen=True)
 class NamedIds:
-    """The ids that a request names; paths: of the fields that name them, by the names of the fields of Ids."""
+    """The ids that a request names. paths: the path of the field with each id, by its name in `ReferencedIds`."""
 
-    ids: Ids
+    ids: ReferencedIds
     paths: Mapping[str, str]
 
 
 def of_alert(scope: Scope, condition: Condition, thresholds: Sequence[Threshold]) -> NamedIds:
-    """What a definition names, as far as it can be found out whether it is known."""
-    percent = next((place for place, one in enumerate(thresholds) if one.percent_of_limit is not None), None)
+    """The ids in a definition of an alert."""
+    percent = next((index for index, one in enumerate(thresholds) if one.percent_of_limit is not None), None)
     limited = percent is not None
     target, metric = f"alert.scope.{scope.kind.lower()}", f"alert.{condition.condition_type}.metric_id"
     limit = f"alert.thresholds[{percent}].percent_of_limit"
     return NamedIds(
-        Ids(
+        ReferencedIds(
             metric_id=condition.metric_id,
             plan_id=scope.plan_id,
             customer_id=scope.customer_id,
@@ -49,18 +49,18 @@ def of_alert(scope: Scope, condition: Condition, thresholds: Sequence[Threshold]
     )
 
 
-def of_target(whom: Excluded) -> NamedIds:
-    """What a request names that enables or disables an alert for one customer or subscription."""
+def of_excluded(excluded: Excluded) -> NamedIds:
+    """The ids in a request that enables or disables an alert for one customer or subscription."""
     return NamedIds(
-        Ids(customer_id=whom.customer_id, subscription_id=whom.subscription_id),
+        ReferencedIds(customer_id=excluded.customer_id, subscription_id=excluded.subscription_id),
         {"customer_id": "customer_id", "subscription_id": "subscription_id"},
     )
 
 
 def of_limit(subject: LimitSubject) -> NamedIds:
-    """What a limit names."""
+    """The ids in a limit."""
     return NamedIds(
-        Ids(metric_id=subject.metric_id, plan_id=subject.plan_id, customer_id=subject.customer_id),
+        ReferencedIds(metric_id=subject.metric_id, plan_id=subject.plan_id, customer_id=subject.customer_id),
         {
             "plan_id": "limit.plan.plan_id",
             "customer_id": "limit.customer.customer_id",
@@ -69,12 +69,12 @@ def of_limit(subject: LimitSubject) -> NamedIds:
     )
 
 
-def warnings(named: NamedIds, unknown: Ids) -> list[warning_pb2.Warning]:
-    """A warning for each id that is not known."""
+def warnings(named: NamedIds, unknown: ReferencedIds) -> list[warning_pb2.Warning]:
+    """A warning for each unknown id."""
     return list(_warnings(named, unknown))
 
 
-def _warnings(named: NamedIds, unknown: Ids) -> Iterator[warning_pb2.Warning]:
+def _warnings(named: NamedIds, unknown: ReferencedIds) -> Iterator[warning_pb2.Warning]:
     def warning(name: str, reason: warning_pb2.WarningReason.ValueType, message: str) -> warning_pb2.Warning:
         return warning_pb2.Warning(
             reason=reason, field=named.paths[name], unknown_id=getattr(unknown, name), message=message
@@ -84,35 +84,33 @@ def _warnings(named: NamedIds, unknown: Ids) -> Iterator[warning_pb2.Warning]:
         yield warning(
             "plan_id",
             warning_pb2.WARNING_REASON_PLAN_UNKNOWN,
-            f"no plan {plan_id!r} was put, and no customer or subscription is on it: {_SPELLING}, or put the plan or"
+            f"plan {plan_id!r} is unknown, and no customer or subscription is on it: {_SPELLING}, or put the plan or"
             f" its customers; {_UNTIL_THEN}",
         )
     if (customer_id := unknown.customer_id) is not None:
         yield warning(
             "customer_id",
             warning_pb2.WARNING_REASON_CUSTOMER_UNKNOWN,
-            f"no fact and no usage names the customer {customer_id!r}: {_SPELLING}, or put the customer or send its"
-            f" usage; {_UNTIL_THEN}",
+            f"customer {customer_id!r} is unknown: {_SPELLING}, or put the customer or send its usage; {_UNTIL_THEN}",
         )
     if (subscription_id := unknown.subscription_id) is not None:
         yield warning(
             "subscription_id",
             warning_pb2.WARNING_REASON_SUBSCRIPTION_UNKNOWN,
-            f"no fact and no usage names the subscription {subscription_id!r} of the customer"
-            f" {named.ids.customer_id!r}: {_SPELLING}, or put the subscription or send its usage; {_UNTIL_THEN}",
+            f"subscription {subscription_id!r} of the customer {named.ids.customer_id!r} is unknown: {_SPELLING}, or"
+            f" put the subscription or send its usage; {_UNTIL_THEN}",
         )
     if (metric_id := unknown.metric_id) is not None:
         yield warning(
             "metric_id",
             warning_pb2.WARNING_REASON_METRIC_UNKNOWN,
-            f"the metric {metric_id!r} was not put, and no usage names it: {_SPELLING}, or put the metric or send its"
-            f" usage; {_UNTIL_THEN}",
+            f"metric {metric_id!r} is unknown: {_SPELLING}, or put the metric or send its usage; {_UNTIL_THEN}",
         )
     for name, what in (("limited_metric_id", "metric"), ("limited_currency", "currency")):
         if (limited := getattr(unknown, name)) is not None:
             yield warning(
                 name,
                 warning_pb2.WARNING_REASON_LIMIT_UNKNOWN,
-                f"there is no limit of the {what} {limited!r}, for any customer or plan: put one, or give the"
+                f"no customer or plan has a limit of the {what} {limited!r}: put one, or give the"
                 " threshold a value; until then it is not reached",
             )

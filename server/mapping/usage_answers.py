@@ -6,10 +6,10 @@ from engine.ingest.batches import Outcome
 from generated.tidemark.v1 import usage_pb2
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageBatchResponse, EvaluateUsageResponse
 from runtime.turns import Slices
-from server.calls.answers import MAX_ANSWER_BYTES, fitting_in_slices
+from server.calls.answer_size import MAX_ANSWER_BYTES, fitting_in_slices
 from server.calls.validation import to_timestamp
-from server.mapping.gauges import gauge_proto
-from server.mapping.transitions import transition_proto
+from server.mapping.gauges import gauge_message
+from server.mapping.transitions import transition_message
 
 # Bytes of transitions and gauges in one answer; less than rejections may have, because these can be read elsewhere.
 MAX_RESULT_BYTES = 2 * 1024 * 1024
@@ -28,20 +28,20 @@ async def write_results(
     rejected, _ = await fitting_in_slices(rejections, MAX_ANSWER_BYTES, slices)
     used = sum(one.ByteSize() for one in rejected)
     transitions, room = await fitting_in_slices(
-        map(transition_proto, outcome.found), min(MAX_RESULT_BYTES, MAX_ANSWER_BYTES - used), slices
+        map(transition_message, outcome.transitions), min(MAX_RESULT_BYTES, MAX_ANSWER_BYTES - used), slices
     )
-    complete = len(transitions) == len(outcome.found)
-    gauges: Iterable[usage_pb2.Gauge] = (gauge_proto(gauge, value) for gauge, value in outcome.gauges)
+    complete = len(transitions) == len(outcome.transitions)
+    gauges: Iterable[usage_pb2.Gauge] = (gauge_message(gauge, value) for gauge, value in outcome.gauges)
     shown, _ = await fitting_in_slices(gauges, room if complete else 0, slices)
     answer.rejected.extend(rejected)
     answer.transitions.extend(transitions)
     answer.gauges.extend(shown)
     omitted = usage_pb2.OmittedResults(
-        transition_count=len(outcome.found) - len(transitions),
+        transition_count=len(outcome.transitions) - len(transitions),
         gauge_count=len(outcome.gauges) - len(shown),
         rejection_count=len(rejections) - len(rejected),
     )
     if not complete:
-        omitted.ingest_time.CopyFrom(to_timestamp(outcome.found[len(transitions)].ingest_time))
+        omitted.ingest_time.CopyFrom(to_timestamp(outcome.transitions[len(transitions)].ingest_time))
     if omitted.ByteSize():
         answer.omitted.CopyFrom(omitted)

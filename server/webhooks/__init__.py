@@ -1,1 +1,1 @@
-"""The handlers of WebhookService, one module a resource."""
+"""The handlers of WebhookService, one module for each resource."""

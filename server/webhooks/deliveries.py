@@ -1,21 +1,26 @@
-"""The handlers of WebhookService that show what became of each delivery."""
+"""WebhookService: deliveries and their attempts."""
 
 from dataclasses import astuple
 from typing import cast
 
 from generated.tidemark.v1 import webhook_service_pb2 as messages
-from server.calls.identity import current_organization
-from server.calls.paging import read_page
+from server.calls.context import Context
+from server.calls.current_call import current_organization
+from server.calls.paging import BY_TIME, after_time_and_id, read_page
 from server.calls.validation import Violations
 from server.mapping.webhooks import attempt_message, delivery_message, read_filter
-from server.webhooks.handlers import BY_TIME, Context, Handlers, no_delivery, time_and_id
+from server.webhooks.errors import delivery_not_found
 from store.deliveries import deliveries
+from store.postgres.database import Database
 
 LATEST_ATTEMPTS = 50  # that GetDelivery shows
 
 
-class DeliveryHandlers(Handlers):
-    """The handlers of tidemark.v1.WebhookService for deliveries and their attempts."""
+class DeliveryHandlers:
+    """Serves the RPCs for deliveries and their attempts."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     async def ListDeliveries(
         self, request: messages.ListDeliveriesRequest, context: Context
@@ -37,7 +42,7 @@ class DeliveryHandlers(Handlers):
                 connection,
                 current_organization().organization_id,
                 wanted,
-                after=time_and_id(page),
+                after=after_time_and_id(page),
                 limit=page.limit,
             )
         shown = [delivery_message(row) for row in page.shown(rows)]
@@ -58,7 +63,7 @@ class DeliveryHandlers(Handlers):
         async with self._database.transaction() as connection:
             found = await deliveries.get(connection, organization_id, delivery_id)
             if found is None:
-                raise no_delivery(delivery_id)
+                raise delivery_not_found(delivery_id)
             attempts = await deliveries.latest_attempts(
                 connection, organization_id, delivery_id, limit=LATEST_ATTEMPTS
             )
@@ -77,7 +82,7 @@ class DeliveryHandlers(Handlers):
         organization_id = current_organization().organization_id
         async with self._database.transaction() as connection:
             if await deliveries.get(connection, organization_id, delivery_id) is None:
-                raise no_delivery(delivery_id)
+                raise delivery_not_found(delivery_id)
             rows = await deliveries.list_attempts(
                 connection,
                 organization_id,

@@ -1,10 +1,11 @@
-"""The handlers of WebhookService for endpoints and their secrets."""
+"""WebhookService: endpoints and their secrets."""
 
-from generated.tidemark.v1 import error_reason_pb2, webhook_pb2
+from generated.tidemark.v1 import webhook_pb2
 from generated.tidemark.v1 import webhook_service_pb2 as messages
-from server.calls.errors import FailedPrecondition
-from server.calls.identity import current_organization
-from server.calls.paging import read_page
+from runtime.clock import Clock
+from server.calls.context import Context
+from server.calls.current_call import current_organization
+from server.calls.paging import BY_TIME, after_time_and_id, read_page
 from server.calls.validation import Violations
 from server.mapping.endpoints import (
     endpoint_message,
@@ -13,23 +14,30 @@ from server.mapping.endpoints import (
     read_scheme,
     read_update,
 )
-from server.webhooks.handlers import BY_TIME, Context, Handlers, no_endpoint, time_and_id
+from server.webhooks.errors import endpoint_not_found, no_secret_key
 from store.endpoints import endpoints
 from store.endpoints import secrets as endpoint_secrets
 from store.endpoints import switches as endpoint_switches
-from store.endpoints.endpoints import MAX_ENDPOINTS, TooManyEndpoints
 from store.endpoints.rows import Endpoint
-from store.endpoints.secrets import MAX_LIVE, Scheme, TooManySecrets
-from store.postgres.database import Connection
+from store.postgres.database import Connection, Database
+from webhooks.secret_box import SecretBox
+from webhooks.signing_keys import Scheme
+from webhooks.url_policy import UrlPolicy
 
 
-class EndpointHandlers(Handlers):
-    """The handlers of tidemark.v1.WebhookService for endpoints."""
+class EndpointHandlers:
+    """Serves the RPCs for endpoints. box: encrypts secrets; None where the operator has set no master key."""
+
+    def __init__(self, database: Database, clock: Clock, policy: UrlPolicy, box: SecretBox | None) -> None:
+        self._database = database
+        self._clock = clock
+        self._policy = policy
+        self._box = box
 
     async def CreateEndpoint(
         self, request: messages.CreateEndpointRequest, context: Context
     ) -> messages.CreateEndpointResponse:
-        """Adds an endpoint; its secret is in this answer and in no other."""
+        """Creates an endpoint. Only this answer contains its secret."""
         violations = Violations()
         settings = read_new_settings(violations, request, self._policy)
         scheme = read_scheme(violations, request.signature_scheme)
@@ -37,22 +45,14 @@ class EndpointHandlers(Handlers):
         box = self._sealing_box()
         organization_id = current_organization().organization_id
         async with self._database.transaction() as connection:
-            try:
-                created = await endpoints.create(
-                    connection,
-                    organization_id,
-                    settings,
-                    box,
-                    scheme=scheme or Scheme.HMAC_SHA256,
-                    now=self._clock.now(),
-                )
-            except TooManyEndpoints:
-                raise FailedPrecondition(
-                    error_reason_pb2.ERROR_REASON_TOO_MANY_ENDPOINTS,
-                    f"the organization has {MAX_ENDPOINTS} webhook endpoints, which is as many as it may have:"
-                    " delete one first",
-                    metadata={"limit": str(MAX_ENDPOINTS)},
-                ) from None
+            created = await endpoints.create(
+                connection,
+                organization_id,
+                settings,
+                box,
+                scheme=scheme or Scheme.HMAC_SHA256,
+                now=self._clock.now(),
+            )
             [shown] = await self._shown(connection, [created.endpoint])
         return messages.CreateEndpointResponse(endpoint=shown, secret=created.secret)
 
@@ -63,7 +63,7 @@ class EndpointHandlers(Handlers):
         endpoint_id = _read_id(request.endpoint_id)
         async with self._database.transaction() as connection:
             found = await endpoints.get(connection, current_organization().organization_id, endpoint_id)
-            [shown] = await self._shown(connection, [_there(found, endpoint_id)])
+            [shown] = await self._shown(connection, [_found(found, endpoint_id)])
         return messages.GetEndpointResponse(endpoint=shown)
 
     async def ListEndpoints(
@@ -75,7 +75,7 @@ class EndpointHandlers(Handlers):
         violations.raise_if_any()
         async with self._database.transaction() as connection:
             rows = await endpoints.list_page(
-                connection, current_organization().organization_id, after=time_and_id(page), limit=page.limit
+                connection, current_organization().organization_id, after=after_time_and_id(page), limit=page.limit
             )
             shown = await self._shown(connection, rows)
         page = page.cut(shown)
@@ -103,37 +103,37 @@ class EndpointHandlers(Handlers):
                 box,
                 now=self._clock.now(),
             )
-            [shown] = await self._shown(connection, [_there(updated, endpoint_id)])
+            [shown] = await self._shown(connection, [_found(updated, endpoint_id)])
         return messages.UpdateEndpointResponse(endpoint=shown)
 
     async def EnableEndpoint(
         self, request: messages.EnableEndpointRequest, context: Context
     ) -> messages.EnableEndpointResponse:
-        """Lets an endpoint get notifications again."""
+        """Enables an endpoint, so that it gets notifications again."""
         endpoint_id = _read_id(request.endpoint_id)
         async with self._database.transaction() as connection:
             enabled = await endpoint_switches.enable(
                 connection, current_organization().organization_id, endpoint_id, now=self._clock.now()
             )
-            [shown] = await self._shown(connection, [_there(enabled, endpoint_id)])
+            [shown] = await self._shown(connection, [_found(enabled, endpoint_id)])
         return messages.EnableEndpointResponse(endpoint=shown)
 
     async def DisableEndpoint(
         self, request: messages.DisableEndpointRequest, context: Context
     ) -> messages.DisableEndpointResponse:
-        """Stops deliveries to an endpoint and cancels what waits for it."""
+        """Disables an endpoint, and cancels its deliveries that wait."""
         endpoint_id = _read_id(request.endpoint_id)
         async with self._database.transaction() as connection:
             disabled = await endpoint_switches.disable_on_request(
                 connection, current_organization().organization_id, endpoint_id, now=self._clock.now()
             )
-            [shown] = await self._shown(connection, [_there(disabled, endpoint_id)])
+            [shown] = await self._shown(connection, [_found(disabled, endpoint_id)])
         return messages.DisableEndpointResponse(endpoint=shown)
 
     async def RotateSecret(
         self, request: messages.RotateSecretRequest, context: Context
     ) -> messages.RotateSecretResponse:
-        """Makes another secret; the older ones sign until the grace ends."""
+        """Creates another secret. The older ones sign until the grace ends."""
         violations = Violations()
         endpoint_id = violations.identifier("endpoint_id", request.endpoint_id)
         grace = read_grace(violations, request)
@@ -142,36 +142,34 @@ class EndpointHandlers(Handlers):
         box = self._sealing_box()
         organization_id = current_organization().organization_id
         async with self._database.transaction() as connection:
-            found = _there(await endpoint_switches.lock(connection, organization_id, endpoint_id), endpoint_id)
-            try:
-                secret = await endpoint_secrets.rotate(
-                    connection, organization_id, endpoint_id, scheme, grace, box, now=self._clock.now()
-                )
-            except TooManySecrets:
-                raise FailedPrecondition(
-                    error_reason_pb2.ERROR_REASON_TOO_MANY_SECRETS,
-                    f"{MAX_LIVE} secrets of the endpoint sign, which is as many as may:"
-                    " wait for the grace of one to end, or rotate with a grace of 0",
-                    metadata={"endpoint_id": endpoint_id, "limit": str(MAX_LIVE)},
-                ) from None
+            found = _found(await endpoint_switches.lock(connection, organization_id, endpoint_id), endpoint_id)
+            secret = await endpoint_secrets.rotate(
+                connection, organization_id, endpoint_id, scheme, grace, box, now=self._clock.now()
+            )
             [shown] = await self._shown(connection, [found])
         return messages.RotateSecretResponse(endpoint=shown, secret=secret)
 
     async def DeleteEndpoint(
         self, request: messages.DeleteEndpointRequest, context: Context
     ) -> messages.DeleteEndpointResponse:
-        """Removes an endpoint and cancels what waits for it."""
+        """Deletes an endpoint, and cancels its deliveries that wait."""
         endpoint_id = _read_id(request.endpoint_id)
         async with self._database.transaction() as connection:
             deleted = await endpoint_switches.delete_endpoint(
                 connection, current_organization().organization_id, endpoint_id, self._clock.now()
             )
         if not deleted:
-            raise no_endpoint(endpoint_id)
+            raise endpoint_not_found(endpoint_id)
         return messages.DeleteEndpointResponse()
 
+    def _sealing_box(self) -> SecretBox:
+        """The box to encrypt secrets with. Raises FailedPrecondition where the operator has set no master key."""
+        if self._box is None:
+            raise no_secret_key()
+        return self._box
+
     async def _shown(self, connection: Connection, rows: list[Endpoint]) -> list[webhook_pb2.Endpoint]:
-        """The endpoints as answers show them, with the keys that sign now."""
+        """The endpoints with the keys that sign now, as answers show them."""
         keys = await endpoint_secrets.signing_keys(
             connection, current_organization().organization_id, [row.endpoint_id for row in rows], self._box
         )
@@ -185,7 +183,7 @@ def _read_id(endpoint_id: str) -> str:
     return endpoint_id
 
 
-def _there(found: Endpoint | None, endpoint_id: str) -> Endpoint:
+def _found(found: Endpoint | None, endpoint_id: str) -> Endpoint:
     if found is None:
-        raise no_endpoint(endpoint_id)
+        raise endpoint_not_found(endpoint_id)
     return found

@@ -1,7 +1,4 @@
-"""Customers: who is billed, and by which plan, currency and billing cycle.
-
-A fact carries the time it was true at. A put that is older than what is stored changes nothing.
-"""
+"""Customers: the parties that are billed, each with its plan, currency and billing cycle."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -22,7 +19,7 @@ from store.tables.base import Identifier
 
 @dataclass(frozen=True)
 class CustomerFact:
-    """What the caller states about a customer. The plan times are unset where they are not limited."""
+    """What the caller states about a customer. plan_start_time, plan_end_time: unset if the plan is not limited."""
 
     customer_id: str
     display_name: str
@@ -36,8 +33,8 @@ class CustomerFact:
 
 
 @dataclass(frozen=True)
-class Customer:
-    """A customer as it is stored. as_of_time is unset while only usage has named the customer."""
+class StoredCustomer:
+    """A customer as it is stored. as_of_time: unset after implicit registration, until a put states a fact."""
 
     organization_id: int
     customer_id: str
@@ -53,7 +50,9 @@ class Customer:
     custom_fields: Mapping[str, str] = field(default_factory=dict)
 
 
-async def put(connection: AsyncConnection, organization_id: int, fact: CustomerFact, now: datetime) -> Put[Customer]:
+async def put(
+    connection: AsyncConnection, organization_id: int, fact: CustomerFact, now: datetime
+) -> Put[StoredCustomer]:
     """Stores the fact, unless a newer one is stored."""
     key = {"organization_id": organization_id, "customer_id": fact.customer_id}
     facts = {
@@ -75,10 +74,10 @@ async def put(connection: AsyncConnection, organization_id: int, fact: CustomerF
 async def create_if_missing(
     connection: AsyncConnection, organization_id: int, customer_id: str, now: datetime
 ) -> bool:
-    """Creates the customer with the defaults if it does not exist; returns whether it did not."""
+    """Creates the customer with defaults if it does not exist; returns whether it created it."""
     if await get(connection, organization_id, customer_id) is not None:
         return False
-    epoch = await organizations.change(connection, organization_id)
+    epoch = await organizations.begin_change(connection, organization_id)
     await connection.execute(
         insert(customer)
         .values(
@@ -96,7 +95,7 @@ async def create_if_missing(
     return True
 
 
-async def get(connection: AsyncConnection, organization_id: int, customer_id: str) -> Customer | None:
+async def get(connection: AsyncConnection, organization_id: int, customer_id: str) -> StoredCustomer | None:
     """One customer, or None."""
     rows = await connection.execute(
         select(customer).where(customer.c.organization_id == organization_id, customer.c.customer_id == customer_id)
@@ -107,7 +106,7 @@ async def get(connection: AsyncConnection, organization_id: int, customer_id: st
 
 async def get_many(
     connection: AsyncConnection, organization_id: int, customer_ids: Collection[str]
-) -> dict[str, Customer]:
+) -> dict[str, StoredCustomer]:
     """Those of the customers that exist, by their ids."""
     rows = await connection.execute(
         select(customer).where(
@@ -121,7 +120,7 @@ async def get_many(
 async def ids_after(
     connection: AsyncConnection, organization_id: int, only: Collection[str], after: str, *, limit: int
 ) -> list[str]:
-    """Up to `limit` ids of customers after the id `after`, in order; those in `only`, or all if it is empty."""
+    """Up to `limit` ids of customers after the id `after`, in order. only: their ids; empty for all customers."""
     statement = (
         select(customer.c.customer_id)
         .where(customer.c.organization_id == organization_id, customer.c.customer_id > after)
@@ -135,8 +134,8 @@ async def ids_after(
 
 async def list_page(
     connection: AsyncConnection, organization_id: int, *, plan_id: str | None, after: str | None, limit: int
-) -> list[Customer]:
-    """Up to `limit` customers after the id `after`, in the order of ids; of one plan, or of all."""
+) -> list[StoredCustomer]:
+    """Up to `limit` customers after the id `after`, in the order of ids. plan_id: None for all plans."""
     statement = select(customer).where(customer.c.organization_id == organization_id)
     if plan_id is not None:
         statement = statement.where(customer.c.plan_id == plan_id)
@@ -146,10 +145,10 @@ async def list_page(
     return [_customer(row) for row in rows.mappings()]
 
 
-def _customer(row: RowMapping) -> Customer:
+def _customer(row: RowMapping) -> StoredCustomer:
     cycle = cycle_of(row)
     assert cycle is not None, "a customer always has a billing cycle"
-    return Customer(
+    return StoredCustomer(
         organization_id=row["organization_id"],
         customer_id=row["customer_id"],
         display_name=row["display_name"],

@@ -1,4 +1,4 @@
-"""Invoices as alerts read them."""
+"""Invoices in the form that alerts evaluate."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -6,15 +6,15 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, and_, false, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from evaluator.invoices import Invoice, InvoiceStatus
+from evaluator.invoices import InvoiceStatus, MeasuredInvoice
 from evaluator.periods import Period
 from store.accounts.invoices import InvoiceFact
 from store.tables.invoices import invoice
 
 
-def as_read(fact: InvoiceFact) -> Invoice:
-    """A stored invoice with what alerts look at."""
-    return Invoice(
+def invoice_of(fact: InvoiceFact) -> MeasuredInvoice:
+    """The invoice that alerts evaluate, from a fact."""
+    return MeasuredInvoice(
         invoice_id=fact.invoice_id,
         type=fact.invoice_type,
         status=fact.status,
@@ -27,9 +27,10 @@ def as_read(fact: InvoiceFact) -> Invoice:
 
 async def ending_in(
     connection: AsyncConnection, organization_id: int, customer_id: str, periods: Sequence[Period]
-) -> list[Invoice]:
-    """A customer's invoices whose own period ends within one of `periods`, its last moment being what counts."""
-    # The end is the first moment after: one that lies on a boundary belongs to what ends there.
+) -> list[MeasuredInvoice]:
+    """The invoices of a customer whose own period ends within one of `periods`."""
+    # An end is just after the last instant of its period: an invoice that ends where a period starts belongs to the
+    # period before.
     within = [
         and_(invoice.c.period_end_time > period.start, invoice.c.period_end_time <= period.end) for period in periods
     ]
@@ -38,14 +39,14 @@ async def ending_in(
 
 async def ending_after(
     connection: AsyncConnection, organization_id: int, customer_id: str, time: datetime
-) -> list[Invoice]:
-    """A customer's invoices whose own period ends after `time`."""
+) -> list[MeasuredInvoice]:
+    """The invoices of a customer whose own period ends after `time`."""
     return await _read(connection, organization_id, customer_id, invoice.c.period_end_time > time)
 
 
 async def _read(
     connection: AsyncConnection, organization_id: int, customer_id: str, condition: ColumnElement[bool]
-) -> list[Invoice]:
+) -> list[MeasuredInvoice]:
     columns = (
         invoice.c.invoice_id,
         invoice.c.invoice_type,
@@ -60,4 +61,4 @@ async def _read(
             invoice.c.organization_id == organization_id, invoice.c.customer_id == customer_id, condition
         )
     )
-    return [Invoice(row[0], row[1], InvoiceStatus(row[2]), *row[3:]) for row in rows]
+    return [MeasuredInvoice(row[0], row[1], InvoiceStatus(row[2]), *row[3:]) for row in rows]

@@ -1,4 +1,4 @@
-"""Invoices: what customers owe, as far as the billing system has stated it."""
+"""Invoices, as the billing system posts them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ from store.tables.invoices import invoice
 class InvoiceFact:
     """What the caller states about an invoice.
 
-    total: after credits and commits, in the currency's major unit. period_end_time: the first moment after the
-    period that the invoice is for.
+    total: after credits and commits, in the currency's major unit. period_end_time: just after the last instant of
+    the invoiced period.
     """
 
     customer_id: str
@@ -36,7 +36,7 @@ class InvoiceFact:
 
 
 @dataclass(frozen=True)
-class Invoice:
+class StoredInvoice:
     """An invoice as it is stored: the newest fact, and when it was created and last changed."""
 
     organization_id: int
@@ -45,7 +45,9 @@ class Invoice:
     update_time: datetime
 
 
-async def put(connection: AsyncConnection, organization_id: int, fact: InvoiceFact, now: datetime) -> Put[Invoice]:
+async def put(
+    connection: AsyncConnection, organization_id: int, fact: InvoiceFact, now: datetime
+) -> Put[StoredInvoice]:
     """Stores the fact, unless a newer one is stored. The transaction must hold the customer's wallet."""
     stored = await get(connection, organization_id, fact.customer_id, fact.invoice_id)
     if stored is not None and is_newer(stored.fact.as_of_time, fact.as_of_time):
@@ -65,10 +67,12 @@ async def put(connection: AsyncConnection, organization_id: int, fact: InvoiceFa
         )
         .on_conflict_do_update(index_elements=["organization_id", "customer_id", "invoice_id"], set_=facts)
     )
-    return Put(Invoice(organization_id, fact, create_time, update_time), changed=changed, previous=stored)
+    return Put(StoredInvoice(organization_id, fact, create_time, update_time), changed=changed, previous=stored)
 
 
-async def get(connection: AsyncConnection, organization_id: int, customer_id: str, invoice_id: str) -> Invoice | None:
+async def get(
+    connection: AsyncConnection, organization_id: int, customer_id: str, invoice_id: str
+) -> StoredInvoice | None:
     """One invoice of a customer, or None."""
     rows = await connection.execute(
         select(invoice).where(
@@ -90,8 +94,12 @@ async def list_page(
     statuses: tuple[InvoiceStatus, ...],
     after: tuple[str, str] | None,
     limit: int,
-) -> list[Invoice]:
-    """Up to `limit` invoices after (customer id, id) `after`, in that order, narrowed where asked."""
+) -> list[StoredInvoice]:
+    """Up to `limit` invoices in the order of customer id and invoice id.
+
+    customer_id, invoice_type, statuses: which invoices; None or empty for all. after: the key of the last invoice of
+    the page before.
+    """
     statement = select(invoice).where(invoice.c.organization_id == organization_id)
     if customer_id is not None:
         statement = statement.where(invoice.c.customer_id == customer_id)
@@ -106,7 +114,7 @@ async def list_page(
 
 
 def _content(fact: InvoiceFact) -> dict[str, object]:
-    """The columns in which a fact may say something new."""
+    """The columns of the content of a fact: if they are equal, a put changes nothing but as_of_time."""
     return {
         "invoice_type": fact.invoice_type,
         "status": fact.status.value,
@@ -119,8 +127,8 @@ def _content(fact: InvoiceFact) -> dict[str, object]:
     }
 
 
-def _invoice(row: RowMapping) -> Invoice:
-    return Invoice(
+def _invoice(row: RowMapping) -> StoredInvoice:
+    return StoredInvoice(
         organization_id=row["organization_id"],
         fact=InvoiceFact(
             customer_id=row["customer_id"],

@@ -1,6 +1,6 @@
 """Which ids an organization knows: those that a fact or usage has named.
 
-Every lookup is by a primary key or an index: it costs the same however many customers, limits and events there are.
+Each lookup uses a primary key or an index, so its cost does not depend on the number of customers, limits and events.
 """
 
 from dataclasses import dataclass, fields
@@ -14,10 +14,10 @@ from store.tables.plans import plan, usage_limit
 
 
 @dataclass(frozen=True)
-class Ids:
-    """Ids that something names; one that is unset is not asked for.
+class ReferencedIds:
+    """Ids that a request refers to; None for those that it does not contain.
 
-    subscription_id: of that customer. limited_metric_id, limited_currency: of which there should be a limit.
+    subscription_id: a subscription of customer_id. limited_metric_id, limited_currency: known if they have a limit.
     """
 
     metric_id: str | None = None
@@ -28,31 +28,31 @@ class Ids:
     limited_currency: str | None = None
 
 
-async def unknown(connection: AsyncConnection, organization_id: int, ids: Ids) -> Ids:
-    """Those of the ids that the organization does not know; the others are unset."""
+async def unknown(connection: AsyncConnection, organization_id: int, ids: ReferencedIds) -> ReferencedIds:
+    """Those of the ids that the organization does not know; None in place of the others."""
     checks = {
         field.name: _is_known(organization_id, ids, field.name)
-        for field in fields(Ids)
+        for field in fields(ReferencedIds)
         if getattr(ids, field.name) is not None
     }
     if not checks:
-        return Ids()
+        return ReferencedIds()
     row = (await connection.execute(select(*(check.label(name) for name, check in checks.items())))).mappings().one()
-    return Ids(**{name: getattr(ids, name) for name in checks if not row[name]})
+    return ReferencedIds(**{name: getattr(ids, name) for name in checks if not row[name]})
 
 
-def _is_known(organization_id: int, ids: Ids, name: str) -> ColumnElement[bool]:
+def _is_known(organization_id: int, ids: ReferencedIds, name: str) -> ColumnElement[bool]:
     """Whether the id in that field of `ids` is known."""
     value = getattr(ids, name)
     match name:
         case "metric_id":
             return exists().where(metric.c.organization_id == organization_id, metric.c.metric_id == value)
         case "plan_id":
-            # A plan need not be put: customers and subscriptions may be on it all the same.
+            # Customers and subscriptions can be on a plan that was never put.
             return or_(
                 exists().where(plan.c.organization_id == organization_id, plan.c.plan_id == value),
-                _is_first(organization_id, customer.c.plan_id, value),
-                _is_first(organization_id, subscription.c.plan_id, value),
+                _has_value(organization_id, customer.c.plan_id, value),
+                _has_value(organization_id, subscription.c.plan_id, value),
             )
         case "customer_id":
             return exists().where(customer.c.organization_id == organization_id, customer.c.customer_id == value)
@@ -64,17 +64,16 @@ def _is_known(organization_id: int, ids: Ids, name: str) -> ColumnElement[bool]:
             )
         case _:
             column = usage_limit.c.metric_id if name == "limited_metric_id" else usage_limit.c.currency
-            return _is_first(organization_id, column, value, usage_limit.c.amount.is_not(None))
+            return _has_value(organization_id, column, value, usage_limit.c.amount.is_not(None))
 
 
-def _is_first(
+def _has_value(
     organization_id: int, column: Column[Any], value: str, *conditions: ColumnElement[bool]
 ) -> ColumnElement[bool]:
-    """Whether a row of the organization has that value in a column that an index begins with.
+    """Whether a row of the organization has that value in a column with an index.
 
-    It is the first value at or behind the wanted one, in the order of the index. With EXISTS and `column = value` the
-    planner reads the table from its beginning where most rows have one value, and reads all of it for a value that no
-    row has.
+    Compares `value` with the first value at or after it, in the order of the index. With EXISTS and `column = value`,
+    the planner scans the table if most rows have the same value, and reads all of it if no row has `value`.
     """
     in_organization = column.table.c.organization_id == organization_id
     found = select(column).where(in_organization, column >= value, *conditions).order_by(column).limit(1)

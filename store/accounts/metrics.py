@@ -1,4 +1,4 @@
-"""Metrics: what is counted, and how. The aggregation of a metric that exists does not change."""
+"""Metrics: what is counted, and with which aggregation, which cannot change."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,16 +12,16 @@ from store.tables.accounts import metric
 
 
 class MetricFixed(Exception):
-    """A metric's aggregation cannot change: what was counted under it would mean something else."""
+    """A put changes the aggregation of a metric: what was counted with it would mean something else."""
 
-    def __init__(self, stored: "Metric") -> None:
+    def __init__(self, stored: "StoredMetric") -> None:
         super().__init__(stored.metric_id)
         self.stored = stored
 
 
 @dataclass(frozen=True)
 class MetricFact:
-    """What the caller states about a metric. unique_property: its distinct values are what UNIQUE_COUNT counts."""
+    """What the caller states about a metric. unique_property: UNIQUE_COUNT counts its distinct values."""
 
     metric_id: str
     display_name: str
@@ -31,8 +31,8 @@ class MetricFact:
 
 
 @dataclass(frozen=True)
-class Metric:
-    """A metric as it is stored. as_of_time is unset while only usage has named the metric."""
+class StoredMetric:
+    """A metric as it is stored. as_of_time: unset after implicit registration, until a put states a fact."""
 
     organization_id: int
     metric_id: str
@@ -44,10 +44,12 @@ class Metric:
     update_time: datetime
 
 
-async def put(connection: AsyncConnection, organization_id: int, fact: MetricFact, now: datetime) -> Put[Metric]:
+async def put(
+    connection: AsyncConnection, organization_id: int, fact: MetricFact, now: datetime
+) -> Put[StoredMetric]:
     """Stores the fact, unless a newer one is stored.
 
-    Raises MetricFixed when the metric exists with another aggregation or another unique property.
+    Raises MetricFixed if the metric exists with another aggregation or another unique property.
     """
     key = {"organization_id": organization_id, "metric_id": fact.metric_id}
     fixed = {"aggregation": fact.aggregation.value, "unique_property": fact.unique_property}
@@ -61,7 +63,7 @@ async def put(connection: AsyncConnection, organization_id: int, fact: MetricFac
     return Put(stored, superseded=superseded, changed=epoch is not None, epoch=epoch)
 
 
-async def get(connection: AsyncConnection, organization_id: int, metric_id: str) -> Metric | None:
+async def get(connection: AsyncConnection, organization_id: int, metric_id: str) -> StoredMetric | None:
     """One metric, or None."""
     rows = await connection.execute(
         select(metric).where(metric.c.organization_id == organization_id, metric.c.metric_id == metric_id)
@@ -72,7 +74,7 @@ async def get(connection: AsyncConnection, organization_id: int, metric_id: str)
 
 async def list_page(
     connection: AsyncConnection, organization_id: int, *, after: str | None, limit: int
-) -> list[Metric]:
+) -> list[StoredMetric]:
     """Up to `limit` metrics after the id `after`, in the order of ids."""
     statement = select(metric).where(metric.c.organization_id == organization_id)
     if after is not None:
@@ -81,8 +83,8 @@ async def list_page(
     return [_metric(row) for row in rows.mappings()]
 
 
-def _metric(row: RowMapping) -> Metric:
-    return Metric(
+def _metric(row: RowMapping) -> StoredMetric:
+    return StoredMetric(
         organization_id=row["organization_id"],
         metric_id=row["metric_id"],
         display_name=row["display_name"],

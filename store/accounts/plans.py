@@ -1,4 +1,4 @@
-"""Plans: what customers and subscriptions are billed by."""
+"""Plans: the offers that customers and subscriptions are on."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class PlanFact:
 
 
 @dataclass(frozen=True)
-class Plan:
+class StoredPlan:
     """A plan as it is stored."""
 
     organization_id: int
@@ -34,7 +34,7 @@ class Plan:
     update_time: datetime
 
 
-async def put(connection: AsyncConnection, organization_id: int, fact: PlanFact, now: datetime) -> Put[Plan]:
+async def put(connection: AsyncConnection, organization_id: int, fact: PlanFact, now: datetime) -> Put[StoredPlan]:
     """Stores the fact, unless a newer one is stored."""
     key = {"organization_id": organization_id, "plan_id": fact.plan_id}
     facts = {"display_name": fact.display_name, "custom_fields": dict(fact.custom_fields)}
@@ -45,7 +45,7 @@ async def put(connection: AsyncConnection, organization_id: int, fact: PlanFact,
     return Put(stored, superseded=superseded, changed=epoch is not None, epoch=epoch)
 
 
-async def get(connection: AsyncConnection, organization_id: int, plan_id: str) -> Plan | None:
+async def get(connection: AsyncConnection, organization_id: int, plan_id: str) -> StoredPlan | None:
     """One plan, or None."""
     rows = await connection.execute(
         select(plan).where(plan.c.organization_id == organization_id, plan.c.plan_id == plan_id)
@@ -56,7 +56,7 @@ async def get(connection: AsyncConnection, organization_id: int, plan_id: str) -
 
 async def list_page(
     connection: AsyncConnection, organization_id: int, *, after: str | None, limit: int
-) -> list[Plan]:
+) -> list[StoredPlan]:
     """Up to `limit` plans after the id `after`, in the order of ids."""
     statement = select(plan).where(plan.c.organization_id == organization_id)
     if after is not None:
@@ -65,8 +65,8 @@ async def list_page(
     return [_plan(row) for row in rows.mappings()]
 
 
-def _plan(row: RowMapping) -> Plan:
-    return Plan(
+def _plan(row: RowMapping) -> StoredPlan:
+    return StoredPlan(
         organization_id=row["organization_id"],
         plan_id=row["plan_id"],
         display_name=row["display_name"],

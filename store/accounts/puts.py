@@ -1,4 +1,4 @@
-"""Puts: a fact replaces the stored one, unless that is newer."""
+"""Puts: a fact replaces the stored one, unless the stored one has a later as_of_time."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,9 +17,10 @@ Stored = TypeVar("Stored")
 class Put(Generic[Stored]):
     """The result of a put.
 
-    stored: what is stored afterwards. superseded: a newer fact is stored, so this one was not. changed: the fact says
-    something new. epoch: the organization's new epoch if the put raised it; the transaction then holds the
-    organization's lock. previous: what was stored before, for facts whose old values have to be evaluated.
+    stored: what is stored after the put. superseded: a newer fact is stored, and the put changed nothing. changed:
+    the put changed more than as_of_time. epoch: the organization's new epoch if the put raised it; the transaction
+    then holds the organization's lock exclusively. previous: what was stored before, of facts whose old values are
+    evaluated too.
     """
 
     stored: Stored
@@ -30,7 +31,7 @@ class Put(Generic[Stored]):
 
 
 def is_newer(stored_time: datetime | None, as_of_time: datetime) -> bool:
-    """Whether the stored fact is newer than one of `as_of_time`. A fact that only usage implied is never newer."""
+    """Whether the stored fact is newer than a fact of `as_of_time`. After implicit registration it is never newer."""
     return stored_time is not None and stored_time > as_of_time
 
 
@@ -45,27 +46,16 @@ async def put_fact(
 ) -> int | None:
     """Creates or replaces the row with that key, unless it holds a newer fact.
 
-    `facts` are the columns that the caller states; a row whose columns named in `fixed` have other values does not
-    change. Raises the organization's epoch if something changes, and returns the new epoch; otherwise None.
+    facts: the columns that the caller states. fixed: names of columns that cannot change; a row with other values in
+    them stays as it is. Raises the organization's epoch if something changes, and returns the new epoch; otherwise
+    returns None.
     """
     stored_time = await connection.execute(select(table.c.as_of_time).where(_has(table, key)))
     if (row := stored_time.one_or_none()) is not None and is_newer(row.as_of_time, as_of_time):
         return None
-
-    # A billing system repeats what it knows. A put that says nothing new must not take the organization's lock, which
-    # stops ingest: it only updates as_of_time. The conditions are part of the statement because another transaction
-    # may have changed the row since it was read.
-    not_newer = or_(table.c.as_of_time.is_(None), table.c.as_of_time <= as_of_time)
-    confirmed = await connection.execute(
-        update(table)
-        .where(_has(table, key), _states(table, facts), not_newer)
-        .values(as_of_time=as_of_time)
-        .returning(table.c.as_of_time)
-    )
-    if confirmed.one_or_none() is not None:
+    if await _confirm(connection, table, key, facts, as_of_time):
         return None
-
-    epoch = await organizations.change(connection, key["organization_id"])
+    epoch = await organizations.begin_change(connection, key["organization_id"])
     changed = {**facts, "as_of_time": as_of_time, "update_time": now, "changed_epoch": epoch}
     await connection.execute(
         insert(table)
@@ -73,10 +63,32 @@ async def put_fact(
         .on_conflict_do_update(
             index_elements=list(key),
             set_=changed,
-            where=and_(not_newer, _states(table, {name: facts[name] for name in fixed})),
+            where=and_(_not_newer(table, as_of_time), _states(table, {name: facts[name] for name in fixed})),
         )
     )
     return epoch
+
+
+async def _confirm(
+    connection: AsyncConnection, table: Table, key: dict[str, Any], facts: dict[str, Any], as_of_time: datetime
+) -> bool:
+    """Updates as_of_time if the row has these facts already; returns whether it did.
+
+    Billing systems repeat their puts. A put that changes nothing must not take the organization's lock, which stops
+    ingest. The conditions are part of the statement because another transaction can have changed the row since
+    `put_fact` read it.
+    """
+    confirmed = await connection.execute(
+        update(table)
+        .where(_has(table, key), _states(table, facts), _not_newer(table, as_of_time))
+        .values(as_of_time=as_of_time)
+        .returning(table.c.as_of_time)
+    )
+    return confirmed.one_or_none() is not None
+
+
+def _not_newer(table: Table, as_of_time: datetime) -> ColumnElement[bool]:
+    return or_(table.c.as_of_time.is_(None), table.c.as_of_time <= as_of_time)
 
 
 def _has(table: Table, key: dict[str, Any]) -> ColumnElement[bool]:

@@ -1,7 +1,4 @@
-"""Subscriptions: a customer's contracts to plans.
-
-A fact carries the time it was true at. A put that is older than what is stored changes nothing.
-"""
+"""Subscriptions: what customers have bought, each with a plan and, if it has its own, a billing cycle."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +12,7 @@ from store.accounts.billing_cycles import CYCLE_COLUMNS, cycle_columns, cycle_of
 from store.accounts.puts import Put, is_newer, put_fact
 from store.tables.accounts import customer, subscription
 
-# Each with the billing cycle of its customer, which applies to a subscription that has none.
+# Each subscription with the billing cycle of its customer, which applies if the subscription has none of its own.
 _SUBSCRIPTIONS = select(
     subscription, *(customer.c[name].label(f"customer_{name}") for name in CYCLE_COLUMNS)
 ).outerjoin(
@@ -29,7 +26,7 @@ _SUBSCRIPTIONS = select(
 
 @dataclass(frozen=True)
 class SubscriptionFact:
-    """What the caller states about a subscription. An unset currency or cycle is the customer's."""
+    """What the caller states about a subscription. currency, cycle: unset for those of the customer."""
 
     customer_id: str
     subscription_id: str
@@ -45,8 +42,8 @@ class SubscriptionFact:
 
 
 @dataclass(frozen=True)
-class Subscription:
-    """A subscription as it is stored. An unset currency or cycle is the customer's."""
+class StoredSubscription:
+    """A subscription as it is stored. currency, cycle: unset for those of the customer."""
 
     organization_id: int
     customer_id: str
@@ -67,7 +64,7 @@ class Subscription:
 
 async def put(
     connection: AsyncConnection, organization_id: int, fact: SubscriptionFact, now: datetime
-) -> Put[Subscription]:
+) -> Put[StoredSubscription]:
     """Stores the fact, unless a newer one is stored. The customer must exist."""
     key = {
         "organization_id": organization_id,
@@ -93,7 +90,7 @@ async def put(
 
 async def get(
     connection: AsyncConnection, organization_id: int, customer_id: str, subscription_id: str
-) -> Subscription | None:
+) -> StoredSubscription | None:
     """One subscription of a customer, or None."""
     rows = await connection.execute(
         _SUBSCRIPTIONS.where(
@@ -108,7 +105,7 @@ async def get(
 
 async def get_many(
     connection: AsyncConnection, organization_id: int, keys: Collection[tuple[str, str]]
-) -> dict[tuple[str, str], Subscription]:
+) -> dict[tuple[str, str], StoredSubscription]:
     """Those of the subscriptions that exist, by customer id and subscription id."""
     rows = await connection.execute(
         _SUBSCRIPTIONS.where(
@@ -127,8 +124,12 @@ async def list_page(
     plan_id: str | None,
     after: tuple[str, str] | None,
     limit: int,
-) -> list[Subscription]:
-    """Up to `limit` subscriptions after (customer id, id) `after`, in that order, narrowed where asked."""
+) -> list[StoredSubscription]:
+    """Up to `limit` subscriptions in the order of customer id and subscription id.
+
+    customer_id, plan_id: which subscriptions; None for all. after: the key of the last subscription of the page
+    before.
+    """
     statement = _SUBSCRIPTIONS.where(subscription.c.organization_id == organization_id)
     if customer_id is not None:
         statement = statement.where(subscription.c.customer_id == customer_id)
@@ -142,8 +143,8 @@ async def list_page(
     return [_subscription(row) for row in rows.mappings()]
 
 
-def _subscription(row: RowMapping) -> Subscription:
-    return Subscription(
+def _subscription(row: RowMapping) -> StoredSubscription:
+    return StoredSubscription(
         organization_id=row["organization_id"],
         customer_id=row["customer_id"],
         subscription_id=row["subscription_id"],

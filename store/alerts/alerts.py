@@ -1,4 +1,7 @@
-"""Alert definitions: create, get and list, and what the rules cache reads; `store.alerts.changes` changes them."""
+"""Alert definitions: create, get and list, and the reads of the registry of rules.
+
+`store.alerts.changes` changes them.
+"""
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -10,6 +13,7 @@ from sqlalchemy import ARRAY, ColumnElement, and_, any_, cast, func, select, tup
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from evaluator.alert_commands import NewAlert
 from evaluator.alerts import ConditionType, Scope, ScopeKind
 from evaluator.balances import Unit
 from evaluator.definitions import (
@@ -20,13 +24,12 @@ from evaluator.definitions import (
     DefinitionState,
     natural_key,
 )
-from evaluator.thresholds import Threshold
 from runtime.clock import Clock
 from runtime.turns import Slices
 from store.alerts import history as alert_history
+from store.alerts.backfills import FROM_THE_BEGINNING
 from store.alerts.history import Author, ChangeKind
 from store.alerts.rows import columns_of, definition_of
-from store.alerts.visits import FROM_THE_BEGINNING
 from store.identity import organizations
 from store.ids import random_id
 from store.postgres.database import driver
@@ -44,41 +47,37 @@ _CHANGED_SINCE = (
 ).encode()
 
 
-class Rule(StrEnum):
-    """Why two alerts cannot be there at the same time."""
+class UniqueBy(StrEnum):
+    """The key that two alerts of an organization cannot have at the same time."""
 
     UNIQUENESS_KEY = "UNIQUENESS_KEY"
     NATURAL_KEY = "NATURAL_KEY"
 
 
 class AlertConflict(Exception):
-    """Another alert holds what the new one needs for itself."""
+    """The alert `alert_id` has the key already that the new or changed alert needs.
 
-    def __init__(self, rule: Rule, alert_id: str) -> None:
-        super().__init__(f"{alert_id} holds the {rule}")
-        self.rule = rule
+    uniqueness_key: of the new or changed alert.
+    """
+
+    def __init__(self, key: UniqueBy, alert_id: str, uniqueness_key: str | None) -> None:
+        super().__init__(f"{alert_id} has the same {key}")
+        self.key = key
         self.alert_id = alert_id
+        self.uniqueness_key = uniqueness_key
 
 
 class TooManyAlerts(Exception):
-    """The subscription, or the plan, has as many spend alerts as it may have."""
+    """The subscription, or the plan, has MAX_SPEND_ALERTS spend alerts already."""
 
-
-@dataclass(frozen=True)
-class NewAlert:
-    """What a caller asks for. The condition's currency may be unset where its scope decides on it."""
-
-    name: str
-    scope: Scope
-    condition: Condition
-    thresholds: tuple[Threshold, ...]
-    uniqueness_key: str | None
-    evaluate_on_create: bool
+    def __init__(self, scope: ScopeKind) -> None:
+        super().__init__(scope)
+        self.scope = scope
 
 
 @dataclass(frozen=True)
 class Filters:
-    """Which alerts to list: those for which everything that is set holds. Empty tuples are not set."""
+    """Which alerts to list: those that match every field that is set. An empty tuple is not set."""
 
     customer_id: str | None = None
     plan_id: str | None = None
@@ -91,15 +90,30 @@ class Filters:
 async def create(
     connection: AsyncConnection, organization_id: int, new: NewAlert, author: Author, clock: Clock
 ) -> AlertDefinition:
-    """Saves an active alert that has yet to visit what exists; keeps ingest out until the transaction ends.
+    """Saves an active alert, whose backfill is still to run. Locks the organization until the transaction ends.
 
     Raises AlertConflict and TooManyAlerts.
     """
-    epoch = await organizations.change(connection, organization_id)
-    # Not before the lock: events that came in while this waited for it were not watched.
+    epoch = await organizations.begin_change(connection, organization_id)
+    # Read the clock under the lock: the alert did not watch the events that came in while this waited for it.
     now = clock.now()
     condition = await _with_currency(connection, organization_id, new.scope, new.condition)
-    definition = AlertDefinition(
+    definition = _first_version(new, condition, epoch, now)
+    values = {"organization_id": organization_id, **columns_of(definition)}
+    # ON CONFLICT without a target covers both unique indexes.
+    statement = insert(alert).values(values).on_conflict_do_nothing().returning(alert.c.alert_id)
+    if await connection.scalar(statement) is None:
+        raise await conflict_of(connection, organization_id, definition)
+    if condition.condition_type is ConditionType.SPEND_EXCEEDED:
+        alike = await _count_alike(connection, organization_id, definition)
+        if alike > MAX_SPEND_ALERTS:
+            raise TooManyAlerts(new.scope.kind)
+    await alert_history.record(connection, organization_id, ChangeKind.CREATED, definition, author, now)
+    return definition
+
+
+def _first_version(new: NewAlert, condition: Condition, epoch: int, now: datetime) -> AlertDefinition:
+    return AlertDefinition(
         alert_id=random_id(ALERT_ID_PREFIX),
         name=new.name,
         state=DefinitionState.ACTIVE,
@@ -119,17 +133,6 @@ async def create(
         update_time=now,
         create_epoch=epoch,
     )
-    values = {"organization_id": organization_id, **columns_of(definition)}
-    # Without a target ON CONFLICT covers both keys.
-    statement = insert(alert).values(values).on_conflict_do_nothing().returning(alert.c.alert_id)
-    if await connection.scalar(statement) is None:
-        raise await conflict_of(connection, organization_id, definition)
-    if condition.condition_type is ConditionType.SPEND_EXCEEDED:
-        alike = await _count_alike(connection, organization_id, definition)
-        if alike > MAX_SPEND_ALERTS:
-            raise TooManyAlerts
-    await alert_history.record(connection, organization_id, ChangeKind.CREATED, definition, author, now)
-    return definition
 
 
 async def get(connection: AsyncConnection, organization_id: int, alert_id: str) -> AlertDefinition | None:
@@ -144,7 +147,7 @@ async def get(connection: AsyncConnection, organization_id: int, alert_id: str) 
 async def get_many(
     connection: AsyncConnection, organization_id: int, alert_ids: Collection[str]
 ) -> dict[str, AlertDefinition]:
-    """Those of the alerts that exist, by their ids."""
+    """The alerts with these ids, by id; ids of no alert are left out."""
     found = await connection.execute(
         select(alert).where(
             alert.c.organization_id == organization_id,
@@ -175,9 +178,9 @@ async def list_page(
 
 
 async def changed_since(connection: AsyncConnection, organization_id: int, epoch: int) -> list[AlertDefinition]:
-    """The alerts of every state whose last change is younger than `epoch`; epoch 0: all of them."""
+    """The alerts in any state whose last change is newer than `epoch`; epoch 0: all alerts."""
     found, slices = list[AlertDefinition](), Slices(organization_id)
-    # There may be very many, and to decode them takes a while: so not all at once, as SQLAlchemy would.
+    # SQLAlchemy would decode all rows without a pause. With very many alerts that would block the event loop.
     async with (await driver(connection)).cursor(row_factory=dict_row) as cursor:
         await cursor.execute(_CHANGED_SINCE, (organization_id, epoch))
         while rows := await cursor.fetchmany(DECODED_AT_ONCE):
@@ -219,9 +222,9 @@ def _matches(filters: Filters) -> list[ColumnElement[bool]]:
 async def _with_currency(
     connection: AsyncConnection, organization_id: int, scope: Scope, condition: Condition
 ) -> Condition:
-    """The condition with a currency: its own, or that of its subscription, else of its customer, else USD.
+    """The condition with a currency: its own, or else its subscription's, its customer's, or USD.
 
-    It is found once and kept: an alert whose unit changed underneath it would compare dollars with euros.
+    The currency is fixed here: if it followed the customer, thresholds in dollars would be compared with euros.
     """
     if condition.condition_type is not ConditionType.COST_EXCEEDED or condition.currency is not None:
         return condition
@@ -245,21 +248,23 @@ async def _with_currency(
 async def conflict_of(
     connection: AsyncConnection, organization_id: int, definition: AlertDefinition
 ) -> AlertConflict:
-    """Which alert stands in the way of this one; the lock that `create` holds keeps it there."""
+    """The conflict that kept a definition from being saved. The caller must hold the organization's lock."""
     keys = (
         (
-            Rule.UNIQUENESS_KEY,
+            UniqueBy.UNIQUENESS_KEY,
             and_(alert.c.uniqueness_key_held, alert.c.uniqueness_key == definition.uniqueness_key),
         ),
-        (Rule.NATURAL_KEY, alert.c.natural_key == definition.natural_key),
+        (UniqueBy.NATURAL_KEY, alert.c.natural_key == definition.natural_key),
     )
-    for rule, holds in keys:
-        holder = await connection.scalar(
-            select(alert.c.alert_id).where(alert.c.organization_id == organization_id, holds)
+    for key, is_equal in keys:
+        other = await connection.scalar(
+            select(alert.c.alert_id).where(
+                alert.c.organization_id == organization_id, alert.c.alert_id != definition.alert_id, is_equal
+            )
         )
-        if holder is not None:
-            return AlertConflict(rule, holder)
-    raise RuntimeError(f"{definition.alert_id} was not saved, and nothing stands in its way")
+        if other is not None:
+            return AlertConflict(key, other, definition.uniqueness_key)
+    raise RuntimeError(f"{definition.alert_id} was not saved, but no other alert has its keys")
 
 
 async def _count_alike(connection: AsyncConnection, organization_id: int, definition: AlertDefinition) -> int:

@@ -1,104 +1,92 @@
 """Changes of alert definitions: update, enable, disable, archive, and the release of a uniqueness key.
 
-Each keeps ingest out until its transaction ends, unless there is nothing to do, and is noted in the history.
+Each takes the organization's lock exclusively until its transaction ends, and is recorded in the history. If there is
+nothing to change, it does neither and returns the definition as it is.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from datetime import datetime
 
 from sqlalchemy import update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from evaluator.definitions import AlertDefinition, Condition, DefinitionState, natural_key
+from evaluator.alert_commands import AlertPatch
+from evaluator.definitions import AlertDefinition, DefinitionState, natural_key
 from evaluator.thresholds import Threshold
 from runtime.clock import Clock
 from store.alerts import alerts
 from store.alerts import history as alert_history
+from store.alerts.backfills import FROM_THE_BEGINNING
 from store.alerts.history import Author, ChangeKind
 from store.alerts.rows import columns_of
-from store.alerts.visits import FROM_THE_BEGINNING
 from store.identity import organizations
 from store.tables.alerts import alert
 
-# Of versions before the last one, the newest; states that know one that fell off forget it without a word.
+# The newest retired thresholds are kept. A state in which an older one is reached drops it without a notification.
 MAX_RETIRED = 200
 
 
-class AlertUnknown(Exception):
+class ChangeRefused(Exception):
+    """The alert cannot be changed; the subclasses say why."""
+
+    def __init__(self, alert_id: str) -> None:
+        super().__init__(alert_id)
+        self.alert_id = alert_id
+
+
+class AlertUnknown(ChangeRefused):
     """The organization has no such alert."""
 
 
-class AlertArchived(Exception):
-    """The alert is archived, and stays as it is."""
+class AlertArchived(ChangeRefused):
+    """The alert is archived. An archived alert does not change."""
 
 
-class EtagMismatch(Exception):
-    """The alert is not the version that the caller has seen."""
+class EtagMismatch(ChangeRefused):
+    """The alert has another version than the one that the caller has seen."""
 
-    def __init__(self, version: int) -> None:
-        super().__init__(version)
+    def __init__(self, alert_id: str, version: int) -> None:
+        super().__init__(alert_id)
         self.version = version
 
 
-class NotArchived(Exception):
-    """The alert is not archived: its uniqueness key is its own."""
+class NotArchived(ChangeRefused):
+    """The alert is not archived, so it keeps its uniqueness key."""
 
 
-@dataclass(frozen=True)
-class Edit:
-    """What an alert is to be. reset: what it remembers is forgotten, and everything is evaluated afresh."""
-
-    name: str
-    condition: Condition
-    thresholds: tuple[Threshold, ...]
-    reset: bool = False
+async def changeable(connection: AsyncConnection, organization_id: int, alert_id: str, etag: str) -> AlertDefinition:
+    """The definition of an alert that is not archived. Raises AlertUnknown, AlertArchived and EtagMismatch."""
+    definition = await _existing(connection, organization_id, alert_id, etag)
+    if definition.state is DefinitionState.ARCHIVED:
+        raise AlertArchived(alert_id)
+    return definition
 
 
 async def edit(
     connection: AsyncConnection,
     organization_id: int,
-    alert_id: str,
+    seen: AlertDefinition,
     etag: str,
-    edit_of: Callable[[AlertDefinition], Edit],
+    patch: AlertPatch,
     author: Author,
     clock: Clock,
 ) -> AlertDefinition:
-    """Gives an alert another name, other thresholds, overrides or price filters.
+    """Applies a patch; `seen` is the alert as `changeable` returned it.
 
-    `edit_of` says what the stored definition becomes; it is asked again under the lock, and what it raises undoes
-    everything. What changes is evaluated at once where the alert is active. An edit that changes nothing leaves the
-    version as it is. Raises AlertUnknown, AlertArchived, EtagMismatch and AlertConflict.
+    The changes of an active alert are evaluated at once, by ingest or by a backfill. A patch that changes nothing
+    leaves the version as it is. Raises AlertUnknown, AlertArchived, EtagMismatch and AlertConflict.
     """
-    current = await _current(connection, organization_id, alert_id, etag)
-    if _same(current, edit_of(current)):
-        return current
-    epoch = await organizations.change(connection, organization_id)
-    current = await _current(connection, organization_id, alert_id, etag)
-    wanted = edit_of(current)
-    if _same(current, wanted):
-        return current
-    now = clock.now()
-    changed = replace(
-        current,
-        name=wanted.name,
-        condition=wanted.condition,
-        thresholds=wanted.thresholds,
-        version=current.version + 1,
-        changed_epoch=epoch,
-        update_time=now,
-        natural_key=natural_key(current.scope, wanted.condition),
-    )
-    if changed.condition.measure != current.condition.measure:
-        changed = replace(changed, watching_epoch=epoch, watching_time=now)
-    lines_changed = (changed.thresholds, changed.condition) != (current.thresholds, current.condition)
-    if lines_changed:
-        changed = replace(changed, retired=_retired(current))
-    if wanted.reset:
-        changed = replace(changed, reset_version=changed.version)
-    if (lines_changed or wanted.reset) and changed.state is DefinitionState.ACTIVE:
-        changed = replace(changed, visit_after=FROM_THE_BEGINNING)
-    kind = ChangeKind.UPDATED if replace(wanted, reset=False) != _edit_of(current) else ChangeKind.RESET
+    if not patch.reset and patch.apply(seen) == seen:
+        return seen
+    epoch = await organizations.begin_change(connection, organization_id)
+    # Another change may have been committed before this transaction got the lock.
+    before = await changeable(connection, organization_id, seen.alert_id, etag)
+    after = patch.apply(before)
+    if not patch.reset and after == before:
+        return before
+    changed = _next_version(before, after, patch.reset, epoch, clock.now())
+    kind = ChangeKind.UPDATED if after != before else ChangeKind.RESET
     try:
         await _write(connection, organization_id, changed, kind, author)
     except IntegrityError as error:
@@ -106,25 +94,48 @@ async def edit(
     return changed
 
 
+def _next_version(
+    before: AlertDefinition, after: AlertDefinition, reset: bool, epoch: int, now: datetime
+) -> AlertDefinition:
+    """`after` as the version that follows `before`, with what the evaluation needs to notice the change."""
+    changed = replace(
+        after,
+        version=before.version + 1,
+        changed_epoch=epoch,
+        update_time=now,
+        natural_key=natural_key(after.scope, after.condition),
+    )
+    if after.condition.measure != before.condition.measure:
+        changed = replace(changed, watching_epoch=epoch, watching_time=now)
+    thresholds_changed = (after.thresholds, after.condition) != (before.thresholds, before.condition)
+    if thresholds_changed:
+        changed = replace(changed, retired=_retired(before))
+    if reset:
+        changed = replace(changed, reset_version=changed.version)
+    if (thresholds_changed or reset) and changed.state is DefinitionState.ACTIVE:
+        changed = replace(changed, visit_after=FROM_THE_BEGINNING)
+    return changed
+
+
 async def enable(
     connection: AsyncConnection, organization_id: int, alert_id: str, etag: str, author: Author, clock: Clock
 ) -> AlertDefinition:
-    """Evaluates a disabled alert again, at once on everything there is; what it remembers stands.
+    """Enables an alert. It is evaluated on its existing gauges at once; its states are kept.
 
     Raises AlertUnknown, AlertArchived and EtagMismatch.
     """
-    current = await _current(connection, organization_id, alert_id, etag)
-    if current.state is DefinitionState.ACTIVE:
-        return current
-    epoch = await organizations.change(connection, organization_id)
-    current = await _current(connection, organization_id, alert_id, etag)
-    if current.state is DefinitionState.ACTIVE:
-        return current
+    definition = await changeable(connection, organization_id, alert_id, etag)
+    if definition.state is DefinitionState.ACTIVE:
+        return definition
+    epoch = await organizations.begin_change(connection, organization_id)
+    definition = await changeable(connection, organization_id, alert_id, etag)
+    if definition.state is DefinitionState.ACTIVE:
+        return definition
     now = clock.now()
     enabled = replace(
-        current,
+        definition,
         state=DefinitionState.ACTIVE,
-        version=current.version + 1,
+        version=definition.version + 1,
         changed_epoch=epoch,
         watching_epoch=epoch,
         watching_time=now,
@@ -138,18 +149,18 @@ async def enable(
 async def disable(
     connection: AsyncConnection, organization_id: int, alert_id: str, etag: str, author: Author, clock: Clock
 ) -> AlertDefinition:
-    """Evaluates an alert no more until it is enabled. Raises AlertUnknown, AlertArchived and EtagMismatch."""
-    current = await _current(connection, organization_id, alert_id, etag)
-    if current.state is DefinitionState.DISABLED:
-        return current
-    epoch = await organizations.change(connection, organization_id)
-    current = await _current(connection, organization_id, alert_id, etag)
-    if current.state is DefinitionState.DISABLED:
-        return current
+    """Disables an alert until it is enabled again. Raises AlertUnknown, AlertArchived and EtagMismatch."""
+    definition = await changeable(connection, organization_id, alert_id, etag)
+    if definition.state is DefinitionState.DISABLED:
+        return definition
+    epoch = await organizations.begin_change(connection, organization_id)
+    definition = await changeable(connection, organization_id, alert_id, etag)
+    if definition.state is DefinitionState.DISABLED:
+        return definition
     disabled = replace(
-        current,
+        definition,
         state=DefinitionState.DISABLED,
-        version=current.version + 1,
+        version=definition.version + 1,
         changed_epoch=epoch,
         visit_after=None,
         update_time=clock.now(),
@@ -168,31 +179,31 @@ async def archive(
     *,
     release_uniqueness_key: bool,
 ) -> AlertDefinition:
-    """Ends an alert for good; one that is archived already stays as it is, but may still release its key.
+    """Archives an alert, which cannot be undone. An archived alert can still release its uniqueness key.
 
     Raises AlertUnknown and EtagMismatch.
     """
-    current = await _known(connection, organization_id, alert_id, etag)
-    if _archived(current, release_uniqueness_key):
-        return current
-    epoch = await organizations.change(connection, organization_id)
-    # Somebody else may have archived it while this waited for the lock.
-    current = await _known(connection, organization_id, alert_id, etag)
-    if _archived(current, release_uniqueness_key):
-        return current
+    definition = await _existing(connection, organization_id, alert_id, etag)
+    if _archived(definition, release_uniqueness_key):
+        return definition
+    epoch = await organizations.begin_change(connection, organization_id)
+    # Another change may have been committed before this transaction got the lock.
+    definition = await _existing(connection, organization_id, alert_id, etag)
+    if _archived(definition, release_uniqueness_key):
+        return definition
     now = clock.now()
     ended = replace(
-        current,
+        definition,
         state=DefinitionState.ARCHIVED,
-        uniqueness_key_held=current.uniqueness_key_held and not release_uniqueness_key,
+        uniqueness_key_held=definition.uniqueness_key_held and not release_uniqueness_key,
         natural_key=None,
         visit_after=None,
-        version=current.version + 1,
+        version=definition.version + 1,
         changed_epoch=epoch,
         update_time=now,
-        archive_time=current.archive_time or now,
+        archive_time=definition.archive_time or now,
     )
-    again = current.state is DefinitionState.ARCHIVED
+    again = definition.state is DefinitionState.ARCHIVED
     kind = ChangeKind.KEY_RELEASED if again else ChangeKind.ARCHIVED
     await _write(connection, organization_id, ended, kind, author)
     return ended
@@ -201,48 +212,33 @@ async def archive(
 async def release_uniqueness_key(
     connection: AsyncConnection, organization_id: int, alert_id: str, author: Author, clock: Clock
 ) -> AlertDefinition:
-    """Lets others use the uniqueness key of an archived alert. Raises AlertUnknown and NotArchived."""
-    current = await _known(connection, organization_id, alert_id, "")
-    if current.state is not DefinitionState.ARCHIVED:
-        raise NotArchived
+    """Makes the uniqueness key of an archived alert usable by others. Raises AlertUnknown and NotArchived."""
+    definition = await _existing(connection, organization_id, alert_id, "")
+    if definition.state is not DefinitionState.ARCHIVED:
+        raise NotArchived(alert_id)
     return await archive(connection, organization_id, alert_id, "", author, clock, release_uniqueness_key=True)
 
 
 def _archived(definition: AlertDefinition, release: bool) -> bool:
-    """Whether archiving it would change nothing."""
+    """Whether it is archived already and keeps no key that must be released."""
     still_held = release and definition.uniqueness_key_held
     return definition.state is DefinitionState.ARCHIVED and not still_held
 
 
-def _retired(left: AlertDefinition) -> tuple[Threshold, ...]:
-    """The thresholds of former versions, once that definition is one: all of its own, after older ones."""
-    own = {threshold.key: threshold for threshold in left.all_thresholds}
-    older = [threshold for threshold in left.retired if threshold.key not in own]
+def _retired(replaced: AlertDefinition) -> tuple[Threshold, ...]:
+    """The retired thresholds after a definition is replaced: the older ones, then all of its own."""
+    own = {threshold.key: threshold for threshold in replaced.all_thresholds}
+    older = [threshold for threshold in replaced.retired if threshold.key not in own]
     return (*older[-MAX_RETIRED:], *own.values())
 
 
-def _edit_of(definition: AlertDefinition) -> Edit:
-    return Edit(definition.name, definition.condition, definition.thresholds)
-
-
-def _same(current: AlertDefinition, wanted: Edit) -> bool:
-    return wanted == _edit_of(current)
-
-
-async def _known(connection: AsyncConnection, organization_id: int, alert_id: str, etag: str) -> AlertDefinition:
-    current = await alerts.get(connection, organization_id, alert_id)
-    if current is None:
-        raise AlertUnknown
-    if etag and etag != str(current.version):
-        raise EtagMismatch(current.version)
-    return current
-
-
-async def _current(connection: AsyncConnection, organization_id: int, alert_id: str, etag: str) -> AlertDefinition:
-    current = await _known(connection, organization_id, alert_id, etag)
-    if current.state is DefinitionState.ARCHIVED:
-        raise AlertArchived
-    return current
+async def _existing(connection: AsyncConnection, organization_id: int, alert_id: str, etag: str) -> AlertDefinition:
+    definition = await alerts.get(connection, organization_id, alert_id)
+    if definition is None:
+        raise AlertUnknown(alert_id)
+    if etag and etag != str(definition.version):
+        raise EtagMismatch(alert_id, definition.version)
+    return definition
 
 
 async def _write(

@@ -1,4 +1,4 @@
-"""Exclusions: whom an alert covers and is not evaluated for, and the counts of groups that lead to it."""
+"""Exclusions: customers and subscriptions for which an alert is disabled, and the group counts that disable it."""
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
@@ -13,11 +13,11 @@ from store.postgres.database import DriverConnection, driver
 from store.tables.accounts import customer
 from store.tables.alerts import alert_exclusion, group_count
 
-EVERY_SUBSCRIPTION = ""  # the subscription_id of rows that are about the customer as a whole; no id is empty
+EVERY_SUBSCRIPTION = ""  # the subscription_id of rows for all of the customer; ids of subscriptions are not empty
 
 
 class Groups(NamedTuple):
-    """The groups of one alert for a customer, or one of its subscriptions, in one billing period."""
+    """The groups of one alert, for a customer or one of its subscriptions, in one billing period."""
 
     customer_id: str
     alert_id: str
@@ -26,14 +26,15 @@ class Groups(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """Groups that an alert meets for the first time since it began to watch at `watching_epoch`."""
+    """How many groups are new to an alert that watches since `watching_epoch`."""
 
     groups: Groups
     watching_epoch: int
     number: int
 
 
-# A count of before the alert was switched off and on again starts anew: the alert meets every group again.
+# Adds to counts of groups. A count of an earlier watching_epoch starts again from 0: the alert was disabled since, so
+# that all groups are new to it again.
 _COUNT = """
 INSERT INTO group_count AS g (
     organization_id, customer_id, alert_id, subscription_id, period_start, watching_epoch, groups
@@ -52,9 +53,9 @@ RETURNING customer_id, alert_id, subscription_id, period_start, groups
 
 
 async def count(connection: DriverConnection, organization_id: int, counted: Sequence[Counted]) -> dict[Groups, int]:
-    """Adds to counts of groups; returns what they come to. The rows stay locked.
+    """Adds to counts of groups; returns the new counts. The rows stay locked.
 
-    Comes after the gauges in the order of all locks.
+    In the order of all locks, these rows come after the gauges.
     """
     cursor = await connection.execute(
         _COUNT,
@@ -71,6 +72,7 @@ async def count(connection: DriverConnection, organization_id: int, counted: Seq
     return {Groups(row[0], row[1], row[2] or None, row[3]): row[4] for row in await cursor.fetchall()}
 
 
+# Stores exclusions, and returns those that are new.
 _EXCLUDE = """
 INSERT INTO alert_exclusion (
     organization_id, customer_id, alert_id, subscription_id, reason, changed_epoch, create_time
@@ -92,10 +94,11 @@ async def exclude(
     epoch: int,
     now: datetime,
 ) -> set[Excluded]:
-    """Makes exclusions; returns those that were not there before.
+    """Stores exclusions; returns those that are new.
 
-    epoch: the one that stands, in a transaction that shares the organization's lock, as long as nothing depends on
-    everybody knowing at once; otherwise a new one.
+    epoch: a new one, so that all servers apply the exclusions to the next event. A transaction that holds the
+    organization's lock only shared cannot raise the epoch and passes the present one: evaluations read the exclusions
+    before they notify, so a router that does not know them only does needless work.
     """
     cursor = await connection.execute(
         _EXCLUDE,
@@ -112,11 +115,13 @@ async def exclude(
     return {Excluded(row[0], row[1], row[2] or None) for row in await cursor.fetchall()}
 
 
+# The exclusions of some customers.
 _OF_CUSTOMERS = """
 SELECT customer_id, alert_id, subscription_id FROM alert_exclusion
 WHERE organization_id = %(organization_id)s AND customer_id = ANY(%(customer_ids)s)
 """
 
+# The exclusions that were stored at an epoch or later.
 _SINCE = """
 SELECT customer_id, alert_id, subscription_id FROM alert_exclusion
 WHERE organization_id = %(organization_id)s AND changed_epoch >= %(epoch)s
@@ -126,7 +131,7 @@ WHERE organization_id = %(organization_id)s AND changed_epoch >= %(epoch)s
 async def of_customers(
     connection: DriverConnection, organization_id: int, customer_ids: Sequence[str]
 ) -> set[Excluded]:
-    """What those customers are excluded from."""
+    """The exclusions of those customers."""
     cursor = await connection.execute(
         _OF_CUSTOMERS, {"organization_id": organization_id, "customer_ids": list(customer_ids)}
     )
@@ -134,7 +139,7 @@ async def of_customers(
 
 
 async def made_since(connection: DriverConnection, organization_id: int, epoch: int) -> set[Excluded]:
-    """The exclusions that were made while that epoch stood, or later."""
+    """The exclusions that were stored at that epoch or later."""
     cursor = await connection.execute(_SINCE, {"organization_id": organization_id, "epoch": epoch})
     return {Excluded(row[0], row[1], row[2] or None) for row in await cursor.fetchall()}
 
@@ -142,7 +147,7 @@ async def made_since(connection: DriverConnection, organization_id: int, epoch: 
 async def reasons(
     connection: AsyncConnection, organization_id: int, customer_id: str
 ) -> dict[tuple[str, str | None], ExclusionReason]:
-    """Why a customer is excluded from alerts, by alert id and subscription id (None: all of the customer)."""
+    """The reasons of a customer's exclusions, by alert id and subscription id (None: all of the customer)."""
     rows = await connection.execute(
         select(alert_exclusion.c.alert_id, alert_exclusion.c.subscription_id, alert_exclusion.c.reason).where(
             alert_exclusion.c.organization_id == organization_id, alert_exclusion.c.customer_id == customer_id
@@ -152,11 +157,11 @@ async def reasons(
 
 
 async def request(connection: AsyncConnection, organization_id: int, excluded: Excluded, now: datetime) -> bool:
-    """Excludes a customer, or one of its subscriptions, because somebody asked for it; False when it was before.
+    """Excludes a customer, or one of its subscriptions, as a caller requested; False if it was excluded before.
 
-    Keeps ingest out until the transaction ends.
+    Stops ingest of the organization until the transaction ends.
     """
-    epoch = await organizations.change(connection, organization_id)
+    epoch = await organizations.begin_change(connection, organization_id)
     raw = await driver(connection)
     if not await exclude(raw, organization_id, [excluded], ExclusionReason.REQUESTED, epoch, now):
         return False
@@ -165,11 +170,12 @@ async def request(connection: AsyncConnection, organization_id: int, excluded: E
 
 
 async def lift(connection: AsyncConnection, organization_id: int, excluded: Excluded, now: datetime) -> bool:
-    """Ends an exclusion; False when there is none. Keeps ingest out until the transaction ends.
+    """Ends an exclusion; False if there is none. Stops ingest of the organization until the transaction ends.
 
-    The customer counts as changed: what nobody watched meanwhile is recounted. Its groups are counted anew.
+    The customer counts as changed, so that gauges without a watching alert in between are recounted. Its groups are
+    counted again from 0.
     """
-    epoch = await organizations.change(connection, organization_id)
+    epoch = await organizations.begin_change(connection, organization_id)
     ended = await connection.execute(
         delete(alert_exclusion).where(
             alert_exclusion.c.organization_id == organization_id,

@@ -1,22 +1,14 @@
-"""The history of alert definitions: who changed one, when and how, and what it was afterwards."""
+"""The history of alert definitions: each change with its author, its time, and the definition after it."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
 
 from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from evaluator.definitions import (
-    AlertDefinition,
-    DefinitionState,
-    condition_from_json,
-    condition_json,
-    thresholds_from_json,
-    thresholds_json,
-)
+from evaluator.definition_json import version_from_json, version_json
+from evaluator.definitions import AlertDefinition
 from store.tables.alerts import alert_change
 
 
@@ -34,16 +26,16 @@ class ChangeKind(StrEnum):
 
 @dataclass(frozen=True)
 class Author:
-    """Who asks for a change: the id of an API key, or nothing where none was needed."""
+    """The author of a change: the id of its API key, or an empty id where no key is needed."""
 
     key_id: str = ""
 
 
 @dataclass(frozen=True)
 class AlertChange:
-    """One change. customer_id, subscription_id: of a change that is about one of those whom a wider alert covers.
+    """One change. definition: as it was after the change.
 
-    definition: as it was afterwards.
+    customer_id, subscription_id: set where a wider alert was changed for one customer or subscription only.
     """
 
     change_number: int
@@ -66,7 +58,7 @@ async def record(
     customer_id: str | None = None,
     subscription_id: str | None = None,
 ) -> None:
-    """Notes a change, in the transaction that makes it."""
+    """Records a change, in the transaction that makes it."""
     await connection.execute(
         insert(alert_change).values(
             organization_id=organization_id,
@@ -76,7 +68,7 @@ async def record(
             key_id=author.key_id,
             customer_id=customer_id,
             subscription_id=subscription_id,
-            definition=_changing_json(definition),
+            definition=version_json(definition),
             change_time=now,
         )
     )
@@ -85,7 +77,7 @@ async def record(
 async def list_page(
     connection: AsyncConnection, organization_id: int, current: AlertDefinition, *, after: int | None, limit: int
 ) -> list[AlertChange]:
-    """Up to `limit` changes of an alert, the newest first; `after` is the number of the last one seen."""
+    """Up to `limit` changes of an alert, the newest first; `after` is the number of the last change seen."""
     statement = (
         select(alert_change)
         .where(alert_change.c.organization_id == organization_id, alert_change.c.alert_id == current.alert_id)
@@ -102,37 +94,8 @@ async def list_page(
             author=Author(row["key_id"]),
             customer_id=row["customer_id"],
             subscription_id=row["subscription_id"],
-            definition=_as_it_was(current, row["definition"], row["version"], row["change_time"]),
+            definition=version_from_json(current, row["definition"], row["version"], row["change_time"]),
             change_time=row["change_time"],
         )
         for row in rows
     ]
-
-
-def _changing_json(definition: AlertDefinition) -> dict[str, Any]:
-    """What a change may change."""
-    return {
-        "name": definition.name,
-        "state": definition.state.value,
-        "condition": condition_json(definition.condition),
-        "thresholds": thresholds_json(definition.thresholds),
-        "uniqueness_key_held": definition.uniqueness_key_held,
-        "archived": definition.archive_time is not None,
-    }
-
-
-def _as_it_was(
-    current: AlertDefinition, stored: Mapping[str, Any], version: int, change_time: datetime
-) -> AlertDefinition:
-    return replace(
-        current,
-        name=stored["name"],
-        state=DefinitionState(stored["state"]),
-        condition=condition_from_json(current.condition.condition_type, stored["condition"]),
-        thresholds=thresholds_from_json(stored["thresholds"]),
-        uniqueness_key_held=stored["uniqueness_key_held"],
-        version=version,
-        update_time=change_time,
-        archive_time=current.archive_time if stored["archived"] else None,
-        visit_after=None,
-    )

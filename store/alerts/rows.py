@@ -1,21 +1,15 @@
-"""Alert definitions to rows of their table, and back."""
+"""Alert definitions as rows of the table `alert`."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from evaluator.alerts import ConditionType, Scope, ScopeKind
-from evaluator.definitions import (
-    AlertDefinition,
-    DefinitionState,
-    condition_from_json,
-    condition_json,
-    thresholds_from_json,
-    thresholds_json,
-)
+from evaluator.definition_json import condition_from_json, condition_json, thresholds_from_json, thresholds_json
+from evaluator.definitions import AlertDefinition, DefinitionState
 
 
 def definition_of(row: Mapping[Any, Any]) -> AlertDefinition:
-    """The definition in a row with all columns of the table."""
+    """The definition in a row with all columns."""
     return AlertDefinition(
         alert_id=row["alert_id"],
         name=row["name"],
@@ -42,7 +36,7 @@ def definition_of(row: Mapping[Any, Any]) -> AlertDefinition:
 
 
 def columns_of(definition: AlertDefinition) -> dict[str, Any]:
-    """The values of all columns but the organization's."""
+    """The values of all columns except organization_id."""
     scope = definition.scope
     return {
         "alert_id": definition.alert_id,

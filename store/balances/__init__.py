@@ -1,1 +1,1 @@
-"""Balances: the ledger, drawdown, and the wallets that hold what a customer has."""
+"""Balances and their ledger, drawdown, and wallets: the lock and the timer of each customer."""

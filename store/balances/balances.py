@@ -1,6 +1,6 @@
-"""Balances of customers and their segments: what they are, and how they are read.
+"""Balances of customers and their segments: the facts, what is stored, and how it is read.
 
-They are changed in `store.balances.changes`.
+`store.balances.changes` changes them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,10 @@ from store.tables.balances import balance, balance_segment
 
 @dataclass(frozen=True)
 class SegmentFact:
-    """What a caller says of a segment. It is active from start_time to just before end_time, or for good."""
+    """What the caller states about a segment. It is active from start_time to just before end_time.
+
+    end_time: None for a segment without an end.
+    """
 
     amount: Decimal
     start_time: datetime
@@ -27,10 +30,10 @@ class SegmentFact:
 
 @dataclass(frozen=True)
 class BalanceFact:
-    """What a caller says of a balance.
+    """What the caller states about a balance.
 
-    currency, metric_id: what it is held in; exactly one is set. draw_down: whether usage uses it up, only that
-    of draw_down_metric_ids unless they are empty. segments: the first has the number 1.
+    currency, metric_id: the unit of its amounts; exactly one is set. draw_down: whether usage draws on it; if
+    draw_down_metric_ids is not empty, only usage of those metrics does. segments: the first has the number 1.
     """
 
     customer_id: str
@@ -53,11 +56,11 @@ class BalanceFact:
 
 
 @dataclass(frozen=True)
-class Segment:
-    """A segment as it is kept.
+class StoredSegment:
+    """A segment as it is stored.
 
-    adjusted: the sum of its adjustments; topped_up: of those above 0. removed: the last put left it out, and it
-    counts towards nothing.
+    adjusted: the sum of its adjustments. drawn: what usage drew. removed: the last put left the segment out, so its
+    amounts do not count. topped_up: the sum of the adjustments above 0.
     """
 
     segment_number: int
@@ -69,61 +72,64 @@ class Segment:
 
     @property
     def granted(self) -> Decimal:
-        """What was put, and all adjustments."""
+        """The amount that was put, and all adjustments."""
         with exact_arithmetic():
             return self.fact.amount + self.adjusted
 
     @property
     def remaining(self) -> Decimal:
-        """What was granted, less what usage took."""
+        """What was granted, less what usage drew."""
         with exact_arithmetic():
             return self.granted - self.drawn
 
     @property
     def provided(self) -> Decimal:
-        """What was put, and what adjustments added."""
+        """The amount that was put, and what adjustments added."""
         with exact_arithmetic():
             return self.fact.amount + self.topped_up
 
     @property
     def used(self) -> Decimal:
-        """What usage and adjustments took."""
+        """What usage drew and adjustments took away."""
         with exact_arithmetic():
             return self.drawn + self.topped_up - self.adjusted
 
     def is_active(self, now: datetime) -> bool:
-        """Whether what remains counts at `now`, as long as the balance is not voided."""
+        """Whether what remains counts at `now`, if the balance is not voided."""
         ended = self.fact.end_time is not None and self.fact.end_time <= now
         return not self.removed and self.fact.start_time <= now and not ended
 
 
 @dataclass(frozen=True)
-class Balance:
-    """A balance of an organization. segments: all there ever were, by number, also those that were removed."""
+class StoredBalance:
+    """A balance as it is stored. segments: by number, including the removed ones."""
 
     organization_id: int
     fact: BalanceFact
-    segments: tuple[Segment, ...]
+    segments: tuple[StoredSegment, ...]
     void_time: datetime | None
     create_time: datetime
     update_time: datetime
 
-    def active(self, now: datetime) -> tuple[Segment, ...]:
+    def active(self, now: datetime) -> tuple[StoredSegment, ...]:
         """The segments that count at `now`."""
         if self.void_time is not None:
             return ()
         return tuple(segment for segment in self.segments if segment.is_active(now))
 
 
-async def see_one_moment(connection: AsyncConnection) -> None:
-    """Makes everything that this transaction reads be of one moment; must come first, and the transaction only read.
+async def read_one_snapshot(connection: AsyncConnection) -> None:
+    """Makes all statements of a transaction read the same snapshot. Must come first; the transaction can only read.
 
-    A balance and its segments are read by two statements. Whoever holds the wallet has no need of it.
+    Two statements read a balance and its segments: without this, a change between them would be half visible. A
+    transaction that holds the customer's wallet does not need it, since the balance cannot change.
     """
     await connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
 
 
-async def get(connection: AsyncConnection, organization_id: int, customer_id: str, balance_id: str) -> Balance | None:
+async def get(
+    connection: AsyncConnection, organization_id: int, customer_id: str, balance_id: str
+) -> StoredBalance | None:
     """One balance of a customer, or None."""
     rows = await connection.execute(
         select(balance).where(
@@ -145,8 +151,11 @@ async def list_page(
     include_voided: bool,
     after: tuple[str, str] | None,
     limit: int,
-) -> list[Balance]:
-    """Up to `limit` balances after (customer id, id) `after`, in that order, narrowed where asked."""
+) -> list[StoredBalance]:
+    """Up to `limit` balances in the order of customer id and balance id.
+
+    customer_id, kinds: which balances; None or empty for all. after: the key of the last balance of the page before.
+    """
     statement = select(balance).where(balance.c.organization_id == organization_id)
     if customer_id is not None:
         statement = statement.where(balance.c.customer_id == customer_id)
@@ -162,7 +171,7 @@ async def list_page(
 
 async def _with_segments(
     connection: AsyncConnection, organization_id: int, rows: Sequence[RowMapping]
-) -> list[Balance]:
+) -> list[StoredBalance]:
     keys = [(row["customer_id"], row["balance_id"]) for row in rows]
     if not keys:
         return []
@@ -174,14 +183,14 @@ async def _with_segments(
         )
         .order_by(balance_segment.c.segment_number)
     )
-    segments: dict[tuple[str, str], list[Segment]] = {key: [] for key in keys}
+    segments: dict[tuple[str, str], list[StoredSegment]] = {key: [] for key in keys}
     for row in found.mappings():
         segments[row["customer_id"], row["balance_id"]].append(_segment(row))
     return [_balance(row, tuple(segments[key])) for row, key in zip(rows, keys, strict=True)]
 
 
-def _segment(row: RowMapping) -> Segment:
-    return Segment(
+def _segment(row: RowMapping) -> StoredSegment:
+    return StoredSegment(
         segment_number=row["segment_number"],
         fact=SegmentFact(row["amount"], row["start_time"], row["end_time"]),
         adjusted=row["adjusted"],
@@ -191,9 +200,9 @@ def _segment(row: RowMapping) -> Segment:
     )
 
 
-def _balance(row: RowMapping, segments: tuple[Segment, ...]) -> Balance:
+def _balance(row: RowMapping, segments: tuple[StoredSegment, ...]) -> StoredBalance:
     has_seat = row["seat_group_key"] is not None
-    return Balance(
+    return StoredBalance(
         organization_id=row["organization_id"],
         fact=BalanceFact(
             customer_id=row["customer_id"],

@@ -1,12 +1,12 @@
 """Changes of balances: put, adjust and void, each with its entries in the ledger.
 
-The customer's wallet must be held for all of them.
+The transaction must hold the customer's wallet.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
@@ -17,66 +17,92 @@ from evaluator.balances import Unit
 from store.accounts.puts import Put, is_newer
 from store.balances import balances, wallets
 from store.balances import entries as balance_entries
-from store.balances.balances import Balance, BalanceFact, Segment
+from store.balances.balances import BalanceFact, StoredBalance, StoredSegment
 from store.balances.entries import EntryType, NewEntry
-from store.tables.balances import balance, balance_adjustment, balance_segment
-
-_BALANCE_KEY = ("organization_id", "customer_id", "balance_id")
-_SEGMENT_KEY = (*_BALANCE_KEY, "segment_number")
+from store.balances.writing import write_balance, write_segments
+from store.tables.balances import balance_adjustment
 
 
 class BalanceFixed(Exception):
-    """A balance cannot become something else: what was drawn on it would mean something else."""
+    """A put changes a field that cannot change: what was drawn on the balance would mean something else."""
 
-    def __init__(self, stored: Balance, field: str) -> None:
+    def __init__(self, stored: StoredBalance, field: str) -> None:
         super().__init__(field)
         self.stored = stored
         self.field = field  # kind, access, seat or license_type
 
 
-class BalanceUnknown(Exception):
+class ChangeRefused(Exception):
+    """The balance cannot be changed; the subclasses are the reasons."""
+
+    def __init__(self, customer_id: str, balance_id: str) -> None:
+        super().__init__(customer_id, balance_id)
+        self.customer_id = customer_id
+        self.balance_id = balance_id
+
+
+class BalanceUnknown(ChangeRefused):
     """The customer has no such balance."""
 
 
-class BalanceVoided(Exception):
-    """The balance was voided."""
+class BalanceVoided(ChangeRefused):
+    """The balance is voided."""
 
 
-class SegmentUnknown(Exception):
+class SegmentUnknown(ChangeRefused):
     """The balance has no segment of that number."""
 
+    def __init__(self, customer_id: str, balance_id: str, segment_number: int) -> None:
+        super().__init__(customer_id, balance_id)
+        self.segment_number = segment_number
 
-class NoActiveSegment(Exception):
+
+class NoActiveSegment(ChangeRefused):
     """None of the balance's segments is active."""
 
 
-class AdjustmentConflict(Exception):
-    """The id belongs to another adjustment."""
+class AdjustmentConflict(ChangeRefused):
+    """The adjustment id belongs to another adjustment, of the balance `balance_id`."""
 
-    def __init__(self, balance_id: str, amount: Decimal) -> None:
-        super().__init__(balance_id)
-        self.balance_id = balance_id
-        self.amount = amount
+    def __init__(self, customer_id: str, balance_id: str, adjustment_id: str) -> None:
+        super().__init__(customer_id, balance_id)
+        self.adjustment_id = adjustment_id
+
+
+@dataclass(frozen=True)
+class Adjustment:
+    """What the caller adds to a segment, or takes away from it if the amount is negative.
+
+    segment_number: None for the active segment that ends first.
+    """
+
+    customer_id: str
+    balance_id: str
+    adjustment_id: str
+    amount: Decimal
+    segment_number: int | None
 
 
 @dataclass(frozen=True)
 class BalanceChange:
-    """The result of an adjustment or a voiding. changed: false when the same change was made before.
+    """The result of an adjustment or a voiding.
 
-    segment_number: the segment that an adjustment changed, now or the first time. previous: the balance before the
-    change.
+    changed: false if the same change was made before. previous: the balance before the change. segment_number: the
+    segment that an adjustment changed, now or when it was made.
     """
 
-    balance: Balance
+    balance: StoredBalance
     changed: bool
-    previous: Balance | None = None
+    previous: StoredBalance | None = None
     segment_number: int = 0
 
 
-async def put(connection: AsyncConnection, organization_id: int, fact: BalanceFact, now: datetime) -> Put[Balance]:
-    """Stores the fact, unless a newer one is stored; adjustments, and what was drawn, stay with their segments.
+async def put(
+    connection: AsyncConnection, organization_id: int, fact: BalanceFact, now: datetime
+) -> Put[StoredBalance]:
+    """Stores the fact, unless a newer one is stored or the balance is voided.
 
-    Raises BalanceFixed.
+    Segments keep their adjustments and what was drawn from them. Raises BalanceFixed.
     """
     stored = await balances.get(connection, organization_id, fact.customer_id, fact.balance_id)
     if stored is not None and (stored.void_time is not None or is_newer(stored.fact.as_of_time, fact.as_of_time)):
@@ -84,100 +110,67 @@ async def put(connection: AsyncConnection, organization_id: int, fact: BalanceFa
     if stored is not None and (field := _fixed_field(stored.fact, fact)) is not None:
         raise BalanceFixed(stored, field)
     if stored is not None and replace(stored.fact, as_of_time=fact.as_of_time) == fact:
-        younger = replace(stored, fact=fact)
-        await _write(connection, younger)
-        return Put(younger)
+        confirmed = replace(stored, fact=fact)
+        await write_balance(connection, confirmed)
+        return Put(confirmed)
 
-    old = {segment.segment_number: segment for segment in stored.segments} if stored is not None else {}
-    new = {
-        number: replace(old.get(number, Segment(number, segment)), fact=segment, removed=False)
-        for number, segment in enumerate(fact.segments, start=1)
-    }
-    left_out = {number: replace(segment, removed=True) for number, segment in old.items() if number not in new}
-    segments = tuple(sorted((new | left_out).values(), key=lambda segment: segment.segment_number))
+    before = {segment.segment_number: segment for segment in stored.segments} if stored is not None else {}
+    segments = _segments_after(before, fact)
     create_time = now if stored is None else stored.create_time
-    result = Balance(organization_id, fact, segments, None, create_time, now)
-    await _write(connection, result)
-    different = [segment for segment in segments if old.get(segment.segment_number) != segment]
-    await _write_segments(connection, result, different)
-    entries = []
-    for segment in segments:
-        before = old.get(segment.segment_number)
-        with exact_arithmetic():
-            amount = _counting(segment) - (ZERO if before is None else _counting(before))
-        if amount:
-            entries.append(_entry(fact, segment.segment_number, EntryType.GRANT, amount, _counting(segment)))
-    await balance_entries.append(connection, organization_id, entries, now)
+    result = StoredBalance(organization_id, fact, segments, None, create_time, now)
+    await write_balance(connection, result)
+    await write_segments(
+        connection, result, [segment for segment in segments if before.get(segment.segment_number) != segment]
+    )
+    await balance_entries.append(connection, organization_id, _grants(before, result), now)
     if fact.draw_down:
         unit, seat_key = Unit(fact.currency, fact.metric_id), fact.seat.key if fact.seat else None
-        await wallets.expect_draws(connection, organization_id, fact.customer_id, unit, seat_key)
+        await wallets.add_drawdown_unit(connection, organization_id, fact.customer_id, unit, seat_key)
     return Put(result, changed=True, previous=stored)
 
 
 async def adjust(
-    connection: AsyncConnection,
-    organization_id: int,
-    customer_id: str,
-    balance_id: str,
-    adjustment_id: str,
-    *,
-    amount: Decimal,
-    segment_number: int | None,
-    now: datetime,
+    connection: AsyncConnection, organization_id: int, adjustment: Adjustment, now: datetime
 ) -> BalanceChange:
-    """Grants more, or less, in a segment: the one of that number, or the active one that ends first.
+    """Makes an adjustment, unless it was made before.
 
-    Nothing changes when the same adjustment was made before. Raises AdjustmentConflict, BalanceUnknown,
-    BalanceVoided, SegmentUnknown and NoActiveSegment.
+    Raises AdjustmentConflict, BalanceUnknown, BalanceVoided, SegmentUnknown and NoActiveSegment.
     """
-    made = await _made(connection, organization_id, customer_id, adjustment_id)
-    wanted = (balance_id, amount, segment_number)
-    if made is not None and (made.balance_id, made.amount, made.requested_segment_number) != wanted:
-        raise AdjustmentConflict(made.balance_id, made.amount)
-    stored = await balances.get(connection, organization_id, customer_id, balance_id)
+    made = await _made(connection, organization_id, adjustment)
+    stored = await balances.get(connection, organization_id, adjustment.customer_id, adjustment.balance_id)
     if stored is None:
-        raise BalanceUnknown
+        raise BalanceUnknown(adjustment.customer_id, adjustment.balance_id)
     if made is not None:
-        return BalanceChange(stored, changed=False, segment_number=made.segment_number)
+        return BalanceChange(stored, changed=False, segment_number=made)
     if stored.void_time is not None:
-        raise BalanceVoided
-    before = _segment_to_adjust(stored, segment_number, now)
+        raise BalanceVoided(adjustment.customer_id, adjustment.balance_id)
+    before = _segment_to_adjust(stored, adjustment.segment_number, now)
     with exact_arithmetic():
-        topped_up = before.topped_up + max(amount, ZERO)
-        adjusted = replace(before, adjusted=before.adjusted + amount, topped_up=topped_up)
-    number = adjusted.segment_number
+        topped_up = before.topped_up + max(adjustment.amount, ZERO)
+        adjusted = replace(before, adjusted=before.adjusted + adjustment.amount, topped_up=topped_up)
     segments = tuple(adjusted if segment is before else segment for segment in stored.segments)
     result = replace(stored, segments=segments, update_time=now)
-    await _write(connection, result)
-    await _write_segments(connection, result, [adjusted])
-    await connection.execute(
-        insert(balance_adjustment).values(
-            organization_id=organization_id,
-            customer_id=customer_id,
-            adjustment_id=adjustment_id,
-            balance_id=balance_id,
-            amount=amount,
-            requested_segment_number=segment_number,
-            segment_number=number,
-            create_time=now,
-        )
-    )
-    entry = _entry(stored.fact, number, EntryType.ADJUSTMENT, amount, adjusted.remaining)
-    await balance_entries.append(connection, organization_id, [replace(entry, adjustment_id=adjustment_id)], now)
+    await write_balance(connection, result)
+    await write_segments(connection, result, [adjusted])
+    number = adjusted.segment_number
+    await _write_adjustment(connection, organization_id, adjustment, number, now)
+    entry = _entry(stored.fact, number, EntryType.ADJUSTMENT, adjustment.amount, adjusted.remaining)
+    entries = [replace(entry, adjustment_id=adjustment.adjustment_id)]
+    await balance_entries.append(connection, organization_id, entries, now)
     return BalanceChange(result, changed=True, previous=stored, segment_number=number)
 
 
 async def void(
     connection: AsyncConnection, organization_id: int, customer_id: str, balance_id: str, now: datetime
 ) -> BalanceChange:
-    """Ends the balance for good; what remains of it counts no more. Raises BalanceUnknown."""
+    """Ends the balance for good: what remains of it no longer counts. Raises BalanceUnknown."""
     stored = await balances.get(connection, organization_id, customer_id, balance_id)
     if stored is None:
-        raise BalanceUnknown
+        raise BalanceUnknown(customer_id, balance_id)
     if stored.void_time is not None:
         return BalanceChange(stored, changed=False)
     result = replace(stored, void_time=now, update_time=now)
-    await _write(connection, result)
+    await write_balance(connection, result)
     entries = [
         _entry(stored.fact, segment.segment_number, EntryType.VOID, -_counting(segment), ZERO)
         for segment in stored.segments
@@ -187,8 +180,30 @@ async def void(
     return BalanceChange(result, changed=True, previous=stored)
 
 
+def _segments_after(before: Mapping[int, StoredSegment], fact: BalanceFact) -> tuple[StoredSegment, ...]:
+    """All segments of a balance after a put, by number; those that the put leaves out are kept as removed."""
+    new = {
+        number: replace(before.get(number, StoredSegment(number, segment)), fact=segment, removed=False)
+        for number, segment in enumerate(fact.segments, start=1)
+    }
+    left_out = {number: replace(segment, removed=True) for number, segment in before.items() if number not in new}
+    return tuple(sorted((new | left_out).values(), key=lambda segment: segment.segment_number))
+
+
+def _grants(before: Mapping[int, StoredSegment], after: StoredBalance) -> list[NewEntry]:
+    """The entries of a put: by how much it changed what remains of each segment."""
+    entries = []
+    for segment in after.segments:
+        old = before.get(segment.segment_number)
+        with exact_arithmetic():
+            amount = _counting(segment) - (ZERO if old is None else _counting(old))
+        if amount:
+            entries.append(_entry(after.fact, segment.segment_number, EntryType.GRANT, amount, _counting(segment)))
+    return entries
+
+
 def _fixed_field(stored: BalanceFact, fact: BalanceFact) -> str | None:
-    """The first field in which a fact is of another balance than the stored one."""
+    """The first field that cannot change and in which the fact differs from the stored one; None if there is none."""
     if stored.kind is not fact.kind:
         return "kind"
     if (stored.currency, stored.metric_id) != (fact.currency, fact.metric_id):
@@ -198,21 +213,21 @@ def _fixed_field(stored: BalanceFact, fact: BalanceFact) -> str | None:
     return "license_type" if stored.license_type != fact.license_type else None
 
 
-def _counting(segment: Segment) -> Decimal:
-    """What the ledger of a segment adds up to while its balance is not voided."""
+def _counting(segment: StoredSegment) -> Decimal:
+    """The sum of the ledger of a segment while its balance is not voided."""
     return ZERO if segment.removed else segment.remaining
 
 
-def _segment_to_adjust(stored: Balance, segment_number: int | None, now: datetime) -> Segment:
+def _segment_to_adjust(stored: StoredBalance, segment_number: int | None, now: datetime) -> StoredSegment:
     if segment_number is not None:
         for segment in stored.segments:
             if segment.segment_number == segment_number and not segment.removed:
                 return segment
-        raise SegmentUnknown
+        raise SegmentUnknown(stored.fact.customer_id, stored.fact.balance_id, segment_number)
     active = stored.active(now)
     if not active:
-        raise NoActiveSegment
-    # Those without an end come last.
+        raise NoActiveSegment(stored.fact.customer_id, stored.fact.balance_id)
+    # Segments without an end come last.
     return min(active, key=lambda segment: (segment.fact.end_time is None, segment.fact.end_time or now))
 
 
@@ -222,72 +237,36 @@ def _entry(
     return NewEntry(fact.customer_id, fact.balance_id, segment_number, entry_type, amount, remaining)
 
 
-async def _made(
-    connection: AsyncConnection, organization_id: int, customer_id: str, adjustment_id: str
-) -> Any | None:
-    """The row of an adjustment that was made before."""
+async def _made(connection: AsyncConnection, organization_id: int, adjustment: Adjustment) -> int | None:
+    """The number of the segment that the adjustment changed if it was made before. Raises AdjustmentConflict."""
     rows = await connection.execute(
         select(balance_adjustment).where(
             balance_adjustment.c.organization_id == organization_id,
-            balance_adjustment.c.customer_id == customer_id,
-            balance_adjustment.c.adjustment_id == adjustment_id,
+            balance_adjustment.c.customer_id == adjustment.customer_id,
+            balance_adjustment.c.adjustment_id == adjustment.adjustment_id,
         )
     )
-    return rows.one_or_none()
+    made = rows.one_or_none()
+    if made is None:
+        return None
+    requested = adjustment.balance_id, adjustment.amount, adjustment.segment_number
+    if (made.balance_id, made.amount, made.requested_segment_number) != requested:
+        raise AdjustmentConflict(adjustment.customer_id, made.balance_id, adjustment.adjustment_id)
+    return int(made.segment_number)
 
 
-async def _write(connection: AsyncConnection, written: Balance) -> None:
-    fact = written.fact
-    values = {
-        "kind": fact.kind.value,
-        "currency": fact.currency,
-        "metric_id": fact.metric_id,
-        "priority": fact.priority,
-        "contract_id": fact.contract_id,
-        "contract_custom_fields": dict(fact.contract_custom_fields),
-        "custom_fields": dict(fact.custom_fields),
-        "credit_grant_type": fact.credit_grant_type,
-        "seat_group_key": fact.seat.key if fact.seat else None,
-        "seat_group_value": fact.seat.value if fact.seat else None,
-        "license_type": fact.license_type,
-        "draw_down": fact.draw_down,
-        "allow_overage": fact.allow_overage,
-        "draw_down_metric_ids": list(fact.draw_down_metric_ids),
-        "void_time": written.void_time,
-        "as_of_time": fact.as_of_time,
-        "create_time": written.create_time,
-        "update_time": written.update_time,
-    }
+async def _write_adjustment(
+    connection: AsyncConnection, organization_id: int, adjustment: Adjustment, segment_number: int, now: datetime
+) -> None:
     await connection.execute(
-        insert(balance)
-        .values(**_key(written), **values)
-        .on_conflict_do_update(index_elements=_BALANCE_KEY, set_=values)
+        insert(balance_adjustment).values(
+            organization_id=organization_id,
+            customer_id=adjustment.customer_id,
+            adjustment_id=adjustment.adjustment_id,
+            balance_id=adjustment.balance_id,
+            amount=adjustment.amount,
+            requested_segment_number=adjustment.segment_number,
+            segment_number=segment_number,
+            create_time=now,
+        )
     )
-
-
-async def _write_segments(connection: AsyncConnection, written: Balance, segments: list[Segment]) -> None:
-    if not segments:
-        return
-    rows = [
-        {
-            **_key(written),
-            "segment_number": segment.segment_number,
-            "amount": segment.fact.amount,
-            "adjusted": segment.adjusted,
-            "topped_up": segment.topped_up,
-            "drawn": segment.drawn,
-            "start_time": segment.fact.start_time,
-            "end_time": segment.fact.end_time,
-            "removed": segment.removed,
-        }
-        for segment in segments
-    ]
-    statement = insert(balance_segment)
-    new = {name: statement.excluded[name] for name in rows[0] if name not in _SEGMENT_KEY}
-    await connection.execute(statement.on_conflict_do_update(index_elements=_SEGMENT_KEY, set_=new), rows)
-
-
-def _key(written: Balance) -> dict[str, Any]:
-    fact = written.fact
-    values = (written.organization_id, fact.customer_id, fact.balance_id)
-    return dict(zip(_BALANCE_KEY, values, strict=True))

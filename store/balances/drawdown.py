@@ -1,6 +1,6 @@
-"""Drawing: the segments that usage may draw on, and what it took of them, for many customers at once.
+"""Drawdown: reads the segments that usage can draw on, and stores what it drew, for many customers in one statement.
 
-The customers' wallets must be held.
+The transaction must hold the wallets of the customers.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,7 +9,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from evaluator.balances import Holding, Segment, Unit
+from evaluator.balances import Holding, HoldingSegment, Unit
 from evaluator.drawdown import Source
 from store.balances.entries import EntryType
 from store.balances.holdings import holding_from
@@ -18,28 +18,32 @@ from store.postgres.database import DriverConnection, Row
 
 @dataclass(eq=False, slots=True)
 class Drawable:
-    """A segment of a customer that usage may draw on, and the balance that it is of."""
+    """A segment of a customer that usage can draw on, and its balance."""
 
     customer_id: str
     holding: Holding
     source: Source
 
 
+# The columns of a balance and one of its segments, as `_drawable` reads them.
 _COLUMNS = """
 SELECT b.customer_id, b.balance_id, b.kind, b.currency, b.metric_id, b.custom_fields, b.contract_custom_fields,
        b.credit_grant_type, b.seat_group_key, b.seat_group_value, b.license_type,
        s.segment_number, s.amount + s.adjusted, s.drawn, s.start_time, s.end_time,
        b.priority, b.allow_overage, b.draw_down_metric_ids
 """
-# Segments from which nothing can be drawn any more matter only to what is given back.
-_THERE = """
+
+# The segments that are usable in the time of the usage. Exhausted ones are read only if usage gives something back.
+_USABLE_SEGMENTS = """
 JOIN balance_segment s ON s.organization_id = b.organization_id AND s.customer_id = b.customer_id
     AND s.balance_id = b.balance_id
 WHERE b.draw_down AND b.void_time IS NULL AND NOT s.removed
     AND s.start_time <= i.until_time AND (s.end_time IS NULL OR s.end_time > i.from_time)
     AND (%(exhausted)s OR b.allow_overage OR s.amount + s.adjusted > s.drawn)
 """
-_FROM_POOLED = """
+
+# The customers' balances of no seat, in the units of their usage.
+_POOLED_BALANCES = """
 FROM unnest(
     %(customer_ids)s::text[], %(froms)s::timestamptz[], %(untils)s::timestamptz[], %(units)s::text[],
     %(amounts)s::numeric[]
@@ -48,16 +52,12 @@ JOIN balance b ON b.organization_id = %(organization_id)s AND b.customer_id = i.
     AND b.seat_group_key IS NULL
     AND i.unit = CASE WHEN b.metric_id IS NULL THEN 'cost/' || b.currency ELSE 'usage/' || b.metric_id END COLLATE "C"
 """
-_ALL_POOLED = _COLUMNS + _FROM_POOLED + _THERE
-# Up to where the segments that every event may draw on have enough for all of them, in the order of `in_order`: no
-# event comes any further, however many balances there are.
-_POOLED = (
-    """
-SELECT * FROM (
-"""
-    + _COLUMNS
-    + """,
-    i.amount AS wanted,
+
+# Reads all usable segments of balances of no seat. Usage that gives something back can concern each of them.
+_READ_ALL_POOLED = _COLUMNS + _POOLED_BALANCES + _USABLE_SEGMENTS
+
+# How much the segments before this one in draw order (`in_order`) can give to every event of the usage.
+_SURE_BEFORE = """
     sum(
         CASE WHEN s.start_time <= i.from_time AND (s.end_time IS NULL OR s.end_time > i.until_time)
             AND b.draw_down_metric_ids = '{}' THEN greatest(s.amount + s.adjusted - s.drawn, 0) ELSE 0 END
@@ -67,13 +67,17 @@ SELECT * FROM (
         ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
     ) AS sure_before
 """
-    + _FROM_POOLED
-    + _THERE
+
+# Reads the usable segments of balances of no seat, in draw order, until they cover all of the usage. A customer can
+# have many more, and no event draws on those.
+_READ_POOLED = (
+    "SELECT * FROM ("
+    + (_COLUMNS + ", i.amount AS wanted," + _SURE_BEFORE + _POOLED_BALANCES + _USABLE_SEGMENTS)
     + ") AS found WHERE coalesce(sure_before, 0) < wanted"
 )
-_OF_SEATS = (
-    _COLUMNS
-    + """
+
+# The balances of the seats that the usage names.
+_SEAT_BALANCES = """
 FROM unnest(
     %(customer_ids)s::text[], %(keys)s::text[], %(values)s::text[], %(froms)s::timestamptz[],
     %(untils)s::timestamptz[]
@@ -81,15 +85,17 @@ FROM unnest(
 JOIN balance b ON b.organization_id = %(organization_id)s AND b.customer_id = i.customer_id COLLATE "C"
     AND b.seat_group_key = i.key COLLATE "C" AND b.seat_group_value = i.value COLLATE "C"
 """
-    + _THERE
-)
+
+# Reads all usable segments of the balances of some seats.
+_READ_OF_SEATS = _COLUMNS + _SEAT_BALANCES + _USABLE_SEGMENTS
 
 
 @dataclass(slots=True)
-class Wanted:
-    """What the usage of one customer in one unit may draw: the earliest and latest time of it, and how much at most.
+class Demand:
+    """What usage of one customer in one unit can draw.
 
-    amount: None where it gives something back, so that everything that was drawn on may matter.
+    first, last: the earliest and the latest time of the usage. amount: the most that it can draw; None if it gives
+    something back.
     """
 
     first: datetime
@@ -100,46 +106,51 @@ class Wanted:
 async def drawables(
     connection: DriverConnection,
     organization_id: int,
-    wanted: Mapping[tuple[str, str], Wanted],
+    demands: Mapping[tuple[str, str], Demand],
     seats: Mapping[tuple[str, str, str], tuple[datetime, datetime]],
 ) -> list[Drawable]:
-    """The segments that usage may come to draw on, or give back to.
+    """The segments that usage can draw on, or give back to.
 
-    wanted: by customer and unit key. seats: customer, property and value, with the earliest and latest time of
-    usage; of other seats nothing is read, and of these all.
+    demands: by customer id and unit key. seats: the seats that the usage names (customer id, property, value), each
+    with the earliest and the latest time of its usage. Of these seats all segments are read, of other seats none.
     """
-    back = any(one.amount is None for one in wanted.values())
-    pooled: dict[str, Any] = {
-        "organization_id": organization_id,
-        "exhausted": back,
-        "customer_ids": [customer_id for customer_id, _ in wanted],
-        "units": [unit for _, unit in wanted],
-        "froms": [one.first for one in wanted.values()],
-        "untils": [one.last for one in wanted.values()],
-        "amounts": [one.amount for one in wanted.values()],
-    }
-    of_seats: dict[str, Any] = {
-        "organization_id": organization_id,
-        "exhausted": back,
-        "customer_ids": [customer_id for customer_id, _, _ in seats],
-        "keys": [key for _, key, _ in seats],
-        "values": [value for _, _, value in seats],
-        "froms": [span[0] for span in seats.values()],
-        "untils": [span[1] for span in seats.values()],
-    }
+    gives_back = any(one.amount is None for one in demands.values())
+    read_pooled = _READ_ALL_POOLED if gives_back else _READ_POOLED
+    shared = {"organization_id": organization_id, "exhausted": gives_back}
     async with connection.pipeline():
         cursors = []
-        if wanted:
-            cursors.append(await connection.execute((_ALL_POOLED if back else _POOLED).encode(), pooled))
+        if demands:
+            cursors.append(await connection.execute(read_pooled.encode(), shared | _demand_parameters(demands)))
         if seats:
-            cursors.append(await connection.execute(_OF_SEATS.encode(), of_seats))
+            cursors.append(await connection.execute(_READ_OF_SEATS.encode(), shared | _seat_parameters(seats)))
     found = []
     for cursor in cursors:
         found += [_drawable(row) for row in await cursor.fetchall()]
     return found
 
 
-_OVERAGE = """
+def _demand_parameters(demands: Mapping[tuple[str, str], Demand]) -> dict[str, Any]:
+    return {
+        "customer_ids": [customer_id for customer_id, _ in demands],
+        "units": [unit for _, unit in demands],
+        "froms": [one.first for one in demands.values()],
+        "untils": [one.last for one in demands.values()],
+        "amounts": [one.amount for one in demands.values()],
+    }
+
+
+def _seat_parameters(seats: Mapping[tuple[str, str, str], tuple[datetime, datetime]]) -> dict[str, Any]:
+    return {
+        "customer_ids": [customer_id for customer_id, _, _ in seats],
+        "keys": [key for _, key, _ in seats],
+        "values": [value for _, _, value in seats],
+        "froms": [span[0] for span in seats.values()],
+        "untils": [span[1] for span in seats.values()],
+    }
+
+
+# The overages of some customers.
+_READ_OVERAGES = """
 SELECT customer_id, unit, amount FROM overage
 WHERE organization_id = %(organization_id)s AND customer_id = ANY(%(customer_ids)s)
 """
@@ -148,22 +159,23 @@ WHERE organization_id = %(organization_id)s AND customer_id = ANY(%(customer_ids
 async def overages(
     connection: DriverConnection, organization_id: int, customer_ids: Iterable[str]
 ) -> dict[tuple[str, str], Decimal]:
-    """What usage took beyond the balances, by customer and unit key."""
+    """The overages of customers, by customer id and unit key."""
     cursor = await connection.execute(
-        _OVERAGE, {"organization_id": organization_id, "customer_ids": list(customer_ids)}
+        _READ_OVERAGES, {"organization_id": organization_id, "customer_ids": list(customer_ids)}
     )
     return {(row[0], row[1]): row[2] for row in await cursor.fetchall()}
 
 
 @dataclass(frozen=True)
 class Overage:
-    """What usage in a unit took beyond the balances of a customer."""
+    """Usage of a customer in one unit that no balance covered."""
 
     unit: Unit
     amount: Decimal
     update_time: datetime
 
 
+# A page of the overages of one customer. The unit keys of currencies come before those of metrics.
 _LIST_OVERAGES = """
 SELECT unit, amount, update_time FROM overage
 WHERE organization_id = %(organization_id)s AND customer_id = %(customer_id)s AND unit > %(after)s
@@ -174,7 +186,10 @@ ORDER BY unit LIMIT %(limit)s
 async def list_overages(
     connection: DriverConnection, organization_id: int, customer_id: str, *, after: str | None, limit: int
 ) -> list[Overage]:
-    """Up to `limit` of a customer's overages, currencies first; `after` is the unit key of the last one seen."""
+    """Up to `limit` overages of a customer, those in currencies first.
+
+    after: the unit key of the last overage of the page before.
+    """
     cursor = await connection.execute(
         _LIST_OVERAGES,
         {"organization_id": organization_id, "customer_id": customer_id, "after": after or "", "limit": limit},
@@ -182,6 +197,7 @@ async def list_overages(
     return [Overage(Unit.from_key(row[0]), row[1], row[2]) for row in await cursor.fetchall()]
 
 
+# Stores how much was drawn from segments in all.
 _WRITE_DRAWN = """
 UPDATE balance_segment s SET drawn = i.drawn
 FROM unnest(%(customer_ids)s::text[], %(balance_ids)s::text[], %(numbers)s::int[], %(drawn)s::numeric[])
@@ -189,6 +205,8 @@ FROM unnest(%(customer_ids)s::text[], %(balance_ids)s::text[], %(numbers)s::int[
 WHERE s.organization_id = %(organization_id)s AND s.customer_id = i.customer_id COLLATE "C"
     AND s.balance_id = i.balance_id COLLATE "C" AND s.segment_number = i.segment_number
 """
+
+# Adds an entry for each segment to the ledger.
 _WRITE_ENTRIES = """
 INSERT INTO balance_entry (
     organization_id, customer_id, balance_id, segment_number, entry_type, amount, remaining, create_time
@@ -198,7 +216,9 @@ SELECT %(organization_id)s, i.*, %(now)s FROM unnest(
     %(amounts)s::numeric[], %(remaining)s::numeric[]
 ) AS i
 """
-_WRITE_OVERAGE = """
+
+# Stores overages.
+_WRITE_OVERAGES = """
 INSERT INTO overage (organization_id, customer_id, unit, amount, update_time)
 SELECT %(organization_id)s, i.*, %(now)s
 FROM unnest(%(customer_ids)s::text[], %(units)s::text[], %(amounts)s::numeric[]) AS i
@@ -214,9 +234,10 @@ async def write(
     overage: Mapping[tuple[str, str], Decimal],
     now: datetime,
 ) -> None:
-    """Stores what was drawn (each segment with the net amount, below 0 where it was given back) with its entries.
+    """Stores what was drawn, with entries in the ledger, and the overages that changed.
 
-    overage: what it is now, by customer and unit key. Must run under `exact_arithmetic`.
+    drawn: segments with their net amounts, which are below 0 if more was given back than drawn. overage: the new
+    overages, by customer id and unit key. Must run under `exact_arithmetic`.
     """
     segments: dict[str, Any] = {
         "organization_id": organization_id,
@@ -229,7 +250,7 @@ async def write(
         "amounts": [-amount for _, amount in drawn],
         "remaining": [item.source.segment.remaining for item, _ in drawn],
     }
-    beyond = {
+    overages = {
         "organization_id": organization_id,
         "now": now,
         "customer_ids": [customer_id for customer_id, _ in overage],
@@ -241,11 +262,11 @@ async def write(
             await connection.execute(_WRITE_DRAWN, segments)
             await connection.execute(_WRITE_ENTRIES, segments)
         if overage:
-            await connection.execute(_WRITE_OVERAGE, beyond)
+            await connection.execute(_WRITE_OVERAGES, overages)
 
 
 def _drawable(row: Row) -> Drawable:
-    holding = holding_from(row[1:11], (Segment(*row[11:16]),))
+    holding = holding_from(row[1:11], (HoldingSegment(*row[11:16]),))
     priority, overdraws, metric_ids = row[16:19]
     source = Source(
         holding.balance_id,

@@ -1,4 +1,4 @@
-"""The ledger of balances: every change of what remains of a segment, in the order in which it happened."""
+"""The ledger of balances: every change of what remains of a segment, in the order of the changes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class EntryType(StrEnum):
 
 @dataclass(frozen=True)
 class NewEntry:
-    """One change. amount: by how much what remains changed. remaining: what does afterwards."""
+    """One change. amount: the change of what remains of the segment. remaining: what remains after it."""
 
     customer_id: str
     balance_id: str
@@ -37,7 +37,7 @@ class NewEntry:
 
 @dataclass(frozen=True)
 class Entry:
-    """One change as it is kept. entry_number: rises within a customer."""
+    """One change as it is stored. entry_number: rises with each entry of a customer."""
 
     organization_id: int
     entry_number: int
@@ -48,7 +48,7 @@ class Entry:
 async def append(
     connection: AsyncConnection, organization_id: int, changes: Sequence[NewEntry], now: datetime
 ) -> None:
-    """Writes the changes in their order. The customers' wallets must be held."""
+    """Writes the changes in their order. The transaction must hold the customers' wallets."""
     if not changes:
         return
     rows = [
@@ -77,7 +77,10 @@ async def list_page(
     after: tuple[str, int] | None,
     limit: int,
 ) -> list[Entry]:
-    """Up to `limit` entries of a customer after (balance id, number) `after`, in that order."""
+    """Up to `limit` entries of a customer in the order of balance id and number.
+
+    after: balance id and number of the last entry of the page before.
+    """
     statement = select(balance_entry).where(
         balance_entry.c.organization_id == organization_id, balance_entry.c.customer_id == customer_id
     )

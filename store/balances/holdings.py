@@ -1,17 +1,18 @@
-"""Holdings: customers' balances as alerts and drawing see them, read for many customers at once.
+"""Holdings: the balances of customers in the form that alerts and drawdown use, read for many customers at once.
 
-The customers' wallets must be held, or the transaction see one moment.
+The transaction must hold the customers' wallets, or read one snapshot (`balances.read_one_snapshot`).
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from evaluator.balances import BalanceKind, Holding, Seat, Segment, Unit
-from store.balances.balances import Balance
+from evaluator.balances import BalanceKind, Holding, HoldingSegment, Seat, Unit
+from store.balances.balances import StoredBalance
 from store.postgres.database import DriverConnection, Row
 
-# What adjustments took counts as used, like what usage drew: 900 of 1,000 taken away leaves a tenth.
+# The columns of `holding_from` and of Segment, of balances that are not voided. What adjustments took away counts as
+# used, like what usage drew: 1,000 with an adjustment of -900 has 10 % left.
 _COLUMNS = """
 SELECT b.customer_id, b.balance_id, b.kind, b.currency, b.metric_id, b.custom_fields, b.contract_custom_fields,
        b.credit_grant_type, b.seat_group_key, b.seat_group_value, b.license_type,
@@ -26,7 +27,7 @@ _ORDER = " ORDER BY b.customer_id, b.balance_id, s.segment_number"
 async def of_kinds(
     connection: DriverConnection, organization_id: int, customer_ids: Collection[str], kinds: Collection[BalanceKind]
 ) -> dict[str, list[Holding]]:
-    """The balances of those kinds, by customer; those that were voided are left out."""
+    """The balances of those kinds that are not voided, by customer id."""
     return await _fetch(
         connection,
         _COLUMNS + "b.kind = ANY(%(kinds)s)" + _ORDER,
@@ -56,6 +57,7 @@ async def of_seats(
     return found.get(customer_id, [])
 
 
+# The seats of which a segment starts or ends at a time that belongs to their customer.
 _CHANGING_SEATS = """
 SELECT DISTINCT b.customer_id, b.seat_group_key, b.seat_group_value
 FROM unnest(%(customer_ids)s::text[], %(times)s::timestamptz[]) AS i (holder_id, time)
@@ -70,7 +72,7 @@ WHERE NOT s.removed AND (s.start_time = i.time OR s.end_time = i.time)
 async def seats_changing_at(
     connection: DriverConnection, organization_id: int, times: Mapping[str, datetime]
 ) -> dict[str, list[Seat]]:
-    """The seats of which a segment starts or ends at the customer's time, by customer."""
+    """The seats of which a segment starts or ends at a given time, by customer id. times: by customer id."""
     cursor = await connection.execute(
         _CHANGING_SEATS,
         {"organization_id": organization_id, "customer_ids": list(times), "times": list(times.values())},
@@ -81,7 +83,8 @@ async def seats_changing_at(
     return found
 
 
-_NEXT_OF_SEATS = """
+# The next time at which a segment of any seat starts or ends, after a time that belongs to its customer.
+_NEXT_CHANGE_OF_SEATS = """
 SELECT i.holder_id, min(t.time)
 FROM unnest(%(customer_ids)s::text[], %(times)s::timestamptz[]) AS i (holder_id, time)
 JOIN balance b ON b.organization_id = %(organization_id)s AND b.customer_id = i.holder_id COLLATE "C"
@@ -97,16 +100,16 @@ GROUP BY i.holder_id
 async def next_change_of_seats(
     connection: DriverConnection, organization_id: int, times: Mapping[str, datetime]
 ) -> dict[str, datetime]:
-    """When a segment of any seat's credit next starts or ends after the customer's time, by customer."""
+    """When a segment of any seat next starts or ends after a given time, by customer id. times: by customer id."""
     cursor = await connection.execute(
-        _NEXT_OF_SEATS,
+        _NEXT_CHANGE_OF_SEATS,
         {"organization_id": organization_id, "customer_ids": list(times), "times": list(times.values())},
     )
     return {row[0]: row[1] for row in await cursor.fetchall()}
 
 
-def holding_of(balance: Balance) -> Holding:
-    """A stored balance as alerts see it."""
+def holding_of(balance: StoredBalance) -> Holding:
+    """A stored balance in the form that alerts use."""
     fact = balance.fact
     segments = [] if balance.void_time is not None else [one for one in balance.segments if not one.removed]
     return Holding(
@@ -114,7 +117,7 @@ def holding_of(balance: Balance) -> Holding:
         kind=fact.kind,
         unit=Unit(fact.currency, fact.metric_id),
         segments=tuple(
-            Segment(one.segment_number, one.provided, one.used, one.fact.start_time, one.fact.end_time)
+            HoldingSegment(one.segment_number, one.provided, one.used, one.fact.start_time, one.fact.end_time)
             for one in segments
         ),
         custom_fields=fact.custom_fields,
@@ -125,8 +128,8 @@ def holding_of(balance: Balance) -> Holding:
     )
 
 
-def holding_from(row: Sequence[Any], segments: tuple[Segment, ...]) -> Holding:
-    """The balance in a row whose columns are those of this module, from balance_id to license_type."""
+def holding_from(row: Sequence[Any], segments: tuple[HoldingSegment, ...]) -> Holding:
+    """The balance in the columns balance_id to license_type of this module's statements."""
     balance_id, kind, currency, metric_id, fields, of_contract, grant_type, seat_key, seat_value, license_type = row
     return Holding(
         balance_id=balance_id,
@@ -152,6 +155,6 @@ async def _fetch(
         rows.setdefault((row[0], row[1]), []).append(row)
     found: dict[str, list[Holding]] = {}
     for (customer_id, _), of_balance in rows.items():
-        segments = tuple(Segment(*row[11:16]) for row in of_balance)
+        segments = tuple(HoldingSegment(*row[11:16]) for row in of_balance)
         found.setdefault(customer_id, []).append(holding_from(of_balance[0][1:11], segments))
     return found

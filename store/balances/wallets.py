@@ -1,8 +1,8 @@
-"""Wallets: the lock on everything that a customer holds and owes, and when time will next change any of it.
+"""Wallets: the lock on a customer's balances and invoices, and the customer's timer.
 
-Whoever reads a customer's balances or invoices in order to change them, or what follows from them, holds the
-customer's wallet. In the order of all locks it comes after those of organizations, of what is created on first
-sight, and of events, and before those of balances, invoices and gauges.
+A transaction that reads balances or invoices of a customer in order to change them, or what follows from them, must
+hold the customer's wallet. In the order of all locks, wallets come after organizations, implicit registrations and
+events, and before balances, invoices and gauges.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -13,19 +13,23 @@ from typing import NamedTuple
 from evaluator.balances import Unit
 from store.postgres.database import Connection, Row, driver
 
-# Two statements, and all of the first before any of the second: whoever waits in the second has passed the first,
-# and so waits for nobody's new row while it holds an old one that the other wants.
+# Creates the wallets that are missing. A statement before _LOCK, for all wallets of the transaction: if creating and
+# locking alternated, two transactions could each hold a wallet and wait for the row that the other one has created.
 _CREATE = """
 INSERT INTO wallet (organization_id, customer_id)
 SELECT %(organization_id)s, id FROM unnest(%(ids)s::text[]) AS i (id)
 ON CONFLICT DO NOTHING
 """
+
+# Locks wallets, in the order of their ids.
 _LOCK = """
 SELECT customer_id, draw_units, seat_keys, due_time, read_time FROM wallet
 WHERE organization_id = %(organization_id)s AND customer_id = ANY(%(ids)s)
 ORDER BY customer_id FOR UPDATE
 """
-_LOCK_DRAWING = """
+
+# Locks those of the wallets on whose balances usage draws.
+_LOCK_WITH_DRAWDOWN = """
 SELECT customer_id, draw_units, seat_keys, due_time, read_time FROM wallet
 WHERE organization_id = %(organization_id)s AND customer_id = ANY(%(ids)s) AND draw_units <> '{}'
 ORDER BY customer_id FOR UPDATE
@@ -34,11 +38,11 @@ ORDER BY customer_id FOR UPDATE
 
 @dataclass(frozen=True)
 class Wallet:
-    """A wallet that is held.
+    """A wallet that the transaction holds.
 
-    draw_units: the keys of the units in which the customer has had balances that usage draws on. seat_keys: the
-    properties that name the seats among those. due_time: when time next changes what alerts read of the customer;
-    unset: never. read_time: as of when they last read it.
+    draw_units: the keys of the units in which the customer has had balances with drawdown. seat_keys: the properties
+    that name the seats of such balances. due_time: the customer's timer, see `ReadTimes`. read_time: the time as of
+    which alerts last read the customer.
     """
 
     customer_id: str
@@ -48,18 +52,18 @@ class Wallet:
     read_time: datetime | None
 
     def moment(self, now: datetime) -> datetime:
-        """As of when to look at the customer: now, or later where somebody with a faster clock has looked already."""
+        """The time as of which to read the customer: `now`, or the later time at which a faster clock has read it."""
         return now if self.read_time is None else max(now, self.read_time)
 
     @classmethod
     def of_row(cls, row: Row) -> "Wallet":
-        """The wallet in a row of the columns above."""
+        """The wallet in a row with the columns of `_LOCK`."""
         customer_id, draw_units, seat_keys, *times = row
         return cls(customer_id, frozenset(draw_units), tuple(seat_keys), *times)
 
 
 async def lock(connection: Connection, organization_id: int, customer_ids: Iterable[str]) -> dict[str, Wallet]:
-    """Holds the wallets of these customers until the transaction ends; waits for whoever holds one."""
+    """Holds the customers' wallets until the transaction ends; waits for transactions that hold one of them."""
     raw = await driver(connection)
     parameters = {"organization_id": organization_id, "ids": sorted(set(customer_ids))}
     async with raw.pipeline():
@@ -68,17 +72,18 @@ async def lock(connection: Connection, organization_id: int, customer_ids: Itera
     return {row[0]: Wallet.of_row(row) for row in await cursor.fetchall()}
 
 
-async def lock_drawing(
+async def lock_with_drawdown(
     connection: Connection, organization_id: int, customer_ids: Iterable[str]
 ) -> dict[str, Wallet]:
-    """Holds those of the customers' wallets that usage draws on; the others are left alone."""
+    """Holds those of the customers' wallets on whose balances usage draws; does not lock the others."""
     raw = await driver(connection)
     parameters = {"organization_id": organization_id, "ids": sorted(set(customer_ids))}
-    cursor = await raw.execute(_LOCK_DRAWING, parameters)
+    cursor = await raw.execute(_LOCK_WITH_DRAWDOWN, parameters)
     return {row[0]: Wallet.of_row(row) for row in await cursor.fetchall()}
 
 
-_EXPECT_DRAWS = """
+# Adds a unit, and the property of a seat, to a wallet that lacks them.
+_ADD_DRAWDOWN_UNIT = """
 UPDATE wallet SET
     draw_units = CASE WHEN %(unit)s = ANY(draw_units) THEN draw_units ELSE draw_units || %(unit)s::text END,
     seat_keys = CASE WHEN %(key)s::text IS NULL OR %(key)s = ANY(seat_keys) THEN seat_keys
@@ -88,45 +93,57 @@ WHERE organization_id = %(organization_id)s AND customer_id = %(customer_id)s
 """
 
 
-async def expect_draws(
+async def add_drawdown_unit(
     connection: Connection, organization_id: int, customer_id: str, unit: Unit, seat_key: str | None
 ) -> None:
-    """Says that usage in a unit may draw on a balance of the customer, of a seat that this property names if any."""
+    """Records that usage in `unit` can draw on a balance of the customer.
+
+    seat_key: the property that names the seat of the balance; None for a balance of no seat.
+    """
     raw = await driver(connection)
     parameters = {"organization_id": organization_id, "customer_id": customer_id, "unit": unit.key, "key": seat_key}
-    await raw.execute(_EXPECT_DRAWS, parameters)
+    await raw.execute(_ADD_DRAWDOWN_UNIT, parameters)
 
 
-_SET_DUE = """
+# Replaces the timers of customers.
+_SET_TIMERS = """
 UPDATE wallet w SET due_time = i.due_time, read_time = greatest(w.read_time, i.read_time)
 """
-_EXPECT_DUE = """
+
+# Sets the timers of customers that have no earlier one.
+_SET_EARLIER_TIMERS = """
 UPDATE wallet w SET due_time = least(w.due_time, i.due_time), read_time = greatest(w.read_time, i.read_time)
 """
-_FROM = """
+
+# The customers that the two statements above update.
+_OF_CUSTOMERS = """
 FROM unnest(%(ids)s::text[], %(due)s::timestamptz[], %(read)s::timestamptz[]) AS i (customer_id, due_time, read_time)
 WHERE w.organization_id = %(organization_id)s AND w.customer_id = i.customer_id COLLATE "C"
 """
 
 
-class Read(NamedTuple):
-    """What alerts read of a customer is of `time`, and next changes with time alone at `due_time` (None: never)."""
+class ReadTimes(NamedTuple):
+    """When alerts read a customer.
+
+    time: the time as of which they read it now. due_time: the customer's timer, the time at which time alone next
+    changes what they read; None if it never does.
+    """
 
     time: datetime
     due_time: datetime | None
 
 
-async def set_due(connection: Connection, organization_id: int, read: Mapping[str, Read]) -> None:
-    """Notes when customers were looked at and have to be next, all alerts considered. Their wallets must be held."""
-    await _note(connection, _SET_DUE, organization_id, read)
+async def set_timers(connection: Connection, organization_id: int, read: Mapping[str, ReadTimes]) -> None:
+    """Sets the timers of customers of which all alerts were considered. The transaction must hold their wallets."""
+    await _set(connection, _SET_TIMERS, organization_id, read)
 
 
-async def expect_due(connection: Connection, organization_id: int, read: Mapping[str, Read]) -> None:
-    """Like `set_due`, of some alerts or facts: what is due earlier stands."""
-    await _note(connection, _EXPECT_DUE, organization_id, read)
+async def set_earlier_timers(connection: Connection, organization_id: int, read: Mapping[str, ReadTimes]) -> None:
+    """Like `set_timers`, where only some alerts or facts were considered: an earlier timer remains."""
+    await _set(connection, _SET_EARLIER_TIMERS, organization_id, read)
 
 
-async def _note(connection: Connection, statement: str, organization_id: int, read: Mapping[str, Read]) -> None:
+async def _set(connection: Connection, statement: str, organization_id: int, read: Mapping[str, ReadTimes]) -> None:
     if read:
         raw = await driver(connection)
         parameters = {
@@ -135,21 +152,24 @@ async def _note(connection: Connection, statement: str, organization_id: int, re
             "due": [item.due_time for item in read.values()],
             "read": [item.time for item in read.values()],
         }
-        await raw.execute((statement + _FROM).encode(), parameters)
+        await raw.execute((statement + _OF_CUSTOMERS).encode(), parameters)
 
 
-_OVERDUE = """
+# The timers that are due, the earliest first.
+_DUE_TIMERS = """
 SELECT w.organization_id, o.name, w.customer_id, w.due_time
 FROM wallet w JOIN organization o USING (organization_id)
 WHERE w.due_time <= %(now)s AND w.organization_id <> ALL(%(others_than)s)
 ORDER BY w.due_time LIMIT %(limit)s
 """
-_NEXT_DUE = "SELECT min(due_time) FROM wallet"
+
+# The time of the earliest timer.
+_NEXT_DUE_TIME = "SELECT min(due_time) FROM wallet"
 
 
 @dataclass(frozen=True)
-class Due:
-    """A customer whose time has come; organization: the name."""
+class DueTimer:
+    """The timer of a customer that is due. organization: the name."""
 
     organization_id: int
     organization: str
@@ -157,26 +177,29 @@ class Due:
     due_time: datetime
 
 
-async def overdue(connection: Connection, now: datetime, limit: int, others_than: Collection[int] = ()) -> list[Due]:
-    """The customers whose time has come, the longest waiting first; nothing is locked.
+async def due_timers(
+    connection: Connection, now: datetime, limit: int, others_than: Collection[int] = ()
+) -> list[DueTimer]:
+    """Up to `limit` timers that are due, the earliest first; locks nothing.
 
-    others_than: organizations whose customers are left out.
+    others_than: organizations whose timers are left out.
     """
     raw = await driver(connection)
     parameters = {"now": now, "limit": limit, "others_than": list(others_than)}
-    cursor = await raw.execute(_OVERDUE, parameters)
-    return [Due(*row) for row in await cursor.fetchall()]
+    cursor = await raw.execute(_DUE_TIMERS, parameters)
+    return [DueTimer(*row) for row in await cursor.fetchall()]
 
 
-async def next_due(connection: Connection) -> datetime | None:
-    """When the next customer's time comes."""
+async def next_due_time(connection: Connection) -> datetime | None:
+    """The time of the earliest timer of all organizations; None if there is no timer."""
     raw = await driver(connection)
-    cursor = await raw.execute(_NEXT_DUE)
+    cursor = await raw.execute(_NEXT_DUE_TIME)
     row = await cursor.fetchone()
     return None if row is None else row[0]
 
 
-_CLAIM = """
+# Locks those of the wallets whose timer is due and that no other transaction holds.
+_CLAIM_DUE = """
 SELECT customer_id, draw_units, seat_keys, due_time, read_time FROM wallet
 WHERE organization_id = %(organization_id)s AND customer_id = ANY(%(ids)s) AND due_time <= %(now)s
 ORDER BY customer_id FOR UPDATE SKIP LOCKED
@@ -186,8 +209,8 @@ ORDER BY customer_id FOR UPDATE SKIP LOCKED
 async def claim_due(
     connection: Connection, organization_id: int, customer_ids: Iterable[str], now: datetime
 ) -> dict[str, Wallet]:
-    """Holds those of the wallets that are still due and that nobody holds."""
+    """Holds those of the wallets whose timer is still due and that no other transaction holds."""
     raw = await driver(connection)
     parameters = {"organization_id": organization_id, "ids": sorted(set(customer_ids)), "now": now}
-    cursor = await raw.execute(_CLAIM, parameters)
+    cursor = await raw.execute(_CLAIM_DUE, parameters)
     return {row[0]: Wallet.of_row(row) for row in await cursor.fetchall()}

@@ -1,4 +1,4 @@
-"""The days of deliveries and attempts: partitions made ahead of time, and dropped when they are too old."""
+"""The daily partitions of deliveries and attempts: made ahead of time, and dropped when they are too old."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,9 +7,9 @@ from datetime import UTC, date, datetime, timedelta
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-DAYS_AHEAD = 3  # besides today; a notifier that is away for longer only makes the default partitions grow
+DAYS_AHEAD = 3  # besides today; without a notifier for longer than that, the default partitions grow
 
-# Two notifiers may come here at once; CREATE TABLE IF NOT EXISTS alone still races in the catalog.
+# The advisory lock of this work: two CREATE TABLE IF NOT EXISTS at the same time can fail in the catalog.
 _LOCK = 1_052_911_830_415
 
 LOCK_TIMEOUT = "2s"
@@ -33,10 +33,10 @@ WHERE create_time < :oldest
 
 @dataclass(frozen=True)
 class Parent:
-    """A table that lies in days."""
+    """A table that is partitioned by day."""
 
     name: str
-    key: str  # the column that says which day a row belongs to
+    key: str  # the column with the day of a row
 
 
 PARENTS = (Parent("delivery", "finish_day"), Parent("attempt", "start_time"))
@@ -45,8 +45,8 @@ PARENTS = (Parent("delivery", "finish_day"), Parent("attempt", "start_time"))
 async def make_ahead(connection: AsyncConnection, parents: Sequence[Parent] = PARENTS) -> None:
     """Makes the partitions of today and of the days to come, by PostgreSQL's clock, in UTC.
 
-    Gives up as `drop_old` does. Beside notifiers that work, one of the tables at a time: who writes results wants
-    both, and might wait for the one while this waits for the other.
+    Gives up as `drop_old` does. While notifiers work, call it with one table at a time: a transaction that writes
+    results needs both, and with both here it could wait for one while this waits for the other.
     """
     await _begin(connection)
     today = await _today(connection)
@@ -61,9 +61,9 @@ async def make_ahead(connection: AsyncConnection, parents: Sequence[Parent] = PA
 async def drop_old(connection: AsyncConnection, keep: timedelta, parents: Sequence[Parent] = PARENTS) -> list[str]:
     """Drops the partitions of the days that ended longer than `keep` ago; returns their names.
 
-    Dropping locks the whole table for a moment, so one table at a time, as in `make_ahead`. When that takes too long
-    this gives up, with the error of PostgreSQL's lock_timeout. Operator events and jobs of that age go, too, unless a
-    delivery still has to carry them.
+    A drop locks the whole table for a short time; call it with one table at a time, as `make_ahead`. When it has to
+    wait too long for a lock it gives up, with the error of PostgreSQL's lock_timeout. Jobs and operator events of
+    that age are deleted, too, except operator events with a delivery that waits.
     """
     await _begin(connection)
     oldest = await _today(connection) - keep
@@ -88,8 +88,8 @@ async def existing_days(connection: AsyncConnection, parent: str) -> set[date]:
 
 
 async def _begin(connection: AsyncConnection) -> None:
-    # What waits for a lock on a table makes everybody after it wait too, so it gives up early. And a process that is
-    # paused in the middle loses its transaction before anybody notices.
+    # Every transaction that needs the table waits behind a waiting DROP or ATTACH, so this gives up early. A process
+    # that is paused in the middle loses its transaction and with it the locks.
     await connection.execute(
         text(
             "SELECT set_config('lock_timeout', :wait, true),"
@@ -110,8 +110,8 @@ def _name(parent: Parent, day: date) -> str:
 
 
 async def _make(connection: AsyncConnection, parent: Parent, day: date) -> None:
-    # Made apart and attached, which leaves the rest of the table open to writers. Rows of that day that the default
-    # partition has taken move first: with them in it, PostgreSQL refuses to attach.
+    # A new table that is then attached does not lock the other partitions against writers. Rows of that day in the
+    # default partition move first: otherwise PostgreSQL refuses to attach.
     name = _name(parent, day)
     start, end = (f"'{bound:%Y-%m-%d} 00:00:00+00'" for bound in (day, day + timedelta(days=1)))
     if parent.key == "finish_day":

@@ -1,4 +1,4 @@
-"""Deliveries and their attempts as the API shows them: the statements behind the lists."""
+"""Deliveries and their attempts, as the API lists them."""
 
 import hashlib
 from dataclasses import dataclass
@@ -28,13 +28,13 @@ class Delivery:
     trigger: Trigger
     attempt_count: int
     create_time: datetime
-    next_attempt_time: datetime | None  # unset while an attempt is under way, and at the end
+    next_attempt_time: datetime | None  # unset during an attempt, and after the last one
     finish_time: datetime | None
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One HTTP try of a delivery."""
+    """One HTTP request of a delivery."""
 
     organization_id: int
     delivery_id: str
@@ -52,7 +52,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Filter:
-    """Which deliveries; what is unset narrows nothing. Times are those of their creation, the end not included."""
+    """Which deliveries to list. Unset fields do not limit the list. Times: of creation, the end not included."""
 
     endpoint_id: str | None = None
     notification_id: str | None = None
@@ -95,7 +95,7 @@ _ATTEMPT_COLUMNS = (
 
 def delivery_id(organization_id: int, endpoint_id: str, notification_id: str) -> str:
     """The id of the one delivery of a notification to an endpoint."""
-    # SHA-256 and not `digest_id`: deliveries are stored under these ids, and a second id would send them twice.
+    # SHA-256 and not `digest_id`: stored deliveries have these ids, and with another id they would be sent twice.
     text = f"{organization_id}\x1f{endpoint_id}\x1f{notification_id}"
     return id_of(DELIVERY_ID_PREFIX, hashlib.sha256(text.encode()).digest()[:ID_BYTES])
 
@@ -105,7 +105,7 @@ async def get(connection: AsyncConnection, organization_id: int, delivery_id: st
     found = await connection.execute(
         select(*_DELIVERY_COLUMNS)
         .where(delivery.c.organization_id == organization_id, delivery.c.delivery_id == delivery_id)
-        .order_by(delivery.c.finish_day.desc())  # the live one, if it was sent again
+        .order_by(delivery.c.finish_day.desc())  # the live row, if it was redelivered
         .limit(1)
     )
     row = found.mappings().one_or_none()

@@ -1,4 +1,4 @@
-"""The outbox: its rows become deliveries, one for each endpoint that wants them; LISTEN tells of new ones."""
+"""The fan-out: outbox rows become deliveries, one for each endpoint that wants them."""
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -18,26 +18,26 @@ from webhooks.operator_events import is_operator_event
 class FanOut:
     """What one fan-out did."""
 
-    taken: int  # outbox rows that are gone now
-    created: int  # deliveries that are there now
+    taken: int  # outbox rows that it deleted
+    created: int  # deliveries that it made
 
 
-# Rows are taken as they are found, never "after the last one seen": identity values are handed out before
-# their transactions commit, so a row with a low number may appear after a higher one has been taken.
+# The first rows, never "those after the last one seen": identity values are given before their transactions commit,
+# so a row with a low number may appear after a row with a higher one was taken.
 #
-# Materialized, or else a plan may choose rows anew for each row that it looks at, and so take more than the limit.
+# MATERIALIZED: otherwise a plan may choose the rows again for each row that it reads, and take more than the limit.
 _TAKE = text("""
 WITH oldest AS MATERIALIZED (
-    SELECT ctid AS place FROM outbox ORDER BY outbox_id LIMIT :limit FOR UPDATE SKIP LOCKED
+    SELECT ctid AS row_ctid FROM outbox ORDER BY outbox_id LIMIT :limit FOR UPDATE SKIP LOCKED
 )
 DELETE FROM outbox
 USING oldest
-WHERE outbox.ctid = oldest.place
+WHERE outbox.ctid = oldest.row_ctid
 RETURNING organization_id, customer_id, notification_id, event_type, condition_type
 """)
 
-# FOR KEY SHARE keeps an endpoint from being deleted until the new rows are committed, and does not wait for
-# claims. Those that cannot want any of the rows are left alone: to lock a row is to write it.
+# FOR KEY SHARE prevents that an endpoint is deleted before the new rows are committed, and does not wait for claims.
+# Endpoints that want none of the rows are not locked, since to lock a row is to write it.
 _ENDPOINTS = text("""
 SELECT organization_id, endpoint_id, event_types, condition_types
 FROM endpoint
@@ -47,7 +47,8 @@ ORDER BY organization_id, endpoint_id
 FOR KEY SHARE
 """)
 
-# An endpoint is not told of itself: to one that fails, it would be one more delivery that fails.
+# The endpoints that operator events are about. They get no delivery of these: for an endpoint that fails it would be
+# one more delivery that fails.
 _SUBJECTS = text("""
 SELECT organization_id, event_id, endpoint_id
 FROM operator_event
@@ -55,7 +56,7 @@ JOIN unnest(CAST(:organizations AS bigint[]), CAST(:events AS text[])) AS wanted
 USING (organization_id, event_id)
 """)
 
-# The columns come as text with tabs between the values, which no id contains: the driver would write arrays value
+# The columns are sent as text with tabs between the values, which no id contains: the driver would write arrays value
 # by value.
 _ADD = text("""
 INSERT INTO delivery_live (organization_id, delivery_id, endpoint_id, notification_id, customer_id, event_type,
@@ -73,7 +74,7 @@ ON CONFLICT DO NOTHING
 
 
 async def fan_out(connection: AsyncConnection, limit: int) -> FanOut:
-    """Turns up to `limit` outbox rows into deliveries, in the caller's transaction: all of it or nothing."""
+    """Turns up to `limit` outbox rows into deliveries, in the caller's transaction."""
     await connection.execute(text(SETTINGS))
     taken = (await connection.execute(_TAKE, {"limit": limit})).all()
     if not taken:
@@ -85,7 +86,7 @@ async def fan_out(connection: AsyncConnection, limit: int) -> FanOut:
     for row in found:
         endpoints.setdefault(row.organization_id, []).append(row)
     subjects = await _subjects(connection, [row for row in taken if is_operator_event(row.event_type)])
-    # Few kinds of rows and few endpoints make many pairs: each kind is compared with the endpoints once.
+    # There are few kinds of rows, so each kind is compared with the filters of the endpoints only once.
     wanting: dict[tuple[int, str, str], list[str]] = {}
     fresh: list[tuple[Row[Any], str]] = []
     for row in taken:
@@ -125,7 +126,7 @@ def _wants(endpoint: Row[Any], event_type: str, condition_type: str) -> bool:
 
 
 async def _subjects(connection: AsyncConnection, rows: Sequence[Row[Any]]) -> dict[tuple[int, str], str]:
-    """Whom operator events are about, by organization and event."""
+    """The endpoints that operator events are about, by organization and event."""
     if not rows:
         return {}
     found = await connection.execute(
@@ -139,7 +140,7 @@ async def _subjects(connection: AsyncConnection, rows: Sequence[Row[Any]]) -> di
 
 
 async def notifications(url: str) -> AsyncIterator[int | None]:
-    """Yields None once when it listens, and then, each time that outbox rows were committed, whose they are.
+    """Yields None when it begins to listen, and then the organization each time that outbox rows were committed.
 
     Uses a connection of its own. Raises DatabaseUnavailable when that cannot be made, or is lost.
     """

@@ -1,4 +1,4 @@
-"""Operator events as the API shows them, and the test events that are made on request."""
+"""Operator events as the API lists them, and test events, which are made on request."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -6,17 +6,17 @@ from datetime import datetime
 from sqlalchemy import insert, not_, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from store.deliveries.redelivery import Wanted, rearm
+from store.deliveries.redelivery import Redeliverable, make_due
 from store.ids import random_id
 from store.notifications.operator_events import NO_CUSTOMER
 from store.tables.webhooks import operator_event
 from webhooks.deliveries import Trigger
-from webhooks.example_events import TEST_ID_PREFIX, TEST_TYPE, body_of_test
+from webhooks.example_events import TEST_ID_PREFIX, TEST_TYPE, example_body
 
 
 @dataclass(frozen=True)
 class LoggedEvent:
-    """Something that happened to an endpoint. body: the JSON that is posted, byte for byte."""
+    """A stored operator event. body: the JSON that is posted, byte for byte."""
 
     organization_id: int
     event_id: str
@@ -37,7 +37,7 @@ async def list_page(
 ) -> list[LoggedEvent]:
     """Up to `limit` events, newest first; `after` is the create_time and id of the last one seen.
 
-    Test events of other types than `endpoint.test` are left out: what they tell of did not happen.
+    Test events are left out unless their type is `endpoint.test`: the event that they show did not happen.
     """
     statement = (
         select(
@@ -79,7 +79,7 @@ async def send_test(
 ) -> str:
     """Makes a test event of one of EXAMPLE_TYPES and its delivery to one endpoint; returns the event's id.
 
-    The caller holds the endpoint's row and knows that it is enabled.
+    The caller holds the lock of the endpoint's row, and the endpoint is enabled.
     """
     event_id = random_id(TEST_ID_PREFIX)
     await connection.execute(
@@ -88,14 +88,14 @@ async def send_test(
             event_id=event_id,
             event_type=event_type,
             endpoint_id=endpoint_id,
-            body=body_of_test(event_id, event_type, endpoint_id, now),
+            body=example_body(event_id, event_type, endpoint_id, now),
             create_time=now,
         )
     )
-    # No outbox row: it is for this endpoint only, whatever it subscribes to. No customer and no notification either,
-    # whatever its type: it is in nobody's history.
-    wanted = Wanted(event_id, NO_CUSTOMER, event_type)
-    await rearm(
-        connection, organization_id, endpoint_id, [wanted], trigger=Trigger.TEST, idempotency_key=idempotency_key
+    # Without an outbox row it goes to this endpoint only, whatever the endpoint's filters are. Without a customer and
+    # a notification it appears in no history.
+    event = Redeliverable(event_id, NO_CUSTOMER, event_type)
+    await make_due(
+        connection, organization_id, endpoint_id, [event], trigger=Trigger.TEST, idempotency_key=idempotency_key
     )
     return event_id

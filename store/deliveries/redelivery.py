@@ -1,4 +1,4 @@
-"""Sending again: deliveries to one endpoint become due now, whatever became of them before."""
+"""Redelivery: deliveries to one endpoint become due now, whatever their status is."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,22 +13,16 @@ from webhooks.deliveries import Trigger
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """A notification that is to be sent again, or an operator event; those have an empty customer_id."""
+class Redeliverable:
+    """A notification or an operator event that can be delivered again. An operator event has an empty customer_id."""
 
     notification_id: str
     customer_id: str
     event_type: str
 
 
-@dataclass(frozen=True)
-class Rearmed:
-    """What became due: the ids of its deliveries. Those that are being attempted at this moment are left alone."""
-
-    delivery_ids: frozenset[str]
-
-
-# The pending automatic try is replaced: the row waits in one place only. A row that is leased has no due time.
+# Deliveries that wait for their next attempt: it is made now instead. A leased row has no due time, and stays as it
+# is.
 _WAITING = text("""
 UPDATE delivery_live
 SET next_attempt_time = now(), trigger = :trigger, idempotency_key = :idempotency_key
@@ -37,7 +31,8 @@ WHERE organization_id = :organization_id AND delivery_id = ANY (CAST(:deliveries
 RETURNING delivery_id
 """)
 
-# Moved by a delete and an insert, as the notifier moves it the other way. The conflict is with a live row.
+# Finished deliveries, moved by a delete and an insert like those that a notifier finishes. The conflict is with a
+# live row.
 _FINISHED = text("""
 WITH taken AS (
     DELETE FROM delivery
@@ -59,6 +54,7 @@ ON CONFLICT DO NOTHING
 RETURNING delivery_id
 """)
 
+# Deliveries that were never made. A delivery that is leased now is in conflict, and stays as it is.
 _MISSING = text("""
 INSERT INTO delivery_live (organization_id, delivery_id, endpoint_id, notification_id, customer_id, event_type,
                            status, trigger, idempotency_key, create_time, next_attempt_time)
@@ -73,22 +69,23 @@ RETURNING delivery_id
 """)
 
 
-async def rearm(
+async def make_due(
     connection: AsyncConnection,
     organization_id: int,
     endpoint_id: str,
-    wanted: Sequence[Wanted],
+    events: Sequence[Redeliverable],
     *,
     trigger: Trigger,
     idempotency_key: str | None = None,
-) -> Rearmed:
-    """Makes the deliveries of `wanted` to an endpoint due now, and adds those that were never made.
+) -> int:
+    """Makes the deliveries of `events` to an endpoint due now, and adds those that were never made.
 
-    A recovery begins the schedule anew; a manual try of what is finished is one more try, after which the schedule
-    goes on where it was. The caller holds the endpoint's row (`store.endpoints.switches.lock`) and knows that it is
+    Returns how many became due; deliveries that are being attempted now do not. A recovery begins the retry schedule
+    again. A manual redelivery of a finished delivery is one more attempt, after which the schedule continues where it
+    was. The caller holds the lock of the endpoint's row (`store.endpoints.switches.lock`), and the endpoint is
     enabled.
     """
-    ids = {delivery_id(organization_id, endpoint_id, one.notification_id): one for one in wanted}
+    ids = {delivery_id(organization_id, endpoint_id, event.notification_id): event for event in events}
     parameters = {
         "organization_id": organization_id,
         "endpoint_id": endpoint_id,
@@ -98,27 +95,26 @@ async def rearm(
     }
     due = set(await connection.scalars(_WAITING, parameters))
     due |= set(await connection.scalars(_FINISHED, parameters | {"whole_schedule": trigger is Trigger.RECOVERY}))
-    rest = {key: one for key, one in ids.items() if key not in due}
+    rest = {key: event for key, event in ids.items() if key not in due}
     if rest:
-        # Whatever is leased at this moment is in conflict, and stays as it is.
         added = await connection.scalars(
             _MISSING,
             parameters
             | {
                 "deliveries": list(rest),
-                "notifications": [one.notification_id for one in rest.values()],
-                "customers": [one.customer_id for one in rest.values()],
-                "event_types": [one.event_type for one in rest.values()],
+                "notifications": [event.notification_id for event in rest.values()],
+                "customers": [event.customer_id for event in rest.values()],
+                "event_types": [event.event_type for event in rest.values()],
             },
         )
         due |= set(added)
     if due:
         await announce_due_deliveries(connection)
-    return Rearmed(frozenset(due))
+    return len(due)
 
 
-async def known(connection: AsyncConnection, organization_id: int, notification_id: str) -> Wanted | None:
-    """A notification, or an operator event, that has been handed to some endpoint; None for one that was not."""
+async def known(connection: AsyncConnection, organization_id: int, notification_id: str) -> Redeliverable | None:
+    """The notification or operator event of that id; None when no endpoint has ever had a delivery of it."""
     row = (
         await connection.execute(
             select(delivery.c.customer_id, delivery.c.event_type)
@@ -129,4 +125,4 @@ async def known(connection: AsyncConnection, organization_id: int, notification_
             .limit(1)
         )
     ).one_or_none()
-    return None if row is None else Wanted(notification_id, row.customer_id, row.event_type)
+    return None if row is None else Redeliverable(notification_id, row.customer_id, row.event_type)

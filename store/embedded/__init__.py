@@ -1,14 +1,14 @@
 """The embedded PostgreSQL server, for machines where no server is configured.
 
-The binaries come from a wheel; everything else is ours. The server needs no Docker and no privilege, listens on a
-unix socket only, and keeps its data in a directory. Every process that names the same directory shares one server:
+The programs come from a wheel. The server needs no Docker and no privilege, listens on a unix socket only, and keeps
+its data in a directory. All processes that name the same directory share one server:
 
 - `layout` names the folders and files, `server_user` the user that the server runs as;
-- `binaries` finds PostgreSQL, `cluster` makes a data directory and keeps its settings and rules of access;
-- `locks` says which processes hold the server, `keeper` is the process that owns it and stops it after the last one;
-- `holder` is a process that uses the server, `watch` the thread in it that starts a server again that ended.
+- `binaries` finds PostgreSQL, `cluster` creates a data directory and writes its settings and access rules;
+- `locks` shows which processes use the server, `keeper` is the process that runs it, and stops it after the last one;
+- `holder` is the part of a process that uses the server, `watch` the thread in it that restarts a server that ended.
 
-docs/embedded.md describes what is made on the machine, and with which rights.
+docs/embedded.md describes which files exist on the machine, and with which rights.
 """
 
 from store.embedded.binaries import installed

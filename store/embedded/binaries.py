@@ -1,4 +1,4 @@
-"""PostgreSQL's programs: where the wheel keeps them, and a copy where the server's user cannot reach them there."""
+"""PostgreSQL's programs: in the wheel, or in a copy if the user of the server cannot reach the wheel."""
 
 import hashlib
 import importlib.util
@@ -15,7 +15,7 @@ from store.embedded.server_user import ServerUser
 
 _VERSIONS = {"18": "pginstall18", "16": "pginstall"}
 _NEWEST = "18"
-# Root's copies. A folder that only root may write to: another user's programs must not run in their place.
+# Copies by root, in a folder that only root can write to: no other user can replace the programs.
 COPIES = Path("/var/cache/tidemark")
 _NOT_NEEDED = shutil.ignore_patterns("include", "*.a", "pkgconfig", "pgxs")
 
@@ -26,9 +26,9 @@ def installed() -> bool:
 
 
 def installation(layout: Layout, user: ServerUser) -> Path:
-    """The folder with bin, lib and share that `user` can run: the wheel's own, or else a copy.
+    """The folder with bin, lib and share that `user` can run: that of the wheel, or else a copy.
 
-    The version is that of the data; PGSERVER_POSTGRES_VERSION chooses it for new data. Raises CannotStart.
+    The version is that of the data; PGSERVER_POSTGRES_VERSION selects it for new data. Raises CannotStart.
     """
     version_file = layout.data / "PG_VERSION"
     if version_file.exists():
@@ -54,9 +54,9 @@ def _wheel() -> Path | None:
 
 
 def _usable(source: Path, user: ServerUser) -> bool:
-    """Whether another user can reach and read all of it, and what it is linked with."""
+    """Whether `user` can reach and read the installation and the libraries that it is linked with."""
     try:
-        for program in ("postgres", "initdb"):  # the second needs the wheel's libraries, too
+        for program in ("postgres", "initdb"):  # initdb needs the wheel's libraries too
             subprocess.run(
                 [source / "bin" / program, "--version"],
                 stdout=subprocess.DEVNULL,
@@ -74,9 +74,9 @@ def _usable(source: Path, user: ServerUser) -> bool:
 
 
 def _copy(source: Path) -> Path:
-    """The copy of these very files, which is made unless it exists.
+    """The copy of exactly these files; creates it if it does not exist.
 
-    It has the shape of the wheel: the programs find their libraries in a folder beside the package.
+    It has the folders of the wheel: the programs find their libraries in a folder beside the package.
     """
     program = (source / "bin" / "postgres").stat()
     mark = hashlib.sha256(f"{source} {program.st_mtime_ns} {program.st_size}".encode()).hexdigest()[:16]
@@ -103,7 +103,7 @@ def _copy(source: Path) -> Path:
     except OSError as error:
         raise CannotStart(
             f"the server's user cannot reach {source}, and PostgreSQL cannot be copied to {COPIES}: {error}; run as"
-            " another user than root, or install Tidemark where every user may read"
+            " another user than root, or install Tidemark where all users can read it"
         ) from None
     return copy / source.parent.name / source.name
 

@@ -1,4 +1,4 @@
-"""A data directory of PostgreSQL: made once, and brought to our settings and rules of access at each start."""
+"""The data directory of PostgreSQL: created once; its settings and access rules are written at each start."""
 
 import os
 import shutil
@@ -11,14 +11,14 @@ from store.embedded.server_user import ServerUser
 
 SUPERUSER = "postgres"  # of the database; not a user of the machine
 
-# PostgreSQL's defaults suit a notebook. These suit a service with a few replicas on one machine.
+# PostgreSQL's defaults are for small machines. These are for a service with a few replicas on one machine.
 _SETTINGS = {
     "max_connections": "200",
     "shared_buffers": "256MB",
     "max_wal_size": "4GB",
     "checkpoint_timeout": "15min",
     "random_page_cost": "1.1",
-    "jit": "off",  # compiling costs more than any statement of ours
+    "jit": "off",  # compilation takes longer than any statement of Tidemark
     "timezone": "UTC",
     "log_timezone": "UTC",
 }
@@ -32,22 +32,22 @@ local all all peer map={_MAP}
 
 
 def working_path(layout: Layout, user: ServerUser) -> str:
-    """How the server names its data directory, in which it is started.
+    """The path by which the server opens its data directory, which is its current folder.
 
-    The user of a server that root starts may not be able to walk to the directory: a folder above it may be closed.
-    The kernel's link to the current folder needs no walk, so that no folder's mode has to change.
+    If root starts the server, the server's user may have no access to a folder above the directory. The kernel's link
+    to the current folder needs no such access, so that no mode of a folder has to change.
     """
     return "/proc/self/cwd" if user.switch and Path("/proc/self/cwd").exists() else str(layout.data)
 
 
 def ensure(layout: Layout, user: ServerUser, installation: Path) -> None:
-    """Makes the data directory unless it exists, and writes our settings and rules. Raises CannotStart."""
+    """Creates the data directory if it does not exist, and writes settings and access rules. Raises CannotStart."""
     if layout.data.exists() and not (layout.data / "PG_VERSION").exists():
         try:
             layout.data.rmdir()
         except OSError:
             raise CannotStart(
-                f"{layout.data} holds files, but is no data directory of PostgreSQL; move it away"
+                f"{layout.data} contains files, but is no data directory of PostgreSQL; move it away"
             ) from None
     if not layout.data.exists():
         _make(layout, user, installation)
@@ -55,12 +55,12 @@ def ensure(layout: Layout, user: ServerUser, installation: Path) -> None:
 
 
 def environment() -> dict[str, str]:
-    """The environment of PostgreSQL's programs: nothing of ours may change what they do."""
+    """The environment of PostgreSQL's programs, without variables of this process that would change what they do."""
     return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
 
 
 def _make(layout: Layout, user: ServerUser, installation: Path) -> None:
-    # Under another name until it is whole: after a kill in the middle of it, the next start begins anew.
+    # It has another name until it is complete: after a kill during initdb, the next start begins again.
     unfinished = layout.unfinished_data
     if unfinished.exists():
         shutil.rmtree(unfinished)
@@ -115,7 +115,7 @@ def _write_settings(data: Path, user: ServerUser) -> None:
 
 
 def _write(path: Path, text: str, user: ServerUser) -> None:
-    """Replaces a file of the data directory as a whole: a full disk leaves the old one."""
+    """Replaces a file of the data directory as a whole: on a full disk, the old file remains."""
     if path.exists() and not path.is_symlink() and path.read_text() == text:
         return
     new = path.with_name(f"{path.name}.tidemark")

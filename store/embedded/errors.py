@@ -1,5 +1,5 @@
-"""What goes wrong with the embedded server, in words that an operator can use."""
+"""The error of the embedded server, with a message for operators."""
 
 
 class CannotStart(Exception):
-    """The embedded server cannot be started; the message says why and what to do."""
+    """The embedded server cannot start. The message gives the reason, and what to do."""

@@ -1,4 +1,4 @@
-"""A process that uses the embedded server: it joins the one that runs, or starts it, and lets go at its end."""
+"""A process that uses the embedded server: it joins a running server or starts one, and releases it at its end."""
 
 import atexit
 import json
@@ -20,12 +20,12 @@ from store.embedded.errors import CannotStart
 from store.embedded.layout import PORT, Layout
 
 MAX_SOCKET_PATH = 107  # bytes that the kernel allows
-SLOW_START = 10.0  # seconds after which a start is said to take its time: PostgreSQL recovers from a crash
+SLOW_START = 10.0  # seconds after which a slow start is logged, such as a recovery after a crash
 STOP_PATIENCE = 75.0  # seconds that the last holder waits for the server to stop
 POLLING_INTERVAL = 0.02  # seconds
-OTHERS_AFTER = 2.0  # seconds after which a server that goes on is taken for held by others
+OTHERS_AFTER = 2.0  # seconds after which a server that still runs counts as used by others
 
-# What needs no escaping in a URL; writers of URLs do not agree how a blank is escaped.
+# Paths that need no escapes in a URL: programs that write URLs escape a blank in different ways.
 _PLAIN = re.compile(r"[A-Za-z0-9/._-]+")
 _SOCKET_NAME = f".s.PGSQL.{PORT}"
 
@@ -33,9 +33,9 @@ logger = logging.getLogger(__name__)
 
 
 class Holder:
-    """This process's hold on the server of one data directory.
+    """This process as a holder of the server of one data directory.
 
-    url: of the database, the same after a restart.
+    url: of the database; the same after a restart.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -58,15 +58,15 @@ class Holder:
 
     @property
     def closed(self) -> bool:
-        """Whether this process has let go of the server."""
+        """Whether this process has released the server."""
         return self._closed
 
     def ended(self) -> bool:
-        """Whether the server, or its keeper, is gone."""
+        """Whether the server or its keeper has ended."""
         return not locks.is_kept(self.layout)
 
     def restart(self) -> None:
-        """Starts the server again, unless another holder was faster. Raises CannotStart."""
+        """Starts the server again, unless another holder has done so. Raises CannotStart."""
         with self._mutex:
             if not self._closed:
                 with locks.starting(self.layout):
@@ -77,8 +77,8 @@ class Holder:
         return self.layout.last_words(lines)
 
     def close(self) -> None:
-        """Lets go of the server. The last holder waits until it has stopped."""
-        if self._closed or os.getpid() != self._process:  # a fork of us holds nothing of its own
+        """Releases the server. The last holder waits until the server has stopped."""
+        if self._closed or os.getpid() != self._process:  # a fork of this process does not hold the server
             return
         with self._mutex:
             self._closed = True
@@ -86,7 +86,7 @@ class Holder:
         end = time.monotonic() + STOP_PATIENCE
         others = time.monotonic() + OTHERS_AFTER
         while locks.is_kept(self.layout) and time.monotonic() < end:
-            # The keeper, once it has this lock, keeps it; another holder lets us have it too.
+            # When the keeper has this lock exclusively, it keeps it. Other holders share it.
             if locks.try_shared(self._holders):
                 locks.release(self._holders)
                 if self._held_by_others() or time.monotonic() > others:
@@ -100,62 +100,65 @@ class Holder:
         if locks.try_exclusive(self._holders):
             locks.release(self._holders)
             return False
-        # Either another holder has it or, from this moment on, the keeper.
+        # Another holder has the lock, or the keeper has just taken it.
         if not locks.try_shared(self._holders):
             return False
         locks.release(self._holders)
         return True
 
     def _ensure_kept(self) -> None:
-        """Starts a keeper unless one lives, and waits until its server is ready."""
+        """Starts a keeper unless one runs, and waits until its server is ready."""
         if (keeper_lock := locks.claim_keeper(self.layout)) is None:
             return
         reading, writing = os.pipe()
         try:
             try:
-                keeper = subprocess.Popen(
-                    [
-                        sys.executable,
-                        "-P",
-                        "-m",
-                        "store.embedded.keeper",
-                        str(self.layout.directory),
-                        str(keeper_lock),
-                        str(writing),
-                    ],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    # Its own is the log of the server; before it has that, it can only complain to us.
-                    stderr=subprocess.DEVNULL if sys.stderr is None else None,
-                    pass_fds=(keeper_lock, writing),
-                    # Signals of the terminal are for the holders.
-                    start_new_session=True,
-                )
+                keeper = self._start_keeper(keeper_lock, writing)
             finally:
                 os.close(keeper_lock)
                 os.close(writing)
-            threading.Thread(target=keeper.wait, daemon=True).start()  # leaves no zombie
+            threading.Thread(target=keeper.wait, daemon=True).start()  # leaves no zombie process
             if not select.select([reading], [], [], SLOW_START)[0]:
                 logger.warning(
                     "the embedded PostgreSQL takes its time to start; its log is %s",
                     self.layout.log,
                     extra={"action": LogAction.DATABASE_SLOW_START},
                 )
-            told = os.read(reading, 65_536)
+            answer = os.read(reading, 65_536)
         finally:
             os.close(reading)
-        if not told:
+        if not answer:
             raise CannotStart(f"its keeper ended early; the log is {self.layout.log}")
-        if error := json.loads(told).get("error"):
+        if error := json.loads(answer).get("error"):
             raise CannotStart(error)
 
+    def _start_keeper(self, keeper_lock: int, ready: int) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(
+            [
+                sys.executable,
+                "-P",
+                "-m",
+                "store.embedded.keeper",
+                str(self.layout.directory),
+                str(keeper_lock),
+                str(ready),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            # The keeper writes its errors to the log of the server, but not before it has opened the log.
+            stderr=subprocess.DEVNULL if sys.stderr is None else None,
+            pass_fds=(keeper_lock, ready),
+            # Signals of the terminal must reach only the holders.
+            start_new_session=True,
+        )
+
     def _socket_folder(self) -> Path:
-        """A name of the socket's folder that is short and plain enough for every client."""
+        """A path to the folder of the socket that is short and plain enough for all clients."""
         folder = self.layout.socket_folder
         if _fits(folder):
             return folder
-        for place in (tempfile.gettempdir(), "/tmp"):
-            self._links = Path(tempfile.mkdtemp(prefix="tidemark-", dir=place))  # mode 0700
+        for folder_of_links in (tempfile.gettempdir(), "/tmp"):
+            self._links = Path(tempfile.mkdtemp(prefix="tidemark-", dir=folder_of_links))  # mode 0700
             link = self._links / "socket"
             link.symlink_to(folder)
             if _fits(link):
@@ -173,20 +176,20 @@ _held: dict[Path, Holder] = {}
 
 
 def hold(directory: Path) -> Holder:
-    """This process's hold on the server of `directory`, until the process ends. Raises CannotStart."""
+    """Holds the server of `directory` until the process ends. Raises CannotStart."""
     directory = directory.absolute()
     if directory not in _held:
         holder = Holder(directory)
         _held[directory] = holder
-        atexit.register(_let_go, directory)
+        atexit.register(_release, directory)
     return _held[directory]
 
 
 def start(directory: Path) -> str:
-    """Starts the server of `directory`, or joins it when it runs, and returns its URL. Raises CannotStart."""
+    """Starts the server of `directory`, or joins it if it runs, and returns its URL. Raises CannotStart."""
     return hold(directory).url
 
 
-def _let_go(directory: Path) -> None:
+def _release(directory: Path) -> None:
     if (holder := _held.pop(directory, None)) is not None:
         holder.close()

@@ -1,9 +1,9 @@
-"""The keeper: a process of its own that starts PostgreSQL, is its parent, and stops it after the last holder.
+"""The keeper: a separate process that starts PostgreSQL, is its parent, and stops it after the last holder.
 
-A holder starts it as `python -m store.embedded.keeper DIRECTORY KEEPER READY`, where KEEPER is a descriptor that has
-the keeper's lock and READY one of a pipe. It writes one JSON object there: {} once PostgreSQL takes connections, or
-{"error": "…"}. When PostgreSQL ends by itself, the keeper ends too; a holder sees that the lock is free and starts
-another.
+A holder starts it as `python -m store.embedded.keeper DIRECTORY KEEPER READY`. KEEPER is a descriptor with the
+keeper's lock. READY is a descriptor of a pipe, to which the keeper writes one JSON object: {} once PostgreSQL accepts
+connections, or {"error": "…"}. If PostgreSQL ends by itself, the keeper ends too; a holder then finds the lock free
+and starts another keeper.
 """
 
 import contextlib
@@ -24,18 +24,18 @@ from store.embedded.layout import PORT, SOCKET_FOLDER, Layout
 from store.embedded.leftovers import clear_leftovers
 from store.embedded.server_user import server_user
 
-FAST_STOP = 60.0  # seconds for a stop that writes everything out
-IMMEDIATE_STOP = 10.0  # seconds for one that leaves the rest to the recovery at the next start
-POLLING_INTERVAL = 0.02  # seconds between two looks whether PostgreSQL is ready
+FAST_STOP = 60.0  # seconds for a stop that writes all data to disk
+IMMEDIATE_STOP = 10.0  # seconds for a stop without that; the next start recovers
+POLLING_INTERVAL = 0.02  # seconds between two checks whether PostgreSQL is ready
 
 _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
 
 
 def main() -> None:
-    """Keeps one server until it ends or no holder is left."""
+    """Runs one server until it ends or no holder is left."""
     layout = Layout(Path(sys.argv[1]))
     keeper_lock, ready = int(sys.argv[2]), int(sys.argv[3])
-    # The terminal's signals are for the holders.
+    # Signals of the terminal are for the holders.
     for number in (signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     log = layout.open_log()
@@ -55,7 +55,8 @@ def main() -> None:
         words = "; ".join(layout.last_words(3))
         _answer(ready, {"error": f"PostgreSQL ended with exit code {postgres.returncode}: {words}"})
     postgres.wait()
-    # Before the lock of the holders, which a new one may wait for: it must not take this keeper for a living one.
+    # Before the holders' lock, which the end of the process releases: a new holder that waits for that lock must not
+    # find this keeper running.
     os.close(keeper_lock)
 
 
@@ -84,14 +85,14 @@ def _start(layout: Layout, log: int) -> "subprocess.Popen[bytes]":
 
 
 def _ending_with_parent(parent: int) -> Callable[[], None] | None:
-    """What PostgreSQL does before it begins: it asks for a SIGINT (a fast stop) when its keeper is killed."""
+    """A function that PostgreSQL's process runs first: it requests a SIGINT (a fast stop) if its keeper is killed."""
     if not sys.platform.startswith("linux"):
         return None
     prctl = ctypes.CDLL(None, use_errno=True).prctl
 
     def bind() -> None:
         prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGINT, 0, 0, 0)
-        if os.getppid() != parent:  # it was killed before
+        if os.getppid() != parent:  # the keeper was killed before the request
             os._exit(1)
 
     return bind
@@ -106,7 +107,7 @@ def _is_ready(layout: Layout, pid: int) -> bool:
 
 
 def _stop_after_last_holder(layout: Layout, postgres: "subprocess.Popen[bytes]") -> None:
-    # The descriptor stays open, and the lock ours, until this process has ended.
+    # The descriptor, and with it the lock, stays open until this process has ended.
     locks.exclusive(locks.open_lock(layout, locks.HOLDERS))
     for number, patience in ((signal.SIGINT, FAST_STOP), (signal.SIGQUIT, IMMEDIATE_STOP), (signal.SIGKILL, None)):
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -7,29 +7,29 @@ from pathlib import Path
 from store.embedded.errors import CannotStart
 
 PRIVATE = 0o700
-PORT = 5432  # only a part of the socket's name; no port is opened
-SOCKET_FOLDER = "socket"  # relative to PostgreSQL's data directory, where the server works
+PORT = 5432  # only a part of the name of the socket; no port is opened
+SOCKET_FOLDER = "socket"  # relative to PostgreSQL's data directory, which is the current folder of the server
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the parts of one embedded server are. directory: absolute."""
+    """The paths of one embedded server. directory: absolute."""
 
     directory: Path
 
     @property
     def data(self) -> Path:
-        """PostgreSQL's own data directory."""
+        """PostgreSQL's data directory."""
         return self.directory / "postgres"
 
     @property
     def unfinished_data(self) -> Path:
-        """A data directory that initdb still writes; it gets its name when it is whole."""
+        """A data directory that initdb still writes; it is renamed when it is complete."""
         return self.directory / "postgres.new"
 
     @property
     def log(self) -> Path:
-        """What PostgreSQL writes to standard error, and what its keeper does."""
+        """The file with the standard error output of PostgreSQL and its keeper."""
         return self.directory / "postgres.log"
 
     @property
@@ -39,7 +39,7 @@ class Layout:
 
     @property
     def pid_file(self) -> Path:
-        """PostgreSQL's own file about the server that runs."""
+        """PostgreSQL's file about the running server."""
         return self.data / "postmaster.pid"
 
     @property
@@ -48,7 +48,7 @@ class Layout:
         return self.data / SOCKET_FOLDER
 
     def prepare(self) -> None:
-        """Makes the data directory and the folder of the locks. Raises CannotStart without the right to."""
+        """Creates the data directory and the folder of the locks. Raises CannotStart without the rights for it."""
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             self.locks.mkdir(mode=PRIVATE, exist_ok=True)
@@ -62,16 +62,16 @@ class Layout:
             ) from None
 
     def give_to_owner(self, file: Path | int) -> None:
-        """Lets a file that root made belong to the owner of the directory, who may use the server later."""
+        """Gives a file of root to the owner of the directory, so that the owner can use the server later."""
         if os.geteuid() == 0:
             owner = self.directory.stat()
             os.chown(file, owner.st_uid, owner.st_gid)
 
     def open_log(self) -> int:
-        """A descriptor that appends to the log. An old log of more than 16 MiB is put aside first."""
+        """A descriptor that appends to the log. A log of more than 16 MiB is renamed first."""
         if self.log.exists() and self.log.stat().st_size > 16 * 1024 * 1024:
             self.log.replace(self.log.with_suffix(".log.1"))
-        # Without following links: root must not write to a place that another user chose.
+        # O_NOFOLLOW: with a link here, another user could make root write to any file.
         number = os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         self.give_to_owner(number)
         return number

@@ -1,4 +1,4 @@
-"""Processes of PostgreSQL that an earlier keeper or version of Tidemark left behind in a data directory."""
+"""PostgreSQL processes that an earlier keeper or version of Tidemark left running in a data directory."""
 
 import json
 import os
@@ -11,18 +11,18 @@ from store.embedded.errors import CannotStart
 from store.embedded.layout import Layout
 
 PATIENCE = 60.0  # seconds for a server to stop
-INTERVAL = 0.05  # seconds between two looks
+INTERVAL = 0.05  # seconds between two checks
 
-# The list of processes that an earlier version of Tidemark kept of those that use the server.
+# A file of earlier versions of Tidemark: the list of processes that use the server.
 _EARLIER_HOLDERS = ".handle_pids.json"
 
 
 def clear_leftovers(layout: Layout) -> None:
-    """Stops what still runs there, and removes its pid file. The caller has the keeper's lock.
+    """Stops PostgreSQL processes that still run there, and removes the pid file. The caller holds the keeper's lock.
 
-    After a kill of the postmaster its other processes live on for a moment, and after a kill of a keeper the
-    postmaster does: a new server could not start beside them. Raises CannotStart when they do not end, or when an
-    earlier version of Tidemark still uses its server.
+    After a kill of the postmaster its other processes still run for a short time, and after a kill of a keeper the
+    postmaster does: a new server cannot start beside them. Raises CannotStart if they do not end, or if an earlier
+    version of Tidemark still uses its server.
     """
     if not layout.pid_file.exists():
         return
@@ -37,7 +37,7 @@ def clear_leftovers(layout: Layout) -> None:
                 os.kill(pid, signal.SIGKILL)
             if not _gone(layout, postmaster, PATIENCE):
                 raise CannotStart(f"an earlier server in {layout.data} does not end (process {running[0]})")
-    # Its number may belong to another process by now, which PostgreSQL would take for a server.
+    # Its process id can belong to another process now, and PostgreSQL would take that one for a running server.
     layout.pid_file.unlink(missing_ok=True)
     (layout.data / _EARLIER_HOLDERS).unlink(missing_ok=True)
 
@@ -48,7 +48,7 @@ def _postmaster(layout: Layout) -> int:
 
 
 def _running(layout: Layout, postmaster: int) -> list[int]:
-    """The processes of PostgreSQL that work in the data directory."""
+    """The PostgreSQL processes whose current folder is the data directory."""
     if not Path("/proc/self").exists():
         found = subprocess.run(
             ["ps", "-o", "comm=", "-p", str(postmaster)], capture_output=True, text=True, check=False
@@ -62,7 +62,7 @@ def _running(layout: Layout, postmaster: int) -> list[int]:
 def _is_ours(process: Path, layout: Layout) -> bool:
     try:
         return (process / "comm").read_text().startswith("postgres") and (process / "cwd").samefile(layout.data)
-    except OSError:  # it ended, or it is another user's
+    except OSError:  # the process has ended, or belongs to another user
         return False
 
 

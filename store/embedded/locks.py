@@ -1,12 +1,11 @@
-"""The locks of a data directory, by which its processes agree on one server.
+"""The locks of a data directory, which ensure that its processes use one server.
 
-All of them are flocks. The kernel releases a lock with the process that has it, also after `kill -9`, so no list of
-processes can be out of date.
+They are flocks. The kernel releases a lock when its process ends, also after `kill -9`, so no stale locks remain.
 
 - start: exclusive, while a process joins the server or starts it.
-- holders: shared by every process that uses the server. The keeper waits for it exclusively: it gets it once no
-  holder is left, and has it until the server has stopped.
-- keeper: exclusive, as long as a keeper lives.
+- holders: shared by all processes that use the server. The keeper waits for it exclusively: it gets the lock when no
+  holder is left, and holds it until the server has stopped.
+- keeper: exclusive, as long as a keeper runs.
 """
 
 import contextlib
@@ -22,40 +21,40 @@ KEEPER = "keeper"
 
 
 def open_lock(layout: Layout, name: str) -> int:
-    """A descriptor of the lock file, with no lock on it yet."""
+    """A descriptor of the lock file; takes no lock."""
     number = os.open(layout.locks / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     layout.give_to_owner(number)
     return number
 
 
 def exclusive(number: int) -> None:
-    """Waits until the lock is ours alone."""
+    """Waits for the lock and takes it exclusively."""
     fcntl.flock(number, fcntl.LOCK_EX)
 
 
 def shared(number: int) -> None:
-    """Waits until the lock is ours among others."""
+    """Waits for the lock and takes it shared."""
     fcntl.flock(number, fcntl.LOCK_SH)
 
 
 def try_exclusive(number: int) -> bool:
-    """Takes the lock alone, if it is free."""
+    """Takes the lock exclusively if it is free; returns whether it did."""
     return _try(number, fcntl.LOCK_EX)
 
 
 def try_shared(number: int) -> bool:
-    """Takes the lock among others, if none has it alone."""
+    """Takes the lock shared if no process holds it exclusively; returns whether it did."""
     return _try(number, fcntl.LOCK_SH)
 
 
 def release(number: int) -> None:
-    """Gives the lock back and keeps the descriptor."""
+    """Releases the lock; the descriptor stays open."""
     fcntl.flock(number, fcntl.LOCK_UN)
 
 
 @contextlib.contextmanager
 def starting(layout: Layout) -> Iterator[None]:
-    """Within the block, no other process joins or starts the server."""
+    """In this block, no other process joins or starts the server."""
     number = open_lock(layout, START)
     try:
         exclusive(number)
@@ -65,7 +64,7 @@ def starting(layout: Layout) -> Iterator[None]:
 
 
 def is_kept(layout: Layout) -> bool:
-    """Whether a keeper lives."""
+    """Whether a keeper runs."""
     number = open_lock(layout, KEEPER)
     try:
         return not try_shared(number)
@@ -74,10 +73,10 @@ def is_kept(layout: Layout) -> bool:
 
 
 def claim_keeper(layout: Layout) -> int | None:
-    """A descriptor with the keeper's lock, for a new keeper to inherit; None while a keeper lives."""
+    """A descriptor with the keeper's lock, for a new keeper to inherit; None while a keeper runs."""
     number = open_lock(layout, KEEPER)
     while not try_exclusive(number):
-        # Shared, it is had for a moment by processes that only ask whether a keeper lives.
+        # Processes in `is_kept` hold it shared for a short time; a keeper holds it exclusively.
         if not try_shared(number):
             os.close(number)
             return None

@@ -1,4 +1,4 @@
-"""The user that the server runs as. PostgreSQL refuses root, and no user is made for it."""
+"""The user that the server runs as. PostgreSQL refuses root, and Tidemark creates no user."""
 
 import os
 import pwd
@@ -8,12 +8,12 @@ from typing import Any
 from store.embedded.errors import CannotStart
 from store.embedded.layout import Layout
 
-FOR_ROOT = ("postgres", "nobody")  # the first of these that the machine has
+FOR_ROOT = ("postgres", "nobody")  # if root starts the server: the first of these users that exists
 
 
 @dataclass(frozen=True)
 class ServerUser:
-    """A user of the machine. switch: whether a process of ours has to become it."""
+    """A user of the machine. switch: whether child processes must change to it."""
 
     uid: int
     gid: int
@@ -21,7 +21,7 @@ class ServerUser:
 
     @property
     def name(self) -> str | None:
-        """Its name; None for a number without one."""
+        """The name of the user; None for a number without a name."""
         return _name(self.uid)
 
     @property
@@ -31,9 +31,9 @@ class ServerUser:
 
 
 def server_user(layout: Layout) -> ServerUser:
-    """Our own user. For root: the owner of the data, and for new data the directory's owner, `postgres` or `nobody`.
+    """The present user. For root: the owner of the data; for new data the directory's owner, `postgres` or `nobody`.
 
-    Raises CannotStart when the data belong to another user, or no user is fit.
+    Raises CannotStart if the data belong to another user, or if no user is suitable.
     """
     owner = layout.data.stat() if layout.data.exists() else None
     if os.geteuid() != 0:

@@ -1,4 +1,4 @@
-"""Starts an embedded server again that ended while it is held."""
+"""Restarts an embedded server that ends while this process holds it."""
 
 import logging
 import threading
@@ -11,29 +11,29 @@ from runtime.backoff import Backoff
 from store.embedded.errors import CannotStart
 from store.embedded.holder import Holder
 
-INTERVAL = 0.5  # seconds between two looks
-FIRST_PAUSE = 1.0  # seconds before a start; doubled from time to time
+INTERVAL = 0.5  # seconds between two checks
+FIRST_PAUSE = 1.0  # seconds before a restart; doubled after each
 LONGEST_PAUSE = 30.0  # seconds
-HEALTHY_AFTER = 60.0  # seconds of running after which the next pause is the first again
+HEALTHY_AFTER = 60.0  # seconds of running after which the next pause is FIRST_PAUSE again
 
 logger = logging.getLogger(__name__)
 
 
 class Reporter(Protocol):
-    """Who says what happens to the server. Called in the thread that watches."""
+    """Reports what happens to the server. The watching thread calls it."""
 
     def database_ended(self, last_words: Sequence[str], pause: float) -> None:
-        """It ended, or could not start; `last_words` are the end of its log. In `pause` seconds it is started."""
+        """The server ended or could not start, and will start in `pause` seconds. last_words: the end of its log."""
 
     def database_runs_again(self) -> None:
-        """It takes connections."""
+        """The server accepts connections again."""
 
 
 class LogReporter:
     """Reports to the log of the process."""
 
     def database_ended(self, last_words: Sequence[str], pause: float) -> None:
-        """An error, with the last words."""
+        """Logs an error with the end of the server's log."""
         logger.error(
             "the embedded PostgreSQL ended; starting it again in %g s. Its last words:\n%s",
             pause,
@@ -42,7 +42,7 @@ class LogReporter:
         )
 
     def database_runs_again(self) -> None:
-        """One line."""
+        """Logs one line."""
         logger.warning("the embedded PostgreSQL runs again", extra={"action": LogAction.DATABASE_STARTED})
 
 
@@ -60,15 +60,15 @@ def _watch(holder: Holder, reporter: Reporter) -> None:
             continue
         if time.monotonic() - since > HEALTHY_AFTER:
             backoff.reset()
-        said: list[str] = holder.last_words()
+        last_words: list[str] = holder.last_words()
         while not holder.closed:
             pause = backoff.next()
-            reporter.database_ended(said, pause)
+            reporter.database_ended(last_words, pause)
             time.sleep(pause)
             try:
                 holder.restart()
             except (CannotStart, OSError) as error:
-                said = [str(error)]
+                last_words = [str(error)]
                 continue
             if not holder.closed:
                 reporter.database_runs_again()

@@ -1,1 +1,1 @@
-"""Webhook endpoints: rows, secrets, credentials, and the switch between enabled and disabled."""
+"""Webhook endpoints: settings, secrets, credentials, health, locks, and whether they are enabled."""

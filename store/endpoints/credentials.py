@@ -1,4 +1,4 @@
-"""Credentials of endpoints, which are stored sealed and never shown."""
+"""The credentials of endpoints: stored sealed, never shown."""
 
 from typing import Any
 
@@ -6,28 +6,28 @@ from sqlalchemy import null, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store.tables.webhooks import endpoint
-from webhooks.secret_box import SecretBox, credentials_place
+from webhooks.secret_box import SecretBox, credentials_context
 
 
 def sealed_credentials(
     organization_id: int, endpoint_id: str, credentials: str | None, box: SecretBox | None
 ) -> dict[str, Any]:
-    """The columns that hold them. `box` may be None when there are none."""
+    """The columns of an endpoint's credentials. `box` may be None when there are no credentials."""
     if credentials is None:
         return {"credentials": null(), "credentials_key_id": null()}
     if box is None:
-        raise ValueError("credentials are not stored without a key to seal them with")
-    sealed = box.seal(credentials.encode(), credentials_place(organization_id, endpoint_id))
+        raise ValueError("credentials are not stored without a master key to seal them with")
+    sealed = box.seal(credentials.encode(), credentials_context(organization_id, endpoint_id))
     return {"credentials": sealed, "credentials_key_id": box.key_id}
 
 
 async def reencrypt_credentials(
     connection: AsyncConnection, box: SecretBox, after: tuple[int, str], limit: int
 ) -> tuple[int, tuple[int, str] | None]:
-    """Seals the credentials of up to `limit` endpoints of any organization with the current key.
+    """Seals the credentials of up to `limit` endpoints of any organization with the current master key.
 
-    `after` is the key of the last row seen. Returns how many there were, and the key to go on after; None at the
-    end. Raises store.secrets.CannotOpen.
+    after: the key of the last row seen. Returns how many were sealed again, and the key of the last of them; None at
+    the end. Raises CannotOpen.
     """
     key = tuple_(endpoint.c.organization_id, endpoint.c.endpoint_id)
     rows = (
@@ -44,10 +44,10 @@ async def reencrypt_credentials(
         )
     ).all()
     for row in rows:
-        place = credentials_place(row.organization_id, row.endpoint_id)
+        context = credentials_context(row.organization_id, row.endpoint_id)
         await connection.execute(
             update(endpoint)
             .where(endpoint.c.organization_id == row.organization_id, endpoint.c.endpoint_id == row.endpoint_id)
-            .values(credentials=box.seal(box.open(row.credentials, place), place), credentials_key_id=box.key_id)
+            .values(credentials=box.seal(box.open(row.credentials, context), context), credentials_key_id=box.key_id)
         )
     return len(rows), (rows[-1].organization_id, rows[-1].endpoint_id) if rows else None

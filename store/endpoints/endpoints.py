@@ -11,27 +11,27 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from store.endpoints import secrets as endpoint_secrets
 from store.endpoints.credentials import sealed_credentials
 from store.endpoints.rows import CLEAN_RECORD, COLUMNS, Endpoint, EndpointState, Settings, change, endpoint_from
-from store.endpoints.secrets import Scheme
 from store.ids import random_id
 from store.postgres.channels import announce_due_deliveries
 from store.tables.accounts import organization
 from store.tables.webhooks import endpoint
 from webhooks.secret_box import SecretBox
+from webhooks.signing_keys import Scheme
 
 ENDPOINT_ID_PREFIX = "whe_"
 MAX_ENDPOINTS = 100  # of an organization, those that are disabled included
 
-# Settings whose change may let something be sent that had to wait.
+# Settings whose change may let waiting deliveries be sent.
 _OPENING = frozenset({"url", "rate_per_second", "max_in_flight"})
 
 
 class TooManyEndpoints(Exception):
-    """The organization has MAX_ENDPOINTS already."""
+    """The organization has MAX_ENDPOINTS endpoints already."""
 
 
 @dataclass(frozen=True)
 class CreatedEndpoint:
-    """A new endpoint with what its receiver verifies with, which is shown this once."""
+    """A new endpoint with the key that its receiver verifies with. The key is shown only once."""
 
     endpoint: Endpoint
     secret: str = field(repr=False)
@@ -47,7 +47,7 @@ async def create(
     now: datetime,
 ) -> CreatedEndpoint:
     """Saves an enabled endpoint with a secret of its own. Raises TooManyEndpoints."""
-    # Two that come at once are counted one after the other.
+    # The lock makes concurrent requests count one after the other.
     await connection.execute(
         select(organization.c.organization_id)
         .where(organization.c.organization_id == organization_id)
@@ -116,10 +116,9 @@ async def update_settings(
     *,
     now: datetime,
 ) -> Endpoint | None:
-    """Replaces those fields of an endpoint's settings; None when there is no such endpoint.
+    """Replaces the `fields` of an endpoint's settings; None when there is no such endpoint.
 
-    What waits for the endpoint is sent as the settings say when it is sent. `box` may be None when `fields` brings
-    no credentials.
+    Waiting deliveries are sent with the new settings. `box` may be None when `fields` sets no credentials.
     """
     values = _values(organization_id, endpoint_id, settings, box, fields)
     if "url" in fields:

@@ -1,4 +1,4 @@
-"""An endpoint as it is stored: its values, and the columns that hold them."""
+"""An endpoint as it is stored: its values and its columns."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ class EndpointState(StrEnum):
 
 @dataclass(frozen=True)
 class Settings:
-    """What its owner decides of an endpoint. All of it has been checked.
+    """What the caller sets of an endpoint. All values have been checked.
 
     rate_per_second: attempts; None without a limit. credentials: the value of the Authorization header.
     """
@@ -92,7 +92,7 @@ COLUMNS = (
     endpoint.c.last_success_time,
 )
 
-# What an endpoint begins with, and begins with again when it is enabled or gets another URL.
+# The health of a new endpoint, of one that is enabled again, and of one with a new URL.
 CLEAN_RECORD: Mapping[str, Any] = {
     "not_before": None,
     "throttle_count": 0,

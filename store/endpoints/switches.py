@@ -1,4 +1,4 @@
-"""Whether an endpoint gets deliveries: enabled, disabled and deleted, each under the lock of its row."""
+"""Enables, disables and deletes endpoints, each under the lock of its row."""
 
 from datetime import datetime
 
@@ -36,9 +36,9 @@ async def lock(
 async def enable(
     connection: AsyncConnection, organization_id: int, endpoint_id: str, *, now: datetime
 ) -> Endpoint | None:
-    """Lets an endpoint get deliveries again, with a clean record; None when there is none.
+    """Lets an endpoint get deliveries again, with the health of a new one; None when there is no such endpoint.
 
-    An endpoint that is enabled keeps its record.
+    An endpoint that is enabled already keeps its health.
     """
     found = await lock(connection, organization_id, endpoint_id)
     if found is None or found.state is EndpointState.ENABLED:
@@ -51,7 +51,7 @@ async def enable(
 async def disable_on_request(
     connection: AsyncConnection, organization_id: int, endpoint_id: str, *, now: datetime
 ) -> Endpoint | None:
-    """Stops deliveries to an endpoint because its owner says so; None when there is none."""
+    """Stops deliveries to an endpoint because a caller asked for it; None when there is no such endpoint."""
     # FOR UPDATE: see `delete_endpoint`.
     found = await lock(connection, organization_id, endpoint_id, against_fan_out=True)
     if found is None or found.state is EndpointState.DISABLED:
@@ -68,9 +68,9 @@ async def disable(
     reason: DisableReason = DisableReason.GONE,
     delete_time: datetime | None = None,
 ) -> None:
-    """Stops deliveries to an endpoint and cancels what waits for it.
+    """Stops deliveries to an endpoint and cancels those that wait.
 
-    The caller holds the endpoint's row FOR UPDATE.
+    The caller holds the lock FOR UPDATE of the endpoint's row.
     """
     await connection.execute(
         update(endpoint)
@@ -94,14 +94,13 @@ async def disable(
 
 
 async def delete_endpoint(connection: AsyncConnection, organization_id: int, endpoint_id: str, now: datetime) -> bool:
-    """Deletes an endpoint, its secrets, credentials and headers with it, and cancels what waits for it.
+    """Deletes an endpoint with its secrets, credentials and headers, and cancels the deliveries that wait.
 
-    Returns False when there is none.
-
-    What a notifier is sending at this moment is recorded as usual when it ends, but not tried again.
+    Returns False when there is no such endpoint. An attempt that is being made now is recorded when it ends, but its
+    delivery is not attempted again.
     """
-    # FOR UPDATE waits for a fan-out that has read the endpoint as enabled (it holds FOR KEY SHARE): its rows
-    # are then there to be cancelled. Without it they would be written after the cancelling, and wait forever.
+    # FOR UPDATE waits for a fan-out that has read the endpoint as enabled, and holds FOR KEY SHARE. Then the rows of
+    # the fan-out exist and are cancelled. Otherwise they would be written after the cancelling, and wait forever.
     locked = await connection.scalar(
         select(endpoint.c.endpoint_id)
         .where(
@@ -114,7 +113,7 @@ async def delete_endpoint(connection: AsyncConnection, organization_id: int, end
     if locked is None:
         return False
     await disable(connection, organization_id, endpoint_id, reason=DisableReason.REQUESTED, delete_time=now)
-    # The row stays for the sake of its deliveries; nothing that is secret does.
+    # The row stays, because its deliveries refer to it. Everything secret is deleted.
     await connection.execute(
         update(endpoint)
         .where(endpoint.c.organization_id == organization_id, endpoint.c.endpoint_id == endpoint_id)

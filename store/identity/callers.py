@@ -1,4 +1,4 @@
-"""Callers: the organization that a presented API key stands for."""
+"""Callers: finds the organization of an API key."""
 
 import hashlib
 from dataclasses import dataclass
@@ -11,20 +11,20 @@ from store.tables.accounts import api_key, organization
 
 
 def hash_key(key: str) -> bytes:
-    """What the database knows a key by. One round is enough: a key is 256 random bits, not a password."""
+    """The hash of a key, as the database stores it. One round is enough: a key is 256 random bits, not a password."""
     return hashlib.sha256(key.encode()).digest()
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls: the organization that a key stands for, and the key's id; that is empty where none was needed."""
+    """The organization of a call, and the id of its API key; empty if the call needed no key."""
 
     organization: Organization
     key_id: str = ""
 
 
 async def find_caller(connection: AsyncConnection, key_hash: bytes) -> Caller | None:
-    """Whom a key that is not revoked stands for."""
+    """The caller with that key; None if the key does not exist or is revoked."""
     row = (
         await connection.execute(
             select(organization.c.organization_id, organization.c.name, api_key.c.key_id)

@@ -1,4 +1,4 @@
-"""Replays: the answer to a request with a request id, kept so that a retry gets the same one."""
+"""Idempotency: the answers to requests with a request id, stored so that a retry gets the same answer."""
 
 import hashlib
 from datetime import datetime
@@ -10,18 +10,22 @@ from store.tables.accounts import request
 
 
 class RequestIdReused(Exception):
-    """The request id was used before, for a request with other content."""
+    """The request id was used before for a request with other content."""
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(request_id)
+        self.request_id = request_id
 
 
-async def first_response(
+async def find_answer(
     connection: AsyncConnection, organization_id: int, method: str, request_id: str, payload: bytes
 ) -> bytes | None:
-    """The answer that the request with this id got before, or None when it is the first.
+    """The stored answer to the request with this id; None for the first request.
 
-    `payload` is the request in a form that is the same for the same content. Until the transaction ends,
-    others with the id wait here. Raises RequestIdReused when the earlier request had another payload.
+    payload: the request, serialized so that equal requests are equal bytes. Until the transaction ends, other
+    requests with the id wait here. Raises RequestIdReused if the first request had another payload.
     """
-    # Without the lock two tries at the same time would both be the first, and both create.
+    # Without the lock, two tries at the same time would both find no answer, and both create.
     await connection.execute(select(func.pg_advisory_xact_lock(_lock_number(organization_id, method, request_id))))
     row = (
         await connection.execute(
@@ -39,7 +43,7 @@ async def first_response(
     return bytes(row.response)
 
 
-async def remember(
+async def store_answer(
     connection: AsyncConnection,
     organization_id: int,
     method: str,
@@ -48,7 +52,7 @@ async def remember(
     response: bytes,
     now: datetime,
 ) -> None:
-    """Keeps the answer, in the transaction that did what was requested and asked `first_response` before."""
+    """Stores the answer. The transaction must have called `find_answer` first, and do what was requested."""
     await connection.execute(
         insert(request).values(
             organization_id=organization_id,
@@ -61,8 +65,8 @@ async def remember(
     )
 
 
-async def forget_before(connection: AsyncConnection, time: datetime) -> int:
-    """Drops the answers of requests made before `time`; returns how many."""
+async def delete_before(connection: AsyncConnection, time: datetime) -> int:
+    """Deletes the answers to requests before `time`; returns how many."""
     result = await connection.execute(delete(request).where(request.c.create_time < time))
     return int(result.rowcount)
 

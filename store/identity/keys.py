@@ -1,4 +1,4 @@
-"""API keys: what callers present, kept as hashes only, and the organizations that they stand for."""
+"""API keys: the credentials of callers, stored as hashes, and the organizations that they belong to."""
 
 import base64
 import secrets
@@ -26,26 +26,26 @@ KEY_ID_PREFIX = "key_"
 MAX_NAME_LENGTH = 128  # characters
 
 
-_LOCK = 0x7469646B  # the advisory lock of whether a key exists
+_LOCK = 0x7469646B  # the advisory lock for whether any key exists
 
-# What callers without a key may have made first. A customer, a metric and a subscription come with their first event.
-_FIRST = (alert, customer, metric, plan, usage_limit, event, endpoint)
+# The tables that have a row if an organization holds data: each of a caller's first requests writes one of them.
+_DATA_TABLES = (alert, customer, metric, plan, usage_limit, event, endpoint)
 
 
 class BadOrganizationName(ValueError):
-    """An organization cannot have that name."""
+    """The name is not valid for an organization."""
 
 
 class CannotTakeOver(ValueError):
-    """What the organization `default` holds cannot become another organization's."""
+    """The data of the organization `default` cannot move to another organization."""
 
 
 @dataclass(frozen=True, slots=True)
 class CreatedKey:
-    """A new key. The key itself is shown this once and stored nowhere.
+    """A new key. The key itself is shown once and not stored.
 
-    took_over: the organization was called `default` until then. left_behind: it is the first key of all, and
-    `default` holds data that no caller reaches any more.
+    took_over: the organization was named `default` before. left_behind: this is the first key of all, and `default`
+    holds data that callers can no longer reach.
     """
 
     key_id: str
@@ -57,7 +57,7 @@ class CreatedKey:
 
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
-    """What is kept of a key."""
+    """What is stored of a key."""
 
     key_id: str
     organization: Organization
@@ -66,17 +66,17 @@ class KeyRecord:
 
 
 async def get_or_create_organization(connection: AsyncConnection, name: str, now: datetime) -> Organization:
-    """The organization of that name, made when there is none."""
+    """The organization of that name; creates it if it does not exist."""
     return Organization(await organizations.get_or_create(connection, name, now), name)
 
 
 async def create_key(
     connection: AsyncConnection, organization_name: str, now: datetime, *, take_over: bool = False
 ) -> CreatedKey:
-    """Makes a key for the organization of that name, and the organization when there is none.
+    """Creates a key for the organization of that name, and the organization if it does not exist.
 
-    take_over: the organization `default`, if there is one, gets that name first, with all that it holds; its keys
-    stay what they are. Raises BadOrganizationName and CannotTakeOver.
+    take_over: the organization `default`, if it exists, first gets that name and keeps its data and its keys. Raises
+    BadOrganizationName and CannotTakeOver.
     """
     name = organization_name
     if not 1 <= len(name) <= MAX_NAME_LENGTH or name != name.strip() or not name.isprintable():
@@ -84,7 +84,7 @@ async def create_key(
             f"{name!r} cannot name an organization: write 1 to {MAX_NAME_LENGTH} printable characters,"
             " without blanks at either end"
         )
-    # A server that has just seen no key must not make `default` anew after it was renamed; see `no_key_exists`.
+    # A server that has just found no key must not create `default` again after it was renamed; see `no_key_exists`.
     await connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
     taken = take_over and await _take_over(connection, name)
     left_behind = await leaves_behind(connection, name)
@@ -100,14 +100,14 @@ async def create_key(
 
 
 async def leaves_behind(connection: AsyncConnection, organization_name: str) -> bool:
-    """Whether the first key of all, made for that organization, takes callers away from what `default` holds."""
+    """Whether a key for that organization is the first of all, and makes the data of `default` unreachable."""
     if organization_name == DEFAULT_ORGANIZATION or await any_key_exists(connection):
         return False
     return await _default_with_data(connection) is not None
 
 
 async def _take_over(connection: AsyncConnection, name: str) -> bool:
-    """Gives the organization `default` another name; whether there was one."""
+    """Renames the organization `default`; returns whether it exists."""
     if name == DEFAULT_ORGANIZATION:
         return False
     if await organizations.find(connection, name) is not None:
@@ -124,16 +124,16 @@ async def _take_over(connection: AsyncConnection, name: str) -> bool:
 
 
 async def _default_with_data(connection: AsyncConnection) -> int | None:
-    """The id of the organization `default`, if it has more than a name."""
+    """The id of the organization `default`; None if it does not exist or holds no data."""
     organization_id = await organizations.find(connection, DEFAULT_ORGANIZATION)
     if organization_id is None:
         return None
-    held = [exists().where(table.c.organization_id == organization_id) for table in _FIRST]
+    held = [exists().where(table.c.organization_id == organization_id) for table in _DATA_TABLES]
     return organization_id if await connection.scalar(select(or_(*held))) else None
 
 
 async def list_keys(connection: AsyncConnection) -> list[KeyRecord]:
-    """Every key of every organization, revoked ones too, in the order of organization and creation."""
+    """All keys of all organizations, including revoked ones, in the order of organization name and creation."""
     rows = await connection.execute(
         select(api_key, organization.c.name)
         .join(organization, organization.c.organization_id == api_key.c.organization_id)
@@ -146,7 +146,7 @@ async def list_keys(connection: AsyncConnection) -> list[KeyRecord]:
 
 
 async def revoke_key(connection: AsyncConnection, key_id: str, now: datetime) -> bool:
-    """Ends a key, for ever. False when there is none of that id; a key revoked before stays as it is."""
+    """Revokes a key for good; returns whether it exists. A key that was revoked before keeps its revoke_time."""
     found = await connection.scalar(select(exists().where(api_key.c.key_id == key_id)))
     await connection.execute(
         update(api_key).where(api_key.c.key_id == key_id, api_key.c.revoke_time.is_(None)).values(revoke_time=now)
@@ -155,19 +155,19 @@ async def revoke_key(connection: AsyncConnection, key_id: str, now: datetime) ->
 
 
 async def any_key_exists(connection: AsyncConnection) -> bool:
-    """Whether a key was ever made. Revoked ones count: revoking the last must not let everybody in."""
+    """Whether a key was ever created. Revoked keys count: revoking the last one must not open the service to all."""
     return bool(await connection.scalar(select(exists().select_from(api_key))))
 
 
 async def no_key_exists(connection: AsyncConnection) -> bool:
-    """Whether no key was ever made, which then stays so until the transaction ends."""
+    """Whether no key was ever created. If so, no key can be created until the transaction ends."""
     await connection.execute(select(func.pg_advisory_xact_lock_shared(_LOCK)))
-    # A statement of its own: its snapshot has to be younger than the lock.
+    # A separate statement: its snapshot must be newer than the lock, or it misses the key that the lock waited for.
     return not await any_key_exists(connection)
 
 
 async def revoked_among(connection: AsyncConnection, key_ids: Collection[str]) -> set[str]:
-    """Those of these keys that have ended."""
+    """Those of the keys that are revoked."""
     rows = await connection.scalars(
         select(api_key.c.key_id).where(api_key.c.key_id.in_(key_ids), api_key.c.revoke_time.is_not(None))
     )

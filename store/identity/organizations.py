@@ -1,8 +1,8 @@
-"""Organizations, and the lock and epoch that keep ingest and changes of the rules apart.
+"""Organizations, each with the lock and the epoch that separate ingest from changes of alerts and facts.
 
-An ingest transaction holds the organization's advisory lock shared and reads its epoch; a change of alerts or of
-accounts holds it exclusively, writes, and raises the epoch. So every event is evaluated either under the rules
-before a change or under those after it, and a cache of the rules is valid exactly while the epoch stands.
+An ingest transaction holds the organization's advisory lock shared and reads the epoch. A change of alerts or facts
+holds the lock exclusively, writes, and raises the epoch. So each event is evaluated either before or after a change,
+by all servers, and cached rules are valid for exactly one epoch.
 """
 
 from dataclasses import dataclass
@@ -22,22 +22,22 @@ _LOCK_CLASS = 0x7469  # the first half of every organization's advisory lock
 
 @dataclass(frozen=True, slots=True)
 class Organization:
-    """A tenant: the number that every row carries, and the name that people use."""
+    """A tenant: the number in each of its rows, and its name."""
 
     organization_id: int
     name: str
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """What stands about an organization until the end of a transaction: the epoch of its rules, and its name."""
+class LockedOrganization:
+    """What cannot change of an organization while a transaction holds its lock."""
 
     epoch: int
     name: str
 
 
 async def get_or_create(connection: AsyncConnection, name: str, now: datetime) -> int:
-    """The id of the organization of that name, which is created when there is none."""
+    """The id of the organization of that name; creates it if it does not exist."""
     found = select(organization.c.organization_id).where(organization.c.name == name)
     existing = await connection.scalar(found)
     if existing is None:
@@ -48,20 +48,21 @@ async def get_or_create(connection: AsyncConnection, name: str, now: datetime) -
 
 
 async def find(connection: AsyncConnection, name: str) -> int | None:
-    """The id of the organization of that name, if there is one."""
+    """The id of the organization of that name, or None."""
     found = await connection.scalar(select(organization.c.organization_id).where(organization.c.name == name))
     return None if found is None else int(found)
 
 
-async def share(connection: AsyncConnection, organization_id: int) -> int:
-    """Keeps changes of the rules out until the transaction ends; returns the epoch that stands until then."""
-    return (await hold(connection, organization_id)).epoch
+async def lock_shared(connection: AsyncConnection, organization_id: int) -> int:
+    """Takes the organization's lock shared, so that no alert or fact changes; returns the epoch."""
+    return (await lock_shared_with_name(connection, organization_id)).epoch
 
 
-async def hold(connection: AsyncConnection, organization_id: int) -> Standing:
-    """Keeps changes of the rules and of the name out until the transaction ends; returns what stands until then."""
+async def lock_shared_with_name(connection: AsyncConnection, organization_id: int) -> LockedOrganization:
+    """Like `lock_shared`, and returns the name, too, which the lock also protects."""
     raw = await driver(connection)
-    # One round trip, but two statements: the snapshot of the second has to be younger than the lock.
+    # One round trip, but two statements: the snapshot that reads the epoch must be newer than the lock, or it misses
+    # the change that the lock has waited for.
     async with raw.pipeline():
         await raw.execute("SELECT pg_advisory_xact_lock_shared(%s, %s)", (_LOCK_CLASS, organization_id))
         cursor = await raw.execute(
@@ -69,14 +70,14 @@ async def hold(connection: AsyncConnection, organization_id: int) -> Standing:
         )
     row = await cursor.fetchone()
     assert row is not None, f"organization {organization_id} does not exist"
-    return Standing(int(row[0]), row[1])
+    return LockedOrganization(int(row[0]), row[1])
 
 
 async def rename(connection: AsyncConnection, organization_id: int, name: str) -> None:
-    """Gives an organization another name, which no other one may have; waits until no ingest is under way.
+    """Gives an organization another name, which must be free. Waits for ingest that is in progress.
 
-    Every row belongs to its id, and nothing that has to happen once is known by its name. Notifications that exist
-    keep the ids that were made with the old one.
+    No row depends on the name, and nothing that must happen once is identified by it. Existing notifications keep
+    their ids, which are digests of the old name.
     """
     await connection.execute(select(func.pg_advisory_xact_lock(_LOCK_CLASS, organization_id)))
     await connection.execute(
@@ -84,10 +85,11 @@ async def rename(connection: AsyncConnection, organization_id: int, name: str) -
     )
 
 
-async def change(connection: AsyncConnection, organization_id: int) -> int:
-    """Waits until no ingest is under way, keeps it out until the transaction ends, and raises the epoch.
+async def begin_change(connection: AsyncConnection, organization_id: int) -> int:
+    """Takes the organization's lock exclusively until the transaction ends, and raises the epoch.
 
-    Returns the new epoch, which the changed rows carry as `changed_epoch`.
+    Waits for ingest that is in progress; new ingest waits for the transaction. Returns the new epoch, which the
+    changed rows store as `changed_epoch`.
     """
     await connection.execute(select(func.pg_advisory_xact_lock(_LOCK_CLASS, organization_id)))
     epoch = await connection.scalar(

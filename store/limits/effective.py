@@ -1,4 +1,4 @@
-"""The limits that the evaluation compares gauges with: of customers, and of plans."""
+"""Effective limits: the limits that apply to gauges, of customers and of plans."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
@@ -6,27 +6,31 @@ from typing import Any
 
 from evaluator.balances import Unit
 from evaluator.gauges import Gauge
-from evaluator.limits import NO_LIMITS, Limit, Limits, limit_of
+from evaluator.limits import NO_LIMITS, LimitChange, Limits, limit_of
 from store.postgres.database import DriverConnection, Row
 
+# The columns of a limit, as `_limit` reads them.
 _FIELDS = "l.currency, l.metric_id, l.groups, l.amount::text, l.changed_epoch"
 
-# A customer's own limits, as a column of a statement about `customer`; `read_column` reads it.
+# The limits of a customer itself, as a column of a statement about `customer`; `read_column` reads it.
 LIMITS_COLUMN = f"""
 (SELECT jsonb_agg(jsonb_build_array({_FIELDS})) FROM usage_limit l
  WHERE l.organization_id = customer.organization_id AND l.customer_id = customer.customer_id)
 """
 
+# The limits of customers, or of plans, that changed at a later epoch.
 _SINCE = """
-SELECT l.{holder}, {fields} FROM usage_limit l
-WHERE l.organization_id = %(organization_id)s AND l.{holder} IS NOT NULL AND l.changed_epoch > %(epoch)s
+SELECT l.{subject}, {fields} FROM usage_limit l
+WHERE l.organization_id = %(organization_id)s AND l.{subject} IS NOT NULL AND l.changed_epoch > %(epoch)s
 """
 
+# The limits of some plans.
 _OF_PLANS = f"""
 SELECT l.plan_id, {_FIELDS} FROM usage_limit l
 WHERE l.organization_id = %(organization_id)s AND l.plan_id = ANY(%(plan_ids)s)
 """
 
+# The limits of one customer itself.
 _OF_CUSTOMER = f"""
 SELECT l.customer_id, {_FIELDS} FROM usage_limit l
 WHERE l.organization_id = %(organization_id)s AND l.customer_id = %(customer_id)s
@@ -40,29 +44,31 @@ def read_column(stored: Sequence[Sequence[Any]] | None) -> Limits:
 
 async def of_customers_since(
     connection: DriverConnection, organization_id: int, epoch: int
-) -> Mapping[str, list[Limit]]:
-    """The limits of single customers that were changed at a later epoch of the organization, by customer id."""
-    query = _SINCE.format(holder="customer_id", fields=_FIELDS)
-    return await _by_holder(connection, query, organization_id=organization_id, epoch=epoch)
+) -> Mapping[str, list[LimitChange]]:
+    """The limits of customers that changed at a later epoch of the organization, by customer id."""
+    query = _SINCE.format(subject="customer_id", fields=_FIELDS)
+    return await _by_subject(connection, query, organization_id=organization_id, epoch=epoch)
 
 
-async def of_plans_since(connection: DriverConnection, organization_id: int, epoch: int) -> Mapping[str, list[Limit]]:
-    """The limits of plans that were changed at a later epoch of the organization, by plan id; epoch -1: all."""
-    query = _SINCE.format(holder="plan_id", fields=_FIELDS)
-    return await _by_holder(connection, query, organization_id=organization_id, epoch=epoch)
+async def of_plans_since(
+    connection: DriverConnection, organization_id: int, epoch: int
+) -> Mapping[str, list[LimitChange]]:
+    """The limits of plans that changed at a later epoch of the organization, by plan id. epoch: -1 for all limits."""
+    query = _SINCE.format(subject="plan_id", fields=_FIELDS)
+    return await _by_subject(connection, query, organization_id=organization_id, epoch=epoch)
 
 
 async def finder(
     connection: DriverConnection, organization_id: int, customer_id: str, plan_ids: Mapping[str | None, str | None]
 ) -> Callable[[Gauge], Decimal | None]:
-    """What finds the limit of a customer's gauge.
+    """A function that returns the effective limit of a gauge of the customer.
 
-    plan_ids: the plan of each of its subscriptions, by id, and (None) its own.
+    plan_ids: the plans of its subscriptions by subscription id, and its own plan under None.
     """
     scope = {"organization_id": organization_id}
-    own = await _by_holder(connection, _OF_CUSTOMER, **scope, customer_id=customer_id)
+    own = await _by_subject(connection, _OF_CUSTOMER, **scope, customer_id=customer_id)
     names = sorted({plan_id for plan_id in plan_ids.values() if plan_id is not None})
-    of_plans = await _by_holder(connection, _OF_PLANS, **scope, plan_ids=names)
+    of_plans = await _by_subject(connection, _OF_PLANS, **scope, plan_ids=names)
     limits = Limits(own.get(customer_id, ()))
     by_plan = {plan_id: Limits(found) for plan_id, found in of_plans.items()}
 
@@ -73,18 +79,18 @@ async def finder(
     return find
 
 
-async def _by_holder(connection: DriverConnection, query: str, **parameters: Any) -> Mapping[str, list[Limit]]:
+async def _by_subject(connection: DriverConnection, query: str, **parameters: Any) -> Mapping[str, list[LimitChange]]:
     cursor = await connection.execute(query.encode(), parameters)
     rows: Iterable[Row] = await cursor.fetchall()
-    found: dict[str, list[Limit]] = {}
-    for holder, *fields in rows:
-        found.setdefault(holder, []).append(_limit(fields))
+    found: dict[str, list[LimitChange]] = {}
+    for subject, *fields in rows:
+        found.setdefault(subject, []).append(_limit(fields))
     return found
 
 
-def _limit(fields: Sequence[Any]) -> Limit:
+def _limit(fields: Sequence[Any]) -> LimitChange:
     currency, metric_id, groups, amount, changed_epoch = fields
-    return Limit(
+    return LimitChange(
         Unit(currency, metric_id),
         tuple((key, value) for key, value in groups),
         None if amount is None else Decimal(amount),

@@ -1,4 +1,4 @@
-"""Limits: how much a customer, or each customer of a plan, is entitled to use in a billing period."""
+"""Limits: how much a customer, or each customer of a plan, may use in a billing period."""
 
 import json
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ _FIXED = ("customer_id", "plan_id", "currency", "metric_id", "groups")
 
 @dataclass(frozen=True)
 class LimitSubject:
-    """What is limited. Exactly one of the first two is set, and of the second two.
+    """What is limited. Exactly one of customer_id and plan_id is set, and one of currency and metric_id.
 
-    groups: (property, value) by property; a value that is unset stands for each value without a limit of its own.
+    groups: (property, value), sorted by property. Value None stands for each value that has no limit of its own.
     """
 
     customer_id: str | None
@@ -33,7 +33,7 @@ class LimitSubject:
 
 @dataclass(frozen=True)
 class LimitFact:
-    """What the caller states about a limit: the amount for each billing period. An unset amount is no limit."""
+    """What the caller states about a limit. amount: for each billing period; None for no limit."""
 
     limit_id: str
     subject: LimitSubject
@@ -42,7 +42,7 @@ class LimitFact:
 
 
 @dataclass(frozen=True)
-class Limit:
+class StoredLimit:
     """A limit as it is stored."""
 
     organization_id: int
@@ -55,10 +55,11 @@ class Limit:
 
 
 class LimitFixed(Exception):
-    """The limit exists with another subject, which cannot change."""
+    """A put changes the subject of a limit, which cannot change."""
 
-    def __init__(self, field: str) -> None:
-        super().__init__(field)
+    def __init__(self, limit_id: str, field: str) -> None:
+        super().__init__(limit_id, field)
+        self.limit_id = limit_id
         self.field = field  # holder, access or groups
 
 
@@ -70,10 +71,10 @@ class LimitExists(Exception):
         self.limit_id = limit_id
 
 
-async def put(connection: AsyncConnection, organization_id: int, fact: LimitFact, now: datetime) -> Put[Limit]:
+async def put(connection: AsyncConnection, organization_id: int, fact: LimitFact, now: datetime) -> Put[StoredLimit]:
     """Stores the fact, unless a newer one is stored.
 
-    Raises LimitFixed when the limit exists with another subject, and LimitExists when another limit has this subject.
+    Raises LimitFixed if the limit exists with another subject, and LimitExists if another limit has this subject.
     """
     key = {"organization_id": organization_id, "limit_id": fact.limit_id}
     fixed = _columns(fact.subject)
@@ -95,11 +96,11 @@ async def put(connection: AsyncConnection, organization_id: int, fact: LimitFact
     assert stored is not None, "a limit exists after it was put"
     superseded = is_newer(stored.as_of_time, fact.as_of_time)
     if not superseded and (field := _fixed_field(stored.subject, fact.subject)) is not None:
-        raise LimitFixed(field)
+        raise LimitFixed(fact.limit_id, field)
     return Put(stored, superseded=superseded, changed=epoch is not None, epoch=epoch)
 
 
-async def get(connection: AsyncConnection, organization_id: int, limit_id: str) -> Limit | None:
+async def get(connection: AsyncConnection, organization_id: int, limit_id: str) -> StoredLimit | None:
     """One limit, or None."""
     rows = await connection.execute(
         select(usage_limit).where(
@@ -118,8 +119,8 @@ async def list_page(
     plan_id: str | None,
     after: str | None,
     limit: int,
-) -> list[Limit]:
-    """Up to `limit` limits after the id `after`, in the order of ids, narrowed where asked."""
+) -> list[StoredLimit]:
+    """Up to `limit` limits after the id `after`, in the order of ids. customer_id, plan_id: None for all."""
     statement = select(usage_limit).where(usage_limit.c.organization_id == organization_id)
     if customer_id is not None:
         statement = statement.where(usage_limit.c.customer_id == customer_id)
@@ -142,12 +143,12 @@ def _columns(subject: LimitSubject) -> dict[str, Any]:
 
 
 def _natural_key(fixed: dict[str, Any]) -> str:
-    """A digest: the ids, keys and values together can be longer than an index entry may be."""
+    """A digest of the subject: the ids, keys and values together can be too long for an index entry."""
     return digest_of(json.dumps([fixed[name] for name in _FIXED])).hex()
 
 
 def _fixed_field(stored: LimitSubject, subject: LimitSubject) -> str | None:
-    """The first field in which a fact is of another limit than the stored one."""
+    """The first field in which the subjects differ; None if they are equal."""
     if (stored.customer_id, stored.plan_id) != (subject.customer_id, subject.plan_id):
         return "holder"
     if (stored.currency, stored.metric_id) != (subject.currency, subject.metric_id):
@@ -155,8 +156,8 @@ def _fixed_field(stored: LimitSubject, subject: LimitSubject) -> str | None:
     return "groups" if stored.groups != subject.groups else None
 
 
-def _limit(row: RowMapping) -> Limit:
-    return Limit(
+def _limit(row: RowMapping) -> StoredLimit:
+    return StoredLimit(
         organization_id=row["organization_id"],
         limit_id=row["limit_id"],
         subject=LimitSubject(

@@ -1,1 +1,1 @@
-"""The feed and history of notifications, and operator events."""
+"""Notifications: their writing, the feed and the history; operator events."""

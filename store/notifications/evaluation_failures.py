@@ -1,6 +1,6 @@
-"""Operator events of alerts whose evaluation cannot be recorded: at most one for each alert in an hour.
+"""Operator events about alerts whose evaluation cannot be recorded: at most one for each alert in an hour.
 
-Their ids are digests of alert and hour, so that every replica comes to the same one and the database keeps the first.
+The id of an event is a digest of alert and hour: all replicas compute the same id, and the database keeps the first.
 """
 
 from collections.abc import Sequence
@@ -19,11 +19,11 @@ from webhooks.operator_events import (
     notice_of,
 )
 
-WINDOW = 3600  # seconds in which an alert is told of once
+WINDOW = 3600  # seconds for which an alert has at most one event
 
 
 def window(now: datetime) -> int:
-    """The number of the hour."""
+    """The number of the window that contains `now`."""
     return int(now.timestamp()) // WINDOW
 
 
@@ -35,7 +35,7 @@ def event_id(organization_id: int, alert_id: str | None, now: datetime) -> str:
 async def add(
     connection: AsyncConnection, organization_id: int, failures: Sequence[EvaluationFailure], now: datetime
 ) -> None:
-    """Writes an operator event for each, in the caller's transaction; nothing for alerts that have one this hour."""
+    """Writes an operator event for each failure, unless its alert has one in this window."""
     rows = []
     for failure in failures:
         own_id = event_id(organization_id, failure.alert_id, now)
@@ -49,5 +49,5 @@ async def add(
                 "create_time": now,
             }
         )
-    # In one order everywhere: two replicas that tell of the same alerts wait for each other, and never deadlock.
+    # Sorted: two replicas that write events about the same alerts wait for each other and do not deadlock.
     await write(connection, sorted(rows, key=lambda row: str(row["event_id"])), now)

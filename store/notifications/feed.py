@@ -1,10 +1,10 @@
-"""The feed of an organization: its notifications in one order, which everybody sees grow only at its end.
+"""The feed of an organization: its notifications in one order, the same for all subscribers, which only grows.
 
-A transaction that writes notifications leaves them in feed_pending, with numbers that are handed out before it
-commits; so a low number may appear after a higher one has been read. Whoever wants to read the feed therefore gives
-a place to what has been committed first, one transaction of an organization at a time. Of one gauge the order is that
-of its evaluations: the later one takes its number after the earlier one has committed, and whoever sees the later
-one sees the earlier one too.
+The transaction of an evaluation leaves its notifications in feed_pending, numbered by a sequence. The numbers are
+taken before the commit, so a lower number can become visible after a higher one was read; they are no order for
+subscribers. Each reader therefore first assigns positions to what is committed, one transaction of an organization at
+a time. The notifications of one gauge keep the order of their evaluations: the later evaluation takes its number
+after the commit of the earlier one, and a transaction that sees the later notification sees the earlier one too.
 """
 
 from collections.abc import Sequence
@@ -18,14 +18,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from store.tables.feed import feed, feed_entry
 from store.tables.notifications import notification
 
-PLACE_LIMIT = 1_000  # notifications that one transaction gives a place to
+ASSIGN_LIMIT = 1_000  # notifications to which one transaction assigns a position
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A notification and its place in its organization's feed. body: the webhook's body, byte for byte."""
+    """A notification and its position in the feed of its organization. body: as webhooks carry it, byte for byte."""
 
-    place: int
+    position: int
     notification_id: str
     customer_id: str
     alert_id: str
@@ -37,16 +37,16 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """Which notifications; what is empty narrows nothing."""
+class NotificationFilter:
+    """Which notifications a list or a stream contains. An empty tuple does not restrict."""
 
     customer_ids: tuple[str, ...] = ()
     alert_ids: tuple[str, ...] = ()
     condition_types: tuple[str, ...] = ()
     event_types: tuple[str, ...] = ()
 
-    def has(self, entry: Entry) -> bool:
-        """Whether the notification is one of them."""
+    def matches(self, entry: Entry) -> bool:
+        """Whether the notification passes the filter."""
         return (
             (not self.customer_ids or entry.customer_id in self.customer_ids)
             and (not self.alert_ids or entry.alert_id in self.alert_ids)
@@ -57,29 +57,33 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Extent:
-    """Which places a feed has: those after `forgotten_place`, up to `last_place`."""
+    """The positions that a feed has: those after `deleted_position`, up to `last_position`."""
 
-    last_place: int = 0
-    forgotten_place: int = 0
-
-
-class Forgotten(Exception):
-    """What was to be read is older than notifications are kept."""
+    last_position: int = 0
+    deleted_position: int = 0
 
 
+class EntriesDeleted(Exception):
+    """Entries that were to be read are older than the retention and are deleted."""
+
+
+# Whether an organization has notifications without a position.
 _HAS_PENDING = text("SELECT EXISTS (SELECT FROM feed_pending WHERE organization_id = :organization_id)")
 
-_BEGIN = text("""
+# Creates the row of a feed.
+_CREATE_FEED = text("""
 INSERT INTO feed (organization_id, last_place, high_time) VALUES (:organization_id, 0, 'epoch') ON CONFLICT DO NOTHING
 """)
 
-# A server that froze while it holds this lock would stop the whole feed; PostgreSQL ends its session instead.
-_LOCK = text("""
+# Locks the row of a feed. A server that freezes while it holds this lock would stop the feed for all servers, so
+# PostgreSQL ends its session after 10 s.
+_LOCK_FEED = text("""
 SELECT last_place, set_config('idle_in_transaction_session_timeout', '10s', true)
 FROM feed WHERE organization_id = :organization_id FOR UPDATE
 """)
 
-_PLACE = text("""
+# Moves rows of feed_pending into feed_entry, with the positions that follow the last one, and returns their number.
+_ASSIGN_POSITIONS = text("""
 WITH taken AS (
     DELETE FROM feed_pending
     WHERE organization_id = :organization_id AND arrival IN (
@@ -107,23 +111,24 @@ RETURNING last.number
 """)
 
 
-async def place(connection: AsyncConnection, organization_id: int, limit: int = PLACE_LIMIT) -> int:
-    """Gives a place to up to `limit` notifications that have been committed; returns how many had none before.
+async def assign_positions(connection: AsyncConnection, organization_id: int, limit: int = ASSIGN_LIMIT) -> int:
+    """Assigns positions to up to `limit` committed notifications that have none; returns to how many.
 
-    Waits while another transaction does the same. When fewer than `limit` are returned, everything that was
-    committed before the call has its place.
+    Waits while another transaction does the same. If the result is less than `limit`, every notification that was
+    committed before the call has its position.
     """
     parameters = {"organization_id": organization_id}
     if not await connection.scalar(_HAS_PENDING, parameters):
         return 0
-    if (await connection.execute(_LOCK, parameters)).one_or_none() is None:
-        await connection.execute(_BEGIN, parameters)
-        await connection.execute(_LOCK, parameters)
-    # A statement of its own: its snapshot has to be younger than the lock.
-    return int(await connection.scalar(_PLACE, parameters | {"limit": limit}) or 0)
+    if (await connection.execute(_LOCK_FEED, parameters)).one_or_none() is None:
+        await connection.execute(_CREATE_FEED, parameters)
+        await connection.execute(_LOCK_FEED, parameters)
+    # A separate statement: its snapshot must be newer than the lock, or it misses what was committed while it waited.
+    return int(await connection.scalar(_ASSIGN_POSITIONS, parameters | {"limit": limit}) or 0)
 
 
-_NEWS = text("""
+# Of some organizations, those that have entries or pending notifications after a position.
+_WITH_LATER_ENTRIES = text("""
 SELECT organization_id
 FROM unnest(CAST(:organizations AS bigint[]), CAST(:places AS bigint[])) AS seen (organization_id, place)
 LEFT JOIN feed USING (organization_id)
@@ -131,22 +136,26 @@ WHERE feed.last_place > seen.place
    OR EXISTS (SELECT FROM feed_pending p WHERE p.organization_id = seen.organization_id)
 """)
 
+# The organizations that have notifications without a position.
+_WITH_PENDING_ENTRIES = text("SELECT DISTINCT organization_id FROM feed_pending ORDER BY 1")
 
-async def with_news(connection: AsyncConnection, seen: dict[int, int]) -> set[int]:
-    """The organizations, of those in `seen`, whose feed has or is about to have more than that place."""
+
+async def with_later_entries(connection: AsyncConnection, seen: dict[int, int]) -> set[int]:
+    """The organizations whose feed has, or will have, entries after the position that `seen` gives for them."""
     rows = await connection.scalars(
-        _NEWS, {"organizations": list(seen), "places": [seen[organization_id] for organization_id in seen]}
+        _WITH_LATER_ENTRIES,
+        {"organizations": list(seen), "places": [seen[organization_id] for organization_id in seen]},
     )
     return set(rows)
 
 
-async def with_pending(connection: AsyncConnection) -> list[int]:
-    """The organizations that have notifications without a place."""
-    return list(await connection.scalars(text("SELECT DISTINCT organization_id FROM feed_pending ORDER BY 1")))
+async def with_pending_entries(connection: AsyncConnection) -> list[int]:
+    """The organizations that have notifications without a position."""
+    return list(await connection.scalars(_WITH_PENDING_ENTRIES))
 
 
 async def extent(connection: AsyncConnection, organization_id: int) -> Extent:
-    """Which places the feed has."""
+    """The positions that the feed has."""
     found = await connection.execute(
         select(feed.c.last_place, feed.c.forgotten_place).where(feed.c.organization_id == organization_id)
     )
@@ -154,15 +163,15 @@ async def extent(connection: AsyncConnection, organization_id: int) -> Extent:
     return Extent() if row is None else Extent(row.last_place, row.forgotten_place)
 
 
-async def place_before(connection: AsyncConnection, organization_id: int, time: datetime) -> int:
-    """The place after which everything stands that was made at `time` or later; the last one when nothing was."""
+async def position_before(connection: AsyncConnection, organization_id: int, time: datetime) -> int:
+    """The position after which all notifications of `time` or later follow; the last one if there are none."""
     first = await connection.scalar(
         select(feed_entry.c.place)
         .where(feed_entry.c.organization_id == organization_id, feed_entry.c.high_time >= time)
         .order_by(feed_entry.c.high_time, feed_entry.c.place)
         .limit(1)
     )
-    return (await extent(connection, organization_id)).last_place if first is None else int(first) - 1
+    return (await extent(connection, organization_id)).last_position if first is None else int(first) - 1
 
 
 async def read(
@@ -172,24 +181,24 @@ async def read(
     after: int,
     limit: int,
     until: int | None = None,
-    wanted: Wanted | None = None,
+    wanted: NotificationFilter | None = None,
 ) -> list[Entry]:
-    """Up to `limit` entries with places above `after`, and not above `until`, in their order.
+    """Up to `limit` entries with positions above `after`, and not above `until`, in order of position.
 
-    Raises Forgotten when some that stood there are deleted.
+    Raises EntriesDeleted if entries after `after` are deleted.
     """
-    statement = entries(organization_id, wanted or Wanted()).where(feed_entry.c.place > after)
+    statement = select_entries(organization_id, wanted or NotificationFilter()).where(feed_entry.c.place > after)
     if until is not None:
         statement = statement.where(feed_entry.c.place <= until)
     rows = (await connection.execute(statement.order_by(feed_entry.c.place).limit(limit))).all()
-    # After the rows: what was deleted before they were read shows here.
-    if (await extent(connection, organization_id)).forgotten_place > after:
-        raise Forgotten
+    # Read after the rows: in the other order, entries that are deleted between the two statements are missed.
+    if (await extent(connection, organization_id)).deleted_position > after:
+        raise EntriesDeleted
     return [Entry(*row) for row in rows]
 
 
-def entries(organization_id: int, wanted: Wanted) -> Select[Any]:
-    """Selects the columns of Entry, of an organization's entries that are wanted."""
+def select_entries(organization_id: int, wanted: NotificationFilter) -> Select[Any]:
+    """A statement that selects the columns of Entry, of those entries of an organization that pass the filter."""
     statement = (
         select(
             feed_entry.c.place,
@@ -219,7 +228,7 @@ def entries(organization_id: int, wanted: Wanted) -> Select[Any]:
         (feed_entry.c.event_type, wanted.event_types),
     )
     for column, values in filters:
-        if len(values) == 1:  # by equality, which an index that goes on with the order serves in order
+        if len(values) == 1:  # with =, an index on the column and the order returns the rows in order
             statement = statement.where(column == values[0])
         elif values:
             statement = statement.where(column.in_(values))

@@ -1,25 +1,27 @@
-"""The history of notifications: found by their ids, listed by their times, forgotten when they are old."""
+"""The history of notifications: found by id, listed by time, and deleted when they are older than the retention."""
 
 from datetime import datetime
 
 from sqlalchemy import select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from store.notifications.feed import PLACE_LIMIT, Entry, Wanted, entries, place
+from store.notifications.feed import ASSIGN_LIMIT, Entry, NotificationFilter, assign_positions, select_entries
 from store.tables.feed import feed, feed_entry
 
-FORGET_LIMIT = 1_000  # notifications that one transaction deletes
+DELETE_LIMIT = 1_000  # notifications that one transaction deletes
 
 
-async def complete(connection: AsyncConnection, organization_id: int) -> None:
-    """Gives a place to everything that has been committed: the history shows what has one."""
-    while await place(connection, organization_id) == PLACE_LIMIT:
+async def assign_all_positions(connection: AsyncConnection, organization_id: int) -> None:
+    """Assigns positions to all committed notifications: the history shows those that have one."""
+    while await assign_positions(connection, organization_id) == ASSIGN_LIMIT:
         pass
 
 
 async def get(connection: AsyncConnection, organization_id: int, notification_id: str) -> Entry | None:
-    """The notification of that id; None when there is none, or it is older than notifications are kept."""
-    statement = entries(organization_id, Wanted()).where(feed_entry.c.notification_id == notification_id)
+    """The notification of that id; None if it does not exist or is deleted."""
+    statement = select_entries(organization_id, NotificationFilter()).where(
+        feed_entry.c.notification_id == notification_id
+    )
     row = (await connection.execute(statement)).one_or_none()
     return None if row is None else Entry(*row)
 
@@ -27,19 +29,19 @@ async def get(connection: AsyncConnection, organization_id: int, notification_id
 async def list_page(
     connection: AsyncConnection,
     organization_id: int,
-    wanted: Wanted,
+    wanted: NotificationFilter,
     *,
     start_time: datetime | None = None,
     end_time: datetime | None = None,
     after: tuple[datetime, int] | None = None,
     limit: int,
 ) -> list[Entry]:
-    """Up to `limit` notifications made in [start_time, end_time), the newest first.
+    """Up to `limit` notifications that were created in [start_time, end_time), the newest first.
 
-    `after` is the create_time and place of the last one seen.
+    after: create_time and position of the last entry of the page before.
     """
     statement = (
-        entries(organization_id, wanted)
+        select_entries(organization_id, wanted)
         .order_by(feed_entry.c.create_time.desc(), feed_entry.c.place.desc())
         .limit(limit)
     )
@@ -52,8 +54,9 @@ async def list_page(
     return [Entry(*row) for row in await connection.execute(statement)]
 
 
-# By places and not by times: what is left of the feed has no holes, so that one number says what is gone.
-_FORGET = text("""
+# Deletes the oldest entries and their notifications, and records up to which position. In order of position, not of
+# time: the remaining feed has no gaps, so that one number (forgotten_place) describes what is deleted.
+_DELETE_BEFORE = text("""
 WITH gone AS (
     DELETE FROM feed_entry
     WHERE organization_id = :organization_id AND place IN (
@@ -75,21 +78,23 @@ RETURNING last.number
 """)
 
 
-async def forget(connection: AsyncConnection, organization_id: int, before: datetime) -> int:
-    """Deletes up to FORGET_LIMIT notifications that were made before that time; returns how many."""
-    # The same lock as for giving places, so that two servers do not delete the same ones.
+async def delete_before(connection: AsyncConnection, organization_id: int, before: datetime) -> int:
+    """Deletes up to DELETE_LIMIT notifications that were created before that time; returns how many."""
+    # The lock that assigns positions: without it, two servers would try to delete the same entries.
     await connection.execute(
         select(feed.c.last_place).where(feed.c.organization_id == organization_id).with_for_update()
     )
-    parameters = {"organization_id": organization_id, "before": before, "limit": FORGET_LIMIT}
-    return int(await connection.scalar(_FORGET, parameters) or 0)
+    parameters = {"organization_id": organization_id, "before": before, "limit": DELETE_LIMIT}
+    return int(await connection.scalar(_DELETE_BEFORE, parameters) or 0)
 
 
-async def organizations_to_forget(connection: AsyncConnection, before: datetime) -> list[int]:
-    """The organizations with notifications that were made before that time: one probe of an index for each feed."""
-    old = select(feed_entry.c.place).where(
+async def organizations_with_older(connection: AsyncConnection, before: datetime) -> list[int]:
+    """The organizations with notifications from before that time. Probes an index once for each feed."""
+    older = select(feed_entry.c.place).where(
         feed_entry.c.organization_id == feed.c.organization_id, feed_entry.c.high_time < before
     )
     return list(
-        await connection.scalars(select(feed.c.organization_id).where(old.exists()).order_by(feed.c.organization_id))
+        await connection.scalars(
+            select(feed.c.organization_id).where(older.exists()).order_by(feed.c.organization_id)
+        )
     )

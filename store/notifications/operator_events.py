@@ -1,4 +1,4 @@
-"""Operator events: what happened to endpoints or evaluations, for the API and the endpoints that subscribe to it."""
+"""Operator events: notices about endpoints and evaluations, for the API and the endpoints that subscribe to them."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -14,11 +14,11 @@ from store.tables.notifications import outbox
 from store.tables.webhooks import operator_event
 from webhooks.operator_events import EVENT_ID_PREFIX, OperatorEvent, body_of
 
-NO_CUSTOMER = ""  # customer_id of their outbox rows and deliveries: an id of a customer is never empty
+NO_CUSTOMER = ""  # the customer_id of their outbox rows and deliveries; the id of a customer is never empty
 
 
 async def add(connection: AsyncConnection, events: Sequence[OperatorEvent], now: datetime) -> list[str]:
-    """Writes the events and their outbox rows in the caller's transaction; returns their ids."""
+    """Writes the events and their outbox rows; returns the ids of the events."""
     if not events:
         return []
     rows = []
@@ -39,7 +39,7 @@ async def add(connection: AsyncConnection, events: Sequence[OperatorEvent], now:
 
 
 async def write(connection: AsyncConnection, rows: Sequence[Mapping[str, Any]], now: datetime) -> None:
-    """Writes rows of operator_event that are not there yet, and their outbox rows."""
+    """Writes those rows of operator_event that do not exist, and their outbox rows."""
     if not rows:
         return
     statement = insert(operator_event).on_conflict_do_nothing().returning(operator_event.c.event_id)

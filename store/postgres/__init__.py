@@ -1,1 +1,1 @@
-"""The way to PostgreSQL: connections and sessions, failures and retries, locks, listening, partitions."""
+"""Access to PostgreSQL: connections and sessions, failures and retries, locks, LISTEN, savepoints, partitions."""

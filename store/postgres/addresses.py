@@ -1,6 +1,6 @@
-"""Database addresses: what a connection URL says, what is wrong with it, and how it may be shown.
+"""Database addresses: the parameters of a connection URL, its faults, and its form without secrets.
 
-The driver's own parser reads the URL, so whatever libpq takes works: several hosts (`a:5432,b:5432`), socket
+The driver's own parser reads the URL, so everything that libpq accepts works: several hosts (`a:5432,b:5432`), socket
 directories, `sslmode`, `target_session_attrs`, `options`.
 """
 
@@ -13,7 +13,7 @@ SCHEMES = ("postgresql://", "postgres://")
 EXAMPLE = "postgresql://user:password@host:5432/database"
 MAX_PORT = 65_535
 
-# Parameters that other drivers read from a URL. libpq refuses what it does not know, so each needs its own advice.
+# Advice on parameters of other drivers. libpq refuses parameters that it does not know.
 _FOREIGN = {
     "pgbouncer": "leave it out; a PgBouncer in front of the database must use pool_mode = session",
     "schema": "write options=-csearch_path%3DNAME instead",
@@ -26,13 +26,13 @@ _QUOTED = re.compile(r'"[^"]*"')
 
 
 class BadAddress(ValueError):
-    """The URL names no PostgreSQL server; the message says what is wrong and never holds the password."""
+    """The URL names no PostgreSQL server. The message gives the reason and never contains the password."""
 
 
 def parameters(url: str) -> dict[str, str]:
     """The connection parameters of the URL, by libpq's names.
 
-    Raises BadAddress when libpq would refuse it, or would only notice at the first connection.
+    Raises BadAddress if libpq refuses the URL now, or would refuse it at the first connection.
     """
     if not url.startswith(SCHEMES):
         raise BadAddress(f"it does not name a PostgreSQL server: write {EXAMPLE}")
@@ -43,10 +43,10 @@ def parameters(url: str) -> dict[str, str]:
     hosts, ports = _parts(found.get("host", "")), _parts(found.get("port", ""))
     if len(ports) > 1 and len(ports) != len(hosts):
         raise BadAddress(
-            f"it names {len(hosts)} hosts and {len(ports)} ports: give each host its port, or all the same"
+            f"it names {len(hosts)} hosts and {len(ports)} ports: give one port for each host, or one port for all"
         )
     if any("@" in host for host in hosts):
-        raise BadAddress("the user or the password holds an @: write it as %40")
+        raise BadAddress("the user or the password contains an @: write it as %40")
     for port in ports:
         if port and not (port.isdecimal() and 1 <= int(port) <= MAX_PORT):
             raise BadAddress(f"the port {port!r} is not a number from 1 to {MAX_PORT}")
@@ -54,10 +54,10 @@ def parameters(url: str) -> dict[str, str]:
 
 
 def conninfo(url: str, **more: str | int) -> str:
-    """The driver's connection string, with more parameters.
+    """The driver's connection string. more: parameters that apply unless the URL sets them.
 
-    Of several hosts the one is used that takes writes, unless the URL says `target_session_attrs` itself. With one
-    host that is left to the session's own check, which can say what it found.
+    Of several hosts, the driver uses the one that accepts writes, unless the URL sets `target_session_attrs`. With
+    one host, the session checks this itself (`sessions.prepare`), with a better error message.
     """
     found = parameters(url)
     several = "," in found.get("host", "") + found.get("hostaddr", "")
@@ -66,7 +66,7 @@ def conninfo(url: str, **more: str | int) -> str:
 
 
 def shown(url: str) -> str:
-    """Where the database is, for a message: hosts, ports and name, never the user, the password or an option."""
+    """The address for messages: hosts, ports and database, never the user, the password or an option."""
     try:
         found = parameters(url)
     except BadAddress:
@@ -84,9 +84,9 @@ def _parts(listed: str) -> list[str]:
     return listed.split(",") if listed else []
 
 
-def _explained(said: str) -> str:
-    """What libpq said of the URL, without the value that it quotes, which may be a password."""
-    reason, _, quoted = said.strip().partition(": ")
+def _explained(message: str) -> str:
+    """The message of libpq about the URL, without the value that it quotes, which can be a password."""
+    reason, _, quoted = message.strip().partition(": ")
     if reason == "invalid URI query parameter":
         name = quoted.strip().strip('"')
         return f"it has the parameter {name!r}, which PostgreSQL does not know: " + _FOREIGN.get(

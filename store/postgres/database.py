@@ -1,4 +1,4 @@
-"""The connection pool: transactions for SQLAlchemy statements, and raw ones for COPY and pipelines."""
+"""The connection pool: transactions for SQLAlchemy, and the driver's connection for COPY and pipelines."""
 
 import asyncio
 import logging
@@ -17,26 +17,26 @@ from runtime.actions import LogAction
 from store.postgres import sessions
 from store.postgres.failures import DatabaseUnavailable, Discard, Failure, failure_of, sqlstate_of, unavailable
 
-# The exception that every room catches is known by this module's name.
+# Other rooms import DatabaseUnavailable from here.
 __all__ = ["Connection", "Database", "DatabaseUnavailable", "DriverConnection", "Row", "driver", "sync_engine"]
 
 Row = sessions.Row
 
-# What `transaction` hands out. Other rooms pass it on to the store's functions, and need not know whose it is.
+# The connection of a transaction. Other rooms only pass it to the store's functions.
 Connection = AsyncConnection
 
-# What `driver` hands out: the driver's own connection below it, for COPY, pipelines and statements on the hot path.
+# The driver's connection below it, which `driver` returns: for COPY, pipelines and statements on the hot path.
 DriverConnection = psycopg.AsyncConnection[Row]
 
 _DIALECT = "postgresql+psycopg://"  # SQLAlchemy's name of the driver; the addresses go to the driver itself
 POOL_TIMEOUT = 10.0  # seconds to wait for a free connection
-LOG_INTERVAL = 10.0  # seconds between two lines of the log about failures of one kind
+LOG_INTERVAL = 10.0  # seconds between two log entries about failures of one kind
 
 logger = logging.getLogger(__name__)
 
 
 def sync_engine(url: str) -> Engine:
-    """Connections for work that is done before or without an event loop, such as migrations; none is kept."""
+    """Connections for work without an event loop, such as migrations. None stays open."""
     conninfo = sessions.connection_string(url, "migrate")
     engine = create_engine(
         _DIALECT, creator=lambda: psycopg.connect(conninfo), poolclass=NullPool, hide_parameters=True
@@ -48,21 +48,21 @@ def sync_engine(url: str) -> Engine:
 class Database:
     """A pool of connections to one PostgreSQL server, for one event loop.
 
-    `pool_size` connections stay open at the most. A connection that turns out to be dead takes the idle ones
-    with it, so that one failure does not surface once for each of them.
+    At most `pool_size` connections are open. If one of them is dead, the pool closes the idle ones too, so that one
+    failure of the server does not fail a transaction for each of them.
     """
 
     def __init__(self, url: str, pool_size: int = 12, purpose: str = "") -> None:
-        """purpose: what the connections are for, as a word for pg_stat_activity; empty for the work itself."""
+        """purpose: one word that pg_stat_activity shows for the connections; empty for the main pool."""
         self.url = url
         self.losses = 0  # how often the pool was thrown away, whichever task met the failure
         self._open: dict[object, float] = {}  # transactions, and when they began by the event loop's clock
         self._logged: dict[str, tuple[float, int]] = {}  # by kind: when, and how many since
         conninfo = sessions.connection_string(url, purpose)
 
-        # SQLAlchemy's own URLs know no list of hosts, so the driver reads the address.
+        # The driver reads the address: SQLAlchemy's URLs support no list of hosts.
         async def connect() -> DriverConnection:
-            # Prepared statements pay off at once for a service that repeats a dozen of them.
+            # The service repeats a few statements, so each is prepared at its second execution.
             return await psycopg.AsyncConnection.connect(conninfo, prepare_threshold=1)
 
         self._engine = create_async_engine(
@@ -71,18 +71,18 @@ class Database:
             pool_size=pool_size,
             max_overflow=0,
             pool_timeout=POOL_TIMEOUT,
-            # What a statement is given may be secret, and its errors are logged.
+            # Parameters of statements can be secret, and errors are logged.
             hide_parameters=True,
         )
-        # Before SQLAlchemy's own first statements, which would run with the settings of the role.
+        # Before SQLAlchemy's own first statements: they would run with the settings of the role.
         event.listen(self._engine.sync_engine, "connect", _prepare, insert=True)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
         """A transaction at READ COMMITTED; commits at the end of the block, rolls back on an exception.
 
-        Statements may also go to its driver connection (see `driver`); they belong to the same transaction.
-        Raises DatabaseUnavailable for every failure of the database that `store.postgres.failures` knows.
+        Statements on the driver's connection (see `driver`) belong to the same transaction. Raises
+        DatabaseUnavailable for each failure of the database that `store.postgres.failures` knows.
         """
         async with self._transaction() as connection:
             token = object()
@@ -99,18 +99,18 @@ class Database:
         try:
             async with self._engine.connect() as connection:
                 try:
-                    # SQLAlchemy begins at its first statement; a raw one may come before it.
+                    # Without it, SQLAlchemy begins at its first statement, which can come after one on the driver.
                     async with connection.begin():
                         yield connection
                 except (SQLAlchemyError, psycopg.Error) as error:
                     failure = failure_of(error, connection_is_dead=await _is_dead(connection))
-                    # Raised by a raw statement, SQLAlchemy has not noticed what became of the connection.
+                    # SQLAlchemy does not see errors of statements on the driver's connection.
                     if failure is not None and failure.discard is not Discard.NOTHING:
                         await connection.invalidate(error)
                     raise
                 finally:
-                    # The pool was thrown away in the meantime, see below: nobody closes what is put back there. And
-                    # a connection that was cut within a pipeline cannot leave it, so nothing can be rolled back.
+                    # If the pool was disposed of meanwhile (see below), a connection that returns to it is never
+                    # closed. A connection that broke inside a pipeline cannot leave it, so no rollback is possible.
                     if self._engine.pool is not pool or await _is_stuck(connection):
                         await connection.invalidate()
         except (SQLAlchemyError, psycopg.Error, DatabaseUnavailable) as error:
@@ -127,12 +127,12 @@ class Database:
 
     @asynccontextmanager
     async def raw_transaction(self) -> AsyncIterator[psycopg.AsyncConnection[Row]]:
-        """The same transaction on the driver's own connection, for what SQLAlchemy has no words for."""
+        """A `transaction`, as the driver's connection."""
         async with self.transaction() as connection:
             yield await driver(connection)
 
     def longest_transaction(self) -> float:
-        """Since how many seconds the oldest open transaction lasts; 0 when none is open."""
+        """The age of the oldest open transaction in seconds; 0 if none is open."""
         if not self._open:
             return 0.0
         return asyncio.get_running_loop().time() - next(iter(self._open.values()))
@@ -142,7 +142,7 @@ class Database:
         await self._engine.dispose()
 
     def _log(self, failure: Failure, error: Exception) -> None:
-        """Says what failed, since many who meet it only wait and try again; each kind now and then only."""
+        """Logs a failure, since many callers only wait and try again. Each kind at most once in LOG_INTERVAL."""
         now = asyncio.get_running_loop().time()
         last, count = self._logged.get(failure.kind, (-LOG_INTERVAL, 0))
         if now - last < LOG_INTERVAL:
@@ -169,19 +169,19 @@ async def driver(connection: AsyncConnection) -> DriverConnection:
 
 
 def _prepare(connection: Any, _: Any) -> None:
-    """Prepares the session of a connection that the pool has just made."""
+    """Prepares the session of a new connection of the pool."""
     connection.run_async(sessions.prepare)
 
 
 async def _is_dead(connection: AsyncConnection) -> bool:
-    """Whether the driver has found the connection gone."""
+    """Whether the connection is lost, as far as the driver knows."""
     if connection.closed or connection.invalidated:
         return connection.invalidated
     return (await driver(connection)).pgconn.status is ConnStatus.BAD
 
 
 async def _is_stuck(connection: AsyncConnection) -> bool:
-    """Whether the connection is still in a pipeline, although nobody is."""
+    """Whether the connection is in pipeline mode after the pipeline block has ended."""
     if connection.closed or connection.invalidated:
         return False
     return (await driver(connection)).pgconn.pipeline_status != PipelineStatus.OFF

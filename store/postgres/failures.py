@@ -1,7 +1,7 @@
-"""What a failure of the database means: for the caller, for the transaction, and for the connection.
+"""The failures of the database: what each means for the caller, for the transaction and for the connection.
 
-One table from SQLSTATE to `Failure`. A state that is not in it is a fault of a statement, that is of this program,
-and keeps the driver's exception.
+A table maps each SQLSTATE to a `Failure`. A state that is not in the table is a fault of a statement, and so of this
+program: the driver's exception is raised unchanged.
 """
 
 import enum
@@ -14,23 +14,23 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 
 class Discard(enum.Enum):
-    """What is thrown away after a failure."""
+    """Which connections are closed after a failure."""
 
-    NOTHING = "nothing"  # the transaction was rolled back, and the connection is as good as before
-    CONNECTION = "connection"  # this one only
-    POOL = "pool"  # all of them: what ended this one, or moved the server, has done the same to the others
+    NOTHING = "nothing"  # the transaction was rolled back, and the connection is usable
+    CONNECTION = "connection"  # only this one
+    POOL = "pool"  # all: the cause has ended the others too, or they lead to a server that is no longer the primary
 
 
 @dataclass(frozen=True)
 class Failure:
-    """One way in which the database does not serve a transaction that is right in itself.
+    """One way in which the database fails a transaction that has no fault of its own.
 
     kind: its name, for logs and for the metadata of the caller's error.
-    tries: how often a transaction that may be repeated is tried in all, see `store.postgres.retries`.
-    rolled_back: it is certain that the transaction left nothing. If not, a commit may have been made unheard.
-    contained: it concerns this transaction; another organization's may succeed at the same moment.
-    discard: what becomes of the connections.
-    retry_after: what callers are told to wait before they repeat the request.
+    tries: how many tries a repeatable transaction gets in all, see `store.postgres.retries`.
+    rolled_back: the transaction certainly stored nothing. If false, it may have committed without an answer.
+    contained: the failure concerns only this transaction; those of other organizations can succeed now.
+    discard: which connections are closed.
+    retry_after: the wait that callers are asked for before they repeat the request.
     """
 
     kind: str
@@ -52,8 +52,8 @@ SHUTTING_DOWN = Failure(
     rolled_back=False,
     discard=Discard.POOL,
 )
-# After a failover the old primary may be there still, as a standby or set to read only. Its connections work, so
-# nothing but this error says that the writable server is elsewhere.
+# After a failover the old primary can still run, as a standby or set to read only. Its connections work, so only this
+# error shows that another server is the primary.
 READ_ONLY = Failure(
     "read_only",
     "the database server takes no writes: it is a standby, or default_transaction_read_only is on",
@@ -63,38 +63,38 @@ READ_ONLY = Failure(
 )
 SESSION_ENDED = Failure(
     "session_ended",
-    "the server ended the session since it was silent for too long",
+    "the server ended the session because it was idle for too long",
     tries=4,
     discard=Discard.CONNECTION,
 )
-SERIALIZATION = Failure("serialization", "transactions got into each other's way", tries=5, contained=True)
-DEADLOCK = Failure("deadlock", "the transaction waited in a circle with others", tries=5, contained=True)
+SERIALIZATION = Failure("serialization", "the transaction conflicted with another one", tries=5, contained=True)
+DEADLOCK = Failure("deadlock", "the transaction and another one waited for each other", tries=5, contained=True)
 LOCK_TIMEOUT = Failure(
     "lock_timeout",
-    "another session holds a lock for too long",
+    "another session held a lock for too long",
     tries=8,
     contained=True,
     retry_after=timedelta(seconds=2),
 )
-# Not tried again inside: the statement would take as long again, of a database that has too much to do.
+# One try only: the statement would take as long again, and the database is overloaded already.
 STATEMENT_CANCELED = Failure(
     "statement_canceled", "the server canceled a statement: its time-out, or an operator", contained=True
 )
 TOO_MANY_CONNECTIONS = Failure("too_many_connections", "the server has no connection left")
 POOL_EXHAUSTED = Failure("pool_exhausted", "no connection became free in time")
-DISK_FULL = Failure("disk_full", "the server has no disk left", retry_after=timedelta(seconds=5))
-OUT_OF_MEMORY = Failure("out_of_memory", "the server has no memory left", retry_after=timedelta(seconds=5))
+DISK_FULL = Failure("disk_full", "the disk of the server is full", retry_after=timedelta(seconds=5))
+OUT_OF_MEMORY = Failure("out_of_memory", "the server is out of memory", retry_after=timedelta(seconds=5))
 LIMIT_REACHED = Failure(
     "limit_reached", "the server reached a limit of its configuration", retry_after=timedelta(seconds=5)
 )
 SYSTEM_ERROR = Failure(
     "system_error",
-    "the server's operating system failed it",
+    "the server's operating system reported an error",
     discard=Discard.CONNECTION,
     retry_after=timedelta(seconds=5),
 )
 
-# The whole state, else its first two characters.
+# By the whole state, or its first three or two characters.
 _BY_STATE = {
     "08": CONNECTION_LOST,
     "57P": SHUTTING_DOWN,
@@ -119,33 +119,33 @@ _BY_STATE = {
     "58": SYSTEM_ERROR,
     "58030": SYSTEM_ERROR,  # io_error
 }
-# 40002 is a deferred constraint that does not hold: repeated, it fails again.
+# 40002 is a deferred constraint that is violated: the same transaction would fail again.
 _OWN_FAULTS = frozenset({"40002"})
 
 
 class DatabaseUnavailable(Exception):
-    """The database does not serve a transaction now, though nothing is wrong with it; the same may succeed later.
+    """The database fails a transaction that has no fault of its own; the same transaction can succeed later.
 
-    Whoever works in a loop waits and goes on. `failure` says what it was.
+    Loops catch it, wait, and continue. failure: the reason.
     """
 
     def __init__(self, message: str, failure: Failure = CONNECTION_LOST) -> None:
         super().__init__(message)
         self.failure = failure
-        # Set by `store.postgres.retries` after the last try that the failure allows: no caller may begin again.
+        # Set by `store.postgres.retries` after the last try that the failure allows: an outer retry must not repeat.
         self.given_up = False
 
 
 def unavailable(failure: Failure) -> DatabaseUnavailable:
-    """The exception of a failure, in its own words."""
+    """The exception of a failure, with its message."""
     return DatabaseUnavailable(failure.message, failure)
 
 
 def failure_of(error: BaseException, *, connection_is_dead: bool = False) -> Failure | None:
-    """What an exception of the driver or of SQLAlchemy means; None when the statement itself was at fault.
+    """The failure that an exception of the driver or of SQLAlchemy stands for; None for a fault of the statement.
 
-    connection_is_dead: as the driver sees it. Then the exception is about that, whatever its type: a pipeline, a
-    rollback and a cursor each complain in their own way about a connection that has gone.
+    connection_is_dead: whether the driver knows that the connection is lost. Then that is the failure, whatever the
+    type of the exception: pipelines, rollbacks and cursors raise different ones for a lost connection.
     """
     if isinstance(error, DatabaseUnavailable):
         return error.failure
@@ -159,7 +159,7 @@ def failure_of(error: BaseException, *, connection_is_dead: bool = False) -> Fai
 
 
 def sqlstate_of(error: BaseException) -> str:
-    """What the server called an error; empty where it did not get to say so."""
+    """The SQLSTATE of an error; empty if it does not come from the server."""
     beneath = error.orig if isinstance(error, DBAPIError) else error
     return (beneath.sqlstate or "") if isinstance(beneath, psycopg.Error) else ""
 
@@ -169,7 +169,7 @@ def _of_driver(error: BaseException | None) -> Failure | None:
         return None
     state = error.sqlstate
     if state is None:
-        # The driver's own words, not the server's: it cannot connect, or finds the connection gone.
+        # An error of the driver, not of the server: it cannot connect, or the connection is lost.
         return CONNECTION_LOST if isinstance(error, psycopg.OperationalError) else None
     if state in _OWN_FAULTS:
         return None

@@ -1,4 +1,4 @@
-"""LISTEN: a connection of its own that says what other transactions have notified, and on which channel."""
+"""LISTEN: receives what other transactions send with NOTIFY, on a separate connection."""
 
 from collections.abc import AsyncIterator
 
@@ -8,14 +8,13 @@ from psycopg import sql
 from store.postgres import sessions
 from store.postgres.failures import DatabaseUnavailable, failure_of
 
-CHECK_INTERVAL = 10.0  # seconds of silence after which a listening connection asks for a sign of life
+CHECK_INTERVAL = 10.0  # seconds without a notification after which the connection is checked
 
 
 async def listen(url: str, *channels: str) -> AsyncIterator[tuple[str, str] | None]:
-    """Yields None once when it listens, and then the channel and the payload of each notification.
+    """Yields None once it listens, and then the channel and the payload of each notification.
 
-    Raises DatabaseUnavailable when the connection cannot be made, is lost, or is one to a server that takes no writes
-    any more.
+    Raises DatabaseUnavailable if the connection fails or is lost, or if its server no longer accepts writes.
     """
     try:
         async with await sessions.connect(url, "listen") as connection:
@@ -25,7 +24,7 @@ async def listen(url: str, *channels: str) -> AsyncIterator[tuple[str, str] | No
             while True:
                 async for notify in connection.notifies(timeout=CHECK_INTERVAL):
                     yield notify.channel, notify.payload
-                # An old primary that was set to read only keeps the connection, and commits nothing any more.
+                # An old primary that is now read only keeps the connection open, and will never notify again.
                 await sessions.require_writable(connection)
     except psycopg.Error as error:
         if failure_of(error) is None:

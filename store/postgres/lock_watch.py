@@ -1,8 +1,8 @@
-"""A watch over the lock waits of this process: it logs which session waits for which, and ends silent holders.
+"""Watches the lock waits of this process: logs which session waits for which, and ends sessions that are frozen.
 
-A session that is frozen between two statements loses its transaction to idle_in_transaction_session_timeout. One that
-is frozen in the middle of a COPY does not: to PostgreSQL its statement runs, and no time-out of statements ends the
-wait for a client's data. So those who wait for its locks end it.
+PostgreSQL ends the transaction of a client that freezes between two statements (idle_in_transaction_session_timeout).
+It does not end that of a client that freezes in the middle of a COPY: its statement is running, and no timeout limits
+the wait for data of the client. So the processes that wait for its locks end its session.
 """
 
 import asyncio
@@ -19,13 +19,14 @@ from store.postgres import sessions
 from store.postgres.database import Database, DatabaseUnavailable
 
 LOOK_INTERVAL = 1.0  # seconds
-LONG = 1.0  # seconds of a transaction, and of a wait for a lock, from which on the watch looks
-# Seconds that a session which others wait for may take to send its next byte. It works for milliseconds between them.
+LONG = 1.0  # seconds; the age of a transaction, and of a lock wait, from which the watch considers it
+# Seconds without data from the client after which a session that holds locks counts as frozen. Normal pauses are
+# milliseconds.
 SILENT_TIMEOUT = float(sessions.IDLE_TRANSACTION_TIMEOUT)
 
 logger = logging.getLogger(__name__)
 
-# From each waiting session of this process along the chain of those that it waits for, to those that wait for none.
+# Follows each waiting session of this process along the sessions that it waits for, to those that wait for no lock.
 _WAITS = text("""
 WITH RECURSIVE chain AS (
     SELECT pid AS waiter, query_start AS since, pid AS behind, 0 AS depth
@@ -47,7 +48,7 @@ JOIN pg_stat_activity AS holder ON holder.pid = chain.behind
 WHERE depth > 0 AND holder.wait_event_type IS DISTINCT FROM 'Lock'
 """)
 
-# Only while it still is in the statement in which it was seen.
+# Ends a session, but only if it is still in the statement in which `_WAITS` found it.
 _END = text("""
 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
 WHERE pid = :pid AND state_change = :state_change AND wait_event_type = 'Client'
@@ -56,36 +57,36 @@ WHERE pid = :pid AND state_change = :state_change AND wait_event_type = 'Client'
 
 @dataclass(frozen=True)
 class Wait:
-    """A session of this process that waits for a lock, and one that holds it."""
+    """A session of this process that waits for a lock, and a session that holds it."""
 
     waiter: int  # process id of the waiting session's backend
     since: datetime  # when its statement began
     seconds: float
     holder: int  # process id of the holding session's backend
-    application_name: str  # of the holder; empty where this role may not see it
+    application_name: str  # of the holder; empty if this role may not see it
     state: str
-    state_change: datetime | None  # None where this role may not see it
+    state_change: datetime | None  # None if this role may not see it
     state_seconds: float
-    is_silent: bool  # the holder waits for its client, who sends nothing and takes nothing
-    is_ours: bool  # the holder may be ended by this role
+    is_silent: bool  # the holder waits for its client, which sends no data and reads none
+    is_ours: bool  # this role may end the holder
 
 
 class LockWatch:
-    """Looks while a transaction of `database` takes long; on a connection of its own, since the pool may be taken."""
+    """Checks while a transaction of `database` takes long, on its own connection: the pool can be exhausted."""
 
     def __init__(self, database: Database) -> None:
         self.waits = 0  # found so far, each once
         self._watched = database
         self._database = Database(database.url, pool_size=1, purpose="watch")
-        self._known: dict[tuple[int, datetime, int], float] = {}  # what was logged, and when it was last seen
-        self._silent: dict[tuple[int, datetime], float] = {}  # sessions and their statements, since when
+        self._known: dict[tuple[int, datetime, int], float] = {}  # logged waits, and when each was last found
+        self._silent: dict[tuple[int, datetime], float] = {}  # silent sessions with their statements, and since when
         self._task = BackgroundTask(
             self._look_if_long,
             FailureLog(
                 logger,
                 "lock waits cannot be watched",
                 LogAction.LOCK_WATCH_FAILED,
-                (DatabaseUnavailable,),  # said where the transactions fail
+                (DatabaseUnavailable,),  # `Database` logs it
             ),
             name="lock watch",
             interval=LOOK_INTERVAL,
@@ -107,7 +108,7 @@ class LockWatch:
             await self.look()
 
     async def look(self) -> list[Wait]:
-        """Logs the waits that are new, and ends holders that have been silent for too long; returns all waits."""
+        """Logs new waits, and ends holders that were silent for too long; returns all waits."""
         now = asyncio.get_running_loop().time()
         async with self._database.transaction() as connection:
             rows = await connection.execute(_WAITS, {"name": sessions.application_name(), "long": LONG})
@@ -127,7 +128,7 @@ class LockWatch:
                 for row in rows
             ]
             for wait in waits:
-                self._tell(wait, now)
+                self._log(wait, now)
                 if self._is_frozen(wait, now):
                     await connection.execute(_END, {"pid": wait.holder, "state_change": wait.state_change})
                     logger.warning(
@@ -145,7 +146,7 @@ class LockWatch:
         self._silent = {key: since for key, since in self._silent.items() if now - since < 60}
         return waits
 
-    def _tell(self, wait: Wait, now: float) -> None:
+    def _log(self, wait: Wait, now: float) -> None:
         key = wait.waiter, wait.since, wait.holder
         if key not in self._known:
             self.waits += 1
@@ -166,7 +167,7 @@ class LockWatch:
         self._known[key] = now
 
     def _is_frozen(self, wait: Wait, now: float) -> bool:
-        """Whether the holder is a session of ours, and was silent in the same statement at both ends of the limit."""
+        """Whether the holder is a session of Tidemark that was silent in one statement for SILENT_TIMEOUT."""
         if not wait.is_silent or not wait.is_ours or wait.state_change is None:
             return False
         if not wait.application_name.startswith("tidemark "):

@@ -1,29 +1,29 @@
-"""The monthly partitions of the event table: made ahead of time, dropped when their events are too old."""
+"""The monthly partitions of the event table: created ahead of time, dropped when their events are too old."""
 
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-# Two replicas may come here at once; CREATE TABLE IF NOT EXISTS alone still races in the catalog.
+# An advisory lock: two replicas can run this at the same time, and even CREATE TABLE IF NOT EXISTS would then fail.
 _LOCK = 1_052_911_830_412
 
 LOCK_TIMEOUT = "2s"
 
 
 def month_start(time: datetime) -> datetime:
-    """The first moment of the month, in UTC, that `time` lies in."""
+    """The start of the month (UTC) that contains `time`."""
     time = time.astimezone(UTC)
     return time.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
 
 
 def next_month(start: datetime) -> datetime:
-    """The first moment of the month after the one that begins at `start`."""
+    """The start of the month after the one that starts at `start`."""
     return month_start(start + timedelta(days=32))
 
 
 async def maintain(connection: AsyncConnection, oldest: datetime, newest: datetime, keep_since: datetime) -> None:
-    """Makes a partition for every month from `oldest` to `newest`; drops those that end before `keep_since`."""
+    """Creates a partition for each month from `oldest` to `newest`; drops those that end before `keep_since`."""
     await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
     existing = await existing_months(connection)
     start = month_start(oldest)
@@ -34,8 +34,8 @@ async def maintain(connection: AsyncConnection, oldest: datetime, newest: dateti
         start = next_month(start)
     for month in existing:
         if next_month(month) <= keep_since:
-            # This one does lock the whole table for a moment. It gives up rather than let ingest queue behind
-            # it; the next round tries again.
+            # DROP locks the whole table. If it has to wait, ingest waits behind it, so it gives up soon; the next
+            # run tries again.
             await connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
             await connection.execute(text(f"DROP TABLE {_name(month)}"))
 
@@ -53,8 +53,8 @@ def _name(start: datetime) -> str:
 
 
 def _create(start: datetime) -> tuple[str, str]:
-    # Made apart and attached, which leaves the rest of the table open to writers; CREATE … PARTITION OF would not.
-    # The key is the partition's own: a key of the whole table would have to contain event_time.
+    # Created separately and then attached: CREATE TABLE … PARTITION OF would lock the table against writers. The key
+    # belongs to the partition: a key of the whole table would have to contain event_time.
     name = _name(start)
     return (
         f"CREATE TABLE {name} (LIKE event, PRIMARY KEY (organization_id, customer_id, event_id))",

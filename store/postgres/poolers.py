@@ -1,8 +1,8 @@
 """Transaction poolers: proxies that give each transaction of a client another session of the server.
 
-Tidemark keeps session state: the settings that every connection pins, prepared statements, and LISTEN. Behind
-PgBouncer with `pool_mode = transaction` (or another proxy of the kind) statements fail now and then, and settings of
-one client leak to another. So a process refuses to start behind one, instead of failing later.
+Tidemark relies on session state: the settings of each connection, prepared statements, and LISTEN. Behind PgBouncer
+with `pool_mode = transaction`, or a similar proxy, some statements fail, and settings of one client reach another. So
+a process refuses to start behind such a proxy, instead of failing later.
 """
 
 from typing import Any
@@ -13,15 +13,14 @@ from runtime.redaction import error_text
 from store.postgres import sessions
 from store.postgres.failures import DatabaseUnavailable
 
-ROUNDS = 3  # of questions; a pooler that is busy may hand out different sessions once, but not each time
+ROUNDS = 3  # checks; a busy pooler can give two connections different sessions once, but not each time
 
 
 def shares_sessions(url: str) -> bool:
-    """Whether connections to `url` do not keep a server session of their own.
+    """Whether a proxy lets connections to `url` share server sessions.
 
-    Two connections that are open at the same time have two sessions, unless a proxy lends one session to both; and
-    the session of a connection never changes, unless a proxy changes it. Raises DatabaseUnavailable when the
-    database cannot be reached.
+    Without a proxy, two open connections have two sessions, and the session of a connection never changes. Raises
+    DatabaseUnavailable if the database cannot be reached.
     """
     conninfo = sessions.connection_string(url, "start")
     try:

@@ -1,4 +1,4 @@
-"""Whether the database can be worked with: it answers, and it takes writes."""
+"""Whether the database is usable: it answers, and it accepts writes."""
 
 import asyncio
 import logging
@@ -13,23 +13,23 @@ from runtime.backoff import Backoff
 from runtime.tasks import BackgroundTask, FailureLog
 from store.postgres.database import Database, DatabaseUnavailable, driver
 
-INTERVAL = 1.0  # seconds between looks while the database answers
-WRITE_INTERVAL = 5.0  # seconds between writes while they succeed; one flushed commit of each process
-TIMEOUT = 3.0  # seconds that a look may take
-FIRST_RETRY = 0.1  # seconds after a look that failed, doubled up to the interval
-SLOTS = 64  # rows that all processes share
+INTERVAL = 1.0  # seconds between two checks while the database answers
+WRITE_INTERVAL = 5.0  # seconds between two writes while they succeed; each is one commit to disk for each process
+TIMEOUT = 3.0  # seconds that a check can take
+FIRST_RETRY = 0.1  # seconds after a failed check, doubled up to the interval
+SLOTS = 64  # rows of `heartbeat`, which all processes share
 
 logger = logging.getLogger(__name__)
 
 _READ = b"SELECT 1"
-# A session's own table that is empty after each commit, so that the row needs a new page: a full disk refuses that,
-# while it may go on to take an update that fits into a page.
+# Needs a new page on the disk: a temporary table is empty after each commit. On a full disk this fails, while updates
+# that fit into an existing page still succeed.
 _EXTEND = """
 SET LOCAL client_min_messages = warning;
 CREATE TEMPORARY TABLE IF NOT EXISTS heartbeat_page (filler integer) ON COMMIT DELETE ROWS;
 INSERT INTO pg_temp.heartbeat_page VALUES (1);
 """
-# A standby and a database that was made read-only refuse this, and its commit waits for the log like any other.
+# Fails on a standby and on a read-only database; its commit waits for the write-ahead log like any other.
 _BEAT = """
 INSERT INTO heartbeat (slot, beat_time) VALUES ({slot}, clock_timestamp())
     ON CONFLICT (slot) DO UPDATE SET beat_time = excluded.beat_time;
@@ -37,15 +37,15 @@ INSERT INTO heartbeat (slot, beat_time) VALUES ({slot}, clock_timestamp())
 
 
 class Probe:
-    """Asks the database for signs of life, on a connection of its own.
+    """Checks the database on its own connection.
 
-    A connection of the common pool would have to be waited for while the service is busy, and a busy service
-    is not a dead database.
+    With the pool of the service, a check would wait for a connection while the service is busy, and would report a
+    busy service as a dead database.
     """
 
     def __init__(self, url: str) -> None:
         self._database = Database(url, pool_size=1, purpose="probe")
-        # Two processes with the same slot wait for each other's commit, and no longer than that.
+        # Two processes with the same slot wait only for each other's commit.
         self._slot = random.randrange(SLOTS)
         self._may_extend = True
 
@@ -54,33 +54,33 @@ class Probe:
         return await self.problem(timeout, write=write) is None
 
     async def problem(self, timeout: float, *, write: bool = True) -> str | None:
-        """What keeps the database from being worked with, in words for operators; None when nothing does."""
+        """Why the database is not usable, as a text for operators; None if it is usable."""
         try:
             async with asyncio.timeout(timeout):
-                await self._look(write)
+                await self._check(write)
         except TimeoutError:
             return f"no answer within {timeout:g} seconds"
-        # Any refusal counts: a server that is there but takes no login or no write serves nobody either.
+        # Any error counts: a server that refuses logins or writes is not usable either.
         except (DatabaseUnavailable, SQLAlchemyError, psycopg.Error) as error:
             return str(error).partition("\n")[0] or type(error).__name__
         return None
 
-    def following(self, on_look: Callable[[str | None], None], *, reads: bool = True) -> BackgroundTask:
-        """The task that looks regularly, and calls `on_look` with the problem, or None, at every look.
+    def following(self, on_check: Callable[[str | None], None], *, reads: bool = True) -> BackgroundTask:
+        """The task that checks regularly, and calls `on_check` with the problem, or None, after each check.
 
-        Without `reads` it only looks when a write is due: for a process that reads often enough itself.
+        reads: False to check only when a write is due, for a process that reads often enough itself.
         """
         loop = asyncio.get_running_loop()
         retry = Backoff(FIRST_RETRY, INTERVAL, random_part=0.0)
         next_write = 0.0
 
-        async def look() -> float:
+        async def check() -> float:
             nonlocal next_write
             write = not reads or loop.time() >= next_write
             problem = await self.problem(TIMEOUT, write=write)
-            on_look(problem)
+            on_check(problem)
             if problem is not None:
-                next_write = 0.0  # that it can be read again is not enough
+                next_write = 0.0  # the next check must write: reads can succeed while writes fail
                 return retry.next()
             retry.reset()
             if write:
@@ -88,17 +88,17 @@ class Probe:
             return INTERVAL if reads else WRITE_INTERVAL
 
         failures = FailureLog(logger, "the database could not be probed", LogAction.PROBE_FAILED)
-        return BackgroundTask(look, failures, name="probe", backoff=Backoff(longest=INTERVAL))
+        return BackgroundTask(check, failures, name="probe", backoff=Backoff(longest=INTERVAL))
 
     async def close(self) -> None:
         """Closes the connection."""
         await self._database.close()
 
-    async def _look(self, write: bool) -> None:
+    async def _check(self, write: bool) -> None:
         try:
             await self._run(write)
         except psycopg.errors.InsufficientPrivilege:
-            # Some operators let nobody make temporary tables. A full disk is then found by those who meet it.
+            # Some operators forbid temporary tables. Then the probe does not detect a full disk.
             if not (write and self._may_extend):
                 raise
             self._may_extend = False
@@ -108,5 +108,5 @@ class Probe:
         statements = (_EXTEND if self._may_extend else "") + _BEAT.format(slot=self._slot)
         async with self._database.transaction() as connection:
             raw = await driver(connection)
-            # Several statements in one round trip, which prepared ones cannot be.
+            # Several statements in one round trip; prepared statements allow only one.
             await raw.execute(statements.encode() if write else _READ, prepare=False)

@@ -1,4 +1,4 @@
-"""Repeating a transaction that the database refused for a reason that passes: bounded, with pauses between."""
+"""Retries: repeats a transaction after a temporary failure of the database, with a bounded number of tries."""
 
 import asyncio
 from collections import Counter
@@ -18,17 +18,17 @@ class Tries:
     """The tries of one transaction, counted for each kind of failure."""
 
     def __init__(self, *, certain_only: bool = False) -> None:
-        """certain_only: again only while it is certain that the failed try left nothing.
+        """certain_only: repeats only if the failed try certainly stored nothing.
 
-        Without it, the transaction must be safe to repeat after a commit that nobody heard of.
+        Otherwise the transaction must be safe to repeat after a commit whose answer was lost.
         """
         self._certain_only = certain_only
         self._failed: Counter[str] = Counter()
 
     async def another(self, error: DatabaseUnavailable) -> bool:
-        """Whether to try again after a try that ended with `error`; waits before it says so.
+        """Whether to try again after a try that ended with `error`; waits before it returns True.
 
-        The try must hold no connection any more.
+        The failed try must have returned its connection.
         """
         failure = error.failure
         if error.given_up or (self._certain_only and not failure.rolled_back):
@@ -37,13 +37,13 @@ class Tries:
         if self._failed[failure.kind] >= failure.tries:
             error.given_up = True
             return False
-        # Partly random: two transactions that were in conflict once are not in conflict at the same place again.
+        # The pause is partly random, so that two transactions that conflicted do not conflict again.
         await asyncio.sleep(pause_after(self._failed.total(), FIRST_PAUSE, LONGEST_PAUSE))
         return True
 
 
 async def repeated(work: Callable[[], Awaitable[Result]], *, certain_only: bool = False) -> Result:
-    """Runs `work`, which is one transaction from its begin to its end, as often as `Tries` allows.
+    """Runs `work`, which is one whole transaction, as often as `Tries` allows.
 
     Raises DatabaseUnavailable of the last try.
     """

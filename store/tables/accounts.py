@@ -1,4 +1,4 @@
-"""Organizations, their keys, and the facts about whom they bill."""
+"""Organizations, their API keys, idempotent answers, and their customers, subscriptions and metrics."""
 
 from sqlalchemy import BigInteger, Column, ForeignKey, Identity, Index, Integer, LargeBinary, Table, Text
 from sqlalchemy.dialects.postgresql import JSONB
@@ -24,7 +24,7 @@ api_key = Table(
     Column("revoke_time", Time),
 )
 
-# The answer to a create, kept so that a retry gets the same one.
+# Answers to requests with a request id: a retry gets the same answer.
 request = Table(
     "request",
     metadata,
@@ -51,7 +51,7 @@ customer = Table(
     Column("interval_count", Integer, nullable=False),
     Column("time_zone", Identifier, nullable=False),
     Column("custom_fields", JSONB, nullable=False, server_default="{}"),
-    Column("as_of_time", Time),  # unset: created on first sight, any fact is newer
+    Column("as_of_time", Time),  # unset: registered implicitly, so that any fact is newer
     Column("create_time", Time, nullable=False),
     Column("update_time", Time, nullable=False),
     Column("changed_epoch", BigInteger, nullable=False),
@@ -75,7 +75,7 @@ subscription = Table(
     Column("plan_start_time", Time),
     Column("plan_end_time", Time),
     Column("currency", Identifier),  # unset: the customer's
-    Column("anchor_time", Time),  # unset, with the three below: the customer's billing cycle
+    Column("anchor_time", Time),  # unset, like the next three: the customer's billing cycle
     Column("cadence", Identifier),
     Column("interval_count", Integer),
     Column("time_zone", Identifier),
@@ -104,7 +104,7 @@ metric = Table(
     Column("metric_id", Identifier, primary_key=True),
     Column("display_name", Text, nullable=False, server_default=""),
     Column("aggregation", Identifier, nullable=False),
-    Column("unique_property", Identifier),  # the property whose distinct values UNIQUE_COUNT counts
+    Column("unique_property", Identifier),  # UNIQUE_COUNT counts its distinct values
     Column("as_of_time", Time),
     Column("create_time", Time, nullable=False),
     Column("update_time", Time, nullable=False),

@@ -1,4 +1,4 @@
-"""Alert definitions, and their state on each gauge."""
+"""Alert definitions with their history, states on gauges, exclusions and group counts."""
 
 from sqlalchemy import BigInteger, Boolean, Column, Identity, Index, Table, Text, Uuid
 from sqlalchemy.dialects.postgresql import JSONB
@@ -21,23 +21,23 @@ alert = Table(
     Column("thresholds", JSONB, nullable=False),
     Column("uniqueness_key", Identifier),
     Column("uniqueness_key_held", Boolean, nullable=False),
-    Column("natural_key", Identifier),  # what a subscription's alert is unique by; unset once archived
+    Column("natural_key", Identifier),  # by which an alert on a subscription is unique; unset once it is archived
     Column("evaluate_on_create", Boolean, nullable=False),
     Column("version", BigInteger, nullable=False),
     Column("changed_epoch", BigInteger, nullable=False),  # of the organization, at the last change
-    Column("watching_epoch", BigInteger, nullable=False),  # since when it has watched without a gap
+    Column("watching_epoch", BigInteger, nullable=False),  # since then it watches without a gap
     Column("watching_time", Time, nullable=False),
-    # How far the visit of what existed before the alert has come; unset once it is done.
+    # The last customer of the backfill so far; unset when the backfill is complete.
     Column("visit_after", Identifier),
-    # Whether it has looked at all that existed before it, if only once since it was created.
+    # Whether a backfill of the active alert was ever completed.
     Column("looked", Boolean, nullable=False, server_default="false"),
     Column("create_time", Time, nullable=False),
     Column("update_time", Time, nullable=False),
     Column("archive_time", Time),
     Column("create_epoch", BigInteger, nullable=False, server_default="0"),  # of the organization, at the creation
-    # What was remembered under an earlier version counts no more: somebody asked for that.
+    # The version of the last reset: states of earlier versions do not count.
     Column("reset_version", BigInteger, nullable=False, server_default="0"),
-    Column("retired", JSONB, nullable=False, server_default="[]"),  # thresholds of former versions
+    Column("retired", JSONB, nullable=False, server_default="[]"),  # thresholds of earlier versions
     Index(
         "alert_uniqueness_key",
         "organization_id",
@@ -57,7 +57,7 @@ alert = Table(
     Index("alert_visiting", "organization_id", "alert_id", postgresql_where="visit_after IS NOT NULL"),
 )
 
-# Who changed a definition, when and how, and what it was afterwards.
+# The history of definitions: each change, with the definition after it.
 alert_change = Table(
     "alert_change",
     metadata,
@@ -66,8 +66,8 @@ alert_change = Table(
     Column("change_number", BigInteger, Identity(always=True), primary_key=True),
     Column("kind", Identifier, nullable=False),
     Column("version", BigInteger, nullable=False),
-    Column("key_id", Identifier, nullable=False),  # of the API key that asked for it; empty: none was needed
-    Column("customer_id", Identifier),  # of changes that are about one customer of a wider alert
+    Column("key_id", Identifier, nullable=False),  # of the API key of the call; empty if the call needed none
+    Column("customer_id", Identifier),  # of a change for one customer of a wider alert
     Column("subscription_id", Identifier),
     Column("definition", JSONB, nullable=False),
     Column("change_time", Time, nullable=False),
@@ -85,7 +85,7 @@ alert_state = Table(
     Column("sequence", BigInteger, nullable=False),
     Column("change_time", Time),
     Column("change_reason", Identifier),
-    # Of the gauge; infinity in states that a version wrote which did not know it.
+    # Of the gauge; infinity if an older version, which does not know this column, wrote the state.
     Column("period_end", Time, nullable=False, server_default="infinity"),
     Index(
         "alert_state_in_alarm",
@@ -99,7 +99,7 @@ alert_state = Table(
     ),
 )
 
-# Whom an alert covers and is not evaluated for all the same.
+# Customers and subscriptions that an alert covers, but for which it is disabled.
 alert_exclusion = Table(
     "alert_exclusion",
     metadata,
@@ -108,20 +108,20 @@ alert_exclusion = Table(
     Column("alert_id", Identifier, primary_key=True),
     Column("subscription_id", Identifier, primary_key=True),  # empty: all of the customer
     Column("reason", Identifier, nullable=False),  # GROUP_LIMIT, REQUESTED
-    Column("changed_epoch", BigInteger, nullable=False),  # of the organization, when it was made
+    Column("changed_epoch", BigInteger, nullable=False),  # of the organization, when it was stored
     Column("create_time", Time, nullable=False),
     Index("alert_exclusion_by_change", "organization_id", "changed_epoch"),
 )
 
-# How many groups an alert has met in a billing period.
+# How many groups an alert has had in a billing period.
 group_count = Table(
     "group_count",
     metadata,
     Column("organization_id", Organization, primary_key=True),
     Column("customer_id", Identifier, primary_key=True),
     Column("alert_id", Identifier, primary_key=True),
-    Column("subscription_id", Identifier, primary_key=True),  # empty: the customer is measured as a whole
+    Column("subscription_id", Identifier, primary_key=True),  # empty: the alert measures the customer as a whole
     Column("period_start", Time, primary_key=True),
-    Column("watching_epoch", BigInteger, nullable=False),  # since when the alert watched, as it counted
+    Column("watching_epoch", BigInteger, nullable=False),  # watching_epoch of the alert when it counted
     Column("groups", BigInteger, nullable=False),
 )

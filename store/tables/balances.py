@@ -1,4 +1,4 @@
-"""What customers were granted, what is left of it, and the ledger of how it became so."""
+"""Balances, their segments, and the ledger of their changes."""
 
 from sqlalchemy import BigInteger, Boolean, Column, Identity, Index, Integer, Table, Text, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
@@ -12,7 +12,7 @@ balance = Table(
     Column("customer_id", Identifier, primary_key=True),
     Column("balance_id", Identifier, primary_key=True),
     Column("kind", Identifier, nullable=False),
-    Column("currency", Identifier),  # of a balance held in money; exactly one of this and the next is set
+    Column("currency", Identifier),  # exactly one of this and metric_id is set
     Column("metric_id", Identifier),
     Column("priority", Integer, nullable=False),
     Column("contract_id", Identifier),
@@ -37,7 +37,7 @@ balance = Table(
         "seat_group_value",
         postgresql_where=text("seat_group_key IS NOT NULL"),
     ),
-    # What usage of no seat may draw on, without a look at the seats' credits.
+    # The balances on which usage of no seat can draw; without the entries of seat credits.
     Index(
         "balance_drawing",
         "organization_id",
@@ -57,10 +57,11 @@ balance_segment = Table(
     Column("amount", Amount, nullable=False),  # as put
     Column("adjusted", Amount, nullable=False),  # the sum of the adjustments
     Column("topped_up", Amount, nullable=False, server_default="0"),  # the sum of those above 0
-    Column("drawn", Amount, nullable=False),  # what usage took
+    Column("drawn", Amount, nullable=False),  # what usage drew
     Column("start_time", Time, nullable=False),
     Column("end_time", Time),
-    # Left out of the last put. It is kept for what was adjusted and drawn, should a put bring it back.
+    # The last put left it out. The row stays with its adjustments and drawdown, in case a later put contains it
+    # again.
     Column("removed", Boolean, nullable=False),
 )
 
@@ -70,17 +71,17 @@ balance_entry = Table(
     Column("organization_id", Organization, primary_key=True),
     Column("customer_id", Identifier, primary_key=True),
     Column("balance_id", Identifier, primary_key=True),
-    # Whoever writes holds the customer's wallet, so that a customer's numbers rise in the order of commits.
+    # Transactions that insert hold the customer's wallet, so a customer's numbers rise in the order of the commits.
     Column("entry_number", BigInteger, Identity(always=True), primary_key=True),
     Column("segment_number", Integer, nullable=False),
     Column("entry_type", Identifier, nullable=False),
-    Column("amount", Amount, nullable=False),  # the change of what remains
-    Column("remaining", Amount, nullable=False),  # afterwards
+    Column("amount", Amount, nullable=False),  # the change of what remains of the segment
+    Column("remaining", Amount, nullable=False),  # after the change
     Column("adjustment_id", Identifier),
     Column("create_time", Time, nullable=False),
 )
 
-# What each adjustment asked for, so that a retry is known from another request under the same id.
+# The adjustments as requested, to distinguish a retry from another request with the same id.
 balance_adjustment = Table(
     "balance_adjustment",
     metadata,
@@ -89,7 +90,7 @@ balance_adjustment = Table(
     Column("adjustment_id", Identifier, primary_key=True),
     Column("balance_id", Identifier, nullable=False),
     Column("amount", Amount, nullable=False),
-    Column("requested_segment_number", Integer),  # unset: the caller left it to us
+    Column("requested_segment_number", Integer),  # unset: the caller named none
     Column("segment_number", Integer, nullable=False),
     Column("create_time", Time, nullable=False),
 )

@@ -1,11 +1,11 @@
-"""What every table shares: the metadata, and the column types with one meaning each."""
+"""What all tables share: the metadata, and column types with one meaning each."""
 
 from sqlalchemy import BigInteger, DateTime, MetaData, Numeric, Text
 
 metadata = MetaData()
 
-# Ids are compared byte by byte: collation C sorts them as Python sorts their UTF-8 bytes, which the lock order
-# of the hot path relies on, and costs less than a language's rules.
+# Collation C compares ids byte by byte, as Python compares their UTF-8 bytes. The lock order of the hot path depends
+# on this, and it is faster than the rules of a language.
 Identifier = Text(collation="C")
 Organization = BigInteger
 Time = DateTime(timezone=True)

@@ -1,4 +1,4 @@
-"""The feed of each organization: its notifications in the one order in which everybody is told of them."""
+"""The feed of each organization: its notifications in one order. A position in it is called `place` in the schema."""
 
 from sqlalchemy import BigInteger, Column, Identity, Index, Table
 
@@ -8,8 +8,10 @@ feed = Table(
     "feed",
     metadata,
     Column("organization_id", Organization, primary_key=True),
-    Column("last_place", BigInteger, nullable=False),  # that has been given out
-    Column("forgotten_place", BigInteger, nullable=False, server_default="0"),  # what stood up to it is deleted
+    Column("last_place", BigInteger, nullable=False),  # the last position that is assigned
+    Column(
+        "forgotten_place", BigInteger, nullable=False, server_default="0"
+    ),  # entries up to this position are deleted
     Column("high_time", Time, nullable=False),  # the latest create_time up to last_place
 )
 
@@ -22,7 +24,7 @@ feed_pending = Table(
     Column("notification_id", Identifier, nullable=False),
 )
 
-# What lists are narrowed by is repeated here, so that its indexes are written beside the hot path and not on it.
+# Repeats the columns that lists filter by, so that the hot path does not write their indexes.
 feed_entry = Table(
     "feed_entry",
     metadata,
@@ -34,7 +36,7 @@ feed_entry = Table(
     Column("event_type", Identifier, nullable=False),
     Column("condition_type", Identifier, nullable=False),
     Column("create_time", Time, nullable=False),
-    Column("high_time", Time, nullable=False),  # the latest create_time up to this place: it never falls
+    Column("high_time", Time, nullable=False),  # the latest create_time up to this position
     Index("feed_entry_by_id", "organization_id", "notification_id", unique=True),
     Index("feed_entry_by_time", "organization_id", "create_time", "place"),
     Index("feed_entry_by_customer", "organization_id", "customer_id", "create_time", "place"),

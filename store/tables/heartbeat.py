@@ -1,4 +1,4 @@
-"""Where each process writes a sign of life, to learn whether the database takes writes."""
+"""A table that each process writes to periodically, to check whether the database accepts writes."""
 
 from sqlalchemy import Column, SmallInteger, Table
 
@@ -7,6 +7,6 @@ from store.tables.base import Time, metadata
 heartbeat = Table(
     "heartbeat",
     metadata,
-    Column("slot", SmallInteger, primary_key=True, autoincrement=False),  # a process picks one of a few at random
+    Column("slot", SmallInteger, primary_key=True, autoincrement=False),  # each process uses one of 64 at random
     Column("beat_time", Time, nullable=False),  # by the database's clock
 )

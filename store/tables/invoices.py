@@ -1,4 +1,4 @@
-"""What customers owe for their periods."""
+"""Invoices of customers."""
 
 from sqlalchemy import Column, Table
 from sqlalchemy.dialects.postgresql import JSONB

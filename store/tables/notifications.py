@@ -1,4 +1,4 @@
-"""Notifications, and the outbox that hands them to the notifier."""
+"""Notifications, and the outbox, from which the notifier takes them."""
 
 from sqlalchemy import BigInteger, Column, Identity, Index, Table, Text, Uuid
 
@@ -9,10 +9,10 @@ notification = Table(
     metadata,
     Column("organization_id", Organization, primary_key=True),
     Column("customer_id", Identifier, primary_key=True),
-    Column("notification_id", Identifier, primary_key=True),  # a digest of what makes it this one
+    Column("notification_id", Identifier, primary_key=True),  # a digest of alert, gauge and sequence
     Column("alert_id", Identifier, nullable=False),
-    Column("gauge_id", Uuid),  # unset: it is about no single gauge
-    Column("sequence", BigInteger, nullable=False),  # from 1; 0 of one that is about no single gauge
+    Column("gauge_id", Uuid),  # unset if it is not about one gauge
+    Column("sequence", BigInteger, nullable=False),  # from 1; 0 if it is not about one gauge
     Column("event_type", Identifier, nullable=False),
     Column("condition_type", Identifier, nullable=False),
     Column("create_time", Time, nullable=False),

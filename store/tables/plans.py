@@ -1,4 +1,4 @@
-"""Plans, and how much customers may use."""
+"""Plans and limits."""
 
 from sqlalchemy import BigInteger, Column, Index, Table, Text
 from sqlalchemy.dialects.postgresql import JSONB
@@ -30,7 +30,7 @@ usage_limit = Table(
     Column("metric_id", Identifier),
     Column("groups", JSONB, nullable=False),  # [[key, value or null], …] by key
     Column("natural_key", Identifier, nullable=False),  # a digest of the five above
-    Column("amount", Amount),  # unset: no limit any more
+    Column("amount", Amount),  # unset: no limit
     Column("as_of_time", Time, nullable=False),
     Column("create_time", Time, nullable=False),
     Column("update_time", Time, nullable=False),

@@ -1,4 +1,4 @@
-"""Jobs that send many notifications again."""
+"""Redelivery jobs, which send many notifications again."""
 
 from sqlalchemy import ARRAY, BigInteger, Column, Index, Table, text
 
@@ -12,13 +12,13 @@ redelivery_job = Table(
     Column("endpoint_id", Identifier, nullable=False),
     Column("kind", Identifier, nullable=False),  # RECOVERY or SELECTION
     Column("state", Identifier, nullable=False),  # RUNNING, DONE, STOPPED
-    # What it covers: notifications (RECOVERY) or deliveries (SELECTION) made in [start_time, end_time).
+    # It covers notifications (RECOVERY) or deliveries (SELECTION) that were created in [start_time, end_time).
     Column("start_time", Time, nullable=False),
     Column("end_time", Time, nullable=False),
     Column("statuses", ARRAY(Identifier), nullable=False),
     Column("event_type", Identifier),
     Column("customer_id", Identifier),
-    # How far it has come: the last row that was looked at, by create_time and id.
+    # The last row that was examined, by create_time and id.
     Column("after_time", Time),
     Column("after_id", Identifier),
     Column("examined_count", BigInteger, nullable=False, server_default="0"),

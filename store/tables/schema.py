@@ -1,10 +1,10 @@
-"""What versions of Tidemark can run on the schema."""
+"""Which versions of Tidemark can run on the schema."""
 
 from sqlalchemy import Boolean, Column, Table
 
 from store.tables.base import Identifier, metadata
 
-# One row. Alembic's own table says which migration was the last.
+# Has one row. Alembic's table stores the last migration.
 schema_compatibility = Table(
     "schema_compatibility",
     metadata,

@@ -1,13 +1,13 @@
-"""Usage events as they came, and the gauges they move."""
+"""Usage events, and the gauges that they move."""
 
 from sqlalchemy import BigInteger, Column, Index, Table, Uuid
 from sqlalchemy.dialects.postgresql import JSONB
 
 from store.tables.base import Amount, Identifier, Organization, Time, metadata
 
-# Partitioned by month of event_time. The primary key (organization_id, customer_id, event_id) belongs to each
-# partition, not to this table: PostgreSQL would demand event_time in it, and then the same id with another time
-# would pass as a new event.
+# Partitioned by month of event_time. Each partition has the primary key (organization_id, customer_id, event_id);
+# this table has none: PostgreSQL requires event_time in it, and then the same id with another time would be a new
+# event.
 event = Table(
     "event",
     metadata,
@@ -33,13 +33,13 @@ gauge = Table(
     Column("gauge_id", Uuid, primary_key=True),  # a digest of all that it measures
     Column("value", Amount, nullable=False),
     Column("scale", Amount),  # of a percentage: what of value is 100 %
-    Column("trip_above", Amount),  # the nearest levels at which an alert may have something to say
+    Column("trip_above", Amount),  # the trip levels
     Column("trip_below", Amount),
-    Column("rules_epoch", BigInteger, nullable=False),  # of the organization, when it was last visited
+    Column("rules_epoch", BigInteger, nullable=False),  # of the organization, when it was last evaluated
     Column("update_time", Time, nullable=False),
-    Column("latest_event_time", Time),  # of the event that LATEST shows
-    Column("latest_event", Identifier),  # the same time and the event's id, see store/usage/gauges.py
-    # Filled in at the first visit, in the transaction that inserts the row.
+    Column("latest_event_time", Time),  # of the event whose value LATEST has
+    Column("latest_event", Identifier),  # the same time, and the event's id; see store/usage/gauges.py
+    # Set by the first evaluation, in the transaction that inserts the row.
     Column("subscription_id", Identifier),
     Column("measure", Identifier),
     Column("group_values", JSONB),
@@ -48,7 +48,7 @@ gauge = Table(
     Index("gauge_by_period_end", "period_end"),
 )
 
-# The values that a gauge of a UNIQUE_COUNT metric has counted.
+# The values that gauges of UNIQUE_COUNT metrics have counted.
 unique_value = Table(
     "unique_value",
     metadata,

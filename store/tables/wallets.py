@@ -1,4 +1,4 @@
-"""The row by which a customer's balances and invoices are locked, and what usage took beyond them."""
+"""Wallets, whose rows lock what belongs to a customer and contain its timer, and overages."""
 
 from sqlalchemy import ARRAY, Column, Index, Table, Text, text
 
@@ -9,19 +9,20 @@ wallet = Table(
     metadata,
     Column("organization_id", Organization, primary_key=True),
     Column("customer_id", Identifier, primary_key=True),
-    # The units (Unit.key) that the customer has had balances in which usage draws on, and the properties that name
-    # the seats among those.
+    # The units (Unit.key) in which the customer has had balances with drawdown, and the properties that name the
+    # seats of such balances.
     Column("draw_units", ARRAY(Text(collation="C")), nullable=False, server_default="{}"),
     Column("seat_keys", ARRAY(Text(collation="C")), nullable=False, server_default="{}"),
-    # When the customer has to be looked at next although nobody sends anything; null: never.
+    # The timer: when time alone next changes what alerts read of the customer. Null: never.
     Column("due_time", Time),
-    # As of when it was last looked at. Another replica's clock may be behind, and must not bring back what has ended.
+    # The time as of which alerts last read it. A replica whose clock is behind reads it as of this time, or segments
+    # that have ended would count again.
     Column("read_time", Time),
     Index("wallet_drawing", "organization_id", "customer_id", postgresql_where=text("draw_units <> '{}'")),
     Index("wallet_due", "due_time", postgresql_where=text("due_time IS NOT NULL")),
 )
 
-# What usage took when no balance had anything left, since the customer first had one in that unit that it draws on.
+# Usage that no balance covered, since the customer first had a balance with drawdown in the unit.
 overage = Table(
     "overage",
     metadata,

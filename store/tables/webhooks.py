@@ -1,4 +1,4 @@
-"""Webhook endpoints, their secrets, the deliveries to them and every attempt."""
+"""Webhook endpoints with their secrets, operator events, deliveries and attempts."""
 
 from sqlalchemy import (
     ARRAY,
@@ -30,34 +30,35 @@ endpoint = Table(
     Column("event_types", ARRAY(Identifier), nullable=False),  # empty: every type
     Column("state", Identifier, nullable=False),
     Column("create_time", Time, nullable=False),
-    Column("delete_time", Time),  # the row stays for the sake of its deliveries
-    Column("update_time", Time),  # when its owner last changed it
-    Column("metadata", JSONB, nullable=False, server_default="{}"),  # text to text; the owner's own
+    Column("delete_time", Time),  # the row stays, since its deliveries refer to it
+    Column("update_time", Time),  # of the last change by a caller
+    Column("metadata", JSONB, nullable=False, server_default="{}"),  # text to text; set by callers
     Column("condition_types", ARRAY(Identifier), nullable=False, server_default="{}"),  # empty: every type
     Column("headers", JSONB, nullable=False, server_default="{}"),  # text to text; sent with every attempt
-    # The Authorization header's value ("Basic …", "Bearer …") in a store.secrets.SecretBox, and its master key.
+    # The value of the Authorization header ("Basic …", "Bearer …"), encrypted, and the id of its master key.
     Column("credentials", LargeBinary),
     Column("credentials_key_id", Identifier),
-    Column("rate_per_second", Numeric),  # attempts; null: as fast as the endpoint answers
-    Column("max_in_flight", Integer, nullable=False, server_default="4"),  # over all notifiers
+    Column("rate_per_second", Numeric),  # attempts; null: no limit
+    Column("max_in_flight", Integer, nullable=False, server_default="4"),  # of all notifiers together
     Column("disable_reason", Identifier),  # REQUESTED, GONE, FAILING; null while it is enabled
-    # The rest is the notifier's own. First how many deliveries are leased, and when one was last claimed.
+    # Only the notifier writes the following columns. First the number of leased deliveries, and the last claim.
     Column("in_flight", Integer, nullable=False, server_default="0"),
     Column("last_claim_time", Time, nullable=False, server_default=text("'epoch'")),
-    # The receiver asked for a pause (429, 503): until when, and how often in a row.
+    # Back-pressure: the receiver asked for a pause (429, 503) until this time, and so many times in a row.
     Column("not_before", Time),
     Column("throttle_count", Integer, nullable=False, server_default="0"),
-    # The circuit breaker: CLOSED, OPEN (until then), HALF_OPEN (one probe); failures in a row and openings in a
-    # row; how many may be in flight while traffic comes back after it closed (null: max_in_flight).
+    # The circuit breaker: CLOSED, OPEN (until breaker_until), HALF_OPEN (one probe); failures and openings in a row;
+    # the limit of deliveries in flight after it closes again, until traffic is normal (null: max_in_flight).
     Column("breaker_state", Identifier, nullable=False, server_default="CLOSED"),
     Column("breaker_until", Time),
     Column("breaker_failures", Integer, nullable=False, server_default="0"),
     Column("breaker_openings", Integer, nullable=False, server_default="0"),
     Column("breaker_window", Integer),
-    # The bucket of rate_per_second: what it held at that time.
+    # The token bucket of rate_per_second: its tokens at token_time.
     Column("tokens", Numeric, nullable=False, server_default="0"),
     Column("token_time", Time, nullable=False, server_default=text("'epoch'")),
-    # Health: the first failure after the last success and how many there were; of what operators were told.
+    # Health: the first failure since the last success, the number of failures, and which operator events were
+    # written.
     Column("failing_since", Time),
     Column("failure_count", Integer, nullable=False, server_default="0"),
     Column("last_success_time", Time),
@@ -75,32 +76,32 @@ endpoint_secret = Table(
     Column("organization_id", Organization, primary_key=True),
     Column("endpoint_id", Identifier, primary_key=True),
     Column("sequence", Integer, primary_key=True, autoincrement=False),  # the newest has the highest
-    Column("secret", Text),  # in plain text; only rows from before there was encryption
-    Column("ciphertext", LargeBinary),  # the text form ("whsec_…", "whsk_…") in a store.secrets.SecretBox
+    Column("secret", Text),  # in plain text; only in rows from before encryption
+    Column("ciphertext", LargeBinary),  # the text form ("whsec_…", "whsk_…"), encrypted
     Column("key_id", Identifier),  # the master key of the ciphertext
     Column("kind", Identifier, nullable=False, server_default="v1"),  # v1: HMAC-SHA256; v1a: ed25519
-    Column("not_after", Time),  # signs no more from then on; null: the current one
+    Column("not_after", Time),  # it signs until then; null: the current secret
     Column("create_time", Time, nullable=False),
     CheckConstraint("num_nonnulls(secret, ciphertext) = 1", name="endpoint_secret_is_plain_or_sealed"),
     CheckConstraint("(ciphertext IS NULL) = (key_id IS NULL)", name="endpoint_secret_has_a_key"),
 )
 
-# What happened to an endpoint, for the operators of its organization. It travels like a notification: an outbox
-# row with this event_id as notification_id and no customer.
+# Operator events. They are delivered like notifications: an outbox row has this event_id as its notification_id, and
+# no customer.
 operator_event = Table(
     "operator_event",
     metadata,
     Column("organization_id", Organization, primary_key=True),
     Column("event_id", Identifier, primary_key=True),
     Column("event_type", Identifier, nullable=False),
-    Column("endpoint_id", Identifier, nullable=False),  # whom it is about
+    Column("endpoint_id", Identifier, nullable=False),  # the endpoint that it is about; empty for an evaluation
     Column("body", Text, nullable=False),  # the webhook's body, byte for byte
     Column("create_time", Time, nullable=False),
     Index("operator_event_by_time", "organization_id", "create_time", "event_id"),
 )
 
-# A delivery is in one of three conditions: it waits (next_attempt_time is set), a notifier holds it
-# (lease_token is set), or it is finished (neither is).
+# A delivery waits for its next attempt (next_attempt_time is set), or a notifier has claimed it (lease_token is set),
+# or it is finished (neither is set).
 delivery = Table(
     "delivery",
     metadata,
@@ -112,9 +113,9 @@ delivery = Table(
     Column("event_type", Identifier, nullable=False),
     Column("status", Identifier, nullable=False),
     Column("trigger", Identifier, nullable=False, server_default="AUTOMATIC"),  # or MANUAL, RECOVERY, TEST
-    Column("idempotency_key", Identifier),  # of the call that asked for it
-    Column("attempt_count", Integer, nullable=False, server_default="0"),  # every attempt that was made
-    Column("schedule_step", Integer, nullable=False, server_default="0"),  # those that the schedule counts
+    Column("idempotency_key", Identifier),  # of the call that requested it
+    Column("attempt_count", Integer, nullable=False, server_default="0"),  # all attempts
+    Column("schedule_step", Integer, nullable=False, server_default="0"),  # attempts that count in the retry schedule
     Column("create_time", Time, nullable=False),
     Column("next_attempt_time", Time),
     Column("finish_time", Time),
@@ -143,8 +144,8 @@ attempt = Table(
     Column("duration", Interval, nullable=False),
     Column("outcome", Identifier, nullable=False),
     Column("http_status", Integer),
-    Column("remote_address", Text, nullable=False, server_default=""),  # the concrete address that was dialled
-    Column("secret_sequences", ARRAY(Integer), nullable=False, server_default="{}"),  # which secrets signed it
+    Column("remote_address", Text, nullable=False, server_default=""),  # the IP address of the connection
+    Column("secret_sequences", ARRAY(Integer), nullable=False, server_default="{}"),  # of the secrets that signed it
     Column("response_excerpt", Text, nullable=False, server_default=""),
     Column("error", Text, nullable=False, server_default=""),
     postgresql_partition_by="RANGE (start_time)",

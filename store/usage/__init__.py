@@ -1,1 +1,1 @@
-"""Usage events, the gauges that they move, and what an evaluation writes."""
+"""Usage events, the gauges that they move, recounts, and what the router needs of the facts."""

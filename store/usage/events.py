@@ -1,4 +1,4 @@
-"""Usage events: the COPY that stores them, and the slower way that finds duplicates."""
+"""Usage events: the COPY that stores them, and the slower INSERT that finds duplicates."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -12,19 +12,19 @@ from evaluator.events import UsageEvent
 from runtime.turns import Slices
 from store.postgres.database import DriverConnection
 
-LINES_AT_ONCE = 250  # events whose rows are made without a pause
-# Events of one statement. The driver writes arrays value by value, which holds up the event loop: those of 5,000
-# events for 0.2 s.
+LINES_AT_ONCE = 250  # events whose COPY rows are written in one turn on the event loop
+# Events of one INSERT. The driver converts arrays value by value: 5,000 events would block the event loop for 0.2 s.
 ROWS_AT_ONCE = 250
 
 _COLUMNS = (
     "organization_id, customer_id, event_id, event_time, ingest_time,"
     " subscription_id, metric_id, quantity, cost, currency, properties"
 )
+# Stores events that are expected to be new.
 _COPY = f"COPY event ({_COLUMNS}) FROM STDIN (NULL '')"
 
-# The inserted rows come back; those that do not were there before. A retry that races its first try waits here
-# for it to commit or to roll back.
+# Stores the events that are new, and returns them; the others are stored already. A retry that runs at the same time
+# as its first try waits here for the end of that transaction.
 _INSERT = f"""
 INSERT INTO event ({_COLUMNS})
 SELECT %(organization_id)s, i.customer_id, i.event_id, i.event_time, %(ingest_time)s,
@@ -38,8 +38,8 @@ ON CONFLICT DO NOTHING
 RETURNING customer_id, event_id
 """
 
-# A stored event of the same identity lies in the same month: others are not looked for. One that named no currency
-# was stored with the one that its customer had then.
+# Which of the events are stored with the same content. A stored event of the same identity lies in the same month, so
+# only that partition is read. An event without a currency was stored with the customer's currency of that time.
 _ALIKE = """
 SELECT i.position
 FROM unnest(
@@ -63,12 +63,12 @@ WHERE (e.event_time, e.subscription_id, e.metric_id, e.quantity, e.cost, e.curre
 
 
 class DuplicateEvents(Exception):
-    """At least one of the events to be copied is stored already; nothing of the transaction can be kept."""
+    """At least one of the events is stored already; the transaction must roll back."""
 
 
 def copy_text(organization_id: int, ingest_time: datetime, events: Sequence[UsageEvent]) -> bytes:
     """The events as rows of COPY's text format, in key order (see `_in_key_order`)."""
-    if not events:  # all of them may have been too old
+    if not events:  # if all events of a batch are too old
         return b""
     return _in_order(*_lines(organization_id, ingest_time, events))
 
@@ -76,7 +76,7 @@ def copy_text(organization_id: int, ingest_time: datetime, events: Sequence[Usag
 async def copy_text_in_slices(
     organization_id: int, ingest_time: datetime, events: Sequence[UsageEvent], slices: Slices
 ) -> bytes:
-    """The same text as `copy_text`, made in slices where it is long."""
+    """The same text as `copy_text`; of many events, it is made in slices."""
     if len(events) <= LINES_AT_ONCE:
         return copy_text(organization_id, ingest_time, events)
     months: list[str] = []
@@ -91,12 +91,12 @@ async def copy_text_in_slices(
 
 
 def _lines(organization_id: int, ingest_time: datetime, events: Sequence[UsageEvent]) -> tuple[list[str], list[str]]:
-    """The months of the events, and their rows.
+    """The months of the events, and their rows without escapes.
 
-    Ids hold no control characters, so that a backslash is all there is to escape.
+    Ids contain no control characters, so only backslashes need escapes (`_in_order`).
     """
     head, ingested = f"{organization_id}\t", ingest_time.isoformat()
-    # All at once: one by one, writing the time would take longer than the rest of the row.
+    # One call for all times: formatting each time by itself takes longer than the rest of the row.
     times = orjson.dumps([event.event_time for event in events]).decode()[2:-2].split('","')
     lines = [
         f"{head}{customer_id}\t{event_id}\t{time}\t{ingested}\t{subscription_id or ''}\t{metric_id}\t{quantity}"
@@ -110,7 +110,7 @@ def _lines(organization_id: int, ingest_time: datetime, events: Sequence[UsageEv
 
 
 def _in_order(months: list[str], lines: list[str]) -> bytes:
-    # A tab is less than any character of an id: rows of one month are ordered as their keys are.
+    # A tab sorts before every character of an id, so rows of one month sort in the order of their keys.
     if months.count(months[0]) == len(months):
         lines.sort()
     else:
@@ -122,7 +122,7 @@ def _in_order(months: list[str], lines: list[str]) -> bytes:
 
 
 async def copy(connection: DriverConnection, rows: bytes) -> None:
-    """Stores events that are all expected to be new. Raises DuplicateEvents when one is not."""
+    """Stores events that are expected to be new. Raises DuplicateEvents if one is not."""
     if not rows:
         return
     try:
@@ -130,15 +130,14 @@ async def copy(connection: DriverConnection, rows: bytes) -> None:
             await copying.write(rows)
     except psycopg.errors.UniqueViolation as error:
         raise DuplicateEvents from error
-    except psycopg.errors.InternalError as error:  # what Citus makes of a violation inside COPY
+    except psycopg.errors.InternalError as error:  # Citus raises this for a violation inside COPY
         raise DuplicateEvents from error
 
 
 def _in_key_order(events: Sequence[UsageEvent]) -> list[UsageEvent]:
-    """The events in the order in which they have to be stored, so that two transactions that hold events in common
-    wait for each other instead of deadlocking.
+    """The events in the order in which every transaction stores them: two with common events do not deadlock.
 
-    By month before all else: COPY keeps rows back for each partition, and hands them over partition by partition.
+    By month first: COPY buffers rows for each partition, and writes them partition by partition.
     """
     return sorted(
         events,
@@ -149,7 +148,7 @@ def _in_key_order(events: Sequence[UsageEvent]) -> list[UsageEvent]:
 async def insert(
     connection: DriverConnection, organization_id: int, ingest_time: datetime, events: Sequence[UsageEvent]
 ) -> set[tuple[str, str]]:
-    """Stores those of the events (distinct) that are new; returns their identities."""
+    """Stores those of the events that are new; returns their identities. The events must be distinct."""
     if not events:
         return set()
     ordered, inserted = _in_key_order(events), set[tuple[str, str]]()
@@ -163,7 +162,7 @@ async def insert(
 
 
 async def stored_alike(connection: DriverConnection, organization_id: int, events: Sequence[UsageEvent]) -> set[int]:
-    """Which of the events, by their places, are stored with the same content."""
+    """The indexes of those events that are stored with the same content."""
     alike, slices = set[int](), Slices(organization_id)
     for start in range(0, len(events), ROWS_AT_ONCE):
         await slices.begin()

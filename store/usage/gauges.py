@@ -1,4 +1,4 @@
-"""Gauges: the upsert that moves them, the locks that a visit takes, and what an evaluation writes back."""
+"""Gauges: the upsert that moves them, their locks, and what an evaluation writes back."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ import orjson
 from evaluator.gauges import Gauge
 from store.postgres.database import DriverConnection
 
-NEVER_VISITED = -1  # the rules_epoch of a gauge that was inserted and not yet evaluated
+NEVER_EVALUATED = -1  # the rules_epoch of a gauge that was inserted and is not evaluated yet
 
 
 class Move(NamedTuple):
     """What a batch of events does to an additive gauge.
 
-    total: the sum of the amounts. high, low: the highest and lowest point of their running sum, 0 included.
-    required_epoch: a gauge that was visited before this epoch has to be visited again.
+    total: the sum of the amounts. high, low: the highest and the lowest point of their running sum, including 0.
+    required_epoch: a gauge that was last evaluated before this epoch must be evaluated.
     """
 
     gauge: Gauge
@@ -33,22 +33,22 @@ class Move(NamedTuple):
 class Moved:
     """A gauge after the move.
 
-    index: of its move. visited_epoch: NEVER_VISITED for one that is new. scale: see `Measure.shown`. calls: it has
-    to be evaluated.
+    index: of its move. rules_epoch: the epoch at which it was last evaluated; NEVER_EVALUATED for a new gauge.
+    scale: see `Measure.shown`. needs_evaluation: the gauge is new, or was last evaluated before the required epoch,
+    or reached a trip level between the first event and the last.
     """
 
     index: int
     value: Decimal
-    visited_epoch: int
+    rules_epoch: int
     scale: Decimal | None
-    calls: bool
+    needs_evaluation: bool
 
 
-# The columns come as text with tabs between the values, which no id contains: the driver writes arrays value by
-# value, and would take longer for thousands of gauges than the server for the statement.
-# Rows are inserted and locked in key order, here and in `lock`, so that two transactions never deadlock. A row
-# comes back only if the evaluation has to look at it: when it is new, was last visited under other rules, or
-# came to a trip level somewhere between the first event and the last.
+# Adds to gauges, creates the missing ones, and returns those that must be evaluated. Rows are inserted and locked in
+# key order, here and in `lock`, so that two transactions do not deadlock. Each column comes as one text with tabs
+# between the values (no id contains a tab): the driver converts arrays value by value, which takes longer for
+# thousands of gauges than the statement itself.
 _MOVE = """
 WITH input AS (
     SELECT * FROM unnest(
@@ -64,22 +64,22 @@ WITH input AS (
         DO UPDATE SET value = g.value + excluded.value, update_time = excluded.update_time
     RETURNING gauge_id, value, trip_above, trip_below, rules_epoch, scale
 )
-SELECT i.position, m.value, m.rules_epoch, m.scale, calls
+SELECT i.position, m.value, m.rules_epoch, m.scale, needs_evaluation
 FROM moved m JOIN input i USING (gauge_id), LATERAL (
     SELECT m.rules_epoch < i.required_epoch
         OR coalesce(m.value - i.total + i.high >= m.trip_above, false)
         OR coalesce(m.value - i.total + i.low <= m.trip_below, false)
-) AS c (calls)
-WHERE %(all)s OR calls
+) AS c (needs_evaluation)
+WHERE %(all)s OR needs_evaluation
 """
 
 
 async def move(
     connection: DriverConnection, organization_id: int, moves: Sequence[Move], now: datetime, return_all: bool
 ) -> list[Moved]:
-    """Adds to additive gauges, creating those that do not exist; the rows stay locked.
+    """Adds to additive gauges and creates those that do not exist; the rows stay locked.
 
-    Returns the gauges that have to be evaluated, or with `return_all` every gauge.
+    Returns the gauges that must be evaluated; with `return_all`, all gauges.
     """
     cursor = await connection.execute(
         _MOVE,
@@ -100,18 +100,17 @@ async def move(
 
 @dataclass(frozen=True, slots=True)
 class Locked:
-    """A gauge as it stands, locked."""
+    """The stored gauge, which this transaction has locked. rules_epoch: as in `Moved`."""
 
     value: Decimal
-    visited_epoch: int
+    rules_epoch: int
     latest_event_time: datetime | None
     latest_event_id: str | None
     scale: Decimal | None
 
 
-# Creating those that do not exist first and locking the others afterwards would be two passes in key order, and two
-# passes are no order: one that has created the last gauge would wait for the first, against a move that has moved the
-# first and waits for the last.
+# Creates the missing gauges and locks the others, in one pass in key order. Two passes would deadlock: a transaction
+# that has created the last gauge waits for the first one, and a `move` that holds the first one waits for the last.
 _LOCK = """
 INSERT INTO gauge AS g (organization_id, customer_id, gauge_id, value, rules_epoch, update_time)
 SELECT %(organization_id)s, customer_id, gauge_id, 0, -1, %(now)s
@@ -125,7 +124,7 @@ RETURNING gauge_id, value, rules_epoch, latest_event_time, latest_event, scale
 async def lock(
     connection: DriverConnection, organization_id: int, gauges: Sequence[Gauge], now: datetime
 ) -> dict[UUID, Locked]:
-    """Locks gauges, creating those that do not exist."""
+    """Locks gauges, and creates those that do not exist. Returns them by id."""
     cursor = await connection.execute(
         _LOCK,
         {
@@ -142,14 +141,17 @@ async def lock(
 
 
 def _latest_id(latest_time: datetime | None, stored: str | None) -> str | None:
-    """The id in gauge.latest_event, unless a server that does not know that column has written a time since."""
+    """The id in gauge.latest_event; None if an older server, which does not know this column, wrote a newer time."""
     time, _, event_id = (stored or "").partition(" ")
     return event_id if latest_time is not None and time == latest_time.astimezone(UTC).isoformat() else None
 
 
 @dataclass(frozen=True, slots=True)
-class Visited:
-    """What an evaluation leaves on a gauge that it holds the lock of."""
+class Evaluated:
+    """What an evaluation stores of a gauge that its transaction has locked.
+
+    trip_above, trip_below: the nearest levels above and below the value at which it must be evaluated again.
+    """
 
     gauge: Gauge
     value: Decimal
@@ -162,13 +164,13 @@ class Visited:
 
     @property
     def latest_event(self) -> str | None:
-        """The event that LATEST shows, as the table keeps it: its time and its id."""
+        """The event of the value of LATEST, as the column gauge.latest_event stores it: time and id."""
         if self.latest_event_time is None or self.latest_event_id is None:
             return None
         return f"{self.latest_event_time.astimezone(UTC).isoformat()} {self.latest_event_id}"
 
 
-# The rows come as one JSON text: the driver writes arrays value by value, thirteen times as many as there are gauges.
+# Stores evaluated gauges. The rows come as one JSON text: as arrays, the driver converts 14 values for each gauge.
 _WRITE = """
 UPDATE gauge g SET
     value = i.value, latest_event_time = i.latest_event_time, latest_event = i.latest_event,
@@ -176,7 +178,7 @@ UPDATE gauge g SET
     rules_epoch = i.rules_epoch, subscription_id = i.subscription_id, measure = i.measure,
     group_values = i.group_values, period_start = i.period_start, period_end = i.period_end, scale = i.scale,
     update_time = %(now)s
-FROM json_to_recordset(%(visited)s::json) AS i (
+FROM json_to_recordset(%(evaluated)s::json) AS i (
     customer_id text, gauge_id uuid, value numeric, latest_event_time timestamptz, latest_event text,
     trip_above numeric, trip_below numeric, rules_epoch bigint, subscription_id text, measure text,
     group_values jsonb, period_start timestamptz, period_end timestamptz, scale numeric
@@ -187,9 +189,9 @@ WHERE g.organization_id = %(organization_id)s
 
 
 async def write(
-    connection: DriverConnection, organization_id: int, visited: Sequence[Visited], now: datetime
+    connection: DriverConnection, organization_id: int, evaluated: Sequence[Evaluated], now: datetime
 ) -> None:
-    """Stores what an evaluation found out about gauges that this transaction has locked."""
+    """Stores evaluated gauges. The transaction must hold their locks."""
     rows = [
         {
             "customer_id": item.gauge.customer_id,
@@ -207,13 +209,14 @@ async def write(
             "period_end": item.gauge.period.end,
             "scale": item.scale,
         }
-        for item in visited
+        for item in evaluated
     ]
-    # Decimals, which are all that it does not know, as text: exactly as they are.
-    visited_json = orjson.dumps(rows, default=str).decode()
-    await connection.execute(_WRITE, {"organization_id": organization_id, "now": now, "visited": visited_json})
+    # orjson knows no Decimal: `default` writes them as text, which is exact.
+    rows_json = orjson.dumps(rows, default=str).decode()
+    await connection.execute(_WRITE, {"organization_id": organization_id, "now": now, "evaluated": rows_json})
 
 
+# Stores values that gauges have counted, and returns those that are new.
 _COUNT_VALUES = """
 INSERT INTO unique_value (organization_id, customer_id, gauge_id, value)
 SELECT %(organization_id)s, customer_id, gauge_id, value
@@ -226,7 +229,7 @@ RETURNING gauge_id, value
 async def count_values(
     connection: DriverConnection, organization_id: int, values: Sequence[tuple[Gauge, str]]
 ) -> set[tuple[UUID, str]]:
-    """Remembers values that UNIQUE_COUNT gauges (locked by this transaction) saw; returns the ones new to them."""
+    """Stores the values of UNIQUE_COUNT gauges, which this transaction has locked; returns those that are new."""
     cursor = await connection.execute(
         _COUNT_VALUES,
         {

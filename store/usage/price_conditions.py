@@ -1,4 +1,4 @@
-"""Price filters as conditions on rows of `event`: what `evaluator.prices` says of one event, said of many."""
+"""Price filters as SQL conditions on rows of `event`, with the same meaning as `evaluator.prices`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from evaluator.prices import FilterOperator, PriceFilter
 
 
 def condition(prices: Sequence[PriceFilter]) -> str:
-    """Which events `e` pass all of the filters; the values are in `parameters`."""
+    """A condition that events `e` meet if they pass all filters. `parameters` has its values."""
     conditions = []
     for number, item in enumerate(prices):
         own = f"e.properties ->> %(price_field{number})s::text"
@@ -15,13 +15,13 @@ def condition(prices: Sequence[PriceFilter]) -> str:
         if item.operator is FilterOperator.INCLUDES:
             conditions.append(f"{own} = ANY({values})")
         else:
-            # An event without the field, for which the comparison is null, passes.
+            # An event without the field passes: the comparison is then null.
             conditions.append(f"coalesce({own} <> ALL({values}), true)")
     return " AND ".join(conditions) or "true"
 
 
 def parameters(prices: Sequence[PriceFilter]) -> dict[str, Any]:
-    """The parameters that `condition` names."""
+    """The parameters of `condition`."""
     found: dict[str, Any] = {}
     for number, item in enumerate(prices):
         found[f"price_field{number}"] = item.field.property_name

@@ -1,4 +1,7 @@
-"""The facts of customers, subscriptions and metrics that ingest needs: read, and created on first sight."""
+"""What the router needs of customers, subscriptions and metrics: read, and registered implicitly by usage.
+
+The classes are the router's (`evaluator.routing`). `store.accounts` stores the facts as callers put them.
+"""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -6,27 +9,31 @@ from typing import Any
 
 from evaluator.aggregation import Aggregation
 from evaluator.periods import DEFAULT_CYCLE, BillingCycle, Cadence
-from evaluator.routing import Customer, Metric, Subscription
+from evaluator.routing_facts import CustomerFacts, MetricFacts, SubscriptionFacts
 from store.limits.effective import LIMITS_COLUMN, read_column
 from store.postgres.database import DriverConnection, Row
 
+# The exclusions of a customer, as a column of a statement about `customer`.
 _EXCLUDED = """
        (SELECT array_agg(ARRAY[x.alert_id, x.subscription_id]) FROM alert_exclusion x
         WHERE x.organization_id = customer.organization_id AND x.customer_id = customer.customer_id)
 """
 
+# Customers, with their exclusions and limits; the condition follows.
 _CUSTOMER = f"""
 SELECT customer_id, plan_id, currency, anchor_time, cadence, interval_count, time_zone, changed_epoch, update_time,
        {_EXCLUDED}, plan_end_time, {LIMITS_COLUMN}
 FROM customer WHERE organization_id = %(organization_id)s AND
 """
 
+# Subscriptions; the condition follows.
 _SUBSCRIPTION = """
 SELECT customer_id, subscription_id, plan_id, currency, anchor_time, cadence, interval_count, time_zone,
        changed_epoch, update_time
 FROM subscription WHERE organization_id = %(organization_id)s AND
 """
 
+# Metrics; the condition follows.
 _METRIC = """
 SELECT metric_id, aggregation, unique_property FROM metric WHERE organization_id = %(organization_id)s AND
 """
@@ -34,7 +41,7 @@ SELECT metric_id, aggregation, unique_property FROM metric WHERE organization_id
 
 async def customers(
     connection: DriverConnection, organization_id: int, customer_ids: Iterable[str]
-) -> list[Customer]:
+) -> list[CustomerFacts]:
     """Those of the customers that exist."""
     query = _CUSTOMER + "customer_id = ANY(%(ids)s)"
     return [_customer(row) for row in await _fetch(connection, query, organization_id, ids=list(customer_ids))]
@@ -42,7 +49,7 @@ async def customers(
 
 async def subscriptions(
     connection: DriverConnection, organization_id: int, keys: Sequence[tuple[str, str]]
-) -> list[Subscription]:
+) -> list[SubscriptionFacts]:
     """Those of the subscriptions (customer id, subscription id) that exist."""
     query = _SUBSCRIPTION + (
         '(customer_id, subscription_id) IN (SELECT a COLLATE "C", b COLLATE "C"'
@@ -60,13 +67,13 @@ async def subscriptions(
 
 async def subscriptions_of(
     connection: DriverConnection, organization_id: int, customer_ids: Sequence[str]
-) -> list[Subscription]:
-    """Every subscription of those customers."""
+) -> list[SubscriptionFacts]:
+    """All subscriptions of those customers."""
     query = _SUBSCRIPTION + "customer_id = ANY(%(ids)s)"
     return [_subscription(row) for row in await _fetch(connection, query, organization_id, ids=list(customer_ids))]
 
 
-async def metrics(connection: DriverConnection, organization_id: int, metric_ids: Iterable[str]) -> list[Metric]:
+async def metrics(connection: DriverConnection, organization_id: int, metric_ids: Iterable[str]) -> list[MetricFacts]:
     """Those of the metrics that exist."""
     query = _METRIC + "metric_id = ANY(%(ids)s)"
     return [_metric(row) for row in await _fetch(connection, query, organization_id, ids=list(metric_ids))]
@@ -74,8 +81,8 @@ async def metrics(connection: DriverConnection, organization_id: int, metric_ids
 
 async def changed_since(
     connection: DriverConnection, organization_id: int, epoch: int
-) -> tuple[list[Customer], list[Subscription], list[Metric]]:
-    """Whatever was changed at a later epoch of the organization."""
+) -> tuple[list[CustomerFacts], list[SubscriptionFacts], list[MetricFacts]]:
+    """The customers, subscriptions and metrics that changed at a later epoch of the organization."""
     changed = "changed_epoch > %(epoch)s"
     return (
         [_customer(row) for row in await _fetch(connection, _CUSTOMER + changed, organization_id, epoch=epoch)],
@@ -87,17 +94,11 @@ async def changed_since(
     )
 
 
-# Each of the three below returns what it created itself. What another transaction creates at the same moment is
-# waited for and left out; the caller reads it afterwards.
+# `register_…` returns what it registered itself. It waits for another transaction that registers the same, and leaves
+# that out; the caller reads it afterwards.
 
-
-async def first_sight_customers(
-    connection: DriverConnection, organization_id: int, customer_ids: Sequence[str], epoch: int, now: datetime
-) -> list[Customer]:
-    """Creates customers that nobody registered (ids sorted), with the default billing cycle."""
-    rows = await _fetch(
-        connection,
-        f"""
+# Registers customers with the default billing cycle.
+_REGISTER_CUSTOMERS = f"""
 INSERT INTO customer (
     organization_id, customer_id, anchor_time, cadence, interval_count, time_zone, create_time, update_time,
     changed_epoch
@@ -106,7 +107,33 @@ SELECT %(organization_id)s, id, %(anchor)s, %(cadence)s, %(count)s, %(zone)s, %(
 FROM unnest(%(ids)s::text[]) AS i (id)
 ON CONFLICT DO NOTHING
 RETURNING customer_id, currency, {_EXCLUDED}, {LIMITS_COLUMN}
-""",
+"""
+
+# Registers subscriptions without a billing cycle of their own.
+_REGISTER_SUBSCRIPTIONS = """
+INSERT INTO subscription (organization_id, customer_id, subscription_id, create_time, update_time, changed_epoch)
+SELECT %(organization_id)s, customer, id, %(now)s, %(now)s, %(epoch)s
+FROM unnest(%(customers)s::text[], %(ids)s::text[]) AS i (customer, id)
+ON CONFLICT DO NOTHING
+RETURNING customer_id, subscription_id
+"""
+
+# Registers metrics.
+_REGISTER_METRICS = """
+INSERT INTO metric (organization_id, metric_id, aggregation, create_time, update_time, changed_epoch)
+SELECT %(organization_id)s, id, %(aggregation)s, %(now)s, %(now)s, %(epoch)s FROM unnest(%(ids)s::text[]) AS i (id)
+ON CONFLICT DO NOTHING
+RETURNING metric_id
+"""
+
+
+async def register_customers(
+    connection: DriverConnection, organization_id: int, customer_ids: Sequence[str], epoch: int, now: datetime
+) -> list[CustomerFacts]:
+    """Registers unknown customers (ids sorted) with the default billing cycle."""
+    rows = await _fetch(
+        connection,
+        _REGISTER_CUSTOMERS,
         organization_id,
         ids=list(customer_ids),
         anchor=DEFAULT_CYCLE.anchor,
@@ -117,52 +144,41 @@ RETURNING customer_id, currency, {_EXCLUDED}, {LIMITS_COLUMN}
         epoch=epoch,
     )
     return [
-        Customer(row[0], None, row[1], DEFAULT_CYCLE, epoch, now, _excluded(row[2]), limits=read_column(row[3]))
+        CustomerFacts(row[0], None, row[1], DEFAULT_CYCLE, epoch, now, _excluded(row[2]), limits=read_column(row[3]))
         for row in rows
     ]
 
 
-async def first_sight_subscriptions(
+async def register_subscriptions(
     connection: DriverConnection, organization_id: int, keys: Sequence[tuple[str, str]], epoch: int, now: datetime
-) -> list[Subscription]:
-    """Creates subscriptions that nobody registered (keys sorted), which follow their customer's cycle."""
+) -> list[SubscriptionFacts]:
+    """Registers unknown subscriptions (keys sorted), which have the billing cycle of their customer."""
     rows = await _fetch(
         connection,
-        """
-INSERT INTO subscription (organization_id, customer_id, subscription_id, create_time, update_time, changed_epoch)
-SELECT %(organization_id)s, customer, id, %(now)s, %(now)s, %(epoch)s
-FROM unnest(%(customers)s::text[], %(ids)s::text[]) AS i (customer, id)
-ON CONFLICT DO NOTHING
-RETURNING customer_id, subscription_id
-""",
+        _REGISTER_SUBSCRIPTIONS,
         organization_id,
         customers=[customer_id for customer_id, _ in keys],
         ids=[subscription_id for _, subscription_id in keys],
         now=now,
         epoch=epoch,
     )
-    return [Subscription(row[0], row[1], None, None, None, epoch, now) for row in rows]
+    return [SubscriptionFacts(row[0], row[1], None, None, None, epoch, now) for row in rows]
 
 
-async def first_sight_metrics(
+async def register_metrics(
     connection: DriverConnection, organization_id: int, metric_ids: Sequence[str], epoch: int, now: datetime
-) -> list[Metric]:
-    """Creates metrics that nobody registered (ids sorted), which sum."""
+) -> list[MetricFacts]:
+    """Registers unknown metrics (ids sorted) with the aggregation SUM."""
     rows = await _fetch(
         connection,
-        """
-INSERT INTO metric (organization_id, metric_id, aggregation, create_time, update_time, changed_epoch)
-SELECT %(organization_id)s, id, %(aggregation)s, %(now)s, %(now)s, %(epoch)s FROM unnest(%(ids)s::text[]) AS i (id)
-ON CONFLICT DO NOTHING
-RETURNING metric_id
-""",
+        _REGISTER_METRICS,
         organization_id,
         ids=list(metric_ids),
         aggregation=Aggregation.SUM.value,
         now=now,
         epoch=epoch,
     )
-    return [Metric(row[0], Aggregation.SUM, None) for row in rows]
+    return [MetricFacts(row[0], Aggregation.SUM, None) for row in rows]
 
 
 async def _fetch(connection: DriverConnection, query: str, organization_id: int, **parameters: Any) -> list[Row]:
@@ -170,25 +186,25 @@ async def _fetch(connection: DriverConnection, query: str, organization_id: int,
     return await cursor.fetchall()
 
 
-def _customer(row: Row) -> Customer:
+def _customer(row: Row) -> CustomerFacts:
     customer_id, plan_id, currency, anchor, cadence, count, zone, changed_epoch, update_time = row[:9]
     exclusions, end, limits = row[9:]
     cycle = BillingCycle(anchor, Cadence(cadence), count, zone)
     excluded, own = _excluded(exclusions), read_column(limits)
-    return Customer(customer_id, plan_id, currency, cycle, changed_epoch, update_time, excluded, end, own)
+    return CustomerFacts(customer_id, plan_id, currency, cycle, changed_epoch, update_time, excluded, end, own)
 
 
 def _excluded(pairs: Iterable[tuple[str, str]] | None) -> frozenset[tuple[str, str | None]]:
-    """The alerts that a customer, whom nobody may have put yet, is excluded from."""
+    """The exclusions in a column _EXCLUDED: alert id, and subscription id or None for all of the customer."""
     return frozenset((alert_id, subscription_id or None) for alert_id, subscription_id in pairs or ())
 
 
-def _subscription(row: Row) -> Subscription:
+def _subscription(row: Row) -> SubscriptionFacts:
     customer_id, subscription_id, plan_id, currency, anchor, cadence, count, zone, changed_epoch, update_time = row
     cycle = None if anchor is None else BillingCycle(anchor, Cadence(cadence), count, zone)
-    return Subscription(customer_id, subscription_id, plan_id, currency, cycle, changed_epoch, update_time)
+    return SubscriptionFacts(customer_id, subscription_id, plan_id, currency, cycle, changed_epoch, update_time)
 
 
-def _metric(row: Row) -> Metric:
+def _metric(row: Row) -> MetricFacts:
     metric_id, aggregation, unique_property = row
-    return Metric(metric_id, Aggregation(aggregation), unique_property)
+    return MetricFacts(metric_id, Aggregation(aggregation), unique_property)

@@ -1,4 +1,4 @@
-"""What is in alarm now, over all customers of an organization: pages of gauges, the latest first, and totals."""
+"""Gauges in alarm, over all customers of an organization: pages of them, the latest change first, and totals."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,21 +8,20 @@ from uuid import UUID
 
 from evaluator.gauges import Gauge, Measure
 from evaluator.periods import Period
-from store.postgres.database import Connection, driver
-from store.usage.evaluations import state_from_json
-from store.views.customer_gauges import Measured, Remembered
+from store.alerts.state_json import state_from_json
+from store.postgres.database import Connection, DriverConnection, driver
+from store.views.customer_gauges import StoredGauge, StoredState
 
-MAX_COUNTED = 100_000  # states in alarm, and customers, that totals count; more are said to be more
-MAX_ALERTS_COUNTED = 100  # alerts of which totals are shown, those with most in alarm first
-CHUNK = 200  # candidates that are compared with what they belong to in one statement
+MAX_COUNTED = 100_000  # states in alarm, and customers, that totals count; they say when there are more
+MAX_ALERTS_COUNTED = 100  # alerts in the totals, those with most gauges in alarm first
+CHUNK = 200  # candidates that one statement checks
 
-NEVER = datetime.min.replace(
-    tzinfo=UTC
-)  # stands for the change_time of what was silently past its line from the start
+# The change_time of a state without one: its thresholds were reached silently from the start.
+NEVER = datetime.min.replace(tzinfo=UTC)
 
 
-class Place(NamedTuple):
-    """Where an alarm stands in the order: the latest first, then by its key, downwards."""
+class Position(NamedTuple):
+    """The position of an alarm in the list: by its last change, the latest first, then by its key, descending."""
 
     change_time: datetime
     customer_id: str
@@ -31,8 +30,8 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Narrowed:
-    """Which alarms: of these customers and of these alerts; of all where there is none."""
+class AlarmFilter:
+    """Which alarms: those of these customers and of these alerts; an empty field means all."""
 
     customer_ids: Sequence[str] = ()
     alert_ids: Sequence[str] = ()
@@ -40,16 +39,16 @@ class Narrowed:
 
 @dataclass(frozen=True)
 class Alarm:
-    """A gauge that an alert is in alarm on."""
+    """A gauge on which an alert is in alarm."""
 
-    place: Place
-    measured: Measured
-    remembered: Remembered
+    position: Position
+    stored: StoredGauge
+    state: StoredState
 
 
 @dataclass(frozen=True)
 class AlertTotal:
-    """How many gauges of how many customers an alert is in alarm on."""
+    """On how many gauges, of how many customers, an alert is in alarm."""
 
     alert_id: str
     name: str
@@ -60,9 +59,9 @@ class AlertTotal:
 
 @dataclass(frozen=True)
 class Totals:
-    """Of each alert how often it is in alarm, and how many customers there are, in alarm or not.
+    """The totals of each alert, and the number of customers, in alarm or not.
 
-    Both count up to MAX_COUNTED. truncated: more is in alarm, of more alerts, than `alerts` counts.
+    Both count up to MAX_COUNTED. truncated: there are more states in alarm, or more alerts, than are counted.
     """
 
     alerts: Sequence[AlertTotal]
@@ -70,17 +69,17 @@ class Totals:
     truncated: bool
 
 
-# Reads nothing but the index: states of ended periods are behind it, and of those in alarm only the first are kept.
+# An index-only scan. States of ended periods are outside its range, and the sort keeps only the first rows.
 _CANDIDATES = """
 SELECT coalesce(s.change_time, %(never)s) AS change_time, s.customer_id, s.gauge_id, s.alert_id
 FROM alert_state s
 WHERE s.organization_id = %(organization_id)s AND s.period_end > %(now)s AND s.reached <> '{}'::jsonb
-    AND {narrowed} AND {after}
+    AND {filter} AND {after}
 ORDER BY 1 DESC, 2 DESC, 3 DESC, 4 DESC
 LIMIT %(limit)s
 """
 
-# What an alarm has to meet to be shown: the same as what GetCustomerAlert shows as IN_ALARM.
+# The conditions under which GetCustomerAlert shows a state as IN_ALARM.
 _BELONGS = """
 JOIN gauge g
     ON g.organization_id = s.organization_id AND g.customer_id = s.customer_id AND g.gauge_id = s.gauge_id
@@ -119,49 +118,53 @@ JOIN alert_state s
 async def page(
     connection: Connection,
     organization_id: int,
-    narrowed: Narrowed,
+    alarm_filter: AlarmFilter,
     now: datetime,
     *,
-    after: Place | None,
+    after: Position | None,
     limit: int,
-) -> tuple[list[Alarm], Place | None]:
-    """Up to `limit` alarms in their order, and the place behind which to go on; None at the end.
+) -> tuple[list[Alarm], Position | None]:
+    """Up to `limit` alarms in order, and the position after which to continue; None at the end.
 
-    after: the place of the last one seen. There may be fewer alarms than `limit` though more follow: a statement
-    looks at a bounded number of candidates, of which some may not count, such as those of a disabled alert.
-    The transaction must see one moment.
+    after: the position of the last alarm seen. There may be fewer alarms than `limit` although more follow: a
+    statement checks a bounded number of candidates, and some do not count, such as those of a disabled alert.
+    The transaction must be a snapshot.
     """
     raw = await driver(connection)
     chunk = max(limit, CHUNK)
-    places = [
-        Place(*row)
-        for row in await (
-            await raw.execute(
-                _formatted(_CANDIDATES, narrowed, _AFTER if after is not None else "true"),
-                {
-                    **_parameters(organization_id, narrowed, now),
-                    "never": NEVER,
-                    "limit": chunk,
-                    **({} if after is None else {f"after_{name}": part for name, part in after._asdict().items()}),
-                },
-            )
-        ).fetchall()
-    ]
+    positions = await _candidates(raw, organization_id, alarm_filter, now, after, chunk)
     rows = await raw.execute(
         _COMPARED,
         {
             "organization_id": organization_id,
             "now": now,
-            "customer_ids": [place.customer_id for place in places],
-            "gauge_ids": [place.gauge_id for place in places],
-            "alert_ids": [place.alert_id for place in places],
+            "customer_ids": [position.customer_id for position in positions],
+            "gauge_ids": [position.gauge_id for position in positions],
+            "alert_ids": [position.alert_id for position in positions],
         },
     )
     found = {(row[0], row[1], row[2]): row for row in await rows.fetchall()}
-    alarms = [_alarm(place, found[place[1:]]) for place in places if place[1:] in found]
+    alarms = [_alarm(position, found[position[1:]]) for position in positions if position[1:] in found]
     if len(alarms) > limit:
-        return alarms[:limit], alarms[limit - 1].place
-    return alarms, places[-1] if len(places) == chunk else None
+        return alarms[:limit], alarms[limit - 1].position
+    return alarms, positions[-1] if len(positions) == chunk else None
+
+
+async def _candidates(
+    connection: DriverConnection,
+    organization_id: int,
+    alarm_filter: AlarmFilter,
+    now: datetime,
+    after: Position | None,
+    limit: int,
+) -> list[Position]:
+    """The positions of the next states that may be alarms, in order."""
+    parameters = {**_parameters(organization_id, alarm_filter, now), "never": NEVER, "limit": limit}
+    if after is not None:
+        parameters |= {f"after_{name}": part for name, part in after._asdict().items()}
+    statement = _formatted(_CANDIDATES, alarm_filter, _AFTER if after is not None else "true")
+    cursor = await connection.execute(statement, parameters)
+    return [Position(*row) for row in await cursor.fetchall()]
 
 
 _AFTER = """
@@ -170,25 +173,25 @@ _AFTER = """
 """
 
 
-def _formatted(statement: str, narrowed: Narrowed, after: str = "true") -> str:
+def _formatted(statement: str, alarm_filter: AlarmFilter, after: str = "true") -> str:
     conditions = ["true"]
-    if narrowed.customer_ids:
+    if alarm_filter.customer_ids:
         conditions.append("s.customer_id = ANY(%(only_customer_ids)s::text[])")
-    if narrowed.alert_ids:
+    if alarm_filter.alert_ids:
         conditions.append("s.alert_id = ANY(%(only_alert_ids)s::text[])")
-    return statement.replace("{narrowed}", " AND ".join(conditions)).replace("{after}", after)
+    return statement.replace("{filter}", " AND ".join(conditions)).replace("{after}", after)
 
 
-def _parameters(organization_id: int, narrowed: Narrowed, now: datetime) -> dict[str, Any]:
+def _parameters(organization_id: int, alarm_filter: AlarmFilter, now: datetime) -> dict[str, Any]:
     return {
         "organization_id": organization_id,
         "now": now,
-        "only_customer_ids": list(narrowed.customer_ids),
-        "only_alert_ids": list(narrowed.alert_ids),
+        "only_customer_ids": list(alarm_filter.customer_ids),
+        "only_alert_ids": list(alarm_filter.alert_ids),
     }
 
 
-def _alarm(place: Place, row: Sequence[Any]) -> Alarm:
+def _alarm(position: Position, row: Sequence[Any]) -> Alarm:
     gauge = Gauge(
         customer_id=row[0],
         subscription_id=row[8],
@@ -196,8 +199,8 @@ def _alarm(place: Place, row: Sequence[Any]) -> Alarm:
         group=tuple((key, value) for key, value in row[10]),
         period=Period(row[11], row[12]),
     )
-    remembered = Remembered(state_from_json(row[3]), row[4], row[5], row[6])
-    return Alarm(place, Measured(row[1], gauge, row[7]), remembered)
+    state = StoredState(state_from_json(row[3]), row[4], row[5], row[6])
+    return Alarm(position, StoredGauge(row[1], gauge, row[7]), state)
 
 
 _TOTALS = (
@@ -206,7 +209,7 @@ WITH candidate AS MATERIALIZED (
     SELECT s.organization_id, s.customer_id, s.gauge_id, s.alert_id, s.alert_version, s.reached
     FROM alert_state s
     WHERE s.organization_id = %(organization_id)s AND s.period_end > %(now)s AND s.reached <> '{}'::jsonb
-        AND {narrowed}
+        AND {filter}
     LIMIT %(most)s
 )
 SELECT a.alert_id, a.name, count(*), count(DISTINCT s.customer_id), a.visit_after IS NOT NULL,
@@ -223,21 +226,21 @@ LIMIT %(alerts)s
 
 _CUSTOMERS = """
 SELECT count(*) FROM (
-    SELECT FROM customer s WHERE s.organization_id = %(organization_id)s AND {narrowed} LIMIT %(most)s
+    SELECT FROM customer s WHERE s.organization_id = %(organization_id)s AND {filter} LIMIT %(most)s
 ) known
 """
 
 
-async def totals(connection: Connection, organization_id: int, narrowed: Narrowed, now: datetime) -> Totals:
-    """How often alerts are in alarm; the alerts that are most often come first."""
+async def totals(connection: Connection, organization_id: int, alarm_filter: AlarmFilter, now: datetime) -> Totals:
+    """The totals of an organization; alerts with most gauges in alarm come first."""
     raw = await driver(connection)
     parameters = {
-        **_parameters(organization_id, narrowed, now),
+        **_parameters(organization_id, alarm_filter, now),
         "most": MAX_COUNTED,
         "alerts": MAX_ALERTS_COUNTED + 1,
     }
-    rows = await (await raw.execute(_formatted(_TOTALS, narrowed), parameters)).fetchall()
-    customers = _formatted(_CUSTOMERS, Narrowed(narrowed.customer_ids))
+    rows = await (await raw.execute(_formatted(_TOTALS, alarm_filter), parameters)).fetchall()
+    customers = _formatted(_CUSTOMERS, AlarmFilter(alarm_filter.customer_ids))
     counted = await (await raw.execute(customers, parameters)).fetchone()
     assert counted is not None, "a count is one row"
     return Totals(
@@ -281,9 +284,9 @@ async def organizations_to_complete(connection: Connection) -> list[int]:
 
 
 async def complete(connection: Connection, organization_id: int, limit: int) -> int:
-    """Gives states the end of their period that an older version wrote without it; returns how many it gave one.
+    """Sets period_end in states that an older version wrote without it; returns the number of states it changed.
 
-    Waits for no row: an evaluation that holds one writes the time itself.
+    It skips locked rows: the evaluation that holds the lock writes period_end itself.
     """
     raw = await driver(connection)
     cursor = await raw.execute(_COMPLETE, {"organization_id": organization_id, "limit": limit})

@@ -1,4 +1,4 @@
-"""What an alert says of one customer: the gauges that it watches, their states, and what they add up to."""
+"""The state of an alert for one customer: its gauges, their states, and the status of all of them."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +12,7 @@ from evaluator.transitions import AlertState
 
 
 class CustomerAlertStatus(StrEnum):
-    """What an alert says of a customer."""
+    """The status of an alert for a customer."""
 
     OK = "OK"
     IN_ALARM = "IN_ALARM"
@@ -21,11 +21,11 @@ class CustomerAlertStatus(StrEnum):
 
 @dataclass(frozen=True)
 class GaugeState:
-    """A gauge in its current period, and what one alert says of it.
+    """A gauge in its current period, and the state of one alert on it.
 
-    value: unset where there is nothing to measure. sequence: of the alert's last notification of it, 0 before the
-    first. change_time, change_reason: of the last change of the state. limit: of the gauge, where thresholds are in
-    percent of it.
+    value: None where there is no data. sequence: of the alert's last notification of the gauge, 0 before the first.
+    change_time, change_reason: of the last change of the state. limit: of the gauge, where the alert has percentage
+    thresholds.
     """
 
     gauge: Gauge
@@ -39,11 +39,11 @@ class GaugeState:
 
 @dataclass(frozen=True)
 class CustomerAlert:
-    """An alert and the customer's gauges that it watches, those of current billing periods only.
+    """An alert with the customer's gauges that it watches, in current billing periods only.
 
-    gauges: in the order of subscription and group; none for an alert that is not evaluated. no_data: the alert is
-    evaluated, and nothing carries what it measures; a balance reads 0 then. disabled: why an active alert is not
-    evaluated for this customer.
+    gauges: by subscription and group; usage of an alert that is not evaluated shows none. no_data: the alert is
+    evaluated, but the customer has nothing that it measures; the sum of balances is 0 then. disabled: why an active
+    alert is disabled for this customer.
     """
 
     definition: AlertDefinition
@@ -54,7 +54,7 @@ class CustomerAlert:
 
     @property
     def status(self) -> CustomerAlertStatus | None:
-        """What the alert says; None for one that is not evaluated."""
+        """The status; None for an alert that is not evaluated."""
         if self.definition.state is not DefinitionState.ACTIVE or self.disabled is not None:
             return None
         after = self.definition.visit_after

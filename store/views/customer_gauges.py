@@ -1,4 +1,4 @@
-"""What is stored of one customer's gauges, and what alerts remember of them."""
+"""The stored gauges of one customer, and the stored states of alerts on them."""
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import datetime
@@ -13,14 +13,14 @@ from evaluator.gauges import Gauge, Measure
 from evaluator.periods import Period
 from evaluator.transitions import AlertState
 from runtime.turns import Slices
+from store.alerts.state_json import state_from_json
 from store.postgres.database import Row, driver
-from store.usage.evaluations import state_from_json
 
 DECODED_AT_ONCE = 100  # rows that the driver decodes without a pause
 IDS_AT_ONCE = 500  # ids in one statement, which the driver writes without a pause
 
 
-class Measured(NamedTuple):
+class StoredGauge(NamedTuple):
     """A gauge with its value."""
 
     gauge_id: UUID
@@ -28,8 +28,8 @@ class Measured(NamedTuple):
     value: Decimal
 
 
-class Remembered(NamedTuple):
-    """What an alert remembers of a gauge; change_time, change_reason: of the last transition."""
+class StoredState(NamedTuple):
+    """The state of an alert on a gauge; sequence: of its last notification; the others: of its last transition."""
 
     state: AlertState
     sequence: int
@@ -37,7 +37,7 @@ class Remembered(NamedTuple):
     change_reason: str | None
 
 
-UNTOUCHED = Remembered(AlertState(), 0, None, None)  # the gauge has not come to any line yet
+NO_STATE = StoredState(AlertState(), 0, None, None)  # no threshold has been reached yet
 
 
 _COUNT = """
@@ -52,7 +52,7 @@ WHERE organization_id = %(organization_id)s AND customer_id = %(customer_id)s AN
     AND period_start <= %(now)s AND period_end > %(now)s
 ORDER BY subscription_id, group_values
 """
-_REMEMBERED = """
+_STATES = """
 SELECT gauge_id, alert_id, alert_version, reached, sequence, change_time, change_reason FROM alert_state
 WHERE organization_id = %(organization_id)s AND customer_id = %(customer_id)s
     AND gauge_id = ANY(%(gauge_ids)s) AND alert_id = ANY(%(alert_ids)s)
@@ -62,7 +62,7 @@ WHERE organization_id = %(organization_id)s AND customer_id = %(customer_id)s
 async def count(
     connection: AsyncConnection, organization_id: int, customer_id: str, measures: Collection[Measure], now: datetime
 ) -> dict[str, int]:
-    """How many gauges `current` would read of each measure, by its key; none of those that have none."""
+    """How many gauges `current` would read of each measure, by its key; measures without gauges are left out."""
     raw = await driver(connection)
     cursor = await raw.execute(_COUNT, _of_measures(organization_id, customer_id, measures, now))
     return dict(await cursor.fetchall())
@@ -70,11 +70,11 @@ async def count(
 
 async def current(
     connection: AsyncConnection, organization_id: int, customer_id: str, measures: Collection[Measure], now: datetime
-) -> dict[tuple[Measure, str | None, Period], list[Measured]]:
-    """The customer's gauges of those measures whose period has begun and not ended, by measure and place."""
+) -> dict[tuple[Measure, str | None, Period], list[StoredGauge]]:
+    """The customer's gauges of those measures in current periods, by measure, subscription and period."""
     raw = await driver(connection)
     cursor = await raw.execute(_CURRENT, _of_measures(organization_id, customer_id, measures, now))
-    found: dict[tuple[Measure, str | None, Period], list[Measured]] = {}
+    found: dict[tuple[Measure, str | None, Period], list[StoredGauge]] = {}
     async for gauge_id, value, subscription_id, measure, group_values, start, end in _decoded(
         cursor, organization_id
     ):
@@ -85,29 +85,29 @@ async def current(
             group=tuple((key, value) for key, value in group_values),
             period=Period(start, end),
         )
-        place = (each.measure, each.subscription_id, each.period)
-        found.setdefault(place, []).append(Measured(gauge_id, each, value))
+        key = (each.measure, each.subscription_id, each.period)
+        found.setdefault(key, []).append(StoredGauge(gauge_id, each, value))
     return found
 
 
-async def remembered(
+async def states(
     connection: AsyncConnection,
     organization_id: int,
     customer_id: str,
-    watched: Mapping[str, Sequence[Measured]],
+    watched: Mapping[str, Sequence[StoredGauge]],
     reset_versions: Mapping[str, int],
-) -> dict[tuple[UUID, str], Remembered]:
-    """What alerts (`watched`, by id) remember of their gauges, by gauge id and alert id.
+) -> dict[tuple[UUID, str], StoredState]:
+    """The stored states of alerts on their gauges (`watched`, by alert id), by gauge id and alert id.
 
-    reset_versions: of each alert; what it remembers from before that version counts no more.
+    reset_versions: by alert id; states that an earlier version of the alert wrote count as empty.
     """
     raw, slices = await driver(connection), Slices(organization_id)
     gauge_ids: list[UUID] = list({item.gauge_id for gauges in watched.values() for item in gauges})
-    found: dict[tuple[UUID, str], Remembered] = {}
+    found: dict[tuple[UUID, str], StoredState] = {}
     for start in range(0, len(gauge_ids), IDS_AT_ONCE):
         await slices.begin()
         cursor = await raw.execute(
-            _REMEMBERED,
+            _STATES,
             {
                 "organization_id": organization_id,
                 "customer_id": customer_id,
@@ -117,7 +117,7 @@ async def remembered(
         )
         async for gauge_id, alert_id, version, reached, *rest in _decoded(cursor, organization_id):
             state = AlertState() if version < reset_versions[alert_id] else state_from_json(reached)
-            found[gauge_id, alert_id] = Remembered(state, *rest)
+            found[gauge_id, alert_id] = StoredState(state, *rest)
     return found
 
 
@@ -133,7 +133,7 @@ def _of_measures(
 
 
 async def _decoded(cursor: "AsyncCursor[Row]", organization_id: int) -> AsyncIterator[Row]:
-    """The rows of an answer, decoded in slices: there may be as many as a customer has groups."""
+    """The rows of a result, decoded in slices, because a customer may have very many groups."""
     slices = Slices(organization_id)
     while rows := await cursor.fetchmany(DECODED_AT_ONCE):
         await slices.begin()

@@ -1,4 +1,4 @@
-"""One customer at one moment: which alerts cover it, and what each of them says."""
+"""One customer at one time: the alerts that cover it, with their states."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
@@ -16,8 +16,8 @@ from evaluator.invoices import current_period
 from evaluator.periods import Period
 from runtime.turns import Slices
 from store.accounts import customers, subscriptions
-from store.accounts.customers import Customer
-from store.accounts.subscriptions import Subscription
+from store.accounts.customers import StoredCustomer
+from store.accounts.subscriptions import StoredSubscription
 from store.alerts import alerts, exclusions
 from store.alerts.rows import definition_of
 from store.limits import effective as limit_facts
@@ -25,38 +25,44 @@ from store.postgres.database import driver
 from store.tables.alerts import alert
 from store.views import customer_gauges, fact_views
 from store.views.customer_alerts import CustomerAlert, GaugeState
-from store.views.customer_gauges import UNTOUCHED, Measured, Remembered
+from store.views.customer_gauges import NO_STATE, StoredGauge, StoredState
 from store.views.fact_views import FactView
 
 MAX_SUBSCRIPTIONS = 100_000  # of one customer
 GAUGES_AT_ONCE = 10_000  # of all alerts of a page, unless a single alert has more
 
-_PER_SUBSCRIPTION = tuple(kind for kind in ConditionType if kind.per_subscription)
+_PER_SUBSCRIPTION = tuple(each for each in ConditionType if each.per_subscription)
+
+_Values = dict[Gauge, tuple[Decimal | None, StoredState]]
 
 
 class CustomerUnknown(Exception):
-    """The organization has no such customer: nobody registered it, and no usage named it."""
+    """The organization has no such customer."""
+
+    def __init__(self, customer_id: str) -> None:
+        super().__init__(customer_id)
+        self.customer_id = customer_id
 
 
-class _Place(NamedTuple):
-    """Where a gauge of an alert can be: with the customer itself or a subscription, in the current period."""
+class _Owner(NamedTuple):
+    """The customer itself, or one subscription of it, with the current period of its gauges."""
 
     subscription_id: str | None
     period: Period
 
 
 class CustomerView:
-    """One customer at one moment, for as many of its alerts as are asked for.
+    """One customer at one time.
 
-    Made by `open`; everything it reads it reads as of that moment.
+    Made by `open`. All its reads see the database as it was at that time.
     """
 
     def __init__(
         self,
         connection: AsyncConnection,
         organization_id: int,
-        customer: Customer,
-        subscriptions: Sequence[Subscription],
+        customer: StoredCustomer,
+        subscriptions: Sequence[StoredSubscription],
         now: datetime,
     ) -> None:
         self._connection = connection
@@ -69,12 +75,11 @@ class CustomerView:
     async def open(
         cls, connection: AsyncConnection, organization_id: int, customer_id: str, now: datetime
     ) -> "CustomerView":
-        """The customer as of the start of the transaction, in which nothing may have been read before.
+        """The customer at the start of the transaction, which must not have read anything before.
 
         Raises CustomerUnknown.
         """
-        # Values, states and the definition would otherwise come from different moments: a value past the line
-        # beside a state that does not know it yet.
+        # With one snapshot for each statement, a value could be above a level whose threshold is not reached yet.
         await connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
         customer = await customers.get(connection, organization_id, customer_id)
         if customer is None:
@@ -90,7 +95,7 @@ class CustomerView:
         return cls(connection, organization_id, customer, first_subscriptions, now)
 
     async def get(self, alert_id: str) -> CustomerAlert | None:
-        """What one alert says; None when there is no such alert, or it does not cover the customer."""
+        """One alert; None when there is no such alert, or it does not cover the customer."""
         definition = await alerts.get(self._connection, self._organization_id, alert_id)
         if definition is None or not self._covers(definition):
             return None
@@ -99,11 +104,11 @@ class CustomerView:
     async def list_page(
         self, states: Collection[DefinitionState], *, after: tuple[datetime, str] | None, limit: int
     ) -> tuple[list[AlertDefinition], list[CustomerAlert]]:
-        """Up to `limit` alerts that cover the customer, oldest first, and what the first of them say.
+        """Up to `limit` definitions that cover the customer, oldest first, and the first of them with their states.
 
-        What they say is read of one alert at the least, and of as many as have GAUGES_AT_ONCE gauges between them: an
-        alert may have thousands, and an answer that reads a hundred such alerts would keep everybody waiting.
-        states: of the alerts, all when empty. after: the create_time and id of the last one seen.
+        States are read for at least one alert, and for as many as have GAUGES_AT_ONCE gauges together. An alert may
+        have thousands of gauges, and a page with a hundred such alerts would block the event loop for too long.
+        states: of the alerts; empty: all. after: the create_time and id of the last alert seen.
         """
         statement = (
             select(alert)
@@ -120,8 +125,8 @@ class CustomerView:
         return definitions, await self._read(definitions[: await self._affordable(definitions)])
 
     async def _affordable(self, definitions: Sequence[AlertDefinition]) -> int:
-        """How many of the alerts, from the first, have no more gauges than are read at once."""
-        rules = [definition.rule() for definition in definitions]
+        """How many of the alerts, from the first, have at most GAUGES_AT_ONCE gauges together; at least one."""
+        rules = [definition.active_rule() for definition in definitions]
         measures = {rule.measure for rule in rules if rule is not None}
         counted = await customer_gauges.count(
             self._connection, self._organization_id, self._customer.customer_id, measures, self._now
@@ -134,14 +139,14 @@ class CustomerView:
         return len(definitions)
 
     def _covers(self, definition: AlertDefinition) -> bool:
-        # A subscription's alert may be there before its subscription is.
+        # The alert of a subscription can exist before its subscription.
         named = definition.scope.kind is ScopeKind.SUBSCRIPTION and (
             definition.scope.customer_id == self._customer.customer_id
         )
-        return named or bool(self._places(definition.watch()))
+        return named or bool(self._owners(definition.to_rule()))
 
     def _covering(self) -> ColumnElement[bool]:
-        """`_covers` for the database."""
+        """`_covers` as a condition on rows of `alert`."""
         per_subscription = alert.c.condition_type.in_(_PER_SUBSCRIPTION)
         plans = {item.plan_id for item in self._subscriptions if item.plan_id is not None}
         return or_(
@@ -156,106 +161,117 @@ class CustomerView:
             ),
         )
 
-    def _places(self, rule: AlertRule) -> list[_Place]:
+    def _owners(self, rule: AlertRule) -> list[_Owner]:
+        """The customer, or those of its subscriptions, that the alert covers."""
         customer = self._customer
         if not rule.measure.per_subscription:
             if not rule.scope.covers(customer.customer_id, None, customer.plan_id):
                 return []
             if rule.measure.invoices is not None:
-                return [_Place(None, current_period(rule.measure.invoices, customer.cycle.time_zone, self._now))]
+                return [_Owner(None, current_period(rule.measure.invoices, customer.cycle.time_zone, self._now))]
             if rule.measure.of_facts:
-                return [_Place(None, EVER)]
-            return [_Place(None, customer.cycle.period_at(self._now))]
+                return [_Owner(None, EVER)]
+            return [_Owner(None, customer.cycle.period_at(self._now))]
         return [
-            _Place(item.subscription_id, (item.cycle or customer.cycle).period_at(self._now))
+            _Owner(item.subscription_id, (item.cycle or customer.cycle).period_at(self._now))
             for item in self._subscriptions
             if rule.scope.covers(customer.customer_id, item.subscription_id, item.plan_id)
         ]
 
     async def _read(self, definitions: Sequence[AlertDefinition]) -> list[CustomerAlert]:
         """The alerts with their gauges, in the same order."""
-        rules = [rule for definition in definitions if (rule := definition.rule()) is not None]
-        who = self._connection, self._organization_id, self._customer.customer_id
-        found = await customer_gauges.current(*who, {rule.measure for rule in rules}, self._now)
-        reasons = await exclusions.reasons(*who)
+        rules = [rule for definition in definitions if (rule := definition.active_rule()) is not None]
+        reasons = await exclusions.reasons(*self._key)
         disabled = {rule.alert_id: self._disabled(rule, reasons) for rule in rules}
-        slices = Slices(self._organization_id)
-        watched: dict[str, list[Measured]] = {}
-        for rule in rules:
-            await slices.pause()
-            watched[rule.alert_id] = [
-                measured
-                for place in self._places(rule)
-                if disabled[rule.alert_id] is None and (rule.alert_id, place.subscription_id) not in reasons
-                for measured in found.get((rule.measure, *place), ())
-                if rule.selects(measured.gauge.group)
-            ]
-        # What balances read changes with time alone, so it is read and not remembered.
-        read = await fact_views.read(
-            *who,
+        watched = await self._watched([rule for rule in rules if disabled[rule.alert_id] is None], reasons)
+        reset_versions = {definition.alert_id: definition.reset_version for definition in definitions}
+        states = await customer_gauges.states(*self._key, watched, reset_versions)
+        # The values of balances and days change with time alone, so they are computed and not read from gauges.
+        facts = await fact_views.read(
+            *self._key,
             self._customer.plan_end_time,
             [rule for rule in rules if rule.measure.of_facts and rule.measure.invoices is None],
             self._now,
         )
-        reset_versions = {definition.alert_id: definition.reset_version for definition in definitions}
-        states = await customer_gauges.remembered(*who, watched, reset_versions)
         limits = await self._limits(rules)
+        slices = Slices(self._organization_id)
         answers = []
         for definition in definitions:
             await slices.pause()
-            stored: dict[Gauge, tuple[Decimal | None, Remembered]] = {}
-            for item in watched.get(definition.alert_id, ()):
-                stored[item.gauge] = item.value, states.get((item.gauge_id, definition.alert_id), UNTOUCHED)
+            alert_id = definition.alert_id
+            stored: _Values = {}
+            for item in watched.get(alert_id, ()):
+                stored[item.gauge] = item.value, states.get((item.gauge_id, alert_id), NO_STATE)
                 await slices.pause()
-            view = read.get(definition.alert_id)
-            limit_for = limits.get(definition.alert_id)
             no_data = definition.state is DefinitionState.ACTIVE and not stored
-            if view is not None:
-                stored, no_data = _with_readings(stored, view), view.no_data
-            gauges = []
-            for gauge, (value, state) in stored.items():
-                gauges.append(GaugeState(gauge, value, *state, limit=None if limit_for is None else limit_for(gauge)))
-                await slices.pause()
-            answers.append(
-                CustomerAlert(
-                    definition,
-                    self._customer.customer_id,
-                    tuple(gauges),
-                    no_data and disabled.get(definition.alert_id) is None,
-                    disabled.get(definition.alert_id),
-                )
-            )
+            if (view := facts.get(alert_id)) is not None:
+                stored, no_data = _with_fact_values(stored, view), view.no_data
+            gauges = await self._gauge_states(stored, limits.get(alert_id), slices)
+            reason = disabled.get(alert_id)
+            no_data = no_data and reason is None
+            answers.append(CustomerAlert(definition, self._customer.customer_id, gauges, no_data, reason))
         return answers
+
+    @property
+    def _key(self) -> tuple[AsyncConnection, int, str]:
+        """The arguments of statements about the customer."""
+        return self._connection, self._organization_id, self._customer.customer_id
+
+    async def _watched(
+        self, rules: Sequence[AlertRule], reasons: Mapping[tuple[str, str | None], ExclusionReason]
+    ) -> dict[str, list[StoredGauge]]:
+        """The stored gauges in current periods that each of the rules watches, by alert id."""
+        found = await customer_gauges.current(*self._key, {rule.measure for rule in rules}, self._now)
+        slices = Slices(self._organization_id)
+        watched: dict[str, list[StoredGauge]] = {}
+        for rule in rules:
+            await slices.pause()
+            watched[rule.alert_id] = [
+                stored
+                for owner in self._owners(rule)
+                if (rule.alert_id, owner.subscription_id) not in reasons
+                for stored in found.get((rule.measure, *owner), ())
+                if rule.selects(stored.gauge.group)
+            ]
+        return watched
+
+    async def _gauge_states(
+        self, values: _Values, limit_of: Callable[[Gauge], Decimal | None] | None, slices: Slices
+    ) -> tuple[GaugeState, ...]:
+        gauges = []
+        for gauge, (value, state) in values.items():
+            limit = None if limit_of is None else limit_of(gauge)
+            gauges.append(GaugeState(gauge, value, *state, limit=limit))
+            await slices.pause()
+        return tuple(gauges)
 
     def _disabled(
         self, rule: AlertRule, reasons: Mapping[tuple[str, str | None], ExclusionReason]
     ) -> ExclusionReason | None:
-        """Why an active alert is not evaluated for the customer, or for any subscription that it covers."""
+        """Why an alert is disabled for the whole customer, or for every subscription of it that the alert covers."""
         whole = reasons.get((rule.alert_id, None))
         if whole is not None:
             return whole
-        each = [reasons.get((rule.alert_id, place.subscription_id)) for place in self._places(rule)]
+        each = [reasons.get((rule.alert_id, owner.subscription_id)) for owner in self._owners(rule)]
         return each[0] if each and None not in each else None
 
     async def _limits(self, rules: Sequence[AlertRule]) -> dict[str, Callable[[Gauge], Decimal | None]]:
-        """Of each alert that draws lines in percent of limits, by its id, what finds the limit of a gauge."""
-        if not any(rule.of_limits for rule in rules):
+        """For each alert with percentage thresholds, by its id, a function that finds the limit of a gauge."""
+        if not any(rule.has_percentages for rule in rules):
             return {}
         plan_ids: dict[str | None, str | None] = {item.subscription_id: item.plan_id for item in self._subscriptions}
         plan_ids[None] = self._customer.plan_id
         raw = await driver(self._connection)
         find = await limit_facts.finder(raw, self._organization_id, self._customer.customer_id, plan_ids)
-        return {rule.alert_id: find for rule in rules if rule.of_limits}
+        return {rule.alert_id: find for rule in rules if rule.has_percentages}
 
 
-def _with_readings(
-    stored: Mapping[Gauge, tuple[Decimal | None, Remembered]], view: FactView
-) -> dict[Gauge, tuple[Decimal | None, Remembered]]:
-    """The gauges with what they read now; of those that have nothing active only the ones in alarm."""
-    shown: dict[Gauge, tuple[Decimal | None, Remembered]] = {
-        each: (value, stored[each][1] if each in stored else UNTOUCHED) for each, value in view.values.items()
+def _with_fact_values(stored: _Values, view: FactView) -> _Values:
+    """The gauges with their computed values; of those without anything active only the ones in alarm."""
+    shown: _Values = {
+        gauge: (value, stored[gauge][1] if gauge in stored else NO_STATE) for gauge, value in view.values.items()
     }
-    for each, (_, state) in stored.items():
-        if each not in shown and state.state.in_alarm:
-            shown[each] = view.others.get(each), state
+    for gauge, (_, state) in stored.items():
+        if gauge not in shown and state.state.in_alarm:
+            shown[gauge] = view.others.get(gauge), state
     return shown

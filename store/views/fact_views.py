@@ -1,4 +1,4 @@
-"""What alerts on balances and plans read of one customer at one moment, as answers show it."""
+"""The values of alerts on balances and plans for one customer at one time, as answers show them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from evaluator.alerts import AlertRule
 from evaluator.amounts import exact_arithmetic
-from evaluator.balance_readings import Reading, days_left, gauge_of, measure_takes, readings, reads_as_zero
+from evaluator.balance_values import FactValue, balance_values, days_left, gauge_of, measure_takes, reads_as_zero
 from evaluator.gauges import Gauge
 from runtime.turns import Slices
 from store.balances import holdings
@@ -16,9 +16,9 @@ from store.postgres.database import Connection, driver
 
 @dataclass(frozen=True)
 class FactView:
-    """What one alert reads. values: of the gauges that have something to measure. others: of those that had once.
+    """The values of one alert. values: of gauges with data. others: of gauges that had data before.
 
-    no_data: nothing that the customer ever held is what the alert measures.
+    no_data: the customer has never had anything that the alert measures.
     """
 
     values: dict[Gauge, Decimal]
@@ -34,7 +34,7 @@ async def read(
     rules: Sequence[AlertRule],
     now: datetime,
 ) -> dict[str, FactView]:
-    """What each of those alerts reads of a customer now, by alert id; the transaction must see one moment."""
+    """The values of each of those alerts for a customer, by alert id. The transaction must be a snapshot."""
     kinds = {kind for rule in rules if rule.measure.balances is not None for kind in rule.measure.balances.kinds}
     own = []
     if kinds:
@@ -52,18 +52,19 @@ async def read(
                 values = {gauge: days_left(plan_end, now)} if plan_end is not None and ahead else {}
                 found[rule.alert_id] = FactView(values, {gauge: None}, not values)
                 continue
-            active = _values(readings(rule, customer_id, own, now))
-            others = _values(readings(rule, customer_id, own, now, own))
+            active = _shown(balance_values(rule, customer_id, own, now))
+            others = _shown(balance_values(rule, customer_id, own, now, own))
             values = {gauge: value for gauge, value in active.items() if value is not None}
-            nothing = not values
+            no_data = not values
             if reads_as_zero(measure.balances):
-                nothing = not any(measure_takes(measure, holding) for holding in own)
-            found[rule.alert_id] = FactView(values, others, nothing)
+                no_data = not any(measure_takes(measure, holding) for holding in own)
+            found[rule.alert_id] = FactView(values, others, no_data)
     return found
 
 
-def _values(read: dict[Gauge, Reading]) -> dict[Gauge, Decimal | None]:
+def _shown(values: dict[Gauge, FactValue]) -> dict[Gauge, Decimal | None]:
+    """The numbers that thresholds are compared with; None where there is no data."""
     return {
-        gauge: None if reading.value is None else gauge.measure.shown(reading.value, reading.scale)
-        for gauge, reading in read.items()
+        gauge: None if value.value is None else gauge.measure.shown(value.value, value.scale)
+        for gauge, value in values.items()
     }

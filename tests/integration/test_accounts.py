@@ -10,9 +10,9 @@ from sqlalchemy import select, text
 from evaluator.aggregation import Aggregation
 from evaluator.periods import DEFAULT_CYCLE, BillingCycle, Cadence
 from store.accounts import customers, metrics, subscriptions
-from store.accounts.customers import Customer, CustomerFact
-from store.accounts.metrics import Metric, MetricFact, MetricFixed
-from store.accounts.subscriptions import Subscription, SubscriptionFact
+from store.accounts.customers import CustomerFact, StoredCustomer
+from store.accounts.metrics import MetricFact, MetricFixed, StoredMetric
+from store.accounts.subscriptions import StoredSubscription, SubscriptionFact
 from store.identity import organizations
 from store.postgres.database import Database
 from store.tables.accounts import customer, organization
@@ -30,10 +30,10 @@ async def org(database: Database) -> int:
 
 async def epoch(database: Database, organization_id: int) -> int:
     async with database.transaction() as connection:
-        return await organizations.share(connection, organization_id)
+        return await organizations.lock_shared(connection, organization_id)
 
 
-async def put_customer(database: Database, organization_id: int, **changes: Any) -> Customer:
+async def put_customer(database: Database, organization_id: int, **changes: Any) -> StoredCustomer:
     facts: dict[str, Any] = {
         "display_name": "",
         "plan_id": None,
@@ -50,7 +50,7 @@ async def put_customer(database: Database, organization_id: int, **changes: Any)
         return (await customers.put(connection, organization_id, fact, now)).stored
 
 
-async def put_subscription(database: Database, organization_id: int, **changes: Any) -> Subscription:
+async def put_subscription(database: Database, organization_id: int, **changes: Any) -> StoredSubscription:
     facts: dict[str, Any] = {
         "plan_id": None,
         "plan_start_time": None,
@@ -69,7 +69,7 @@ async def put_subscription(database: Database, organization_id: int, **changes: 
         return (await subscriptions.put(connection, organization_id, fact, now)).stored
 
 
-async def put_metric(database: Database, organization_id: int, **changes: Any) -> Metric:
+async def put_metric(database: Database, organization_id: int, **changes: Any) -> StoredMetric:
     facts: dict[str, Any] = {
         "display_name": "",
         "aggregation": Aggregation.SUM,
@@ -93,13 +93,13 @@ async def test_a_customer_comes_back_as_it_was_put(database: Database, org: int)
     put = await put_customer(database, org, display_name="Ann", plan_id="pro", currency="EUR", cycle=BERLIN)
     async with database.transaction() as connection:
         assert await customers.get(connection, org, "c1") == put
-    assert put == Customer(org, "c1", "Ann", "pro", "EUR", BERLIN, NOW, NOW, NOW)
+    assert put == StoredCustomer(org, "c1", "Ann", "pro", "EUR", BERLIN, NOW, NOW, NOW)
 
 
 async def test_a_put_replaces_the_whole_fact(database: Database, org: int) -> None:
     await put_customer(database, org, display_name="Ann", plan_id="pro", cycle=BERLIN)
     put = await put_customer(database, org, as_of_time=NOW + HOUR, now=NOW + HOUR)
-    assert put == Customer(org, "c1", "", None, "USD", DEFAULT_CYCLE, NOW + HOUR, NOW, NOW + HOUR)
+    assert put == StoredCustomer(org, "c1", "", None, "USD", DEFAULT_CYCLE, NOW + HOUR, NOW, NOW + HOUR)
 
 
 async def test_an_older_fact_never_overwrites_a_newer_one(database: Database, org: int) -> None:
@@ -136,7 +136,7 @@ async def test_a_customer_known_from_usage_only_takes_any_fact(database: Databas
     await put_subscription(database, org)  # creates its customer as usage would
     async with database.transaction() as connection:
         seen = await customers.get(connection, org, "c1")
-    assert seen == Customer(org, "c1", "", None, "USD", DEFAULT_CYCLE, None, NOW, NOW)
+    assert seen == StoredCustomer(org, "c1", "", None, "USD", DEFAULT_CYCLE, None, NOW, NOW)
     put = await put_customer(database, org, plan_id="pro", as_of_time=NOW - 1000 * HOUR)
     assert put.plan_id == "pro"
 
@@ -154,7 +154,7 @@ async def test_concurrent_puts_leave_the_newest_fact(database: Database, org: in
 
 async def test_a_change_waits_for_the_ingest_under_way(database: Database, org: int) -> None:
     async with database.transaction() as ingest:
-        held = await organizations.share(ingest, org)
+        held = await organizations.lock_shared(ingest, org)
         put = asyncio.create_task(put_customer(database, org, plan_id="pro"))
         await until_somebody_waits_for_an_advisory_lock(database)
         assert not put.done()
@@ -170,7 +170,9 @@ async def test_a_subscription_without_a_cycle_shows_its_customers(database: Data
     own = await put_subscription(
         database, org, subscription_id="s2", cycle=DEFAULT_CYCLE, start_time=NOW, end_time=NOW + HOUR
     )
-    assert own == Subscription(org, "c1", "s2", None, None, DEFAULT_CYCLE, BERLIN, NOW, NOW + HOUR, NOW, NOW, NOW)
+    assert own == StoredSubscription(
+        org, "c1", "s2", None, None, DEFAULT_CYCLE, BERLIN, NOW, NOW + HOUR, NOW, NOW, NOW
+    )
 
 
 async def test_a_subscription_id_belongs_to_its_customer(database: Database, org: int) -> None:
@@ -200,7 +202,7 @@ async def test_a_metrics_aggregation_is_fixed(database: Database, org: int, othe
     assert raised.value.stored.aggregation is Aggregation.SUM
     async with database.transaction() as connection:
         stored = await metrics.get(connection, org, "tokens")
-    assert stored == Metric(org, "tokens", "", Aggregation.SUM, None, NOW, NOW, NOW)
+    assert stored == StoredMetric(org, "tokens", "", Aggregation.SUM, None, NOW, NOW, NOW)
     assert await epoch(database, org) == before
 
 
@@ -223,7 +225,7 @@ async def test_two_puts_of_a_new_metric_agree_on_one_aggregation(database: Datab
         *(put_metric(database, org, aggregation=kind) for kind in (Aggregation.SUM, Aggregation.MAX)),
         return_exceptions=True,
     )
-    assert sorted(type(result).__name__ for result in results) == ["Metric", "MetricFixed"]
+    assert sorted(type(result).__name__ for result in results) == ["MetricFixed", "StoredMetric"]
 
 
 async def test_lists_go_on_after_the_last_row_in_byte_order(database: Database, org: int) -> None:

@@ -95,7 +95,7 @@ async def anonymous_customer(database: Database) -> Organization:
     """The organization `default`, with a customer."""
     async with database.transaction() as connection:
         made = await keys.get_or_create_organization(connection, "default", NOW)
-        await facts.first_sight_customers(await driver(connection), made.organization_id, ["c"], 1, NOW)
+        await facts.register_customers(await driver(connection), made.organization_id, ["c"], 1, NOW)
     return made
 
 

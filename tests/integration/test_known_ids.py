@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from store.accounts.known_ids import Ids, unknown
+from store.accounts.known_ids import ReferencedIds, unknown
 from store.postgres.database import Database, sync_engine
 from store.tables.accounts import organization
 from tests.support.databases import Template
@@ -67,17 +67,19 @@ async def id_of(connection: AsyncConnection, name: str) -> int:
 @pytest.mark.parametrize(
     ("asked", "missing"),
     [
-        (Ids(plan_id="glod"), Ids(plan_id="glod")),
-        (Ids(plan_id="gold"), Ids()),
-        (Ids(plan_id="zinc"), Ids(plan_id="zinc")),
-        (Ids(customer_id="customer-0"), Ids(customer_id="customer-0")),
-        (Ids(customer_id=f"customer-{MANY}"), Ids()),
-        (Ids(limited_metric_id="cals"), Ids(limited_metric_id="cals")),
-        (Ids(limited_metric_id="calls"), Ids()),
-        (Ids(limited_currency="USD"), Ids(limited_currency="USD")),
+        (ReferencedIds(plan_id="glod"), ReferencedIds(plan_id="glod")),
+        (ReferencedIds(plan_id="gold"), ReferencedIds()),
+        (ReferencedIds(plan_id="zinc"), ReferencedIds(plan_id="zinc")),
+        (ReferencedIds(customer_id="customer-0"), ReferencedIds(customer_id="customer-0")),
+        (ReferencedIds(customer_id=f"customer-{MANY}"), ReferencedIds()),
+        (ReferencedIds(limited_metric_id="cals"), ReferencedIds(limited_metric_id="cals")),
+        (ReferencedIds(limited_metric_id="calls"), ReferencedIds()),
+        (ReferencedIds(limited_currency="USD"), ReferencedIds(limited_currency="USD")),
     ],
 )
-async def test_few_rows_are_read_where_many_have_one_value(database: Database, asked: Ids, missing: Ids) -> None:
+async def test_few_rows_are_read_where_many_have_one_value(
+    database: Database, asked: ReferencedIds, missing: ReferencedIds
+) -> None:
     async with database.transaction() as connection:
         organization_id = await id_of(connection, "much")
         before = await connection.scalar(text(_ROWS_READ)) or 0
@@ -86,8 +88,8 @@ async def test_few_rows_are_read_where_many_have_one_value(database: Database, a
 
 
 async def test_what_one_organization_knows_another_does_not(database: Database) -> None:
-    asked = Ids(plan_id="gold", customer_id="customer-1", limited_metric_id="calls")
+    asked = ReferencedIds(plan_id="gold", customer_id="customer-1", limited_metric_id="calls")
     async with database.transaction() as connection:
-        assert await unknown(connection, await id_of(connection, "much"), asked) == Ids()
+        assert await unknown(connection, await id_of(connection, "much"), asked) == ReferencedIds()
         assert await unknown(connection, await id_of(connection, "nothing"), asked) == asked
-        assert await unknown(connection, await id_of(connection, "nothing"), Ids()) == Ids()
+        assert await unknown(connection, await id_of(connection, "nothing"), ReferencedIds()) == ReferencedIds()

@@ -25,7 +25,7 @@ from store.deliveries import operator_event_log, redelivery_jobs
 from store.identity import organizations
 from store.notifications import feed
 from store.notifications import history as notification_history
-from store.notifications.feed import Wanted
+from store.notifications.feed import NotificationFilter
 from store.postgres.database import Connection, Database
 from store.tables.accounts import customer, metric, subscription
 from store.tables.balances import balance, balance_entry
@@ -247,9 +247,9 @@ LISTS: dict[str, Listing] = {
     ),
     "notifications": (
         lambda connection, org, after: notification_history.list_page(
-            connection, org, Wanted(), after=after, limit=5
+            connection, org, NotificationFilter(), after=after, limit=5
         ),
-        lambda row: (row.create_time, row.place),
+        lambda row: (row.create_time, row.position),
         True,
     ),
     "redelivery jobs": (
@@ -290,4 +290,4 @@ async def test_pages_hold_everything_once_in_one_order(database: Database, org: 
 async def test_a_stream_that_begins_at_a_time_begins_at_the_first_of_that_time(database: Database, org: int) -> None:
     async with database.transaction() as connection:
         await _without_indexes(connection)
-        assert await feed.place_before(connection, org, NOW) == min(NUMBERS) - 1
+        assert await feed.position_before(connection, org, NOW) == min(NUMBERS) - 1

@@ -8,8 +8,8 @@ from sqlalchemy import text
 
 from evaluator.aggregation import Aggregation
 from store.accounts import metrics, plans
-from store.accounts.metrics import Metric, MetricFact, MetricFixed
-from store.accounts.plans import Plan, PlanFact
+from store.accounts.metrics import MetricFact, MetricFixed, StoredMetric
+from store.accounts.plans import PlanFact, StoredPlan
 from store.identity import organizations
 from store.postgres.database import Connection, Database
 from tests.support.waiting import within
@@ -27,13 +27,13 @@ async def org(database: Database) -> int:
     return org
 
 
-async def put(connection: Connection, org: int, name: str, as_of_time: datetime) -> Plan:
+async def put(connection: Connection, org: int, name: str, as_of_time: datetime) -> StoredPlan:
     """Puts the plan `gold`."""
     fact = PlanFact(plan_id="gold", display_name=name, custom_fields={}, as_of_time=as_of_time)
     return (await plans.put(connection, org, fact, NOW)).stored
 
 
-async def waits(database: Database, task: "asyncio.Task[Plan]") -> None:
+async def waits(database: Database, task: "asyncio.Task[StoredPlan]") -> None:
     """Waits until the task's connection waits for a lock."""
     waiting = text(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
@@ -52,7 +52,7 @@ async def waits(database: Database, task: "asyncio.Task[Plan]") -> None:
 async def test_an_older_fact_that_waited_for_a_newer_one_changes_nothing(
     database: Database, org: int, newer: str, older: str
 ) -> None:
-    async def put_older() -> Plan:
+    async def put_older() -> StoredPlan:
         async with database.transaction() as connection:
             return await put(connection, org, older, NOW - HOUR / 2)
 
@@ -70,7 +70,7 @@ async def test_an_older_fact_that_waited_for_a_newer_one_changes_nothing(
 
 
 async def test_a_metric_of_the_same_time_stays_what_it_counts(database: Database, org: int) -> None:
-    async def put_metric(aggregation: Aggregation, as_of_time: datetime) -> Metric:
+    async def put_metric(aggregation: Aggregation, as_of_time: datetime) -> StoredMetric:
         fact = MetricFact(
             "calls", display_name="", aggregation=aggregation, unique_property=None, as_of_time=as_of_time
         )

@@ -25,11 +25,11 @@ async def handle(
 ) -> bytes:
     """What a handler does: the first answer when there is one, and otherwise `response`, remembered."""
     async with database.transaction() as connection:
-        first = await requests.first_response(connection, org, method, request_id, payload)
+        first = await requests.find_answer(connection, org, method, request_id, payload)
         if first is not None:
             return first
         await asyncio.sleep(0)
-        await requests.remember(connection, org, method, request_id, payload, response, NOW)
+        await requests.store_answer(connection, org, method, request_id, payload, response, NOW)
         return response
 
 
@@ -62,7 +62,7 @@ async def test_tries_at_the_same_time_get_one_answer(database: Database, org: in
 async def test_a_try_that_failed_leaves_nothing(database: Database, org: int) -> None:
     async def fail() -> None:
         async with database.transaction() as connection:
-            await requests.remember(connection, org, METHOD, "r1", b"payload", b"first", NOW)
+            await requests.store_answer(connection, org, METHOD, "r1", b"payload", b"first", NOW)
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -73,6 +73,6 @@ async def test_a_try_that_failed_leaves_nothing(database: Database, org: int) ->
 async def test_old_answers_can_be_forgotten(database: Database, org: int) -> None:
     await handle(database, org, "r1", b"payload", b"first")
     async with database.transaction() as connection:
-        assert await requests.forget_before(connection, NOW) == 0
-        assert await requests.forget_before(connection, NOW + timedelta(seconds=1)) == 1
+        assert await requests.delete_before(connection, NOW) == 0
+        assert await requests.delete_before(connection, NOW + timedelta(seconds=1)) == 1
     assert await handle(database, org, "r1", b"other", b"second") == b"second"

@@ -16,7 +16,6 @@ import grpc
 from google.protobuf import text_format
 from google.protobuf.message import Message
 
-from engine.timers import Timers
 from generated.tidemark.v1 import (
     account_pb2,
     account_service_pb2,
@@ -31,6 +30,7 @@ from server.calls.validation import to_timestamp
 from store.postgres.database import Database
 from tests.integration.usage.conftest import organization
 from tests.support.balances.holder import GRANT, SEAT, Holder
+from tests.support.balances.timing import timers_of
 from tests.support.databases import Template
 from tests.support.usage.caller import BOTH, DEADLINE, EVERYBODY, Caller, calling, on_customer, on_plan, until
 
@@ -314,7 +314,7 @@ async def tell(database_url: str, *big: bool) -> list[Told]:
             twins.append(Twin(Caller(caller.server, clock, database_url, name, key), one))
         database = Database(database_url, pool_size=2)
         stack.push_async_callback(database.close)
-        timers = Timers(database, clock)
+        timers = timers_of(database, clock)
 
         async def settled() -> bool:
             """Whether background work has come to its end: what it finds bears the epoch at which it does."""

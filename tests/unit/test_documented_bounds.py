@@ -9,13 +9,14 @@ from evaluator.alerts import MAX_GROUP_KEYS
 from evaluator.definitions import MAX_SPEND_ALERTS
 from evaluator.overrides import MAX_OVERRIDES
 from evaluator.periods import MAX_INTERVAL_COUNT
-from evaluator.thresholds import MAX_STEPS_REPORTED, MAX_THRESHOLDS
-from notifier.requests import HEADERS
+from evaluator.thresholds import MAX_RECURRENCES_REPORTED, MAX_THRESHOLDS
+from notifier.request_headers import HEADERS
 from runtime.configuration import DEFAULT_MAX_BATCH_EVENTS, DEFAULT_RETENTION
 from server.alerts import usage as usage_service
 from server.alerts import usage_reading as reading
-from server.alerts.service import MAX_REQUEST_ID_LENGTH
-from server.calls.answers import MAX_ANSWER_BYTES, MAX_DEFINITION_BYTES
+from server.alerts import usage_rejections
+from server.calls.answer_size import MAX_ANSWER_BYTES, MAX_DEFINITION_BYTES
+from server.calls.idempotency import MAX_REQUEST_ID_LENGTH
 from server.calls.paging import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE
 from server.calls.validation import MAX_CURRENCY_LENGTH, MAX_ID_LENGTH, MAX_NAME_LENGTH
 from server.mapping import (
@@ -90,8 +91,8 @@ BOUNDS: dict[str, tuple[int, ...]] = {
         balance_conditions.MAX_SPECIFIERS,
     ),
     "OmittedResults": (MAX_RESULT_BYTES // MIB, MAX_ANSWER_BYTES // MIB),
-    "Rejection.event_id": (MAX_ID_LENGTH, reading.SHORT_ID_LENGTH),
-    "Rejection.status": (reading.MAX_FULL_REJECTIONS // MIB,),
+    "Rejection.event_id": (MAX_ID_LENGTH, usage_rejections.SHORT_ID_LENGTH),
+    "Rejection.status": (usage_rejections.MAX_FULL_REJECTIONS // MIB,),
     "RotateSecretRequest.grace": (endpoints.MAX_GRACE.days, 24),
     "SpendExceededCondition": (MAX_SPEND_ALERTS,),
     "SpendExceededCondition.price_filters": (
@@ -102,7 +103,7 @@ BOUNDS: dict[str, tuple[int, ...]] = {
     "SpendThresholdReachedCondition.currency": (MAX_CURRENCY_LENGTH,),
     "SpendThresholdReachedCondition.group_values": (MAX_GROUP_KEYS,),
     "Threshold.code": (thresholds.MAX_CODE_LENGTH,),
-    "Threshold.recurring_step": (MAX_STEPS_REPORTED,),
+    "Threshold.recurring_step": (MAX_RECURRENCES_REPORTED,),
     "ThresholdOverride.group_values": (overrides.MAX_GROUP_VALUE_LENGTH,),
     "UsageEvent": (DEFAULT_RETENTION,),
     "UsageEvent.event_id": (MAX_ID_LENGTH,),

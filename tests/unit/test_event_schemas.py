@@ -13,16 +13,15 @@ import pytest
 
 from evaluator.alerts import AlertRule, ConditionType, Scope, ScopeKind
 from evaluator.balances import BalanceKind, BalanceReading, BalanceSelection
-from evaluator.exclusions import Disabled
 from evaluator.gauges import EVER, Gauge, InvoiceSelection, Measure
-from evaluator.notifications import DISABLED_TYPE, EVENT_TYPES, TRANSITION_TYPES, Notification
+from evaluator.notifications import DISABLED_TYPE, EVENT_TYPES, TRANSITION_TYPES, DisabledNotification, Notification
 from evaluator.periods import Period
 from evaluator.prices import FilterOperator, PriceField, PriceFilter
-from evaluator.thresholds import Direction, Kind, Ladder, Severity, Threshold
+from evaluator.thresholds import Direction, Severity, Threshold, ThresholdSet, TransitionKind
 from evaluator.transitions import Cause, Transition
 from tests.support.schemas import EVENTS, FILES, Mismatch, check, check_body, schema
-from webhooks.example_events import EXAMPLE_TYPES, TEST_TYPE, body_of_test
-from webhooks.health import DISABLE_AFTER, Finding, Health, Verdict
+from webhooks.example_events import EXAMPLE_TYPES, TEST_TYPE, example_body
+from webhooks.health import DISABLE_AFTER, Health, HealthSample, HealthSignal
 from webhooks.operator_events import Notice, OperatorEvent, OperatorEventType, body_of
 
 NOW = datetime(2026, 3, 15, 12, 0, tzinfo=UTC)
@@ -39,7 +38,7 @@ RULE = AlertRule(
     scope=Scope(ScopeKind.ALL_CUSTOMERS),
     measure=Measure(metric_id="tokens"),
     groups=(),
-    ladder=Ladder(Direction.RISING, (), None),
+    thresholds=ThresholdSet(Direction.RISING, (), None),
     evaluate_on_create=True,
     changed_epoch=1,
     watching_epoch=1,
@@ -52,7 +51,9 @@ PERCENT = Threshold(Decimal(80), percent_of_limit=Decimal("12.5"), resolve_perce
 LADDER = Threshold(recurring_step=Decimal("0.5"))
 
 
-def transition(threshold: Threshold, kind: Kind = Kind.REACHED, *, caused: bool = True) -> Transition:
+def transition(
+    threshold: Threshold, kind: TransitionKind = TransitionKind.REACHED, *, caused: bool = True
+) -> Transition:
     return Transition(
         kind=kind,
         threshold=threshold,
@@ -90,7 +91,7 @@ def notifications() -> Iterator[Notification]:
     yield notification(Gauge("acme", None, invoices, (("invoice_id", "i-1"),), EVER), transition(PLAIN, caused=False))
     yield notification(usage, transition(PLAIN))
     yield notification(some, transition(PLAIN))
-    yield notification(cost, transition(FULL, Kind.RESOLVED))
+    yield notification(cost, transition(FULL, TransitionKind.RESOLVED))
     yield notification(usage, transition(FULL, caused=False), transition(LADDER))
     yield notification(usage, *[transition(LADDER)] * 60)
     yield replace(notification(usage, transition(PERCENT)), limit=Decimal("640.5"))
@@ -99,21 +100,21 @@ def notifications() -> Iterator[Notification]:
 def notices() -> Iterator[Notice]:
     """Every kind of notice, as the health of an endpoint gives it."""
     chance = random.Random(1)
-    failed = Finding(Verdict.FAILED, exhausted=True, delivery={
+    failed = HealthSample(HealthSignal.FAILED, exhausted=True, delivery={
         "delivery_id": "whd_1", "notification_id": "ntf_1", "attempt_count": 11,
     })  # fmt: skip
     health = Health(max_in_flight=4, failing_since=NOW, failure_count=20)
     for days in (0.0, 2.5, 4.5):
         health, told = health.after(failed, NOW + timedelta(days=days), chance)
         yield from told
-    yield from health.after(Finding(Verdict.SUCCEEDED), NOW, chance)[1]
+    yield from health.after(HealthSample(HealthSignal.SUCCEEDED), NOW, chance)[1]
     yield from health.after(failed, NOW + DISABLE_AFTER, chance)[1]
-    yield from Health(max_in_flight=4).after(Finding(Verdict.GONE), NOW, chance)[1]
+    yield from Health(max_in_flight=4).after(HealthSample(HealthSignal.GONE), NOW, chance)[1]
 
 
 def examples(event_types: Iterable[str]) -> list[dict[str, Any]]:
     """The bodies of test events of these types."""
-    return [json.loads(body_of_test(TEST_ID, event_type, "whe_1", NOW)) for event_type in event_types]
+    return [json.loads(example_body(TEST_ID, event_type, "whe_1", NOW)) for event_type in event_types]
 
 
 def described(part: Any) -> Iterator[str]:
@@ -156,8 +157,8 @@ def test_disabled_alerts_are_told_as_their_schema_says() -> None:
     whole = Gauge("acme", None, Measure(metric_id="tokens"), group, PERIOD)
     own = Gauge("acme", "acme-pro", Measure(currency="USD", per_subscription=True), group, PERIOD)
     told = [
-        Disabled("default", RULE, whole, 5_000, 1, NOW, Cause("e-1", NOW)),
-        Disabled("default", RULE, own, 5_000, 2, NOW, None),
+        DisabledNotification("default", RULE, whole, 5_000, 1, NOW, Cause("e-1", NOW)),
+        DisabledNotification("default", RULE, own, 5_000, 2, NOW, None),
     ]
     bodies = [json.loads(one.body()) for one in told] + examples([DISABLED_TYPE])
     for body in bodies:

@@ -10,11 +10,10 @@ from cli.replay.mapping import RowMapping
 from cli.replay.rows import Row
 from evaluator.alerts import AlertRule, ConditionType, Scope, ScopeKind
 from evaluator.definitions import Condition, natural_key
-from evaluator.exclusions import Disabled
 from evaluator.gauges import Gauge, Measure
-from evaluator.notifications import Notification
+from evaluator.notifications import DisabledNotification, Notification
 from evaluator.periods import Period
-from evaluator.thresholds import Direction, Ladder, Threshold
+from evaluator.thresholds import Direction, Threshold, ThresholdSet
 from store.deliveries.deliveries import delivery_id
 from store.limits.limits import _natural_key
 from store.notifications import evaluation_failures
@@ -29,7 +28,7 @@ RULE = AlertRule(
     scope=Scope(ScopeKind.ALL_CUSTOMERS),
     measure=Measure(currency="USD", per_subscription=True),
     groups=(),
-    ladder=Ladder.of((Threshold(Decimal("10.50"), "block"),), Direction.RISING),
+    thresholds=ThresholdSet.of((Threshold(Decimal("10.50"), "block"),), Direction.RISING),
     evaluate_on_create=True,
     changed_epoch=1,
     watching_epoch=1,
@@ -37,7 +36,7 @@ RULE = AlertRule(
 )
 GAUGE = Gauge("acme", "größer", RULE.measure, (("region", "eu"),), MARCH)
 NOTIFICATION = Notification("default", RULE, GAUGE, 1, NOW, False, ())
-DISABLED = Disabled("default", RULE, GAUGE, 5_000, 4, NOW, None)
+DISABLED = DisabledNotification("default", RULE, GAUGE, 5_000, 4, NOW, None)
 
 
 def row_id() -> str:

@@ -266,6 +266,34 @@ async def test_other_price_filters_measure_anew(caller: Caller) -> None:
     assert not cleared.spend_exceeded.price_filters
 
 
+async def test_an_edit_into_another_alert_names_that_alert_also_when_the_edited_one_has_a_key(caller: Caller) -> None:
+    def condition(price: str) -> condition_pb2.SpendExceededCondition:
+        one = condition_pb2.PriceFilter(
+            field=condition_pb2.PRICE_FIELD_PRICE_ID,
+            operator=condition_pb2.FILTER_OPERATOR_INCLUDES,
+            values=[price],
+        )
+        return condition_pb2.SpendExceededCondition(currency="USD", price_filters=[one])
+
+    def alert(price: str, key: str) -> alert_pb2.Alert:
+        return alert_pb2.Alert(
+            name=price,
+            scope=on_plan("pro"),
+            spend_exceeded=condition(price),
+            thresholds=lines("10"),
+            uniqueness_key=key,
+        )
+
+    first, second = await caller.create(alert("p1", "k1")), await caller.create(alert("p2", "k2"))
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await update(caller, second.alert_id, "spend_exceeded.price_filters", spend_exceeded=condition("p1"))
+    assert (raised.value.code(), reason_of(raised.value)) == (
+        grpc.StatusCode.ALREADY_EXISTS,
+        "ERROR_REASON_ALERT_EXISTS",
+    )
+    assert first.alert_id in (raised.value.details() or "")
+
+
 async def test_every_line_of_the_version_before_resolves_however_many_there_were(caller: Caller) -> None:
     groups = [f"g{number}" for number in range(220)]
     condition = condition_pb2.CostExceededCondition(grouping_keys=["team"], currency="USD")

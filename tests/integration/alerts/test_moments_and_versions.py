@@ -6,7 +6,8 @@ from decimal import Decimal
 
 import pytest
 
-from evaluator.definitions import AlertDefinition, DefinitionState
+from evaluator.alert_commands import AlertPatch
+from evaluator.definitions import DefinitionState
 from evaluator.exclusions import Excluded, ExclusionReason
 from evaluator.thresholds import Threshold
 from generated.tidemark.v1 import alert_pb2
@@ -15,11 +16,10 @@ from runtime.clock import ManualClock
 from server.calls.validation import to_timestamp
 from store.alerts import alerts, exclusions
 from store.alerts import changes as alert_changes
-from store.alerts.changes import Edit
 from store.alerts.exclusions import Counted, Groups
 from store.alerts.history import Author
 from store.postgres.database import Database, driver
-from tests.integration.alerts.test_statements import NEW, create, organization_id
+from tests.integration.alerts.test_statements import create, organization_id
 from tests.integration.usage.conftest import caller, shared_database_url
 from tests.support.usage.caller import Caller, usage_alert
 
@@ -99,12 +99,9 @@ async def test_of_the_thresholds_of_former_versions_the_newest_are_kept(
     alert_id = (await create(database, organization_id, clock)).alert_id
     for level in (20, 30, 40, 50):
         async with database.transaction() as connection:
-            edit = Edit(NEW.name, NEW.condition, (Threshold(Decimal(level)),))
-
-            def edit_of(_: AlertDefinition, edit: Edit = edit) -> Edit:
-                return edit
-
-            changed = await alert_changes.edit(connection, organization_id, alert_id, "", edit_of, Author(), clock)
+            seen = await alert_changes.changeable(connection, organization_id, alert_id, "")
+            patch = AlertPatch(thresholds=(Threshold(Decimal(level)),))
+            changed = await alert_changes.edit(connection, organization_id, seen, "", patch, Author(), clock)
     assert [threshold.value for threshold in changed.retired] == [20, 30, 40]
 
 

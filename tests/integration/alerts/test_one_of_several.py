@@ -12,7 +12,7 @@ from generated.tidemark.v1 import alert_service_pb2 as messages
 from runtime.clock import ManualClock
 from server.calls.validation import to_timestamp
 from store.accounts import known_ids
-from store.accounts.known_ids import Ids
+from store.accounts.known_ids import ReferencedIds
 from store.alerts import alerts, exclusions
 from store.alerts.exclusions import Counted, Groups
 from store.postgres.database import Database, driver
@@ -154,7 +154,11 @@ async def test_a_subscription_is_known_of_its_own_customer_only(caller: Caller) 
     [[organization_id]] = await caller.rows("SELECT %(organization_id)s::bigint")
     database = Database(caller.database_url, pool_size=1)
     async with database.transaction() as connection:
-        own = await known_ids.unknown(connection, organization_id, Ids(customer_id="ann", subscription_id="s1"))
-        others = await known_ids.unknown(connection, organization_id, Ids(customer_id="bob", subscription_id="s1"))
+        own = await known_ids.unknown(
+            connection, organization_id, ReferencedIds(customer_id="ann", subscription_id="s1")
+        )
+        others = await known_ids.unknown(
+            connection, organization_id, ReferencedIds(customer_id="bob", subscription_id="s1")
+        )
     await database.close()
-    assert (own, others) == (Ids(), Ids(subscription_id="s1"))
+    assert (own, others) == (ReferencedIds(), ReferencedIds(subscription_id="s1"))

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import psycopg
 import pytest
 
-from engine.visits import visits
+from engine.backfill import backfills
 from generated.tidemark.v1 import alert_pb2, alert_service_pb2
 from tests.integration.usage.conftest import caller, shared_database_url
 from tests.support.usage.caller import DEADLINE, Caller, Crossing, crossings, until, usage_alert, waiting_for_locks
@@ -43,7 +43,7 @@ async def told(caller: Caller, alert_id: str) -> list[str]:
 async def test_an_alert_disabled_during_its_visit_tells_no_more_and_the_rest_when_it_is_enabled(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(visits, "CUSTOMERS_PER_VISIT", 1)
+    monkeypatch.setattr(backfills, "CUSTOMERS_PER_STEP", 1)
     await caller.create(usage_alert("1000"))
     await caller.send(*(caller.event("e1", "15", customer) for customer in CUSTOMERS))
     async with gauge_held(caller, "bob"):
@@ -85,7 +85,7 @@ async def test_an_alert_disabled_while_usage_is_committed_tells_of_that_usage_an
 
 
 async def test_an_alert_archived_during_its_visit_ends_it(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(visits, "CUSTOMERS_PER_VISIT", 1)
+    monkeypatch.setattr(backfills, "CUSTOMERS_PER_STEP", 1)
     await caller.create(usage_alert("1000"))
     await caller.send(*(caller.event("e1", "15", customer) for customer in CUSTOMERS))
     async with gauge_held(caller, "bob"):

@@ -6,6 +6,7 @@ from decimal import Decimal
 import pytest
 from sqlalchemy import update
 
+from evaluator.alert_commands import NewAlert
 from evaluator.alerts import ConditionType, Scope, ScopeKind
 from evaluator.definitions import AlertDefinition, Condition, DefinitionState
 from evaluator.thresholds import Threshold
@@ -13,7 +14,6 @@ from runtime.clock import ManualClock
 from store.accounts import customers
 from store.alerts import alerts
 from store.alerts import changes as alert_changes
-from store.alerts.alerts import NewAlert
 from store.alerts.history import Author
 from store.identity import organizations
 from store.postgres.database import Database
@@ -75,7 +75,7 @@ async def test_a_cache_reads_what_changed_after_its_epoch_and_nothing_of_others(
         newer = await alerts.changed_since(connection, organization_id, second.changed_epoch)
         none = await alerts.changed_since(connection, organization_id, ended.changed_epoch)
     assert sorted(each.alert_id for each in everything) == sorted([first.alert_id, second.alert_id])
-    assert [(each.alert_id, each.rule()) for each in newer] == [(first.alert_id, None)]
+    assert [(each.alert_id, each.active_rule()) for each in newer] == [(first.alert_id, None)]
     assert none == []
 
 

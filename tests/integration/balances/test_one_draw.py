@@ -139,14 +139,14 @@ async def test_of_those_that_are_due_the_longest_waiting_come_first(
         for organization_id, minutes in ((1, (3, 9, 1, -5)), (2, (2, 8, 7, 0))):
             ids = [f"c{number}" for number in minutes]
             await wallets.lock(connection, organization_id, ids)
-            read = {f"c{number}": wallets.Read(now, now - number * timedelta(minutes=1)) for number in minutes}
-            await wallets.set_due(connection, organization_id, read)
-        found = await wallets.overdue(connection, now, 4)
+            read = {f"c{number}": wallets.ReadTimes(now, now - number * timedelta(minutes=1)) for number in minutes}
+            await wallets.set_timers(connection, organization_id, read)
+        found = await wallets.due_timers(connection, now, 4)
         assert [(one.organization, one.customer_id) for one in found] == [
             *(("a", "c9"), ("b", "c8"), ("b", "c7"), ("a", "c3"))
         ]
-        assert len(await wallets.overdue(connection, now, 100)) == 7
-        assert await wallets.next_due(connection) == now - timedelta(minutes=9)
+        assert len(await wallets.due_timers(connection, now, 100)) == 7
+        assert await wallets.next_due_time(connection) == now - timedelta(minutes=9)
         # Of one organization's wallets alone, and only those that are due.
         claimed = await wallets.claim_due(connection, 1, ["c3", "c-5", "c2"], now)
         assert set(claimed) == {"c3"}
@@ -159,8 +159,12 @@ async def test_a_customer_that_was_read_later_is_not_read_as_of_before(
     async with database.transaction() as connection:
         await connection.exec_driver_sql("INSERT INTO organization (name, create_time) VALUES ('a', now())")
         await wallets.lock(connection, 1, ["acme"])
-        for note, moment in ((wallets.set_due, HOUR), (wallets.expect_due, -HOUR), (wallets.set_due, -DAY)):
-            await note(connection, 1, {"acme": wallets.Read(now + moment, None)})
+        for note, moment in (
+            (wallets.set_timers, HOUR),
+            (wallets.set_earlier_timers, -HOUR),
+            (wallets.set_timers, -DAY),
+        ):
+            await note(connection, 1, {"acme": wallets.ReadTimes(now + moment, None)})
             held = (await wallets.lock(connection, 1, ["acme"]))["acme"]
             assert held.read_time == now + HOUR
             assert (held.moment(now), held.moment(now + DAY)) == (now + HOUR, now + DAY)

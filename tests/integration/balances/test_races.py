@@ -11,13 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.timers import Timers
 from generated.tidemark.v1 import condition_pb2, usage_pb2
 from runtime.clock import ManualClock
 from store.postgres.database import Database
 from tests.integration.usage.conftest import organization
 from tests.support.balances.holder import Holder, alert
-from tests.support.balances.timing import work_off
+from tests.support.balances.timing import timers_of, work_off
 from tests.support.usage.caller import DEADLINE, Caller, beside, ingest_held, spend_alert, waiting_for_locks
 
 EXAMPLES = int(os.environ.get("TIDEMARK_TEST_EXAMPLES", "15"))  # interleavings; hundreds take minutes
@@ -114,7 +113,7 @@ async def test_draws_adjustments_and_timers_of_two_servers_add_up(
     """Nothing is ever short here, so that in every order of what happens the same is taken of the balances in all."""
     name, key = await organization(caller.database_url, clock)
     own = [Caller(one.server, clock, caller.database_url, name, key) for one in (caller, other)]
-    now, timers = clock.now(), Timers(database, clock)
+    now, timers = clock.now(), timers_of(database, clock)
     await own[0].create(alert(*LINES, low_remaining_commit_balance_reached=COMMITS))
     for customer in CUSTOMERS:
         first = Holder(own[0], customer)
@@ -179,8 +178,8 @@ async def test_a_timer_and_a_draw_at_the_same_moment_do_it_once(
         working = [
             asyncio.create_task(acme.spend("e1", "5")),
             asyncio.create_task(Holder(other).spend("e2", "5")),
-            asyncio.create_task(Timers(database, clock).sweep()),
-            asyncio.create_task(Timers(database, clock).sweep()),
+            asyncio.create_task(timers_of(database, clock).sweep()),
+            asyncio.create_task(timers_of(database, clock).sweep()),
             asyncio.create_task(Holder(other).adjust("new", "-1", "a1")),
         ]
         await waiting_for_locks(caller, 4)

@@ -10,8 +10,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from engine import timers
-from engine.facts import changes
-from engine.timers import Timers
+from engine.facts import due_timers
 from generated.tidemark.v1 import account_pb2, account_service_pb2, condition_pb2, invoice_pb2
 from runtime.actions import LogAction
 from runtime.clock import ManualClock
@@ -19,7 +18,7 @@ from server.calls.validation import to_timestamp
 from store.postgres.database import Database
 from tests.integration.usage.conftest import organization
 from tests.support.balances.holder import Holder, alert
-from tests.support.balances.timing import work_off
+from tests.support.balances.timing import timers_of, work_off
 from tests.support.usage.caller import DEADLINE, Caller, Crossing, calling, until
 
 COMMITS = condition_pb2.LowRemainingCommitBalanceReachedCondition()
@@ -61,7 +60,7 @@ async def test_two_timers_do_each_moment_once(caller: Caller, clock: ManualClock
         await Holder(caller, f"c{number}").put("c", spans=[("50", now, now + HOUR)])
     await caller.create(alert("20", low_remaining_commit_balance_reached=COMMITS))
     clock.set(now + HOUR)
-    await asyncio.gather(*(work_off(Timers(database, clock), database, clock) for _ in range(2)))
+    await asyncio.gather(*(work_off(timers_of(database, clock), database, clock) for _ in range(2)))
     for number in range(30):
         assert await Holder(caller, f"c{number}").told() == [[Crossing("REACHED", "20", "50", "0", "")]]
 
@@ -104,7 +103,7 @@ async def test_a_clock_that_jumps_a_year_tells_everything_in_order(
     await acme.put("c", spans=[("50", start, start + timedelta(days=29)) for start in months])
     await caller.create(alert("20", low_remaining_commit_balance_reached=COMMITS))
     clock.set(now + timedelta(days=365))
-    await work_off(Timers(database, clock), database, clock)
+    await work_off(timers_of(database, clock), database, clock)
     told = [one for crossed in await acme.told() for one in crossed]
     assert [one.kind for one in told] == ["REACHED", "RESOLVED"] * 12
 
@@ -117,7 +116,7 @@ async def test_a_clock_that_jumps_back_tells_nothing_twice(
     await caller.create(alert("20", low_remaining_commit_balance_reached=COMMITS))
     for time in (now + HOUR, now - HOUR, now + HOUR, now + 2 * HOUR):
         clock.set(time)
-        await work_off(Timers(database, clock), database, clock)
+        await work_off(timers_of(database, clock), database, clock)
     assert await acme.told() == [[Crossing("REACHED", "20", "50", "0", "")]]
 
 
@@ -143,10 +142,10 @@ async def test_a_day_before_the_end_is_86400_seconds_before_it(
     segments = await caller.create(alert("1", low_remaining_days_for_commit_segment_reached=DAYS))
     plan = await caller.create(alert("1", low_remaining_days_in_plan_reached=PLAN))
     clock.set(reached.astimezone(UTC) - timedelta(microseconds=1))
-    await work_off(Timers(database, clock), database, clock)
+    await work_off(timers_of(database, clock), database, clock)
     assert await acme.told() == []
     clock.set(reached.astimezone(UTC))
-    await work_off(Timers(database, clock), database, clock)
+    await work_off(timers_of(database, clock), database, clock)
     assert {one.alert_id for one in await caller.notifications()} == {segments.alert_id, plan.alert_id}
     assert {(one.kind, one.level, one.value) for crossed in await acme.told() for one in crossed} == {
         ("REACHED", "1", "1")
@@ -160,10 +159,10 @@ async def test_a_customer_whose_evaluation_fails_keeps_nobody_waiting(
     for name in names:
         await Holder(caller, name).put("c", spans=[("50", now, now + HOUR)])
     await caller.create(alert("20", low_remaining_commit_balance_reached=COMMITS))
-    catch_up = changes.catch_up
+    catch_up = due_timers.catch_up
 
     async def failing(*arguments: object) -> None:
-        due = arguments[3]
+        due = arguments[1]
         assert isinstance(due, dict)
         if any(customer.customer_id == "c3" for customer in due):
             raise ValueError("this customer's evaluation fails")
@@ -172,13 +171,13 @@ async def test_a_customer_whose_evaluation_fails_keeps_nobody_waiting(
     with monkeypatch.context() as patched:
         patched.setattr(timers, "catch_up", failing)
         clock.set(now + HOUR)
-        await Timers(database, clock).sweep()
+        await timers_of(database, clock).sweep()
 
         async def told_all_but_one() -> bool:
             return {one.customer_id for one in await caller.notifications()} == {*names} - {"c3"}
 
         await until(told_all_but_one)
-    await work_off(Timers(database, clock), database, clock)
+    await work_off(timers_of(database, clock), database, clock)
     assert len(await Holder(caller, "c3").told()) == 1
 
 
@@ -192,12 +191,12 @@ async def test_what_is_cancelled_half_way_is_done_by_the_next(
     await caller.create(alert("20", low_remaining_commit_balance_reached=COMMITS))
     clock.set(now + HOUR)
     for _ in range(5):
-        sweeping = asyncio.create_task(Timers(database, clock).sweep())
+        sweeping = asyncio.create_task(timers_of(database, clock).sweep())
         await asyncio.sleep(0.01)
         sweeping.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await sweeping
-    await work_off(Timers(database, clock), database, clock)
+    await work_off(timers_of(database, clock), database, clock)
     assert sorted(one.customer_id for one in await caller.notifications()) == names
 
 
@@ -211,9 +210,9 @@ async def test_a_wallet_that_somebody_holds_is_left_to_them(
         await connection.execute("SELECT FROM wallet FOR UPDATE")
         clock.set(now + HOUR)
         async with asyncio.timeout(DEADLINE):
-            assert 0 < await Timers(database, clock).sweep() < 1
+            assert 0 < await timers_of(database, clock).sweep() < 1
         assert await acme.told() == []
-    await work_off(Timers(database, clock), database, clock)
+    await work_off(timers_of(database, clock), database, clock)
     assert len(await acme.told()) == 1
 
 
@@ -244,7 +243,7 @@ async def test_thousands_that_are_due_in_one_second_are_worked_off(
             " WHERE organization_id = %(organization_id)s AND customer_id = 'acme' RETURNING 1"
         )
     clock.set(now + HOUR)
-    await work_off(Timers(database, clock), database, clock)
+    await work_off(timers_of(database, clock), database, clock)
     [[told]] = await caller.rows("SELECT count(*) FROM notification WHERE organization_id = %(organization_id)s")
     assert told == 5001
 

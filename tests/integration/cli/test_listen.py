@@ -23,7 +23,7 @@ async def _line(process: asyncio.subprocess.Process) -> Any:
         return json.loads(await process.stdout.readline())
 
 
-async def test_it_adds_an_endpoint_fails_as_told_and_deletes_it_again(database: Database) -> None:
+async def test_listen_adds_an_endpoint_gives_its_answers_and_deletes_the_endpoint(database: Database) -> None:
     house = await House.build(database, SystemClock())
     settings = configuration(LISTEN="127.0.0.1:0", PROPAGATION_DELAY_SECONDS="0")
     async with running(database, house.clock, configuration=settings) as server, running_notifier(house):

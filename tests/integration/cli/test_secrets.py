@@ -12,7 +12,7 @@ from store.endpoints.rows import Settings
 from store.postgres.database import Database, sync_engine
 from store.tables.webhooks import endpoint_secret
 from tests.support.notifier.house import House
-from webhooks.secret_box import SecretBox, secret_place
+from webhooks.secret_box import SecretBox, secret_context
 
 OLD = "test:dGlkZW1hcmsgdGVzdHMgYW5kIG5vdGhpbmcgZWxzZSE="
 NEW_KEY = b"n" * 32
@@ -49,7 +49,7 @@ def test_reencrypt_replaces_the_key_of_stored_secrets(
     with engine.connect() as connection:
         row = connection.execute(select(endpoint_secret)).one()
     engine.dispose()
-    place = secret_place(row.organization_id, row.endpoint_id, row.sequence)
+    place = secret_context(row.organization_id, row.endpoint_id, row.sequence)
     assert SecretBox([("new", NEW_KEY)]).open(row.ciphertext, place).decode() == secret
 
 

@@ -13,7 +13,7 @@ from generated.tidemark.v1 import account_service_pb2_grpc, invoice_pb2
 from runtime.clock import ManualClock
 from server.calls.validation import to_datetime, to_timestamp
 from store.accounts import invoices
-from store.accounts.invoices import Invoice, InvoiceFact
+from store.accounts.invoices import InvoiceFact, StoredInvoice
 from store.accounts.puts import Put
 from store.balances import wallets
 from store.identity import keys, organizations
@@ -286,13 +286,13 @@ async def test_a_put_neither_waits_for_ingest_nor_raises_the_epoch(
 ) -> None:
     await put(accounts, invoice())
     async with shared.transaction() as ingest:
-        before = await organizations.share(ingest, org)
+        before = await organizations.lock_shared(ingest, org)
         assert (await put(accounts, invoice(total="2"))).invoice.total == "2"
-        assert await organizations.share(ingest, org) == before
+        assert await organizations.lock_shared(ingest, org) == before
 
 
 async def test_wallets_are_held_until_the_transaction_ends(shared: Database, org: int) -> None:
-    async def read_and_put() -> Put[Invoice]:
+    async def read_and_put() -> Put[StoredInvoice]:
         async with shared.transaction() as connection:
             await wallets.lock(connection, org, ["b", "acme"])
             return await invoices.put(connection, org, fact("2", NOW), NOW)

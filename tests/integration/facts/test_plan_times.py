@@ -65,11 +65,11 @@ async def test_what_says_nothing_new_is_no_change(
     fields: dict[str, Any] = {"plan_id": "pro", "plan_end_time": END, "custom_fields": {"a": "1", "b": "2"}}
     await put(accounts, **fields)
     async with shared.transaction() as connection:
-        before = await organizations.share(connection, org)
+        before = await organizations.lock_shared(connection, org)
     clock.advance(HOUR)
     assert to_datetime((await put(accounts, **fields)).update_time) == NOW
     async with shared.transaction() as connection:
-        assert await organizations.share(connection, org) == before
+        assert await organizations.lock_shared(connection, org) == before
     fields["custom_fields"] = {"a": "1"}
     assert to_datetime((await put(accounts, **fields)).update_time) == NOW + HOUR
 

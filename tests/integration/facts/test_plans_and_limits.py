@@ -87,7 +87,7 @@ async def test_a_limits_amount_changes_and_an_older_one_loses(
 ) -> None:
     async def epoch() -> int:
         async with shared.transaction() as connection:
-            return await organizations.share(connection, org)
+            return await organizations.lock_shared(connection, org)
 
     await put(accounts, limit(amount="1.50", as_of_time=to_timestamp(NOW)))
     before = await epoch()

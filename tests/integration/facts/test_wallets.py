@@ -11,6 +11,7 @@ from evaluator.balances import BalanceKind
 from store.balances import balances, wallets
 from store.balances import changes as balance_changes
 from store.balances.balances import BalanceFact, SegmentFact
+from store.balances.changes import Adjustment
 from store.identity import organizations
 from store.postgres.database import Database
 from store.tables.wallets import wallet
@@ -70,12 +71,12 @@ async def test_a_reader_sees_a_balance_and_its_segments_at_one_moment(shared: Da
         await wallets.lock(writer, org, ["acme"])
         put = await balance_changes.put(writer, org, fact, NOW)
     async with shared.transaction() as reader:
-        await balances.see_one_moment(reader)
+        await balances.read_one_snapshot(reader)
         first = await balances.get(reader, org, "acme", "b1")
         async with shared.transaction() as writer:
             await wallets.lock(writer, org, ["acme"])
             await balance_changes.adjust(
-                writer, org, "acme", "b1", "a1", amount=Decimal(1), segment_number=1, now=NOW
+                writer, org, Adjustment("acme", "b1", "a1", amount=Decimal(1), segment_number=1), NOW
             )
         assert await balances.get(reader, org, "acme", "b1") == first == put.stored
     async with shared.transaction() as reader:

@@ -8,13 +8,13 @@ import pytest
 
 from engine.upkeep import REPLAY_LIFETIME, Upkeep
 from runtime.clock import ManualClock
-from server.alerts.watching import feeds
-from server.alerts.watching.feeds import Feeds
-from server.alerts.watching.tail import Tail
+from server.alerts.subscribers import feeds
+from server.alerts.subscribers.feeds import Feeds
+from server.alerts.subscribers.tail import Tail
 from store.identity import idempotent_answers as requests
 from store.notifications import feed
 from store.notifications import history as notification_history
-from store.notifications.feed import Wanted
+from store.notifications.feed import NotificationFilter
 from store.postgres.database import Database, DatabaseUnavailable
 from tests.integration.notifications.test_watch_stream import pool, tell
 from tests.integration.usage.conftest import organization
@@ -45,7 +45,7 @@ def none_left(*prefixes: str) -> Callable[[], Awaitable[bool]]:
 async def test_a_feed_that_the_last_watcher_left_ends_and_begins_anew_with_the_next(caller: Caller) -> None:
     for number in range(1, 4):
         watcher = await watch(caller)
-        assert tasks("feed ", "watch-leaving") == [f"feed {await organization_id_of(caller)}", "watch-leaving"]
+        assert tasks("feed ", "watch-ending") == [f"feed {await organization_id_of(caller)}", "watch-ending"]
         await tell(caller, ("ann", number))
         assert names(await watcher.take(1)) == [("ann", number)]
         watcher.call.cancel()
@@ -63,14 +63,14 @@ async def test_there_is_news_where_a_feed_is_longer_or_about_to_be(caller: Calle
     stranger = Caller(caller.server, clock, caller.database_url, name, key)
     ours, theirs = await organization_id_of(caller), await organization_id_of(stranger)
     async with pool(caller) as database, database.transaction() as connection:
-        assert await feed.with_news(connection, {ours: 0, theirs: 0}) == set()
+        assert await feed.with_later_entries(connection, {ours: 0, theirs: 0}) == set()
         await tell(caller, ("ann", 1), ("ann", 2))
-        assert await feed.with_news(connection, {ours: 0, theirs: 0}) == {ours}
-        assert await feed.place(connection, ours) == 2
+        assert await feed.with_later_entries(connection, {ours: 0, theirs: 0}) == {ours}
+        assert await feed.assign_positions(connection, ours) == 2
         for seen, expected in ((0, {ours}), (1, {ours}), (2, set[int]())):
-            assert await feed.with_news(connection, {ours: seen, theirs: 0}) == expected
+            assert await feed.with_later_entries(connection, {ours: seen, theirs: 0}) == expected
         await tell(stranger, ("ann", 1))
-        assert await feed.with_news(connection, {ours: 2, theirs: 0}) == {theirs}
+        assert await feed.with_later_entries(connection, {ours: 2, theirs: 0}) == {theirs}
 
 
 async def test_those_who_are_behind_catch_up_in_steps_that_leave_nothing_out(
@@ -83,8 +83,12 @@ async def test_those_who_are_behind_catch_up_in_steps_that_leave_nothing_out(
     org = await organization_id_of(caller)
     async with pool(caller) as database:
         async with database.transaction() as connection:
-            await notification_history.complete(connection, org)
-        for wanted in (Wanted(), Wanted(customer_ids=("bob",)), Wanted(customer_ids=("nobody",))):
+            await notification_history.assign_all_positions(connection, org)
+        for wanted in (
+            NotificationFilter(),
+            NotificationFilter(customer_ids=("bob",)),
+            NotificationFilter(customer_ids=("nobody",)),
+        ):
             found: list[tuple[str, int]] = []
             place = 0
             while place < len(told):
@@ -101,7 +105,7 @@ async def test_a_part_of_a_feed_begins_behind_its_first_place_and_holds_its_last
     await tell(caller, *(("ann", number) for number in range(1, 6)))
     org = await organization_id_of(caller)
     async with pool(caller) as database, database.transaction() as connection:
-        await notification_history.complete(connection, org)
+        await notification_history.assign_all_positions(connection, org)
         for after, until_place, expected in (
             (0, 5, [1, 2, 3, 4, 5]),
             (1, 3, [2, 3]),
@@ -109,7 +113,7 @@ async def test_a_part_of_a_feed_begins_behind_its_first_place_and_holds_its_last
             (3, 3, list[int]()),
         ):
             found = await feed.read(connection, org, after=after, until=until_place, limit=9)
-            assert [one.place for one in found] == expected
+            assert [one.position for one in found] == expected
 
 
 async def test_a_tail_reads_on_while_there_is_more_than_one_transaction_takes(
@@ -125,7 +129,7 @@ async def test_a_tail_reads_on_while_there_is_more_than_one_transaction_takes(
 async def test_a_tail_that_could_not_be_read_is_read_again(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feeds, "RETRY_PAUSE", 0.01)
     monkeypatch.setattr(feeds, "POLL_INTERVAL", 3_600.0)
-    real = feed.place
+    real = feed.assign_positions
     failures: list[Exception] = []
 
     async def fails_first(connection: object, organization_id: int, limit: int) -> int:
@@ -134,7 +138,7 @@ async def test_a_tail_that_could_not_be_read_is_read_again(caller: Caller, monke
         return await real(connection, organization_id, limit)  # type: ignore[arg-type]
 
     watcher = await watch(caller)
-    monkeypatch.setattr(feed, "place", fails_first)
+    monkeypatch.setattr(feed, "assign_positions", fails_first)
     for number, failure in enumerate((DatabaseUnavailable("away"), ZeroDivisionError()), start=1):
         failures.append(failure)
         await tell(caller, ("ann", number))
@@ -142,7 +146,7 @@ async def test_a_tail_that_could_not_be_read_is_read_again(caller: Caller, monke
         assert not failures
 
 
-async def test_what_commits_while_the_tail_is_read_is_read_afterwards(
+async def test_a_notification_that_commits_during_a_read_of_the_tail_is_read_after_it(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feeds, "POLL_INTERVAL", 3_600.0)
@@ -177,7 +181,7 @@ async def test_what_commits_while_the_tail_is_read_is_read_afterwards(
 async def test_upkeep_forgets_everything_that_is_due_however_much_it_is(
     caller: Caller, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("store.notifications.history.FORGET_LIMIT", 2)
+    monkeypatch.setattr("store.notifications.history.DELETE_LIMIT", 2)
     org = await organization_id_of(caller)
     kept = timedelta(days=2)
     async with pool(caller) as database:
@@ -216,4 +220,4 @@ async def test_upkeep_forgets_everything_that_is_due_however_much_it_is(
 
 async def _answer(database: Database, organization_id: int, request_id: str, clock: ManualClock) -> None:
     async with database.transaction() as connection:
-        await requests.remember(connection, organization_id, "M", request_id, b"sent", b"answered", clock.now())
+        await requests.store_answer(connection, organization_id, "M", request_id, b"sent", b"answered", clock.now())

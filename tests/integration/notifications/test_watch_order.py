@@ -8,7 +8,7 @@ from collections import defaultdict
 import pytest
 
 from generated.tidemark.v1 import alert_service_pb2, notification_pb2, threshold_pb2
-from server.alerts.watching import feeds, tail
+from server.alerts.subscribers import feeds, tail
 from store.notifications import feed
 from store.postgres.database import Database
 from tests.support.notifications.watching import Watcher, committer, names, watch
@@ -83,7 +83,7 @@ async def test_two_who_give_places_at_once_give_each_to_one(caller: Caller) -> N
 
     async def place() -> int:
         async with database.transaction() as connection:
-            return await feed.place(connection, organization_id)
+            return await feed.assign_positions(connection, organization_id)
 
     async with committer(caller) as writer:
         await writer.tells(("ann", 1))
@@ -92,7 +92,7 @@ async def test_two_who_give_places_at_once_give_each_to_one(caller: Caller) -> N
         await writer.tells(("ann", 2))
         await writer.commits()
         async with database.transaction() as first:
-            assert await feed.place(first, organization_id) == 1
+            assert await feed.assign_positions(first, organization_id) == 1
             await writer.tells(("ann", 3), ("ann", 4))
             await writer.commits()
             second = asyncio.create_task(place())

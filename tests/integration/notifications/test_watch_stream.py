@@ -13,8 +13,8 @@ from engine.upkeep import Upkeep
 from generated.tidemark.v1 import condition_pb2, threshold_pb2
 from runtime.clock import ManualClock
 from runtime.configuration import Configuration
-from server.alerts.watching import feeds
-from server.alerts.watching.feeds import Feeds
+from server.alerts.subscribers import feeds
+from server.alerts.subscribers.feeds import Feeds
 from server.calls.validation import to_timestamp
 from store.notifications import feed
 from store.postgres.database import Database
@@ -261,7 +261,7 @@ async def test_there_are_only_so_many_watchers_and_those_who_left_do_not_count(c
 async def test_what_is_older_than_it_is_kept_is_gone_and_said_to_be(
     caller: Caller, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("store.notifications.history.FORGET_LIMIT", 700)
+    monkeypatch.setattr("store.notifications.history.DELETE_LIMIT", 700)
     watcher = await watch(caller)
     beginning = watcher.token
     for number in range(1, 6):
@@ -274,9 +274,9 @@ async def test_what_is_older_than_it_is_kept_is_gone_and_said_to_be(
         # One that was behind when that happened reads into a hole, and notices.
         [[organization_id]] = await caller.rows("SELECT %(organization_id)s::bigint")
         async with database.transaction() as connection:
-            with pytest.raises(feed.Forgotten):
+            with pytest.raises(feed.EntriesDeleted):
                 await feed.read(connection, organization_id, after=2, limit=1)
-            assert [one.place for one in await feed.read(connection, organization_id, after=3, limit=9)] == [4, 5]
+            assert [one.position for one in await feed.read(connection, organization_id, after=3, limit=9)] == [4, 5]
     for token in (beginning, watcher.tokens[0], watcher.tokens[1]):
         error = await Watcher(caller, resume_token=token).refused()
         assert error.code() is grpc.StatusCode.FAILED_PRECONDITION

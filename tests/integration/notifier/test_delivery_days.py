@@ -28,7 +28,7 @@ async def make_ahead(database: Database) -> None:
         await delivery_days.make_ahead(connection)
 
 
-async def test_days_are_made_ahead_once_whoever_asks(house: House) -> None:
+async def test_days_are_made_once_when_several_notifiers_make_them(house: House) -> None:
     await asyncio.gather(*(make_ahead(house.database) for _ in range(3)))
     async with house.database.transaction() as connection:
         for parent in ("delivery", "attempt"):
@@ -36,7 +36,7 @@ async def test_days_are_made_ahead_once_whoever_asks(house: House) -> None:
             assert len(days) == delivery_days.DAYS_AHEAD + 1
 
 
-async def test_what_is_finished_leaves_the_live_partition(house: House) -> None:
+async def test_a_finished_delivery_leaves_the_live_partition(house: House) -> None:
     await make_ahead(house.database)
     await house.endpoint("https://example.com/hook")
     await house.notify(3)
@@ -101,7 +101,7 @@ async def test_an_operator_event_older_than_retention_stays_while_a_delivery_has
         return event_id
 
     awaited = await happened(OperatorEventType.ENDPOINT_DISABLED, timedelta(days=40))
-    await happened(OperatorEventType.ENDPOINT_FAILING, timedelta(days=40))  # nobody asks for this one
+    await happened(OperatorEventType.ENDPOINT_FAILING, timedelta(days=40))  # no endpoint wants this one
     young = await happened(OperatorEventType.ENDPOINT_FAILING, timedelta(days=20))
     await fan_out(house)
     await drop_old(house)

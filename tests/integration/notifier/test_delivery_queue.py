@@ -11,21 +11,24 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import func, select, text, update
 
+from store.deliveries import claims as delivery_claims
 from store.deliveries import fan_out as outbox
-from store.deliveries import queue as delivery_queue
-from store.deliveries import results as delivery_results
-from store.deliveries.queue import ENDPOINT_IN_FLIGHT_LIMIT, Claim, Order
-from store.deliveries.results import AttemptRecord, Holdings
+from store.deliveries import leases
+from store.deliveries.claims import Claim, ClaimRequest
+from store.deliveries.leases import Holdings
+from store.deliveries.pending_work import pending_work
+from store.deliveries.results import AttemptRecord
 from store.endpoints import endpoints
 from store.endpoints import switches as endpoint_switches
-from store.endpoints.rows import EndpointState
+from store.endpoints.rows import DEFAULT_MAX_IN_FLIGHT, EndpointState
 from store.postgres.database import Database
 from store.tables.notifications import outbox as outbox_table
 from store.tables.webhooks import attempt, delivery, endpoint, endpoint_secret
 from tests.support.notifier.house import House, body_of, configuration
+from tests.support.webhooks.attempts import write_results
 from webhooks.deliveries import DeliveryStatus, Outcome
-from webhooks.health import Verdict
-from webhooks.secret_box import SecretBox, secret_place
+from webhooks.health import HealthSignal
+from webhooks.secret_box import SecretBox, secret_context
 
 LEASE = timedelta(minutes=5)
 ALL_TOKENS = Holdings(uuid.UUID(int=0), uuid.UUID(int=2**128 - 1), (), ())
@@ -38,17 +41,17 @@ async def fan_out(house: House, limit: int = 1_000) -> outbox.FanOut:
 
 async def claim(house: House, limit: int = 100) -> list[Claim]:
     async with house.database.transaction() as connection:
-        return await delivery_queue.claim(connection, Order(limit, LEASE))
+        return await delivery_claims.claim(connection, ClaimRequest(limit, LEASE))
 
 
 async def record(house: House, records: Sequence[AttemptRecord]) -> list[AttemptRecord]:
     async with house.database.transaction() as connection:
-        return (await delivery_results.record(connection, records)).written
+        return (await write_results(connection, records)).written
 
 
 async def release_expired(house: House) -> int:
     async with house.database.transaction() as connection:
-        return await delivery_results.release_expired(connection)
+        return await leases.release_expired(connection)
 
 
 def delivered(claim: Claim) -> AttemptRecord:
@@ -62,7 +65,7 @@ def delivered(claim: Claim) -> AttemptRecord:
         error="",
         status=DeliveryStatus.DELIVERED,
         delay=None,
-        verdict=Verdict.SUCCEEDED,
+        signal=HealthSignal.SUCCEEDED,
         remote_address="203.0.113.9",
         secret_sequences=(2, 1),
     )
@@ -76,7 +79,7 @@ def failed(claim: Claim, delay: timedelta = timedelta(0)) -> AttemptRecord:
         error="the receiver answered 500",
         status=DeliveryStatus.PENDING,
         delay=delay,
-        verdict=Verdict.FAILED,
+        signal=HealthSignal.FAILED,
     )
 
 
@@ -86,8 +89,10 @@ def signed_with(claim: Claim) -> list[str | None]:
     return [
         secret.plain
         if secret.sealed is None
-        else box.open(secret.sealed, secret_place(claim.organization_id, claim.endpoint_id, secret.sequence)).decode()
-        for secret in claim.target.secrets
+        else box.open(
+            secret.sealed, secret_context(claim.organization_id, claim.endpoint_id, secret.sequence)
+        ).decode()
+        for secret in claim.endpoint.secrets
     ]
 
 
@@ -108,7 +113,7 @@ async def test_a_claim_carries_what_the_attempt_needs(house: House) -> None:
     [notification_id] = await house.notify()
     assert await fan_out(house) == outbox.FanOut(taken=1, created=1)
     [claimed] = await claim(house)
-    assert claimed.target.url == "https://example.com/hook"
+    assert claimed.endpoint.url == "https://example.com/hook"
     assert signed_with(claimed) == [created.secret]
     assert claimed.body == body_of(notification_id)
     assert claimed.notification_id == notification_id
@@ -124,21 +129,21 @@ async def test_no_statement_of_the_queue_is_compiled(house: House) -> None:
 
     async def claim_all() -> list[Claim]:
         await outbox.fan_out(connection, 10)
-        return await delivery_queue.claim(connection, Order(10, LEASE))
+        return await delivery_claims.claim(connection, ClaimRequest(10, LEASE))
 
     async with house.database.transaction() as connection:
         for work in (
             claim_all,
-            lambda: delivery_results.release_expired(connection),
-            lambda: delivery_results.release_orphaned(connection, ALL_TOKENS),
-            lambda: delivery_results.record(connection, []),
+            lambda: leases.release_expired(connection),
+            lambda: leases.release_orphaned(connection, ALL_TOKENS),
+            lambda: write_results(connection, []),
         ):
             await connection.execute(text("SET LOCAL jit = on"))
             await work()
             assert await connection.scalar(text("SHOW jit")) == "off"
 
 
-async def test_what_is_leased_or_not_due_is_not_claimed(house: House) -> None:
+async def test_a_delivery_that_is_leased_or_not_due_is_not_claimed(house: House) -> None:
     await house.endpoint("https://example.com/hook")
     await house.notify(2)
     await fan_out(house)
@@ -167,7 +172,7 @@ async def test_a_fan_out_that_fails_leaves_everything_as_it_was(house: House) ->
     assert len(await house.deliveries()) == 3
 
 
-async def test_two_fan_outs_at_once_share_the_outbox(house: House) -> None:
+async def test_two_concurrent_fan_outs_share_the_outbox(house: House) -> None:
     for number in range(3):
         await house.endpoint(f"https://example.com/{number}")
     await house.notify(40)
@@ -198,7 +203,7 @@ async def test_an_endpoint_has_no_more_in_flight_than_its_share(house: House) ->
     await house.notify(20)
     await fan_out(house)
     claims = await claim(house)
-    assert len(claims) == ENDPOINT_IN_FLIGHT_LIMIT
+    assert len(claims) == DEFAULT_MAX_IN_FLIGHT
     assert await claim(house) == []
     await record(house, [delivered(claims[0])])
     assert len(await claim(house)) == 1
@@ -215,10 +220,10 @@ async def test_a_flood_for_one_endpoint_does_not_delay_the_others(house: House) 
     await fan_out(house)
     claims = await claim(house, limit=40)
     assert len({one.endpoint_id for one in claims}) == 31
-    assert Counter(one.endpoint_id for one in claims)[noisy.endpoint.endpoint_id] == ENDPOINT_IN_FLIGHT_LIMIT
+    assert Counter(one.endpoint_id for one in claims)[noisy.endpoint.endpoint_id] == DEFAULT_MAX_IN_FLIGHT
 
 
-async def test_whoever_was_served_longest_ago_comes_first(house: House) -> None:
+async def test_the_endpoint_that_was_served_longest_ago_is_claimed_first(house: House) -> None:
     names = [(await house.endpoint(f"https://{name}.example.com/")).endpoint.endpoint_id for name in "abcd"]
     await house.notify(4)
     await fan_out(house)
@@ -262,8 +267,8 @@ async def test_a_claim_given_back_is_due_later_and_counts_no_attempt(house: Hous
     await fan_out(house)
     soon, late = await claim(house)
     async with house.database.transaction() as connection:
-        assert await delivery_results.release(connection, [soon], delay=timedelta(0)) == 1
-        assert await delivery_results.release(connection, [late], delay=timedelta(hours=1)) == 1
+        assert await leases.release(connection, [soon], delay=timedelta(0)) == 1
+        assert await leases.release(connection, [late], delay=timedelta(hours=1)) == 1
     [again] = await claim(house)
     assert (again.delivery_id, again.attempt_count) == (soon.delivery_id, 0)
 
@@ -281,7 +286,7 @@ async def test_a_deleted_endpoint_cancels_what_waits_and_lets_end_what_is_sent(h
     assert by_status == {DeliveryStatus.CANCELLED: 2, DeliveryStatus.PENDING: 4}
     await record(house, [delivered(succeeds), failed(fails)])
     async with house.database.transaction() as connection:
-        await delivery_results.release(connection, [is_given_back], delay=timedelta(0))
+        await leases.release(connection, [is_given_back], delay=timedelta(0))
     await house.expire_leases()
     await release_expired(house)
     statuses = {item.delivery_id: item.status for item in await house.deliveries()}
@@ -325,7 +330,7 @@ async def test_an_endpoint_that_is_gone_stays_visible_as_disabled(house: House) 
     await fan_out(house)
     gone, other, *_ = await claim(house)
     result = dataclasses.replace(
-        failed(gone), outcome=Outcome.GONE, status=DeliveryStatus.FAILED, delay=None, verdict=Verdict.GONE
+        failed(gone), outcome=Outcome.GONE, status=DeliveryStatus.FAILED, delay=None, signal=HealthSignal.GONE
     )
     await record(house, [result, failed(other)])
     statuses = Counter(item.status for item in await house.deliveries())
@@ -351,10 +356,10 @@ async def test_a_notification_that_is_not_there_is_claimed_without_a_body(house:
     assert claimed.body is None
 
 
-async def test_waiting_tells_what_there_is_to_do(house: House) -> None:
+async def test_pending_work_names_each_kind_of_work(house: House) -> None:
     async def waiting() -> tuple[bool, bool, bool]:
         async with house.database.transaction() as connection:
-            found = await delivery_queue.waiting(connection)
+            found = await pending_work(connection)
         return found.outbox, found.due, found.expired
 
     await house.endpoint("https://example.com/hook")
@@ -461,7 +466,7 @@ async def test_five_notifiers_never_claim_twice_and_never_exceed_a_share(house: 
         ("0.5 seconds", {"state": "'DISABLED'"}, (False, None)),
     ],
 )
-async def test_waiting_tells_when_something_becomes_due(
+async def test_pending_work_gives_the_time_until_a_delivery_is_due(
     house: House, delivery_due: str, endpoint_values: dict[str, str], expected: tuple[bool, float | None]
 ) -> None:
     await house.endpoint("https://example.com/hook")
@@ -473,5 +478,5 @@ async def test_waiting_tells_when_something_becomes_due(
         await connection.execute(update(delivery).values(next_attempt_time=due))
         for name, value in endpoint_values.items():
             await connection.execute(text(f"UPDATE endpoint SET {name} = {value}"))
-        found = await delivery_queue.waiting(connection, timedelta(seconds=1))
+        found = await pending_work(connection, timedelta(seconds=1))
     assert (found.due, found.due_in and found.due_in.total_seconds()) == expected

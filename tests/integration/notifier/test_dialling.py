@@ -16,7 +16,7 @@ from cryptography.x509.oid import NameOID
 from tests.support.notifier.receiver import Receiver, status
 from tests.support.notifier.wire import IMPATIENT, after_request, post, server
 from webhooks.deliveries import Outcome
-from webhooks.url_policy import TargetPolicy
+from webhooks.url_policy import UrlPolicy
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ from webhooks.url_policy import TargetPolicy
 )
 async def test_a_private_address_is_refused_however_it_is_written(receiver: Receiver, url: str) -> None:
     port = receiver.url.split(":")[2].removesuffix("/hook")
-    answer = await post(url.format(port=port), policy=TargetPolicy(allow_http=True))
+    answer = await post(url.format(port=port), policy=UrlPolicy(allow_http=True))
     assert answer.outcome is Outcome.ADDRESS_REFUSED
     assert "is not a public address" in answer.error
     assert receiver.arrivals == []
@@ -70,7 +70,7 @@ def answers_with(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
     """Makes hooks.example.com resolve to `addresses`."""
 
     async def resolve(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
-        # uvloop asks once more for the address that it is told to connect to.
+        # uvloop resolves the address again that it is given to connect to.
         found = addresses if host == "hooks.example.com" else (host,)
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in found]
 
@@ -87,7 +87,7 @@ async def test_a_name_that_cannot_exist() -> None:
     assert answer.outcome is Outcome.NAME_NOT_RESOLVED
 
 
-async def test_a_port_where_nobody_listens() -> None:
+async def test_a_closed_port_fails_the_attempt() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -114,7 +114,7 @@ async def test_a_host_that_does_not_take_the_connection() -> None:
     assert answer.error == "no connection in time"
 
 
-async def test_a_certificate_that_nobody_vouches_for(tmp_path: Path) -> None:
+async def test_an_untrusted_certificate_fails_the_attempt(tmp_path: Path) -> None:
     async with server(after_request(b"HTTP/1.1 204 No Content\r\n\r\n"), self_signed(tmp_path)) as port:
         answer = await post(f"https://127.0.0.1:{port}/")
     assert answer.outcome is Outcome.TLS_FAILED

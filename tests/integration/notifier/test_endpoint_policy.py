@@ -9,8 +9,8 @@ from typing import Any
 
 from sqlalchemy import select, text, update
 
-from store.deliveries import queue as delivery_queue
-from store.deliveries.queue import Claim, Order
+from store.deliveries import claims as delivery_claims
+from store.deliveries.claims import Claim, ClaimRequest
 from store.deliveries.results import AttemptRecord
 from store.endpoints.rows import EndpointState
 from store.postgres.database import Database
@@ -25,7 +25,7 @@ from tests.integration.notifier.test_delivery_queue import (
 )
 from tests.support.notifier.house import House
 from webhooks.deliveries import DeliveryStatus, Outcome
-from webhooks.health import BREAKER_THRESHOLD, Verdict
+from webhooks.health import BREAKER_THRESHOLD, HealthSignal
 
 
 async def change(house: House, endpoint_id: str | None = None, **values: Any) -> None:
@@ -50,7 +50,7 @@ def throttled(claimed: Claim, retry_after: timedelta | None = None) -> AttemptRe
         failed(claimed),
         outcome=Outcome.THROTTLED,
         http_status=429,
-        verdict=Verdict.THROTTLED,
+        signal=HealthSignal.THROTTLED,
         retry_after=retry_after,
     )
 
@@ -125,7 +125,7 @@ async def test_the_breaker_opens_lets_one_probe_through_and_brings_traffic_back_
     assert (await row_of(house, endpoint_id)).breaker_state == "OPEN"
     assert await claim(house) == []
 
-    # The pause is over: one probe, whoever asks and however many do, and none beside what is still on its way.
+    # The pause is over: one probe, however many claims are made, and none while older attempts are in flight.
     await change(house, endpoint_id, breaker_until="now() - interval '1 second'")
     assert await claim(house) == []
     await record(house, [failed(late), failed(later)])
@@ -197,8 +197,8 @@ async def test_an_organization_that_has_enough_in_flight_is_passed_by(house: Hou
     await other.notify(3)
     await fan_out(house)
     async with house.database.transaction() as connection:
-        order = Order(100, timedelta(minutes=1), full_organizations=[house.organization_id])
-        claims = await delivery_queue.claim(connection, order)
+        request = ClaimRequest(100, timedelta(minutes=1), full_organizations=[house.organization_id])
+        claims = await delivery_claims.claim(connection, request)
     assert {one.organization_id for one in claims} == {other.organization_id}
 
 
@@ -212,7 +212,7 @@ async def test_condition_filters_hold_when_deliveries_are_made(house: House) -> 
     assert [item.endpoint_id for item in await house.deliveries()] == [one.endpoint.endpoint_id]
 
 
-async def test_ten_workers_at_once_disable_a_failing_endpoint_once(house: House, database_url: str) -> None:
+async def test_ten_concurrent_workers_disable_a_failing_endpoint_once(house: House, database_url: str) -> None:
     created = await house.endpoint("https://failing.example.com/")
     watching = await house.endpoint("https://watching.example.com/", ("endpoint.disabled", "endpoint.failing"))
     await house.endpoint("https://everything.example.com/")
@@ -245,9 +245,7 @@ async def test_ten_workers_at_once_disable_a_failing_endpoint_once(house: House,
 
     await fan_out(house)
     about = [item for item in await house.deliveries() if item.notification_id == events[0].event_id]
-    assert [item.endpoint_id for item in about] == [watching.endpoint.endpoint_id], (
-        "whoever asked for it, nobody else"
-    )
+    assert [item.endpoint_id for item in about] == [watching.endpoint.endpoint_id], "no other endpoint wants it"
     [sent] = await claim_all(house, watching.endpoint.endpoint_id)
     assert sent.body is not None
     body = json.loads(sent.body)
@@ -263,7 +261,7 @@ async def claim_all(house: House, endpoint_id: str) -> list[Claim]:
     return [one for one in await claim(house) if one.endpoint_id == endpoint_id]
 
 
-async def test_an_endpoint_is_not_told_of_itself(house: House) -> None:
+async def test_an_endpoint_gets_no_operator_event_about_itself(house: House) -> None:
     created = await house.endpoint("https://example.com/hook", ("alert.reached", "delivery.exhausted"))
     await house.notify()
     await fan_out(house)
@@ -276,7 +274,7 @@ async def test_an_endpoint_is_not_told_of_itself(house: House) -> None:
     assert only.status is DeliveryStatus.FAILED
 
 
-async def test_the_attempt_keeps_whom_it_reached_and_what_signed_it(house: House) -> None:
+async def test_an_attempt_is_stored_with_its_address_and_its_secrets(house: House) -> None:
     await house.endpoint("https://example.com/hook")
     await house.notify()
     await fan_out(house)
@@ -302,4 +300,4 @@ async def test_secrets_past_their_grace_sign_no_more(house: House) -> None:
                 {"organization": house.organization_id, "endpoint": created.endpoint.endpoint_id},
             )
     [one, _] = await claim(house)
-    assert [secret.sequence for secret in one.target.secrets] == [4, 2, 1]
+    assert [secret.sequence for secret in one.endpoint.secrets] == [4, 2, 1]

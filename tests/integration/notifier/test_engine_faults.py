@@ -17,7 +17,7 @@ from tests.support.notifier.house import OFTEN, House, configuration, running_no
 from tests.support.notifier.receiver import Receiver, hang, status
 from webhooks.deliveries import DeliveryStatus
 from webhooks.health import FIRST_THROTTLE
-from webhooks.secret_box import SecretBox, credentials_place
+from webhooks.secret_box import SecretBox, credentials_context
 
 
 def in_an_hour() -> str:
@@ -164,7 +164,7 @@ async def test_own_headers_and_credentials_are_sent_and_reserved_ones_are_not(
         house,
         endpoint_id,
         headers={"X-Team": "billing", "Host": "evil.example.com", "webhook-id": "forged", "authorization": "none"},
-        credentials=box.seal(b"Bearer token-1", credentials_place(house.organization_id, endpoint_id)),
+        credentials=box.seal(b"Bearer token-1", credentials_context(house.organization_id, endpoint_id)),
         credentials_key_id=box.key_id,
     )
     async with running_notifier(house, settings):
@@ -186,7 +186,7 @@ async def test_without_the_master_key_nothing_is_sent_and_no_attempt_is_counted(
     await change(
         house,
         endpoint_id,
-        credentials=foreign.seal(b"Bearer x", credentials_place(house.organization_id, endpoint_id)),
+        credentials=foreign.seal(b"Bearer x", credentials_context(house.organization_id, endpoint_id)),
         credentials_key_id="lost",
     )
     async with running_notifier(house):
@@ -224,7 +224,7 @@ async def answered(session: aiohttp.ClientSession, url: str, code: int) -> None:
             await asyncio.sleep(0.02)
 
 
-async def test_the_port_says_whether_it_lives_and_what_it_did(house: House, receiver: Receiver) -> None:
+async def test_the_monitoring_port_shows_liveness_and_metrics(house: House, receiver: Receiver) -> None:
     await house.endpoint(receiver.url)
     receiver.answer(status(500))
     server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
@@ -250,7 +250,7 @@ async def test_the_port_says_whether_it_lives_and_what_it_did(house: House, rece
         assert line.startswith("# ") or len(line.split(" ")) == 2
 
 
-async def test_what_is_not_ready_says_so_and_is_alive_all_the_same() -> None:
+async def test_a_notifier_that_is_not_ready_is_alive() -> None:
     async with (
         monitoring(("127.0.0.1", 0), Metrics(), lambda: False) as port,
         aiohttp.ClientSession() as session,

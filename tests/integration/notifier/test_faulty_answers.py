@@ -40,7 +40,7 @@ async def requested(reader: asyncio.StreamReader) -> bool:
 
 @pytest.mark.parametrize("pieces", [1, 2, 3_000], ids=["at once", "in two", "in small pieces"])
 @pytest.mark.parametrize("name", FAULTY)
-async def test_what_follows_the_status_of_a_success_changes_nothing(name: str, pieces: int) -> None:
+async def test_bytes_after_the_status_of_a_success_do_not_change_the_outcome(name: str, pieces: int) -> None:
     data = FAULTY[name]
     size = max(len(data) // pieces, 1)
     connections = 0
@@ -69,7 +69,7 @@ async def test_what_follows_the_status_of_a_success_changes_nothing(name: str, p
 @pytest.mark.parametrize(
     "rest", [CHUNKED + b"zz\r\n", b"no colon\r\nContent-Length: 1\r\n\r\n12", b"X: " + b"a" * 9_000]
 )
-async def test_what_follows_another_status_does_not_take_it_back(rest: bytes) -> None:
+async def test_bytes_after_another_status_do_not_change_the_outcome(rest: bytes) -> None:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(BODY)
         writer.write(b"HTTP/1.1 503 Busy\r\nRetry-After: 30\r\nRetry-After: 90\r\n" + rest)

@@ -8,19 +8,19 @@ from datetime import timedelta
 
 from sqlalchemy import select, text, update
 
+from store.deliveries import claims as delivery_claims
 from store.deliveries import fan_out as outbox
-from store.deliveries import queue as delivery_queue
-from store.deliveries import redelivery
-from store.deliveries import results as delivery_results
-from store.deliveries.queue import Claim, Order
-from store.deliveries.redelivery import Wanted
+from store.deliveries import leases, redelivery
+from store.deliveries.claims import Claim, ClaimRequest
+from store.deliveries.redelivery import Redeliverable
 from store.endpoints import switches as endpoint_switches
 from store.postgres.database import Database
 from store.tables.webhooks import delivery
 from tests.integration.notifier.test_delivery_queue import ALL_TOKENS, counters_match, delivered, failed
 from tests.support.notifier.house import CUSTOMER, House
+from tests.support.webhooks.attempts import write_results
 from webhooks.deliveries import DeliveryStatus, Outcome, Trigger
-from webhooks.health import Verdict
+from webhooks.health import HealthSignal
 
 ENDPOINTS = 8
 ACTORS = 6
@@ -43,11 +43,11 @@ class Actor:
         async with self.house.database.transaction() as connection:
             fan_out = await outbox.fan_out(connection, 50)
             if fan_out.created:
-                self.held += await delivery_queue.claim(connection, Order(20, LEASE))
+                self.held += await delivery_claims.claim(connection, ClaimRequest(20, LEASE))
 
     async def claims(self) -> None:
         async with self.house.database.transaction() as connection:
-            self.held += await delivery_queue.claim(connection, Order(20, LEASE))
+            self.held += await delivery_claims.claim(connection, ClaimRequest(20, LEASE))
 
     async def records_and_claims(self) -> None:
         done, self.held = self.held, []
@@ -62,19 +62,19 @@ class Actor:
                     outcome=Outcome.GONE,
                     status=DeliveryStatus.FAILED,
                     delay=None,
-                    verdict=Verdict.GONE,
+                    signal=HealthSignal.GONE,
                 )
             records.append(record)
         if records:
             async with self.house.database.transaction() as connection:
-                order = Order(20, LEASE)
-                recorded = await delivery_results.record(connection, records, self.choice, order)
+                request = ClaimRequest(20, LEASE)
+                recorded = await write_results(connection, records, self.choice, request)
             self.held = recorded.claims or []
 
     async def gives_back(self) -> None:
         done, self.held = self.held, []
         async with self.house.database.transaction() as connection:
-            await delivery_results.release(connection, done, delay=timedelta(0))
+            await leases.release(connection, done, delay=timedelta(0))
 
     async def dies(self) -> None:
         lost, self.held = self.held, []
@@ -87,12 +87,12 @@ class Actor:
 
     async def releases_expired(self) -> None:
         async with self.house.database.transaction() as connection:
-            await delivery_results.release_expired(connection)
+            await leases.release_expired(connection)
 
     async def releases_orphaned(self) -> None:
         # Of the others' leases, too, which their late results then do not find.
         async with self.house.database.transaction() as connection:
-            await delivery_results.release_orphaned(connection, dataclasses.replace(ALL_TOKENS, claims=self.held))
+            await leases.release_orphaned(connection, dataclasses.replace(ALL_TOKENS, claims=self.held))
 
     async def switches(self) -> None:
         place = (self.house.organization_id, self.choice.choice(self.endpoints))
@@ -112,8 +112,8 @@ class Actor:
             some = await connection.scalars(
                 select(delivery.c.notification_id).where(delivery.c.endpoint_id == place[1]).limit(20)
             )
-            wanted = [Wanted(one, CUSTOMER, "alert.reached") for one in set(some)]
-            await redelivery.rearm(connection, *place, wanted, trigger=Trigger.RECOVERY)
+            wanted = [Redeliverable(one, CUSTOMER, "alert.reached") for one in set(some)]
+            await redelivery.make_due(connection, *place, wanted, trigger=Trigger.RECOVERY)
 
     async def act(self) -> None:
         steps = (
@@ -144,7 +144,7 @@ async def deadlocks(database: Database) -> int:
     return number
 
 
-async def test_releases_claims_results_and_switches_at_once_never_wait_in_a_circle(
+async def test_concurrent_releases_claims_results_and_switches_never_deadlock(
     house: House, database_url: str
 ) -> None:
     endpoints = [
@@ -161,7 +161,7 @@ async def test_releases_claims_results_and_switches_at_once_never_wait_in_a_circ
             await actor.gives_back()
     await house.expire_leases()
     async with house.database.transaction() as connection:
-        await delivery_results.release_expired(connection)
+        await leases.release_expired(connection)
     assert set((await house.in_flight()).values()) == {0}
     assert await counters_match(house)
     assert await deadlocks(house.database) == 0

@@ -13,9 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from notifier.metrics import Metrics
 from notifier.orphans import OrphanedLeases
 from notifier.slots import Slots
+from store.deliveries import claims as delivery_claims
 from store.deliveries import fan_out as outbox
-from store.deliveries import queue as delivery_queue
-from store.deliveries.queue import ENDPOINT_IN_FLIGHT_LIMIT, Claim
+from store.deliveries.claims import Claim
+from store.endpoints.rows import DEFAULT_MAX_IN_FLIGHT
 from store.postgres.database import Database, DatabaseUnavailable
 from store.postgres.failures import CONNECTION_LOST, LOCK_TIMEOUT, Failure, unavailable
 from tests.support.notifier.house import House, running_notifier
@@ -25,7 +26,7 @@ from webhooks.deliveries import DeliveryStatus
 
 LEASE = timedelta(minutes=5)  # beyond every limit of these tests
 AT_ONCE = (0.0, 0.0)  # the pauses between three releases
-SHARE = ENDPOINT_IN_FLIGHT_LIMIT
+SHARE = DEFAULT_MAX_IN_FLIGHT
 
 
 class Wrote(StrEnum):
@@ -134,10 +135,10 @@ class Notifier:
 
     async def lose_answer(self) -> list[Claim]:
         """Claims what is due and takes no slots, as if the answer were lost."""
-        with self.slots.order() as order:
-            assert order is not None
+        with self.slots.reserve() as request:
+            assert request is not None
             async with self._house.database.transaction() as connection:
-                return await delivery_queue.claim(connection, order)
+                return await delivery_claims.claim(connection, request)
 
     def fail(self, failure: Failure = CONNECTION_LOST) -> None:
         """Meets a failure of the database."""
@@ -227,10 +228,10 @@ async def test_the_drain_gives_a_delivery_back_when_the_answer_to_the_last_claim
 
 async def test_a_claim_is_given_back_when_it_is_committed_after_the_first_release(house: House, due: int) -> None:
     notifier = Notifier(house)
-    with notifier.slots.order() as order:
-        assert order is not None
+    with notifier.slots.reserve() as request:
+        assert request is not None
     async with house.database.transaction() as connection:
-        await delivery_queue.claim(connection, order)
+        await delivery_claims.claim(connection, request)
         notifier.fail()
         assert await notifier.orphans.release() == 0, "it is not committed yet"
     assert notifier.orphans.due()
@@ -238,17 +239,17 @@ async def test_a_claim_is_given_back_when_it_is_committed_after_the_first_releas
     assert await in_flight(house) == 0
 
 
-async def test_what_the_notifier_holds_or_is_about_to_hold_is_not_given_back(house: House, due: int) -> None:
+async def test_leases_that_the_notifier_holds_or_is_claiming_are_not_given_back(house: House, due: int) -> None:
     notifier = Notifier(house)
     await notifier.claim()
     notifier.fail()
     assert await notifier.orphans.release() == 0
     await house.endpoint("https://example.com/other")
     await fan_out(house, 1)
-    with notifier.slots.order() as order:
-        assert order is not None
+    with notifier.slots.reserve() as request:
+        assert request is not None
         async with house.database.transaction() as connection:
-            claims = await delivery_queue.claim(connection, order)
+            claims = await delivery_claims.claim(connection, request)
         assert len(claims) == 1
         # The answer is on its way while another task releases.
         assert await notifier.orphans.release() == 0
@@ -321,3 +322,15 @@ async def test_the_last_release_is_tried_until_the_database_answers(house: House
     assert notifier.metrics.claims_returned == due
     assert await in_flight(house) == 0
     await away.close()
+
+
+async def test_the_last_release_counts_a_loss_that_another_task_met(house: House, due: int) -> None:
+    database = Database(house.database.url, pool_size=1)
+    notifier = Notifier(house, database)
+    await notifier.lose_answer()
+    database.losses += 1
+    async with within("the release of orphaned leases"):
+        await notifier.orphans.release_last()
+    assert notifier.metrics.claims_returned == due
+    assert await in_flight(house) == 0
+    await database.close()

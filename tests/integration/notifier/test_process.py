@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import make_url
 
 from notifier.process import run_until
-from store.deliveries.queue import ENDPOINT_IN_FLIGHT_LIMIT
+from store.endpoints.rows import DEFAULT_MAX_IN_FLIGHT
 from store.postgres.database import Database
 from tests.support.notifier.house import LOOPBACK, OFTEN, House, configuration, running_notifier
 from tests.support.notifier.receiver import Receiver, hang, running_receiver, status
@@ -43,19 +43,19 @@ async def test_the_share_of_an_endpoint_holds_over_two_notifiers(house: House, r
         running_notifier(house, poll_interval=OFTEN) as others,
     ):
         await house.notify(20)
-        await receiver.arrived(ENDPOINT_IN_FLIGHT_LIMIT)
+        await receiver.arrived(DEFAULT_MAX_IN_FLIGHT)
         await house.outbox_emptied()
         await polls.one_more()
         await others.one_more()
-        assert sum((await house.in_flight()).values()) == ENDPOINT_IN_FLIGHT_LIMIT
-        assert len(receiver.arrivals) == ENDPOINT_IN_FLIGHT_LIMIT
+        assert sum((await house.in_flight()).values()) == DEFAULT_MAX_IN_FLIGHT
+        assert len(receiver.arrivals) == DEFAULT_MAX_IN_FLIGHT
         released.set()
         await house.settled(DeliveryStatus.DELIVERED, 20)
-    assert receiver.most_open == ENDPOINT_IN_FLIGHT_LIMIT
+    assert receiver.most_open == DEFAULT_MAX_IN_FLIGHT
     assert len(receiver.arrivals) == 20
 
 
-async def test_an_endpoint_that_hangs_delays_nobody_else(house: House, receiver: Receiver) -> None:
+async def test_an_endpoint_that_hangs_delays_no_other(house: House, receiver: Receiver) -> None:
     released = asyncio.Event()
     healthy = [
         (await house.endpoint(receiver.url.replace("/hook", f"/{number}"))).endpoint.endpoint_id
@@ -69,12 +69,12 @@ async def test_an_endpoint_that_hangs_delays_nobody_else(house: House, receiver:
             await house.notify(30)
             done = await house.settled(DeliveryStatus.DELIVERED, 150)
             assert Counter(item.endpoint_id for item in done) == dict.fromkeys(healthy, 30)
-            assert len(hanging.arrivals) == ENDPOINT_IN_FLIGHT_LIMIT
+            assert len(hanging.arrivals) == DEFAULT_MAX_IN_FLIGHT
             released.set()
             await house.settled(DeliveryStatus.DELIVERED, 180)
 
 
-async def test_what_is_in_flight_ends_before_the_notifier_stops(house: House, receiver: Receiver) -> None:
+async def test_attempts_in_flight_end_before_the_notifier_stops(house: House, receiver: Receiver) -> None:
     released = asyncio.Event()
     receiver.always_answer(hang(released))
     await house.endpoint(receiver.url)
@@ -88,7 +88,7 @@ async def test_what_is_in_flight_ends_before_the_notifier_stops(house: House, re
     assert set((await house.in_flight()).values()) == {0}
 
 
-async def test_what_takes_too_long_to_end_is_given_back(house: House, receiver: Receiver) -> None:
+async def test_an_attempt_that_outlasts_the_drain_is_given_back(house: House, receiver: Receiver) -> None:
     receiver.always_answer(hang(asyncio.Event()))
     await house.endpoint(receiver.url)
     async with running_notifier(house, configuration(DRAIN_TIMEOUT_SECONDS="2")):
@@ -193,7 +193,7 @@ async def test_a_notifier_killed_between_the_send_and_the_record_sends_again_und
     assert set((await house.in_flight()).values()) == {0}
 
 
-async def test_notifiers_killed_at_random_moments_lose_nothing(house: House, receiver: Receiver) -> None:
+async def test_notifiers_killed_at_random_times_lose_no_delivery(house: House, receiver: Receiver) -> None:
     for number in range(3):
         await house.endpoint(receiver.url.replace("/hook", f"/{number}"))
     ids: list[str] = []
@@ -250,7 +250,7 @@ async def test_sigterm_drains_and_ends_well(house: House, receiver: Receiver) ->
     await house.settled(DeliveryStatus.DELIVERED, 1)
 
 
-async def test_a_second_signal_ends_it_at_once(house: House, receiver: Receiver) -> None:
+async def test_a_second_signal_ends_the_notifier_immediately(house: House, receiver: Receiver) -> None:
     receiver.always_answer(hang(asyncio.Event()))
     await house.endpoint(receiver.url)
     async with standalone(house) as process:

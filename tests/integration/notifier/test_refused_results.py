@@ -58,7 +58,7 @@ async def test_a_result_refused_with_its_batch_and_twice_alone_is_recorded(house
     assert set((await house.in_flight()).values()) == {0}
 
 
-async def test_a_result_that_is_always_refused_holds_nobody_up_and_is_attempted_when_its_lease_ends(
+async def test_a_result_that_is_always_refused_delays_no_other_and_is_attempted_when_its_lease_ends(
     house: House, receiver: Receiver
 ) -> None:
     await refuse(house, 1 + TRIES_ALONE)

@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 
-from notifier.requests import HEADERS
+from notifier.request_headers import HEADERS
 from notifier.sending import Sender
 from runtime.clock import SystemClock
 from tests.support.notifier.wire import BODY, ON_THIS_MACHINE, PATIENT, server
-from webhooks.url_policy import TargetPolicy, TargetRefused, request_target
+from webhooks.url_policy import UrlPolicy, UrlRefused, request_target
 
 AS_GIVEN = [
     "/",
@@ -65,7 +65,7 @@ async def test_the_target_is_sent_exactly_as_given() -> None:
     assert lines == [f"POST {target} HTTP/1.1" for target in AS_GIVEN]
 
 
-async def test_only_what_no_url_may_hold_is_encoded() -> None:
+async def test_only_characters_that_no_url_may_contain_are_encoded() -> None:
     lines = [line.decode() for line, _ in await first_lines([*CHANGED])]
     assert lines == [f"POST {target} HTTP/1.1" for target in CHANGED.values()]
 
@@ -75,14 +75,14 @@ async def test_the_host_is_named_in_lower_case_with_its_port() -> None:
 
 
 @pytest.mark.parametrize("target", [*AS_GIVEN, *CHANGED])
-def test_what_is_sent_can_be_saved(target: str) -> None:
-    policy = TargetPolicy()
+def test_every_header_that_is_sent_can_be_saved(target: str) -> None:
+    policy = UrlPolicy()
     if "\N{IDEOGRAPHIC SPACE}" not in target:
         policy.check_url("https://hooks.example.com" + target)
 
 
 @pytest.mark.parametrize("url", ["/hook", "example.com/hook", "https:/example.com/", "", "https:example.com"])
-def test_what_is_not_absolute_has_no_target(url: str) -> None:
+def test_a_url_that_is_not_absolute_has_no_request_target(url: str) -> None:
     with pytest.raises(ValueError, match="absolute"):
         request_target(url)
 
@@ -100,6 +100,6 @@ def test_what_is_not_absolute_has_no_target(url: str) -> None:
         ("https:/example.com/", "host"),
     ],
 )
-def test_what_would_not_be_sent_as_given_is_refused(url: str, complaint: str) -> None:
-    with pytest.raises(TargetRefused, match=complaint):
-        TargetPolicy().check_url(url)
+def test_a_url_that_could_not_be_sent_as_given_is_refused(url: str, complaint: str) -> None:
+    with pytest.raises(UrlRefused, match=complaint):
+        UrlPolicy().check_url(url)

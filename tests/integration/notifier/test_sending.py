@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 from aiohttp import web
 
-from notifier.requests import HEADERS
+from notifier.request_headers import HEADERS
 from notifier.sending import MAX_EXCERPT, Answer, Sender, Timeouts, printable
 from runtime.clock import SystemClock
 from tests.support.notifier.receiver import Arrival, Receiver, status
@@ -110,7 +110,7 @@ async def test_a_receiver_that_never_answers() -> None:
     assert answer.error == "no answer in time"
 
 
-async def test_an_attempt_over_a_kept_connection_says_whom_it_reached_when_it_fails() -> None:
+async def test_an_attempt_that_fails_over_a_kept_connection_has_its_address() -> None:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(BODY)
         writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
@@ -154,7 +154,7 @@ async def test_the_status_of_a_success_ends_the_wait_for_the_headers() -> None:
     assert answer.outcome is Outcome.DELIVERED
 
 
-async def test_a_receiver_that_only_ever_says_continue() -> None:
+async def test_a_receiver_that_sends_interim_responses_only_times_out() -> None:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(BODY)
         while True:
@@ -167,7 +167,7 @@ async def test_a_receiver_that_only_ever_says_continue() -> None:
     assert answer.outcome is Outcome.RESPONSE_TIMED_OUT
 
 
-async def test_what_announces_an_answer_is_none() -> None:
+async def test_an_interim_response_is_not_the_answer() -> None:
     interim = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n"
     async with server(after_request(interim + b"HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy")) as port:
         answer = await post(f"http://127.0.0.1:{port}/")
@@ -229,7 +229,7 @@ async def test_a_receiver_that_does_not_even_read_is_cut_off() -> None:
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 20", b"HTTP/1.1 100 Continue\r\n\r\n", b"no HTTP\r\n"])
-async def test_what_fails_on_a_new_connection_is_posted_once(answer: bytes) -> None:
+async def test_an_attempt_that_fails_on_a_new_connection_is_posted_once(answer: bytes) -> None:
     served = 0
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -384,7 +384,7 @@ async def test_a_compressed_body_is_not_unpacked(receiver: Receiver) -> None:
         (b"\xe2\x82", "�"),
     ],
 )
-def test_what_is_stored_is_always_text(data: bytes, text: str) -> None:
+def test_the_stored_excerpt_is_always_text(data: bytes, text: str) -> None:
     assert printable(data) == text
 
 

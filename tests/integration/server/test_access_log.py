@@ -37,7 +37,7 @@ async def test_the_callers_request_id_is_kept(odd: OddClient) -> None:
     assert dict(await call.trailing_metadata())["x-request-id"] == "my-id:1"
 
 
-async def test_a_missing_request_id_is_made_up(odd: OddClient) -> None:
+async def test_a_call_without_a_request_id_gets_a_random_one(odd: OddClient) -> None:
     first = odd.unary("WhoAmI")("")
     second = odd.unary("WhoAmI")("")
     ids = [(await call).split()[1] for call in (first, second)]
@@ -70,7 +70,7 @@ async def test_every_message_of_a_stream_is_handled_in_its_own_call(odd: OddClie
         assert await call.code() is grpc.StatusCode.OK
 
 
-async def test_a_call_is_logged_with_all_that_one_asks_for(odd: OddClient, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_call_is_logged_with_all_its_fields(odd: OddClient, caplog: pytest.LogCaptureFixture) -> None:
     await odd.unary("WhoAmI")("", metadata=(("x-request-id", "r-1"),))
     line = await line_of(caplog, f"/{NAME}/WhoAmI")
     assert line.levelno == logging.INFO
@@ -83,14 +83,16 @@ async def test_a_call_is_logged_with_all_that_one_asks_for(odd: OddClient, caplo
     assert str(field(line, "peer")).startswith("ipv4:127.0.0.1:")
 
 
-async def test_our_own_failures_are_errors(odd: OddClient, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_fault_of_the_service_is_logged_as_an_error(odd: OddClient, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(grpc.aio.AioRpcError):
         await odd.unary("Fail")("")
     line = await line_of(caplog, f"/{NAME}/Fail")
     assert (line.levelno, field(line, "code")) == (logging.ERROR, "INTERNAL")
 
 
-async def test_a_callers_mistake_is_no_error_of_ours(odd: OddClient, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_fault_of_the_caller_is_not_logged_as_an_error(
+    odd: OddClient, caplog: pytest.LogCaptureFixture
+) -> None:
     call = odd.stream("RefuseStream")()
     await call.write("bad")
     assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT

@@ -1,4 +1,4 @@
-"""AccountService over a real channel: what is put comes back, older facts lose, bad fields are all named."""
+"""AccountService over a real channel: facts are stored, older facts lose, and all bad fields are named."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

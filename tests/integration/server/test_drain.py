@@ -1,4 +1,4 @@
-"""Stopping: first not serving, then streams are told, then the last call ends, and nothing waits longer."""
+"""Stopping: NOT_SERVING first, then streams get `going_away`, and the server stops after the last call."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,8 @@ from runtime.clock import ManualClock
 from runtime.configuration import Configuration
 from server.calls.lifecycle import Shutdown
 from server.health import LIVENESS
-from server.process import CannotListen, serve
+from server.listener import CannotListen
+from server.process import serve
 from store.postgres.database import Database
 from tests.support.server.odd_service import NAME, OddClient, OddService
 from tests.support.server.running import NOT_SERVING, SERVING, Running, running
@@ -32,7 +33,7 @@ async def started(
         yield server
 
 
-async def test_in_the_propagation_delay_calls_are_served_but_health_says_no(
+async def test_calls_are_served_during_the_propagation_delay_while_health_is_not_serving(
     database: Database, clock: ManualClock, odd_service: OddService
 ) -> None:
     async with started(database, clock, odd_service, FOREVER, FOREVER) as server:
@@ -52,7 +53,7 @@ async def test_in_the_propagation_delay_calls_are_served_but_health_says_no(
         assert not server.stopped.done()
 
 
-async def test_streams_say_goodbye_and_end_with_ok(
+async def test_a_drain_ends_streams_with_going_away_and_ok(
     database: Database, clock: ManualClock, odd_service: OddService
 ) -> None:
     async with started(database, clock, odd_service, 0.0, FOREVER) as server:
@@ -84,7 +85,7 @@ async def test_a_call_in_flight_is_finished(database: Database, clock: ManualClo
         await server.stopped
 
 
-async def test_a_strangers_health_watch_holds_up_nothing(
+async def test_a_health_watch_does_not_delay_the_drain(
     database: Database, clock: ManualClock, odd_service: OddService
 ) -> None:
     async with started(database, clock, odd_service, 0.0, FOREVER) as server:
@@ -95,7 +96,7 @@ async def test_a_strangers_health_watch_holds_up_nothing(
         assert (await watch.read()).status == NOT_SERVING
 
 
-async def test_a_call_that_does_not_end_is_cut_off(
+async def test_a_call_that_does_not_end_is_cut_after_the_timeout(
     database: Database, clock: ManualClock, odd_service: OddService, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with started(database, clock, odd_service, 0.0, 0.2) as server:
@@ -108,11 +109,11 @@ async def test_a_call_that_does_not_end_is_cut_off(
             await stream.read()
         assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
         assert odd_service.cancelled.is_set()
-    assert "cutting off 1 calls" in caplog.text
+    assert "cutting 1 calls" in caplog.text
 
 
 @pytest.mark.parametrize(("delay", "timeout"), [(FOREVER, FOREVER), (0.0, FOREVER)])
-async def test_a_second_request_stops_at_once(
+async def test_a_second_stop_request_stops_immediately(
     database: Database, clock: ManualClock, odd_service: OddService, delay: float, timeout: float
 ) -> None:
     async with started(database, clock, odd_service, delay, timeout) as server:
@@ -127,7 +128,7 @@ async def test_a_second_request_stops_at_once(
         assert odd_service.cancelled.is_set()
 
 
-async def test_a_client_that_left_in_the_middle_of_a_write_holds_up_nothing(
+async def test_a_client_that_leaves_during_a_write_does_not_delay_the_drain(
     database: Database, clock: ManualClock, odd_service: OddService
 ) -> None:
     async with started(database, clock, odd_service, 0.0, FOREVER) as server:
@@ -138,7 +139,9 @@ async def test_a_client_that_left_in_the_middle_of_a_write_holds_up_nothing(
         await server.stopped
 
 
-async def test_after_the_stop_nobody_listens(database: Database, clock: ManualClock, odd_service: OddService) -> None:
+async def test_the_port_is_closed_after_the_stop(
+    database: Database, clock: ManualClock, odd_service: OddService
+) -> None:
     async with started(database, clock, odd_service, 0.0, FOREVER) as server:
         server.shutdown.request()
         await server.stopped
@@ -157,7 +160,7 @@ async def test_a_second_server_does_not_share_the_port(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_signals_ask_for_the_stop(number: signal.Signals) -> None:
+async def test_signals_request_the_stop(number: signal.Signals) -> None:
     shutdown = Shutdown()
     shutdown.follow_signals()
     try:

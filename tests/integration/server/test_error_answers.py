@@ -1,4 +1,4 @@
-"""What a client sees when something goes wrong: a precise status, and nothing of the inside."""
+"""The errors that a client receives: a precise status without internal details."""
 
 import asyncio
 import logging
@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from runtime.clock import ManualClock
 from runtime.configuration import Configuration
-from server.calls.answers import CLIENT_LIMIT
+from server.calls.answer_size import CLIENT_LIMIT
 from store.postgres.database import Database
 from tests.support.server.odd_service import NAME, SECRET, OddClient, OddService
 from tests.support.server.running import Running, reason_of, running, status_of, violations_of
@@ -67,7 +67,7 @@ async def test_a_lost_database_is_unavailable(odd: OddClient) -> None:
     assert SECRET not in str(status_of(raised.value))
 
 
-async def test_an_error_in_a_stream_comes_whole_after_the_answers_before(odd: OddClient) -> None:
+async def test_an_error_in_a_stream_is_complete_and_follows_the_answers_before_it(odd: OddClient) -> None:
     call = odd.stream("RefuseStream")()
     await call.write("good")
     assert await call.read() == "good"
@@ -88,7 +88,7 @@ async def test_an_unknown_method_is_unimplemented(odd_server: Running, method: s
     assert await channel.stream_stream(method)().code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-async def test_bytes_that_are_no_message_are_refused(odd_server: Running) -> None:
+async def test_bytes_that_cannot_be_decoded_are_refused(odd_server: Running) -> None:
     channel: Any = odd_server.channel
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await channel.unary_unary(f"/{NAME}/WhoAmI")(b"\xff\xff\xff")
@@ -101,7 +101,7 @@ async def test_bytes_that_are_no_message_are_refused(odd_server: Running) -> Non
     assert reason_of(raised.value) == "ERROR_REASON_MALFORMED_MESSAGE"
 
 
-async def test_a_message_at_the_limit_is_taken(odd: OddClient) -> None:
+async def test_a_message_at_the_limit_is_accepted(odd: OddClient) -> None:
     overhead = 5  # tag, and length in 4 bytes
     call = odd.stream("RefuseStream")()
     await call.write("x" * (LIMIT - overhead))
@@ -121,19 +121,19 @@ async def test_a_message_above_the_limit_is_refused_with_a_reason(odd: OddClient
     assert reason_of(raised.value) == "ERROR_REASON_MESSAGE_TOO_LARGE"
 
 
-async def test_an_answer_at_what_clients_take_is_sent(odd: OddClient) -> None:
+async def test_an_answer_at_the_limit_of_clients_is_sent(odd: OddClient) -> None:
     overhead = 5  # tag, and length in 4 bytes
     assert len(await odd.unary("AnswerLong")(str(CLIENT_LIMIT - overhead))) == CLIENT_LIMIT - overhead
 
 
-async def test_an_answer_above_what_clients_take_is_an_error_that_says_so(
+async def test_an_answer_above_the_limit_of_clients_is_an_error_with_a_reason(
     odd: OddClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await odd.unary("AnswerLong")(str(CLIENT_LIMIT))
     assert raised.value.code() is grpc.StatusCode.INTERNAL
     assert reason_of(raised.value) == "ERROR_REASON_ANSWER_TOO_LARGE"
-    assert "longer than clients take" in caplog.text
+    assert "longer than clients accept" in caplog.text
     call = odd.stream("AnswerLongStream")()
     await call.write("3")
     assert await call.read() == "xxx"
@@ -143,14 +143,14 @@ async def test_an_answer_above_what_clients_take_is_an_error_that_says_so(
     assert reason_of(raised.value) == "ERROR_REASON_ANSWER_TOO_LARGE"
 
 
-async def test_a_monstrous_message_is_refused_by_grpc(odd: OddClient) -> None:
+async def test_a_message_far_above_the_limit_is_refused_by_grpc(odd: OddClient) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await odd.unary("WhoAmI")("x" * (3 * LIMIT))
     assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert await odd.unary("WhoAmI")("still there")
 
 
-async def test_huge_metadata_is_refused_and_the_server_lives(odd: OddClient) -> None:
+async def test_huge_metadata_is_refused_and_the_server_goes_on(odd: OddClient) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await odd.unary("WhoAmI")("x", metadata=(("x-big", "x" * 100_000),))
     assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED

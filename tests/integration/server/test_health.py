@@ -1,4 +1,4 @@
-"""The health service: serving while the database answers, alive in any case."""
+"""The health service: SERVING while the database answers; `liveness` is always SERVING."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -69,7 +69,7 @@ async def test_an_unknown_service_is_not_found(server: Running) -> None:
     assert raised.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-async def test_an_outage_of_the_database_is_seen_and_its_end_too(
+async def test_health_follows_an_outage_of_the_database_and_its_end(
     server: Running, database: Database, database_url: str
 ) -> None:
     watch = server.health.Watch(health_pb2.HealthCheckRequest(service=NAME))
@@ -96,7 +96,7 @@ async def test_calls_in_an_outage_are_unavailable_and_succeed_after_it(api: Runn
     assert (await accounts.PutCustomer(put)).customer.customer_id == "acme"
 
 
-async def test_a_watch_of_an_unknown_service_says_so_and_goes_on(server: Running) -> None:
+async def test_a_watch_of_an_unknown_service_reports_it_and_stays_open(server: Running) -> None:
     watch = server.health.Watch(health_pb2.HealthCheckRequest(service="nope"))
     assert (await watch.read()).status == SERVICE_UNKNOWN
     watch.cancel()

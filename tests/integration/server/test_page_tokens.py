@@ -1,4 +1,4 @@
-"""A page token is bound to every filter of its list: going on with it under another filter would skip rows."""
+"""A page token is bound to every filter of its list; with another filter the list would skip rows."""
 
 import itertools
 from collections.abc import Iterator
@@ -77,7 +77,7 @@ def digests(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
-async def test_another_value_of_any_filter_makes_another_list(api: Running, digests: list[str]) -> None:
+async def test_a_page_token_is_bound_to_every_filter_of_its_list(api: Running, digests: list[str]) -> None:
     seen: dict[str, str] = {}
     alike: list[str] = []
     for name, left_out in itertools.chain(((name, set[str]()) for name in LISTS if name not in FORMS), TWO_FORMS):

@@ -1,4 +1,4 @@
-"""A revoked key ends its open streams, and the first key those of callers without one: on every server."""
+"""On every server, a revoked key ends its open streams, and the first key ends streams without a key."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -13,9 +13,9 @@ from generated.tidemark.v1 import alert_service_pb2_grpc
 from generated.tidemark.v1.usage_pb2 import UsageEvent
 from runtime.clock import ManualClock
 from server import process
-from server.calls import identity, open_streams
+from server.authentication import api_keys, revocation
+from server.authentication.revocation import OpenStreams
 from server.calls.lifecycle import InFlight
-from server.calls.open_streams import OpenStreams
 from store.identity import keys
 from store.identity.keys import CreatedKey
 from store.postgres.database import Database
@@ -28,7 +28,7 @@ LIMIT = 60.0  # seconds, of everything that is waited for
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(identity, "POLL_INTERVAL", 0.02)
+    monkeypatch.setattr(api_keys, "POLL_INTERVAL", 0.02)
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ async def test_idle_streams_of_a_revoked_key_end_on_every_server_and_others_go_o
         call.cancel()
 
 
-async def test_a_new_call_with_a_revoked_key_is_refused_without_the_clock_going_on(
+async def test_a_new_call_with_a_revoked_key_is_refused_while_the_clock_stands_still(
     odd: OddClient, database: Database
 ) -> None:
     key = await create_key(database)
@@ -120,7 +120,7 @@ async def test_a_new_call_with_a_revoked_key_is_refused_without_the_clock_going_
     assert raised.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
-async def test_anonymous_streams_end_when_the_first_key_is_made(api: Running, database: Database) -> None:
+async def test_streams_without_a_key_end_when_the_first_key_is_created(api: Running, database: Database) -> None:
     stub: Any = alert_service_pb2_grpc.AlertServiceStub(api.channel)
     stream = stub.EvaluateUsage()
     await stream.write(usage("e"))
@@ -135,7 +135,7 @@ async def test_anonymous_streams_end_when_the_first_key_is_made(api: Running, da
 async def test_what_was_read_is_answered_before_the_stream_ends(
     api: Running, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(open_streams, "GRACE", LIMIT)  # a busy machine cuts nothing
+    monkeypatch.setattr(revocation, "GRACE", LIMIT)  # a busy machine cuts nothing
     key = await create_key(database)
     stub: Any = alert_service_pb2_grpc.AlertServiceStub(api.channel)
     stream = stub.EvaluateUsage(metadata=authorized(key))
@@ -159,10 +159,10 @@ async def test_what_was_read_is_answered_before_the_stream_ends(
     assert row[0] == acknowledged >= 1
 
 
-async def test_a_handler_that_races_nothing_is_cut_with_the_status(
+async def test_a_handler_that_does_not_wait_for_the_revocation_is_cut_with_the_status(
     odd: OddClient, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(open_streams, "GRACE", 0.05)
+    monkeypatch.setattr(revocation, "GRACE", 0.05)
     key = await create_key(database)
     call = odd.stream("WhoAmIStream")(metadata=authorized(key))
     await call.write("x")
@@ -177,7 +177,7 @@ class Inside:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.streams: list[OpenStreams] = []
         self.in_flight: list[InFlight] = []
-        monkeypatch.setattr(identity, "OpenStreams", lambda: self._kept(self.streams, OpenStreams()))
+        monkeypatch.setattr(api_keys, "OpenStreams", lambda: self._kept(self.streams, OpenStreams()))
         monkeypatch.setattr(process, "InFlight", lambda: self._kept(self.in_flight, InFlight()))
 
     @staticmethod
@@ -206,7 +206,7 @@ def inside(monkeypatch: pytest.MonkeyPatch) -> Inside:
 async def test_a_stream_that_is_blocked_by_a_client_that_does_not_read_ends_at_the_server(
     inside: Inside, odd: OddClient, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(open_streams, "GRACE", 0.05)
+    monkeypatch.setattr(revocation, "GRACE", 0.05)
     key = await create_key(database)
     call = odd.server_stream("Flood")("", metadata=authorized(key))
     assert await call.read()

@@ -9,7 +9,7 @@ import pytest
 
 from engine.ingest.batches import Batch
 from engine.ingest.commit import Committer
-from engine.rules.rules import Rules
+from engine.rules.registry import RulesRegistry
 from evaluator.events import UsageEvent
 from runtime.clock import ManualClock
 from store.identity.organizations import Organization
@@ -17,7 +17,7 @@ from store.postgres.database import Database, DatabaseUnavailable
 from store.postgres.failures import CONNECTION_LOST, unavailable
 from store.usage import events as stored_events
 from tests.support.usage.caller import Caller, Crossing, usage_alert
-from tests.support.usage.world import GRACE
+from tests.support.usage.service import GRACE
 
 Step = Callable[..., Awaitable[Any]]
 
@@ -35,7 +35,7 @@ async def committer(caller: Caller, database: Database, clock: ManualClock) -> C
     """A committer that remembers the rules of the caller's organization."""
     [[organization_id]] = await caller.rows("SELECT %(organization_id)s")
     organization = Organization(organization_id, caller.organization)
-    return Committer(database, clock, GRACE, organization, Rules(organization_id))
+    return Committer(database, clock, GRACE, RulesRegistry(), organization)
 
 
 def event(clock: ManualClock, event_id: str, customer: str, quantity: str = "1") -> UsageEvent:
@@ -57,7 +57,7 @@ async def known(caller: Caller) -> set[str]:
 
 def fail(monkeypatch: pytest.MonkeyPatch, errors: list[BaseException]) -> None:
     """Lets so many evaluations, which come after all that is made on first sight, end with those errors."""
-    evaluate: Step = Committer._evaluate
+    evaluate: Step = Committer._count
 
     async def failing(self: Committer, *arguments: Any) -> Any:
         found = await evaluate(self, *arguments)
@@ -65,7 +65,7 @@ def fail(monkeypatch: pytest.MonkeyPatch, errors: list[BaseException]) -> None:
             raise errors.pop(0)
         return found
 
-    monkeypatch.setattr(Committer, "_evaluate", failing)
+    monkeypatch.setattr(Committer, "_count", failing)
 
 
 def lost() -> DatabaseUnavailable:
@@ -151,7 +151,7 @@ async def test_what_a_failed_commit_counted_and_found_is_counted_and_told_once(
     assert [value for _, value in outcome.gauges] == [12]
     assert [one.crossings for one in await caller.notifications()] == [[Crossing("REACHED", "10", "7", "12", "e2")]]
     [again] = await committer.commit([batch])
-    assert (again.accepted, again.duplicates, again.found) == (0, [0, 1], [])
+    assert (again.accepted, again.duplicates, again.transitions) == (0, [0, 1], [])
 
 
 async def test_copying_that_fails_leaves_rules_that_are_read_again(
@@ -170,4 +170,4 @@ async def test_copying_that_fails_leaves_rules_that_are_read_again(
     await caller.create(usage_alert("2", metric="metric-acme"))
     monkeypatch.setattr(stored_events, "copy", copy)
     [outcome] = await committer.commit([Batch([event(clock, "e2", "acme")])])
-    assert [one.transition.level for one in outcome.found] == [2]
+    assert [one.transition.level for one in outcome.transitions] == [2]

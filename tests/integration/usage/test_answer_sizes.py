@@ -21,7 +21,7 @@ from generated.tidemark.v1 import (
     webhook_service_pb2,
     webhook_service_pb2_grpc,
 )
-from server.calls.answers import CLIENT_LIMIT, MAX_ANSWER_BYTES, MAX_DEFINITION_BYTES
+from server.calls.answer_size import CLIENT_LIMIT, MAX_ANSWER_BYTES, MAX_DEFINITION_BYTES
 from server.mapping.usage_answers import MAX_RESULT_BYTES
 from tests.support.server.running import reason_of, status_of, violations_of
 from tests.support.usage.caller import Caller, beside, everything, settings, usage_alert

@@ -2,7 +2,8 @@
 
 from datetime import timedelta
 
-from engine.visits.visits import Visits
+from engine.backfill.backfills import Backfills
+from engine.rules.registry import RulesRegistry
 from generated.tidemark.v1 import account_pb2, alert_pb2, threshold_pb2
 from runtime.clock import ManualClock
 from server.calls.validation import to_timestamp
@@ -117,7 +118,7 @@ async def test_a_stale_visit_writes_nothing_to_the_subscription_that_took_over(
     await caller.send(caller.event("e2", "4", subscription="new"))
     held.visits = False
     database = Database(caller.database_url, pool_size=1)
-    while await Visits(database, clock, timedelta(days=34)).visit_once():
+    while await Backfills(database, clock, timedelta(days=34), RulesRegistry()).run_once():
         pass
     await database.close()
     await caller.visited(alert.alert_id)

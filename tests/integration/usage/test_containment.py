@@ -10,8 +10,8 @@ from zlib import crc32
 import psycopg
 import pytest
 
+from engine.backfill import backfills
 from engine.ingest import containment
-from engine.visits import visits
 from evaluator.alerts import AlertRule
 from generated.tidemark.v1 import alert_service_pb2, webhook_service_pb2, webhook_service_pb2_grpc
 from store.alerts import alerts as stored_alerts
@@ -271,7 +271,7 @@ def counted_commits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 async def test_a_customer_that_cannot_be_evaluated_keeps_no_visit_from_the_others(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(visits, "CUSTOMERS_PER_VISIT", 8)
+    monkeypatch.setattr(backfills, "CUSTOMERS_PER_STEP", 8)
     for number in range(20):
         await caller.send(caller.event("e", "5", f"c{number:02}"))
     async with refusing(caller, "notification", "new.customer_id = 'c05'"):

@@ -5,7 +5,8 @@ from datetime import timedelta
 
 import pytest
 
-from engine.visits.visits import Visits
+from engine.backfill.backfills import Backfills
+from engine.rules.registry import RulesRegistry
 from generated.tidemark.v1 import account_pb2, alert_pb2, alert_service_pb2
 from runtime.clock import ManualClock
 from store.postgres.database import Database
@@ -56,17 +57,17 @@ async def test_the_first_look_may_have_to_wait_until_the_alert_is_on_again(
 ) -> None:
     """Switched off before its visit came by, it still tells nobody of what was there before it."""
     await caller.send(caller.event("e1", "15"))
-    held, visit_once = asyncio.Event(), Visits.visit_once
+    held, visit_once = asyncio.Event(), Backfills.run_once
 
-    async def unless_held(visits: Visits) -> bool:
+    async def unless_held(visits: Backfills) -> bool:
         return held.is_set() and await visit_once(visits)
 
-    monkeypatch.setattr(Visits, "visit_once", unless_held)
+    monkeypatch.setattr(Backfills, "run_once", unless_held)
     alert = await caller.create_only(usage_alert("10"), evaluate=False)
     await switched(caller, alert, on=False)
     held.set()
     database = Database(caller.database_url)
-    while await Visits(database, clock, timedelta(days=34)).visit_once():
+    while await Backfills(database, clock, timedelta(days=34), RulesRegistry()).run_once():
         pass
     await database.close()
     await switched(caller, alert, on=True)

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from engine.evaluation import guard
+from engine.evaluation import group_limit
 from evaluator.exclusions import Excluded, ExclusionReason
 from generated.tidemark.v1 import account_pb2, alert_pb2, alert_service_pb2, condition_pb2, usage_pb2
 from runtime.clock import ManualClock
@@ -34,7 +34,7 @@ DISABLED = schema("alert_disabled")
 @pytest.fixture
 def low_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """A limit that a test can reach by hand."""
-    monkeypatch.setattr(guard, "MAX_GROUPS", LIMIT)
+    monkeypatch.setattr(group_limit, "MAX_GROUPS", LIMIT)
 
 
 async def use(
@@ -276,7 +276,7 @@ async def test_one_subscription_can_be_excluded_and_the_others_go_on(caller: Cal
 
     async def exclude(subscription: str) -> None:
         async with database.transaction() as connection:
-            epoch = await organizations.change(connection, organization_id)
+            epoch = await organizations.begin_change(connection, organization_id)
             excluded = Excluded("acme", alert.alert_id, subscription)
             for made in ({excluded}, set()):
                 raw = await driver(connection)

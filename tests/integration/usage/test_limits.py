@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import pytest
 
-from engine.visits.visits import Visits
+from engine.backfill.backfills import Backfills
 from evaluator.amounts import format_decimal
 from generated.tidemark.v1 import (
     account_pb2,
@@ -362,13 +362,13 @@ async def test_usage_finds_a_plans_limit_before_the_visit_does(
     await put_customer(caller, "bolt", "gold")
     alert = await caller.create(usage_alert(ladder=percent("80")))
     await caller.send(caller.event("e1", "90"), caller.event("e1", "90", "bolt"))
-    visit_once = Visits.visit_once
+    visit_once = Backfills.run_once
     held = True
 
-    async def unless_held(visits: Visits) -> bool:
+    async def unless_held(visits: Backfills) -> bool:
         return not held and await visit_once(visits)
 
-    monkeypatch.setattr(Visits, "visit_once", unless_held)
+    monkeypatch.setattr(Backfills, "run_once", unless_held)
     await put_limit(caller, "100", plan="gold")
     assert (await caller.state(alert.alert_id)).status == EVALUATING
     answer = await caller.send(caller.event("e2", "1"))

@@ -6,13 +6,14 @@ from datetime import timedelta
 
 import pytest
 
-from engine.timers import Timers
-from engine.visits.visits import Visits
+from engine.backfill.backfills import Backfills
+from engine.rules.registry import RulesRegistry
 from runtime.clock import ManualClock
-from store.balances.wallets import Due
+from store.balances.wallets import DueTimer
 from store.postgres import sessions
 from store.postgres.database import Database
 from tests.integration.usage.conftest import organization
+from tests.support.balances.timing import timers_of
 from tests.support.usage.caller import Caller, calling, ingest_held, usage_alert
 
 
@@ -35,17 +36,17 @@ async def test_a_visit_does_not_wait_for_a_locked_organization(
 ) -> None:
     locked, free = pair
 
-    async def no_visits(_: Visits) -> bool:
+    async def no_visits(_: Backfills) -> bool:
         return False
 
-    visit_once = Visits.visit_once
-    monkeypatch.setattr(Visits, "visit_once", no_visits)
+    visit_once = Backfills.run_once
+    monkeypatch.setattr(Backfills, "run_once", no_visits)
     for caller in pair:
         await caller.send(caller.event("e1", "15"))
         for _ in range(3):
             await caller.create_only(usage_alert("10"))
     database = Database(free.database_url, pool_size=1)
-    visits = Visits(database, clock, timedelta(days=34))
+    visits = Backfills(database, clock, timedelta(days=34), RulesRegistry())
     try:
         async with ingest_held(locked):
             assert await visit_once(visits)
@@ -63,12 +64,14 @@ async def test_timers_put_off_the_customers_of_a_locked_organization(
 ) -> None:
     locked, free = pair
     database = Database(free.database_url, pool_size=1)
-    timers = Timers(database, clock)
+    timers = timers_of(database, clock)
     try:
         [[first]] = await locked.rows("SELECT %(organization_id)s")
         [[second]] = await free.rows("SELECT %(organization_id)s")
         due = [
-            Due(int(number), "x", f"customer-{place}", clock.now()) for number in (first, second) for place in (1, 2)
+            DueTimer(int(number), "x", f"customer-{place}", clock.now())
+            for number in (first, second)
+            for place in (1, 2)
         ]
         async with ingest_held(locked):
             async with asyncio.timeout(60):

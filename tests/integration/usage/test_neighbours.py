@@ -8,8 +8,9 @@ from functools import partial
 import grpc
 import pytest
 
-from engine.visits import visiting
-from engine.visits.visits import Visits
+from engine.backfill.backfills import Backfills
+from engine.facts import one_alert
+from engine.rules.registry import RulesRegistry
 from evaluator.alerts import AlertRule
 from generated.tidemark.v1 import account_pb2, alert_pb2, alert_service_pb2
 from runtime.clock import ManualClock
@@ -156,26 +157,26 @@ async def stream_begins(noisy: Caller, number: int) -> bool:
 async def test_an_organizations_visits_take_turns_with_anothers(
     caller: Caller, neighbour: Caller, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    visit_once = Visits.visit_once
+    visit_once = Backfills.run_once
 
-    async def never(_: Visits) -> bool:
+    async def never(_: Backfills) -> bool:
         return False
 
-    monkeypatch.setattr(Visits, "visit_once", never)  # the server's own
+    monkeypatch.setattr(Backfills, "run_once", never)  # the server's own
     await caller.send(caller.event("e1", "15"))
     await neighbour.send(neighbour.event("e1", "15"))
     many = [await caller.create_only(usage_alert(str(number + 1))) for number in range(5)]
     one = await neighbour.create_only(usage_alert("10"))
     # The first one fails whenever it is tried; those behind it do not wait for that.
     broken = min(alert.alert_id for alert in many)
-    visit = visiting.visit_customers
+    visit = one_alert.evaluate_alert
 
     async def breaking(*arguments: object, **others: object) -> None:
-        if isinstance(arguments[3], AlertRule) and arguments[3].alert_id == broken:
+        if isinstance(arguments[1], AlertRule) and arguments[1].alert_id == broken:
             raise ZeroDivisionError
         await visit(*arguments, **others)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("engine.visits.visits.visit_customers", breaking)
+    monkeypatch.setattr("engine.backfill.backfills.evaluate_alert", breaking)
 
     async def waiting() -> tuple[int, int]:
         counts = []
@@ -188,7 +189,7 @@ async def test_an_organizations_visits_take_turns_with_anothers(
 
     database = Database(caller.database_url, pool_size=2)
     try:
-        mine = Visits(database, clock, timedelta(days=34))
+        mine = Backfills(database, clock, timedelta(days=34), RulesRegistry())
         assert await waiting() == (5, 1)
         assert await visit_once(mine)
         mine_left, others_left = await waiting()

@@ -5,7 +5,8 @@ from datetime import timedelta
 
 import pytest
 
-from engine.visits.visits import Visits
+from engine.backfill.backfills import Backfills
+from engine.rules.registry import RulesRegistry
 from generated.tidemark.v1 import alert_pb2, alert_service_pb2, threshold_pb2
 from runtime.clock import ManualClock
 from store.postgres.database import Database
@@ -35,12 +36,12 @@ class Held:
 @pytest.fixture
 def held(monkeypatch: pytest.MonkeyPatch) -> Held:
     """No visit begins by itself: whoever looks at a gauge first is an event."""
-    held, visit_once = Held(), Visits.visit_once
+    held, visit_once = Held(), Backfills.run_once
 
-    async def unless_held(visits: Visits) -> bool:
+    async def unless_held(visits: Backfills) -> bool:
         return not held.visits and await visit_once(visits)
 
-    monkeypatch.setattr(Visits, "visit_once", unless_held)
+    monkeypatch.setattr(Backfills, "run_once", unless_held)
     return held
 
 
@@ -108,7 +109,7 @@ async def test_an_event_that_comes_before_the_visit_does_its_work(
 
     held.visits = False
     database = Database(caller.database_url)
-    while await Visits(database, clock, timedelta(days=34)).visit_once():
+    while await Backfills(database, clock, timedelta(days=34), RulesRegistry()).run_once():
         pass
     await database.close()
     await caller.visited(alert.alert_id)
@@ -190,7 +191,7 @@ async def test_an_alert_that_waits_for_ingest_watches_from_its_answer_on(caller:
 
 
 async def test_many_customers_are_visited_once_each(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.visits.visits.CUSTOMERS_PER_VISIT", 7)
+    monkeypatch.setattr("engine.backfill.backfills.CUSTOMERS_PER_STEP", 7)
     customers = [f"c{number:02d}" for number in range(40)]
     await caller.send(*(caller.event("e1", str(number), customer) for number, customer in enumerate(customers)))
     async with beside(caller) as other:
@@ -204,15 +205,15 @@ async def test_a_visit_that_fails_keeps_no_other_alert_waiting(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await caller.send(caller.event("e1", "15"))
-    step = Visits._step
+    step = Backfills._step
     broken: set[str] = set()
 
-    async def breaking(visits: Visits, visit: object, size: int) -> bool:
+    async def breaking(visits: Backfills, visit: object, size: int) -> bool:
         if getattr(visit, "alert_id", "") in broken:
             raise ArithmeticError("something is wrong with this one")
         return await step(visits, visit, size)  # type: ignore[arg-type]  # it is a Due
 
-    monkeypatch.setattr(Visits, "_step", breaking)
+    monkeypatch.setattr(Backfills, "_step", breaking)
     async with ingest_held(caller):
         creating = [asyncio.create_task(caller.create_only(usage_alert("10"))) for _ in range(4)]
         await asyncio.sleep(0)

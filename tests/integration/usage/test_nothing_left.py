@@ -5,19 +5,21 @@ from datetime import timedelta
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from engine.visits import visits
+from engine.backfill import backfills
 from evaluator.balances import BalanceKind
 from evaluator.exclusions import ExclusionReason
 from generated.tidemark.v1 import alert_pb2, alert_service_pb2, condition_pb2
 from runtime.clock import ManualClock
 from store.accounts import invoice_readings
+from store.alerts import backfills as stored_backfills
 from store.alerts import exclusions
-from store.alerts import visits as visiting
+from store.alerts.states import read_states, write_states
 from store.balances import drawdown as drawing
 from store.balances import holdings, wallets
 from store.notifications import evaluation_failures, operator_events
+from store.notifications.writing import write_notifications
 from store.postgres.database import Database, driver
-from store.usage import evaluations, events, gauges, recounts
+from store.usage import events, gauges, recounts
 from store.usage import routing_facts as facts
 from tests.support.usage.caller import Caller, Refusal, everything, refusals, thresholds, usage_alert, values
 
@@ -68,7 +70,7 @@ def low_commits() -> alert_pb2.Alert:
 async def test_a_visit_ends_whether_or_not_its_last_step_has_any_customers(
     caller: Caller, monkeypatch: pytest.MonkeyPatch, customers: int, of_facts: bool
 ) -> None:
-    monkeypatch.setattr(visits, "CUSTOMERS_PER_VISIT", 2)
+    monkeypatch.setattr(backfills, "CUSTOMERS_PER_STEP", 2)
     for number in range(customers):
         await caller.send(caller.event("e", customer=f"c{number}"))
     await caller.create(low_commits() if of_facts else usage_alert("1"))  # waits for the end of the visit
@@ -111,16 +113,16 @@ async def _nothing(connection: AsyncConnection, organization_id: int, clock: Man
     assert await gauges.lock(raw, organization_id, [], now) == {}
     await gauges.write(raw, organization_id, [], now)
     assert await gauges.count_values(raw, organization_id, []) == set()
-    assert await evaluations.states(raw, organization_id, []) == {}
-    await evaluations.write_states(raw, organization_id, [])
-    await evaluations.write_notifications(raw, organization_id, [], now)
+    assert await read_states(raw, organization_id, []) == {}
+    await write_states(raw, organization_id, [])
+    await write_notifications(raw, organization_id, [], now)
     assert await recounts.recount(raw, organization_id, []) == []
     await recounts.recount_values(raw, organization_id, [])
     assert await wallets.lock(connection, organization_id, []) == {}
-    assert await wallets.lock_drawing(connection, organization_id, []) == {}
+    assert await wallets.lock_with_drawdown(connection, organization_id, []) == {}
     assert await wallets.claim_due(connection, organization_id, [], now) == {}
-    await wallets.set_due(connection, organization_id, {})
-    await wallets.expect_due(connection, organization_id, {})
+    await wallets.set_timers(connection, organization_id, {})
+    await wallets.set_earlier_timers(connection, organization_id, {})
     assert await holdings.of_kinds(raw, organization_id, [], []) == {}
     assert await holdings.of_kinds(raw, organization_id, [], [BalanceKind.COMMIT]) == {}
     assert await holdings.of_seats(raw, organization_id, "acme", []) == []
@@ -132,17 +134,17 @@ async def _nothing(connection: AsyncConnection, organization_id: int, clock: Man
     assert await exclusions.count(raw, organization_id, []) == {}
     assert await exclusions.of_customers(raw, organization_id, []) == set()
     assert not await exclusions.exclude(raw, organization_id, [], ExclusionReason.GROUP_LIMIT, 0, now)
-    assert await visiting.groups(raw, organization_id, [], [], now) == {}
-    assert await visiting.groups(raw, organization_id, [], ["region"], now) == {}
-    await visiting.begin(connection, organization_id, [])
-    assert await visiting.at_first_look(raw, organization_id, []) == set()
+    assert await stored_backfills.groups(raw, organization_id, [], [], now) == {}
+    assert await stored_backfills.groups(raw, organization_id, [], ["region"], now) == {}
+    await stored_backfills.begin(connection, organization_id, [])
+    assert await stored_backfills.without_first(raw, organization_id, []) == set()
     assert await facts.customers(raw, organization_id, []) == []
     assert await facts.subscriptions(raw, organization_id, []) == []
     assert await facts.subscriptions_of(raw, organization_id, []) == []
     assert await facts.metrics(raw, organization_id, []) == []
-    assert await facts.first_sight_customers(raw, organization_id, [], 0, now) == []
-    assert await facts.first_sight_subscriptions(raw, organization_id, [], 0, now) == []
-    assert await facts.first_sight_metrics(raw, organization_id, [], 0, now) == []
+    assert await facts.register_customers(raw, organization_id, [], 0, now) == []
+    assert await facts.register_subscriptions(raw, organization_id, [], 0, now) == []
+    assert await facts.register_metrics(raw, organization_id, [], 0, now) == []
     assert await invoice_readings.ending_in(connection, organization_id, "acme", []) == []
     assert await operator_events.add(connection, [], now) == []
     await evaluation_failures.add(connection, organization_id, [], now)

@@ -133,7 +133,11 @@ async def test_while_the_database_is_away_callers_are_told_and_then_all_goes_on(
     assert len(await caller.notifications()) == 1
 
 
-async def test_an_alert_created_just_before_an_outage_makes_its_visit_after_it(caller: Caller) -> None:
+async def test_an_alert_created_just_before_an_outage_makes_its_visit_after_it(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.backfill.backfills.RETRY_INTERVAL", 0.05)
+    monkeypatch.setattr("engine.backfill.backfills.POLLING_INTERVAL", 0.05)
     await caller.send(caller.event("e1", "8"))
     async with ingest_held(caller):
         creating = asyncio.create_task(caller.create_only(usage_alert("5")))

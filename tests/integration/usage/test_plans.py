@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from engine.visits import customer_visits
-from engine.visits.visiting import visit_customers
+from engine.facts import changed_customer
+from engine.facts.one_alert import evaluate_alert
 from generated.tidemark.v1 import account_pb2, alert_pb2, threshold_pb2
 from server.calls.validation import to_timestamp
 from tests.support.usage.caller import BOTH, Caller, Crossing, crossings, on_plan, usage_alert, values
@@ -153,12 +153,12 @@ async def test_an_alert_that_cannot_look_holds_up_neither_the_put_nor_the_others
     await caller.send(caller.event("e1", "12", region="eu"))
 
     async def unless_bad(*args: Any, **options: Any) -> None:
-        if args[3].alert_id == bad.alert_id:
+        if args[1].alert_id == bad.alert_id:
             raise RuntimeError("it cannot be evaluated")
-        await visit_customers(*args, **options)
+        await evaluate_alert(*args, **options)
 
     with monkeypatch.context() as broken:
-        broken.setattr(customer_visits, "visit_customers", unless_bad)
+        broken.setattr(changed_customer, "evaluate_alert", unless_bad)
         await put(caller, "gold")
     assert [one.alert_id for one in await caller.notifications()] == [good.alert_id]
     answer = await caller.send(caller.event("e2", "0"))

@@ -58,7 +58,7 @@ async def test_an_endpoint_shows_its_secret_once(webhooks: WebhookServiceStub) -
     assert created.secret not in str(read) + str(listed)
 
 
-async def test_all_that_is_wrong_with_an_endpoint_is_said_at_once(webhooks: WebhookServiceStub) -> None:
+async def test_all_faults_of_an_endpoint_are_reported_together(webhooks: WebhookServiceStub) -> None:
     request = CreateEndpointRequest(
         url="https://127.0.0.1/hook",
         description="a\x00b",

@@ -27,7 +27,7 @@ from store.tables.webhooks import endpoint, endpoint_secret
 from tests.support.notifier.house import BOX, House
 from tests.support.server.running import reason_of, violations_of
 from webhooks.deliveries import DeliveryStatus
-from webhooks.secret_box import credentials_place
+from webhooks.secret_box import credentials_context
 
 URL = "https://hooks.example.com/tidemark"
 OTHER_URL = "https://hooks.example.org/other"
@@ -74,7 +74,7 @@ async def credentials_of(database: Database, endpoint_id: str) -> str | None:
     if row.credentials is None:
         return None
     assert b"hush" not in row.credentials
-    return BOX.open(row.credentials, credentials_place(row.organization_id, endpoint_id)).decode()
+    return BOX.open(row.credentials, credentials_context(row.organization_id, endpoint_id)).decode()
 
 
 async def test_everything_that_an_endpoint_may_have(webhooks: WebhookServiceStub, database: Database) -> None:
@@ -96,7 +96,7 @@ async def test_everything_that_an_endpoint_may_have(webhooks: WebhookServiceStub
     assert (key.sequence, key.scheme, key.public_key) == (1, webhook_pb2.SIGNATURE_SCHEME_HMAC_SHA256, "")
 
 
-async def test_what_an_endpoint_has_unless_it_is_told(webhooks: WebhookServiceStub, database: Database) -> None:
+async def test_a_new_endpoint_has_the_documented_defaults(webhooks: WebhookServiceStub, database: Database) -> None:
     created = await create(webhooks)
     assert (created.rate_per_second, created.max_in_flight, created.has_credentials) == ("", 4, False)
     assert (len(created.event_types), len(created.condition_types)) == (0, 0)

@@ -71,7 +71,7 @@ async def test_after_a_manual_try_that_failed_the_schedule_goes_on_by_itself(
 
 
 @pytest.mark.parametrize("status", [DeliveryStatus.DELIVERED, DeliveryStatus.FAILED])
-async def test_what_is_finished_is_sent_again_under_the_same_id(
+async def test_a_finished_delivery_is_sent_again_under_the_same_id(
     webhooks: WebhookServiceStub, house: House, status: DeliveryStatus
 ) -> None:
     endpoint_id = (await house.endpoint(URL)).endpoint.endpoint_id
@@ -96,7 +96,7 @@ async def test_what_is_finished_is_sent_again_under_the_same_id(
     ]
 
 
-async def test_what_is_under_way_is_left_alone(webhooks: WebhookServiceStub, house: House) -> None:
+async def test_a_delivery_in_progress_is_not_redelivered(webhooks: WebhookServiceStub, house: House) -> None:
     endpoint_id = (await house.endpoint(URL)).endpoint.endpoint_id
     [notification_id] = await house.notify()
     await fan_out(house)
@@ -110,7 +110,7 @@ async def test_what_is_under_way_is_left_alone(webhooks: WebhookServiceStub, hou
     assert await house.in_flight() == {endpoint_id: 0}
 
 
-async def test_another_endpoint_gets_what_it_never_had(webhooks: WebhookServiceStub, house: House) -> None:
+async def test_an_endpoint_gets_a_notification_that_it_never_had(webhooks: WebhookServiceStub, house: House) -> None:
     await house.endpoint(URL)
     [notification_id] = await house.notify()
     await attempt_all(house, DeliveryStatus.DELIVERED)
@@ -135,7 +135,9 @@ async def test_twice_with_one_request_id_is_sent_once(webhooks: WebhookServiceSt
     assert reason_of(caught.value) == "ERROR_REASON_REQUEST_ID_REUSED"
 
 
-async def test_what_cannot_be_sent_again(webhooks: WebhookServiceStub, house: House) -> None:
+async def test_a_redelivery_is_refused_without_its_endpoint_or_notification(
+    webhooks: WebhookServiceStub, house: House
+) -> None:
     endpoint_id = (await house.endpoint(URL)).endpoint.endpoint_id
     [notification_id] = await house.notify()
     await attempt_all(house, DeliveryStatus.DELIVERED)

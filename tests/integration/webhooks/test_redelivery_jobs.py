@@ -21,7 +21,7 @@ from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from runtime.clock import ManualClock
 from server.calls.validation import to_timestamp
 from store.deliveries import days as delivery_days
-from store.deliveries import redelivery_jobs
+from store.deliveries import redelivery_jobs, redelivery_steps
 from store.deliveries.redelivery_jobs import JobKind, JobState, Selection
 from tests.support.notifier.house import House
 from tests.support.server.running import reason_of, violations_of
@@ -49,7 +49,7 @@ async def finished(
             return now
 
 
-async def test_recovery_sends_what_was_missed_and_nothing_else(
+async def test_recovery_sends_only_what_was_missed(
     webhooks: WebhookServiceStub, house: House, clock: ManualClock
 ) -> None:
     endpoint_id = (await house.endpoint(URL)).endpoint.endpoint_id
@@ -125,7 +125,7 @@ async def test_recovery_leaves_what_the_outbox_holds_to_the_outbox(
     assert {one.trigger for one in claims} == {"AUTOMATIC"}
 
 
-async def test_a_selection_sends_again_what_it_selects(
+async def test_a_selection_sends_only_what_it_selects(
     webhooks: WebhookServiceStub, house: House, clock: ManualClock
 ) -> None:
     endpoint_id = (await house.endpoint(URL)).endpoint.endpoint_id
@@ -148,7 +148,7 @@ async def test_a_selection_sends_again_what_it_selects(
         assert job.kind == webhook_pb2.REDELIVERY_KIND_SELECTION
         return (await finished(webhooks, house, job)).redelivered_count
 
-    assert await redelivered(customer_id="nobody") == 0
+    assert await redelivered(customer_id="unknown") == 0
     assert await redelivered(event_type="alert.resolved") == 2
     claims = await claim(house)
     assert sorted(one.notification_id for one in claims) == sorted(resolved)
@@ -162,8 +162,8 @@ async def test_a_selection_sends_again_what_it_selects(
 async def test_a_job_goes_on_after_its_process_died_and_leaves_room_for_what_is_fresh(
     house: House, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(redelivery_jobs, "STEP_LIMIT", 4)
-    monkeypatch.setattr(redelivery_jobs, "DUE_LIMIT", 6)
+    monkeypatch.setattr(redelivery_steps, "STEP_LIMIT", 4)
+    monkeypatch.setattr(redelivery_steps, "DUE_LIMIT", 6)
     await house.notify(10)
     await fan_out(house)  # no endpoint is there
     clock.advance(HOUR)
@@ -208,9 +208,9 @@ async def test_two_processes_take_one_step_at_a_time(house: House, clock: Manual
             now=clock.now(),
         )
     async with house.database.transaction() as one:
-        assert await redelivery_jobs.step(one, house.organization_id, job.job_id, clock.now())
+        assert await redelivery_steps.step(one, house.organization_id, job.job_id, clock.now())
         async with house.database.transaction() as other:
-            assert not await redelivery_jobs.step(other, house.organization_id, job.job_id, clock.now())
+            assert not await redelivery_steps.step(other, house.organization_id, job.job_id, clock.now())
 
 
 async def test_a_job_stops_when_its_endpoint_is_disabled(
@@ -270,7 +270,7 @@ async def test_a_job_is_forgotten_with_the_deliveries_of_its_time(house: House, 
                 )
             )
     async with house.database.transaction() as connection:
-        assert await redelivery_jobs.step(connection, house.organization_id, jobs[0].job_id, clock.now())
+        assert await redelivery_steps.step(connection, house.organization_id, jobs[0].job_id, clock.now())
     async with house.database.transaction() as connection:
         # The clock of the test lies far behind PostgreSQL's.
         await delivery_days.drop_old(connection, timedelta(days=30))
@@ -280,7 +280,7 @@ async def test_a_job_is_forgotten_with_the_deliveries_of_its_time(house: House, 
     assert [job.job_id for job in left] == [jobs[1].job_id]
 
 
-async def test_what_is_wrong_with_a_job_is_said_at_once(
+async def test_all_faults_of_a_job_are_reported_together(
     webhooks: WebhookServiceStub, house: House, clock: ManualClock
 ) -> None:
     for call, paths in (

@@ -22,13 +22,13 @@ from server.webhooks.endpoints import EndpointHandlers
 from store.endpoints import credentials as endpoint_credentials
 from store.endpoints import secrets as endpoint_secrets
 from store.endpoints.rows import Settings
-from store.endpoints.secrets import shown_secret
 from store.postgres.database import Database
 from store.tables.webhooks import endpoint, endpoint_secret
 from tests.support.notifier.house import BOX, House
 from tests.support.server.running import reason_of
-from webhooks.secret_box import SecretBox, credentials_place, secret_place
-from webhooks.url_policy import TargetPolicy
+from webhooks.secret_box import SecretBox, credentials_context, secret_context
+from webhooks.signing_keys import verification_key
+from webhooks.url_policy import UrlPolicy
 
 URL = "https://hooks.example.com/tidemark"
 HMAC = webhook_pb2.SIGNATURE_SCHEME_HMAC_SHA256
@@ -49,7 +49,7 @@ async def stored(database: Database, box: SecretBox = BOX) -> dict[int, str]:
     for row in rows:
         assert row.secret is None
         assert row.key_id == box.key_id
-        place = secret_place(row.organization_id, row.endpoint_id, row.sequence)
+        place = secret_context(row.organization_id, row.endpoint_id, row.sequence)
         opened[row.sequence] = box.open(row.ciphertext, place).decode()
     return opened
 
@@ -67,7 +67,7 @@ async def test_an_ed25519_endpoint_shows_its_public_key(webhooks: WebhookService
     [key] = created.endpoint.signing_keys
     assert (key.scheme, key.public_key) == (ED25519, created.secret)
     [secret] = (await stored(database)).values()
-    assert shown_secret(secret) == created.secret
+    assert verification_key(secret) == created.secret
     pair = base64.b64decode(secret.removeprefix("whsk_"))
     public = Ed25519PublicKey.from_public_bytes(base64.b64decode(created.secret.removeprefix("whpk_")))
     public.verify(Ed25519PrivateKey.from_private_bytes(pair[:32]).sign(b"it fits"), b"it fits")
@@ -169,11 +169,12 @@ async def test_keys_are_replaced_by_reencryption(house: House) -> None:
     for row in rows:
         assert row.credentials_key_id == "new"
         assert (
-            only_new.open(row.credentials, credentials_place(row.organization_id, row.endpoint_id)) == b"Bearer hush"
+            only_new.open(row.credentials, credentials_context(row.organization_id, row.endpoint_id))
+            == b"Bearer hush"
         )
     opened = {
         row.endpoint_id: only_new.open(
-            row.ciphertext, secret_place(row.organization_id, row.endpoint_id, row.sequence)
+            row.ciphertext, secret_context(row.organization_id, row.endpoint_id, row.sequence)
         ).decode()
         for row in secrets
     }
@@ -181,6 +182,6 @@ async def test_keys_are_replaced_by_reencryption(house: House) -> None:
 
 
 async def test_without_a_key_nothing_is_stored(database: Database, house: House) -> None:
-    handlers = EndpointHandlers(database, house.clock, TargetPolicy(False, ()), None)
+    handlers = EndpointHandlers(database, house.clock, UrlPolicy(False, ()), None)
     with pytest.raises(FailedPrecondition, match="TIDEMARK_SECRET_KEYS"):
         await handlers.CreateEndpoint(CreateEndpointRequest(url=URL), None)  # type: ignore[arg-type]  # not used

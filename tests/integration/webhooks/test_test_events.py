@@ -155,7 +155,7 @@ async def test_without_a_type_it_is_an_endpoint_test_and_another_type_is_another
 
 
 @pytest.mark.parametrize("event_type", ["alert.rung", "alert", "ALERT.REACHED", " "])
-async def test_a_type_that_there_is_not_is_refused_and_the_others_are_named(stack: Stack, event_type: str) -> None:
+async def test_an_unknown_type_is_refused_and_the_known_types_are_named(stack: Stack, event_type: str) -> None:
     endpoint_id, _ = await stack.endpoint()
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await stack.send(endpoint_id, event_type)

@@ -17,7 +17,7 @@ from generated.tidemark.v1.webhook_service_pb2 import (
 from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from runtime.clock import SystemClock
 from server.calls.validation import to_timestamp
-from store.deliveries import results as delivery_results
+from store.deliveries import leases
 from store.endpoints.rows import Settings
 from store.postgres.database import Database
 from store.tables.webhooks import delivery
@@ -137,7 +137,7 @@ async def test_claims_that_another_notifier_gives_back_wake_the_notifier(house: 
         await house.notify()
         await receiver.arrived(1)
         async with house.database.transaction() as connection:
-            await delivery_results.release(connection, claims, delay=timedelta(0))
+            await leases.release(connection, claims, delay=timedelta(0))
         await house.settled(DeliveryStatus.DELIVERED, 3)
 
 
@@ -163,7 +163,7 @@ async def test_a_retry_is_made_when_it_is_due(house: House, receiver: Receiver, 
     ],
     ids=["pause", "breaker", "rate"],
 )
-async def test_what_waits_is_sent_when_its_endpoint_opens(
+async def test_waiting_deliveries_are_sent_when_their_endpoint_opens(
     house: House, receiver: Receiver, values: dict[str, object]
 ) -> None:
     created = await house.endpoint("", settings=Settings(url=receiver.url))

@@ -14,12 +14,12 @@ from evaluator.alerts import AlertRule, ConditionType, Scope, ScopeKind
 from evaluator.gauges import Gauge, Measure
 from evaluator.notifications import Notification
 from evaluator.periods import Period
-from evaluator.thresholds import Direction, Kind, Ladder, Threshold
+from evaluator.thresholds import Direction, Threshold, ThresholdSet, TransitionKind
 from evaluator.transitions import Transition
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from generated.tidemark.v1 import notification_pb2
+from store.notifications.writing import write_notifications
 from store.postgres.database import DriverConnection
-from store.usage import evaluations
 from tests.support.usage.caller import Caller
 from tests.support.waiting import within
 
@@ -123,15 +123,15 @@ class Committer:
             scope=Scope(ScopeKind.ALL_CUSTOMERS),
             measure=Measure(metric_id="calls"),
             groups=(),
-            ladder=Ladder.of((line,), Direction.RISING),
+            thresholds=ThresholdSet.of((line,), Direction.RISING),
             evaluate_on_create=True,
             changed_epoch=1,
             watching_epoch=1,
             watching_time=now,
         )
-        found = Transition(Kind.REACHED, line, line.value, Decimal(0), Decimal(1), None, True, True)
+        found = Transition(TransitionKind.REACHED, line, line.value, Decimal(0), Decimal(1), None, True, True)
         first = Notification(self._caller.organization, rule, _gauge(rule, "", now.year), 1, now, False, (found,))
-        await evaluations.write_notifications(
+        await write_notifications(
             self._connection,
             self._organization_id,
             [

@@ -80,7 +80,7 @@ class House:
         event_type: str = "alert.reached",
         hint: bool = True,
     ) -> list[str]:
-        """Writes notifications in the caller's transaction; without `hint` nobody is told."""
+        """Writes notifications in the caller's transaction; without `hint` no NOTIFY is sent."""
         now = self.clock.now()
         ids = [f"ntf_{next(self._numbers):026d}" for _ in range(number)]
         common = {

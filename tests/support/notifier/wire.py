@@ -6,12 +6,12 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from notifier.requests import HEADERS
+from notifier.request_headers import HEADERS
 from notifier.sending import Answer, Sender, Timeouts
 from runtime.clock import SystemClock
-from webhooks.url_policy import TargetPolicy
+from webhooks.url_policy import UrlPolicy
 
-ON_THIS_MACHINE = TargetPolicy(allow_http=True, allow_networks=(ipaddress.ip_network("127.0.0.0/8"),))
+ON_THIS_MACHINE = UrlPolicy(allow_http=True, allow_networks=(ipaddress.ip_network("127.0.0.0/8"),))
 PATIENT = Timeouts(connect=10, headers=10, body=10)
 IMPATIENT = Timeouts(connect=0.2, headers=0.2, body=0.2)
 BODY = b'{"id": "ntf_1"}'
@@ -19,7 +19,7 @@ BODY = b'{"id": "ntf_1"}'
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-async def post(url: str, *, policy: TargetPolicy = ON_THIS_MACHINE, timeouts: Timeouts = PATIENT) -> Answer:
+async def post(url: str, *, policy: UrlPolicy = ON_THIS_MACHINE, timeouts: Timeouts = PATIENT) -> Answer:
     async with asyncio.timeout(60), Sender(policy, timeouts, SystemClock()) as sender:
         return await sender.post(url, HEADERS | {"webhook-id": "ntf_1"}, BODY)
 

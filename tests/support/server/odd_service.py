@@ -9,9 +9,9 @@ from google.protobuf.wrappers_pb2 import StringValue
 from sqlalchemy import text
 
 from generated.tidemark.v1 import error_reason_pb2
-from server.calls import call as calls
-from server.calls import errors, identity
-from server.services import Dependencies
+from server.calls import current_call, errors
+from server.calls.current_call import current_organization
+from server.parts import Parts
 from store.postgres.database import DatabaseUnavailable
 
 NAME = "test.v1.OddService"
@@ -26,17 +26,17 @@ class OddService:
     def __init__(self) -> None:
         self.started = asyncio.Event()
         self.cancelled = asyncio.Event()
-        self.dependencies: Dependencies | None = None
+        self.dependencies: Parts | None = None
 
     async def who_am_i(self, request: StringValue, context: Context) -> StringValue:
-        organization = identity.current_organization()
-        return StringValue(value=f"{organization.name} {calls.request_id()}")
+        organization = current_organization()
+        return StringValue(value=f"{organization.name} {current_call.request_id()}")
 
     async def who_am_i_stream(
         self, requests: AsyncIterator[StringValue], context: Context
     ) -> AsyncIterator[StringValue]:
         async for request in requests:
-            yield StringValue(value=f"{identity.current_organization().name} {calls.request_id()} {request.value}")
+            yield StringValue(value=f"{current_organization().name} {current_call.request_id()} {request.value}")
 
     async def fail(self, request: StringValue, context: Context) -> StringValue:
         raise ValueError(SECRET)
@@ -129,7 +129,7 @@ class OddService:
             self.cancelled.set()
             raise
 
-    def register(self, server: grpc.aio.Server, dependencies: Dependencies) -> tuple[str, ...]:
+    def register(self, server: grpc.aio.Server, dependencies: Parts) -> tuple[str, ...]:
         """Adds the service, as `server.services.register` adds the real ones."""
         self.dependencies = dependencies
         coding: dict[str, Any] = {

@@ -1,4 +1,7 @@
-"""A server of this test's own, in this process, behind a real gRPC channel."""
+"""A server of this test's own, in this process, behind a real gRPC channel.
+
+It is not the stack of `processes/programs.py`: tests give it their clock, their services and their database pool.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -14,11 +17,12 @@ from runtime.clock import Clock
 from runtime.configuration import Configuration
 from server.calls.errors import DETAILS_KEY
 from server.calls.lifecycle import Shutdown
+from server.parts import Parts
 from server.process import serve
-from server.services import Dependencies, register
+from server.services import register
 from store.postgres.database import Database
 
-AddServices = Callable[[grpc.aio.Server, Dependencies], tuple[str, ...]]
+AddServices = Callable[[grpc.aio.Server, Parts], tuple[str, ...]]
 
 UNARY_DEADLINE = 60.0  # seconds; more than the default, for machines that are busy with other tests
 SECRET_KEYS = (("test", b"tidemark tests and nothing else!"),)

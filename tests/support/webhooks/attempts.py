@@ -1,15 +1,18 @@
 """Attempts as a notifier makes and records them, with results that a test chooses."""
 
+import random
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from store.deliveries import claims as delivery_claims
 from store.deliveries import fan_out as outbox
-from store.deliveries import queue as delivery_queue
-from store.deliveries import results as delivery_results
-from store.deliveries.queue import Claim, Order
-from store.deliveries.results import AttemptRecord
+from store.deliveries.claims import Claim, ClaimRequest
+from store.deliveries.results import AttemptRecord, Recorded, read_recorded, sending
 from tests.support.notifier.house import House
 from webhooks.deliveries import DeliveryStatus, Outcome
-from webhooks.health import Verdict
+from webhooks.health import HealthSignal
 
 START = datetime(2026, 3, 15, 12, 0, 0, 10, tzinfo=UTC)
 DURATION = timedelta(milliseconds=1234, microseconds=5)
@@ -24,7 +27,7 @@ async def fan_out(house: House) -> None:
 async def claim(house: House) -> list[Claim]:
     """Claims what is due."""
     async with house.database.transaction() as connection:
-        return await delivery_queue.claim(connection, Order(100, timedelta(minutes=1)))
+        return await delivery_claims.claim(connection, ClaimRequest(100, timedelta(minutes=1)))
 
 
 async def record(
@@ -43,14 +46,26 @@ async def record(
             error="" if delivered else "out of order",
             status=status,
             delay=delay,
-            verdict=Verdict.SUCCEEDED if delivered else Verdict.FAILED,
+            signal=HealthSignal.SUCCEEDED if delivered else HealthSignal.FAILED,
             remote_address="192.0.2.7",
-            secret_sequences=tuple(secret.sequence for secret in claim.target.secrets),
+            secret_sequences=tuple(secret.sequence for secret in claim.endpoint.secrets),
         )
         for claim in claims
     ]
     async with house.database.transaction() as connection:
-        return (await delivery_results.record(connection, records)).written
+        return (await write_results(connection, records)).written
+
+
+async def write_results(
+    connection: AsyncConnection,
+    records: Sequence[AttemptRecord],
+    randomness: random.Random | None = None,
+    request: ClaimRequest | None = None,
+) -> Recorded:
+    """Writes results, and claims what is requested, as the recorder does."""
+    async with sending(connection, records, request) as sent:
+        pass
+    return await read_recorded(connection, sent, randomness or random.Random())
 
 
 async def attempt_all(house: House, status: DeliveryStatus, delay: timedelta | None = None) -> list[Claim]:

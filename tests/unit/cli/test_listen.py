@@ -10,9 +10,10 @@ from standardwebhooks import Webhook
 
 from cli.listen.answers import Answer, MalformedAnswer, in_turn, parse_answer
 from cli.listen.receiver import Arrival, Receiver
-from cli.listen.verification import MalformedKey, NotVerified, Verifier
+from cli.listen.verification import NotVerified, Verifier
 from cli.main import tidemark
 from runtime.clock import ManualClock
+from webhooks.signing_keys import MalformedKey
 
 # The vectors that are known to other implementations.
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -45,7 +46,7 @@ def headers(signature: str, **changes: str) -> dict[str, str]:
         (PUBLIC_KEY, f"{V1} {V1A}", "v1a"),
     ],
 )
-def test_what_is_signed_well_verifies(key: str, signature: str, scheme: str) -> None:
+def test_a_correct_signature_verifies(key: str, signature: str, scheme: str) -> None:
     assert Verifier([key]).verify(headers(signature), BODY, NOW) == scheme
 
 
@@ -69,13 +70,13 @@ def test_any_of_several_keys_may_fit() -> None:
         (headers(V1, timestamp="1614265631"), BODY, "5 minutes"),
     ],
 )
-def test_what_does_not_verify(given: dict[str, str], body: bytes, words: str) -> None:
+def test_a_request_with_a_wrong_signature_or_time_is_refused(given: dict[str, str], body: bytes, words: str) -> None:
     with pytest.raises(NotVerified, match=words):
         Verifier([SECRET]).verify(given, body, NOW)
 
 
 @pytest.mark.parametrize("key", ["", "secret", "whsec_", "whsec_???", "whpk_bm90IDMy", "whsk_" + "A" * 44])
-def test_a_key_that_is_none_is_refused_and_not_repeated(key: str) -> None:
+def test_a_malformed_key_is_refused_and_not_shown(key: str) -> None:
     with pytest.raises(MalformedKey) as caught:
         Verifier([key])
     assert "???" not in str(caught.value)
@@ -113,7 +114,7 @@ def test_answers_as_they_are_written(text: str, answers: list[Answer]) -> None:
         "hang,retry-after=1",
     ],
 )
-def test_what_is_no_answer(text: str) -> None:
+def test_a_malformed_answer_is_refused(text: str) -> None:
     with pytest.raises(MalformedAnswer):
         parse_answer(text)
     assert CliRunner().invoke(tidemark, ["listen", "--answer", text]).exit_code == 2
@@ -170,7 +171,7 @@ async def test_it_answers_in_turn_and_counts_what_comes_again() -> None:
     assert (shown["verified"], shown["answer"], shown["body"]) == ("v1", 503, {"type": "alert.reached"})
 
 
-async def test_what_does_not_verify_gets_401_and_uses_up_no_answer() -> None:
+async def test_a_request_that_does_not_verify_gets_401_and_uses_up_no_answer() -> None:
     other = "whsec_" + base64.b64encode(b"o" * 32).decode()
     async with Posting(Answer(503), Answer(200)) as it:
         assert await it.post(secret=other) == (401, None)
@@ -180,7 +181,7 @@ async def test_what_does_not_verify_gets_401_and_uses_up_no_answer() -> None:
     assert ["no signature" in arrival.fault for arrival in it.arrivals] == [True, False, False]
 
 
-async def test_it_hangs_and_closes_when_told_and_still_stops() -> None:
+async def test_the_receiver_hangs_and_closes_by_its_answers_and_can_be_stopped() -> None:
     async with Posting(Answer(None, silent="hang"), Answer(None, silent="close"), Answer()) as it:
         with pytest.raises(TimeoutError):
             await it.post()
@@ -198,7 +199,7 @@ async def test_two_on_one_port_is_an_error() -> None:
         await again.stop()
 
 
-def test_without_a_server_it_says_so() -> None:
+def test_listen_without_a_server_reports_the_problem() -> None:
     result = CliRunner().invoke(tidemark, ["listen", "--server", "127.0.0.1:1"])
     assert result.exit_code == 1
     assert "no server answers at 127.0.0.1:1" in result.output

@@ -12,6 +12,7 @@ from engine.ingest import pipeline
 from engine.ingest.batches import Batch, Outcome
 from engine.ingest.pending import Overloaded, PendingEvents
 from engine.ingest.pipeline import Pipeline
+from engine.rules.registry import RulesRegistry
 from evaluator.events import UsageEvent
 from runtime.clock import ManualClock
 from runtime.fair_semaphore import FairSemaphore
@@ -57,7 +58,15 @@ def commits(monkeypatch: pytest.MonkeyPatch) -> Commits:
 
 
 def a_pipeline(pending: PendingEvents, gate: FairSemaphore) -> Pipeline:
-    return Pipeline(cast(Database, None), ManualClock(NOW), timedelta(days=34), writers=2, pending=pending, gate=gate)
+    return Pipeline(
+        cast(Database, None),
+        ManualClock(NOW),
+        timedelta(days=34),
+        RulesRegistry(),
+        writers=2,
+        pending=pending,
+        gate=gate,
+    )
 
 
 async def send(through: Pipeline, organization: Organization, size: int, *, waits: bool = False) -> Outcome:

@@ -13,6 +13,7 @@ from engine.ingest import pipeline as pipelines
 from engine.ingest.batches import Batch, Outcome
 from engine.ingest.pending import Overloaded, PendingEvents
 from engine.ingest.pipeline import Pipeline
+from engine.rules.registry import RulesRegistry
 from evaluator.events import UsageEvent
 from runtime.clock import ManualClock
 from runtime.fair_semaphore import FairSemaphore
@@ -68,6 +69,7 @@ def pipeline(writers: int = 1, pending: int = 10) -> Pipeline:
         nothing,
         ManualClock(NOW),
         timedelta(days=34),
+        RulesRegistry(),
         writers=writers,
         pending=waiting,
         gate=FairSemaphore(2 * writers),

@@ -4,12 +4,13 @@ import itertools
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
-from engine.facts.readings import Covered, Look
+from engine.facts.readings import Covered, FactReadings
 from evaluator.balances import Unit
-from evaluator.limits import Limit, LimitGroups, Limits
+from evaluator.limits import LimitChange, LimitGroups, Limits
 from evaluator.periods import DEFAULT_CYCLE
-from evaluator.routing import Customer, Router
-from store.balances.wallets import Read
+from evaluator.routing import Router
+from evaluator.routing_facts import CustomerFacts
+from store.balances.wallets import ReadTimes
 
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -17,8 +18,8 @@ USD, CALLS = Unit("USD"), Unit(metric_id="calls")
 OF_SEATS: LimitGroups = (("seat", None),)
 
 
-def limit(unit: Unit, amount: str | None, epoch: int, groups: LimitGroups = ()) -> Limit:
-    return Limit(unit, groups, None if amount is None else Decimal(amount), epoch)
+def limit(unit: Unit, amount: str | None, epoch: int, groups: LimitGroups = ()) -> LimitChange:
+    return LimitChange(unit, groups, None if amount is None else Decimal(amount), epoch)
 
 
 def test_a_limit_in_one_unit_or_of_one_group_leaves_those_in_others() -> None:
@@ -44,28 +45,28 @@ def test_a_limit_in_one_unit_or_of_one_group_leaves_those_in_others() -> None:
 def test_the_earliest_time_is_expected_in_whatever_order_times_are_noted() -> None:
     times = [None, NOW + DAY, NOW, NOW + 2 * DAY, None]
     for order in set(itertools.permutations(times)):
-        look = Look()
-        look.expect("beta", NOW + 9 * DAY)
+        found = FactReadings()
+        found.expect("beta", NOW + 9 * DAY)
         for time in order:
-            look.expect("acme", time)
-        look.expect("idle", None)
-        assert look.next_times == {"acme": NOW, "beta": NOW + 9 * DAY, "idle": None}
+            found.expect("acme", time)
+        found.expect("idle", None)
+        assert found.next_times == {"acme": NOW, "beta": NOW + 9 * DAY, "idle": None}
 
 
 def test_what_was_read_is_noted_for_each_customer() -> None:
-    look = Look()
-    look.expect("acme", NOW + DAY)
+    found = FactReadings()
+    found.expect("acme", NOW + DAY)
     covered = [
-        Covered(Customer(name, None, "USD", DEFAULT_CYCLE, 0, NOW), [], NOW + number * DAY)
+        Covered(CustomerFacts(name, None, "USD", DEFAULT_CYCLE, 0, NOW), [], NOW + number * DAY)
         for number, name in enumerate(("acme", "beta"))
     ]
-    assert look.read(covered) == {"acme": Read(NOW, NOW + DAY), "beta": Read(NOW + DAY, None)}
+    assert found.by_wallet(covered) == {"acme": ReadTimes(NOW, NOW + DAY), "beta": ReadTimes(NOW + DAY, None)}
 
 
 def test_exclusions_add_up() -> None:
     router = Router(1, ())
     for name in ("acme", "beta"):
-        router.customers[name] = Customer(name, None, "USD", DEFAULT_CYCLE, 0, NOW)
+        router.customers[name] = CustomerFacts(name, None, "USD", DEFAULT_CYCLE, 0, NOW)
     excluded: list[tuple[str, str | None]] = [("a", None), ("b", "pro"), ("b", "free")]
     for one in excluded:
         router.exclude("acme", *one)

@@ -8,9 +8,10 @@ from typing import cast
 import pytest
 
 from engine import timers
+from engine.rules.registry import RulesRegistry
 from engine.timers import Timers
 from runtime.clock import ManualClock
-from store.balances.wallets import Due
+from store.balances.wallets import DueTimer
 from store.postgres.database import Database
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -23,8 +24,8 @@ class NoDatabase:
         yield None
 
 
-def due(organization_id: int, number: int, minutes: int) -> Due:
-    return Due(organization_id, str(organization_id), f"c{number}", NOW - timedelta(minutes=minutes))
+def due(organization_id: int, number: int, minutes: int) -> DueTimer:
+    return DueTimer(organization_id, str(organization_id), f"c{number}", NOW - timedelta(minutes=minutes))
 
 
 async def test_organizations_have_turns_however_much_one_has_due(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,21 +34,21 @@ async def test_organizations_have_turns_however_much_one_has_due(monkeypatch: py
     left = [due(NOISY, number, 100 - number) for number in range(20)] + [due(QUIET, number, 1) for number in range(3)]
     done: list[int] = []
 
-    async def overdue(_: object, now: datetime, limit: int, others_than: Collection[int] = ()) -> list[Due]:
+    async def overdue(_: object, now: datetime, limit: int, others_than: Collection[int] = ()) -> list[DueTimer]:
         return [one for one in left if one.organization_id not in others_than][:limit]
 
     async def next_due(_: object) -> None:
         return None
 
-    async def evaluate(_: Timers, part: Sequence[Due]) -> int:
+    async def evaluate(_: Timers, part: Sequence[DueTimer]) -> int:
         done.extend(one.organization_id for one in part)
         for one in part:
             left.remove(one)
         return len(part)
 
-    monkeypatch.setattr("store.balances.wallets.overdue", overdue)
-    monkeypatch.setattr("store.balances.wallets.next_due", next_due)
+    monkeypatch.setattr("store.balances.wallets.due_timers", overdue)
+    monkeypatch.setattr("store.balances.wallets.next_due_time", next_due)
     monkeypatch.setattr(Timers, "_evaluate", evaluate)
-    await Timers(cast(Database, NoDatabase()), ManualClock(NOW)).sweep()
+    await Timers(cast(Database, NoDatabase()), ManualClock(NOW), timedelta(days=34), RulesRegistry()).sweep()
     assert done[:7] == [NOISY, NOISY, QUIET, QUIET, NOISY, NOISY, QUIET]
     assert not left

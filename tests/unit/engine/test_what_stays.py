@@ -11,9 +11,9 @@ from engine import upkeep
 from engine.upkeep import Upkeep
 from runtime.backoff import Backoff
 from runtime.clock import ManualClock
-from server.calls import identity
+from server.authentication import api_keys
+from server.authentication.api_keys import Authenticator
 from server.calls.errors import Unauthenticated
-from server.calls.identity import Identity
 from store.postgres.database import DatabaseUnavailable
 from tests.support.waiting import within
 
@@ -34,10 +34,10 @@ async def test_keys_that_somebody_guesses_fill_no_memory(monkeypatch: pytest.Mon
     async def find_caller(_: object, key_hash: bytes) -> None:
         looked_up.append(key_hash)
 
-    monkeypatch.setattr(identity, "find_caller", find_caller)
-    monkeypatch.setattr(identity, "CACHE_SIZE", 3)
+    monkeypatch.setattr(api_keys, "find_caller", find_caller)
+    monkeypatch.setattr(api_keys, "CACHE_SIZE", 3)
     database: Any = NoDatabase()
-    known = Identity(database, ManualClock(NOW), listens_to_loopback_only=True)
+    known = Authenticator(database, ManualClock(NOW), listens_to_loopback_only=True)
 
     async def guess(number: int) -> None:
         with pytest.raises(Unauthenticated):

@@ -18,13 +18,13 @@ Counted = tuple[str, int, str | None]  # quantity, minutes after noon, unique va
 def counted(
     aggregation: Aggregation, events: list[Counted], tally: Tally | None = None, first_number: int = 0
 ) -> list[str]:
-    """The value after each event; the ids of the events are numbered from `first_number`."""
+    """The value after each event. Their ids are in the order of their numbers, which begin at `first_number`."""
     tally = tally or Tally(unseen={value for _, _, value in events if value is not None})
     values = []
     with exact_arithmetic():
         for number, (quantity, minutes, unique_value) in enumerate(events, first_number):
             amount = contribution(aggregation, Decimal(quantity))
-            tally.add(aggregation, amount, NOON + timedelta(minutes=minutes), f"e{number}", unique_value)
+            tally.add(aggregation, amount, NOON + timedelta(minutes=minutes), f"e{number:06}", unique_value)
             values.append(str(tally.value))
     return values
 
@@ -54,7 +54,7 @@ def test_a_value_that_was_counted_before_does_not_count_again() -> None:
     ]
 
 
-def test_a_tally_goes_on_where_it_was() -> None:
+def test_a_tally_continues_from_its_stored_value() -> None:
     earlier = NOON - timedelta(minutes=1)
     assert counted(Aggregation.LATEST, [("7", -2, None)], Tally(Decimal(5), earlier)) == ["5"]
     assert counted(Aggregation.MAX, [("-7", 0, None)], Tally(Decimal(-5), earlier)) == ["-5"]
@@ -66,11 +66,12 @@ events = st.lists(st.tuples(quantities, st.integers(0, 30), st.sampled_from([Non
 
 
 @given(st.sampled_from(list(Aggregation)), events, st.integers(0, 20))
-def test_counting_in_two_goes_is_counting_in_one(aggregation: Aggregation, events: list[Counted], cut: int) -> None:
+def test_events_counted_in_two_parts_give_the_same_values_as_in_one(
+    aggregation: Aggregation, events: list[Counted], cut: int
+) -> None:
     whole = counted(aggregation, events)
     tally = Tally(unseen={value for _, _, value in events if value is not None})
     before = counted(aggregation, events[:cut], tally)
-    # The same ids as in one go: of two events of one time, LATEST takes the one with the greater id.
     assert before + counted(aggregation, events[cut:], tally, first_number=cut) == whole
 
 

@@ -11,18 +11,10 @@ from hypothesis import strategies as st
 
 from evaluator.alerts import ConditionType, GroupSelector, Scope, ScopeKind
 from evaluator.amounts import MAX_DECIMALS
-from evaluator.definitions import (
-    AlertDefinition,
-    Condition,
-    DefinitionState,
-    condition_from_json,
-    condition_json,
-    natural_key,
-    thresholds_from_json,
-    thresholds_json,
-)
+from evaluator.definition_json import condition_from_json, condition_json, thresholds_from_json, thresholds_json
+from evaluator.definitions import AlertDefinition, Condition, DefinitionState, natural_key
 from evaluator.gauges import Measure
-from evaluator.thresholds import Kind, Severity, Threshold
+from evaluator.thresholds import Severity, Threshold, TransitionKind
 
 NOW = datetime(2026, 3, 15, tzinfo=UTC)
 SUBSCRIPTION = Scope(ScopeKind.SUBSCRIPTION, customer_id="acme", subscription_id="pro")
@@ -66,7 +58,7 @@ thresholds = st.builds(
     code=st.text(max_size=5),
     severity=st.none() | st.sampled_from(Severity),
     resolve_value=st.none() | amounts,
-    notify_on=st.frozensets(st.sampled_from(Kind), min_size=1),
+    notify_on=st.frozensets(st.sampled_from(TransitionKind), min_size=1),
 ) | st.builds(Threshold, recurring_step=amounts.filter(lambda amount: amount > 0))
 selectors = st.builds(GroupSelector, st.text(min_size=1), st.none() | st.text())
 conditions = st.builds(
@@ -115,27 +107,27 @@ def test_amounts_are_stored_as_text_without_loss() -> None:
     ],
 )
 def test_each_condition_measures_what_it_says(condition: Condition, measure: Measure) -> None:
-    rule = definition(condition, Threshold(Decimal(1))).rule()
+    rule = definition(condition, Threshold(Decimal(1))).active_rule()
     assert rule is not None
     assert (rule.measure, rule.condition_type) == (measure, condition.condition_type)
 
 
-def test_a_rule_carries_the_definition_with_groups_by_key_and_lines_by_value() -> None:
+def test_a_rule_has_the_definition_with_groups_by_key_and_thresholds_by_value() -> None:
     groups = (GroupSelector("zone"), GroupSelector("model", "large"))
     condition = Condition(ConditionType.SPEND_THRESHOLD_REACHED, currency="USD", groups=groups)
     lines = (Threshold(Decimal(20)), Threshold(recurring_step=Decimal(5)), Threshold(Decimal(10)))
-    rule = definition(condition, *lines).rule()
+    rule = definition(condition, *lines).active_rule()
     assert rule is not None
     assert rule.groups == (GroupSelector("model", "large"), GroupSelector("zone"))
-    assert [threshold.value for threshold in rule.ladder.fixed] == [10, 20]
-    assert rule.ladder.recurring == lines[1]
+    assert [threshold.value for threshold in rule.thresholds.fixed] == [10, 20]
+    assert rule.thresholds.recurring == lines[1]
     assert (rule.version, rule.changed_epoch, rule.watching_epoch, rule.watching_time) == (3, 7, 5, NOW)
 
 
 @pytest.mark.parametrize("state", [DefinitionState.DISABLED, DefinitionState.ARCHIVED])
 def test_only_an_active_alert_is_a_rule(state: DefinitionState) -> None:
     condition = Condition(ConditionType.USAGE_EXCEEDED, metric_id="calls")
-    assert definition(condition, Threshold(Decimal(1)), state=state).rule() is None
+    assert definition(condition, Threshold(Decimal(1)), state=state).active_rule() is None
 
 
 def usage(metric_id: str) -> Condition:

@@ -1,4 +1,4 @@
-"""Drawing from segments and giving back: what the plain ledger says, and the cases that are easy to get wrong."""
+"""Drawing from segments and giving back: what the reference model says, and the cases that are easy to get wrong."""
 
 import os
 from dataclasses import dataclass
@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluator.amounts import exact_arithmetic
-from evaluator.balances import Segment, Unit
-from evaluator.drawdown import Purse, Source, in_order
-from tests.reference.wallet import PlainWallet, Terms
+from evaluator.balances import HoldingSegment, Unit
+from evaluator.drawdown import Source, UnitBalances, in_order
+from tests.reference.balances import Terms, Wallet
+from tests.reference.gauges import Event
 
 EXAMPLES = 10 * int(os.environ.get("TIDEMARK_TEST_EXAMPLES", "30"))
 
@@ -69,10 +70,10 @@ def end_of(one: Granted) -> datetime | None:
     used=st.lists(uses, min_size=1, max_size=12),
     overage=st.sampled_from([Decimal(0), Decimal(4), Decimal(-4)]),
 )
-def test_purses_do_what_the_plain_ledger_says(
+def test_purses_do_what_the_reference_model_says(
     held: list[Granted], used: list[tuple[Decimal, datetime, str, bool]], overage: Decimal
 ) -> None:
-    plain = PlainWallet()
+    plain = Wallet()
     plain.overage["cost", "USD"] = Fraction(overage)
     sources: dict[str, Source] = {}
     seats: set[str] = set()
@@ -82,9 +83,9 @@ def test_purses_do_what_the_plain_ledger_says(
         terms = Terms(name, "COMMIT", ("cost", "USD"), one.priority, one.overdraws, True, one.metrics, seat)
         plain.put(terms, [(Fraction(one.amount), TIMES[one.start], end_of(one))])
         plain.balances[name].segments[1].adjusted = Fraction(one.adjusted)
-        plain.balances[name].segments[1].taken = Fraction(one.taken)
+        plain.balances[name].segments[1].drawn = Fraction(one.taken)
         with exact_arithmetic():
-            segment = Segment(1, one.amount + one.adjusted, one.taken, TIMES[one.start], end_of(one))
+            segment = HoldingSegment(1, one.amount + one.adjusted, one.taken, TIMES[one.start], end_of(one))
         sources[name] = Source(name, segment, one.priority, one.seat, one.overdraws, one.metrics)
         if one.seat:
             seats.add(name)
@@ -93,9 +94,10 @@ def test_purses_do_what_the_plain_ledger_says(
     with exact_arithmetic():
         pooled = in_order([source for name, source in sources.items() if name not in seats])
         of_seat = in_order([source for name, source in sources.items() if name in seats])
-        purse = Purse(Unit("USD"), pooled, overage)
+        purse = UnitBalances(Unit("USD"), pooled, overage)
         for amount, time, metric, seated in used:
-            plain.use(time, metric, Fraction(0), Fraction(amount), "USD", {"seat": "ann"} if seated else {})
+            properties = (("seat", "ann"),) if seated else ()
+            plain.use(Event("", "", time, metric, Fraction(0), None, Fraction(amount), "USD", properties))
             before = {name: source.segment.drawn for name, source in sources.items()}
             overage_before = purse.overage
             draws = purse.draw(amount, time, metric, of_seat if seated else ())
@@ -108,17 +110,17 @@ def test_purses_do_what_the_plain_ledger_says(
             assert sum(moved.values(), purse.overage - overage_before) == amount
             assert all(source.segment.drawn >= 0 for source in sources.values())
     assert {name: Fraction(source.segment.drawn) for name, source in sources.items()} == {
-        name: taken for (name, _), taken in plain.taken().items()
+        name: drawn for (name, _), drawn in plain.drawn().items()
     }
     assert Fraction(purse.overage) == plain.overage["cost", "USD"]
 
 
 def source(name: str, amount: str, drawn: str = "0", *, overdraws: bool = False, priority: int = 0) -> Source:
-    segment = Segment(1, Decimal(amount), Decimal(drawn), TIMES[0], None)
+    segment = HoldingSegment(1, Decimal(amount), Decimal(drawn), TIMES[0], None)
     return Source(name, segment, priority, overdraws=overdraws)
 
 
-def draw(purse: Purse, amount: str) -> dict[str, Decimal]:
+def draw(purse: UnitBalances, amount: str) -> dict[str, Decimal]:
     with exact_arithmetic():
         draws = purse.draw(Decimal(amount), NOON, "calls")
         found: dict[str, Decimal] = {}
@@ -127,8 +129,8 @@ def draw(purse: Purse, amount: str) -> dict[str, Decimal]:
         return found
 
 
-def test_a_correction_goes_the_way_back_over_several_segments_and_the_overage() -> None:
-    purse = Purse(Unit("USD"), [source("a", "10"), source("b", "5")])
+def test_a_correction_gives_back_to_the_overage_and_to_several_segments() -> None:
+    purse = UnitBalances(Unit("USD"), [source("a", "10"), source("b", "5")])
     assert draw(purse, "18") == {"a": 10, "b": 5}
     assert purse.overage == 3
     assert draw(purse, "-4") == {"b": -1}
@@ -138,7 +140,7 @@ def test_a_correction_goes_the_way_back_over_several_segments_and_the_overage() 
 
 
 def test_what_was_never_charged_is_used_up_before_balances() -> None:
-    purse = Purse(Unit("USD"), [source("a", "10")])
+    purse = UnitBalances(Unit("USD"), [source("a", "10")])
     assert draw(purse, "-3") == {}
     assert purse.overage == -3
     assert draw(purse, "5") == {"a": 2}
@@ -147,14 +149,14 @@ def test_what_was_never_charged_is_used_up_before_balances() -> None:
 
 def test_a_correction_gives_back_no_more_than_usage_took() -> None:
     """Of a segment that an adjustment took far below zero."""
-    purse = Purse(Unit("USD"), [source("a", "-90", "10", overdraws=True)])
+    purse = UnitBalances(Unit("USD"), [source("a", "-90", "10", overdraws=True)])
     assert draw(purse, "-50") == {"a": -10}
     assert purse.overage == -40
     assert purse.sources[0].segment.drawn == 0
 
 
 def test_the_first_that_overdraws_takes_the_rest_and_is_the_first_that_is_given_back_to() -> None:
-    purse = Purse(Unit("USD"), [source("a", "10", overdraws=True), source("b", "5", overdraws=True)])
+    purse = UnitBalances(Unit("USD"), [source("a", "10", overdraws=True), source("b", "5", overdraws=True)])
     assert draw(purse, "20") == {"a": 15, "b": 5}
     assert draw(purse, "-7") == {"a": -5, "b": -2}
 
@@ -162,10 +164,10 @@ def test_the_first_that_overdraws_takes_the_rest_and_is_the_first_that_is_given_
 def test_who_gives_first() -> None:
     early, late = (TIMES[0] + timedelta(days=days) for days in (1, 2))
     segments = {
-        "seat": Source("seat", Segment(1, Decimal(1), Decimal(0), TIMES[0], None), 9, of_seat=True),
-        "low": Source("low", Segment(1, Decimal(1), Decimal(0), TIMES[0], None), -1),
-        "early": Source("early", Segment(1, Decimal(1), Decimal(0), TIMES[0], early)),
-        "late": Source("late", Segment(1, Decimal(1), Decimal(0), TIMES[0], late)),
-        "never": Source("never", Segment(1, Decimal(1), Decimal(0), TIMES[0], None)),
+        "seat": Source("seat", HoldingSegment(1, Decimal(1), Decimal(0), TIMES[0], None), 9, of_seat=True),
+        "low": Source("low", HoldingSegment(1, Decimal(1), Decimal(0), TIMES[0], None), -1),
+        "early": Source("early", HoldingSegment(1, Decimal(1), Decimal(0), TIMES[0], early)),
+        "late": Source("late", HoldingSegment(1, Decimal(1), Decimal(0), TIMES[0], late)),
+        "never": Source("never", HoldingSegment(1, Decimal(1), Decimal(0), TIMES[0], None)),
     }
     assert [one.balance_id for one in in_order([*segments.values()][::-1])] == list(segments)

@@ -8,7 +8,7 @@ import pytest
 
 from evaluator.alerts import AlertRule, ConditionType, Scope, ScopeKind
 from evaluator.amounts import ZERO, exact_arithmetic
-from evaluator.balance_readings import gauge_of, next_change, readings, reads_as_zero
+from evaluator.balance_values import balance_values, gauge_of, next_change, reads_as_zero
 from evaluator.balances import (
     BalanceKind,
     BalanceReading,
@@ -16,25 +16,28 @@ from evaluator.balances import (
     FieldEntity,
     FieldFilter,
     Holding,
-    Segment,
+    HoldingSegment,
     Specifier,
     Unit,
 )
 from evaluator.gauges import Measure
 from evaluator.periods import DEFAULT_CYCLE
-from evaluator.routing import Customer, watch_facts
-from evaluator.thresholds import Direction, Ladder, Threshold
+from evaluator.routing_facts import CustomerFacts
+from evaluator.thresholds import Direction, Threshold, ThresholdSet
+from evaluator.watched_gauges import watched_fact_gauge
 
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
-ACME = Customer("acme", None, "USD", DEFAULT_CYCLE, 0, NOW)
+ACME = CustomerFacts("acme", None, "USD", DEFAULT_CYCLE, 0, NOW)
 
 
 def rule(selection: BalanceSelection, currency: str | None = "USD", *lines: str) -> AlertRule:
-    ladder = Ladder.of(tuple(Threshold(Decimal(line)) for line in lines or ("0",)), Direction.FALLING)
+    threshold_set = ThresholdSet.of(tuple(Threshold(Decimal(line)) for line in lines or ("0",)), Direction.FALLING)
     condition = ConditionType.LOW_REMAINING_CONTRACT_CREDIT_AND_COMMIT_BALANCE_REACHED
     measure = Measure(currency=currency, balances=selection)
-    return AlertRule("alt", "a", 1, condition, Scope(ScopeKind.ALL_CUSTOMERS), measure, (), ladder, True, 1, 1, NOW)
+    return AlertRule(
+        "alt", "a", 1, condition, Scope(ScopeKind.ALL_CUSTOMERS), measure, (), threshold_set, True, 1, 1, NOW
+    )
 
 
 REMAINING = BalanceSelection((BalanceKind.COMMIT,), BalanceReading.REMAINING)
@@ -51,7 +54,7 @@ REMAINING = BalanceSelection((BalanceKind.COMMIT,), BalanceReading.REMAINING)
         (0, (8,), (6,), 8, 6),
     ],
 )
-def test_a_gauge_is_read_again_after_the_last_change_and_has_no_gap_while_one_alert_watched(
+def test_a_gauge_of_facts_is_evaluated_again_after_the_last_change_and_has_no_gap_while_one_alert_watched(
     customer: int, changed: tuple[int, ...], watching: tuple[int, ...], required: int, continuous: int
 ) -> None:
     alerts = [
@@ -59,7 +62,7 @@ def test_a_gauge_is_read_again_after_the_last_change_and_has_no_gap_while_one_al
         for change, watch in zip(changed, watching, strict=True)
     ]
     gauge = gauge_of("acme", alerts[0].measure, ())
-    watch = watch_facts(gauge, alerts, replace(ACME, changed_epoch=customer))
+    watch = watched_fact_gauge(gauge, alerts, replace(ACME, changed_epoch=customer))
     assert (watch.required_epoch, watch.continuous_since_epoch) == (required, continuous)
     assert watch.alerts == tuple(alerts)
 
@@ -90,12 +93,12 @@ def test_who_never_held_anything_reads_zero_where_one_gauge_needs_no_value(
     assert not reads_as_zero(replace(selection, seat_key="seat"))
     alert = rule(selection)
     with exact_arithmetic():
-        read = readings(alert, "acme", [], NOW)
+        read = balance_values(alert, "acme", [], NOW)
     assert {gauge.group: one.value for gauge, one in read.items()} == ({(): ZERO} if zero else {})
 
 
 def holding(name: str, amount: str, end: datetime | None = None, **fields: str) -> Holding:
-    segment = Segment(1, Decimal(amount), ZERO, NOW - DAY, end)
+    segment = HoldingSegment(1, Decimal(amount), ZERO, NOW - DAY, end)
     return Holding(name, BalanceKind.COMMIT, Unit("USD"), (segment,), custom_fields=fields)
 
 
@@ -104,7 +107,7 @@ def test_groups_are_sorted_by_key_in_whatever_order_a_specifier_names_them(keys:
     alert = rule(replace(REMAINING, specifiers=(Specifier(keys),)))
     held = [holding("a", "1", team="x", region="eu"), holding("b", "2", region="eu", team="x"), holding("c", "4")]
     with exact_arithmetic():
-        read = readings(alert, "acme", held, NOW)
+        read = balance_values(alert, "acme", held, NOW)
     assert {gauge.group: one.value for gauge, one in read.items()} == {(("region", "eu"), ("team", "x")): 3}
 
 
@@ -113,7 +116,7 @@ def test_what_has_no_end_matters_when_it_begins_and_what_has_ended_never_again()
 
     def coming(*spans: tuple[int, int | None]) -> int | None:
         segments = tuple(
-            Segment(number, ZERO, ZERO, NOW + start * DAY, None if end is None else NOW + end * DAY)
+            HoldingSegment(number, ZERO, ZERO, NOW + start * DAY, None if end is None else NOW + end * DAY)
             for number, (start, end) in enumerate(spans)
         )
         with exact_arithmetic():

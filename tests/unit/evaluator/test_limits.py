@@ -11,19 +11,19 @@ from hypothesis import strategies as st
 
 from evaluator.amounts import ZERO, exact_arithmetic
 from evaluator.balances import Unit
-from evaluator.definitions import thresholds_from_json, thresholds_json
+from evaluator.definition_json import thresholds_from_json, thresholds_json
 from evaluator.gauges import Group
-from evaluator.limits import NO_LIMITS, Limit, LimitGroups, Limits, limit_of
-from evaluator.thresholds import Direction, Kind, Ladder, Threshold
-from evaluator.transitions import AlertState, Evaluation, Step, Transition, evaluate, mark_silently, trip_levels
+from evaluator.limits import NO_LIMITS, LimitChange, LimitGroups, Limits, limit_of
+from evaluator.thresholds import Direction, Threshold, ThresholdSet, TransitionKind
+from evaluator.transitions import AlertState, Evaluation, Step, Transition, evaluate, silent_state, trip_levels
 
 NOW = datetime(2026, 3, 15, tzinfo=UTC)
 USD, TOKENS = Unit(currency="USD"), Unit(metric_id="tokens")
-BOTH = frozenset(Kind)
+BOTH = frozenset(TransitionKind)
 
 
-def limit(amount: str | None, groups: LimitGroups = (), unit: Unit = TOKENS, epoch: int = 1) -> Limit:
-    return Limit(unit, groups, None if amount is None else Decimal(amount), epoch)
+def limit(amount: str | None, groups: LimitGroups = (), unit: Unit = TOKENS, epoch: int = 1) -> LimitChange:
+    return LimitChange(unit, groups, None if amount is None else Decimal(amount), epoch)
 
 
 LIMITS = Limits(
@@ -64,7 +64,7 @@ def test_the_limit_with_exactly_the_keys_of_a_gauge_and_most_of_its_values(group
     assert LIMITS.find(TOKENS, group) == (None if amount is None else Decimal(amount))
 
 
-def test_units_and_holders_are_told_apart() -> None:
+def test_a_limit_applies_only_to_its_unit_and_the_customers_own_comes_first() -> None:
     assert LIMITS.find(USD, ()) == 2
     assert LIMITS.find(USD, (("seat", "ann"),)) is None
     assert LIMITS.find(None, ()) is None
@@ -93,12 +93,12 @@ def percent(text: str, resolve: str | None = None) -> Threshold:
     )
 
 
-def at_limit(lines: Ladder, amount: str | None) -> Ladder:
+def at_limit(lines: ThresholdSet, amount: str | None) -> ThresholdSet:
     with exact_arithmetic():
         return lines.with_limit(None if amount is None else Decimal(amount))
 
 
-def follow(lines: Ladder, values: Sequence[str], state: AlertState | None = None) -> Evaluation:
+def follow(lines: ThresholdSet, values: Sequence[str], state: AlertState | None = None) -> Evaluation:
     with exact_arithmetic():
         return evaluate(lines, state or AlertState(), ZERO, [Step(Decimal(value), None) for value in values], NOW)
 
@@ -107,8 +107,8 @@ def told(evaluation: Evaluation) -> list[tuple[str, str, str]]:
     return [(one.kind.value, one.threshold.key, f"{one.level:f}") for one in evaluation.transitions]
 
 
-def test_a_changed_limit_moves_the_lines_and_keeps_their_identity() -> None:
-    lines = Ladder.of((percent("80"), percent("150"), Threshold(Decimal(90), notify_on=BOTH)), Direction.RISING)
+def test_a_changed_limit_moves_the_levels_and_keeps_the_keys() -> None:
+    lines = ThresholdSet.of((percent("80"), percent("150"), Threshold(Decimal(90), notify_on=BOTH)), Direction.RISING)
     first = follow(at_limit(lines, "100"), ["100"])
     assert told(first) == [("REACHED", "limit:80", "80.00"), ("REACHED", "90", "90")]
     same = follow(at_limit(lines, "125"), ["100"], first.state)
@@ -123,8 +123,8 @@ def test_a_changed_limit_moves_the_lines_and_keeps_their_identity() -> None:
     assert list(removed.state.reached) == ["90"]
 
 
-def test_percent_of_nothing_is_no_line_and_of_zero_is_zero() -> None:
-    lines = Ladder.of((percent("80", "70"),), Direction.RISING)
+def test_a_percentage_has_no_level_without_a_limit_and_is_zero_at_limit_zero() -> None:
+    lines = ThresholdSet.of((percent("80", "70"),), Direction.RISING)
     assert told(follow(lines, ["-1", "0", "1000"])) == []
     assert trip_levels(lines, AlertState()) == (None, None)
     zero = at_limit(lines, "0")
@@ -135,21 +135,21 @@ def test_percent_of_nothing_is_no_line_and_of_zero_is_zero() -> None:
     assert told(follow(zero, ["-1"], found.state)) == [("RESOLVED", "limit:80", "0.00")]
 
 
-def test_what_was_past_silently_resolves_silently_when_the_limit_goes() -> None:
-    lines = Ladder.of((percent("80"),), Direction.RISING)
+def test_a_threshold_reached_silently_resolves_silently_when_the_limit_goes() -> None:
+    lines = ThresholdSet.of((percent("80"),), Direction.RISING)
     with exact_arithmetic():
-        state = mark_silently(at_limit(lines, "10"), Decimal(9), NOW)
+        state = silent_state(at_limit(lines, "10"), Decimal(9), NOW)
     assert state.reached["limit:80"].silent
     gone = follow(lines, ["9"], state)
     assert (told(gone), gone.state) == ([], AlertState())
 
 
 def test_the_steps_of_a_recurring_threshold_do_not_move_with_the_limit() -> None:
-    lines = Ladder.of(
+    lines = ThresholdSet.of(
         (percent("80"), Threshold(Decimal(50)), Threshold(recurring_step=Decimal(20))), Direction.RISING
     )
     for amount in (None, "10", "1000"):
-        assert at_limit(lines, amount).foot == 50
+        assert at_limit(lines, amount).recurring_base == 50
     # They are told in the order in which the gauge met them all the same.
     found = follow(at_limit(lines, "100"), ["95"])
     assert [level for _, _, level in told(found)] == ["50", "70", "80.00", "90"]
@@ -167,7 +167,7 @@ def test_thresholds_come_back_from_their_json() -> None:
 
 def test_a_product_of_the_longest_numbers_is_exact() -> None:
     number = "12345678901234567890.123456789012345678"
-    lines = at_limit(Ladder.of((percent(number),), Direction.RISING), number)
+    lines = at_limit(ThresholdSet.of((percent(number),), Direction.RISING), number)
     digits = int(number.replace(".", ""))
     assert lines.fixed[0].value.as_tuple().exponent == -38
     with exact_arithmetic():
@@ -184,7 +184,7 @@ percents = st.lists(numbers, min_size=1, max_size=5, unique=True)
     st.lists(st.decimals(min_value=-100, max_value=3000, places=2), max_size=8),
     st.booleans(),
 )
-def test_percent_lines_say_what_value_lines_say(
+def test_percentage_thresholds_give_the_same_transitions_as_values(
     shares: list[Decimal], amount: Decimal, values: list[Decimal], hysteresis: bool
 ) -> None:
     with exact_arithmetic():
@@ -194,14 +194,14 @@ def test_percent_lines_say_what_value_lines_say(
             in_percent.append(Threshold(percent_of_limit=share, resolve_percent=resolve, notify_on=BOTH))
             back = None if resolve is None else resolve * amount / 100
             as_values.append(Threshold(share * amount / 100, resolve_value=back, notify_on=BOTH))
-        ladder = Ladder.of(tuple(in_percent), Direction.RISING).with_limit(amount)
-        plain = Ladder.of(tuple(as_values), Direction.RISING)
+        threshold_set = ThresholdSet.of(tuple(in_percent), Direction.RISING).with_limit(amount)
+        plain = ThresholdSet.of(tuple(as_values), Direction.RISING)
         steps = [Step(value, None) for value in values]
-        found = evaluate(ladder, AlertState(), ZERO, steps, NOW)
+        found = evaluate(threshold_set, AlertState(), ZERO, steps, NOW)
         expected = evaluate(plain, AlertState(), ZERO, steps, NOW)
-        assert trip_levels(ladder, found.state) == trip_levels(plain, expected.state)
-        assert mark_silently(ladder, amount, NOW).reached.keys() == {
-            f"limit:{key}" for key in _shares(in_percent, mark_silently(plain, amount, NOW), as_values)
+        assert trip_levels(threshold_set, found.state) == trip_levels(plain, expected.state)
+        assert silent_state(threshold_set, amount, NOW).reached.keys() == {
+            f"limit:{key}" for key in _shares(in_percent, silent_state(plain, amount, NOW), as_values)
         }
     assert [_plain(one) for one in found.transitions] == [_plain(one) for one in expected.transitions]
     assert sorted(one.level for one in found.state.reached.values()) == sorted(

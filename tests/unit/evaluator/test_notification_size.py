@@ -11,7 +11,7 @@ from evaluator.alerts import AlertRule, ConditionType, Scope, ScopeKind
 from evaluator.gauges import Gauge, Measure
 from evaluator.notifications import MAX_BODY_BYTES, MAX_TRANSITIONS, Notification
 from evaluator.periods import Period
-from evaluator.thresholds import Direction, Kind, Ladder, Severity, Threshold
+from evaluator.thresholds import Direction, Severity, Threshold, ThresholdSet, TransitionKind
 from evaluator.transitions import Cause, Transition
 
 NOW = datetime(2026, 3, 15, 12, 0, tzinfo=UTC)
@@ -30,7 +30,7 @@ def notification(number: int, long: bool) -> Notification:
         scope=Scope(ScopeKind.ALL_CUSTOMERS),
         measure=Measure(metric_id="m"),
         groups=(),
-        ladder=Ladder(Direction.RISING, (), None),
+        thresholds=ThresholdSet(Direction.RISING, (), None),
         evaluate_on_create=True,
         changed_epoch=1,
         watching_epoch=1,
@@ -39,7 +39,7 @@ def notification(number: int, long: bool) -> Notification:
     group = tuple((LONG, NAME) for _ in range(3)) if long else ()
     gauge = Gauge(LONG if long else "c", LONG, Measure(metric_id=LONG), group, Period(NOW, NOW + timedelta(days=1)))
     one = Transition(
-        kind=Kind.REACHED,
+        kind=TransitionKind.REACHED,
         threshold=threshold,
         level=amount,
         previous_value=amount,

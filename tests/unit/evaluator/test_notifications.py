@@ -10,9 +10,10 @@ import pytest
 
 from evaluator.alerts import AlertRule, ConditionType, Scope, ScopeKind
 from evaluator.gauges import Gauge, Measure
-from evaluator.notifications import MAX_TRANSITIONS, Notification, format_time
+from evaluator.notification_json import format_time
+from evaluator.notifications import MAX_TRANSITIONS, Notification
 from evaluator.periods import Period
-from evaluator.thresholds import Direction, Kind, Ladder, Severity, Threshold
+from evaluator.thresholds import Direction, Severity, Threshold, ThresholdSet, TransitionKind
 from evaluator.transitions import Cause, Transition
 
 NOW = datetime(2026, 3, 15, 12, 30, 0, 5, tzinfo=UTC)
@@ -26,7 +27,7 @@ RULE = AlertRule(
     scope=Scope(ScopeKind.ALL_CUSTOMERS),
     measure=Measure(currency="USD", per_subscription=True),
     groups=(),
-    ladder=Ladder.of((LINE,), Direction.RISING),
+    thresholds=ThresholdSet.of((LINE,), Direction.RISING),
     evaluate_on_create=True,
     changed_epoch=1,
     watching_epoch=1,
@@ -35,7 +36,9 @@ RULE = AlertRule(
 GAUGE = Gauge("acme", "pro", RULE.measure, (("region", "eu"),), MARCH)
 
 
-def transition(kind: Kind = Kind.REACHED, value: str = "12", cause: Cause | None = None) -> Transition:
+def transition(
+    kind: TransitionKind = TransitionKind.REACHED, value: str = "12", cause: Cause | None = None
+) -> Transition:
     return Transition(kind, LINE, LINE.value, Decimal("9.999999999999999999"), Decimal(value), cause, True, True)
 
 
@@ -59,15 +62,17 @@ def test_an_id_is_the_same_wherever_it_is_computed_and_another_for_everything_el
     assert len(base.notification_id) == 30
 
 
-@pytest.mark.parametrize("kinds", [kinds for n in (1, 2, 3) for kinds in itertools.product(Kind, repeat=n)])
-def test_it_says_reached_when_anything_was(kinds: tuple[Kind, ...]) -> None:
-    expected = "alert.reached" if Kind.REACHED in kinds else "alert.resolved"
+@pytest.mark.parametrize("kinds", [kinds for n in (1, 2, 3) for kinds in itertools.product(TransitionKind, repeat=n)])
+def test_it_says_reached_when_anything_was(kinds: tuple[TransitionKind, ...]) -> None:
+    expected = "alert.reached" if TransitionKind.REACHED in kinds else "alert.resolved"
     assert notification(*map(transition, kinds)).event_type == expected
 
 
 def test_the_body_is_json_with_texts_for_amounts_and_times() -> None:
     cause = Cause("e-1", datetime(2026, 3, 15, 13, tzinfo=timezone(timedelta(hours=1))))
-    text = notification(transition(cause=cause), transition(Kind.RESOLVED, "1000000000000000000000.10")).body()
+    text = notification(
+        transition(cause=cause), transition(TransitionKind.RESOLVED, "1000000000000000000000.10")
+    ).body()
     body = json.loads(text, parse_float=lambda number: pytest.fail(f"{number} is a float"))
     assert "Größe" in text
     assert text == json.dumps(body, ensure_ascii=False, separators=(",", ":"))
@@ -103,7 +108,7 @@ def test_a_recurring_threshold_shows_its_step_and_a_gauge_of_usage_its_metric() 
 
 
 @pytest.mark.parametrize("number", [MAX_TRANSITIONS, MAX_TRANSITIONS + 1, 3 * MAX_TRANSITIONS])
-def test_of_many_transitions_the_last_are_told(number: int) -> None:
+def test_a_notification_shows_the_last_of_many_transitions(number: int) -> None:
     many = [transition(value=str(place)) for place in range(number)]
     data = json.loads(notification(*many).body())["data"]
     assert [one["value"] for one in data["transitions"]] == [str(place) for place in range(number)][-MAX_TRANSITIONS:]

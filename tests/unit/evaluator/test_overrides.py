@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluator.alerts import AlertRule, ConditionType, GroupSelector, Scope, ScopeKind
-from evaluator.definitions import Condition, condition_from_json, condition_json
+from evaluator.definition_json import condition_from_json, condition_json
+from evaluator.definitions import Condition
 from evaluator.gauges import Group, Measure
 from evaluator.overrides import MostSpecific, Override
-from evaluator.thresholds import Direction, Ladder, Threshold
-from evaluator.transitions import AlertState, Step, evaluate, mark_silently, trip_levels
+from evaluator.thresholds import Direction, Threshold, ThresholdSet
+from evaluator.transitions import AlertState, Step, evaluate, silent_state, trip_levels
 from tests.unit.evaluator.test_definitions import definition
 
 NOW = datetime(2026, 3, 15, tzinfo=UTC)
@@ -26,7 +27,7 @@ RULE = AlertRule(
     scope=Scope(ScopeKind.PLAN, plan_id="gold"),
     measure=Measure(currency="USD", per_subscription=True),
     groups=(GroupSelector("model"), GroupSelector("region")),
-    ladder=Ladder.of((TEN,), Direction.RISING),
+    thresholds=ThresholdSet.of((TEN,), Direction.RISING),
     evaluate_on_create=True,
     changed_epoch=1,
     watching_epoch=1,
@@ -69,17 +70,17 @@ def test_the_look_up_finds_what_looking_at_each_finds(bound: list[Group], own: d
 
 def test_the_order_in_which_keys_were_named_does_not_matter() -> None:
     rule = replace(RULE, overrides=(Override((*EU, *LARGE), (FIVE,)),))
-    assert rule.ladder_for((*LARGE, *EU)).fixed == (FIVE,)
-    assert rule.ladder_for((("model", "small"), *EU)) is rule.ladder
+    assert rule.thresholds_for((*LARGE, *EU)).fixed == (FIVE,)
+    assert rule.thresholds_for((("model", "small"), *EU)) is rule.thresholds
 
 
-def test_a_silent_group_is_past_nothing_and_nothing_will_ever_be_told_of_it() -> None:
-    ladder = replace(RULE, overrides=(Override(LARGE, ()),)).ladder_for((*LARGE, *EU))
-    evaluation = evaluate(ladder, AlertState(), Decimal(0), [Step(Decimal(1_000), None)], NOW)
+def test_a_group_without_thresholds_reaches_none_and_never_notifies() -> None:
+    threshold_set = replace(RULE, overrides=(Override(LARGE, ()),)).thresholds_for((*LARGE, *EU))
+    evaluation = evaluate(threshold_set, AlertState(), Decimal(0), [Step(Decimal(1_000), None)], NOW)
     assert not evaluation.transitions
     assert not evaluation.state.in_alarm
-    assert not mark_silently(ladder, Decimal(1_000), NOW).reached
-    assert trip_levels(ladder, evaluation.state) == (None, None)
+    assert not silent_state(threshold_set, Decimal(1_000), NOW).reached
+    assert trip_levels(threshold_set, evaluation.state) == (None, None)
 
 
 def test_a_definition_keeps_its_overrides() -> None:
@@ -90,4 +91,4 @@ def test_a_definition_keeps_its_overrides() -> None:
     assert made.thresholds_for((*LARGE, *EU)) == (TEN, FIVE)
     assert made.thresholds_for((*LARGE, ("region", "us"))) == ()
     assert made.thresholds_for((("model", "small"), *EU)) == made.thresholds
-    assert made.watch().ladder_for((*LARGE, *EU)).fixed == (FIVE, TEN)
+    assert made.to_rule().thresholds_for((*LARGE, *EU)).fixed == (FIVE, TEN)

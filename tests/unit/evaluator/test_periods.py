@@ -248,7 +248,7 @@ def test_a_bad_cycle_says_what_is_wrong(anchor: datetime, count: int, zone: str,
     assert raised.value.field == field
 
 
-def test_everything_that_is_wrong_with_a_cycle_is_told() -> None:
+def test_a_cycle_reports_everything_that_is_wrong_with_it() -> None:
     problems = list(cycle_problems(datetime(1500, 1, 1), -1, "Nowhere"))  # noqa: DTZ001
     assert [problem.field for problem in problems] == ["anchor", "anchor", "interval_count", "time_zone"]
 

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluator.alerts import ConditionType, Scope, ScopeKind
-from evaluator.definitions import Condition, condition_from_json, condition_json, natural_key
+from evaluator.definition_json import condition_from_json, condition_json
+from evaluator.definitions import Condition, natural_key
 from evaluator.gauges import Measure
 from evaluator.prices import FilterOperator, PriceField, PriceFilter, canonical, passes_all
 

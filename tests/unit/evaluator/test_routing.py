@@ -13,8 +13,10 @@ from evaluator.alerts import AlertRule, ConditionType, GroupSelector, Scope, Sco
 from evaluator.gauges import Gauge, Measure
 from evaluator.periods import DEFAULT_CYCLE, BillingCycle, Cadence, Period
 from evaluator.prices import FilterOperator, PriceField, PriceFilter
-from evaluator.routing import COUNTING_MARGIN, Customer, Metric, Router, Subscription, Watch, group_of
-from evaluator.thresholds import Direction, Ladder, Threshold
+from evaluator.routing import Router, group_of
+from evaluator.routing_facts import CustomerFacts, MetricFacts, SubscriptionFacts
+from evaluator.thresholds import Direction, Threshold, ThresholdSet
+from evaluator.watched_gauges import COUNTING_MARGIN, WatchedGauge
 
 NOON = datetime(2026, 3, 15, 12, tzinfo=UTC)
 LONG_AGO = datetime(2025, 1, 1, tzinfo=UTC)
@@ -39,7 +41,7 @@ def rule(name: str, measure: Measure = CALLS, scope: Scope = EVERYBODY, *keys: s
         "scope": scope,
         "measure": measure,
         "groups": groups,
-        "ladder": Ladder.of((Threshold(Decimal(1)),), Direction.RISING),
+        "thresholds": ThresholdSet.of((Threshold(Decimal(1)),), Direction.RISING),
         "evaluate_on_create": True,
         "changed_epoch": 1,
         "watching_epoch": 1,
@@ -58,9 +60,11 @@ def router(
 ) -> Router:
     """A router that knows the customer `acme` and its subscription `pro`."""
     made = Router(9, rules)
-    made.customers["acme"] = Customer("acme", plan, "EUR", cycle, changed_epoch, LONG_AGO)
-    made.subscriptions["acme", "pro"] = Subscription("acme", "pro", subscription_plan, None, own_cycle, 0, LONG_AGO)
-    made.metrics["calls"] = Metric("calls", Aggregation.SUM, None)
+    made.customers["acme"] = CustomerFacts("acme", plan, "EUR", cycle, changed_epoch, LONG_AGO)
+    made.subscriptions["acme", "pro"] = SubscriptionFacts(
+        "acme", "pro", subscription_plan, None, own_cycle, 0, LONG_AGO
+    )
+    made.metrics["calls"] = MetricFacts("calls", Aggregation.SUM, None)
     return made
 
 
@@ -72,18 +76,18 @@ def watches(
     metric: str = "calls",
     currency: str | None = None,
     time: datetime = NOON,
-) -> list[Watch]:
+) -> list[WatchedGauge]:
     """What an event of acme moves."""
     found = []
-    for target in router.targets(("acme", subscription, metric, currency), time):
+    for target in router.customer_measures(("acme", subscription, metric, currency), time):
         for keys in target.by_keys:
             group = group_of(keys, properties or {})
-            watch = None if group is None else target.watch(group, time)
+            watch = None if group is None else target.watched_gauge(group, time)
             found += [] if watch is None else [watch]
     return found
 
 
-def named(found: list[Watch]) -> dict[tuple[str | None, str, tuple[tuple[str, str], ...]], list[str]]:
+def named(found: list[WatchedGauge]) -> dict[tuple[str | None, str, tuple[tuple[str, str], ...]], list[str]]:
     """The names of the alerts on each gauge, which is told by subscription, measure and group."""
     return {
         (watch.gauge.subscription_id, watch.gauge.measure.key, watch.gauge.group): [one.name for one in watch.alerts]
@@ -91,7 +95,7 @@ def named(found: list[Watch]) -> dict[tuple[str | None, str, tuple[tuple[str, st
     }
 
 
-def test_a_customer_who_is_excluded_is_not_watched_and_others_are() -> None:
+def test_an_excluded_customer_is_not_watched_and_others_are() -> None:
     pro = Scope(ScopeKind.SUBSCRIPTION, customer_id="acme", subscription_id="pro")
     made = router(rule("a"), rule("b"), rule("c", OWN_CALLS, pro), rule("d", OWN_CALLS, pro))
     made.customers["other"] = replace(made.customers["acme"], customer_id="other")
@@ -104,7 +108,7 @@ def test_a_customer_who_is_excluded_is_not_watched_and_others_are() -> None:
         (None, "usage/calls", ()): ["b"],
         ("pro", "usage/calls", ()): ["c"],
     }
-    [target] = made.targets(("other", None, "calls", None), NOON)
+    [target] = made.customer_measures(("other", None, "calls", None), NOON)
     assert [one.name for one in target.by_keys[()]] == ["a", "b"]
     made.exclude("acme", "b", None)
     assert named(watches(made)) == {}
@@ -116,7 +120,7 @@ def test_an_event_is_routed_to_every_selection_of_prices_in_its_currency() -> No
     made = router(rule("all", own), rule("some", some), rule("euros", replace(some, currency="EUR")))
 
     def found(currency: str, subscription: str | None) -> dict[str, tuple[PriceFilter, ...]]:
-        targets = made.targets(("acme", subscription, "calls", currency), NOON)
+        targets = made.customer_measures(("acme", subscription, "calls", currency), NOON)
         return {target.by_keys[()][0].name: target.prices for target in targets}
 
     assert found("USD", "pro") == {"all": (), "some": prices}
@@ -124,7 +128,7 @@ def test_an_event_is_routed_to_every_selection_of_prices_in_its_currency() -> No
     assert found("USD", None) == {}
 
 
-def test_an_event_that_nobody_watches_moves_nothing() -> None:
+def test_an_event_moves_nothing_when_no_alert_watches() -> None:
     made = router(rule("tokens", Measure(metric_id="tokens")), rule("euros", Measure(currency="EUR")))
     assert watches(made, currency="USD", subscription="pro") == []
 
@@ -164,7 +168,7 @@ def test_a_plan_is_the_customers_or_the_subscriptions_as_the_measure_is(
     assert bool(watches(made, subscription="pro")) is covered
 
 
-def test_nobody_on_no_plan_is_covered_by_a_plans_alert() -> None:
+def test_an_alert_of_a_plan_does_not_cover_a_customer_without_a_plan() -> None:
     made = router(rule("a", scope=Scope(ScopeKind.PLAN, plan_id="gold")), plan=None)
     assert watches(made) == []
 
@@ -204,7 +208,7 @@ def test_each_period_has_a_gauge_of_its_own_and_the_same_one_again() -> None:
     assert march.gauge.gauge_id != april.gauge.gauge_id
 
 
-def test_a_period_begins_with_its_first_moment_and_ends_before_its_last() -> None:
+def test_a_period_contains_its_start_and_not_its_end() -> None:
     made = router(rule("a"))
     for time, start in (
         (MARCH.start, MARCH.start),
@@ -233,7 +237,7 @@ def test_the_last_period_to_end_is_the_customers_or_the_subscriptions() -> None:
 
 def test_a_metric_adds_up_as_it_says_and_cost_always_sums() -> None:
     made = router(rule("a"), rule("b", COST))
-    made.metrics["calls"] = Metric("calls", Aggregation.UNIQUE_COUNT, "seat")
+    made.metrics["calls"] = MetricFacts("calls", Aggregation.UNIQUE_COUNT, "seat")
     usage, cost = watches(made, currency="USD")
     assert (usage.aggregation, usage.unique_property) == (Aggregation.UNIQUE_COUNT, "seat")
     assert (cost.aggregation, cost.unique_property) == (Aggregation.SUM, None)
@@ -242,11 +246,11 @@ def test_a_metric_adds_up_as_it_says_and_cost_always_sums() -> None:
 def test_currencies_of_costs_that_name_none() -> None:
     made = router()
     assert made.currency_of("acme", None) == made.currency_of("acme", "pro") == "EUR"
-    made.subscriptions["acme", "pro"] = Subscription("acme", "pro", None, "tokens", None, 0, LONG_AGO)
+    made.subscriptions["acme", "pro"] = SubscriptionFacts("acme", "pro", None, "tokens", None, 0, LONG_AGO)
     assert made.currency_of("acme", "pro") == "tokens"
 
 
-def test_a_gauge_is_visited_again_after_any_change_and_counted_on_while_one_alert_has_watched() -> None:
+def test_a_gauge_is_evaluated_again_after_any_change_and_not_recounted_while_one_alert_watched() -> None:
     old, new = rule("old"), rule("new", changed_epoch=7, watching_epoch=7)
     [both] = watches(router(old, new))
     assert (both.required_epoch, both.continuous_since_epoch) == (7, 1)
@@ -267,7 +271,7 @@ def test_a_gauge_is_visited_again_after_any_change_and_counted_on_while_one_aler
         (NOON, False),
     ],
 )
-def test_a_period_that_began_well_after_somebody_watched_was_counted_from_its_start(
+def test_a_period_was_counted_from_its_start_when_it_began_well_after_the_first_watch(
     watching_since: datetime, from_the_start: bool
 ) -> None:
     [watch] = watches(router(rule("a", watching_time=watching_since)))

@@ -13,10 +13,10 @@ from decimal import Decimal
 import pytest
 
 from evaluator.amounts import exact_arithmetic
-from evaluator.balance_readings import days_left
+from evaluator.balance_values import days_left
 from evaluator.gauges import Gauge, Measure
-from evaluator.invoices import Invoice, InvoiceStatus, calendar_month
-from evaluator.notifications import format_time
+from evaluator.invoices import InvoiceStatus, MeasuredInvoice, calendar_month
+from evaluator.notification_json import format_time
 from evaluator.periods import BillingCycle, Cadence, Period
 
 MACHINE_ZONES = ["UTC", "Pacific/Kiritimati", "America/St_Johns", "Australia/Lord_Howe"]
@@ -205,7 +205,7 @@ def test_calendar_months_are_those_of_the_customers_zone(machine_zone: str, zone
         assert calendar_month(zone, inside) == january
     assert calendar_month(zone, january.end).start == january.end
     # What ends with the month is of that month, though its end is the first moment of the next.
-    invoice = Invoice("inv", None, InvoiceStatus.ISSUED, "USD", Decimal(1), january.end)
+    invoice = MeasuredInvoice("inv", None, InvoiceStatus.ISSUED, "USD", Decimal(1), january.end)
     assert invoice.month(zone) == january
     assert machine_zone
 

@@ -9,20 +9,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluator.amounts import exact_arithmetic
-from evaluator.thresholds import Direction, Kind, Ladder, Threshold
-from evaluator.transitions import AlertState, Cause, Evaluation, Step, evaluate, mark_silently, trip_levels
+from evaluator.thresholds import Direction, Threshold, ThresholdSet, TransitionKind
+from evaluator.transitions import AlertState, Cause, Evaluation, Step, evaluate, silent_state, trip_levels
 
 NOW = datetime(2026, 3, 15, tzinfo=UTC)
 
 
-def ladder(*lines: str, step: str | None = None, direction: Direction = Direction.RISING) -> Ladder:
+def threshold_set(*lines: str, step: str | None = None, direction: Direction = Direction.RISING) -> ThresholdSet:
     thresholds = tuple(Threshold(Decimal(line)) for line in lines)
     if step is not None:
         thresholds += (Threshold(recurring_step=Decimal(step)),)
-    return Ladder.of(thresholds, direction)
+    return ThresholdSet.of(thresholds, direction)
 
 
-def follow(lines: Ladder, values: Sequence[str], start: str = "0", state: AlertState | None = None) -> Evaluation:
+def follow(
+    lines: ThresholdSet, values: Sequence[str], start: str = "0", state: AlertState | None = None
+) -> Evaluation:
     steps = [Step(Decimal(value), Cause(f"e{index}", NOW)) for index, value in enumerate(values)]
     with exact_arithmetic():
         return evaluate(lines, state or AlertState(), Decimal(start), steps, NOW)
@@ -36,21 +38,21 @@ def told(evaluation: Evaluation) -> list[tuple[str, str]]:
     ("direction", "start", "before", "at", "past"),
     [(Direction.RISING, "0", "99.99", "100", "100.01"), (Direction.FALLING, "500", "100.01", "100", "99.99")],
 )
-def test_fires_at_the_line_and_past_it_but_not_before(
+def test_a_threshold_is_reached_at_its_level_and_beyond_and_not_before(
     direction: Direction, start: str, before: str, at: str, past: str
 ) -> None:
-    lines = ladder("100", direction=direction)
+    lines = threshold_set("100", direction=direction)
     assert told(follow(lines, [before], start)) == []
     assert told(follow(lines, [at], start)) == [("REACHED", "100")]
     assert told(follow(lines, [past], start)) == [("REACHED", "100")]
 
 
-def test_a_value_that_stays_past_the_line_is_told_once() -> None:
-    assert told(follow(ladder("100"), ["100", "150", "9999"])) == [("REACHED", "100")]
+def test_a_value_that_stays_at_a_level_notifies_once() -> None:
+    assert told(follow(threshold_set("100"), ["100", "150", "9999"])) == [("REACHED", "100")]
 
 
-def test_up_and_down_are_both_told_in_the_order_of_the_events() -> None:
-    evaluation = follow(ladder("100"), ["120", "80", "130"])
+def test_up_and_down_are_both_reported_in_the_order_of_the_events() -> None:
+    evaluation = follow(threshold_set("100"), ["120", "80", "130"])
     assert told(evaluation) == [("REACHED", "100"), ("RESOLVED", "100"), ("REACHED", "100")]
     assert [item.cause.event_id for item in evaluation.transitions if item.cause] == ["e0", "e1", "e2"]
     assert evaluation.state.in_alarm
@@ -60,16 +62,16 @@ def test_up_and_down_are_both_told_in_the_order_of_the_events() -> None:
     ("direction", "start", "value", "levels"),
     [(Direction.RISING, "0", "90", ["50", "70", "90"]), (Direction.FALLING, "100", "50", ["90", "70", "50"])],
 )
-def test_a_jump_over_several_tells_all_and_marks_the_furthest(
+def test_a_jump_over_several_thresholds_reports_all_and_marks_the_furthest(
     direction: Direction, start: str, value: str, levels: list[str]
 ) -> None:
-    evaluation = follow(ladder("70", "50", "90", direction=direction), [value], start)
+    evaluation = follow(threshold_set("70", "50", "90", direction=direction), [value], start)
     assert [str(item.level) for item in evaluation.transitions] == levels
     assert [item.furthest for item in evaluation.transitions] == [False, False, True]
 
 
-def test_rungs_follow_the_furthest_fixed_line_and_fire_once_when_landed_on() -> None:
-    lines = ladder("500", "1000", step="200")
+def test_recurrences_start_at_the_furthest_fixed_threshold_and_are_reached_once() -> None:
+    lines = threshold_set("500", "1000", step="200")
     first = follow(lines, ["1199.99"])
     assert told(first) == [("REACHED", "500"), ("REACHED", "1000")]
     second = follow(lines, ["1200"], "1199.99", first.state)
@@ -79,20 +81,20 @@ def test_rungs_follow_the_furthest_fixed_line_and_fire_once_when_landed_on() -> 
 
 
 def test_only_a_recurring_threshold_counts_from_zero() -> None:
-    assert told(follow(ladder(step="10"), ["9", "10", "31"])) == [
+    assert told(follow(threshold_set(step="10"), ["9", "10", "31"])) == [
         ("REACHED", "10"),
         ("REACHED", "20"),
         ("REACHED", "30"),
     ]
 
 
-def test_a_jump_over_a_million_rungs_tells_the_last_twenty() -> None:
-    levels = [level for _, level in told(follow(ladder(step="1"), ["1000000"]))]
+def test_a_jump_over_a_million_recurrences_reports_the_last_twenty() -> None:
+    levels = [level for _, level in told(follow(threshold_set(step="1"), ["1000000"]))]
     assert levels == [str(level) for level in range(999_981, 1_000_001)]
 
 
-def test_rungs_resolve_from_the_top_and_before_the_fixed_lines() -> None:
-    lines = ladder("10", step="5")
+def test_recurrences_resolve_from_the_furthest_and_before_the_fixed_thresholds() -> None:
+    lines = threshold_set("10", step="5")
     up = follow(lines, ["21"])
     assert told(follow(lines, ["9"], "21", up.state)) == [
         ("RESOLVED", "20"),
@@ -103,64 +105,64 @@ def test_rungs_resolve_from_the_top_and_before_the_fixed_lines() -> None:
 
 def test_hysteresis_waits_for_the_resolve_value() -> None:
     threshold = Threshold(Decimal(100), resolve_value=Decimal(80))
-    lines = Ladder.of((threshold,), Direction.RISING)
+    lines = ThresholdSet.of((threshold,), Direction.RISING)
     assert told(follow(lines, ["100", "99", "81", "100", "80"])) == [("REACHED", "100"), ("RESOLVED", "100")]
 
 
-def test_what_was_past_silently_is_never_resolved_aloud() -> None:
-    lines = ladder("50", "100", step="10")
+def test_a_threshold_reached_silently_resolves_silently() -> None:
+    lines = threshold_set("50", "100", step="10")
     with exact_arithmetic():
-        silent = mark_silently(lines, Decimal(125), NOW)
+        silent = silent_state(lines, Decimal(125), NOW)
     evaluation = follow(lines, ["131", "99", "40", "60"], "125", silent)
     assert told(evaluation) == [("REACHED", "130"), ("RESOLVED", "130"), ("REACHED", "50")]
 
 
 def test_only_asked_for_kinds_are_notified_but_all_are_recorded() -> None:
-    threshold = Threshold(Decimal(1), notify_on=frozenset({Kind.RESOLVED}))
-    evaluation = follow(Ladder.of((threshold,), Direction.RISING), ["1", "0"])
+    threshold = Threshold(Decimal(1), notify_on=frozenset({TransitionKind.RESOLVED}))
+    evaluation = follow(ThresholdSet.of((threshold,), Direction.RISING), ["1", "0"])
     assert [(item.kind, item.notified) for item in evaluation.transitions] == [
-        (Kind.REACHED, False),
-        (Kind.RESOLVED, True),
+        (TransitionKind.REACHED, False),
+        (TransitionKind.RESOLVED, True),
     ]
 
 
 @pytest.mark.parametrize("line", ["0", "-5", "0.000000000000000001", "12345678901234567890.123456789012345678"])
-def test_lines_of_every_size_are_exact(line: str) -> None:
+def test_levels_of_every_size_are_exact(line: str) -> None:
     value = Decimal(line)
     with exact_arithmetic():
         below = str(value - Decimal("0.000000000000000001"))
-    assert told(follow(ladder(line), [below], below)) == []
-    assert [item.level for item in follow(ladder(line), [line], below).transitions] == [value]
+    assert told(follow(threshold_set(line), [below], below)) == []
+    assert [item.level for item in follow(threshold_set(line), [line], below).transitions] == [value]
 
 
-def test_rungs_that_begin_elsewhere_are_others() -> None:
-    before = ladder("5", step="10")
+def test_recurrences_resolve_and_are_reached_again_when_their_base_moves() -> None:
+    before = threshold_set("5", step="10")
     state = follow(before, ["30"]).state
     assert before.recurring is not None
     retired = {threshold.key: threshold for threshold in (*before.fixed, before.recurring)}
     with exact_arithmetic():
         up = [Step(Decimal(30), None)]
-        evaluation = evaluate(ladder("5", "20", step="10"), state, Decimal(30), up, NOW, retired)
+        evaluation = evaluate(threshold_set("5", "20", step="10"), state, Decimal(30), up, NOW, retired)
     assert [(item.kind.value, str(item.level)) for item in evaluation.transitions] == [
         ("RESOLVED", "25"),
         ("REACHED", "20"),
         ("REACHED", "30"),
     ]
-    assert told(follow(ladder("5", "20", step="10"), ["31", "19"], "30", evaluation.state)) == [
+    assert told(follow(threshold_set("5", "20", step="10"), ["31", "19"], "30", evaluation.state)) == [
         ("RESOLVED", "30"),
         ("RESOLVED", "20"),
     ]
 
 
 def test_a_threshold_that_was_removed_is_forgotten_without_a_word() -> None:
-    state = follow(ladder("5", "10"), ["20"]).state
-    evaluation = follow(ladder("10"), ["20"], "20", state)
+    state = follow(threshold_set("5", "10"), ["20"]).state
+    evaluation = follow(threshold_set("10"), ["20"], "20", state)
     assert told(evaluation) == []
     assert set(evaluation.state.reached) == {"10"}
 
 
-def test_the_resolved_of_one_step_marks_the_line_furthest_down() -> None:
-    lines = ladder("10", "20")
+def test_the_furthest_resolved_threshold_of_one_step_is_the_lowest() -> None:
+    lines = threshold_set("10", "20")
     evaluation = follow(lines, ["0"], "30", follow(lines, ["30"]).state)
     assert [(str(item.level), item.furthest) for item in evaluation.transitions] == [
         ("20", False),
@@ -182,31 +184,31 @@ def test_agrees_with_a_plain_model(
     lines: set[Decimal], step: Decimal | None, path: list[Decimal], direction: Direction
 ) -> None:
     """The model knows no state: a line is past or it is not, and a transition is a change of that."""
-    ladders = ladder(*map(str, lines), step=None if step is None else str(step), direction=direction)
-    evaluation = follow(ladders, [str(value) for value in path], start=str(path[0]) if path else "0")
+    made = threshold_set(*map(str, lines), step=None if step is None else str(step), direction=direction)
+    evaluation = follow(made, [str(value) for value in path], start=str(path[0]) if path else "0")
     sign = 1 if direction is Direction.RISING else -1
-    foot = max((sign * line for line in lines), default=Decimal(0))
+    base = max((sign * line for line in lines), default=Decimal(0))
     levels = [sign * line for line in lines]
     if step is not None:
-        levels += [foot + step * number for number in range(1, 2000)]
+        levels += [base + step * number for number in range(1, 2000)]
     expected: list[tuple[str, Decimal]] = []
     past: set[Decimal] = set()
     for value in path:
         now_past = {level for level in levels if sign * value >= level}
-        rungs_up = sorted(level for level in now_past - past if level > foot)[-20:]
-        rungs_down = sorted((level for level in past - now_past if level > foot), reverse=True)[:20]
-        expected += [("RESOLVED", sign * level) for level in rungs_down]
+        recurrences_reached = sorted(level for level in now_past - past if level > base)[-20:]
+        recurrences_resolved = sorted((level for level in past - now_past if level > base), reverse=True)[:20]
+        expected += [("RESOLVED", sign * level) for level in recurrences_resolved]
         expected += [
             ("RESOLVED", sign * level)
             for level in sorted(past - now_past, reverse=True)
-            if level <= foot and level in [sign * line for line in lines]
+            if level <= base and level in [sign * line for line in lines]
         ]
         expected += [
             ("REACHED", sign * level)
             for level in sorted(now_past - past)
-            if level in [sign * line for line in lines] and level <= foot
+            if level in [sign * line for line in lines] and level <= base
         ]
-        expected += [("REACHED", sign * level) for level in rungs_up]
+        expected += [("REACHED", sign * level) for level in recurrences_reached]
         past = now_past
     assert [(item.kind.value, item.level) for item in evaluation.transitions] == expected
 
@@ -221,10 +223,10 @@ def test_agrees_with_a_plain_model(
 def test_between_the_trip_levels_nothing_happens(
     lines: set[Decimal], step: Decimal | None, path: list[Decimal], value: Decimal, direction: Direction
 ) -> None:
-    ladders = ladder(*map(str, lines), step=None if step is None else str(step), direction=direction)
-    state = follow(ladders, [str(item) for item in path]).state
+    made = threshold_set(*map(str, lines), step=None if step is None else str(step), direction=direction)
+    state = follow(made, [str(item) for item in path]).state
     with exact_arithmetic():
-        above, below = trip_levels(ladders, state)
-    evaluation = follow(ladders, [str(value)], str(path[-1]), state)
+        above, below = trip_levels(made, state)
+    evaluation = follow(made, [str(value)], str(path[-1]), state)
     if evaluation.transitions:
         assert (above is not None and value >= above) or (below is not None and value <= below)

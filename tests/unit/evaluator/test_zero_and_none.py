@@ -10,55 +10,56 @@ import pytest
 from evaluator.aggregation import Aggregation, Tally
 from evaluator.alerts import AlertRule, ConditionType, GroupSelector, Scope, ScopeKind
 from evaluator.amounts import ZERO, exact_arithmetic
-from evaluator.balance_readings import ENDED, NO_DATA, Reading, gauge_of, next_crossing, readings, segment_group
-from evaluator.balances import BalanceKind, BalanceReading, BalanceSelection, Holding, Segment, Unit
-from evaluator.definitions import thresholds_from_json, thresholds_json
+from evaluator.balance_values import ENDED, NO_DATA, FactValue, balance_values, gauge_of, next_crossing, segment_group
+from evaluator.balances import BalanceKind, BalanceReading, BalanceSelection, Holding, HoldingSegment, Unit
+from evaluator.definition_json import thresholds_from_json, thresholds_json
 from evaluator.gauges import EVER, Gauge, Group, Measure
-from evaluator.limits import Limit, Limits, limit_of
+from evaluator.limits import LimitChange, Limits, limit_of
 from evaluator.notifications import Notification
 from evaluator.periods import DEFAULT_CYCLE
-from evaluator.routing import Customer, Router, group_of
-from evaluator.thresholds import Direction, Kind, Ladder, Threshold
-from evaluator.transitions import AlertState, Cause, Reached, Step, Transition, evaluate, mark_silently, trip_levels
+from evaluator.routing import Router, group_of
+from evaluator.routing_facts import CustomerFacts
+from evaluator.thresholds import Direction, Threshold, ThresholdSet, TransitionKind
+from evaluator.transitions import AlertState, Cause, Reached, Step, Transition, evaluate, silent_state, trip_levels
 
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
 CALLS = Unit(metric_id="calls")
-BOTH = frozenset(Kind)
+BOTH = frozenset(TransitionKind)
 FALLING, RISING = Direction.FALLING, Direction.RISING
 
 
 def rule(
-    measure: Measure, ladder: Ladder, condition: ConditionType = ConditionType.USAGE_THRESHOLD_REACHED
+    measure: Measure, threshold_set: ThresholdSet, condition: ConditionType = ConditionType.USAGE_THRESHOLD_REACHED
 ) -> AlertRule:
     scope = Scope(ScopeKind.ALL_CUSTOMERS)
-    return AlertRule("alt", "alert", 1, condition, scope, measure, (), ladder, True, 1, 1, NOW)
+    return AlertRule("alt", "alert", 1, condition, scope, measure, (), threshold_set, True, 1, 1, NOW)
 
 
 def limits(amount: str | None, group: Group = ()) -> Limits:
-    return Limits([Limit(CALLS, group, None if amount is None else Decimal(amount), 1)])
+    return Limits([LimitChange(CALLS, group, None if amount is None else Decimal(amount), 1)])
 
 
 @pytest.mark.parametrize("zero", ["0", "0.000", "-0"])
-def test_a_limit_of_0_is_a_limit_and_goes_before_a_plans(zero: str) -> None:
+def test_a_limit_of_0_of_the_customer_applies_before_the_limit_of_its_plan(zero: str) -> None:
     own, plan = limits(zero), limits("10")
     assert limit_of((own, plan), CALLS, ()) == ZERO
     assert limit_of((plan, own), CALLS, ()) == 10
     assert limit_of((limits(None), plan), CALLS, ()) == 10
     assert own.find(CALLS, ()) == ZERO
     # A limit that is changed to 0 and on to none, and one of 0 that nothing touches.
-    assert Limits([Limit(CALLS, (), ZERO, 2)], plan).find(CALLS, ()) == ZERO
-    assert Limits([Limit(CALLS, (), None, 3)], own).find(CALLS, ()) is None
-    assert Limits([Limit(CALLS, (("seat", None),), Decimal(1), 3)], own).find(CALLS, ()) == ZERO
+    assert Limits([LimitChange(CALLS, (), ZERO, 2)], plan).find(CALLS, ()) == ZERO
+    assert Limits([LimitChange(CALLS, (), None, 3)], own).find(CALLS, ()) is None
+    assert Limits([LimitChange(CALLS, (("seat", None),), Decimal(1), 3)], own).find(CALLS, ()) == ZERO
 
 
-def test_the_gauge_of_a_customer_without_any_allowance_has_a_line_at_0() -> None:
-    percent = Ladder.of((Threshold(percent_of_limit=Decimal(80)),), RISING)
+def test_the_gauge_of_a_customer_without_any_allowance_has_a_level_at_0() -> None:
+    percent = ThresholdSet.of((Threshold(percent_of_limit=Decimal(80)),), RISING)
     router = Router(1, [rule(Measure(metric_id="calls"), percent)], {"pro": limits("10")})
     for customer, own, expected in (("acme", limits("0"), ZERO), ("beta", Limits(), Decimal(10))):
-        router.customers[customer] = Customer(customer, "pro", "USD", DEFAULT_CYCLE, 0, NOW, limits=own)
-        [target] = router.targets((customer, None, "calls", None), NOW)
-        watch = target.watch((), NOW)
+        router.customers[customer] = CustomerFacts(customer, "pro", "USD", DEFAULT_CYCLE, 0, NOW, limits=own)
+        [target] = router.customer_measures((customer, None, "calls", None), NOW)
+        watch = target.watched_gauge((), NOW)
         assert watch is not None
         assert watch.limit == expected
         with exact_arithmetic():
@@ -74,25 +75,25 @@ def test_the_gauge_of_a_customer_without_any_allowance_has_a_line_at_0() -> None
 def test_a_resolve_value_of_0_is_waited_for(
     direction: Direction, line: str, between: str, level: tuple[Decimal | None, Decimal | None]
 ) -> None:
-    lines = Ladder.of((Threshold(Decimal(line), resolve_value=ZERO, notify_on=BOTH),), direction)
+    lines = ThresholdSet.of((Threshold(Decimal(line), resolve_value=ZERO, notify_on=BOTH),), direction)
     steps = [Step(Decimal(value), None) for value in (line, between, "0")]
     with exact_arithmetic():
         reached = evaluate(lines, AlertState(), ZERO, steps[:2], NOW)
-        assert [one.kind for one in reached.transitions] == [Kind.REACHED]
+        assert [one.kind for one in reached.transitions] == [TransitionKind.REACHED]
         assert trip_levels(lines, reached.state) == level
         found = evaluate(lines, reached.state, Decimal(between), steps[2:], NOW)
-    assert [(one.kind, one.value) for one in found.transitions] == [(Kind.RESOLVED, ZERO)]
+    assert [(one.kind, one.value) for one in found.transitions] == [(TransitionKind.RESOLVED, ZERO)]
 
 
 @pytest.mark.parametrize("direction", Direction)
-def test_a_line_at_0_is_a_line(direction: Direction) -> None:
-    lines = Ladder.of((Threshold(ZERO), Threshold(recurring_step=Decimal(5))), direction)
+def test_a_threshold_at_0_is_a_threshold(direction: Direction) -> None:
+    lines = ThresholdSet.of((Threshold(ZERO), Threshold(recurring_step=Decimal(5))), direction)
     before = Decimal(-1 if direction is RISING else 1)
     ahead = trip_levels(lines, AlertState())
     assert (ahead if direction is RISING else ahead[::-1]) == (ZERO, None)
     with exact_arithmetic():
         found = evaluate(lines, AlertState(), before, [Step(ZERO, None)], NOW)
-        assert mark_silently(lines, ZERO, NOW).reached.keys() == found.state.reached.keys() == {"0"}
+        assert silent_state(lines, ZERO, NOW).reached.keys() == found.state.reached.keys() == {"0"}
     assert [one.level for one in found.transitions] == [ZERO]
     assert found.state.reached["0"] == Reached(ZERO, NOW)
 
@@ -111,11 +112,13 @@ def test_a_notification_shows_a_limit_of_0_and_a_resolve_value_of_0() -> None:
     line = Threshold(percent_of_limit=Decimal(80), resolve_percent=ZERO)
     measure = Measure(metric_id="calls")
     gauge = Gauge("acme", None, measure, (), DEFAULT_CYCLE.period_at(NOW))
-    transition = Transition(Kind.REACHED, line, ZERO, ZERO, ZERO, Cause("e", NOW), True)
+    transition = Transition(TransitionKind.REACHED, line, ZERO, ZERO, ZERO, Cause("e", NOW), True)
 
     def shown(limit: Decimal | None, threshold: Threshold) -> tuple[dict[str, str], dict[str, str]]:
-        moved = Transition(Kind.REACHED, threshold, ZERO, ZERO, ZERO, transition.cause, True)
-        made = Notification("o", rule(measure, Ladder.of((line,), RISING)), gauge, 1, NOW, False, (moved,), limit)
+        moved = Transition(TransitionKind.REACHED, threshold, ZERO, ZERO, ZERO, transition.cause, True)
+        made = Notification(
+            "o", rule(measure, ThresholdSet.of((line,), RISING)), gauge, 1, NOW, False, (moved,), limit
+        )
         data = json.loads(made.body())["data"]
         return data["gauge"], data["transitions"][0]["threshold"]
 
@@ -135,7 +138,7 @@ def test_an_empty_value_of_a_property_is_a_group_and_a_missing_one_is_none() -> 
 
 
 def test_a_selector_of_the_empty_value_selects_that_value_only() -> None:
-    calls = rule(Measure(metric_id="calls"), Ladder.of((), RISING))
+    calls = rule(Measure(metric_id="calls"), ThresholdSet.of((), RISING))
     of_empty, of_each = (replace(calls, groups=(GroupSelector("region", value),)) for value in ("", None))
     for group, selected in (((("region", ""),), True), ((("region", "eu"),), False), ((), False)):
         assert of_empty.selects(group) is selected
@@ -157,45 +160,47 @@ def test_the_maximum_of_what_is_below_0_is_below_0_and_a_tally_of_0_is_one() -> 
 def test_days_that_are_over_say_0_only_where_some_were_left() -> None:
     assert ENDED.after(None) is ENDED
     assert ENDED.after(ZERO) is ENDED
-    assert ENDED.after(Decimal("0.000001")) == Reading(ZERO)
-    assert Reading(ZERO).after(Decimal(5)) == Reading(ZERO)
+    assert ENDED.after(Decimal("0.000001")) == FactValue(ZERO)
+    assert FactValue(ZERO).after(Decimal(5)) == FactValue(ZERO)
     assert NO_DATA.after(Decimal(5)) is NO_DATA
 
 
 def of_balances(reading: BalanceReading, **condition: str) -> AlertRule:
     selection = BalanceSelection((BalanceKind.COMMIT,), reading)
     measure = Measure(currency=condition.get("currency"), balances=selection)
-    return rule(measure, Ladder.of((Threshold(ZERO),), FALLING), ConditionType.LOW_REMAINING_COMMIT_BALANCE_REACHED)
+    return rule(
+        measure, ThresholdSet.of((Threshold(ZERO),), FALLING), ConditionType.LOW_REMAINING_COMMIT_BALANCE_REACHED
+    )
 
 
 def holding(granted: str, drawn: str, end: datetime | None) -> Holding:
-    segment = Segment(1, Decimal(granted), Decimal(drawn), NOW - DAY, end)
+    segment = HoldingSegment(1, Decimal(granted), Decimal(drawn), NOW - DAY, end)
     return Holding("b", BalanceKind.COMMIT, Unit("USD"), (segment,))
 
 
-def read(of: AlertRule, held: Holding, group: Group = ()) -> Reading | None:
+def read(of: AlertRule, held: Holding, group: Group = ()) -> FactValue | None:
     with exact_arithmetic():
-        return readings(of, "acme", [held], NOW).get(gauge_of("acme", of.measure, group))
+        return balance_values(of, "acme", [held], NOW).get(gauge_of("acme", of.measure, group))
 
 
 def test_a_balance_that_is_empty_reads_0_and_a_percentage_of_nothing_has_no_value() -> None:
     remaining = of_balances(BalanceReading.REMAINING, currency="USD")
     percent = of_balances(BalanceReading.REMAINING_PERCENT, currency="USD")
-    assert read(remaining, holding("5", "5", None)) == Reading(ZERO)
-    assert read(percent, holding("5", "5", None)) == Reading(ZERO, Decimal(5))
+    assert read(remaining, holding("5", "5", None)) == FactValue(ZERO)
+    assert read(percent, holding("5", "5", None)) == FactValue(ZERO, Decimal(5))
     assert read(percent, holding("0", "0", None)) == NO_DATA
     assert read(percent, holding("-1", "0", None)) == NO_DATA
-    assert read(remaining, holding("0", "0", None)) == Reading(ZERO)
+    assert read(remaining, holding("0", "0", None)) == FactValue(ZERO)
 
 
-def test_no_days_are_left_at_the_end_and_it_is_a_moment_of_its_own() -> None:
+def test_no_days_are_left_at_the_end_and_the_end_is_a_time_of_its_own() -> None:
     days = of_balances(BalanceReading.DAYS_LEFT)
     group = segment_group("b", 1)
-    assert read(days, holding("1", "0", NOW), group) == Reading(ZERO)
+    assert read(days, holding("1", "0", NOW), group) == FactValue(ZERO)
     assert read(days, holding("1", "0", NOW - timedelta.resolution), group) is None
     with exact_arithmetic():
-        assert next_crossing(days.ladder, NOW + DAY, NOW) == NOW + DAY
-        assert next_crossing(days.ladder, NOW, NOW) is None
+        assert next_crossing(days.thresholds, NOW + DAY, NOW) == NOW + DAY
+        assert next_crossing(days.thresholds, NOW, NOW) is None
 
 
 def test_a_percentage_of_0_is_0_in_both_directions() -> None:

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from standardwebhooks import WebhookVerificationError
 
 from notifier.sending import Timeouts
-from webhooks.schedule import DELAYS
+from webhooks.retry_schedule import DELAYS
 from webhooks.signature import signed_headers
 
 TEXT = (Path(__file__).parents[3] / "docs" / "webhooks.md").read_text()

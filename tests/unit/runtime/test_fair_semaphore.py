@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from runtime.fair_semaphore import FairSemaphore, may_take
-from server.calls.connections import divide
+from server.calls.pool_division import divide
 
 NOISY, SECOND, THIRD = 1, 2, 3
 

@@ -1,4 +1,4 @@
-"""When the access log asks gRPC for the peer."""
+"""The access log reads the peer while the call exists."""
 
 import logging
 from collections.abc import Callable
@@ -7,8 +7,8 @@ from typing import Any
 import grpc
 import pytest
 
-from server.calls import call as calls
-from server.calls.call import Call
+from server.calls import current_call
+from server.calls.current_call import Call
 from server.interceptors.access_log import AccessLog
 
 
@@ -30,9 +30,9 @@ class OneCall:
         self.callbacks.append(callback)
 
 
-async def test_the_peer_is_asked_for_while_the_call_is_there(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_access_log_reads_the_peer_before_the_call_is_over(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    calls.begin(Call("/tidemark.v1.AlertService/GetAlert", "request"))
+    current_call.begin(Call("/tidemark.v1.AlertService/GetAlert", "request"))
     context: Any = OneCall()
     async with AccessLog().around("/tidemark.v1.AlertService/GetAlert", False, context):
         pass

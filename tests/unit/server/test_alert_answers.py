@@ -12,12 +12,12 @@ from evaluator.alerts import ConditionType, GroupSelector, Scope, ScopeKind
 from evaluator.definitions import AlertDefinition, Condition, DefinitionState
 from evaluator.gauges import Gauge, Group, Measure
 from evaluator.periods import Period
-from evaluator.thresholds import Kind, Severity, Threshold
+from evaluator.thresholds import Severity, Threshold, TransitionKind
 from evaluator.transitions import AlertState, Reached
 from generated.tidemark.v1 import alert_pb2, alert_service_pb2, threshold_pb2
 from server.calls.validation import Violations, to_timestamp
-from server.mapping.alerts import alert_proto, read_new_alert
-from server.mapping.gauges import MAX_GAUGES, customer_alert_proto, gauge_proto
+from server.mapping.alerts import alert_message, read_new_alert
+from server.mapping.gauges import MAX_GAUGES, customer_alert_message, gauge_message
 from store.views.customer_alerts import CustomerAlert, GaugeState
 
 NOW = datetime(2026, 3, 15, 12, 0, 0, 123456, tzinfo=UTC)
@@ -102,11 +102,11 @@ def test_an_alert_is_shown_as_it_was_asked_for(scope: str, condition: str) -> No
         version=1,
     )
     sent.MergeFrom(output_only)
-    assert alert_proto(stored) == sent
+    assert alert_message(stored) == sent
 
 
 def test_the_parts_that_only_answers_have() -> None:
-    shown = alert_proto(replace(DEFINITION, visit_after="", version=4))
+    shown = alert_message(replace(DEFINITION, visit_after="", version=4))
     assert shown.state == alert_pb2.ALERT_STATE_ACTIVE
     assert shown.evaluation_status == alert_pb2.EVALUATION_STATUS_EVALUATING
     assert (shown.version, shown.etag, shown.uniqueness_key_released) == (4, "4", False)
@@ -118,16 +118,18 @@ def test_an_archived_alert_says_whether_its_key_is_free() -> None:
     archived = replace(
         DEFINITION, state=DefinitionState.ARCHIVED, archive_time=NOW, uniqueness_key="k", uniqueness_key_held=True
     )
-    shown = alert_proto(archived)
+    shown = alert_message(archived)
     assert (shown.state, shown.uniqueness_key_released) == (alert_pb2.ALERT_STATE_ARCHIVED, False)
     assert shown.archive_time.ToDatetime(UTC) == NOW
-    assert alert_proto(replace(archived, uniqueness_key_held=False)).uniqueness_key_released
-    assert not alert_proto(replace(archived, uniqueness_key=None, uniqueness_key_held=False)).uniqueness_key_released
+    assert alert_message(replace(archived, uniqueness_key_held=False)).uniqueness_key_released
+    assert not alert_message(
+        replace(archived, uniqueness_key=None, uniqueness_key_held=False)
+    ).uniqueness_key_released
 
 
 def test_a_gauge_shows_what_it_measures_and_its_exact_value() -> None:
     measure = Measure(currency="USD", per_subscription=True)
-    shown = gauge_proto(Gauge("acme", "pro", measure, (("model", "large"),), PERIOD), Decimal("1E+3"))
+    shown = gauge_message(Gauge("acme", "pro", measure, (("model", "large"),), PERIOD), Decimal("1E+3"))
     assert (shown.customer_id, shown.subscription_id, shown.value) == ("acme", "pro", "1000")
     assert (shown.WhichOneof("measure"), shown.cost.currency) == ("cost", "USD")
     assert [(pair.key, pair.value) for pair in shown.group] == [("model", "large")]
@@ -136,7 +138,7 @@ def test_a_gauge_shows_what_it_measures_and_its_exact_value() -> None:
 
 
 def test_a_usage_gauge_names_its_metric() -> None:
-    shown = gauge_proto(Gauge("acme", None, Measure(metric_id="calls"), (), PERIOD), Decimal("0.10"))
+    shown = gauge_message(Gauge("acme", None, Measure(metric_id="calls"), (), PERIOD), Decimal("0.10"))
     assert (shown.WhichOneof("measure"), shown.usage.metric_id, shown.value) == ("usage", "calls", "0.1")
     assert shown.subscription_id == ""
 
@@ -147,7 +149,7 @@ def gauge_state(group: Group, reached: dict[str, Reached], reason: str | None = 
 
 
 def shown_of(gauges: Sequence[GaugeState], definition: AlertDefinition = DEFINITION) -> alert_pb2.CustomerAlert:
-    return customer_alert_proto(
+    return customer_alert_message(
         CustomerAlert(
             definition, "acme", tuple(gauges), no_data=definition.state is DefinitionState.ACTIVE and not gauges
         )
@@ -155,7 +157,7 @@ def shown_of(gauges: Sequence[GaugeState], definition: AlertDefinition = DEFINIT
 
 
 def test_a_gauge_shows_each_threshold_in_the_alerts_order() -> None:
-    rungs = Reached(Decimal("25.50"), NOW, silent=True, rungs=3, silent_rungs=3)
+    rungs = Reached(Decimal("25.50"), NOW, silent=True, recurrences=3, silent_recurrences=3)
     definition = replace(DEFINITION, thresholds=tuple(reversed(DEFINITION.thresholds)))
     shown = shown_of([gauge_state((("model", "large"),), {"every:5": rungs})], definition)
     assert shown.status == alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
@@ -198,7 +200,7 @@ def test_an_archived_alert_has_no_status() -> None:
         (None, alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM),
     ],
 )
-def test_an_alert_is_evaluating_until_its_visit_has_come_by(
+def test_an_alert_is_evaluating_until_its_backfill_has_passed_the_customer(
     visit_after: str | None, status: alert_pb2.CustomerAlertStatus.ValueType
 ) -> None:
     reached = {"10.5": Reached(Decimal("10.5"), NOW)}
@@ -217,8 +219,8 @@ def test_gauges_in_alarm_come_first_and_no_more_than_a_hundred_are_shown() -> No
 
 
 def test_what_is_sent_by_default_is_spelled_out() -> None:
-    shown = alert_proto(replace(DEFINITION, thresholds=(Threshold(Decimal(1), severity=Severity.CRITICAL),)))
+    shown = alert_message(replace(DEFINITION, thresholds=(Threshold(Decimal(1), severity=Severity.CRITICAL),)))
     assert list(shown.thresholds[0].notify_on) == [threshold_pb2.TRANSITION_KIND_REACHED]
     assert shown.thresholds[0].severity == threshold_pb2.SEVERITY_CRITICAL
-    both = Threshold(Decimal(1), notify_on=frozenset(Kind))
-    assert len(alert_proto(replace(DEFINITION, thresholds=(both,))).thresholds[0].notify_on) == 2
+    both = Threshold(Decimal(1), notify_on=frozenset(TransitionKind))
+    assert len(alert_message(replace(DEFINITION, thresholds=(both,))).thresholds[0].notify_on) == 2

@@ -5,15 +5,15 @@ from decimal import Decimal
 import pytest
 from google.protobuf import text_format
 
+from evaluator.alert_commands import NewAlert
 from evaluator.alerts import ConditionType, GroupSelector, Scope, ScopeKind
 from evaluator.prices import FilterOperator, PriceField, PriceFilter
-from evaluator.thresholds import Kind, Severity, Threshold
+from evaluator.thresholds import Severity, Threshold, TransitionKind
 from generated.tidemark.v1 import alert_pb2, alert_service_pb2, condition_pb2, threshold_pb2
 from server.calls.errors import InvalidArgument
 from server.calls.validation import Violations
 from server.mapping.alerts import read_condition_types, read_new_alert, read_states
 from server.mapping.thresholds import read_thresholds
-from store.alerts.alerts import NewAlert
 
 ALL = 'name: "n" scope { all_customers {} } '
 PLAN = 'name: "n" scope { plan { plan_id: "gold" } } '
@@ -62,9 +62,14 @@ def test_everything_of_an_alert_is_read() -> None:
     assert wanted.condition.groups == (GroupSelector("zone"), GroupSelector("model", "large"))
     assert wanted.thresholds == (
         Threshold(
-            Decimal("10.50"), "low", Severity.WARNING, None, Decimal(8), frozenset({Kind.REACHED, Kind.RESOLVED})
+            Decimal("10.50"),
+            "low",
+            Severity.WARNING,
+            None,
+            Decimal(8),
+            frozenset({TransitionKind.REACHED, TransitionKind.RESOLVED}),
         ),
-        Threshold(recurring_step=Decimal("0.5"), notify_on=frozenset({Kind.RESOLVED})),
+        Threshold(recurring_step=Decimal("0.5"), notify_on=frozenset({TransitionKind.RESOLVED})),
     )
 
 
@@ -72,7 +77,7 @@ def test_what_is_unset_gets_its_default() -> None:
     wanted = read(ALL + SPEND + LINE)
     assert wanted.condition.currency == "USD"
     assert wanted.uniqueness_key is None
-    assert wanted.thresholds[0].notify_on == {Kind.REACHED}
+    assert wanted.thresholds[0].notify_on == {TransitionKind.REACHED}
 
 
 @pytest.mark.parametrize(("sent", "read_as"), [(None, True), (True, True), (False, False)])

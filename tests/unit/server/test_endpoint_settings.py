@@ -16,10 +16,10 @@ from generated.tidemark.v1.webhook_service_pb2 import (
 from server.calls.validation import Violations
 from server.mapping.endpoints import FIELDS, read_grace, read_new_settings, read_update
 from store.endpoints.rows import Settings
-from webhooks.url_policy import TargetPolicy
+from webhooks.url_policy import UrlPolicy
 
 URL = "https://hooks.example.com/tidemark"
-POLICY = TargetPolicy(False, ())
+POLICY = UrlPolicy(False, ())
 
 
 def paths_of(violations: Violations) -> list[str]:

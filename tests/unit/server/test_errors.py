@@ -13,8 +13,7 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 
 from generated.tidemark.v1 import error_reason_pb2
-from server.calls import call as calls
-from server.calls import errors
+from server.calls import current_call, errors
 from server.calls.errors import ApiError, FieldViolation
 from store.postgres import failures
 from store.postgres.database import DatabaseUnavailable
@@ -103,7 +102,7 @@ def test_an_error_of_the_api_is_mapped_to_itself() -> None:
     assert errors.mapped(error) is error
 
 
-def test_a_lost_database_is_unavailable_and_worth_a_retry(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_lost_database_is_unavailable_with_a_retry_delay(caplog: pytest.LogCaptureFixture) -> None:
     mapped = errors.mapped(DatabaseUnavailable("password authentication failed for host 10.1.2.3"))
     assert (mapped.code, mapped.reason) == (
         grpc.StatusCode.UNAVAILABLE,
@@ -132,8 +131,8 @@ def test_each_failure_of_the_database_is_unavailable_by_its_name(failure: failur
     assert re.search(rf"\b{failure.kind}\b", contract)
 
 
-def test_anything_else_is_internal_and_tells_only_the_request_id(caplog: pytest.LogCaptureFixture) -> None:
-    calls.begin(calls.Call("/tidemark.v1.AlertService/GetAlert", "req-7"))
+def test_any_other_exception_is_internal_and_shows_only_the_request_id(caplog: pytest.LogCaptureFixture) -> None:
+    current_call.begin(current_call.Call("/tidemark.v1.AlertService/GetAlert", "req-7"))
     with caplog.at_level(logging.ERROR):
         mapped = errors.mapped(ValueError("secret detail"))
     assert (mapped.code, mapped.reason) == (grpc.StatusCode.INTERNAL, error_reason_pb2.ERROR_REASON_INTERNAL)

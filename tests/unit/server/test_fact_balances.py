@@ -11,7 +11,7 @@ from generated.tidemark.v1 import balance_pb2
 from server.calls.errors import InvalidArgument
 from server.calls.validation import Violations
 from server.mapping.balances import balance_message, read_balance, read_kinds
-from store.balances.balances import Balance, BalanceFact, Segment, SegmentFact
+from store.balances.balances import BalanceFact, SegmentFact, StoredBalance, StoredSegment
 
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -156,15 +156,15 @@ def test_kinds_of_a_filter() -> None:
 )
 def test_what_remains_is_what_is_active_now(at: datetime, granted: str, remaining: str) -> None:
     segments = (
-        Segment(1, SegmentFact(Decimal(10), NOW, NOW + 2 * SECOND), Decimal("2.5"), Decimal("1.25")),
-        Segment(2, SegmentFact(Decimal("100.00"), NOW + SECOND, None)),
+        StoredSegment(1, SegmentFact(Decimal(10), NOW, NOW + 2 * SECOND), Decimal("2.5"), Decimal("1.25")),
+        StoredSegment(2, SegmentFact(Decimal("100.00"), NOW + SECOND, None)),
     )
-    balance = Balance(1, read(COMMIT + USD + SEGMENT), segments, None, NOW, NOW)
+    balance = StoredBalance(1, read(COMMIT + USD + SEGMENT), segments, None, NOW, NOW)
     shown = balance_message(balance, at)
     assert (shown.granted, shown.remaining) == (granted, remaining)
     assert [(item.granted, item.drawn, item.remaining) for item in shown.segments] == [
         ("12.5", "1.25", "11.25"),
         ("100", "0", "100"),
     ]
-    voided = balance_message(Balance(1, balance.fact, segments, NOW, NOW, NOW), at)
+    voided = balance_message(StoredBalance(1, balance.fact, segments, NOW, NOW, NOW), at)
     assert (voided.granted, voided.remaining) == ("0", "0")

@@ -9,7 +9,7 @@ from google.protobuf import text_format
 from generated.tidemark.v1 import plan_pb2
 from server.calls.validation import Violations
 from server.mapping.plans import limit_message, read_amount, read_subject
-from store.limits.limits import Limit, LimitSubject
+from store.limits.limits import LimitSubject, StoredLimit
 
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)
 ACME = 'customer { customer_id: "acme" } '
@@ -39,7 +39,7 @@ def read(text: str) -> tuple[LimitSubject, list[str]]:
 )
 def test_what_is_limited(text: str, subject: LimitSubject) -> None:
     assert read(text) == (subject, [])
-    shown = limit_message(Limit(1, "l1", subject, Decimal("1.50"), NOW, NOW, NOW))
+    shown = limit_message(StoredLimit(1, "l1", subject, Decimal("1.50"), NOW, NOW, NOW))
     assert shown.amount == "1.5"
     assert read_subject(Violations(), "limit", shown) == subject
 

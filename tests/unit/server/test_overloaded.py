@@ -1,8 +1,8 @@
-"""What a caller reads when its usage events find no room."""
+"""The error of a batch of usage that finds no room."""
 
 from engine.ingest.pending import Overloaded
 from generated.tidemark.v1 import error_reason_pb2
-from server.alerts.usage import RETRY_OVERLOAD, overloaded
+from server.alerts.errors import RETRY_OVERLOAD, overloaded
 
 
 def test_an_organization_that_has_used_up_its_share_reads_how_much_is_pending() -> None:

@@ -1,4 +1,4 @@
-"""Every list of the API ends a page before it is larger than a client takes."""
+"""Every list of the API ends a page before it is larger than a client accepts."""
 
 import ast
 from collections.abc import Iterator

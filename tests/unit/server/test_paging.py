@@ -1,4 +1,4 @@
-"""Pages: sizes are coerced, tokens fit one list of one organization with one set of filters."""
+"""Pages: sizes are limited, and a token belongs to one list of one organization with one set of filters."""
 
 import base64
 from datetime import UTC, datetime
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.calls import call as calls
+from server.calls import current_call
 from server.calls.errors import InvalidArgument
 from server.calls.paging import Cursor, Page, read_page
 from server.calls.validation import Violations
@@ -19,7 +19,7 @@ TIME = datetime(2026, 3, 15, 12, 0, 0, 123456, tzinfo=UTC)
 
 
 def act_for(organization_id: int) -> None:
-    calls.begin(calls.Call("/x/Y", "r", Caller(Organization(organization_id, f"org{organization_id}"))))
+    current_call.begin(current_call.Call("/x/Y", "r", Caller(Organization(organization_id, f"org{organization_id}"))))
 
 
 @pytest.fixture(autouse=True)
@@ -133,7 +133,7 @@ def test_a_forged_cursor_of_the_wrong_types_is_refused(cursor: tuple[object, ...
 
 
 @pytest.mark.parametrize("token", ["x", "====", "ä", "e30", "bnVsbA", "W10", "a" * 5000, "W1tdXQ", "\0"])
-def test_rubbish_is_refused(token: str) -> None:
+def test_a_text_that_is_no_token_is_refused(token: str) -> None:
     with pytest.raises(InvalidArgument):
         page_of(page_token=token)
 

@@ -1,14 +1,14 @@
-"""The tail of a feed: what its watchers find in it, and what it lets go."""
+"""The tail of a feed: its entries, its limits, and which positions are behind it."""
 
 from datetime import UTC, datetime
 
 import pytest
 
-from server.alerts.watching import tail
-from server.alerts.watching.tail import Tail
-from store.notifications.feed import Entry, Wanted
+from server.alerts.subscribers import tail
+from server.alerts.subscribers.tail import Tail
+from store.notifications.feed import Entry, NotificationFilter
 
-EVERYTHING = Wanted()
+EVERYTHING = NotificationFilter()
 
 
 def entry(place: int, customer: str = "ann", body: str = "x") -> Entry:
@@ -17,28 +17,28 @@ def entry(place: int, customer: str = "ann", body: str = "x") -> Entry:
     )
 
 
-def test_before_it_is_known_nobody_is_behind_and_there_is_nothing() -> None:
+def test_a_tail_that_is_not_read_has_no_entries_and_no_position_is_behind_it() -> None:
     empty = Tail()
     assert not empty.is_behind(0)
     assert empty.next(0, EVERYTHING) is None
 
 
-def test_it_begins_at_a_place_and_grows_from_there() -> None:
+def test_a_tail_begins_at_a_position_and_grows_from_there() -> None:
     grown = Tail()
-    news = grown.news()
+    news = grown.grown()
     grown.begin(10)
     assert news.is_set()
-    news = grown.news()
+    news = grown.grown()
     grown.extend([])
     assert not news.is_set()
     grown.extend([entry(11), entry(12, "bob")])
     assert news.is_set()
-    assert not grown.news().is_set()
-    assert grown.place == 12
+    assert not grown.grown().is_set()
+    assert grown.position == 12
     assert [grown.is_behind(place) for place in (9, 10, 11, 12, 13)] == [True, False, False, False, False]
     assert grown.next(10, EVERYTHING) == entry(11)
-    assert grown.next(10, Wanted(customer_ids=("bob",))) == entry(12, "bob")
-    assert grown.next(10, Wanted(customer_ids=("cid",))) is None
+    assert grown.next(10, NotificationFilter(customer_ids=("bob",))) == entry(12, "bob")
+    assert grown.next(10, NotificationFilter(customer_ids=("cid",))) is None
     # Somebody may know more already than this server has read.
     assert grown.next(20, EVERYTHING) is None
     grown.begin(30)
@@ -47,7 +47,9 @@ def test_it_begins_at_a_place_and_grows_from_there() -> None:
 
 
 @pytest.mark.parametrize(("limit", "number"), [("MAX_ENTRIES", 3), ("MAX_LENGTH", 3 * 5)])
-def test_the_oldest_go_when_it_is_too_much(monkeypatch: pytest.MonkeyPatch, limit: str, number: int) -> None:
+def test_a_tail_removes_its_oldest_entries_above_its_limits(
+    monkeypatch: pytest.MonkeyPatch, limit: str, number: int
+) -> None:
     monkeypatch.setattr(tail, limit, number)
     grown = Tail()
     grown.begin(0)
@@ -60,27 +62,27 @@ def test_the_oldest_go_when_it_is_too_much(monkeypatch: pytest.MonkeyPatch, limi
     assert grown.next(3, EVERYTHING) == entry(4, body="12345")
 
 
-def test_each_filter_narrows() -> None:
+def test_a_notification_is_wanted_only_if_it_passes_each_filter() -> None:
     one = entry(1)
     for fits in (
-        Wanted(customer_ids=("bob", "ann")),
-        Wanted(alert_ids=("alt_1",)),
-        Wanted(condition_types=("c",)),
-        Wanted(event_types=("alert.reached",)),
-        Wanted(("ann",), ("alt_1",), ("c",), ("alert.reached",)),
+        NotificationFilter(customer_ids=("bob", "ann")),
+        NotificationFilter(alert_ids=("alt_1",)),
+        NotificationFilter(condition_types=("c",)),
+        NotificationFilter(event_types=("alert.reached",)),
+        NotificationFilter(("ann",), ("alt_1",), ("c",), ("alert.reached",)),
     ):
-        assert fits.has(one)
+        assert fits.matches(one)
     for fits_not in (
-        Wanted(customer_ids=("bob",)),
-        Wanted(alert_ids=("alt_2",)),
-        Wanted(condition_types=("d",)),
-        Wanted(event_types=("alert.resolved",)),
-        Wanted(("ann",), ("alt_1",), ("c",), ("alert.resolved",)),
+        NotificationFilter(customer_ids=("bob",)),
+        NotificationFilter(alert_ids=("alt_2",)),
+        NotificationFilter(condition_types=("d",)),
+        NotificationFilter(event_types=("alert.resolved",)),
+        NotificationFilter(("ann",), ("alt_1",), ("c",), ("alert.resolved",)),
     ):
-        assert not fits_not.has(one)
+        assert not fits_not.matches(one)
 
 
-def test_one_that_begins_anew_has_all_its_room_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tail_that_begins_again_has_its_whole_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tail, "MAX_LENGTH", 15)
     grown = Tail()
     grown.begin(0)

@@ -14,21 +14,21 @@ from webhooks.health import (
     DISABLE_FAILURES,
     FIRST_OPENING,
     FIRST_THROTTLE,
-    LONGEST_ASKED_WAIT,
     LONGEST_OPENING,
     LONGEST_THROTTLE,
     SUCCESS_PRECISION,
     BreakerState,
-    Finding,
     Health,
-    Verdict,
+    HealthSample,
+    HealthSignal,
 )
 from webhooks.operator_events import Notice, OperatorEventType
+from webhooks.retry_after import MAX_RETRY_AFTER
 
 NOW = datetime(2026, 3, 15, 12, 0, tzinfo=UTC)
-SUCCESS = Finding(Verdict.SUCCEEDED)
-FAILURE = Finding(Verdict.FAILED)
-THROTTLED = Finding(Verdict.THROTTLED)
+SUCCESS = HealthSample(HealthSignal.SUCCEEDED)
+FAILURE = HealthSample(HealthSignal.FAILED)
+THROTTLED = HealthSample(HealthSignal.THROTTLED)
 
 
 class NoJitter(random.Random):
@@ -38,14 +38,14 @@ class NoJitter(random.Random):
         return a
 
 
-def after(health: Health, findings: Iterable[Finding], now: datetime = NOW) -> Health:
-    for finding in findings:
-        health, _ = health.after(finding, now, NoJitter())
+def after(health: Health, samples: Iterable[HealthSample], now: datetime = NOW) -> Health:
+    for sample in samples:
+        health, _ = health.after(sample, now, NoJitter())
     return health
 
 
-def told(health: Health, finding: Finding, now: datetime = NOW) -> tuple[Health, list[Notice]]:
-    health, notices = health.after(finding, now, NoJitter())
+def noticed(health: Health, sample: HealthSample, now: datetime = NOW) -> tuple[Health, list[Notice]]:
+    health, notices = health.after(sample, now, NoJitter())
     return health, list(notices)
 
 
@@ -118,18 +118,18 @@ def test_pauses_that_the_receiver_does_not_name_double_up_to_the_longest() -> No
         (timedelta(seconds=1), FIRST_THROTTLE),
         (timedelta(seconds=6), timedelta(seconds=6)),
         (timedelta(hours=3), timedelta(hours=3)),
-        (timedelta(days=400), LONGEST_ASKED_WAIT),
+        (timedelta(days=400), MAX_RETRY_AFTER),
     ],
 )
 def test_the_receiver_makes_the_pause_longer_and_never_shorter(asked: timedelta, waited: timedelta) -> None:
-    health = after(Health(4), [Finding(Verdict.THROTTLED, retry_after=asked)])
+    health = after(Health(4), [HealthSample(HealthSignal.THROTTLED, retry_after=asked)])
     assert health.not_before == NOW + waited
 
 
 def test_a_receiver_that_asks_for_no_wait_each_time_gets_the_pauses_that_double() -> None:
     health, now, waits = Health(4), NOW, []
     for _ in range(9):
-        health = after(health, [Finding(Verdict.THROTTLED, retry_after=timedelta(0))] * 4, now)
+        health = after(health, [HealthSample(HealthSignal.THROTTLED, retry_after=timedelta(0))] * 4, now)
         assert health.not_before is not None
         waits.append(health.not_before - now)
         now = health.not_before
@@ -138,20 +138,20 @@ def test_a_receiver_that_asks_for_no_wait_each_time_gets_the_pauses_that_double(
 
 def test_a_probe_that_is_answered_with_back_pressure_leaves_the_breaker_and_the_pause_in_place() -> None:
     health = half_open(after(Health(4), [FAILURE] * BREAKER_THRESHOLD))
-    health = after(health, [Finding(Verdict.THROTTLED, retry_after=timedelta(0))])
+    health = after(health, [HealthSample(HealthSignal.THROTTLED, retry_after=timedelta(0))])
     assert health.breaker_state is BreakerState.HALF_OPEN
     assert health.not_before == NOW + FIRST_THROTTLE
 
 
 def test_a_shorter_pause_does_not_cut_a_longer_one() -> None:
-    long = Finding(Verdict.THROTTLED, retry_after=timedelta(hours=1))
+    long = HealthSample(HealthSignal.THROTTLED, retry_after=timedelta(hours=1))
     assert after(Health(4), [long, THROTTLED, SUCCESS]).not_before == NOW + timedelta(hours=1)
 
 
 def test_an_endpoint_without_a_success_is_warned_of_twice_and_then_disabled_once() -> None:
     health, events = Health(4), []
     for hours in range(0, 130, 2):
-        health, notices = told(health, FAILURE, NOW + timedelta(hours=hours))
+        health, notices = noticed(health, FAILURE, NOW + timedelta(hours=hours))
         events += [(hours, notice.event_type, notice.data.get("percent")) for notice in notices]
     assert events == [
         (60, OperatorEventType.ENDPOINT_FAILING, 50),
@@ -163,19 +163,19 @@ def test_an_endpoint_without_a_success_is_warned_of_twice_and_then_disabled_once
 
 def test_few_failures_do_not_disable_a_quiet_endpoint() -> None:
     health = after(Health(4), [FAILURE] * (DISABLE_FAILURES - 2))
-    health, _ = told(health, FAILURE, NOW + DISABLE_AFTER)
+    health, _ = noticed(health, FAILURE, NOW + DISABLE_AFTER)
     assert health.disable_reason is None
-    health, notices = told(health, FAILURE, NOW + DISABLE_AFTER)
+    health, notices = noticed(health, FAILURE, NOW + DISABLE_AFTER)
     assert [notice.event_type for notice in notices] == [OperatorEventType.ENDPOINT_DISABLED]
 
 
-def test_any_success_resets_everything_and_tells_operators_only_if_they_were_warned() -> None:
+def test_a_success_resets_everything_and_gives_a_notice_only_after_a_warning() -> None:
     health = after(Health(4), [FAILURE] * 3)
-    well, notices = told(health, SUCCESS)
+    well, notices = noticed(health, SUCCESS)
     assert notices == []
     assert well == Health(4, last_success_time=NOW)
     warned = after(health, [FAILURE], NOW + timedelta(days=3))
-    well, notices = told(warned, Finding(Verdict.SUCCEEDED, automatic=False), NOW + timedelta(days=3))
+    well, notices = noticed(warned, HealthSample(HealthSignal.SUCCEEDED, automatic=False), NOW + timedelta(days=3))
     assert [notice.event_type for notice in notices] == [OperatorEventType.ENDPOINT_RECOVERED]
     assert (well.failing_since, well.failure_count, well.warned_percent) == (None, 0, 0)
 
@@ -188,37 +188,37 @@ def test_a_success_shortly_after_another_changes_nothing() -> None:
 
 
 def test_a_manual_try_that_fails_leaves_the_health_alone() -> None:
-    health = after(Health(4), [Finding(Verdict.FAILED, automatic=False)] * 3, NOW + DISABLE_AFTER)
+    health = after(Health(4), [HealthSample(HealthSignal.FAILED, automatic=False)] * 3, NOW + DISABLE_AFTER)
     assert (health.failing_since, health.failure_count, health.disable_reason) == (None, 0, None)
 
 
 def test_operators_hear_of_exhausted_deliveries_once_until_a_success() -> None:
-    exhausted = Finding(Verdict.FAILED, exhausted=True, delivery={"delivery_id": "whd_1"})
-    health, first = told(Health(4), exhausted)
-    health, second = told(health, exhausted)
+    exhausted = HealthSample(HealthSignal.FAILED, exhausted=True, delivery={"delivery_id": "whd_1"})
+    health, first = noticed(Health(4), exhausted)
+    health, second = noticed(health, exhausted)
     assert [notice.event_type for notice in first] == [OperatorEventType.DELIVERY_EXHAUSTED]
     assert first[0].data["delivery_id"] == "whd_1"
     assert second == []
-    health, recovered = told(health, SUCCESS)
+    health, recovered = noticed(health, SUCCESS)
     assert [notice.event_type for notice in recovered] == [OperatorEventType.ENDPOINT_RECOVERED]
-    assert told(health, exhausted)[1] != []
+    assert noticed(health, exhausted)[1] != []
 
 
-def test_gone_disables_at_once_and_is_told_once() -> None:
-    health, notices = told(Health(4), Finding(Verdict.GONE))
+def test_gone_disables_immediately_with_one_notice() -> None:
+    health, notices = noticed(Health(4), HealthSample(HealthSignal.GONE))
     assert health.disable_reason == "GONE"
     assert [notice.event_type for notice in notices] == [OperatorEventType.ENDPOINT_DISABLED]
-    assert told(health, Finding(Verdict.GONE))[1] == []
+    assert noticed(health, HealthSample(HealthSignal.GONE))[1] == []
 
 
 @given(st.lists(st.sampled_from([SUCCESS, FAILURE, THROTTLED]), max_size=60), st.randoms(use_true_random=False))
 def test_whatever_comes_pauses_are_bounded_and_the_window_stays_inside_the_limit(
-    findings: list[Finding], randomness: random.Random
+    samples: list[HealthSample], randomness: random.Random
 ) -> None:
     health = Health(8)
-    for number, finding in enumerate(findings):
+    for number, sample in enumerate(samples):
         now = NOW + timedelta(seconds=number)
-        health, _ = health.after(finding, now, randomness)
+        health, _ = health.after(sample, now, randomness)
         assert health.not_before is None or health.not_before <= now + LONGEST_THROTTLE * 1.2
         if health.breaker_state is BreakerState.OPEN:
             assert health.breaker_until is not None

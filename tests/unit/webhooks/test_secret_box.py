@@ -12,18 +12,18 @@ from webhooks.secret_box import (
     KeyFileUnusable,
     SecretBox,
     box_of,
-    credentials_place,
+    credentials_context,
     keys_of,
     local_key,
-    secret_place,
+    secret_context,
 )
 
 OLD = ("2025", b"o" * 32)
 NEW = ("2026", b"n" * 32)
-PLACE = secret_place(1, "whe_a", 1)
+PLACE = secret_context(1, "whe_a", 1)
 
 
-def test_what_is_sealed_can_be_opened_and_does_not_show_the_secret() -> None:
+def test_sealed_data_can_be_opened_and_does_not_contain_the_secret() -> None:
     box = SecretBox([NEW])
     sealed = box.seal(b"whsec_hush", PLACE)
     assert b"hush" not in sealed
@@ -36,18 +36,18 @@ def test_the_same_secret_is_never_sealed_the_same_way() -> None:
 
 
 @pytest.mark.parametrize(
-    "place", [secret_place(2, "whe_a", 1), secret_place(1, "whe_b", 1), secret_place(1, "whe_a", 2)]
+    "place", [secret_context(2, "whe_a", 1), secret_context(1, "whe_b", 1), secret_context(1, "whe_a", 2)]
 )
-def test_what_was_copied_to_another_row_does_not_open(place: str) -> None:
+def test_sealed_data_copied_to_another_row_does_not_open(place: str) -> None:
     box = SecretBox([NEW])
-    with pytest.raises(CannotOpen, match="another place"):
+    with pytest.raises(CannotOpen, match="another row"):
         box.open(box.seal(b"x", PLACE), place)
 
 
 def test_a_secret_does_not_open_as_credentials() -> None:
     box = SecretBox([NEW])
     with pytest.raises(CannotOpen):
-        box.open(box.seal(b"x", PLACE), credentials_place(1, "whe_a"))
+        box.open(box.seal(b"x", PLACE), credentials_context(1, "whe_a"))
 
 
 def test_every_changed_byte_is_noticed() -> None:
@@ -60,7 +60,7 @@ def test_every_changed_byte_is_noticed() -> None:
 
 
 @pytest.mark.parametrize("length", [0, 1, 2, 6, 10, 18])
-def test_what_was_cut_off_is_noticed(length: int) -> None:
+def test_truncated_sealed_data_does_not_open(length: int) -> None:
     box = SecretBox([NEW])
     with pytest.raises(CannotOpen):
         box.open(box.seal(b"secret", PLACE)[:length], PLACE)

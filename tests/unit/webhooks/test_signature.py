@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from webhooks.signature import MalformedSecret, private_key, sign, sign_asymmetric, signed_headers, signing_key
+from webhooks.signature import sign, sign_asymmetric, signed_headers
+from webhooks.signing_keys import MalformedKey, private_key, signing_secret
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 ID = "msg_p5jXN8AQM9LWM0D4loKWxJek"
@@ -27,7 +28,7 @@ def secret_of(size: int) -> str:
 
 
 def test_published_vector() -> None:
-    assert sign(signing_key(SECRET), ID, 1614265330, BODY) == SIGNATURE
+    assert sign(signing_secret(SECRET), ID, 1614265330, BODY) == SIGNATURE
 
 
 def test_published_vector_of_the_asymmetric_scheme() -> None:
@@ -46,7 +47,7 @@ def test_a_seed_alone_is_a_private_key() -> None:
 
 @pytest.mark.parametrize("secret", ["whsk_", "whsk_!", "whsk_dG9vIHNob3J0", SECRET])
 def test_a_malformed_private_key_is_refused_and_not_shown(secret: str) -> None:
-    with pytest.raises(MalformedSecret) as raised:
+    with pytest.raises(MalformedKey) as raised:
         private_key(secret)
     assert secret not in str(raised.value) or secret == "whsk_"
 
@@ -94,7 +95,7 @@ def test_each_of_several_secrets_verifies_and_the_newest_comes_first() -> None:
     for secret in (new, old):
         assert Webhook(secret).verify(BODY.decode(), headers) == {"test": 2432232314}
     timestamp = int(headers["webhook-timestamp"])
-    assert headers["webhook-signature"].split(" ")[0] == sign(signing_key(new), "ntf_abc", timestamp, BODY)
+    assert headers["webhook-signature"].split(" ")[0] == sign(signing_secret(new), "ntf_abc", timestamp, BODY)
 
 
 def test_nothing_is_sent_unsigned() -> None:
@@ -114,8 +115,8 @@ def test_nothing_is_sent_unsigned() -> None:
     ],
 )
 def test_a_malformed_secret_is_refused_without_being_shown(secret: str, complaint: str) -> None:
-    with pytest.raises(MalformedSecret, match=complaint) as caught:
-        signing_key(secret)
+    with pytest.raises(MalformedKey, match=complaint) as caught:
+        signing_secret(secret)
     key = secret.removeprefix("whsec_")
     assert not key or key not in str(caught.value)
     assert caught.value.__cause__ is None

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from webhooks.url_policy import TargetPolicy, TargetRefused
+from webhooks.url_policy import UrlPolicy, UrlRefused
 
-STRICT = TargetPolicy()
-INTERNAL = TargetPolicy(allow_http=True, allow_networks=(ipaddress.ip_network("10.1.0.0/16"),))
+STRICT = UrlPolicy()
+INTERNAL = UrlPolicy(allow_http=True, allow_networks=(ipaddress.ip_network("10.1.0.0/16"),))
 
 REFUSED_ADDRESSES = [
     "0.0.0.0",
@@ -115,7 +115,7 @@ def test_the_networks_beside_an_open_one_stay_closed() -> None:
     assert INTERNAL.refusal("10.2.0.1") is not None
 
 
-def test_what_is_no_address_is_refused() -> None:
+def test_a_text_that_is_not_an_address_is_refused() -> None:
     assert STRICT.refusal("hooks.example.com") == "hooks.example.com is not an IP address"
 
 
@@ -178,7 +178,7 @@ def test_ordinary_urls_can_be_saved(url: str) -> None:
     ],
 )
 def test_other_urls_cannot(url: str, complaint: str) -> None:
-    with pytest.raises(TargetRefused, match=complaint):
+    with pytest.raises(UrlRefused, match=complaint):
         STRICT.check_url(url)
 
 
@@ -188,7 +188,7 @@ def test_an_operator_who_opens_networks_and_http_can_save_internal_urls(url: str
 
 
 def test_an_operator_who_opens_one_network_cannot_save_urls_of_another() -> None:
-    with pytest.raises(TargetRefused, match="private"):
+    with pytest.raises(UrlRefused, match="private"):
         INTERNAL.check_url("http://10.2.0.1/")
 
 
@@ -202,6 +202,6 @@ def test_whatever_the_url_the_check_answers_with_a_sentence_or_with_none(text: s
 def _complaint(url: str) -> str | None:
     try:
         STRICT.check_url(url)
-    except TargetRefused as error:
+    except UrlRefused as error:
         return str(error)
     return None

@@ -1,0 +1,1 @@
+"""Backfills: new and changed alerts are evaluated on what exists already."""

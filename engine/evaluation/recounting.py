@@ -1,0 +1,49 @@
+"""Recounting: the values that gauges had before this transaction, where these are not known from the gauges' rows."""
+
+from collections.abc import Sequence
+
+from engine.evaluation.subjects import Subject, unique_values
+from engine.rules.transaction import Transaction
+from evaluator.aggregation import Aggregation
+from store.usage import gauges, recounts
+
+
+async def recount(transaction: Transaction, subjects: Sequence[Subject]) -> None:
+    """Counts gauges from the stored events where no alert watched them, or not without a gap."""
+    if not subjects:
+        return
+    wanted = [
+        recounts.Recount(
+            subject.movement.watch.gauge,
+            subject.movement.watch.aggregation,
+            subject.movement.watch.unique_property,
+            [event.event_id for _, event in subject.movement.entries],
+        )
+        for subject in subjects
+    ]
+    counted = await recounts.recount(transaction.driver, transaction.organization_id, wanted)
+    for subject, (tally, count) in zip(subjects, counted, strict=True):
+        subject.before, subject.untouched = tally, count == 0
+    unique = [
+        item
+        for item, (_, count) in zip(wanted, counted, strict=True)
+        if item.aggregation is Aggregation.UNIQUE_COUNT and count
+    ]
+    if unique:
+        await recounts.recount_values(transaction.driver, transaction.organization_id, unique)
+
+
+async def find_new_values(transaction: Transaction, subjects: Sequence[Subject]) -> None:
+    """Stores the values that UNIQUE_COUNT gauges see, and notes in their tallies which of these are new."""
+    values = [
+        (subject.movement.watch.gauge, value)
+        for subject in subjects
+        if subject.movement.watch.aggregation is Aggregation.UNIQUE_COUNT
+        for value in sorted(unique_values(subject.movement))
+    ]
+    if not values:
+        return
+    new = await gauges.count_values(transaction.driver, transaction.organization_id, values)
+    by_gauge = {subject.movement.watch.gauge.gauge_id: subject for subject in subjects}
+    for gauge_id, value in new:
+        by_gauge[gauge_id].tally.unseen.add(value)

@@ -1,0 +1,87 @@
+"""Counting: new events are drawn from balances and move their gauges, which are evaluated."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+from engine.balances.drawdown import draw_down, read_unknown_balances
+from engine.evaluation.evaluation import evaluate_gauges
+from engine.evaluation.results import RecordedTransition
+from engine.evaluation.subjects import Movement, Subject, before_fold, before_move
+from engine.facts.fact_gauges import evaluate_new_customers
+from engine.ingest.routing import move_of, route
+from engine.rules.transaction import Transaction
+from evaluator.amounts import exact_arithmetic
+from evaluator.events import UsageEvent
+from evaluator.exclusions import Excluded
+from evaluator.gauges import Gauge
+from evaluator.watched_gauges import WatchedGauge
+from store.usage import gauges
+
+
+@dataclass(slots=True)
+class Counted:
+    """What counting the new events of a commit found.
+
+    subjects: the gauges that were evaluated. values: those of the subjects, or of all gauges that moved where they
+    are asked for. excluded: what the router need not watch any more after the commit.
+    """
+
+    movements: dict[WatchedGauge, Movement] = field(default_factory=dict)
+    subjects: list[Subject] = field(default_factory=list)
+    values: dict[Gauge, Decimal] = field(default_factory=dict)
+    transitions: list[RecordedTransition] = field(default_factory=list)
+    excluded: set[Excluded] = field(default_factory=set)
+
+
+async def count(
+    transaction: Transaction, events: Sequence[UsageEvent], registered_customers: set[str], all_values: bool
+) -> Counted:
+    """Counts events that this transaction has stored. all_values: of every gauge that moves.
+
+    registered_customers: those that this transaction registered.
+    """
+    if registered_customers:
+        await evaluate_new_customers(transaction, sorted(registered_customers))
+    drawdown = await draw_down(transaction, events)
+    with exact_arithmetic():
+        counted = Counted(await route(transaction.router, events, transaction.slices()) | drawdown.movements)
+    subjects = counted.subjects = await _move(transaction, counted, registered_customers, all_values)
+    subjects += await _lock(transaction, counted, registered_customers)
+    if drawdown.movements:
+        await read_unknown_balances(transaction, subjects, drawdown.read_times)
+    if subjects:
+        result = await evaluate_gauges(transaction, subjects)
+        counted.values.update(result.values)
+        counted.transitions, counted.excluded = result.transitions, result.excluded
+    return counted
+
+
+async def _move(
+    transaction: Transaction, counted: Counted, registered_customers: set[str], all_values: bool
+) -> list[Subject]:
+    """Moves additive gauges; returns those that have to be evaluated."""
+    additive = [one for one in counted.movements.values() if one.watch.aggregation.additive]
+    if not additive:
+        return []
+    with exact_arithmetic():
+        moves = [move_of(movement) for movement in additive]
+    all_moved = await gauges.move(transaction.driver, transaction.organization_id, moves, transaction.now, all_values)
+    subjects = []
+    # In the order of arrival: it decides which groups are above the group limit.
+    for moved in sorted(all_moved, key=lambda one: one.index):
+        movement = additive[moved.index]
+        counted.values[movement.watch.gauge] = moved.value
+        if moved.needs_evaluation:
+            subjects.append(before_move(movement, moved, registered_customers))
+    return subjects
+
+
+async def _lock(transaction: Transaction, counted: Counted, registered_customers: set[str]) -> list[Subject]:
+    """Locks the gauges that are not additive; all of them have to be evaluated, which counts their events."""
+    folded = [one for one in counted.movements.values() if not one.watch.aggregation.additive]
+    if not folded:
+        return []
+    watched = [movement.watch.gauge for movement in folded]
+    locked = await gauges.lock(transaction.driver, transaction.organization_id, watched, transaction.now)
+    return [before_fold(one, locked[one.watch.gauge.gauge_id], registered_customers) for one in folded]

@@ -1,0 +1,74 @@
+"""Outcomes: what a commit made of each of its batches, once the commit is durable."""
+
+from engine.ingest.batches import Outcome
+from engine.ingest.counting import Counted
+from engine.ingest.group import Group, Identity
+from engine.ingest.storing import Stored, with_currency
+from engine.rules.transaction import Transaction
+from evaluator.events import UsageEvent
+from evaluator.gauges import Gauge
+
+
+async def outcomes_of(transaction: Transaction, group: Group, stored: Stored, counted: Counted) -> list[Outcome]:
+    """The outcome of each batch of the group. transaction: committed."""
+    outcomes = [Outcome() for _ in group.batches]
+    _add_known(group, stored, outcomes)
+    _add_new(transaction, group, stored, outcomes)
+    if counted.transitions:
+        await _add_transitions(transaction, group, counted, outcomes)
+    if group.include_gauges:
+        _add_gauges(group, counted, outcomes)
+    return outcomes
+
+
+def _add_known(group: Group, stored: Stored, outcomes: list[Outcome]) -> None:
+    """Adds the events whose identities the commit did not add."""
+    for number, index in stored.duplicates:
+        outcomes[number].duplicates.append(index)
+    for number, index in stored.conflicting:
+        outcomes[number].conflicting.append(index)
+    for number, index in stored.too_old:
+        outcomes[number].too_old.append(index)
+
+
+def _add_new(transaction: Transaction, group: Group, stored: Stored, outcomes: list[Outcome]) -> None:
+    """Adds the new events of each batch, and its other events that repeat or contradict a new one."""
+    if len(stored.new) == len(group.events):
+        for number, _ in group.first.values():
+            outcomes[number].accepted += 1
+    else:
+        for event in stored.new:
+            outcomes[group.first[event.identity][0]].accepted += 1
+    if not group.repeated:
+        return
+    added = {event.identity: event for event in stored.new}
+    for number, index in group.repeated:
+        event = group.event_at((number, index))
+        first = added.get(event.identity)
+        if first is not None:
+            same = first == with_currency(transaction.router, event)
+            (outcomes[number].duplicates if same else outcomes[number].conflicting).append(index)
+
+
+async def _add_transitions(transaction: Transaction, group: Group, counted: Counted, outcomes: list[Outcome]) -> None:
+    """Adds each transition to the batch of its crossing event, or of the first event that moved its gauge."""
+    slices = transaction.slices()
+    first: dict[Gauge, UsageEvent] = {
+        subject.movement.watch.gauge: subject.movement.entries[0][1] for subject in counted.subjects
+    }
+    for one in counted.transitions:
+        await slices.pause()
+        cause = one.transition.cause
+        identity: Identity = first[one.gauge].identity
+        if cause is not None and cause.event_id is not None:
+            identity = one.gauge.customer_id, cause.event_id
+        outcomes[group.first[identity][0]].transitions.append(one)
+
+
+def _add_gauges(group: Group, counted: Counted, outcomes: list[Outcome]) -> None:
+    """Adds to each batch that asked for them the gauges that its own events moved."""
+    for movement in counted.movements.values():
+        gauge = movement.watch.gauge
+        for number in {group.first[event.identity][0] for _, event in movement.entries}:
+            if group.batches[number].include_gauges:
+                outcomes[number].gauges.append((gauge, counted.values[gauge]))

@@ -1,0 +1,71 @@
+"""Routing: the gauges that new events move, and by how much."""
+
+from collections.abc import Sequence
+
+from engine.evaluation.subjects import Movement
+from evaluator.aggregation import Aggregation, contribution
+from evaluator.amounts import ZERO
+from evaluator.events import UsageEvent
+from evaluator.prices import passes_all
+from evaluator.routing import Router, group_of
+from evaluator.watched_gauges import WatchedGauge
+from runtime.turns import Slices
+from store.usage import gauges
+
+EVENTS_AT_ONCE = 100  # events that are routed without a pause
+
+
+async def route(router: Router, events: Sequence[UsageEvent], slices: Slices) -> dict[WatchedGauge, Movement]:
+    """The movements of the gauges that the events move; in slices where the events are many.
+
+    What other commits change in the router meanwhile is of other customers: all events of a customer have one writer.
+    Must run under `exact_arithmetic`.
+    """
+    movements: dict[WatchedGauge, Movement] = {}
+    if not router.alerts:
+        return movements
+    if len(events) > EVENTS_AT_ONCE:
+        await slices.begin()
+    for start in range(0, len(events), EVENTS_AT_ONCE):
+        _route(router, events[start : start + EVENTS_AT_ONCE], movements)
+        if start + EVENTS_AT_ONCE < len(events):
+            await slices.pause()
+    return movements
+
+
+def _route(router: Router, events: Sequence[UsageEvent], movements: dict[WatchedGauge, Movement]) -> None:
+    # Every event runs through this, so it calls as few functions as it can.
+    for event in events:
+        _, customer_id, time, metric_id, quantity, subscription_id, cost, currency, properties = event
+        for target in router.customer_measures((customer_id, subscription_id, metric_id, currency), time):
+            amount = cost if target.measure.of_cost else quantity
+            if amount is None or (target.prices and not passes_all(target.prices, properties)):
+                continue
+            if target.aggregation is not Aggregation.SUM:
+                amount = contribution(target.aggregation, amount)
+            for keys in target.by_keys:
+                group = group_of(keys, properties) if keys else ()
+                if group is None:
+                    continue
+                watch = target.watched_gauge(group, time)
+                if watch is None:
+                    continue
+                movement = movements.get(watch)
+                if movement is None:
+                    movement = movements[watch] = Movement(watch)
+                movement.entries.append((amount, event))
+                movement.total += amount
+                if amount < ZERO:
+                    movement.falls = True
+
+
+def move_of(movement: Movement) -> gauges.Move:
+    """How a movement moves an additive gauge. Must run under `exact_arithmetic`."""
+    high, low = movement.total, ZERO
+    if movement.falls:
+        running = high = ZERO
+        for amount, _ in movement.entries:
+            running += amount
+            high, low = max(high, running), min(low, running)
+    watch = movement.watch
+    return gauges.Move(watch.gauge, movement.total, high, low, watch.required_epoch)

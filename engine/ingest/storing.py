@@ -1,0 +1,85 @@
+"""Storing: the events of a commit are written, and those that were stored before are found."""
+
+from dataclasses import dataclass
+
+from engine.ingest.group import EventIndex, Group
+from engine.rules.transaction import Transaction
+from evaluator.events import UsageEvent
+from evaluator.routing import Router
+from store.usage import events as stored_events
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What storing the events of a group found.
+
+    new: the events that this commit added, each with its currency, in the order of arrival. duplicates, conflicting,
+    too_old: where the other events stand whose identities this commit did not add.
+    """
+
+    new: list[UsageEvent]
+    duplicates: list[EventIndex]
+    conflicting: list[EventIndex]
+    too_old: list[EventIndex]
+
+
+async def store(transaction: Transaction, group: Group, *, expect_new: bool) -> Stored:
+    """Stores the events whose period may still change.
+
+    expect_new: all of them at once. Raises `DuplicateEvents` when any is stored already; then nothing of the
+    transaction can be kept. Otherwise the slower way, which finds out which events are new.
+    """
+    connection, organization_id, now = transaction.driver, transaction.organization_id, transaction.now
+    countable = _countable(transaction, group.events)
+    new = countable
+    if expect_new:
+        text = await stored_events.copy_text_in_slices(organization_id, now, countable, transaction.slices())
+        await stored_events.copy(connection, text)
+    else:
+        inserted = await stored_events.insert(connection, organization_id, now, countable)
+        new = [event for event in countable if event.identity in inserted]
+    stored = Stored(new, [], [], [])
+    if len(new) != len(group.events):
+        await _compare_known(transaction, group, countable, stored)
+    return stored
+
+
+def with_currency(router: Router, event: UsageEvent) -> UsageEvent:
+    """The event with the currency of its cost: its own, or the customer's."""
+    if event.cost is None or event.currency is not None:
+        return event
+    return event._replace(currency=router.currency_of(event.customer_id, event.subscription_id))
+
+
+def _countable(transaction: Transaction, arrived: list[UsageEvent]) -> list[UsageEvent]:
+    """The events whose period may still change, each with its currency; the same list when it is all of them."""
+    oldest, router = transaction.now - transaction.grace, transaction.router
+    if all(event.event_time > oldest and (event.cost is None or event.currency) for event in arrived):
+        return arrived
+    countable = []
+    for event in arrived:
+        who = event.customer_id, event.subscription_id
+        if event.event_time <= oldest and router.last_period_end(*who, event.event_time) <= oldest:
+            continue
+        countable.append(with_currency(router, event))
+    return countable
+
+
+async def _compare_known(transaction: Transaction, group: Group, countable: list[UsageEvent], stored: Stored) -> None:
+    """Compares the events whose identities this commit did not add with what is stored.
+
+    Not with each other: a resend is a duplicate even if another caller in the same commit sent a conflicting event.
+    """
+    added = {event.identity for event in stored.new}
+    known = [index for identity, index in group.first.items() if identity not in added]
+    known += [index for index in group.repeated if group.event_at(index).identity not in added]
+    sent = [group.event_at(index) for index in known]
+    alike = await stored_events.stored_alike(transaction.driver, transaction.organization_id, sent)
+    in_time = {event.identity for event in countable}
+    for position, (index, event) in enumerate(zip(known, sent, strict=True)):
+        if position in alike:
+            stored.duplicates.append(index)
+        elif event.identity in in_time:
+            stored.conflicting.append(index)
+        else:
+            stored.too_old.append(index)

@@ -1,0 +1,30 @@
+"""The registry of rules: what this process has cached of each organization. There is one in a process."""
+
+from collections import OrderedDict
+
+from engine.rules.organization_rules import OrganizationRules
+
+CACHED_ORGANIZATIONS = 10_000
+
+
+class RulesRegistry:
+    """The cached rules of the organizations that were used last, for all tasks of one event loop.
+
+    limit: organizations. The one that was unused for longest is dropped for a new one. A transaction that still works
+    with dropped rules ends with them; the next one reads the rules again.
+    """
+
+    def __init__(self, limit: int = CACHED_ORGANIZATIONS) -> None:
+        self._limit = limit
+        self._organizations: OrderedDict[int, OrganizationRules] = OrderedDict()
+
+    def of(self, organization_id: int) -> OrganizationRules:
+        """The rules of an organization."""
+        rules = self._organizations.get(organization_id)
+        if rules is None:
+            rules = self._organizations[organization_id] = OrganizationRules(organization_id)
+            if len(self._organizations) > self._limit:
+                self._organizations.popitem(last=False)
+        else:
+            self._organizations.move_to_end(organization_id)
+        return rules

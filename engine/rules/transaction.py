@@ -1,0 +1,83 @@
+"""The transaction in which gauges are evaluated: the values that each of its steps needs."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from engine.rules.registry import RulesRegistry
+from evaluator.routing import Router
+from runtime.clock import Clock
+from runtime.turns import Slices
+from store.identity import organizations
+from store.identity.organizations import Organization
+from store.postgres.database import Connection, Database, DriverConnection, driver
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """One open transaction that holds the organization's lock.
+
+    driver: the driver's own connection below `connection`. router: the rules that stand until the transaction ends.
+    now: the time that the transaction gives to what it records. grace: how long after its end a period still counts
+    late events. epoch: the rules epoch that evaluated gauges get; above the router's where the transaction has raised
+    it. careful: an evaluation that cannot be recorded raises `Unrecordable`, with its cause and its events.
+    """
+
+    connection: Connection
+    driver: DriverConnection
+    organization: Organization
+    router: Router
+    now: datetime
+    grace: timedelta
+    epoch: int
+    careful: bool = False
+
+    @property
+    def organization_id(self) -> int:
+        """The id of the organization, which every row carries."""
+        return self.organization.organization_id
+
+    def slices(self) -> Slices:
+        """Slices for a piece of long work on the event loop."""
+        return Slices(self.organization.organization_id)
+
+
+class Transactions:
+    """Opens transactions that evaluate gauges without new usage."""
+
+    def __init__(self, database: Database, clock: Clock, grace: timedelta, rules: RulesRegistry) -> None:
+        """`grace`: how long after its end a period still counts late events, and an invoice is still evaluated."""
+        self._database = database
+        self._clock = clock
+        self._grace = grace
+        self._rules = rules
+
+    @asynccontextmanager
+    async def open(self, organization: Organization) -> AsyncIterator[Transaction]:
+        """A transaction of its own, which is committed at the end. Raises DatabaseUnavailable."""
+        async with self._database.transaction() as connection:
+            yield await self.begin(connection, organization)
+
+    async def begin(self, connection: Connection, organization: Organization) -> Transaction:
+        """Takes the organization's lock, shared, in a transaction that has not raised the epoch."""
+        epoch = await organizations.lock_shared(connection, organization.organization_id)
+        # Read under the lock: a change that waited for it happens when it gets the lock, not when it was sent.
+        now = self._clock.now()
+        router = await self._rules.of(organization.organization_id).alerts_at(connection, epoch)
+        return Transaction(connection, await driver(connection), organization, router, now, self._grace, epoch)
+
+    async def after_change(self, connection: Connection, organization: Organization, epoch: int) -> Transaction:
+        """The rest of a transaction that holds the lock exclusively and has raised the epoch to this one.
+
+        The alerts are those of the epoch before. They must not be cached for the new one: if the transaction rolls
+        back, another one gives that epoch to other rules. So it must have changed neither alerts nor limits of plans.
+        """
+        now = self._clock.now()
+        router = await self._rules.of(organization.organization_id).alerts_at(connection, epoch - 1)
+        return Transaction(connection, await driver(connection), organization, router, now, self._grace, epoch)
+
+    async def with_router(self, connection: Connection, organization: Organization, router: Router) -> Transaction:
+        """The rest of a transaction that holds the lock exclusively, with a router that no other transaction uses."""
+        now, raw = self._clock.now(), await driver(connection)
+        return Transaction(connection, raw, organization, router, now, self._grace, router.epoch)

@@ -1,1 +1,0 @@
-"""Visits: alerts are evaluated on what existed before them."""

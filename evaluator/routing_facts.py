@@ -1,0 +1,54 @@
+"""Routing facts: what the router needs of customers, subscriptions and metrics."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from evaluator.aggregation import Aggregation
+from evaluator.limits import NO_LIMITS, Limits
+from evaluator.periods import BillingCycle
+
+
+@dataclass(frozen=True)
+class CustomerFacts:
+    """The routing facts of a customer; changed_epoch: the organization's epoch at their last change.
+
+    excluded: alerts that cover the customer and are disabled for it, each with the one subscription for which it is
+    disabled, or None for the whole customer. plan_end: when its plan ends; None where that is not known. limits: the
+    customer's own, without those of its plan.
+    """
+
+    customer_id: str
+    plan_id: str | None
+    currency: str
+    cycle: BillingCycle
+    changed_epoch: int
+    changed_time: datetime
+    excluded: frozenset[tuple[str, str | None]] = frozenset()
+    plan_end: datetime | None = None
+    limits: Limits = field(default=NO_LIMITS, compare=False)
+
+    def excludes(self, alert_id: str, subscription_id: str | None) -> bool:
+        """Whether an alert is disabled for the customer, or for one subscription of it."""
+        return (alert_id, None) in self.excluded or (alert_id, subscription_id) in self.excluded
+
+
+@dataclass(frozen=True)
+class SubscriptionFacts:
+    """The routing facts of a subscription; currency and cycle are None where the customer's apply."""
+
+    customer_id: str
+    subscription_id: str
+    plan_id: str | None
+    currency: str | None
+    cycle: BillingCycle | None
+    changed_epoch: int
+    changed_time: datetime
+
+
+@dataclass(frozen=True)
+class MetricFacts:
+    """The routing facts of a metric. unique_property: the property whose values UNIQUE_COUNT counts."""
+
+    metric_id: str
+    aggregation: Aggregation
+    unique_property: str | None

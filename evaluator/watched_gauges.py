@@ -1,0 +1,111 @@
+"""Watched gauges: a gauge with the alerts on it, and how to find it among the gauges of one measure and customer."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from evaluator.aggregation import Aggregation
+from evaluator.alerts import AlertRule
+from evaluator.gauges import Gauge, Group, Measure
+from evaluator.limits import Limits, limit_of
+from evaluator.periods import BillingCycle, Period
+from evaluator.prices import PriceFilter
+from evaluator.routing_facts import CustomerFacts
+
+# A period is taken as counted from its first event if it starts this long after the alerts began to watch. The margin
+# covers events from the future, replicas whose clocks differ, and the wait for a lock. A recount that was not needed
+# only costs time.
+COUNTING_MARGIN = timedelta(hours=1)
+
+
+@dataclass(eq=False, slots=True)
+class WatchedGauge:
+    """A gauge, the alerts that watch it, and how its value is computed.
+
+    required_epoch: a stored gauge that was last evaluated before this epoch must be evaluated again.
+    continuous_since_epoch: a stored gauge that was evaluated at or after this epoch has counted every event since.
+    counted_since: a period that starts after this time has been counted from its first event.
+    limit: of the gauge, where alerts have percentage thresholds.
+    """
+
+    gauge: Gauge
+    alerts: tuple[AlertRule, ...]
+    aggregation: Aggregation
+    unique_property: str | None
+    required_epoch: int
+    continuous_since_epoch: int
+    counted_since: datetime
+    limit: Decimal | None = None
+
+    @property
+    def counted_from_the_start(self) -> bool:
+        """Whether every event of its period has come while an alert watched it."""
+        return self.counted_since + COUNTING_MARGIN < self.gauge.period.start
+
+
+def watched_fact_gauge(gauge: Gauge, alerts: Iterable[AlertRule], customer: CustomerFacts) -> WatchedGauge:
+    """A gauge that measures facts instead of usage, with the alerts on it."""
+    alerts = tuple(alerts)
+    return WatchedGauge(
+        gauge=gauge,
+        alerts=alerts,
+        aggregation=Aggregation.SUM,
+        unique_property=None,
+        required_epoch=max(customer.changed_epoch, *(alert.changed_epoch for alert in alerts)),
+        continuous_since_epoch=max(customer.changed_epoch, min(alert.watching_epoch for alert in alerts)),
+        counted_since=customer.changed_time,
+    )
+
+
+@dataclass(eq=False, slots=True)
+class CustomerMeasure:
+    """One measure of one customer or subscription, over all its periods and groups.
+
+    prices: of the measure; an event counts only if it passes them. limits: the customer's own, then its plan's.
+    by_keys: the alerts on the measure that cover the customer, by their group keys. period: the one found last.
+    found: the result of `watched_gauge` for each group and start of a period.
+    """
+
+    measure: Measure
+    customer_id: str
+    subscription_id: str | None
+    cycle: BillingCycle
+    aggregation: Aggregation
+    unique_property: str | None
+    changed_epoch: int
+    changed_time: datetime
+    by_keys: dict[tuple[str, ...], list[AlertRule]]
+    period: Period
+    prices: tuple[PriceFilter, ...] = ()
+    limits: tuple[Limits, ...] = ()
+    found: dict[tuple[Group, datetime], WatchedGauge | None] = field(default_factory=dict)
+
+    def watched_gauge(self, group: Group, time: datetime) -> WatchedGauge | None:
+        """The gauge of that group in the period of `time`; None when no alert watches it."""
+        period = self.period
+        if not period.start <= time < period.end:
+            period = self.period = self.cycle.period_at(time)
+        key = (group, period.start)
+        if key not in self.found:
+            self.found[key] = self._find(group, period)
+        return self.found[key]
+
+    def _find(self, group: Group, period: Period) -> WatchedGauge | None:
+        keys = tuple(key for key, _ in group)
+        alerts = tuple(alert for alert in self.by_keys.get(keys, ()) if alert.selects(group))
+        if not alerts:
+            return None
+        # A changed limit must not cause a re-evaluation of gauges without percentage thresholds.
+        limits = self.limits if any(alert.has_percentages for alert in alerts) else ()
+        epochs = (self.changed_epoch, *(one.changed_epoch for one in limits))
+        return WatchedGauge(
+            gauge=Gauge(self.customer_id, self.subscription_id, self.measure, group, period),
+            alerts=alerts,
+            aggregation=self.aggregation,
+            unique_property=self.unique_property,
+            required_epoch=max(*epochs, *(alert.changed_epoch for alert in alerts)),
+            continuous_since_epoch=max(self.changed_epoch, min(alert.watching_epoch for alert in alerts)),
+            counted_since=max(self.changed_time, min(alert.watching_time for alert in alerts)),
+            limit=limit_of(limits, self.measure.unit, group),
+        )

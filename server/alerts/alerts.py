@@ -1,0 +1,116 @@
+"""AlertService: creates alerts, and shows their definitions."""
+
+from engine.backfill.backfills import Backfills
+from generated.tidemark.v1 import alert_pb2
+from generated.tidemark.v1 import alert_service_pb2 as messages
+from runtime.clock import Clock
+from runtime.turns import Slices
+from server.alerts.errors import alert_not_found
+from server.calls.context import Context
+from server.calls.current_call import current_author, current_organization
+from server.calls.idempotency import answer_once, read_request_id
+from server.calls.paging import BY_TIME, after_time_and_id, read_page
+from server.calls.validation import Violations
+from server.mapping import unknown_ids
+from server.mapping.alerts import (
+    MAX_UNIQUENESS_KEY_LENGTH,
+    alert_message,
+    read_condition_types,
+    read_new_alert,
+    read_states,
+)
+from store.accounts import known_ids
+from store.alerts import alerts
+from store.alerts.alerts import Filters
+from store.postgres.database import Connection, Database
+
+
+class AlertHandlers:
+    """Serves the RPCs that create, get and list alerts."""
+
+    def __init__(self, database: Database, clock: Clock, backfills: Backfills) -> None:
+        self._database = database
+        self._clock = clock
+        self._backfills = backfills
+
+    async def CreateAlert(
+        self, request: messages.CreateAlertRequest, context: Context
+    ) -> messages.CreateAlertResponse:
+        """Creates an alert, or repeats the answer that the same request got before."""
+        violations = Violations()
+        read_request_id(violations, request.request_id)
+        new = read_new_alert(violations, request)
+        organization_id = current_organization().organization_id
+
+        async def create(connection: Connection) -> messages.CreateAlertResponse:
+            # Read before the alert is written: from then on ingest waits for the end of the transaction.
+            named = unknown_ids.of_alert(new.scope, new.condition, new.thresholds)
+            unknown = await known_ids.unknown(connection, organization_id, named.ids)
+            created = await alerts.create(connection, organization_id, new, current_author(), self._clock)
+            return messages.CreateAlertResponse(
+                alert=alert_message(created), warnings=unknown_ids.warnings(named, unknown)
+            )
+
+        response = await answer_once(
+            self._database, self._clock, "CreateAlert", request, messages.CreateAlertResponse, create
+        )
+        self._backfills.wake(organization_id)
+        return response
+
+    async def GetAlert(self, request: messages.GetAlertRequest, context: Context) -> messages.GetAlertResponse:
+        """One alert, archived or not."""
+        violations = Violations()
+        alert_id = violations.identifier("alert_id", request.alert_id)
+        violations.raise_if_any()
+        async with self._database.transaction() as connection:
+            found = await alerts.get(connection, current_organization().organization_id, alert_id)
+        if found is None:
+            raise alert_not_found(alert_id)
+        return messages.GetAlertResponse(alert=alert_message(found))
+
+    async def ListAlerts(self, request: messages.ListAlertsRequest, context: Context) -> messages.ListAlertsResponse:
+        """A page of alerts, the oldest first."""
+        violations = Violations()
+        filters = _read_filters(violations, request)
+        page = read_page(
+            violations, request.page_size, request.page_token, "ListAlerts", _canonical(filters), BY_TIME
+        )
+        violations.raise_if_any()
+        organization_id = current_organization().organization_id
+        async with self._database.transaction() as connection:
+            rows = await alerts.list_page(
+                connection, organization_id, filters, after=after_time_and_id(page), limit=page.limit
+            )
+        shown, slices = list[alert_pb2.Alert](), Slices(organization_id)
+        for row in page.shown(rows):
+            await slices.pause()
+            shown.append(alert_message(row))
+        page = page.cut(shown)
+        return messages.ListAlertsResponse(
+            alerts=page.shown(shown),
+            next_page_token=page.next_token(rows, lambda row: (row.create_time, row.alert_id)),
+        )
+
+
+def _read_filters(violations: Violations, request: messages.ListAlertsRequest) -> Filters:
+    return Filters(
+        customer_id=violations.identifier("customer_id", request.customer_id, required=False) or None,
+        plan_id=violations.identifier("plan_id", request.plan_id, required=False) or None,
+        subscription_id=violations.identifier("subscription_id", request.subscription_id, required=False) or None,
+        uniqueness_key=violations.text("uniqueness_key", request.uniqueness_key, max_length=MAX_UNIQUENESS_KEY_LENGTH)
+        or None,
+        condition_types=read_condition_types(violations, "condition_types", request.condition_types),
+        states=read_states(violations, "states", request.states),
+    )
+
+
+def _canonical(filters: Filters) -> tuple[str, ...]:
+    """The filters as texts that are equal for equal filters, in whatever order their values are."""
+    return (
+        filters.customer_id or "",
+        filters.plan_id or "",
+        filters.subscription_id or "",
+        filters.uniqueness_key or "",
+        ",".join(sorted(set(filters.condition_types))),
+        ",".join(sorted(set(filters.states))),
+    )

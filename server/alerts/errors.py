@@ -1,0 +1,135 @@
+"""The API errors of AlertService, and the table of the domain's exceptions that they answer."""
+
+from datetime import timedelta
+
+from engine.ingest.pending import Overloaded
+from evaluator.definitions import MAX_SPEND_ALERTS
+from generated.tidemark.v1 import error_reason_pb2
+from server.calls.errors import Aborted, AlreadyExists, ErrorTable, FailedPrecondition, NotFound, ResourceExhausted
+from server.calls.shared_errors import customer_not_found, request_id_reused
+from store.alerts.alerts import AlertConflict, TooManyAlerts, UniqueBy
+from store.alerts.changes import AlertArchived, AlertUnknown, EtagMismatch, NotArchived
+from store.identity.idempotent_answers import RequestIdReused
+from store.notifications.feed import EntriesDeleted
+from store.views.customer_views import CustomerUnknown
+
+RETRY_OVERLOAD = timedelta(milliseconds=500)
+
+
+def error_table(notification_retention: timedelta) -> ErrorTable:
+    """The API error for each exception that the handlers of AlertService let pass."""
+
+    def resume_token_expired(error: EntriesDeleted) -> FailedPrecondition:
+        days = str(notification_retention.days)
+        return FailedPrecondition(
+            error_reason_pb2.ERROR_REASON_RESUME_TOKEN_EXPIRED,
+            f"the notifications after this position are deleted: they are kept for {days} days;"
+            " begin with a start_time",
+            metadata={"retention_days": days},
+        )
+
+    return {
+        AlertUnknown: alert_unknown,
+        AlertArchived: alert_archived,
+        NotArchived: alert_not_archived,
+        EtagMismatch: etag_mismatch,
+        AlertConflict: alert_conflict,
+        TooManyAlerts: too_many_alerts,
+        RequestIdReused: request_id_reused,
+        CustomerUnknown: customer_unknown,
+        Overloaded: overloaded,
+        EntriesDeleted: resume_token_expired,
+    }
+
+
+def alert_not_found(alert_id: str, covering: str | None = None) -> NotFound:
+    """The organization has no such alert, or, with `covering`, none that covers that customer."""
+    such = "such alert" if covering is None else f"such alert that covers the customer {covering!r}"
+    return NotFound(
+        error_reason_pb2.ERROR_REASON_ALERT_NOT_FOUND,
+        f"there is no {such}: {alert_id!r}",
+        metadata={"alert_id": alert_id},
+    )
+
+
+def alert_unknown(error: AlertUnknown) -> NotFound:
+    """The organization has no such alert."""
+    return alert_not_found(error.alert_id)
+
+
+def customer_unknown(error: CustomerUnknown) -> NotFound:
+    """The organization has no such customer."""
+    return customer_not_found(error.customer_id)
+
+
+def etag_mismatch(error: EtagMismatch) -> Aborted:
+    """The caller's change is of an older version of the alert."""
+    return Aborted(
+        error_reason_pb2.ERROR_REASON_ETAG_MISMATCH,
+        f"the alert {error.alert_id} has the etag {error.version} now: get it again, and change that version",
+        metadata={"alert_id": error.alert_id, "etag": str(error.version)},
+    )
+
+
+def alert_archived(error: AlertArchived) -> FailedPrecondition:
+    """An archived alert does not change."""
+    return FailedPrecondition(
+        error_reason_pb2.ERROR_REASON_ALERT_ARCHIVED,
+        f"the alert {error.alert_id} is archived and cannot change: create another",
+        metadata={"alert_id": error.alert_id},
+    )
+
+
+def alert_not_archived(error: NotArchived) -> FailedPrecondition:
+    """Only an archived alert can release its uniqueness key."""
+    return FailedPrecondition(
+        error_reason_pb2.ERROR_REASON_ALERT_NOT_ARCHIVED,
+        f"the alert {error.alert_id} is not archived: archive it with release_uniqueness_key",
+        metadata={"alert_id": error.alert_id},
+    )
+
+
+def alert_conflict(error: AlertConflict) -> AlreadyExists:
+    """Another alert has the uniqueness key, or measures the same."""
+    if error.key is UniqueBy.UNIQUENESS_KEY:
+        return AlreadyExists(
+            error_reason_pb2.ERROR_REASON_UNIQUENESS_KEY_TAKEN,
+            f"the alert {error.alert_id} holds this uniqueness key: use another,"
+            " or archive that alert with release_uniqueness_key",
+            metadata={"uniqueness_key": error.uniqueness_key or "", "alert_id": error.alert_id},
+        )
+    return AlreadyExists(
+        error_reason_pb2.ERROR_REASON_ALERT_EXISTS,
+        f"the alert {error.alert_id} measures the same already, and only one such alert may exist",
+        metadata={"alert_id": error.alert_id},
+    )
+
+
+def too_many_alerts(error: TooManyAlerts) -> FailedPrecondition:
+    """The plan or the subscription has the maximum number of spend alerts."""
+    return FailedPrecondition(
+        error_reason_pb2.ERROR_REASON_TOO_MANY_ALERTS,
+        f"a {error.scope.lower()} has at most {MAX_SPEND_ALERTS} spend alerts: archive one first",
+        metadata={"limit": str(MAX_SPEND_ALERTS)},
+    )
+
+
+def overloaded(error: Overloaded) -> ResourceExhausted:
+    """The process has no room for the events of a batch."""
+    own = error.pending_of_organization
+    if own is not None:
+        # The size of the share is not in the answer: it depends on the usage of other organizations.
+        return ResourceExhausted(
+            error_reason_pb2.ERROR_REASON_OVERLOADED,
+            f"{own} events of this organization wait for the database, and these {error.events} are more than the"
+            " rest of its share of this server: send this batch again a little later",
+            metadata={"share_of": "organization", "pending_events": str(own)},
+            retry_after=RETRY_OVERLOAD,
+        )
+    return ResourceExhausted(
+        error_reason_pb2.ERROR_REASON_OVERLOADED,
+        f"this server has no room for {error.events} more events: send this batch again a little later, or fewer"
+        " events in one batch",
+        metadata={"share_of": "server"},
+        retry_after=RETRY_OVERLOAD,
+    )

@@ -1,0 +1,55 @@
+"""The API errors of single usage events, each with its index in the request."""
+
+from datetime import datetime
+
+from evaluator.events import UsageEvent
+from generated.tidemark.v1 import error_reason_pb2
+from server.calls.errors import AlreadyExists, ApiError, FailedPrecondition, FieldViolation, Internal, InvalidArgument
+
+
+def invalid(event_id: str, violations: list[FieldViolation]) -> ApiError:
+    """An event that breaks the contract; all violations are shown."""
+    first = violations[0]
+    return InvalidArgument(
+        error_reason_pb2.ERROR_REASON_EVENT_INVALID,
+        f"{first.path}: {first.description}",
+        metadata={"event_id": event_id},
+        violations=violations,
+    )
+
+
+def in_future(index: int, event_id: str, time: datetime, latest: datetime) -> ApiError:
+    """An event whose time is ahead of the service's clock."""
+    return InvalidArgument(
+        error_reason_pb2.ERROR_REASON_EVENT_IN_FUTURE,
+        f"events[{index}].event_time: {time.isoformat()} is more than 5 minutes after the time of the service",
+        metadata={"event_id": event_id, "latest_time": latest.isoformat()},
+    )
+
+
+def too_old(index: int, event_id: str, why: str) -> ApiError:
+    """An event that cannot be counted any more."""
+    return FailedPrecondition(
+        error_reason_pb2.ERROR_REASON_EVENT_TOO_OLD,
+        f"events[{index}].event_time: the event is too old to be counted: {why}",
+        metadata={"event_id": event_id},
+    )
+
+
+def unrecorded(index: int, event: UsageEvent) -> ApiError:
+    """An event whose effects the service failed to record."""
+    return Internal(
+        error_reason_pb2.ERROR_REASON_INTERNAL,
+        f"events[{index}]: the service failed to evaluate this event, and did not count it; send it again later",
+        metadata={"event_id": event.event_id, "customer_id": event.customer_id},
+    )
+
+
+def conflict(index: int, event: UsageEvent) -> ApiError:
+    """An event whose identity is stored with different content."""
+    return AlreadyExists(
+        error_reason_pb2.ERROR_REASON_EVENT_CONFLICT,
+        f"events[{index}].event_id: another event with the id {event.event_id!r} is counted for this customer in"
+        " this calendar month (UTC); send a correction under an id of its own",
+        metadata={"event_id": event.event_id, "customer_id": event.customer_id},
+    )

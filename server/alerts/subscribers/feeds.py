@@ -1,0 +1,264 @@
+"""The feeds that have subscribers on this server: committed notifications get positions, and the tails grow.
+
+One connection of the process listens for commits. Polling finds the commits that this connection has missed. A sweep
+gives positions to the notifications of feeds without subscribers, so that a new stream begins quickly.
+"""
+
+import asyncio
+import collections
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+
+from generated.tidemark.v1 import error_reason_pb2
+from runtime.actions import LogAction
+from runtime.backoff import Backoff
+from runtime.configuration import DEFAULT_MAX_WATCHERS, DEFAULT_ORGANIZATION_WATCHERS
+from runtime.fair_semaphore import FairSemaphore, may_take
+from runtime.tasks import BackgroundTask, FailureLog
+from server.alerts.subscribers.tail import Tail
+from server.calls.errors import ResourceExhausted
+from store.deliveries import fan_out as outbox
+from store.notifications import feed
+from store.notifications.feed import Entry, NotificationFilter
+from store.postgres.database import Connection, Database, DatabaseUnavailable
+
+GUARANTEED_SUBSCRIBERS = 5  # of each organization, however many others have
+POLL_INTERVAL = 1.0  # seconds between polls for notifications whose commit was not heard
+SWEEP_INTERVAL = 30.0  # seconds between sweeps of the feeds without subscribers
+RETRY_PAUSE = 1.0  # seconds before the next try while the database is unavailable
+READ_LIMIT = 500  # entries by which a tail grows in one transaction
+CATCH_UP_LIMIT = 50  # entries that a subscriber behind the tail holds at the same time
+CATCH_UP_SPAN = 10_000  # positions that one read for such a subscriber covers
+TAIL_READERS = 2  # transactions that read for tails at the same time
+CATCH_UP_READERS = 2  # transactions that read for single subscribers at the same time; an organization has one
+
+logger = logging.getLogger(__name__)
+
+
+class _Feed:
+    """An organization's feed that has subscribers on this server."""
+
+    def __init__(self, tail: Tail, task: BackgroundTask) -> None:
+        self.tail = tail
+        self.task = task  # reads entries into the tail; woken when the feed may have more of them
+        self.subscribers = 0
+
+
+class Subscriber:
+    """One subscriber of an organization's tail. The tail grows while it has subscribers."""
+
+    def __init__(self, feeds: "Feeds", organization_id: int, tail: Tail) -> None:
+        self.tail = tail
+        self._feeds = feeds
+        self._organization_id = organization_id
+        self._open = True
+
+    async def catch_up(self, position: int, wanted: NotificationFilter) -> tuple[list[Entry], int]:
+        """The next entries for this subscriber, which is behind the tail; see `Feeds.catch_up`."""
+        assert self.tail.position is not None, "only a tail that was read can be ahead"
+        return await self._feeds.catch_up(self._organization_id, position, self.tail.position, wanted)
+
+    def end(self) -> None:
+        """Ends the subscription; does nothing when it has ended."""
+        if self._open:
+            self._open = False
+            self._feeds.leave(self._organization_id)
+
+
+class Feeds:
+    """The tails of the organizations that have subscribers on this server.
+
+    max_subscribers: of all organizations, beside the first GUARANTEED_SUBSCRIBERS of each.
+    organization_subscribers: of one organization. It may never have more than it leaves free (`may_take`).
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        max_subscribers: int = DEFAULT_MAX_WATCHERS,
+        organization_subscribers: int = DEFAULT_ORGANIZATION_WATCHERS,
+    ) -> None:
+        self._database = database
+        self._max_subscribers = max_subscribers
+        self._organization_subscribers = organization_subscribers
+        self._feeds: dict[int, _Feed] = {}
+        self._subscribers = 0
+        self._in_use = asyncio.Event()  # set by the first subscriber
+        self._tail_readers = asyncio.Semaphore(TAIL_READERS)
+        self._catch_up_gate = FairSemaphore(CATCH_UP_READERS)
+        unavailable = (DatabaseUnavailable,)  # not logged: the health service reports it
+        lost = "notifications are found by polling only: %s", LogAction.FEED_LISTEN_LOST
+        self._tasks = (
+            BackgroundTask(
+                self._listen,
+                FailureLog(
+                    logger,
+                    "the connection that listens for commits failed",
+                    LogAction.FEED_FAILED,
+                    unavailable,
+                    *lost,
+                ),
+                name="feeds listen",
+                interval=RETRY_PAUSE,
+                backoff=Backoff(RETRY_PAUSE, RETRY_PAUSE),  # the step fails when its connection ends
+            ),
+            BackgroundTask(
+                self._poll,
+                FailureLog(logger, "the poll for notifications failed", LogAction.FEED_FAILED, unavailable),
+                name="feeds poll",
+                backoff=Backoff(longest=POLL_INTERVAL),
+            ),
+            BackgroundTask(
+                self.sweep,
+                FailureLog(logger, "the sweep of the feeds failed", LogAction.FEED_FAILED, unavailable),
+                name="feeds sweep",
+                interval=SWEEP_INTERVAL,
+                first_pause=SWEEP_INTERVAL,
+                backoff=Backoff(longest=SWEEP_INTERVAL),
+            ),
+        )
+        self._growing: list[BackgroundTask] = []  # including tasks that are about to end
+
+    def start(self) -> None:
+        """Begins to sweep; begins to listen and poll with the first subscriber."""
+        for task in self._tasks:
+            task.start()
+
+    async def stop(self) -> None:
+        """Ends every task. The tails do not grow after that."""
+        await asyncio.gather(*(task.stop() for task in (*self._tasks, *self._growing)))
+
+    @property
+    def subscribers(self) -> int:
+        """The number of subscribers of all organizations."""
+        return self._subscribers
+
+    def subscribe(self, organization_id: int) -> Subscriber:
+        """A new subscriber of an organization's feed; the caller ends it.
+
+        Raises ResourceExhausted when there are too many.
+        """
+        subscribed = self._feeds.get(organization_id)
+        own = subscribed.subscribers if subscribed else 0
+        guaranteed = own < min(GUARANTEED_SUBSCRIBERS, self._organization_subscribers)
+        free = self._max_subscribers - self._subscribers
+        if not guaranteed and (own >= self._organization_subscribers or not may_take(own, free)):
+            # The answer has only the organization's own number, because others must not be inferred from it.
+            raise ResourceExhausted(
+                error_reason_pb2.ERROR_REASON_TOO_MANY_WATCHERS,
+                f"this organization has {own} streams of notifications on this server, its share of the server now:"
+                " end one, or use another server",
+                metadata={"limit": str(own)},
+            )
+        if subscribed is None:
+            subscribed = self._feeds[organization_id] = self._begin(organization_id)
+        subscribed.subscribers += 1
+        self._subscribers += 1
+        self._in_use.set()
+        return Subscriber(self, organization_id, subscribed.tail)
+
+    def leave(self, organization_id: int) -> None:
+        """Counts one subscriber less; `Subscriber.end` calls it."""
+        subscribed = self._feeds[organization_id]
+        self._subscribers -= 1
+        subscribed.subscribers -= 1
+        if subscribed.subscribers == 0:
+            del self._feeds[organization_id]
+            subscribed.task.end()
+
+    @contextlib.asynccontextmanager
+    async def reading(self, organization_id: int) -> AsyncIterator[Connection]:
+        """A transaction that reads for one subscriber, in its organization's turn.
+
+        So many subscribers of one organization do not delay those of another. Raises DatabaseUnavailable.
+        """
+        async with self._catch_up_gate.seat(organization_id), self._database.transaction() as connection:
+            yield connection
+
+    async def catch_up(
+        self, organization_id: int, position: int, newest: int, wanted: NotificationFilter
+    ) -> tuple[list[Entry], int]:
+        """The next entries for a subscriber at `position`, which is behind the tail, and its position after them.
+
+        newest: the position of the tail. Raises EntriesDeleted and DatabaseUnavailable.
+        """
+        until = min(newest, position + CATCH_UP_SPAN)
+        async with self.reading(organization_id) as connection:
+            found = await feed.read(
+                connection, organization_id, after=position, until=until, limit=CATCH_UP_LIMIT, wanted=wanted
+            )
+        return found, found[-1].position if len(found) == CATCH_UP_LIMIT else until
+
+    def _begin(self, organization_id: int) -> _Feed:
+        tail = Tail()
+
+        async def grow() -> float | None:
+            """Gives positions to committed notifications and reads them; 0 when there may be more."""
+            return 0.0 if await self._read_on(organization_id, tail) else None
+
+        # The task goes on after a fault: without another try the streams would stay open and get no notification.
+        failures = FailureLog(logger, "the read of a feed failed", LogAction.FEED_FAILED, (DatabaseUnavailable,))
+        task = BackgroundTask(grow, failures, name=f"feed {organization_id}", backoff=Backoff(longest=RETRY_PAUSE))
+        self._growing = [*(one for one in self._growing if one.is_running), task]
+        task.start()
+        return _Feed(tail, task)
+
+    async def _read_on(self, organization_id: int, tail: Tail) -> bool:
+        """Reads the entries after the tail; returns whether there may be more."""
+        begins, read = None, list[Entry]()
+        async with self._tail_readers, self._database.transaction() as connection:
+            assigned = await feed.assign_positions(connection, organization_id, READ_LIMIT)
+            try:
+                if tail.position is not None:
+                    read = await feed.read(connection, organization_id, after=tail.position, limit=READ_LIMIT)
+            except feed.EntriesDeleted:  # this process was frozen for so long: all its subscribers are behind
+                begins = await feed.extent(connection, organization_id)
+            if tail.position is None:
+                begins = await feed.extent(connection, organization_id)
+        # Only after the commit: before it, another transaction can still give other positions.
+        if begins is not None:
+            tail.begin(begins.last_position)
+        tail.extend(read)
+        return READ_LIMIT in (assigned, len(read))
+
+    def _hint(self, organization_ids: set[int] | None) -> None:
+        """Wakes the tails of those organizations, or all of them."""
+        for organization_id, subscribed in self._feeds.items():
+            if organization_ids is None or organization_id in organization_ids:
+                subscribed.task.wake()
+
+    async def _listen(self) -> None:
+        await self._in_use.wait()
+        async for organization_id in outbox.notifications(self._database.url):
+            self._hint(None if organization_id is None else {organization_id})
+
+    async def _poll(self) -> float:
+        await self._in_use.wait()
+        seen = {
+            organization_id: subscribed.tail.position
+            for organization_id, subscribed in self._feeds.items()
+            if subscribed.tail.position is not None
+        }
+        if seen:
+            async with self._tail_readers, self._database.transaction() as connection:
+                self._hint(await feed.with_later_entries(connection, seen))
+        return POLL_INTERVAL
+
+    async def sweep(self) -> None:
+        """Gives a position to every notification of every organization. Raises DatabaseUnavailable."""
+        async with self._database.transaction() as connection:
+            waiting = collections.deque(await feed.with_pending_entries(connection))
+        while waiting:
+            organization_id = waiting.popleft()
+            assigned = 0
+            try:
+                async with self._tail_readers, self._database.transaction() as connection:
+                    assigned = await feed.assign_positions(connection, organization_id)
+            except DatabaseUnavailable as error:
+                # A contained failure concerns this feed only; the next sweep tries it again.
+                if not error.failure.contained:
+                    raise
+            if assigned == feed.ASSIGN_LIMIT:
+                waiting.append(organization_id)  # after the others

@@ -1,0 +1,61 @@
+"""The newest part of one organization's feed, in memory: read once for all its subscribers on this server."""
+
+import asyncio
+from collections.abc import Sequence
+
+from store.notifications.feed import Entry, NotificationFilter
+
+MAX_ENTRIES = 1_000
+MAX_LENGTH = 4_000_000  # of all bodies, in characters
+
+
+class Tail:
+    """The newest entries of a feed, without a gap, up to the last one that was read.
+
+    A subscriber holds only its position. When its position is older than the tail it is `behind`, and reads from the
+    database. So neither a slow subscriber nor a burst of notifications costs memory.
+    """
+
+    def __init__(self) -> None:
+        self.position: int | None = None  # of the newest entry; None until the feed is read
+        self._entries: dict[int, Entry] = {}  # by position, without a gap
+        self._length = 0
+        self._grown = asyncio.Event()
+
+    def begin(self, position: int) -> None:
+        """Empties the tail and lets it begin after that position of the feed."""
+        self.position = position
+        self._entries.clear()
+        self._length = 0
+        self._notify()
+
+    def extend(self, entries: Sequence[Entry]) -> None:
+        """Adds the entries after the newest one, and removes the oldest when there are too many."""
+        for entry in entries:
+            self._entries[entry.position] = entry
+            self._length += len(entry.body)
+            self.position = entry.position
+        while len(self._entries) > MAX_ENTRIES or self._length > MAX_LENGTH:
+            oldest = next(iter(self._entries))
+            self._length -= len(self._entries.pop(oldest).body)
+        if entries:
+            self._notify()
+
+    def is_behind(self, position: int) -> bool:
+        """Whether a subscriber at that position misses entries that are not in the tail."""
+        return self.position is not None and position < self.position - len(self._entries)
+
+    def next(self, position: int, wanted: NotificationFilter) -> Entry | None:
+        """The first wanted entry after `position`, or None. The position is not behind the tail."""
+        for number in range(position + 1, (self.position or 0) + 1):
+            if wanted.matches(entry := self._entries[number]):
+                return entry
+        return None
+
+    def grown(self) -> asyncio.Event:
+        """An event that is set when the tail grows after this call."""
+        return self._grown
+
+    def _notify(self) -> None:
+        self._grown.set()
+        self._grown = asyncio.Event()

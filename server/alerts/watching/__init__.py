@@ -1,1 +1,0 @@
-"""The notification streams of watchers."""

@@ -1,0 +1,181 @@
+"""API keys: which organization a call acts for, and how callers are treated before the first key exists."""
+
+import asyncio
+import ipaddress
+import logging
+from datetime import datetime, timedelta
+
+from generated.tidemark.v1 import error_reason_pb2
+from runtime.actions import LogAction
+from runtime.backoff import Backoff
+from runtime.clock import Clock
+from runtime.tasks import BackgroundTask, FailureLog
+from server.authentication.revocation import OpenStreams
+from server.calls import errors
+from store.identity import keys
+from store.identity.callers import Caller, find_caller, hash_key
+from store.identity.organizations import DEFAULT_ORGANIZATION
+from store.postgres.database import Database, DatabaseUnavailable
+
+CACHE_LIFETIME = timedelta(seconds=3)  # how long a revoked key may still be accepted
+POLL_INTERVAL = 1.5  # seconds between checks for revoked keys, while this process uses any
+POLL_TIMEOUT = 3.0  # seconds for one check
+CACHE_SIZE = 4096  # keys, including unknown ones
+
+_SCHEME = "bearer "
+
+logger = logging.getLogger(__name__)
+
+
+class UnsafeListen(Exception):
+    """The server would listen to other machines, but no API key exists to authenticate callers."""
+
+
+class Authenticator:
+    """Finds the caller of each call by its API key.
+
+    Until the first key exists, and only when the server listens to this machine alone, callers without a key act for
+    the organization `default`. After that every call needs a key.
+    """
+
+    def __init__(self, database: Database, clock: Clock, *, listens_to_loopback_only: bool) -> None:
+        self._database = database
+        self._clock = clock
+        self._anonymous_possible = listens_to_loopback_only
+        self._cache: dict[bytes, tuple[datetime, Caller | None]] = {}
+        self._default: tuple[datetime, Caller] | None = None
+        self.streams = OpenStreams()
+
+    async def start(self) -> None:
+        """Checks whether a key exists. Raises UnsafeListen when other machines could call without a key."""
+        async with self._database.transaction() as connection:
+            key_exists = await keys.any_key_exists(connection)
+        if key_exists:
+            self._anonymous_possible = False
+        elif self._anonymous_possible:
+            logger.warning(
+                "no API key exists: every caller on this machine acts for the organization %r;"
+                " `tidemark keys create --organization NAME` creates a key; every call needs one then",
+                DEFAULT_ORGANIZATION,
+                extra={"action": LogAction.IDENTITY},
+            )
+        else:
+            raise UnsafeListen(
+                "no API key exists, so the server can only listen to this machine: create a key first"
+                " (tidemark keys create --organization NAME), or listen on 127.0.0.1"
+            )
+
+    async def identify(self, authorization: str | None) -> Caller:
+        """The caller with this `authorization` metadata.
+
+        Raises errors.Unauthenticated, and DatabaseUnavailable when the key is not cached and cannot be read.
+        """
+        if authorization is None:
+            return await self._without_key()
+        if not authorization.lower().startswith(_SCHEME):
+            raise errors.Unauthenticated(
+                error_reason_pb2.ERROR_REASON_UNAUTHENTICATED,
+                "the authorization metadata is not of the form `Bearer KEY`",
+            )
+        caller = await self._caller_of(hash_key(authorization[len(_SCHEME) :].strip()))
+        if caller is None:
+            raise errors.Unauthenticated(
+                error_reason_pb2.ERROR_REASON_UNAUTHENTICATED, "the API key is unknown or revoked"
+            )
+        return caller
+
+    def revocations(self, database: Database) -> BackgroundTask:
+        """The task that ends the streams of revoked keys, and streams without a key after the first key exists.
+
+        One check serves the whole process. It has a connection pool of its own, so that a busy service does not delay
+        it. While the database is unavailable, cached keys stay valid.
+        """
+
+        async def check() -> None:
+            async with asyncio.timeout(POLL_TIMEOUT):
+                await self.check_revocations(database)
+
+        return BackgroundTask(
+            check,
+            FailureLog(
+                logger,
+                "the check for revoked keys failed",
+                LogAction.IDENTITY,
+                (DatabaseUnavailable, TimeoutError),  # the health service reports them
+            ),
+            name="revocations",
+            interval=POLL_INTERVAL,
+            first_pause=POLL_INTERVAL,
+            backoff=Backoff(longest=POLL_INTERVAL),
+        )
+
+    async def check_revocations(self, database: Database) -> None:
+        """Checks once whether keys that this process uses are revoked. Raises DatabaseUnavailable."""
+        cached = {
+            caller.key_id for time, caller in self._cache.values() if caller is not None and self._is_fresh(time)
+        }
+        open_ids = self.streams.key_ids
+        used = (open_ids | cached) - {""}
+        anonymous = "" in open_ids or self._default is not None
+        if not used and not anonymous:
+            return
+        revoked = set[str]()
+        async with database.transaction() as connection:
+            if used:
+                revoked |= await keys.revoked_among(connection, used)
+            if anonymous and await keys.any_key_exists(connection):
+                revoked.add("")
+        if "" in revoked:
+            self._anonymous_possible, self._default = False, None  # keys are never deleted
+        self._cache = {
+            key: (time, caller)
+            for key, (time, caller) in self._cache.items()
+            if caller is None or caller.key_id not in revoked
+        }
+        count = self.streams.end(revoked)
+        if count:
+            logger.info("ending %d streams whose keys are revoked", count, extra={"action": LogAction.KEY_REVOKED})
+
+    async def _caller_of(self, key_hash: bytes) -> Caller | None:
+        cached = self._cache.get(key_hash)
+        if cached is not None and self._is_fresh(cached[0]):
+            return cached[1]
+        now = self._clock.now()
+        async with self._database.transaction() as connection:
+            caller = await find_caller(connection, key_hash)
+        self._cache.pop(key_hash, None)
+        while len(self._cache) >= CACHE_SIZE:
+            del self._cache[next(iter(self._cache))]  # the oldest
+        self._cache[key_hash] = (now, caller)
+        return caller
+
+    async def _without_key(self) -> Caller:
+        if self._anonymous_possible:
+            if self._default is not None and self._is_fresh(self._default[0]):
+                return self._default[1]
+            now = self._clock.now()
+            async with self._database.transaction() as connection:
+                if await keys.no_key_exists(connection):
+                    organization = await keys.get_or_create_organization(connection, DEFAULT_ORGANIZATION, now)
+                    self._default = now, Caller(organization)
+                    return self._default[1]
+            self._anonymous_possible = False  # keys are never deleted
+        raise errors.Unauthenticated(
+            error_reason_pb2.ERROR_REASON_UNAUTHENTICATED,
+            "the call carries no API key: send it as metadata `authorization: Bearer KEY`"
+            " (`tidemark keys create --organization NAME` creates one)",
+        )
+
+    def _is_fresh(self, time: datetime) -> bool:
+        # After the clock was set back, an entry can have a time in the future: it is not fresh.
+        return timedelta(0) <= self._clock.now() - time < CACHE_LIFETIME
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only callers on this machine reach a server that listens on `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,68 @@
+"""The call that the running code serves: its method, its request id, and its caller."""
+
+import asyncio
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from store.alerts.history import Author
+from store.identity.callers import Caller
+from store.identity.organizations import Organization
+
+# Services for load balancers and tools: their calls need no API key, and a drain does not wait for them.
+_INFRASTRUCTURE = ("/grpc.health.v1.", "/grpc.reflection.")
+
+
+@dataclass(slots=True)
+class Call:
+    """One call of one method. The interceptors set its fields before the handler runs."""
+
+    method: str  # as on the wire: /package.Service/Method
+    request_id: str
+    caller: Caller | None = None  # unset until the caller is identified
+    revoked: asyncio.Event | None = None  # only for a stream of the API: set when its key is revoked
+
+    @property
+    def is_infrastructure(self) -> bool:
+        """Whether the method belongs to health or reflection and not to the API."""
+        return is_infrastructure(self.method)
+
+
+def is_infrastructure(method: str) -> bool:
+    """Whether a method belongs to health or reflection and not to the API."""
+    return method.startswith(_INFRASTRUCTURE)
+
+
+_current: ContextVar[Call] = ContextVar("call")
+
+
+def begin(call: Call) -> None:
+    """Makes `call` the current one for the rest of this task; gRPC runs each call in a task of its own."""
+    _current.set(call)
+
+
+def get() -> Call:
+    """The current call. Raises LookupError outside of a call."""
+    return _current.get()
+
+
+def request_id() -> str:
+    """The id of the current call; empty outside of a call."""
+    call = _current.get(None)
+    return call.request_id if call else ""
+
+
+def current_organization() -> Organization:
+    """The organization that the current call acts for. Every statement of a handler is limited to it."""
+    return _caller().organization
+
+
+def current_author() -> Author:
+    """The author that the history notes for a change by the current call: its API key."""
+    return Author(_caller().key_id)
+
+
+def _caller() -> Caller:
+    caller = get().caller
+    if caller is None:
+        raise RuntimeError("the method is served without an identity")
+    return caller

@@ -1,0 +1,76 @@
+"""Finds the caller of each call by its API key, and ends streams whose key is revoked."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from server.authentication.api_keys import Authenticator
+from server.authentication.revocation import OpenStream, refusal
+from server.calls import current_call, errors
+from server.calls.context import Context, when_over
+from server.interceptors.wrapping import Around
+
+METADATA_KEY = "authorization"
+
+logger = logging.getLogger(__name__)
+
+
+class Authenticate(Around):
+    """Sets the caller of every call of the API from its `authorization` metadata."""
+
+    def __init__(self, authenticator: Authenticator) -> None:
+        self._authenticator = authenticator
+        self._ending = set[asyncio.Task[None]]()  # references, so that Python does not collect tasks that wait
+
+    @asynccontextmanager
+    async def around(self, method: str, streaming: bool, context: Context) -> AsyncIterator[None]:
+        """Identifies the caller before a byte of the request is decoded."""
+        call = current_call.get()
+        if not call.is_infrastructure:
+            sent = [value for key, value in context.invocation_metadata() or () if key == METADATA_KEY]
+            try:
+                # With two different keys in one call, chance would decide for which organization it acts.
+                if len(set(sent)) > 1:
+                    sent = [""]
+                call.caller = await self._authenticator.identify(str(sent[0]) if sent else None)
+            except Exception as error:
+                await errors.abort(context, error)
+        if call.caller is None or not streaming:
+            yield  # a unary call is too short to be cut
+            return
+        stream = self._authenticator.streams.open(call.caller.key_id)
+        call.revoked = stream.revoked
+        answered = False
+
+        def over(_: Context) -> None:
+            self._authenticator.streams.close(stream)
+            if stream.cut and not answered:
+                # gRPC's own write was cancelled, and gRPC sends no status then: the client would wait for ever.
+                ending = asyncio.create_task(_send_refusal(context, stream), name="revoked")
+                self._ending.add(ending)
+                ending.add_done_callback(self._ending.discard)
+
+        when_over(context, over)
+        try:
+            yield
+            answered = True
+        except asyncio.CancelledError:
+            if not stream.cut:
+                raise
+            answered = True
+            stream.task.uncancel()
+            await errors.abort(context, refusal(stream.key_id))
+        except Exception:
+            answered = True  # with the status of the exception
+            raise
+        finally:
+            self._authenticator.streams.close(stream)
+
+
+async def _send_refusal(context: Context, stream: OpenStream) -> None:
+    """Ends a call whose handler has ended. Waits until the client has read the messages before it, or has gone."""
+    try:
+        await errors.abort(context, refusal(stream.key_id))
+    except Exception as error:  # gRPC raises one of its own after an abort
+        logger.debug("a cut stream has ended: %r", error)

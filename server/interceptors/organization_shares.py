@@ -1,0 +1,51 @@
+"""Limits every organization to its share of the server."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from server.calls import current_call, errors
+from server.calls.context import Context, when_over
+from server.calls.organization_shares import OrganizationShares
+from server.interceptors.wrapping import Around
+
+# EvaluateUsageBatch uses no connection of its own: its events wait in the pipeline, which has shares of its own.
+_USAGE_BATCH = "/tidemark.v1.AlertService/EvaluateUsageBatch"
+_USAGE_STREAM = "/tidemark.v1.AlertService/EvaluateUsage"
+
+
+class LimitToShare(Around):
+    """Makes a call wait for its organization's turn, and refuses calls above the organization's share.
+
+    Subscribers of notifications have shares of their own (`server.alerts.subscribers.feeds`).
+    """
+
+    def __init__(self, shares: OrganizationShares) -> None:
+        self._shares = shares
+
+    @asynccontextmanager
+    async def around(self, method: str, streaming: bool, context: Context) -> AsyncIterator[None]:
+        """Runs the call within its organization's share."""
+        caller = current_call.get().caller
+        if caller is None:  # health, reflection
+            yield
+            return
+        organization_id = caller.organization.organization_id
+        if streaming:
+            if method == _USAGE_STREAM:
+                try:
+                    stream = self._shares.open_stream(organization_id)
+                except errors.ResourceExhausted as error:
+                    await errors.abort(context, error)
+                when_over(context, lambda _: stream.close())
+            yield
+            return
+        share = self._shares.counted if method == _USAGE_BATCH else self._shares.served
+        entered = False
+        try:
+            async with share(organization_id):
+                entered = True
+                yield
+        except errors.ResourceExhausted as error:
+            if entered:
+                raise
+            await errors.abort(context, error)

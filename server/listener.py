@@ -1,0 +1,126 @@
+"""The gRPC server of a process: its settings, its interceptors, its port, and its stop."""
+
+import asyncio
+import logging
+
+import grpc
+
+from runtime.actions import LogAction
+from runtime.configuration import Configuration
+from runtime.fair_semaphore import FairSemaphore
+from server.authentication.api_keys import Authenticator
+from server.calls.lifecycle import InFlight, Shutdown
+from server.calls.organization_shares import OrganizationShares
+from server.interceptors.access_log import AccessLog
+from server.interceptors.authentication import Authenticate
+from server.interceptors.deadline import Deadline
+from server.interceptors.errors import Errors
+from server.interceptors.in_flight import CountInFlight
+from server.interceptors.organization_shares import LimitToShare
+from server.interceptors.request_id import RequestId
+from server.interceptors.unauthenticated_limits import UnauthenticatedLimits
+from server.services import error_tables
+
+KEEPALIVE_TIME = 60_000  # milliseconds without traffic after which the server pings a connection
+KEEPALIVE_TIMEOUT = 20_000  # milliseconds until the answer to a ping must arrive
+MIN_PING_INTERVAL = 30_000  # milliseconds; the server closes connections of clients that ping more often
+MAX_CONNECTION_AGE = 30 * 60_000  # milliseconds; clients connect again, so that new replicas get their part
+# Milliseconds that calls on an aged connection may still take. More than server.calls.stream_end.MAX_STREAM_AGE, so
+# that a stream ends by itself with `going_away`, and gRPC does not cut it.
+MAX_CONNECTION_AGE_GRACE = 40 * 60_000
+MAX_CONNECTION_IDLE = 5 * 60_000  # milliseconds without a call after which the server closes a connection
+HANDSHAKE_TIMEOUT = 10_000  # milliseconds from a connection to its first settings
+READ_AHEAD = 65_536  # bytes of a call that a connection accepts before the server reads them
+MAX_CONCURRENT_STREAMS = 1_024  # calls at the same time on one connection
+LAST_GRACE = 0.5  # seconds for connections to close after the last call has ended
+
+logger = logging.getLogger(__name__)
+
+
+class CannotListen(Exception):
+    """The server cannot listen on the address."""
+
+
+def build_server(
+    configuration: Configuration,
+    authenticator: Authenticator,
+    calls_gate: FairSemaphore,
+    in_flight: InFlight,
+    deadline: Deadline,
+) -> grpc.aio.Server:
+    """The server without services. A call passes the interceptors from the first to the last.
+
+    calls_gate: the connections to the database that calls may use.
+    """
+    shares = OrganizationShares(
+        calls_gate,
+        most_of_one=configuration.organization_calls,
+        streams_of_one=configuration.organization_streams,
+    )
+    return grpc.aio.server(
+        interceptors=(
+            RequestId(),
+            AccessLog(),
+            CountInFlight(in_flight),
+            UnauthenticatedLimits(Authenticate(authenticator)),
+            deadline,
+            LimitToShare(shares),
+            Errors(configuration.max_message_bytes, error_tables(configuration)),
+        ),
+        options=_options(configuration),
+    )
+
+
+def bind(server: grpc.aio.Server, host: str, port: int) -> int:
+    """Binds the server to the address, and returns the port. Raises CannotListen."""
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    try:
+        return server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise CannotListen(
+            f"cannot listen on {address}: another server uses the port, or this machine does not have the address"
+        ) from error
+
+
+async def stop(server: grpc.aio.Server, in_flight: InFlight, shutdown: Shutdown, timeout: float) -> None:
+    """Stops the server when no call is in flight; after `timeout` seconds, or when forced, it cuts the calls."""
+    # server.stop(grace) refuses new calls immediately. It takes the whole grace while any stream is open, also the
+    # health watch of a client. So its grace is longer than the wait, and a second stop ends it after the last call.
+    closing = asyncio.create_task(server.stop(timeout + LAST_GRACE), name="stop")
+    idle = asyncio.create_task(in_flight.idle(), name="idle")
+    forced = asyncio.create_task(shutdown.forced.wait(), name="forced")
+    await asyncio.wait({idle, forced}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    if in_flight.count:
+        logger.warning(
+            "cutting %d calls", in_flight.count, extra={"action": LogAction.CUT_OFF, "calls": in_flight.count}
+        )
+    await server.stop(0 if in_flight.count else LAST_GRACE)
+    await closing
+    idle.cancel()
+    forced.cancel()
+    await asyncio.gather(idle, forced, return_exceptions=True)
+
+
+def _options(configuration: Configuration) -> list[tuple[str, int]]:
+    return [
+        # A little more than the limit, so that the Errors interceptor refuses a message just above it with a reason.
+        # gRPC refuses a larger message as soon as it has read the length, and keeps none of its bytes.
+        ("grpc.max_receive_message_length", configuration.max_message_bytes * 9 // 8 + 1024),
+        # With windows that grow with the traffic, callers could send megabytes into calls that no handler reads. The
+        # window of a message that is being read grows to the size of the message.
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", READ_AHEAD),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.keepalive_time_ms", KEEPALIVE_TIME),
+        ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL),
+        ("grpc.max_allowed_incoming_connections", configuration.max_connections),
+        ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT),
+        ("grpc.max_connection_idle_ms", MAX_CONNECTION_IDLE),
+        ("grpc.max_connection_age_ms", MAX_CONNECTION_AGE),
+        ("grpc.max_connection_age_grace_ms", MAX_CONNECTION_AGE_GRACE),
+        ("grpc.max_concurrent_streams", MAX_CONCURRENT_STREAMS),
+        # When it is on, a second server shares the port without an error, and gets half of the calls.
+        ("grpc.so_reuseport", 0),
+    ]

@@ -1,0 +1,88 @@
+"""The parts of a server process: what its handlers use, and the background work that starts and stops with it."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from engine.backfill.backfills import Backfills
+from engine.ingest.pending import BESIDE, PendingEvents
+from engine.ingest.pipeline import Pipeline
+from engine.jobs import RedeliveryJobs
+from engine.rules.registry import RulesRegistry
+from engine.timers import Timers
+from engine.upkeep import Upkeep
+from runtime.clock import Clock
+from runtime.configuration import Configuration
+from runtime.fair_semaphore import FairSemaphore
+from server.alerts.subscribers.feeds import Feeds
+from server.calls.lifecycle import Drain
+from store.postgres.database import Database
+
+
+@dataclass(frozen=True)
+class Parts:
+    """One of each in a process."""
+
+    configuration: Configuration
+    database: Database
+    clock: Clock
+    drain: Drain
+    upkeep: Upkeep
+    rules: RulesRegistry
+    backfills: Backfills
+    timers: Timers
+    redeliveries: RedeliveryJobs
+    feeds: Feeds
+    pipeline: Pipeline
+
+
+def build_parts(configuration: Configuration, database: Database, clock: Clock, ingest_gate: FairSemaphore) -> Parts:
+    """The parts, not started. ingest_gate: the connections that transactions of usage may use."""
+    rules = RulesRegistry()
+    return Parts(
+        configuration,
+        database,
+        clock,
+        Drain(),
+        Upkeep(database, clock, configuration.retention, configuration.notification_retention),
+        rules,
+        Backfills(database, clock, configuration.grace, rules),
+        Timers(database, clock, configuration.grace, rules),
+        RedeliveryJobs(database, clock),
+        Feeds(
+            database,
+            max_subscribers=configuration.max_watchers,
+            organization_subscribers=configuration.organization_watchers,
+        ),
+        Pipeline(
+            database,
+            clock,
+            configuration.grace,
+            rules,
+            writers=configuration.ingest_writers,
+            pending=PendingEvents(
+                configuration.max_pending_events,
+                configuration.organization_pending_events,
+                beside=configuration.max_pending_events // BESIDE,
+            ),
+            gate=ingest_gate,
+        ),
+    )
+
+
+@contextlib.asynccontextmanager
+async def started(parts: Parts) -> AsyncIterator[None]:
+    """Runs the background work for the time of the block; stops it in reverse order, the pipeline first."""
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(parts.upkeep.stop)
+        await parts.upkeep.start()
+        stack.push_async_callback(parts.backfills.stop)
+        parts.backfills.start()
+        stack.push_async_callback(parts.timers.stop)
+        parts.timers.start()
+        stack.push_async_callback(parts.redeliveries.stop)
+        parts.redeliveries.start()
+        stack.push_async_callback(parts.feeds.stop)
+        parts.feeds.start()
+        stack.push_async_callback(parts.pipeline.drain)
+        yield

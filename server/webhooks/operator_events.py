@@ -1,0 +1,49 @@
+"""WebhookService: operator events."""
+
+from generated.tidemark.v1 import webhook_service_pb2 as messages
+from server.calls.context import Context
+from server.calls.current_call import current_organization
+from server.calls.paging import BY_TIME, after_time_and_id, read_page
+from server.calls.validation import Violations
+from server.mapping.webhooks import event_message
+from store.deliveries import operator_event_log
+from store.postgres.database import Database
+
+
+class OperatorEventHandlers:
+    """Serves the RPCs for operator events."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def ListOperatorEvents(
+        self, request: messages.ListOperatorEventsRequest, context: Context
+    ) -> messages.ListOperatorEventsResponse:
+        """A page of operator events, the newest first."""
+        violations = Violations()
+        endpoint_id = violations.identifier("endpoint_id", request.endpoint_id, required=False)
+        event_type = violations.identifier("event_type", request.event_type, required=False)
+        page = read_page(
+            violations,
+            request.page_size,
+            request.page_token,
+            "ListOperatorEvents",
+            (endpoint_id, event_type),
+            BY_TIME,
+        )
+        violations.raise_if_any()
+        async with self._database.transaction() as connection:
+            rows = await operator_event_log.list_page(
+                connection,
+                current_organization().organization_id,
+                endpoint_id=endpoint_id or None,
+                event_type=event_type or None,
+                after=after_time_and_id(page),
+                limit=page.limit,
+            )
+        shown = [event_message(row) for row in page.shown(rows)]
+        page = page.cut(shown)
+        return messages.ListOperatorEventsResponse(
+            events=page.shown(shown),
+            next_page_token=page.next_token(rows, lambda row: (row.create_time, row.event_id)),
+        )

@@ -1,0 +1,121 @@
+"""The states of alerts on gauges: which thresholds are reached, and the number of the last notification."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import orjson
+
+from evaluator.change_reasons import ChangeReason
+from evaluator.gauges import Gauge
+from evaluator.transitions import AlertState
+from runtime.turns import Slices
+from store.alerts.state_json import state_from_json, state_json
+from store.postgres.database import DriverConnection
+
+# States that one statement writes, and rows that are read in one turn on the event loop. The driver converts each
+# value by itself: thousands of states at once would delay all other tasks of the process.
+STATES_AT_ONCE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class StoredState:
+    """The state of one alert on one gauge.
+
+    alert_version: the version of the alert under which the gauge was evaluated. sequence: the number of the last
+    notification, 0 before the first.
+    """
+
+    gauge: Gauge
+    alert_id: str
+    alert_version: int
+    state: AlertState
+    sequence: int
+    change_time: datetime | None
+    change_reason: ChangeReason | None
+
+
+# Reads all states on some gauges.
+_READ_STATES = """
+SELECT s.gauge_id, s.alert_id, s.alert_version, s.reached, s.sequence, s.change_time, s.change_reason
+FROM alert_state s
+JOIN unnest(%(customer_ids)s::text[], %(gauge_ids)s::uuid[]) AS i (customer_id, gauge_id)
+    ON s.customer_id = i.customer_id COLLATE "C" AND s.gauge_id = i.gauge_id
+WHERE s.organization_id = %(organization_id)s
+"""
+
+
+async def read_states(
+    connection: DriverConnection, organization_id: int, gauges: Sequence[Gauge]
+) -> dict[tuple[UUID, str], StoredState]:
+    """The states on those gauges, by gauge id and alert id. The transaction must hold the locks of the gauges."""
+    by_id = {gauge.gauge_id: gauge for gauge in gauges}
+    slices = Slices(organization_id)
+    cursor = await connection.execute(
+        _READ_STATES,
+        {
+            "organization_id": organization_id,
+            "customer_ids": [gauge.customer_id for gauge in gauges],
+            "gauge_ids": [gauge.gauge_id for gauge in gauges],
+        },
+    )
+    found: dict[tuple[UUID, str], StoredState] = {}
+    while rows := await cursor.fetchmany(STATES_AT_ONCE):
+        await slices.begin()
+        for gauge_id, alert_id, version, reached, sequence, time, reason in rows:
+            state = state_from_json(reached)
+            found[gauge_id, alert_id] = StoredState(
+                by_id[gauge_id], alert_id, version, state, sequence, time, ChangeReason(reason) if reason else None
+            )
+    return found
+
+
+# Creates or replaces states. `reached` comes as one JSON text: in an array of JSON texts, each quote is escaped.
+_WRITE_STATES = """
+INSERT INTO alert_state AS s (
+    organization_id, customer_id, gauge_id, alert_id, alert_version, reached, sequence, change_time, change_reason,
+    period_end
+)
+SELECT %(organization_id)s, i.customer_id, i.gauge_id, i.alert_id, i.version, i.reached, i.sequence, i.change_time,
+       i.change_reason, i.period_end
+FROM ROWS FROM (
+    unnest(
+        %(customer_ids)s::text[], %(gauge_ids)s::uuid[], %(alert_ids)s::text[], %(versions)s::bigint[],
+        %(sequences)s::bigint[], %(change_times)s::timestamptz[], %(change_reasons)s::text[],
+        %(period_ends)s::timestamptz[]
+    ),
+    jsonb_array_elements(%(reached)s::jsonb)
+) AS i (
+    customer_id, gauge_id, alert_id, version, sequence, change_time, change_reason, period_end, reached
+)
+ON CONFLICT (organization_id, customer_id, gauge_id, alert_id) DO UPDATE SET
+    alert_version = excluded.alert_version, reached = excluded.reached, sequence = excluded.sequence,
+    change_time = excluded.change_time, change_reason = excluded.change_reason, period_end = excluded.period_end
+"""
+
+
+async def write_states(connection: DriverConnection, organization_id: int, states: Sequence[StoredState]) -> None:
+    """Stores states. The transaction must hold the locks of their gauges."""
+    slices = Slices(organization_id)
+    for start in range(0, len(states), STATES_AT_ONCE):
+        await slices.begin()
+        await _write_part(connection, organization_id, states[start : start + STATES_AT_ONCE])
+
+
+async def _write_part(connection: DriverConnection, organization_id: int, states: Sequence[StoredState]) -> None:
+    await connection.execute(
+        _WRITE_STATES,
+        {
+            "organization_id": organization_id,
+            "customer_ids": [item.gauge.customer_id for item in states],
+            "gauge_ids": [item.gauge.gauge_id for item in states],
+            "alert_ids": [item.alert_id for item in states],
+            "versions": [item.alert_version for item in states],
+            "reached": orjson.dumps([state_json(item.state) for item in states]).decode(),
+            "sequences": [item.sequence for item in states],
+            "change_times": [item.change_time for item in states],
+            "change_reasons": [item.change_reason for item in states],
+            "period_ends": [item.gauge.period.end for item in states],
+        },
+    )

@@ -1,0 +1,18 @@
+"""The registry of rules: one entry for each organization that was used of late."""
+
+from engine.rules.registry import RulesRegistry
+
+
+def test_the_registry_gives_the_same_rules_to_all_that_ask() -> None:
+    registry = RulesRegistry()
+    assert registry.of(1) is registry.of(1)
+    assert registry.of(1) is not registry.of(2)
+
+
+def test_the_registry_drops_the_organization_that_was_unused_for_longest() -> None:
+    registry = RulesRegistry(limit=2)
+    first, second = registry.of(1), registry.of(2)
+    assert registry.of(1) is first
+    registry.of(3)
+    assert registry.of(1) is first
+    assert registry.of(2) is not second
