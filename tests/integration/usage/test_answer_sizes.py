@@ -44,7 +44,7 @@ async def listed(caller: Caller, start: Timestamp, customers: Iterable[str]) -> 
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_transitions_that_do_not_fit_are_counted_and_stand_in_the_notifications(
+async def test_transitions_that_do_not_fit_are_counted_as_omitted_and_notified(
     caller: Caller, streamed: bool
 ) -> None:
     await caller.create(usage_alert(ladder=LONG_CODES))
@@ -74,7 +74,7 @@ async def test_transitions_that_do_not_fit_are_counted_and_stand_in_the_notifica
     assert (again.duplicates, len(again.transitions), again.HasField("omitted")) == (200, 0, False)
 
 
-async def test_gauges_that_do_not_fit_are_counted_and_transitions_come_before_them(caller: Caller) -> None:
+async def test_gauges_that_do_not_fit_are_counted_as_omitted_and_transitions_take_precedence(caller: Caller) -> None:
     keys = [letter * 128 for letter in "abc"]
     await caller.create(usage_alert("2", groups=[(key, None) for key in keys]))
     events = [caller.event(f"e{number}") for number in range(700)]
@@ -90,7 +90,7 @@ async def test_gauges_that_do_not_fit_are_counted_and_transitions_come_before_th
     assert answer.omitted == usage_pb2.OmittedResults(gauge_count=701 - len(answer.gauges))
 
 
-async def test_rejections_of_the_largest_usual_batch_are_all_there(caller: Caller) -> None:
+async def test_answer_has_every_rejection_of_the_largest_default_batch(caller: Caller) -> None:
     events = [caller.event(f"{number:04d}" + WIDE * 120, "NaN") for number in range(4_990)]
     answer = await caller.send(*events, *(caller.event(f"good-{number}") for number in range(10)))
     assert answer.accepted == 10
@@ -99,7 +99,7 @@ async def test_rejections_of_the_largest_usual_batch_are_all_there(caller: Calle
     assert answer.ByteSize() < MAX_ANSWER_BYTES
 
 
-async def test_rejections_that_do_not_fit_are_counted_and_come_when_those_events_are_sent_again(
+async def test_rejections_that_do_not_fit_are_counted_as_omitted_and_answered_on_a_resend(
     caller: Caller,
 ) -> None:
     large = replace(settings(), max_batch_events=50_000)
@@ -141,7 +141,7 @@ def overridden(regions: int) -> alert_pb2.Alert:
     )
 
 
-async def test_a_large_alert_and_what_it_knows_of_many_gauges_fit_into_their_answers(caller: Caller) -> None:
+async def test_large_alert_and_its_states_fit_into_their_answers(caller: Caller) -> None:
     too_large = overridden(220)
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await caller.create_only(too_large)
@@ -177,7 +177,7 @@ async def test_a_large_alert_and_what_it_knows_of_many_gauges_fit_into_their_ans
         assert bool(history.page_token) is not last
 
 
-async def test_a_page_of_the_usual_size_ends_early_where_its_customers_are_large(caller: Caller) -> None:
+async def test_page_of_large_customers_ends_before_its_page_size(caller: Caller) -> None:
     fields = {f"{number:02d}" + WIDE * 126: WIDE * 256 for number in range(64)}
     ids = [f"customer-{number:02d}" for number in range(45)]
     await asyncio.gather(
@@ -209,7 +209,7 @@ async def test_a_page_of_the_usual_size_ends_early_where_its_customers_are_large
     assert found == {"customers": ids, "subscriptions": ids}
 
 
-async def test_a_refusal_of_thousands_of_fields_is_readable(caller: Caller) -> None:
+async def test_refusal_of_thousands_of_fields_is_readable(caller: Caller) -> None:
     stub = webhook_service_pb2_grpc.WebhookServiceStub(caller.server.channel)
     request = webhook_service_pb2.CreateEndpointRequest(
         url="https://example.com/hook",
@@ -228,6 +228,6 @@ async def test_a_refusal_of_thousands_of_fields_is_readable(caller: Caller) -> N
     assert "more violations" in bad.field_violations[-1].description
 
 
-def test_the_limit_is_that_of_clients() -> None:
+def test_size_limits_are_below_the_default_limit_of_clients() -> None:
     assert MAX_DEFINITION_BYTES < MAX_ANSWER_BYTES < CLIENT_LIMIT == 4 * 1024 * 1024
     assert usage_pb2.OmittedResults().ByteSize() == 0

@@ -23,7 +23,7 @@ def subscription_alert(scope: alert_pb2.AlertScope, line: str = "10") -> alert_p
     return alert
 
 
-async def test_a_changed_time_zone_moves_the_period_and_events_are_counted_where_they_lie(
+async def test_changed_time_zone_moves_the_period_and_counts_stored_events_in_it(
     caller: Caller, clock: ManualClock
 ) -> None:
     clock.set(utc(4, 1, 12))
@@ -44,7 +44,7 @@ async def test_a_changed_time_zone_moves_the_period_and_events_are_counted_where
     assert period_of(shown.gauge)[0] == utc(4, 1) - timedelta(hours=2)
 
 
-async def test_what_was_reached_stays_with_its_period_when_the_cycle_changes(caller: Caller) -> None:
+async def test_reached_thresholds_stay_with_their_period_when_the_billing_cycle_changes(caller: Caller) -> None:
     """The new period tells of its own, nothing resolves, and the old one is as it was when it comes back."""
     await caller.create(usage_alert(ladder=[threshold_pb2.Threshold(value="10", notify_on=BOTH)]))
     await caller.send(caller.event("e1", "6", at=utc(3, 2)), caller.event("e2", "12", at=utc(3, 12)))
@@ -56,7 +56,7 @@ async def test_what_was_reached_stays_with_its_period_when_the_cycle_changes(cal
     ]
 
 
-async def test_a_subscription_that_is_recreated_in_the_same_cycle_goes_on(caller: Caller) -> None:
+async def test_subscription_recreated_with_the_same_cycle_keeps_its_usage(caller: Caller) -> None:
     """Its start divides no periods: what the period holds, and what was told of it, is the subscription's."""
     await caller.create(subscription_alert(on_subscription("pro")))
     await caller.send(caller.event("e1", "12", at=utc(3, 10), subscription="pro"))
@@ -67,7 +67,7 @@ async def test_a_subscription_that_is_recreated_in_the_same_cycle_goes_on(caller
     assert not answer.transitions
 
 
-async def test_a_subscription_that_is_recreated_counts_from_its_own_start(caller: Caller) -> None:
+async def test_subscription_recreated_with_a_new_cycle_counts_from_its_start(caller: Caller) -> None:
     """Under the id of the one that ended: what it used counts for its period, and nothing of it for the new one."""
     old, new = cycle(utc(3, 1)), cycle(utc(3, 14))
     subscription = account_pb2.Subscription(customer_id="acme", subscription_id="pro", billing_cycle=old)
@@ -89,7 +89,7 @@ async def test_a_subscription_that_is_recreated_counts_from_its_own_start(caller
     assert (await caller.state(alert.alert_id)).gauges[0].gauge.value == "10"
 
 
-async def test_a_subscription_that_ended_is_still_told_of_late_usage(caller: Caller, clock: ManualClock) -> None:
+async def test_late_usage_of_an_ended_subscription_reaches_a_threshold(caller: Caller, clock: ManualClock) -> None:
     await caller.create(subscription_alert(on_subscription("pro")))
     await caller.send(caller.event("e1", "9", at=utc(3, 10), subscription="pro"))
     ended = account_pb2.Subscription(
@@ -104,7 +104,7 @@ async def test_a_subscription_that_ended_is_still_told_of_late_usage(caller: Cal
     assert [(one.event_id, one.value, one.late) for one in answer.transitions] == [("e2", "10", True)]
 
 
-async def test_a_stale_visit_writes_nothing_to_the_subscription_that_took_over(
+async def test_backfill_for_an_old_subscription_writes_nothing_to_its_replacement(
     caller: Caller, clock: ManualClock, held: Held
 ) -> None:
     """The visit was asked for while the old subscription was on the plan, and comes when another one is."""
@@ -130,7 +130,7 @@ async def test_a_stale_visit_writes_nothing_to_the_subscription_that_took_over(
     assert crossings(answer.transitions) == [Crossing("REACHED", "10", "4", "10", "e3")]
 
 
-async def test_a_plan_change_in_mid_cycle_keeps_the_value_of_alerts_that_stay(caller: Caller) -> None:
+async def test_plan_change_within_a_period_keeps_the_usage_of_the_subscription(caller: Caller) -> None:
     """The subscription's own alert, and that of its new plan: both know what was used before the change."""
     pro = account_pb2.Subscription(customer_id="acme", subscription_id="pro", plan_id="silver")
     await caller.put_subscription(pro)

@@ -86,7 +86,7 @@ SCOPES: dict[str, tuple[alert_pb2.Alert, dict[Key, int]]] = {
 
 @pytest.mark.parametrize("scope", SCOPES)
 @pytest.mark.parametrize("alert_first", [True, False], ids=["before the usage", "after the usage"])
-async def test_an_alert_covers_its_scope_and_nobody_else(caller: Caller, scope: str, alert_first: bool) -> None:
+async def test_alert_covers_its_scope_and_no_other_customer(caller: Caller, scope: str, alert_first: bool) -> None:
     alert, expected = SCOPES[scope]
     await caller.put_customer(account_pb2.Customer(customer_id="acme", plan_id="gold"))
     await caller.put_customer(account_pb2.Customer(customer_id="beta", plan_id="silver"))
@@ -117,7 +117,9 @@ async def test_an_alert_covers_its_scope_and_nobody_else(caller: Caller, scope: 
     assert sorted(told, key=str) == sorted(((key[0], key[1] if len(key) == 3 else None) for key in expected), key=str)
 
 
-async def test_a_key_without_a_value_fans_out_and_one_with_a_value_narrows(caller: Caller) -> None:
+async def test_group_key_without_a_value_has_a_gauge_for_each_value_and_one_with_a_value_filters(
+    caller: Caller,
+) -> None:
     fan = await caller.create(usage_alert("10", groups=[("region", None)]))
     narrow = await caller.create(usage_alert("10", groups=[("region", "eu")]))
     both = await caller.create(spend_alert("10", groups=[("tier", None), ("region", "eu")]))
@@ -172,7 +174,9 @@ async def test_grouping_keys_divide_the_cost_of_a_subscription(caller: Caller) -
     assert [one.event_id for one in answer.transitions] == ["e5"]
 
 
-async def test_cost_without_a_currency_is_in_that_of_the_subscription_or_else_the_customer(caller: Caller) -> None:
+async def test_cost_without_a_currency_is_in_the_currency_of_the_subscription_or_else_the_customer(
+    caller: Caller,
+) -> None:
     await caller.put_customer(account_pb2.Customer(customer_id="acme", currency="EUR"))
     await caller.put_subscription(
         account_pb2.Subscription(customer_id="acme", subscription_id="pro", currency="tokens")
@@ -196,7 +200,7 @@ async def test_cost_without_a_currency_is_in_that_of_the_subscription_or_else_th
     }
 
 
-async def test_an_alert_in_a_currency_that_no_usage_carries_has_no_data(caller: Caller) -> None:
+async def test_alert_without_matching_usage_has_no_data(caller: Caller) -> None:
     euros = await caller.create(spend_alert("0", currency="EUR"))
     groups = await caller.create(usage_alert("0", groups=[("region", None)]))
     other = await caller.create(usage_alert("0", metric="tokens"))
@@ -243,9 +247,7 @@ def batch(caller: Caller, number: int, metric: str) -> list[usage_pb2.UsageEvent
 
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
 @pytest.mark.parametrize("watched_after", range(5))
-async def test_events_add_up_alike_whether_they_were_watched_or_are_recounted(
-    caller: Caller, aggregation: str, watched_after: int
-) -> None:
+async def test_recounted_gauge_equals_a_watched_gauge(caller: Caller, aggregation: str, watched_after: int) -> None:
     """The alert comes after so many batches: what came before is recounted, the rest is added."""
     kind, expected = AGGREGATIONS[aggregation]
     await caller.put_metric("seats", kind, "seat" if kind == UNIQUE_COUNT else "")
@@ -271,7 +273,7 @@ async def test_events_add_up_alike_whether_they_were_watched_or_are_recounted(
         (UNIQUE_COUNT, ["1"] * 12, "e9"),
     ],
 )
-async def test_each_aggregation_reaches_its_line_with_the_event_that_brings_it_there(
+async def test_aggregation_reaches_a_threshold_with_the_crossing_event(
     caller: Caller, aggregation: account_pb2.Aggregation.ValueType, quantities: list[str], reached_by: str
 ) -> None:
     await caller.put_metric("seats", aggregation, "seat" if aggregation == UNIQUE_COUNT else "")
@@ -284,7 +286,7 @@ async def test_each_aggregation_reaches_its_line_with_the_event_that_brings_it_t
     assert [one.event_id for one in answer.transitions if one.kind == REACHED] == [reached_by]
 
 
-async def test_unique_values_are_of_a_gauge_and_of_a_period(caller: Caller) -> None:
+async def test_unique_values_are_counted_for_each_gauge_separately(caller: Caller) -> None:
     await caller.put_metric("seats", UNIQUE_COUNT, "seat")
     await caller.create(usage_alert("10", metric="seats"))
     await caller.create(usage_alert("10", metric="seats", groups=[("team", None)]))

@@ -56,7 +56,7 @@ async def operator_events(caller: Caller) -> list[dict[str, object]]:
     return bodies
 
 
-async def test_an_alert_that_cannot_be_recorded_costs_only_the_event_that_it_is_about(caller: Caller) -> None:
+async def test_notification_that_cannot_be_stored_rejects_only_its_crossing_event(caller: Caller) -> None:
     bad = await caller.create(usage_alert("10", scope=on_customer("bad")))
     await caller.create(usage_alert("10", scope=on_customer("good")))
     sent = [
@@ -85,7 +85,7 @@ async def test_an_alert_that_cannot_be_recorded_costs_only_the_event_that_it_is_
     assert told["data"] == {"alert_id": bad.alert_id, "customer_id": "bad", "event_id": "b2"}
 
 
-async def test_an_alert_that_cannot_be_recorded_is_told_of_again_an_hour_later(caller: Caller) -> None:
+async def test_failed_evaluation_is_reported_again_after_an_hour(caller: Caller) -> None:
     bad = await caller.create(usage_alert("1"))
     async with refusing(caller, "notification", f"new.alert_id = '{bad.alert_id}'"):
         for hours in (0, 0, 1):
@@ -94,7 +94,7 @@ async def test_an_alert_that_cannot_be_recorded_is_told_of_again_an_hour_later(c
     assert len(await operator_events(caller)) == 2
 
 
-async def test_many_customers_that_come_to_it_at_once_cost_a_few_commits(
+async def test_failing_alert_on_many_customers_costs_few_commits(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commits = counted_commits(monkeypatch)
@@ -110,7 +110,7 @@ async def test_many_customers_that_come_to_it_at_once_cost_a_few_commits(
     assert len(await caller.notifications()) == 150
 
 
-async def test_an_event_that_cannot_be_stored_is_found_in_halves(
+async def test_event_that_cannot_be_stored_is_found_by_bisection(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commits = counted_commits(monkeypatch)
@@ -124,7 +124,7 @@ async def test_an_event_that_cannot_be_stored_is_found_in_halves(
 
 
 @pytest.mark.parametrize("table", ["event", "gauge", "customer"])
-async def test_a_customer_of_whom_nothing_can_be_recorded_costs_the_others_nothing(
+async def test_customer_that_cannot_be_recorded_does_not_affect_other_customers(
     caller: Caller, monkeypatch: pytest.MonkeyPatch, table: str
 ) -> None:
     """Its events are many and lie between those of the others: found one by one they would use up all commits."""
@@ -143,9 +143,7 @@ async def test_a_customer_of_whom_nothing_can_be_recorded_costs_the_others_nothi
     assert await caller.event_count("c3") == 30
 
 
-async def test_several_customers_share_the_commits_that_are_left(
-    caller: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_failing_customers_share_the_remaining_commits(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(containment, "MAX_COMMITS", 60)
     names = ("spoilt", "single", "whole")
     assert len({crc32(name.encode()) % 2 for name in names}) == 1  # one writer
@@ -160,7 +158,7 @@ async def test_several_customers_share_the_commits_that_are_left(
     assert [one.at for one in refusals(answer) if sent[one.at].customer_id == "single"] == [33 * 3 + 1]
 
 
-async def test_the_log_explains_once_what_many_events_fail_for(
+async def test_log_has_one_traceback_when_many_events_fail_for_one_cause(
     caller: Caller, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with refusing(caller, "event", "true"):
@@ -171,7 +169,7 @@ async def test_the_log_explains_once_what_many_events_fail_for(
     assert [bool(record.exc_info) for record in failed] == [True, False, False, False, False]
 
 
-async def test_a_customers_events_keep_their_order_across_the_parts(caller: Caller) -> None:
+async def test_events_of_a_customer_keep_their_order_when_the_commit_is_divided(caller: Caller) -> None:
     await caller.create(usage_alert("10"))
     quantities = ["6", "6", "-9", "9", "1", "-4", "2"]
     sent = [caller.event(f"e{number}", quantity) for number, quantity in enumerate(quantities)]
@@ -188,7 +186,7 @@ async def test_a_customers_events_keep_their_order_across_the_parts(caller: Call
     assert values(answer.gauges) == {("acme", "calls"): 10}
 
 
-async def test_what_is_tried_is_bounded(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_containment_stops_at_its_limit_of_commits(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(containment, "MAX_COMMITS", 10)
     async with refusing(caller, "event", "true"):
         answer = await caller.send(*(caller.event(f"e{number}") for number in range(100)))
@@ -196,7 +194,7 @@ async def test_what_is_tried_is_bounded(caller: Caller, monkeypatch: pytest.Monk
     assert await caller.event_count() == 0
 
 
-async def test_other_streams_do_not_notice(caller: Caller) -> None:
+async def test_failing_alert_does_not_affect_other_streams(caller: Caller) -> None:
     bad = await caller.create(usage_alert("1", scope=on_customer("bad")))
     streams = [caller.stream() for _ in range(6)]
 
@@ -213,7 +211,7 @@ async def test_other_streams_do_not_notice(caller: Caller) -> None:
     assert accepted == [[0] * 5] + [[1] * 5] * 5
 
 
-async def test_a_failed_commit_keeps_the_rules_and_forgets_whom_it_created(
+async def test_failed_commit_keeps_cached_rules_and_forgets_the_customers_it_registered(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await caller.create(usage_alert("100"))
@@ -268,7 +266,7 @@ def counted_commits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return commits
 
 
-async def test_a_customer_that_cannot_be_evaluated_keeps_no_visit_from_the_others(
+async def test_backfill_continues_past_a_customer_that_cannot_be_evaluated(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backfills, "CUSTOMERS_PER_STEP", 8)

@@ -75,7 +75,7 @@ async def is_disabled(caller: Caller, alert: alert_pb2.Alert, customer: str = "a
     return True
 
 
-async def test_the_5001st_group_disables_the_alert_and_the_5000th_does_not(caller: Caller) -> None:
+async def test_5001st_group_disables_the_alert_and_the_5000th_does_not(caller: Caller) -> None:
     alert = await caller.create(usage_alert("10", groups=[("seat", None)]))
     for start in range(0, 5_000, 1_000):
         await use(caller, *(f"s{number}" for number in range(start, start + 1_000)))
@@ -90,7 +90,7 @@ async def test_the_5001st_group_disables_the_alert_and_the_5000th_does_not(calle
 
 
 @pytest.mark.usefixtures("low_limit")
-async def test_a_disabled_alert_says_why_and_falls_silent_for_that_customer_only(caller: Caller) -> None:
+async def test_group_limit_disables_the_alert_for_one_customer_and_states_the_reason(caller: Caller) -> None:
     alert = await caller.create(usage_alert("10", groups=[("seat", None)]))
     for _ in range(2):
         await use(caller, "a", "b", "c", "a", prefix=f"again{_}")
@@ -126,7 +126,7 @@ async def test_a_disabled_alert_says_why_and_falls_silent_for_that_customer_only
 
 
 @pytest.mark.usefixtures("low_limit")
-async def test_of_one_batch_the_groups_that_came_first_are_told(caller: Caller) -> None:
+async def test_first_groups_of_a_batch_notify_up_to_the_limit(caller: Caller) -> None:
     await caller.create(usage_alert("10", groups=[("seat", None)]))
     seats = ["q", "b", "z", "a", "y", "b"]
     assert await use(caller, *seats, quantity="10") == ["q", "b", "z"]
@@ -136,7 +136,7 @@ async def test_of_one_batch_the_groups_that_came_first_are_told(caller: Caller) 
 
 @pytest.mark.usefixtures("low_limit")
 @pytest.mark.parametrize("evaluate", [True, False])
-async def test_groups_from_before_the_alert_count(caller: Caller, evaluate: bool) -> None:
+async def test_groups_from_before_the_alert_count_towards_the_limit(caller: Caller, evaluate: bool) -> None:
     await use(caller, "a", "b", "c", "d", "e", quantity="10")
     await use(caller, "a", "b", "c", customer="beta", quantity="10")
     alert = await caller.create(usage_alert("10", groups=[("seat", None)]), evaluate=evaluate)
@@ -149,7 +149,7 @@ async def test_groups_from_before_the_alert_count(caller: Caller, evaluate: bool
 
 
 @pytest.mark.usefixtures("low_limit")
-async def test_each_billing_period_has_groups_of_its_own(caller: Caller, clock: ManualClock) -> None:
+async def test_group_limit_counts_each_billing_period_separately(caller: Caller, clock: ManualClock) -> None:
     alert = await caller.create(usage_alert("10", groups=[("seat", None)]))
     for customer, last in (("acme", "c"), ("beta", "d")):
         await use(caller, "a", "b", last, customer=customer)
@@ -164,7 +164,7 @@ async def test_each_billing_period_has_groups_of_its_own(caller: Caller, clock: 
 
 
 @pytest.mark.usefixtures("low_limit")
-async def test_values_that_are_named_are_not_counted(caller: Caller) -> None:
+async def test_group_values_that_the_alert_names_do_not_count_towards_the_limit(caller: Caller) -> None:
     """Both alerts have the same keys and share gauges; one of them names a value of each."""
     fan = await caller.create(usage_alert("10", groups=[("seat", None), ("team", "red")]))
     named = await caller.create(usage_alert("10", groups=[("seat", "a"), ("team", "red")]))
@@ -181,7 +181,7 @@ async def test_values_that_are_named_are_not_counted(caller: Caller) -> None:
 
 
 @pytest.mark.usefixtures("low_limit")
-async def test_a_subscription_with_too_many_groups_disables_the_alert_for_its_customer(caller: Caller) -> None:
+async def test_subscription_above_the_limit_disables_the_alert_for_its_customer(caller: Caller) -> None:
     await caller.put_subscription(account_pb2.Subscription(customer_id="acme", subscription_id="pro", plan_id="gold"))
     await caller.put_subscription(
         account_pb2.Subscription(customer_id="acme", subscription_id="team", plan_id="gold")
@@ -211,7 +211,7 @@ async def test_a_subscription_with_too_many_groups_disables_the_alert_for_its_cu
 
 
 @pytest.mark.usefixtures("low_limit")
-async def test_another_replica_learns_of_it_before_it_evaluates_anything(caller: Caller) -> None:
+async def test_replica_reads_an_exclusion_before_it_evaluates(caller: Caller) -> None:
     alert = await caller.create(usage_alert("10", groups=[("seat", None)]))
     async with beside(caller) as other:
         await use(other, "a", "b")
@@ -228,7 +228,7 @@ async def test_another_replica_learns_of_it_before_it_evaluates_anything(caller:
 
 
 @pytest.mark.usefixtures("low_limit")
-async def test_replicas_that_come_to_the_limit_together_tell_of_it_once(caller: Caller) -> None:
+async def test_replicas_that_reach_the_limit_together_notify_once(caller: Caller) -> None:
     await caller.create(usage_alert("10", groups=[("seat", None)]))
     await caller.create(spend_alert("10", groups=[("seat", None)]))
     async with beside(caller) as other:
@@ -245,7 +245,7 @@ async def test_replicas_that_come_to_the_limit_together_tell_of_it_once(caller: 
 
 
 @pytest.mark.usefixtures("low_limit")
-async def test_what_was_not_watched_while_one_alert_was_disabled_is_recounted_for_the_next(caller: Caller) -> None:
+async def test_usage_that_a_disabled_alert_did_not_watch_is_recounted_for_the_next_alert(caller: Caller) -> None:
     """The second replica did not hear that nobody watched, and must not take the gauge for complete."""
     async with beside(caller) as other:
         await caller.create(usage_alert("1000", groups=[("seat", None)]))
@@ -258,7 +258,7 @@ async def test_what_was_not_watched_while_one_alert_was_disabled_is_recounted_fo
         assert [one.alert_id for one in answer.transitions] == [named.alert_id]
 
 
-async def test_one_subscription_can_be_excluded_and_the_others_go_on(caller: Caller, clock: ManualClock) -> None:
+async def test_exclusion_of_one_subscription_leaves_the_others_covered(caller: Caller, clock: ManualClock) -> None:
     for subscription in ("pro", "team"):
         await caller.put_subscription(
             account_pb2.Subscription(customer_id="acme", subscription_id=subscription, plan_id="gold")
@@ -302,7 +302,7 @@ async def test_one_subscription_can_be_excluded_and_the_others_go_on(caller: Cal
 
 
 @pytest.mark.usefixtures("low_limit")
-async def test_an_exclusion_that_is_lifted_leaves_nothing_uncounted(caller: Caller, clock: ManualClock) -> None:
+async def test_lifted_exclusion_counts_the_usage_of_the_meantime(caller: Caller, clock: ManualClock) -> None:
     alert = await caller.create(usage_alert("10", groups=[("seat", None)]))
     async with beside(caller) as other:
         await use(caller, "a", "b", "c", "d")

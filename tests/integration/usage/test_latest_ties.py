@@ -32,7 +32,7 @@ async def shown(caller: Caller) -> str:
     return str(values((await caller.send(event, gauges=True)).gauges)["acme", "seats"])
 
 
-async def test_a_watched_gauge_and_one_that_is_recounted_show_the_same(caller: Caller) -> None:
+async def test_recounted_gauge_equals_a_watched_gauge_after_a_tie(caller: Caller) -> None:
     await caller.put_metric("seats", LATEST)
     await caller.send(*tied(caller, QUANTITIES, "f", "b", "e", "c", "d", "a"))
     await watched(caller)
@@ -40,7 +40,7 @@ async def test_a_watched_gauge_and_one_that_is_recounted_show_the_same(caller: C
 
 
 @pytest.mark.parametrize("split", range(7))
-async def test_one_commit_or_two_come_to_the_same(caller: Caller, split: int) -> None:
+async def test_tie_has_the_same_result_in_one_commit_and_in_two(caller: Caller, split: int) -> None:
     await watched(caller)
     events = tied(caller, QUANTITIES, "a", "b", "f", "c", "d", "e")
     for part in (events[:split], events[split:]):
@@ -49,7 +49,7 @@ async def test_one_commit_or_two_come_to_the_same(caller: Caller, split: int) ->
     assert await shown(caller) == "5"
 
 
-async def test_two_servers_come_to_the_same(caller: Caller) -> None:
+async def test_tie_has_the_same_result_on_two_servers(caller: Caller) -> None:
     await watched(caller)
     events = tied(caller, QUANTITIES, "a", "b", "c", "f", "d", "e")
     async with beside(caller) as other:
@@ -59,7 +59,7 @@ async def test_two_servers_come_to_the_same(caller: Caller) -> None:
     assert await shown(caller) == "1"
 
 
-async def test_ids_are_compared_code_point_by_code_point(caller: Caller) -> None:
+async def test_event_ids_of_a_tie_are_compared_by_code_point(caller: Caller) -> None:
     await watched(caller)
     names = ("Z", "a", "é", "𝕏", "\uffee", "z")  # in no language's order
     for event in tied(caller, QUANTITIES, *names):
@@ -69,7 +69,7 @@ async def test_ids_are_compared_code_point_by_code_point(caller: Caller) -> None
     assert await shown(caller) == "1"
 
 
-async def test_a_tie_that_does_not_count_crosses_nothing(caller: Caller) -> None:
+async def test_event_that_loses_a_tie_reaches_no_threshold(caller: Caller) -> None:
     await caller.put_metric("seats", LATEST)
     alert = usage_alert("5", metric="seats")
     alert.thresholds[0].notify_on.extend(BOTH)
@@ -81,7 +81,7 @@ async def test_a_tie_that_does_not_count_crosses_nothing(caller: Caller) -> None
     ]
 
 
-async def test_a_gauge_that_an_earlier_version_counted_is_recounted_at_a_tie(caller: Caller) -> None:
+async def test_gauge_of_an_earlier_version_is_recounted_at_a_tie(caller: Caller) -> None:
     await watched(caller)
     await caller.send(*tied(caller, ("9", "3"), "b", "a"))
     # That version writes the time alone; it had not known of ties.

@@ -25,9 +25,7 @@ from tests.support.usage.caller import (
 )
 
 
-async def test_a_visit_that_waits_for_a_gauge_holds_none_that_comes_after_it(
-    caller: Caller, clock: ManualClock
-) -> None:
+async def test_backfill_that_waits_for_a_gauge_holds_no_later_gauge(caller: Caller, clock: ManualClock) -> None:
     """One that had created the last one already would wait for a move that has the second and waits for the last."""
     [[organization_id]] = await caller.rows("SELECT %(organization_id)s")
     period, now = DEFAULT_CYCLE.period_at(clock.now()), clock.now()
@@ -104,7 +102,7 @@ async def holding_event(
     return connection
 
 
-async def test_batches_that_name_the_same_new_customers_in_any_order_wait_for_each_other(caller: Caller) -> None:
+async def test_batches_with_the_same_new_customers_in_different_orders_do_not_deadlock(caller: Caller) -> None:
     await caller.create(usage_alert("1000"))
     customers = [f"c{number:02d}" for number in range(30)]
     orders = (customers, customers[::-1], customers[10:] + customers[:10])

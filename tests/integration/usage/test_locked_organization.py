@@ -31,7 +31,7 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions, "PINS", {**sessions.PINS, "lock_timeout": ("100ms", "of this test")})
 
 
-async def test_a_visit_does_not_wait_for_a_locked_organization(
+async def test_backfill_does_not_wait_for_a_locked_organization(
     pair: tuple[Caller, Caller], clock: ManualClock, short_waits: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     locked, free = pair
@@ -59,7 +59,7 @@ async def test_a_visit_does_not_wait_for_a_locked_organization(
         await database.close()
 
 
-async def test_timers_put_off_the_customers_of_a_locked_organization(
+async def test_timers_postpone_the_customers_of_a_locked_organization(
     pair: tuple[Caller, Caller], clock: ManualClock, short_waits: None
 ) -> None:
     locked, free = pair

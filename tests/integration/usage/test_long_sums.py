@@ -10,7 +10,7 @@ WHOLE = "9" * 38
 TINY = "0." + "0" * 17 + "3"
 
 
-async def test_a_sum_is_exact_beyond_the_digits_of_an_amount(caller: Caller) -> None:
+async def test_sum_with_more_digits_than_an_amount_is_exact(caller: Caller) -> None:
     with exact_arithmetic():
         expected = 2 * Decimal(WHOLE) + Decimal(LONGEST) + Decimal(TINY)
     watched = await caller.create(usage_alert(ladder=thresholds(WHOLE)))

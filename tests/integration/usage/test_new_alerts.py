@@ -52,7 +52,7 @@ async def told(caller: Caller, alert: alert_pb2.Alert) -> list[list[Crossing]]:
 
 @pytest.mark.parametrize("watched_before", [True, False], ids=["the gauge existed", "the gauge is new"])
 @pytest.mark.parametrize("evaluate", [True, None, False])
-async def test_a_customer_who_is_past_the_line_already(
+async def test_threshold_already_reached_at_creation_notifies_unless_evaluate_on_create_is_false(
     caller: Caller, evaluate: bool | None, watched_before: bool
 ) -> None:
     if watched_before:
@@ -79,7 +79,9 @@ async def test_a_customer_who_is_past_the_line_already(
 
 @pytest.mark.parametrize("watched_before", [True, False], ids=["the gauge existed", "the gauge is new"])
 @pytest.mark.parametrize("evaluate", [True, False])
-async def test_a_customer_who_is_below_the_line(caller: Caller, evaluate: bool, watched_before: bool) -> None:
+async def test_threshold_not_reached_at_creation_notifies_when_usage_reaches_it(
+    caller: Caller, evaluate: bool, watched_before: bool
+) -> None:
     if watched_before:
         await caller.create(usage_alert("1000"))
     await caller.send(caller.event("e1", "9"))
@@ -94,7 +96,7 @@ async def test_a_customer_who_is_below_the_line(caller: Caller, evaluate: bool, 
 
 
 @pytest.mark.parametrize("evaluate", [True, False])
-async def test_an_event_that_comes_before_the_visit_does_its_work(
+async def test_event_that_precedes_the_backfill_evaluates_its_gauge(
     caller: Caller, clock: ManualClock, evaluate: bool, held: Held
 ) -> None:
     await caller.send(caller.event("e1", "15"), caller.event("e2", "9", "beta"), caller.event("e3", "15", "gamma"))
@@ -117,7 +119,7 @@ async def test_an_event_that_comes_before_the_visit_does_its_work(
     assert await told(caller, alert) == [acme, beta, *gamma]
 
 
-async def test_an_alert_on_a_key_that_nobody_watched_counts_what_was_streamed(caller: Caller) -> None:
+async def test_new_alert_on_an_unwatched_group_key_counts_earlier_usage(caller: Caller) -> None:
     await caller.create(usage_alert("1000"))
     for number in range(6):
         await caller.send(caller.event(f"e{number}", "4", region="eu" if number % 2 else "us", tier="a"))
@@ -135,7 +137,7 @@ async def test_an_alert_on_a_key_that_nobody_watched_counts_what_was_streamed(ca
     assert crossings(answer.transitions) == [Crossing("REACHED", "13", "12", "13", "e7")]
 
 
-async def test_what_was_streamed_while_nobody_watched_is_counted_by_the_next_alert(caller: Caller) -> None:
+async def test_new_alert_counts_usage_that_no_alert_watched(caller: Caller) -> None:
     first = await caller.create(usage_alert("10"))
     await caller.send(caller.event("e1", "12"))
     await caller.archive(first.alert_id)
@@ -153,7 +155,7 @@ async def test_what_was_streamed_while_nobody_watched_is_counted_by_the_next_ale
     assert len(await told(caller, first)) == 1
 
 
-async def test_a_gap_between_two_alerts_is_counted_with_the_next_event(caller: Caller, held: Held) -> None:
+async def test_next_event_counts_the_usage_between_two_alerts(caller: Caller, held: Held) -> None:
     first = await caller.create_only(usage_alert("10"))
     await caller.send(caller.event("e1", "12"))
     await caller.archive(first.alert_id)
@@ -164,7 +166,7 @@ async def test_a_gap_between_two_alerts_is_counted_with_the_next_event(caller: C
     assert crossings(answer.transitions) == [Crossing("REACHED", "100", "42", "102", "e3")]
 
 
-async def test_while_one_alert_watches_another_may_come_and_go(caller: Caller) -> None:
+async def test_alerts_created_and_archived_beside_a_watching_alert_count_exactly(caller: Caller) -> None:
     await caller.create(usage_alert("1000", scope=on_customer()))
     for number in range(3):
         alert = await caller.create(usage_alert(str(10 * (number + 1))))
@@ -175,7 +177,7 @@ async def test_while_one_alert_watches_another_may_come_and_go(caller: Caller) -
     assert values(answer.gauges) == {("acme", "calls"): 30}
 
 
-async def test_an_alert_that_waits_for_ingest_watches_from_its_answer_on(caller: Caller) -> None:
+async def test_alert_created_while_usage_waits_for_the_lock_misses_no_event(caller: Caller) -> None:
     """Both wait for the same lock: whichever comes first, nothing falls between them."""
     await caller.send(caller.event("e0"))
     async with ingest_held(caller):
@@ -190,7 +192,9 @@ async def test_an_alert_that_waits_for_ingest_watches_from_its_answer_on(caller:
         assert (await caller.state(alert.alert_id)).gauges[0].gauge.value == "6"
 
 
-async def test_many_customers_are_visited_once_each(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_backfill_evaluates_each_of_many_customers_once(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("engine.backfill.backfills.CUSTOMERS_PER_STEP", 7)
     customers = [f"c{number:02d}" for number in range(40)]
     await caller.send(*(caller.event("e1", str(number), customer) for number, customer in enumerate(customers)))
@@ -201,9 +205,7 @@ async def test_many_customers_are_visited_once_each(caller: Caller, monkeypatch:
     assert all(len(one.crossings) == 1 for one in await caller.notifications())
 
 
-async def test_a_visit_that_fails_keeps_no_other_alert_waiting(
-    caller: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_failing_backfill_does_not_delay_other_alerts(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     await caller.send(caller.event("e1", "15"))
     step = Backfills._step
     broken: set[str] = set()
@@ -225,7 +227,7 @@ async def test_a_visit_that_fails_keeps_no_other_alert_waiting(
     assert {one.alert_id for one in await caller.notifications()} >= {*alerts[1:], later.alert_id}
 
 
-async def test_an_archived_alert_is_visited_no_more(caller: Caller, held: Held) -> None:
+async def test_archived_alert_is_not_backfilled(caller: Caller, held: Held) -> None:
     await caller.send(caller.event("e1", "15"))
     alert = await caller.create_only(usage_alert("10"))
     await caller.archive(alert.alert_id)
@@ -236,7 +238,7 @@ async def test_an_archived_alert_is_visited_no_more(caller: Caller, held: Held) 
     assert not await caller.notifications()
 
 
-async def test_a_customer_without_usage_has_no_gauge_and_no_alarm(caller: Caller) -> None:
+async def test_customer_without_usage_has_no_gauge_and_no_alarm(caller: Caller) -> None:
     await caller.send(caller.event("e1", "5", metric="other"))
     alert = await caller.create(usage_alert(ladder=thresholds("-1", "0")))
     state = await caller.state(alert.alert_id)

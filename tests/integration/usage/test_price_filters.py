@@ -77,7 +77,7 @@ async def value_of(caller: Caller, alert: alert_pb2.Alert) -> str | None:
 
 
 @pytest.mark.parametrize("alert_first", [True, False], ids=["streamed", "recounted"])
-async def test_the_cost_of_the_prices_that_pass_all_filters_counts(caller: Caller, alert_first: bool) -> None:
+async def test_cost_counts_when_its_price_passes_all_filters(caller: Caller, alert_first: bool) -> None:
     if not alert_first:
         await caller.send(*events(caller))
     alerts = {name: await caller.create(alert) for name, (alert, _) in ALERTS.items()}
@@ -91,7 +91,7 @@ async def test_the_cost_of_the_prices_that_pass_all_filters_counts(caller: Calle
     assert {name: await value_of(caller, alert) for name, alert in alerts.items()} == doubled
 
 
-async def test_the_first_event_that_passes_recounts_what_came_before_the_alert(caller: Caller) -> None:
+async def test_first_event_that_passes_recounts_cost_from_before_the_alert(caller: Caller) -> None:
     await caller.send(*events(caller))
     [[before]] = await caller.rows("SELECT count(*) FROM gauge WHERE organization_id = %(organization_id)s")
     async with beside(caller) as other:
@@ -103,7 +103,7 @@ async def test_the_first_event_that_passes_recounts_what_came_before_the_alert(c
     assert len(await caller.notifications()) == 1
 
 
-async def test_a_notification_and_an_answer_show_the_filters(caller: Caller) -> None:
+async def test_notification_and_answer_show_the_price_filters(caller: Caller) -> None:
     filters = [narrowed(PRICE_ID, EXCLUDES, "b", "a"), narrowed(PRICE_ID, EXCLUDES, "c")]
     alert = await caller.create(spend_exceeded(*filters, line="10"))
     merged = [narrowed(PRICE_ID, EXCLUDES, "a", "b", "c")]
@@ -118,7 +118,7 @@ async def test_a_notification_and_an_answer_show_the_filters(caller: Caller) -> 
     ]
 
 
-async def test_a_correction_counts_only_where_its_price_passes(caller: Caller) -> None:
+async def test_correction_counts_only_when_its_price_passes(caller: Caller) -> None:
     alert = await caller.create(spend_exceeded(narrowed(PRICE_ID, INCLUDES, "gpu"), line="10"))
     await caller.send(caller.event("e1", cost="12", subscription="pro", price_id="gpu"))
     await caller.send(caller.event("e2", cost="-5", subscription="pro", price_id="cpu"))
@@ -127,7 +127,7 @@ async def test_a_correction_counts_only_where_its_price_passes(caller: Caller) -
     assert await value_of(caller, alert) == "7"
 
 
-async def test_there_is_one_alert_for_each_currency_and_price_filters_and_50_in_all(caller: Caller) -> None:
+async def test_plan_has_one_alert_for_each_currency_and_price_filters_and_at_most_50(caller: Caller) -> None:
     scope = on_plan("gold")
     first = await caller.create_only(spend_exceeded(narrowed(PRICE_ID, INCLUDES, "a", "b"), scope=scope))
     same = [narrowed(PRICE_ID, INCLUDES, "b", "a", "c"), narrowed(PRICE_ID, EXCLUDES, "c")]
@@ -142,7 +142,7 @@ async def test_there_is_one_alert_for_each_currency_and_price_filters_and_50_in_
     assert error.value.code() is grpc.StatusCode.FAILED_PRECONDITION
 
 
-async def test_many_filtered_alerts_follow_their_own_prices_through_two_replicas(caller: Caller) -> None:
+async def test_filtered_alerts_count_their_own_prices_on_two_replicas(caller: Caller) -> None:
     alerts = [await caller.create(spend_exceeded(narrowed(PRICE_ID, INCLUDES, f"p{number}"))) for number in range(8)]
     async with beside(caller) as other:
         for round_ in range(4):

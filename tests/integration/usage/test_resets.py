@@ -4,7 +4,9 @@ from generated.tidemark.v1 import account_pb2, alert_pb2, alert_service_pb2, thr
 from tests.support.usage.caller import BOTH, Caller, on_plan, usage_alert
 
 
-async def test_what_was_forgotten_while_the_customer_was_away_is_told_again(caller: Caller) -> None:
+async def test_threshold_forgotten_by_a_reset_notifies_again_when_the_customer_returns_to_the_plan(
+    caller: Caller,
+) -> None:
     await caller.put_customer(account_pb2.Customer(customer_id="acme", plan_id="gold"))
     line = threshold_pb2.Threshold(value="5", notify_on=BOTH)
     alert = await caller.create(usage_alert(scope=on_plan("gold"), ladder=[line]))

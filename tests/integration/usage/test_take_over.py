@@ -11,7 +11,7 @@ from store.postgres.database import Database
 from tests.support.usage.caller import Caller, calling, usage_alert
 
 
-async def test_usage_goes_on_where_callers_without_a_key_left_it(
+async def test_first_key_takes_over_the_state_of_callers_without_a_key(
     database_url: str, database: Database, clock: ManualClock
 ) -> None:
     async with calling(database_url, clock, "default", "") as anonymous:

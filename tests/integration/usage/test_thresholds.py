@@ -128,7 +128,9 @@ LADDERS: dict[str, tuple[list[Threshold], list[str], list[Crossing]]] = {
 
 
 @pytest.mark.parametrize("ladder", LADDERS)
-async def test_the_ladder_is_met_in_order_in_one_batch_as_in_many(caller: Caller, ladder: str) -> None:
+async def test_thresholds_are_reached_and_resolved_in_order_in_one_batch_and_in_single_events(
+    caller: Caller, ladder: str
+) -> None:
     lines, quantities, expected = LADDERS[ladder]
     await caller.create(usage_alert(ladder=[told_of(line) for line in lines]))
     assert await stream_of(caller, quantities) == expected
@@ -144,7 +146,9 @@ async def test_the_ladder_is_met_in_order_in_one_batch_as_in_many(caller: Caller
     assert all(len({crossing.event_id for crossing in group}) == 1 for group in by_event)
 
 
-async def test_a_gauge_that_swings_keeps_counting_its_notifications(caller: Caller) -> None:
+async def test_sequence_counts_every_notification_when_a_threshold_resolves_within_each_commit(
+    caller: Caller,
+) -> None:
     """Past nothing at the end of its first commit, and yet not new to the second."""
     await caller.create(usage_alert(ladder=[Threshold(value="10", notify_on=BOTH)]))
     for number in range(3):
@@ -167,7 +171,9 @@ NOTIFY_ON: dict[str, tuple[list[threshold_pb2.TransitionKind.ValueType], list[tu
 
 
 @pytest.mark.parametrize("choice", NOTIFY_ON)
-async def test_only_what_is_asked_for_is_told_and_all_of_it_is_answered(caller: Caller, choice: str) -> None:
+async def test_notify_on_selects_what_is_notified_and_the_answer_has_every_transition(
+    caller: Caller, choice: str
+) -> None:
     kinds, expected = NOTIFY_ON[choice]
     alert = await caller.create(usage_alert(ladder=[Threshold(value="10", notify_on=kinds)]))
     wanted = set(kinds) or {REACHED}
@@ -187,7 +193,7 @@ async def test_only_what_is_asked_for_is_told_and_all_of_it_is_answered(caller: 
     assert [one.sequence for one in stored] == list(range(1, len(expected) + 1))
 
 
-async def test_thresholds_of_one_alert_ask_for_different_kinds(caller: Caller) -> None:
+async def test_thresholds_of_one_alert_can_have_different_notify_on(caller: Caller) -> None:
     ladder = [
         Threshold(value="10", code="warn", notify_on=[RESOLVED]),
         Threshold(value="20", code="block", severity=threshold_pb2.SEVERITY_CRITICAL),
@@ -203,7 +209,7 @@ async def test_thresholds_of_one_alert_ask_for_different_kinds(caller: Caller) -
     assert told["threshold"] == {"code": "block", "value": "20", "severity": "CRITICAL"}
 
 
-async def test_a_notification_marks_the_furthest_of_what_it_tells(caller: Caller) -> None:
+async def test_notification_marks_the_furthest_of_its_own_transitions(caller: Caller) -> None:
     ladder = [Threshold(value="10"), Threshold(value="20"), Threshold(value="30", notify_on=[RESOLVED])]
     await caller.create(usage_alert(ladder=ladder))
     answer = await caller.send(caller.event("e0", "35"))
@@ -215,7 +221,7 @@ async def test_a_notification_marks_the_furthest_of_what_it_tells(caller: Caller
     ]
 
 
-async def test_the_notification_carries_the_evidence_of_the_answer(caller: Caller, clock: ManualClock) -> None:
+async def test_notification_has_the_same_evidence_as_the_answer(caller: Caller, clock: ManualClock) -> None:
     alert = await caller.create(usage_alert("10", "20", groups=[("region", None)]))
     answer = await caller.send(caller.event("e1", "4", region="eu"), caller.event("e2", "21.50", region="eu"))
     first, second = answer.transitions
@@ -256,7 +262,7 @@ async def test_the_notification_carries_the_evidence_of_the_answer(caller: Calle
     assert second.event_time.ToDatetime() == second.ingest_time.ToDatetime() == clock.now().replace(tzinfo=None)
 
 
-async def test_alerts_on_one_gauge_do_not_know_of_each_other(caller: Caller) -> None:
+async def test_alerts_on_one_gauge_are_evaluated_independently(caller: Caller) -> None:
     low = await caller.create(usage_alert("10"))
     high = await caller.create(usage_alert("30", scope=on_customer()))
     twin = await caller.create(usage_alert("10"))
@@ -271,7 +277,7 @@ async def test_alerts_on_one_gauge_do_not_know_of_each_other(caller: Caller) -> 
     assert sorted(kinds) == sorted((alert.alert_id, kind) for alert in (high, twin) for kind in (RESOLVED, REACHED))
 
 
-async def test_a_body_holds_the_last_transitions_of_a_gauge_that_swings_wildly(caller: Caller) -> None:
+async def test_notification_body_has_the_last_50_transitions_and_counts_the_omitted_ones(caller: Caller) -> None:
     await caller.create(usage_alert(ladder=[Threshold(value="10", notify_on=BOTH)]))
     found = await stream_of(caller, ["10", "-10"] * 40)
     assert len(found) == 80
@@ -280,7 +286,7 @@ async def test_a_body_holds_the_last_transitions_of_a_gauge_that_swings_wildly(c
     assert stored.crossings == found[30:]
 
 
-async def test_a_state_in_alarm_shows_its_thresholds(caller: Caller, clock: ManualClock) -> None:
+async def test_state_in_alarm_shows_its_reached_thresholds(caller: Caller, clock: ManualClock) -> None:
     ladder = [*thresholds("10", "100"), Threshold(recurring_step="50", code="every")]
     alert = await caller.create(usage_alert(ladder=ladder))
     await caller.send(caller.event("e1", "210"))

@@ -102,7 +102,9 @@ PAST = (
 
 
 @pytest.mark.parametrize("evaluate", [True, False], ids=["told", "marked silently"])
-async def test_who_is_past_the_line_already(caller: Caller, evaluate: bool) -> None:
+async def test_threshold_already_reached_at_creation_notifies_unless_evaluate_on_create_is_false(
+    caller: Caller, evaluate: bool
+) -> None:
     for number, case in enumerate(PAST):
         acme = Holder(caller, f"acme-{number}")
         for act in case.there:
@@ -120,7 +122,7 @@ async def test_who_is_past_the_line_already(caller: Caller, evaluate: bool) -> N
         assert await kinds_told(acme, alert_id) == told, case.condition
 
 
-async def test_what_came_while_the_alert_was_off_is_told_when_it_is_on_again(caller: Caller) -> None:
+async def test_threshold_reached_while_the_alert_is_disabled_notifies_when_it_is_enabled(caller: Caller) -> None:
     """Created to keep to itself who is past the line already, it tells of those who came there later."""
     for number, case in enumerate(PAST):
         acme = Holder(caller, f"acme-{number}")
@@ -140,7 +142,9 @@ async def test_what_came_while_the_alert_was_off_is_told_when_it_is_on_again(cal
 
 
 @pytest.mark.parametrize("evaluate", [True, False])
-async def test_a_balance_that_is_found_at_its_edge_was_not_seen_to_come_there(caller: Caller, evaluate: bool) -> None:
+async def test_credit_balance_found_depleted_or_recovered_at_creation_is_no_transition(
+    caller: Caller, evaluate: bool
+) -> None:
     acme = Holder(caller)
     await acme.put("g1", "10", kind=GRANT, allow_overage=True)
     await acme.put("g2", "10", kind=GRANT, currency="EUR")
@@ -173,7 +177,7 @@ NO_DATA = (
 )
 
 
-async def test_who_was_never_granted_anything_reads_zero_or_as_no_data(caller: Caller) -> None:
+async def test_customer_without_balances_reads_zero_or_has_no_data(caller: Caller) -> None:
     acme = Holder(caller)
     await acme.spend("e0", "1")
     low = {kind: await create(acme, f"{kind} {{}}", "20", scope=ACME) for kind in NEVER_GRANTED}
@@ -196,7 +200,7 @@ async def test_who_was_never_granted_anything_reads_zero_or_as_no_data(caller: C
         assert await kinds_told(acme, alert_id) == [], kind
 
 
-async def test_a_new_customer_is_looked_at_whoever_makes_it_known(caller: Caller) -> None:
+async def test_new_customer_is_evaluated_when_usage_or_a_fact_registers_it(caller: Caller) -> None:
     low = await create(Holder(caller), "low_credit_balance_reached {}", "20")
     percent = await create(Holder(caller), "low_remaining_credit_percentage_reached {}", "20")
     used, put, granted = Holder(caller, "used"), Holder(caller, "put"), Holder(caller, "granted")
@@ -207,7 +211,7 @@ async def test_a_new_customer_is_looked_at_whoever_makes_it_known(caller: Caller
     assert [await kinds_told(one, percent) for one in (used, put, granted)] == [[], [], []]
 
 
-async def test_a_plan_has_alerts_for_those_who_are_on_it(caller: Caller) -> None:
+async def test_plan_alert_covers_a_customer_only_while_it_is_on_the_plan(caller: Caller) -> None:
     acme, other = Holder(caller), Holder(caller, "other")
     await acme.put("c1", "10")
     await other.put("c1", "10")
@@ -223,7 +227,7 @@ async def test_a_plan_has_alerts_for_those_who_are_on_it(caller: Caller) -> None
     assert await kinds_told(other, low) == []
 
 
-async def test_a_plan_change_is_one_call_for_all_that_follows_from_it(caller: Caller, clock: ManualClock) -> None:
+async def test_plan_change_evaluates_every_affected_alert_in_one_call(caller: Caller, clock: ManualClock) -> None:
     acme, now = Holder(caller), clock.now()
     await acme.put("c1", "10")
     await acme.plan("silver", end=now + timedelta(days=30))
@@ -258,7 +262,7 @@ async def test_a_plan_change_is_one_call_for_all_that_follows_from_it(caller: Ca
         ),
     ],
 )
-async def test_a_customer_has_one_alert_of_each_type_and_unit(
+async def test_customer_has_one_alert_of_each_type_and_unit(
     caller: Caller, condition: str, others: list[str]
 ) -> None:
     def lines(text: str) -> list[str]:

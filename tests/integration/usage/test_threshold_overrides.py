@@ -44,7 +44,7 @@ async def spend(caller: Caller, number: int, cost: str, model: str, region: str)
     return [(one.kind, one.level) for one in crossings(answer.transitions)]
 
 
-async def test_the_most_specific_override_replaces_the_thresholds_of_its_groups(caller: Caller) -> None:
+async def test_most_specific_override_replaces_the_thresholds_of_its_groups(caller: Caller) -> None:
     await caller.create(cost_alert(SPECIFIC, "10"))
     expected = {
         ("small", "us"): ["10"],  # no override: the alert's own
@@ -59,7 +59,7 @@ async def test_the_most_specific_override_replaces_the_thresholds_of_its_groups(
 
 
 @pytest.mark.parametrize("evaluate", [True, False])
-async def test_overrides_apply_to_what_was_there_before_the_alert(caller: Caller, evaluate: bool) -> None:
+async def test_overrides_apply_to_usage_from_before_the_alert(caller: Caller, evaluate: bool) -> None:
     for number, (model, region) in enumerate([("small", "us"), ("small", "eu"), ("large", "us"), ("large", "asia")]):
         await spend(caller, number, "15", model, region)
     await caller.create(cost_alert(SPECIFIC, "10"), evaluate=evaluate)
@@ -72,7 +72,7 @@ async def test_overrides_apply_to_what_was_there_before_the_alert(caller: Caller
     assert await spend(caller, 13, "1000", "large", "asia") == []
 
 
-async def test_the_state_shows_the_thresholds_that_the_gauge_has(caller: Caller) -> None:
+async def test_state_shows_the_overridden_thresholds_of_each_gauge(caller: Caller) -> None:
     alert = await caller.create(cost_alert(SPECIFIC, "10"))
     for number, (model, region) in enumerate([("small", "us"), ("small", "eu"), ("large", "us"), ("large", "asia")]):
         await spend(caller, number, "6", model, region)
@@ -92,7 +92,7 @@ async def test_the_state_shows_the_thresholds_that_the_gauge_has(caller: Caller)
     assert state.status == alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
 
 
-async def test_keys_that_are_not_named_are_all_of_them_in_the_conditions_order(caller: Caller) -> None:
+async def test_override_without_group_keys_uses_all_keys_of_the_condition_in_order(caller: Caller) -> None:
     alert = await caller.create(cost_alert([({"model": "eu", "region": "us"}, ["3"])], "10", name_keys=False))
     [shown] = alert.cost_exceeded.threshold_overrides
     assert (list(shown.group_keys), list(shown.group_values)) == (["model", "region"], ["eu", "us"])
@@ -100,7 +100,7 @@ async def test_keys_that_are_not_named_are_all_of_them_in_the_conditions_order(c
     assert await spend(caller, 2, "4", "us", "eu") == []
 
 
-async def test_another_replica_follows_the_overrides_too(caller: Caller) -> None:
+async def test_overrides_apply_on_another_replica(caller: Caller) -> None:
     await caller.create(cost_alert(SPECIFIC, "10"))
     async with beside(caller) as other:
         assert await spend(other, 1, "6", "large", "us") == [("REACHED", "5")]
@@ -108,13 +108,13 @@ async def test_another_replica_follows_the_overrides_too(caller: Caller) -> None
         assert await spend(other, 3, "99", "large", "asia") == []
 
 
-async def test_an_alert_of_which_every_group_is_overridden_needs_thresholds_all_the_same(caller: Caller) -> None:
+async def test_alert_with_overrides_and_without_thresholds_is_refused(caller: Caller) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await caller.create_only(cost_alert(SPECIFIC))
     assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def test_a_thousand_overrides_are_kept_and_found(caller: Caller) -> None:
+async def test_alert_accepts_1000_overrides_and_no_more(caller: Caller) -> None:
     many: list[Override] = [({"model": f"m{number}"}, [str(number + 1)]) for number in range(1_000)]
     alert = await caller.create(cost_alert(many, "5000"))
     assert len(alert.cost_exceeded.threshold_overrides) == 1_000

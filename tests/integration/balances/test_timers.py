@@ -54,7 +54,7 @@ def in_berlin() -> account_pb2.Customer:
     return account_pb2.Customer(customer_id="acme", plan_id="pro", billing_cycle=cycle)
 
 
-async def test_two_timers_do_each_moment_once(caller: Caller, clock: ManualClock, database: Database) -> None:
+async def test_two_timers_evaluate_each_due_time_once(caller: Caller, clock: ManualClock, database: Database) -> None:
     now = clock.now()
     for number in range(30):
         await Holder(caller, f"c{number}").put("c", spans=[("50", now, now + HOUR)])
@@ -65,7 +65,7 @@ async def test_two_timers_do_each_moment_once(caller: Caller, clock: ManualClock
         assert await Holder(caller, f"c{number}").told() == [[Crossing("REACHED", "20", "50", "0", "")]]
 
 
-async def test_a_server_that_was_down_tells_each_moment_as_of_itself_and_how_late_it_is(
+async def test_restarted_server_evaluates_each_missed_time_and_logs_its_lateness(
     database_url: str, clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     name, key = await organization(database_url, clock)
@@ -95,7 +95,7 @@ def record_field(record: logging.LogRecord, name: str) -> object:
     return record.__dict__[name]
 
 
-async def test_a_clock_that_jumps_a_year_tells_everything_in_order(
+async def test_clock_that_jumps_a_year_notifies_every_transition_in_order(
     caller: Caller, clock: ManualClock, database: Database
 ) -> None:
     acme, now = Holder(caller), clock.now()
@@ -108,7 +108,7 @@ async def test_a_clock_that_jumps_a_year_tells_everything_in_order(
     assert [one.kind for one in told] == ["REACHED", "RESOLVED"] * 12
 
 
-async def test_a_clock_that_jumps_back_tells_nothing_twice(
+async def test_clock_that_jumps_back_notifies_nothing_twice(
     caller: Caller, clock: ManualClock, database: Database
 ) -> None:
     acme, now = Holder(caller), clock.now()
@@ -130,7 +130,7 @@ async def test_a_clock_that_jumps_back_tells_nothing_twice(
         (datetime(2028, 3, 1, tzinfo=BERLIN), datetime(2028, 2, 29, tzinfo=BERLIN)),
     ],
 )
-async def test_a_day_before_the_end_is_86400_seconds_before_it(
+async def test_one_day_left_is_86400_seconds_before_the_end(
     caller: Caller, clock: ManualClock, database: Database, end: datetime, reached: datetime
 ) -> None:
     acme = Holder(caller)
@@ -152,7 +152,7 @@ async def test_a_day_before_the_end_is_86400_seconds_before_it(
     }
 
 
-async def test_a_customer_whose_evaluation_fails_keeps_nobody_waiting(
+async def test_customer_whose_evaluation_fails_does_not_delay_other_customers(
     caller: Caller, clock: ManualClock, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now, names = clock.now(), [f"c{number}" for number in range(8)]
@@ -181,7 +181,7 @@ async def test_a_customer_whose_evaluation_fails_keeps_nobody_waiting(
     assert len(await Holder(caller, "c3").told()) == 1
 
 
-async def test_what_is_cancelled_half_way_is_done_by_the_next(
+async def test_cancelled_sweep_is_completed_by_the_next(
     caller: Caller, clock: ManualClock, database: Database
 ) -> None:
     now = clock.now()
@@ -200,7 +200,7 @@ async def test_what_is_cancelled_half_way_is_done_by_the_next(
     assert sorted(one.customer_id for one in await caller.notifications()) == names
 
 
-async def test_a_wallet_that_somebody_holds_is_left_to_them(
+async def test_sweep_skips_a_wallet_that_another_transaction_holds(
     caller: Caller, clock: ManualClock, database: Database
 ) -> None:
     acme, now = Holder(caller), clock.now()
@@ -216,7 +216,7 @@ async def test_a_wallet_that_somebody_holds_is_left_to_them(
     assert len(await acme.told()) == 1
 
 
-async def test_thousands_that_are_due_in_one_second_are_worked_off(
+async def test_timers_of_5001_customers_due_in_one_second_are_evaluated(
     caller: Caller, clock: ManualClock, database: Database
 ) -> None:
     acme, now = Holder(caller), clock.now()
@@ -248,7 +248,7 @@ async def test_thousands_that_are_due_in_one_second_are_worked_off(
     assert told == 5001
 
 
-async def test_a_month_of_invoices_is_the_customers_own(caller: Caller, clock: ManualClock) -> None:
+async def test_month_of_invoices_is_in_the_time_zone_of_the_customer(caller: Caller, clock: ManualClock) -> None:
     """March ends in Berlin an hour after summer time has taken one from it: at 22:00 in UTC."""
     await caller.put_customer(in_berlin())
     monthly = condition_pb2.MonthlyInvoiceTotalSpendThresholdReachedCondition()

@@ -32,7 +32,9 @@ def reached(value: str) -> list[Crossing]:
 
 
 @pytest.mark.parametrize("customer", ["", "beta"], ids=["for all", "for one customer"])
-async def test_what_came_while_the_alert_was_off_is_told_when_it_is_on_again(caller: Caller, customer: str) -> None:
+async def test_threshold_reached_while_the_alert_is_disabled_notifies_when_it_is_enabled(
+    caller: Caller, customer: str
+) -> None:
     await caller.send(caller.event("e1", "15"))
     alert = await caller.create(usage_alert("10"), evaluate=False)
     await switched(caller, alert, on=False, customer=customer)
@@ -43,7 +45,7 @@ async def test_what_came_while_the_alert_was_off_is_told_when_it_is_on_again(cal
     assert gauge.thresholds[0].silent
 
 
-async def test_who_comes_to_the_plan_later_is_told_of(caller: Caller) -> None:
+async def test_customer_that_joins_the_plan_later_notifies(caller: Caller) -> None:
     await caller.put_customer(account_pb2.Customer(customer_id="acme", plan_id="gold"))
     await caller.send(caller.event("e1", "15"), caller.event("e2", "12", "beta"))
     alert = await caller.create(usage_alert("10", scope=on_plan("gold")), evaluate=False)
@@ -52,7 +54,7 @@ async def test_who_comes_to_the_plan_later_is_told_of(caller: Caller) -> None:
     assert (await caller.state(alert.alert_id)).gauges[0].thresholds[0].silent
 
 
-async def test_the_first_look_may_have_to_wait_until_the_alert_is_on_again(
+async def test_threshold_stays_silent_when_the_backfill_waits_until_the_alert_is_enabled(
     caller: Caller, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Switched off before its visit came by, it still tells nobody of what was there before it."""
@@ -75,7 +77,7 @@ async def test_the_first_look_may_have_to_wait_until_the_alert_is_on_again(
     assert (await caller.state(alert.alert_id)).gauges[0].thresholds[0].silent
 
 
-async def test_late_events_find_silently_what_was_past_before_the_alert_and_tell_what_came_after(
+async def test_late_event_is_silent_in_a_period_before_the_alert_and_notifies_in_a_later_one(
     caller: Caller, clock: ManualClock
 ) -> None:
     await caller.send(caller.event("e1", "15"))

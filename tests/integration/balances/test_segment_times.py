@@ -15,7 +15,9 @@ DAYS = "low_remaining_days_for_commit_segment_reached {}"
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 
-async def test_a_percentage_waits_for_a_segment_and_goes_on_with_the_next(caller: Caller, clock: ManualClock) -> None:
+async def test_percentage_has_no_data_between_segments_and_continues_with_the_next(
+    caller: Caller, clock: ManualClock
+) -> None:
     acme, now = Holder(caller), clock.now()
     spans: list[tuple[str, datetime, datetime | None]] = [
         ("100", now + HOUR, now + 2 * HOUR),
@@ -37,7 +39,9 @@ async def test_a_percentage_waits_for_a_segment_and_goes_on_with_the_next(caller
     assert await values(acme, low) == {(): 100}
 
 
-async def test_the_time_that_brought_it_there_is_in_the_notification(caller: Caller, clock: ManualClock) -> None:
+async def test_notification_has_the_time_at_which_the_threshold_was_reached(
+    caller: Caller, clock: ManualClock
+) -> None:
     acme, now = Holder(caller), clock.now()
     await acme.put("c1", spans=[("1", now, now + 10 * DAY)])
     await create(acme, DAYS, "7")
@@ -56,7 +60,7 @@ async def test_the_time_that_brought_it_there_is_in_the_notification(caller: Cal
     }
 
 
-async def test_a_segment_that_begins_with_few_days_left_is_told_when_it_begins(
+async def test_segment_that_starts_with_few_days_left_notifies_at_its_start(
     caller: Caller, clock: ManualClock
 ) -> None:
     acme, now = Holder(caller), clock.now()
@@ -67,7 +71,7 @@ async def test_a_segment_that_begins_with_few_days_left_is_told_when_it_begins(
     assert await acme.told(1) == [[Crossing("REACHED", "7", "3", "3", "")]]
 
 
-async def test_an_end_that_is_moved_into_the_past_is_reached_once(caller: Caller, clock: ManualClock) -> None:
+async def test_end_that_is_moved_into_the_past_is_reached_once(caller: Caller, clock: ManualClock) -> None:
     acme, now = Holder(caller), clock.now()
     await acme.put("c1", spans=[("1", now - 9 * DAY, now + 10 * DAY)])
     await acme.plan(end=now + 10 * DAY)
@@ -86,7 +90,7 @@ async def test_an_end_that_is_moved_into_the_past_is_reached_once(caller: Caller
     assert len(await caller.notifications()) == 2
 
 
-async def test_a_segment_without_an_end_has_no_days_left_and_a_voided_one_keeps_what_it_said(
+async def test_segment_without_an_end_has_no_days_left_and_a_voided_one_keeps_its_state(
     caller: Caller, clock: ManualClock
 ) -> None:
     acme, now = Holder(caller), clock.now()
@@ -102,7 +106,7 @@ async def test_a_segment_without_an_end_has_no_days_left_and_a_voided_one_keeps_
     assert await kinds_told(acme, low) == ["REACHED"]
 
 
-async def test_a_seat_whose_credit_has_ended_reads_zero(caller: Caller, clock: ManualClock) -> None:
+async def test_seat_whose_credit_has_ended_reads_zero(caller: Caller, clock: ManualClock) -> None:
     acme, now = Holder(caller), clock.now()
     await acme.put("ann", kind=SEAT, seat=("user", "ann"), spans=[("10", now, now + HOUR)])
     await acme.put("bob", "10", kind=SEAT, seat=("user", "bob"))
@@ -118,7 +122,7 @@ async def test_a_seat_whose_credit_has_ended_reads_zero(caller: Caller, clock: M
     assert (await acme.told(3))[2] == [Crossing("RESOLVED", "2", "0", "10", "")]
 
 
-async def test_a_credit_balance_is_depleted_by_an_end_and_recovers_with_a_beginning(
+async def test_credit_balance_is_depleted_by_a_segment_end_and_recovers_with_a_segment_start(
     caller: Caller, clock: ManualClock
 ) -> None:
     acme, now = Holder(caller), clock.now()
@@ -132,7 +136,7 @@ async def test_a_credit_balance_is_depleted_by_an_end_and_recovers_with_a_beginn
     assert (await kinds_told(acme, depleted), await kinds_told(acme, recovered)) == (["REACHED"], ["REACHED"])
 
 
-async def test_one_balance_that_follows_another_without_a_gap_says_nothing(
+async def test_balance_that_follows_another_without_a_gap_notifies_nothing(
     caller: Caller, clock: ManualClock
 ) -> None:
     acme, now = Holder(caller), clock.now()
@@ -148,7 +152,7 @@ async def test_one_balance_that_follows_another_without_a_gap_says_nothing(
     assert await acme.told() == []
 
 
-async def test_a_licence_is_armed_again_by_the_next_segment(caller: Caller, clock: ManualClock) -> None:
+async def test_licence_threshold_re_arms_with_the_next_segment(caller: Caller, clock: ManualClock) -> None:
     acme, now = Holder(caller), clock.now()
     end = now + DAY
     spans: list[tuple[str, datetime, datetime | None]] = [("10", now, end), ("10", end, end + DAY)]
@@ -165,7 +169,7 @@ async def test_a_licence_is_armed_again_by_the_next_segment(caller: Caller, cloc
     assert [(one.level, one.value) for one in answer.transitions] == [("50", "50")]
 
 
-async def test_lines_that_fall_together_are_told_together_descending(caller: Caller) -> None:
+async def test_thresholds_reached_together_are_in_one_notification_in_descending_order(caller: Caller) -> None:
     acme = Holder(caller)
     await acme.put("k1", "100", kind=CREDIT)
     await create(acme, "low_remaining_contract_credit_balance_reached {}", "5", "50", "20")
@@ -176,7 +180,7 @@ async def test_lines_that_fall_together_are_told_together_descending(caller: Cal
     assert [(one["level"], one["furthest"]) for one in shown] == [("50", False), ("20", False), ("5", True)]
 
 
-async def test_a_recurring_step_goes_on_below_the_last_line(caller: Caller) -> None:
+async def test_recurring_threshold_continues_below_the_last_fixed_threshold(caller: Caller) -> None:
     acme = Holder(caller)
     await acme.put("g1", "1000", kind=GRANT, allow_overage=True)
     alert = written("credit_balance_dropped {}", "500", scope=ACME)

@@ -66,7 +66,7 @@ async def away(caller: Caller) -> AsyncIterator[None]:
             await connection.execute(f'ALTER DATABASE "{url.database}" ALLOW_CONNECTIONS true'.encode())
 
 
-async def test_connections_that_died_while_they_lay_idle_are_noticed_by_nobody(caller: Caller) -> None:
+async def test_idle_connections_that_died_are_replaced_without_an_error(caller: Caller) -> None:
     await caller.create(usage_alert("2"))
     stream = caller.stream()
     for number in range(3):
@@ -78,7 +78,7 @@ async def test_connections_that_died_while_they_lay_idle_are_noticed_by_nobody(c
     assert [one.crossings for one in await caller.notifications()] == [[Crossing("REACHED", "2", "1", "2", "e1")]]
 
 
-async def test_connections_that_are_cut_in_mid_commit_lose_nothing(caller: Caller) -> None:
+async def test_commit_is_repeated_when_its_connection_is_cut(caller: Caller) -> None:
     await caller.create(usage_alert("5"))
     events = [caller.event(f"e{number}", "2", customer) for customer in ("ann", "bob") for number in range(3)]
     async with ingest_held(caller):
@@ -96,7 +96,7 @@ async def test_connections_that_are_cut_in_mid_commit_lose_nothing(caller: Calle
     assert [one.crossings for one in await caller.notifications()] == [[Crossing("REACHED", "5", "4", "6", "e2")]] * 2
 
 
-async def test_while_the_database_is_away_callers_are_told_and_then_all_goes_on(caller: Caller) -> None:
+async def test_calls_get_unavailable_during_a_database_outage_and_succeed_after_it(caller: Caller) -> None:
     alert = await caller.create(usage_alert("5"))
     before, during = caller.stream(), caller.stream()
     await before.write(Request(events=[caller.event("e1", "2")]))
@@ -133,7 +133,7 @@ async def test_while_the_database_is_away_callers_are_told_and_then_all_goes_on(
     assert len(await caller.notifications()) == 1
 
 
-async def test_an_alert_created_just_before_an_outage_makes_its_visit_after_it(
+async def test_backfill_of_an_alert_created_before_an_outage_completes_after_it(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("engine.backfill.backfills.RETRY_INTERVAL", 0.05)

@@ -85,7 +85,7 @@ async def told(caller: Caller, alert: alert_pb2.Alert, customer: str = "acme") -
     return [(crossing.kind, crossing.level) for one in own for crossing in one.crossings]
 
 
-async def test_percentages_of_a_limit_are_reached_by_usage(caller: Caller) -> None:
+async def test_usage_reaches_percentage_thresholds(caller: Caller) -> None:
     await put_limit(caller, "50")
     alert = await caller.create(usage_alert(ladder=percent("80", "100", "150", "0.5")))
     assert not (await caller.send(caller.event("e1", "0.24"))).transitions
@@ -113,7 +113,7 @@ async def test_percentages_of_a_limit_are_reached_by_usage(caller: Caller) -> No
     ]
 
 
-async def test_a_limit_evaluates_its_customer_before_it_answers(caller: Caller) -> None:
+async def test_put_limit_evaluates_its_customer_before_it_answers(caller: Caller) -> None:
     alert = await caller.create(usage_alert(ladder=percent("80", "100")))
     await caller.send(caller.event("e1", "90"), caller.event("e1", "90", "other"))
     assert await told(caller, alert) == []
@@ -145,7 +145,7 @@ async def test_a_limit_evaluates_its_customer_before_it_answers(caller: Caller) 
     assert crossings(answer.transitions) == [Crossing("RESOLVED", "60", "90", "59", "e2")]
 
 
-async def test_percent_of_nothing_is_no_line(caller: Caller) -> None:
+async def test_percentage_threshold_without_a_limit_is_not_reached(caller: Caller) -> None:
     alert = await caller.create(usage_alert(ladder=[*percent("80"), threshold_pb2.Threshold(value="1000")]))
     assert not (await caller.send(caller.event("e1", "999"))).transitions
     state = await caller.state(alert.alert_id)
@@ -155,7 +155,7 @@ async def test_percent_of_nothing_is_no_line(caller: Caller) -> None:
     assert crossings(answer.transitions) == [Crossing("REACHED", "1000", "999", "1000", "e2")]
 
 
-async def test_each_group_has_its_own_allotment(caller: Caller) -> None:
+async def test_each_group_has_its_own_limit(caller: Caller) -> None:
     await put_limit(caller, "1000")  # of all usage together, and so of no seat
     await put_limit(caller, "10", groups=BY_SEAT)
     await put_limit(caller, "100", groups=[("seat", "ann")])
@@ -177,7 +177,7 @@ async def test_each_group_has_its_own_allotment(caller: Caller) -> None:
     assert limits == {"ann": "", "bob": "", "cid": "80"}
 
 
-async def test_a_plans_limit_is_that_of_each_of_its_customers(caller: Caller) -> None:
+async def test_plan_limit_applies_to_each_customer_of_the_plan(caller: Caller) -> None:
     for customer, plan in (("acme", "gold"), ("bolt", "gold"), ("core", "silver")):
         await put_customer(caller, customer, plan)
         await caller.send(caller.event("e1", "90", customer))
@@ -199,7 +199,7 @@ async def test_a_plans_limit_is_that_of_each_of_its_customers(caller: Caller) ->
     assert await told(caller, alert, "core") == []
 
 
-async def test_whoever_comes_to_a_plan_has_its_limit(caller: Caller) -> None:
+async def test_customer_that_joins_a_plan_gets_its_limit(caller: Caller) -> None:
     await put_limit(caller, "100", plan="gold")
     await put_limit(caller, "1000", plan="silver")
     alert = await caller.create(usage_alert(ladder=percent("80")))
@@ -212,7 +212,7 @@ async def test_whoever_comes_to_a_plan_has_its_limit(caller: Caller) -> None:
     assert await told(caller, alert) == [("REACHED", "80"), ("RESOLVED", "800")]
 
 
-async def test_a_subscription_has_its_customers_limit_or_else_its_plans(caller: Caller) -> None:
+async def test_subscription_has_the_limit_of_its_customer_or_else_of_its_plan(caller: Caller) -> None:
     pro = account_pb2.Subscription(customer_id="acme", subscription_id="pro", plan_id="gold")
     await caller.put_subscription(pro)
     await put_customer(caller, "acme", "silver")
@@ -231,7 +231,7 @@ async def test_a_subscription_has_its_customers_limit_or_else_its_plans(caller: 
     assert (await caller.state(alert.alert_id)).gauges[0].gauge.limit == "100"
 
 
-async def test_cost_is_limited_by_currency(caller: Caller) -> None:
+async def test_spend_limit_applies_to_its_own_currency(caller: Caller) -> None:
     wanted = spend_alert()
     wanted.thresholds.extend(percent("80"))
     alert = await caller.create(wanted)
@@ -243,7 +243,7 @@ async def test_cost_is_limited_by_currency(caller: Caller) -> None:
     assert await told(caller, alert) == [("REACHED", "8")]
 
 
-async def test_overrides_of_groups_may_be_in_percent(caller: Caller) -> None:
+async def test_threshold_override_can_be_a_percentage(caller: Caller) -> None:
     condition = condition_pb2.CostExceededCondition(currency="USD", grouping_keys=["seat"])
     condition.threshold_overrides.add(group_values=["ann"], thresholds=percent("50"))
     wanted = alert_pb2.Alert(name="cost", scope=on_plan("gold"), cost_exceeded=condition)
@@ -257,7 +257,7 @@ async def test_overrides_of_groups_may_be_in_percent(caller: Caller) -> None:
     assert await told(caller, alert) == [("REACHED", "50")]
 
 
-async def test_a_changed_limit_says_nothing_to_alerts_without_percentages(caller: Caller) -> None:
+async def test_changed_limit_does_not_evaluate_alerts_without_percentages(caller: Caller) -> None:
     plain = await caller.create(usage_alert("50", "95"))
     alert = await caller.create(usage_alert(ladder=[*percent("80"), threshold_pb2.Threshold(value="70")]))
     await caller.send(caller.event("e1", "90"))
@@ -272,7 +272,7 @@ async def test_a_changed_limit_says_nothing_to_alerts_without_percentages(caller
     assert [one.gauge.limit for one in answer.transitions] == [""]
 
 
-async def test_a_percentage_resolves_at_a_percentage(caller: Caller) -> None:
+async def test_percentage_threshold_resolves_at_a_percentage(caller: Caller) -> None:
     await put_limit(caller, "1000")
     alert = await caller.create(usage_alert(ladder=percent("80", resolve="70")))
     for number, amount in enumerate(("800", "-99", "-1", "99")):
@@ -290,7 +290,7 @@ async def test_a_percentage_resolves_at_a_percentage(caller: Caller) -> None:
     assert await told(caller, alert) == [*expected, ("RESOLVED", "960")]
 
 
-async def test_what_an_alert_found_silently_stays_silent(caller: Caller) -> None:
+async def test_silently_reached_percentage_threshold_stays_silent(caller: Caller) -> None:
     await put_limit(caller, "100")
     await caller.send(caller.event("e1", "90"))
     alert = await caller.create(usage_alert(ladder=percent("80", "100")), evaluate=False)
@@ -300,7 +300,7 @@ async def test_what_an_alert_found_silently_stays_silent(caller: Caller) -> None
     assert await told(caller, alert) == [("REACHED", "90"), ("RESOLVED", "1000")]
 
 
-async def test_percentages_come_and_go_with_edits(caller: Caller) -> None:
+async def test_update_alert_replaces_percentage_thresholds(caller: Caller) -> None:
     await put_limit(caller, "100")
     alert = await caller.create(usage_alert(ladder=percent("80")))
     await caller.send(caller.event("e1", "85"))
@@ -322,7 +322,7 @@ async def test_percentages_come_and_go_with_edits(caller: Caller) -> None:
     assert len(await told(caller, alert)) == len(expected)
 
 
-async def test_a_limit_may_be_there_before_its_customer(caller: Caller) -> None:
+async def test_limit_put_before_its_customer_applies_to_it(caller: Caller) -> None:
     alert = await caller.create(usage_alert(ladder=percent("80")))
     await put_limit(caller, "10", customer="new")
     assert not (await caller.send(caller.event("e1", "7", "new"))).transitions
@@ -331,7 +331,7 @@ async def test_a_limit_may_be_there_before_its_customer(caller: Caller) -> None:
     assert (await caller.state(alert.alert_id, "new")).gauges[0].gauge.limit == "10"
 
 
-async def test_other_replicas_and_later_ones_know_the_limits(caller: Caller) -> None:
+async def test_limits_apply_on_other_replicas_and_on_later_ones(caller: Caller) -> None:
     alert = await caller.create(usage_alert(ladder=percent("80")))
     async with beside(caller) as other:
         await other.send(other.event("e1", "50"))
@@ -355,7 +355,7 @@ async def test_other_replicas_and_later_ones_know_the_limits(caller: Caller) -> 
     ]
 
 
-async def test_usage_finds_a_plans_limit_before_the_visit_does(
+async def test_usage_applies_a_plan_limit_before_the_re_evaluation(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await put_customer(caller, "acme", "gold")
@@ -380,7 +380,7 @@ async def test_usage_finds_a_plans_limit_before_the_visit_does(
     assert await told(caller, alert, "bolt") == [("REACHED", "79.2")]
 
 
-async def test_a_months_invoices_are_compared_with_the_limit_of_all_spend(caller: Caller) -> None:
+async def test_monthly_invoice_total_is_compared_with_the_spend_limit(caller: Caller) -> None:
     condition = condition_pb2.MonthlyInvoiceTotalSpendThresholdReachedCondition(currency="USD")
     alert = await caller.create(
         alert_pb2.Alert(
@@ -415,7 +415,7 @@ async def test_a_months_invoices_are_compared_with_the_limit_of_all_spend(caller
     assert await told(caller, alert) == [*expected, ("RESOLVED", "50")]
 
 
-async def test_a_limit_in_dollars_leaves_the_limit_of_calls_of_a_customer_that_is_known(caller: Caller) -> None:
+async def test_spend_limit_of_a_cached_customer_leaves_its_limit_of_calls(caller: Caller) -> None:
     await caller.create(usage_alert(ladder=percent("100")))
     await put_limit(caller, "10")
     await caller.send(caller.event("e1", "4"))
@@ -424,7 +424,7 @@ async def test_a_limit_in_dollars_leaves_the_limit_of_calls_of_a_customer_that_i
     assert [(one.level, one.event_id) for one in crossings(answer.transitions)] == [("10", "e2")]
 
 
-async def test_a_customers_limit_of_zero_is_not_that_of_its_plan(caller: Caller) -> None:
+async def test_customer_limit_of_zero_is_not_replaced_by_the_plan_limit(caller: Caller) -> None:
     await caller.put_customer(account_pb2.Customer(customer_id="acme", plan_id="pro"))
     await put_limit(caller, "10", plan="pro")
     await put_limit(caller, "0")

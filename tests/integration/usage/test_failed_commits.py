@@ -77,7 +77,7 @@ def lost() -> DatabaseUnavailable:
     [[lost() for _ in range(CONNECTION_LOST.tries)], [asyncio.CancelledError()]],
     ids=["outage", "cancelled"],
 )
-async def test_whoever_a_failed_commit_made_is_made_again_by_the_next(
+async def test_customer_of_a_failed_commit_is_registered_by_the_next_commit(
     caller: Caller,
     clock: ManualClock,
     committer: Committer,
@@ -102,7 +102,7 @@ async def test_whoever_a_failed_commit_made_is_made_again_by_the_next(
     assert len(answer.transitions) == 1
 
 
-async def test_whoever_a_commit_made_that_a_bug_ended_is_made_again_by_the_next(
+async def test_customer_of_a_commit_that_raised_is_registered_by_the_next_commit(
     caller: Caller, clock: ManualClock, committer: Committer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     errors: list[BaseException] = [ValueError("a bug") for _ in range(100)]
@@ -116,7 +116,7 @@ async def test_whoever_a_commit_made_that_a_bug_ended_is_made_again_by_the_next(
     assert await known(caller) == {"new", "new/pro", "metric-new"}
 
 
-async def test_a_commit_that_succeeds_at_the_second_attempt_made_everyone(
+async def test_commit_that_succeeds_at_the_second_attempt_registers_its_customers(
     caller: Caller, clock: ManualClock, committer: Committer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     errors: list[BaseException] = [lost()]
@@ -127,7 +127,7 @@ async def test_a_commit_that_succeeds_at_the_second_attempt_made_everyone(
     assert await caller.event_count() == 1
 
 
-async def test_whoever_was_made_beside_a_duplicate_is_made_by_the_second_pass(
+async def test_customer_beside_a_duplicate_is_registered_by_the_second_pass(
     caller: Caller, clock: ManualClock, committer: Committer
 ) -> None:
     first = event(clock, "e0", "old")
@@ -137,7 +137,7 @@ async def test_whoever_was_made_beside_a_duplicate_is_made_by_the_second_pass(
     assert await known(caller) == {"old", "old/pro", "metric-old", "new", "new/pro", "metric-new"}
 
 
-async def test_what_a_failed_commit_counted_and_found_is_counted_and_told_once(
+async def test_events_of_a_failed_commit_count_and_notify_once_when_repeated(
     caller: Caller, clock: ManualClock, committer: Committer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await caller.create(usage_alert("10", metric="metric-acme"))
@@ -154,7 +154,7 @@ async def test_what_a_failed_commit_counted_and_found_is_counted_and_told_once(
     assert (again.accepted, again.duplicates, again.transitions) == (0, [0, 1], [])
 
 
-async def test_copying_that_fails_leaves_rules_that_are_read_again(
+async def test_rules_are_read_again_after_a_failed_copy(
     caller: Caller, clock: ManualClock, committer: Committer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rules of an epoch that a failed transaction saw are not taken for those of the next."""

@@ -9,7 +9,7 @@ from tests.support.usage.caller import Caller, Crossing, crossings, on_plan, spe
 OK = alert_pb2.CUSTOMER_ALERT_STATUS_OK
 
 
-async def test_an_unknown_metric_is_no_data_and_other_alerts_go_on(caller: Caller) -> None:
+async def test_alert_on_an_unknown_metric_has_no_data_and_does_not_affect_other_alerts(caller: Caller) -> None:
     unknown = await caller.create(usage_alert("0", metric="nobody has heard of it"))
     known = await caller.create(usage_alert("10"))
     answer = await caller.send(caller.event("e1", "12"))
@@ -22,7 +22,7 @@ async def test_an_unknown_metric_is_no_data_and_other_alerts_go_on(caller: Calle
     assert not (await caller.state(unknown.alert_id)).no_data
 
 
-async def test_a_metric_that_is_used_no_more_is_no_data_from_the_next_period_on(
+async def test_alert_on_a_metric_that_is_no_longer_used_has_no_data_in_the_next_period(
     caller: Caller, clock: ManualClock
 ) -> None:
     alert = await caller.create(usage_alert("10", metric="old"))
@@ -36,7 +36,7 @@ async def test_a_metric_that_is_used_no_more_is_no_data_from_the_next_period_on(
     assert len(await caller.notifications()) == 2
 
 
-async def test_a_metric_that_the_plan_does_not_have_is_no_data(caller: Caller) -> None:
+async def test_alert_on_a_metric_that_is_not_on_the_plan_has_no_data(caller: Caller) -> None:
     plan = on_plan("gold")
     await caller.put_customer(account_pb2.Customer(customer_id="acme", plan_id="gold"))
     await caller.put_subscription(
@@ -55,7 +55,7 @@ async def test_a_metric_that_the_plan_does_not_have_is_no_data(caller: Caller) -
         assert (state.status, state.no_data) == (OK, True)
 
 
-async def test_a_currency_mismatch_is_no_data_and_never_a_silent_ok(caller: Caller) -> None:
+async def test_alert_in_a_currency_that_is_not_used_has_no_data(caller: Caller) -> None:
     dollars, euros = await caller.create(spend_alert("10")), await caller.create(spend_alert("10", currency="EUR"))
     answer = await caller.send(caller.event("e1", cost="50", currency="EUR"))
     assert [one.alert_id for one in answer.transitions] == [euros.alert_id]

@@ -16,7 +16,7 @@ def both_ways(line: str) -> list[threshold_pb2.Threshold]:
 
 
 @pytest.mark.parametrize("lines", [("10", "20"), ("20", "10")])
-async def test_each_of_two_alerts_on_a_gauge_resolves_at_its_own_line(caller: Caller, lines: tuple[str, str]) -> None:
+async def test_alerts_on_one_gauge_resolve_at_their_own_levels(caller: Caller, lines: tuple[str, str]) -> None:
     for line in lines:
         await caller.create(usage_alert(ladder=both_ways(line)))
     told = []
@@ -33,9 +33,7 @@ async def test_each_of_two_alerts_on_a_gauge_resolves_at_its_own_line(caller: Ca
 
 
 @pytest.mark.parametrize("lines", [("10", "20"), ("20", "10")])
-async def test_each_of_two_alerts_on_a_balance_is_reached_at_its_own_line(
-    caller: Caller, lines: tuple[str, str]
-) -> None:
+async def test_alerts_on_one_balance_are_reached_at_their_own_levels(caller: Caller, lines: tuple[str, str]) -> None:
     acme = Holder(caller)
     await acme.put("c1", "30")
     for line in lines:
@@ -52,9 +50,7 @@ async def test_each_of_two_alerts_on_a_balance_is_reached_at_its_own_line(
     ]
 
 
-async def test_what_is_evaluated_without_a_change_keeps_the_time_of_its_last_one(
-    caller: Caller, clock: ManualClock
-) -> None:
+async def test_state_evaluated_without_a_transition_keeps_its_change_time(caller: Caller, clock: ManualClock) -> None:
     first = await caller.create(usage_alert(ladder=both_ways("10")))
     second = await caller.create(usage_alert(ladder=both_ways("20")))
     start = clock.now()
@@ -82,7 +78,7 @@ async def put_limit(caller: Caller, amount: str, *, plan: bool, currency: str = 
 
 
 @pytest.mark.parametrize("plan", [False, True], ids=["customer", "plan"])
-async def test_a_limit_in_money_leaves_the_limit_in_calls(caller: Caller, plan: bool) -> None:
+async def test_spend_limit_leaves_the_limit_of_a_metric_unchanged(caller: Caller, plan: bool) -> None:
     """A server that knows the customer learns of one limit after the other."""
     await caller.put_customer(account_pb2.Customer(customer_id="acme", plan_id="gold"))
     percent = [threshold_pb2.Threshold(percent_of_limit="50")]
@@ -101,7 +97,7 @@ async def test_a_limit_in_money_leaves_the_limit_in_calls(caller: Caller, plan: 
     assert crossings(answer.transitions) == [Crossing("REACHED", "5", "4", "5", "e5")]
 
 
-async def test_a_customers_limit_of_0_goes_before_its_plans(caller: Caller) -> None:
+async def test_customer_limit_of_0_takes_precedence_over_the_plan_limit(caller: Caller) -> None:
     await caller.put_customer(account_pb2.Customer(customer_id="acme", plan_id="gold"))
     await put_limit(caller, "10", plan=True)
     request = plan_pb2.Limit(limit_id="own", amount="0")
@@ -115,7 +111,7 @@ async def test_a_customers_limit_of_0_goes_before_its_plans(caller: Caller) -> N
     assert gauge.gauge.limit == "0"
 
 
-async def test_what_was_reset_is_told_again_once(caller: Caller) -> None:
+async def test_thresholds_forgotten_by_a_reset_notify_again_once(caller: Caller) -> None:
     """What an alert remembers of the version that reset it counts."""
     made = await caller.create(usage_alert("10", "20", "30"))
     first = await caller.send(caller.event("e1", "15"))
@@ -136,7 +132,7 @@ async def test_what_was_reset_is_told_again_once(caller: Caller) -> None:
     ]
 
 
-async def test_a_period_is_over_at_its_end_and_not_before(caller: Caller, clock: ManualClock) -> None:
+async def test_event_is_late_from_the_end_of_its_period(caller: Caller, clock: ManualClock) -> None:
     """What comes in at the first moment of the next period is late, in the answer and in the notification."""
     await caller.create(usage_alert("10", "20"))
     end = datetime(2026, 4, 1, tzinfo=UTC)

@@ -27,7 +27,7 @@ async def spend(holder: Holder, *costs: tuple[str, datetime], **properties: str)
     assert answer.accepted == len(costs)
 
 
-async def test_a_correction_and_usage_after_it_in_one_commit_reach_what_was_empty(
+async def test_correction_refills_a_balance_for_later_usage_of_the_same_commit(
     caller: Caller, clock: ManualClock
 ) -> None:
     acme, now = Holder(caller), clock.now()
@@ -71,7 +71,7 @@ async def test_events_of_one_seat_draw_on_the_segments_of_their_own_times(caller
     assert await acme.overage() == {}
 
 
-async def test_what_one_metric_alone_may_draw_on_keeps_nothing_from_the_others(
+async def test_balance_of_one_metric_does_not_hide_the_balances_of_other_metrics(
     caller: Caller, clock: ManualClock
 ) -> None:
     acme, now = Holder(caller), clock.now()
@@ -84,7 +84,7 @@ async def test_what_one_metric_alone_may_draw_on_keeps_nothing_from_the_others(
     assert await acme.overage() == {}
 
 
-async def test_priority_goes_before_the_end(caller: Caller, clock: ManualClock) -> None:
+async def test_priority_takes_precedence_over_an_earlier_end(caller: Caller, clock: ManualClock) -> None:
     """However many segments would be enough: those that are read are the first in order."""
     acme, now = Holder(caller), clock.now()
     for number in range(4):
@@ -103,7 +103,7 @@ async def due(caller: Caller) -> dict[str, datetime | None]:
     return dict(rows)
 
 
-async def test_what_is_due_later_does_not_put_off_what_is_due_earlier(caller: Caller, clock: ManualClock) -> None:
+async def test_later_timer_does_not_replace_an_earlier_one(caller: Caller, clock: ManualClock) -> None:
     acme, beta, now = Holder(caller), Holder(caller, "beta"), clock.now()
     await caller.create(alert("5", low_remaining_commit_balance_reached={}))
     await caller.create(alert("5", low_remaining_contract_credit_balance_reached={}))
@@ -128,9 +128,7 @@ async def own_database(template: Template) -> AsyncIterator[Database]:
     await made.close()
 
 
-async def test_of_those_that_are_due_the_longest_waiting_come_first(
-    own_database: Database, clock: ManualClock
-) -> None:
+async def test_due_timers_are_returned_longest_overdue_first(own_database: Database, clock: ManualClock) -> None:
     now = clock.now()
     async with own_database.transaction() as connection:
         await connection.exec_driver_sql(
@@ -152,9 +150,7 @@ async def test_of_those_that_are_due_the_longest_waiting_come_first(
         assert set(claimed) == {"c3"}
 
 
-async def test_a_customer_that_was_read_later_is_not_read_as_of_before(
-    database: Database, clock: ManualClock
-) -> None:
+async def test_read_time_of_a_wallet_does_not_move_back(database: Database, clock: ManualClock) -> None:
     now = clock.now()
     async with database.transaction() as connection:
         await connection.exec_driver_sql("INSERT INTO organization (name, create_time) VALUES ('a', now())")

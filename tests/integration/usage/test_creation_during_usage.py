@@ -122,7 +122,7 @@ async def other(caller: Caller) -> AsyncIterator[Caller]:
     sent=st.lists(sendings(), min_size=3, max_size=4),
     created=st.lists(creatings, min_size=1, max_size=4),
 )
-async def test_alerts_created_while_usage_streams_miss_nothing(
+async def test_alerts_created_during_streams_miss_no_usage_and_notify_once(
     caller: Caller, clock: ManualClock, other: Caller, before: Sending, sent: list[Sending], created: list[Creating]
 ) -> None:
     name, key = await organization(caller.database_url, clock)

@@ -62,7 +62,7 @@ async def everything_is_answered(neighbour: Caller) -> None:
         assert (await neighbour.state(alert.alert_id)).status == alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
 
 
-async def test_changes_that_wait_for_their_organization_keep_no_connection_from_another(
+async def test_changes_waiting_for_the_lock_of_one_organization_leave_connections_to_another(
     caller: Caller, neighbour: Caller
 ) -> None:
     async with ingest_held(caller):
@@ -79,7 +79,7 @@ async def test_changes_that_wait_for_their_organization_keep_no_connection_from_
     await asyncio.gather(*puts)
 
 
-async def test_events_of_one_organization_take_no_room_from_another(caller: Caller, clock: ManualClock) -> None:
+async def test_pending_events_of_one_organization_leave_room_for_another(caller: Caller, clock: ManualClock) -> None:
     async with beside(caller, settings(max_pending_events=200)) as noisy:
         neighbour = await other_organization(noisy, clock)
         async with ingest_held(noisy):
@@ -108,7 +108,7 @@ async def test_events_of_one_organization_take_no_room_from_another(caller: Call
             stream.cancel()
 
 
-async def test_calls_beyond_an_organizations_share_are_refused_and_end(caller: Caller, clock: ManualClock) -> None:
+async def test_calls_above_the_share_of_an_organization_are_refused(caller: Caller, clock: ManualClock) -> None:
     async with beside(caller, replace(settings(), organization_calls=4, organization_streams=2)) as noisy:
         neighbour = await other_organization(noisy, clock)
         async with ingest_held(noisy):
@@ -154,7 +154,7 @@ async def stream_begins(noisy: Caller, number: int) -> bool:
     return isinstance(answer, alert_service_pb2.EvaluateUsageResponse)
 
 
-async def test_an_organizations_visits_take_turns_with_anothers(
+async def test_backfills_of_two_organizations_take_turns(
     caller: Caller, neighbour: Caller, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     visit_once = Backfills.run_once

@@ -19,7 +19,7 @@ def event(customer: str, clock: ManualClock) -> UsageEvent:
     return UsageEvent("e", customer, clock.now(), "calls", ZERO, "pro", None, None, {})
 
 
-async def test_a_process_that_starts_reads_whom_it_meets_and_nobody_else(
+async def test_new_process_reads_only_the_customers_that_events_name(
     caller: Caller, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await caller.create(usage_alert("10"))
@@ -58,7 +58,7 @@ async def test_a_process_that_starts_reads_whom_it_meets_and_nobody_else(
     assert len(router.alerts) == 1
 
 
-async def test_whom_a_transaction_created_is_created_again_after_it_was_rolled_back(
+async def test_customer_is_registered_again_after_its_transaction_rolled_back(
     caller: Caller, clock: ManualClock
 ) -> None:
     await caller.send(caller.event("e", customer="c0"))
@@ -85,9 +85,7 @@ async def test_whom_a_transaction_created_is_created_again_after_it_was_rolled_b
     assert rows == [("c0",), ("new",)]
 
 
-async def test_a_change_that_rolls_back_leaves_nothing_in_the_shared_rules(
-    caller: Caller, clock: ManualClock
-) -> None:
+async def test_change_that_rolls_back_leaves_the_shared_rules_unchanged(caller: Caller, clock: ManualClock) -> None:
     await caller.put_customer(account_pb2.Customer(customer_id="acme", plan_id="basic"))
     await caller.send(caller.event("e", customer="acme"))
     [[organization_id]] = await caller.rows("SELECT %(organization_id)s")
@@ -123,7 +121,7 @@ async def test_a_change_that_rolls_back_leaves_nothing_in_the_shared_rules(
     await database.close()
 
 
-async def test_readers_and_ingest_share_what_was_read_of_the_alerts(
+async def test_readers_and_ingest_share_the_cached_alerts(
     caller: Caller, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await caller.create(usage_alert("10"))
@@ -151,7 +149,9 @@ async def test_readers_and_ingest_share_what_was_read_of_the_alerts(
     await database.close()
 
 
-async def test_rules_are_read_anew_from_a_database_whose_epoch_fell(caller: Caller, clock: ManualClock) -> None:
+async def test_rules_are_read_again_when_the_epoch_of_the_database_is_lower(
+    caller: Caller, clock: ManualClock
+) -> None:
     """A replica that was promoted may lack the last changes; their epochs are then given to other changes."""
     kept = await caller.create(usage_alert("10"))
     [[organization_id]] = await caller.rows("SELECT %(organization_id)s")

@@ -101,7 +101,7 @@ async def adjust(caller: Caller, name: str, adjusting: Adjusting) -> None:
     adjusted=st.lists(adjustings(), max_size=2),
     moves=st.lists(pauses, max_size=2),
 )
-async def test_draws_adjustments_and_timers_of_two_servers_add_up(
+async def test_concurrent_draws_adjustments_and_timers_of_two_servers_add_up(
     caller: Caller,
     clock: ManualClock,
     other: Caller,
@@ -164,7 +164,7 @@ async def test_draws_adjustments_and_timers_of_two_servers_add_up(
             assert len(kinds) % 2 == (remaining <= int(level))
 
 
-async def test_a_timer_and_a_draw_at_the_same_moment_do_it_once(
+async def test_timer_and_draw_at_the_same_time_record_a_transition_once(
     caller: Caller, clock: ManualClock, other: Caller, database: Database
 ) -> None:
     """Whoever gets the wallet first tells of the moment, before what it came for."""
@@ -192,7 +192,9 @@ async def test_a_timer_and_a_draw_at_the_same_moment_do_it_once(
     assert [(one.kind, one.level) for one in told[1:]] == [("REACHED", "20")]
 
 
-async def test_customers_in_any_order_wait_for_each_other_in_no_circle(caller: Caller, other: Caller) -> None:
+async def test_transactions_on_the_same_customers_in_different_orders_do_not_deadlock(
+    caller: Caller, other: Caller
+) -> None:
     """Batches, facts and adjustments of the same customers: each holds wallets in one order, before any gauge."""
     customers = [f"c{number:02d}" for number in range(20)]
     await caller.create(alert("50", low_remaining_commit_balance_reached=COMMITS))
@@ -226,7 +228,7 @@ async def test_customers_in_any_order_wait_for_each_other_in_no_circle(caller: C
         assert [one.kind for crossed in await holder.told() for one in crossed if one.level == "50"] == ["REACHED"]
 
 
-async def test_a_batch_that_is_rolled_back_and_repeated_draws_once(caller: Caller, other: Caller) -> None:
+async def test_batch_that_is_rolled_back_and_repeated_draws_once(caller: Caller, other: Caller) -> None:
     """The other server has stored one of its events meanwhile, and its transaction starts again."""
     acme = Holder(caller)
     await caller.create(alert("95", low_remaining_commit_balance_reached=COMMITS))

@@ -25,7 +25,7 @@ async def stuck(database_url: str, clock: ManualClock) -> AsyncIterator[Caller]:
         yield caller
 
 
-async def test_one_organization_that_waits_for_a_lock_does_not_stop_the_others(
+async def test_organization_waiting_for_a_lock_does_not_stop_other_organizations(
     stuck: Caller, clock: ManualClock
 ) -> None:
     _, key = await organization(stuck.database_url, clock)
@@ -52,7 +52,7 @@ async def test_one_organization_that_waits_for_a_lock_does_not_stop_the_others(
     assert number == 2 * POOL
 
 
-async def test_usage_that_waits_for_a_lock_longer_than_one_try_is_accepted_once(
+async def test_usage_is_accepted_once_when_its_lock_wait_outlasts_one_attempt(
     stuck: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with await psycopg.AsyncConnection.connect(stuck.database_url, autocommit=True) as look:
