@@ -1,4 +1,4 @@
-"""Alerts on balances: what remains as usage draws, as facts change and as time passes."""
+"""Alerts on balances: remaining amounts change by drawdown, by facts and with time."""
 
 from datetime import timedelta
 from decimal import Decimal
@@ -80,7 +80,7 @@ async def test_days_left_notify_when_that_many_days_are_left(caller: Caller, clo
     assert await acme.told() == []
     clock.set(now + timedelta(days=3))
     assert [(one.kind, one.level, one.value) for one in (await acme.told(1))[0]] == [("REACHED", "7", "7")]
-    clock.set(now + timedelta(days=10, seconds=5))  # nobody looked for a while: each moment for itself, in order
+    clock.set(now + timedelta(days=10, seconds=5))  # late: each due time is evaluated as of itself, in order
     told = await acme.told(3)
     assert [(one.level, one.value) for crossed in told[1:] for one in crossed] == [("3", "3"), ("0", "0")]
 

@@ -1,4 +1,4 @@
-"""What balances do while no alert watches them, or within one batch: nothing is lost, nothing is told twice."""
+"""Balances that change while no alert watches, within one batch, and by facts: each transition notifies once."""
 
 from decimal import Decimal
 

@@ -1,4 +1,4 @@
-"""Which balances an alert looks at: filters by entity, specifiers, types, seats, licences and units."""
+"""Which balances an alert measures: custom fields, specifiers, types, seats, licences and units."""
 
 from decimal import Decimal
 
@@ -85,7 +85,7 @@ SPECIFIED: tuple[tuple[list[str], dict[tuple[str, ...], int], str], ...] = (
     (
         [filtered("COMMIT", "team", "a"), filtered("CONTRACT", "region", "eu")],
         {(): 50},
-        "or: what two take in counts once",
+        "or: a balance that matches twice counts once",
     ),
     (
         [filtered("CONTRACT_CREDIT_OR_COMMIT", "team", "a") + filtered("CONTRACT", "region", "eu")],
@@ -137,7 +137,7 @@ async def test_one_matching_specifier_is_enough_and_exclusions_take_precedence(a
 async def test_usage_moves_the_gauge_of_the_group_that_is_drawn_on(acme: Holder) -> None:
     low = await create(acme, specified(filtered("CONTRACT_CREDIT_OR_COMMIT", "team")), "15", "35")
     assert await kinds_told(acme, low) == ["REACHED"]  # a has 30
-    assert await acme.spend("e1", "12") == []  # of c1 10, which comes first, and of c2 2
+    assert await acme.spend("e1", "12") == []  # 10 of c1, which is first in the draw order, and 2 of c2
     assert await values(acme, low) == {("a",): 20, ("b",): 38}
     await acme.adjust("c1", "100")
     assert await values(acme, low) == {("a",): 120, ("b",): 38}
@@ -148,7 +148,7 @@ async def test_usage_moves_the_gauge_of_the_group_that_is_drawn_on(acme: Holder)
     new = await acme.put("c3", "3", custom_fields={"team": "c"})
     assert new.custom_fields == {"team": "c"}
     assert (await values(acme, low))["c",] == 3
-    assert (await kinds_told(acme, low)).count("REACHED") == 5  # a twice, b, and c at both lines
+    assert (await kinds_told(acme, low)).count("REACHED") == 5  # a twice, b once, and c at both thresholds
 
 
 async def test_balance_with_changed_custom_fields_moves_to_another_gauge(acme: Holder) -> None:
@@ -241,7 +241,7 @@ async def test_alert_in_a_unit_without_a_balance_has_no_data(caller: Caller) -> 
     )
     for alert_id in (balance, percent, seats, quantity):
         assert (await caller.state(alert_id)).no_data
-    # No commit in euros is a balance of none, which is an alarm; of nothing there is no percentage and no seat.
+    # Without a commit in euros the amount is 0, which is in alarm; a percentage and a seat have no data.
     assert [await kinds_told(acme, one) for one in (balance, percent, seats, quantity)] == [["REACHED"], [], [], []]
     await acme.put("c2", "100", currency="EUR")
     state = await caller.state(balance)

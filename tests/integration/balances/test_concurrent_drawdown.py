@@ -1,4 +1,4 @@
-"""Draws, facts and timers of one customer at the same time, through two servers: nothing is lost, nobody hangs."""
+"""Concurrent draws, facts and timers of one customer through two servers: no draw is lost and none deadlocks."""
 
 import asyncio
 import os
@@ -34,7 +34,7 @@ async def other(caller: Caller) -> AsyncIterator[Caller]:
 
 @dataclass(frozen=True)
 class Sending:
-    """Batches of one client, each after a pause in milliseconds: whose cost, how much; again: it sends each twice."""
+    """Batches of customers and costs, each after a pause in milliseconds; again: each batch is sent twice."""
 
     pauses: Sequence[int]
     batches: Sequence[Sequence[tuple[str, int]]]
@@ -110,7 +110,7 @@ async def test_concurrent_draws_adjustments_and_timers_of_two_servers_add_up(
     adjusted: list[Adjusting],
     moves: list[int],
 ) -> None:
-    """Nothing is ever short here, so that in every order of what happens the same is taken of the balances in all."""
+    """The balances always suffice, so that every order of the steps draws the same amount in total."""
     name, key = await organization(caller.database_url, clock)
     own = [Caller(one.server, clock, caller.database_url, name, key) for one in (caller, other)]
     now, timers = clock.now(), timers_of(database, clock)
@@ -146,14 +146,14 @@ async def test_concurrent_draws_adjustments_and_timers_of_two_servers_add_up(
         for entry in await holder.entries():
             added[entry.balance_id, entry.segment_number] += Decimal(entry.amount)
         assert added == {where: Decimal(one.remaining) for where, one in segments.items()}
-        # The gauge that draws have moved bit by bit is what there is.
+        # The gauge that single draws have moved equals the remaining amount.
         remaining = sum((await holder.remaining()).values())
         [[stored]] = await own[0].rows(
             "SELECT value FROM gauge WHERE organization_id = %(organization_id)s AND customer_id = %(customer)s",
             customer=customer,
         )
         assert stored == remaining
-        # By sequence: whoever waited for the wallet while the clock moved comes later with an earlier time.
+        # By sequence: a transaction that waited for the wallet while the clock moved has an earlier time.
         notifications = sorted(
             (one for one in await own[1].notifications() if one.customer_id == customer), key=lambda one: one.sequence
         )
@@ -167,7 +167,7 @@ async def test_concurrent_draws_adjustments_and_timers_of_two_servers_add_up(
 async def test_timer_and_draw_at_the_same_time_record_a_transition_once(
     caller: Caller, clock: ManualClock, other: Caller, database: Database
 ) -> None:
-    """Whoever gets the wallet first tells of the moment, before what it came for."""
+    """The first transaction that locks the wallet evaluates its due timer before its own change."""
     acme, now = Holder(caller), clock.now()
     await caller.create(alert("35", "20", low_remaining_commit_balance_reached=COMMITS))
     await acme.put("old", spans=[("100", now, now + timedelta(hours=1))])
@@ -195,7 +195,7 @@ async def test_timer_and_draw_at_the_same_time_record_a_transition_once(
 async def test_transactions_on_the_same_customers_in_different_orders_do_not_deadlock(
     caller: Caller, other: Caller
 ) -> None:
-    """Batches, facts and adjustments of the same customers: each holds wallets in one order, before any gauge."""
+    """Batches and adjustments of the same customers lock wallets in one order, before any gauge."""
     customers = [f"c{number:02d}" for number in range(20)]
     await caller.create(alert("50", low_remaining_commit_balance_reached=COMMITS))
     await caller.create(spend_alert("10"))
@@ -229,7 +229,7 @@ async def test_transactions_on_the_same_customers_in_different_orders_do_not_dea
 
 
 async def test_batch_that_is_rolled_back_and_repeated_draws_once(caller: Caller, other: Caller) -> None:
-    """The other server has stored one of its events meanwhile, and its transaction starts again."""
+    """The other server has stored one of its events meanwhile, and the transaction starts again."""
     acme = Holder(caller)
     await caller.create(alert("95", low_remaining_commit_balance_reached=COMMITS))
     await acme.put("c", "100")

@@ -1,4 +1,4 @@
-"""What alerts say of what was there before them, of who holds nothing, and of who changes the plan."""
+"""First evaluation of alerts on balances: earlier balances, customers without balances, new and changed plans."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ Act = Callable[[Holder], Awaitable[object]]
 
 @dataclass(frozen=True)
 class Past:
-    """A family of alerts, with a customer who is past the line: how it got there, recovers, and comes there again."""
+    """A condition with the steps that reach its threshold, resolve it, and reach it again."""
 
     condition: str
     line: str
@@ -101,7 +101,7 @@ PAST = (
 )
 
 
-@pytest.mark.parametrize("evaluate", [True, False], ids=["told", "marked silently"])
+@pytest.mark.parametrize("evaluate", [True, False], ids=["notified", "marked silently"])
 async def test_threshold_already_reached_at_creation_notifies_unless_evaluate_on_create_is_false(
     caller: Caller, evaluate: bool
 ) -> None:
@@ -123,7 +123,7 @@ async def test_threshold_already_reached_at_creation_notifies_unless_evaluate_on
 
 
 async def test_threshold_reached_while_the_alert_is_disabled_notifies_when_it_is_enabled(caller: Caller) -> None:
-    """Created to keep to itself who is past the line already, it tells of those who came there later."""
+    """With `evaluate_on_create: false`, a threshold that is reached after the creation notifies."""
     for number, case in enumerate(PAST):
         acme = Holder(caller, f"acme-{number}")
         scope = f'customer {{ customer_id: "{acme.customer}" }}'
@@ -237,7 +237,7 @@ async def test_plan_change_evaluates_every_affected_alert_in_one_call(caller: Ca
     low = await create(acme, "low_remaining_commit_balance_reached {}", "20", scope=GOLD)
     await acme.plan("gold", end=now + timedelta(days=4))
     assert [await kinds_told(acme, one) for one in (of_silver, of_gold, low)] == [[], ["REACHED"], ["REACHED"]]
-    # Silver's line would have come in two days; now it is gold's that time brings.
+    # The threshold of silver would be reached in two days; now that of gold is.
     clock.set(now + timedelta(days=2))
     await acme.told(3)
     assert [await kinds_told(acme, one) for one in (of_silver, of_gold, low)] == [
@@ -272,7 +272,7 @@ async def test_customer_has_one_alert_of_each_type_and_unit(
     for other in others:
         await caller.create_only(written(other, *lines(other), scope=ACME))
     await caller.create_only(written(condition, *lines(condition), scope='customer { customer_id: "other" }'))
-    # USD is what no currency means; other thresholds make no other alert.
+    # Unset currency means USD; an alert that differs only in thresholds is a duplicate.
     again = written(condition.replace("{}", '{ currency: "USD" }'), *map("{}1".format, lines(condition)), scope=ACME)
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await caller.create_only(again)

@@ -1,4 +1,4 @@
-"""What alerts on balances say when segments begin, end, are voided or have no end, and of several lines at once."""
+"""Alerts on balances whose segments start, end, are voided or have no end, and several thresholds at once."""
 
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -31,9 +31,9 @@ async def test_percentage_has_no_data_between_segments_and_continues_with_the_ne
     assert await values(acme, low) == {(): 21}
     assert await acme.spend("e2", "1") == [Crossing("REACHED", "20", "21", "20", "e2")]
     clock.set(now + 2 * HOUR)
-    await acme.adjust("c1", "1", segment=2)  # catches up with the end
+    await acme.adjust("c1", "1", segment=2)  # evaluates the due end first
     state = await caller.state(low)
-    assert (state.no_data, state.status) == (True, IN_ALARM)  # nothing is resolved by there being nothing
+    assert (state.no_data, state.status) == (True, IN_ALARM)  # the end of the data resolves nothing
     clock.set(now + 3 * HOUR)
     assert [(one.kind, one.level, one.value) for one in (await acme.told(2))[1]] == [("RESOLVED", "20", "100")]
     assert await values(acme, low) == {(): 100}
@@ -45,7 +45,7 @@ async def test_notification_has_the_time_at_which_the_threshold_was_reached(
     acme, now = Holder(caller), clock.now()
     await acme.put("c1", spans=[("1", now, now + 10 * DAY)])
     await create(acme, DAYS, "7")
-    clock.set(now + 3 * DAY + timedelta(minutes=20))  # nobody looked at the very moment
+    clock.set(now + 3 * DAY + timedelta(minutes=20))  # the timer runs 20 minutes late
     await acme.told(1)
     [stored] = await caller.notifications()
     [transition] = stored.body["data"]["transitions"]
@@ -84,7 +84,7 @@ async def test_end_that_is_moved_into_the_past_is_reached_once(caller: Caller, c
     both = [Crossing("REACHED", "7", "10", "0", ""), Crossing("REACHED", "0", "10", "0", "")]
     assert told == {segments: both, plan: both}
     assert len(await caller.notifications()) == 2
-    # What has ended when an alert first looks at it was never seen to run out.
+    # A segment that ended before the first evaluation of an alert notifies nothing.
     await create(acme, DAYS, "7", "0")
     await create(acme, "low_remaining_days_in_plan_reached {}", "7", "0")
     assert len(await caller.notifications()) == 2
@@ -102,7 +102,7 @@ async def test_segment_without_an_end_has_no_days_left_and_a_voided_one_keeps_it
     await acme.void("c1")
     assert await values(acme, low) == {}
     clock.set(now + 6 * DAY)
-    await acme.put("c2", spans=[("1", now, now + 60 * DAY)])  # would catch up with whatever was due
+    await acme.put("c2", spans=[("1", now, now + 60 * DAY)])  # would evaluate every due timer
     assert await kinds_told(acme, low) == ["REACHED"]
 
 

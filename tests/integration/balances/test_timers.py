@@ -1,4 +1,4 @@
-"""Time and balances: every moment is told once and as of itself, whoever was down, late, early, slow or broken."""
+"""Timers: each due time is evaluated once and as of itself, also after downtime, clock jumps and failures."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ HOUR = timedelta(hours=1)
 
 @pytest.fixture
 async def caller(database_url: str, clock: ManualClock) -> AsyncIterator[Caller]:
-    """A caller of a server with a database of its own: the timers of other tests would be heard here."""
+    """A caller of a server with a database of its own: timers of other tests would run here."""
     name, key = await organization(database_url, clock)
     async with calling(database_url, clock, name, key) as caller:
         yield caller
@@ -45,7 +45,7 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 
 def in_berlin() -> account_pb2.Customer:
-    """A customer whose months are Berlin's."""
+    """A customer whose billing cycle is the month in Berlin."""
     cycle = account_pb2.BillingCycle(
         anchor_time=to_timestamp(datetime(2026, 1, 1, tzinfo=BERLIN).astimezone(UTC)),
         cadence=account_pb2.CADENCE_MONTH,
@@ -91,7 +91,7 @@ async def test_restarted_server_evaluates_each_missed_time_and_logs_its_lateness
 
 
 def record_field(record: logging.LogRecord, name: str) -> object:
-    """What a record of the log says beside its message."""
+    """The value of a field of a log record."""
     return record.__dict__[name]
 
 
@@ -123,7 +123,7 @@ async def test_clock_that_jumps_back_notifies_nothing_twice(
 @pytest.mark.parametrize(
     ("end", "reached"),
     [
-        # The nights of the changes of summer time: a day is 86,400 s, whatever the clocks on the wall say.
+        # Ends after the changes of summer time: a day left is 86,400 s, and not a day of wall-clock time.
         (datetime(2026, 3, 29, 12, tzinfo=BERLIN), datetime(2026, 3, 28, 11, tzinfo=BERLIN)),
         (datetime(2026, 10, 25, 12, tzinfo=BERLIN), datetime(2026, 10, 24, 13, tzinfo=BERLIN)),
         (datetime(2026, 4, 1, tzinfo=BERLIN), datetime(2026, 3, 31, tzinfo=BERLIN)),
@@ -166,7 +166,7 @@ async def test_customer_whose_evaluation_fails_does_not_delay_other_customers(
         assert isinstance(due, dict)
         if any(customer.customer_id == "c3" for customer in due):
             raise ValueError("this customer's evaluation fails")
-        await catch_up(*arguments)  # type: ignore[arg-type]  # handed on as they came
+        await catch_up(*arguments)  # type: ignore[arg-type]  # passed on unchanged
 
     with monkeypatch.context() as patched:
         patched.setattr(timers, "catch_up", failing)
@@ -249,7 +249,7 @@ async def test_timers_of_5001_customers_due_in_one_second_are_evaluated(
 
 
 async def test_month_of_invoices_is_in_the_time_zone_of_the_customer(caller: Caller, clock: ManualClock) -> None:
-    """March ends in Berlin an hour after summer time has taken one from it: at 22:00 in UTC."""
+    """March ends in Berlin at 22:00 UTC, since summer time has begun."""
     await caller.put_customer(in_berlin())
     monthly = condition_pb2.MonthlyInvoiceTotalSpendThresholdReachedCondition()
     await caller.create(alert("100", monthly_invoice_total_spend_threshold_reached=monthly))

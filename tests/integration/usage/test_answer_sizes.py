@@ -1,4 +1,4 @@
-"""Every answer stays readable by a client with gRPC's default limit of 4 MiB, and says what it leaves out."""
+"""Every answer is readable by a client with gRPC's default limit of 4 MiB, and counts what it omits."""
 
 import asyncio
 from collections.abc import Iterable
@@ -31,7 +31,7 @@ LONG_CODES = [threshold_pb2.Threshold(value=str(line), code=f"{line:03d}" + WIDE
 
 
 async def listed(caller: Caller, start: Timestamp, customers: Iterable[str]) -> list[notification_pb2.Notification]:
-    """The notifications of those customers since a time, page after page."""
+    """The notifications of these customers since a time, from all pages."""
     request = alert_service_pb2.ListNotificationsRequest(start_time=start, customer_ids=customers, page_size=1000)
     found: list[notification_pb2.Notification] = []
     while True:
@@ -120,7 +120,7 @@ async def test_rejections_that_do_not_fit_are_counted_as_omitted_and_answered_on
 
 
 def overridden(regions: int) -> alert_pb2.Alert:
-    """An alert with thresholds of their own for so many groups, 11 kB each."""
+    """An alert with threshold overrides for so many groups, 11 kB each."""
     return alert_pb2.Alert(
         name="by region",
         scope=alert_pb2.AlertScope(
@@ -170,7 +170,7 @@ async def test_large_alert_and_its_states_fit_into_their_answers(caller: Caller)
     answer = await caller.alerts.ResetCustomerAlert(reset, metadata=caller.metadata)
     assert answer.customer_alert.gauges_truncated
     history = alert_service_pb2.ListAlertChangesRequest(alert_id=created.alert_id)
-    for last in (False, True):  # two of them are more than one page may be
+    for last in (False, True):  # two changes are larger than a page may be
         changes = await caller.alerts.ListAlertChanges(history, metadata=caller.metadata)
         assert len(changes.changes) == 1
         history.page_token = changes.next_page_token

@@ -1,4 +1,4 @@
-"""Bad input: each kind has a precise status, and an event that is wrong harms nobody but itself."""
+"""Bad input: each kind has a precise status, and a bad event does not affect other events."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -118,7 +118,7 @@ BAD_TIMES: dict[str, tuple[Spoil, str, str]] = {
 
 
 async def test_bad_event_is_rejected_by_its_index_and_other_events_of_the_batch_count(caller: Caller) -> None:
-    """One batch with each bad event between two good ones: what is wrong with one is said of no other."""
+    """One batch has each bad event between two good ones: each rejection states the faults of its own event only."""
     await caller.create(usage_alert(str(len(BAD_FIELDS) + len(BAD_TIMES))))
     events: list[Event] = []
     expected: list[Refusal] = []
@@ -174,7 +174,7 @@ async def test_batch_of_bad_events_rejects_each_event(caller: Caller) -> None:
 
 
 async def test_answer_with_4999_rejections_fits_the_default_limit_of_clients(caller: Caller) -> None:
-    """By default a client takes no more than 4 MiB, and would send a batch whose answer it cannot read for ever."""
+    """A client that cannot read an answer above its 4 MiB would send the batch again for ever."""
     bad = "é" * 120 + "\x01"
     events = [
         caller.event(bad, "1" * 60, bad, metric=bad, cost="NaN", currency="??", at=caller.clock.now())
@@ -241,7 +241,7 @@ async def test_malformed_batch_ends_a_stream_after_the_answers_to_earlier_batche
 
 async def test_message_above_the_size_limit_ends_only_its_own_stream(caller: Caller) -> None:
     async with beside(caller, settings(max_message_bytes=10_000)) as small:
-        # A little above: gRPC itself cuts off what is much larger, without a reason.
+        # Only a little above the limit: gRPC itself refuses a much larger message, without an error reason.
         large: list[usage_pb2.UsageEvent] = []
         while sum(event.ByteSize() for event in large) <= 10_000:
             large.append(caller.event(f"large-{len(large)}", filler="x" * 200))

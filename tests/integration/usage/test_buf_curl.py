@@ -1,4 +1,4 @@
-"""A client that was not written for this service: buf curl, which knows nothing but what reflection tells it."""
+"""buf curl, a client that was not written for this service and uses server reflection only."""
 
 import asyncio
 import base64
@@ -16,13 +16,13 @@ BUF = Path(sys.executable).parent / "buf"
 
 
 class Failed(Exception):
-    """The program ended with an exit code other than 0; the text is what it said."""
+    """The program ended with an exit code other than 0; the text is its standard error."""
 
 
 async def buf_curl(
     caller: Caller, *arguments: str, path: str = "", requests: list[dict[str, Any]] | None = None
 ) -> str:
-    """Calls the server over h2c; several requests go into one stream."""
+    """Calls the server over h2c; several requests are sent in one stream."""
     process = await asyncio.create_subprocess_exec(
         BUF,
         "curl",
@@ -118,7 +118,7 @@ async def test_buf_curl_reads_an_error_with_its_details(caller: Caller) -> None:
     except Failed as failed:
         said = json.loads(str(failed))
     else:
-        raise AssertionError("it was not refused")
+        raise AssertionError("the call was not refused")
     assert said["code"] == "invalid_argument"
     assert "batch_id" in said["message"]
     details = {detail["type"]: base64.b64decode(detail["value"] + "==") for detail in said["details"]}

@@ -1,4 +1,4 @@
-"""Clocks that disagree by up to five minutes: of senders, and of servers beside each other."""
+"""Clocks of senders and servers that differ by up to five minutes."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""What each condition measures: whose usage, of which groups, in which currency, added up how."""
+"""What each usage condition measures: scope, groups, currency and aggregation."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -51,13 +51,13 @@ def spend_exceeded(scope: alert_pb2.AlertScope, currency: str = "USD") -> alert_
 
 
 SCOPES: dict[str, tuple[alert_pb2.Alert, dict[Key, int]]] = {
-    "usage of everybody": (
+    "usage of all customers": (
         usage_alert("10", scope=EVERYBODY),
         {("acme", "calls"): 30, ("beta", "calls"): 20, ("gamma", "calls"): 10},
     ),
     "usage of a plan's customers": (usage_alert("10", scope=on_plan("gold")), {("acme", "calls"): 30}),
     "usage of a customer": (usage_alert("10", scope=on_customer("beta")), {("beta", "calls"): 20}),
-    "spend of everybody": (
+    "spend of all customers": (
         spend_alert("10", scope=EVERYBODY),
         {("acme", "USD"): 30, ("beta", "USD"): 20, ("gamma", "USD"): 10},
     ),
@@ -109,7 +109,7 @@ async def test_alert_covers_its_scope_and_no_other_customer(caller: Caller, scop
         for event, original in zip(nothing, events, strict=True):
             event.subscription_id = original.subscription_id
         answer = await caller.send(*nothing, gauges=True)
-        assert not answer.transitions, "the visit has told of them before"
+        assert not answer.transitions, "the backfill has notified them before"
     assert values(answer.gauges) == {key: Decimal(value) for key, value in expected.items()}
     told = [
         (one.customer_id, one.body["data"]["gauge"].get("subscription_id")) for one in await caller.notifications()
@@ -219,7 +219,7 @@ SUM, COUNT, MAX, LATEST, UNIQUE_COUNT = (
     account_pb2.AGGREGATION_LATEST,
     account_pb2.AGGREGATION_UNIQUE_COUNT,
 )
-# Quantity, how many minutes ago, and the seat of each event, batch by batch.
+# Quantity, age in minutes, and seat of each event, batch by batch.
 BATCHES: Sequence[Sequence[tuple[str, int, str]]] = (
     [("5", 60, "ann"), ("-7.5", 50, "bob")],
     [("3", 40, "ann"), ("2.25", 55, "")],
@@ -248,7 +248,7 @@ def batch(caller: Caller, number: int, metric: str) -> list[usage_pb2.UsageEvent
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
 @pytest.mark.parametrize("watched_after", range(5))
 async def test_recounted_gauge_equals_a_watched_gauge(caller: Caller, aggregation: str, watched_after: int) -> None:
-    """The alert comes after so many batches: what came before is recounted, the rest is added."""
+    """The alert is created after so many batches: earlier batches are recounted, later ones are added."""
     kind, expected = AGGREGATIONS[aggregation]
     await caller.put_metric("seats", kind, "seat" if kind == UNIQUE_COUNT else "")
     for number in range(4):

@@ -1,4 +1,4 @@
-"""What cannot be recorded is refused by index: neighbours count, and other streams do not notice."""
+"""Containment: an event that cannot be recorded is rejected by index and does not affect other events and streams."""
 
 import asyncio
 import json
@@ -22,13 +22,13 @@ Request = alert_service_pb2.EvaluateUsageRequest
 
 
 def internal(*places: int) -> list[Refusal]:
-    """Events that could not be recorded."""
+    """The rejections of events that could not be recorded."""
     return [Refusal(at, "INTERNAL", "INTERNAL") for at in places]
 
 
 @asynccontextmanager
 async def refusing(caller: Caller, table: str, condition: str) -> AsyncIterator[None]:
-    """Inside the block the database refuses rows `new` of a table that fulfil a condition."""
+    """Inside the block the database refuses inserted rows (`new`) of a table that fulfil a condition."""
     name = f"refuse_{table}"
     async with await psycopg.AsyncConnection.connect(caller.database_url, autocommit=True) as connection:
         await connection.execute(
@@ -45,7 +45,7 @@ async def refusing(caller: Caller, table: str, condition: str) -> AsyncIterator[
 
 
 async def operator_events(caller: Caller) -> list[dict[str, object]]:
-    """The bodies of the operator events about evaluations, each as its schema says."""
+    """The bodies of the operator events about failed evaluations; each conforms to its schema."""
     webhooks = webhook_service_pb2_grpc.WebhookServiceStub(caller.server.channel)
     answer = await webhooks.ListOperatorEvents(
         webhook_service_pb2.ListOperatorEventsRequest(event_type="evaluation.failed"), metadata=caller.metadata
@@ -62,8 +62,8 @@ async def test_notification_that_cannot_be_stored_rejects_only_its_crossing_even
     sent = [
         caller.event("b1", "4", "bad"),
         caller.event("g1", "4", "good"),
-        caller.event("b2", "7", "bad"),  # would come to the threshold
-        caller.event("b3", "5", "bad"),  # does not, without the one before
+        caller.event("b2", "7", "bad"),  # would reach the threshold
+        caller.event("b3", "5", "bad"),  # does not reach it, since the event before is rejected
         caller.event("g2", "6", "good"),
         caller.event("b4", "-1", "bad"),
     ]
@@ -75,7 +75,7 @@ async def test_notification_that_cannot_be_stored_rejects_only_its_crossing_even
         assert values(answer.gauges) == {("bad", "calls"): 8, ("good", "calls"): 10}
         assert [one.gauge.customer_id for one in answer.transitions] == ["good"]
         assert [one.customer_id for one in await caller.notifications()] == ["good"]
-        # It fails as long as the fault lasts, and is told of once an hour.
+        # The event fails as long as the fault lasts, and is reported once an hour.
         assert refusals(await caller.send(sent[2])) == internal(0)
     answer = await caller.send(*sent, gauges=True)
     assert (answer.accepted, answer.duplicates, len(answer.rejected)) == (1, 5, 0)
@@ -102,10 +102,10 @@ async def test_failing_alert_on_many_customers_costs_few_commits(
     sent = [caller.event(f"e{turn}", "6", f"c{number}") for turn in range(3) for number in range(150)]
     async with refusing(caller, "notification", f"new.alert_id = '{bad.alert_id}'"):
         answer = await caller.send(*sent)
-    # The first event of each counts, the others would each come to the threshold.
+    # The first event of each customer counts; each other one would reach the threshold.
     assert refusals(answer) == internal(*range(150, 450))
     assert answer.accepted == 150
-    assert len(commits) <= 4  # of two writers
+    assert len(commits) <= 4  # by two writers
     assert (await caller.send(*sent)).accepted == 300
     assert len(await caller.notifications()) == 150
 
@@ -127,7 +127,7 @@ async def test_event_that_cannot_be_stored_is_found_by_bisection(
 async def test_customer_that_cannot_be_recorded_does_not_affect_other_customers(
     caller: Caller, monkeypatch: pytest.MonkeyPatch, table: str
 ) -> None:
-    """Its events are many and lie between those of the others: found one by one they would use up all commits."""
+    """Its many events are between those of others: bisection by position would use up all commits."""
     monkeypatch.setattr(containment, "MAX_COMMITS", 40)
     commits = counted_commits(monkeypatch)
     await caller.create(usage_alert("1000"))
@@ -137,7 +137,7 @@ async def test_customer_that_cannot_be_recorded_does_not_affect_other_customers(
     assert refusals(answer) == internal(*range(3, 300, 10))
     assert answer.accepted == 270
     assert values(answer.gauges) == {(f"c{number}", "calls"): 30 for number in range(10) if number != 3}
-    assert len(commits) <= 2 * 40  # of two writers
+    assert len(commits) <= 2 * 40  # by two writers
     answer = await caller.send(*sent, gauges=True)
     assert (answer.accepted, answer.duplicates) == (30, 270)
     assert await caller.event_count("c3") == 30
@@ -147,7 +147,7 @@ async def test_failing_customers_share_the_remaining_commits(caller: Caller, mon
     monkeypatch.setattr(containment, "MAX_COMMITS", 60)
     names = ("spoilt", "single", "whole")
     assert len({crc32(name.encode()) % 2 for name in names}) == 1  # one writer
-    # Of the first nine events in ten cannot be stored, of the second a single one.
+    # Nine in ten events of `spoilt` cannot be stored, and one event of `single`.
     sent = [caller.event(f"e{number}", customer=name) for number in range(60) for name in names]
     spoilt = "new.customer_id = 'spoilt' AND right(new.event_id, 1) <> '0'"
     single = "new.customer_id = 'single' AND new.event_id = 'e33'"
@@ -251,7 +251,7 @@ async def test_failed_commit_keeps_cached_rules_and_forgets_the_customers_it_reg
 
 
 def counted_commits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """A list that grows with every commit that containment tries, by its size."""
+    """A list that gets one element for each commit that containment tries."""
     commits: list[int] = []
     init = containment.Containment.__init__
 
@@ -281,7 +281,7 @@ async def test_backfill_continues_past_a_customer_that_cannot_be_evaluated(
         await until(others_are_told)
         [told] = await operator_events(caller)
         assert told["data"] == {"alert_id": alert.alert_id, "customer_id": "c05"}
-    # Its next event does what the visit could not.
+    # The next event of the customer evaluates what the backfill could not.
     answer = await caller.send(caller.event("later", "1", "c05"))
     assert [(one.level, one.value) for one in answer.transitions] == [("5", "5")]
     assert len(await caller.notifications()) == 20

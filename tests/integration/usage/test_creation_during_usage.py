@@ -1,4 +1,4 @@
-"""Alerts created while several clients stream through two servers: nothing is missed, and nothing is told twice."""
+"""Alerts created while clients stream through two servers: no usage is missed, and no transition notifies twice."""
 
 import asyncio
 import os
@@ -24,7 +24,7 @@ Batch = Sequence[tuple[str, int, str]]  # customer, quantity and region of each 
 
 @dataclass(frozen=True)
 class Sending:
-    """What one client sends: each batch after a pause, in milliseconds; pipelined: it waits for no answer."""
+    """The batches of one client, each after a pause in milliseconds; pipelined: the client waits for no answer."""
 
     pauses: Sequence[int]
     batches: Sequence[Batch]
@@ -88,7 +88,7 @@ async def send(caller: Caller, name: str, sending: Sending) -> None:
 
 
 async def accepted(stream: StreamCall) -> int:
-    """How many events the next answer accepted; it accepted all that there were."""
+    """The number of events that the next answer accepted; the answer has no duplicate and no rejection."""
     answer = await stream.read()
     assert isinstance(answer, alert_service_pb2.EvaluateUsageResponse)
     assert not answer.duplicates

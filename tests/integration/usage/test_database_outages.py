@@ -1,4 +1,4 @@
-"""The database goes away in mid-stream: callers are told, nothing acknowledged is lost, and all goes on by itself."""
+"""Database outages: callers get UNAVAILABLE, no acknowledged event is lost, and servers recover by themselves."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -32,14 +32,14 @@ UNAVAILABLE = ("UNAVAILABLE", "DATABASE_UNAVAILABLE", ())
 
 @pytest.fixture
 async def caller(database_url: str, clock: ManualClock) -> AsyncIterator[Caller]:
-    """A caller of a server with a database of its own, since these tests take it away."""
+    """A caller of a server with a database of its own, since these tests interrupt the database."""
     name, key = await organization(database_url, clock)
     async with calling(database_url, clock, name, key) as caller:
         yield caller
 
 
 async def cut(caller: Caller) -> int:
-    """Ends every connection of servers to the database; returns how many there were."""
+    """Ends every connection of the servers to the database; returns their number."""
     async with await psycopg.AsyncConnection.connect(caller.database_url, autocommit=True) as connection:
         cursor = await connection.execute(
             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
@@ -85,7 +85,7 @@ async def test_commit_is_repeated_when_its_connection_is_cut(caller: Caller) -> 
         sending = asyncio.create_task(caller.send(*events))
         await waiting_for_locks(caller)
         await cut(caller)
-        # It is tried once more by itself, and waits again.
+        # The server repeats the commit, which waits again.
         await waiting_for_locks(caller)
     answer = await sending
     assert (answer.accepted, answer.duplicates) == (6, 0)
@@ -125,7 +125,7 @@ async def test_calls_get_unavailable_during_a_database_outage_and_succeed_after_
         return await caller.server.health_of("tidemark.v1.AlertService") == SERVING
 
     await until(serving)
-    # Whatever was not acknowledged is sent again.
+    # The client sends again what was not acknowledged.
     answer = await caller.send(*(caller.event(f"e{number}", "2") for number in range(1, 5)), gauges=True)
     assert (answer.accepted, answer.duplicates) == (3, 1)
     assert values(answer.gauges) == {("acme", "calls"): 8}

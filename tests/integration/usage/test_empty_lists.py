@@ -1,4 +1,4 @@
-"""Nothing is left after a filter: no events that are in time, no customers, no gauges. Each path goes on."""
+"""A filter leaves an empty list of events, customers or gauges: each path continues."""
 
 from datetime import timedelta
 
@@ -33,7 +33,7 @@ async def test_event_of_a_closed_period_is_rejected_by_index_when_it_is_alone_in
     if alerts:
         await caller.create(usage_alert("1"))
     old = caller.event("old", at=caller.clock.now() - LONG_AGO)
-    for _ in range(2):  # the customer is new, and then known
+    for _ in range(2):  # with and without the customer in the cache
         answer = await caller.send(old, gauges=True)
         assert (refusals(answer), answer.accepted, list(answer.gauges)) == (TOO_OLD, 0, [])
     stream = caller.stream()
@@ -55,7 +55,7 @@ async def test_stored_event_is_a_duplicate_after_its_period_closed(caller: Calle
 
 
 def low_commits() -> alert_pb2.Alert:
-    """An alert on facts: who has no commits has 0 left."""
+    """An alert on facts: a customer without commits has a remaining amount of 0."""
     condition = condition_pb2.LowRemainingCommitBalanceReachedCondition(currency="USD")
     return alert_pb2.Alert(
         name="facts",
@@ -73,7 +73,7 @@ async def test_backfill_completes_with_and_without_customers_in_its_last_step(
     monkeypatch.setattr(backfills, "CUSTOMERS_PER_STEP", 2)
     for number in range(customers):
         await caller.send(caller.event("e", customer=f"c{number}"))
-    await caller.create(low_commits() if of_facts else usage_alert("1"))  # waits for the end of the visit
+    await caller.create(low_commits() if of_facts else usage_alert("1"))  # waits for the end of the backfill
     assert len(await caller.notifications()) == customers
 
 
@@ -85,7 +85,7 @@ async def test_backfill_notifies_nothing_for_customers_without_usage_of_the_metr
 
 
 async def test_recount_of_a_period_with_one_event_counts_only_that_event(caller: Caller) -> None:
-    """Its gauge is found by an event that does not pass, or whose period has no other event."""
+    """The event is in a new period, and no other event of that period is stored."""
     await caller.send(caller.event("e1", "3"))
     caller.clock.advance(timedelta(days=20))  # type: ignore[attr-defined]
     await caller.create(usage_alert("5"))

@@ -1,4 +1,4 @@
-"""An event counts exactly once: however often, through whom and beside what it is sent."""
+"""An event counts exactly once: repeated in a batch, on other streams and servers, concurrently, and in conflicts."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -206,7 +206,7 @@ async def test_event_without_currency_conflicts_with_the_same_event_in_another_c
 
 
 async def test_resend_is_a_duplicate_beside_a_conflict_with_the_same_event_id(caller: Caller) -> None:
-    """Also when it shares a commit with them: each is compared with what is stored."""
+    """Also when they share a commit: each event is compared with the stored one."""
     await caller.send(caller.event("e1", "5"), caller.event("e2", "5"))
     wrong, right = caller.event("e1", "6"), caller.event("e1", "5")
     answer = await caller.send(wrong, right, wrong, caller.event("e3"), caller.event("e2", "5"))
@@ -220,7 +220,7 @@ async def test_resend_is_a_duplicate_beside_a_conflict_with_the_same_event_id(ca
 
 
 async def test_event_identity_holds_within_one_calendar_month(caller: Caller, clock: ManualClock) -> None:
-    """The boundary that the design names: events of different months lie in different partitions."""
+    """The documented limit of an identity: events of different months are in different partitions."""
     clock.set(datetime(2026, 4, 1, 0, 5, tzinfo=UTC))
     await caller.create(usage_alert("100"))
     march = datetime(2026, 3, 31, 23, 59, 59, 999_999, tzinfo=UTC)

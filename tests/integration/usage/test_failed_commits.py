@@ -1,4 +1,4 @@
-"""What a process remembers after a transaction that failed: nothing that the database does not know."""
+"""After a failed commit a process caches nothing that the database does not have."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -32,7 +32,7 @@ async def database(caller: Caller) -> AsyncIterator[Database]:
 
 @pytest.fixture
 async def committer(caller: Caller, database: Database, clock: ManualClock) -> Committer:
-    """A committer that remembers the rules of the caller's organization."""
+    """A committer with a registry of rules of its own, for the caller's organization."""
     [[organization_id]] = await caller.rows("SELECT %(organization_id)s")
     organization = Organization(organization_id, caller.organization)
     return Committer(database, clock, GRACE, RulesRegistry(), organization)
@@ -44,7 +44,7 @@ def event(clock: ManualClock, event_id: str, customer: str, quantity: str = "1")
 
 
 async def known(caller: Caller) -> set[str]:
-    """Whom, and what, the database knows."""
+    """The ids of the customers, subscriptions and metrics in the database."""
     rows = await caller.rows(
         "SELECT customer_id FROM customer WHERE organization_id = %(organization_id)s"
         " UNION ALL SELECT customer_id || '/' || subscription_id FROM subscription"
@@ -56,7 +56,7 @@ async def known(caller: Caller) -> set[str]:
 
 
 def fail(monkeypatch: pytest.MonkeyPatch, errors: list[BaseException]) -> None:
-    """Lets so many evaluations, which come after all that is made on first sight, end with those errors."""
+    """Lets so many evaluations fail with these errors. An evaluation follows the implicit registrations."""
     evaluate: Step = Committer._count
 
     async def failing(self: Committer, *arguments: Any) -> Any:
@@ -96,7 +96,7 @@ async def test_customer_of_a_failed_commit_is_registered_by_the_next_commit(
     [outcome] = await committer.commit([Batch([event(clock, "e2", "new")])])
     assert outcome.accepted == 1
     assert await known(caller) == there | {"new", "new/pro", "metric-new"}
-    # Whoever the database does not know is covered by no alert that comes later.
+    # A later alert would not cover a customer that is missing in the database.
     await caller.create(usage_alert("2", metric="metric-new"))
     answer = await caller.send(caller.event("e3", customer="new", metric="metric-new"))
     assert len(answer.transitions) == 1
@@ -157,7 +157,7 @@ async def test_events_of_a_failed_commit_count_and_notify_once_when_repeated(
 async def test_rules_are_read_again_after_a_failed_copy(
     caller: Caller, clock: ManualClock, committer: Committer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rules of an epoch that a failed transaction saw are not taken for those of the next."""
+    """Rules that a failed transaction read are not used at a later epoch."""
     copy: Step = stored_events.copy
 
     async def failing(*_: Any) -> None:

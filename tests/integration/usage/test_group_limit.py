@@ -1,4 +1,4 @@
-"""The guard against groups without end: past the limit an alert is disabled for that customer, and says so."""
+"""The group limit: above it an alert is disabled for that customer, and a notification states the reason."""
 
 import asyncio
 import json
@@ -33,7 +33,7 @@ DISABLED = schema("alert_disabled")
 
 @pytest.fixture
 def low_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A limit that a test can reach by hand."""
+    """A limit that a test reaches with a few groups."""
     monkeypatch.setattr(group_limit, "MAX_GROUPS", LIMIT)
 
 
@@ -51,7 +51,7 @@ async def use(
 
 
 async def disabled(caller: Caller) -> list[Stored]:
-    """The notifications of disabled alerts, each as its schema says."""
+    """The notifications of disabled alerts; each conforms to its schema."""
     found = [one for one in await caller.notifications() if one.event_type == "alert.disabled"]
     for one in found:
         check(one.body, DISABLED)
@@ -95,7 +95,9 @@ async def test_group_limit_disables_the_alert_for_one_customer_and_states_the_re
     for _ in range(2):
         await use(caller, "a", "b", "c", "a", prefix=f"again{_}")
     assert not await is_disabled(caller, alert)
-    assert await use(caller, "d", "b", quantity="20") == ["b"], "what it knew before is still told"
+    assert await use(caller, "d", "b", quantity="20") == ["b"], (
+        "groups from before the limit still notify in that batch"
+    )
     assert await is_disabled(caller, alert)
     [told] = await disabled(caller)
     assert told.body["id"] == told.notification_id
@@ -106,7 +108,7 @@ async def test_group_limit_disables_the_alert_for_one_customer_and_states_the_re
     assert data["group"] == [{"key": "seat", "value": "d"}]
     before = await gauge_count(caller)
     assert await use(caller, "a", "d", "e", "f", quantity="100", prefix="g") == []
-    assert await gauge_count(caller) == before, "no more groups are made"
+    assert await gauge_count(caller) == before, "no more gauges are created"
     assert await use(caller, "a", customer="beta", quantity="10") == ["a"]
     assert not await is_disabled(caller, alert, "beta")
     assert len(await disabled(caller)) == 1
@@ -160,12 +162,12 @@ async def test_group_limit_counts_each_billing_period_separately(caller: Caller,
     assert await use(caller, "w", quantity="10") == []
     assert await is_disabled(caller, alert)
     assert await use(caller, "a", customer="beta", quantity="10", prefix="f") == []
-    assert await is_disabled(caller, alert, "beta"), "nobody has enabled it again"
+    assert await is_disabled(caller, alert, "beta"), "the alert stays disabled in the next period"
 
 
 @pytest.mark.usefixtures("low_limit")
 async def test_group_values_that_the_alert_names_do_not_count_towards_the_limit(caller: Caller) -> None:
-    """Both alerts have the same keys and share gauges; one of them names a value of each."""
+    """Both alerts have the same group keys and share gauges; one of them names a value of each key."""
     fan = await caller.create(usage_alert("10", groups=[("seat", None), ("team", "red")]))
     named = await caller.create(usage_alert("10", groups=[("seat", "a"), ("team", "red")]))
     for number in range(LIMIT + 2):
@@ -222,7 +224,7 @@ async def test_replica_reads_an_exclusion_before_it_evaluates(caller: Caller) ->
         await use(other, "e", prefix="g")
         await use(other, "f", "g", prefix="g")
         await use(caller, "h", prefix="g")
-        assert await gauge_count(caller) <= before + 1, "once it met a new group it knows"
+        assert await gauge_count(caller) <= before + 1, "the first new group makes the replica read the exclusion"
     assert len(await disabled(caller)) == 1
     assert len(await caller.notifications()) == 1
 
@@ -246,7 +248,7 @@ async def test_replicas_that_reach_the_limit_together_notify_once(caller: Caller
 
 @pytest.mark.usefixtures("low_limit")
 async def test_usage_that_a_disabled_alert_did_not_watch_is_recounted_for_the_next_alert(caller: Caller) -> None:
-    """The second replica did not hear that nobody watched, and must not take the gauge for complete."""
+    """The second replica has not cached the exclusion, and must not take the gauge for complete."""
     async with beside(caller) as other:
         await caller.create(usage_alert("1000", groups=[("seat", None)]))
         await use(other, "a", "b", "c")

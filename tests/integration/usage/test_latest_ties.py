@@ -14,7 +14,7 @@ QUANTITIES = ("9", "3", "5", "1", "7", "2")
 
 
 def tied(caller: Caller, quantities: tuple[str, ...] = QUANTITIES, *names: str) -> list[usage_pb2.UsageEvent]:
-    """Events of one time; the last of `names` that is the greatest decides."""
+    """Events of one time; the one with the greatest of `names` counts."""
     names = names or tuple(f"e{number}" for number in range(len(quantities)))
     return [caller.event(name, quantity, metric="seats") for name, quantity in zip(names, quantities, strict=True)]
 
@@ -26,7 +26,7 @@ async def watched(caller: Caller, level: str = "1000") -> None:
 
 
 async def shown(caller: Caller) -> str:
-    """What the gauge shows, asked with an event that is older than all others."""
+    """The value of the gauge in the answer to an event that is older than all others."""
     at = caller.clock.now() - timedelta(hours=2)
     event = caller.event(f"probe{next(_numbers)}", "-1", metric="seats", at=at)
     return str(values((await caller.send(event, gauges=True)).gauges)["acme", "seats"])
@@ -61,7 +61,7 @@ async def test_tie_has_the_same_result_on_two_servers(caller: Caller) -> None:
 
 async def test_event_ids_of_a_tie_are_compared_by_code_point(caller: Caller) -> None:
     await watched(caller)
-    names = ("Z", "a", "é", "𝕏", "\uffee", "z")  # in no language's order
+    names = ("Z", "a", "é", "𝕏", "\uffee", "z")  # the order of no language
     for event in tied(caller, QUANTITIES, *names):
         await caller.send(event)
     assert await shown(caller) == "1"
@@ -84,7 +84,7 @@ async def test_event_that_loses_a_tie_reaches_no_threshold(caller: Caller) -> No
 async def test_gauge_of_an_earlier_version_is_recounted_at_a_tie(caller: Caller) -> None:
     await watched(caller)
     await caller.send(*tied(caller, ("9", "3"), "b", "a"))
-    # That version writes the time alone; it had not known of ties.
+    # An earlier version stored the time without the event id, and did not decide ties.
     assert await caller.rows(
         "UPDATE gauge SET value = 3, latest_event = '2026-01-01T00:00:00+00:00 x'"
         " WHERE organization_id = %(organization_id)s RETURNING 1"

@@ -1,4 +1,4 @@
-"""What goes on for other organizations while one is locked: visits, and what time brings."""
+"""While one organization is locked, backfills and timers of other organizations continue."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -19,7 +19,7 @@ from tests.support.usage.caller import Caller, calling, ingest_held, usage_alert
 
 @pytest.fixture
 async def pair(database_url: str, clock: ManualClock) -> AsyncIterator[tuple[Caller, Caller]]:
-    """Callers of two organizations, in the order in which background work comes to them."""
+    """Callers of two organizations, in the order in which background work serves them."""
     first, second = await organization(database_url, clock), await organization(database_url, clock)
     async with calling(database_url, clock, *first) as locked, calling(database_url, clock, *second) as free:
         yield locked, free
@@ -27,7 +27,7 @@ async def pair(database_url: str, clock: ManualClock) -> AsyncIterator[tuple[Cal
 
 @pytest.fixture
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets new sessions give up waiting for a lock soon."""
+    """Lets new database sessions end a wait for a lock after 100 ms."""
     monkeypatch.setattr(sessions, "PINS", {**sessions.PINS, "lock_timeout": ("100ms", "of this test")})
 
 
@@ -76,7 +76,7 @@ async def test_timers_postpone_the_customers_of_a_locked_organization(
         async with ingest_held(locked):
             async with asyncio.timeout(60):
                 assert await timers._work_off(due[:2]) == 0
-                assert await timers._work_off(due[2:]) == 0  # there is no such customer, and nothing fails
+                assert await timers._work_off(due[2:]) == 0  # the customer does not exist, and nothing fails
         assert timers._put_off.keys() == {(int(first), "customer-1"), (int(first), "customer-2")}
     finally:
         await database.close()

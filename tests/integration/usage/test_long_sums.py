@@ -1,4 +1,4 @@
-"""Sums that are longer than any amount that may be sent: exact, and the same, wherever they are shown."""
+"""Sums with more digits than an amount may have are exact, and the same wherever they are shown."""
 
 from decimal import Decimal
 
@@ -23,9 +23,9 @@ async def test_sum_with_more_digits_than_an_amount_is_exact(caller: Caller) -> N
     for alert in (watched, later, fresh):
         state = await caller.state(alert.alert_id)
         assert {Decimal(gauge.gauge.value) for gauge in state.gauges} == {expected}
-    bodies = [one.body["data"] for one in await caller.notifications()]  # each is as its schema says
+    bodies = [one.body["data"] for one in await caller.notifications()]  # each conforms to its schema
     assert {Decimal(body["value"]) for body in bodies} == {Decimal(WHOLE), expected}
-    # A correction brings it back exactly.
+    # Corrections subtract exactly.
     back = await caller.send(caller.event("back", "-" + WHOLE), caller.event("again", "-" + WHOLE), gauges=True)
     with exact_arithmetic():
         assert values(back.gauges) == {("acme", "calls"): Decimal(LONGEST) + Decimal(TINY)}

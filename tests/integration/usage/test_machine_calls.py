@@ -1,4 +1,4 @@
-"""The state machine of `machine.py`, where usage comes in single calls."""
+"""The state machine of `machine.py`, which sends usage in single calls."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""The state machine of `machine.py`, where usage comes over streams."""
+"""The state machine of `machine.py`, which sends usage over streams."""
 
 from collections.abc import Callable
 

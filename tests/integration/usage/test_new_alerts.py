@@ -1,4 +1,4 @@
-"""Alerts that come after usage: what they count, what they tell, and what they leave untold."""
+"""Alerts that are created after usage: what they count, what they notify, and what stays silent."""
 
 import asyncio
 from datetime import timedelta
@@ -28,14 +28,14 @@ TOLD_OF_BOTH = [Threshold(value="10", notify_on=BOTH)]
 
 
 class Held:
-    """Whether visits are held back."""
+    """Whether backfills are held back."""
 
     visits = True
 
 
 @pytest.fixture
 def held(monkeypatch: pytest.MonkeyPatch) -> Held:
-    """No visit begins by itself: whoever looks at a gauge first is an event."""
+    """Holds back the backfills of servers, so that an event evaluates the gauge first."""
     held, visit_once = Held(), Backfills.run_once
 
     async def unless_held(visits: Backfills) -> bool:
@@ -46,7 +46,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Held:
 
 
 async def told(caller: Caller, alert: alert_pb2.Alert) -> list[list[Crossing]]:
-    """What the notifications of an alert tell, one after the other."""
+    """The transitions of each notification of an alert."""
     return [one.crossings for one in await caller.notifications() if one.alert_id == alert.alert_id]
 
 
@@ -178,7 +178,7 @@ async def test_alerts_created_and_archived_beside_a_watching_alert_count_exactly
 
 
 async def test_alert_created_while_usage_waits_for_the_lock_misses_no_event(caller: Caller) -> None:
-    """Both wait for the same lock: whichever comes first, nothing falls between them."""
+    """Creation and usage wait for the same lock: in either order each event is counted."""
     await caller.send(caller.event("e0"))
     async with ingest_held(caller):
         creating = [asyncio.create_task(caller.create_only(usage_alert(str(line)))) for line in (2, 3, 4)]
@@ -212,7 +212,7 @@ async def test_failing_backfill_does_not_delay_other_alerts(caller: Caller, monk
 
     async def breaking(visits: Backfills, visit: object, size: int) -> bool:
         if getattr(visit, "alert_id", "") in broken:
-            raise ArithmeticError("something is wrong with this one")
+            raise ArithmeticError("this backfill fails")
         return await step(visits, visit, size)  # type: ignore[arg-type]  # it is a Due
 
     monkeypatch.setattr(Backfills, "_step", breaking)

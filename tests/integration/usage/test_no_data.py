@@ -1,4 +1,4 @@
-"""Alerts on what is not there: no data, no crash, and other alerts go on."""
+"""Alerts without a value: they have no data and do not affect other alerts."""
 
 from datetime import UTC, datetime
 
@@ -10,14 +10,14 @@ OK = alert_pb2.CUSTOMER_ALERT_STATUS_OK
 
 
 async def test_alert_on_an_unknown_metric_has_no_data_and_does_not_affect_other_alerts(caller: Caller) -> None:
-    unknown = await caller.create(usage_alert("0", metric="nobody has heard of it"))
+    unknown = await caller.create(usage_alert("0", metric="unknown-metric"))
     known = await caller.create(usage_alert("10"))
     answer = await caller.send(caller.event("e1", "12"))
     assert [one.alert_id for one in answer.transitions] == [known.alert_id]
     state = await caller.state(unknown.alert_id)
     assert (state.status, state.no_data, list(state.gauges)) == (OK, True, [])
-    # It need not be known when the alert is created: it begins with its first event.
-    first = await caller.send(caller.event("e2", "1", metric="nobody has heard of it"))
+    # The metric may be unknown when the alert is created: its first event starts the gauge.
+    first = await caller.send(caller.event("e2", "1", metric="unknown-metric"))
     assert crossings(first.transitions) == [Crossing("REACHED", "0", "0", "1", "e2")]
     assert not (await caller.state(unknown.alert_id)).no_data
 

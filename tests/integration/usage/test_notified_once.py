@@ -1,4 +1,4 @@
-"""What is past a line is told once: however long it stays there, and whoever looks at it."""
+"""A reached threshold notifies once, however long it stays reached and however many servers evaluate it."""
 
 import asyncio
 
@@ -16,7 +16,7 @@ async def test_value_that_stays_above_a_threshold_notifies_once(caller: Caller) 
             sender = other if number % 2 else caller
             events = [sender.event(f"e{number}-{place}", "0.5") for place in range(5)]
             assert not (await sender.send(*events)).transitions
-            if number % 10 == 0:  # Changes of the rules make every gauge due for a look.
+            if number % 10 == 0:  # A changed alert makes every gauge due for evaluation.
                 edited = alert_pb2.Alert(alert_id=alert.alert_id, name=f"edited {number}")
                 request = alert_service_pb2.UpdateAlertRequest(alert=edited, update_mask=FieldMask(paths=["name"]))
                 await caller.alerts.UpdateAlert(request, metadata=caller.metadata)

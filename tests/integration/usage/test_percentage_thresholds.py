@@ -1,4 +1,4 @@
-"""Thresholds in percent of the limits that customers have: set before and after usage, changed and removed."""
+"""Percentage thresholds: limits that are put before and after usage, changed and removed."""
 
 from collections.abc import Iterable
 from decimal import Decimal
@@ -47,7 +47,7 @@ async def put_limit(
     currency: str = "",
     groups: Iterable[tuple[str, str | None]] = (),
 ) -> None:
-    """Puts a limit of the usage of calls, or of the cost in a currency; an empty amount removes it."""
+    """Puts a limit on the usage of calls, or on the cost in a currency; an empty amount removes the limit."""
     groups = list(groups)
     holder = f"plan {plan}" if plan else customer
     limit = plan_pb2.Limit(
@@ -73,12 +73,12 @@ async def put_customer(caller: Caller, customer: str, plan: str = "") -> None:
 
 
 def percent(*lines: str, resolve: str = "") -> list[threshold_pb2.Threshold]:
-    """Thresholds in percent of a limit, told both ways."""
+    """Percentage thresholds that notify of both kinds."""
     return [threshold_pb2.Threshold(percent_of_limit=line, resolve_value=resolve, notify_on=BOTH) for line in lines]
 
 
 async def told(caller: Caller, alert: alert_pb2.Alert, customer: str = "acme") -> list[tuple[str, str]]:
-    """Kind and level of all that an alert has told of a customer."""
+    """Kind and level of all transitions that an alert has notified for a customer."""
     stored = await caller.notifications()
     own = [one for one in stored if (one.alert_id, one.customer_id) == (alert.alert_id, customer)]
     own.sort(key=lambda one: one.sequence)
@@ -139,7 +139,7 @@ async def test_put_limit_evaluates_its_customer_before_it_answers(caller: Caller
     sequences = sorted(one.sequence for one in await caller.notifications())
     assert sequences == list(range(1, 8))
     assert await told(caller, alert, "other") == []
-    # What was counted stays counted, and what trips it is known.
+    # The gauge keeps its value, and its trip levels follow the limit.
     answer = await caller.send(caller.event("e2", "-31"), gauges=True)
     assert values(answer.gauges) == {("acme", "calls"): 59}
     assert crossings(answer.transitions) == [Crossing("RESOLVED", "60", "90", "59", "e2")]
@@ -156,7 +156,7 @@ async def test_percentage_threshold_without_a_limit_is_not_reached(caller: Calle
 
 
 async def test_each_group_has_its_own_limit(caller: Caller) -> None:
-    await put_limit(caller, "1000")  # of all usage together, and so of no seat
+    await put_limit(caller, "1000")  # on all usage together, and so not on a seat
     await put_limit(caller, "10", groups=BY_SEAT)
     await put_limit(caller, "100", groups=[("seat", "ann")])
     alert = await caller.create(usage_alert(ladder=percent("80"), groups=BY_SEAT))
@@ -165,8 +165,8 @@ async def test_each_group_has_its_own_limit(caller: Caller) -> None:
         ("bob", "8", "10"),
         ("cid", "8", "10"),
     ]
-    await put_limit(caller, "40", groups=[("seat", "cid")])  # still past its line
-    await put_limit(caller, "", groups=[("seat", "ann")])  # now it has that of each seat
+    await put_limit(caller, "40", groups=[("seat", "cid")])  # still above its level
+    await put_limit(caller, "", groups=[("seat", "ann")])  # the limit of each seat applies now
     assert sorted(await told(caller, alert)) == [("REACHED", "8")] * 3
     await put_limit(caller, "80", groups=[("seat", "cid")])
     assert sorted(await told(caller, alert)) == [("REACHED", "8")] * 3 + [("RESOLVED", "64")]
@@ -191,7 +191,7 @@ async def test_plan_limit_applies_to_each_customer_of_the_plan(caller: Caller) -
     await put_limit(caller, "50", plan="gold")
     await caller.visited(alert.alert_id)
     assert await told(caller, alert, "bolt") == []
-    # Without a limit of its own it has the plan's.
+    # Without a limit of its own the customer has the limit of its plan.
     await put_limit(caller, "", customer="bolt")
     assert await told(caller, alert, "bolt") == [("REACHED", "40")]
     await put_limit(caller, "150", customer="bolt")
@@ -284,7 +284,7 @@ async def test_percentage_threshold_resolves_at_a_percentage(caller: Caller) -> 
     await put_limit(caller, "900")
     expected.append(("REACHED", "720"))
     assert await told(caller, alert) == expected
-    await put_limit(caller, "1100")  # 799 is below the line at 880, and above where it resolves
+    await put_limit(caller, "1100")  # 799 is below the level of 880 and above the resolve value of 770
     assert await told(caller, alert) == expected
     await put_limit(caller, "1200")
     assert await told(caller, alert) == [*expected, ("RESOLVED", "960")]
@@ -316,7 +316,7 @@ async def test_update_alert_replaces_percentage_thresholds(caller: Caller) -> No
     assert await edit(percent("80", "90", resolve="10")) == expected
     expected += [("RESOLVED", "80"), ("REACHED", "50")]
     assert sorted(await edit(percent("50"))) == sorted(expected)
-    expected += [("RESOLVED", "50"), ("REACHED", "50")]  # a value is another threshold, wherever its line is
+    expected += [("RESOLVED", "50"), ("REACHED", "50")]  # a fixed value is another threshold, even at the same level
     assert sorted(await edit([threshold_pb2.Threshold(value="50", notify_on=BOTH)])) == sorted(expected)
     await put_limit(caller, "1")
     assert len(await told(caller, alert)) == len(expected)

@@ -1,4 +1,4 @@
-"""Billing periods: late and early events, first events, anchors, time zones, and what is closed for good."""
+"""Billing periods: late and early events, first events, anchors, time zones, closed periods and their grace."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -47,7 +47,7 @@ def period_of(gauge: usage_pb2.Gauge) -> tuple[datetime, datetime]:
 
 
 async def move_to(caller: Caller, clock: ManualClock, time: datetime) -> None:
-    """Moves the clock, and does what a server would have done on the way there."""
+    """Sets the clock, and runs the upkeep that a server would have run until then."""
     clock.set(time)
     database = Database(caller.database_url, pool_size=1)
     await Upkeep(database, clock, timedelta(days=400), timedelta(days=400)).run_once()
@@ -156,7 +156,7 @@ async def test_closed_period_accepts_events_until_its_grace_ends(caller: Caller,
     )
     too_old = ("FAILED_PRECONDITION", "EVENT_TOO_OLD")
     assert refusals(answer) == [Refusal(0, *too_old), Refusal(3, *too_old)]
-    assert (answer.accepted, answer.duplicates) == (1, 1), "what was counted in time is a duplicate for ever"
+    assert (answer.accepted, answer.duplicates) == (1, 1), "an event that was stored in time stays a duplicate"
     assert by_period(answer) == {APRIL: "5"}
     assert await caller.event_count() == 3
 
@@ -164,7 +164,7 @@ async def test_closed_period_accepts_events_until_its_grace_ends(caller: Caller,
 async def test_event_counts_for_its_subscription_when_the_period_of_its_customer_is_closed(
     caller: Caller, clock: ManualClock
 ) -> None:
-    """The customer's month is closed for good, the subscription's year is open."""
+    """The grace of the customer's month has ended; the subscription's year is still open."""
     await caller.put_subscription(
         account_pb2.Subscription(customer_id="acme", subscription_id="pro", billing_cycle=cycle(utc(1, 1), YEAR))
     )

@@ -1,4 +1,4 @@
-"""Customers and subscriptions that come to a plan and leave it, with the plan's alerts watching."""
+"""Customers and subscriptions join and leave plans that have alerts."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -59,7 +59,7 @@ async def test_subscription_that_joins_a_plan_above_a_threshold_notifies_immedia
 
 
 async def test_every_alert_of_a_plan_notifies_once_when_a_customer_joins(caller: Caller) -> None:
-    """Alike in what they look at and not: all of them are evaluated, none of them twice."""
+    """Some of the alerts share gauges: all are evaluated, none of them twice."""
     alerts = [
         await caller.create(alert)
         for alert in (
@@ -79,7 +79,7 @@ async def test_every_alert_of_a_plan_notifies_once_when_a_customer_joins(caller:
 
 
 async def test_changed_billing_cycle_is_evaluated_immediately(caller: Caller) -> None:
-    """Who gets a longer period may be past a line in it without using anything more."""
+    """A customer can be at or above a threshold in its new, longer period without new usage."""
     await caller.create(usage_alert("10"))
     await caller.send(caller.event("e1", "6", at=caller.clock.now() - timedelta(days=20)), caller.event("e2", "6"))
     assert await caller.notifications() == []

@@ -1,4 +1,4 @@
-"""price_filters: the cost of some prices, whether it is added up as it streams or recounted."""
+"""price_filters: only the cost of some prices counts, when it is streamed and when it is recounted."""
 
 from decimal import Decimal
 
@@ -51,7 +51,7 @@ ALERTS = {
 
 
 def events(caller: Caller, prefix: str = "e") -> list[usage_pb2.UsageEvent]:
-    """Events whose costs are powers of two, so that a sum says which of them it counts."""
+    """Events whose costs are powers of two, so that a sum shows which of them it contains."""
     return [
         caller.event(f"{prefix}1", cost="1", subscription="pro", price_id="gpu", item_id="compute"),
         caller.event(
@@ -85,7 +85,7 @@ async def test_cost_counts_when_its_price_passes_all_filters(caller: Caller, ale
         await caller.send(*events(caller))
     expected = {name: value for name, (_, value) in ALERTS.items()}
     assert {name: await value_of(caller, alert) for name, alert in alerts.items()} == expected
-    # What was recounted goes on from there.
+    # A recounted gauge adds later events.
     await caller.send(*events(caller, "f"))
     doubled = {name: None if value is None else str(2 * int(value)) for name, value in expected.items()}
     assert {name: await value_of(caller, alert) for name, alert in alerts.items()} == doubled

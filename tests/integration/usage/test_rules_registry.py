@@ -1,4 +1,4 @@
-"""The registry of rules: what a process reads, when, and what it forgets."""
+"""The registry of rules: what a process reads, when it reads again, and what it forgets."""
 
 import pytest
 from sqlalchemy import text
@@ -93,7 +93,7 @@ async def test_change_that_rolls_back_leaves_the_shared_rules_unchanged(caller: 
     rules = RulesRegistry().of(organization_id)
 
     async def plan_of_acme() -> str | None:
-        """As ingest routes the customer now."""
+        """The plan with which ingest routes the customer now."""
         async with database.transaction() as connection:
             router = await rules.router(connection, await organizations.lock_shared(connection, organization_id))
             registered = rules.begin()
@@ -115,7 +115,7 @@ async def test_change_that_rolls_back_leaves_the_shared_rules_unchanged(caller: 
         assert (router.epoch, len(router.alerts)) == (epoch - 1, 1)
         await connection.rollback()
     assert await plan_of_acme() == "basic"
-    # The same epoch, with another change.
+    # Another change gets the same epoch.
     await caller.put_customer(account_pb2.Customer(customer_id="acme", plan_id="silver"))
     assert await plan_of_acme() == "silver"
     await database.close()
@@ -152,7 +152,7 @@ async def test_readers_and_ingest_share_the_cached_alerts(
 async def test_rules_are_read_again_when_the_epoch_of_the_database_is_lower(
     caller: Caller, clock: ManualClock
 ) -> None:
-    """A replica that was promoted may lack the last changes; their epochs are then given to other changes."""
+    """A promoted replica may lack the last changes; other changes then get the same epochs."""
     kept = await caller.create(usage_alert("10"))
     [[organization_id]] = await caller.rows("SELECT %(organization_id)s")
     database = Database(caller.database_url, pool_size=1)

@@ -1,4 +1,4 @@
-"""Several alerts on one gauge, and several limits of one holder: one leaves the other as it is."""
+"""Several alerts on one gauge, and several limits of one customer: each applies independently."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -45,7 +45,7 @@ async def test_alerts_on_one_balance_are_reached_at_their_own_levels(caller: Cal
         ("REACHED", "20", "20"),
         ("REACHED", "10", "10"),
         ("RESOLVED", "10", "11"),
-        # At the line itself it stays reached.
+        # At the level itself a falling threshold stays reached.
         ("RESOLVED", "20", "21"),
     ]
 
@@ -79,7 +79,7 @@ async def put_limit(caller: Caller, amount: str, *, plan: bool, currency: str = 
 
 @pytest.mark.parametrize("plan", [False, True], ids=["customer", "plan"])
 async def test_spend_limit_leaves_the_limit_of_a_metric_unchanged(caller: Caller, plan: bool) -> None:
-    """A server that knows the customer learns of one limit after the other."""
+    """A server that has cached the customer reads one limit after the other."""
     await caller.put_customer(account_pb2.Customer(customer_id="acme", plan_id="gold"))
     percent = [threshold_pb2.Threshold(percent_of_limit="50")]
     await caller.create(usage_alert(ladder=percent))
@@ -112,7 +112,7 @@ async def test_customer_limit_of_0_takes_precedence_over_the_plan_limit(caller: 
 
 
 async def test_thresholds_forgotten_by_a_reset_notify_again_once(caller: Caller) -> None:
-    """What an alert remembers of the version that reset it counts."""
+    """Transitions are kept from the version of the alert that reset its states."""
     made = await caller.create(usage_alert("10", "20", "30"))
     first = await caller.send(caller.event("e1", "15"))
     made.name = "another name"
@@ -133,7 +133,7 @@ async def test_thresholds_forgotten_by_a_reset_notify_again_once(caller: Caller)
 
 
 async def test_event_is_late_from_the_end_of_its_period(caller: Caller, clock: ManualClock) -> None:
-    """What comes in at the first moment of the next period is late, in the answer and in the notification."""
+    """An event that is received at the start of the next period is late, in the answer and in the notification."""
     await caller.create(usage_alert("10", "20"))
     end = datetime(2026, 4, 1, tzinfo=UTC)
     late = []

@@ -1,4 +1,4 @@
-"""Alerts that keep to themselves what was past their lines when they were created, and nothing that came later."""
+"""`evaluate_on_create: false`: a threshold reached before the creation is silent; one reached later notifies."""
 
 import asyncio
 from datetime import timedelta
@@ -14,7 +14,7 @@ from tests.support.usage.caller import Caller, Crossing, on_plan, usage_alert
 
 
 async def switched(caller: Caller, alert: alert_pb2.Alert, *, on: bool, customer: str = "") -> None:
-    """Switches an alert on or off, as a whole or for a customer, and waits until it has looked."""
+    """Enables or disables an alert, for all or for one customer, and waits for its backfill."""
     ids = {"alert_id": alert.alert_id, "customer_id": customer}
     if on:
         await caller.alerts.EnableAlert(alert_service_pb2.EnableAlertRequest(**ids), metadata=caller.metadata)
@@ -57,7 +57,7 @@ async def test_customer_that_joins_the_plan_later_notifies(caller: Caller) -> No
 async def test_threshold_stays_silent_when_the_backfill_waits_until_the_alert_is_enabled(
     caller: Caller, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Switched off before its visit came by, it still tells nobody of what was there before it."""
+    """An alert that is disabled before its backfill still marks earlier thresholds silently."""
     await caller.send(caller.event("e1", "15"))
     held, visit_once = asyncio.Event(), Backfills.run_once
 

@@ -1,4 +1,4 @@
-"""The stream itself: the order of answers, heartbeats, drains, clients that leave, and too much at once."""
+"""EvaluateUsage: order of answers, heartbeats, drains, clients that cancel, and limits of pending events."""
 
 import asyncio
 
@@ -54,7 +54,7 @@ async def test_streams_in_one_commit_get_their_own_answers(caller: Caller) -> No
             request = Request(batch_id=str(number), events=[caller.event(f"e{number}")], include_gauges=number == 5)
             await stream.write(request)
             await waiting_for_locks(caller)
-        # The first batch waits for the lock by itself; the others wait for its commit.
+        # The first batch waits for the lock alone; the others wait for its commit and share the next one.
     found: list[Crossing] = []
     for number, stream in enumerate(streams):
         [answer], error = await everything(stream)
@@ -104,7 +104,7 @@ async def test_draining_server_answers_the_requests_it_read_and_sends_going_away
         await leaving.server.stopped
     assert answered
     assert await caller.event_count() == len(answered)
-    # What was not answered is sent again, elsewhere.
+    # The client sends again, to another server, what was not answered.
     answer = await caller.send(*(caller.event(f"e{number}") for number in range(3)))
     assert (answer.accepted, answer.duplicates) == (3 - len(answered), len(answered))
 
@@ -161,14 +161,14 @@ async def test_batches_above_the_limit_of_pending_events_are_refused_and_others_
             assert any(detail.type_url.endswith("google.rpc.RetryInfo") for detail in status.details)
         assert [(await one).accepted for one in waiting] == [40, 40]
         assert await caller.event_count() == 80
-        # A batch beyond the limit has its turn when nothing else waits.
+        # A batch above the limit is accepted when no other event is pending.
         assert (await small.send(*(event for batch in events for event in batch))).accepted == 120
 
 
 async def test_fast_stream_is_slowed_by_flow_control_and_not_refused(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It waits for its answers and is not refused, however little the server may hold."""
+    """The server stops reading the stream until answers are sent, also with a small limit of pending events."""
     monkeypatch.setattr("server.alerts.usage.MAX_STREAM_EVENTS", 90)
     async with beside(caller, settings(max_pending_events=100)) as small:
         stream = small.stream()

@@ -1,4 +1,4 @@
-"""Thresholds of single groups: they replace the alert's own wherever those would have had a say."""
+"""Threshold overrides: the thresholds of some groups replace those of the alert."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ Override = tuple[dict[str, str], list[str]]
 
 
 def cost_alert(overrides: Sequence[Override], *lines: str, name_keys: bool = True) -> alert_pb2.Alert:
-    """cost_exceeded by model and region, with overrides that name what they bind."""
+    """cost_exceeded by model and region, with overrides for some values of these keys."""
     return alert_pb2.Alert(
         name="cost",
         scope=on_subscription("pro"),
@@ -49,9 +49,9 @@ async def test_most_specific_override_replaces_the_thresholds_of_its_groups(call
     expected = {
         ("small", "us"): ["10"],  # no override: the alert's own
         ("small", "eu"): ["20"],
-        ("large", "eu"): ["20"],  # both bind one key: the first
-        ("large", "us"): ["5", "7"],  # binds both keys
-        ("large", "asia"): [],  # silent
+        ("large", "eu"): ["20"],  # two overrides with one key each: the first applies
+        ("large", "us"): ["5", "7"],  # the override with both keys
+        ("large", "asia"): [],  # an override without thresholds
     }
     for number, ((model, region), levels) in enumerate(expected.items()):
         assert await spend(caller, number, "100", model, region) == [("REACHED", level) for level in levels]
@@ -65,7 +65,7 @@ async def test_overrides_apply_to_usage_from_before_the_alert(caller: Caller, ev
     await caller.create(cost_alert(SPECIFIC, "10"), evaluate=evaluate)
     told = [[one.level for one in item.crossings] for item in await caller.notifications()]
     assert sorted(told) == ([["10"], ["5", "7"]] if evaluate else [])
-    # Those that were past a line stay quiet; the one below its own line still has it ahead.
+    # Thresholds that were reached notify nothing; the group below its own threshold can still reach it.
     assert await spend(caller, 10, "5", "small", "us") == []
     assert await spend(caller, 11, "5", "large", "us") == []
     assert await spend(caller, 12, "5", "small", "eu") == [("REACHED", "20")]

@@ -1,4 +1,4 @@
-"""What thresholds do as usage moves a gauge: fixed lines, steps that recur, hysteresis, and who is told of what."""
+"""Thresholds on a gauge that usage moves: fixed and recurring ones, hysteresis, notify_on, notifications."""
 
 from collections.abc import Sequence
 
@@ -30,21 +30,21 @@ def resolved(level: str, previous_value: str, value: str, event_id: str) -> Cros
 
 
 def told_of(line: Threshold) -> Threshold:
-    """The threshold, with both kinds of transition told."""
+    """The threshold, notifying of both kinds of transitions."""
     told = Threshold(notify_on=BOTH)
     told.MergeFrom(line)
     return told
 
 
 async def stream_of(caller: Caller, quantities: Sequence[str], first: int = 0) -> list[Crossing]:
-    """What the events of one batch crossed; the first event is e0, unless it says otherwise."""
+    """The transitions of one batch; its events are named e0, e1, … or from another first number."""
     events = [caller.event(f"e{first + place}", quantity) for place, quantity in enumerate(quantities)]
     return crossings((await caller.send(*events)).transitions)
 
 
 LADDERS: dict[str, tuple[list[Threshold], list[str], list[Crossing]]] = {
-    "exactly on the line": (thresholds("10"), ["4", "6"], [reached("10", "4", "10", "e1")]),
-    "a hair below the line": (thresholds("10"), ["9.999999999999999999"], []),
+    "exactly at the level": (thresholds("10"), ["4", "6"], [reached("10", "4", "10", "e1")]),
+    "just below the level": (thresholds("10"), ["9.999999999999999999"], []),
     "18 decimals": (
         thresholds("0.000000000000000003"),
         ["0.000000000000000002", "0.000000000000000001"],
@@ -69,12 +69,12 @@ LADDERS: dict[str, tuple[list[Threshold], list[str], list[Crossing]]] = {
         ["-7", "1", "1"],
         [reached("-5", "-6", "-5", "e2")],
     ),
-    "a jump over several, in order": (
+    "a jump over several thresholds, in order": (
         thresholds("30", "10", "20", "40"),
         ["5", "30"],
         [reached("10", "5", "35", "e1"), reached("20", "5", "35", "e1"), reached("30", "5", "35", "e1")],
     ),
-    "past the line for good": (thresholds("10"), ["11", "5", "5", "5"], [reached("10", "0", "11", "e0")]),
+    "beyond the level to the end": (thresholds("10"), ["11", "5", "5", "5"], [reached("10", "0", "11", "e0")]),
     "up and down and up": (
         thresholds("10"),
         ["12", "-5", "4", "-2"],
@@ -85,7 +85,7 @@ LADDERS: dict[str, tuple[list[Threshold], list[str], list[Crossing]]] = {
             resolved("10", "11", "9", "e3"),
         ],
     ),
-    "down over several, the furthest first": (
+    "several thresholds resolve, the furthest first": (
         thresholds("10", "20", "30"),
         ["35", "-30"],
         [reached(level, "0", "35", "e0") for level in ("10", "20", "30")]
@@ -96,7 +96,7 @@ LADDERS: dict[str, tuple[list[Threshold], list[str], list[Crossing]]] = {
         ["100", "-10", "5", "-14.9", "-0.1", "15", "5"],
         [reached("100", "0", "100", "e0"), resolved("100", "80.1", "80", "e4"), reached("100", "95", "100", "e6")],
     ),
-    "a step that recurs past fixed lines": (
+    "a recurring threshold after fixed ones": (
         [*thresholds("500", "1000"), Threshold(recurring_step="200")],
         ["499", "700", "1", "200", "500"],
         [
@@ -108,18 +108,18 @@ LADDERS: dict[str, tuple[list[Threshold], list[str], list[Crossing]]] = {
             reached("1800", "1400", "1900", "e4"),
         ],
     ),
-    "only a step that recurs": (
+    "only a recurring threshold": (
         [Threshold(recurring_step="0.5")],
         ["0.5", "0.4", "0.1", "0.25"],
         [reached("0.5", "0", "0.5", "e0"), reached("1", "0.9", "1", "e2")],
     ),
-    "steps back down": (
+    "recurrences that resolve": (
         [Threshold(recurring_step="10")],
         ["35", "-20", "10"],
         [reached(level, "0", "35", "e0") for level in ("10", "20", "30")]
         + [resolved("30", "35", "15", "e1"), resolved("20", "35", "15", "e1"), reached("20", "15", "25", "e2")],
     ),
-    "a jump over a thousand steps": (
+    "a jump over a thousand recurrences": (
         [Threshold(recurring_step="1")],
         ["1000"],
         [reached(str(level), "0", "1000", "e0") for level in range(981, 1001)],
@@ -136,7 +136,7 @@ async def test_thresholds_are_reached_and_resolved_in_order_in_one_batch_and_in_
     assert await stream_of(caller, quantities) == expected
     told = [crossing for one in await caller.notifications() for crossing in one.crossings]
     assert told == expected
-    # One after the other, for another customer.
+    # The same events one by one, for another customer.
     found: list[Crossing] = []
     for place, quantity in enumerate(quantities):
         found += crossings((await caller.send(caller.event(f"e{place}", quantity, "beta"))).transitions)
@@ -149,7 +149,7 @@ async def test_thresholds_are_reached_and_resolved_in_order_in_one_batch_and_in_
 async def test_sequence_counts_every_notification_when_a_threshold_resolves_within_each_commit(
     caller: Caller,
 ) -> None:
-    """Past nothing at the end of its first commit, and yet not new to the second."""
+    """No threshold is reached at the end of the first commit; the second nevertheless continues the sequence."""
     await caller.create(usage_alert(ladder=[Threshold(value="10", notify_on=BOTH)]))
     for number in range(3):
         found = await stream_of(caller, ["12", "-12"], first=2 * number)
@@ -160,7 +160,7 @@ async def test_sequence_counts_every_notification_when_a_threshold_resolves_with
 
 
 NOTIFY_ON: dict[str, tuple[list[threshold_pb2.TransitionKind.ValueType], list[tuple[str, list[str]]]]] = {
-    "nothing said": ([], [("alert.reached", ["REACHED"]), ("alert.reached", ["REACHED"])]),
+    "unset": ([], [("alert.reached", ["REACHED"]), ("alert.reached", ["REACHED"])]),
     "reached": ([REACHED], [("alert.reached", ["REACHED"]), ("alert.reached", ["REACHED"])]),
     "resolved": ([RESOLVED], [("alert.resolved", ["RESOLVED"])]),
     "both": (

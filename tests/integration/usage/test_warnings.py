@@ -1,4 +1,4 @@
-"""What an alert names that nobody knows is said when it is created or changed; it is created all the same."""
+"""Warnings of unknown ids: the alert is nevertheless created or changed, and the answer names each id."""
 
 from collections.abc import Iterable
 
@@ -21,7 +21,7 @@ Warned = tuple[str, str, str]  # reason, path and id
 
 
 def warned(warnings: Iterable[warning_pb2.Warning]) -> list[Warned]:
-    """The warnings, without their texts, which each has."""
+    """The warnings without their texts; each text names the unknown id."""
     found = []
     for one in warnings:
         assert one.unknown_id in one.message
@@ -31,7 +31,7 @@ def warned(warnings: Iterable[warning_pb2.Warning]) -> list[Warned]:
 
 
 async def warnings_of(caller: Caller, alert: alert_pb2.Alert, request_id: str = "") -> list[Warned]:
-    """Creates an alert; the warnings in the answer."""
+    """Creates an alert; returns the warnings of the answer."""
     request = alert_service_pb2.CreateAlertRequest(alert=alert, request_id=request_id)
     answer = await caller.alerts.CreateAlert(request, metadata=caller.metadata)
     assert answer.alert.alert_id
@@ -72,7 +72,7 @@ async def test_create_alert_warns_of_an_unknown_metric_until_usage_or_a_put_name
     assert await warnings_of(caller, usage_alert("5")) == []
     misspelt = ("METRIC_UNKNOWN", "alert.usage_threshold_reached.metric_id", "cals")
     assert await warnings_of(caller, usage_alert("5", metric="cals")) == [misspelt]
-    # Another alert that names it is no sign that it is right.
+    # An alert that names the metric does not make it known.
     assert await warnings_of(caller, usage_alert("6", metric="cals")) == [misspelt]
     answer = await caller.send(caller.event("e2", "5", metric="cals"))
     assert [one.level for one in answer.transitions] == ["5"]

@@ -1,4 +1,4 @@
-"""Alerts on balances in text format, and what tests read of them."""
+"""Alerts on balances in protobuf text format, and their values and notifications."""
 
 from decimal import Decimal
 
@@ -12,7 +12,7 @@ Values = dict[tuple[str, ...], Decimal]
 
 
 def written(text: str, *lines: str, scope: str = "all_customers {}") -> alert_pb2.Alert:
-    """The alert with that condition, told both ways at those lines."""
+    """The alert with that condition, with those thresholds, that notifies of both kinds."""
     alert = text_format.Parse(f'name: "balance" scope {{ {scope} }} {text}', alert_pb2.Alert())
     for line in lines:
         alert.thresholds.add(value=line, notify_on=BOTH)
@@ -20,13 +20,13 @@ def written(text: str, *lines: str, scope: str = "all_customers {}") -> alert_pb
 
 
 async def create(holder: Holder, text: str, *lines: str, evaluate: bool | None = None, scope: str = "") -> str:
-    """Creates such an alert, lets it look at what is there, and returns its id."""
+    """Creates such an alert, waits for its first evaluation, and returns its id."""
     created = await holder.caller.create(written(text, *lines, scope=scope or "all_customers {}"), evaluate=evaluate)
     return created.alert_id
 
 
 async def values(holder: Holder, alert_id: str) -> Values:
-    """What the alert reads of the customer, by the values of the gauge's group, or by balance and segment."""
+    """The gauge values of the alert for the customer, by group values, or by balance and segment."""
     state = await holder.caller.state(alert_id, holder.customer)
     found: Values = {}
     for one in state.gauges:
@@ -40,7 +40,7 @@ async def values(holder: Holder, alert_id: str) -> Values:
 
 
 async def kinds_told(holder: Holder, alert_id: str) -> list[str]:
-    """What the customer was told by an alert, oldest first."""
+    """The kinds of transitions that an alert notified of the customer, oldest first."""
     return [
         crossing.kind
         for one in await holder.caller.notifications()
