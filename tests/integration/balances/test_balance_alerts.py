@@ -35,9 +35,9 @@ async def test_customer_without_a_commit_is_in_alarm_until_one_is_granted(caller
     assert (state.status, state.no_data) == (IN_ALARM, True)
     new = Holder(caller, "newcomer")
     await new.spend("e1", "1")
-    assert await new.told() == [[Crossing("REACHED", "20", "0", "0", "")]]
+    assert await new.notified() == [[Crossing("REACHED", "20", "0", "0", "")]]
     await acme.put("c1", "100")
-    assert await acme.told() == [
+    assert await acme.notified() == [
         [Crossing("REACHED", "20", "0", "0", "")],
         [Crossing("RESOLVED", "20", "0", "100", "")],
     ]
@@ -51,7 +51,7 @@ async def test_percentage_follows_the_granted_amount(caller: Caller) -> None:
     crossed = await acme.spend("e2", "1")
     assert [(one.kind, one.level, one.value) for one in crossed] == [("REACHED", "33.4", "33.333333333333333334")]
     await acme.adjust("c1", "100")  # 200 of 400
-    assert (await acme.told())[-1] == [Crossing("RESOLVED", "33.4", "33.333333333333333334", "50", "")]
+    assert (await acme.notified())[-1] == [Crossing("RESOLVED", "33.4", "33.333333333333333334", "50", "")]
     assert (await caller.state(low.alert_id)).gauges[0].gauge.value == "50"
     await acme.void("c1")
     state = await caller.state(low.alert_id)
@@ -64,11 +64,11 @@ async def test_remaining_amount_of_a_segment_ends_with_the_segment(caller: Calle
     await acme.put("c1", spans=[("50", now, end), ("70", end + timedelta(hours=1), None)])
     await caller.create(alert("20", low_remaining_commit_balance_reached=COMMITS))
     clock.set(end - timedelta(microseconds=1))
-    assert await acme.told() == []
+    assert await acme.notified() == []
     clock.set(end)
-    assert await acme.told(1) == [[Crossing("REACHED", "20", "50", "0", "")]]
+    assert await acme.notified(1) == [[Crossing("REACHED", "20", "50", "0", "")]]
     clock.set(end + timedelta(hours=1))
-    assert (await acme.told(2))[1] == [Crossing("RESOLVED", "20", "0", "70", "")]
+    assert (await acme.notified(2))[1] == [Crossing("RESOLVED", "20", "0", "70", "")]
 
 
 async def test_days_left_notify_when_that_many_days_are_left(caller: Caller, clock: ManualClock) -> None:
@@ -77,12 +77,12 @@ async def test_days_left_notify_when_that_many_days_are_left(caller: Caller, clo
     days = condition_pb2.LowRemainingDaysForCommitSegmentReachedCondition()
     await caller.create(alert("7", "3", "0", low_remaining_days_for_commit_segment_reached=days))
     clock.set(now + timedelta(days=3) - timedelta(seconds=1))
-    assert await acme.told() == []
+    assert await acme.notified() == []
     clock.set(now + timedelta(days=3))
-    assert [(one.kind, one.level, one.value) for one in (await acme.told(1))[0]] == [("REACHED", "7", "7")]
+    assert [(one.kind, one.level, one.value) for one in (await acme.notified(1))[0]] == [("REACHED", "7", "7")]
     clock.set(now + timedelta(days=10, seconds=5))  # late: each due time is evaluated as of itself, in order
-    told = await acme.told(3)
-    assert [(one.level, one.value) for crossed in told[1:] for one in crossed] == [("3", "3"), ("0", "0")]
+    notified = await acme.notified(3)
+    assert [(one.level, one.value) for crossed in notified[1:] for one in crossed] == [("3", "3"), ("0", "0")]
 
 
 async def test_each_seat_has_its_own_gauge(caller: Caller) -> None:
@@ -111,10 +111,10 @@ async def test_seat_credits_start_and_end_with_their_segments(caller: Caller, cl
     )
     await caller.create(alert("2", low_remaining_seat_balance_reached=seats))
     clock.set(end)
-    assert await acme.told(1) == [[Crossing("REACHED", "2", "10", "0", "")]]
+    assert await acme.notified(1) == [[Crossing("REACHED", "2", "10", "0", "")]]
     clock.set(end + timedelta(hours=3))
     assert await acme.spend("e1", "4", user="bob") == [Crossing("REACHED", "2", "5", "1", "e1")]
-    assert len(await acme.told()) == 3
+    assert len(await acme.notified()) == 3
 
 
 async def test_credit_balance_depleted_and_recovered_notify(caller: Caller) -> None:
@@ -129,7 +129,7 @@ async def test_credit_balance_depleted_and_recovered_notify(caller: Caller) -> N
     assert [one.kind for one in await acme.spend("e1", "3")] == ["REACHED"]
     assert await acme.overage() == {"USD": 2}
     await acme.put("g1", "5", kind=GRANT)
-    assert len(await acme.told()) == 2
+    assert len(await acme.notified()) == 2
 
 
 async def test_usage_reaches_a_licence_threshold(caller: Caller) -> None:
@@ -147,11 +147,11 @@ async def test_days_left_in_a_plan_reach_and_resolve_a_threshold(caller: Caller,
     plan = condition_pb2.LowRemainingDaysInPlanReachedCondition()
     await caller.create(alert("2", low_remaining_days_in_plan_reached=plan))
     await acme.plan(end=now + timedelta(days=3))
-    assert await acme.told() == []
+    assert await acme.notified() == []
     clock.set(now + timedelta(days=1))
-    assert [(one.kind, one.level) for one in (await acme.told(1))[0]] == [("REACHED", "2")]
+    assert [(one.kind, one.level) for one in (await acme.notified(1))[0]] == [("REACHED", "2")]
     await acme.plan(end=now + timedelta(days=30))
-    assert [(one.kind, one.level) for one in (await acme.told(2))[1]] == [("RESOLVED", "2")]
+    assert [(one.kind, one.level) for one in (await acme.notified(2))[1]] == [("RESOLVED", "2")]
 
 
 async def test_replica_whose_clock_is_behind_does_not_restore_an_ended_segment(
@@ -178,7 +178,7 @@ async def test_replica_whose_clock_is_behind_does_not_restore_an_ended_segment(
         assert drawn == 30
         await Holder(other).adjust("c1", "1", segment=1)
         assert await turned()
-    assert await acme.told() == []
+    assert await acme.notified() == []
 
 
 async def test_seat_has_no_data_before_its_credit_starts(caller: Caller, clock: ManualClock) -> None:
@@ -192,7 +192,7 @@ async def test_seat_has_no_data_before_its_credit_starts(caller: Caller, clock: 
     state = await caller.state(created.alert_id)
     assert (state.no_data, list(state.gauges)) == (True, [])
     clock.set(begin)
-    assert await acme.told(1) == [[Crossing("REACHED", "2", "1", "1", "")]]
+    assert await acme.notified(1) == [[Crossing("REACHED", "2", "1", "1", "")]]
 
 
 async def test_percentage_is_read_again_when_usage_draws_after_a_first_grant(caller: Caller) -> None:

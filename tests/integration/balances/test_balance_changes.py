@@ -6,7 +6,7 @@ import pytest
 
 from generated.tidemark.v1 import account_service_pb2
 from tests.support.balances.holder import CREDIT, LICENSE, SEAT, Holder
-from tests.support.balances.wording import create, kinds_told, values, written
+from tests.support.balances.wording import create, notified_kinds, values, written
 from tests.support.usage.caller import BOTH, Caller, Crossing, crossings
 
 ACME = 'customer { customer_id: "acme" }'
@@ -49,11 +49,11 @@ async def test_customer_that_returns_to_the_plan_is_read_again(caller: Caller) -
     await other.plan("silver")
     assert await other.spend("o2", "45") == []
     await other.plan("gold")
-    assert await kinds_told(other, low) == ["REACHED"]
+    assert await notified_kinds(other, low) == ["REACHED"]
     assert await values(acme, low) == {(): 100}
     assert await values(other, low) == {(): 5}
     assert await other.spend("o3", "-45") == [Crossing("RESOLVED", "20", "5", "50", "o3")]
-    assert await kinds_told(acme, low) == []
+    assert await notified_kinds(acme, low) == []
 
 
 async def test_reached_and_resolved_within_one_batch_are_both_notified(caller: Caller) -> None:
@@ -70,7 +70,7 @@ async def test_reached_and_resolved_within_one_batch_are_both_notified(caller: C
         Crossing("RESOLVED", "20", "14.5", "34.5", "e4"),
     ]
     assert crossings(answer.transitions) == expected
-    assert await acme.told(1) == [expected]
+    assert await acme.notified(1) == [expected]
     assert not (await caller.send(*batch)).transitions
     assert await acme.remaining() == {"c1": Decimal("34.5")}
 
@@ -92,7 +92,7 @@ async def test_older_balance_changes_and_notifies_nothing(caller: Caller) -> Non
     before = caller.clock.now().replace(year=2025)
     await acme.put("c1", "10", as_of_time=before)
     assert await values(acme, low) == {(): 100}
-    assert await kinds_told(acme, low) == []
+    assert await notified_kinds(acme, low) == []
 
 
 async def test_lowered_grant_and_voided_balance_notify(caller: Caller) -> None:
@@ -104,7 +104,7 @@ async def test_lowered_grant_and_voided_balance_notify(caller: Caller) -> None:
     assert await values(acme, low) == {(): 150}
     await acme.put("c1", "20")
     await acme.void("c2")
-    shown = [[(one.kind, one.level, one.value) for one in each] for each in await acme.told(2)]
+    shown = [[(one.kind, one.level, one.value) for one in each] for each in await acme.notified(2)]
     assert shown == [
         [("REACHED", "120", "70"), ("REACHED", "100", "70")],
         [("REACHED", "0", "-30")],

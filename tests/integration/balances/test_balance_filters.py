@@ -6,7 +6,7 @@ import pytest
 
 from generated.tidemark.v1 import alert_pb2
 from tests.support.balances.holder import COMMIT, CREDIT, GRANT, LICENSE, SEAT, Holder
-from tests.support.balances.wording import create, kinds_told, values, written
+from tests.support.balances.wording import create, notified_kinds, values, written
 from tests.support.facts.refusals import assert_violations
 from tests.support.usage.caller import Caller, Crossing
 
@@ -76,7 +76,7 @@ async def test_days_left_have_a_gauge_for_each_segment_that_passes_the_filters(c
     only = filtered("COMMIT", "team", "a")
     low = await create(acme, f"low_remaining_days_for_commit_segment_reached {{ {only} }}", "7")
     assert await values(acme, low) == {("d1", "1"): 5, ("d1", "2"): 10}
-    assert await acme.told(1) == [[Crossing("REACHED", "7", "5", "5", "")]]
+    assert await acme.notified(1) == [[Crossing("REACHED", "7", "5", "5", "")]]
 
 
 SPECIFIED: tuple[tuple[list[str], dict[tuple[str, ...], int], str], ...] = (
@@ -136,7 +136,7 @@ async def test_one_matching_specifier_is_enough_and_exclusions_take_precedence(a
 
 async def test_usage_moves_the_gauge_of_the_group_that_is_drawn_on(acme: Holder) -> None:
     low = await create(acme, specified(filtered("CONTRACT_CREDIT_OR_COMMIT", "team")), "15", "35")
-    assert await kinds_told(acme, low) == ["REACHED"]  # a has 30
+    assert await notified_kinds(acme, low) == ["REACHED"]  # a has 30
     assert await acme.spend("e1", "12") == []  # 10 of c1, which is first in the draw order, and 2 of c2
     assert await values(acme, low) == {("a",): 20, ("b",): 38}
     await acme.adjust("c1", "100")
@@ -148,19 +148,19 @@ async def test_usage_moves_the_gauge_of_the_group_that_is_drawn_on(acme: Holder)
     new = await acme.put("c3", "3", custom_fields={"team": "c"})
     assert new.custom_fields == {"team": "c"}
     assert (await values(acme, low))["c",] == 3
-    assert (await kinds_told(acme, low)).count("REACHED") == 5  # a twice, b once, and c at both thresholds
+    assert (await notified_kinds(acme, low)).count("REACHED") == 5  # a twice, b once, and c at both thresholds
 
 
 async def test_balance_with_changed_custom_fields_moves_to_another_gauge(acme: Holder) -> None:
     low = await create(acme, specified(filtered("CONTRACT_CREDIT_OR_COMMIT", "team")), "25")
     await acme.put("k1", "20", kind=CREDIT, custom_fields={"team": "b"})
     assert await values(acme, low) == {("a",): 10, ("b",): 60}
-    assert await acme.told(1) == [[Crossing("REACHED", "25", "30", "10", "")]]
+    assert await acme.notified(1) == [[Crossing("REACHED", "25", "30", "10", "")]]
     team_b = await create(
         acme, f"low_remaining_contract_credit_balance_reached {{ {filtered('CONTRACT_CREDIT', 'team', 'b')} }}", "5"
     )
     await acme.put("k1", "20", kind=CREDIT)
-    assert await kinds_told(acme, team_b) == ["REACHED"]
+    assert await notified_kinds(acme, team_b) == ["REACHED"]
     assert await values(acme, team_b) == {(): 0}
 
 
@@ -193,10 +193,10 @@ async def test_seat_filter_selects_one_seat_or_every_seat_of_its_key(caller: Cal
     await acme.spend("e2", "8.5", user="bob")
     await acme.spend("e3", "9.5", device="ann")
     assert await values(acme, every) == {("ann",): 1, ("bob",): Decimal("1.5")}
-    assert await kinds_told(acme, every) == ["REACHED", "REACHED"]
-    assert await kinds_told(acme, one) == ["REACHED"]
+    assert await notified_kinds(acme, every) == ["REACHED", "REACHED"]
+    assert await notified_kinds(acme, one) == ["REACHED"]
     await acme.put("user-cat", "1", kind=SEAT, seat=("user", "cat"))
-    assert await kinds_told(acme, every) == ["REACHED"] * 3
+    assert await notified_kinds(acme, every) == ["REACHED"] * 3
 
 
 async def test_quantity_balances_are_measured_in_units_of_their_metric(caller: Caller) -> None:
@@ -242,7 +242,12 @@ async def test_alert_in_a_unit_without_a_balance_has_no_data(caller: Caller) -> 
     for alert_id in (balance, percent, seats, quantity):
         assert (await caller.state(alert_id)).no_data
     # Without a commit in euros the amount is 0, which is in alarm; a percentage and a seat have no data.
-    assert [await kinds_told(acme, one) for one in (balance, percent, seats, quantity)] == [["REACHED"], [], [], []]
+    assert [await notified_kinds(acme, one) for one in (balance, percent, seats, quantity)] == [
+        ["REACHED"],
+        [],
+        [],
+        [],
+    ]
     await acme.put("c2", "100", currency="EUR")
     state = await caller.state(balance)
     assert (state.no_data, state.status) == (False, alert_pb2.CUSTOMER_ALERT_STATUS_OK)
@@ -263,7 +268,7 @@ async def test_each_licence_of_the_type_has_its_own_gauge(caller: Caller) -> Non
     for balance_id in ("l1", "l2", "l3"):
         await acme.adjust(balance_id, "-6")
     assert await values(acme, used) == {("l1",): 60, ("l3",): 15}
-    assert await kinds_told(acme, used) == ["REACHED"]
+    assert await notified_kinds(acme, used) == ["REACHED"]
 
 
 async def test_condition_measures_only_balances_of_its_own_kind(caller: Caller) -> None:

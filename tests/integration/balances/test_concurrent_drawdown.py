@@ -157,9 +157,9 @@ async def test_concurrent_draws_adjustments_and_timers_of_two_servers_add_up(
         notifications = sorted(
             (one for one in await own[1].notifications() if one.customer_id == customer), key=lambda one: one.sequence
         )
-        told = [(one.level, one.kind) for notification in notifications for one in notification.crossings]
+        notified = [(one.level, one.kind) for notification in notifications for one in notification.crossings]
         for level in LINES:
-            kinds = [kind for of_level, kind in told if of_level == level]
+            kinds = [kind for of_level, kind in notified if of_level == level]
             assert kinds == [("REACHED", "RESOLVED")[number % 2] for number in range(len(kinds))]
             assert len(kinds) % 2 == (remaining <= int(level))
 
@@ -185,11 +185,11 @@ async def test_timer_and_draw_at_the_same_time_record_a_transition_once(
         await waiting_for_locks(caller, 4)
     await asyncio.gather(*working)
     assert await acme.remaining() == {"old": 0, "new": 19}
-    told = [one for crossed in await acme.told() for one in crossed]
-    assert [(one.kind, one.level, one.previous_value, one.value) for one in told[:1]] == [
+    notified = [one for crossed in await acme.notified() for one in crossed]
+    assert [(one.kind, one.level, one.previous_value, one.value) for one in notified[:1]] == [
         ("REACHED", "35", "129", "30")
     ]
-    assert [(one.kind, one.level) for one in told[1:]] == [("REACHED", "20")]
+    assert [(one.kind, one.level) for one in notified[1:]] == [("REACHED", "20")]
 
 
 async def test_transactions_on_the_same_customers_in_different_orders_do_not_deadlock(
@@ -225,7 +225,9 @@ async def test_transactions_on_the_same_customers_in_different_orders_do_not_dea
     for customer in customers:
         holder = Holder(other, customer)
         assert await holder.remaining() == {"c": 41}
-        assert [one.kind for crossed in await holder.told() for one in crossed if one.level == "50"] == ["REACHED"]
+        assert [one.kind for crossed in await holder.notified() for one in crossed if one.level == "50"] == [
+            "REACHED"
+        ]
 
 
 async def test_batch_that_is_rolled_back_and_repeated_draws_once(caller: Caller, other: Caller) -> None:
@@ -242,7 +244,7 @@ async def test_batch_that_is_rolled_back_and_repeated_draws_once(caller: Caller,
     answers = await asyncio.gather(*sending)
     assert sorted((answer.accepted, answer.duplicates) for answer in answers) == [(1, 1), (2, 0)]
     assert await acme.remaining() == {"c": 89}
-    assert [one.level for crossed in await acme.told() for one in crossed] == ["95"]
+    assert [one.level for crossed in await acme.notified() for one in crossed] == ["95"]
     [entry, *draws] = await acme.entries()
     assert [draw.amount for draw in draws] == ["-7", "-4"]
     assert entry.amount == "100"

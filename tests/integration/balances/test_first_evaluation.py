@@ -10,7 +10,7 @@ import pytest
 from generated.tidemark.v1 import account_pb2, alert_pb2, alert_service_pb2
 from runtime.clock import ManualClock
 from tests.support.balances.holder import COMMIT, CREDIT, GRANT, LICENSE, SEAT, Holder
-from tests.support.balances.wording import create, kinds_told, values, written
+from tests.support.balances.wording import create, notified_kinds, values, written
 from tests.support.facts.refusals import assert_refused
 from tests.support.server.running import status_of
 from tests.support.usage.caller import Caller, Crossing, explained
@@ -114,12 +114,12 @@ async def test_threshold_already_reached_at_creation_notifies_unless_evaluate_on
         state = await caller.state(alert_id, acme.customer)
         assert state.status == IN_ALARM, case.condition
         assert [line.silent for line in state.gauges[0].thresholds] == [not evaluate], case.condition
-        assert await kinds_told(acme, alert_id) == (["REACHED"] if evaluate else []), case.condition
+        assert await notified_kinds(acme, alert_id) == (["REACHED"] if evaluate else []), case.condition
         await case.recover(acme)
         assert (await caller.state(alert_id, acme.customer)).status == OK, case.condition
         await case.again(acme)
-        told = ["REACHED", "RESOLVED", "REACHED"] if evaluate else ["REACHED"]
-        assert await kinds_told(acme, alert_id) == told, case.condition
+        notified = ["REACHED", "RESOLVED", "REACHED"] if evaluate else ["REACHED"]
+        assert await notified_kinds(acme, alert_id) == notified, case.condition
 
 
 async def test_threshold_reached_while_the_alert_is_disabled_notifies_when_it_is_enabled(caller: Caller) -> None:
@@ -128,7 +128,7 @@ async def test_threshold_reached_while_the_alert_is_disabled_notifies_when_it_is
         acme = Holder(caller, f"acme-{number}")
         scope = f'customer {{ customer_id: "{acme.customer}" }}'
         alert_id = await create(acme, case.condition, case.line, evaluate=False, scope=scope)
-        silent = await kinds_told(acme, alert_id)
+        silent = await notified_kinds(acme, alert_id)
         off, on = (
             alert_service_pb2.DisableAlertRequest(alert_id=alert_id),
             alert_service_pb2.EnableAlertRequest(alert_id=alert_id),
@@ -138,7 +138,7 @@ async def test_threshold_reached_while_the_alert_is_disabled_notifies_when_it_is
             await act(acme)
         await caller.alerts.EnableAlert(on, metadata=caller.metadata)
         await caller.visited(alert_id)
-        assert (silent, await kinds_told(acme, alert_id)) == ([], ["REACHED"]), case.condition
+        assert (silent, await notified_kinds(acme, alert_id)) == ([], ["REACHED"]), case.condition
 
 
 @pytest.mark.parametrize("evaluate", [True, False])
@@ -153,13 +153,13 @@ async def test_credit_balance_found_depleted_or_recovered_at_creation_is_no_tran
     full = await create(acme, 'credit_balance_recovered { currency: "EUR" }', evaluate=evaluate, scope=ACME)
     await acme.spend("e2", "1")
     await acme.adjust("g2", "1")
-    assert [await kinds_told(acme, one) for one in (empty, full)] == [[], []]
+    assert [await notified_kinds(acme, one) for one in (empty, full)] == [[], []]
     await acme.adjust("g1", "10")
     await acme.adjust("g2", "-11")
-    assert [await kinds_told(acme, one) for one in (empty, full)] == [[], []]
+    assert [await notified_kinds(acme, one) for one in (empty, full)] == [[], []]
     await acme.adjust("g1", "-10")
     await acme.adjust("g2", "0.01")
-    assert [await kinds_told(acme, one) for one in (empty, full)] == [["REACHED"], ["REACHED"]]
+    assert [await notified_kinds(acme, one) for one in (empty, full)] == [["REACHED"], ["REACHED"]]
 
 
 NEVER_GRANTED = (
@@ -184,20 +184,20 @@ async def test_customer_without_balances_reads_zero_or_has_no_data(caller: Calle
     percent = {kind: await create(acme, f"{kind} {{}}", "20") for kind in NO_DATA}
     for kind, alert_id in low.items():
         assert await values(acme, alert_id) == {(): 0}, kind
-        assert await kinds_told(acme, alert_id) == ["REACHED"], kind
+        assert await notified_kinds(acme, alert_id) == ["REACHED"], kind
         assert (await caller.state(alert_id)).status == IN_ALARM, kind
     for kind, alert_id in percent.items():
         state = await caller.state(alert_id)
         assert (state.no_data, state.status) == (True, OK), kind
-        assert await kinds_told(acme, alert_id) == [], kind
+        assert await notified_kinds(acme, alert_id) == [], kind
     for granted in (COMMIT, CREDIT, GRANT):
         await acme.put(f"b{granted}", "100", kind=granted)
     for kind, alert_id in low.items():
-        assert await kinds_told(acme, alert_id) == ["REACHED", "RESOLVED"], kind
+        assert await notified_kinds(acme, alert_id) == ["REACHED", "RESOLVED"], kind
     for kind, alert_id in percent.items():
         assert await values(acme, alert_id) == {(): 100}, kind
         assert not (await caller.state(alert_id)).no_data, kind
-        assert await kinds_told(acme, alert_id) == [], kind
+        assert await notified_kinds(acme, alert_id) == [], kind
 
 
 async def test_new_customer_is_evaluated_when_usage_or_a_fact_registers_it(caller: Caller) -> None:
@@ -207,8 +207,8 @@ async def test_new_customer_is_evaluated_when_usage_or_a_fact_registers_it(calle
     await used.spend("e1", "1")
     await caller.put_customer(account_pb2.Customer(customer_id="put"))
     await granted.put("g1", "100", kind=GRANT)
-    assert [await kinds_told(one, low) for one in (used, put, granted)] == [["REACHED"], ["REACHED"], []]
-    assert [await kinds_told(one, percent) for one in (used, put, granted)] == [[], [], []]
+    assert [await notified_kinds(one, low) for one in (used, put, granted)] == [["REACHED"], ["REACHED"], []]
+    assert [await notified_kinds(one, percent) for one in (used, put, granted)] == [[], [], []]
 
 
 async def test_plan_alert_covers_a_customer_only_while_it_is_on_the_plan(caller: Caller) -> None:
@@ -218,13 +218,13 @@ async def test_plan_alert_covers_a_customer_only_while_it_is_on_the_plan(caller:
     low = await create(acme, "low_remaining_commit_balance_reached {}", "20", scope=GOLD)
     await assert_refused(caller.state(low), grpc.StatusCode.NOT_FOUND, "ALERT_NOT_FOUND")
     await acme.plan("gold")
-    assert await acme.told(1) == [[Crossing("REACHED", "20", "10", "10", "")]]
+    assert await acme.notified(1) == [[Crossing("REACHED", "20", "10", "10", "")]]
     await acme.plan("silver")
     await acme.adjust("c1", "50")
     await acme.plan("gold")
-    assert await kinds_told(acme, low) == ["REACHED", "RESOLVED"]
+    assert await notified_kinds(acme, low) == ["REACHED", "RESOLVED"]
     assert await acme.spend("e1", "45") == [Crossing("REACHED", "20", "60", "15", "e1")]
-    assert await kinds_told(other, low) == []
+    assert await notified_kinds(other, low) == []
 
 
 async def test_plan_change_evaluates_every_affected_alert_in_one_call(caller: Caller, clock: ManualClock) -> None:
@@ -236,11 +236,11 @@ async def test_plan_change_evaluates_every_affected_alert_in_one_call(caller: Ca
     of_gold = await create(acme, days, "5", "2", scope=GOLD)
     low = await create(acme, "low_remaining_commit_balance_reached {}", "20", scope=GOLD)
     await acme.plan("gold", end=now + timedelta(days=4))
-    assert [await kinds_told(acme, one) for one in (of_silver, of_gold, low)] == [[], ["REACHED"], ["REACHED"]]
+    assert [await notified_kinds(acme, one) for one in (of_silver, of_gold, low)] == [[], ["REACHED"], ["REACHED"]]
     # The threshold of silver would be reached in two days; now that of gold is.
     clock.set(now + timedelta(days=2))
-    await acme.told(3)
-    assert [await kinds_told(acme, one) for one in (of_silver, of_gold, low)] == [
+    await acme.notified(3)
+    assert [await notified_kinds(acme, one) for one in (of_silver, of_gold, low)] == [
         [],
         ["REACHED", "REACHED"],
         ["REACHED"],

@@ -6,7 +6,7 @@ from decimal import Decimal
 from generated.tidemark.v1 import alert_pb2, threshold_pb2
 from runtime.clock import ManualClock
 from tests.support.balances.holder import CREDIT, GRANT, LICENSE, SEAT, Holder
-from tests.support.balances.wording import create, kinds_told, values, written
+from tests.support.balances.wording import create, notified_kinds, values, written
 from tests.support.usage.caller import Caller, Crossing
 
 OK, IN_ALARM = alert_pb2.CUSTOMER_ALERT_STATUS_OK, alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
@@ -35,7 +35,7 @@ async def test_percentage_has_no_data_between_segments_and_continues_with_the_ne
     state = await caller.state(low)
     assert (state.no_data, state.status) == (True, IN_ALARM)  # the end of the data resolves nothing
     clock.set(now + 3 * HOUR)
-    assert [(one.kind, one.level, one.value) for one in (await acme.told(2))[1]] == [("RESOLVED", "20", "100")]
+    assert [(one.kind, one.level, one.value) for one in (await acme.notified(2))[1]] == [("RESOLVED", "20", "100")]
     assert await values(acme, low) == {(): 100}
 
 
@@ -46,7 +46,7 @@ async def test_notification_has_the_time_at_which_the_threshold_was_reached(
     await acme.put("c1", spans=[("1", now, now + 10 * DAY)])
     await create(acme, DAYS, "7")
     clock.set(now + 3 * DAY + timedelta(minutes=20))  # the timer runs 20 minutes late
-    await acme.told(1)
+    await acme.notified(1)
     [stored] = await caller.notifications()
     [transition] = stored.body["data"]["transitions"]
     assert transition["event_time"] == "2026-03-18T12:00:00.000000Z"
@@ -68,7 +68,7 @@ async def test_segment_that_starts_with_few_days_left_notifies_at_its_start(
     low = await create(acme, DAYS, "7", "2")
     assert (await values(acme, low), (await caller.state(low)).no_data) == ({}, True)
     clock.set(now + DAY)
-    assert await acme.told(1) == [[Crossing("REACHED", "7", "3", "3", "")]]
+    assert await acme.notified(1) == [[Crossing("REACHED", "7", "3", "3", "")]]
 
 
 async def test_end_that_is_moved_into_the_past_is_reached_once(caller: Caller, clock: ManualClock) -> None:
@@ -80,9 +80,9 @@ async def test_end_that_is_moved_into_the_past_is_reached_once(caller: Caller, c
     for _ in range(2):
         await acme.put("c1", spans=[("1", now - 9 * DAY, now - DAY)])
         await acme.plan(end=now - DAY)
-    told = {one.alert_id: one.crossings for one in await caller.notifications()}
+    notified = {one.alert_id: one.crossings for one in await caller.notifications()}
     both = [Crossing("REACHED", "7", "10", "0", ""), Crossing("REACHED", "0", "10", "0", "")]
-    assert told == {segments: both, plan: both}
+    assert notified == {segments: both, plan: both}
     assert len(await caller.notifications()) == 2
     # A segment that ended before the first evaluation of an alert notifies nothing.
     await create(acme, DAYS, "7", "0")
@@ -98,12 +98,12 @@ async def test_segment_without_an_end_has_no_days_left_and_a_voided_one_keeps_it
     await acme.put("c1", spans=[("1", now, now + 5 * DAY)])
     low = await create(acme, DAYS, "7", "2")
     assert await values(acme, low) == {("c1", "1"): 5}
-    assert await kinds_told(acme, low) == ["REACHED"]
+    assert await notified_kinds(acme, low) == ["REACHED"]
     await acme.void("c1")
     assert await values(acme, low) == {}
     clock.set(now + 6 * DAY)
     await acme.put("c2", spans=[("1", now, now + 60 * DAY)])  # would evaluate every due timer
-    assert await kinds_told(acme, low) == ["REACHED"]
+    assert await notified_kinds(acme, low) == ["REACHED"]
 
 
 async def test_seat_whose_credit_has_ended_reads_zero(caller: Caller, clock: ManualClock) -> None:
@@ -112,14 +112,14 @@ async def test_seat_whose_credit_has_ended_reads_zero(caller: Caller, clock: Man
     await acme.put("bob", "10", kind=SEAT, seat=("user", "bob"))
     low = await create(acme, 'low_remaining_seat_balance_reached { seat_filter { seat_group_key: "user" } }', "2")
     clock.set(now + HOUR)
-    assert await acme.told(1) == [[Crossing("REACHED", "2", "10", "0", "")]]
+    assert await acme.notified(1) == [[Crossing("REACHED", "2", "10", "0", "")]]
     assert (await caller.state(low)).status == IN_ALARM
     clock.advance(HOUR)
     await acme.void("bob")
-    assert (await acme.told(2))[1] == [Crossing("REACHED", "2", "10", "0", "")]
+    assert (await acme.notified(2))[1] == [Crossing("REACHED", "2", "10", "0", "")]
     clock.advance(HOUR)
     await acme.put("more", "10", kind=SEAT, seat=("user", "ann"))
-    assert (await acme.told(3))[2] == [Crossing("RESOLVED", "2", "0", "10", "")]
+    assert (await acme.notified(3))[2] == [Crossing("RESOLVED", "2", "0", "10", "")]
 
 
 async def test_credit_balance_is_depleted_by_a_segment_end_and_recovers_with_a_segment_start(
@@ -130,10 +130,10 @@ async def test_credit_balance_is_depleted_by_a_segment_end_and_recovers_with_a_s
     depleted = await create(acme, "credit_balance_depleted {}", scope=ACME)
     recovered = await create(acme, "credit_balance_recovered {}", scope=ACME)
     clock.set(now + HOUR)
-    assert await acme.told(1) == [[Crossing("REACHED", "0", "10", "0", "")]]
+    assert await acme.notified(1) == [[Crossing("REACHED", "0", "10", "0", "")]]
     clock.set(now + 2 * HOUR)
-    assert (await acme.told(2))[1] == [Crossing("REACHED", "0", "0", "10", "")]
-    assert (await kinds_told(acme, depleted), await kinds_told(acme, recovered)) == (["REACHED"], ["REACHED"])
+    assert (await acme.notified(2))[1] == [Crossing("REACHED", "0", "0", "10", "")]
+    assert (await notified_kinds(acme, depleted), await notified_kinds(acme, recovered)) == (["REACHED"], ["REACHED"])
 
 
 async def test_balance_that_follows_another_without_a_gap_notifies_nothing(
@@ -149,7 +149,7 @@ async def test_balance_that_follows_another_without_a_gap_notifies_nothing(
     clock.set(end)
     await acme.adjust("g2", "1")
     assert await values(acme, low) == {(): 11}
-    assert await acme.told() == []
+    assert await acme.notified() == []
 
 
 async def test_licence_threshold_re_arms_with_the_next_segment(caller: Caller, clock: ManualClock) -> None:
@@ -160,8 +160,8 @@ async def test_licence_threshold_re_arms_with_the_next_segment(caller: Caller, c
     await create(acme, 'license_balance_threshold_reached { license_type: "pro" }', "50", "90", scope=ACME)
     await caller.send(caller.event("e1", "10", metric="launches"))
     clock.set(end)
-    told = await acme.told(2)
-    assert [[(one.kind, one.level, one.value) for one in each] for each in told] == [
+    notified = await acme.notified(2)
+    assert [[(one.kind, one.level, one.value) for one in each] for each in notified] == [
         [("REACHED", "50", "100"), ("REACHED", "90", "100")],
         [("RESOLVED", "90", "0"), ("RESOLVED", "50", "0")],
     ]

@@ -62,7 +62,7 @@ async def test_two_timers_evaluate_each_due_time_once(caller: Caller, clock: Man
     clock.set(now + HOUR)
     await asyncio.gather(*(work_off(timers_of(database, clock), database, clock) for _ in range(2)))
     for number in range(30):
-        assert await Holder(caller, f"c{number}").told() == [[Crossing("REACHED", "20", "50", "0", "")]]
+        assert await Holder(caller, f"c{number}").notified() == [[Crossing("REACHED", "20", "50", "0", "")]]
 
 
 async def test_restarted_server_evaluates_each_missed_time_and_logs_its_lateness(
@@ -77,7 +77,7 @@ async def test_restarted_server_evaluates_each_missed_time_and_logs_its_lateness
     clock.set(now + 4 * HOUR)
     with caplog.at_level(logging.WARNING, "engine.timers"):
         async with calling(database_url, clock, name, key) as caller:
-            assert await Holder(caller).told(3) == [
+            assert await Holder(caller).notified(3) == [
                 [Crossing("REACHED", "20", "50", "0", "")],
                 [Crossing("RESOLVED", "20", "0", "70", "")],
                 [Crossing("REACHED", "20", "70", "0", "")],
@@ -104,8 +104,8 @@ async def test_clock_that_jumps_a_year_notifies_every_transition_in_order(
     await caller.create(alert("20", low_remaining_commit_balance_reached=COMMITS))
     clock.set(now + timedelta(days=365))
     await work_off(timers_of(database, clock), database, clock)
-    told = [one for crossed in await acme.told() for one in crossed]
-    assert [one.kind for one in told] == ["REACHED", "RESOLVED"] * 12
+    notified = [one for crossed in await acme.notified() for one in crossed]
+    assert [one.kind for one in notified] == ["REACHED", "RESOLVED"] * 12
 
 
 async def test_clock_that_jumps_back_notifies_nothing_twice(
@@ -117,7 +117,7 @@ async def test_clock_that_jumps_back_notifies_nothing_twice(
     for time in (now + HOUR, now - HOUR, now + HOUR, now + 2 * HOUR):
         clock.set(time)
         await work_off(timers_of(database, clock), database, clock)
-    assert await acme.told() == [[Crossing("REACHED", "20", "50", "0", "")]]
+    assert await acme.notified() == [[Crossing("REACHED", "20", "50", "0", "")]]
 
 
 @pytest.mark.parametrize(
@@ -143,11 +143,11 @@ async def test_one_day_left_is_86400_seconds_before_the_end(
     plan = await caller.create(alert("1", low_remaining_days_in_plan_reached=PLAN))
     clock.set(reached.astimezone(UTC) - timedelta(microseconds=1))
     await work_off(timers_of(database, clock), database, clock)
-    assert await acme.told() == []
+    assert await acme.notified() == []
     clock.set(reached.astimezone(UTC))
     await work_off(timers_of(database, clock), database, clock)
     assert {one.alert_id for one in await caller.notifications()} == {segments.alert_id, plan.alert_id}
-    assert {(one.kind, one.level, one.value) for crossed in await acme.told() for one in crossed} == {
+    assert {(one.kind, one.level, one.value) for crossed in await acme.notified() for one in crossed} == {
         ("REACHED", "1", "1")
     }
 
@@ -173,12 +173,12 @@ async def test_customer_whose_evaluation_fails_does_not_delay_other_customers(
         clock.set(now + HOUR)
         await timers_of(database, clock).sweep()
 
-        async def told_all_but_one() -> bool:
+        async def all_but_one_notified() -> bool:
             return {one.customer_id for one in await caller.notifications()} == {*names} - {"c3"}
 
-        await until(told_all_but_one)
+        await until(all_but_one_notified)
     await work_off(timers_of(database, clock), database, clock)
-    assert len(await Holder(caller, "c3").told()) == 1
+    assert len(await Holder(caller, "c3").notified()) == 1
 
 
 async def test_cancelled_sweep_is_completed_by_the_next(
@@ -211,9 +211,9 @@ async def test_sweep_skips_a_wallet_that_another_transaction_holds(
         clock.set(now + HOUR)
         async with asyncio.timeout(DEADLINE):
             assert 0 < await timers_of(database, clock).sweep() < 1
-        assert await acme.told() == []
+        assert await acme.notified() == []
     await work_off(timers_of(database, clock), database, clock)
-    assert len(await acme.told()) == 1
+    assert len(await acme.notified()) == 1
 
 
 async def test_timers_of_5001_customers_due_in_one_second_are_evaluated(
@@ -244,8 +244,8 @@ async def test_timers_of_5001_customers_due_in_one_second_are_evaluated(
         )
     clock.set(now + HOUR)
     await work_off(timers_of(database, clock), database, clock)
-    [[told]] = await caller.rows("SELECT count(*) FROM notification WHERE organization_id = %(organization_id)s")
-    assert told == 5001
+    [[notified]] = await caller.rows("SELECT count(*) FROM notification WHERE organization_id = %(organization_id)s")
+    assert notified == 5001
 
 
 async def test_month_of_invoices_is_in_the_time_zone_of_the_customer(caller: Caller, clock: ManualClock) -> None:
@@ -273,8 +273,8 @@ async def test_month_of_invoices_is_in_the_time_zone_of_the_customer(caller: Cal
     await put("march", "60", last)
     await put("april", "60", last + timedelta(seconds=1))
     acme = Holder(caller)
-    assert await acme.told() == []
+    assert await acme.notified() == []
     await put("march too", "40", datetime(2026, 3, 1, 1, tzinfo=BERLIN).astimezone(UTC))
-    assert [(one.kind, one.level, one.value) for crossed in await acme.told() for one in crossed] == [
+    assert [(one.kind, one.level, one.value) for crossed in await acme.notified() for one in crossed] == [
         ("REACHED", "100", "100")
     ]

@@ -62,14 +62,14 @@ async def test_transitions_that_do_not_fit_are_counted_as_omitted_and_notified(
     assert MAX_RESULT_BYTES * 9 // 10 < answer.ByteSize() < MAX_RESULT_BYTES + 1000
     assert len(answer.transitions) + answer.omitted.transition_count == 200 * 20
     assert (answer.omitted.gauge_count, answer.omitted.rejection_count) == (0, 0)
-    told = {one.notification_id for one in answer.transitions}
+    answered = {one.notification_id for one in answer.transitions}
     found = [
         one
         for start in range(0, 200, 100)
         for one in await listed(caller, answer.omitted.ingest_time, customers[start : start + 100])
     ]
     assert {one.customer_id for one in found} == set(customers)
-    assert told < {one.notification_id for one in found}
+    assert answered < {one.notification_id for one in found}
     again = await caller.send(*events)
     assert (again.duplicates, len(again.transitions), again.HasField("omitted")) == (200, 0, False)
 

@@ -111,10 +111,12 @@ async def test_alert_covers_its_scope_and_no_other_customer(caller: Caller, scop
         answer = await caller.send(*nothing, gauges=True)
         assert not answer.transitions, "the backfill has notified them before"
     assert values(answer.gauges) == {key: Decimal(value) for key, value in expected.items()}
-    told = [
+    notified = [
         (one.customer_id, one.body["data"]["gauge"].get("subscription_id")) for one in await caller.notifications()
     ]
-    assert sorted(told, key=str) == sorted(((key[0], key[1] if len(key) == 3 else None) for key in expected), key=str)
+    assert sorted(notified, key=str) == sorted(
+        ((key[0], key[1] if len(key) == 3 else None) for key in expected), key=str
+    )
 
 
 async def test_group_key_without_a_value_has_a_gauge_for_each_value_and_one_with_a_value_filters(

@@ -81,8 +81,8 @@ async def test_notification_that_cannot_be_stored_rejects_only_its_crossing_even
     assert (answer.accepted, answer.duplicates, len(answer.rejected)) == (1, 5, 0)
     assert values(answer.gauges) == {("bad", "calls"): 15}
     assert sorted(one.customer_id for one in await caller.notifications()) == ["bad", "good"]
-    [told] = await operator_events(caller)
-    assert told["data"] == {"alert_id": bad.alert_id, "customer_id": "bad", "event_id": "b2"}
+    [reported] = await operator_events(caller)
+    assert reported["data"] == {"alert_id": bad.alert_id, "customer_id": "bad", "event_id": "b2"}
 
 
 async def test_failed_evaluation_is_reported_again_after_an_hour(caller: Caller) -> None:
@@ -275,12 +275,12 @@ async def test_backfill_continues_past_a_customer_that_cannot_be_evaluated(
     async with refusing(caller, "notification", "new.customer_id = 'c05'"):
         alert = await caller.create_only(usage_alert("5"))
 
-        async def others_are_told() -> bool:
+        async def others_have_notified() -> bool:
             return len(await caller.notifications()) == 19
 
-        await until(others_are_told)
-        [told] = await operator_events(caller)
-        assert told["data"] == {"alert_id": alert.alert_id, "customer_id": "c05"}
+        await until(others_have_notified)
+        [reported] = await operator_events(caller)
+        assert reported["data"] == {"alert_id": alert.alert_id, "customer_id": "c05"}
     # The next event of the customer evaluates what the backfill could not.
     answer = await caller.send(caller.event("later", "1", "c05"))
     assert [(one.level, one.value) for one in answer.transitions] == [("5", "5")]

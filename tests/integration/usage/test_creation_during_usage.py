@@ -154,15 +154,15 @@ async def test_alerts_created_during_streams_miss_no_usage_and_notify_once(
                 [threshold] = found[group].thresholds
                 assert threshold.in_alarm is (total >= one.line)
                 assert not (threshold.silent and one.evaluate)
-                told = [
+                notified = [
                     crossing
                     for notification in stored
                     if (notification.alert_id, notification.customer_id) == (alert.alert_id, customer)
                     and tuple(pair["value"] for pair in notification.body["data"]["gauge"]["group"]) == group
                     for crossing in notification.crossings
                 ]
-                assert len(told) == (threshold.in_alarm and not threshold.silent)
-                for crossing in told:
+                assert len(notified) == (threshold.in_alarm and not threshold.silent)
+                for crossing in notified:
                     assert crossing.kind == "REACHED"
                     assert int(crossing.value) >= one.line
                     assert int(crossing.previous_value) < one.line or not crossing.event_id

@@ -146,10 +146,10 @@ async def test_backfill_of_an_alert_created_before_an_outage_completes_after_it(
     async with away(caller):
         pass
 
-    async def told() -> bool:
+    async def notified() -> bool:
         return bool(await caller.notifications())
 
-    await until(told)
+    await until(notified)
 
     async def visited() -> bool:
         try:

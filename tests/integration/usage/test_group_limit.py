@@ -84,9 +84,9 @@ async def test_5001st_group_disables_the_alert_and_the_5000th_does_not(caller: C
     assert not await disabled(caller)
     assert await use(caller, "s5000", quantity="10") == []
     assert await is_disabled(caller, alert)
-    [told] = await disabled(caller)
-    assert told.body["data"]["limit"] == 5_000
-    assert told.body["data"]["group"] == [{"key": "seat", "value": "s5000"}]
+    [stored] = await disabled(caller)
+    assert stored.body["data"]["limit"] == 5_000
+    assert stored.body["data"]["group"] == [{"key": "seat", "value": "s5000"}]
 
 
 @pytest.mark.usefixtures("low_limit")
@@ -99,11 +99,11 @@ async def test_group_limit_disables_the_alert_for_one_customer_and_states_the_re
         "groups from before the limit still notify in that batch"
     )
     assert await is_disabled(caller, alert)
-    [told] = await disabled(caller)
-    assert told.body["id"] == told.notification_id
-    assert told.customer_id == "acme"
-    assert (told.alert_id, told.sequence) == (alert.alert_id, 0)
-    data = told.body["data"]
+    [stored] = await disabled(caller)
+    assert stored.body["id"] == stored.notification_id
+    assert stored.customer_id == "acme"
+    assert (stored.alert_id, stored.sequence) == (alert.alert_id, 0)
+    data = stored.body["data"]
     assert (data["reason"], data["limit"], data["event_id"]) == ("GROUP_LIMIT", LIMIT, "e-0-d")
     assert data["group"] == [{"key": "seat", "value": "d"}]
     before = await gauge_count(caller)
@@ -123,7 +123,7 @@ async def test_group_limit_disables_the_alert_for_one_customer_and_states_the_re
         timeout=DEADLINE,
     )
     [notification] = listed.notifications
-    assert json.loads(notification.body) == told.body
+    assert json.loads(notification.body) == stored.body
     assert (notification.customer_id, notification.sequence) == ("acme", 0)
 
 
@@ -132,8 +132,8 @@ async def test_first_groups_of_a_batch_notify_up_to_the_limit(caller: Caller) ->
     await caller.create(usage_alert("10", groups=[("seat", None)]))
     seats = ["q", "b", "z", "a", "y", "b"]
     assert await use(caller, *seats, quantity="10") == ["q", "b", "z"]
-    [told] = await disabled(caller)
-    assert told.body["data"]["group"][0]["value"] == "a"
+    [stored] = await disabled(caller)
+    assert stored.body["data"]["group"][0]["value"] == "a"
 
 
 @pytest.mark.usefixtures("low_limit")
@@ -144,8 +144,8 @@ async def test_groups_from_before_the_alert_count_towards_the_limit(caller: Call
     alert = await caller.create(usage_alert("10", groups=[("seat", None)]), evaluate=evaluate)
     assert await is_disabled(caller, alert)
     assert not await is_disabled(caller, alert, "beta")
-    [told] = await disabled(caller)
-    assert "event_id" not in told.body["data"]
+    [stored] = await disabled(caller)
+    assert "event_id" not in stored.body["data"]
     reached = [one.customer_id for one in await caller.notifications() if one.event_type == "alert.reached"]
     assert sorted(reached) == (["acme"] * LIMIT + ["beta"] * LIMIT if evaluate else [])
 
@@ -206,8 +206,8 @@ async def test_subscription_above_the_limit_disables_the_alert_for_its_customer(
     await caller.send(cost(LIMIT, "pro"))
     assert await is_disabled(caller, wide)
     assert not await is_disabled(caller, own)
-    [told] = await disabled(caller)
-    assert told.body["data"]["subscription_id"] == "pro"
+    [stored] = await disabled(caller)
+    assert stored.body["data"]["subscription_id"] == "pro"
     answer = await caller.send(caller.event("last", cost="9", subscription="team", seat="s0"))
     assert [one.alert_id for one in answer.transitions] == [own.alert_id]
 
@@ -242,8 +242,8 @@ async def test_replicas_that_reach_the_limit_together_notify_once(caller: Caller
         ]
         async with asyncio.timeout(DEADLINE):
             await asyncio.gather(*sends)
-    told = await disabled(caller)
-    assert len({(one.customer_id, one.alert_id) for one in told}) == len(told) == 4
+    stored = await disabled(caller)
+    assert len({(one.customer_id, one.alert_id) for one in stored}) == len(stored) == 4
 
 
 @pytest.mark.usefixtures("low_limit")

@@ -24,7 +24,7 @@ from tests.support.usage.caller import (
 )
 
 Threshold = threshold_pb2.Threshold
-TOLD_OF_BOTH = [Threshold(value="10", notify_on=BOTH)]
+NOTIFY_ON_BOTH = [Threshold(value="10", notify_on=BOTH)]
 
 
 class Held:
@@ -45,7 +45,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Held:
     return held
 
 
-async def told(caller: Caller, alert: alert_pb2.Alert) -> list[list[Crossing]]:
+async def notified(caller: Caller, alert: alert_pb2.Alert) -> list[list[Crossing]]:
     """The transitions of each notification of an alert."""
     return [one.crossings for one in await caller.notifications() if one.alert_id == alert.alert_id]
 
@@ -58,9 +58,9 @@ async def test_threshold_already_reached_at_creation_notifies_unless_evaluate_on
     if watched_before:
         await caller.create(usage_alert("1000"))
     await caller.send(caller.event("e1", "7"), caller.event("e2", "8"))
-    alert = await caller.create(usage_alert(ladder=TOLD_OF_BOTH), evaluate=evaluate)
+    alert = await caller.create(usage_alert(ladder=NOTIFY_ON_BOTH), evaluate=evaluate)
     at_once = [] if evaluate is False else [[Crossing("REACHED", "10", "15", "15", "")]]
-    assert await told(caller, alert) == at_once
+    assert await notified(caller, alert) == at_once
     state = await caller.state(alert.alert_id)
     assert state.status == alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
     [gauge] = state.gauges
@@ -69,12 +69,12 @@ async def test_threshold_already_reached_at_creation_notifies_unless_evaluate_on
     assert gauge.change_reason == alert_pb2.CHANGE_REASON_EVALUATION
 
     assert not (await caller.send(caller.event("e3", "1"))).transitions
-    assert await told(caller, alert) == at_once
+    assert await notified(caller, alert) == at_once
     back = [] if evaluate is False else [Crossing("RESOLVED", "10", "16", "9", "e4")]
     assert crossings((await caller.send(caller.event("e4", "-7"))).transitions) == back
     again = [Crossing("REACHED", "10", "9", "10", "e5")]
     assert crossings((await caller.send(caller.event("e5", "1"))).transitions) == again
-    assert await told(caller, alert) == [*at_once, *([back] if back else []), again]
+    assert await notified(caller, alert) == [*at_once, *([back] if back else []), again]
 
 
 @pytest.mark.parametrize("watched_before", [True, False], ids=["the gauge existed", "the gauge is new"])
@@ -86,7 +86,7 @@ async def test_threshold_not_reached_at_creation_notifies_when_usage_reaches_it(
         await caller.create(usage_alert("1000"))
     await caller.send(caller.event("e1", "9"))
     alert = await caller.create(usage_alert("10"), evaluate=evaluate)
-    assert not await told(caller, alert)
+    assert not await notified(caller, alert)
     assert (await caller.state(alert.alert_id)).status == alert_pb2.CUSTOMER_ALERT_STATUS_OK
     answer = await caller.send(caller.event("e2", "1"), caller.event("e3", "90", "beta"))
     assert sorted(crossings(answer.transitions)) == [
@@ -100,7 +100,7 @@ async def test_event_that_precedes_the_backfill_evaluates_its_gauge(
     caller: Caller, clock: ManualClock, evaluate: bool, held: Held
 ) -> None:
     await caller.send(caller.event("e1", "15"), caller.event("e2", "9", "beta"), caller.event("e3", "15", "gamma"))
-    alert = await caller.create_only(usage_alert(ladder=TOLD_OF_BOTH), evaluate=evaluate)
+    alert = await caller.create_only(usage_alert(ladder=NOTIFY_ON_BOTH), evaluate=evaluate)
     assert (await caller.state(alert.alert_id)).status == alert_pb2.CUSTOMER_ALERT_STATUS_EVALUATING
     answer = await caller.send(caller.event("e4", "-9"), caller.event("e5", "4"), caller.event("e6", "1", "beta"))
     past = [Crossing("REACHED", "10", "15", "15", ""), Crossing("RESOLVED", "10", "15", "6", "e4")]
@@ -116,7 +116,7 @@ async def test_event_that_precedes_the_backfill_evaluates_its_gauge(
     await database.close()
     await caller.visited(alert.alert_id)
     gamma = [[Crossing("REACHED", "10", "15", "15", "")]] if evaluate else []
-    assert await told(caller, alert) == [acme, beta, *gamma]
+    assert await notified(caller, alert) == [acme, beta, *gamma]
 
 
 async def test_new_alert_on_an_unwatched_group_key_counts_earlier_usage(caller: Caller) -> None:
@@ -125,9 +125,9 @@ async def test_new_alert_on_an_unwatched_group_key_counts_earlier_usage(caller: 
         await caller.send(caller.event(f"e{number}", "4", region="eu" if number % 2 else "us", tier="a"))
     await caller.send(caller.event("e6", "100"))
     alert = await caller.create(usage_alert("12", groups=[("region", None)]))
-    assert sorted(await told(caller, alert)) == [[Crossing("REACHED", "12", "12", "12", "")]] * 2
+    assert sorted(await notified(caller, alert)) == [[Crossing("REACHED", "12", "12", "12", "")]] * 2
     narrow = await caller.create(usage_alert("13", groups=[("region", "eu"), ("tier", None)]))
-    assert not await told(caller, narrow)
+    assert not await notified(caller, narrow)
     answer = await caller.send(caller.event("e7", "1", region="eu", tier="a"), gauges=True)
     assert values(answer.gauges) == {
         ("acme", "calls"): 125,
@@ -145,14 +145,14 @@ async def test_new_alert_counts_usage_that_no_alert_watched(caller: Caller) -> N
     assert not answer.gauges
     assert not answer.transitions
     second = await caller.create(usage_alert("10", "40", "50"))
-    assert await told(caller, second) == [
+    assert await notified(caller, second) == [
         [Crossing("REACHED", "10", "42", "42", ""), Crossing("REACHED", "40", "42", "42", "")]
     ]
     answer = await caller.send(caller.event("e3", "8"), gauges=True)
     assert values(answer.gauges) == {("acme", "calls"): 50}
     assert crossings(answer.transitions) == [Crossing("REACHED", "50", "42", "50", "e3")]
     assert (await caller.state(first.alert_id)).status == alert_pb2.CUSTOMER_ALERT_STATUS_UNSPECIFIED
-    assert len(await told(caller, first)) == 1
+    assert len(await notified(caller, first)) == 1
 
 
 async def test_next_event_counts_the_usage_between_two_alerts(caller: Caller, held: Held) -> None:
@@ -171,7 +171,7 @@ async def test_alerts_created_and_archived_beside_a_watching_alert_count_exactly
     for number in range(3):
         alert = await caller.create(usage_alert(str(10 * (number + 1))))
         await caller.send(caller.event(f"e{number}", "10"))
-        assert len(await told(caller, alert)) == 1
+        assert len(await notified(caller, alert)) == 1
         await caller.archive(alert.alert_id)
     answer = await caller.send(caller.event("e9", "0"), gauges=True)
     assert values(answer.gauges) == {("acme", "calls"): 30}
@@ -188,7 +188,7 @@ async def test_alert_created_while_usage_waits_for_the_lock_misses_no_event(call
     await asyncio.gather(*sending)
     for alert in alerts:
         await caller.visited(alert.alert_id)
-        assert len(await told(caller, alert)) == 1
+        assert len(await notified(caller, alert)) == 1
         assert (await caller.state(alert.alert_id)).gauges[0].gauge.value == "6"
 
 

@@ -77,7 +77,7 @@ def percent(*lines: str, resolve: str = "") -> list[threshold_pb2.Threshold]:
     return [threshold_pb2.Threshold(percent_of_limit=line, resolve_value=resolve, notify_on=BOTH) for line in lines]
 
 
-async def told(caller: Caller, alert: alert_pb2.Alert, customer: str = "acme") -> list[tuple[str, str]]:
+async def notified(caller: Caller, alert: alert_pb2.Alert, customer: str = "acme") -> list[tuple[str, str]]:
     """Kind and level of all transitions that an alert has notified for a customer."""
     stored = await caller.notifications()
     own = [one for one in stored if (one.alert_id, one.customer_id) == (alert.alert_id, customer)]
@@ -116,7 +116,7 @@ async def test_usage_reaches_percentage_thresholds(caller: Caller) -> None:
 async def test_put_limit_evaluates_its_customer_before_it_answers(caller: Caller) -> None:
     alert = await caller.create(usage_alert(ladder=percent("80", "100")))
     await caller.send(caller.event("e1", "90"), caller.event("e1", "90", "other"))
-    assert await told(caller, alert) == []
+    assert await notified(caller, alert) == []
     expected: list[tuple[str, str]] = []
     for amount, found in (
         ("100", [("REACHED", "80")]),
@@ -130,7 +130,7 @@ async def test_put_limit_evaluates_its_customer_before_it_answers(caller: Caller
     ):
         await put_limit(caller, amount)
         expected += found
-        assert await told(caller, alert) == expected
+        assert await notified(caller, alert) == expected
         [shown] = (await caller.state(alert.alert_id)).gauges
         assert shown.gauge.limit == amount
         lines = [format_decimal(Decimal(amount) * Decimal("0.8")), amount] if amount else ["", ""]
@@ -138,7 +138,7 @@ async def test_put_limit_evaluates_its_customer_before_it_answers(caller: Caller
     assert shown.change_reason == alert_pb2.CHANGE_REASON_EVALUATION
     sequences = sorted(one.sequence for one in await caller.notifications())
     assert sequences == list(range(1, 8))
-    assert await told(caller, alert, "other") == []
+    assert await notified(caller, alert, "other") == []
     # The gauge keeps its value, and its trip levels follow the limit.
     answer = await caller.send(caller.event("e2", "-31"), gauges=True)
     assert values(answer.gauges) == {("acme", "calls"): 59}
@@ -167,11 +167,11 @@ async def test_each_group_has_its_own_limit(caller: Caller) -> None:
     ]
     await put_limit(caller, "40", groups=[("seat", "cid")])  # still above its level
     await put_limit(caller, "", groups=[("seat", "ann")])  # the limit of each seat applies now
-    assert sorted(await told(caller, alert)) == [("REACHED", "8")] * 3
+    assert sorted(await notified(caller, alert)) == [("REACHED", "8")] * 3
     await put_limit(caller, "80", groups=[("seat", "cid")])
-    assert sorted(await told(caller, alert)) == [("REACHED", "8")] * 3 + [("RESOLVED", "64")]
+    assert sorted(await notified(caller, alert)) == [("REACHED", "8")] * 3 + [("RESOLVED", "64")]
     await put_limit(caller, "", groups=BY_SEAT)
-    assert sorted(await told(caller, alert))[4:] == [("RESOLVED", "8")] * 2
+    assert sorted(await notified(caller, alert))[4:] == [("RESOLVED", "8")] * 2
     state = await caller.state(alert.alert_id)
     limits = {gauge.gauge.group[0].value: gauge.gauge.limit for gauge in state.gauges}
     assert limits == {"ann": "", "bob": "", "cid": "80"}
@@ -186,17 +186,17 @@ async def test_plan_limit_applies_to_each_customer_of_the_plan(caller: Caller) -
     for amount in ("100", "80", "1000"):
         await put_limit(caller, amount, plan="gold")
         await caller.visited(alert.alert_id)
-    assert await told(caller, alert) == [("REACHED", "80"), ("RESOLVED", "800")]
+    assert await notified(caller, alert) == [("REACHED", "80"), ("RESOLVED", "800")]
     assert (await caller.state(alert.alert_id)).alert.version == 1
     await put_limit(caller, "50", plan="gold")
     await caller.visited(alert.alert_id)
-    assert await told(caller, alert, "bolt") == []
+    assert await notified(caller, alert, "bolt") == []
     # Without a limit of its own the customer has the limit of its plan.
     await put_limit(caller, "", customer="bolt")
-    assert await told(caller, alert, "bolt") == [("REACHED", "40")]
+    assert await notified(caller, alert, "bolt") == [("REACHED", "40")]
     await put_limit(caller, "150", customer="bolt")
-    assert await told(caller, alert, "bolt") == [("REACHED", "40"), ("RESOLVED", "120")]
-    assert await told(caller, alert, "core") == []
+    assert await notified(caller, alert, "bolt") == [("REACHED", "40"), ("RESOLVED", "120")]
+    assert await notified(caller, alert, "core") == []
 
 
 async def test_customer_that_joins_a_plan_gets_its_limit(caller: Caller) -> None:
@@ -206,10 +206,10 @@ async def test_customer_that_joins_a_plan_gets_its_limit(caller: Caller) -> None
     await caller.send(caller.event("e1", "500"))
     await put_customer(caller, "acme", "gold")
     await caller.send(caller.event("e2", "1"))
-    assert await told(caller, alert) == [("REACHED", "80")]
+    assert await notified(caller, alert) == [("REACHED", "80")]
     await put_customer(caller, "acme", "silver")
     await caller.send(caller.event("e3", "1"))
-    assert await told(caller, alert) == [("REACHED", "80"), ("RESOLVED", "800")]
+    assert await notified(caller, alert) == [("REACHED", "80"), ("RESOLVED", "800")]
 
 
 async def test_subscription_has_the_limit_of_its_customer_or_else_of_its_plan(caller: Caller) -> None:
@@ -225,9 +225,9 @@ async def test_subscription_has_the_limit_of_its_customer_or_else_of_its_plan(ca
     answer = await caller.send(caller.event("e1", "60", subscription="pro"))
     assert [(one.level, one.gauge.limit) for one in answer.transitions] == [("50", "100")]
     await put_limit(caller, "200")
-    assert await told(caller, alert) == [("REACHED", "50"), ("RESOLVED", "100")]
+    assert await notified(caller, alert) == [("REACHED", "50"), ("RESOLVED", "100")]
     await put_limit(caller, "")
-    assert await told(caller, alert) == [("REACHED", "50"), ("RESOLVED", "100"), ("REACHED", "50")]
+    assert await notified(caller, alert) == [("REACHED", "50"), ("RESOLVED", "100"), ("REACHED", "50")]
     assert (await caller.state(alert.alert_id)).gauges[0].gauge.limit == "100"
 
 
@@ -238,9 +238,9 @@ async def test_spend_limit_applies_to_its_own_currency(caller: Caller) -> None:
     await caller.send(caller.event("e1", cost="9", currency="USD"), caller.event("e2", cost="9", currency="EUR"))
     await put_limit(caller, "10", currency="EUR")
     await put_limit(caller, "10")
-    assert await told(caller, alert) == []
+    assert await notified(caller, alert) == []
     await put_limit(caller, "10", currency="USD")
-    assert await told(caller, alert) == [("REACHED", "8")]
+    assert await notified(caller, alert) == [("REACHED", "8")]
 
 
 async def test_threshold_override_can_be_a_percentage(caller: Caller) -> None:
@@ -254,7 +254,7 @@ async def test_threshold_override_can_be_a_percentage(caller: Caller) -> None:
         event = caller.event(f"e-{seat}", cost="60", currency="USD", subscription="pro", seat=seat)
         assert not (await caller.send(event)).transitions
     await put_limit(caller, "100", currency="USD", groups=BY_SEAT)
-    assert await told(caller, alert) == [("REACHED", "50")]
+    assert await notified(caller, alert) == [("REACHED", "50")]
 
 
 async def test_changed_limit_does_not_evaluate_alerts_without_percentages(caller: Caller) -> None:
@@ -264,8 +264,8 @@ async def test_changed_limit_does_not_evaluate_alerts_without_percentages(caller
     before = await caller.state(plain.alert_id)
     for amount in ("100", "1000", ""):
         await put_limit(caller, amount)
-    assert await told(caller, alert) == [("REACHED", "70"), ("REACHED", "80"), ("RESOLVED", "800")]
-    assert await told(caller, plain) == [("REACHED", "50")]
+    assert await notified(caller, alert) == [("REACHED", "70"), ("REACHED", "80"), ("RESOLVED", "800")]
+    assert await notified(caller, plain) == [("REACHED", "50")]
     assert await caller.state(plain.alert_id) == before
     answer = await caller.send(caller.event("e2", "5"))
     assert [one.level for one in crossings(answer.transitions)] == ["95"]
@@ -278,16 +278,16 @@ async def test_percentage_threshold_resolves_at_a_percentage(caller: Caller) -> 
     for number, amount in enumerate(("800", "-99", "-1", "99")):
         await caller.send(caller.event(f"e{number}", amount))
     expected = [("REACHED", "800"), ("RESOLVED", "800")]
-    assert await told(caller, alert) == expected
+    assert await notified(caller, alert) == expected
     [shown] = (await caller.state(alert.alert_id)).gauges[0].thresholds
     assert (shown.threshold.percent_of_limit, shown.threshold.resolve_value) == ("80", "70")
     await put_limit(caller, "900")
     expected.append(("REACHED", "720"))
-    assert await told(caller, alert) == expected
+    assert await notified(caller, alert) == expected
     await put_limit(caller, "1100")  # 799 is below the level of 880 and above the resolve value of 770
-    assert await told(caller, alert) == expected
+    assert await notified(caller, alert) == expected
     await put_limit(caller, "1200")
-    assert await told(caller, alert) == [*expected, ("RESOLVED", "960")]
+    assert await notified(caller, alert) == [*expected, ("RESOLVED", "960")]
 
 
 async def test_silently_reached_percentage_threshold_stays_silent(caller: Caller) -> None:
@@ -295,9 +295,9 @@ async def test_silently_reached_percentage_threshold_stays_silent(caller: Caller
     await caller.send(caller.event("e1", "90"))
     alert = await caller.create(usage_alert(ladder=percent("80", "100")), evaluate=False)
     await put_limit(caller, "90")
-    assert await told(caller, alert) == [("REACHED", "90")]
+    assert await notified(caller, alert) == [("REACHED", "90")]
     await put_limit(caller, "1000")
-    assert await told(caller, alert) == [("REACHED", "90"), ("RESOLVED", "1000")]
+    assert await notified(caller, alert) == [("REACHED", "90"), ("RESOLVED", "1000")]
 
 
 async def test_update_alert_replaces_percentage_thresholds(caller: Caller) -> None:
@@ -310,7 +310,7 @@ async def test_update_alert_replaces_percentage_thresholds(caller: Caller) -> No
         request = alert_service_pb2.UpdateAlertRequest(alert=changed)
         await caller.alerts.UpdateAlert(request, metadata=caller.metadata)
         await caller.visited(alert.alert_id)
-        return await told(caller, alert)
+        return await notified(caller, alert)
 
     expected = [("REACHED", "80")]
     assert await edit(percent("80", "90", resolve="10")) == expected
@@ -319,7 +319,7 @@ async def test_update_alert_replaces_percentage_thresholds(caller: Caller) -> No
     expected += [("RESOLVED", "50"), ("REACHED", "50")]  # a fixed value is another threshold, even at the same level
     assert sorted(await edit([threshold_pb2.Threshold(value="50", notify_on=BOTH)])) == sorted(expected)
     await put_limit(caller, "1")
-    assert len(await told(caller, alert)) == len(expected)
+    assert len(await notified(caller, alert)) == len(expected)
 
 
 async def test_limit_put_before_its_customer_applies_to_it(caller: Caller) -> None:
@@ -347,7 +347,7 @@ async def test_limits_apply_on_other_replicas_and_on_later_ones(caller: Caller) 
         answer = await later.send(later.event("e4", "-1"), later.event("e1", "8", "bolt"))
         found = [(one.kind, one.level) for one in crossings(answer.transitions)]
         assert sorted(found) == [("REACHED", "8"), ("RESOLVED", "80")]
-    assert await told(caller, alert) == [
+    assert await notified(caller, alert) == [
         ("REACHED", "56"),
         ("RESOLVED", "80"),
         ("REACHED", "80"),
@@ -376,8 +376,8 @@ async def test_usage_applies_a_plan_limit_before_the_re_evaluation(
     held = False
     await put_limit(caller, "99", plan="gold")
     await caller.visited(alert.alert_id)
-    assert await told(caller, alert) == [("REACHED", "80")]
-    assert await told(caller, alert, "bolt") == [("REACHED", "79.2")]
+    assert await notified(caller, alert) == [("REACHED", "80")]
+    assert await notified(caller, alert, "bolt") == [("REACHED", "79.2")]
 
 
 async def test_monthly_invoice_total_is_compared_with_the_spend_limit(caller: Caller) -> None:
@@ -404,15 +404,15 @@ async def test_monthly_invoice_total_is_compared_with_the_spend_limit(caller: Ca
     request = account_service_pb2.PutInvoiceRequest(invoice=invoice)
     await caller.accounts.PutInvoice(request, metadata=caller.metadata)
     expected = [("REACHED", "50")]
-    assert await told(caller, alert) == expected
+    assert await notified(caller, alert) == expected
     assert (await caller.notifications())[0].body["data"]["gauge"]["limit"] == "100"
     for amount, found in (("200", ("RESOLVED", "100")), ("", ("REACHED", "50"))):
         await put_limit(caller, amount, currency="USD")
         expected.append(found)
-        assert await told(caller, alert) == expected
+        assert await notified(caller, alert) == expected
     await put_limit(caller, "", plan="gold", currency="USD")
     await caller.visited(alert.alert_id)
-    assert await told(caller, alert) == [*expected, ("RESOLVED", "50")]
+    assert await notified(caller, alert) == [*expected, ("RESOLVED", "50")]
 
 
 async def test_spend_limit_of_a_cached_customer_leaves_its_limit_of_calls(caller: Caller) -> None:

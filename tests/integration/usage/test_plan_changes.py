@@ -74,8 +74,8 @@ async def test_every_alert_of_a_plan_notifies_once_when_a_customer_joins(caller:
     await caller.send(caller.event("e1", "124"), caller.event("e2", "6", region="eu"), caller.event("e3", "0.5"))
     for _ in range(2):
         await put(caller, "gold")
-    told = [one.alert_id for one in await caller.notifications()]
-    assert sorted(told) == sorted(alert.alert_id for alert in alerts[:4])
+    notified = [one.alert_id for one in await caller.notifications()]
+    assert sorted(notified) == sorted(alert.alert_id for alert in alerts[:4])
 
 
 async def test_changed_billing_cycle_is_evaluated_immediately(caller: Caller) -> None:

@@ -112,8 +112,8 @@ async def test_notification_and_answer_show_the_price_filters(caller: Caller) ->
     answer = await caller.send(caller.event("e1", cost="10", subscription="pro", price_id="d"))
     assert [(one.kind, one.value, one.event_id) for one in crossings(answer.transitions)] == [("REACHED", "10", "e1")]
     assert list(answer.transitions[0].gauge.cost.price_filters) == merged
-    [told] = await caller.notifications()
-    assert told.body["data"]["gauge"]["price_filters"] == [
+    [stored] = await caller.notifications()
+    assert stored.body["data"]["gauge"]["price_filters"] == [
         {"field": "PRICE_ID", "operator": "EXCLUDES", "values": ["a", "b", "c"]}
     ]
 

@@ -19,17 +19,17 @@ def both_ways(line: str) -> list[threshold_pb2.Threshold]:
 async def test_alerts_on_one_gauge_resolve_at_their_own_levels(caller: Caller, lines: tuple[str, str]) -> None:
     for line in lines:
         await caller.create(usage_alert(ladder=both_ways(line)))
-    told = []
+    found = []
     for number, quantity in enumerate(("9", "2", "9", "1", "-2", "3", "-13")):
         answer = await caller.send(caller.event(f"e{number}", quantity))
-        told += [(one.kind, one.level, one.value) for one in crossings(answer.transitions)]
-    assert told[:4] == [
+        found += [(one.kind, one.level, one.value) for one in crossings(answer.transitions)]
+    assert found[:4] == [
         ("REACHED", "10", "11"),
         ("REACHED", "20", "20"),
         ("RESOLVED", "20", "19"),
         ("REACHED", "20", "22"),
     ]
-    assert sorted(told[4:]) == [("RESOLVED", "10", "9"), ("RESOLVED", "20", "9")]
+    assert sorted(found[4:]) == [("RESOLVED", "10", "9"), ("RESOLVED", "20", "9")]
 
 
 @pytest.mark.parametrize("lines", [("10", "20"), ("20", "10")])
@@ -38,10 +38,10 @@ async def test_alerts_on_one_balance_are_reached_at_their_own_levels(caller: Cal
     await acme.put("c1", "30")
     for line in lines:
         await caller.create(alert(line, low_remaining_commit_balance_reached={}))
-    told = []
+    found = []
     for number, cost in enumerate(("9", "1", "9", "1", "-1", "-9", "-1")):
-        told += [(one.kind, one.level, one.value) for one in await acme.spend(f"e{number}", cost)]
-    assert told == [
+        found += [(one.kind, one.level, one.value) for one in await acme.spend(f"e{number}", cost)]
+    assert found == [
         ("REACHED", "20", "20"),
         ("REACHED", "10", "10"),
         ("RESOLVED", "10", "11"),
@@ -122,10 +122,10 @@ async def test_thresholds_forgotten_by_a_reset_notify_again_once(caller: Caller)
     await caller.alerts.UpdateAlert(request, metadata=caller.metadata)
     await caller.visited(made.alert_id)
     assert len(await caller.notifications()) == 2
-    told = [crossings(first.transitions)]
+    found = [crossings(first.transitions)]
     for event_id in ("e2", "e3"):
-        told.append(crossings((await caller.send(caller.event(event_id, "10"))).transitions))
-    assert told == [
+        found.append(crossings((await caller.send(caller.event(event_id, "10"))).transitions))
+    assert found == [
         [Crossing("REACHED", "10", "0", "15", "e1")],
         [Crossing("REACHED", "20", "15", "25", "e2")],
         [Crossing("REACHED", "30", "25", "35", "e3")],

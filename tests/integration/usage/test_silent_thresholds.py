@@ -23,7 +23,7 @@ async def switched(caller: Caller, alert: alert_pb2.Alert, *, on: bool, customer
         await caller.alerts.DisableAlert(alert_service_pb2.DisableAlertRequest(**ids), metadata=caller.metadata)
 
 
-async def told(caller: Caller) -> list[tuple[str, list[Crossing]]]:
+async def notified(caller: Caller) -> list[tuple[str, list[Crossing]]]:
     return [(one.customer_id, one.crossings) for one in await caller.notifications()]
 
 
@@ -40,7 +40,7 @@ async def test_threshold_reached_while_the_alert_is_disabled_notifies_when_it_is
     await switched(caller, alert, on=False, customer=customer)
     await caller.send(caller.event("e2", "12", "beta"))
     await switched(caller, alert, on=True, customer=customer)
-    assert await told(caller) == [("beta", reached("12"))]
+    assert await notified(caller) == [("beta", reached("12"))]
     [gauge] = (await caller.state(alert.alert_id)).gauges
     assert gauge.thresholds[0].silent
 
@@ -50,7 +50,7 @@ async def test_customer_that_joins_the_plan_later_notifies(caller: Caller) -> No
     await caller.send(caller.event("e1", "15"), caller.event("e2", "12", "beta"))
     alert = await caller.create(usage_alert("10", scope=on_plan("gold")), evaluate=False)
     await caller.put_customer(account_pb2.Customer(customer_id="beta", plan_id="gold"))
-    assert await told(caller) == [("beta", reached("12"))]
+    assert await notified(caller) == [("beta", reached("12"))]
     assert (await caller.state(alert.alert_id)).gauges[0].thresholds[0].silent
 
 
@@ -73,7 +73,7 @@ async def test_threshold_stays_silent_when_the_backfill_waits_until_the_alert_is
         pass
     await database.close()
     await switched(caller, alert, on=True)
-    assert not await told(caller)
+    assert not await notified(caller)
     assert (await caller.state(alert.alert_id)).gauges[0].thresholds[0].silent
 
 
@@ -91,4 +91,4 @@ async def test_late_event_is_silent_in_a_period_before_the_alert_and_notifies_in
     await switched(caller, alert, on=True)
     assert not (await caller.send(caller.event("e3", "1", at=first + timedelta(days=5)))).transitions
     await caller.send(caller.event("e4", "1", at=second))
-    assert await told(caller) == [("acme", reached("12"))]
+    assert await notified(caller) == [("acme", reached("12"))]

@@ -63,8 +63,8 @@ async def test_overrides_apply_to_usage_from_before_the_alert(caller: Caller, ev
     for number, (model, region) in enumerate([("small", "us"), ("small", "eu"), ("large", "us"), ("large", "asia")]):
         await spend(caller, number, "15", model, region)
     await caller.create(cost_alert(SPECIFIC, "10"), evaluate=evaluate)
-    told = [[one.level for one in item.crossings] for item in await caller.notifications()]
-    assert sorted(told) == ([["10"], ["5", "7"]] if evaluate else [])
+    notified = [[one.level for one in item.crossings] for item in await caller.notifications()]
+    assert sorted(notified) == ([["10"], ["5", "7"]] if evaluate else [])
     # Thresholds that were reached notify nothing; the group below its own threshold can still reach it.
     assert await spend(caller, 10, "5", "small", "us") == []
     assert await spend(caller, 11, "5", "large", "us") == []

@@ -29,11 +29,11 @@ def resolved(level: str, previous_value: str, value: str, event_id: str) -> Cros
     return Crossing("RESOLVED", level, previous_value, value, event_id)
 
 
-def told_of(line: Threshold) -> Threshold:
+def notifying_of_both(line: Threshold) -> Threshold:
     """The threshold, notifying of both kinds of transitions."""
-    told = Threshold(notify_on=BOTH)
-    told.MergeFrom(line)
-    return told
+    copied = Threshold(notify_on=BOTH)
+    copied.MergeFrom(line)
+    return copied
 
 
 async def stream_of(caller: Caller, quantities: Sequence[str], first: int = 0) -> list[Crossing]:
@@ -132,10 +132,10 @@ async def test_thresholds_are_reached_and_resolved_in_order_in_one_batch_and_in_
     caller: Caller, ladder: str
 ) -> None:
     lines, quantities, expected = LADDERS[ladder]
-    await caller.create(usage_alert(ladder=[told_of(line) for line in lines]))
+    await caller.create(usage_alert(ladder=[notifying_of_both(line) for line in lines]))
     assert await stream_of(caller, quantities) == expected
-    told = [crossing for one in await caller.notifications() for crossing in one.crossings]
-    assert told == expected
+    notified = [crossing for one in await caller.notifications() for crossing in one.crossings]
+    assert notified == expected
     # The same events one by one, for another customer.
     found: list[Crossing] = []
     for place, quantity in enumerate(quantities):
@@ -205,8 +205,8 @@ async def test_thresholds_of_one_alert_can_have_different_notify_on(caller: Call
         ("block", True, True),
     ]
     [stored] = await caller.notifications()
-    [told] = stored.body["data"]["transitions"]
-    assert told["threshold"] == {"code": "block", "value": "20", "severity": "CRITICAL"}
+    [notified] = stored.body["data"]["transitions"]
+    assert notified["threshold"] == {"code": "block", "value": "20", "severity": "CRITICAL"}
 
 
 async def test_notification_marks_the_furthest_of_its_own_transitions(caller: Caller) -> None:

@@ -146,7 +146,7 @@ class Holder:
             for one in answer.transitions
         ]
 
-    async def told(self, number: int | None = None) -> list[list[Crossing]]:
+    async def notified(self, number: int | None = None) -> list[list[Crossing]]:
         """The transitions of each notification of the customer, oldest first; waits for that many notifications."""
 
         async def there() -> bool:

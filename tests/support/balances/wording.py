@@ -39,7 +39,7 @@ async def values(holder: Holder, alert_id: str) -> Values:
     return found
 
 
-async def kinds_told(holder: Holder, alert_id: str) -> list[str]:
+async def notified_kinds(holder: Holder, alert_id: str) -> list[str]:
     """The kinds of transitions that an alert notified of the customer, oldest first."""
     return [
         crossing.kind
