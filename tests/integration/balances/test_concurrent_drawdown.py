@@ -22,7 +22,7 @@ from tests.support.usage.caller import DEADLINE, Caller, beside, ingest_held, sp
 EXAMPLES = int(os.environ.get("TIDEMARK_TEST_EXAMPLES", "15"))  # interleavings; hundreds take minutes
 
 COMMITS = condition_pb2.LowRemainingCommitBalanceReachedCondition()
-LINES = ("90", "50", "0")
+LEVELS = ("90", "50", "0")
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ async def test_concurrent_draws_adjustments_and_timers_of_two_servers_add_up(
     name, key = await organization(caller.database_url, clock)
     own = [Caller(one.server, clock, caller.database_url, name, key) for one in (caller, other)]
     now, timers = clock.now(), timers_of(database, clock)
-    await own[0].create(alert(*LINES, low_remaining_commit_balance_reached=COMMITS))
+    await own[0].create(alert(*LEVELS, low_remaining_commit_balance_reached=COMMITS))
     for customer in CUSTOMERS:
         first = Holder(own[0], customer)
         await first.put("first", spans=[("40", now - timedelta(days=1), now + timedelta(hours=1))], priority=-1)
@@ -158,7 +158,7 @@ async def test_concurrent_draws_adjustments_and_timers_of_two_servers_add_up(
             (one for one in await own[1].notifications() if one.customer_id == customer), key=lambda one: one.sequence
         )
         notified = [(one.level, one.kind) for notification in notifications for one in notification.crossings]
-        for level in LINES:
+        for level in LEVELS:
             kinds = [kind for of_level, kind in notified if of_level == level]
             assert kinds == [("REACHED", "RESOLVED")[number % 2] for number in range(len(kinds))]
             assert len(kinds) % 2 == (remaining <= int(level))

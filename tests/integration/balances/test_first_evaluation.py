@@ -27,7 +27,7 @@ class Past:
     """A condition with the steps that reach its threshold, resolve it, and reach it again."""
 
     condition: str
-    line: str
+    level: str
     there: tuple[Act, ...]
     recover: Act
     again: Act
@@ -110,10 +110,10 @@ async def test_threshold_already_reached_at_creation_notifies_unless_evaluate_on
         for act in case.there:
             await act(acme)
         scope = f'customer {{ customer_id: "{acme.customer}" }}'
-        alert_id = await create(acme, case.condition, case.line, evaluate=evaluate, scope=scope)
+        alert_id = await create(acme, case.condition, case.level, evaluate=evaluate, scope=scope)
         state = await caller.state(alert_id, acme.customer)
         assert state.status == IN_ALARM, case.condition
-        assert [line.silent for line in state.gauges[0].thresholds] == [not evaluate], case.condition
+        assert [one.silent for one in state.gauges[0].thresholds] == [not evaluate], case.condition
         assert await notified_kinds(acme, alert_id) == (["REACHED"] if evaluate else []), case.condition
         await case.recover(acme)
         assert (await caller.state(alert_id, acme.customer)).status == OK, case.condition
@@ -127,7 +127,7 @@ async def test_threshold_reached_while_the_alert_is_disabled_notifies_when_it_is
     for number, case in enumerate(PAST):
         acme = Holder(caller, f"acme-{number}")
         scope = f'customer {{ customer_id: "{acme.customer}" }}'
-        alert_id = await create(acme, case.condition, case.line, evaluate=False, scope=scope)
+        alert_id = await create(acme, case.condition, case.level, evaluate=False, scope=scope)
         silent = await notified_kinds(acme, alert_id)
         off, on = (
             alert_service_pb2.DisableAlertRequest(alert_id=alert_id),
@@ -265,19 +265,19 @@ async def test_plan_change_evaluates_every_affected_alert_in_one_call(caller: Ca
 async def test_customer_has_one_alert_of_each_type_and_unit(
     caller: Caller, condition: str, others: list[str]
 ) -> None:
-    def lines(text: str) -> list[str]:
+    def levels(text: str) -> list[str]:
         return [] if "depleted" in text or "recovered" in text else ["50"]
 
-    first = await caller.create_only(written(condition, *lines(condition), scope=ACME))
+    first = await caller.create_only(written(condition, *levels(condition), scope=ACME))
     for other in others:
-        await caller.create_only(written(other, *lines(other), scope=ACME))
-    await caller.create_only(written(condition, *lines(condition), scope='customer { customer_id: "other" }'))
+        await caller.create_only(written(other, *levels(other), scope=ACME))
+    await caller.create_only(written(condition, *levels(condition), scope='customer { customer_id: "other" }'))
     # Unset currency means USD; an alert that differs only in thresholds is a duplicate.
-    again = written(condition.replace("{}", '{ currency: "USD" }'), *map("{}1".format, lines(condition)), scope=ACME)
+    again = written(condition.replace("{}", '{ currency: "USD" }'), *map("{}1".format, levels(condition)), scope=ACME)
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await caller.create_only(again)
     code, reason, _ = explained(status_of(refused.value))
     assert (code, reason) == ("ALREADY_EXISTS", "ALERT_EXISTS")
     assert first.alert_id in (refused.value.details() or "")
     await caller.archive(first.alert_id)
-    await caller.create_only(written(condition, *lines(condition), scope=ACME))
+    await caller.create_only(written(condition, *levels(condition), scope=ACME))

@@ -27,7 +27,7 @@ from tests.support.server.running import reason_of, status_of, violations_of
 from tests.support.usage.caller import Caller, beside, everything, settings, usage_alert
 
 WIDE = "👍"  # four bytes of UTF-8 in one character
-LONG_CODES = [threshold_pb2.Threshold(value=str(line), code=f"{line:03d}" + WIDE * 125) for line in range(1, 21)]
+LONG_CODES = [threshold_pb2.Threshold(value=str(level), code=f"{level:03d}" + WIDE * 125) for level in range(1, 21)]
 
 
 async def listed(caller: Caller, start: Timestamp, customers: Iterable[str]) -> list[notification_pb2.Notification]:

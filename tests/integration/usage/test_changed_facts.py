@@ -15,10 +15,10 @@ from tests.support.usage.caller import BOTH, Caller, Crossing, crossings, on_pla
 __all__ = ["held"]
 
 
-def subscription_alert(scope: alert_pb2.AlertScope, line: str = "10") -> alert_pb2.Alert:
+def subscription_alert(scope: alert_pb2.AlertScope, level: str = "10") -> alert_pb2.Alert:
     """usage_exceeded, with a threshold that notifies of both kinds."""
-    ladder = [threshold_pb2.Threshold(value=line, notify_on=BOTH)]
-    alert = alert_pb2.Alert(name="subscription", scope=scope, thresholds=ladder)
+    defined = [threshold_pb2.Threshold(value=level, notify_on=BOTH)]
+    alert = alert_pb2.Alert(name="subscription", scope=scope, thresholds=defined)
     alert.usage_exceeded.metric_id = "calls"
     return alert
 

@@ -32,12 +32,12 @@ def usage_exceeded(scope: alert_pb2.AlertScope) -> alert_pb2.Alert:
     )
 
 
-def cost_exceeded(scope: alert_pb2.AlertScope, *keys: str, currency: str = "", line: str = "10") -> alert_pb2.Alert:
+def cost_exceeded(scope: alert_pb2.AlertScope, *keys: str, currency: str = "", level: str = "10") -> alert_pb2.Alert:
     return alert_pb2.Alert(
         name="cost of a subscription",
         scope=scope,
         cost_exceeded=condition_pb2.CostExceededCondition(grouping_keys=keys, currency=currency),
-        thresholds=thresholds(line),
+        thresholds=thresholds(level),
     )
 
 

@@ -36,7 +36,7 @@ class Creating:
     """An alert that is created after a pause, in milliseconds."""
 
     pause: int
-    line: int
+    level: int
     customer: str | None
     by_region: bool
     evaluate: bool
@@ -99,7 +99,7 @@ async def accepted(stream: StreamCall) -> int:
 async def create(caller: Caller, creating: Creating) -> alert_pb2.Alert:
     """Creates an alert after its pause."""
     await asyncio.sleep(creating.pause / 1000)
-    alert = usage_alert(str(creating.line), groups=[("region", None)] if creating.by_region else ())
+    alert = usage_alert(str(creating.level), groups=[("region", None)] if creating.by_region else ())
     if creating.customer is not None:
         alert.scope.CopyFrom(on_customer(creating.customer))
     return await caller.create_only(alert, evaluate=creating.evaluate)
@@ -152,7 +152,7 @@ async def test_alerts_created_during_streams_miss_no_usage_and_notify_once(
             assert {group: int(item.gauge.value) for group, item in found.items()} == expected
             for group, total in expected.items():
                 [threshold] = found[group].thresholds
-                assert threshold.in_alarm is (total >= one.line)
+                assert threshold.in_alarm is (total >= one.level)
                 assert not (threshold.silent and one.evaluate)
                 notified = [
                     crossing
@@ -164,5 +164,5 @@ async def test_alerts_created_during_streams_miss_no_usage_and_notify_once(
                 assert len(notified) == (threshold.in_alarm and not threshold.silent)
                 for crossing in notified:
                     assert crossing.kind == "REACHED"
-                    assert int(crossing.value) >= one.line
-                    assert int(crossing.previous_value) < one.line or not crossing.event_id
+                    assert int(crossing.value) >= one.level
+                    assert int(crossing.previous_value) < one.level or not crossing.event_id

@@ -181,7 +181,7 @@ async def test_alert_created_while_usage_waits_for_the_lock_misses_no_event(call
     """Creation and usage wait for the same lock: in either order each event is counted."""
     await caller.send(caller.event("e0"))
     async with ingest_held(caller):
-        creating = [asyncio.create_task(caller.create_only(usage_alert(str(line)))) for line in (2, 3, 4)]
+        creating = [asyncio.create_task(caller.create_only(usage_alert(str(level)))) for level in (2, 3, 4)]
         sending = [asyncio.create_task(caller.send(caller.event(f"e{number}"))) for number in range(1, 6)]
         await asyncio.sleep(0)
     alerts = await asyncio.gather(*creating)

@@ -72,9 +72,11 @@ async def put_customer(caller: Caller, customer: str, plan: str = "") -> None:
     await caller.put_customer(account_pb2.Customer(customer_id=customer, plan_id=plan))
 
 
-def percent(*lines: str, resolve: str = "") -> list[threshold_pb2.Threshold]:
+def percent(*percentages: str, resolve: str = "") -> list[threshold_pb2.Threshold]:
     """Percentage thresholds that notify of both kinds."""
-    return [threshold_pb2.Threshold(percent_of_limit=line, resolve_value=resolve, notify_on=BOTH) for line in lines]
+    return [
+        threshold_pb2.Threshold(percent_of_limit=one, resolve_value=resolve, notify_on=BOTH) for one in percentages
+    ]
 
 
 async def notified(caller: Caller, alert: alert_pb2.Alert, customer: str = "acme") -> list[tuple[str, str]]:
@@ -133,8 +135,8 @@ async def test_put_limit_evaluates_its_customer_before_it_answers(caller: Caller
         assert await notified(caller, alert) == expected
         [shown] = (await caller.state(alert.alert_id)).gauges
         assert shown.gauge.limit == amount
-        lines = [format_decimal(Decimal(amount) * Decimal("0.8")), amount] if amount else ["", ""]
-        assert [one.level for one in shown.thresholds] == lines
+        levels = [format_decimal(Decimal(amount) * Decimal("0.8")), amount] if amount else ["", ""]
+        assert [one.level for one in shown.thresholds] == levels
     assert shown.change_reason == alert_pb2.CHANGE_REASON_EVALUATION
     sequences = sorted(one.sequence for one in await caller.notifications())
     assert sequences == list(range(1, 8))
@@ -305,8 +307,8 @@ async def test_update_alert_replaces_percentage_thresholds(caller: Caller) -> No
     alert = await caller.create(usage_alert(ladder=percent("80")))
     await caller.send(caller.event("e1", "85"))
 
-    async def edit(ladder: list[threshold_pb2.Threshold]) -> list[tuple[str, str]]:
-        changed = alert_pb2.Alert(alert_id=alert.alert_id, thresholds=ladder)
+    async def edit(replacement: list[threshold_pb2.Threshold]) -> list[tuple[str, str]]:
+        changed = alert_pb2.Alert(alert_id=alert.alert_id, thresholds=replacement)
         request = alert_service_pb2.UpdateAlertRequest(alert=changed)
         await caller.alerts.UpdateAlert(request, metadata=caller.metadata)
         await caller.visited(alert.alert_id)

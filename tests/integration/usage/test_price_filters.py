@@ -25,14 +25,14 @@ def narrowed(
 def spend_exceeded(
     *filters: condition_pb2.PriceFilter,
     currency: str = "USD",
-    line: str = "1000",
+    level: str = "1000",
     scope: alert_pb2.AlertScope | None = None,
 ) -> alert_pb2.Alert:
     return alert_pb2.Alert(
         name="spend of some prices",
         scope=scope or on_subscription("pro"),
         spend_exceeded=condition_pb2.SpendExceededCondition(currency=currency, price_filters=filters),
-        thresholds=thresholds(line),
+        thresholds=thresholds(level),
     )
 
 
@@ -95,7 +95,7 @@ async def test_first_event_that_passes_recounts_cost_from_before_the_alert(calle
     await caller.send(*events(caller))
     [[before]] = await caller.rows("SELECT count(*) FROM gauge WHERE organization_id = %(organization_id)s")
     async with beside(caller) as other:
-        alert = await caller.create_only(spend_exceeded(narrowed(PRICE_ID, INCLUDES, "cpu"), line="5"))
+        alert = await caller.create_only(spend_exceeded(narrowed(PRICE_ID, INCLUDES, "cpu"), level="5"))
         answer = await other.send(other.event("n", cost="1", subscription="pro", price_id="cpu"), gauges=True)
         await caller.visited(alert.alert_id)
     [gauge] = answer.gauges
@@ -105,7 +105,7 @@ async def test_first_event_that_passes_recounts_cost_from_before_the_alert(calle
 
 async def test_notification_and_answer_show_the_price_filters(caller: Caller) -> None:
     filters = [narrowed(PRICE_ID, EXCLUDES, "b", "a"), narrowed(PRICE_ID, EXCLUDES, "c")]
-    alert = await caller.create(spend_exceeded(*filters, line="10"))
+    alert = await caller.create(spend_exceeded(*filters, level="10"))
     merged = [narrowed(PRICE_ID, EXCLUDES, "a", "b", "c")]
     assert list(alert.spend_exceeded.price_filters) == merged
     await caller.send(caller.event("e0", cost="100", subscription="pro", price_id="c"))
@@ -119,7 +119,7 @@ async def test_notification_and_answer_show_the_price_filters(caller: Caller) ->
 
 
 async def test_correction_counts_only_when_its_price_passes(caller: Caller) -> None:
-    alert = await caller.create(spend_exceeded(narrowed(PRICE_ID, INCLUDES, "gpu"), line="10"))
+    alert = await caller.create(spend_exceeded(narrowed(PRICE_ID, INCLUDES, "gpu"), level="10"))
     await caller.send(caller.event("e1", cost="12", subscription="pro", price_id="gpu"))
     await caller.send(caller.event("e2", cost="-5", subscription="pro", price_id="cpu"))
     assert await value_of(caller, alert) == "12"

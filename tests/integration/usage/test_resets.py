@@ -8,8 +8,8 @@ async def test_threshold_forgotten_by_a_reset_notifies_again_when_the_customer_r
     caller: Caller,
 ) -> None:
     await caller.put_customer(account_pb2.Customer(customer_id="acme", plan_id="gold"))
-    line = threshold_pb2.Threshold(value="5", notify_on=BOTH)
-    alert = await caller.create(usage_alert(scope=on_plan("gold"), ladder=[line]))
+    threshold = threshold_pb2.Threshold(value="5", notify_on=BOTH)
+    alert = await caller.create(usage_alert(scope=on_plan("gold"), ladder=[threshold]))
     await caller.send(caller.event("e1", "6"))
     assert (await caller.state(alert.alert_id)).status == alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
 

@@ -11,14 +11,14 @@ from tests.support.balances.holder import Holder, alert
 from tests.support.usage.caller import BOTH, Caller, Crossing, crossings, spend_alert, usage_alert
 
 
-def both_ways(line: str) -> list[threshold_pb2.Threshold]:
-    return [threshold_pb2.Threshold(value=line, notify_on=BOTH)]
+def notifying_of_both(level: str) -> list[threshold_pb2.Threshold]:
+    return [threshold_pb2.Threshold(value=level, notify_on=BOTH)]
 
 
-@pytest.mark.parametrize("lines", [("10", "20"), ("20", "10")])
-async def test_alerts_on_one_gauge_resolve_at_their_own_levels(caller: Caller, lines: tuple[str, str]) -> None:
-    for line in lines:
-        await caller.create(usage_alert(ladder=both_ways(line)))
+@pytest.mark.parametrize("levels", [("10", "20"), ("20", "10")])
+async def test_alerts_on_one_gauge_resolve_at_their_own_levels(caller: Caller, levels: tuple[str, str]) -> None:
+    for level in levels:
+        await caller.create(usage_alert(ladder=notifying_of_both(level)))
     found = []
     for number, quantity in enumerate(("9", "2", "9", "1", "-2", "3", "-13")):
         answer = await caller.send(caller.event(f"e{number}", quantity))
@@ -32,12 +32,12 @@ async def test_alerts_on_one_gauge_resolve_at_their_own_levels(caller: Caller, l
     assert sorted(found[4:]) == [("RESOLVED", "10", "9"), ("RESOLVED", "20", "9")]
 
 
-@pytest.mark.parametrize("lines", [("10", "20"), ("20", "10")])
-async def test_alerts_on_one_balance_are_reached_at_their_own_levels(caller: Caller, lines: tuple[str, str]) -> None:
+@pytest.mark.parametrize("levels", [("10", "20"), ("20", "10")])
+async def test_alerts_on_one_balance_are_reached_at_their_own_levels(caller: Caller, levels: tuple[str, str]) -> None:
     acme = Holder(caller)
     await acme.put("c1", "30")
-    for line in lines:
-        await caller.create(alert(line, low_remaining_commit_balance_reached={}))
+    for level in levels:
+        await caller.create(alert(level, low_remaining_commit_balance_reached={}))
     found = []
     for number, cost in enumerate(("9", "1", "9", "1", "-1", "-9", "-1")):
         found += [(one.kind, one.level, one.value) for one in await acme.spend(f"e{number}", cost)]
@@ -51,8 +51,8 @@ async def test_alerts_on_one_balance_are_reached_at_their_own_levels(caller: Cal
 
 
 async def test_state_evaluated_without_a_transition_keeps_its_change_time(caller: Caller, clock: ManualClock) -> None:
-    first = await caller.create(usage_alert(ladder=both_ways("10")))
-    second = await caller.create(usage_alert(ladder=both_ways("20")))
+    first = await caller.create(usage_alert(ladder=notifying_of_both("10")))
+    second = await caller.create(usage_alert(ladder=notifying_of_both("20")))
     start = clock.now()
     await caller.send(caller.event("e1", "15"))
     clock.advance(timedelta(hours=1))

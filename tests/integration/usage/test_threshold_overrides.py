@@ -11,7 +11,7 @@ from tests.support.usage.caller import Caller, beside, crossings, on_subscriptio
 Override = tuple[dict[str, str], list[str]]
 
 
-def cost_alert(overrides: Sequence[Override], *lines: str, name_keys: bool = True) -> alert_pb2.Alert:
+def cost_alert(overrides: Sequence[Override], *levels: str, name_keys: bool = True) -> alert_pb2.Alert:
     """cost_exceeded by model and region, with overrides for some values of these keys."""
     return alert_pb2.Alert(
         name="cost",
@@ -26,7 +26,7 @@ def cost_alert(overrides: Sequence[Override], *lines: str, name_keys: bool = Tru
                 for bound, own in overrides
             ],
         ),
-        thresholds=thresholds(*lines),
+        thresholds=thresholds(*levels),
     )
 
 

@@ -29,10 +29,10 @@ def resolved(level: str, previous_value: str, value: str, event_id: str) -> Cros
     return Crossing("RESOLVED", level, previous_value, value, event_id)
 
 
-def notifying_of_both(line: Threshold) -> Threshold:
+def notifying_of_both(threshold: Threshold) -> Threshold:
     """The threshold, notifying of both kinds of transitions."""
     copied = Threshold(notify_on=BOTH)
-    copied.MergeFrom(line)
+    copied.MergeFrom(threshold)
     return copied
 
 
@@ -42,7 +42,7 @@ async def stream_of(caller: Caller, quantities: Sequence[str], first: int = 0) -
     return crossings((await caller.send(*events)).transitions)
 
 
-LADDERS: dict[str, tuple[list[Threshold], list[str], list[Crossing]]] = {
+CASES: dict[str, tuple[list[Threshold], list[str], list[Crossing]]] = {
     "exactly at the level": (thresholds("10"), ["4", "6"], [reached("10", "4", "10", "e1")]),
     "just below the level": (thresholds("10"), ["9.999999999999999999"], []),
     "18 decimals": (
@@ -127,12 +127,12 @@ LADDERS: dict[str, tuple[list[Threshold], list[str], list[Crossing]]] = {
 }
 
 
-@pytest.mark.parametrize("ladder", LADDERS)
+@pytest.mark.parametrize("case", CASES)
 async def test_thresholds_are_reached_and_resolved_in_order_in_one_batch_and_in_single_events(
-    caller: Caller, ladder: str
+    caller: Caller, case: str
 ) -> None:
-    lines, quantities, expected = LADDERS[ladder]
-    await caller.create(usage_alert(ladder=[notifying_of_both(line) for line in lines]))
+    defined, quantities, expected = CASES[case]
+    await caller.create(usage_alert(ladder=[notifying_of_both(one) for one in defined]))
     assert await stream_of(caller, quantities) == expected
     notified = [crossing for one in await caller.notifications() for crossing in one.crossings]
     assert notified == expected
@@ -194,11 +194,11 @@ async def test_notify_on_selects_what_is_notified_and_the_answer_has_every_trans
 
 
 async def test_thresholds_of_one_alert_can_have_different_notify_on(caller: Caller) -> None:
-    ladder = [
+    defined = [
         Threshold(value="10", code="warn", notify_on=[RESOLVED]),
         Threshold(value="20", code="block", severity=threshold_pb2.SEVERITY_CRITICAL),
     ]
-    await caller.create(usage_alert(ladder=ladder))
+    await caller.create(usage_alert(ladder=defined))
     answer = await caller.send(caller.event("e0", "25"))
     assert [(one.threshold.code, one.notified, one.furthest) for one in answer.transitions] == [
         ("warn", False, False),
@@ -210,8 +210,8 @@ async def test_thresholds_of_one_alert_can_have_different_notify_on(caller: Call
 
 
 async def test_notification_marks_the_furthest_of_its_own_transitions(caller: Caller) -> None:
-    ladder = [Threshold(value="10"), Threshold(value="20"), Threshold(value="30", notify_on=[RESOLVED])]
-    await caller.create(usage_alert(ladder=ladder))
+    defined = [Threshold(value="10"), Threshold(value="20"), Threshold(value="30", notify_on=[RESOLVED])]
+    await caller.create(usage_alert(ladder=defined))
     answer = await caller.send(caller.event("e0", "35"))
     assert [one.furthest for one in answer.transitions] == [False, False, True]
     [stored] = await caller.notifications()
@@ -287,8 +287,8 @@ async def test_notification_body_has_the_last_50_transitions_and_counts_the_omit
 
 
 async def test_state_in_alarm_shows_its_reached_thresholds(caller: Caller, clock: ManualClock) -> None:
-    ladder = [*thresholds("10", "100"), Threshold(recurring_step="50", code="every")]
-    alert = await caller.create(usage_alert(ladder=ladder))
+    defined = [*thresholds("10", "100"), Threshold(recurring_step="50", code="every")]
+    alert = await caller.create(usage_alert(ladder=defined))
     await caller.send(caller.event("e1", "210"))
     state = await caller.state(alert.alert_id)
     assert state.status == alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM

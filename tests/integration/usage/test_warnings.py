@@ -131,18 +131,18 @@ async def test_customer_and_subscription_are_known_after_usage_names_them(caller
 
 async def test_percentage_threshold_without_a_limit_is_warned_of(caller: Caller) -> None:
     await caller.send(caller.event("e1"))
-    ladder = [threshold_pb2.Threshold(value="1"), threshold_pb2.Threshold(percent_of_limit="80")]
+    chosen = [threshold_pb2.Threshold(value="1"), threshold_pb2.Threshold(percent_of_limit="80")]
     expected = [("LIMIT_UNKNOWN", "alert.thresholds[1].percent_of_limit", "calls")]
-    assert await warnings_of(caller, usage_alert(ladder=ladder)) == expected
+    assert await warnings_of(caller, usage_alert(ladder=chosen)) == expected
     await put_limit(caller, "100")
-    assert await warnings_of(caller, usage_alert(ladder=ladder)) == []
+    assert await warnings_of(caller, usage_alert(ladder=chosen)) == []
     await put_limit(caller, "")
-    assert await warnings_of(caller, usage_alert(ladder=ladder)) == expected
+    assert await warnings_of(caller, usage_alert(ladder=chosen)) == expected
     spend = alert_pb2.Alert(
         name="spend",
         scope=of_customer("acme"),
         spend_threshold_reached=condition_pb2.SpendThresholdReachedCondition(currency="EUR"),
-        thresholds=ladder[1:],
+        thresholds=chosen[1:],
     )
     assert await warnings_of(caller, spend) == [("LIMIT_UNKNOWN", "alert.thresholds[0].percent_of_limit", "EUR")]
 
@@ -157,9 +157,9 @@ async def test_repeated_request_gets_the_warnings_of_the_first_answer(caller: Ca
 async def test_update_alert_warns_of_ids_that_are_unknown_at_the_update(caller: Caller) -> None:
     created = await caller.create_only(usage_alert("5"))
 
-    async def edited(*lines: threshold_pb2.Threshold) -> list[Warned]:
+    async def edited(*changed: threshold_pb2.Threshold) -> list[Warned]:
         request = alert_service_pb2.UpdateAlertRequest(
-            alert=alert_pb2.Alert(alert_id=created.alert_id, thresholds=lines),
+            alert=alert_pb2.Alert(alert_id=created.alert_id, thresholds=changed),
             update_mask=field_mask_pb2.FieldMask(paths=["thresholds"]),
         )
         answer = await caller.alerts.UpdateAlert(request, metadata=caller.metadata)

@@ -11,17 +11,17 @@ from tests.support.usage.caller import BOTH
 Values = dict[tuple[str, ...], Decimal]
 
 
-def written(text: str, *lines: str, scope: str = "all_customers {}") -> alert_pb2.Alert:
+def written(text: str, *levels: str, scope: str = "all_customers {}") -> alert_pb2.Alert:
     """The alert with that condition, with those thresholds, that notifies of both kinds."""
     alert = text_format.Parse(f'name: "balance" scope {{ {scope} }} {text}', alert_pb2.Alert())
-    for line in lines:
-        alert.thresholds.add(value=line, notify_on=BOTH)
+    for level in levels:
+        alert.thresholds.add(value=level, notify_on=BOTH)
     return alert
 
 
-async def create(holder: Holder, text: str, *lines: str, evaluate: bool | None = None, scope: str = "") -> str:
+async def create(holder: Holder, text: str, *levels: str, evaluate: bool | None = None, scope: str = "") -> str:
     """Creates such an alert, waits for its first evaluation, and returns its id."""
-    created = await holder.caller.create(written(text, *lines, scope=scope or "all_customers {}"), evaluate=evaluate)
+    created = await holder.caller.create(written(text, *levels, scope=scope or "all_customers {}"), evaluate=evaluate)
     return created.alert_id
 
 

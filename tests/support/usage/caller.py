@@ -318,7 +318,7 @@ def thresholds(*values: str) -> list[threshold_pb2.Threshold]:
 
 
 def usage_alert(
-    *lines: str,
+    *levels: str,
     metric: str = "calls",
     scope: alert_pb2.AlertScope = EVERYBODY,
     groups: Iterable[tuple[str, str | None]] = (),
@@ -331,12 +331,12 @@ def usage_alert(
         usage_threshold_reached=condition_pb2.UsageThresholdReachedCondition(
             metric_id=metric, group_values=_selectors(groups)
         ),
-        thresholds=ladder or thresholds(*lines),
+        thresholds=ladder or thresholds(*levels),
     )
 
 
 def spend_alert(
-    *lines: str,
+    *levels: str,
     currency: str = "",
     scope: alert_pb2.AlertScope = EVERYBODY,
     groups: Iterable[tuple[str, str | None]] = (),
@@ -348,7 +348,7 @@ def spend_alert(
         spend_threshold_reached=condition_pb2.SpendThresholdReachedCondition(
             currency=currency, group_values=_selectors(groups)
         ),
-        thresholds=thresholds(*lines),
+        thresholds=thresholds(*levels),
     )
 
 
