@@ -23,14 +23,14 @@ Act = Callable[[Holder], Awaitable[object]]
 
 
 @dataclass(frozen=True)
-class Past:
+class Case:
     """A condition with the steps that reach its threshold, resolve it, and reach it again."""
 
     condition: str
     level: str
-    there: tuple[Act, ...]
-    recover: Act
-    again: Act
+    reach: tuple[Act, ...]
+    resolve: Act
+    reach_again: Act
 
 
 def ends_in(days: int) -> Act:
@@ -49,22 +49,22 @@ def spends(event_id: str, cost: str, user: str = "") -> Act:
     return lambda acme: acme.spend(event_id, cost, user=user)
 
 
-PAST = (
-    Past(
+CASES = (
+    Case(
         "low_remaining_commit_balance_reached {}",
         "20",
         (lambda acme: acme.put("c1", "10"),),
         lambda acme: acme.adjust("c1", "50"),
         spends("e1", "45"),
     ),
-    Past(
+    Case(
         "low_remaining_contract_credit_percentage_reached {}",
         "20",
         (lambda acme: acme.put("k1", "100", kind=CREDIT), spends("e1", "90")),
         spends("e2", "-50"),
         spends("e3", "50"),
     ),
-    Past(
+    Case(
         "low_remaining_contract_credit_and_commit_balance_reached { alert_specifiers {"
         ' custom_field_filters { entity: CUSTOM_FIELD_ENTITY_COMMIT key: "team" } } }',
         "20",
@@ -72,23 +72,23 @@ PAST = (
         lambda acme: acme.adjust("c1", "50"),
         spends("e1", "45"),
     ),
-    Past("low_remaining_days_for_commit_segment_reached {}", "7", (ends_in(3),), ends_in(10), ends_in(3)),
-    Past(
+    Case("low_remaining_days_for_commit_segment_reached {}", "7", (ends_in(3),), ends_in(10), ends_in(3)),
+    Case(
         'low_remaining_seat_balance_reached { seat_filter { seat_group_key: "user" } }',
         "2",
         (lambda acme: acme.put("s1", "10", kind=SEAT, seat=("user", "ann")), spends("e1", "9", user="ann")),
         spends("e2", "-5", user="ann"),
         spends("e3", "5", user="ann"),
     ),
-    Past("low_remaining_days_in_plan_reached {}", "7", (plan_ends_in(3),), plan_ends_in(10), plan_ends_in(3)),
-    Past(
+    Case("low_remaining_days_in_plan_reached {}", "7", (plan_ends_in(3),), plan_ends_in(10), plan_ends_in(3)),
+    Case(
         "credit_balance_dropped {}",
         "20",
         (lambda acme: acme.put("g1", "10", kind=GRANT),),
         lambda acme: acme.adjust("g1", "50"),
         spends("e1", "45"),
     ),
-    Past(
+    Case(
         'license_balance_threshold_reached { license_type: "pro" }',
         "50",
         (
@@ -105,9 +105,9 @@ PAST = (
 async def test_threshold_already_reached_at_creation_notifies_unless_evaluate_on_create_is_false(
     caller: Caller, evaluate: bool
 ) -> None:
-    for number, case in enumerate(PAST):
+    for number, case in enumerate(CASES):
         acme = Holder(caller, f"acme-{number}")
-        for act in case.there:
+        for act in case.reach:
             await act(acme)
         scope = f'customer {{ customer_id: "{acme.customer}" }}'
         alert_id = await create(acme, case.condition, case.level, evaluate=evaluate, scope=scope)
@@ -115,16 +115,16 @@ async def test_threshold_already_reached_at_creation_notifies_unless_evaluate_on
         assert state.status == IN_ALARM, case.condition
         assert [one.silent for one in state.gauges[0].thresholds] == [not evaluate], case.condition
         assert await notified_kinds(acme, alert_id) == (["REACHED"] if evaluate else []), case.condition
-        await case.recover(acme)
+        await case.resolve(acme)
         assert (await caller.state(alert_id, acme.customer)).status == OK, case.condition
-        await case.again(acme)
+        await case.reach_again(acme)
         notified = ["REACHED", "RESOLVED", "REACHED"] if evaluate else ["REACHED"]
         assert await notified_kinds(acme, alert_id) == notified, case.condition
 
 
 async def test_threshold_reached_while_the_alert_is_disabled_notifies_when_it_is_enabled(caller: Caller) -> None:
     """With `evaluate_on_create: false`, a threshold that is reached after the creation notifies."""
-    for number, case in enumerate(PAST):
+    for number, case in enumerate(CASES):
         acme = Holder(caller, f"acme-{number}")
         scope = f'customer {{ customer_id: "{acme.customer}" }}'
         alert_id = await create(acme, case.condition, case.level, evaluate=False, scope=scope)
@@ -134,7 +134,7 @@ async def test_threshold_reached_while_the_alert_is_disabled_notifies_when_it_is
             alert_service_pb2.EnableAlertRequest(alert_id=alert_id),
         )
         await caller.alerts.DisableAlert(off, metadata=caller.metadata)
-        for act in case.there:
+        for act in case.reach:
             await act(acme)
         await caller.alerts.EnableAlert(on, metadata=caller.metadata)
         await caller.visited(alert_id)

@@ -116,7 +116,7 @@ async def test_backfill_for_an_old_subscription_writes_nothing_to_its_replacemen
     gold.subscription_id = "new"
     await caller.put_subscription(gold)
     await caller.send(caller.event("e2", "4", subscription="new"))
-    held.visits = False
+    held.backfills = False
     database = Database(caller.database_url, pool_size=1)
     while await Backfills(database, clock, timedelta(days=34), RulesRegistry()).run_once():
         pass

@@ -39,7 +39,7 @@ async def test_backfill_that_waits_for_a_gauge_holds_no_later_gauge(caller: Call
         async with database.raw_transaction() as connection:
             await gauges.move(connection, organization_id, moves, now, False)
 
-    async def visit(*watched: Gauge) -> dict[UUID, gauges.Locked]:
+    async def backfill(*watched: Gauge) -> dict[UUID, gauges.Locked]:
         async with database.raw_transaction() as connection:
             return await gauges.lock(connection, organization_id, watched, now)
 
@@ -49,11 +49,11 @@ async def test_backfill_that_waits_for_a_gauge_holds_no_later_gauge(caller: Call
             "SELECT FROM gauge WHERE organization_id = %s AND gauge_id = %s FOR UPDATE",
             (organization_id, first.gauge_id),
         )
-        visiting = asyncio.create_task(visit(first, second, last))
+        backfilling = asyncio.create_task(backfill(first, second, last))
         await waiting_for_locks(caller)
         async with asyncio.timeout(DEADLINE):
             await move(second, last)
-    locked = await visiting
+    locked = await backfilling
     await database.close()
     assert {key: item.value for key, item in locked.items()} == {
         first.gauge_id: 1,

@@ -36,23 +36,23 @@ async def test_backfill_does_not_wait_for_a_locked_organization(
 ) -> None:
     locked, free = pair
 
-    async def no_visits(_: Backfills) -> bool:
+    async def no_backfills(_: Backfills) -> bool:
         return False
 
-    visit_once = Backfills.run_once
-    monkeypatch.setattr(Backfills, "run_once", no_visits)
+    run_once = Backfills.run_once
+    monkeypatch.setattr(Backfills, "run_once", no_backfills)
     for caller in pair:
         await caller.send(caller.event("e1", "15"))
         for _ in range(3):
             await caller.create_only(usage_alert("10"))
     database = Database(free.database_url, pool_size=1)
-    visits = Backfills(database, clock, timedelta(days=34), RulesRegistry())
+    backfills = Backfills(database, clock, timedelta(days=34), RulesRegistry())
     try:
         async with ingest_held(locked):
-            assert await visit_once(visits)
+            assert await run_once(backfills)
             assert len(await free.notifications()) == 3
             assert await locked.notifications() == []
-        while await visit_once(visits):
+        while await run_once(backfills):
             pass
         assert len(await locked.notifications()) == 3
     finally:

@@ -30,16 +30,16 @@ NOTIFY_ON_BOTH = [Threshold(value="10", notify_on=BOTH)]
 class Held:
     """Whether backfills are held back."""
 
-    visits = True
+    backfills = True
 
 
 @pytest.fixture
 def held(monkeypatch: pytest.MonkeyPatch) -> Held:
     """Holds back the backfills of servers, so that an event evaluates the gauge first."""
-    held, visit_once = Held(), Backfills.run_once
+    held, run_once = Held(), Backfills.run_once
 
-    async def unless_held(visits: Backfills) -> bool:
-        return not held.visits and await visit_once(visits)
+    async def unless_held(backfills: Backfills) -> bool:
+        return not held.backfills and await run_once(backfills)
 
     monkeypatch.setattr(Backfills, "run_once", unless_held)
     return held
@@ -109,7 +109,7 @@ async def test_event_that_precedes_the_backfill_evaluates_its_gauge(
     assert [one for one in crossings(answer.transitions) if one.event_id != "e6"] == acme
     assert [one for one in crossings(answer.transitions) if one.event_id == "e6"] == beta
 
-    held.visits = False
+    held.backfills = False
     database = Database(caller.database_url)
     while await Backfills(database, clock, timedelta(days=34), RulesRegistry()).run_once():
         pass
@@ -210,10 +210,10 @@ async def test_failing_backfill_does_not_delay_other_alerts(caller: Caller, monk
     step = Backfills._step
     broken: set[str] = set()
 
-    async def breaking(visits: Backfills, visit: object, size: int) -> bool:
-        if getattr(visit, "alert_id", "") in broken:
+    async def breaking(backfills: Backfills, due: object, size: int) -> bool:
+        if getattr(due, "alert_id", "") in broken:
             raise ArithmeticError("this backfill fails")
-        return await step(visits, visit, size)  # type: ignore[arg-type]  # it is a Due
+        return await step(backfills, due, size)  # type: ignore[arg-type]  # it is a Due
 
     monkeypatch.setattr(Backfills, "_step", breaking)
     async with ingest_held(caller):

@@ -157,7 +157,7 @@ async def stream_begins(noisy: Caller, number: int) -> bool:
 async def test_backfills_of_two_organizations_take_turns(
     caller: Caller, neighbour: Caller, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    visit_once = Backfills.run_once
+    run_once = Backfills.run_once
 
     async def never(_: Backfills) -> bool:
         return False
@@ -169,12 +169,12 @@ async def test_backfills_of_two_organizations_take_turns(
     one = await neighbour.create_only(usage_alert("10"))
     # The first backfill always fails; the others do not wait for it.
     broken = min(alert.alert_id for alert in many)
-    visit = one_alert.evaluate_alert
+    evaluate = one_alert.evaluate_alert
 
     async def breaking(*arguments: object, **others: object) -> None:
         if isinstance(arguments[1], AlertRule) and arguments[1].alert_id == broken:
             raise ZeroDivisionError
-        await visit(*arguments, **others)  # type: ignore[arg-type]
+        await evaluate(*arguments, **others)  # type: ignore[arg-type]
 
     monkeypatch.setattr("engine.backfill.backfills.evaluate_alert", breaking)
 
@@ -191,11 +191,11 @@ async def test_backfills_of_two_organizations_take_turns(
     try:
         mine = Backfills(database, clock, timedelta(days=34), RulesRegistry())
         assert await waiting() == (5, 1)
-        assert await visit_once(mine)
+        assert await run_once(mine)
         mine_left, others_left = await waiting()
         assert mine_left >= 4, "a turn is one step of each organization"
         assert others_left == 0, "a turn is one step of each organization"
-        while await visit_once(mine):
+        while await run_once(mine):
             pass
         assert await waiting() == (1, 0), "all backfills but the failing one complete"
     finally:

@@ -364,11 +364,11 @@ async def test_usage_applies_a_plan_limit_before_the_re_evaluation(
     await put_customer(caller, "bolt", "gold")
     alert = await caller.create(usage_alert(ladder=percent("80")))
     await caller.send(caller.event("e1", "90"), caller.event("e1", "90", "bolt"))
-    visit_once = Backfills.run_once
+    run_once = Backfills.run_once
     held = True
 
-    async def unless_held(visits: Backfills) -> bool:
-        return not held and await visit_once(visits)
+    async def unless_held(backfills: Backfills) -> bool:
+        return not held and await run_once(backfills)
 
     monkeypatch.setattr(Backfills, "run_once", unless_held)
     await put_limit(caller, "100", plan="gold")

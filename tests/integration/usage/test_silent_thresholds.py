@@ -59,10 +59,10 @@ async def test_threshold_stays_silent_when_the_backfill_waits_until_the_alert_is
 ) -> None:
     """An alert that is disabled before its backfill still marks earlier thresholds silently."""
     await caller.send(caller.event("e1", "15"))
-    held, visit_once = asyncio.Event(), Backfills.run_once
+    held, run_once = asyncio.Event(), Backfills.run_once
 
-    async def unless_held(visits: Backfills) -> bool:
-        return held.is_set() and await visit_once(visits)
+    async def unless_held(backfills: Backfills) -> bool:
+        return held.is_set() and await run_once(backfills)
 
     monkeypatch.setattr(Backfills, "run_once", unless_held)
     alert = await caller.create_only(usage_alert("10"), evaluate=False)
