@@ -30,7 +30,7 @@ def filtered(entity: str, key: str, value: str | None = None) -> str:
 
 
 def excluding(*filters: str) -> str:
-    """An exclusion of what matches all of the filters."""
+    """An exclusion of the balances that match all of the filters."""
     return f"exclude {{ {' '.join(filters)} }}"
 
 

@@ -40,7 +40,7 @@ def low_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 async def use(
     caller: Caller, *seats: str, customer: str = "acme", quantity: str = "1", prefix: str = "e"
 ) -> list[str]:
-    """One event for each seat, in one batch; returns the seats that reached or resolved something."""
+    """Sends one event for each seat in one batch; returns the seats of the transitions."""
     events = [
         caller.event(f"{prefix}-{place}-{seat}", quantity, customer, cost=quantity, seat=seat)
         for place, seat in enumerate(seats)

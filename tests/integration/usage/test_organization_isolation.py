@@ -1,4 +1,4 @@
-"""Two organizations with the same ids of everything never see, touch or infer each other's data."""
+"""Two organizations with the same ids neither read nor change each other's data."""
 
 import grpc
 import pytest

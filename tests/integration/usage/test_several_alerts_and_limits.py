@@ -112,7 +112,7 @@ async def test_customer_limit_of_0_takes_precedence_over_the_plan_limit(caller: 
 
 
 async def test_thresholds_forgotten_by_a_reset_notify_again_once(caller: Caller) -> None:
-    """Transitions are kept from the version of the alert that reset its states."""
+    """States that the alert has recorded since the version with the reset are kept."""
     made = await caller.create(usage_alert("10", "20", "30"))
     first = await caller.send(caller.event("e1", "15"))
     made.name = "another name"

@@ -38,7 +38,7 @@ SPECIFIC: list[Override] = [
 
 
 async def spend(caller: Caller, number: int, cost: str, model: str, region: str) -> list[tuple[str, str]]:
-    """Sends one event of a group; returns kind and level of what it reached or resolved."""
+    """Sends one event of a group; returns kind and level of each transition."""
     event = caller.event(f"e{number}", cost=cost, currency="USD", subscription="pro", model=model, region=region)
     answer = await caller.send(event)
     return [(one.kind, one.level) for one in crossings(answer.transitions)]
