@@ -12,10 +12,12 @@ from generated.tidemark.v1 import alert_pb2, alert_service_pb2, condition_pb2
 from runtime.clock import ManualClock
 from store.accounts import invoice_readings
 from store.alerts import backfills as stored_backfills
-from store.alerts import exclusions, states
+from store.alerts import exclusions
+from store.alerts.states import read_states, write_states
 from store.balances import drawdown as drawing
 from store.balances import holdings, wallets
-from store.notifications import evaluation_failures, operator_events, writing
+from store.notifications import evaluation_failures, operator_events
+from store.notifications.writing import write_notifications
 from store.postgres.database import Database, driver
 from store.usage import events, gauges, recounts
 from store.usage import routing_facts as facts
@@ -113,9 +115,9 @@ async def _nothing(connection: AsyncConnection, organization_id: int, clock: Man
     assert await gauges.lock(raw, organization_id, [], now) == {}
     await gauges.write(raw, organization_id, [], now)
     assert await gauges.count_values(raw, organization_id, []) == set()
-    assert await states.read_states(raw, organization_id, []) == {}
-    await states.write_states(raw, organization_id, [])
-    await writing.write_notifications(raw, organization_id, [], now)
+    assert await read_states(raw, organization_id, []) == {}
+    await write_states(raw, organization_id, [])
+    await write_notifications(raw, organization_id, [], now)
     assert await recounts.recount(raw, organization_id, []) == []
     await recounts.recount_values(raw, organization_id, [])
     assert await wallets.lock(connection, organization_id, []) == {}
