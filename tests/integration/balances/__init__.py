@@ -1,1 +1,1 @@
-"""Balances: what usage draws from them, what time does to them, and what alerts say of them."""
+"""Tests of balances: drawdown, timers, and alerts on balances."""

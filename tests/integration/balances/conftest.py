@@ -1,4 +1,4 @@
-"""Fixtures of the tests of balances: the caller of a server on a clock that stands still, as in the usage tests."""
+"""Fixtures of the balance tests: those of the usage tests, and a database pool."""
 
 from collections.abc import AsyncIterator
 

@@ -1,4 +1,4 @@
-"""Alerts on balances: what remains as usage draws, as facts change and as time passes."""
+"""Alerts on balances: remaining amounts change by drawdown, by facts and with time."""
 
 from datetime import timedelta
 from decimal import Decimal
@@ -14,7 +14,7 @@ COMMITS = condition_pb2.LowRemainingCommitBalanceReachedCondition()
 PERCENT = condition_pb2.LowRemainingCommitPercentageReachedCondition()
 
 
-async def test_usage_that_draws_a_commit_down_to_the_line_is_told_in_its_answer(caller: Caller) -> None:
+async def test_drawdown_to_a_threshold_is_reported_in_the_answer(caller: Caller) -> None:
     acme = Holder(caller)
     await acme.put("c1", "100")
     low = await caller.create(alert("20", low_remaining_commit_balance_reached=COMMITS))
@@ -27,7 +27,7 @@ async def test_usage_that_draws_a_commit_down_to_the_line_is_told_in_its_answer(
     assert (state.status, state.gauges[0].gauge.value, state.no_data) == (OK, "20.01", False)
 
 
-async def test_who_never_had_a_commit_is_in_alarm_until_granted_one(caller: Caller) -> None:
+async def test_customer_without_a_commit_is_in_alarm_until_one_is_granted(caller: Caller) -> None:
     acme = Holder(caller)
     await acme.spend("e0", "1")
     low = await caller.create(alert("20", low_remaining_commit_balance_reached=COMMITS))
@@ -35,15 +35,15 @@ async def test_who_never_had_a_commit_is_in_alarm_until_granted_one(caller: Call
     assert (state.status, state.no_data) == (IN_ALARM, True)
     new = Holder(caller, "newcomer")
     await new.spend("e1", "1")
-    assert await new.told() == [[Crossing("REACHED", "20", "0", "0", "")]]
+    assert await new.notified() == [[Crossing("REACHED", "20", "0", "0", "")]]
     await acme.put("c1", "100")
-    assert await acme.told() == [
+    assert await acme.notified() == [
         [Crossing("REACHED", "20", "0", "0", "")],
         [Crossing("RESOLVED", "20", "0", "100", "")],
     ]
 
 
-async def test_a_percentage_follows_what_was_granted(caller: Caller) -> None:
+async def test_percentage_follows_the_granted_amount(caller: Caller) -> None:
     acme = Holder(caller)
     await acme.put("c1", "300")
     low = await caller.create(alert("33.4", "10", low_remaining_commit_percentage_reached=PERCENT))
@@ -51,41 +51,41 @@ async def test_a_percentage_follows_what_was_granted(caller: Caller) -> None:
     crossed = await acme.spend("e2", "1")
     assert [(one.kind, one.level, one.value) for one in crossed] == [("REACHED", "33.4", "33.333333333333333334")]
     await acme.adjust("c1", "100")  # 200 of 400
-    assert (await acme.told())[-1] == [Crossing("RESOLVED", "33.4", "33.333333333333333334", "50", "")]
+    assert (await acme.notified())[-1] == [Crossing("RESOLVED", "33.4", "33.333333333333333334", "50", "")]
     assert (await caller.state(low.alert_id)).gauges[0].gauge.value == "50"
     await acme.void("c1")
     state = await caller.state(low.alert_id)
     assert (state.no_data, state.status) == (True, OK)
 
 
-async def test_a_segment_that_ends_takes_what_remained_with_it(caller: Caller, clock: ManualClock) -> None:
+async def test_remaining_amount_of_a_segment_ends_with_the_segment(caller: Caller, clock: ManualClock) -> None:
     acme, now = Holder(caller), clock.now()
     end = now + timedelta(hours=1)
     await acme.put("c1", spans=[("50", now, end), ("70", end + timedelta(hours=1), None)])
     await caller.create(alert("20", low_remaining_commit_balance_reached=COMMITS))
     clock.set(end - timedelta(microseconds=1))
-    assert await acme.told() == []
+    assert await acme.notified() == []
     clock.set(end)
-    assert await acme.told(1) == [[Crossing("REACHED", "20", "50", "0", "")]]
+    assert await acme.notified(1) == [[Crossing("REACHED", "20", "50", "0", "")]]
     clock.set(end + timedelta(hours=1))
-    assert (await acme.told(2))[1] == [Crossing("RESOLVED", "20", "0", "70", "")]
+    assert (await acme.notified(2))[1] == [Crossing("RESOLVED", "20", "0", "70", "")]
 
 
-async def test_days_left_are_told_when_they_are_left(caller: Caller, clock: ManualClock) -> None:
+async def test_days_left_notify_when_that_many_days_are_left(caller: Caller, clock: ManualClock) -> None:
     acme, now = Holder(caller), clock.now()
     await acme.put("c1", spans=[("50", now, now + timedelta(days=10))])
     days = condition_pb2.LowRemainingDaysForCommitSegmentReachedCondition()
     await caller.create(alert("7", "3", "0", low_remaining_days_for_commit_segment_reached=days))
     clock.set(now + timedelta(days=3) - timedelta(seconds=1))
-    assert await acme.told() == []
+    assert await acme.notified() == []
     clock.set(now + timedelta(days=3))
-    assert [(one.kind, one.level, one.value) for one in (await acme.told(1))[0]] == [("REACHED", "7", "7")]
-    clock.set(now + timedelta(days=10, seconds=5))  # nobody looked for a while: each moment for itself, in order
-    told = await acme.told(3)
-    assert [(one.level, one.value) for crossed in told[1:] for one in crossed] == [("3", "3"), ("0", "0")]
+    assert [(one.kind, one.level, one.value) for one in (await acme.notified(1))[0]] == [("REACHED", "7", "7")]
+    clock.set(now + timedelta(days=10, seconds=5))  # late: each due time is evaluated as of itself, in order
+    notified = await acme.notified(3)
+    assert [(one.level, one.value) for crossed in notified[1:] for one in crossed] == [("3", "3"), ("0", "0")]
 
 
-async def test_each_seat_is_on_a_gauge_of_its_own(caller: Caller) -> None:
+async def test_each_seat_has_its_own_gauge(caller: Caller) -> None:
     acme = Holder(caller)
     for seat in ("ann", "bob"):
         await acme.put(f"s-{seat}", "10", kind=SEAT, seat=("user", seat))
@@ -100,7 +100,7 @@ async def test_each_seat_is_on_a_gauge_of_its_own(caller: Caller) -> None:
     assert await acme.remaining() == {"s-ann": 2, "s-bob": 0, "c1": 97}
 
 
-async def test_the_credits_of_seats_begin_and_end(caller: Caller, clock: ManualClock) -> None:
+async def test_seat_credits_start_and_end_with_their_segments(caller: Caller, clock: ManualClock) -> None:
     acme, now = Holder(caller), clock.now()
     end = now + timedelta(hours=1)
     for seat, its_end in (("ann", end), ("bob", end), ("cid", end + timedelta(hours=1))):
@@ -111,13 +111,13 @@ async def test_the_credits_of_seats_begin_and_end(caller: Caller, clock: ManualC
     )
     await caller.create(alert("2", low_remaining_seat_balance_reached=seats))
     clock.set(end)
-    assert await acme.told(1) == [[Crossing("REACHED", "2", "10", "0", "")]]
+    assert await acme.notified(1) == [[Crossing("REACHED", "2", "10", "0", "")]]
     clock.set(end + timedelta(hours=3))
     assert await acme.spend("e1", "4", user="bob") == [Crossing("REACHED", "2", "5", "1", "e1")]
-    assert len(await acme.told()) == 3
+    assert len(await acme.notified()) == 3
 
 
-async def test_a_credit_balance_is_depleted_and_recovers(caller: Caller) -> None:
+async def test_credit_balance_depleted_and_recovered_notify(caller: Caller) -> None:
     acme = Holder(caller)
     await acme.put("g0", "1", kind=GRANT)
     depleted, recovered = (
@@ -129,10 +129,10 @@ async def test_a_credit_balance_is_depleted_and_recovers(caller: Caller) -> None
     assert [one.kind for one in await acme.spend("e1", "3")] == ["REACHED"]
     assert await acme.overage() == {"USD": 2}
     await acme.put("g1", "5", kind=GRANT)
-    assert len(await acme.told()) == 2
+    assert len(await acme.notified()) == 2
 
 
-async def test_a_licence_is_used_up(caller: Caller) -> None:
+async def test_usage_reaches_a_licence_threshold(caller: Caller) -> None:
     acme = Holder(caller)
     await acme.put("l1", "200", kind=LICENSE, license_type="pro", metric="calls")
     used = condition_pb2.LicenseBalanceThresholdReachedCondition(license_type="pro")
@@ -142,19 +142,19 @@ async def test_a_licence_is_used_up(caller: Caller) -> None:
     assert [(one.level, one.value) for one in answer.transitions] == [("50", "50")]
 
 
-async def test_days_in_a_plan(caller: Caller, clock: ManualClock) -> None:
+async def test_days_left_in_a_plan_reach_and_resolve_a_threshold(caller: Caller, clock: ManualClock) -> None:
     acme, now = Holder(caller), clock.now()
     plan = condition_pb2.LowRemainingDaysInPlanReachedCondition()
     await caller.create(alert("2", low_remaining_days_in_plan_reached=plan))
     await acme.plan(end=now + timedelta(days=3))
-    assert await acme.told() == []
+    assert await acme.notified() == []
     clock.set(now + timedelta(days=1))
-    assert [(one.kind, one.level) for one in (await acme.told(1))[0]] == [("REACHED", "2")]
+    assert [(one.kind, one.level) for one in (await acme.notified(1))[0]] == [("REACHED", "2")]
     await acme.plan(end=now + timedelta(days=30))
-    assert [(one.kind, one.level) for one in (await acme.told(2))[1]] == [("RESOLVED", "2")]
+    assert [(one.kind, one.level) for one in (await acme.notified(2))[1]] == [("RESOLVED", "2")]
 
 
-async def test_a_replica_whose_clock_is_behind_does_not_bring_back_what_has_ended(
+async def test_replica_whose_clock_is_behind_does_not_restore_an_ended_segment(
     caller: Caller, clock: ManualClock
 ) -> None:
     acme, now = Holder(caller), clock.now()
@@ -178,10 +178,10 @@ async def test_a_replica_whose_clock_is_behind_does_not_bring_back_what_has_ende
         assert drawn == 30
         await Holder(other).adjust("c1", "1", segment=1)
         assert await turned()
-    assert await acme.told() == []
+    assert await acme.notified() == []
 
 
-async def test_a_seat_is_not_empty_before_its_credit_begins(caller: Caller, clock: ManualClock) -> None:
+async def test_seat_has_no_data_before_its_credit_starts(caller: Caller, clock: ManualClock) -> None:
     acme, now = Holder(caller), clock.now()
     seats = condition_pb2.LowRemainingSeatBalanceReachedCondition(
         seat_filter=condition_pb2.SeatFilter(seat_group_key="user")
@@ -192,10 +192,10 @@ async def test_a_seat_is_not_empty_before_its_credit_begins(caller: Caller, cloc
     state = await caller.state(created.alert_id)
     assert (state.no_data, list(state.gauges)) == (True, [])
     clock.set(begin)
-    assert await acme.told(1) == [[Crossing("REACHED", "2", "1", "1", "")]]
+    assert await acme.notified(1) == [[Crossing("REACHED", "2", "1", "1", "")]]
 
 
-async def test_a_percentage_of_nothing_is_read_anew_when_usage_draws(caller: Caller) -> None:
+async def test_percentage_is_read_again_when_usage_draws_after_a_first_grant(caller: Caller) -> None:
     acme = Holder(caller)
     await acme.put("c1", "0", allow_overage=True)
     created = await caller.create(alert("50", low_remaining_commit_percentage_reached=PERCENT))

@@ -38,7 +38,7 @@ from tests.support.balances.timing import timers_of, work_off
 from tests.support.usage.caller import Caller
 from tests.support.usage.words import decimal_of
 
-EXAMPLES = int(os.environ.get("TIDEMARK_TEST_EXAMPLES", "25"))  # stories; hundreds take minutes, and are worth them
+EXAMPLES = int(os.environ.get("TIDEMARK_TEST_EXAMPLES", "25"))  # stories; hundreds take minutes
 
 KINDS = {
     "COMMIT": balance_pb2.BALANCE_KIND_COMMIT,
@@ -198,7 +198,7 @@ class Run:
 
 
 async def refused_unless(possible: bool, call: Awaitable[object]) -> None:
-    """Makes a call, which is to be refused when it is not possible."""
+    """Makes a call; checks that it is refused exactly when the model does not allow it."""
     code = None
     try:
         await call
@@ -213,7 +213,7 @@ def text(amount: Fraction) -> str:
 
 
 def rounded(value: Fraction) -> Fraction:
-    """What is shown of a value: rounded up at the last decimal, so that no line shows as reached that is not."""
+    """The value as it is shown: rounded up at the last decimal, so that it does not seem to reach a threshold."""
     return Fraction(math.ceil(value * 10**18), 10**18)
 
 
@@ -251,7 +251,7 @@ def message_of(one: FactAlert) -> alert_pb2.Alert:
 
 
 def access_of(unit: Unit) -> dict[str, Any]:
-    """The unit as conditions say it."""
+    """The unit as fields of a condition."""
     if unit[0] == "cost":
         return {"currency": unit[1]}
     return {"access_type": condition_pb2.ACCESS_TYPE_QUANTITY, "metric_id": unit[1]}
@@ -263,7 +263,7 @@ def access_of(unit: Unit) -> dict[str, Any]:
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(story=stories())
-async def test_the_service_does_what_the_reference_model_says(
+async def test_service_equals_the_reference_model_for_random_balances(
     caller: Caller, clock: ManualClock, database: Database, story: list[object]
 ) -> None:
     clock.set(START)

@@ -1,1 +1,1 @@
-"""Tests of the hot path: usage in, over real channels and a real database, and what it crosses out."""
+"""Tests of usage: ingest and evaluation, over real channels and with a real database."""

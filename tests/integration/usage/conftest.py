@@ -1,7 +1,7 @@
-"""Fixtures of the hot path's tests: a server in this process on a clock that stands still, and a caller of it.
+"""Fixtures of the usage tests: a server in this process with a manual clock, and a caller of it.
 
-The tests of one module share a database, and each is an organization of its own there. It saves most of their time,
-and whatever leaked from one organization into another would be found by tests that were not looking for it.
+The tests of one module share a database, and each test has an organization of its own in it. A shared database saves
+most of their time, and a leak from one organization into another fails an unrelated test.
 """
 
 import itertools
@@ -30,7 +30,7 @@ def shared_database_url(template: Template) -> str:
 @pytest.fixture
 async def caller(shared_database_url: str, clock: ManualClock) -> AsyncIterator[Caller]:
     """A caller of a server, as an organization of this test's own."""
-    # On the server's own pool: another one would take as long as a tenth of the start of a server.
+    # The server's pool creates the key, too: a second pool would take a tenth of the time of a server's start.
     database = Database(shared_database_url)
     try:
         name, key = await _organization(database, clock)

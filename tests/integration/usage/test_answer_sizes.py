@@ -1,4 +1,4 @@
-"""Every answer stays readable by a client with gRPC's default limit of 4 MiB, and says what it leaves out."""
+"""Every answer is readable by a client with gRPC's default limit of 4 MiB, and counts what it omits."""
 
 import asyncio
 from collections.abc import Iterable
@@ -27,11 +27,11 @@ from tests.support.server.running import reason_of, status_of, violations_of
 from tests.support.usage.caller import Caller, beside, everything, settings, usage_alert
 
 WIDE = "👍"  # four bytes of UTF-8 in one character
-LONG_CODES = [threshold_pb2.Threshold(value=str(line), code=f"{line:03d}" + WIDE * 125) for line in range(1, 21)]
+LONG_CODES = [threshold_pb2.Threshold(value=str(level), code=f"{level:03d}" + WIDE * 125) for level in range(1, 21)]
 
 
 async def listed(caller: Caller, start: Timestamp, customers: Iterable[str]) -> list[notification_pb2.Notification]:
-    """The notifications of those customers since a time, page after page."""
+    """The notifications of these customers since a time, from all pages."""
     request = alert_service_pb2.ListNotificationsRequest(start_time=start, customer_ids=customers, page_size=1000)
     found: list[notification_pb2.Notification] = []
     while True:
@@ -44,7 +44,7 @@ async def listed(caller: Caller, start: Timestamp, customers: Iterable[str]) -> 
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_transitions_that_do_not_fit_are_counted_and_stand_in_the_notifications(
+async def test_transitions_that_do_not_fit_are_counted_as_omitted_and_notified(
     caller: Caller, streamed: bool
 ) -> None:
     await caller.create(usage_alert(ladder=LONG_CODES))
@@ -62,19 +62,19 @@ async def test_transitions_that_do_not_fit_are_counted_and_stand_in_the_notifica
     assert MAX_RESULT_BYTES * 9 // 10 < answer.ByteSize() < MAX_RESULT_BYTES + 1000
     assert len(answer.transitions) + answer.omitted.transition_count == 200 * 20
     assert (answer.omitted.gauge_count, answer.omitted.rejection_count) == (0, 0)
-    told = {one.notification_id for one in answer.transitions}
+    answered = {one.notification_id for one in answer.transitions}
     found = [
         one
         for start in range(0, 200, 100)
         for one in await listed(caller, answer.omitted.ingest_time, customers[start : start + 100])
     ]
     assert {one.customer_id for one in found} == set(customers)
-    assert told < {one.notification_id for one in found}
+    assert answered < {one.notification_id for one in found}
     again = await caller.send(*events)
     assert (again.duplicates, len(again.transitions), again.HasField("omitted")) == (200, 0, False)
 
 
-async def test_gauges_that_do_not_fit_are_counted_and_transitions_come_before_them(caller: Caller) -> None:
+async def test_gauges_that_do_not_fit_are_counted_as_omitted_and_transitions_take_precedence(caller: Caller) -> None:
     keys = [letter * 128 for letter in "abc"]
     await caller.create(usage_alert("2", groups=[(key, None) for key in keys]))
     events = [caller.event(f"e{number}") for number in range(700)]
@@ -90,7 +90,7 @@ async def test_gauges_that_do_not_fit_are_counted_and_transitions_come_before_th
     assert answer.omitted == usage_pb2.OmittedResults(gauge_count=701 - len(answer.gauges))
 
 
-async def test_rejections_of_the_largest_usual_batch_are_all_there(caller: Caller) -> None:
+async def test_answer_has_every_rejection_of_the_largest_default_batch(caller: Caller) -> None:
     events = [caller.event(f"{number:04d}" + WIDE * 120, "NaN") for number in range(4_990)]
     answer = await caller.send(*events, *(caller.event(f"good-{number}") for number in range(10)))
     assert answer.accepted == 10
@@ -99,7 +99,7 @@ async def test_rejections_of_the_largest_usual_batch_are_all_there(caller: Calle
     assert answer.ByteSize() < MAX_ANSWER_BYTES
 
 
-async def test_rejections_that_do_not_fit_are_counted_and_come_when_those_events_are_sent_again(
+async def test_rejections_that_do_not_fit_are_counted_as_omitted_and_answered_on_a_resend(
     caller: Caller,
 ) -> None:
     large = replace(settings(), max_batch_events=50_000)
@@ -120,7 +120,7 @@ async def test_rejections_that_do_not_fit_are_counted_and_come_when_those_events
 
 
 def overridden(regions: int) -> alert_pb2.Alert:
-    """An alert with thresholds of their own for so many groups, 11 kB each."""
+    """An alert with threshold overrides for so many groups, 11 kB each."""
     return alert_pb2.Alert(
         name="by region",
         scope=alert_pb2.AlertScope(
@@ -141,7 +141,7 @@ def overridden(regions: int) -> alert_pb2.Alert:
     )
 
 
-async def test_a_large_alert_and_what_it_knows_of_many_gauges_fit_into_their_answers(caller: Caller) -> None:
+async def test_large_alert_and_its_states_fit_into_their_answers(caller: Caller) -> None:
     too_large = overridden(220)
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await caller.create_only(too_large)
@@ -170,14 +170,14 @@ async def test_a_large_alert_and_what_it_knows_of_many_gauges_fit_into_their_ans
     answer = await caller.alerts.ResetCustomerAlert(reset, metadata=caller.metadata)
     assert answer.customer_alert.gauges_truncated
     history = alert_service_pb2.ListAlertChangesRequest(alert_id=created.alert_id)
-    for last in (False, True):  # two of them are more than one page may be
+    for last in (False, True):  # two changes are larger than a page may be
         changes = await caller.alerts.ListAlertChanges(history, metadata=caller.metadata)
         assert len(changes.changes) == 1
         history.page_token = changes.next_page_token
         assert bool(history.page_token) is not last
 
 
-async def test_a_page_of_the_usual_size_ends_early_where_its_customers_are_large(caller: Caller) -> None:
+async def test_page_of_large_customers_ends_before_its_page_size(caller: Caller) -> None:
     fields = {f"{number:02d}" + WIDE * 126: WIDE * 256 for number in range(64)}
     ids = [f"customer-{number:02d}" for number in range(45)]
     await asyncio.gather(
@@ -209,7 +209,7 @@ async def test_a_page_of_the_usual_size_ends_early_where_its_customers_are_large
     assert found == {"customers": ids, "subscriptions": ids}
 
 
-async def test_a_refusal_of_thousands_of_fields_is_readable(caller: Caller) -> None:
+async def test_refusal_of_thousands_of_fields_is_readable(caller: Caller) -> None:
     stub = webhook_service_pb2_grpc.WebhookServiceStub(caller.server.channel)
     request = webhook_service_pb2.CreateEndpointRequest(
         url="https://example.com/hook",
@@ -228,6 +228,6 @@ async def test_a_refusal_of_thousands_of_fields_is_readable(caller: Caller) -> N
     assert "more violations" in bad.field_violations[-1].description
 
 
-def test_the_limit_is_that_of_clients() -> None:
+def test_size_limits_are_below_the_default_limit_of_clients() -> None:
     assert MAX_DEFINITION_BYTES < MAX_ANSWER_BYTES < CLIENT_LIMIT == 4 * 1024 * 1024
     assert usage_pb2.OmittedResults().ByteSize() == 0

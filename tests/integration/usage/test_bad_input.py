@@ -1,4 +1,4 @@
-"""Bad input: each kind has a precise status, and an event that is wrong harms nobody but itself."""
+"""Bad input: each kind has a precise status, and a bad event does not affect other events."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -117,8 +117,8 @@ BAD_TIMES: dict[str, tuple[Spoil, str, str]] = {
 }
 
 
-async def test_every_kind_of_bad_event_is_rejected_by_index_and_its_neighbours_count(caller: Caller) -> None:
-    """One batch with each bad event between two good ones: what is wrong with one is said of no other."""
+async def test_bad_event_is_rejected_by_its_index_and_other_events_of_the_batch_count(caller: Caller) -> None:
+    """One batch has each bad event between two good ones: each rejection states the faults of its own event only."""
     await caller.create(usage_alert(str(len(BAD_FIELDS) + len(BAD_TIMES))))
     events: list[Event] = []
     expected: list[Refusal] = []
@@ -144,7 +144,7 @@ async def test_every_kind_of_bad_event_is_rejected_by_index_and_its_neighbours_c
     assert await caller.event_count() == good
 
 
-async def test_what_is_unusual_but_right_counts(caller: Caller) -> None:
+async def test_unusual_valid_events_count(caller: Caller) -> None:
     await caller.create(usage_alert("1"))
     digits = "9" * 20 + "." + "9" * 18
     events = [
@@ -167,14 +167,14 @@ async def test_what_is_unusual_but_right_counts(caller: Caller) -> None:
     assert (again.accepted, again.duplicates) == (0, len(events))
 
 
-async def test_only_bad_events_are_a_batch_too(caller: Caller) -> None:
+async def test_batch_of_bad_events_rejects_each_event(caller: Caller) -> None:
     answer = await caller.send(caller.event("e1", "x"), caller.event("e2", "y"))
     assert (answer.accepted, answer.duplicates) == (0, 0)
     assert [one.at for one in refusals(answer)] == [0, 1]
 
 
-async def test_an_answer_full_of_rejections_stays_readable(caller: Caller) -> None:
-    """By default a client takes no more than 4 MiB, and would send a batch whose answer it cannot read for ever."""
+async def test_answer_with_4999_rejections_fits_the_default_limit_of_clients(caller: Caller) -> None:
+    """A client that cannot read an answer above its 4 MiB would send the batch again for ever."""
     bad = "é" * 120 + "\x01"
     events = [
         caller.event(bad, "1" * 60, bad, metric=bad, cost="NaN", currency="??", at=caller.clock.now())
@@ -188,7 +188,7 @@ async def test_an_answer_full_of_rejections_stays_readable(caller: Caller) -> No
     assert len(found[0].paths) == 6
 
 
-async def test_a_stream_goes_on_after_a_bad_event(caller: Caller) -> None:
+async def test_stream_continues_after_a_bad_event(caller: Caller) -> None:
     stream = caller.stream()
     for number in range(3):
         events = [caller.event(f"good-{number}"), caller.event(f"bad-{number}", "NaN")]
@@ -215,7 +215,7 @@ WRONG_REQUESTS: dict[str, tuple[Callable[[Caller], BatchRequest], tuple[str, str
 
 
 @pytest.mark.parametrize("wrong", WRONG_REQUESTS)
-async def test_a_request_that_is_wrong_as_a_whole_is_refused(caller: Caller, wrong: str) -> None:
+async def test_malformed_batch_is_refused(caller: Caller, wrong: str) -> None:
     build, expected = WRONG_REQUESTS[wrong]
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await caller.alerts.EvaluateUsageBatch(build(caller), metadata=caller.metadata)
@@ -224,7 +224,7 @@ async def test_a_request_that_is_wrong_as_a_whole_is_refused(caller: Caller, wro
 
 
 @pytest.mark.parametrize("wrong", WRONG_REQUESTS)
-async def test_it_ends_a_stream_after_everything_before_it_was_answered(caller: Caller, wrong: str) -> None:
+async def test_malformed_batch_ends_a_stream_after_the_answers_to_earlier_batches(caller: Caller, wrong: str) -> None:
     build, expected = WRONG_REQUESTS[wrong]
     stream = caller.stream()
     for number in range(5):
@@ -239,9 +239,9 @@ async def test_it_ends_a_stream_after_everything_before_it_was_answered(caller: 
     assert await caller.event_count() == 5
 
 
-async def test_a_message_above_the_limit_is_refused_and_ends_its_stream_only(caller: Caller) -> None:
+async def test_message_above_the_size_limit_ends_only_its_own_stream(caller: Caller) -> None:
     async with beside(caller, settings(max_message_bytes=10_000)) as small:
-        # A little above: gRPC itself cuts off what is much larger, without a reason.
+        # Only a little above the limit: gRPC itself refuses a much larger message, without an error reason.
         large: list[usage_pb2.UsageEvent] = []
         while sum(event.ByteSize() for event in large) <= 10_000:
             large.append(caller.event(f"large-{len(large)}", filler="x" * 200))

@@ -1,4 +1,4 @@
-"""Facts that change in mid-period: time zones, plans, subscriptions that end and come again, visits that are late."""
+"""Facts that change within a period: time zones, plans, subscriptions that end and are recreated, late backfills."""
 
 from datetime import timedelta
 
@@ -15,15 +15,15 @@ from tests.support.usage.caller import BOTH, Caller, Crossing, crossings, on_pla
 __all__ = ["held"]
 
 
-def subscription_alert(scope: alert_pb2.AlertScope, line: str = "10") -> alert_pb2.Alert:
-    """usage_exceeded, told both ways."""
-    ladder = [threshold_pb2.Threshold(value=line, notify_on=BOTH)]
-    alert = alert_pb2.Alert(name="subscription", scope=scope, thresholds=ladder)
+def subscription_alert(scope: alert_pb2.AlertScope, level: str = "10") -> alert_pb2.Alert:
+    """usage_exceeded, with a threshold that notifies of both kinds."""
+    defined = [threshold_pb2.Threshold(value=level, notify_on=BOTH)]
+    alert = alert_pb2.Alert(name="subscription", scope=scope, thresholds=defined)
     alert.usage_exceeded.metric_id = "calls"
     return alert
 
 
-async def test_a_changed_time_zone_moves_the_period_and_events_are_counted_where_they_lie(
+async def test_changed_time_zone_moves_the_period_and_counts_stored_events_in_it(
     caller: Caller, clock: ManualClock
 ) -> None:
     clock.set(utc(4, 1, 12))
@@ -44,8 +44,8 @@ async def test_a_changed_time_zone_moves_the_period_and_events_are_counted_where
     assert period_of(shown.gauge)[0] == utc(4, 1) - timedelta(hours=2)
 
 
-async def test_what_was_reached_stays_with_its_period_when_the_cycle_changes(caller: Caller) -> None:
-    """The new period tells of its own, nothing resolves, and the old one is as it was when it comes back."""
+async def test_reached_thresholds_stay_with_their_period_when_the_billing_cycle_changes(caller: Caller) -> None:
+    """The new period notifies its own, nothing resolves, and the old period keeps its state."""
     await caller.create(usage_alert(ladder=[threshold_pb2.Threshold(value="10", notify_on=BOTH)]))
     await caller.send(caller.event("e1", "6", at=utc(3, 2)), caller.event("e2", "12", at=utc(3, 12)))
     for anchor in (utc(3, 10), utc(3, 1), utc(3, 10)):
@@ -56,8 +56,8 @@ async def test_what_was_reached_stays_with_its_period_when_the_cycle_changes(cal
     ]
 
 
-async def test_a_subscription_that_is_recreated_in_the_same_cycle_goes_on(caller: Caller) -> None:
-    """Its start divides no periods: what the period holds, and what was told of it, is the subscription's."""
+async def test_subscription_recreated_with_the_same_cycle_keeps_its_usage(caller: Caller) -> None:
+    """A new start time does not divide the period: its usage and its state stay with the subscription."""
     await caller.create(subscription_alert(on_subscription("pro")))
     await caller.send(caller.event("e1", "12", at=utc(3, 10), subscription="pro"))
     again = account_pb2.Subscription(customer_id="acme", subscription_id="pro", start_time=to_timestamp(utc(3, 14)))
@@ -67,8 +67,8 @@ async def test_a_subscription_that_is_recreated_in_the_same_cycle_goes_on(caller
     assert not answer.transitions
 
 
-async def test_a_subscription_that_is_recreated_counts_from_its_own_start(caller: Caller) -> None:
-    """Under the id of the one that ended: what it used counts for its period, and nothing of it for the new one."""
+async def test_subscription_recreated_with_a_new_cycle_counts_from_its_start(caller: Caller) -> None:
+    """Usage of the ended subscription counts in its own period, and not for the new one with the same id."""
     old, new = cycle(utc(3, 1)), cycle(utc(3, 14))
     subscription = account_pb2.Subscription(customer_id="acme", subscription_id="pro", billing_cycle=old)
     await caller.put_subscription(subscription)
@@ -82,14 +82,14 @@ async def test_a_subscription_that_is_recreated_counts_from_its_own_start(caller
     await caller.put_subscription(subscription)
     answer = await caller.send(caller.event("e2", "9", subscription="pro"), gauges=True)
     assert by_period(answer) == {(utc(3, 14), utc(4, 14)): "9"}
-    assert not answer.transitions, "nothing of the old one resolves or reaches anything of the new one"
+    assert not answer.transitions, "usage of the old subscription reaches and resolves nothing of the new one"
     answer = await caller.send(caller.event("e3", "1", subscription="pro"))
     assert crossings(answer.transitions) == [Crossing("REACHED", "10", "9", "10", "e3")]
     assert [one.sequence for one in await caller.notifications()] == [1, 1]
     assert (await caller.state(alert.alert_id)).gauges[0].gauge.value == "10"
 
 
-async def test_a_subscription_that_ended_is_still_told_of_late_usage(caller: Caller, clock: ManualClock) -> None:
+async def test_late_usage_of_an_ended_subscription_reaches_a_threshold(caller: Caller, clock: ManualClock) -> None:
     await caller.create(subscription_alert(on_subscription("pro")))
     await caller.send(caller.event("e1", "9", at=utc(3, 10), subscription="pro"))
     ended = account_pb2.Subscription(
@@ -104,10 +104,10 @@ async def test_a_subscription_that_ended_is_still_told_of_late_usage(caller: Cal
     assert [(one.event_id, one.value, one.late) for one in answer.transitions] == [("e2", "10", True)]
 
 
-async def test_a_stale_visit_writes_nothing_to_the_subscription_that_took_over(
+async def test_backfill_for_an_old_subscription_writes_nothing_to_its_replacement(
     caller: Caller, clock: ManualClock, held: Held
 ) -> None:
-    """The visit was asked for while the old subscription was on the plan, and comes when another one is."""
+    """The backfill was requested while the old subscription was on the plan, and runs when the new one is on it."""
     gold = account_pb2.Subscription(customer_id="acme", subscription_id="old", plan_id="gold")
     await caller.put_subscription(gold)
     await caller.send(caller.event("e1", "15", subscription="old"))
@@ -116,7 +116,7 @@ async def test_a_stale_visit_writes_nothing_to_the_subscription_that_took_over(
     gold.subscription_id = "new"
     await caller.put_subscription(gold)
     await caller.send(caller.event("e2", "4", subscription="new"))
-    held.visits = False
+    held.backfills = False
     database = Database(caller.database_url, pool_size=1)
     while await Backfills(database, clock, timedelta(days=34), RulesRegistry()).run_once():
         pass
@@ -130,8 +130,8 @@ async def test_a_stale_visit_writes_nothing_to_the_subscription_that_took_over(
     assert crossings(answer.transitions) == [Crossing("REACHED", "10", "4", "10", "e3")]
 
 
-async def test_a_plan_change_in_mid_cycle_keeps_the_value_of_alerts_that_stay(caller: Caller) -> None:
-    """The subscription's own alert, and that of its new plan: both know what was used before the change."""
+async def test_plan_change_within_a_period_keeps_the_usage_of_the_subscription(caller: Caller) -> None:
+    """The alerts of the subscription and of its new plan both count the usage from before the change."""
     pro = account_pb2.Subscription(customer_id="acme", subscription_id="pro", plan_id="silver")
     await caller.put_subscription(pro)
     own = await caller.create(subscription_alert(on_subscription("pro"), "20"))
@@ -144,7 +144,7 @@ async def test_a_plan_change_in_mid_cycle_keeps_the_value_of_alerts_that_stay(ca
     assert sorted((one.alert_id, one.level, one.value) for one in answer.transitions) == sorted(
         [(own.alert_id, "20", "20"), (gold.alert_id, "16", "20")]
     )
-    # The old plan's alert says no more: not even that what it reached resolves.
+    # The alert of the old plan notifies nothing more: its reached threshold does not resolve.
     answer = await caller.send(caller.event("e3", "-19", subscription="pro"))
     assert silver.alert_id not in {one.alert_id for one in answer.transitions}
     assert [one.event_type for one in await caller.notifications() if one.alert_id == silver.alert_id] == [

@@ -1,4 +1,4 @@
-"""Clocks that disagree by up to five minutes: of senders, and of servers beside each other."""
+"""Clocks of senders and servers that differ by up to five minutes."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -23,7 +23,7 @@ async def ahead(caller: Caller, clock: ManualClock) -> AsyncIterator[Caller]:
         yield ahead
 
 
-async def test_an_event_may_be_five_minutes_ahead_and_no_more(caller: Caller, clock: ManualClock) -> None:
+async def test_event_is_rejected_when_it_is_more_than_five_minutes_ahead(caller: Caller, clock: ManualClock) -> None:
     await caller.create(usage_alert("10"))
     now = clock.now()
     answer = await caller.send(
@@ -37,7 +37,9 @@ async def test_an_event_may_be_five_minutes_ahead_and_no_more(caller: Caller, cl
     assert crossings(answer.transitions) == [Crossing("REACHED", "10", "4", "10", "ahead")]
 
 
-async def test_servers_five_minutes_apart_count_each_event_in_its_own_period(caller: Caller, ahead: Caller) -> None:
+async def test_servers_with_clocks_five_minutes_apart_count_each_event_in_its_own_period(
+    caller: Caller, ahead: Caller
+) -> None:
     await caller.create(usage_alert("10"))
     assert (ahead.clock.now() >= MIDNIGHT) is (caller.clock.now() < MIDNIGHT) is True
     await caller.send(caller.event("m1", "6"), caller.event("a1", "6", at=MIDNIGHT + timedelta(minutes=3)))
@@ -54,9 +56,7 @@ async def test_servers_five_minutes_apart_count_each_event_in_its_own_period(cal
     ]
 
 
-async def test_an_alert_created_by_the_slower_clock_misses_nothing_of_the_period_to_come(
-    caller: Caller, ahead: Caller
-) -> None:
+async def test_alert_created_by_the_slower_clock_counts_all_of_the_next_period(caller: Caller, ahead: Caller) -> None:
     await ahead.send(ahead.event("a1", "9"))
     await caller.create(usage_alert("10"))
     answer = await caller.send(caller.event("a2", "1", at=MIDNIGHT), gauges=True)

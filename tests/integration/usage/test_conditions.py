@@ -1,4 +1,4 @@
-"""What each condition measures: whose usage, of which groups, in which currency, added up how."""
+"""What each usage condition measures: scope, groups, currency and aggregation."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -32,12 +32,12 @@ def usage_exceeded(scope: alert_pb2.AlertScope) -> alert_pb2.Alert:
     )
 
 
-def cost_exceeded(scope: alert_pb2.AlertScope, *keys: str, currency: str = "", line: str = "10") -> alert_pb2.Alert:
+def cost_exceeded(scope: alert_pb2.AlertScope, *keys: str, currency: str = "", level: str = "10") -> alert_pb2.Alert:
     return alert_pb2.Alert(
         name="cost of a subscription",
         scope=scope,
         cost_exceeded=condition_pb2.CostExceededCondition(grouping_keys=keys, currency=currency),
-        thresholds=thresholds(line),
+        thresholds=thresholds(level),
     )
 
 
@@ -51,13 +51,13 @@ def spend_exceeded(scope: alert_pb2.AlertScope, currency: str = "USD") -> alert_
 
 
 SCOPES: dict[str, tuple[alert_pb2.Alert, dict[Key, int]]] = {
-    "usage of everybody": (
+    "usage of all customers": (
         usage_alert("10", scope=EVERYBODY),
         {("acme", "calls"): 30, ("beta", "calls"): 20, ("gamma", "calls"): 10},
     ),
     "usage of a plan's customers": (usage_alert("10", scope=on_plan("gold")), {("acme", "calls"): 30}),
     "usage of a customer": (usage_alert("10", scope=on_customer("beta")), {("beta", "calls"): 20}),
-    "spend of everybody": (
+    "spend of all customers": (
         spend_alert("10", scope=EVERYBODY),
         {("acme", "USD"): 30, ("beta", "USD"): 20, ("gamma", "USD"): 10},
     ),
@@ -86,7 +86,7 @@ SCOPES: dict[str, tuple[alert_pb2.Alert, dict[Key, int]]] = {
 
 @pytest.mark.parametrize("scope", SCOPES)
 @pytest.mark.parametrize("alert_first", [True, False], ids=["before the usage", "after the usage"])
-async def test_an_alert_covers_its_scope_and_nobody_else(caller: Caller, scope: str, alert_first: bool) -> None:
+async def test_alert_covers_its_scope_and_no_other_customer(caller: Caller, scope: str, alert_first: bool) -> None:
     alert, expected = SCOPES[scope]
     await caller.put_customer(account_pb2.Customer(customer_id="acme", plan_id="gold"))
     await caller.put_customer(account_pb2.Customer(customer_id="beta", plan_id="silver"))
@@ -109,15 +109,19 @@ async def test_an_alert_covers_its_scope_and_nobody_else(caller: Caller, scope: 
         for event, original in zip(nothing, events, strict=True):
             event.subscription_id = original.subscription_id
         answer = await caller.send(*nothing, gauges=True)
-        assert not answer.transitions, "the visit has told of them before"
+        assert not answer.transitions, "the backfill has notified them before"
     assert values(answer.gauges) == {key: Decimal(value) for key, value in expected.items()}
-    told = [
+    notified = [
         (one.customer_id, one.body["data"]["gauge"].get("subscription_id")) for one in await caller.notifications()
     ]
-    assert sorted(told, key=str) == sorted(((key[0], key[1] if len(key) == 3 else None) for key in expected), key=str)
+    assert sorted(notified, key=str) == sorted(
+        ((key[0], key[1] if len(key) == 3 else None) for key in expected), key=str
+    )
 
 
-async def test_a_key_without_a_value_fans_out_and_one_with_a_value_narrows(caller: Caller) -> None:
+async def test_group_key_without_a_value_has_a_gauge_for_each_value_and_one_with_a_value_filters(
+    caller: Caller,
+) -> None:
     fan = await caller.create(usage_alert("10", groups=[("region", None)]))
     narrow = await caller.create(usage_alert("10", groups=[("region", "eu")]))
     both = await caller.create(spend_alert("10", groups=[("tier", None), ("region", "eu")]))
@@ -172,7 +176,9 @@ async def test_grouping_keys_divide_the_cost_of_a_subscription(caller: Caller) -
     assert [one.event_id for one in answer.transitions] == ["e5"]
 
 
-async def test_cost_without_a_currency_is_in_that_of_the_subscription_or_else_the_customer(caller: Caller) -> None:
+async def test_cost_without_a_currency_is_in_the_currency_of_the_subscription_or_else_the_customer(
+    caller: Caller,
+) -> None:
     await caller.put_customer(account_pb2.Customer(customer_id="acme", currency="EUR"))
     await caller.put_subscription(
         account_pb2.Subscription(customer_id="acme", subscription_id="pro", currency="tokens")
@@ -196,7 +202,7 @@ async def test_cost_without_a_currency_is_in_that_of_the_subscription_or_else_th
     }
 
 
-async def test_an_alert_in_a_currency_that_no_usage_carries_has_no_data(caller: Caller) -> None:
+async def test_alert_without_matching_usage_has_no_data(caller: Caller) -> None:
     euros = await caller.create(spend_alert("0", currency="EUR"))
     groups = await caller.create(usage_alert("0", groups=[("region", None)]))
     other = await caller.create(usage_alert("0", metric="tokens"))
@@ -215,7 +221,7 @@ SUM, COUNT, MAX, LATEST, UNIQUE_COUNT = (
     account_pb2.AGGREGATION_LATEST,
     account_pb2.AGGREGATION_UNIQUE_COUNT,
 )
-# Quantity, how many minutes ago, and the seat of each event, batch by batch.
+# Quantity, age in minutes, and seat of each event, batch by batch.
 BATCHES: Sequence[Sequence[tuple[str, int, str]]] = (
     [("5", 60, "ann"), ("-7.5", 50, "bob")],
     [("3", 40, "ann"), ("2.25", 55, "")],
@@ -243,10 +249,8 @@ def batch(caller: Caller, number: int, metric: str) -> list[usage_pb2.UsageEvent
 
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
 @pytest.mark.parametrize("watched_after", range(5))
-async def test_events_add_up_alike_whether_they_were_watched_or_are_recounted(
-    caller: Caller, aggregation: str, watched_after: int
-) -> None:
-    """The alert comes after so many batches: what came before is recounted, the rest is added."""
+async def test_recounted_gauge_equals_a_watched_gauge(caller: Caller, aggregation: str, watched_after: int) -> None:
+    """The alert is created after so many batches: earlier batches are recounted, later ones are added."""
     kind, expected = AGGREGATIONS[aggregation]
     await caller.put_metric("seats", kind, "seat" if kind == UNIQUE_COUNT else "")
     for number in range(4):
@@ -271,7 +275,7 @@ async def test_events_add_up_alike_whether_they_were_watched_or_are_recounted(
         (UNIQUE_COUNT, ["1"] * 12, "e9"),
     ],
 )
-async def test_each_aggregation_reaches_its_line_with_the_event_that_brings_it_there(
+async def test_aggregation_reaches_a_threshold_with_the_crossing_event(
     caller: Caller, aggregation: account_pb2.Aggregation.ValueType, quantities: list[str], reached_by: str
 ) -> None:
     await caller.put_metric("seats", aggregation, "seat" if aggregation == UNIQUE_COUNT else "")
@@ -284,7 +288,7 @@ async def test_each_aggregation_reaches_its_line_with_the_event_that_brings_it_t
     assert [one.event_id for one in answer.transitions if one.kind == REACHED] == [reached_by]
 
 
-async def test_unique_values_are_of_a_gauge_and_of_a_period(caller: Caller) -> None:
+async def test_unique_values_are_counted_for_each_gauge_separately(caller: Caller) -> None:
     await caller.put_metric("seats", UNIQUE_COUNT, "seat")
     await caller.create(usage_alert("10", metric="seats"))
     await caller.create(usage_alert("10", metric="seats", groups=[("team", None)]))

@@ -1,4 +1,4 @@
-"""What cannot be recorded is refused by index: neighbours count, and other streams do not notice."""
+"""Containment: an event that cannot be recorded is rejected by index and does not affect other events and streams."""
 
 import asyncio
 import json
@@ -22,13 +22,13 @@ Request = alert_service_pb2.EvaluateUsageRequest
 
 
 def internal(*places: int) -> list[Refusal]:
-    """Events that could not be recorded."""
+    """The rejections of events that could not be recorded."""
     return [Refusal(at, "INTERNAL", "INTERNAL") for at in places]
 
 
 @asynccontextmanager
 async def refusing(caller: Caller, table: str, condition: str) -> AsyncIterator[None]:
-    """Inside the block the database refuses rows `new` of a table that fulfil a condition."""
+    """Inside the block the database refuses inserted rows (`new`) of a table that fulfil a condition."""
     name = f"refuse_{table}"
     async with await psycopg.AsyncConnection.connect(caller.database_url, autocommit=True) as connection:
         await connection.execute(
@@ -45,7 +45,7 @@ async def refusing(caller: Caller, table: str, condition: str) -> AsyncIterator[
 
 
 async def operator_events(caller: Caller) -> list[dict[str, object]]:
-    """The bodies of the operator events about evaluations, each as its schema says."""
+    """The bodies of the operator events about failed evaluations; each conforms to its schema."""
     webhooks = webhook_service_pb2_grpc.WebhookServiceStub(caller.server.channel)
     answer = await webhooks.ListOperatorEvents(
         webhook_service_pb2.ListOperatorEventsRequest(event_type="evaluation.failed"), metadata=caller.metadata
@@ -56,14 +56,14 @@ async def operator_events(caller: Caller) -> list[dict[str, object]]:
     return bodies
 
 
-async def test_an_alert_that_cannot_be_recorded_costs_only_the_event_that_it_is_about(caller: Caller) -> None:
+async def test_notification_that_cannot_be_stored_rejects_only_its_crossing_event(caller: Caller) -> None:
     bad = await caller.create(usage_alert("10", scope=on_customer("bad")))
     await caller.create(usage_alert("10", scope=on_customer("good")))
     sent = [
         caller.event("b1", "4", "bad"),
         caller.event("g1", "4", "good"),
-        caller.event("b2", "7", "bad"),  # would come to the threshold
-        caller.event("b3", "5", "bad"),  # does not, without the one before
+        caller.event("b2", "7", "bad"),  # would reach the threshold
+        caller.event("b3", "5", "bad"),  # does not reach it, since the event before is rejected
         caller.event("g2", "6", "good"),
         caller.event("b4", "-1", "bad"),
     ]
@@ -75,17 +75,17 @@ async def test_an_alert_that_cannot_be_recorded_costs_only_the_event_that_it_is_
         assert values(answer.gauges) == {("bad", "calls"): 8, ("good", "calls"): 10}
         assert [one.gauge.customer_id for one in answer.transitions] == ["good"]
         assert [one.customer_id for one in await caller.notifications()] == ["good"]
-        # It fails as long as the fault lasts, and is told of once an hour.
+        # The event fails as long as the fault lasts, and is reported once an hour.
         assert refusals(await caller.send(sent[2])) == internal(0)
     answer = await caller.send(*sent, gauges=True)
     assert (answer.accepted, answer.duplicates, len(answer.rejected)) == (1, 5, 0)
     assert values(answer.gauges) == {("bad", "calls"): 15}
     assert sorted(one.customer_id for one in await caller.notifications()) == ["bad", "good"]
-    [told] = await operator_events(caller)
-    assert told["data"] == {"alert_id": bad.alert_id, "customer_id": "bad", "event_id": "b2"}
+    [reported] = await operator_events(caller)
+    assert reported["data"] == {"alert_id": bad.alert_id, "customer_id": "bad", "event_id": "b2"}
 
 
-async def test_an_alert_that_cannot_be_recorded_is_told_of_again_an_hour_later(caller: Caller) -> None:
+async def test_failed_evaluation_is_reported_again_after_an_hour(caller: Caller) -> None:
     bad = await caller.create(usage_alert("1"))
     async with refusing(caller, "notification", f"new.alert_id = '{bad.alert_id}'"):
         for hours in (0, 0, 1):
@@ -94,7 +94,7 @@ async def test_an_alert_that_cannot_be_recorded_is_told_of_again_an_hour_later(c
     assert len(await operator_events(caller)) == 2
 
 
-async def test_many_customers_that_come_to_it_at_once_cost_a_few_commits(
+async def test_failing_alert_on_many_customers_costs_few_commits(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commits = counted_commits(monkeypatch)
@@ -102,15 +102,15 @@ async def test_many_customers_that_come_to_it_at_once_cost_a_few_commits(
     sent = [caller.event(f"e{turn}", "6", f"c{number}") for turn in range(3) for number in range(150)]
     async with refusing(caller, "notification", f"new.alert_id = '{bad.alert_id}'"):
         answer = await caller.send(*sent)
-    # The first event of each counts, the others would each come to the threshold.
+    # The first event of each customer counts; each other one would reach the threshold.
     assert refusals(answer) == internal(*range(150, 450))
     assert answer.accepted == 150
-    assert len(commits) <= 4  # of two writers
+    assert len(commits) <= 4  # by two writers
     assert (await caller.send(*sent)).accepted == 300
     assert len(await caller.notifications()) == 150
 
 
-async def test_an_event_that_cannot_be_stored_is_found_in_halves(
+async def test_event_that_cannot_be_stored_is_found_by_bisection(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commits = counted_commits(monkeypatch)
@@ -124,10 +124,10 @@ async def test_an_event_that_cannot_be_stored_is_found_in_halves(
 
 
 @pytest.mark.parametrize("table", ["event", "gauge", "customer"])
-async def test_a_customer_of_whom_nothing_can_be_recorded_costs_the_others_nothing(
+async def test_customer_that_cannot_be_recorded_does_not_affect_other_customers(
     caller: Caller, monkeypatch: pytest.MonkeyPatch, table: str
 ) -> None:
-    """Its events are many and lie between those of the others: found one by one they would use up all commits."""
+    """Its many events are between those of others: bisection by position would use up all commits."""
     monkeypatch.setattr(containment, "MAX_COMMITS", 40)
     commits = counted_commits(monkeypatch)
     await caller.create(usage_alert("1000"))
@@ -137,19 +137,17 @@ async def test_a_customer_of_whom_nothing_can_be_recorded_costs_the_others_nothi
     assert refusals(answer) == internal(*range(3, 300, 10))
     assert answer.accepted == 270
     assert values(answer.gauges) == {(f"c{number}", "calls"): 30 for number in range(10) if number != 3}
-    assert len(commits) <= 2 * 40  # of two writers
+    assert len(commits) <= 2 * 40  # by two writers
     answer = await caller.send(*sent, gauges=True)
     assert (answer.accepted, answer.duplicates) == (30, 270)
     assert await caller.event_count("c3") == 30
 
 
-async def test_several_customers_share_the_commits_that_are_left(
-    caller: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_failing_customers_share_the_remaining_commits(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(containment, "MAX_COMMITS", 60)
     names = ("spoilt", "single", "whole")
     assert len({crc32(name.encode()) % 2 for name in names}) == 1  # one writer
-    # Of the first nine events in ten cannot be stored, of the second a single one.
+    # Nine in ten events of `spoilt` cannot be stored, and one event of `single`.
     sent = [caller.event(f"e{number}", customer=name) for number in range(60) for name in names]
     spoilt = "new.customer_id = 'spoilt' AND right(new.event_id, 1) <> '0'"
     single = "new.customer_id = 'single' AND new.event_id = 'e33'"
@@ -160,7 +158,7 @@ async def test_several_customers_share_the_commits_that_are_left(
     assert [one.at for one in refusals(answer) if sent[one.at].customer_id == "single"] == [33 * 3 + 1]
 
 
-async def test_the_log_explains_once_what_many_events_fail_for(
+async def test_log_has_one_traceback_when_many_events_fail_for_one_cause(
     caller: Caller, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with refusing(caller, "event", "true"):
@@ -171,7 +169,7 @@ async def test_the_log_explains_once_what_many_events_fail_for(
     assert [bool(record.exc_info) for record in failed] == [True, False, False, False, False]
 
 
-async def test_a_customers_events_keep_their_order_across_the_parts(caller: Caller) -> None:
+async def test_events_of_a_customer_keep_their_order_when_the_commit_is_divided(caller: Caller) -> None:
     await caller.create(usage_alert("10"))
     quantities = ["6", "6", "-9", "9", "1", "-4", "2"]
     sent = [caller.event(f"e{number}", quantity) for number, quantity in enumerate(quantities)]
@@ -188,7 +186,7 @@ async def test_a_customers_events_keep_their_order_across_the_parts(caller: Call
     assert values(answer.gauges) == {("acme", "calls"): 10}
 
 
-async def test_what_is_tried_is_bounded(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_containment_stops_at_its_limit_of_commits(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(containment, "MAX_COMMITS", 10)
     async with refusing(caller, "event", "true"):
         answer = await caller.send(*(caller.event(f"e{number}") for number in range(100)))
@@ -196,7 +194,7 @@ async def test_what_is_tried_is_bounded(caller: Caller, monkeypatch: pytest.Monk
     assert await caller.event_count() == 0
 
 
-async def test_other_streams_do_not_notice(caller: Caller) -> None:
+async def test_failing_alert_does_not_affect_other_streams(caller: Caller) -> None:
     bad = await caller.create(usage_alert("1", scope=on_customer("bad")))
     streams = [caller.stream() for _ in range(6)]
 
@@ -213,7 +211,7 @@ async def test_other_streams_do_not_notice(caller: Caller) -> None:
     assert accepted == [[0] * 5] + [[1] * 5] * 5
 
 
-async def test_a_failed_commit_keeps_the_rules_and_forgets_whom_it_created(
+async def test_failed_commit_keeps_cached_rules_and_forgets_the_customers_it_registered(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await caller.create(usage_alert("100"))
@@ -253,7 +251,7 @@ async def test_a_failed_commit_keeps_the_rules_and_forgets_whom_it_created(
 
 
 def counted_commits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """A list that grows with every commit that containment tries, by its size."""
+    """A list that gets one element for each commit that containment tries."""
     commits: list[int] = []
     init = containment.Containment.__init__
 
@@ -268,7 +266,7 @@ def counted_commits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return commits
 
 
-async def test_a_customer_that_cannot_be_evaluated_keeps_no_visit_from_the_others(
+async def test_backfill_continues_past_a_customer_that_cannot_be_evaluated(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backfills, "CUSTOMERS_PER_STEP", 8)
@@ -277,13 +275,13 @@ async def test_a_customer_that_cannot_be_evaluated_keeps_no_visit_from_the_other
     async with refusing(caller, "notification", "new.customer_id = 'c05'"):
         alert = await caller.create_only(usage_alert("5"))
 
-        async def others_are_told() -> bool:
+        async def others_have_notified() -> bool:
             return len(await caller.notifications()) == 19
 
-        await until(others_are_told)
-        [told] = await operator_events(caller)
-        assert told["data"] == {"alert_id": alert.alert_id, "customer_id": "c05"}
-    # Its next event does what the visit could not.
+        await until(others_have_notified)
+        [reported] = await operator_events(caller)
+        assert reported["data"] == {"alert_id": alert.alert_id, "customer_id": "c05"}
+    # The next event of the customer evaluates what the backfill could not.
     answer = await caller.send(caller.event("later", "1", "c05"))
     assert [(one.level, one.value) for one in answer.transitions] == [("5", "5")]
     assert len(await caller.notifications()) == 20

@@ -1,4 +1,4 @@
-"""An event counts exactly once: however often, through whom and beside what it is sent."""
+"""An event counts exactly once: repeated in a batch, on other streams and servers, concurrently, and in conflicts."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -32,7 +32,7 @@ def counts(answer: BatchResponse | alert_service_pb2.EvaluateUsageResponse) -> t
     return answer.accepted, answer.duplicates, len(answer.rejected)
 
 
-async def test_the_same_event_twice_in_a_batch_counts_once(caller: Caller) -> None:
+async def test_event_repeated_in_one_batch_counts_once(caller: Caller) -> None:
     await caller.create(usage_alert("100"))
     event = caller.event("e1", "5")
     answer = await caller.send(event, caller.event("e2", "7"), event, event, gauges=True)
@@ -41,14 +41,14 @@ async def test_the_same_event_twice_in_a_batch_counts_once(caller: Caller) -> No
     assert await caller.event_count() == 2
 
 
-async def test_an_event_id_belongs_to_its_customer(caller: Caller) -> None:
+async def test_same_event_id_of_two_customers_counts_for_both(caller: Caller) -> None:
     await caller.create(usage_alert("100"))
     answer = await caller.send(caller.event("e1", "5"), caller.event("e1", "7", "beta"), gauges=True)
     assert counts(answer) == (2, 0, 0)
     assert values(answer.gauges) == {("acme", "calls"): 5, ("beta", "calls"): 7}
 
 
-async def test_a_resent_batch_counts_nothing_and_causes_nothing(caller: Caller) -> None:
+async def test_resent_batch_counts_nothing_and_notifies_nothing(caller: Caller) -> None:
     await caller.create(usage_alert("10"))
     events = [caller.event(f"e{number}", "3") for number in range(5)]
     first = await caller.send(*events)
@@ -62,7 +62,7 @@ async def test_a_resent_batch_counts_nothing_and_causes_nothing(caller: Caller) 
     assert values(after.gauges) == {("acme", "calls"): 16}
 
 
-async def test_what_is_new_in_a_resent_batch_counts_and_crosses(caller: Caller) -> None:
+async def test_new_events_of_a_resent_batch_count_and_reach_thresholds(caller: Caller) -> None:
     await caller.create(usage_alert("10"))
     await caller.send(caller.event("e1", "4"), caller.event("e2", "4"))
     answer = await caller.send(*(caller.event(event_id, "4") for event_id in ("e1", "e3", "e2", "e4")), gauges=True)
@@ -71,7 +71,7 @@ async def test_what_is_new_in_a_resent_batch_counts_and_crosses(caller: Caller) 
     assert values(answer.gauges) == {("acme", "calls"): 16}
 
 
-async def test_five_thousand_resent_with_some_new_among_them(caller: Caller) -> None:
+async def test_large_resent_batch_counts_only_its_new_events(caller: Caller) -> None:
     await caller.create(usage_alert("1000000"))
     customers = [f"c{number}" for number in range(50)]
     old = [caller.event(f"e{number}", "2", customers[number % 50]) for number in range(5_000)]
@@ -84,7 +84,7 @@ async def test_five_thousand_resent_with_some_new_among_them(caller: Caller) -> 
     assert await caller.event_count() == 5_050
 
 
-async def test_a_resend_on_another_stream_and_to_another_server_counts_nothing(caller: Caller) -> None:
+async def test_resend_on_another_stream_or_server_counts_nothing(caller: Caller) -> None:
     await caller.create(usage_alert("100"))
     events = [caller.event(f"e{number}") for number in range(3)]
     request = alert_service_pb2.EvaluateUsageRequest(events=events, include_gauges=True)
@@ -101,7 +101,7 @@ async def test_a_resend_on_another_stream_and_to_another_server_counts_nothing(c
     assert values(answer.gauges) == {("acme", "calls"): 4}
 
 
-async def test_a_retry_that_races_its_first_try_counts_once(caller: Caller) -> None:
+async def test_concurrent_retries_count_once(caller: Caller) -> None:
     await caller.create(usage_alert("5"))
     events = [caller.event(f"e{number}", "2", customer) for customer in ("acme", "beta") for number in range(4)]
     async with beside(caller) as other:
@@ -119,7 +119,7 @@ async def test_a_retry_that_races_its_first_try_counts_once(caller: Caller) -> N
     assert values(answer.gauges) == {("acme", "calls"): 9}
 
 
-async def test_a_retry_finds_its_first_try_still_open_and_then_rolled_back(caller: Caller) -> None:
+async def test_retry_counts_when_the_open_first_attempt_rolls_back(caller: Caller) -> None:
     await caller.create(usage_alert("5"))
     await caller.send(caller.event("e0"))
     [[organization_id]] = await caller.rows("SELECT %(organization_id)s")
@@ -153,7 +153,7 @@ CHANGES: dict[str, dict[str, str]] = {
 
 @pytest.mark.parametrize("changed", CHANGES)
 @pytest.mark.parametrize("together", [True, False], ids=["in one batch", "in two batches"])
-async def test_the_same_id_with_other_content_is_rejected(caller: Caller, changed: str, together: bool) -> None:
+async def test_same_event_id_with_different_content_is_rejected(caller: Caller, changed: str, together: bool) -> None:
     await caller.create(usage_alert("100"))
     original = {"quantity": "5", "subscription": "pro", "cost": "1.25", "currency": "USD", "region": "eu"}
     time = caller.clock.now() - timedelta(hours=1)
@@ -178,7 +178,7 @@ async def test_the_same_id_with_other_content_is_rejected(caller: Caller, change
 
 
 @pytest.mark.parametrize("together", [True, False], ids=["in one batch", "in two batches"])
-async def test_the_same_content_written_otherwise_is_a_duplicate(caller: Caller, together: bool) -> None:
+async def test_same_content_in_another_notation_is_a_duplicate(caller: Caller, together: bool) -> None:
     time = caller.clock.now()
     first = caller.event("e1", "5", cost="1.5", at=time, b="2", a="1")
     same = [
@@ -196,7 +196,7 @@ async def test_the_same_content_written_otherwise_is_a_duplicate(caller: Caller,
     assert await caller.event_count() == 1
 
 
-async def test_an_unnamed_currency_is_the_customers_and_another_one_conflicts(caller: Caller) -> None:
+async def test_event_without_currency_conflicts_with_the_same_event_in_another_currency(caller: Caller) -> None:
     await caller.create(spend_alert("100"))
     silent, euros = caller.event("e1", cost="5"), caller.event("e1", cost="5", currency="EUR")
     assert refusals(await caller.send(silent, euros)) == [Refusal(1, "ALREADY_EXISTS", "EVENT_CONFLICT")]
@@ -205,8 +205,8 @@ async def test_an_unnamed_currency_is_the_customers_and_another_one_conflicts(ca
     assert values(answer.gauges) == {("acme", "USD"): 6}
 
 
-async def test_a_resend_is_a_duplicate_whatever_others_send_under_its_id(caller: Caller) -> None:
-    """Also when it shares a commit with them: each is compared with what is stored."""
+async def test_resend_is_a_duplicate_beside_a_conflict_with_the_same_event_id(caller: Caller) -> None:
+    """Also when they share a commit: each event is compared with the stored one."""
     await caller.send(caller.event("e1", "5"), caller.event("e2", "5"))
     wrong, right = caller.event("e1", "6"), caller.event("e1", "5")
     answer = await caller.send(wrong, right, wrong, caller.event("e3"), caller.event("e2", "5"))
@@ -219,8 +219,8 @@ async def test_a_resend_is_a_duplicate_whatever_others_send_under_its_id(caller:
     assert [counts(answer) for answer in await asyncio.gather(blocking, *both)] == [(1, 0, 0), (0, 0, 1), (0, 1, 0)]
 
 
-async def test_an_identity_is_seen_within_its_month_and_not_beyond(caller: Caller, clock: ManualClock) -> None:
-    """The boundary that the design names: events of different months lie in different partitions."""
+async def test_event_identity_holds_within_one_calendar_month(caller: Caller, clock: ManualClock) -> None:
+    """The documented limit of an identity: events of different months are in different partitions."""
     clock.set(datetime(2026, 4, 1, 0, 5, tzinfo=UTC))
     await caller.create(usage_alert("100"))
     march = datetime(2026, 3, 31, 23, 59, 59, 999_999, tzinfo=UTC)
@@ -235,7 +235,7 @@ async def test_an_identity_is_seen_within_its_month_and_not_beyond(caller: Calle
     assert await caller.event_count() == 2
 
 
-async def test_a_customer_first_seen_beside_a_duplicate_is_not_missed_by_alerts_to_come(caller: Caller) -> None:
+async def test_customer_registered_beside_a_duplicate_is_covered_by_later_alerts(caller: Caller) -> None:
     async with beside(caller, settings(ingest_writers=1)) as one_writer:
         await one_writer.send(caller.event("e1"))
         answer = await one_writer.send(

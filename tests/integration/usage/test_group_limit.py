@@ -1,4 +1,4 @@
-"""The guard against groups without end: past the limit an alert is disabled for that customer, and says so."""
+"""The group limit: above it an alert is disabled for that customer, and a notification states the reason."""
 
 import asyncio
 import json
@@ -33,14 +33,14 @@ DISABLED = schema("alert_disabled")
 
 @pytest.fixture
 def low_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A limit that a test can reach by hand."""
+    """A limit that a test reaches with a few groups."""
     monkeypatch.setattr(group_limit, "MAX_GROUPS", LIMIT)
 
 
 async def use(
     caller: Caller, *seats: str, customer: str = "acme", quantity: str = "1", prefix: str = "e"
 ) -> list[str]:
-    """One event for each seat, in one batch; returns the seats that reached or resolved something."""
+    """Sends one event for each seat in one batch; returns the seats of the transitions."""
     events = [
         caller.event(f"{prefix}-{place}-{seat}", quantity, customer, cost=quantity, seat=seat)
         for place, seat in enumerate(seats)
@@ -51,7 +51,7 @@ async def use(
 
 
 async def disabled(caller: Caller) -> list[Stored]:
-    """The notifications of disabled alerts, each as its schema says."""
+    """The notifications of disabled alerts; each conforms to its schema."""
     found = [one for one in await caller.notifications() if one.event_type == "alert.disabled"]
     for one in found:
         check(one.body, DISABLED)
@@ -75,7 +75,7 @@ async def is_disabled(caller: Caller, alert: alert_pb2.Alert, customer: str = "a
     return True
 
 
-async def test_the_5001st_group_disables_the_alert_and_the_5000th_does_not(caller: Caller) -> None:
+async def test_5001st_group_disables_the_alert_and_the_5000th_does_not(caller: Caller) -> None:
     alert = await caller.create(usage_alert("10", groups=[("seat", None)]))
     for start in range(0, 5_000, 1_000):
         await use(caller, *(f"s{number}" for number in range(start, start + 1_000)))
@@ -84,29 +84,31 @@ async def test_the_5001st_group_disables_the_alert_and_the_5000th_does_not(calle
     assert not await disabled(caller)
     assert await use(caller, "s5000", quantity="10") == []
     assert await is_disabled(caller, alert)
-    [told] = await disabled(caller)
-    assert told.body["data"]["limit"] == 5_000
-    assert told.body["data"]["group"] == [{"key": "seat", "value": "s5000"}]
+    [stored] = await disabled(caller)
+    assert stored.body["data"]["limit"] == 5_000
+    assert stored.body["data"]["group"] == [{"key": "seat", "value": "s5000"}]
 
 
 @pytest.mark.usefixtures("low_limit")
-async def test_a_disabled_alert_says_why_and_falls_silent_for_that_customer_only(caller: Caller) -> None:
+async def test_group_limit_disables_the_alert_for_one_customer_and_states_the_reason(caller: Caller) -> None:
     alert = await caller.create(usage_alert("10", groups=[("seat", None)]))
     for _ in range(2):
         await use(caller, "a", "b", "c", "a", prefix=f"again{_}")
     assert not await is_disabled(caller, alert)
-    assert await use(caller, "d", "b", quantity="20") == ["b"], "what it knew before is still told"
+    assert await use(caller, "d", "b", quantity="20") == ["b"], (
+        "groups from before the limit still notify in that batch"
+    )
     assert await is_disabled(caller, alert)
-    [told] = await disabled(caller)
-    assert told.body["id"] == told.notification_id
-    assert told.customer_id == "acme"
-    assert (told.alert_id, told.sequence) == (alert.alert_id, 0)
-    data = told.body["data"]
+    [stored] = await disabled(caller)
+    assert stored.body["id"] == stored.notification_id
+    assert stored.customer_id == "acme"
+    assert (stored.alert_id, stored.sequence) == (alert.alert_id, 0)
+    data = stored.body["data"]
     assert (data["reason"], data["limit"], data["event_id"]) == ("GROUP_LIMIT", LIMIT, "e-0-d")
     assert data["group"] == [{"key": "seat", "value": "d"}]
     before = await gauge_count(caller)
     assert await use(caller, "a", "d", "e", "f", quantity="100", prefix="g") == []
-    assert await gauge_count(caller) == before, "no more groups are made"
+    assert await gauge_count(caller) == before, "no more gauges are created"
     assert await use(caller, "a", customer="beta", quantity="10") == ["a"]
     assert not await is_disabled(caller, alert, "beta")
     assert len(await disabled(caller)) == 1
@@ -121,35 +123,35 @@ async def test_a_disabled_alert_says_why_and_falls_silent_for_that_customer_only
         timeout=DEADLINE,
     )
     [notification] = listed.notifications
-    assert json.loads(notification.body) == told.body
+    assert json.loads(notification.body) == stored.body
     assert (notification.customer_id, notification.sequence) == ("acme", 0)
 
 
 @pytest.mark.usefixtures("low_limit")
-async def test_of_one_batch_the_groups_that_came_first_are_told(caller: Caller) -> None:
+async def test_first_groups_of_a_batch_notify_up_to_the_limit(caller: Caller) -> None:
     await caller.create(usage_alert("10", groups=[("seat", None)]))
     seats = ["q", "b", "z", "a", "y", "b"]
     assert await use(caller, *seats, quantity="10") == ["q", "b", "z"]
-    [told] = await disabled(caller)
-    assert told.body["data"]["group"][0]["value"] == "a"
+    [stored] = await disabled(caller)
+    assert stored.body["data"]["group"][0]["value"] == "a"
 
 
 @pytest.mark.usefixtures("low_limit")
 @pytest.mark.parametrize("evaluate", [True, False])
-async def test_groups_from_before_the_alert_count(caller: Caller, evaluate: bool) -> None:
+async def test_groups_from_before_the_alert_count_towards_the_limit(caller: Caller, evaluate: bool) -> None:
     await use(caller, "a", "b", "c", "d", "e", quantity="10")
     await use(caller, "a", "b", "c", customer="beta", quantity="10")
     alert = await caller.create(usage_alert("10", groups=[("seat", None)]), evaluate=evaluate)
     assert await is_disabled(caller, alert)
     assert not await is_disabled(caller, alert, "beta")
-    [told] = await disabled(caller)
-    assert "event_id" not in told.body["data"]
+    [stored] = await disabled(caller)
+    assert "event_id" not in stored.body["data"]
     reached = [one.customer_id for one in await caller.notifications() if one.event_type == "alert.reached"]
     assert sorted(reached) == (["acme"] * LIMIT + ["beta"] * LIMIT if evaluate else [])
 
 
 @pytest.mark.usefixtures("low_limit")
-async def test_each_billing_period_has_groups_of_its_own(caller: Caller, clock: ManualClock) -> None:
+async def test_group_limit_counts_each_billing_period_separately(caller: Caller, clock: ManualClock) -> None:
     alert = await caller.create(usage_alert("10", groups=[("seat", None)]))
     for customer, last in (("acme", "c"), ("beta", "d")):
         await use(caller, "a", "b", last, customer=customer)
@@ -160,12 +162,12 @@ async def test_each_billing_period_has_groups_of_its_own(caller: Caller, clock: 
     assert await use(caller, "w", quantity="10") == []
     assert await is_disabled(caller, alert)
     assert await use(caller, "a", customer="beta", quantity="10", prefix="f") == []
-    assert await is_disabled(caller, alert, "beta"), "nobody has enabled it again"
+    assert await is_disabled(caller, alert, "beta"), "the alert stays disabled in the next period"
 
 
 @pytest.mark.usefixtures("low_limit")
-async def test_values_that_are_named_are_not_counted(caller: Caller) -> None:
-    """Both alerts have the same keys and share gauges; one of them names a value of each."""
+async def test_group_values_that_the_alert_names_do_not_count_towards_the_limit(caller: Caller) -> None:
+    """Both alerts have the same group keys and share gauges; one of them names a value of each key."""
     fan = await caller.create(usage_alert("10", groups=[("seat", None), ("team", "red")]))
     named = await caller.create(usage_alert("10", groups=[("seat", "a"), ("team", "red")]))
     for number in range(LIMIT + 2):
@@ -181,7 +183,7 @@ async def test_values_that_are_named_are_not_counted(caller: Caller) -> None:
 
 
 @pytest.mark.usefixtures("low_limit")
-async def test_a_subscription_with_too_many_groups_disables_the_alert_for_its_customer(caller: Caller) -> None:
+async def test_subscription_above_the_limit_disables_the_alert_for_its_customer(caller: Caller) -> None:
     await caller.put_subscription(account_pb2.Subscription(customer_id="acme", subscription_id="pro", plan_id="gold"))
     await caller.put_subscription(
         account_pb2.Subscription(customer_id="acme", subscription_id="team", plan_id="gold")
@@ -204,14 +206,14 @@ async def test_a_subscription_with_too_many_groups_disables_the_alert_for_its_cu
     await caller.send(cost(LIMIT, "pro"))
     assert await is_disabled(caller, wide)
     assert not await is_disabled(caller, own)
-    [told] = await disabled(caller)
-    assert told.body["data"]["subscription_id"] == "pro"
+    [stored] = await disabled(caller)
+    assert stored.body["data"]["subscription_id"] == "pro"
     answer = await caller.send(caller.event("last", cost="9", subscription="team", seat="s0"))
     assert [one.alert_id for one in answer.transitions] == [own.alert_id]
 
 
 @pytest.mark.usefixtures("low_limit")
-async def test_another_replica_learns_of_it_before_it_evaluates_anything(caller: Caller) -> None:
+async def test_replica_reads_an_exclusion_before_it_evaluates(caller: Caller) -> None:
     alert = await caller.create(usage_alert("10", groups=[("seat", None)]))
     async with beside(caller) as other:
         await use(other, "a", "b")
@@ -222,13 +224,13 @@ async def test_another_replica_learns_of_it_before_it_evaluates_anything(caller:
         await use(other, "e", prefix="g")
         await use(other, "f", "g", prefix="g")
         await use(caller, "h", prefix="g")
-        assert await gauge_count(caller) <= before + 1, "once it met a new group it knows"
+        assert await gauge_count(caller) <= before + 1, "the first new group makes the replica read the exclusion"
     assert len(await disabled(caller)) == 1
     assert len(await caller.notifications()) == 1
 
 
 @pytest.mark.usefixtures("low_limit")
-async def test_replicas_that_come_to_the_limit_together_tell_of_it_once(caller: Caller) -> None:
+async def test_replicas_that_reach_the_limit_together_notify_once(caller: Caller) -> None:
     await caller.create(usage_alert("10", groups=[("seat", None)]))
     await caller.create(spend_alert("10", groups=[("seat", None)]))
     async with beside(caller) as other:
@@ -240,13 +242,13 @@ async def test_replicas_that_come_to_the_limit_together_tell_of_it_once(caller: 
         ]
         async with asyncio.timeout(DEADLINE):
             await asyncio.gather(*sends)
-    told = await disabled(caller)
-    assert len({(one.customer_id, one.alert_id) for one in told}) == len(told) == 4
+    stored = await disabled(caller)
+    assert len({(one.customer_id, one.alert_id) for one in stored}) == len(stored) == 4
 
 
 @pytest.mark.usefixtures("low_limit")
-async def test_what_was_not_watched_while_one_alert_was_disabled_is_recounted_for_the_next(caller: Caller) -> None:
-    """The second replica did not hear that nobody watched, and must not take the gauge for complete."""
+async def test_usage_that_a_disabled_alert_did_not_watch_is_recounted_for_the_next_alert(caller: Caller) -> None:
+    """The second replica has not cached the exclusion, and must not take the gauge for complete."""
     async with beside(caller) as other:
         await caller.create(usage_alert("1000", groups=[("seat", None)]))
         await use(other, "a", "b", "c")
@@ -258,7 +260,7 @@ async def test_what_was_not_watched_while_one_alert_was_disabled_is_recounted_fo
         assert [one.alert_id for one in answer.transitions] == [named.alert_id]
 
 
-async def test_one_subscription_can_be_excluded_and_the_others_go_on(caller: Caller, clock: ManualClock) -> None:
+async def test_exclusion_of_one_subscription_leaves_the_others_covered(caller: Caller, clock: ManualClock) -> None:
     for subscription in ("pro", "team"):
         await caller.put_subscription(
             account_pb2.Subscription(customer_id="acme", subscription_id=subscription, plan_id="gold")
@@ -302,7 +304,7 @@ async def test_one_subscription_can_be_excluded_and_the_others_go_on(caller: Cal
 
 
 @pytest.mark.usefixtures("low_limit")
-async def test_an_exclusion_that_is_lifted_leaves_nothing_uncounted(caller: Caller, clock: ManualClock) -> None:
+async def test_lifted_exclusion_counts_the_usage_of_the_meantime(caller: Caller, clock: ManualClock) -> None:
     alert = await caller.create(usage_alert("10", groups=[("seat", None)]))
     async with beside(caller) as other:
         await use(caller, "a", "b", "c", "d")

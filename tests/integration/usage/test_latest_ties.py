@@ -14,7 +14,7 @@ QUANTITIES = ("9", "3", "5", "1", "7", "2")
 
 
 def tied(caller: Caller, quantities: tuple[str, ...] = QUANTITIES, *names: str) -> list[usage_pb2.UsageEvent]:
-    """Events of one time; the last of `names` that is the greatest decides."""
+    """Events of one time; the one with the greatest of `names` counts."""
     names = names or tuple(f"e{number}" for number in range(len(quantities)))
     return [caller.event(name, quantity, metric="seats") for name, quantity in zip(names, quantities, strict=True)]
 
@@ -26,13 +26,13 @@ async def watched(caller: Caller, level: str = "1000") -> None:
 
 
 async def shown(caller: Caller) -> str:
-    """What the gauge shows, asked with an event that is older than all others."""
+    """The value of the gauge in the answer to an event that is older than all others."""
     at = caller.clock.now() - timedelta(hours=2)
     event = caller.event(f"probe{next(_numbers)}", "-1", metric="seats", at=at)
     return str(values((await caller.send(event, gauges=True)).gauges)["acme", "seats"])
 
 
-async def test_a_watched_gauge_and_one_that_is_recounted_show_the_same(caller: Caller) -> None:
+async def test_recounted_gauge_equals_a_watched_gauge_after_a_tie(caller: Caller) -> None:
     await caller.put_metric("seats", LATEST)
     await caller.send(*tied(caller, QUANTITIES, "f", "b", "e", "c", "d", "a"))
     await watched(caller)
@@ -40,7 +40,7 @@ async def test_a_watched_gauge_and_one_that_is_recounted_show_the_same(caller: C
 
 
 @pytest.mark.parametrize("split", range(7))
-async def test_one_commit_or_two_come_to_the_same(caller: Caller, split: int) -> None:
+async def test_tie_has_the_same_result_in_one_commit_and_in_two(caller: Caller, split: int) -> None:
     await watched(caller)
     events = tied(caller, QUANTITIES, "a", "b", "f", "c", "d", "e")
     for part in (events[:split], events[split:]):
@@ -49,7 +49,7 @@ async def test_one_commit_or_two_come_to_the_same(caller: Caller, split: int) ->
     assert await shown(caller) == "5"
 
 
-async def test_two_servers_come_to_the_same(caller: Caller) -> None:
+async def test_tie_has_the_same_result_on_two_servers(caller: Caller) -> None:
     await watched(caller)
     events = tied(caller, QUANTITIES, "a", "b", "c", "f", "d", "e")
     async with beside(caller) as other:
@@ -59,9 +59,9 @@ async def test_two_servers_come_to_the_same(caller: Caller) -> None:
     assert await shown(caller) == "1"
 
 
-async def test_ids_are_compared_code_point_by_code_point(caller: Caller) -> None:
+async def test_event_ids_of_a_tie_are_compared_by_code_point(caller: Caller) -> None:
     await watched(caller)
-    names = ("Z", "a", "é", "𝕏", "\uffee", "z")  # in no language's order
+    names = ("Z", "a", "é", "𝕏", "\uffee", "z")  # the order of no language
     for event in tied(caller, QUANTITIES, *names):
         await caller.send(event)
     assert await shown(caller) == "1"
@@ -69,7 +69,7 @@ async def test_ids_are_compared_code_point_by_code_point(caller: Caller) -> None
     assert await shown(caller) == "1"
 
 
-async def test_a_tie_that_does_not_count_crosses_nothing(caller: Caller) -> None:
+async def test_event_that_loses_a_tie_reaches_no_threshold(caller: Caller) -> None:
     await caller.put_metric("seats", LATEST)
     alert = usage_alert("5", metric="seats")
     alert.thresholds[0].notify_on.extend(BOTH)
@@ -81,10 +81,10 @@ async def test_a_tie_that_does_not_count_crosses_nothing(caller: Caller) -> None
     ]
 
 
-async def test_a_gauge_that_an_earlier_version_counted_is_recounted_at_a_tie(caller: Caller) -> None:
+async def test_gauge_of_an_earlier_version_is_recounted_at_a_tie(caller: Caller) -> None:
     await watched(caller)
     await caller.send(*tied(caller, ("9", "3"), "b", "a"))
-    # That version writes the time alone; it had not known of ties.
+    # An earlier version stored the time without the event id, and did not decide ties.
     assert await caller.rows(
         "UPDATE gauge SET value = 3, latest_event = '2026-01-01T00:00:00+00:00 x'"
         " WHERE organization_id = %(organization_id)s RETURNING 1"

@@ -1,4 +1,4 @@
-"""Transactions that want the same rows wait for each other; they never deadlock."""
+"""Transactions that lock the same rows wait for each other and do not deadlock."""
 
 import asyncio
 from datetime import datetime, timedelta
@@ -25,10 +25,8 @@ from tests.support.usage.caller import (
 )
 
 
-async def test_a_visit_that_waits_for_a_gauge_holds_none_that_comes_after_it(
-    caller: Caller, clock: ManualClock
-) -> None:
-    """One that had created the last one already would wait for a move that has the second and waits for the last."""
+async def test_backfill_that_waits_for_a_gauge_holds_no_later_gauge(caller: Caller, clock: ManualClock) -> None:
+    """A backfill with the last gauge would deadlock with a commit that holds the second and waits for the last."""
     [[organization_id]] = await caller.rows("SELECT %(organization_id)s")
     period, now = DEFAULT_CYCLE.period_at(clock.now()), clock.now()
     first, second, last = (
@@ -41,7 +39,7 @@ async def test_a_visit_that_waits_for_a_gauge_holds_none_that_comes_after_it(
         async with database.raw_transaction() as connection:
             await gauges.move(connection, organization_id, moves, now, False)
 
-    async def visit(*watched: Gauge) -> dict[UUID, gauges.Locked]:
+    async def backfill(*watched: Gauge) -> dict[UUID, gauges.Locked]:
         async with database.raw_transaction() as connection:
             return await gauges.lock(connection, organization_id, watched, now)
 
@@ -51,11 +49,11 @@ async def test_a_visit_that_waits_for_a_gauge_holds_none_that_comes_after_it(
             "SELECT FROM gauge WHERE organization_id = %s AND gauge_id = %s FOR UPDATE",
             (organization_id, first.gauge_id),
         )
-        visiting = asyncio.create_task(visit(first, second, last))
+        backfilling = asyncio.create_task(backfill(first, second, last))
         await waiting_for_locks(caller)
         async with asyncio.timeout(DEADLINE):
             await move(second, last)
-    locked = await visiting
+    locked = await backfilling
     await database.close()
     assert {key: item.value for key, item in locked.items()} == {
         first.gauge_id: 1,
@@ -65,7 +63,7 @@ async def test_a_visit_that_waits_for_a_gauge_holds_none_that_comes_after_it(
 
 
 async def test_events_of_several_months_are_stored_in_one_order(caller: Caller) -> None:
-    """COPY keeps rows back for each partition: without a common order of months two retries would deadlock."""
+    """COPY buffers rows for each partition: without a common order of months two retries would deadlock."""
     march = caller.clock.now()
     february = march - timedelta(days=30)
     one_writer = settings(ingest_writers=1)
@@ -76,7 +74,7 @@ async def test_events_of_several_months_are_stored_in_one_order(caller: Caller) 
         caller.event("z", customer="c2", at=february),
     )
     async with beside(caller, one_writer) as left, beside(caller, one_writer) as right:
-        # Known to both servers, so that neither waits for the other to create a customer.
+        # Both servers have cached the customers, so that neither waits for the other to register one.
         for side in (left, right):
             await side.send(*(side.event("known", customer=f"c{number}") for number in range(3)))
         async with await holding_event(caller, "c1", "y2", march) as held:
@@ -93,7 +91,7 @@ async def test_events_of_several_months_are_stored_in_one_order(caller: Caller) 
 async def holding_event(
     caller: Caller, customer: str, event_id: str, time: datetime
 ) -> psycopg.AsyncConnection[tuple[object, ...]]:
-    """A connection whose transaction has stored an event and not yet ended."""
+    """A connection with an open transaction that has stored an event."""
     [[organization_id]] = await caller.rows("SELECT %(organization_id)s")
     connection = await psycopg.AsyncConnection.connect(caller.database_url)
     await connection.execute(
@@ -104,7 +102,7 @@ async def holding_event(
     return connection
 
 
-async def test_batches_that_name_the_same_new_customers_in_any_order_wait_for_each_other(caller: Caller) -> None:
+async def test_batches_with_the_same_new_customers_in_different_orders_do_not_deadlock(caller: Caller) -> None:
     await caller.create(usage_alert("1000"))
     customers = [f"c{number:02d}" for number in range(30)]
     orders = (customers, customers[::-1], customers[10:] + customers[:10])

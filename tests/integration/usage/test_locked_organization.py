@@ -1,4 +1,4 @@
-"""What goes on for other organizations while one is locked: visits, and what time brings."""
+"""While one organization is locked, backfills and timers of other organizations continue."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -19,7 +19,7 @@ from tests.support.usage.caller import Caller, calling, ingest_held, usage_alert
 
 @pytest.fixture
 async def pair(database_url: str, clock: ManualClock) -> AsyncIterator[tuple[Caller, Caller]]:
-    """Callers of two organizations, in the order in which background work comes to them."""
+    """Callers of two organizations, in the order in which background work serves them."""
     first, second = await organization(database_url, clock), await organization(database_url, clock)
     async with calling(database_url, clock, *first) as locked, calling(database_url, clock, *second) as free:
         yield locked, free
@@ -27,39 +27,39 @@ async def pair(database_url: str, clock: ManualClock) -> AsyncIterator[tuple[Cal
 
 @pytest.fixture
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets new sessions give up waiting for a lock soon."""
+    """Lets new database sessions end a wait for a lock after 100 ms."""
     monkeypatch.setattr(sessions, "PINS", {**sessions.PINS, "lock_timeout": ("100ms", "of this test")})
 
 
-async def test_a_visit_does_not_wait_for_a_locked_organization(
+async def test_backfill_does_not_wait_for_a_locked_organization(
     pair: tuple[Caller, Caller], clock: ManualClock, short_waits: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     locked, free = pair
 
-    async def no_visits(_: Backfills) -> bool:
+    async def no_backfills(_: Backfills) -> bool:
         return False
 
-    visit_once = Backfills.run_once
-    monkeypatch.setattr(Backfills, "run_once", no_visits)
+    run_once = Backfills.run_once
+    monkeypatch.setattr(Backfills, "run_once", no_backfills)
     for caller in pair:
         await caller.send(caller.event("e1", "15"))
         for _ in range(3):
             await caller.create_only(usage_alert("10"))
     database = Database(free.database_url, pool_size=1)
-    visits = Backfills(database, clock, timedelta(days=34), RulesRegistry())
+    backfills = Backfills(database, clock, timedelta(days=34), RulesRegistry())
     try:
         async with ingest_held(locked):
-            assert await visit_once(visits)
+            assert await run_once(backfills)
             assert len(await free.notifications()) == 3
             assert await locked.notifications() == []
-        while await visit_once(visits):
+        while await run_once(backfills):
             pass
         assert len(await locked.notifications()) == 3
     finally:
         await database.close()
 
 
-async def test_timers_put_off_the_customers_of_a_locked_organization(
+async def test_timers_postpone_the_customers_of_a_locked_organization(
     pair: tuple[Caller, Caller], clock: ManualClock, short_waits: None
 ) -> None:
     locked, free = pair
@@ -76,7 +76,7 @@ async def test_timers_put_off_the_customers_of_a_locked_organization(
         async with ingest_held(locked):
             async with asyncio.timeout(60):
                 assert await timers._work_off(due[:2]) == 0
-                assert await timers._work_off(due[2:]) == 0  # there is no such customer, and nothing fails
+                assert await timers._work_off(due[2:]) == 0  # the customer does not exist, and nothing fails
         assert timers._put_off.keys() == {(int(first), "customer-1"), (int(first), "customer-2")}
     finally:
         await database.close()

@@ -1,4 +1,4 @@
-"""Sums that are longer than any amount that may be sent: exact, and the same, wherever they are shown."""
+"""Sums with more digits than an amount may have are exact, and the same wherever they are shown."""
 
 from decimal import Decimal
 
@@ -10,7 +10,7 @@ WHOLE = "9" * 38
 TINY = "0." + "0" * 17 + "3"
 
 
-async def test_a_sum_is_exact_beyond_the_digits_of_an_amount(caller: Caller) -> None:
+async def test_sum_with_more_digits_than_an_amount_is_exact(caller: Caller) -> None:
     with exact_arithmetic():
         expected = 2 * Decimal(WHOLE) + Decimal(LONGEST) + Decimal(TINY)
     watched = await caller.create(usage_alert(ladder=thresholds(WHOLE)))
@@ -23,9 +23,9 @@ async def test_a_sum_is_exact_beyond_the_digits_of_an_amount(caller: Caller) -> 
     for alert in (watched, later, fresh):
         state = await caller.state(alert.alert_id)
         assert {Decimal(gauge.gauge.value) for gauge in state.gauges} == {expected}
-    bodies = [one.body["data"] for one in await caller.notifications()]  # each is as its schema says
+    bodies = [one.body["data"] for one in await caller.notifications()]  # each conforms to its schema
     assert {Decimal(body["value"]) for body in bodies} == {Decimal(WHOLE), expected}
-    # A correction brings it back exactly.
+    # Corrections subtract exactly.
     back = await caller.send(caller.event("back", "-" + WHOLE), caller.event("again", "-" + WHOLE), gauges=True)
     with exact_arithmetic():
         assert values(back.gauges) == {("acme", "calls"): Decimal(LONGEST) + Decimal(TINY)}

@@ -1,4 +1,4 @@
-"""The state machine of `machine.py`, where usage comes over streams."""
+"""The state machine of `machine.py`, which sends usage over streams."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from tests.support.usage.stage import Stage
 
 @pytest.mark.long
 @pytest.mark.time_limit(TIME_LIMIT)
-def test_every_answer_state_and_notification_is_the_models(
+def test_answers_states_and_notifications_of_streams_equal_the_model(
     template: Template, record_property: Callable[[str, object], None]
 ) -> None:
     stage = Stage(template.fresh_database())

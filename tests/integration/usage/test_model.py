@@ -35,7 +35,7 @@ from tests.support.usage.draws import (
 from tests.support.usage.service import Service
 from tests.support.usage.words import values_of
 
-EXAMPLES = int(os.environ.get("TIDEMARK_TEST_EXAMPLES", "25"))  # stories; hundreds take minutes, and are worth them
+EXAMPLES = int(os.environ.get("TIDEMARK_TEST_EXAMPLES", "25"))  # stories; hundreds take minutes
 
 NEXT_MONTH = datetime(2026, 4, 2, 12, tzinfo=UTC)
 
@@ -58,7 +58,7 @@ class Put:
 
 
 class TimePasses:
-    """The month ends."""
+    """The clock moves into the next month."""
 
 
 STORY = [*["commit"] * 8, *["alert"] * 4, "archive", *["put"] * 2, "time"]
@@ -66,7 +66,7 @@ STORY = [*["commit"] * 8, *["alert"] * 4, "archive", *["put"] * 2, "time"]
 
 @st.composite
 def stories(draw: st.DrawFn) -> tuple[str, list[object]]:
-    """A metric, and what happens to it."""
+    """A metric, and the steps of a story on it."""
     metric = draw(st.sampled_from(sorted(AGGREGATIONS)))
 
     def commit() -> Commit:
@@ -101,7 +101,7 @@ async def database(shared_database_url: str) -> AsyncIterator[Database]:
 
 
 async def new_service(caller: Caller, clock: ManualClock, database: Database, metric: str) -> Service:
-    """An organization of its own, on the caller's server."""
+    """A new organization on the caller's server, for one example."""
     name, key = await organization(caller.database_url, clock)
     own = Caller(caller.server, clock, caller.database_url, name, key)
     [[organization_id]] = await own.rows("SELECT %(organization_id)s")
@@ -146,7 +146,7 @@ class Run:
                 event = self.sent[-min(item.back, len(self.sent))]
                 return replace(event, quantity=event.quantity + 1) if item.changed else event
         number = len(self.sent)
-        # No two events of one time, so that LATEST is always decided.
+        # No two events have the same time, so that LATEST has no ties.
         time = self.model.now - timedelta(days=DAYS_AGO[item.place], microseconds=number)
         self.sent.append(replace(item.event, event_id=f"e{number}", time=time))
         return self.sent[-1]
@@ -179,7 +179,7 @@ class Run:
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(story=stories())
-async def test_the_service_does_what_the_reference_model_says(
+async def test_service_equals_the_reference_model_for_random_usage(
     caller: Caller, clock: ManualClock, database: Database, story: tuple[str, list[object]]
 ) -> None:
     clock.set(START)

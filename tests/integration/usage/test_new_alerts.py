@@ -1,4 +1,4 @@
-"""Alerts that come after usage: what they count, what they tell, and what they leave untold."""
+"""Alerts that are created after usage: what they count, what they notify, and what stays silent."""
 
 import asyncio
 from datetime import timedelta
@@ -24,43 +24,43 @@ from tests.support.usage.caller import (
 )
 
 Threshold = threshold_pb2.Threshold
-TOLD_OF_BOTH = [Threshold(value="10", notify_on=BOTH)]
+NOTIFY_ON_BOTH = [Threshold(value="10", notify_on=BOTH)]
 
 
 class Held:
-    """Whether visits are held back."""
+    """Whether backfills are held back."""
 
-    visits = True
+    backfills = True
 
 
 @pytest.fixture
 def held(monkeypatch: pytest.MonkeyPatch) -> Held:
-    """No visit begins by itself: whoever looks at a gauge first is an event."""
-    held, visit_once = Held(), Backfills.run_once
+    """Holds back the backfills of servers, so that an event evaluates the gauge first."""
+    held, run_once = Held(), Backfills.run_once
 
-    async def unless_held(visits: Backfills) -> bool:
-        return not held.visits and await visit_once(visits)
+    async def unless_held(backfills: Backfills) -> bool:
+        return not held.backfills and await run_once(backfills)
 
     monkeypatch.setattr(Backfills, "run_once", unless_held)
     return held
 
 
-async def told(caller: Caller, alert: alert_pb2.Alert) -> list[list[Crossing]]:
-    """What the notifications of an alert tell, one after the other."""
+async def notified(caller: Caller, alert: alert_pb2.Alert) -> list[list[Crossing]]:
+    """The transitions of each notification of an alert."""
     return [one.crossings for one in await caller.notifications() if one.alert_id == alert.alert_id]
 
 
 @pytest.mark.parametrize("watched_before", [True, False], ids=["the gauge existed", "the gauge is new"])
 @pytest.mark.parametrize("evaluate", [True, None, False])
-async def test_a_customer_who_is_past_the_line_already(
+async def test_threshold_already_reached_at_creation_notifies_unless_evaluate_on_create_is_false(
     caller: Caller, evaluate: bool | None, watched_before: bool
 ) -> None:
     if watched_before:
         await caller.create(usage_alert("1000"))
     await caller.send(caller.event("e1", "7"), caller.event("e2", "8"))
-    alert = await caller.create(usage_alert(ladder=TOLD_OF_BOTH), evaluate=evaluate)
+    alert = await caller.create(usage_alert(ladder=NOTIFY_ON_BOTH), evaluate=evaluate)
     at_once = [] if evaluate is False else [[Crossing("REACHED", "10", "15", "15", "")]]
-    assert await told(caller, alert) == at_once
+    assert await notified(caller, alert) == at_once
     state = await caller.state(alert.alert_id)
     assert state.status == alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
     [gauge] = state.gauges
@@ -69,22 +69,24 @@ async def test_a_customer_who_is_past_the_line_already(
     assert gauge.change_reason == alert_pb2.CHANGE_REASON_EVALUATION
 
     assert not (await caller.send(caller.event("e3", "1"))).transitions
-    assert await told(caller, alert) == at_once
+    assert await notified(caller, alert) == at_once
     back = [] if evaluate is False else [Crossing("RESOLVED", "10", "16", "9", "e4")]
     assert crossings((await caller.send(caller.event("e4", "-7"))).transitions) == back
     again = [Crossing("REACHED", "10", "9", "10", "e5")]
     assert crossings((await caller.send(caller.event("e5", "1"))).transitions) == again
-    assert await told(caller, alert) == [*at_once, *([back] if back else []), again]
+    assert await notified(caller, alert) == [*at_once, *([back] if back else []), again]
 
 
 @pytest.mark.parametrize("watched_before", [True, False], ids=["the gauge existed", "the gauge is new"])
 @pytest.mark.parametrize("evaluate", [True, False])
-async def test_a_customer_who_is_below_the_line(caller: Caller, evaluate: bool, watched_before: bool) -> None:
+async def test_threshold_not_reached_at_creation_notifies_when_usage_reaches_it(
+    caller: Caller, evaluate: bool, watched_before: bool
+) -> None:
     if watched_before:
         await caller.create(usage_alert("1000"))
     await caller.send(caller.event("e1", "9"))
     alert = await caller.create(usage_alert("10"), evaluate=evaluate)
-    assert not await told(caller, alert)
+    assert not await notified(caller, alert)
     assert (await caller.state(alert.alert_id)).status == alert_pb2.CUSTOMER_ALERT_STATUS_OK
     answer = await caller.send(caller.event("e2", "1"), caller.event("e3", "90", "beta"))
     assert sorted(crossings(answer.transitions)) == [
@@ -94,11 +96,11 @@ async def test_a_customer_who_is_below_the_line(caller: Caller, evaluate: bool, 
 
 
 @pytest.mark.parametrize("evaluate", [True, False])
-async def test_an_event_that_comes_before_the_visit_does_its_work(
+async def test_event_that_precedes_the_backfill_evaluates_its_gauge(
     caller: Caller, clock: ManualClock, evaluate: bool, held: Held
 ) -> None:
     await caller.send(caller.event("e1", "15"), caller.event("e2", "9", "beta"), caller.event("e3", "15", "gamma"))
-    alert = await caller.create_only(usage_alert(ladder=TOLD_OF_BOTH), evaluate=evaluate)
+    alert = await caller.create_only(usage_alert(ladder=NOTIFY_ON_BOTH), evaluate=evaluate)
     assert (await caller.state(alert.alert_id)).status == alert_pb2.CUSTOMER_ALERT_STATUS_EVALUATING
     answer = await caller.send(caller.event("e4", "-9"), caller.event("e5", "4"), caller.event("e6", "1", "beta"))
     past = [Crossing("REACHED", "10", "15", "15", ""), Crossing("RESOLVED", "10", "15", "6", "e4")]
@@ -107,25 +109,25 @@ async def test_an_event_that_comes_before_the_visit_does_its_work(
     assert [one for one in crossings(answer.transitions) if one.event_id != "e6"] == acme
     assert [one for one in crossings(answer.transitions) if one.event_id == "e6"] == beta
 
-    held.visits = False
+    held.backfills = False
     database = Database(caller.database_url)
     while await Backfills(database, clock, timedelta(days=34), RulesRegistry()).run_once():
         pass
     await database.close()
     await caller.visited(alert.alert_id)
     gamma = [[Crossing("REACHED", "10", "15", "15", "")]] if evaluate else []
-    assert await told(caller, alert) == [acme, beta, *gamma]
+    assert await notified(caller, alert) == [acme, beta, *gamma]
 
 
-async def test_an_alert_on_a_key_that_nobody_watched_counts_what_was_streamed(caller: Caller) -> None:
+async def test_new_alert_on_an_unwatched_group_key_counts_earlier_usage(caller: Caller) -> None:
     await caller.create(usage_alert("1000"))
     for number in range(6):
         await caller.send(caller.event(f"e{number}", "4", region="eu" if number % 2 else "us", tier="a"))
     await caller.send(caller.event("e6", "100"))
     alert = await caller.create(usage_alert("12", groups=[("region", None)]))
-    assert sorted(await told(caller, alert)) == [[Crossing("REACHED", "12", "12", "12", "")]] * 2
+    assert sorted(await notified(caller, alert)) == [[Crossing("REACHED", "12", "12", "12", "")]] * 2
     narrow = await caller.create(usage_alert("13", groups=[("region", "eu"), ("tier", None)]))
-    assert not await told(caller, narrow)
+    assert not await notified(caller, narrow)
     answer = await caller.send(caller.event("e7", "1", region="eu", tier="a"), gauges=True)
     assert values(answer.gauges) == {
         ("acme", "calls"): 125,
@@ -135,7 +137,7 @@ async def test_an_alert_on_a_key_that_nobody_watched_counts_what_was_streamed(ca
     assert crossings(answer.transitions) == [Crossing("REACHED", "13", "12", "13", "e7")]
 
 
-async def test_what_was_streamed_while_nobody_watched_is_counted_by_the_next_alert(caller: Caller) -> None:
+async def test_new_alert_counts_usage_that_no_alert_watched(caller: Caller) -> None:
     first = await caller.create(usage_alert("10"))
     await caller.send(caller.event("e1", "12"))
     await caller.archive(first.alert_id)
@@ -143,17 +145,17 @@ async def test_what_was_streamed_while_nobody_watched_is_counted_by_the_next_ale
     assert not answer.gauges
     assert not answer.transitions
     second = await caller.create(usage_alert("10", "40", "50"))
-    assert await told(caller, second) == [
+    assert await notified(caller, second) == [
         [Crossing("REACHED", "10", "42", "42", ""), Crossing("REACHED", "40", "42", "42", "")]
     ]
     answer = await caller.send(caller.event("e3", "8"), gauges=True)
     assert values(answer.gauges) == {("acme", "calls"): 50}
     assert crossings(answer.transitions) == [Crossing("REACHED", "50", "42", "50", "e3")]
     assert (await caller.state(first.alert_id)).status == alert_pb2.CUSTOMER_ALERT_STATUS_UNSPECIFIED
-    assert len(await told(caller, first)) == 1
+    assert len(await notified(caller, first)) == 1
 
 
-async def test_a_gap_between_two_alerts_is_counted_with_the_next_event(caller: Caller, held: Held) -> None:
+async def test_next_event_counts_the_usage_between_two_alerts(caller: Caller, held: Held) -> None:
     first = await caller.create_only(usage_alert("10"))
     await caller.send(caller.event("e1", "12"))
     await caller.archive(first.alert_id)
@@ -164,33 +166,35 @@ async def test_a_gap_between_two_alerts_is_counted_with_the_next_event(caller: C
     assert crossings(answer.transitions) == [Crossing("REACHED", "100", "42", "102", "e3")]
 
 
-async def test_while_one_alert_watches_another_may_come_and_go(caller: Caller) -> None:
+async def test_alerts_created_and_archived_beside_a_watching_alert_count_exactly(caller: Caller) -> None:
     await caller.create(usage_alert("1000", scope=on_customer()))
     for number in range(3):
         alert = await caller.create(usage_alert(str(10 * (number + 1))))
         await caller.send(caller.event(f"e{number}", "10"))
-        assert len(await told(caller, alert)) == 1
+        assert len(await notified(caller, alert)) == 1
         await caller.archive(alert.alert_id)
     answer = await caller.send(caller.event("e9", "0"), gauges=True)
     assert values(answer.gauges) == {("acme", "calls"): 30}
 
 
-async def test_an_alert_that_waits_for_ingest_watches_from_its_answer_on(caller: Caller) -> None:
-    """Both wait for the same lock: whichever comes first, nothing falls between them."""
+async def test_alert_created_while_usage_waits_for_the_lock_misses_no_event(caller: Caller) -> None:
+    """Creation and usage wait for the same lock: in either order each event is counted."""
     await caller.send(caller.event("e0"))
     async with ingest_held(caller):
-        creating = [asyncio.create_task(caller.create_only(usage_alert(str(line)))) for line in (2, 3, 4)]
+        creating = [asyncio.create_task(caller.create_only(usage_alert(str(level)))) for level in (2, 3, 4)]
         sending = [asyncio.create_task(caller.send(caller.event(f"e{number}"))) for number in range(1, 6)]
         await asyncio.sleep(0)
     alerts = await asyncio.gather(*creating)
     await asyncio.gather(*sending)
     for alert in alerts:
         await caller.visited(alert.alert_id)
-        assert len(await told(caller, alert)) == 1
+        assert len(await notified(caller, alert)) == 1
         assert (await caller.state(alert.alert_id)).gauges[0].gauge.value == "6"
 
 
-async def test_many_customers_are_visited_once_each(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_backfill_evaluates_each_of_many_customers_once(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("engine.backfill.backfills.CUSTOMERS_PER_STEP", 7)
     customers = [f"c{number:02d}" for number in range(40)]
     await caller.send(*(caller.event("e1", str(number), customer) for number, customer in enumerate(customers)))
@@ -201,17 +205,15 @@ async def test_many_customers_are_visited_once_each(caller: Caller, monkeypatch:
     assert all(len(one.crossings) == 1 for one in await caller.notifications())
 
 
-async def test_a_visit_that_fails_keeps_no_other_alert_waiting(
-    caller: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_failing_backfill_does_not_delay_other_alerts(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     await caller.send(caller.event("e1", "15"))
     step = Backfills._step
     broken: set[str] = set()
 
-    async def breaking(visits: Backfills, visit: object, size: int) -> bool:
-        if getattr(visit, "alert_id", "") in broken:
-            raise ArithmeticError("something is wrong with this one")
-        return await step(visits, visit, size)  # type: ignore[arg-type]  # it is a Due
+    async def breaking(backfills: Backfills, due: object, size: int) -> bool:
+        if getattr(due, "alert_id", "") in broken:
+            raise ArithmeticError("this backfill fails")
+        return await step(backfills, due, size)  # type: ignore[arg-type]  # it is a Due
 
     monkeypatch.setattr(Backfills, "_step", breaking)
     async with ingest_held(caller):
@@ -225,7 +227,7 @@ async def test_a_visit_that_fails_keeps_no_other_alert_waiting(
     assert {one.alert_id for one in await caller.notifications()} >= {*alerts[1:], later.alert_id}
 
 
-async def test_an_archived_alert_is_visited_no_more(caller: Caller, held: Held) -> None:
+async def test_archived_alert_is_not_backfilled(caller: Caller, held: Held) -> None:
     await caller.send(caller.event("e1", "15"))
     alert = await caller.create_only(usage_alert("10"))
     await caller.archive(alert.alert_id)
@@ -236,7 +238,7 @@ async def test_an_archived_alert_is_visited_no_more(caller: Caller, held: Held) 
     assert not await caller.notifications()
 
 
-async def test_a_customer_without_usage_has_no_gauge_and_no_alarm(caller: Caller) -> None:
+async def test_customer_without_usage_has_no_gauge_and_no_alarm(caller: Caller) -> None:
     await caller.send(caller.event("e1", "5", metric="other"))
     alert = await caller.create(usage_alert(ladder=thresholds("-1", "0")))
     state = await caller.state(alert.alert_id)

@@ -1,4 +1,4 @@
-"""Billing periods: late and early events, first events, anchors, time zones, and what is closed for good."""
+"""Billing periods: late and early events, first events, anchors, time zones, closed periods and their grace."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -47,7 +47,7 @@ def period_of(gauge: usage_pb2.Gauge) -> tuple[datetime, datetime]:
 
 
 async def move_to(caller: Caller, clock: ManualClock, time: datetime) -> None:
-    """Moves the clock, and does what a server would have done on the way there."""
+    """Sets the clock, and runs the upkeep that a server would have run until then."""
     clock.set(time)
     database = Database(caller.database_url, pool_size=1)
     await Upkeep(database, clock, timedelta(days=400), timedelta(days=400)).run_once()
@@ -57,7 +57,7 @@ async def move_to(caller: Caller, clock: ManualClock, time: datetime) -> None:
 MARCH, APRIL = (utc(3, 1), utc(4, 1)), (utc(4, 1), utc(5, 1))
 
 
-async def test_a_late_event_counts_in_its_own_period_and_says_so(caller: Caller, clock: ManualClock) -> None:
+async def test_late_event_counts_in_its_own_period_and_is_marked_late(caller: Caller, clock: ManualClock) -> None:
     await caller.create(usage_alert(ladder=[threshold_pb2.Threshold(value="10", notify_on=BOTH)]))
     await caller.send(caller.event("e1", "8"))
     clock.set(utc(4, 2))
@@ -78,7 +78,7 @@ async def test_a_late_event_counts_in_its_own_period_and_says_so(caller: Caller,
     assert [(one.kind, one.late) for one in corrected.transitions] == [(threshold_pb2.TRANSITION_KIND_RESOLVED, True)]
 
 
-async def test_a_late_event_into_a_period_that_nobody_watched_recounts_it(caller: Caller, clock: ManualClock) -> None:
+async def test_late_event_recounts_a_period_that_no_alert_watched(caller: Caller, clock: ManualClock) -> None:
     await caller.send(caller.event("e1", "8"))
     clock.set(utc(4, 2))
     await caller.create(usage_alert("10"))
@@ -87,7 +87,7 @@ async def test_a_late_event_into_a_period_that_nobody_watched_recounts_it(caller
     assert crossings(answer.transitions) == [Crossing("REACHED", "10", "8", "11", "e2")]
 
 
-async def test_the_first_event_of_a_new_period_may_be_past_the_line(caller: Caller, clock: ManualClock) -> None:
+async def test_first_event_of_a_new_period_can_reach_a_threshold(caller: Caller, clock: ManualClock) -> None:
     alert = await caller.create(usage_alert("10"))
     await caller.send(caller.event("e1", "12"))
     clock.set(utc(4, 1))
@@ -105,7 +105,7 @@ async def test_the_first_event_of_a_new_period_may_be_past_the_line(caller: Call
     ]
 
 
-async def test_a_period_end_re_arms_what_was_past_the_line_silently(caller: Caller, clock: ManualClock) -> None:
+async def test_silently_reached_threshold_re_arms_in_the_next_period(caller: Caller, clock: ManualClock) -> None:
     await caller.send(caller.event("e1", "15"))
     await caller.create(usage_alert("10"), evaluate=False)
     assert not (await caller.send(caller.event("e2", "1"))).transitions
@@ -114,7 +114,7 @@ async def test_a_period_end_re_arms_what_was_past_the_line_silently(caller: Call
     assert crossings(answer.transitions) == [Crossing("REACHED", "10", "4", "10", "e4")]
 
 
-async def test_an_event_ahead_of_the_clock_belongs_to_the_period_to_come(caller: Caller, clock: ManualClock) -> None:
+async def test_event_ahead_of_the_clock_counts_in_the_next_period(caller: Caller, clock: ManualClock) -> None:
     await move_to(caller, clock, utc(3, 31, 23, 57))
     await caller.send(caller.event("e1", "9", at=utc(4, 1, 0, 2)))
     clock.advance(timedelta(minutes=1))
@@ -126,7 +126,7 @@ async def test_an_event_ahead_of_the_clock_belongs_to_the_period_to_come(caller:
     assert crossings(answer.transitions) == [Crossing("REACHED", "10", "9", "10", "e2")]
 
 
-async def test_one_batch_may_bring_events_of_several_periods(caller: Caller, clock: ManualClock) -> None:
+async def test_batch_with_events_of_two_periods_counts_each_in_its_own(caller: Caller, clock: ManualClock) -> None:
     clock.set(utc(4, 2))
     await caller.create(usage_alert("10", "12"))
     events = [
@@ -139,7 +139,7 @@ async def test_one_batch_may_bring_events_of_several_periods(caller: Caller, clo
     assert [one.event_id for one in answer.transitions if not one.late] == ["e8", "e10"]
 
 
-async def test_a_closed_period_counts_until_its_grace_ends(caller: Caller, clock: ManualClock) -> None:
+async def test_closed_period_accepts_events_until_its_grace_ends(caller: Caller, clock: ManualClock) -> None:
     await caller.create(usage_alert("10"))
     await caller.send(caller.event("e1", "8"))
     closed = APRIL[0] + timedelta(days=34)
@@ -156,13 +156,15 @@ async def test_a_closed_period_counts_until_its_grace_ends(caller: Caller, clock
     )
     too_old = ("FAILED_PRECONDITION", "EVENT_TOO_OLD")
     assert refusals(answer) == [Refusal(0, *too_old), Refusal(3, *too_old)]
-    assert (answer.accepted, answer.duplicates) == (1, 1), "what was counted in time is a duplicate for ever"
+    assert (answer.accepted, answer.duplicates) == (1, 1), "an event that was stored in time stays a duplicate"
     assert by_period(answer) == {APRIL: "5"}
     assert await caller.event_count() == 3
 
 
-async def test_an_event_lies_in_the_longest_period_that_still_counts_it(caller: Caller, clock: ManualClock) -> None:
-    """The customer's month is closed for good, the subscription's year is open."""
+async def test_event_counts_for_its_subscription_when_the_period_of_its_customer_is_closed(
+    caller: Caller, clock: ManualClock
+) -> None:
+    """The grace of the customer's month has ended; the subscription's year is still open."""
     await caller.put_subscription(
         account_pb2.Subscription(customer_id="acme", subscription_id="pro", billing_cycle=cycle(utc(1, 1), YEAR))
     )
@@ -215,7 +217,7 @@ ANCHORS: dict[str, tuple[account_pb2.BillingCycle, list[tuple[datetime, tuple[da
 
 @pytest.mark.parametrize("anchor", ANCHORS)
 @pytest.mark.parametrize("alert_first", [True, False])
-async def test_events_lie_in_the_periods_of_their_customers_cycle(
+async def test_events_count_in_the_periods_of_the_billing_cycle_of_their_customer(
     caller: Caller, clock: ManualClock, anchor: str, alert_first: bool
 ) -> None:
     clock.set(utc(4, 2))
@@ -237,7 +239,7 @@ async def test_events_lie_in_the_periods_of_their_customers_cycle(
     assert by_period(answer) == {period: str(value) for period, value in sums.items()}
 
 
-async def test_a_subscription_has_its_own_cycle_and_its_customer_another(caller: Caller, clock: ManualClock) -> None:
+async def test_subscription_and_customer_have_separate_billing_cycles(caller: Caller, clock: ManualClock) -> None:
     own = cycle(utc(1, 10))
     await caller.put_subscription(
         account_pb2.Subscription(customer_id="acme", subscription_id="pro", billing_cycle=own)
@@ -259,7 +261,7 @@ async def test_a_subscription_has_its_own_cycle_and_its_customer_another(caller:
     assert [one.gauge.subscription_id for one in answer.transitions] == [""]
 
 
-async def test_a_changed_cycle_counts_its_new_period_from_what_is_stored(caller: Caller) -> None:
+async def test_changed_billing_cycle_counts_stored_events_in_its_new_period(caller: Caller) -> None:
     alert = await caller.create(usage_alert("10"))
     await caller.send(caller.event("e1", "6", at=utc(3, 2)), caller.event("e2", "3", at=utc(3, 12)))
     await caller.put_customer(account_pb2.Customer(customer_id="acme", billing_cycle=cycle(utc(3, 10))))

@@ -1,4 +1,4 @@
-"""price_filters: the cost of some prices, whether it is added up as it streams or recounted."""
+"""price_filters: only the cost of some prices counts, when it is streamed and when it is recounted."""
 
 from decimal import Decimal
 
@@ -25,14 +25,14 @@ def narrowed(
 def spend_exceeded(
     *filters: condition_pb2.PriceFilter,
     currency: str = "USD",
-    line: str = "1000",
+    level: str = "1000",
     scope: alert_pb2.AlertScope | None = None,
 ) -> alert_pb2.Alert:
     return alert_pb2.Alert(
         name="spend of some prices",
         scope=scope or on_subscription("pro"),
         spend_exceeded=condition_pb2.SpendExceededCondition(currency=currency, price_filters=filters),
-        thresholds=thresholds(line),
+        thresholds=thresholds(level),
     )
 
 
@@ -51,7 +51,7 @@ ALERTS = {
 
 
 def events(caller: Caller, prefix: str = "e") -> list[usage_pb2.UsageEvent]:
-    """Events whose costs are powers of two, so that a sum says which of them it counts."""
+    """Events whose costs are powers of two, so that a sum shows which of them it contains."""
     return [
         caller.event(f"{prefix}1", cost="1", subscription="pro", price_id="gpu", item_id="compute"),
         caller.event(
@@ -77,7 +77,7 @@ async def value_of(caller: Caller, alert: alert_pb2.Alert) -> str | None:
 
 
 @pytest.mark.parametrize("alert_first", [True, False], ids=["streamed", "recounted"])
-async def test_the_cost_of_the_prices_that_pass_all_filters_counts(caller: Caller, alert_first: bool) -> None:
+async def test_cost_counts_when_its_price_passes_all_filters(caller: Caller, alert_first: bool) -> None:
     if not alert_first:
         await caller.send(*events(caller))
     alerts = {name: await caller.create(alert) for name, (alert, _) in ALERTS.items()}
@@ -85,17 +85,17 @@ async def test_the_cost_of_the_prices_that_pass_all_filters_counts(caller: Calle
         await caller.send(*events(caller))
     expected = {name: value for name, (_, value) in ALERTS.items()}
     assert {name: await value_of(caller, alert) for name, alert in alerts.items()} == expected
-    # What was recounted goes on from there.
+    # A recounted gauge adds later events.
     await caller.send(*events(caller, "f"))
     doubled = {name: None if value is None else str(2 * int(value)) for name, value in expected.items()}
     assert {name: await value_of(caller, alert) for name, alert in alerts.items()} == doubled
 
 
-async def test_the_first_event_that_passes_recounts_what_came_before_the_alert(caller: Caller) -> None:
+async def test_first_event_that_passes_recounts_cost_from_before_the_alert(caller: Caller) -> None:
     await caller.send(*events(caller))
     [[before]] = await caller.rows("SELECT count(*) FROM gauge WHERE organization_id = %(organization_id)s")
     async with beside(caller) as other:
-        alert = await caller.create_only(spend_exceeded(narrowed(PRICE_ID, INCLUDES, "cpu"), line="5"))
+        alert = await caller.create_only(spend_exceeded(narrowed(PRICE_ID, INCLUDES, "cpu"), level="5"))
         answer = await other.send(other.event("n", cost="1", subscription="pro", price_id="cpu"), gauges=True)
         await caller.visited(alert.alert_id)
     [gauge] = answer.gauges
@@ -103,23 +103,23 @@ async def test_the_first_event_that_passes_recounts_what_came_before_the_alert(c
     assert len(await caller.notifications()) == 1
 
 
-async def test_a_notification_and_an_answer_show_the_filters(caller: Caller) -> None:
+async def test_notification_and_answer_show_the_price_filters(caller: Caller) -> None:
     filters = [narrowed(PRICE_ID, EXCLUDES, "b", "a"), narrowed(PRICE_ID, EXCLUDES, "c")]
-    alert = await caller.create(spend_exceeded(*filters, line="10"))
+    alert = await caller.create(spend_exceeded(*filters, level="10"))
     merged = [narrowed(PRICE_ID, EXCLUDES, "a", "b", "c")]
     assert list(alert.spend_exceeded.price_filters) == merged
     await caller.send(caller.event("e0", cost="100", subscription="pro", price_id="c"))
     answer = await caller.send(caller.event("e1", cost="10", subscription="pro", price_id="d"))
     assert [(one.kind, one.value, one.event_id) for one in crossings(answer.transitions)] == [("REACHED", "10", "e1")]
     assert list(answer.transitions[0].gauge.cost.price_filters) == merged
-    [told] = await caller.notifications()
-    assert told.body["data"]["gauge"]["price_filters"] == [
+    [stored] = await caller.notifications()
+    assert stored.body["data"]["gauge"]["price_filters"] == [
         {"field": "PRICE_ID", "operator": "EXCLUDES", "values": ["a", "b", "c"]}
     ]
 
 
-async def test_a_correction_counts_only_where_its_price_passes(caller: Caller) -> None:
-    alert = await caller.create(spend_exceeded(narrowed(PRICE_ID, INCLUDES, "gpu"), line="10"))
+async def test_correction_counts_only_when_its_price_passes(caller: Caller) -> None:
+    alert = await caller.create(spend_exceeded(narrowed(PRICE_ID, INCLUDES, "gpu"), level="10"))
     await caller.send(caller.event("e1", cost="12", subscription="pro", price_id="gpu"))
     await caller.send(caller.event("e2", cost="-5", subscription="pro", price_id="cpu"))
     assert await value_of(caller, alert) == "12"
@@ -127,7 +127,7 @@ async def test_a_correction_counts_only_where_its_price_passes(caller: Caller) -
     assert await value_of(caller, alert) == "7"
 
 
-async def test_there_is_one_alert_for_each_currency_and_price_filters_and_50_in_all(caller: Caller) -> None:
+async def test_plan_has_one_alert_for_each_currency_and_price_filters_and_at_most_50(caller: Caller) -> None:
     scope = on_plan("gold")
     first = await caller.create_only(spend_exceeded(narrowed(PRICE_ID, INCLUDES, "a", "b"), scope=scope))
     same = [narrowed(PRICE_ID, INCLUDES, "b", "a", "c"), narrowed(PRICE_ID, EXCLUDES, "c")]
@@ -142,7 +142,7 @@ async def test_there_is_one_alert_for_each_currency_and_price_filters_and_50_in_
     assert error.value.code() is grpc.StatusCode.FAILED_PRECONDITION
 
 
-async def test_many_filtered_alerts_follow_their_own_prices_through_two_replicas(caller: Caller) -> None:
+async def test_filtered_alerts_count_their_own_prices_on_two_replicas(caller: Caller) -> None:
     alerts = [await caller.create(spend_exceeded(narrowed(PRICE_ID, INCLUDES, f"p{number}"))) for number in range(8)]
     async with beside(caller) as other:
         for round_ in range(4):

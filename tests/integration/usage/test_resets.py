@@ -1,13 +1,15 @@
-"""What an alert that was edited with RESET says of a customer whom it did not cover meanwhile."""
+"""An update with RESET of an alert that does not cover the customer at that time."""
 
 from generated.tidemark.v1 import account_pb2, alert_pb2, alert_service_pb2, threshold_pb2
 from tests.support.usage.caller import BOTH, Caller, on_plan, usage_alert
 
 
-async def test_what_was_forgotten_while_the_customer_was_away_is_told_again(caller: Caller) -> None:
+async def test_threshold_forgotten_by_a_reset_notifies_again_when_the_customer_returns_to_the_plan(
+    caller: Caller,
+) -> None:
     await caller.put_customer(account_pb2.Customer(customer_id="acme", plan_id="gold"))
-    line = threshold_pb2.Threshold(value="5", notify_on=BOTH)
-    alert = await caller.create(usage_alert(scope=on_plan("gold"), ladder=[line]))
+    threshold = threshold_pb2.Threshold(value="5", notify_on=BOTH)
+    alert = await caller.create(usage_alert(scope=on_plan("gold"), ladder=[threshold]))
     await caller.send(caller.event("e1", "6"))
     assert (await caller.state(alert.alert_id)).status == alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
 
@@ -18,6 +20,6 @@ async def test_what_was_forgotten_while_the_customer_was_away_is_told_again(call
     await caller.alerts.UpdateAlert(reset, metadata=caller.metadata)
     await caller.visited(alert.alert_id)
     await caller.put_customer(account_pb2.Customer(customer_id="acme", plan_id="gold"))
-    # Past its line again for the first time that anybody remembers: told once more, with the next number.
+    # The reset forgot that the threshold was reached: it notifies once more, with the next sequence number.
     assert (await caller.state(alert.alert_id)).status == alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
     assert [one.sequence for one in await caller.notifications()] == [1, 2]

@@ -1,4 +1,4 @@
-"""The stream itself: the order of answers, heartbeats, drains, clients that leave, and too much at once."""
+"""EvaluateUsage: order of answers, heartbeats, drains, clients that cancel, and limits of pending events."""
 
 import asyncio
 
@@ -28,7 +28,7 @@ Request = alert_service_pb2.EvaluateUsageRequest
 Response = alert_service_pb2.EvaluateUsageResponse
 
 
-async def test_answers_come_in_the_order_of_the_requests(caller: Caller) -> None:
+async def test_stream_answers_requests_in_their_order(caller: Caller) -> None:
     await caller.create(usage_alert("200", "300"))
     stream = caller.stream()
     for number in range(100):
@@ -46,7 +46,7 @@ async def test_answers_come_in_the_order_of_the_requests(caller: Caller) -> None
     }
 
 
-async def test_streams_that_share_a_commit_get_their_own_answers(caller: Caller) -> None:
+async def test_streams_in_one_commit_get_their_own_answers(caller: Caller) -> None:
     await caller.create(usage_alert("3", "5"))
     streams = [caller.stream() for _ in range(6)]
     async with ingest_held(caller):
@@ -54,7 +54,7 @@ async def test_streams_that_share_a_commit_get_their_own_answers(caller: Caller)
             request = Request(batch_id=str(number), events=[caller.event(f"e{number}")], include_gauges=number == 5)
             await stream.write(request)
             await waiting_for_locks(caller)
-        # The first batch waits for the lock by itself; the others wait for its commit.
+        # The first batch waits for the lock alone; the others wait for its commit and share the next one.
     found: list[Crossing] = []
     for number, stream in enumerate(streams):
         [answer], error = await everything(stream)
@@ -67,7 +67,7 @@ async def test_streams_that_share_a_commit_get_their_own_answers(caller: Caller)
     assert sorted(one.level for one in found) == ["3", "5"]
 
 
-async def test_an_idle_stream_gets_heartbeats_and_goes_on(caller: Caller) -> None:
+async def test_idle_stream_gets_heartbeats_and_accepts_later_events(caller: Caller) -> None:
     async with beside(caller, settings(heartbeat=0.05)) as lively:
         stream = lively.stream()
         for number in range(2):
@@ -83,7 +83,7 @@ async def test_an_idle_stream_gets_heartbeats_and_goes_on(caller: Caller) -> Non
         stream.cancel()
 
 
-async def test_a_draining_server_answers_what_it_read_and_says_goodbye(caller: Caller) -> None:
+async def test_draining_server_answers_the_requests_it_read_and_sends_going_away(caller: Caller) -> None:
     async with beside(caller) as leaving:
         busy, idle = leaving.stream(), leaving.stream()
         await idle.wait_for_connection()
@@ -104,12 +104,12 @@ async def test_a_draining_server_answers_what_it_read_and_says_goodbye(caller: C
         await leaving.server.stopped
     assert answered
     assert await caller.event_count() == len(answered)
-    # What was not answered is sent again, elsewhere.
+    # The client sends again, to another server, what was not answered.
     answer = await caller.send(*(caller.event(f"e{number}") for number in range(3)))
     assert (answer.accepted, answer.duplicates) == (3 - len(answered), len(answered))
 
 
-async def test_a_client_that_leaves_in_mid_commit_loses_nothing_that_was_read(caller: Caller) -> None:
+async def test_events_are_stored_when_the_client_cancels_during_the_commit(caller: Caller) -> None:
     await caller.create(usage_alert("5"))
     stream = caller.stream()
     unary = asyncio.create_task(caller.send(caller.event("e1", "3", "beta")))
@@ -130,7 +130,7 @@ async def test_a_client_that_leaves_in_mid_commit_loses_nothing_that_was_read(ca
     assert [one.crossings for one in await caller.notifications()] == [[Crossing("REACHED", "5", "3", "6", "e2")]]
 
 
-async def test_a_client_whose_deadline_ends_in_mid_commit_may_send_again(caller: Caller) -> None:
+async def test_resent_event_counts_once_when_the_deadline_ended_during_the_commit(caller: Caller) -> None:
     async with ingest_held(caller):
         with pytest.raises(grpc.aio.AioRpcError) as late:
             await caller.alerts.EvaluateUsageBatch(
@@ -144,7 +144,7 @@ async def test_a_client_whose_deadline_ends_in_mid_commit_may_send_again(caller:
     assert await caller.event_count() == 2
 
 
-async def test_too_much_at_once_is_refused_and_harms_nothing(caller: Caller) -> None:
+async def test_batches_above_the_limit_of_pending_events_are_refused_and_others_count(caller: Caller) -> None:
     async with beside(caller, settings(max_pending_events=170)) as small:
         events = [[small.event(f"{number}-{place}") for place in range(40)] for number in range(5)]
         async with ingest_held(caller):
@@ -161,14 +161,14 @@ async def test_too_much_at_once_is_refused_and_harms_nothing(caller: Caller) -> 
             assert any(detail.type_url.endswith("google.rpc.RetryInfo") for detail in status.details)
         assert [(await one).accepted for one in waiting] == [40, 40]
         assert await caller.event_count() == 80
-        # A batch beyond the limit has its turn when nothing else waits.
+        # A batch above the limit is accepted when no other event is pending.
         assert (await small.send(*(event for batch in events for event in batch))).accepted == 120
 
 
-async def test_one_stream_that_sends_as_fast_as_it_can_meets_flow_control(
+async def test_fast_stream_is_slowed_by_flow_control_and_not_refused(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It waits for its answers and is not refused, however little the server may hold."""
+    """The server stops reading the stream until answers are sent, also with a small limit of pending events."""
     monkeypatch.setattr("server.alerts.usage.MAX_STREAM_EVENTS", 90)
     async with beside(caller, settings(max_pending_events=100)) as small:
         stream = small.stream()
@@ -182,7 +182,7 @@ async def test_one_stream_that_sends_as_fast_as_it_can_meets_flow_control(
     assert [one.accepted for one in answers] == [20] * 30
 
 
-async def test_a_batch_larger_than_what_a_stream_may_hold_has_its_turn(
+async def test_batch_above_the_event_limit_of_a_stream_is_accepted(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("server.alerts.usage.MAX_STREAM_EVENTS", 10)
@@ -194,7 +194,7 @@ async def test_a_batch_larger_than_what_a_stream_may_hold_has_its_turn(
     assert [one.accepted for one in answers] == [15] * 5
 
 
-async def test_more_batches_than_a_stream_may_hold_are_all_answered(caller: Caller) -> None:
+async def test_stream_answers_every_batch_when_it_sends_more_than_it_may_hold(caller: Caller) -> None:
     stream = caller.stream()
     async with ingest_held(caller):
         for number in range(200):

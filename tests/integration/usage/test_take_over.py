@@ -1,4 +1,4 @@
-"""What was done without a key goes on under the name that the first key brings: counted once, notified once."""
+"""The first API key takes over the data of callers without a key: usage counts once and notifies once."""
 
 from datetime import timedelta
 
@@ -11,7 +11,7 @@ from store.postgres.database import Database
 from tests.support.usage.caller import Caller, calling, usage_alert
 
 
-async def test_usage_goes_on_where_callers_without_a_key_left_it(
+async def test_first_key_takes_over_the_state_of_callers_without_a_key(
     database_url: str, database: Database, clock: ManualClock
 ) -> None:
     async with calling(database_url, clock, "default", "") as anonymous:
@@ -28,7 +28,7 @@ async def test_usage_goes_on_where_callers_without_a_key_left_it(
         second = await owner.send(owner.event("e-2", "10"))
         assert [one.threshold.value for one in second.transitions] == ["20"]
 
-        clock.advance(timedelta(seconds=10))  # what is known of callers without a key may be a few seconds old
+        clock.advance(timedelta(seconds=10))  # servers cache for a few seconds that callers need no key
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await anonymous.state(alert.alert_id)
         assert raised.value.code() is grpc.StatusCode.UNAUTHENTICATED

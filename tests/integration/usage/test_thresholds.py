@@ -1,4 +1,4 @@
-"""What thresholds do as usage moves a gauge: fixed lines, steps that recur, hysteresis, and who is told of what."""
+"""Thresholds on a gauge that usage moves: fixed and recurring ones, hysteresis, notify_on, notifications."""
 
 from collections.abc import Sequence
 
@@ -29,22 +29,22 @@ def resolved(level: str, previous_value: str, value: str, event_id: str) -> Cros
     return Crossing("RESOLVED", level, previous_value, value, event_id)
 
 
-def told_of(line: Threshold) -> Threshold:
-    """The threshold, with both kinds of transition told."""
-    told = Threshold(notify_on=BOTH)
-    told.MergeFrom(line)
-    return told
+def notifying_of_both(threshold: Threshold) -> Threshold:
+    """The threshold, notifying of both kinds of transitions."""
+    copied = Threshold(notify_on=BOTH)
+    copied.MergeFrom(threshold)
+    return copied
 
 
 async def stream_of(caller: Caller, quantities: Sequence[str], first: int = 0) -> list[Crossing]:
-    """What the events of one batch crossed; the first event is e0, unless it says otherwise."""
+    """The transitions of one batch; its events are named e0, e1, … or from another first number."""
     events = [caller.event(f"e{first + place}", quantity) for place, quantity in enumerate(quantities)]
     return crossings((await caller.send(*events)).transitions)
 
 
-LADDERS: dict[str, tuple[list[Threshold], list[str], list[Crossing]]] = {
-    "exactly on the line": (thresholds("10"), ["4", "6"], [reached("10", "4", "10", "e1")]),
-    "a hair below the line": (thresholds("10"), ["9.999999999999999999"], []),
+CASES: dict[str, tuple[list[Threshold], list[str], list[Crossing]]] = {
+    "exactly at the level": (thresholds("10"), ["4", "6"], [reached("10", "4", "10", "e1")]),
+    "just below the level": (thresholds("10"), ["9.999999999999999999"], []),
     "18 decimals": (
         thresholds("0.000000000000000003"),
         ["0.000000000000000002", "0.000000000000000001"],
@@ -69,12 +69,12 @@ LADDERS: dict[str, tuple[list[Threshold], list[str], list[Crossing]]] = {
         ["-7", "1", "1"],
         [reached("-5", "-6", "-5", "e2")],
     ),
-    "a jump over several, in order": (
+    "a jump over several thresholds, in order": (
         thresholds("30", "10", "20", "40"),
         ["5", "30"],
         [reached("10", "5", "35", "e1"), reached("20", "5", "35", "e1"), reached("30", "5", "35", "e1")],
     ),
-    "past the line for good": (thresholds("10"), ["11", "5", "5", "5"], [reached("10", "0", "11", "e0")]),
+    "beyond the level to the end": (thresholds("10"), ["11", "5", "5", "5"], [reached("10", "0", "11", "e0")]),
     "up and down and up": (
         thresholds("10"),
         ["12", "-5", "4", "-2"],
@@ -85,7 +85,7 @@ LADDERS: dict[str, tuple[list[Threshold], list[str], list[Crossing]]] = {
             resolved("10", "11", "9", "e3"),
         ],
     ),
-    "down over several, the furthest first": (
+    "several thresholds resolve, the furthest first": (
         thresholds("10", "20", "30"),
         ["35", "-30"],
         [reached(level, "0", "35", "e0") for level in ("10", "20", "30")]
@@ -96,7 +96,7 @@ LADDERS: dict[str, tuple[list[Threshold], list[str], list[Crossing]]] = {
         ["100", "-10", "5", "-14.9", "-0.1", "15", "5"],
         [reached("100", "0", "100", "e0"), resolved("100", "80.1", "80", "e4"), reached("100", "95", "100", "e6")],
     ),
-    "a step that recurs past fixed lines": (
+    "a recurring threshold after fixed ones": (
         [*thresholds("500", "1000"), Threshold(recurring_step="200")],
         ["499", "700", "1", "200", "500"],
         [
@@ -108,18 +108,18 @@ LADDERS: dict[str, tuple[list[Threshold], list[str], list[Crossing]]] = {
             reached("1800", "1400", "1900", "e4"),
         ],
     ),
-    "only a step that recurs": (
+    "only a recurring threshold": (
         [Threshold(recurring_step="0.5")],
         ["0.5", "0.4", "0.1", "0.25"],
         [reached("0.5", "0", "0.5", "e0"), reached("1", "0.9", "1", "e2")],
     ),
-    "steps back down": (
+    "recurrences that resolve": (
         [Threshold(recurring_step="10")],
         ["35", "-20", "10"],
         [reached(level, "0", "35", "e0") for level in ("10", "20", "30")]
         + [resolved("30", "35", "15", "e1"), resolved("20", "35", "15", "e1"), reached("20", "15", "25", "e2")],
     ),
-    "a jump over a thousand steps": (
+    "a jump over a thousand recurrences": (
         [Threshold(recurring_step="1")],
         ["1000"],
         [reached(str(level), "0", "1000", "e0") for level in range(981, 1001)],
@@ -127,14 +127,16 @@ LADDERS: dict[str, tuple[list[Threshold], list[str], list[Crossing]]] = {
 }
 
 
-@pytest.mark.parametrize("ladder", LADDERS)
-async def test_the_ladder_is_met_in_order_in_one_batch_as_in_many(caller: Caller, ladder: str) -> None:
-    lines, quantities, expected = LADDERS[ladder]
-    await caller.create(usage_alert(ladder=[told_of(line) for line in lines]))
+@pytest.mark.parametrize("case", CASES)
+async def test_thresholds_are_reached_and_resolved_in_order_in_one_batch_and_in_single_events(
+    caller: Caller, case: str
+) -> None:
+    defined, quantities, expected = CASES[case]
+    await caller.create(usage_alert(ladder=[notifying_of_both(one) for one in defined]))
     assert await stream_of(caller, quantities) == expected
-    told = [crossing for one in await caller.notifications() for crossing in one.crossings]
-    assert told == expected
-    # One after the other, for another customer.
+    notified = [crossing for one in await caller.notifications() for crossing in one.crossings]
+    assert notified == expected
+    # The same events one by one, for another customer.
     found: list[Crossing] = []
     for place, quantity in enumerate(quantities):
         found += crossings((await caller.send(caller.event(f"e{place}", quantity, "beta"))).transitions)
@@ -144,8 +146,10 @@ async def test_the_ladder_is_met_in_order_in_one_batch_as_in_many(caller: Caller
     assert all(len({crossing.event_id for crossing in group}) == 1 for group in by_event)
 
 
-async def test_a_gauge_that_swings_keeps_counting_its_notifications(caller: Caller) -> None:
-    """Past nothing at the end of its first commit, and yet not new to the second."""
+async def test_sequence_counts_every_notification_when_a_threshold_resolves_within_each_commit(
+    caller: Caller,
+) -> None:
+    """No threshold is reached at the end of the first commit; the second nevertheless continues the sequence."""
     await caller.create(usage_alert(ladder=[Threshold(value="10", notify_on=BOTH)]))
     for number in range(3):
         found = await stream_of(caller, ["12", "-12"], first=2 * number)
@@ -156,7 +160,7 @@ async def test_a_gauge_that_swings_keeps_counting_its_notifications(caller: Call
 
 
 NOTIFY_ON: dict[str, tuple[list[threshold_pb2.TransitionKind.ValueType], list[tuple[str, list[str]]]]] = {
-    "nothing said": ([], [("alert.reached", ["REACHED"]), ("alert.reached", ["REACHED"])]),
+    "unset": ([], [("alert.reached", ["REACHED"]), ("alert.reached", ["REACHED"])]),
     "reached": ([REACHED], [("alert.reached", ["REACHED"]), ("alert.reached", ["REACHED"])]),
     "resolved": ([RESOLVED], [("alert.resolved", ["RESOLVED"])]),
     "both": (
@@ -167,7 +171,9 @@ NOTIFY_ON: dict[str, tuple[list[threshold_pb2.TransitionKind.ValueType], list[tu
 
 
 @pytest.mark.parametrize("choice", NOTIFY_ON)
-async def test_only_what_is_asked_for_is_told_and_all_of_it_is_answered(caller: Caller, choice: str) -> None:
+async def test_notify_on_selects_what_is_notified_and_the_answer_has_every_transition(
+    caller: Caller, choice: str
+) -> None:
     kinds, expected = NOTIFY_ON[choice]
     alert = await caller.create(usage_alert(ladder=[Threshold(value="10", notify_on=kinds)]))
     wanted = set(kinds) or {REACHED}
@@ -187,25 +193,25 @@ async def test_only_what_is_asked_for_is_told_and_all_of_it_is_answered(caller: 
     assert [one.sequence for one in stored] == list(range(1, len(expected) + 1))
 
 
-async def test_thresholds_of_one_alert_ask_for_different_kinds(caller: Caller) -> None:
-    ladder = [
+async def test_thresholds_of_one_alert_can_have_different_notify_on(caller: Caller) -> None:
+    defined = [
         Threshold(value="10", code="warn", notify_on=[RESOLVED]),
         Threshold(value="20", code="block", severity=threshold_pb2.SEVERITY_CRITICAL),
     ]
-    await caller.create(usage_alert(ladder=ladder))
+    await caller.create(usage_alert(ladder=defined))
     answer = await caller.send(caller.event("e0", "25"))
     assert [(one.threshold.code, one.notified, one.furthest) for one in answer.transitions] == [
         ("warn", False, False),
         ("block", True, True),
     ]
     [stored] = await caller.notifications()
-    [told] = stored.body["data"]["transitions"]
-    assert told["threshold"] == {"code": "block", "value": "20", "severity": "CRITICAL"}
+    [notified] = stored.body["data"]["transitions"]
+    assert notified["threshold"] == {"code": "block", "value": "20", "severity": "CRITICAL"}
 
 
-async def test_a_notification_marks_the_furthest_of_what_it_tells(caller: Caller) -> None:
-    ladder = [Threshold(value="10"), Threshold(value="20"), Threshold(value="30", notify_on=[RESOLVED])]
-    await caller.create(usage_alert(ladder=ladder))
+async def test_notification_marks_the_furthest_of_its_own_transitions(caller: Caller) -> None:
+    defined = [Threshold(value="10"), Threshold(value="20"), Threshold(value="30", notify_on=[RESOLVED])]
+    await caller.create(usage_alert(ladder=defined))
     answer = await caller.send(caller.event("e0", "35"))
     assert [one.furthest for one in answer.transitions] == [False, False, True]
     [stored] = await caller.notifications()
@@ -215,7 +221,7 @@ async def test_a_notification_marks_the_furthest_of_what_it_tells(caller: Caller
     ]
 
 
-async def test_the_notification_carries_the_evidence_of_the_answer(caller: Caller, clock: ManualClock) -> None:
+async def test_notification_has_the_same_evidence_as_the_answer(caller: Caller, clock: ManualClock) -> None:
     alert = await caller.create(usage_alert("10", "20", groups=[("region", None)]))
     answer = await caller.send(caller.event("e1", "4", region="eu"), caller.event("e2", "21.50", region="eu"))
     first, second = answer.transitions
@@ -256,7 +262,7 @@ async def test_the_notification_carries_the_evidence_of_the_answer(caller: Calle
     assert second.event_time.ToDatetime() == second.ingest_time.ToDatetime() == clock.now().replace(tzinfo=None)
 
 
-async def test_alerts_on_one_gauge_do_not_know_of_each_other(caller: Caller) -> None:
+async def test_alerts_on_one_gauge_are_evaluated_independently(caller: Caller) -> None:
     low = await caller.create(usage_alert("10"))
     high = await caller.create(usage_alert("30", scope=on_customer()))
     twin = await caller.create(usage_alert("10"))
@@ -271,7 +277,7 @@ async def test_alerts_on_one_gauge_do_not_know_of_each_other(caller: Caller) -> 
     assert sorted(kinds) == sorted((alert.alert_id, kind) for alert in (high, twin) for kind in (RESOLVED, REACHED))
 
 
-async def test_a_body_holds_the_last_transitions_of_a_gauge_that_swings_wildly(caller: Caller) -> None:
+async def test_notification_body_has_the_last_50_transitions_and_counts_the_omitted_ones(caller: Caller) -> None:
     await caller.create(usage_alert(ladder=[Threshold(value="10", notify_on=BOTH)]))
     found = await stream_of(caller, ["10", "-10"] * 40)
     assert len(found) == 80
@@ -280,9 +286,9 @@ async def test_a_body_holds_the_last_transitions_of_a_gauge_that_swings_wildly(c
     assert stored.crossings == found[30:]
 
 
-async def test_a_state_in_alarm_shows_its_thresholds(caller: Caller, clock: ManualClock) -> None:
-    ladder = [*thresholds("10", "100"), Threshold(recurring_step="50", code="every")]
-    alert = await caller.create(usage_alert(ladder=ladder))
+async def test_state_in_alarm_shows_its_reached_thresholds(caller: Caller, clock: ManualClock) -> None:
+    defined = [*thresholds("10", "100"), Threshold(recurring_step="50", code="every")]
+    alert = await caller.create(usage_alert(ladder=defined))
     await caller.send(caller.event("e1", "210"))
     state = await caller.state(alert.alert_id)
     assert state.status == alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM

@@ -1,4 +1,4 @@
-"""What an alert names that nobody knows is said when it is created or changed; it is created all the same."""
+"""Warnings of unknown ids: the alert is nevertheless created or changed, and the answer names each id."""
 
 from collections.abc import Iterable
 
@@ -21,7 +21,7 @@ Warned = tuple[str, str, str]  # reason, path and id
 
 
 def warned(warnings: Iterable[warning_pb2.Warning]) -> list[Warned]:
-    """The warnings, without their texts, which each has."""
+    """The warnings without their texts; each text names the unknown id."""
     found = []
     for one in warnings:
         assert one.unknown_id in one.message
@@ -31,7 +31,7 @@ def warned(warnings: Iterable[warning_pb2.Warning]) -> list[Warned]:
 
 
 async def warnings_of(caller: Caller, alert: alert_pb2.Alert, request_id: str = "") -> list[Warned]:
-    """Creates an alert; the warnings in the answer."""
+    """Creates an alert; returns the warnings of the answer."""
     request = alert_service_pb2.CreateAlertRequest(alert=alert, request_id=request_id)
     answer = await caller.alerts.CreateAlert(request, metadata=caller.metadata)
     assert answer.alert.alert_id
@@ -67,12 +67,12 @@ async def put_limit(caller: Caller, amount: str) -> list[Warned]:
     return warned((await caller.accounts.PutLimit(request, metadata=caller.metadata)).warnings)
 
 
-async def test_a_metric_that_nothing_names_is_warned_of_and_the_alert_works_once_it_is(caller: Caller) -> None:
+async def test_create_alert_warns_of_an_unknown_metric_until_usage_or_a_put_names_it(caller: Caller) -> None:
     await caller.send(caller.event("e1"))
     assert await warnings_of(caller, usage_alert("5")) == []
     misspelt = ("METRIC_UNKNOWN", "alert.usage_threshold_reached.metric_id", "cals")
     assert await warnings_of(caller, usage_alert("5", metric="cals")) == [misspelt]
-    # Another alert that names it is no sign that it is right.
+    # An alert that names the metric does not make it known.
     assert await warnings_of(caller, usage_alert("6", metric="cals")) == [misspelt]
     answer = await caller.send(caller.event("e2", "5", metric="cals"))
     assert [one.level for one in answer.transitions] == ["5"]
@@ -81,7 +81,7 @@ async def test_a_metric_that_nothing_names_is_warned_of_and_the_alert_works_once
     assert await warnings_of(caller, usage_alert("8", metric="put")) == []
 
 
-async def test_metrics_of_another_organization_are_not_known(caller: Caller) -> None:
+async def test_metric_of_another_organization_is_unknown(caller: Caller) -> None:
     await caller.rows(
         "INSERT INTO organization (name, create_time) VALUES (%(name)s, now()) RETURNING 1",
         name=f"beside {caller.organization}",
@@ -95,7 +95,7 @@ async def test_metrics_of_another_organization_are_not_known(caller: Caller) -> 
     assert [one[0] for one in await warnings_of(caller, usage_alert("5", metric="theirs"))] == ["METRIC_UNKNOWN"]
 
 
-async def test_a_plan_is_known_once_it_is_put_or_anybody_is_on_it(caller: Caller) -> None:
+async def test_plan_is_known_after_a_put_or_when_a_customer_or_subscription_is_on_it(caller: Caller) -> None:
     await caller.send(caller.event("e1"))
     for plan in ("put", "of a customer", "of a subscription"):
         expected = [("PLAN_UNKNOWN", "alert.scope.plan.plan_id", plan)]
@@ -111,7 +111,7 @@ async def test_a_plan_is_known_once_it_is_put_or_anybody_is_on_it(caller: Caller
         assert await warnings_of(caller, usage_alert("5", scope=on_plan(plan))) == []
 
 
-async def test_a_customer_and_a_subscription_are_known_once_usage_names_them(caller: Caller) -> None:
+async def test_customer_and_subscription_are_known_after_usage_names_them(caller: Caller) -> None:
     assert await warnings_of(caller, usage_alert("5", scope=of_customer("acme"))) == [
         ("CUSTOMER_UNKNOWN", "alert.scope.customer.customer_id", "acme"),
         ("METRIC_UNKNOWN", "alert.usage_threshold_reached.metric_id", "calls"),
@@ -129,37 +129,37 @@ async def test_a_customer_and_a_subscription_are_known_once_usage_names_them(cal
     ]
 
 
-async def test_a_threshold_in_percent_wants_a_limit(caller: Caller) -> None:
+async def test_percentage_threshold_without_a_limit_is_warned_of(caller: Caller) -> None:
     await caller.send(caller.event("e1"))
-    ladder = [threshold_pb2.Threshold(value="1"), threshold_pb2.Threshold(percent_of_limit="80")]
+    chosen = [threshold_pb2.Threshold(value="1"), threshold_pb2.Threshold(percent_of_limit="80")]
     expected = [("LIMIT_UNKNOWN", "alert.thresholds[1].percent_of_limit", "calls")]
-    assert await warnings_of(caller, usage_alert(ladder=ladder)) == expected
+    assert await warnings_of(caller, usage_alert(ladder=chosen)) == expected
     await put_limit(caller, "100")
-    assert await warnings_of(caller, usage_alert(ladder=ladder)) == []
+    assert await warnings_of(caller, usage_alert(ladder=chosen)) == []
     await put_limit(caller, "")
-    assert await warnings_of(caller, usage_alert(ladder=ladder)) == expected
+    assert await warnings_of(caller, usage_alert(ladder=chosen)) == expected
     spend = alert_pb2.Alert(
         name="spend",
         scope=of_customer("acme"),
         spend_threshold_reached=condition_pb2.SpendThresholdReachedCondition(currency="EUR"),
-        thresholds=ladder[1:],
+        thresholds=chosen[1:],
     )
     assert await warnings_of(caller, spend) == [("LIMIT_UNKNOWN", "alert.thresholds[0].percent_of_limit", "EUR")]
 
 
-async def test_a_repeated_request_gets_the_warnings_of_the_first_answer(caller: Caller) -> None:
+async def test_repeated_request_gets_the_warnings_of_the_first_answer(caller: Caller) -> None:
     expected = [("METRIC_UNKNOWN", "alert.usage_threshold_reached.metric_id", "calls")]
     assert await warnings_of(caller, usage_alert("5"), "request") == expected
     await caller.send(caller.event("e1"))
     assert await warnings_of(caller, usage_alert("5"), "request") == expected
 
 
-async def test_an_edit_warns_of_what_is_unknown_by_then(caller: Caller) -> None:
+async def test_update_alert_warns_of_ids_that_are_unknown_at_the_update(caller: Caller) -> None:
     created = await caller.create_only(usage_alert("5"))
 
-    async def edited(*lines: threshold_pb2.Threshold) -> list[Warned]:
+    async def edited(*changed: threshold_pb2.Threshold) -> list[Warned]:
         request = alert_service_pb2.UpdateAlertRequest(
-            alert=alert_pb2.Alert(alert_id=created.alert_id, thresholds=lines),
+            alert=alert_pb2.Alert(alert_id=created.alert_id, thresholds=changed),
             update_mask=field_mask_pb2.FieldMask(paths=["thresholds"]),
         )
         answer = await caller.alerts.UpdateAlert(request, metadata=caller.metadata)
@@ -173,7 +173,7 @@ async def test_an_edit_warns_of_what_is_unknown_by_then(caller: Caller) -> None:
     ]
 
 
-async def test_a_limit_is_put_and_warns_of_what_it_names(caller: Caller) -> None:
+async def test_put_limit_warns_of_an_unknown_customer_and_metric(caller: Caller) -> None:
     assert await put_limit(caller, "10") == [
         ("CUSTOMER_UNKNOWN", "limit.customer.customer_id", "acme"),
         ("METRIC_UNKNOWN", "limit.quantity.metric_id", "calls"),
@@ -182,7 +182,7 @@ async def test_a_limit_is_put_and_warns_of_what_it_names(caller: Caller) -> None
     assert await put_limit(caller, "20") == []
 
 
-async def test_an_alert_that_is_switched_for_an_unknown_customer_warns_of_it(caller: Caller) -> None:
+async def test_enable_and_disable_alert_warn_of_an_unknown_customer(caller: Caller) -> None:
     await caller.send(caller.event("e1"))
     created = await caller.create_only(usage_alert("5"))
     unknown = [("CUSTOMER_UNKNOWN", "customer_id", "acne")]

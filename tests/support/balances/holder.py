@@ -1,4 +1,4 @@
-"""What tests say of a customer's balances, in short."""
+"""Balances of one customer through the API, in short calls for tests."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -25,7 +25,7 @@ LICENSE = balance_pb2.BALANCE_KIND_LICENSE_ALLOTMENT
 
 
 class Holder:
-    """A customer's balances, through the API."""
+    """One customer and its balances, through the API."""
 
     def __init__(self, caller: Caller, customer: str = "acme") -> None:
         self.caller = caller
@@ -44,7 +44,7 @@ class Holder:
         draw: bool = True,
         **fields: Any,
     ) -> balance_pb2.Balance:
-        """Puts a balance; one amount is there since yesterday and for good."""
+        """Puts a balance; a single amount is one segment that started yesterday and has no end."""
         spans = spans or [(amount, self.caller.clock.now() - timedelta(days=1), None)]
         balance = balance_pb2.Balance(
             balance_id=balance_id,
@@ -71,7 +71,7 @@ class Holder:
         return (await self.caller.accounts.PutBalance(request, metadata=self.caller.metadata)).balance
 
     async def adjust(self, balance_id: str, amount: str, adjustment_id: str = "", segment: int = 0) -> None:
-        """Grants more or less."""
+        """Adds a positive or negative amount to what is granted."""
         request = account_service_pb2.AdjustBalanceRequest(
             customer_id=self.customer,
             balance_id=balance_id,
@@ -82,7 +82,7 @@ class Holder:
         await self.caller.accounts.AdjustBalance(request, metadata=self.caller.metadata)
 
     async def void(self, balance_id: str) -> None:
-        """Ends a balance."""
+        """Voids a balance."""
         request = account_service_pb2.VoidBalanceRequest(customer_id=self.customer, balance_id=balance_id)
         await self.caller.accounts.VoidBalance(request, metadata=self.caller.metadata)
 
@@ -94,7 +94,7 @@ class Holder:
         await self.caller.put_customer(customer)
 
     async def remaining(self) -> dict[str, Decimal]:
-        """What remains of each balance, over the segments that are active."""
+        """The remaining amount of the active segments of each balance."""
         request = account_service_pb2.ListBalancesRequest(customer_id=self.customer, page_size=1000)
         answer = await self.caller.accounts.ListBalances(request, metadata=self.caller.metadata)
         return {one.balance_id: Decimal(one.remaining) for one in answer.balances}
@@ -106,7 +106,7 @@ class Holder:
         return {one.spend.currency or one.quantity.metric_id: Decimal(one.amount) for one in answer.overages}
 
     async def segments(self) -> dict[tuple[str, int], balance_pb2.BalanceSegment]:
-        """Every segment, by balance and number, of what was voided too."""
+        """Every segment, by balance and number, also of voided balances."""
         request = account_service_pb2.ListBalancesRequest(
             customer_id=self.customer, page_size=1000, include_voided=True
         )
@@ -114,7 +114,7 @@ class Holder:
         return {(one.balance_id, part.segment_number): part for one in answer.balances for part in one.segments}
 
     async def entries(self) -> list[balance_pb2.BalanceEntry]:
-        """The ledger of all balances, by balance and in the order in which it was written."""
+        """The ledger entries of all balances, by balance and in the order in which they were written."""
         found: list[balance_pb2.BalanceEntry] = []
         token = ""
         while True:
@@ -130,7 +130,7 @@ class Holder:
     async def spend(
         self, event_id: str, cost: str, *, at: datetime | None = None, metric: str = "calls", **properties: str
     ) -> list[Crossing]:
-        """Sends an event with a cost; returns what the answer says was crossed."""
+        """Sends an event with a cost; returns the transitions of the answer."""
         answer = await self.caller.send(
             self.caller.event(event_id, "1", self.customer, metric=metric, cost=cost, at=at, **properties)
         )
@@ -146,8 +146,8 @@ class Holder:
             for one in answer.transitions
         ]
 
-    async def told(self, number: int | None = None) -> list[list[Crossing]]:
-        """The notifications of the customer, oldest first; waits until there are so many."""
+    async def notified(self, number: int | None = None) -> list[list[Crossing]]:
+        """The transitions of each notification of the customer, oldest first; waits for that many notifications."""
 
         async def there() -> bool:
             return number is None or len(await self.caller.notifications()) >= number
@@ -159,9 +159,9 @@ class Holder:
 
 
 def alert(
-    *lines: str, scope: alert_pb2.AlertScope = EVERYBODY, both: bool = True, **condition: Any
+    *levels: str, scope: alert_pb2.AlertScope = EVERYBODY, both: bool = True, **condition: Any
 ) -> alert_pb2.Alert:
     """An alert on that condition that notifies of both kinds."""
     kinds = BOTH if both else ()
-    ladder = [threshold_pb2.Threshold(value=line, notify_on=kinds) for line in lines]
-    return alert_pb2.Alert(name="balance", scope=scope, thresholds=ladder, **condition)
+    thresholds = [threshold_pb2.Threshold(value=level, notify_on=kinds) for level in levels]
+    return alert_pb2.Alert(name="balance", scope=scope, thresholds=thresholds, **condition)

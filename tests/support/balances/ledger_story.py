@@ -14,7 +14,7 @@ START = datetime(2026, 3, 15, 12, tzinfo=UTC)
 CUSTOMERS = ("ann", "bob")
 USD, EUR, CALLS = ("cost", "USD"), ("cost", "EUR"), ("usage", "calls")
 
-# What each balance is, for good: its kind, unit and seat.
+# Kind, unit and seat of each balance; they never change.
 HELD: list[tuple[str, Unit, tuple[str, str] | None]] = [
     ("COMMIT", USD, None),
     ("COMMIT", USD, None),
@@ -43,7 +43,7 @@ WATCHED: list[tuple[str, Unit, bool, str | None]] = [
 
 @dataclass(frozen=True)
 class New:
-    """An event; after: how far its time lies from the clock's."""
+    """An event; after: its time minus the time of the clock."""
 
     customer: str
     after: timedelta
@@ -56,7 +56,7 @@ class New:
 
 @dataclass(frozen=True)
 class Again:
-    """An event that came before, counted from the last."""
+    """An earlier event again, counted from the last one."""
 
     back: int
 
@@ -75,7 +75,7 @@ class Put:
 
 @dataclass(frozen=True)
 class PutAgain:
-    """The balance of a put that came before, with all amounts changed and the last `fewer` segments left out."""
+    """The balance of an earlier put, with all amounts changed and without the last `fewer` segments."""
 
     back: int
     amount: Fraction
@@ -219,7 +219,7 @@ KINDS = [*["commit"] * 8, *["put"] * 4, *["again"] * 2, *["adjust"] * 2, "void",
 
 @st.composite
 def stories(draw: st.DrawFn) -> list[object]:
-    """What happens, in order."""
+    """The steps of a story, in order."""
     story: list[object] = []
     for kind in ["put", "alert", "put", *draw(st.lists(st.sampled_from(KINDS), min_size=6, max_size=18))]:
         if kind == "commit":

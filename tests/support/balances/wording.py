@@ -1,4 +1,4 @@
-"""Alerts on balances in text format, and what tests read of them."""
+"""Alerts on balances in protobuf text format, and their values and notifications."""
 
 from decimal import Decimal
 
@@ -11,22 +11,22 @@ from tests.support.usage.caller import BOTH
 Values = dict[tuple[str, ...], Decimal]
 
 
-def written(text: str, *lines: str, scope: str = "all_customers {}") -> alert_pb2.Alert:
+def written(text: str, *levels: str, scope: str = "all_customers {}") -> alert_pb2.Alert:
     """The alert with that condition, with those thresholds, that notifies of both kinds."""
     alert = text_format.Parse(f'name: "balance" scope {{ {scope} }} {text}', alert_pb2.Alert())
-    for line in lines:
-        alert.thresholds.add(value=line, notify_on=BOTH)
+    for level in levels:
+        alert.thresholds.add(value=level, notify_on=BOTH)
     return alert
 
 
-async def create(holder: Holder, text: str, *lines: str, evaluate: bool | None = None, scope: str = "") -> str:
+async def create(holder: Holder, text: str, *levels: str, evaluate: bool | None = None, scope: str = "") -> str:
     """Creates such an alert, waits for its first evaluation, and returns its id."""
-    created = await holder.caller.create(written(text, *lines, scope=scope or "all_customers {}"), evaluate=evaluate)
+    created = await holder.caller.create(written(text, *levels, scope=scope or "all_customers {}"), evaluate=evaluate)
     return created.alert_id
 
 
 async def values(holder: Holder, alert_id: str) -> Values:
-    """What the alert reads of the customer, by the values of the gauge's group, or by balance and segment."""
+    """The gauge values of the alert for the customer, by group values, or by balance and segment."""
     state = await holder.caller.state(alert_id, holder.customer)
     found: Values = {}
     for one in state.gauges:
@@ -39,7 +39,7 @@ async def values(holder: Holder, alert_id: str) -> Values:
     return found
 
 
-async def kinds_told(holder: Holder, alert_id: str) -> list[str]:
+async def notified_kinds(holder: Holder, alert_id: str) -> list[str]:
     """The kinds of transitions that an alert notified of the customer, oldest first."""
     return [
         crossing.kind

@@ -1,4 +1,4 @@
-"""A caller of the API, in words short enough for tests that read like stories."""
+"""A caller of the API for tests: short calls, short forms of answers, and the stored rows."""
 
 import asyncio
 import json
@@ -35,8 +35,8 @@ from store.postgres.database import Database
 from tests.support.schemas import check_body
 from tests.support.server.running import UNARY_DEADLINE, Running, running
 
-DEADLINE = 60.0  # seconds that anything may take that a test waits for
-# Seconds that a stream of a test may last. A reader that skips heartbeats would wait for a lost answer for ever.
+DEADLINE = 60.0  # seconds that a test waits at most
+# Seconds that a stream may last. A reader that skips heartbeats would wait for a lost answer for ever.
 STREAM_LIMIT = 240.0
 
 EVERYBODY = alert_pb2.AlertScope(all_customers=alert_pb2.AllCustomersScope())
@@ -50,7 +50,7 @@ StreamCall = grpc.aio.StreamStreamCall[
 
 
 class Crossing(NamedTuple):
-    """What a test usually wants to know of a transition."""
+    """The fields of a transition that most tests compare."""
 
     kind: str
     level: str
@@ -60,7 +60,7 @@ class Crossing(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """What a test usually wants to know of a rejected event; at: its index; paths: those in its BadRequest."""
+    """The fields of a rejection that most tests compare; at: index of the event; paths: those in its BadRequest."""
 
     at: int
     code: str
@@ -89,7 +89,7 @@ class Stored:
 
 
 class Caller:
-    """One organization's way into a server, and a look at what the server stored for it."""
+    """Calls of one organization to a server, and the rows that the server stored for it."""
 
     def __init__(self, server: Running, clock: Clock, database_url: str, organization: str, key: str) -> None:
         self.server = server
@@ -114,7 +114,7 @@ class Caller:
         at: datetime | None = None,
         **properties: str,
     ) -> usage_pb2.UsageEvent:
-        """A usage event, of now unless it says otherwise."""
+        """A usage event; at: its time, by default now."""
         return usage_pb2.UsageEvent(
             event_id=event_id,
             customer_id=customer,
@@ -137,7 +137,7 @@ class Caller:
         return self.alerts.EvaluateUsage(metadata=self.metadata, timeout=STREAM_LIMIT)
 
     async def create(self, alert: alert_pb2.Alert, *, evaluate: bool | None = None) -> alert_pb2.Alert:
-        """Creates an alert and waits until it has visited what existed before it."""
+        """Creates an alert and waits for its backfill."""
         created = await self.create_only(alert, evaluate=evaluate)
         await self.visited(created.alert_id)
         return created
@@ -148,7 +148,7 @@ class Caller:
         return (await self.alerts.CreateAlert(request, metadata=self.metadata, timeout=DEADLINE)).alert
 
     async def visited(self, alert_id: str) -> None:
-        """Waits until an alert has visited what existed before it."""
+        """Waits until the backfill of an alert is complete."""
         request = alert_service_pb2.GetAlertRequest(alert_id=alert_id)
 
         async def done() -> bool:
@@ -158,25 +158,25 @@ class Caller:
         await until(done)
 
     async def archive(self, alert_id: str) -> None:
-        """Ends an alert."""
+        """Archives an alert."""
         await self.alerts.ArchiveAlert(
             alert_service_pb2.ArchiveAlertRequest(alert_id=alert_id), metadata=self.metadata
         )
 
     async def state(self, alert_id: str, customer: str = "acme") -> alert_pb2.CustomerAlert:
-        """What an alert says of a customer."""
+        """The state of an alert for a customer."""
         request = alert_service_pb2.GetCustomerAlertRequest(alert_id=alert_id, customer_id=customer)
         answer = await self.alerts.GetCustomerAlert(request, metadata=self.metadata, timeout=DEADLINE)
         return answer.customer_alert
 
     async def put_customer(self, customer: account_pb2.Customer) -> None:
-        """Registers a customer or changes what is known of it."""
+        """Creates or replaces a customer."""
         await self.accounts.PutCustomer(
             account_service_pb2.PutCustomerRequest(customer=customer), metadata=self.metadata
         )
 
     async def put_subscription(self, subscription: account_pb2.Subscription) -> None:
-        """Registers a subscription or changes what is known of it."""
+        """Creates or replaces a subscription."""
         await self.accounts.PutSubscription(
             account_service_pb2.PutSubscriptionRequest(subscription=subscription), metadata=self.metadata
         )
@@ -184,7 +184,7 @@ class Caller:
     async def put_metric(
         self, metric_id: str, aggregation: account_pb2.Aggregation.ValueType, unique_property: str = ""
     ) -> None:
-        """Registers a metric."""
+        """Creates or replaces a metric."""
         metric = account_pb2.Metric(metric_id=metric_id, aggregation=aggregation, unique_property=unique_property)
         await self.accounts.PutMetric(account_service_pb2.PutMetricRequest(metric=metric), metadata=self.metadata)
 
@@ -200,9 +200,9 @@ class Caller:
             return await cursor.fetchall()
 
     async def notifications(self) -> list[Stored]:
-        """Every notification, by customer, alert, gauge and sequence; each is in the outbox exactly once.
+        """Every notification, by customer, time, alert, gauge and sequence.
 
-        And each is as the schema of its type says.
+        Checks that each is in the outbox exactly once and conforms to the schema of its type.
         """
         rows = await self.rows(
             "SELECT customer_id, notification_id, alert_id, sequence, event_type, body,"
@@ -218,7 +218,7 @@ class Caller:
         return stored
 
     async def event_count(self, customer: str | None = None) -> int:
-        """How many events are stored, of one customer or of all."""
+        """The number of stored events, of one customer or of all."""
         where = "" if customer is None else " AND customer_id = %(customer)s"
         [[number]] = await self.rows(
             "SELECT count(*) FROM event WHERE organization_id = %(organization_id)s" + where, customer=customer
@@ -249,7 +249,7 @@ async def beside(caller: Caller, configuration: Configuration | None = None) -> 
 async def everything(
     stream: StreamCall,
 ) -> tuple[list[alert_service_pb2.EvaluateUsageResponse], grpc.aio.AioRpcError | None]:
-    """Ends the requests of a stream; returns the answers that are left, and the error that it ends with, if any."""
+    """Ends the requests of a stream; returns its further answers and the error with which it ends, if any."""
     answers: list[alert_service_pb2.EvaluateUsageResponse] = []
     try:
         async with asyncio.timeout(DEADLINE):
@@ -269,7 +269,7 @@ def settings(
     max_message_bytes: int = 4 * 1024 * 1024,
     drain_timeout: float = 20.0,
 ) -> Configuration:
-    """Settings of a server that listens on a free port and waits nowhere when it stops."""
+    """Settings of a server that listens on a free port and stops without a propagation delay."""
     return Configuration(
         listen_port=0,
         propagation_delay=0.0,
@@ -284,7 +284,7 @@ def settings(
 
 @asynccontextmanager
 async def ingest_held(caller: Caller) -> AsyncIterator[None]:
-    """Keeps every commit of the organization waiting inside the block, as a change of its alerts does."""
+    """Holds the organization's lock exclusively inside the block, so that commits wait."""
     [[organization_id]] = await caller.rows("SELECT %(organization_id)s")
     async with await psycopg.AsyncConnection.connect(caller.database_url) as connection:
         await connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", (0x7469, organization_id))
@@ -292,7 +292,7 @@ async def ingest_held(caller: Caller) -> AsyncIterator[None]:
 
 
 async def waiting_for_locks(caller: Caller, number: int = 1) -> None:
-    """Waits until so many connections to the database wait for a lock."""
+    """Waits until that number of connections to the database wait for a lock."""
 
     async def waiting() -> bool:
         [[found]] = await caller.rows(
@@ -318,37 +318,37 @@ def thresholds(*values: str) -> list[threshold_pb2.Threshold]:
 
 
 def usage_alert(
-    *lines: str,
+    *levels: str,
     metric: str = "calls",
     scope: alert_pb2.AlertScope = EVERYBODY,
     groups: Iterable[tuple[str, str | None]] = (),
     ladder: Sequence[threshold_pb2.Threshold] = (),
 ) -> alert_pb2.Alert:
-    """usage_threshold_reached, of everybody unless it says otherwise."""
+    """usage_threshold_reached, by default of all customers."""
     return alert_pb2.Alert(
         name="usage",
         scope=scope,
         usage_threshold_reached=condition_pb2.UsageThresholdReachedCondition(
             metric_id=metric, group_values=_selectors(groups)
         ),
-        thresholds=ladder or thresholds(*lines),
+        thresholds=ladder or thresholds(*levels),
     )
 
 
 def spend_alert(
-    *lines: str,
+    *levels: str,
     currency: str = "",
     scope: alert_pb2.AlertScope = EVERYBODY,
     groups: Iterable[tuple[str, str | None]] = (),
 ) -> alert_pb2.Alert:
-    """spend_threshold_reached, of everybody unless it says otherwise."""
+    """spend_threshold_reached, by default of all customers."""
     return alert_pb2.Alert(
         name="spend",
         scope=scope,
         spend_threshold_reached=condition_pb2.SpendThresholdReachedCondition(
             currency=currency, group_values=_selectors(groups)
         ),
-        thresholds=thresholds(*lines),
+        thresholds=thresholds(*levels),
     )
 
 
@@ -370,7 +370,7 @@ def on_subscription(subscription_id: str, customer_id: str = "acme") -> alert_pb
 
 
 def crossings(transitions: Iterable[notification_pb2.Transition]) -> list[Crossing]:
-    """The transitions of an answer, in short."""
+    """The transitions of an answer, in short form."""
     return [
         Crossing(
             threshold_pb2.TransitionKind.Name(one.kind).removeprefix("TRANSITION_KIND_"),
@@ -384,24 +384,24 @@ def crossings(transitions: Iterable[notification_pb2.Transition]) -> list[Crossi
 
 
 def values(gauges: Iterable[usage_pb2.Gauge]) -> dict[tuple[str, ...], Decimal]:
-    """The values of an answer's gauges, by customer and subscription, measure and group."""
+    """The values of the gauges of an answer, by customer and subscription, measure and group."""
     found: dict[tuple[str, ...], Decimal] = {}
     for gauge in gauges:
         who = (gauge.customer_id, gauge.subscription_id) if gauge.subscription_id else (gauge.customer_id,)
         what = gauge.usage.metric_id or gauge.cost.currency
         key = (*who, what, *(item.value for item in gauge.group))
-        assert key not in found, f"the gauge {key} stands there twice"
+        assert key not in found, f"the answer has the gauge {key} twice"
         found[key] = Decimal(gauge.value)
     return found
 
 
 def refusals(answer: BatchResponse | alert_service_pb2.EvaluateUsageResponse) -> list[Refusal]:
-    """The rejected events of an answer, in short."""
+    """The rejected events of an answer, in short form."""
     return [Refusal(one.index, *explained(one.status)) for one in answer.rejected]
 
 
 def explained(status: status_pb2.Status) -> tuple[str, str, tuple[str, ...]]:
-    """The code, the reason and the bad paths of a status, which has an ErrorInfo of a known reason."""
+    """Code, reason and violated paths of a status; checks that it has an ErrorInfo with a known reason."""
     code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
     info = _detail(status, error_details_pb2.ErrorInfo())
     assert info is not None

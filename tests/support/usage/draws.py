@@ -1,4 +1,4 @@
-"""What tests of random changes draw: events, alerts and their lines, made to meet."""
+"""Hypothesis strategies of random events and alerts, with few values, so that most of them interact."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,12 +14,12 @@ START = datetime(2026, 3, 15, 12, tzinfo=UTC)
 AGGREGATIONS = {"sum": "SUM", "count": "COUNT", "max": "MAX", "latest": "LATEST", "unique": "UNIQUE_COUNT"}
 METRICS = [Metric(name, aggregation, "seat") for name, aggregation in AGGREGATIONS.items()]
 CUSTOMERS, SUBSCRIPTIONS, PLANS = ("ann", "bob"), (None, "s1"), ("", "gold", "gold")
-DAYS_AGO = (0, 3, 20)  # the last of them lies in the month before
+DAYS_AGO = (0, 3, 20)  # the last one is in the month before
 
 
 @dataclass(frozen=True)
 class New:
-    """An event with an id of its own; place: its age, in DAYS_AGO."""
+    """A new event; place: the index of its age in DAYS_AGO."""
 
     event: Event
     place: int
@@ -27,14 +27,14 @@ class New:
 
 @dataclass(frozen=True)
 class Again:
-    """An event that came before, counted from the last, as it was or changed."""
+    """An earlier event again, counted from the last one; changed: with other content."""
 
     back: int
     changed: bool
 
 
-# Few customers, few values, lines where the values are: nearly everything meets. Weights are lists to choose from,
-# since Hypothesis counts an alternative of `one_of` once, however often it stands there.
+# Few customers and values, and levels near these values: most events reach thresholds. Weights are repeated elements
+# of lists, since Hypothesis counts each alternative of `one_of` only once.
 QUANTITIES = [*map(Fraction, range(1, 13)), *map(Fraction, (-9, -6, -3, 0)), Fraction("0.5"), Fraction("1e-18")]
 quantities = st.sampled_from(QUANTITIES)
 levels = st.sampled_from([*map(Fraction, range(-1, 26)), Fraction("9.999999999999999999")])
@@ -67,19 +67,19 @@ def events(draw: st.DrawFn, metric: str) -> New:
 
 
 @st.composite
-def ladders(draw: st.DrawFn) -> tuple[Threshold, ...]:
-    """Lines of an alert."""
-    lines = []
+def threshold_lists(draw: st.DrawFn) -> tuple[Threshold, ...]:
+    """The thresholds of an alert."""
+    chosen = []
     for value in draw(st.lists(levels, min_size=1, max_size=3, unique=True)):
         gap = draw(st.none() | st.integers(1, 6))
-        lines.append(Threshold(value, resolve=None if gap is None else value - gap, notify_on=draw(kinds)))
+        chosen.append(Threshold(value, resolve=None if gap is None else value - gap, notify_on=draw(kinds)))
     if draw(st.integers(0, 3)) == 3:
         step = Fraction(draw(st.integers(3, 9)))
-        lines = [*lines[: draw(st.integers(0, 2))], Threshold(step=step, notify_on=draw(kinds))]
-    return tuple(draw(st.permutations(lines)))
+        chosen = [*chosen[: draw(st.integers(0, 2))], Threshold(step=step, notify_on=draw(kinds))]
+    return tuple(draw(st.permutations(chosen)))
 
 
-# Of the spend of subscriptions.
+# Price filters of alerts on the spend of subscriptions.
 PRICES: list[Prices] = [
     frozenset({("price_id", True, frozenset("p"))}),
     frozenset({("price_id", False, frozenset("pr"))}),
@@ -93,15 +93,15 @@ VALUES = {"region": "eu", "tier": "a"}
 def overrides(
     draw: st.DrawFn, keys: tuple[tuple[str, str | None], ...]
 ) -> tuple[tuple[tuple[tuple[str, str], ...], tuple[Threshold, ...]], ...]:
-    """Lines of their own, or none, for groups that have one value of some of the keys."""
+    """Threshold overrides, some without thresholds, for groups with given values of some keys."""
     bound = st.lists(st.sampled_from([key for key, _ in keys]), min_size=1, unique=True).map(
         lambda names: tuple((name, VALUES[name]) for name in names)
     )
-    one = st.tuples(bound, ladders() | st.just(()))
+    one = st.tuples(bound, threshold_lists() | st.just(()))
     return tuple(draw(st.lists(one, max_size=3, unique_by=lambda item: frozenset(item[0]))))
 
 
-# The measures of subscriptions take no values of keys.
+# Alerts on subscriptions take no values of keys: they use at most the first four.
 KEYS: list[tuple[tuple[str, str | None], ...]] = [
     (),
     (),
@@ -133,7 +133,7 @@ def new_alerts(draw: st.DrawFn, metric: str) -> Alert:
         per_subscription=per_subscription,
         scope=scope,
         keys=chosen,
-        thresholds=draw(ladders()),
+        thresholds=draw(threshold_lists()),
         prices=draw(st.sampled_from(PRICES)) if priced else frozenset(),
         overrides=draw(overrides(chosen)) if per_subscription and chosen else (),
         evaluate=draw(st.sampled_from([True, True, False])),

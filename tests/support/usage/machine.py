@@ -107,7 +107,7 @@ class Machine(RuleBasedStateMachine):
         by = draw(st.integers(-6, 6))
         match draw(st.sampled_from(("all", "notify", "less", "more", "move", "move"))):
             case "all":
-                thresholds = list(draw(draws.ladders()))
+                thresholds = list(draw(draws.threshold_lists()))
             case "notify":
                 thresholds[place] = replace(thresholds[place], notify_on=draw(draws.kinds))
             case "less" if len(thresholds) > 1:
@@ -120,7 +120,7 @@ class Machine(RuleBasedStateMachine):
                     None if one.value is None else one.value + by, one.step, notify_on=one.notify_on
                 )
         if len({one.value for one in thresholds}) < len(thresholds):
-            thresholds = list(draw(draws.ladders()))
+            thresholds = list(draw(draws.threshold_lists()))
         reset = draw(st.sampled_from((False, False, False, True)))
         paths = draw(st.sampled_from((["thresholds"], ["*"], ["name", "thresholds"], [])))
         self._step("edit", self.comparison.edit(replace(alert, thresholds=tuple(thresholds)), paths, reset, at))

@@ -1,4 +1,4 @@
-"""The servers on which the examples of the state machine play: replicas on one database, in this process."""
+"""The servers of the state machine: replicas on one database, in this process."""
 
 import asyncio
 import contextlib
@@ -21,13 +21,13 @@ CONFIGURATION = Configuration(listen_port=0, propagation_delay=0.0, ingest_write
 
 
 class Stage:
-    """The servers on which all examples play, and the loop in which they run."""
+    """The servers that all examples use, and the event loop in which they run."""
 
     def __init__(self, database_url: str) -> None:
         self.steps = 0
         self._organizations = 0
         self.kinds: Counter[str] = Counter()
-        # Servers make the partitions of what is to come when they start, and no clock of an example is later.
+        # A server creates the partitions up to its clock when it starts, and no example sets a later time.
         self.clock = ManualClock(MONTHS[-1])
         self.database_url = database_url
         self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
@@ -40,11 +40,11 @@ class Stage:
             self.servers.append(self.run(self._start(stack)))
 
     def run(self, work: Any) -> Any:
-        """Carries out a coroutine; the servers go on meanwhile."""
+        """Runs a coroutine to its end; the servers run meanwhile."""
         return self._runner.run(work)
 
     def next_number(self) -> int:
-        """Of one more organization."""
+        """The number of a further organization."""
         self._organizations += 1
         return self._organizations
 
@@ -59,7 +59,7 @@ class Stage:
         return await stack.enter_async_context(calling(self.database_url, self.clock, "", "", CONFIGURATION))
 
     async def restart(self, number: int) -> None:
-        """Stops a server and starts another one in its place, which knows only what the database knows."""
+        """Replaces a server by a new one, which has cached nothing."""
         await self._stacks[number].aclose()
         self._stacks[number] = contextlib.AsyncExitStack()
         self.servers[number] = await self._start(self._stacks[number])

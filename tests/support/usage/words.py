@@ -19,7 +19,7 @@ from tests.support.usage.caller import EVERYBODY, on_customer, on_plan, on_subsc
 
 
 def event_of(event: plain_gauges.Event) -> UsageEvent:
-    """The event in the service's own words."""
+    """The event as the engine takes it."""
     return UsageEvent(
         event.event_id,
         event.customer,
@@ -34,7 +34,7 @@ def event_of(event: plain_gauges.Event) -> UsageEvent:
 
 
 def message_of(event: plain_gauges.Event) -> usage_pb2.UsageEvent:
-    """The event in the words of the API."""
+    """The event as the API takes it."""
     return usage_pb2.UsageEvent(
         event_id=event.event_id,
         customer_id=event.customer,
@@ -49,7 +49,7 @@ def message_of(event: plain_gauges.Event) -> usage_pb2.UsageEvent:
 
 
 def gauge_of(gauge: usage_pb2.Gauge) -> plain_gauges.Gauge:
-    """A gauge of an answer in the model's words."""
+    """A gauge of an answer as the model has it."""
     filters = gauge.cost.price_filters
     return plain_gauges.Gauge(
         gauge.customer_id,
@@ -69,7 +69,7 @@ def gauge_of(gauge: usage_pb2.Gauge) -> plain_gauges.Gauge:
 
 
 def transition_of(transition: notification_pb2.Transition) -> plain_thresholds.Transition:
-    """A transition of an answer in the model's words."""
+    """A transition of an answer as the model has it."""
     return plain_thresholds.Transition(
         threshold_pb2.TransitionKind.Name(transition.kind).removeprefix("TRANSITION_KIND_"),
         Fraction(transition.level),
@@ -80,7 +80,7 @@ def transition_of(transition: notification_pb2.Transition) -> plain_thresholds.T
 
 
 def values_of(gauges: Iterable[tuple[Gauge, Decimal]]) -> dict[plain_gauges.Gauge, Fraction]:
-    """The gauges of an outcome in the model's words."""
+    """The gauges of an outcome as the model has them."""
     return {
         plain_gauges.Gauge(
             gauge.customer_id,
@@ -95,12 +95,12 @@ def values_of(gauges: Iterable[tuple[Gauge, Decimal]]) -> dict[plain_gauges.Gaug
 
 
 def measured_by(measure: Measure) -> tuple[str, str]:
-    """What is measured, and its name."""
+    """Usage or cost, and the metric or currency."""
     return ("cost", measure.currency) if measure.currency else ("usage", measure.metric_id or "")
 
 
 def prices_of(measure: Measure) -> plain_gauges.Prices:
-    """Which costs count."""
+    """The price filters of a measure."""
     return frozenset(
         (item.field.property_name, item.operator is FilterOperator.INCLUDES, frozenset(item.values))
         for item in measure.prices
@@ -108,13 +108,13 @@ def prices_of(measure: Measure) -> plain_gauges.Prices:
 
 
 def decimal_of(number: Fraction) -> Decimal:
-    """The exact decimal of a fraction that is one."""
+    """The exact decimal of a fraction that has a finite decimal form."""
     with localcontext(prec=100):
         return Decimal(number.numerator) / Decimal(number.denominator)
 
 
 def alert_of(alert: plain_usage.Alert) -> alert_pb2.Alert:
-    """The alert in the words of the API."""
+    """The alert as the API takes it."""
     kind, name = alert.measure
     shown = alert_pb2.Alert(name="alert", scope=_scope(alert.scope), thresholds=map(_threshold, alert.thresholds))
     if alert.per_subscription and kind == "usage":
@@ -176,7 +176,7 @@ def _text(number: Fraction | None) -> str:
 
 
 def state_of(reached: dict[str, Any], sequence: int) -> plain_thresholds.State:
-    """The state as it is stored."""
+    """The model's form of a stored state."""
     state = plain_thresholds.State(sequence=sequence)
     for key, entry in reached.items():
         if key.startswith("every:"):
@@ -189,7 +189,7 @@ def state_of(reached: dict[str, Any], sequence: int) -> plain_thresholds.State:
 
 
 def notification_of(alert: str, data: dict[str, Any]) -> plain_usage.Notification:
-    """The notification whose body has that data."""
+    """The notification with that `data` in its body."""
     gauge = data["gauge"]
     return plain_usage.Notification(
         alert,

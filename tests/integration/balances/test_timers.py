@@ -1,4 +1,4 @@
-"""Time and balances: every moment is told once and as of itself, whoever was down, late, early, slow or broken."""
+"""Timers: each due time is evaluated once and as of itself, also after downtime, clock jumps and failures."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ HOUR = timedelta(hours=1)
 
 @pytest.fixture
 async def caller(database_url: str, clock: ManualClock) -> AsyncIterator[Caller]:
-    """A caller of a server with a database of its own: the timers of other tests would be heard here."""
+    """A caller of a server with a database of its own: timers of other tests would run here."""
     name, key = await organization(database_url, clock)
     async with calling(database_url, clock, name, key) as caller:
         yield caller
@@ -45,7 +45,7 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 
 def in_berlin() -> account_pb2.Customer:
-    """A customer whose months are Berlin's."""
+    """A customer whose billing cycle is the month in Berlin."""
     cycle = account_pb2.BillingCycle(
         anchor_time=to_timestamp(datetime(2026, 1, 1, tzinfo=BERLIN).astimezone(UTC)),
         cadence=account_pb2.CADENCE_MONTH,
@@ -54,7 +54,7 @@ def in_berlin() -> account_pb2.Customer:
     return account_pb2.Customer(customer_id="acme", plan_id="pro", billing_cycle=cycle)
 
 
-async def test_two_timers_do_each_moment_once(caller: Caller, clock: ManualClock, database: Database) -> None:
+async def test_two_timers_evaluate_each_due_time_once(caller: Caller, clock: ManualClock, database: Database) -> None:
     now = clock.now()
     for number in range(30):
         await Holder(caller, f"c{number}").put("c", spans=[("50", now, now + HOUR)])
@@ -62,10 +62,10 @@ async def test_two_timers_do_each_moment_once(caller: Caller, clock: ManualClock
     clock.set(now + HOUR)
     await asyncio.gather(*(work_off(timers_of(database, clock), database, clock) for _ in range(2)))
     for number in range(30):
-        assert await Holder(caller, f"c{number}").told() == [[Crossing("REACHED", "20", "50", "0", "")]]
+        assert await Holder(caller, f"c{number}").notified() == [[Crossing("REACHED", "20", "50", "0", "")]]
 
 
-async def test_a_server_that_was_down_tells_each_moment_as_of_itself_and_how_late_it_is(
+async def test_restarted_server_evaluates_each_missed_time_and_logs_its_lateness(
     database_url: str, clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     name, key = await organization(database_url, clock)
@@ -77,7 +77,7 @@ async def test_a_server_that_was_down_tells_each_moment_as_of_itself_and_how_lat
     clock.set(now + 4 * HOUR)
     with caplog.at_level(logging.WARNING, "engine.timers"):
         async with calling(database_url, clock, name, key) as caller:
-            assert await Holder(caller).told(3) == [
+            assert await Holder(caller).notified(3) == [
                 [Crossing("REACHED", "20", "50", "0", "")],
                 [Crossing("RESOLVED", "20", "0", "70", "")],
                 [Crossing("REACHED", "20", "70", "0", "")],
@@ -91,11 +91,11 @@ async def test_a_server_that_was_down_tells_each_moment_as_of_itself_and_how_lat
 
 
 def record_field(record: logging.LogRecord, name: str) -> object:
-    """What a record of the log says beside its message."""
+    """The value of a field of a log record."""
     return record.__dict__[name]
 
 
-async def test_a_clock_that_jumps_a_year_tells_everything_in_order(
+async def test_clock_that_jumps_a_year_notifies_every_transition_in_order(
     caller: Caller, clock: ManualClock, database: Database
 ) -> None:
     acme, now = Holder(caller), clock.now()
@@ -104,11 +104,11 @@ async def test_a_clock_that_jumps_a_year_tells_everything_in_order(
     await caller.create(alert("20", low_remaining_commit_balance_reached=COMMITS))
     clock.set(now + timedelta(days=365))
     await work_off(timers_of(database, clock), database, clock)
-    told = [one for crossed in await acme.told() for one in crossed]
-    assert [one.kind for one in told] == ["REACHED", "RESOLVED"] * 12
+    notified = [one for crossed in await acme.notified() for one in crossed]
+    assert [one.kind for one in notified] == ["REACHED", "RESOLVED"] * 12
 
 
-async def test_a_clock_that_jumps_back_tells_nothing_twice(
+async def test_clock_that_jumps_back_notifies_nothing_twice(
     caller: Caller, clock: ManualClock, database: Database
 ) -> None:
     acme, now = Holder(caller), clock.now()
@@ -117,20 +117,20 @@ async def test_a_clock_that_jumps_back_tells_nothing_twice(
     for time in (now + HOUR, now - HOUR, now + HOUR, now + 2 * HOUR):
         clock.set(time)
         await work_off(timers_of(database, clock), database, clock)
-    assert await acme.told() == [[Crossing("REACHED", "20", "50", "0", "")]]
+    assert await acme.notified() == [[Crossing("REACHED", "20", "50", "0", "")]]
 
 
 @pytest.mark.parametrize(
     ("end", "reached"),
     [
-        # The nights of the changes of summer time: a day is 86,400 s, whatever the clocks on the wall say.
+        # Ends after the changes of summer time: a day left is 86,400 s, and not a day of wall-clock time.
         (datetime(2026, 3, 29, 12, tzinfo=BERLIN), datetime(2026, 3, 28, 11, tzinfo=BERLIN)),
         (datetime(2026, 10, 25, 12, tzinfo=BERLIN), datetime(2026, 10, 24, 13, tzinfo=BERLIN)),
         (datetime(2026, 4, 1, tzinfo=BERLIN), datetime(2026, 3, 31, tzinfo=BERLIN)),
         (datetime(2028, 3, 1, tzinfo=BERLIN), datetime(2028, 2, 29, tzinfo=BERLIN)),
     ],
 )
-async def test_a_day_before_the_end_is_86400_seconds_before_it(
+async def test_one_day_left_is_86400_seconds_before_the_end(
     caller: Caller, clock: ManualClock, database: Database, end: datetime, reached: datetime
 ) -> None:
     acme = Holder(caller)
@@ -143,16 +143,16 @@ async def test_a_day_before_the_end_is_86400_seconds_before_it(
     plan = await caller.create(alert("1", low_remaining_days_in_plan_reached=PLAN))
     clock.set(reached.astimezone(UTC) - timedelta(microseconds=1))
     await work_off(timers_of(database, clock), database, clock)
-    assert await acme.told() == []
+    assert await acme.notified() == []
     clock.set(reached.astimezone(UTC))
     await work_off(timers_of(database, clock), database, clock)
     assert {one.alert_id for one in await caller.notifications()} == {segments.alert_id, plan.alert_id}
-    assert {(one.kind, one.level, one.value) for crossed in await acme.told() for one in crossed} == {
+    assert {(one.kind, one.level, one.value) for crossed in await acme.notified() for one in crossed} == {
         ("REACHED", "1", "1")
     }
 
 
-async def test_a_customer_whose_evaluation_fails_keeps_nobody_waiting(
+async def test_customer_whose_evaluation_fails_does_not_delay_other_customers(
     caller: Caller, clock: ManualClock, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now, names = clock.now(), [f"c{number}" for number in range(8)]
@@ -166,22 +166,22 @@ async def test_a_customer_whose_evaluation_fails_keeps_nobody_waiting(
         assert isinstance(due, dict)
         if any(customer.customer_id == "c3" for customer in due):
             raise ValueError("this customer's evaluation fails")
-        await catch_up(*arguments)  # type: ignore[arg-type]  # handed on as they came
+        await catch_up(*arguments)  # type: ignore[arg-type]  # passed on unchanged
 
     with monkeypatch.context() as patched:
         patched.setattr(timers, "catch_up", failing)
         clock.set(now + HOUR)
         await timers_of(database, clock).sweep()
 
-        async def told_all_but_one() -> bool:
+        async def all_but_one_notified() -> bool:
             return {one.customer_id for one in await caller.notifications()} == {*names} - {"c3"}
 
-        await until(told_all_but_one)
+        await until(all_but_one_notified)
     await work_off(timers_of(database, clock), database, clock)
-    assert len(await Holder(caller, "c3").told()) == 1
+    assert len(await Holder(caller, "c3").notified()) == 1
 
 
-async def test_what_is_cancelled_half_way_is_done_by_the_next(
+async def test_cancelled_sweep_is_completed_by_the_next(
     caller: Caller, clock: ManualClock, database: Database
 ) -> None:
     now = clock.now()
@@ -200,7 +200,7 @@ async def test_what_is_cancelled_half_way_is_done_by_the_next(
     assert sorted(one.customer_id for one in await caller.notifications()) == names
 
 
-async def test_a_wallet_that_somebody_holds_is_left_to_them(
+async def test_sweep_skips_a_wallet_that_another_transaction_holds(
     caller: Caller, clock: ManualClock, database: Database
 ) -> None:
     acme, now = Holder(caller), clock.now()
@@ -211,12 +211,12 @@ async def test_a_wallet_that_somebody_holds_is_left_to_them(
         clock.set(now + HOUR)
         async with asyncio.timeout(DEADLINE):
             assert 0 < await timers_of(database, clock).sweep() < 1
-        assert await acme.told() == []
+        assert await acme.notified() == []
     await work_off(timers_of(database, clock), database, clock)
-    assert len(await acme.told()) == 1
+    assert len(await acme.notified()) == 1
 
 
-async def test_thousands_that_are_due_in_one_second_are_worked_off(
+async def test_timers_of_5001_customers_due_in_one_second_are_evaluated(
     caller: Caller, clock: ManualClock, database: Database
 ) -> None:
     acme, now = Holder(caller), clock.now()
@@ -244,12 +244,12 @@ async def test_thousands_that_are_due_in_one_second_are_worked_off(
         )
     clock.set(now + HOUR)
     await work_off(timers_of(database, clock), database, clock)
-    [[told]] = await caller.rows("SELECT count(*) FROM notification WHERE organization_id = %(organization_id)s")
-    assert told == 5001
+    [[notified]] = await caller.rows("SELECT count(*) FROM notification WHERE organization_id = %(organization_id)s")
+    assert notified == 5001
 
 
-async def test_a_month_of_invoices_is_the_customers_own(caller: Caller, clock: ManualClock) -> None:
-    """March ends in Berlin an hour after summer time has taken one from it: at 22:00 in UTC."""
+async def test_month_of_invoices_is_in_the_time_zone_of_the_customer(caller: Caller, clock: ManualClock) -> None:
+    """March ends in Berlin at 22:00 UTC, since summer time has begun."""
     await caller.put_customer(in_berlin())
     monthly = condition_pb2.MonthlyInvoiceTotalSpendThresholdReachedCondition()
     await caller.create(alert("100", monthly_invoice_total_spend_threshold_reached=monthly))
@@ -273,8 +273,8 @@ async def test_a_month_of_invoices_is_the_customers_own(caller: Caller, clock: M
     await put("march", "60", last)
     await put("april", "60", last + timedelta(seconds=1))
     acme = Holder(caller)
-    assert await acme.told() == []
+    assert await acme.notified() == []
     await put("march too", "40", datetime(2026, 3, 1, 1, tzinfo=BERLIN).astimezone(UTC))
-    assert [(one.kind, one.level, one.value) for crossed in await acme.told() for one in crossed] == [
+    assert [(one.kind, one.level, one.value) for crossed in await acme.notified() for one in crossed] == [
         ("REACHED", "100", "100")
     ]

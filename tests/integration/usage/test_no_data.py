@@ -1,4 +1,4 @@
-"""Alerts on what is not there: no data, no crash, and other alerts go on."""
+"""Alerts without a value: they have no data and do not affect other alerts."""
 
 from datetime import UTC, datetime
 
@@ -9,20 +9,20 @@ from tests.support.usage.caller import Caller, Crossing, crossings, on_plan, spe
 OK = alert_pb2.CUSTOMER_ALERT_STATUS_OK
 
 
-async def test_an_unknown_metric_is_no_data_and_other_alerts_go_on(caller: Caller) -> None:
-    unknown = await caller.create(usage_alert("0", metric="nobody has heard of it"))
+async def test_alert_on_an_unknown_metric_has_no_data_and_does_not_affect_other_alerts(caller: Caller) -> None:
+    unknown = await caller.create(usage_alert("0", metric="unknown-metric"))
     known = await caller.create(usage_alert("10"))
     answer = await caller.send(caller.event("e1", "12"))
     assert [one.alert_id for one in answer.transitions] == [known.alert_id]
     state = await caller.state(unknown.alert_id)
     assert (state.status, state.no_data, list(state.gauges)) == (OK, True, [])
-    # It need not be known when the alert is created: it begins with its first event.
-    first = await caller.send(caller.event("e2", "1", metric="nobody has heard of it"))
+    # The metric may be unknown when the alert is created: its first event starts the gauge.
+    first = await caller.send(caller.event("e2", "1", metric="unknown-metric"))
     assert crossings(first.transitions) == [Crossing("REACHED", "0", "0", "1", "e2")]
     assert not (await caller.state(unknown.alert_id)).no_data
 
 
-async def test_a_metric_that_is_used_no_more_is_no_data_from_the_next_period_on(
+async def test_alert_on_a_metric_that_is_no_longer_used_has_no_data_in_the_next_period(
     caller: Caller, clock: ManualClock
 ) -> None:
     alert = await caller.create(usage_alert("10", metric="old"))
@@ -36,7 +36,7 @@ async def test_a_metric_that_is_used_no_more_is_no_data_from_the_next_period_on(
     assert len(await caller.notifications()) == 2
 
 
-async def test_a_metric_that_the_plan_does_not_have_is_no_data(caller: Caller) -> None:
+async def test_alert_on_a_metric_that_is_not_on_the_plan_has_no_data(caller: Caller) -> None:
     plan = on_plan("gold")
     await caller.put_customer(account_pb2.Customer(customer_id="acme", plan_id="gold"))
     await caller.put_subscription(
@@ -55,7 +55,7 @@ async def test_a_metric_that_the_plan_does_not_have_is_no_data(caller: Caller) -
         assert (state.status, state.no_data) == (OK, True)
 
 
-async def test_a_currency_mismatch_is_no_data_and_never_a_silent_ok(caller: Caller) -> None:
+async def test_alert_in_a_currency_that_is_not_used_has_no_data(caller: Caller) -> None:
     dollars, euros = await caller.create(spend_alert("10")), await caller.create(spend_alert("10", currency="EUR"))
     answer = await caller.send(caller.event("e1", cost="50", currency="EUR"))
     assert [one.alert_id for one in answer.transitions] == [euros.alert_id]

@@ -1,4 +1,4 @@
-"""The database goes away in mid-stream: callers are told, nothing acknowledged is lost, and all goes on by itself."""
+"""Database outages: callers get UNAVAILABLE, no acknowledged event is lost, and servers recover by themselves."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -32,14 +32,14 @@ UNAVAILABLE = ("UNAVAILABLE", "DATABASE_UNAVAILABLE", ())
 
 @pytest.fixture
 async def caller(database_url: str, clock: ManualClock) -> AsyncIterator[Caller]:
-    """A caller of a server with a database of its own, since these tests take it away."""
+    """A caller of a server with a database of its own, since these tests interrupt the database."""
     name, key = await organization(database_url, clock)
     async with calling(database_url, clock, name, key) as caller:
         yield caller
 
 
 async def cut(caller: Caller) -> int:
-    """Ends every connection of servers to the database; returns how many there were."""
+    """Ends every connection of the servers to the database; returns their number."""
     async with await psycopg.AsyncConnection.connect(caller.database_url, autocommit=True) as connection:
         cursor = await connection.execute(
             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
@@ -66,7 +66,7 @@ async def away(caller: Caller) -> AsyncIterator[None]:
             await connection.execute(f'ALTER DATABASE "{url.database}" ALLOW_CONNECTIONS true'.encode())
 
 
-async def test_connections_that_died_while_they_lay_idle_are_noticed_by_nobody(caller: Caller) -> None:
+async def test_idle_connections_that_died_are_replaced_without_an_error(caller: Caller) -> None:
     await caller.create(usage_alert("2"))
     stream = caller.stream()
     for number in range(3):
@@ -78,14 +78,14 @@ async def test_connections_that_died_while_they_lay_idle_are_noticed_by_nobody(c
     assert [one.crossings for one in await caller.notifications()] == [[Crossing("REACHED", "2", "1", "2", "e1")]]
 
 
-async def test_connections_that_are_cut_in_mid_commit_lose_nothing(caller: Caller) -> None:
+async def test_commit_is_repeated_when_its_connection_is_cut(caller: Caller) -> None:
     await caller.create(usage_alert("5"))
     events = [caller.event(f"e{number}", "2", customer) for customer in ("ann", "bob") for number in range(3)]
     async with ingest_held(caller):
         sending = asyncio.create_task(caller.send(*events))
         await waiting_for_locks(caller)
         await cut(caller)
-        # It is tried once more by itself, and waits again.
+        # The server repeats the commit, which waits again.
         await waiting_for_locks(caller)
     answer = await sending
     assert (answer.accepted, answer.duplicates) == (6, 0)
@@ -96,7 +96,7 @@ async def test_connections_that_are_cut_in_mid_commit_lose_nothing(caller: Calle
     assert [one.crossings for one in await caller.notifications()] == [[Crossing("REACHED", "5", "4", "6", "e2")]] * 2
 
 
-async def test_while_the_database_is_away_callers_are_told_and_then_all_goes_on(caller: Caller) -> None:
+async def test_calls_get_unavailable_during_a_database_outage_and_succeed_after_it(caller: Caller) -> None:
     alert = await caller.create(usage_alert("5"))
     before, during = caller.stream(), caller.stream()
     await before.write(Request(events=[caller.event("e1", "2")]))
@@ -125,7 +125,7 @@ async def test_while_the_database_is_away_callers_are_told_and_then_all_goes_on(
         return await caller.server.health_of("tidemark.v1.AlertService") == SERVING
 
     await until(serving)
-    # Whatever was not acknowledged is sent again.
+    # The client sends again what was not acknowledged.
     answer = await caller.send(*(caller.event(f"e{number}", "2") for number in range(1, 5)), gauges=True)
     assert (answer.accepted, answer.duplicates) == (3, 1)
     assert values(answer.gauges) == {("acme", "calls"): 8}
@@ -133,7 +133,7 @@ async def test_while_the_database_is_away_callers_are_told_and_then_all_goes_on(
     assert len(await caller.notifications()) == 1
 
 
-async def test_an_alert_created_just_before_an_outage_makes_its_visit_after_it(
+async def test_backfill_of_an_alert_created_before_an_outage_completes_after_it(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("engine.backfill.backfills.RETRY_INTERVAL", 0.05)
@@ -146,10 +146,10 @@ async def test_an_alert_created_just_before_an_outage_makes_its_visit_after_it(
     async with away(caller):
         pass
 
-    async def told() -> bool:
+    async def notified() -> bool:
         return bool(await caller.notifications())
 
-    await until(told)
+    await until(notified)
 
     async def visited() -> bool:
         try:

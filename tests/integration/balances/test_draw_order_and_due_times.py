@@ -1,4 +1,4 @@
-"""What one commit may draw on, and when a customer is due: extremes of several events, segments and facts."""
+"""The draw order within one commit, and the times at which timers of customers are due."""
 
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
@@ -27,7 +27,7 @@ async def spend(holder: Holder, *costs: tuple[str, datetime], **properties: str)
     assert answer.accepted == len(costs)
 
 
-async def test_a_correction_and_usage_after_it_in_one_commit_reach_what_was_empty(
+async def test_correction_refills_a_balance_for_later_usage_of_the_same_commit(
     caller: Caller, clock: ManualClock
 ) -> None:
     acme, now = Holder(caller), clock.now()
@@ -35,7 +35,7 @@ async def test_a_correction_and_usage_after_it_in_one_commit_reach_what_was_empt
     await acme.put("c2", "5", priority=2)
     await spend(acme, ("12", now))
     assert await acme.remaining() == {"c1": 0, "c2": 3}
-    # The last that gave is given back to first, and whatever is used after that comes from the first again.
+    # A correction refills first the balance that was drawn on last; later usage draws in the draw order again.
     await spend(acme, ("-4", now), ("1", now), ("2", now))
     assert await acme.remaining() == {"c1": 0, "c2": 4}
     await spend(acme, ("4", now))
@@ -57,7 +57,7 @@ async def test_events_of_one_commit_draw_on_the_segments_of_their_own_times(
     times = [now - DAY, now, now - HOUR, now - 2 * DAY, now - HOUR - timedelta.resolution, now - DAY]
     await spend(acme, *((str(2**number), time) for number, time in enumerate(times)))
     drawn = [Decimal(part.drawn or "0") for _, part in sorted((await acme.segments()).items())]
-    assert drawn == [8, 20, 6]  # of the second, 49 were asked for
+    assert drawn == [8, 20, 6]  # the events in the second segment cost 49
     assert await acme.overage() == {"USD": Decimal(29)}
 
 
@@ -71,7 +71,7 @@ async def test_events_of_one_seat_draw_on_the_segments_of_their_own_times(caller
     assert await acme.overage() == {}
 
 
-async def test_what_one_metric_alone_may_draw_on_keeps_nothing_from_the_others(
+async def test_balance_of_one_metric_does_not_hide_the_balances_of_other_metrics(
     caller: Caller, clock: ManualClock
 ) -> None:
     acme, now = Holder(caller), clock.now()
@@ -84,8 +84,8 @@ async def test_what_one_metric_alone_may_draw_on_keeps_nothing_from_the_others(
     assert await acme.overage() == {}
 
 
-async def test_priority_goes_before_the_end(caller: Caller, clock: ManualClock) -> None:
-    """However many segments would be enough: those that are read are the first in order."""
+async def test_priority_takes_precedence_over_an_earlier_end(caller: Caller, clock: ManualClock) -> None:
+    """Ingest reads no more segments than it needs: the ones that it reads are the first in the draw order."""
     acme, now = Holder(caller), clock.now()
     for number in range(4):
         await acme.put(f"soon {number}", spans=[("10", now - DAY, now + (number + 1) * DAY)], priority=5)
@@ -98,12 +98,12 @@ async def test_priority_goes_before_the_end(caller: Caller, clock: ManualClock) 
 
 
 async def due(caller: Caller) -> dict[str, datetime | None]:
-    """When customers are due."""
+    """The due time of each customer."""
     rows = await caller.rows("SELECT customer_id, due_time FROM wallet WHERE organization_id = %(organization_id)s")
     return dict(rows)
 
 
-async def test_what_is_due_later_does_not_put_off_what_is_due_earlier(caller: Caller, clock: ManualClock) -> None:
+async def test_later_timer_does_not_replace_an_earlier_one(caller: Caller, clock: ManualClock) -> None:
     acme, beta, now = Holder(caller), Holder(caller, "beta"), clock.now()
     await caller.create(alert("5", low_remaining_commit_balance_reached={}))
     await caller.create(alert("5", low_remaining_contract_credit_balance_reached={}))
@@ -114,7 +114,7 @@ async def test_what_is_due_later_does_not_put_off_what_is_due_earlier(caller: Ca
     assert await due(caller) == {"acme": now + 2 * HOUR, "beta": now + 3 * HOUR}
     await acme.put("k2", spans=[("10", now, now + HOUR)], kind=CREDIT)
     assert await due(caller) == {"acme": now + HOUR, "beta": now + 3 * HOUR}
-    # What has no time of its own, and what is never due, leaves it too.
+    # A balance without an end, and usage, leave the due time as well.
     await acme.put("k3", "10", kind=CREDIT)
     await acme.spend("e1", "1")
     assert (await due(caller))["acme"] == now + HOUR
@@ -122,15 +122,13 @@ async def test_what_is_due_later_does_not_put_off_what_is_due_earlier(caller: Ca
 
 @pytest.fixture
 async def own_database(template: Template) -> AsyncIterator[Database]:
-    """A database of this test's own, whose first organizations have the numbers 1 and 2."""
+    """A database of this test's own, so that its organizations have the ids 1 and 2."""
     made = Database(template.fresh_database(), pool_size=1)
     yield made
     await made.close()
 
 
-async def test_of_those_that_are_due_the_longest_waiting_come_first(
-    own_database: Database, clock: ManualClock
-) -> None:
+async def test_due_timers_are_returned_longest_overdue_first(own_database: Database, clock: ManualClock) -> None:
     now = clock.now()
     async with own_database.transaction() as connection:
         await connection.exec_driver_sql(
@@ -147,14 +145,12 @@ async def test_of_those_that_are_due_the_longest_waiting_come_first(
         ]
         assert len(await wallets.due_timers(connection, now, 100)) == 7
         assert await wallets.next_due_time(connection) == now - timedelta(minutes=9)
-        # Of one organization's wallets alone, and only those that are due.
+        # Only the due wallets of one organization are claimed.
         claimed = await wallets.claim_due(connection, 1, ["c3", "c-5", "c2"], now)
         assert set(claimed) == {"c3"}
 
 
-async def test_a_customer_that_was_read_later_is_not_read_as_of_before(
-    database: Database, clock: ManualClock
-) -> None:
+async def test_read_time_of_a_wallet_does_not_move_back(database: Database, clock: ManualClock) -> None:
     now = clock.now()
     async with database.transaction() as connection:
         await connection.exec_driver_sql("INSERT INTO organization (name, create_time) VALUES ('a', now())")

@@ -1,4 +1,4 @@
-"""Nothing is left after a filter: no events that are in time, no customers, no gauges. Each path goes on."""
+"""A filter leaves an empty list of events, customers or gauges: each path continues."""
 
 from datetime import timedelta
 
@@ -29,11 +29,13 @@ LONG_AGO = timedelta(days=60)
 
 
 @pytest.mark.parametrize("alerts", [False, True])
-async def test_an_event_of_a_closed_period_that_comes_alone_is_refused_by_index(caller: Caller, alerts: bool) -> None:
+async def test_event_of_a_closed_period_is_rejected_by_index_when_it_is_alone_in_its_batch(
+    caller: Caller, alerts: bool
+) -> None:
     if alerts:
         await caller.create(usage_alert("1"))
     old = caller.event("old", at=caller.clock.now() - LONG_AGO)
-    for _ in range(2):  # the customer is new, and then known
+    for _ in range(2):  # with and without the customer in the cache
         answer = await caller.send(old, gauges=True)
         assert (refusals(answer), answer.accepted, list(answer.gauges)) == (TOO_OLD, 0, [])
     stream = caller.stream()
@@ -44,7 +46,7 @@ async def test_an_event_of_a_closed_period_that_comes_alone_is_refused_by_index(
     assert [(refusals(answer), answer.accepted) for answer in answers] == [(TOO_OLD, 0), ([], 1)]
 
 
-async def test_an_event_that_was_stored_in_time_is_a_duplicate_ever_after(caller: Caller) -> None:
+async def test_stored_event_is_a_duplicate_after_its_period_closed(caller: Caller) -> None:
     once = caller.event("once")
     assert (await caller.send(once)).accepted == 1
     caller.clock.advance(LONG_AGO)  # type: ignore[attr-defined]
@@ -55,7 +57,7 @@ async def test_an_event_that_was_stored_in_time_is_a_duplicate_ever_after(caller
 
 
 def low_commits() -> alert_pb2.Alert:
-    """An alert on facts: who has no commits has 0 left."""
+    """An alert on facts: a customer without commits has a remaining amount of 0."""
     condition = condition_pb2.LowRemainingCommitBalanceReachedCondition(currency="USD")
     return alert_pb2.Alert(
         name="facts",
@@ -67,25 +69,25 @@ def low_commits() -> alert_pb2.Alert:
 
 @pytest.mark.parametrize("customers", [0, 2, 4])
 @pytest.mark.parametrize("of_facts", [False, True])
-async def test_a_visit_ends_whether_or_not_its_last_step_has_any_customers(
+async def test_backfill_completes_with_and_without_customers_in_its_last_step(
     caller: Caller, monkeypatch: pytest.MonkeyPatch, customers: int, of_facts: bool
 ) -> None:
     monkeypatch.setattr(backfills, "CUSTOMERS_PER_STEP", 2)
     for number in range(customers):
         await caller.send(caller.event("e", customer=f"c{number}"))
-    await caller.create(low_commits() if of_facts else usage_alert("1"))  # waits for the end of the visit
+    await caller.create(low_commits() if of_facts else usage_alert("1"))  # waits for the end of the backfill
     assert len(await caller.notifications()) == customers
 
 
-async def test_a_visit_to_customers_without_usage_of_the_metric_finds_nothing(caller: Caller) -> None:
+async def test_backfill_notifies_nothing_for_customers_without_usage_of_the_metric(caller: Caller) -> None:
     await caller.send(caller.event("e"))
     await caller.create(usage_alert("1", metric="never-used"))
     await caller.create(usage_alert("1", groups=[("region", None)]))
     assert await caller.notifications() == []
 
 
-async def test_an_alert_that_comes_later_recounts_what_no_event_moved(caller: Caller) -> None:
-    """Its gauge is found by an event that does not pass, or whose period has no other event."""
+async def test_recount_of_a_period_with_one_event_counts_only_that_event(caller: Caller) -> None:
+    """The event is in a new period, and no other event of that period is stored."""
     await caller.send(caller.event("e1", "3"))
     caller.clock.advance(timedelta(days=20))  # type: ignore[attr-defined]
     await caller.create(usage_alert("5"))
@@ -93,7 +95,7 @@ async def test_an_alert_that_comes_later_recounts_what_no_event_moved(caller: Ca
     assert values(answer.gauges) == {("acme", "calls"): 4}
 
 
-async def test_every_statement_takes_a_list_of_nothing(caller: Caller, clock: ManualClock) -> None:
+async def test_every_ingest_statement_accepts_an_empty_list(caller: Caller, clock: ManualClock) -> None:
     await caller.send(caller.event("e"))
     [[organization_id]] = await caller.rows("SELECT %(organization_id)s")
     before = await caller.rows("SELECT count(*) FROM event WHERE organization_id = %(organization_id)s")

@@ -1,4 +1,4 @@
-"""Which balances an alert looks at: filters by entity, specifiers, types, seats, licences and units."""
+"""Which balances an alert measures: custom fields, specifiers, types, seats, licences and units."""
 
 from decimal import Decimal
 
@@ -6,7 +6,7 @@ import pytest
 
 from generated.tidemark.v1 import alert_pb2
 from tests.support.balances.holder import COMMIT, CREDIT, GRANT, LICENSE, SEAT, Holder
-from tests.support.balances.wording import create, kinds_told, values, written
+from tests.support.balances.wording import create, notified_kinds, values, written
 from tests.support.facts.refusals import assert_violations
 from tests.support.usage.caller import Caller, Crossing
 
@@ -30,7 +30,7 @@ def filtered(entity: str, key: str, value: str | None = None) -> str:
 
 
 def excluding(*filters: str) -> str:
-    """An exclusion of what matches all of the filters."""
+    """An exclusion of the balances that match all of the filters."""
     return f"exclude {{ {' '.join(filters)} }}"
 
 
@@ -53,7 +53,7 @@ FILTERED = (
 )
 
 
-async def test_custom_field_filters_look_at_the_entity_they_name_and_all_have_to_match(acme: Holder) -> None:
+async def test_custom_field_filters_apply_to_their_entity_and_all_must_match(acme: Holder) -> None:
     for kind, filters, expected in FILTERED:
         low = await create(acme, f"low_remaining_{kind}_balance_reached {{ {filters} }}", "5")
         assert await values(acme, low) == {(): expected}, filters
@@ -61,16 +61,14 @@ async def test_custom_field_filters_look_at_the_entity_they_name_and_all_have_to
         assert await values(acme, percent) == ({(): 100} if expected else {}), filters
 
 
-async def test_a_filter_by_an_entity_that_the_alert_never_looks_at_is_refused(caller: Caller) -> None:
+async def test_filter_by_an_entity_that_the_alert_does_not_measure_is_refused(caller: Caller) -> None:
     for kind, entity in (("commit", "CONTRACT_CREDIT"), ("contract_credit", "COMMIT")):
         condition = f"low_remaining_{kind}_balance_reached"
         alert = written(f"{condition} {{ {filtered(entity, 'team', 'a')} }}", "5")
         await assert_violations(caller.create(alert), f"alert.{condition}.custom_field_filters[0].entity")
 
 
-async def test_days_are_counted_of_the_segments_that_pass_the_filters_each_on_its_own(
-    caller: Caller, acme: Holder
-) -> None:
+async def test_days_left_have_a_gauge_for_each_segment_that_passes_the_filters(caller: Caller, acme: Holder) -> None:
     now = caller.clock.now()
     for balance_id, team in (("d1", "a"), ("d2", "b")):
         ends = [now.replace(day=20), now.replace(day=25)]
@@ -78,7 +76,7 @@ async def test_days_are_counted_of_the_segments_that_pass_the_filters_each_on_it
     only = filtered("COMMIT", "team", "a")
     low = await create(acme, f"low_remaining_days_for_commit_segment_reached {{ {only} }}", "7")
     assert await values(acme, low) == {("d1", "1"): 5, ("d1", "2"): 10}
-    assert await acme.told(1) == [[Crossing("REACHED", "7", "5", "5", "")]]
+    assert await acme.notified(1) == [[Crossing("REACHED", "7", "5", "5", "")]]
 
 
 SPECIFIED: tuple[tuple[list[str], dict[tuple[str, ...], int], str], ...] = (
@@ -87,7 +85,7 @@ SPECIFIED: tuple[tuple[list[str], dict[tuple[str, ...], int], str], ...] = (
     (
         [filtered("COMMIT", "team", "a"), filtered("CONTRACT", "region", "eu")],
         {(): 50},
-        "or: what two take in counts once",
+        "or: a balance that matches twice counts once",
     ),
     (
         [filtered("CONTRACT_CREDIT_OR_COMMIT", "team", "a") + filtered("CONTRACT", "region", "eu")],
@@ -128,7 +126,7 @@ SPECIFIED: tuple[tuple[list[str], dict[tuple[str, ...], int], str], ...] = (
 )
 
 
-async def test_specifiers_are_or_ed_their_fields_and_ed_exclusions_win_and_open_keys_group(acme: Holder) -> None:
+async def test_one_matching_specifier_is_enough_and_exclusions_take_precedence(acme: Holder) -> None:
     for specifiers, expected, what in SPECIFIED:
         low = await create(acme, specified(*specifiers), "5")
         assert await values(acme, low) == expected, what
@@ -136,10 +134,10 @@ async def test_specifiers_are_or_ed_their_fields_and_ed_exclusions_win_and_open_
         assert await values(acme, percent) == dict.fromkeys(expected, Decimal(100)), what
 
 
-async def test_usage_moves_the_group_whose_balance_gives(acme: Holder) -> None:
+async def test_usage_moves_the_gauge_of_the_group_that_is_drawn_on(acme: Holder) -> None:
     low = await create(acme, specified(filtered("CONTRACT_CREDIT_OR_COMMIT", "team")), "15", "35")
-    assert await kinds_told(acme, low) == ["REACHED"]  # a has 30
-    assert await acme.spend("e1", "12") == []  # of c1 10, which comes first, and of c2 2
+    assert await notified_kinds(acme, low) == ["REACHED"]  # a has 30
+    assert await acme.spend("e1", "12") == []  # 10 of c1, which is first in the draw order, and 2 of c2
     assert await values(acme, low) == {("a",): 20, ("b",): 38}
     await acme.adjust("c1", "100")
     assert await values(acme, low) == {("a",): 120, ("b",): 38}
@@ -150,23 +148,23 @@ async def test_usage_moves_the_group_whose_balance_gives(acme: Holder) -> None:
     new = await acme.put("c3", "3", custom_fields={"team": "c"})
     assert new.custom_fields == {"team": "c"}
     assert (await values(acme, low))["c",] == 3
-    assert (await kinds_told(acme, low)).count("REACHED") == 5  # a twice, b, and c at both lines
+    assert (await notified_kinds(acme, low)).count("REACHED") == 5  # a twice, b once, and c at both thresholds
 
 
-async def test_a_balance_that_changes_its_custom_fields_leaves_one_gauge_for_another(acme: Holder) -> None:
+async def test_balance_with_changed_custom_fields_moves_to_another_gauge(acme: Holder) -> None:
     low = await create(acme, specified(filtered("CONTRACT_CREDIT_OR_COMMIT", "team")), "25")
     await acme.put("k1", "20", kind=CREDIT, custom_fields={"team": "b"})
     assert await values(acme, low) == {("a",): 10, ("b",): 60}
-    assert await acme.told(1) == [[Crossing("REACHED", "25", "30", "10", "")]]
+    assert await acme.notified(1) == [[Crossing("REACHED", "25", "30", "10", "")]]
     team_b = await create(
         acme, f"low_remaining_contract_credit_balance_reached {{ {filtered('CONTRACT_CREDIT', 'team', 'b')} }}", "5"
     )
     await acme.put("k1", "20", kind=CREDIT)
-    assert await kinds_told(acme, team_b) == ["REACHED"]
+    assert await notified_kinds(acme, team_b) == ["REACHED"]
     assert await values(acme, team_b) == {(): 0}
 
 
-async def test_credit_grants_are_narrowed_by_their_type(caller: Caller) -> None:
+async def test_credit_grant_type_filters_select_grants(caller: Caller) -> None:
     acme = Holder(caller)
     await acme.put("g1", "10", kind=GRANT, credit_grant_type="promo")
     await acme.put("g2", "20", kind=GRANT, credit_grant_type="paid")
@@ -179,7 +177,7 @@ async def test_credit_grants_are_narrowed_by_their_type(caller: Caller) -> None:
         assert await values(acme, percent) == ({(): 100} if expected else {}), types
 
 
-async def test_one_seat_or_every_seat_of_the_key(caller: Caller) -> None:
+async def test_seat_filter_selects_one_seat_or_every_seat_of_its_key(caller: Caller) -> None:
     acme = Holder(caller)
     for key, seat in (("user", "ann"), ("user", "bob"), ("device", "ann")):
         await acme.put(f"{key}-{seat}", "10", kind=SEAT, seat=(key, seat))
@@ -195,13 +193,13 @@ async def test_one_seat_or_every_seat_of_the_key(caller: Caller) -> None:
     await acme.spend("e2", "8.5", user="bob")
     await acme.spend("e3", "9.5", device="ann")
     assert await values(acme, every) == {("ann",): 1, ("bob",): Decimal("1.5")}
-    assert await kinds_told(acme, every) == ["REACHED", "REACHED"]
-    assert await kinds_told(acme, one) == ["REACHED"]
+    assert await notified_kinds(acme, every) == ["REACHED", "REACHED"]
+    assert await notified_kinds(acme, one) == ["REACHED"]
     await acme.put("user-cat", "1", kind=SEAT, seat=("user", "cat"))
-    assert await kinds_told(acme, every) == ["REACHED"] * 3
+    assert await notified_kinds(acme, every) == ["REACHED"] * 3
 
 
-async def test_quantity_balances_are_in_units_of_their_metric(caller: Caller) -> None:
+async def test_quantity_balances_are_measured_in_units_of_their_metric(caller: Caller) -> None:
     acme = Holder(caller)
     await acme.put("c1", "100", metric="calls")
     await acme.put("c2", "100", metric="tokens")
@@ -227,7 +225,7 @@ async def test_quantity_balances_are_in_units_of_their_metric(caller: Caller) ->
     assert (state.balances.quantity.metric_id, state.balances.HasField("spend")) == ("calls", False)
 
 
-async def test_a_unit_that_no_balance_has_is_no_data(caller: Caller) -> None:
+async def test_alert_in_a_unit_without_a_balance_has_no_data(caller: Caller) -> None:
     acme = Holder(caller)
     await acme.put("c1", "100")
     await acme.put("s1", "100", kind=SEAT, seat=("user", "ann"))
@@ -243,15 +241,20 @@ async def test_a_unit_that_no_balance_has_is_no_data(caller: Caller) -> None:
     )
     for alert_id in (balance, percent, seats, quantity):
         assert (await caller.state(alert_id)).no_data
-    # No commit in euros is a balance of none, which is an alarm; of nothing there is no percentage and no seat.
-    assert [await kinds_told(acme, one) for one in (balance, percent, seats, quantity)] == [["REACHED"], [], [], []]
+    # Without a commit in euros the amount is 0, which is in alarm; a percentage and a seat have no data.
+    assert [await notified_kinds(acme, one) for one in (balance, percent, seats, quantity)] == [
+        ["REACHED"],
+        [],
+        [],
+        [],
+    ]
     await acme.put("c2", "100", currency="EUR")
     state = await caller.state(balance)
     assert (state.no_data, state.status) == (False, alert_pb2.CUSTOMER_ALERT_STATUS_OK)
     assert not (await caller.state(percent)).no_data
 
 
-async def test_each_licence_of_the_type_has_a_gauge_of_its_own(caller: Caller) -> None:
+async def test_each_licence_of_the_type_has_its_own_gauge(caller: Caller) -> None:
     acme = Holder(caller)
     for balance_id, license_type, amount in (("l1", "pro", "10"), ("l2", "team", "10"), ("l3", "pro", "40")):
         await acme.put(balance_id, amount, kind=LICENSE, license_type=license_type, metric="launches", draw=False)
@@ -265,10 +268,10 @@ async def test_each_licence_of_the_type_has_a_gauge_of_its_own(caller: Caller) -
     for balance_id in ("l1", "l2", "l3"):
         await acme.adjust(balance_id, "-6")
     assert await values(acme, used) == {("l1",): 60, ("l3",): 15}
-    assert await kinds_told(acme, used) == ["REACHED"]
+    assert await notified_kinds(acme, used) == ["REACHED"]
 
 
-async def test_what_is_no_commit_is_no_commit(caller: Caller) -> None:
+async def test_condition_measures_only_balances_of_its_own_kind(caller: Caller) -> None:
     acme = Holder(caller)
     await acme.put("c1", "10", kind=COMMIT)
     await acme.put("k1", "20", kind=CREDIT)
@@ -283,7 +286,7 @@ async def test_what_is_no_commit_is_no_commit(caller: Caller) -> None:
         assert await values(acme, await create(acme, f"{condition} {{}}", "5")) == {(): expected}
 
 
-async def test_a_unit_has_to_fit_the_access_type(caller: Caller) -> None:
+async def test_unit_that_does_not_fit_the_access_type_is_refused(caller: Caller) -> None:
     condition = "low_remaining_commit_balance_reached"
     for fields, path in (
         ("access_type: ACCESS_TYPE_QUANTITY", "metric_id"),

@@ -1,4 +1,4 @@
-"""The registry of rules: what a process reads, when, and what it forgets."""
+"""The registry of rules: what a process reads, when it reads again, and what it forgets."""
 
 import pytest
 from sqlalchemy import text
@@ -19,7 +19,7 @@ def event(customer: str, clock: ManualClock) -> UsageEvent:
     return UsageEvent("e", customer, clock.now(), "calls", ZERO, "pro", None, None, {})
 
 
-async def test_a_process_that_starts_reads_whom_it_meets_and_nobody_else(
+async def test_new_process_reads_only_the_customers_that_events_name(
     caller: Caller, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await caller.create(usage_alert("10"))
@@ -58,7 +58,7 @@ async def test_a_process_that_starts_reads_whom_it_meets_and_nobody_else(
     assert len(router.alerts) == 1
 
 
-async def test_whom_a_transaction_created_is_created_again_after_it_was_rolled_back(
+async def test_customer_is_registered_again_after_its_transaction_rolled_back(
     caller: Caller, clock: ManualClock
 ) -> None:
     await caller.send(caller.event("e", customer="c0"))
@@ -85,9 +85,7 @@ async def test_whom_a_transaction_created_is_created_again_after_it_was_rolled_b
     assert rows == [("c0",), ("new",)]
 
 
-async def test_a_change_that_rolls_back_leaves_nothing_in_the_shared_rules(
-    caller: Caller, clock: ManualClock
-) -> None:
+async def test_change_that_rolls_back_leaves_the_shared_rules_unchanged(caller: Caller, clock: ManualClock) -> None:
     await caller.put_customer(account_pb2.Customer(customer_id="acme", plan_id="basic"))
     await caller.send(caller.event("e", customer="acme"))
     [[organization_id]] = await caller.rows("SELECT %(organization_id)s")
@@ -95,7 +93,7 @@ async def test_a_change_that_rolls_back_leaves_nothing_in_the_shared_rules(
     rules = RulesRegistry().of(organization_id)
 
     async def plan_of_acme() -> str | None:
-        """As ingest routes the customer now."""
+        """The plan with which ingest routes the customer now."""
         async with database.transaction() as connection:
             router = await rules.router(connection, await organizations.lock_shared(connection, organization_id))
             registered = rules.begin()
@@ -117,13 +115,13 @@ async def test_a_change_that_rolls_back_leaves_nothing_in_the_shared_rules(
         assert (router.epoch, len(router.alerts)) == (epoch - 1, 1)
         await connection.rollback()
     assert await plan_of_acme() == "basic"
-    # The same epoch, with another change.
+    # Another change gets the same epoch.
     await caller.put_customer(account_pb2.Customer(customer_id="acme", plan_id="silver"))
     assert await plan_of_acme() == "silver"
     await database.close()
 
 
-async def test_readers_and_ingest_share_what_was_read_of_the_alerts(
+async def test_readers_and_ingest_share_the_cached_alerts(
     caller: Caller, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await caller.create(usage_alert("10"))
@@ -151,8 +149,10 @@ async def test_readers_and_ingest_share_what_was_read_of_the_alerts(
     await database.close()
 
 
-async def test_rules_are_read_anew_from_a_database_whose_epoch_fell(caller: Caller, clock: ManualClock) -> None:
-    """A replica that was promoted may lack the last changes; their epochs are then given to other changes."""
+async def test_rules_are_read_again_when_the_epoch_of_the_database_is_lower(
+    caller: Caller, clock: ManualClock
+) -> None:
+    """A promoted replica may lack the last changes; other changes then get the same epochs."""
     kept = await caller.create(usage_alert("10"))
     [[organization_id]] = await caller.rows("SELECT %(organization_id)s")
     database = Database(caller.database_url, pool_size=1)

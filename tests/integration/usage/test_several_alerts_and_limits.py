@@ -1,4 +1,4 @@
-"""Several alerts on one gauge, and several limits of one holder: one leaves the other as it is."""
+"""Several alerts on one gauge, and several limits of one customer: each applies independently."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -11,52 +11,48 @@ from tests.support.balances.holder import Holder, alert
 from tests.support.usage.caller import BOTH, Caller, Crossing, crossings, spend_alert, usage_alert
 
 
-def both_ways(line: str) -> list[threshold_pb2.Threshold]:
-    return [threshold_pb2.Threshold(value=line, notify_on=BOTH)]
+def notifying_of_both(level: str) -> list[threshold_pb2.Threshold]:
+    return [threshold_pb2.Threshold(value=level, notify_on=BOTH)]
 
 
-@pytest.mark.parametrize("lines", [("10", "20"), ("20", "10")])
-async def test_each_of_two_alerts_on_a_gauge_resolves_at_its_own_line(caller: Caller, lines: tuple[str, str]) -> None:
-    for line in lines:
-        await caller.create(usage_alert(ladder=both_ways(line)))
-    told = []
+@pytest.mark.parametrize("levels", [("10", "20"), ("20", "10")])
+async def test_alerts_on_one_gauge_resolve_at_their_own_levels(caller: Caller, levels: tuple[str, str]) -> None:
+    for level in levels:
+        await caller.create(usage_alert(ladder=notifying_of_both(level)))
+    found = []
     for number, quantity in enumerate(("9", "2", "9", "1", "-2", "3", "-13")):
         answer = await caller.send(caller.event(f"e{number}", quantity))
-        told += [(one.kind, one.level, one.value) for one in crossings(answer.transitions)]
-    assert told[:4] == [
+        found += [(one.kind, one.level, one.value) for one in crossings(answer.transitions)]
+    assert found[:4] == [
         ("REACHED", "10", "11"),
         ("REACHED", "20", "20"),
         ("RESOLVED", "20", "19"),
         ("REACHED", "20", "22"),
     ]
-    assert sorted(told[4:]) == [("RESOLVED", "10", "9"), ("RESOLVED", "20", "9")]
+    assert sorted(found[4:]) == [("RESOLVED", "10", "9"), ("RESOLVED", "20", "9")]
 
 
-@pytest.mark.parametrize("lines", [("10", "20"), ("20", "10")])
-async def test_each_of_two_alerts_on_a_balance_is_reached_at_its_own_line(
-    caller: Caller, lines: tuple[str, str]
-) -> None:
+@pytest.mark.parametrize("levels", [("10", "20"), ("20", "10")])
+async def test_alerts_on_one_balance_are_reached_at_their_own_levels(caller: Caller, levels: tuple[str, str]) -> None:
     acme = Holder(caller)
     await acme.put("c1", "30")
-    for line in lines:
-        await caller.create(alert(line, low_remaining_commit_balance_reached={}))
-    told = []
+    for level in levels:
+        await caller.create(alert(level, low_remaining_commit_balance_reached={}))
+    found = []
     for number, cost in enumerate(("9", "1", "9", "1", "-1", "-9", "-1")):
-        told += [(one.kind, one.level, one.value) for one in await acme.spend(f"e{number}", cost)]
-    assert told == [
+        found += [(one.kind, one.level, one.value) for one in await acme.spend(f"e{number}", cost)]
+    assert found == [
         ("REACHED", "20", "20"),
         ("REACHED", "10", "10"),
         ("RESOLVED", "10", "11"),
-        # At the line itself it stays reached.
+        # At the level itself a falling threshold stays reached.
         ("RESOLVED", "20", "21"),
     ]
 
 
-async def test_what_is_evaluated_without_a_change_keeps_the_time_of_its_last_one(
-    caller: Caller, clock: ManualClock
-) -> None:
-    first = await caller.create(usage_alert(ladder=both_ways("10")))
-    second = await caller.create(usage_alert(ladder=both_ways("20")))
+async def test_state_evaluated_without_a_transition_keeps_its_change_time(caller: Caller, clock: ManualClock) -> None:
+    first = await caller.create(usage_alert(ladder=notifying_of_both("10")))
+    second = await caller.create(usage_alert(ladder=notifying_of_both("20")))
     start = clock.now()
     await caller.send(caller.event("e1", "15"))
     clock.advance(timedelta(hours=1))
@@ -82,8 +78,8 @@ async def put_limit(caller: Caller, amount: str, *, plan: bool, currency: str = 
 
 
 @pytest.mark.parametrize("plan", [False, True], ids=["customer", "plan"])
-async def test_a_limit_in_money_leaves_the_limit_in_calls(caller: Caller, plan: bool) -> None:
-    """A server that knows the customer learns of one limit after the other."""
+async def test_spend_limit_leaves_the_limit_of_a_metric_unchanged(caller: Caller, plan: bool) -> None:
+    """A server that has cached the customer reads one limit after the other."""
     await caller.put_customer(account_pb2.Customer(customer_id="acme", plan_id="gold"))
     percent = [threshold_pb2.Threshold(percent_of_limit="50")]
     await caller.create(usage_alert(ladder=percent))
@@ -101,7 +97,7 @@ async def test_a_limit_in_money_leaves_the_limit_in_calls(caller: Caller, plan: 
     assert crossings(answer.transitions) == [Crossing("REACHED", "5", "4", "5", "e5")]
 
 
-async def test_a_customers_limit_of_0_goes_before_its_plans(caller: Caller) -> None:
+async def test_customer_limit_of_0_takes_precedence_over_the_plan_limit(caller: Caller) -> None:
     await caller.put_customer(account_pb2.Customer(customer_id="acme", plan_id="gold"))
     await put_limit(caller, "10", plan=True)
     request = plan_pb2.Limit(limit_id="own", amount="0")
@@ -115,8 +111,8 @@ async def test_a_customers_limit_of_0_goes_before_its_plans(caller: Caller) -> N
     assert gauge.gauge.limit == "0"
 
 
-async def test_what_was_reset_is_told_again_once(caller: Caller) -> None:
-    """What an alert remembers of the version that reset it counts."""
+async def test_thresholds_forgotten_by_a_reset_notify_again_once(caller: Caller) -> None:
+    """States that the alert has recorded since the version with the reset are kept."""
     made = await caller.create(usage_alert("10", "20", "30"))
     first = await caller.send(caller.event("e1", "15"))
     made.name = "another name"
@@ -126,18 +122,18 @@ async def test_what_was_reset_is_told_again_once(caller: Caller) -> None:
     await caller.alerts.UpdateAlert(request, metadata=caller.metadata)
     await caller.visited(made.alert_id)
     assert len(await caller.notifications()) == 2
-    told = [crossings(first.transitions)]
+    found = [crossings(first.transitions)]
     for event_id in ("e2", "e3"):
-        told.append(crossings((await caller.send(caller.event(event_id, "10"))).transitions))
-    assert told == [
+        found.append(crossings((await caller.send(caller.event(event_id, "10"))).transitions))
+    assert found == [
         [Crossing("REACHED", "10", "0", "15", "e1")],
         [Crossing("REACHED", "20", "15", "25", "e2")],
         [Crossing("REACHED", "30", "25", "35", "e3")],
     ]
 
 
-async def test_a_period_is_over_at_its_end_and_not_before(caller: Caller, clock: ManualClock) -> None:
-    """What comes in at the first moment of the next period is late, in the answer and in the notification."""
+async def test_event_is_late_from_the_end_of_its_period(caller: Caller, clock: ManualClock) -> None:
+    """An event that is received at the start of the next period is late, in the answer and in the notification."""
     await caller.create(usage_alert("10", "20"))
     end = datetime(2026, 4, 1, tzinfo=UTC)
     late = []

@@ -1,4 +1,4 @@
-"""What balances do while no alert watches them, or within one batch: nothing is lost, nothing is told twice."""
+"""Balances that change while no alert watches, within one batch, and by facts: each transition notifies once."""
 
 from decimal import Decimal
 
@@ -6,7 +6,7 @@ import pytest
 
 from generated.tidemark.v1 import account_service_pb2
 from tests.support.balances.holder import CREDIT, LICENSE, SEAT, Holder
-from tests.support.balances.wording import create, kinds_told, values, written
+from tests.support.balances.wording import create, notified_kinds, values, written
 from tests.support.usage.caller import BOTH, Caller, Crossing, crossings
 
 ACME = 'customer { customer_id: "acme" }'
@@ -17,7 +17,9 @@ SEATS = 'low_remaining_seat_balance_reached { seat_filter { seat_group_key: "use
 
 
 @pytest.mark.parametrize("evaluate", [True, False])
-async def test_an_alert_that_follows_another_starts_from_what_there_is(caller: Caller, evaluate: bool) -> None:
+async def test_new_alert_after_an_archived_one_starts_from_the_present_balances(
+    caller: Caller, evaluate: bool
+) -> None:
     acme = Holder(caller)
     await acme.put("c1", "100")
     await acme.put("s1", "100", kind=SEAT, seat=("user", "ann"))
@@ -37,7 +39,7 @@ async def test_an_alert_that_follows_another_starts_from_what_there_is(caller: C
     assert await acme.spend("e8", "0.01", user="ann") == [Crossing("REACHED", "20", "20.01", "20", "e8")]
 
 
-async def test_who_is_on_the_plan_is_looked_at_and_who_was_away_is_read_anew(caller: Caller) -> None:
+async def test_customer_that_returns_to_the_plan_is_read_again(caller: Caller) -> None:
     acme, other = Holder(caller), Holder(caller, "other")
     for holder in (acme, other):
         await holder.plan("gold")
@@ -47,14 +49,14 @@ async def test_who_is_on_the_plan_is_looked_at_and_who_was_away_is_read_anew(cal
     await other.plan("silver")
     assert await other.spend("o2", "45") == []
     await other.plan("gold")
-    assert await kinds_told(other, low) == ["REACHED"]
+    assert await notified_kinds(other, low) == ["REACHED"]
     assert await values(acme, low) == {(): 100}
     assert await values(other, low) == {(): 5}
     assert await other.spend("o3", "-45") == [Crossing("RESOLVED", "20", "5", "50", "o3")]
-    assert await kinds_told(acme, low) == []
+    assert await notified_kinds(acme, low) == []
 
 
-async def test_down_and_up_again_within_one_batch_tells_both(caller: Caller) -> None:
+async def test_reached_and_resolved_within_one_batch_are_both_notified(caller: Caller) -> None:
     acme = Holder(caller)
     await acme.put("c1", "100")
     await create(acme, BALANCE, "20")
@@ -68,12 +70,12 @@ async def test_down_and_up_again_within_one_batch_tells_both(caller: Caller) -> 
         Crossing("RESOLVED", "20", "14.5", "34.5", "e4"),
     ]
     assert crossings(answer.transitions) == expected
-    assert await acme.told(1) == [expected]
+    assert await acme.notified(1) == [expected]
     assert not (await caller.send(*batch)).transitions
     assert await acme.remaining() == {"c1": Decimal("34.5")}
 
 
-async def test_a_line_at_zero_and_one_below_it(caller: Caller) -> None:
+async def test_thresholds_at_zero_and_below_are_reached_exactly(caller: Caller) -> None:
     acme = Holder(caller)
     await acme.put("k1", "10", kind=CREDIT, allow_overage=True)
     await create(acme, "low_remaining_contract_credit_balance_reached {}", "0", "-5.000000000000000001")
@@ -83,17 +85,17 @@ async def test_a_line_at_zero_and_one_below_it(caller: Caller) -> None:
     assert [one.level for one in await acme.spend("e4", "0.000000000000000001")] == ["-5.000000000000000001"]
 
 
-async def test_an_older_fact_says_nothing(caller: Caller) -> None:
+async def test_older_balance_changes_and_notifies_nothing(caller: Caller) -> None:
     acme = Holder(caller)
     await acme.put("c1", "100")
     low = await create(acme, BALANCE, "20")
     before = caller.clock.now().replace(year=2025)
     await acme.put("c1", "10", as_of_time=before)
     assert await values(acme, low) == {(): 100}
-    assert await kinds_told(acme, low) == []
+    assert await notified_kinds(acme, low) == []
 
 
-async def test_lowering_a_grant_below_what_was_used_and_voiding_it_are_told(caller: Caller) -> None:
+async def test_lowered_grant_and_voided_balance_notify(caller: Caller) -> None:
     acme = Holder(caller)
     await acme.put("c1", "100")
     await acme.put("c2", "100", priority=2)
@@ -102,14 +104,14 @@ async def test_lowering_a_grant_below_what_was_used_and_voiding_it_are_told(call
     assert await values(acme, low) == {(): 150}
     await acme.put("c1", "20")
     await acme.void("c2")
-    shown = [[(one.kind, one.level, one.value) for one in each] for each in await acme.told(2)]
+    shown = [[(one.kind, one.level, one.value) for one in each] for each in await acme.notified(2)]
     assert shown == [
         [("REACHED", "120", "70"), ("REACHED", "100", "70")],
         [("REACHED", "0", "-30")],
     ]
 
 
-async def test_hysteresis_and_steps_of_percentages_survive_what_is_granted_more(caller: Caller) -> None:
+async def test_hysteresis_and_recurring_percentages_hold_after_a_further_grant(caller: Caller) -> None:
     acme = Holder(caller)
     await acme.put("c1", "30")
     await acme.put("l1", "30", kind=LICENSE, license_type="pro", metric="launches")
@@ -142,7 +144,7 @@ async def test_hysteresis_and_steps_of_percentages_survive_what_is_granted_more(
     assert await launch("l5", "-14.4") == [("RESOLVED", level) for level in ("100", "90", "80", "70")]
 
 
-async def test_overages_are_listed_by_page_currencies_first(caller: Caller) -> None:
+async def test_overages_are_listed_in_pages_with_currencies_first(caller: Caller) -> None:
     acme = Holder(caller)
     currencies = ("EUR", "USD", "credits")
     for currency in currencies:

@@ -1,4 +1,4 @@
-"""One organization at its bounds: every call of another one is answered, and its visits have their turn."""
+"""One organization uses all of its share: calls and backfills of another organization are not delayed."""
 
 import asyncio
 from dataclasses import replace
@@ -44,7 +44,7 @@ async def other_organization(caller: Caller, clock: ManualClock) -> Caller:
 
 
 async def everything_is_answered(neighbour: Caller) -> None:
-    """Calls of every kind: a change, a read, an event alone and one on a stream."""
+    """A change, a read, events in single calls and an event on a stream are answered."""
     async with asyncio.timeout(DEADLINE):
         alert = await neighbour.create(usage_alert("10"))
         await neighbour.put_customer(account_pb2.Customer(customer_id="acme"))
@@ -62,7 +62,7 @@ async def everything_is_answered(neighbour: Caller) -> None:
         assert (await neighbour.state(alert.alert_id)).status == alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
 
 
-async def test_changes_that_wait_for_their_organization_keep_no_connection_from_another(
+async def test_changes_waiting_for_the_lock_of_one_organization_leave_connections_to_another(
     caller: Caller, neighbour: Caller
 ) -> None:
     async with ingest_held(caller):
@@ -74,12 +74,12 @@ async def test_changes_that_wait_for_their_organization_keep_no_connection_from_
         await waiting_for_locks(caller)
         await everything_is_answered(neighbour)
         assert not any(one.done() for one in changes)
-    # Each of them was answered in its turn.
+    # Each of the changes was answered afterwards.
     assert len({alert.alert_id for alert in await asyncio.gather(*changes)}) == CALLERS
     await asyncio.gather(*puts)
 
 
-async def test_events_of_one_organization_take_no_room_from_another(caller: Caller, clock: ManualClock) -> None:
+async def test_pending_events_of_one_organization_leave_room_for_another(caller: Caller, clock: ManualClock) -> None:
     async with beside(caller, settings(max_pending_events=200)) as noisy:
         neighbour = await other_organization(noisy, clock)
         async with ingest_held(noisy):
@@ -100,7 +100,7 @@ async def test_events_of_one_organization_take_no_room_from_another(caller: Call
         ended = await asyncio.gather(*batches, return_exceptions=True)
         codes = {one.code() for one in ended if isinstance(one, grpc.aio.AioRpcError)}
         assert codes == {grpc.StatusCode.RESOURCE_EXHAUSTED}
-        # A stream is not refused: it waits.
+        # A stream waits instead of being refused.
         for stream in streams:
             answer = await asyncio.wait_for(stream.read(), DEADLINE)
             assert isinstance(answer, alert_service_pb2.EvaluateUsageResponse)
@@ -108,7 +108,7 @@ async def test_events_of_one_organization_take_no_room_from_another(caller: Call
             stream.cancel()
 
 
-async def test_calls_beyond_an_organizations_share_are_refused_and_end(caller: Caller, clock: ManualClock) -> None:
+async def test_calls_above_the_share_of_an_organization_are_refused(caller: Caller, clock: ManualClock) -> None:
     async with beside(caller, replace(settings(), organization_calls=4, organization_streams=2)) as noisy:
         neighbour = await other_organization(noisy, clock)
         async with ingest_held(noisy):
@@ -120,7 +120,7 @@ async def test_calls_beyond_an_organizations_share_are_refused_and_end(caller: C
             await until(refused)
             await everything_is_answered(neighbour)
             for call in calls:
-                call.cancel()  # they leave without having been answered
+                call.cancel()  # the clients cancel before they are answered
         ended = await asyncio.gather(*calls, return_exceptions=True)
         reasons = [reason_of(one) for one in ended if isinstance(one, grpc.aio.AioRpcError)]
         assert reasons == ["ERROR_REASON_OVERLOADED"] * 16
@@ -135,13 +135,13 @@ async def test_calls_beyond_an_organizations_share_are_refused_and_end(caller: C
             return True
 
         await until(has_room)
-        # So do streams that were cut off in the middle of a message that nobody reads.
+        # Streams that are cancelled before their answers are read free their share, too.
         for number in range(6):
             await until(partial(stream_begins, noisy, number))
 
 
 async def stream_begins(noisy: Caller, number: int) -> bool:
-    """Whether there is room for one more stream, which then leaves without a word."""
+    """Whether the share has room for one more stream, which is then cancelled."""
     stream = noisy.stream()
     try:
         await stream.write(alert_service_pb2.EvaluateUsageRequest(events=[noisy.event(f"begin-{number}")]))
@@ -154,27 +154,27 @@ async def stream_begins(noisy: Caller, number: int) -> bool:
     return isinstance(answer, alert_service_pb2.EvaluateUsageResponse)
 
 
-async def test_an_organizations_visits_take_turns_with_anothers(
+async def test_backfills_of_two_organizations_take_turns(
     caller: Caller, neighbour: Caller, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    visit_once = Backfills.run_once
+    run_once = Backfills.run_once
 
     async def never(_: Backfills) -> bool:
         return False
 
-    monkeypatch.setattr(Backfills, "run_once", never)  # the server's own
+    monkeypatch.setattr(Backfills, "run_once", never)  # stops the backfills of the server
     await caller.send(caller.event("e1", "15"))
     await neighbour.send(neighbour.event("e1", "15"))
     many = [await caller.create_only(usage_alert(str(number + 1))) for number in range(5)]
     one = await neighbour.create_only(usage_alert("10"))
-    # The first one fails whenever it is tried; those behind it do not wait for that.
+    # The first backfill always fails; the others do not wait for it.
     broken = min(alert.alert_id for alert in many)
-    visit = one_alert.evaluate_alert
+    evaluate = one_alert.evaluate_alert
 
     async def breaking(*arguments: object, **others: object) -> None:
         if isinstance(arguments[1], AlertRule) and arguments[1].alert_id == broken:
             raise ZeroDivisionError
-        await visit(*arguments, **others)  # type: ignore[arg-type]
+        await evaluate(*arguments, **others)  # type: ignore[arg-type]
 
     monkeypatch.setattr("engine.backfill.backfills.evaluate_alert", breaking)
 
@@ -191,13 +191,13 @@ async def test_an_organizations_visits_take_turns_with_anothers(
     try:
         mine = Backfills(database, clock, timedelta(days=34), RulesRegistry())
         assert await waiting() == (5, 1)
-        assert await visit_once(mine)
+        assert await run_once(mine)
         mine_left, others_left = await waiting()
-        assert mine_left >= 4, "one step of each organization"
-        assert others_left == 0, "one step of each organization"
-        while await visit_once(mine):
+        assert mine_left >= 4, "a turn is one step of each organization"
+        assert others_left == 0, "a turn is one step of each organization"
+        while await run_once(mine):
             pass
-        assert await waiting() == (1, 0), "all but the one that fails"
+        assert await waiting() == (1, 0), "all backfills but the failing one complete"
     finally:
         await database.close()
     assert (await neighbour.state(one.alert_id)).status == alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM

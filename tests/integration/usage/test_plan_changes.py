@@ -1,4 +1,4 @@
-"""Customers and subscriptions that come to a plan and leave it, with the plan's alerts watching."""
+"""Customers and subscriptions join and leave plans that have alerts."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,7 +18,7 @@ async def put(caller: Caller, plan: str, customer: str = "acme") -> None:
     await caller.put_customer(account_pb2.Customer(customer_id=customer, plan_id=plan))
 
 
-async def test_who_leaves_a_plan_and_comes_back_is_counted_without_a_gap(caller: Caller) -> None:
+async def test_customer_that_leaves_a_plan_and_returns_is_counted_without_a_gap(caller: Caller) -> None:
     await put(caller, "gold")
     await caller.create(usage_alert("100", scope=GOLD))
     await caller.send(caller.event("e1", "30"))
@@ -31,7 +31,7 @@ async def test_who_leaves_a_plan_and_comes_back_is_counted_without_a_gap(caller:
     assert crossings(answer.transitions) == [Crossing("REACHED", "100", "80", "110", "e3")]
 
 
-async def test_who_comes_to_a_plan_past_its_line_is_told_at_once(caller: Caller) -> None:
+async def test_customer_that_joins_a_plan_above_a_threshold_notifies_immediately(caller: Caller) -> None:
     alert = await caller.create(usage_alert("100", scope=GOLD))
     await caller.send(caller.event("e1", "130"))
     await put(caller, "gold")
@@ -40,7 +40,7 @@ async def test_who_comes_to_a_plan_past_its_line_is_told_at_once(caller: Caller)
     assert not (await caller.send(caller.event("e2", "5"))).transitions
 
 
-async def test_a_subscription_that_comes_to_a_plan_past_its_line_is_told_of_at_once(caller: Caller) -> None:
+async def test_subscription_that_joins_a_plan_above_a_threshold_notifies_immediately(caller: Caller) -> None:
     alert = alert_pb2.Alert(name="plan", scope=GOLD, thresholds=[threshold_pb2.Threshold(value="10")])
     alert.cost_exceeded.grouping_keys.append("model")
     alert.cost_exceeded.currency = "USD"
@@ -58,8 +58,8 @@ async def test_a_subscription_that_comes_to_a_plan_past_its_line_is_told_of_at_o
     assert crossings(answer.transitions) == [Crossing("REACHED", "10", "8", "10", "e4")]
 
 
-async def test_several_alerts_of_a_plan_each_tell_at_once_and_each_once(caller: Caller) -> None:
-    """Alike in what they look at and not: all of them are evaluated, none of them twice."""
+async def test_every_alert_of_a_plan_notifies_once_when_a_customer_joins(caller: Caller) -> None:
+    """Some of the alerts share gauges: all are evaluated, none of them twice."""
     alerts = [
         await caller.create(alert)
         for alert in (
@@ -74,12 +74,12 @@ async def test_several_alerts_of_a_plan_each_tell_at_once_and_each_once(caller: 
     await caller.send(caller.event("e1", "124"), caller.event("e2", "6", region="eu"), caller.event("e3", "0.5"))
     for _ in range(2):
         await put(caller, "gold")
-    told = [one.alert_id for one in await caller.notifications()]
-    assert sorted(told) == sorted(alert.alert_id for alert in alerts[:4])
+    notified = [one.alert_id for one in await caller.notifications()]
+    assert sorted(notified) == sorted(alert.alert_id for alert in alerts[:4])
 
 
-async def test_a_changed_cycle_is_looked_at_at_once(caller: Caller) -> None:
-    """Who gets a longer period may be past a line in it without using anything more."""
+async def test_changed_billing_cycle_is_evaluated_immediately(caller: Caller) -> None:
+    """A customer can be at or above a threshold in its new, longer period without new usage."""
     await caller.create(usage_alert("10"))
     await caller.send(caller.event("e1", "6", at=caller.clock.now() - timedelta(days=20)), caller.event("e2", "6"))
     assert await caller.notifications() == []
@@ -90,7 +90,7 @@ async def test_a_changed_cycle_is_looked_at_at_once(caller: Caller) -> None:
     assert [one.crossings for one in await caller.notifications()] == [[Crossing("REACHED", "10", "12", "12", "")]]
 
 
-async def test_who_comes_back_past_the_line_is_not_told_again(caller: Caller) -> None:
+async def test_customer_that_returns_to_a_plan_above_a_threshold_does_not_notify_again(caller: Caller) -> None:
     await put(caller, "gold")
     alert = await caller.create(
         usage_alert(ladder=[threshold_pb2.Threshold(value="100", notify_on=BOTH)], scope=GOLD)
@@ -109,7 +109,7 @@ async def test_who_comes_back_past_the_line_is_not_told_again(caller: Caller) ->
     assert [one.sequence for one in await caller.notifications()] == [1, 2]
 
 
-async def test_a_put_that_changes_nothing_tells_nothing(caller: Caller) -> None:
+async def test_put_without_a_change_notifies_nothing(caller: Caller) -> None:
     await put(caller, "gold")
     await caller.create(usage_alert("100", scope=GOLD))
     await caller.send(caller.event("e1", "130"))
@@ -121,7 +121,7 @@ async def test_a_put_that_changes_nothing_tells_nothing(caller: Caller) -> None:
     assert len(await caller.notifications()) == 1
 
 
-async def test_a_subscription_changes_its_plan(caller: Caller) -> None:
+async def test_subscription_is_covered_only_while_it_is_on_the_plan(caller: Caller) -> None:
     alert = alert_pb2.Alert(name="plan", scope=GOLD, thresholds=[threshold_pb2.Threshold(value="10")])
     alert.usage_exceeded.metric_id = "calls"
     await caller.create(alert)
@@ -137,7 +137,7 @@ async def test_a_subscription_changes_its_plan(caller: Caller) -> None:
     assert not answer.transitions
 
 
-async def test_a_plan_alert_visits_those_who_are_on_the_plan(caller: Caller) -> None:
+async def test_plan_alert_evaluates_only_customers_on_the_plan(caller: Caller) -> None:
     for number in range(6):
         await put(caller, "gold" if number % 2 else "silver", f"c{number}")
         await caller.send(caller.event("e1", "15", f"c{number}"))
@@ -145,7 +145,7 @@ async def test_a_plan_alert_visits_those_who_are_on_the_plan(caller: Caller) -> 
     assert [one.customer_id for one in await caller.notifications()] == ["c1", "c3", "c5"]
 
 
-async def test_an_alert_that_cannot_look_holds_up_neither_the_put_nor_the_others(
+async def test_alert_that_fails_to_evaluate_blocks_neither_the_put_nor_other_alerts(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bad = await caller.create(usage_alert("10", scope=GOLD))

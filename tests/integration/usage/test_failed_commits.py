@@ -1,4 +1,4 @@
-"""What a process remembers after a transaction that failed: nothing that the database does not know."""
+"""After a failed commit a process caches nothing that the database does not have."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -32,7 +32,7 @@ async def database(caller: Caller) -> AsyncIterator[Database]:
 
 @pytest.fixture
 async def committer(caller: Caller, database: Database, clock: ManualClock) -> Committer:
-    """A committer that remembers the rules of the caller's organization."""
+    """A committer with a registry of rules of its own, for the caller's organization."""
     [[organization_id]] = await caller.rows("SELECT %(organization_id)s")
     organization = Organization(organization_id, caller.organization)
     return Committer(database, clock, GRACE, RulesRegistry(), organization)
@@ -44,7 +44,7 @@ def event(clock: ManualClock, event_id: str, customer: str, quantity: str = "1")
 
 
 async def known(caller: Caller) -> set[str]:
-    """Whom, and what, the database knows."""
+    """The ids of the customers, subscriptions and metrics in the database."""
     rows = await caller.rows(
         "SELECT customer_id FROM customer WHERE organization_id = %(organization_id)s"
         " UNION ALL SELECT customer_id || '/' || subscription_id FROM subscription"
@@ -56,7 +56,7 @@ async def known(caller: Caller) -> set[str]:
 
 
 def fail(monkeypatch: pytest.MonkeyPatch, errors: list[BaseException]) -> None:
-    """Lets so many evaluations, which come after all that is made on first sight, end with those errors."""
+    """Lets so many evaluations fail with these errors. An evaluation follows the implicit registrations."""
     evaluate: Step = Committer._count
 
     async def failing(self: Committer, *arguments: Any) -> Any:
@@ -77,7 +77,7 @@ def lost() -> DatabaseUnavailable:
     [[lost() for _ in range(CONNECTION_LOST.tries)], [asyncio.CancelledError()]],
     ids=["outage", "cancelled"],
 )
-async def test_whoever_a_failed_commit_made_is_made_again_by_the_next(
+async def test_customer_of_a_failed_commit_is_registered_by_the_next_commit(
     caller: Caller,
     clock: ManualClock,
     committer: Committer,
@@ -96,13 +96,13 @@ async def test_whoever_a_failed_commit_made_is_made_again_by_the_next(
     [outcome] = await committer.commit([Batch([event(clock, "e2", "new")])])
     assert outcome.accepted == 1
     assert await known(caller) == there | {"new", "new/pro", "metric-new"}
-    # Whoever the database does not know is covered by no alert that comes later.
+    # A later alert would not cover a customer that is missing in the database.
     await caller.create(usage_alert("2", metric="metric-new"))
     answer = await caller.send(caller.event("e3", customer="new", metric="metric-new"))
     assert len(answer.transitions) == 1
 
 
-async def test_whoever_a_commit_made_that_a_bug_ended_is_made_again_by_the_next(
+async def test_customer_of_a_commit_that_raised_is_registered_by_the_next_commit(
     caller: Caller, clock: ManualClock, committer: Committer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     errors: list[BaseException] = [ValueError("a bug") for _ in range(100)]
@@ -116,7 +116,7 @@ async def test_whoever_a_commit_made_that_a_bug_ended_is_made_again_by_the_next(
     assert await known(caller) == {"new", "new/pro", "metric-new"}
 
 
-async def test_a_commit_that_succeeds_at_the_second_attempt_made_everyone(
+async def test_commit_that_succeeds_at_the_second_attempt_registers_its_customers(
     caller: Caller, clock: ManualClock, committer: Committer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     errors: list[BaseException] = [lost()]
@@ -127,7 +127,7 @@ async def test_a_commit_that_succeeds_at_the_second_attempt_made_everyone(
     assert await caller.event_count() == 1
 
 
-async def test_whoever_was_made_beside_a_duplicate_is_made_by_the_second_pass(
+async def test_customer_beside_a_duplicate_is_registered_by_the_second_pass(
     caller: Caller, clock: ManualClock, committer: Committer
 ) -> None:
     first = event(clock, "e0", "old")
@@ -137,7 +137,7 @@ async def test_whoever_was_made_beside_a_duplicate_is_made_by_the_second_pass(
     assert await known(caller) == {"old", "old/pro", "metric-old", "new", "new/pro", "metric-new"}
 
 
-async def test_what_a_failed_commit_counted_and_found_is_counted_and_told_once(
+async def test_events_of_a_failed_commit_count_and_notify_once_when_repeated(
     caller: Caller, clock: ManualClock, committer: Committer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await caller.create(usage_alert("10", metric="metric-acme"))
@@ -154,10 +154,10 @@ async def test_what_a_failed_commit_counted_and_found_is_counted_and_told_once(
     assert (again.accepted, again.duplicates, again.transitions) == (0, [0, 1], [])
 
 
-async def test_copying_that_fails_leaves_rules_that_are_read_again(
+async def test_rules_are_read_again_after_a_failed_copy(
     caller: Caller, clock: ManualClock, committer: Committer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rules of an epoch that a failed transaction saw are not taken for those of the next."""
+    """Rules that a failed transaction read are not used at a later epoch."""
     copy: Step = stored_events.copy
 
     async def failing(*_: Any) -> None:

@@ -1,4 +1,4 @@
-"""Thresholds in percent of the limits that customers have: set before and after usage, changed and removed."""
+"""Percentage thresholds: limits that are put before and after usage, changed and removed."""
 
 from collections.abc import Iterable
 from decimal import Decimal
@@ -47,7 +47,7 @@ async def put_limit(
     currency: str = "",
     groups: Iterable[tuple[str, str | None]] = (),
 ) -> None:
-    """Puts a limit of the usage of calls, or of the cost in a currency; an empty amount removes it."""
+    """Puts a limit on the usage of calls, or on the cost in a currency; an empty amount removes the limit."""
     groups = list(groups)
     holder = f"plan {plan}" if plan else customer
     limit = plan_pb2.Limit(
@@ -72,20 +72,22 @@ async def put_customer(caller: Caller, customer: str, plan: str = "") -> None:
     await caller.put_customer(account_pb2.Customer(customer_id=customer, plan_id=plan))
 
 
-def percent(*lines: str, resolve: str = "") -> list[threshold_pb2.Threshold]:
-    """Thresholds in percent of a limit, told both ways."""
-    return [threshold_pb2.Threshold(percent_of_limit=line, resolve_value=resolve, notify_on=BOTH) for line in lines]
+def percent(*percentages: str, resolve: str = "") -> list[threshold_pb2.Threshold]:
+    """Percentage thresholds that notify of both kinds."""
+    return [
+        threshold_pb2.Threshold(percent_of_limit=one, resolve_value=resolve, notify_on=BOTH) for one in percentages
+    ]
 
 
-async def told(caller: Caller, alert: alert_pb2.Alert, customer: str = "acme") -> list[tuple[str, str]]:
-    """Kind and level of all that an alert has told of a customer."""
+async def notified(caller: Caller, alert: alert_pb2.Alert, customer: str = "acme") -> list[tuple[str, str]]:
+    """Kind and level of all transitions that an alert has notified for a customer."""
     stored = await caller.notifications()
     own = [one for one in stored if (one.alert_id, one.customer_id) == (alert.alert_id, customer)]
     own.sort(key=lambda one: one.sequence)
     return [(crossing.kind, crossing.level) for one in own for crossing in one.crossings]
 
 
-async def test_percentages_of_a_limit_are_reached_by_usage(caller: Caller) -> None:
+async def test_usage_reaches_percentage_thresholds(caller: Caller) -> None:
     await put_limit(caller, "50")
     alert = await caller.create(usage_alert(ladder=percent("80", "100", "150", "0.5")))
     assert not (await caller.send(caller.event("e1", "0.24"))).transitions
@@ -113,10 +115,10 @@ async def test_percentages_of_a_limit_are_reached_by_usage(caller: Caller) -> No
     ]
 
 
-async def test_a_limit_evaluates_its_customer_before_it_answers(caller: Caller) -> None:
+async def test_put_limit_evaluates_its_customer_before_it_answers(caller: Caller) -> None:
     alert = await caller.create(usage_alert(ladder=percent("80", "100")))
     await caller.send(caller.event("e1", "90"), caller.event("e1", "90", "other"))
-    assert await told(caller, alert) == []
+    assert await notified(caller, alert) == []
     expected: list[tuple[str, str]] = []
     for amount, found in (
         ("100", [("REACHED", "80")]),
@@ -130,22 +132,22 @@ async def test_a_limit_evaluates_its_customer_before_it_answers(caller: Caller) 
     ):
         await put_limit(caller, amount)
         expected += found
-        assert await told(caller, alert) == expected
+        assert await notified(caller, alert) == expected
         [shown] = (await caller.state(alert.alert_id)).gauges
         assert shown.gauge.limit == amount
-        lines = [format_decimal(Decimal(amount) * Decimal("0.8")), amount] if amount else ["", ""]
-        assert [one.level for one in shown.thresholds] == lines
+        levels = [format_decimal(Decimal(amount) * Decimal("0.8")), amount] if amount else ["", ""]
+        assert [one.level for one in shown.thresholds] == levels
     assert shown.change_reason == alert_pb2.CHANGE_REASON_EVALUATION
     sequences = sorted(one.sequence for one in await caller.notifications())
     assert sequences == list(range(1, 8))
-    assert await told(caller, alert, "other") == []
-    # What was counted stays counted, and what trips it is known.
+    assert await notified(caller, alert, "other") == []
+    # The gauge keeps its value, and its trip levels follow the limit.
     answer = await caller.send(caller.event("e2", "-31"), gauges=True)
     assert values(answer.gauges) == {("acme", "calls"): 59}
     assert crossings(answer.transitions) == [Crossing("RESOLVED", "60", "90", "59", "e2")]
 
 
-async def test_percent_of_nothing_is_no_line(caller: Caller) -> None:
+async def test_percentage_threshold_without_a_limit_is_not_reached(caller: Caller) -> None:
     alert = await caller.create(usage_alert(ladder=[*percent("80"), threshold_pb2.Threshold(value="1000")]))
     assert not (await caller.send(caller.event("e1", "999"))).transitions
     state = await caller.state(alert.alert_id)
@@ -155,8 +157,8 @@ async def test_percent_of_nothing_is_no_line(caller: Caller) -> None:
     assert crossings(answer.transitions) == [Crossing("REACHED", "1000", "999", "1000", "e2")]
 
 
-async def test_each_group_has_its_own_allotment(caller: Caller) -> None:
-    await put_limit(caller, "1000")  # of all usage together, and so of no seat
+async def test_each_group_has_its_own_limit(caller: Caller) -> None:
+    await put_limit(caller, "1000")  # on all usage together, and so not on a seat
     await put_limit(caller, "10", groups=BY_SEAT)
     await put_limit(caller, "100", groups=[("seat", "ann")])
     alert = await caller.create(usage_alert(ladder=percent("80"), groups=BY_SEAT))
@@ -165,19 +167,19 @@ async def test_each_group_has_its_own_allotment(caller: Caller) -> None:
         ("bob", "8", "10"),
         ("cid", "8", "10"),
     ]
-    await put_limit(caller, "40", groups=[("seat", "cid")])  # still past its line
-    await put_limit(caller, "", groups=[("seat", "ann")])  # now it has that of each seat
-    assert sorted(await told(caller, alert)) == [("REACHED", "8")] * 3
+    await put_limit(caller, "40", groups=[("seat", "cid")])  # still above its level
+    await put_limit(caller, "", groups=[("seat", "ann")])  # the limit of each seat applies now
+    assert sorted(await notified(caller, alert)) == [("REACHED", "8")] * 3
     await put_limit(caller, "80", groups=[("seat", "cid")])
-    assert sorted(await told(caller, alert)) == [("REACHED", "8")] * 3 + [("RESOLVED", "64")]
+    assert sorted(await notified(caller, alert)) == [("REACHED", "8")] * 3 + [("RESOLVED", "64")]
     await put_limit(caller, "", groups=BY_SEAT)
-    assert sorted(await told(caller, alert))[4:] == [("RESOLVED", "8")] * 2
+    assert sorted(await notified(caller, alert))[4:] == [("RESOLVED", "8")] * 2
     state = await caller.state(alert.alert_id)
     limits = {gauge.gauge.group[0].value: gauge.gauge.limit for gauge in state.gauges}
     assert limits == {"ann": "", "bob": "", "cid": "80"}
 
 
-async def test_a_plans_limit_is_that_of_each_of_its_customers(caller: Caller) -> None:
+async def test_plan_limit_applies_to_each_customer_of_the_plan(caller: Caller) -> None:
     for customer, plan in (("acme", "gold"), ("bolt", "gold"), ("core", "silver")):
         await put_customer(caller, customer, plan)
         await caller.send(caller.event("e1", "90", customer))
@@ -186,33 +188,33 @@ async def test_a_plans_limit_is_that_of_each_of_its_customers(caller: Caller) ->
     for amount in ("100", "80", "1000"):
         await put_limit(caller, amount, plan="gold")
         await caller.visited(alert.alert_id)
-    assert await told(caller, alert) == [("REACHED", "80"), ("RESOLVED", "800")]
+    assert await notified(caller, alert) == [("REACHED", "80"), ("RESOLVED", "800")]
     assert (await caller.state(alert.alert_id)).alert.version == 1
     await put_limit(caller, "50", plan="gold")
     await caller.visited(alert.alert_id)
-    assert await told(caller, alert, "bolt") == []
-    # Without a limit of its own it has the plan's.
+    assert await notified(caller, alert, "bolt") == []
+    # Without a limit of its own the customer has the limit of its plan.
     await put_limit(caller, "", customer="bolt")
-    assert await told(caller, alert, "bolt") == [("REACHED", "40")]
+    assert await notified(caller, alert, "bolt") == [("REACHED", "40")]
     await put_limit(caller, "150", customer="bolt")
-    assert await told(caller, alert, "bolt") == [("REACHED", "40"), ("RESOLVED", "120")]
-    assert await told(caller, alert, "core") == []
+    assert await notified(caller, alert, "bolt") == [("REACHED", "40"), ("RESOLVED", "120")]
+    assert await notified(caller, alert, "core") == []
 
 
-async def test_whoever_comes_to_a_plan_has_its_limit(caller: Caller) -> None:
+async def test_customer_that_joins_a_plan_gets_its_limit(caller: Caller) -> None:
     await put_limit(caller, "100", plan="gold")
     await put_limit(caller, "1000", plan="silver")
     alert = await caller.create(usage_alert(ladder=percent("80")))
     await caller.send(caller.event("e1", "500"))
     await put_customer(caller, "acme", "gold")
     await caller.send(caller.event("e2", "1"))
-    assert await told(caller, alert) == [("REACHED", "80")]
+    assert await notified(caller, alert) == [("REACHED", "80")]
     await put_customer(caller, "acme", "silver")
     await caller.send(caller.event("e3", "1"))
-    assert await told(caller, alert) == [("REACHED", "80"), ("RESOLVED", "800")]
+    assert await notified(caller, alert) == [("REACHED", "80"), ("RESOLVED", "800")]
 
 
-async def test_a_subscription_has_its_customers_limit_or_else_its_plans(caller: Caller) -> None:
+async def test_subscription_has_the_limit_of_its_customer_or_else_of_its_plan(caller: Caller) -> None:
     pro = account_pb2.Subscription(customer_id="acme", subscription_id="pro", plan_id="gold")
     await caller.put_subscription(pro)
     await put_customer(caller, "acme", "silver")
@@ -225,25 +227,25 @@ async def test_a_subscription_has_its_customers_limit_or_else_its_plans(caller: 
     answer = await caller.send(caller.event("e1", "60", subscription="pro"))
     assert [(one.level, one.gauge.limit) for one in answer.transitions] == [("50", "100")]
     await put_limit(caller, "200")
-    assert await told(caller, alert) == [("REACHED", "50"), ("RESOLVED", "100")]
+    assert await notified(caller, alert) == [("REACHED", "50"), ("RESOLVED", "100")]
     await put_limit(caller, "")
-    assert await told(caller, alert) == [("REACHED", "50"), ("RESOLVED", "100"), ("REACHED", "50")]
+    assert await notified(caller, alert) == [("REACHED", "50"), ("RESOLVED", "100"), ("REACHED", "50")]
     assert (await caller.state(alert.alert_id)).gauges[0].gauge.limit == "100"
 
 
-async def test_cost_is_limited_by_currency(caller: Caller) -> None:
+async def test_spend_limit_applies_to_its_own_currency(caller: Caller) -> None:
     wanted = spend_alert()
     wanted.thresholds.extend(percent("80"))
     alert = await caller.create(wanted)
     await caller.send(caller.event("e1", cost="9", currency="USD"), caller.event("e2", cost="9", currency="EUR"))
     await put_limit(caller, "10", currency="EUR")
     await put_limit(caller, "10")
-    assert await told(caller, alert) == []
+    assert await notified(caller, alert) == []
     await put_limit(caller, "10", currency="USD")
-    assert await told(caller, alert) == [("REACHED", "8")]
+    assert await notified(caller, alert) == [("REACHED", "8")]
 
 
-async def test_overrides_of_groups_may_be_in_percent(caller: Caller) -> None:
+async def test_threshold_override_can_be_a_percentage(caller: Caller) -> None:
     condition = condition_pb2.CostExceededCondition(currency="USD", grouping_keys=["seat"])
     condition.threshold_overrides.add(group_values=["ann"], thresholds=percent("50"))
     wanted = alert_pb2.Alert(name="cost", scope=on_plan("gold"), cost_exceeded=condition)
@@ -254,75 +256,75 @@ async def test_overrides_of_groups_may_be_in_percent(caller: Caller) -> None:
         event = caller.event(f"e-{seat}", cost="60", currency="USD", subscription="pro", seat=seat)
         assert not (await caller.send(event)).transitions
     await put_limit(caller, "100", currency="USD", groups=BY_SEAT)
-    assert await told(caller, alert) == [("REACHED", "50")]
+    assert await notified(caller, alert) == [("REACHED", "50")]
 
 
-async def test_a_changed_limit_says_nothing_to_alerts_without_percentages(caller: Caller) -> None:
+async def test_changed_limit_does_not_evaluate_alerts_without_percentages(caller: Caller) -> None:
     plain = await caller.create(usage_alert("50", "95"))
     alert = await caller.create(usage_alert(ladder=[*percent("80"), threshold_pb2.Threshold(value="70")]))
     await caller.send(caller.event("e1", "90"))
     before = await caller.state(plain.alert_id)
     for amount in ("100", "1000", ""):
         await put_limit(caller, amount)
-    assert await told(caller, alert) == [("REACHED", "70"), ("REACHED", "80"), ("RESOLVED", "800")]
-    assert await told(caller, plain) == [("REACHED", "50")]
+    assert await notified(caller, alert) == [("REACHED", "70"), ("REACHED", "80"), ("RESOLVED", "800")]
+    assert await notified(caller, plain) == [("REACHED", "50")]
     assert await caller.state(plain.alert_id) == before
     answer = await caller.send(caller.event("e2", "5"))
     assert [one.level for one in crossings(answer.transitions)] == ["95"]
     assert [one.gauge.limit for one in answer.transitions] == [""]
 
 
-async def test_a_percentage_resolves_at_a_percentage(caller: Caller) -> None:
+async def test_percentage_threshold_resolves_at_a_percentage(caller: Caller) -> None:
     await put_limit(caller, "1000")
     alert = await caller.create(usage_alert(ladder=percent("80", resolve="70")))
     for number, amount in enumerate(("800", "-99", "-1", "99")):
         await caller.send(caller.event(f"e{number}", amount))
     expected = [("REACHED", "800"), ("RESOLVED", "800")]
-    assert await told(caller, alert) == expected
+    assert await notified(caller, alert) == expected
     [shown] = (await caller.state(alert.alert_id)).gauges[0].thresholds
     assert (shown.threshold.percent_of_limit, shown.threshold.resolve_value) == ("80", "70")
     await put_limit(caller, "900")
     expected.append(("REACHED", "720"))
-    assert await told(caller, alert) == expected
-    await put_limit(caller, "1100")  # 799 is below the line at 880, and above where it resolves
-    assert await told(caller, alert) == expected
+    assert await notified(caller, alert) == expected
+    await put_limit(caller, "1100")  # 799 is below the level of 880 and above the resolve value of 770
+    assert await notified(caller, alert) == expected
     await put_limit(caller, "1200")
-    assert await told(caller, alert) == [*expected, ("RESOLVED", "960")]
+    assert await notified(caller, alert) == [*expected, ("RESOLVED", "960")]
 
 
-async def test_what_an_alert_found_silently_stays_silent(caller: Caller) -> None:
+async def test_silently_reached_percentage_threshold_stays_silent(caller: Caller) -> None:
     await put_limit(caller, "100")
     await caller.send(caller.event("e1", "90"))
     alert = await caller.create(usage_alert(ladder=percent("80", "100")), evaluate=False)
     await put_limit(caller, "90")
-    assert await told(caller, alert) == [("REACHED", "90")]
+    assert await notified(caller, alert) == [("REACHED", "90")]
     await put_limit(caller, "1000")
-    assert await told(caller, alert) == [("REACHED", "90"), ("RESOLVED", "1000")]
+    assert await notified(caller, alert) == [("REACHED", "90"), ("RESOLVED", "1000")]
 
 
-async def test_percentages_come_and_go_with_edits(caller: Caller) -> None:
+async def test_update_alert_replaces_percentage_thresholds(caller: Caller) -> None:
     await put_limit(caller, "100")
     alert = await caller.create(usage_alert(ladder=percent("80")))
     await caller.send(caller.event("e1", "85"))
 
-    async def edit(ladder: list[threshold_pb2.Threshold]) -> list[tuple[str, str]]:
-        changed = alert_pb2.Alert(alert_id=alert.alert_id, thresholds=ladder)
+    async def edit(replacement: list[threshold_pb2.Threshold]) -> list[tuple[str, str]]:
+        changed = alert_pb2.Alert(alert_id=alert.alert_id, thresholds=replacement)
         request = alert_service_pb2.UpdateAlertRequest(alert=changed)
         await caller.alerts.UpdateAlert(request, metadata=caller.metadata)
         await caller.visited(alert.alert_id)
-        return await told(caller, alert)
+        return await notified(caller, alert)
 
     expected = [("REACHED", "80")]
     assert await edit(percent("80", "90", resolve="10")) == expected
     expected += [("RESOLVED", "80"), ("REACHED", "50")]
     assert sorted(await edit(percent("50"))) == sorted(expected)
-    expected += [("RESOLVED", "50"), ("REACHED", "50")]  # a value is another threshold, wherever its line is
+    expected += [("RESOLVED", "50"), ("REACHED", "50")]  # a fixed value is another threshold, even at the same level
     assert sorted(await edit([threshold_pb2.Threshold(value="50", notify_on=BOTH)])) == sorted(expected)
     await put_limit(caller, "1")
-    assert len(await told(caller, alert)) == len(expected)
+    assert len(await notified(caller, alert)) == len(expected)
 
 
-async def test_a_limit_may_be_there_before_its_customer(caller: Caller) -> None:
+async def test_limit_put_before_its_customer_applies_to_it(caller: Caller) -> None:
     alert = await caller.create(usage_alert(ladder=percent("80")))
     await put_limit(caller, "10", customer="new")
     assert not (await caller.send(caller.event("e1", "7", "new"))).transitions
@@ -331,7 +333,7 @@ async def test_a_limit_may_be_there_before_its_customer(caller: Caller) -> None:
     assert (await caller.state(alert.alert_id, "new")).gauges[0].gauge.limit == "10"
 
 
-async def test_other_replicas_and_later_ones_know_the_limits(caller: Caller) -> None:
+async def test_limits_apply_on_other_replicas_and_on_later_ones(caller: Caller) -> None:
     alert = await caller.create(usage_alert(ladder=percent("80")))
     async with beside(caller) as other:
         await other.send(other.event("e1", "50"))
@@ -347,7 +349,7 @@ async def test_other_replicas_and_later_ones_know_the_limits(caller: Caller) -> 
         answer = await later.send(later.event("e4", "-1"), later.event("e1", "8", "bolt"))
         found = [(one.kind, one.level) for one in crossings(answer.transitions)]
         assert sorted(found) == [("REACHED", "8"), ("RESOLVED", "80")]
-    assert await told(caller, alert) == [
+    assert await notified(caller, alert) == [
         ("REACHED", "56"),
         ("RESOLVED", "80"),
         ("REACHED", "80"),
@@ -355,18 +357,18 @@ async def test_other_replicas_and_later_ones_know_the_limits(caller: Caller) -> 
     ]
 
 
-async def test_usage_finds_a_plans_limit_before_the_visit_does(
+async def test_usage_applies_a_plan_limit_before_the_re_evaluation(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await put_customer(caller, "acme", "gold")
     await put_customer(caller, "bolt", "gold")
     alert = await caller.create(usage_alert(ladder=percent("80")))
     await caller.send(caller.event("e1", "90"), caller.event("e1", "90", "bolt"))
-    visit_once = Backfills.run_once
+    run_once = Backfills.run_once
     held = True
 
-    async def unless_held(visits: Backfills) -> bool:
-        return not held and await visit_once(visits)
+    async def unless_held(backfills: Backfills) -> bool:
+        return not held and await run_once(backfills)
 
     monkeypatch.setattr(Backfills, "run_once", unless_held)
     await put_limit(caller, "100", plan="gold")
@@ -376,11 +378,11 @@ async def test_usage_finds_a_plans_limit_before_the_visit_does(
     held = False
     await put_limit(caller, "99", plan="gold")
     await caller.visited(alert.alert_id)
-    assert await told(caller, alert) == [("REACHED", "80")]
-    assert await told(caller, alert, "bolt") == [("REACHED", "79.2")]
+    assert await notified(caller, alert) == [("REACHED", "80")]
+    assert await notified(caller, alert, "bolt") == [("REACHED", "79.2")]
 
 
-async def test_a_months_invoices_are_compared_with_the_limit_of_all_spend(caller: Caller) -> None:
+async def test_monthly_invoice_total_is_compared_with_the_spend_limit(caller: Caller) -> None:
     condition = condition_pb2.MonthlyInvoiceTotalSpendThresholdReachedCondition(currency="USD")
     alert = await caller.create(
         alert_pb2.Alert(
@@ -404,18 +406,18 @@ async def test_a_months_invoices_are_compared_with_the_limit_of_all_spend(caller
     request = account_service_pb2.PutInvoiceRequest(invoice=invoice)
     await caller.accounts.PutInvoice(request, metadata=caller.metadata)
     expected = [("REACHED", "50")]
-    assert await told(caller, alert) == expected
+    assert await notified(caller, alert) == expected
     assert (await caller.notifications())[0].body["data"]["gauge"]["limit"] == "100"
     for amount, found in (("200", ("RESOLVED", "100")), ("", ("REACHED", "50"))):
         await put_limit(caller, amount, currency="USD")
         expected.append(found)
-        assert await told(caller, alert) == expected
+        assert await notified(caller, alert) == expected
     await put_limit(caller, "", plan="gold", currency="USD")
     await caller.visited(alert.alert_id)
-    assert await told(caller, alert) == [*expected, ("RESOLVED", "50")]
+    assert await notified(caller, alert) == [*expected, ("RESOLVED", "50")]
 
 
-async def test_a_limit_in_dollars_leaves_the_limit_of_calls_of_a_customer_that_is_known(caller: Caller) -> None:
+async def test_spend_limit_of_a_cached_customer_leaves_its_limit_of_calls(caller: Caller) -> None:
     await caller.create(usage_alert(ladder=percent("100")))
     await put_limit(caller, "10")
     await caller.send(caller.event("e1", "4"))
@@ -424,7 +426,7 @@ async def test_a_limit_in_dollars_leaves_the_limit_of_calls_of_a_customer_that_i
     assert [(one.level, one.event_id) for one in crossings(answer.transitions)] == [("10", "e2")]
 
 
-async def test_a_customers_limit_of_zero_is_not_that_of_its_plan(caller: Caller) -> None:
+async def test_customer_limit_of_zero_is_not_replaced_by_the_plan_limit(caller: Caller) -> None:
     await caller.put_customer(account_pb2.Customer(customer_id="acme", plan_id="pro"))
     await put_limit(caller, "10", plan="pro")
     await put_limit(caller, "0")

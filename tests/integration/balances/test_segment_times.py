@@ -1,4 +1,4 @@
-"""What alerts on balances say when segments begin, end, are voided or have no end, and of several lines at once."""
+"""Alerts on balances whose segments start, end, are voided or have no end, and several thresholds at once."""
 
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -6,7 +6,7 @@ from decimal import Decimal
 from generated.tidemark.v1 import alert_pb2, threshold_pb2
 from runtime.clock import ManualClock
 from tests.support.balances.holder import CREDIT, GRANT, LICENSE, SEAT, Holder
-from tests.support.balances.wording import create, kinds_told, values, written
+from tests.support.balances.wording import create, notified_kinds, values, written
 from tests.support.usage.caller import Caller, Crossing
 
 OK, IN_ALARM = alert_pb2.CUSTOMER_ALERT_STATUS_OK, alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
@@ -15,7 +15,9 @@ DAYS = "low_remaining_days_for_commit_segment_reached {}"
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
 
-async def test_a_percentage_waits_for_a_segment_and_goes_on_with_the_next(caller: Caller, clock: ManualClock) -> None:
+async def test_percentage_has_no_data_between_segments_and_continues_with_the_next(
+    caller: Caller, clock: ManualClock
+) -> None:
     acme, now = Holder(caller), clock.now()
     spans: list[tuple[str, datetime, datetime | None]] = [
         ("100", now + HOUR, now + 2 * HOUR),
@@ -29,20 +31,22 @@ async def test_a_percentage_waits_for_a_segment_and_goes_on_with_the_next(caller
     assert await values(acme, low) == {(): 21}
     assert await acme.spend("e2", "1") == [Crossing("REACHED", "20", "21", "20", "e2")]
     clock.set(now + 2 * HOUR)
-    await acme.adjust("c1", "1", segment=2)  # catches up with the end
+    await acme.adjust("c1", "1", segment=2)  # evaluates the due end first
     state = await caller.state(low)
-    assert (state.no_data, state.status) == (True, IN_ALARM)  # nothing is resolved by there being nothing
+    assert (state.no_data, state.status) == (True, IN_ALARM)  # the end of the data resolves nothing
     clock.set(now + 3 * HOUR)
-    assert [(one.kind, one.level, one.value) for one in (await acme.told(2))[1]] == [("RESOLVED", "20", "100")]
+    assert [(one.kind, one.level, one.value) for one in (await acme.notified(2))[1]] == [("RESOLVED", "20", "100")]
     assert await values(acme, low) == {(): 100}
 
 
-async def test_the_time_that_brought_it_there_is_in_the_notification(caller: Caller, clock: ManualClock) -> None:
+async def test_notification_has_the_time_at_which_the_threshold_was_reached(
+    caller: Caller, clock: ManualClock
+) -> None:
     acme, now = Holder(caller), clock.now()
     await acme.put("c1", spans=[("1", now, now + 10 * DAY)])
     await create(acme, DAYS, "7")
-    clock.set(now + 3 * DAY + timedelta(minutes=20))  # nobody looked at the very moment
-    await acme.told(1)
+    clock.set(now + 3 * DAY + timedelta(minutes=20))  # the timer runs 20 minutes late
+    await acme.notified(1)
     [stored] = await caller.notifications()
     [transition] = stored.body["data"]["transitions"]
     assert transition["event_time"] == "2026-03-18T12:00:00.000000Z"
@@ -56,7 +60,7 @@ async def test_the_time_that_brought_it_there_is_in_the_notification(caller: Cal
     }
 
 
-async def test_a_segment_that_begins_with_few_days_left_is_told_when_it_begins(
+async def test_segment_that_starts_with_few_days_left_notifies_at_its_start(
     caller: Caller, clock: ManualClock
 ) -> None:
     acme, now = Holder(caller), clock.now()
@@ -64,10 +68,10 @@ async def test_a_segment_that_begins_with_few_days_left_is_told_when_it_begins(
     low = await create(acme, DAYS, "7", "2")
     assert (await values(acme, low), (await caller.state(low)).no_data) == ({}, True)
     clock.set(now + DAY)
-    assert await acme.told(1) == [[Crossing("REACHED", "7", "3", "3", "")]]
+    assert await acme.notified(1) == [[Crossing("REACHED", "7", "3", "3", "")]]
 
 
-async def test_an_end_that_is_moved_into_the_past_is_reached_once(caller: Caller, clock: ManualClock) -> None:
+async def test_end_that_is_moved_into_the_past_is_reached_once(caller: Caller, clock: ManualClock) -> None:
     acme, now = Holder(caller), clock.now()
     await acme.put("c1", spans=[("1", now - 9 * DAY, now + 10 * DAY)])
     await acme.plan(end=now + 10 * DAY)
@@ -76,17 +80,17 @@ async def test_an_end_that_is_moved_into_the_past_is_reached_once(caller: Caller
     for _ in range(2):
         await acme.put("c1", spans=[("1", now - 9 * DAY, now - DAY)])
         await acme.plan(end=now - DAY)
-    told = {one.alert_id: one.crossings for one in await caller.notifications()}
+    notified = {one.alert_id: one.crossings for one in await caller.notifications()}
     both = [Crossing("REACHED", "7", "10", "0", ""), Crossing("REACHED", "0", "10", "0", "")]
-    assert told == {segments: both, plan: both}
+    assert notified == {segments: both, plan: both}
     assert len(await caller.notifications()) == 2
-    # What has ended when an alert first looks at it was never seen to run out.
+    # A segment that ended before the first evaluation of an alert notifies nothing.
     await create(acme, DAYS, "7", "0")
     await create(acme, "low_remaining_days_in_plan_reached {}", "7", "0")
     assert len(await caller.notifications()) == 2
 
 
-async def test_a_segment_without_an_end_has_no_days_left_and_a_voided_one_keeps_what_it_said(
+async def test_segment_without_an_end_has_no_days_left_and_a_voided_one_keeps_its_state(
     caller: Caller, clock: ManualClock
 ) -> None:
     acme, now = Holder(caller), clock.now()
@@ -94,31 +98,31 @@ async def test_a_segment_without_an_end_has_no_days_left_and_a_voided_one_keeps_
     await acme.put("c1", spans=[("1", now, now + 5 * DAY)])
     low = await create(acme, DAYS, "7", "2")
     assert await values(acme, low) == {("c1", "1"): 5}
-    assert await kinds_told(acme, low) == ["REACHED"]
+    assert await notified_kinds(acme, low) == ["REACHED"]
     await acme.void("c1")
     assert await values(acme, low) == {}
     clock.set(now + 6 * DAY)
-    await acme.put("c2", spans=[("1", now, now + 60 * DAY)])  # would catch up with whatever was due
-    assert await kinds_told(acme, low) == ["REACHED"]
+    await acme.put("c2", spans=[("1", now, now + 60 * DAY)])  # would evaluate every due timer
+    assert await notified_kinds(acme, low) == ["REACHED"]
 
 
-async def test_a_seat_whose_credit_has_ended_reads_zero(caller: Caller, clock: ManualClock) -> None:
+async def test_seat_whose_credit_has_ended_reads_zero(caller: Caller, clock: ManualClock) -> None:
     acme, now = Holder(caller), clock.now()
     await acme.put("ann", kind=SEAT, seat=("user", "ann"), spans=[("10", now, now + HOUR)])
     await acme.put("bob", "10", kind=SEAT, seat=("user", "bob"))
     low = await create(acme, 'low_remaining_seat_balance_reached { seat_filter { seat_group_key: "user" } }', "2")
     clock.set(now + HOUR)
-    assert await acme.told(1) == [[Crossing("REACHED", "2", "10", "0", "")]]
+    assert await acme.notified(1) == [[Crossing("REACHED", "2", "10", "0", "")]]
     assert (await caller.state(low)).status == IN_ALARM
     clock.advance(HOUR)
     await acme.void("bob")
-    assert (await acme.told(2))[1] == [Crossing("REACHED", "2", "10", "0", "")]
+    assert (await acme.notified(2))[1] == [Crossing("REACHED", "2", "10", "0", "")]
     clock.advance(HOUR)
     await acme.put("more", "10", kind=SEAT, seat=("user", "ann"))
-    assert (await acme.told(3))[2] == [Crossing("RESOLVED", "2", "0", "10", "")]
+    assert (await acme.notified(3))[2] == [Crossing("RESOLVED", "2", "0", "10", "")]
 
 
-async def test_a_credit_balance_is_depleted_by_an_end_and_recovers_with_a_beginning(
+async def test_credit_balance_is_depleted_by_a_segment_end_and_recovers_with_a_segment_start(
     caller: Caller, clock: ManualClock
 ) -> None:
     acme, now = Holder(caller), clock.now()
@@ -126,13 +130,13 @@ async def test_a_credit_balance_is_depleted_by_an_end_and_recovers_with_a_beginn
     depleted = await create(acme, "credit_balance_depleted {}", scope=ACME)
     recovered = await create(acme, "credit_balance_recovered {}", scope=ACME)
     clock.set(now + HOUR)
-    assert await acme.told(1) == [[Crossing("REACHED", "0", "10", "0", "")]]
+    assert await acme.notified(1) == [[Crossing("REACHED", "0", "10", "0", "")]]
     clock.set(now + 2 * HOUR)
-    assert (await acme.told(2))[1] == [Crossing("REACHED", "0", "0", "10", "")]
-    assert (await kinds_told(acme, depleted), await kinds_told(acme, recovered)) == (["REACHED"], ["REACHED"])
+    assert (await acme.notified(2))[1] == [Crossing("REACHED", "0", "0", "10", "")]
+    assert (await notified_kinds(acme, depleted), await notified_kinds(acme, recovered)) == (["REACHED"], ["REACHED"])
 
 
-async def test_one_balance_that_follows_another_without_a_gap_says_nothing(
+async def test_balance_that_follows_another_without_a_gap_notifies_nothing(
     caller: Caller, clock: ManualClock
 ) -> None:
     acme, now = Holder(caller), clock.now()
@@ -145,10 +149,10 @@ async def test_one_balance_that_follows_another_without_a_gap_says_nothing(
     clock.set(end)
     await acme.adjust("g2", "1")
     assert await values(acme, low) == {(): 11}
-    assert await acme.told() == []
+    assert await acme.notified() == []
 
 
-async def test_a_licence_is_armed_again_by_the_next_segment(caller: Caller, clock: ManualClock) -> None:
+async def test_licence_threshold_re_arms_with_the_next_segment(caller: Caller, clock: ManualClock) -> None:
     acme, now = Holder(caller), clock.now()
     end = now + DAY
     spans: list[tuple[str, datetime, datetime | None]] = [("10", now, end), ("10", end, end + DAY)]
@@ -156,8 +160,8 @@ async def test_a_licence_is_armed_again_by_the_next_segment(caller: Caller, cloc
     await create(acme, 'license_balance_threshold_reached { license_type: "pro" }', "50", "90", scope=ACME)
     await caller.send(caller.event("e1", "10", metric="launches"))
     clock.set(end)
-    told = await acme.told(2)
-    assert [[(one.kind, one.level, one.value) for one in each] for each in told] == [
+    notified = await acme.notified(2)
+    assert [[(one.kind, one.level, one.value) for one in each] for each in notified] == [
         [("REACHED", "50", "100"), ("REACHED", "90", "100")],
         [("RESOLVED", "90", "0"), ("RESOLVED", "50", "0")],
     ]
@@ -165,7 +169,7 @@ async def test_a_licence_is_armed_again_by_the_next_segment(caller: Caller, cloc
     assert [(one.level, one.value) for one in answer.transitions] == [("50", "50")]
 
 
-async def test_lines_that_fall_together_are_told_together_descending(caller: Caller) -> None:
+async def test_thresholds_reached_together_are_in_one_notification_in_descending_order(caller: Caller) -> None:
     acme = Holder(caller)
     await acme.put("k1", "100", kind=CREDIT)
     await create(acme, "low_remaining_contract_credit_balance_reached {}", "5", "50", "20")
@@ -176,7 +180,7 @@ async def test_lines_that_fall_together_are_told_together_descending(caller: Cal
     assert [(one["level"], one["furthest"]) for one in shown] == [("50", False), ("20", False), ("5", True)]
 
 
-async def test_a_recurring_step_goes_on_below_the_last_line(caller: Caller) -> None:
+async def test_recurring_threshold_continues_below_the_last_fixed_threshold(caller: Caller) -> None:
     acme = Holder(caller)
     await acme.put("g1", "1000", kind=GRANT, allow_overage=True)
     alert = written("credit_balance_dropped {}", "500", scope=ACME)

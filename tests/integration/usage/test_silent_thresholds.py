@@ -1,4 +1,4 @@
-"""Alerts that keep to themselves what was past their lines when they were created, and nothing that came later."""
+"""`evaluate_on_create: false`: a threshold reached before the creation is silent; one reached later notifies."""
 
 import asyncio
 from datetime import timedelta
@@ -14,7 +14,7 @@ from tests.support.usage.caller import Caller, Crossing, on_plan, usage_alert
 
 
 async def switched(caller: Caller, alert: alert_pb2.Alert, *, on: bool, customer: str = "") -> None:
-    """Switches an alert on or off, as a whole or for a customer, and waits until it has looked."""
+    """Enables or disables an alert, for all or for one customer, and waits for its backfill."""
     ids = {"alert_id": alert.alert_id, "customer_id": customer}
     if on:
         await caller.alerts.EnableAlert(alert_service_pb2.EnableAlertRequest(**ids), metadata=caller.metadata)
@@ -23,7 +23,7 @@ async def switched(caller: Caller, alert: alert_pb2.Alert, *, on: bool, customer
         await caller.alerts.DisableAlert(alert_service_pb2.DisableAlertRequest(**ids), metadata=caller.metadata)
 
 
-async def told(caller: Caller) -> list[tuple[str, list[Crossing]]]:
+async def notified(caller: Caller) -> list[tuple[str, list[Crossing]]]:
     return [(one.customer_id, one.crossings) for one in await caller.notifications()]
 
 
@@ -32,35 +32,37 @@ def reached(value: str) -> list[Crossing]:
 
 
 @pytest.mark.parametrize("customer", ["", "beta"], ids=["for all", "for one customer"])
-async def test_what_came_while_the_alert_was_off_is_told_when_it_is_on_again(caller: Caller, customer: str) -> None:
+async def test_threshold_reached_while_the_alert_is_disabled_notifies_when_it_is_enabled(
+    caller: Caller, customer: str
+) -> None:
     await caller.send(caller.event("e1", "15"))
     alert = await caller.create(usage_alert("10"), evaluate=False)
     await switched(caller, alert, on=False, customer=customer)
     await caller.send(caller.event("e2", "12", "beta"))
     await switched(caller, alert, on=True, customer=customer)
-    assert await told(caller) == [("beta", reached("12"))]
+    assert await notified(caller) == [("beta", reached("12"))]
     [gauge] = (await caller.state(alert.alert_id)).gauges
     assert gauge.thresholds[0].silent
 
 
-async def test_who_comes_to_the_plan_later_is_told_of(caller: Caller) -> None:
+async def test_customer_that_joins_the_plan_later_notifies(caller: Caller) -> None:
     await caller.put_customer(account_pb2.Customer(customer_id="acme", plan_id="gold"))
     await caller.send(caller.event("e1", "15"), caller.event("e2", "12", "beta"))
     alert = await caller.create(usage_alert("10", scope=on_plan("gold")), evaluate=False)
     await caller.put_customer(account_pb2.Customer(customer_id="beta", plan_id="gold"))
-    assert await told(caller) == [("beta", reached("12"))]
+    assert await notified(caller) == [("beta", reached("12"))]
     assert (await caller.state(alert.alert_id)).gauges[0].thresholds[0].silent
 
 
-async def test_the_first_look_may_have_to_wait_until_the_alert_is_on_again(
+async def test_threshold_stays_silent_when_the_backfill_waits_until_the_alert_is_enabled(
     caller: Caller, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Switched off before its visit came by, it still tells nobody of what was there before it."""
+    """An alert that is disabled before its backfill still marks earlier thresholds silently."""
     await caller.send(caller.event("e1", "15"))
-    held, visit_once = asyncio.Event(), Backfills.run_once
+    held, run_once = asyncio.Event(), Backfills.run_once
 
-    async def unless_held(visits: Backfills) -> bool:
-        return held.is_set() and await visit_once(visits)
+    async def unless_held(backfills: Backfills) -> bool:
+        return held.is_set() and await run_once(backfills)
 
     monkeypatch.setattr(Backfills, "run_once", unless_held)
     alert = await caller.create_only(usage_alert("10"), evaluate=False)
@@ -71,11 +73,11 @@ async def test_the_first_look_may_have_to_wait_until_the_alert_is_on_again(
         pass
     await database.close()
     await switched(caller, alert, on=True)
-    assert not await told(caller)
+    assert not await notified(caller)
     assert (await caller.state(alert.alert_id)).gauges[0].thresholds[0].silent
 
 
-async def test_late_events_find_silently_what_was_past_before_the_alert_and_tell_what_came_after(
+async def test_late_event_is_silent_in_a_period_before_the_alert_and_notifies_in_a_later_one(
     caller: Caller, clock: ManualClock
 ) -> None:
     await caller.send(caller.event("e1", "15"))
@@ -89,4 +91,4 @@ async def test_late_events_find_silently_what_was_past_before_the_alert_and_tell
     await switched(caller, alert, on=True)
     assert not (await caller.send(caller.event("e3", "1", at=first + timedelta(days=5)))).transitions
     await caller.send(caller.event("e4", "1", at=second))
-    assert await told(caller) == [("acme", reached("12"))]
+    assert await notified(caller) == [("acme", reached("12"))]

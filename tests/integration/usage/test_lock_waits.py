@@ -1,4 +1,4 @@
-"""An organization whose transactions all wait for one lock leaves connections to the others."""
+"""Transactions of one organization that wait for a lock leave connections to other organizations."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -25,7 +25,7 @@ async def stuck(database_url: str, clock: ManualClock) -> AsyncIterator[Caller]:
         yield caller
 
 
-async def test_one_organization_that_waits_for_a_lock_does_not_stop_the_others(
+async def test_organization_waiting_for_a_lock_does_not_stop_other_organizations(
     stuck: Caller, clock: ManualClock
 ) -> None:
     _, key = await organization(stuck.database_url, clock)
@@ -37,22 +37,22 @@ async def test_one_organization_that_waits_for_a_lock_does_not_stop_the_others(
         await accounts.PutCustomer(request, timeout=60, metadata=(("authorization", f"Bearer {stuck.key}"),))
 
     async with ingest_held(stuck):
-        # More than there are connections, all of which want the organization to themselves.
+        # More changes than connections; each change takes the organization's lock exclusively.
         changes = [asyncio.create_task(put(number)) for number in range(2 * POOL)]
-        await waiting_for_locks(stuck, 3)  # as many as one organization's calls may use
+        await waiting_for_locks(stuck, 3)  # the calls of one organization may use three connections
         mine = (("authorization", f"Bearer {key}"),)
         for _ in range(20):
             await accounts.ListCustomers(ListCustomersRequest(), timeout=60, metadata=mine)
         request = EvaluateUsageBatchRequest(events=[stuck.event("e1")])
         answer = await AlertServiceStub(stuck.server.channel).EvaluateUsageBatch(request, timeout=60, metadata=mine)
         assert answer.accepted == 1
-    # Each of them was tried again when its wait had taken too long, and none was lost.
+    # Each change was repeated after its lock timeout, and none was lost.
     await asyncio.gather(*changes)
     [[number]] = await stuck.rows("SELECT count(*) FROM customer WHERE organization_id = %(organization_id)s")
     assert number == 2 * POOL
 
 
-async def test_usage_that_waits_for_a_lock_longer_than_one_try_is_accepted_once(
+async def test_usage_is_accepted_once_when_its_lock_wait_outlasts_one_attempt(
     stuck: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with await psycopg.AsyncConnection.connect(stuck.database_url, autocommit=True) as look:

@@ -1,4 +1,4 @@
-"""Draws, facts and timers of one customer at the same time, through two servers: nothing is lost, nobody hangs."""
+"""Concurrent draws, facts and timers of one customer through two servers: no draw is lost and none deadlocks."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ from tests.support.usage.caller import DEADLINE, Caller, beside, ingest_held, sp
 EXAMPLES = int(os.environ.get("TIDEMARK_TEST_EXAMPLES", "15"))  # interleavings; hundreds take minutes
 
 COMMITS = condition_pb2.LowRemainingCommitBalanceReachedCondition()
-LINES = ("90", "50", "0")
+LEVELS = ("90", "50", "0")
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ async def other(caller: Caller) -> AsyncIterator[Caller]:
 
 @dataclass(frozen=True)
 class Sending:
-    """Batches of one client, each after a pause in milliseconds: whose cost, how much; again: it sends each twice."""
+    """Batches of customers and costs, each after a pause in milliseconds; again: each batch is sent twice."""
 
     pauses: Sequence[int]
     batches: Sequence[Sequence[tuple[str, int]]]
@@ -101,7 +101,7 @@ async def adjust(caller: Caller, name: str, adjusting: Adjusting) -> None:
     adjusted=st.lists(adjustings(), max_size=2),
     moves=st.lists(pauses, max_size=2),
 )
-async def test_draws_adjustments_and_timers_of_two_servers_add_up(
+async def test_concurrent_draws_adjustments_and_timers_of_two_servers_add_up(
     caller: Caller,
     clock: ManualClock,
     other: Caller,
@@ -110,11 +110,11 @@ async def test_draws_adjustments_and_timers_of_two_servers_add_up(
     adjusted: list[Adjusting],
     moves: list[int],
 ) -> None:
-    """Nothing is ever short here, so that in every order of what happens the same is taken of the balances in all."""
+    """The balances always suffice, so that every order of the steps draws the same amount in total."""
     name, key = await organization(caller.database_url, clock)
     own = [Caller(one.server, clock, caller.database_url, name, key) for one in (caller, other)]
     now, timers = clock.now(), timers_of(database, clock)
-    await own[0].create(alert(*LINES, low_remaining_commit_balance_reached=COMMITS))
+    await own[0].create(alert(*LEVELS, low_remaining_commit_balance_reached=COMMITS))
     for customer in CUSTOMERS:
         first = Holder(own[0], customer)
         await first.put("first", spans=[("40", now - timedelta(days=1), now + timedelta(hours=1))], priority=-1)
@@ -146,28 +146,28 @@ async def test_draws_adjustments_and_timers_of_two_servers_add_up(
         for entry in await holder.entries():
             added[entry.balance_id, entry.segment_number] += Decimal(entry.amount)
         assert added == {where: Decimal(one.remaining) for where, one in segments.items()}
-        # The gauge that draws have moved bit by bit is what there is.
+        # The gauge that single draws have moved equals the remaining amount.
         remaining = sum((await holder.remaining()).values())
         [[stored]] = await own[0].rows(
             "SELECT value FROM gauge WHERE organization_id = %(organization_id)s AND customer_id = %(customer)s",
             customer=customer,
         )
         assert stored == remaining
-        # By sequence: whoever waited for the wallet while the clock moved comes later with an earlier time.
+        # By sequence: a transaction that waited for the wallet while the clock moved has an earlier time.
         notifications = sorted(
             (one for one in await own[1].notifications() if one.customer_id == customer), key=lambda one: one.sequence
         )
-        told = [(one.level, one.kind) for notification in notifications for one in notification.crossings]
-        for level in LINES:
-            kinds = [kind for of_level, kind in told if of_level == level]
+        notified = [(one.level, one.kind) for notification in notifications for one in notification.crossings]
+        for level in LEVELS:
+            kinds = [kind for of_level, kind in notified if of_level == level]
             assert kinds == [("REACHED", "RESOLVED")[number % 2] for number in range(len(kinds))]
             assert len(kinds) % 2 == (remaining <= int(level))
 
 
-async def test_a_timer_and_a_draw_at_the_same_moment_do_it_once(
+async def test_timer_and_draw_at_the_same_time_record_a_transition_once(
     caller: Caller, clock: ManualClock, other: Caller, database: Database
 ) -> None:
-    """Whoever gets the wallet first tells of the moment, before what it came for."""
+    """The first transaction that locks the wallet evaluates its due timer before its own change."""
     acme, now = Holder(caller), clock.now()
     await caller.create(alert("35", "20", low_remaining_commit_balance_reached=COMMITS))
     await acme.put("old", spans=[("100", now, now + timedelta(hours=1))])
@@ -185,15 +185,17 @@ async def test_a_timer_and_a_draw_at_the_same_moment_do_it_once(
         await waiting_for_locks(caller, 4)
     await asyncio.gather(*working)
     assert await acme.remaining() == {"old": 0, "new": 19}
-    told = [one for crossed in await acme.told() for one in crossed]
-    assert [(one.kind, one.level, one.previous_value, one.value) for one in told[:1]] == [
+    notified = [one for crossed in await acme.notified() for one in crossed]
+    assert [(one.kind, one.level, one.previous_value, one.value) for one in notified[:1]] == [
         ("REACHED", "35", "129", "30")
     ]
-    assert [(one.kind, one.level) for one in told[1:]] == [("REACHED", "20")]
+    assert [(one.kind, one.level) for one in notified[1:]] == [("REACHED", "20")]
 
 
-async def test_customers_in_any_order_wait_for_each_other_in_no_circle(caller: Caller, other: Caller) -> None:
-    """Batches, facts and adjustments of the same customers: each holds wallets in one order, before any gauge."""
+async def test_transactions_on_the_same_customers_in_different_orders_do_not_deadlock(
+    caller: Caller, other: Caller
+) -> None:
+    """Batches and adjustments of the same customers lock wallets in one order, before any gauge."""
     customers = [f"c{number:02d}" for number in range(20)]
     await caller.create(alert("50", low_remaining_commit_balance_reached=COMMITS))
     await caller.create(spend_alert("10"))
@@ -223,11 +225,13 @@ async def test_customers_in_any_order_wait_for_each_other_in_no_circle(caller: C
     for customer in customers:
         holder = Holder(other, customer)
         assert await holder.remaining() == {"c": 41}
-        assert [one.kind for crossed in await holder.told() for one in crossed if one.level == "50"] == ["REACHED"]
+        assert [one.kind for crossed in await holder.notified() for one in crossed if one.level == "50"] == [
+            "REACHED"
+        ]
 
 
-async def test_a_batch_that_is_rolled_back_and_repeated_draws_once(caller: Caller, other: Caller) -> None:
-    """The other server has stored one of its events meanwhile, and its transaction starts again."""
+async def test_batch_that_is_rolled_back_and_repeated_draws_once(caller: Caller, other: Caller) -> None:
+    """The other server has stored one of its events meanwhile, and the transaction starts again."""
     acme = Holder(caller)
     await caller.create(alert("95", low_remaining_commit_balance_reached=COMMITS))
     await acme.put("c", "100")
@@ -240,7 +244,7 @@ async def test_a_batch_that_is_rolled_back_and_repeated_draws_once(caller: Calle
     answers = await asyncio.gather(*sending)
     assert sorted((answer.accepted, answer.duplicates) for answer in answers) == [(1, 1), (2, 0)]
     assert await acme.remaining() == {"c": 89}
-    assert [one.level for crossed in await acme.told() for one in crossed] == ["95"]
+    assert [one.level for crossed in await acme.notified() for one in crossed] == ["95"]
     [entry, *draws] = await acme.entries()
     assert [draw.amount for draw in draws] == ["-7", "-4"]
     assert entry.amount == "100"

@@ -1,4 +1,4 @@
-"""What is past a line is told once: however long it stays there, and whoever looks at it."""
+"""A reached threshold notifies once, however long it stays reached and however many servers evaluate it."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ from generated.tidemark.v1 import alert_pb2, alert_service_pb2, threshold_pb2
 from tests.support.usage.caller import Caller, beside, thresholds, usage_alert
 
 
-async def test_a_value_that_stays_past_the_line_is_told_once(caller: Caller) -> None:
+async def test_value_that_stays_above_a_threshold_notifies_once(caller: Caller) -> None:
     alert = await caller.create(usage_alert("10"))
     assert len((await caller.send(caller.event("first", "25"))).transitions) == 1
     async with beside(caller) as other:
@@ -16,7 +16,7 @@ async def test_a_value_that_stays_past_the_line_is_told_once(caller: Caller) -> 
             sender = other if number % 2 else caller
             events = [sender.event(f"e{number}-{place}", "0.5") for place in range(5)]
             assert not (await sender.send(*events)).transitions
-            if number % 10 == 0:  # Changes of the rules make every gauge due for a look.
+            if number % 10 == 0:  # A changed alert makes every gauge due for evaluation.
                 edited = alert_pb2.Alert(alert_id=alert.alert_id, name=f"edited {number}")
                 request = alert_service_pb2.UpdateAlertRequest(alert=edited, update_mask=FieldMask(paths=["name"]))
                 await caller.alerts.UpdateAlert(request, metadata=caller.metadata)
@@ -24,7 +24,7 @@ async def test_a_value_that_stays_past_the_line_is_told_once(caller: Caller) -> 
     assert [one.sequence for one in await caller.notifications()] == [1]
 
 
-async def test_two_servers_that_evaluate_one_crossing_record_it_once(caller: Caller) -> None:
+async def test_two_servers_that_evaluate_one_transition_record_it_once(caller: Caller) -> None:
     await caller.create(usage_alert(ladder=[*thresholds("10", "20"), threshold_pb2.Threshold(recurring_step="10")]))
     async with beside(caller) as other:
         answers = await asyncio.gather(

@@ -1,4 +1,4 @@
-"""A client that was not written for this service: buf curl, which knows nothing but what reflection tells it."""
+"""buf curl, a client that was not written for this service and uses server reflection only."""
 
 import asyncio
 import base64
@@ -16,13 +16,13 @@ BUF = Path(sys.executable).parent / "buf"
 
 
 class Failed(Exception):
-    """The program ended with an exit code other than 0; the text is what it said."""
+    """The program ended with an exit code other than 0; the text is its standard error."""
 
 
 async def buf_curl(
     caller: Caller, *arguments: str, path: str = "", requests: list[dict[str, Any]] | None = None
 ) -> str:
-    """Calls the server over h2c; several requests go into one stream."""
+    """Calls the server over h2c; several requests are sent in one stream."""
     process = await asyncio.create_subprocess_exec(
         BUF,
         "curl",
@@ -75,14 +75,14 @@ ALERT = {
 }
 
 
-async def test_it_lists_the_methods(caller: Caller) -> None:
+async def test_buf_curl_lists_the_methods(caller: Caller) -> None:
     listed = (await buf_curl(caller, "--list-methods")).split()
     assert "tidemark.v1.AlertService/EvaluateUsage" in listed
     assert "tidemark.v1.AlertService/CreateAlert" in listed
     assert "grpc.health.v1.Health/Check" in listed
 
 
-async def test_it_creates_an_alert_and_sends_a_batch(caller: Caller, clock: ManualClock) -> None:
+async def test_buf_curl_creates_an_alert_and_sends_a_batch(caller: Caller, clock: ManualClock) -> None:
     [created] = await call(caller, "CreateAlert", {"alert": ALERT})
     batch = {"events": [event(clock, "e1", "4"), event(clock, "e2", "NaN"), event(clock, "e3", "6.5")]}
     [answer] = await call(caller, "EvaluateUsageBatch", batch)
@@ -95,7 +95,7 @@ async def test_it_creates_an_alert_and_sends_a_batch(caller: Caller, clock: Manu
     assert [one["name"] for one in listed["alerts"]] == ["foreign"]
 
 
-async def test_it_streams_both_ways(caller: Caller, clock: ManualClock) -> None:
+async def test_buf_curl_streams_requests_and_answers(caller: Caller, clock: ManualClock) -> None:
     await call(caller, "CreateAlert", {"alert": ALERT})
     requests = [
         {"batchId": f"b{number}", "events": [event(clock, f"e{number}", quantity)], "includeGauges": True}
@@ -112,13 +112,13 @@ async def test_it_streams_both_ways(caller: Caller, clock: ManualClock) -> None:
     ]
 
 
-async def test_it_reads_an_error_with_its_details(caller: Caller) -> None:
+async def test_buf_curl_reads_an_error_with_its_details(caller: Caller) -> None:
     try:
         await call(caller, "EvaluateUsageBatch", {"batchId": "x" * 200, "events": [{}]})
     except Failed as failed:
         said = json.loads(str(failed))
     else:
-        raise AssertionError("it was not refused")
+        raise AssertionError("the call was not refused")
     assert said["code"] == "invalid_argument"
     assert "batch_id" in said["message"]
     details = {detail["type"]: base64.b64decode(detail["value"] + "==") for detail in said["details"]}

@@ -1,4 +1,4 @@
-"""Alerts created while several clients stream through two servers: nothing is missed, and nothing is told twice."""
+"""Alerts created while clients stream through two servers: no usage is missed, and no transition notifies twice."""
 
 import asyncio
 import os
@@ -24,7 +24,7 @@ Batch = Sequence[tuple[str, int, str]]  # customer, quantity and region of each 
 
 @dataclass(frozen=True)
 class Sending:
-    """What one client sends: each batch after a pause, in milliseconds; pipelined: it waits for no answer."""
+    """The batches of one client, each after a pause in milliseconds; pipelined: the client waits for no answer."""
 
     pauses: Sequence[int]
     batches: Sequence[Batch]
@@ -36,7 +36,7 @@ class Creating:
     """An alert that is created after a pause, in milliseconds."""
 
     pause: int
-    line: int
+    level: int
     customer: str | None
     by_region: bool
     evaluate: bool
@@ -88,7 +88,7 @@ async def send(caller: Caller, name: str, sending: Sending) -> None:
 
 
 async def accepted(stream: StreamCall) -> int:
-    """How many events the next answer accepted; it accepted all that there were."""
+    """The number of events that the next answer accepted; the answer has no duplicate and no rejection."""
     answer = await stream.read()
     assert isinstance(answer, alert_service_pb2.EvaluateUsageResponse)
     assert not answer.duplicates
@@ -99,7 +99,7 @@ async def accepted(stream: StreamCall) -> int:
 async def create(caller: Caller, creating: Creating) -> alert_pb2.Alert:
     """Creates an alert after its pause."""
     await asyncio.sleep(creating.pause / 1000)
-    alert = usage_alert(str(creating.line), groups=[("region", None)] if creating.by_region else ())
+    alert = usage_alert(str(creating.level), groups=[("region", None)] if creating.by_region else ())
     if creating.customer is not None:
         alert.scope.CopyFrom(on_customer(creating.customer))
     return await caller.create_only(alert, evaluate=creating.evaluate)
@@ -122,7 +122,7 @@ async def other(caller: Caller) -> AsyncIterator[Caller]:
     sent=st.lists(sendings(), min_size=3, max_size=4),
     created=st.lists(creatings, min_size=1, max_size=4),
 )
-async def test_alerts_created_while_usage_streams_miss_nothing(
+async def test_alerts_created_during_streams_miss_no_usage_and_notify_once(
     caller: Caller, clock: ManualClock, other: Caller, before: Sending, sent: list[Sending], created: list[Creating]
 ) -> None:
     name, key = await organization(caller.database_url, clock)
@@ -152,17 +152,17 @@ async def test_alerts_created_while_usage_streams_miss_nothing(
             assert {group: int(item.gauge.value) for group, item in found.items()} == expected
             for group, total in expected.items():
                 [threshold] = found[group].thresholds
-                assert threshold.in_alarm is (total >= one.line)
+                assert threshold.in_alarm is (total >= one.level)
                 assert not (threshold.silent and one.evaluate)
-                told = [
+                notified = [
                     crossing
                     for notification in stored
                     if (notification.alert_id, notification.customer_id) == (alert.alert_id, customer)
                     and tuple(pair["value"] for pair in notification.body["data"]["gauge"]["group"]) == group
                     for crossing in notification.crossings
                 ]
-                assert len(told) == (threshold.in_alarm and not threshold.silent)
-                for crossing in told:
+                assert len(notified) == (threshold.in_alarm and not threshold.silent)
+                for crossing in notified:
                     assert crossing.kind == "REACHED"
-                    assert int(crossing.value) >= one.line
-                    assert int(crossing.previous_value) < one.line or not crossing.event_id
+                    assert int(crossing.value) >= one.level
+                    assert int(crossing.previous_value) < one.level or not crossing.event_id

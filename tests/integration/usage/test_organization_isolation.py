@@ -1,4 +1,4 @@
-"""Two organizations with the same ids of everything never see, touch or infer each other's data."""
+"""Two organizations with the same ids neither read nor change each other's data."""
 
 import grpc
 import pytest
@@ -17,7 +17,7 @@ async def stranger(caller: Caller, clock: ManualClock) -> Caller:
     return Caller(caller.server, clock, caller.database_url, name, key)
 
 
-async def test_the_same_ids_are_different_things(caller: Caller, stranger: Caller) -> None:
+async def test_same_ids_in_two_organizations_are_separate(caller: Caller, stranger: Caller) -> None:
     await caller.put_metric("calls", account_pb2.AGGREGATION_MAX)
     ours = await caller.create(usage_alert("10"))
     theirs = await stranger.create(usage_alert("12"))
@@ -39,7 +39,7 @@ async def test_the_same_ids_are_different_things(caller: Caller, stranger: Calle
         assert [item.alert_id for item in listed.alerts] == [alert.alert_id]
 
 
-async def test_nobody_finds_the_alerts_and_customers_of_another(caller: Caller, stranger: Caller) -> None:
+async def test_alerts_and_customers_of_another_organization_are_not_found(caller: Caller, stranger: Caller) -> None:
     alert = await caller.create(usage_alert("10"))
     await caller.send(caller.event("e1", "15"))
     with pytest.raises(grpc.aio.AioRpcError) as unknown_customer:
@@ -56,7 +56,7 @@ async def test_nobody_finds_the_alerts_and_customers_of_another(caller: Caller, 
     assert (await caller.state(alert.alert_id)).gauges[0].gauge.value == "15"
 
 
-async def test_a_customers_plan_and_currency_are_its_organizations(caller: Caller, stranger: Caller) -> None:
+async def test_currency_of_a_customer_applies_only_in_its_organization(caller: Caller, stranger: Caller) -> None:
     await caller.put_customer(account_pb2.Customer(customer_id="acme", currency="EUR"))
     for one in (caller, stranger):
         alert = usage_alert("1")
@@ -68,7 +68,7 @@ async def test_a_customers_plan_and_currency_are_its_organizations(caller: Calle
     assert not theirs.gauges
 
 
-async def test_alerts_of_one_visit_only_its_own_customers(caller: Caller, stranger: Caller) -> None:
+async def test_backfill_covers_only_customers_of_its_organization(caller: Caller, stranger: Caller) -> None:
     await caller.send(caller.event("e1", "15"))
     await stranger.send(stranger.event("e1", "15"), stranger.event("e2", "15", "beta"))
     await caller.create(usage_alert("10"))

@@ -1,4 +1,4 @@
-"""Thresholds of single groups: they replace the alert's own wherever those would have had a say."""
+"""Threshold overrides: the thresholds of some groups replace those of the alert."""
 
 from collections.abc import Sequence
 
@@ -11,8 +11,8 @@ from tests.support.usage.caller import Caller, beside, crossings, on_subscriptio
 Override = tuple[dict[str, str], list[str]]
 
 
-def cost_alert(overrides: Sequence[Override], *lines: str, name_keys: bool = True) -> alert_pb2.Alert:
-    """cost_exceeded by model and region, with overrides that name what they bind."""
+def cost_alert(overrides: Sequence[Override], *levels: str, name_keys: bool = True) -> alert_pb2.Alert:
+    """cost_exceeded by model and region, with overrides for some values of these keys."""
     return alert_pb2.Alert(
         name="cost",
         scope=on_subscription("pro"),
@@ -26,7 +26,7 @@ def cost_alert(overrides: Sequence[Override], *lines: str, name_keys: bool = Tru
                 for bound, own in overrides
             ],
         ),
-        thresholds=thresholds(*lines),
+        thresholds=thresholds(*levels),
     )
 
 
@@ -38,20 +38,20 @@ SPECIFIC: list[Override] = [
 
 
 async def spend(caller: Caller, number: int, cost: str, model: str, region: str) -> list[tuple[str, str]]:
-    """Sends one event of a group; returns kind and level of what it reached or resolved."""
+    """Sends one event of a group; returns kind and level of each transition."""
     event = caller.event(f"e{number}", cost=cost, currency="USD", subscription="pro", model=model, region=region)
     answer = await caller.send(event)
     return [(one.kind, one.level) for one in crossings(answer.transitions)]
 
 
-async def test_the_most_specific_override_replaces_the_thresholds_of_its_groups(caller: Caller) -> None:
+async def test_most_specific_override_replaces_the_thresholds_of_its_groups(caller: Caller) -> None:
     await caller.create(cost_alert(SPECIFIC, "10"))
     expected = {
         ("small", "us"): ["10"],  # no override: the alert's own
         ("small", "eu"): ["20"],
-        ("large", "eu"): ["20"],  # both bind one key: the first
-        ("large", "us"): ["5", "7"],  # binds both keys
-        ("large", "asia"): [],  # silent
+        ("large", "eu"): ["20"],  # two overrides with one key each: the first applies
+        ("large", "us"): ["5", "7"],  # the override with both keys
+        ("large", "asia"): [],  # an override without thresholds
     }
     for number, ((model, region), levels) in enumerate(expected.items()):
         assert await spend(caller, number, "100", model, region) == [("REACHED", level) for level in levels]
@@ -59,20 +59,20 @@ async def test_the_most_specific_override_replaces_the_thresholds_of_its_groups(
 
 
 @pytest.mark.parametrize("evaluate", [True, False])
-async def test_overrides_apply_to_what_was_there_before_the_alert(caller: Caller, evaluate: bool) -> None:
+async def test_overrides_apply_to_usage_from_before_the_alert(caller: Caller, evaluate: bool) -> None:
     for number, (model, region) in enumerate([("small", "us"), ("small", "eu"), ("large", "us"), ("large", "asia")]):
         await spend(caller, number, "15", model, region)
     await caller.create(cost_alert(SPECIFIC, "10"), evaluate=evaluate)
-    told = [[one.level for one in item.crossings] for item in await caller.notifications()]
-    assert sorted(told) == ([["10"], ["5", "7"]] if evaluate else [])
-    # Those that were past a line stay quiet; the one below its own line still has it ahead.
+    notified = [[one.level for one in item.crossings] for item in await caller.notifications()]
+    assert sorted(notified) == ([["10"], ["5", "7"]] if evaluate else [])
+    # Thresholds that were reached notify nothing; the group below its own threshold can still reach it.
     assert await spend(caller, 10, "5", "small", "us") == []
     assert await spend(caller, 11, "5", "large", "us") == []
     assert await spend(caller, 12, "5", "small", "eu") == [("REACHED", "20")]
     assert await spend(caller, 13, "1000", "large", "asia") == []
 
 
-async def test_the_state_shows_the_thresholds_that_the_gauge_has(caller: Caller) -> None:
+async def test_state_shows_the_overridden_thresholds_of_each_gauge(caller: Caller) -> None:
     alert = await caller.create(cost_alert(SPECIFIC, "10"))
     for number, (model, region) in enumerate([("small", "us"), ("small", "eu"), ("large", "us"), ("large", "asia")]):
         await spend(caller, number, "6", model, region)
@@ -92,7 +92,7 @@ async def test_the_state_shows_the_thresholds_that_the_gauge_has(caller: Caller)
     assert state.status == alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
 
 
-async def test_keys_that_are_not_named_are_all_of_them_in_the_conditions_order(caller: Caller) -> None:
+async def test_override_without_group_keys_uses_all_keys_of_the_condition_in_order(caller: Caller) -> None:
     alert = await caller.create(cost_alert([({"model": "eu", "region": "us"}, ["3"])], "10", name_keys=False))
     [shown] = alert.cost_exceeded.threshold_overrides
     assert (list(shown.group_keys), list(shown.group_values)) == (["model", "region"], ["eu", "us"])
@@ -100,7 +100,7 @@ async def test_keys_that_are_not_named_are_all_of_them_in_the_conditions_order(c
     assert await spend(caller, 2, "4", "us", "eu") == []
 
 
-async def test_another_replica_follows_the_overrides_too(caller: Caller) -> None:
+async def test_overrides_apply_on_another_replica(caller: Caller) -> None:
     await caller.create(cost_alert(SPECIFIC, "10"))
     async with beside(caller) as other:
         assert await spend(other, 1, "6", "large", "us") == [("REACHED", "5")]
@@ -108,13 +108,13 @@ async def test_another_replica_follows_the_overrides_too(caller: Caller) -> None
         assert await spend(other, 3, "99", "large", "asia") == []
 
 
-async def test_an_alert_of_which_every_group_is_overridden_needs_thresholds_all_the_same(caller: Caller) -> None:
+async def test_alert_with_overrides_and_without_thresholds_is_refused(caller: Caller) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await caller.create_only(cost_alert(SPECIFIC))
     assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def test_a_thousand_overrides_are_kept_and_found(caller: Caller) -> None:
+async def test_alert_accepts_1000_overrides_and_no_more(caller: Caller) -> None:
     many: list[Override] = [({"model": f"m{number}"}, [str(number + 1)]) for number in range(1_000)]
     alert = await caller.create(cost_alert(many, "5000"))
     assert len(alert.cost_exceeded.threshold_overrides) == 1_000
