@@ -8,7 +8,7 @@ import pytest
 
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageBatchRequest
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
-from tests.acceptance.test_outage import Health, at_work, everything_arrived, refused
+from tests.acceptance.test_database_outage import Health, at_work, everything_arrived, refused
 from tests.support.notifier.receiver import Receiver
 from tests.support.processes import books
 from tests.support.processes.books import WATCHES

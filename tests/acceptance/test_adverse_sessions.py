@@ -4,8 +4,8 @@ import asyncio
 from datetime import UTC, datetime
 
 from demo.contract import create_endpoint
-from tests.acceptance.test_outage import everything_arrived
-from tests.integration.test_sessions import make_adverse, make_ordinary
+from tests.acceptance.test_database_outage import everything_arrived
+from tests.integration.postgres.test_sessions import make_adverse, make_ordinary
 from tests.support.notifier.receiver import Receiver
 from tests.support.processes import books
 from tests.support.processes.books import SEATS, WATCHES

@@ -37,7 +37,7 @@ from store.tables.plans import plan
 from store.tables.redelivery import redelivery_job
 from store.tables.webhooks import operator_event
 from store.views.customer_views import CustomerView
-from tests.integration.alerts.test_statements import NEW
+from tests.integration.alerts.test_alert_store import NEW
 from tests.support.databases import Template
 
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)

@@ -19,7 +19,7 @@ from store.alerts import changes as alert_changes
 from store.alerts.exclusions import Counted, Groups
 from store.alerts.history import Author
 from store.postgres.database import Database, driver
-from tests.integration.alerts.test_statements import create, organization_id
+from tests.integration.alerts.test_alert_store import create, organization_id
 from tests.integration.usage.conftest import caller, shared_database_url
 from tests.support.usage.caller import Caller, usage_alert
 
