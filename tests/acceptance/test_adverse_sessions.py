@@ -13,7 +13,7 @@ from tests.support.processes.programs import Programs
 from tests.support.processes.traffic import progress, streaming
 
 
-async def test_programs_whose_sessions_are_set_otherwise(
+async def test_programs_count_exactly_when_role_and_database_set_adverse_session_values(
     programs: Programs, database_url: str, receiver: Receiver
 ) -> None:
     await make_adverse(database_url)

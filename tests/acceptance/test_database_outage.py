@@ -121,7 +121,7 @@ async def refused(
             assert info.metadata["failure"] == failure
 
 
-async def test_a_database_that_stops_and_one_that_crashes_in_mid_stream(
+async def test_streams_resume_after_the_database_stops_and_after_it_crashes(
     postgres: OwnServer, receiver: Receiver, tmp_path: Path
 ) -> None:
     now = datetime.now(UTC)
@@ -155,7 +155,9 @@ async def test_a_database_that_stops_and_one_that_crashes_in_mid_stream(
         await everything_arrived(postgres.url, receiver, secret)
 
 
-async def test_connections_that_are_cut_under_load(programs: Programs, database_url: str, receiver: Receiver) -> None:
+async def test_streams_resume_after_their_database_connections_are_cut(
+    programs: Programs, database_url: str, receiver: Receiver
+) -> None:
     async with at_work(programs, receiver) as (server, secret), session(database_url) as connection:
         async with streaming(server.address, 3, datetime.now(UTC)) as clients:
             for _ in range(STORMS):

@@ -25,7 +25,7 @@ async def postgres() -> AsyncIterator[OwnServer]:
         yield server
 
 
-async def test_a_primary_that_comes_back_as_a_standby_and_is_promoted(
+async def test_a_server_refuses_writes_on_a_standby_and_resumes_after_its_promotion(
     postgres: OwnServer, receiver: Receiver, tmp_path: Path
 ) -> None:
     now = datetime.now(UTC)
@@ -58,7 +58,7 @@ async def test_a_primary_that_comes_back_as_a_standby_and_is_promoted(
         await everything_arrived(postgres.url, receiver, secret)
 
 
-async def test_a_server_that_is_set_to_read_only_under_its_connections_and_back(
+async def test_a_server_refuses_writes_while_the_database_is_read_only_and_resumes_after_it(
     postgres: OwnServer, receiver: Receiver, tmp_path: Path
 ) -> None:
     """What fences off an old primary: sessions stay as they are, and whoever writes hears of it."""

@@ -72,7 +72,7 @@ async def frozen(url: str, server: Program, blocking: str, begin: Callable[[], N
 
 
 @pytest.mark.parametrize("blocking", [GAUGES, EVENTS], ids=["between statements", "in a COPY"])
-async def test_others_go_on_while_a_server_is_frozen_in_mid_transaction(
+async def test_other_servers_resume_while_a_server_is_frozen_in_a_transaction(
     programs: Programs, database_url: str, blocking: str
 ) -> None:
     # One writer, so that one session of the server has something to write.

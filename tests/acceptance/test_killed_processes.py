@@ -49,7 +49,7 @@ async def holding(url: str, statement: str) -> AsyncIterator[None]:
         yield
 
 
-async def test_a_server_killed_in_mid_stream_loses_nothing_and_counts_nothing_twice(
+async def test_a_server_killed_during_a_stream_loses_no_event_and_counts_none_twice(
     programs: Programs, database_url: str
 ) -> None:
     server = await programs.serve()
@@ -67,7 +67,7 @@ async def test_a_server_killed_in_mid_stream_loses_nothing_and_counts_nothing_tw
     assert server.complaints() == []
 
 
-async def test_a_server_killed_before_its_commit_has_stored_nothing(programs: Programs, database_url: str) -> None:
+async def test_a_server_killed_before_its_commit_stores_no_event(programs: Programs, database_url: str) -> None:
     server = await programs.serve(INGEST_WRITERS="1")
     await books.put(server.address, *WATCHES)
     client = Client("client", server.address)
@@ -84,7 +84,7 @@ async def test_a_server_killed_before_its_commit_has_stored_nothing(programs: Pr
     assert books.crossings_of(client.transitions) == books.reckoned(client.sent, *WATCHES).crossings
 
 
-async def test_what_a_server_killed_after_its_commit_did_not_acknowledge_is_known_when_it_comes_again(
+async def test_events_of_a_server_killed_before_its_acknowledgement_are_duplicates_when_sent_again(
     programs: Programs, database_url: str
 ) -> None:
     server = await programs.serve(INGEST_WRITERS="1")
@@ -138,7 +138,7 @@ async def killed_before_the_record(programs: Programs, receiver: Receiver, url: 
     return [arrival.webhook_id for arrival in receiver.arrivals[before:]]
 
 
-async def test_notifiers_killed_in_mid_delivery_let_each_notification_arrive_under_its_one_id(
+async def test_killed_notifiers_deliver_each_notification_under_one_id(
     programs: Programs, database_url: str, receiver: Receiver
 ) -> None:
     server = await programs.serve()

@@ -26,7 +26,7 @@ def paired(number: int, now: datetime) -> tuple[list[list[UsageEvent]], list[lis
     return first, second
 
 
-async def test_two_servers_with_the_same_customers_count_exactly_and_record_each_crossing_once(
+async def test_two_servers_with_the_same_customers_count_exactly_and_record_each_transition_once(
     programs: Programs, database_url: str
 ) -> None:
     servers = await asyncio.gather(programs.serve("server-1"), programs.serve("server-2"))

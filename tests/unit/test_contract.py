@@ -131,7 +131,7 @@ def test_no_field_is_a_floating_point_number() -> None:
     assert [field.full_name for field in everything() if field.type in floating] == []
 
 
-def test_times_are_named_as_such() -> None:
+def test_a_field_of_a_time_ends_in_time() -> None:
     for field in everything():
         message = field.message_type
         is_time = message is not None and message.full_name == "google.protobuf.Timestamp"

@@ -139,7 +139,7 @@ def sent(value: Any) -> Iterator[str]:
             yield from sent(item)
 
 
-def test_notifications_are_as_their_schema_says() -> None:
+def test_notifications_are_valid_for_their_schema() -> None:
     bodies = [json.loads(one.body()) for one in notifications()] + examples(TRANSITION_TYPES)
     for body in bodies:
         check(body, ALERT)
@@ -152,7 +152,7 @@ def test_notifications_are_as_their_schema_says() -> None:
     assert parts["gauge"]["properties"]["reading"]["enum"] == [reading.value for reading in BalanceReading]
 
 
-def test_disabled_alerts_are_told_as_their_schema_says() -> None:
+def test_notices_of_disabled_alerts_are_valid_for_their_schema() -> None:
     group = (("model", "5001"), ("region", "eu"))
     whole = Gauge("acme", None, Measure(metric_id="tokens"), group, PERIOD)
     own = Gauge("acme", "acme-pro", Measure(currency="USD", per_subscription=True), group, PERIOD)
@@ -168,7 +168,7 @@ def test_disabled_alerts_are_told_as_their_schema_says() -> None:
     assert len({body["id"] for body in bodies}) == len(bodies)
 
 
-def test_every_type_that_is_sent_has_its_schema_and_its_line_in_the_index() -> None:
+def test_every_event_type_has_a_schema_and_a_line_in_the_index() -> None:
     types = {*EVENT_TYPES, *OperatorEventType, TEST_TYPE}
     assert set(FILES) == types
     index = (EVENTS / "README.md").read_text()
@@ -177,7 +177,7 @@ def test_every_type_that_is_sent_has_its_schema_and_its_line_in_the_index() -> N
     assert {path.stem for path in EVENTS.glob("*.json")} == set(FILES.values())
 
 
-def test_the_examples_in_the_index_are_as_their_schemas_say() -> None:
+def test_the_examples_in_the_index_are_valid_for_their_schemas() -> None:
     examples = re.findall(r"```json\n(.*?)```", (EVENTS / "README.md").read_text(), re.DOTALL)
     bodies = [json.loads(example) for example in examples]
     for body in bodies:
@@ -185,7 +185,7 @@ def test_the_examples_in_the_index_are_as_their_schemas_say() -> None:
     assert [body["type"] for body in bodies] == list(FILES)
 
 
-def test_operator_events_are_as_their_schema_says() -> None:
+def test_operator_events_are_valid_for_their_schema() -> None:
     told = list(notices())
     of_endpoints = set(OperatorEventType) - {OperatorEventType.EVALUATION_FAILED}
     assert {notice.event_type for notice in told} == of_endpoints
@@ -196,7 +196,7 @@ def test_operator_events_are_as_their_schema_says() -> None:
     assert set(described(OPERATOR)) == {name for body in bodies for name in sent(body)}
 
 
-def test_there_is_an_example_of_every_type_and_it_is_marked() -> None:
+def test_every_event_type_has_a_marked_example() -> None:
     assert set(EXAMPLE_TYPES) == set(FILES)
     for event_type, body in zip(EXAMPLE_TYPES, examples(EXAMPLE_TYPES), strict=True):
         check_body(body)
@@ -206,7 +206,7 @@ def test_there_is_an_example_of_every_type_and_it_is_marked() -> None:
         assert (body["data"].get("endpoint_id") == "whe_1") is of_itself, "the others are about nobody"
 
 
-def test_what_really_happened_is_not_marked() -> None:
+def test_a_real_event_is_not_marked_as_a_test() -> None:
     bodies = [one.body() for one in notifications()]
     bodies += [body_of("evt_" + "a" * 26, OperatorEvent(1, "whe_1", notice), NOW) for notice in notices()]
     assert not any("test" in json.loads(body)["data"] for body in bodies)
@@ -222,7 +222,7 @@ def test_what_really_happened_is_not_marked() -> None:
         {"data": {}},
     ],
 )
-def test_the_check_notices_what_is_wrong(change: dict[str, object]) -> None:
+def test_the_schema_check_refuses_an_invalid_body(change: dict[str, object]) -> None:
     body = json.loads(next(notifications()).body())
     with pytest.raises(Mismatch):
         check({**body, **change}, ALERT)

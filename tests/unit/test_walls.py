@@ -259,7 +259,7 @@ MODULES = list(modules())
 
 
 @pytest.mark.parametrize("room", ROOMS)
-def test_the_room_is_there_and_was_read(room: str) -> None:
+def test_every_room_has_modules(room: str) -> None:
     assert any(module.room == room for module in MODULES)
 
 
@@ -268,7 +268,7 @@ def test_a_module_keeps_the_walls(module: Module) -> None:
     assert offences(module) == []
 
 
-def test_no_folders_import_each_other_in_a_circle() -> None:
+def test_folders_do_not_import_each_other_in_a_circle() -> None:
     assert circle(folders_imported([module for module in MODULES if module.room != "tests"])) == []
 
 
@@ -326,7 +326,7 @@ def test_a_circle_of_folders_is_found() -> None:
         ("tests/bad.py", "from bench import ingest", "tests must not import bench"),
     ],
 )
-def test_an_offence_is_found(path: str, text: str, offence: str) -> None:
+def test_a_module_that_breaks_a_wall_is_found(path: str, text: str, offence: str) -> None:
     module = Module(path, f'"""What lives here."""\n{text}\n')
     assert any(offence in found for found in offences(module)), offences(module)
 
@@ -348,5 +348,5 @@ def test_a_missing_docstring_is_found() -> None:
         ("evaluator/good.py", "from evaluator.amounts import ZERO\nfrom decimal import Decimal\nDecimal('0.5')"),
     ],
 )
-def test_what_is_allowed_passes(path: str, text: str) -> None:
+def test_a_module_that_keeps_the_walls_is_accepted(path: str, text: str) -> None:
     assert offences(Module(path, f'"""What lives here."""\n{text}\n')) == []

@@ -39,12 +39,12 @@ def test_every_condition_has_a_row() -> None:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.condition)
-async def test_a_condition_means_what_its_row_says(row: Row, shared_database_url: str) -> None:
+async def test_a_condition_notifies_as_its_row_says(row: Row, shared_database_url: str) -> None:
     async with in_this_process(shared_database_url) as stage:
         await play(row, stage)
 
 
-async def test_real_programs_agree(programs: Programs) -> None:
+async def test_real_programs_notify_as_the_rows_say(programs: Programs) -> None:
     server, _ = await programs.serve(), await programs.notify()
     rows = [row for row in ROWS if row.condition in AS_PROGRAMS]
     assert len(rows) == len(AS_PROGRAMS)

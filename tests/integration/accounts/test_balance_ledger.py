@@ -95,7 +95,7 @@ async def sums(connection: Connection, org: int) -> dict[int, Decimal]:
     return total
 
 
-async def test_a_put_keeps_what_was_drawn(shared: Database, org: int) -> None:
+async def test_a_put_keeps_the_amounts_that_were_drawn(shared: Database, org: int) -> None:
     async with shared.transaction() as connection:
         await wallets.lock(connection, org, ["acme"])
         await balance_changes.put(connection, org, fact([Decimal(10), Decimal(5)], NOW), NOW)

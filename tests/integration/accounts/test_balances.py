@@ -103,7 +103,7 @@ async def ledger(accounts: Stub, balance_id: str = "") -> list[tuple[str, int, s
         {"kind": LICENSE, "license_type": "pro", "quantity": balance_pb2.QuantityAccess(metric_id="tokens")},
     ],
 )
-async def test_every_field_comes_back(accounts: Stub, fields: dict[str, Any]) -> None:
+async def test_every_field_of_a_balance_comes_back(accounts: Stub, fields: dict[str, Any]) -> None:
     exact = "12345678901234567890.123456789012345678"
     sent = balance(segment(exact, NOW, NOW + HOUR), segment("0", NOW + HOUR), **fields)
     sent.as_of_time.CopyFrom(to_timestamp(NOW - HOUR))
@@ -127,7 +127,7 @@ async def test_every_field_comes_back(accounts: Stub, fields: dict[str, Any]) ->
     assert kept == sent
 
 
-async def test_a_put_replaces_by_place_and_keeps_adjustments(accounts: Stub, clock: ManualClock) -> None:
+async def test_a_put_replaces_segments_by_position_and_keeps_adjustments(accounts: Stub, clock: ManualClock) -> None:
     await put(accounts, balance("100", "50", priority=3, custom_fields={"a": "b"}))
     await adjust(accounts, "a1", "-30", 1)
     await adjust(accounts, "a2", "5", 2)
@@ -150,7 +150,7 @@ async def test_a_put_replaces_by_place_and_keeps_adjustments(accounts: Stub, clo
     ]
 
 
-async def test_a_repeated_put_only_makes_the_fact_younger(accounts: Stub, clock: ManualClock) -> None:
+async def test_a_repeated_put_changes_only_the_as_of_time(accounts: Stub, clock: ManualClock) -> None:
     await put(accounts, balance("1.50"))
     clock.advance(HOUR)
     again = await put(accounts, balance("1.5"))
@@ -160,7 +160,7 @@ async def test_a_repeated_put_only_makes_the_fact_younger(accounts: Stub, clock:
     assert await ledger(accounts) == [("b1", 1, "GRANT", "1.5", "1.5", "")]
 
 
-async def test_an_older_fact_loses_and_is_told_the_newer_one(accounts: Stub) -> None:
+async def test_an_older_put_is_superseded_and_returns_the_newer_balance(accounts: Stub) -> None:
     newer = await put(accounts, balance("2"), NOW)
     older = await put(accounts, balance("1"), NOW - HOUR)
     assert (older.balance, older.superseded) == (newer.balance, True)
@@ -185,7 +185,9 @@ async def test_concurrent_puts_leave_the_newest_fact_and_a_ledger_that_adds_up(a
         ({"quantity": balance_pb2.QuantityAccess(metric_id="USD")}, "access"),
     ],
 )
-async def test_what_a_commit_is_cannot_change(accounts: Stub, other: dict[str, Any], field: str) -> None:
+async def test_a_put_that_changes_the_kind_or_unit_of_a_balance_is_refused(
+    accounts: Stub, other: dict[str, Any], field: str
+) -> None:
     before = (await put(accounts, balance())).balance
     call = put(accounts, balance("1", **other))
     await assert_refused(call, grpc.StatusCode.FAILED_PRECONDITION, "BALANCE_FIXED")
@@ -194,7 +196,7 @@ async def test_what_a_commit_is_cannot_change(accounts: Stub, other: dict[str, A
     assert await get(accounts) == before
 
 
-async def test_neither_can_a_seat_or_a_licence(accounts: Stub) -> None:
+async def test_a_put_that_changes_a_seat_or_a_licence_is_refused(accounts: Stub) -> None:
     seats = [balance_pb2.BalanceSeat(seat_group_key="user", seat_group_value=value) for value in ("u1", "u2")]
     await put(accounts, balance(kind=SEAT, seat=seats[0]))
     call = put(accounts, balance(kind=SEAT, seat=seats[1]))
@@ -204,7 +206,7 @@ async def test_neither_can_a_seat_or_a_licence(accounts: Stub) -> None:
     await assert_refused(call, grpc.StatusCode.FAILED_PRECONDITION, "BALANCE_FIXED")
 
 
-async def test_an_adjustment_is_made_once_and_answered_again(accounts: Stub, clock: ManualClock) -> None:
+async def test_a_repeated_adjustment_returns_the_first_answer(accounts: Stub, clock: ManualClock) -> None:
     await put(accounts, balance("10"))
     clock.advance(HOUR)
     first = await adjust(accounts, "a1", "-2.50")
@@ -254,13 +256,13 @@ async def test_an_adjustment_goes_to_the_active_segment_that_ends_first(accounts
     assert [item.remaining for item in (await get(accounts)).segments] == ["11", "12", "3", "14", "15"]
 
 
-async def test_an_adjustment_may_take_back_more_than_remains(accounts: Stub) -> None:
+async def test_an_adjustment_can_take_more_than_remains(accounts: Stub) -> None:
     await put(accounts, balance("10"))
     kept = (await adjust(accounts, "a1", "-10.000000000000000001")).balance
     assert (kept.granted, kept.remaining) == ("-0.000000000000000001", "-0.000000000000000001")
 
 
-async def test_an_adjustment_that_cannot_be_made_is_refused(accounts: Stub) -> None:
+async def test_an_invalid_adjustment_is_refused(accounts: Stub) -> None:
     await put(accounts, balance(segment("1", NOW - DAY, NOW)))
     not_found, precondition = grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION
     await assert_refused(adjust(accounts, "a", "1", balance_id="b2"), not_found, "BALANCE_NOT_FOUND")
@@ -272,7 +274,7 @@ async def test_an_adjustment_that_cannot_be_made_is_refused(accounts: Stub) -> N
     assert (await adjust(accounts, "a1", "1", 1)).repeated_request
 
 
-async def test_a_voided_balance_counts_no_more_and_stays_voided(accounts: Stub, clock: ManualClock) -> None:
+async def test_a_voided_balance_has_no_remaining_amount_and_stays_voided(accounts: Stub, clock: ManualClock) -> None:
     await put(accounts, balance("10", "5", "0"))
     await adjust(accounts, "a1", "-5", 2)
     clock.advance(HOUR)
@@ -290,14 +292,14 @@ async def test_a_voided_balance_counts_no_more_and_stays_voided(accounts: Stub, 
     ]
 
 
-async def test_what_does_not_exist_is_not_found(accounts: Stub) -> None:
+async def test_an_unknown_balance_is_not_found(accounts: Stub) -> None:
     await put(accounts, balance())
     for call in (get(accounts, "b2"), get(accounts, "b1", "other"), void(accounts, "b2")):
         await assert_refused(call, grpc.StatusCode.NOT_FOUND, "BALANCE_NOT_FOUND")
     assert await ledger(accounts, "b2") == []
 
 
-async def test_a_change_that_is_refused_leaves_no_customer_behind(accounts: Stub) -> None:
+async def test_a_refused_put_registers_no_customer(accounts: Stub) -> None:
     await assert_refused(void(accounts), grpc.StatusCode.NOT_FOUND, "BALANCE_NOT_FOUND")
     assert not (await accounts.ListCustomers(messages.ListCustomersRequest())).customers
     await put(accounts, balance())
@@ -305,7 +307,7 @@ async def test_a_change_that_is_refused_leaves_no_customer_behind(accounts: Stub
     assert [customer.customer_id for customer in customers] == ["acme"]
 
 
-async def test_bad_fields_are_named(accounts: Stub) -> None:
+async def test_all_violations_of_a_balance_are_named(accounts: Stub) -> None:
     await assert_violations(
         accounts.PutBalance(messages.PutBalanceRequest()),
         *(f"balance.{field}" for field in ("customer_id", "balance_id", "kind", "access", "segments")),
@@ -336,7 +338,7 @@ async def ids(accounts: Stub, **filters: Any) -> list[str]:
             return found
 
 
-async def test_lists_go_page_by_page_in_byte_order_and_narrow(accounts: Stub) -> None:
+async def test_balances_are_listed_in_byte_order_by_page_and_filter(accounts: Stub) -> None:
     for number, name in enumerate(("B/1", "acme/2", "acme/10", "é/1", "acme/1")):
         customer_id, balance_id = name.split("/")
         kind = GRANT if number % 2 else COMMIT
@@ -352,7 +354,7 @@ async def test_lists_go_page_by_page_in_byte_order_and_narrow(accounts: Stub) ->
     assert [entry[1:4] for entry in await ledger(accounts, "2")] == [(1, "GRANT", "1"), (2, "GRANT", "1")]
 
 
-async def test_a_page_token_fits_one_list_only(accounts: Stub) -> None:
+async def test_a_page_token_is_refused_by_another_list(accounts: Stub) -> None:
     for number in range(3):
         await put(accounts, balance(balance_id=f"b{number}"))
     token = (await accounts.ListBalances(messages.ListBalancesRequest(page_size=1))).next_page_token
@@ -364,7 +366,9 @@ async def test_a_page_token_fits_one_list_only(accounts: Stub) -> None:
         await assert_refused(call, grpc.StatusCode.INVALID_ARGUMENT, "PAGE_TOKEN_INVALID")
 
 
-async def test_organizations_are_apart(accounts: Stub, shared: Database, clock: ManualClock) -> None:
+async def test_an_organization_sees_only_its_own_balances(
+    accounts: Stub, shared: Database, clock: ManualClock
+) -> None:
     async with shared.transaction() as connection:
         acme = await keys.create_key(connection, "acme", clock.now())
         other = await keys.create_key(connection, "other", clock.now())

@@ -49,7 +49,7 @@ async def waits(database: Database, task: "asyncio.Task[StoredPlan]") -> None:
 
 @pytest.mark.parametrize("newer", ["second", "first"])
 @pytest.mark.parametrize("older", ["older", "first"])
-async def test_an_older_fact_that_waited_for_a_newer_one_changes_nothing(
+async def test_an_older_put_that_waited_for_a_newer_one_changes_nothing(
     database: Database, org: int, newer: str, older: str
 ) -> None:
     async def put_older() -> StoredPlan:
@@ -69,7 +69,7 @@ async def test_an_older_fact_that_waited_for_a_newer_one_changes_nothing(
     assert (stored.display_name, stored.as_of_time) == (newer, NOW)
 
 
-async def test_a_metric_of_the_same_time_stays_what_it_counts(database: Database, org: int) -> None:
+async def test_a_put_of_the_same_time_with_another_aggregation_is_refused(database: Database, org: int) -> None:
     async def put_metric(aggregation: Aggregation, as_of_time: datetime) -> StoredMetric:
         fact = MetricFact(
             "calls", display_name="", aggregation=aggregation, unique_property=None, as_of_time=as_of_time

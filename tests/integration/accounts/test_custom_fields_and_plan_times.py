@@ -33,7 +33,7 @@ async def put_subscription(accounts: Stub, **fields: Any) -> account_pb2.Subscri
 
 
 @pytest.mark.parametrize("put", [put_customer, put_subscription])
-async def test_they_come_back_and_a_put_replaces_them(accounts: Stub, put: Any) -> None:
+async def test_a_put_replaces_custom_fields_and_plan_times(accounts: Stub, put: Any) -> None:
     kept = await put(
         accounts, plan_id="pro", plan_start_time=START, plan_end_time=END, custom_fields={"ä": "ö", "b": ""}
     )
@@ -46,7 +46,7 @@ async def test_they_come_back_and_a_put_replaces_them(accounts: Stub, put: Any) 
     assert not kept.HasField("plan_end_time")
 
 
-async def test_they_are_read_and_listed(accounts: Stub) -> None:
+async def test_custom_fields_and_plan_times_are_read_and_listed(accounts: Stub) -> None:
     fields: dict[str, Any] = {"plan_id": "pro", "plan_end_time": END, "custom_fields": {"a": "b"}}
     customer = await put_customer(accounts, **fields)
     assert (await accounts.GetCustomer(messages.GetCustomerRequest(customer_id="acme"))).customer == customer
@@ -59,7 +59,7 @@ async def test_they_are_read_and_listed(accounts: Stub) -> None:
 
 
 @pytest.mark.parametrize("put", [put_customer, put_subscription])
-async def test_what_says_nothing_new_is_no_change(
+async def test_an_equal_put_changes_neither_update_time_nor_epoch(
     accounts: Stub, shared: Database, org: int, clock: ManualClock, put: Any
 ) -> None:
     fields: dict[str, Any] = {"plan_id": "pro", "plan_end_time": END, "custom_fields": {"a": "1", "b": "2"}}
@@ -85,6 +85,8 @@ async def test_what_says_nothing_new_is_no_change(
         ({"custom_fields": {str(number): "" for number in range(65)}}, ["custom_fields"]),
     ],
 )
-async def test_bad_input(accounts: Stub, put: Any, fields: dict[str, Any], paths: list[str]) -> None:
+async def test_invalid_custom_fields_and_plan_times_are_named(
+    accounts: Stub, put: Any, fields: dict[str, Any], paths: list[str]
+) -> None:
     name = "customer" if put is put_customer else "subscription"
     await assert_violations(put(accounts, **fields), *(f"{name}.{path}" for path in paths))

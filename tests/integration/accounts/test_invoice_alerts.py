@@ -96,7 +96,9 @@ async def told(caller: Caller) -> list[tuple[str, str, str, str]]:
 
 
 @pytest.mark.parametrize(("total", "fires"), [("99.99", False), ("100", True), ("100.01", True)])
-async def test_an_invoice_fires_at_its_line_and_past_it(caller: Caller, total: str, fires: bool) -> None:
+async def test_a_threshold_is_reached_at_the_invoices_total_and_above(
+    caller: Caller, total: str, fires: bool
+) -> None:
     alert = await caller.create(single("100"))
     await post(caller, "i-1", total)
     assert await told(caller) == ([("REACHED", "100", "0", total)] if fires else [])
@@ -108,7 +110,7 @@ async def test_an_invoice_fires_at_its_line_and_past_it(caller: Caller, total: s
     assert not shown.gauge.HasField("billing_period")
 
 
-async def test_each_invoice_has_a_gauge_of_its_own_and_is_told_once(caller: Caller) -> None:
+async def test_each_invoice_has_its_own_gauge_and_notifies_once(caller: Caller) -> None:
     await caller.create(single("100"))
     await post(caller, "i-1", "150")
     await post(caller, "i-2", "60")
@@ -123,7 +125,7 @@ async def test_each_invoice_has_a_gauge_of_its_own_and_is_told_once(caller: Call
     )
 
 
-async def test_reposted_lower_and_voided_invoices_resolve(caller: Caller) -> None:
+async def test_a_threshold_resolves_when_the_invoice_is_lowered_or_voided(caller: Caller) -> None:
     alert = await caller.create(single("100"))
     await post(caller, "i-1", "150")
     await post(caller, "i-1", "80")
@@ -139,14 +141,14 @@ async def test_reposted_lower_and_voided_invoices_resolve(caller: Caller) -> Non
     assert (await caller.state(alert.alert_id)).status == OK
 
 
-async def test_an_older_fact_moves_nothing(caller: Caller, clock: ManualClock) -> None:
+async def test_an_older_put_of_an_invoice_does_not_notify(caller: Caller, clock: ManualClock) -> None:
     await caller.create(single("100"))
     await post(caller, "i-1", "50")
     await post(caller, "i-1", "500", as_of=clock.now() - timedelta(hours=1))
     assert await told(caller) == []
 
 
-async def test_filters_of_type_contract_and_currency_narrow(caller: Caller) -> None:
+async def test_filters_of_type_contract_and_currency_select_invoices(caller: Caller) -> None:
     alert = await caller.create(single("100", types=("SCHEDULED", "USAGE"), contract=("region", "eu")))
     await post(caller, "wrong-type", "500", type="CORRECTION", contract={"region": "eu"})
     await post(caller, "no-type", "500", contract={"region": "eu"})
@@ -158,14 +160,14 @@ async def test_filters_of_type_contract_and_currency_narrow(caller: Caller) -> N
     assert notification.body["data"]["gauge"] == {"customer_id": "acme", "currency": "USD", "invoice_id": "right"}
 
 
-async def test_an_invoice_that_leaves_the_selection_resolves(caller: Caller) -> None:
+async def test_a_threshold_resolves_when_the_invoice_leaves_the_selection(caller: Caller) -> None:
     await caller.create(single("100", types=("USAGE",)))
     await post(caller, "i-1", "500", type="USAGE")
     await post(caller, "i-1", "500", type="SCHEDULED")
     assert [row[:2] for row in await told(caller)] == [("REACHED", "100"), ("RESOLVED", "100")]
 
 
-async def test_a_month_adds_up_what_ends_in_it_and_voids_leave_it(caller: Caller) -> None:
+async def test_a_month_sums_invoices_that_end_in_it_except_voided_ones(caller: Caller) -> None:
     alert = await caller.create(monthly("100", "200"))
     await post(caller, "i-1", "60")
     await post(caller, "april", "1000", end=datetime(2026, 4, 2, tzinfo=UTC), customer="other")
@@ -205,7 +207,7 @@ async def test_the_month_is_that_of_the_customers_time_zone(caller: Caller) -> N
     }
 
 
-async def test_an_invoice_that_moves_to_another_month_leaves_the_first(caller: Caller) -> None:
+async def test_an_invoice_moved_to_another_month_counts_there_only(caller: Caller) -> None:
     await caller.create(monthly("100"))
     await post(caller, "i-1", "120")
     await post(caller, "i-1", "120", end=datetime(2026, 2, 10, tzinfo=UTC))
@@ -215,9 +217,7 @@ async def test_an_invoice_that_moves_to_another_month_leaves_the_first(caller: C
 
 
 @pytest.mark.parametrize("evaluate", [True, False])
-async def test_invoices_from_before_the_alert_are_told_unless_it_says_otherwise(
-    caller: Caller, evaluate: bool
-) -> None:
+async def test_earlier_invoices_notify_unless_evaluate_on_create_is_off(caller: Caller, evaluate: bool) -> None:
     await post(caller, "i-1", "150")
     await post(caller, "i-2", "50")
     await post(caller, "long ago", "500", end=datetime(2025, 11, 1, tzinfo=UTC))
@@ -237,7 +237,7 @@ async def test_invoices_from_before_the_alert_are_told_unless_it_says_otherwise(
     assert len(await told(caller)) == len(expected) + len(resolved) + 2
 
 
-async def test_two_servers_tell_a_crossing_once(caller: Caller) -> None:
+async def test_two_servers_record_a_transition_of_a_month_once(caller: Caller) -> None:
     await caller.create(monthly("100"))
     async with beside(caller) as other:
         posts = [post(one, f"i-{number}", "10") for number in range(10) for one in (caller, other)]
@@ -248,13 +248,13 @@ async def test_two_servers_tell_a_crossing_once(caller: Caller) -> None:
     assert crossing == ("REACHED", "100", "90", "100")
 
 
-async def test_usage_and_invoices_do_not_mix(caller: Caller) -> None:
+async def test_usage_does_not_move_a_gauge_of_invoices(caller: Caller) -> None:
     await caller.create(monthly("100"))
     await caller.send(caller.event("e1", "1", cost="500", currency="USD"))
     assert await told(caller) == []
 
 
-async def test_bad_filters_are_all_named(caller: Caller) -> None:
+async def test_an_invalid_filter_is_named(caller: Caller) -> None:
     alert = single("100")
     alert.invoice_total_reached.custom_field_filters.add(entity=condition_pb2.CUSTOM_FIELD_ENTITY_COMMIT, key="k")
     alert.invoice_total_reached.invoice_types_filter.append("")
@@ -264,7 +264,7 @@ async def test_bad_filters_are_all_named(caller: Caller) -> None:
     assert "invoice_types_filter[0]" in (raised.value.details() or "")
 
 
-async def test_invoices_in_another_currency_are_no_data(caller: Caller) -> None:
+async def test_an_alert_in_a_currency_without_invoices_has_no_data(caller: Caller) -> None:
     for alert in (single("10"), monthly("10")):
         getattr(alert, alert.WhichOneof("condition") or "").currency = "EUR"
         created = await caller.create(alert)

@@ -56,7 +56,7 @@ async def get(accounts: Stub, invoice_id: str = "i1", customer_id: str = "acme")
     return (await accounts.GetInvoice(request)).invoice
 
 
-async def test_every_field_comes_back(accounts: Stub) -> None:
+async def test_every_field_of_an_invoice_comes_back(accounts: Stub) -> None:
     sent = invoice(
         type="SCHEDULED",
         total="-12345678901234567890.123456789012345678",
@@ -89,7 +89,7 @@ async def test_a_put_replaces_the_whole_invoice(accounts: Stub, clock: ManualClo
     assert (to_datetime(kept.create_time), to_datetime(kept.update_time)) == (NOW, NOW + HOUR)
 
 
-async def test_a_repeated_put_only_makes_the_fact_younger(accounts: Stub, clock: ManualClock) -> None:
+async def test_a_repeated_put_changes_only_the_as_of_time(accounts: Stub, clock: ManualClock) -> None:
     await put(accounts, invoice(total="1.50"))
     clock.advance(HOUR)
     again = await put(accounts, invoice(total="1.5"))
@@ -98,7 +98,7 @@ async def test_a_repeated_put_only_makes_the_fact_younger(accounts: Stub, clock:
     assert to_datetime(again.invoice.as_of_time) == NOW + HOUR
 
 
-async def test_an_older_fact_loses_and_is_told_the_newer_one(accounts: Stub) -> None:
+async def test_an_older_put_is_superseded_and_returns_the_newer_invoice(accounts: Stub) -> None:
     newer = await put(accounts, invoice(total="2"), NOW)
     older = await put(accounts, invoice(total="1"), NOW - HOUR)
     assert (older.invoice, older.superseded) == (newer.invoice, True)
@@ -106,39 +106,39 @@ async def test_an_older_fact_loses_and_is_told_the_newer_one(accounts: Stub) -> 
     assert (equal.invoice.total, equal.superseded) == ("3", False)
 
 
-async def test_an_invoice_may_come_back_from_void(accounts: Stub) -> None:
+async def test_a_voided_invoice_can_be_put_with_another_status(accounts: Stub) -> None:
     await put(accounts, invoice(status=invoice_pb2.INVOICE_STATUS_VOID))
     assert (await get(accounts)).status == invoice_pb2.INVOICE_STATUS_VOID
     await put(accounts, invoice(status=invoice_pb2.INVOICE_STATUS_ISSUED))
     assert (await get(accounts)).status == invoice_pb2.INVOICE_STATUS_ISSUED
 
 
-async def test_concurrent_puts_leave_the_newest_fact(accounts: Stub) -> None:
+async def test_concurrent_puts_keep_the_newest_invoice(accounts: Stub) -> None:
     ages = [3, 9, 1, 7, 5, 8, 2, 6, 4, 10]
     await asyncio.gather(*(put(accounts, invoice(total=str(age)), NOW - age * HOUR) for age in ages))
     assert (await get(accounts)).total == "1"
 
 
-async def test_an_unknown_customer_is_created_with_defaults(accounts: Stub) -> None:
+async def test_a_put_registers_an_unknown_customer_with_defaults(accounts: Stub) -> None:
     await put(accounts, invoice(customer_id="new"))
     customer = (await accounts.GetCustomer(messages.GetCustomerRequest(customer_id="new"))).customer
     assert customer.currency == "USD"
     assert not customer.HasField("as_of_time")
 
 
-async def test_an_invoice_id_belongs_to_its_customer(accounts: Stub) -> None:
+async def test_two_customers_can_have_the_same_invoice_id(accounts: Stub) -> None:
     await put(accounts, invoice(customer_id="a", total="1"))
     await put(accounts, invoice(customer_id="b", total="2"))
     assert [(await get(accounts, customer_id=name)).total for name in "ab"] == ["1", "2"]
 
 
-async def test_what_does_not_exist_is_not_found(accounts: Stub) -> None:
+async def test_an_unknown_invoice_is_not_found(accounts: Stub) -> None:
     await put(accounts, invoice())
     for customer_id, invoice_id in (("acme", "i2"), ("other", "i1")):
         await assert_refused(get(accounts, invoice_id, customer_id), grpc.StatusCode.NOT_FOUND, "INVOICE_NOT_FOUND")
 
 
-async def test_all_bad_fields_are_named_and_nothing_is_kept(accounts: Stub) -> None:
+async def test_all_violations_of_an_invoice_are_named_and_nothing_is_stored(accounts: Stub) -> None:
     bad = invoice_pb2.Invoice(
         invoice_id="x" * 129,
         customer_id="new ",
@@ -178,7 +178,7 @@ async def test_all_bad_fields_are_named_and_nothing_is_kept(accounts: Stub) -> N
     )
 
 
-async def test_bad_fields_of_reads_and_lists_are_named(accounts: Stub) -> None:
+async def test_violations_of_reads_and_lists_are_named(accounts: Stub) -> None:
     await assert_violations(accounts.GetInvoice(messages.GetInvoiceRequest()), "customer_id", "invoice_id")
     bad = messages.ListInvoicesRequest(
         page_size=-1,
@@ -202,7 +202,7 @@ async def ids(accounts: Stub, **filters: object) -> list[str]:
             return found
 
 
-async def test_lists_go_page_by_page_in_byte_order_and_narrow(accounts: Stub) -> None:
+async def test_invoices_are_listed_in_byte_order_by_page_and_filter(accounts: Stub) -> None:
     draft, paid = invoice_pb2.INVOICE_STATUS_DRAFT, invoice_pb2.INVOICE_STATUS_PAID
     for number, name in enumerate(("B/1", "a/2", "a/10", "é/1", "a/1")):
         customer_id, invoice_id = name.split("/")
@@ -216,7 +216,7 @@ async def test_lists_go_page_by_page_in_byte_order_and_narrow(accounts: Stub) ->
     assert await ids(accounts, statuses=[invoice_pb2.INVOICE_STATUS_VOID]) == []
 
 
-async def test_a_page_token_fits_one_list_only(accounts: Stub) -> None:
+async def test_a_page_token_is_refused_by_another_list(accounts: Stub) -> None:
     for number in range(3):
         await put(accounts, invoice(f"i{number}"))
     token = (await accounts.ListInvoices(messages.ListInvoicesRequest(page_size=1))).next_page_token
@@ -227,7 +227,9 @@ async def test_a_page_token_fits_one_list_only(accounts: Stub) -> None:
         await assert_refused(call, grpc.StatusCode.INVALID_ARGUMENT, "PAGE_TOKEN_INVALID")
 
 
-async def test_organizations_are_apart(accounts: Stub, shared: Database, clock: ManualClock) -> None:
+async def test_an_organization_sees_only_its_own_invoices(
+    accounts: Stub, shared: Database, clock: ManualClock
+) -> None:
     async with shared.transaction() as connection:
         acme = await keys.create_key(connection, "acme", clock.now())
         other = await keys.create_key(connection, "other", clock.now())
@@ -268,7 +270,7 @@ def fact(total: str, as_of_time: datetime) -> InvoiceFact:
         ("2", -HOUR, True, False),
     ],
 )
-async def test_a_put_says_what_became_of_it(
+async def test_a_put_returns_whether_the_invoice_was_created_changed_or_superseded(
     shared: Database, org: int, total: str, later: timedelta, superseded: bool, changed: bool
 ) -> None:
     async with shared.transaction() as connection:
@@ -281,7 +283,7 @@ async def test_a_put_says_what_became_of_it(
         assert await invoices.get(connection, org, "acme", "i1") == second.stored
 
 
-async def test_a_put_neither_waits_for_ingest_nor_raises_the_epoch(
+async def test_a_put_of_an_invoice_does_not_wait_for_ingest_and_keeps_the_epoch(
     accounts: Stub, shared: Database, org: int
 ) -> None:
     await put(accounts, invoice())
@@ -291,7 +293,7 @@ async def test_a_put_neither_waits_for_ingest_nor_raises_the_epoch(
         assert await organizations.lock_shared(ingest, org) == before
 
 
-async def test_wallets_are_held_until_the_transaction_ends(shared: Database, org: int) -> None:
+async def test_a_wallet_is_locked_until_the_transaction_ends(shared: Database, org: int) -> None:
     async def read_and_put() -> Put[StoredInvoice]:
         async with shared.transaction() as connection:
             await wallets.lock(connection, org, ["b", "acme"])

@@ -77,7 +77,7 @@ async def id_of(connection: AsyncConnection, name: str) -> int:
         (ReferencedIds(limited_currency="USD"), ReferencedIds(limited_currency="USD")),
     ],
 )
-async def test_few_rows_are_read_where_many_have_one_value(
+async def test_a_check_for_unknown_ids_reads_few_rows_of_many(
     database: Database, asked: ReferencedIds, missing: ReferencedIds
 ) -> None:
     async with database.transaction() as connection:
@@ -87,7 +87,7 @@ async def test_few_rows_are_read_where_many_have_one_value(
         assert (await connection.scalar(text(_ROWS_READ)) or 0) - before < 10
 
 
-async def test_what_one_organization_knows_another_does_not(database: Database) -> None:
+async def test_ids_of_one_organization_are_unknown_in_another(database: Database) -> None:
     asked = ReferencedIds(plan_id="gold", customer_id="customer-1", limited_metric_id="calls")
     async with database.transaction() as connection:
         assert await unknown(connection, await id_of(connection, "much"), asked) == ReferencedIds()

@@ -48,7 +48,7 @@ async def get(accounts: Stub, limit_id: str = "l1") -> plan_pb2.Limit:
     return (await accounts.GetLimit(messages.GetLimitRequest(limit_id=limit_id))).limit
 
 
-async def test_a_plan_comes_back_is_replaced_and_keeps_the_newest_fact(accounts: Stub, clock: ManualClock) -> None:
+async def test_a_plan_is_replaced_by_a_newer_put_only(accounts: Stub, clock: ManualClock) -> None:
     first = await put_plan(accounts, display_name="Pro", custom_fields={"a": "b"}, as_of_time=to_timestamp(NOW))
     assert (first.plan.display_name, dict(first.plan.custom_fields)) == ("Pro", {"a": "b"})
     assert (await accounts.GetPlan(messages.GetPlanRequest(plan_id="pro"))).plan == first.plan
@@ -82,7 +82,7 @@ async def test_every_field_of_a_limit_comes_back(accounts: Stub, fields: dict[st
     assert kept == sent
 
 
-async def test_a_limits_amount_changes_and_an_older_one_loses(
+async def test_a_limits_amount_is_replaced_by_a_newer_put_only(
     accounts: Stub, clock: ManualClock, shared: Database, org: int
 ) -> None:
     async def epoch() -> int:
@@ -112,9 +112,7 @@ async def test_a_limits_amount_changes_and_an_older_one_loses(
         {"groups": [plan_pb2.LimitGroup(key="a")]},
     ],
 )
-async def test_what_is_limited_cannot_change_but_another_limit_can_be_put(
-    accounts: Stub, other: dict[str, Any]
-) -> None:
+async def test_a_put_that_changes_the_subject_of_a_limit_is_refused(accounts: Stub, other: dict[str, Any]) -> None:
     before = (await put(accounts, limit(groups=groups(a="2")))).limit
     changed = {"groups": groups(a="2"), **other}
     precondition = grpc.StatusCode.FAILED_PRECONDITION
@@ -127,7 +125,7 @@ async def test_what_is_limited_cannot_change_but_another_limit_can_be_put(
     assert (older.limit, older.superseded) == (before, True)
 
 
-async def test_there_is_one_limit_of_the_same(accounts: Stub) -> None:
+async def test_a_second_limit_of_the_same_subject_is_refused(accounts: Stub) -> None:
     await put(accounts, limit(groups=groups(a="1", b="2")))
     same = limit("l2", groups=groups(b="2", a="1"))
     with pytest.raises(grpc.aio.AioRpcError, match="'l1'"):
@@ -136,7 +134,7 @@ async def test_there_is_one_limit_of_the_same(accounts: Stub) -> None:
     await assert_refused(get(accounts, "l2"), grpc.StatusCode.NOT_FOUND, "LIMIT_NOT_FOUND")
 
 
-async def test_of_two_at_once_one_is_put(accounts: Stub) -> None:
+async def test_one_of_two_concurrent_limits_of_the_same_subject_is_stored(accounts: Stub) -> None:
     calls = [put(accounts, limit(f"l{number}")) for number in range(5)]
     answers = await asyncio.gather(*calls, return_exceptions=True)
     refused = [answer for answer in answers if isinstance(answer, grpc.aio.AioRpcError)]
@@ -144,13 +142,13 @@ async def test_of_two_at_once_one_is_put(accounts: Stub) -> None:
     assert len((await accounts.ListLimits(messages.ListLimitsRequest())).limits) == 1
 
 
-async def test_what_does_not_exist_is_not_found(accounts: Stub) -> None:
+async def test_an_unknown_plan_or_limit_is_not_found(accounts: Stub) -> None:
     plan = accounts.GetPlan(messages.GetPlanRequest(plan_id="pro"))
     await assert_refused(plan, grpc.StatusCode.NOT_FOUND, "PLAN_NOT_FOUND")
     await assert_refused(get(accounts), grpc.StatusCode.NOT_FOUND, "LIMIT_NOT_FOUND")
 
 
-async def test_bad_fields_are_named(accounts: Stub) -> None:
+async def test_all_violations_of_a_plan_and_a_limit_are_named(accounts: Stub) -> None:
     late = to_timestamp(NOW + HOUR)
     bad_plan = put_plan(accounts, "", display_name="\n", custom_fields={"": ""}, as_of_time=late)
     paths = ("plan_id", "display_name", "custom_fields", "as_of_time")
@@ -165,7 +163,7 @@ async def test_bad_fields_are_named(accounts: Stub) -> None:
     await assert_violations(accounts.ListLimits(listing), "customer_id", "plan_id", "page_size")
 
 
-async def test_lists_go_page_by_page_in_byte_order_and_narrow(accounts: Stub) -> None:
+async def test_plans_and_limits_are_listed_in_byte_order_by_page_and_filter(accounts: Stub) -> None:
     for number, name in enumerate(("B", "a", "é", "a-1", "C")):
         await put_plan(accounts, name)
         of_plan: dict[str, Any] = {"plan": alert_pb2.PlanScope(plan_id=name)}
@@ -191,7 +189,9 @@ async def test_lists_go_page_by_page_in_byte_order_and_narrow(accounts: Stub) ->
         assert [item.limit_id for item in (await accounts.ListLimits(request)).limits] == expected
 
 
-async def test_organizations_are_apart(accounts: Stub, shared: Database, clock: ManualClock) -> None:
+async def test_an_organization_sees_only_its_own_plans_and_limits(
+    accounts: Stub, shared: Database, clock: ManualClock
+) -> None:
     async with shared.transaction() as connection:
         other = await keys.create_key(connection, "other", clock.now())
     as_other = (("authorization", f"Bearer {other.key}"),)

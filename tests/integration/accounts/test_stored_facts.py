@@ -102,14 +102,14 @@ async def test_a_put_replaces_the_whole_fact(database: Database, org: int) -> No
     assert put == StoredCustomer(org, "c1", "", None, "USD", DEFAULT_CYCLE, NOW + HOUR, NOW, NOW + HOUR)
 
 
-async def test_an_older_fact_never_overwrites_a_newer_one(database: Database, org: int) -> None:
+async def test_an_older_put_does_not_replace_a_newer_fact(database: Database, org: int) -> None:
     newer = await put_customer(database, org, display_name="new", as_of_time=NOW)
     before = await epoch(database, org)
     assert await put_customer(database, org, display_name="old", as_of_time=NOW - HOUR) == newer
     assert await epoch(database, org) == before
 
 
-async def test_facts_of_one_time_are_taken_in_the_order_they_come(database: Database, org: int) -> None:
+async def test_a_later_put_with_the_same_as_of_time_replaces_the_fact(database: Database, org: int) -> None:
     await put_customer(database, org, display_name="first")
     assert (await put_customer(database, org, display_name="second")).display_name == "second"
 
@@ -123,7 +123,7 @@ async def test_a_change_raises_the_epoch_and_marks_the_row_with_it(database: Dat
         assert await connection.scalar(select(customer.c.changed_epoch)) == after
 
 
-async def test_a_repeated_fact_gets_younger_without_a_change(database: Database, org: int) -> None:
+async def test_a_repeated_put_changes_only_the_as_of_time(database: Database, org: int) -> None:
     await put_customer(database, org, plan_id="pro")
     before = await epoch(database, org)
     again = await put_customer(database, org, plan_id="pro", as_of_time=NOW + HOUR, now=NOW + HOUR)
@@ -132,7 +132,7 @@ async def test_a_repeated_fact_gets_younger_without_a_change(database: Database,
     assert await epoch(database, org) == before
 
 
-async def test_a_customer_known_from_usage_only_takes_any_fact(database: Database, org: int) -> None:
+async def test_a_customer_registered_by_usage_accepts_any_as_of_time(database: Database, org: int) -> None:
     await put_subscription(database, org)  # creates its customer as usage would
     async with database.transaction() as connection:
         seen = await customers.get(connection, org, "c1")
@@ -141,7 +141,7 @@ async def test_a_customer_known_from_usage_only_takes_any_fact(database: Databas
     assert put.plan_id == "pro"
 
 
-async def test_concurrent_puts_leave_the_newest_fact(database: Database, org: int) -> None:
+async def test_concurrent_puts_keep_the_newest_customer(database: Database, org: int) -> None:
     hours = [3, 9, 1, 7, 5, 8, 2, 6, 4, 0]
     await asyncio.gather(
         *(put_customer(database, org, display_name=f"at {hour}", as_of_time=NOW + hour * HOUR) for hour in hours)
@@ -152,7 +152,7 @@ async def test_concurrent_puts_leave_the_newest_fact(database: Database, org: in
     assert (stored.display_name, stored.as_of_time) == ("at 9", NOW + 9 * HOUR)
 
 
-async def test_a_change_waits_for_the_ingest_under_way(database: Database, org: int) -> None:
+async def test_a_put_waits_for_ingest_in_progress(database: Database, org: int) -> None:
     async with database.transaction() as ingest:
         held = await organizations.lock_shared(ingest, org)
         put = asyncio.create_task(put_customer(database, org, plan_id="pro"))
@@ -163,7 +163,7 @@ async def test_a_change_waits_for_the_ingest_under_way(database: Database, org: 
     assert await epoch(database, org) == held + 1
 
 
-async def test_a_subscription_without_a_cycle_shows_its_customers(database: Database, org: int) -> None:
+async def test_a_subscription_without_a_cycle_has_the_cycle_of_its_customer(database: Database, org: int) -> None:
     await put_customer(database, org, cycle=BERLIN)
     inherits = await put_subscription(database, org)
     assert (inherits.cycle, inherits.customer_cycle) == (None, BERLIN)
@@ -175,7 +175,7 @@ async def test_a_subscription_without_a_cycle_shows_its_customers(database: Data
     )
 
 
-async def test_a_subscription_id_belongs_to_its_customer(database: Database, org: int) -> None:
+async def test_two_customers_can_have_the_same_subscription_id(database: Database, org: int) -> None:
     await put_subscription(database, org, customer_id="c1", plan_id="a")
     await put_subscription(database, org, customer_id="c2", plan_id="b")
     async with database.transaction() as connection:
@@ -194,7 +194,9 @@ async def test_a_subscription_id_belongs_to_its_customer(database: Database, org
         {"aggregation": Aggregation.UNIQUE_COUNT, "unique_property": "seat"},
     ],
 )
-async def test_a_metrics_aggregation_is_fixed(database: Database, org: int, other: dict[str, Any]) -> None:
+async def test_a_put_that_changes_the_aggregation_of_a_metric_is_refused(
+    database: Database, org: int, other: dict[str, Any]
+) -> None:
     await put_metric(database, org)
     before = await epoch(database, org)
     with pytest.raises(MetricFixed) as raised:
@@ -206,7 +208,7 @@ async def test_a_metrics_aggregation_is_fixed(database: Database, org: int, othe
     assert await epoch(database, org) == before
 
 
-async def test_a_metrics_unique_property_is_fixed(database: Database, org: int) -> None:
+async def test_a_put_that_changes_the_unique_property_of_a_metric_is_refused(database: Database, org: int) -> None:
     unique = {"aggregation": Aggregation.UNIQUE_COUNT, "unique_property": "seat"}
     await put_metric(database, org, **unique)
     assert (await put_metric(database, org, **unique, display_name="Seats")).display_name == "Seats"
@@ -214,13 +216,13 @@ async def test_a_metrics_unique_property_is_fixed(database: Database, org: int) 
         await put_metric(database, org, **{**unique, "unique_property": "user"})
 
 
-async def test_an_older_metric_with_another_aggregation_is_only_old(database: Database, org: int) -> None:
+async def test_an_older_put_with_another_aggregation_is_superseded(database: Database, org: int) -> None:
     newer = await put_metric(database, org)
     older = await put_metric(database, org, aggregation=Aggregation.MAX, as_of_time=NOW - HOUR)
     assert older == newer
 
 
-async def test_two_puts_of_a_new_metric_agree_on_one_aggregation(database: Database, org: int) -> None:
+async def test_one_of_two_concurrent_aggregations_of_a_new_metric_is_stored(database: Database, org: int) -> None:
     results = await asyncio.gather(
         *(put_metric(database, org, aggregation=kind) for kind in (Aggregation.SUM, Aggregation.MAX)),
         return_exceptions=True,
@@ -228,7 +230,7 @@ async def test_two_puts_of_a_new_metric_agree_on_one_aggregation(database: Datab
     assert sorted(type(result).__name__ for result in results) == ["MetricFixed", "StoredMetric"]
 
 
-async def test_lists_go_on_after_the_last_row_in_byte_order(database: Database, org: int) -> None:
+async def test_lists_continue_after_the_last_row_in_byte_order(database: Database, org: int) -> None:
     ids = ["B", "a", "b", "é", "Z", "a-1"]
     for number, customer_id in enumerate(ids):
         plan_id = "pro" if number % 2 else None
@@ -264,7 +266,7 @@ async def test_lists_go_on_after_the_last_row_in_byte_order(database: Database, 
     assert [item.customer_id for item in of_one] == ["b"]
 
 
-async def test_organizations_do_not_see_each_other(database: Database, org: int) -> None:
+async def test_an_organization_sees_only_its_own_facts(database: Database, org: int) -> None:
     async with database.transaction() as connection:
         other = await organizations.get_or_create(connection, "other", NOW)
     await put_customer(database, org, plan_id="pro")

@@ -19,7 +19,7 @@ from store.tables.wallets import wallet
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)
 
 
-async def test_many_at_once_wait_in_no_circle(shared: Database, org: int) -> None:
+async def test_concurrent_locks_of_several_wallets_do_not_deadlock(shared: Database, org: int) -> None:
     chance = random.Random(7)
     inside: set[str] = set()
 
@@ -39,7 +39,7 @@ async def test_many_at_once_wait_in_no_circle(shared: Database, org: int) -> Non
         assert await connection.scalar(count) in range(5, 41)
 
 
-async def test_wallets_of_two_organizations_are_two(shared: Database, org: int) -> None:
+async def test_wallets_of_two_organizations_are_locked_separately(shared: Database, org: int) -> None:
     async with shared.transaction() as connection:
         other = await organizations.get_or_create(connection, "another", NOW)
     async with shared.transaction() as ours, shared.transaction() as theirs:
@@ -47,7 +47,7 @@ async def test_wallets_of_two_organizations_are_two(shared: Database, org: int) 
         await wallets.lock(theirs, other, ["acme"])
 
 
-async def test_a_reader_sees_a_balance_and_its_segments_at_one_moment(shared: Database, org: int) -> None:
+async def test_a_read_of_a_balance_and_its_segments_is_one_snapshot(shared: Database, org: int) -> None:
     fact = BalanceFact(
         customer_id="acme",
         balance_id="b1",

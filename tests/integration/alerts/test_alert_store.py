@@ -58,7 +58,7 @@ async def test_a_definition_is_read_as_it_was_created(
     assert created.changed_epoch == created.watching_epoch > 0
 
 
-async def test_a_cache_reads_what_changed_after_its_epoch_and_nothing_of_others(
+async def test_changed_alerts_after_an_epoch_exclude_other_organizations(
     database: Database, organization_id: int, clock: ManualClock
 ) -> None:
     async with database.transaction() as connection:
@@ -88,7 +88,7 @@ async def test_a_cache_reads_what_changed_after_its_epoch_and_nothing_of_others(
         (None, CustomerAlertStatus.OK),
     ],
 )
-async def test_a_customer_is_evaluating_until_the_visit_has_come_by(
+async def test_a_customer_is_evaluating_until_the_backfill_has_passed_it(
     database: Database,
     organization_id: int,
     clock: ManualClock,
@@ -107,7 +107,7 @@ async def test_a_customer_is_evaluating_until_the_visit_has_come_by(
     assert found.status is status
 
 
-async def test_an_alert_that_is_switched_off_says_nothing(
+async def test_a_disabled_alert_has_neither_status_nor_gauges(
     database: Database, organization_id: int, clock: ManualClock
 ) -> None:
     created = await create(database, organization_id, clock)
@@ -120,7 +120,9 @@ async def test_an_alert_that_is_switched_off_says_nothing(
     assert (found.status, found.gauges) == (None, ())
 
 
-async def test_a_view_shows_one_moment(database: Database, organization_id: int, clock: ManualClock) -> None:
+async def test_a_customer_view_reads_one_snapshot(
+    database: Database, organization_id: int, clock: ManualClock
+) -> None:
     created = await create(database, organization_id, clock)
     async with database.transaction() as connection:
         view = await CustomerView.open(connection, organization_id, "acme", clock.now())

@@ -53,7 +53,7 @@ async def told(caller: Caller) -> list[tuple[str, str]]:
     return [(one.kind, one.level) for stored in await caller.notifications() for one in stored.crossings]
 
 
-async def test_a_lowered_threshold_is_reached_at_once(caller: Caller) -> None:
+async def test_a_lowered_threshold_is_reached_immediately(caller: Caller) -> None:
     created = await caller.create(usage_alert(ladder=lines("20")))
     await caller.send(caller.event("e1", "15"))
     changed = await update(caller, created.alert_id, thresholds=lines("12"))
@@ -64,7 +64,9 @@ async def test_a_lowered_threshold_is_reached_at_once(caller: Caller) -> None:
     assert (await caller.state(created.alert_id)).gauges[0].change_reason == alert_pb2.CHANGE_REASON_EVALUATION
 
 
-async def test_a_threshold_that_is_added_below_is_reached_at_once(caller: Caller, usual: alert_pb2.Alert) -> None:
+async def test_an_added_threshold_below_the_value_is_reached_immediately(
+    caller: Caller, usual: alert_pb2.Alert
+) -> None:
     await update(caller, usual.alert_id, thresholds=lines("10", "14", "40"))
     assert await told(caller) == [("REACHED", "10"), ("REACHED", "14")]
 
@@ -77,7 +79,7 @@ async def test_a_raised_threshold_resolves(caller: Caller, usual: alert_pb2.Aler
     assert (await told(caller))[-1] == ("REACHED", "20")
 
 
-async def test_an_unrelated_edit_tells_nobody(caller: Caller, usual: alert_pb2.Alert) -> None:
+async def test_a_new_name_does_not_notify(caller: Caller, usual: alert_pb2.Alert) -> None:
     changed = await update(caller, usual.alert_id, name="another")
     assert (changed.name, changed.version) == ("another", 2)
     assert await update(caller, usual.alert_id, name="another") == changed
@@ -85,7 +87,7 @@ async def test_an_unrelated_edit_tells_nobody(caller: Caller, usual: alert_pb2.A
     assert await told(caller) == [("REACHED", "10")]
 
 
-async def test_a_code_or_a_severity_that_changes_tells_nobody(caller: Caller, usual: alert_pb2.Alert) -> None:
+async def test_a_new_threshold_code_does_not_notify(caller: Caller, usual: alert_pb2.Alert) -> None:
     await update(caller, usual.alert_id, thresholds=lines("10", code="new"))
     assert await told(caller) == [("REACHED", "10")]
     await caller.send(caller.event("e2", "-10"))
@@ -93,7 +95,7 @@ async def test_a_code_or_a_severity_that_changes_tells_nobody(caller: Caller, us
     assert last.body["data"]["transitions"][0]["threshold"] == {"code": "new", "value": "10"}
 
 
-async def test_reset_tells_again_and_resolves_nothing(caller: Caller, usual: alert_pb2.Alert) -> None:
+async def test_reset_notifies_again_and_resolves_nothing(caller: Caller, usual: alert_pb2.Alert) -> None:
     await caller.send(caller.event("b1", "11", "bob"))
     await update(caller, usual.alert_id, policy=RESET)
     assert sorted(await told(caller)) == [("REACHED", "10")] * 4
@@ -103,7 +105,7 @@ async def test_reset_tells_again_and_resolves_nothing(caller: Caller, usual: ale
     assert sorted(sequences) == [1, 2, 3]
 
 
-async def test_a_customers_state_is_reset_alone(caller: Caller, usual: alert_pb2.Alert) -> None:
+async def test_reset_of_one_customer_does_not_notify_others(caller: Caller, usual: alert_pb2.Alert) -> None:
     await caller.send(caller.event("b1", "11", "bob"))
     request = alert_service_pb2.ResetCustomerAlertRequest(alert_id=usual.alert_id, customer_id="bob")
     answer = await caller.alerts.ResetCustomerAlert(request, metadata=caller.metadata)
@@ -112,7 +114,7 @@ async def test_a_customers_state_is_reset_alone(caller: Caller, usual: alert_pb2
     assert (counts.count("acme"), counts.count("bob")) == (1, 2)
 
 
-async def test_an_etag_of_another_version_aborts(caller: Caller, usual: alert_pb2.Alert) -> None:
+async def test_an_update_with_the_etag_of_another_version_is_aborted(caller: Caller, usual: alert_pb2.Alert) -> None:
     await update(caller, usual.alert_id, name="theirs")
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await update(caller, usual.alert_id, name="ours", etag=usual.etag)
@@ -123,7 +125,7 @@ async def test_an_etag_of_another_version_aborts(caller: Caller, usual: alert_pb
     assert (await update(caller, usual.alert_id, name="ours", etag="2")).name == "ours"
 
 
-async def test_what_an_alert_measures_stays(caller: Caller, usual: alert_pb2.Alert) -> None:
+async def test_an_update_of_the_measure_or_the_scope_is_refused(caller: Caller, usual: alert_pb2.Alert) -> None:
     condition = condition_pb2.UsageThresholdReachedCondition(metric_id="others")
     spend = condition_pb2.SpendThresholdReachedCondition()
     for fields, path in (
@@ -139,7 +141,7 @@ async def test_what_an_alert_measures_stays(caller: Caller, usual: alert_pb2.Ale
     assert violations_of(error.value) == ["update_mask.paths[0]", "update_mask.paths[1]"]
 
 
-async def test_a_star_replaces_everything_that_may_be_changed(caller: Caller, usual: alert_pb2.Alert) -> None:
+async def test_the_mask_of_a_star_replaces_every_mutable_field(caller: Caller, usual: alert_pb2.Alert) -> None:
     usual.name = "all of it"
     usual.thresholds[0].value = "11"
     request = alert_service_pb2.UpdateAlertRequest(alert=usual, update_mask=FieldMask(paths=["*"]))
@@ -150,7 +152,7 @@ async def test_a_star_replaces_everything_that_may_be_changed(caller: Caller, us
     assert violations_of(error.value) == ["alert.name", "alert.thresholds"]
 
 
-async def test_an_alert_that_is_off_says_nothing_and_catches_up_when_it_is_on_again(caller: Caller) -> None:
+async def test_a_disabled_alert_does_not_notify_until_it_is_enabled(caller: Caller) -> None:
     created = await caller.create(usage_alert(ladder=lines("10", "20", "30")))
     await caller.send(caller.event("e1", "15"))
     disable = alert_service_pb2.DisableAlertRequest(alert_id=created.alert_id)
@@ -165,7 +167,7 @@ async def test_an_alert_that_is_off_says_nothing_and_catches_up_when_it_is_on_ag
     assert (await caller.state(created.alert_id)).gauges[0].gauge.value == "25"
 
 
-async def test_an_alert_is_switched_off_for_one_customer(caller: Caller) -> None:
+async def test_a_disabled_customer_is_not_evaluated_until_it_is_enabled(caller: Caller) -> None:
     created = await caller.create(usage_alert(ladder=lines("10")))
     disable = alert_service_pb2.DisableAlertRequest(alert_id=created.alert_id, customer_id="bob")
     for _ in range(2):
@@ -181,7 +183,7 @@ async def test_an_alert_is_switched_off_for_one_customer(caller: Caller) -> None
     assert len(await caller.notifications()) == 3
 
 
-async def test_archived_alerts_stay_as_they_are(caller: Caller, usual: alert_pb2.Alert) -> None:
+async def test_an_archived_alert_refuses_update_and_enable(caller: Caller, usual: alert_pb2.Alert) -> None:
     await caller.archive(usual.alert_id)
     enable = alert_service_pb2.EnableAlertRequest(alert_id=usual.alert_id)
     for call in (
@@ -193,7 +195,7 @@ async def test_archived_alerts_stay_as_they_are(caller: Caller, usual: alert_pb2
         assert reason_of(error.value) == "ERROR_REASON_ALERT_ARCHIVED"
 
 
-async def test_a_uniqueness_key_is_released_later(caller: Caller) -> None:
+async def test_a_uniqueness_key_of_an_archived_alert_is_free_after_its_release(caller: Caller) -> None:
     alert = usage_alert("10")
     alert.uniqueness_key = "mine"
     first = await caller.create(alert)
@@ -209,7 +211,9 @@ async def test_a_uniqueness_key_is_released_later(caller: Caller) -> None:
     assert (await caller.create(alert)).alert_id != first.alert_id
 
 
-async def test_the_history_says_who_did_what(caller: Caller, usual: alert_pb2.Alert, clock: ManualClock) -> None:
+async def test_the_history_lists_each_change_with_the_key_that_made_it(
+    caller: Caller, usual: alert_pb2.Alert, clock: ManualClock
+) -> None:
     clock.advance(timedelta(minutes=1))
     await update(caller, usual.alert_id, thresholds=lines("12"))
     await update(caller, usual.alert_id, policy=RESET)
@@ -242,7 +246,7 @@ async def test_an_edit_reaches_the_other_replica(caller: Caller, usual: alert_pb
         assert [one.level for one in answer.transitions] == ["17"]
 
 
-async def test_other_price_filters_measure_anew(caller: Caller) -> None:
+async def test_an_update_replaces_and_clears_price_filters(caller: Caller) -> None:
     filters = [
         condition_pb2.PriceFilter(
             field=condition_pb2.PRICE_FIELD_PRICE_ID,
@@ -266,7 +270,7 @@ async def test_other_price_filters_measure_anew(caller: Caller) -> None:
     assert not cleared.spend_exceeded.price_filters
 
 
-async def test_an_edit_into_another_alert_names_that_alert_also_when_the_edited_one_has_a_key(caller: Caller) -> None:
+async def test_an_update_to_the_definition_of_another_alert_is_refused_with_its_id(caller: Caller) -> None:
     def condition(price: str) -> condition_pb2.SpendExceededCondition:
         one = condition_pb2.PriceFilter(
             field=condition_pb2.PRICE_FIELD_PRICE_ID,
@@ -294,7 +298,7 @@ async def test_an_edit_into_another_alert_names_that_alert_also_when_the_edited_
     assert first.alert_id in (raised.value.details() or "")
 
 
-async def test_every_line_of_the_version_before_resolves_however_many_there_were(caller: Caller) -> None:
+async def test_all_thresholds_of_removed_overrides_resolve(caller: Caller) -> None:
     groups = [f"g{number}" for number in range(220)]
     condition = condition_pb2.CostExceededCondition(grouping_keys=["team"], currency="USD")
     for number, group in enumerate(groups):

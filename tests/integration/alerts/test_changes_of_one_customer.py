@@ -39,7 +39,7 @@ def spend_exceeded(currency: str, scope: alert_pb2.AlertScope) -> alert_pb2.Aler
     )
 
 
-async def test_each_subscription_may_have_as_many_spend_alerts(
+async def test_the_limit_of_spend_alerts_counts_each_subscription_separately(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(alerts, "MAX_SPEND_ALERTS", 1)
@@ -51,7 +51,7 @@ async def test_each_subscription_may_have_as_many_spend_alerts(
         assert reason_of(refused.value) == "ERROR_REASON_TOO_MANY_ALERTS"
 
 
-async def test_an_alert_that_is_off_for_two_subscriptions_comes_on_for_one(caller: Caller) -> None:
+async def test_enable_for_one_of_two_disabled_subscriptions_evaluates_only_that_one(caller: Caller) -> None:
     await subscribe(caller, ("ann", "s1"), ("ann", "s2"))
     alert = alert_pb2.Alert(
         name="usage",
@@ -88,7 +88,7 @@ async def test_an_alert_that_is_off_for_two_subscriptions_comes_on_for_one(calle
     assert await reached() == ["s1"]
 
 
-async def test_switching_an_alert_for_one_customer_touches_no_other(caller: Caller, clock: ManualClock) -> None:
+async def test_enable_for_one_customer_changes_no_other_customer(caller: Caller, clock: ManualClock) -> None:
     alert_id = (await caller.create(usage_alert("10"))).alert_id
     await caller.send(caller.event("e1", customer="ann"), caller.event("e1", customer="bob"))
     [[organization_id]] = await caller.rows("SELECT %(organization_id)s::bigint")
@@ -128,7 +128,7 @@ async def test_switching_an_alert_for_one_customer_touches_no_other(caller: Call
         await database.close()
 
 
-async def test_customers_may_use_one_id_for_their_adjustments(caller: Caller) -> None:
+async def test_two_customers_can_use_the_same_adjustment_id(caller: Caller) -> None:
     for number, customer in enumerate(("ann", "bob"), start=1):
         sent = balance_pb2.Balance(
             balance_id="b1",
@@ -149,7 +149,7 @@ async def test_customers_may_use_one_id_for_their_adjustments(caller: Caller) ->
         assert (adjusted.repeated_request, adjusted.balance.remaining) == (False, str(100 + number))
 
 
-async def test_a_subscription_is_known_of_its_own_customer_only(caller: Caller) -> None:
+async def test_a_subscription_id_is_unknown_for_another_customer(caller: Caller) -> None:
     await subscribe(caller, ("ann", "s1"), ("bob", "s2"))
     [[organization_id]] = await caller.rows("SELECT %(organization_id)s::bigint")
     database = Database(caller.database_url, pool_size=1)

@@ -24,7 +24,7 @@ def key(name: str) -> str:
     return f'uniqueness_key: "{name}" '
 
 
-async def test_the_same_request_id_gets_the_first_answer_also_after_a_restart(
+async def test_a_repeated_request_id_returns_the_first_answer_after_a_restart_too(
     ours: Client, database: Database, clock: ManualClock, api_keys: tuple[str, str]
 ) -> None:
     created = await ours.create(SPEND + key("k"), request_id="r")
@@ -35,7 +35,7 @@ async def test_the_same_request_id_gets_the_first_answer_also_after_a_restart(
     assert len((await ours.list()).alerts) == 1
 
 
-async def test_a_request_id_is_not_for_another_request(ours: Client) -> None:
+async def test_a_request_id_with_another_request_is_refused(ours: Client) -> None:
     await ours.create(SPEND, request_id="r")
     for other in (SPEND + key("k"), SPEND.replace("10", "11")):
         async with refused() as answer:
@@ -47,7 +47,7 @@ async def test_a_request_id_is_not_for_another_request(ours: Client) -> None:
         assert answer.metadata == {"request_id": "r"}
 
 
-async def test_a_request_that_was_refused_leaves_its_id_free(ours: Client) -> None:
+async def test_the_request_id_of_a_refused_request_stays_free(ours: Client) -> None:
     holder = await ours.create(SPEND + key("k"))
     async with refused():
         await ours.create(SPEND + key("k"), request_id="r")
@@ -55,7 +55,7 @@ async def test_a_request_that_was_refused_leaves_its_id_free(ours: Client) -> No
     assert (await ours.create(SPEND + key("k"), request_id="r")).alert_id != holder.alert_id
 
 
-async def test_tries_of_one_request_at_the_same_time_create_one_alert(ours: Client) -> None:
+async def test_concurrent_tries_of_one_request_create_one_alert(ours: Client) -> None:
     created = await asyncio.gather(*(ours.create(SPEND, request_id="r") for _ in range(6)))
     assert len({alert.alert_id for alert in created}) == 1
     assert len((await ours.list()).alerts) == 1
@@ -69,7 +69,7 @@ async def test_tries_of_one_request_at_the_same_time_create_one_alert(ours: Clie
         (COST + GOLD, "ERROR_REASON_ALERT_EXISTS"),
     ],
 )
-async def test_of_creates_at_the_same_time_one_wins_and_the_others_learn_its_id(
+async def test_one_of_concurrent_creates_succeeds_and_the_others_show_its_id(
     ours: Client, alert: str, reason: str
 ) -> None:
     created, others = await outcomes(ours.create(alert) for _ in range(6))
@@ -79,12 +79,12 @@ async def test_of_creates_at_the_same_time_one_wins_and_the_others_learn_its_id(
         assert other.metadata["alert_id"] == created[0].alert_id
 
 
-async def test_creates_of_different_alerts_at_the_same_time_all_succeed(ours: Client) -> None:
+async def test_concurrent_creates_of_different_alerts_all_succeed(ours: Client) -> None:
     created, others = await outcomes(ours.create(SPEND + key(str(number))) for number in range(8))
     assert (len(created), others) == (8, [])
 
 
-async def test_a_refused_create_leaves_the_rules_as_they_were(ours: Client, database: Database) -> None:
+async def test_a_refused_create_does_not_raise_the_epoch(ours: Client, database: Database) -> None:
     async def epochs() -> list[int]:
         async with database.transaction() as connection:
             return list((await connection.scalars(select(organization.c.epoch))).all())
@@ -96,7 +96,7 @@ async def test_a_refused_create_leaves_the_rules_as_they_were(ours: Client, data
     assert await epochs() == before
 
 
-async def test_a_uniqueness_key_is_held_until_it_is_released(ours: Client) -> None:
+async def test_a_uniqueness_key_is_taken_until_it_is_released(ours: Client) -> None:
     first = await ours.create(SPEND + key("k"))
     archived = await ours.archive(first.alert_id)
     assert (archived.state, archived.uniqueness_key_released) == (alert_pb2.ALERT_STATE_ARCHIVED, False)
@@ -118,7 +118,7 @@ async def test_a_uniqueness_key_is_held_until_it_is_released(ours: Client) -> No
     assert answer.metadata["alert_id"] == second.alert_id
 
 
-async def test_an_archived_alert_makes_room_for_its_successor(ours: Client) -> None:
+async def test_an_equal_alert_can_be_created_after_the_first_is_archived(ours: Client) -> None:
     first = await ours.create(CALLS + PRO)
     await ours.archive(first.alert_id)
     second = await ours.create(CALLS + PRO)

@@ -40,7 +40,7 @@ async def told(caller: Caller, alert_id: str) -> list[str]:
     return sorted(one.customer_id for one in await caller.notifications() if one.alert_id == alert_id)
 
 
-async def test_an_alert_disabled_during_its_visit_tells_no_more_and_the_rest_when_it_is_enabled(
+async def test_an_alert_disabled_during_its_backfill_notifies_of_the_rest_when_it_is_enabled(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backfills, "CUSTOMERS_PER_STEP", 1)
@@ -68,7 +68,7 @@ async def test_an_alert_disabled_during_its_visit_tells_no_more_and_the_rest_whe
     assert await told(caller, alert.alert_id) == list(CUSTOMERS)
 
 
-async def test_an_alert_disabled_while_usage_is_committed_tells_of_that_usage_and_of_none_after_it(
+async def test_an_alert_disabled_during_a_commit_notifies_of_that_usage_and_of_none_after_it(
     caller: Caller,
 ) -> None:
     alert = await caller.create(usage_alert("10", "20"))
@@ -84,7 +84,9 @@ async def test_an_alert_disabled_while_usage_is_committed_tells_of_that_usage_an
     assert [one.crossings for one in await caller.notifications()] == [[Crossing("REACHED", "10", "4", "10", "e2")]]
 
 
-async def test_an_alert_archived_during_its_visit_ends_it(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_alert_archived_during_its_backfill_ends_the_backfill(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(backfills, "CUSTOMERS_PER_STEP", 1)
     await caller.create(usage_alert("1000"))
     await caller.send(*(caller.event("e1", "15", customer) for customer in CUSTOMERS))
@@ -98,7 +100,7 @@ async def test_an_alert_archived_during_its_visit_ends_it(caller: Caller, monkey
     assert await told(caller, alert.alert_id) == ["ann", "bob"]
 
 
-async def test_an_alert_created_again_with_the_key_of_an_archived_one_begins_afresh(caller: Caller) -> None:
+async def test_an_alert_created_with_the_key_of_an_archived_one_notifies_again(caller: Caller) -> None:
     wanted = usage_alert("10")
     wanted.uniqueness_key = "mine"
     first = await caller.create(wanted)

@@ -58,7 +58,7 @@ async def refused(call: Awaitable[Any]) -> tuple[grpc.StatusCode, str]:
         "",
     ],
 )
-async def test_a_mask_names_only_what_can_be_changed(caller: Caller, path: str) -> None:
+async def test_an_update_mask_with_an_immutable_field_is_refused(caller: Caller, path: str) -> None:
     created = await caller.create(usage_alert("10"))
     wanted = alert_pb2.Alert(alert_id=created.alert_id, name="another")
     with pytest.raises(grpc.aio.AioRpcError) as error:
@@ -67,7 +67,7 @@ async def test_a_mask_names_only_what_can_be_changed(caller: Caller, path: str) 
     assert (await update(caller, wanted)).version == 2  # the refused one changed nothing
 
 
-async def test_a_mask_says_what_is_changed_and_what_is_cleared(caller: Caller) -> None:
+async def test_an_update_changes_and_clears_only_the_fields_of_its_mask(caller: Caller) -> None:
     created = await caller.create(usage_alert("10"))
     wanted = alert_pb2.Alert(alert_id=created.alert_id, name="n", thresholds=[threshold_pb2.Threshold(value="7")])
     changed = await update(caller, wanted, "name", "name")
@@ -84,7 +84,7 @@ async def test_a_mask_says_what_is_changed_and_what_is_cleared(caller: Caller) -
     assert nothing == changed
 
 
-async def test_what_the_service_says_of_an_alert_may_be_sent_back(caller: Caller) -> None:
+async def test_an_update_ignores_output_only_fields(caller: Caller) -> None:
     """Read, change, write: what only answers say does no harm, and stays what it is."""
     read = await caller.create(usage_alert("10"))
     read.name = "another"
@@ -109,7 +109,9 @@ FILTERED = (
 
 
 @pytest.mark.parametrize("condition", FILTERED)
-async def test_a_definition_that_was_kept_elsewhere_can_be_sent_again(caller: Caller, condition: str) -> None:
+async def test_an_update_accepts_the_definition_as_it_was_created_and_refuses_other_filters(
+    caller: Caller, condition: str
+) -> None:
     """As it was written at first, in whatever order; without its filters it would be another one, and is refused."""
     text = f'name: "n" scope {{ all_customers {{}} }} thresholds {{ value: "10" }} {condition}'
     kept = text_format.Parse(text, alert_pb2.Alert())
@@ -132,7 +134,7 @@ async def test_a_definition_that_was_kept_elsewhere_can_be_sent_again(caller: Ca
     assert (await update(caller, kept, "name")).version == 2
 
 
-async def test_of_updates_of_one_etag_at_the_same_time_one_wins(caller: Caller) -> None:
+async def test_one_of_concurrent_updates_with_the_same_etag_succeeds(caller: Caller) -> None:
     created = await caller.create(usage_alert("10"))
     wanted = [alert_pb2.Alert(alert_id=created.alert_id, etag=created.etag, name=f"n{number}") for number in range(8)]
     async with beside(caller) as other:
@@ -146,7 +148,7 @@ async def test_of_updates_of_one_etag_at_the_same_time_one_wins(caller: Caller) 
     assert (await caller.alerts.GetAlert(request, metadata=caller.metadata)).alert == won
 
 
-async def test_an_etag_guards_switching_and_archiving_too(caller: Caller) -> None:
+async def test_enable_disable_and_archive_refuse_an_old_etag(caller: Caller) -> None:
     created = await caller.create(usage_alert("10"))
     stale = {"alert_id": created.alert_id, "etag": "7"}
     archive = alert_service_pb2.ArchiveAlertRequest(alert_id=created.alert_id, etag="7")
@@ -159,7 +161,7 @@ async def test_an_etag_guards_switching_and_archiving_too(caller: Caller) -> Non
     assert (await switch(caller, False, alert_id=created.alert_id, etag="1")).version == 2
 
 
-async def test_switching_twice_changes_nothing_the_second_time(caller: Caller) -> None:
+async def test_a_second_enable_or_disable_changes_nothing(caller: Caller) -> None:
     created = await caller.create(usage_alert("10"))
     for on in (False, True):
         assert await switch(caller, on, alert_id=created.alert_id) == await switch(
@@ -172,7 +174,7 @@ async def test_switching_twice_changes_nothing_the_second_time(caller: Caller) -
     assert len(changes) == 5
 
 
-async def test_an_alert_is_switched_off_for_one_subscription(caller: Caller) -> None:
+async def test_a_disabled_subscription_is_not_evaluated_and_others_are(caller: Caller) -> None:
     for subscription in ("s1", "s2"):
         await caller.put_subscription(
             account_pb2.Subscription(customer_id="acme", subscription_id=subscription, plan_id="pro")
@@ -203,7 +205,7 @@ async def told_of(caller: Caller) -> list[str]:
     return [one.body["data"]["gauge"]["subscription_id"] for one in await caller.notifications()]
 
 
-async def test_whom_an_alert_does_not_have_it_is_not_switched_for(caller: Caller) -> None:
+async def test_enable_and_disable_refuse_a_customer_that_the_alert_does_not_cover(caller: Caller) -> None:
     alert = await caller.create(usage_alert("10", scope=on_customer("acme")))
     for on in (False, True):
         for whom, path in (
@@ -217,7 +219,7 @@ async def test_whom_an_alert_does_not_have_it_is_not_switched_for(caller: Caller
             assert violations_of(error.value) == [path]
 
 
-async def test_only_what_is_evaluated_can_be_reset(caller: Caller) -> None:
+async def test_reset_refuses_a_customer_that_is_not_evaluated(caller: Caller) -> None:
     await caller.send(caller.event("e1"), caller.event("e2", customer="beta"))
     alert = await caller.create(usage_alert("10", scope=on_customer("acme")))
 

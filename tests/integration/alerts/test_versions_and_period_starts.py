@@ -26,7 +26,9 @@ from tests.support.usage.caller import Caller, usage_alert
 __all__ = ["caller", "organization_id", "shared_database_url"]
 
 
-async def test_the_history_shows_an_alert_as_it_was_at_each_change(caller: Caller, clock: ManualClock) -> None:
+async def test_each_change_in_the_history_shows_the_alert_as_of_that_change(
+    caller: Caller, clock: ManualClock
+) -> None:
     alert_id = (await caller.create(usage_alert("10"))).alert_id
     times = [clock.now()]
     # Made when their turn has come: a call begins when it is made, not when it is awaited.
@@ -63,7 +65,9 @@ async def test_the_history_shows_an_alert_as_it_was_at_each_change(caller: Calle
     assert changes[-1].alert.archive_time == to_timestamp(times[-1])
 
 
-async def test_a_gauge_belongs_to_the_period_that_begins_at_this_moment(caller: Caller, clock: ManualClock) -> None:
+async def test_a_gauge_of_the_ended_period_is_not_shown_from_the_start_of_the_next(
+    caller: Caller, clock: ManualClock
+) -> None:
     alert_id = (await caller.create(usage_alert("100"))).alert_id
 
     async def shown() -> list[str]:
@@ -81,7 +85,7 @@ async def test_a_gauge_belongs_to_the_period_that_begins_at_this_moment(caller: 
     assert await shown() == ["5"]
 
 
-async def test_an_alert_that_is_switched_off_waits_for_no_visit(
+async def test_a_disabled_alert_has_no_pending_backfill(
     database: Database, organization_id: int, clock: ManualClock
 ) -> None:
     created = await create(database, organization_id, clock)
@@ -92,7 +96,7 @@ async def test_an_alert_that_is_switched_off_waits_for_no_visit(
         assert await alerts.get(connection, organization_id, created.alert_id) == off
 
 
-async def test_of_the_thresholds_of_former_versions_the_newest_are_kept(
+async def test_an_edit_keeps_the_newest_retired_thresholds(
     database: Database, organization_id: int, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(alert_changes, "MAX_RETIRED", 2)
@@ -105,7 +109,7 @@ async def test_of_the_thresholds_of_former_versions_the_newest_are_kept(
     assert [threshold.value for threshold in changed.retired] == [20, 30, 40]
 
 
-async def test_groups_are_counted_anew_when_an_alert_watches_anew(
+async def test_the_count_of_groups_starts_anew_at_a_newer_watching_epoch(
     database: Database, organization_id: int, clock: ManualClock
 ) -> None:
     group = Groups("ann", "alt_1", None, datetime(2026, 3, 1, tzinfo=UTC))
@@ -116,7 +120,7 @@ async def test_groups_are_counted_anew_when_an_alert_watches_anew(
             assert counted == {group: total}
 
 
-async def test_a_cache_hears_of_the_exclusions_of_its_own_epoch(
+async def test_exclusions_made_since_an_epoch_include_those_of_that_epoch(
     database: Database, organization_id: int, clock: ManualClock
 ) -> None:
     async with database.transaction() as connection:

@@ -99,7 +99,7 @@ def kill(process: "subprocess.Popen[str]") -> None:
 
 
 @pytest.mark.parametrize("name", ["with blanks, and 100% 'odd'", "long-" * 30])
-def test_any_path_serves_and_no_mode_above_changes(folder: Path, name: str) -> None:
+def test_a_server_starts_in_any_path_and_changes_no_mode_above_it(folder: Path, name: str) -> None:
     above = folder / "closed"
     above.mkdir(mode=0o700)
     held = Holder(above / name)
@@ -141,7 +141,7 @@ def test_another_user_of_the_machine_cannot_connect(holder: Holder) -> None:
     assert "Permission denied" in refused.stderr
 
 
-def test_only_the_listed_users_of_the_machine_are_let_in(holder: Holder) -> None:
+def test_only_the_listed_users_of_the_machine_can_connect(holder: Holder) -> None:
     with psycopg.connect(holder.url, autocommit=True) as connection:
         connection.execute("CREATE ROLE other LOGIN SUPERUSER")
         rows = connection.execute("SELECT type, auth_method FROM pg_hba_file_rules").fetchall()
@@ -151,7 +151,7 @@ def test_only_the_listed_users_of_the_machine_are_let_in(holder: Holder) -> None
         psycopg.connect(holder.url.replace("postgres@", "other@"))
 
 
-def test_a_killed_holder_leaves_the_server_to_the_others_and_nothing_after_the_last(folder: Path) -> None:
+def test_a_server_runs_after_a_killed_holder_until_the_last_holder_ends(folder: Path) -> None:
     first, second = (hold_elsewhere(folder / "data") for _ in range(2))
     layout = Layout(folder / "data")
     pid = postmaster(layout)
@@ -181,7 +181,7 @@ class Reports:
 
 
 @pytest.mark.parametrize("victim", ["postmaster", "keeper"])
-def test_a_server_that_was_killed_is_started_again(holder: Holder, victim: str) -> None:
+def test_a_killed_server_is_started_again(holder: Holder, victim: str) -> None:
     reports = Reports()
     watch(holder, reports)
     pid = postmaster(holder.layout)
@@ -240,7 +240,7 @@ def test_data_and_a_server_that_an_earlier_version_left_are_taken_over(folder: P
     held.close()
 
 
-def test_a_making_that_was_cut_off_begins_anew(folder: Path) -> None:
+def test_an_interrupted_initialization_begins_anew(folder: Path) -> None:
     layout = Layout(folder / "data")
     layout.prepare()
     layout.unfinished_data.mkdir()
@@ -250,7 +250,7 @@ def test_a_making_that_was_cut_off_begins_anew(folder: Path) -> None:
     held.close()
 
 
-def test_a_folder_with_other_files_is_left_alone(folder: Path) -> None:
+def test_a_folder_with_other_files_is_refused_and_not_changed(folder: Path) -> None:
     (folder / "data" / "postgres").mkdir(parents=True)
     (folder / "data" / "postgres" / "notes").write_text("mine")
     with pytest.raises(CannotStart, match="move it away"):

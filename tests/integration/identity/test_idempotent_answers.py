@@ -33,18 +33,18 @@ async def handle(
         return response
 
 
-async def test_a_retry_gets_the_first_answer(database: Database, org: int) -> None:
+async def test_a_repeated_request_gets_the_first_answer(database: Database, org: int) -> None:
     assert await handle(database, org, "r1", b"payload", b"first") == b"first"
     assert await handle(database, org, "r1", b"payload", b"second") == b"first"
 
 
-async def test_the_same_id_with_another_payload_is_refused(database: Database, org: int) -> None:
+async def test_the_same_request_id_with_another_payload_is_refused(database: Database, org: int) -> None:
     await handle(database, org, "r1", b"payload", b"first")
     with pytest.raises(RequestIdReused, match="r1"):
         await handle(database, org, "r1", b"other", b"second")
 
 
-async def test_ids_belong_to_a_method_and_an_organization(database: Database, org: int) -> None:
+async def test_a_request_id_belongs_to_one_method_of_one_organization(database: Database, org: int) -> None:
     async with database.transaction() as connection:
         other = await organizations.get_or_create(connection, "other", NOW)
     await handle(database, org, "r1", b"payload", b"first")
@@ -52,14 +52,14 @@ async def test_ids_belong_to_a_method_and_an_organization(database: Database, or
     assert await handle(database, org, "r1", b"payload 3", b"another", method="/x/Y") == b"another"
 
 
-async def test_tries_at_the_same_time_get_one_answer(database: Database, org: int) -> None:
+async def test_concurrent_tries_get_one_answer(database: Database, org: int) -> None:
     answers = await asyncio.gather(
         *(handle(database, org, "r1", b"payload", f"try {number}".encode()) for number in range(8))
     )
     assert len(set(answers)) == 1
 
 
-async def test_a_try_that_failed_leaves_nothing(database: Database, org: int) -> None:
+async def test_a_failed_request_stores_no_answer(database: Database, org: int) -> None:
     async def fail() -> None:
         async with database.transaction() as connection:
             await requests.store_answer(connection, org, METHOD, "r1", b"payload", b"first", NOW)
@@ -70,7 +70,7 @@ async def test_a_try_that_failed_leaves_nothing(database: Database, org: int) ->
     assert await handle(database, org, "r1", b"other payload", b"second") == b"second"
 
 
-async def test_old_answers_can_be_forgotten(database: Database, org: int) -> None:
+async def test_answers_before_a_time_are_deleted(database: Database, org: int) -> None:
     await handle(database, org, "r1", b"payload", b"first")
     async with database.transaction() as connection:
         assert await requests.delete_before(connection, NOW) == 0

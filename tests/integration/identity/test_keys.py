@@ -18,7 +18,7 @@ from store.usage import routing_facts as facts
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)
 
 
-async def test_a_key_stands_for_its_organization(database: Database) -> None:
+async def test_a_key_identifies_its_organization(database: Database) -> None:
     async with database.transaction() as connection:
         created = await keys.create_key(connection, "acme", NOW)
         second = await keys.create_key(connection, "acme", NOW)
@@ -32,7 +32,7 @@ async def test_a_key_stands_for_its_organization(database: Database) -> None:
         assert await find_caller(connection, hash_key(created.key + "x")) is None
 
 
-async def test_the_key_itself_is_stored_nowhere_and_shown_by_no_repr(database: Database) -> None:
+async def test_a_key_is_stored_only_as_its_hash_and_not_in_a_repr(database: Database) -> None:
     async with database.transaction() as connection:
         created = await keys.create_key(connection, "acme", NOW)
         row = (await connection.execute(select(api_key))).one()
@@ -41,7 +41,7 @@ async def test_the_key_itself_is_stored_nowhere_and_shown_by_no_repr(database: D
     assert created.key not in repr(created)
 
 
-async def test_a_revoked_key_stands_for_nobody(database: Database) -> None:
+async def test_a_revoked_key_identifies_no_organization(database: Database) -> None:
     async with database.transaction() as connection:
         created = await keys.create_key(connection, "acme", NOW)
         assert await keys.revoke_key(connection, created.key_id, NOW)
@@ -49,7 +49,7 @@ async def test_a_revoked_key_stands_for_nobody(database: Database) -> None:
         assert not await keys.revoke_key(connection, "key_unknown", NOW)
 
 
-async def test_revoking_twice_keeps_the_first_time(database: Database) -> None:
+async def test_a_second_revocation_keeps_the_first_time(database: Database) -> None:
     async with database.transaction() as connection:
         created = await keys.create_key(connection, "acme", NOW)
         assert await keys.revoke_key(connection, created.key_id, NOW)
@@ -58,7 +58,7 @@ async def test_revoking_twice_keeps_the_first_time(database: Database) -> None:
     assert record.revoke_time == NOW
 
 
-async def test_revoking_the_last_key_does_not_open_the_door(database: Database) -> None:
+async def test_a_key_still_exists_after_the_last_one_is_revoked(database: Database) -> None:
     async with database.transaction() as connection:
         assert not await keys.any_key_exists(connection)
         created = await keys.create_key(connection, "acme", NOW)
@@ -77,7 +77,7 @@ async def test_keys_are_listed_by_organization_and_time(database: Database) -> N
     assert listed[0].create_time == NOW + timedelta(seconds=2)
 
 
-async def test_an_organization_is_made_once(database: Database) -> None:
+async def test_an_organization_is_created_once(database: Database) -> None:
     async with database.transaction() as connection:
         made = await keys.get_or_create_organization(connection, "acme", NOW)
         assert await keys.get_or_create_organization(connection, "acme", NOW) == made
@@ -99,7 +99,7 @@ async def anonymous_customer(database: Database) -> Organization:
     return made
 
 
-async def test_the_first_key_says_that_it_leaves_data_of_default_behind(database: Database) -> None:
+async def test_the_first_key_reports_that_it_leaves_data_of_default_behind(database: Database) -> None:
     default = await anonymous_customer(database)
     async with database.transaction() as connection:
         assert await keys.leaves_behind(connection, "acme")
@@ -112,13 +112,13 @@ async def test_the_first_key_says_that_it_leaves_data_of_default_behind(database
     assert own.organization == default
 
 
-async def test_a_default_that_holds_nothing_is_not_left_behind(database: Database) -> None:
+async def test_the_first_key_does_not_report_a_default_without_data(database: Database) -> None:
     async with database.transaction() as connection:
         await keys.get_or_create_organization(connection, "default", NOW)
         assert not (await keys.create_key(connection, "acme", NOW)).left_behind
 
 
-async def test_a_taken_over_default_keeps_its_number_and_is_gone_under_its_old_name(database: Database) -> None:
+async def test_a_take_over_keeps_the_number_of_default_and_changes_its_name(database: Database) -> None:
     default = await anonymous_customer(database)
     async with database.transaction() as connection:
         created = await keys.create_key(connection, "acme", NOW, take_over=True)
@@ -127,7 +127,7 @@ async def test_a_taken_over_default_keeps_its_number_and_is_gone_under_its_old_n
     assert created.organization == Organization(default.organization_id, "acme")
 
 
-async def test_two_organizations_do_not_become_one(database: Database) -> None:
+async def test_a_take_over_by_an_existing_organization_is_refused(database: Database) -> None:
     default = await anonymous_customer(database)
     async with database.transaction() as connection:
         await keys.create_key(connection, "acme", NOW)
@@ -140,7 +140,7 @@ async def test_two_organizations_do_not_become_one(database: Database) -> None:
     assert later.organization == Organization(default.organization_id, "acme inc")
 
 
-async def test_taking_over_nothing_makes_a_key_as_ever(database: Database) -> None:
+async def test_a_take_over_without_data_of_default_creates_a_key(database: Database) -> None:
     async with database.transaction() as connection:
         first = await keys.create_key(connection, "acme", NOW, take_over=True)
         assert (await keys.create_key(connection, "acme", NOW, take_over=True)).organization == first.organization
@@ -148,7 +148,7 @@ async def test_taking_over_nothing_makes_a_key_as_ever(database: Database) -> No
     assert not first.took_over
 
 
-async def test_who_found_no_key_keeps_the_first_from_being_made(database: Database) -> None:
+async def test_a_transaction_that_found_no_key_delays_the_first_key(database: Database) -> None:
     """A server must not make `default` anew while, or after, it is renamed."""
     await anonymous_customer(database)
 

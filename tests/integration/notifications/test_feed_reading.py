@@ -42,7 +42,7 @@ def none_left(*prefixes: str) -> Callable[[], Awaitable[bool]]:
     return found
 
 
-async def test_a_feed_that_the_last_watcher_left_ends_and_begins_anew_with_the_next(caller: Caller) -> None:
+async def test_a_feeds_task_ends_with_its_last_subscriber_and_begins_with_the_next(caller: Caller) -> None:
     for number in range(1, 4):
         watcher = await watch(caller)
         assert tasks("feed ", "watch-ending") == [f"feed {await organization_id_of(caller)}", "watch-ending"]
@@ -52,13 +52,13 @@ async def test_a_feed_that_the_last_watcher_left_ends_and_begins_anew_with_the_n
         await until(none_left("feed ", "watch-"))
 
 
-async def test_a_stream_whose_beginning_is_refused_leaves_nothing(caller: Caller) -> None:
+async def test_a_refused_stream_leaves_no_task(caller: Caller) -> None:
     for _ in range(3):
         await Watcher(caller, resume_token="W10").refused()
     await until(none_left("feed ", "watch-"))
 
 
-async def test_there_is_news_where_a_feed_is_longer_or_about_to_be(caller: Caller, clock: ManualClock) -> None:
+async def test_feeds_with_later_or_pending_entries_are_found(caller: Caller, clock: ManualClock) -> None:
     name, key = await organization(caller.database_url, clock)
     stranger = Caller(caller.server, clock, caller.database_url, name, key)
     ours, theirs = await organization_id_of(caller), await organization_id_of(stranger)
@@ -73,7 +73,7 @@ async def test_there_is_news_where_a_feed_is_longer_or_about_to_be(caller: Calle
         assert await feed.with_later_entries(connection, {ours: 2, theirs: 0}) == {theirs}
 
 
-async def test_those_who_are_behind_catch_up_in_steps_that_leave_nothing_out(
+async def test_a_subscriber_behind_the_tail_reads_every_entry_in_bounded_steps(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feeds, "CATCH_UP_LIMIT", 2)
@@ -101,7 +101,7 @@ async def test_those_who_are_behind_catch_up_in_steps_that_leave_nothing_out(
             assert found == [one for one in told if not wanted.customer_ids or one[0] in wanted.customer_ids]
 
 
-async def test_a_part_of_a_feed_begins_behind_its_first_place_and_holds_its_last(caller: Caller) -> None:
+async def test_a_read_of_the_feed_excludes_its_first_position_and_includes_its_last(caller: Caller) -> None:
     await tell(caller, *(("ann", number) for number in range(1, 6)))
     org = await organization_id_of(caller)
     async with pool(caller) as database, database.transaction() as connection:
@@ -116,7 +116,7 @@ async def test_a_part_of_a_feed_begins_behind_its_first_place_and_holds_its_last
             assert [one.position for one in found] == expected
 
 
-async def test_a_tail_reads_on_while_there_is_more_than_one_transaction_takes(
+async def test_a_tail_reads_more_notifications_than_one_transaction_takes(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feeds, "READ_LIMIT", 3)
@@ -126,7 +126,7 @@ async def test_a_tail_reads_on_while_there_is_more_than_one_transaction_takes(
     assert names(await watcher.take(11)) == [("ann", number) for number in range(1, 12)]
 
 
-async def test_a_tail_that_could_not_be_read_is_read_again(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_tail_is_read_again_after_a_failed_read(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feeds, "RETRY_PAUSE", 0.01)
     monkeypatch.setattr(feeds, "POLL_INTERVAL", 3_600.0)
     real = feed.assign_positions
@@ -178,7 +178,7 @@ async def test_a_notification_that_commits_during_a_read_of_the_tail_is_read_aft
     assert names(await watcher.take(2)) == [("ann", 1), ("ann", 2)]
 
 
-async def test_upkeep_forgets_everything_that_is_due_however_much_it_is(
+async def test_upkeep_deletes_all_notifications_and_answers_that_are_due(
     caller: Caller, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("store.notifications.history.DELETE_LIMIT", 2)

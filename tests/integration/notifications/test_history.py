@@ -57,7 +57,7 @@ async def told(caller: Caller, clock: ManualClock) -> list[notification_pb2.Noti
     return found
 
 
-async def test_the_history_shows_what_was_answered_at_once_and_as_the_stream_tells_it(caller: Caller) -> None:
+async def test_the_history_shows_the_notification_of_the_answer_and_of_the_stream(caller: Caller) -> None:
     await caller.create(usage_alert("10"))
     watcher = await watch(caller)
     answer = await caller.send(caller.event("e1", "12"))
@@ -68,7 +68,7 @@ async def test_the_history_shows_what_was_answered_at_once_and_as_the_stream_tel
     assert found.body == body
 
 
-async def test_filters(caller: Caller, told: list[notification_pb2.Notification]) -> None:
+async def test_each_filter_narrows_the_list(caller: Caller, told: list[notification_pb2.Notification]) -> None:
     async def found(**request: Any) -> list[notification_pb2.Notification]:
         return list((await listed(caller, **request)).notifications)
 
@@ -89,7 +89,7 @@ async def test_filters(caller: Caller, told: list[notification_pb2.Notification]
     assert await found(start_time=told[4].create_time, end_time=told[1].create_time) == told[3:5]
 
 
-async def test_conditions_and_alerts_of_the_service_itself(caller: Caller) -> None:
+async def test_notifications_of_each_condition_are_found_by_their_type(caller: Caller) -> None:
     usage, spend = await caller.create(usage_alert("10")), await caller.create(spend_alert("10"))
     await caller.send(caller.event("e1", "12", cost="12"))
     kinds = {
@@ -102,7 +102,7 @@ async def test_conditions_and_alerts_of_the_service_itself(caller: Caller) -> No
 
 
 @pytest.mark.parametrize("size", [1, 2, 5, 6, 7])
-async def test_pages_hold_everything_once(
+async def test_pages_hold_each_notification_once_while_others_are_written(
     caller: Caller, told: list[notification_pb2.Notification], size: int
 ) -> None:
     found: list[notification_pb2.Notification] = []
@@ -121,7 +121,7 @@ async def test_pages_hold_everything_once(
     assert found == told
 
 
-async def test_pages_are_shorter_where_bodies_are_long(
+async def test_pages_are_shorter_when_bodies_are_long(
     caller: Caller, told: list[notification_pb2.Notification], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(paging, "MAX_PAGE_BYTES", told[0].ByteSize() + told[1].ByteSize() + 10)
@@ -131,7 +131,7 @@ async def test_pages_are_shorter_where_bodies_are_long(
     assert list(rest.notifications) == told[2:4]
 
 
-async def test_a_page_token_fits_only_its_list(
+async def test_a_page_token_is_refused_with_other_filters(
     caller: Caller, clock: ManualClock, told: list[notification_pb2.Notification]
 ) -> None:
     token = (await listed(caller, page_size=2, customer_ids=["ann", "bob"])).next_page_token
@@ -150,7 +150,7 @@ async def test_a_page_token_fits_only_its_list(
         assert reason_of(raised.value) == "ERROR_REASON_PAGE_TOKEN_INVALID"
 
 
-async def test_a_bad_list_is_told_everything_that_is_wrong_with_it(caller: Caller, clock: ManualClock) -> None:
+async def test_all_violations_of_a_list_request_are_named(caller: Caller, clock: ManualClock) -> None:
     now = to_timestamp(clock.now())
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await listed(caller, page_size=-1, customer_ids=[""], event_types=["endpoint.failing"], start_time=now)
@@ -160,7 +160,7 @@ async def test_a_bad_list_is_told_everything_that_is_wrong_with_it(caller: Calle
     assert violations_of(raised.value) == ["end_time"]
 
 
-async def test_nobody_else_finds_it(
+async def test_a_notification_is_not_found_by_another_organization(
     caller: Caller, clock: ManualClock, told: list[notification_pb2.Notification]
 ) -> None:
     name, key = await organization(caller.database_url, clock)

@@ -16,7 +16,7 @@ from tests.support.usage.caller import BOTH, Caller, beside, usage_alert, waitin
 from tests.support.waiting import within
 
 
-async def test_what_commits_late_comes_late_and_is_not_missed(caller: Caller) -> None:
+async def test_a_notification_that_commits_late_is_received_late_and_not_missed(caller: Caller) -> None:
     watcher = await watch(caller)
     async with committer(caller) as first, committer(caller) as second:
         await first.tells(("ann", 1))
@@ -32,7 +32,7 @@ async def test_what_commits_late_comes_late_and_is_not_missed(caller: Caller) ->
     assert names(await again.take(3)) == [("bob", 2), ("cid", 1), ("ann", 1)]
 
 
-async def test_the_order_of_a_gauge_is_that_of_its_evaluations_and_not_of_transaction_ids(caller: Caller) -> None:
+async def test_notifications_of_a_gauge_come_in_the_order_of_its_evaluations(caller: Caller) -> None:
     watcher = await watch(caller)
     async with committer(caller) as later, committer(caller) as bystander, committer(caller) as earlier:
         # As when an ingest stores its events, and then waits for a gauge that another one holds.
@@ -48,7 +48,7 @@ async def test_the_order_of_a_gauge_is_that_of_its_evaluations_and_not_of_transa
         assert names(await watcher.take(1)) == [("other", 1)]
 
 
-async def test_a_transaction_that_is_rolled_back_leaves_no_trace(caller: Caller) -> None:
+async def test_notifications_of_a_rolled_back_transaction_are_not_received(caller: Caller) -> None:
     watcher = await watch(caller)
     async with committer(caller) as writer:
         await writer.tells(("ann", 1), ("bob", 1))
@@ -62,7 +62,7 @@ async def test_a_transaction_that_is_rolled_back_leaves_no_trace(caller: Caller)
     assert names(await again.take(1)) == [("bob", 1)]
 
 
-async def test_a_token_is_not_ahead_of_what_another_server_gives_places_to(caller: Caller) -> None:
+async def test_resume_tokens_of_two_servers_are_equal_when_both_waited_for_positions(caller: Caller) -> None:
     """Two servers read one feed while the lock that gives places is held by a third: neither gets ahead."""
     async with beside(caller) as other, committer(caller) as writer:
         await writer.tells(("ann", 1))
@@ -77,7 +77,7 @@ async def test_a_token_is_not_ahead_of_what_another_server_gives_places_to(calle
         assert one.tokens == two.tokens
 
 
-async def test_two_who_give_places_at_once_give_each_to_one(caller: Caller) -> None:
+async def test_two_concurrent_assignments_give_each_position_once(caller: Caller) -> None:
     [[organization_id]] = await caller.rows("SELECT %(organization_id)s::bigint")
     database = Database(caller.database_url)
 
@@ -107,7 +107,7 @@ async def test_two_who_give_places_at_once_give_each_to_one(caller: Caller) -> N
     ) == [(1, 1), (2, 2), (3, 3), (4, 4)]
 
 
-async def test_watchers_of_two_servers_are_told_everything_in_one_order_while_many_write(caller: Caller) -> None:
+async def test_subscribers_of_two_servers_receive_everything_in_one_order(caller: Caller) -> None:
     customers = [f"customer-{number}" for number in range(12)]
     ladder = [threshold_pb2.Threshold(value=value, notify_on=BOTH) for value in ("-10", "0", "3", "10", "25")]
     async with beside(caller) as other:
@@ -156,7 +156,7 @@ async def test_watchers_of_two_servers_are_told_everything_in_one_order_while_ma
         assert await Watcher(caller, resume_token=token).take(len(stored) - number) == told[0][number:]
 
 
-async def test_resuming_from_each_token_gives_exactly_the_rest(
+async def test_each_resume_token_continues_with_exactly_the_rest(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Of which some are in the tail, and some have to be read from the database, page by page.
@@ -184,7 +184,7 @@ async def test_resuming_from_each_token_gives_exactly_the_rest(
             assert names(await each.take(1)) == [("bob", 13)]
 
 
-async def test_a_slow_watcher_is_told_everything_when_it_reads_on(
+async def test_a_slow_subscriber_receives_everything_when_it_reads_again(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tail, "MAX_ENTRIES", 10)
@@ -199,7 +199,9 @@ async def test_a_slow_watcher_is_told_everything_when_it_reads_on(
     assert names(await slow.take(2_000)) == expected
 
 
-async def test_what_nobody_hinted_at_is_found_by_polling(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_notification_without_a_hint_is_found_by_polling(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(feeds, "POLL_INTERVAL", 0.02)
     watcher = await watch(caller)
     async with committer(caller) as writer:

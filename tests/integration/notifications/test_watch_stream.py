@@ -39,7 +39,7 @@ async def tell(caller: Caller, *told: tuple[str, int], alert_id: str = "alt_1") 
         await writer.commits()
 
 
-async def test_a_notification_is_the_record_that_webhooks_carry(caller: Caller) -> None:
+async def test_a_streamed_notification_has_the_stored_body(caller: Caller) -> None:
     alert = await caller.create(usage_alert(ladder=[threshold_pb2.Threshold(value="10", notify_on=BOTH)]))
     watcher = await watch(caller)
     answer = await caller.send(caller.event("e1", "12"))
@@ -61,7 +61,7 @@ async def test_a_notification_is_the_record_that_webhooks_carry(caller: Caller) 
     assert (told["id"], told["type"]) == (reached.notification_id, reached.event_type)
 
 
-async def test_filters_let_through_what_they_name(caller: Caller) -> None:
+async def test_a_stream_sends_only_what_passes_its_filters(caller: Caller) -> None:
     usage = await caller.create(usage_alert(ladder=[threshold_pb2.Threshold(value="10", notify_on=BOTH)]))
     spend = await caller.create(spend_alert("10"))
     watchers = {
@@ -96,7 +96,7 @@ async def test_filters_let_through_what_they_name(caller: Caller) -> None:
     assert {customer for customer, _, _ in await told("both", 6)} == {"ann"}
 
 
-async def test_a_stream_begins_now_or_then(caller: Caller, clock: ManualClock) -> None:
+async def test_a_stream_begins_now_or_at_its_start_time(caller: Caller, clock: ManualClock) -> None:
     await tell(caller, ("ann", 1))
     clock.advance(timedelta(hours=1))
     await tell(caller, ("ann", 2))
@@ -112,7 +112,9 @@ async def test_a_stream_begins_now_or_then(caller: Caller, clock: ManualClock) -
         assert names(await watcher.take(5 - first)) == [("ann", number) for number in range(first, 5)]
 
 
-async def test_what_was_made_earlier_and_committed_later_is_not_left_out(caller: Caller, clock: ManualClock) -> None:
+async def test_a_stream_with_a_start_time_includes_notifications_that_committed_late(
+    caller: Caller, clock: ManualClock
+) -> None:
     watcher = await watch(caller)  # with whom everything has its place as soon as it is committed
     async with committer(caller) as slow:
         await slow.tells(("ann", 1))
@@ -132,7 +134,7 @@ async def test_what_was_made_earlier_and_committed_later_is_not_left_out(caller:
     assert names(await (await watch(caller, start_time=first)).take(2)) == [("bob", 1), ("ann", 1)]
 
 
-async def test_a_token_fits_only_the_stream_it_came_from(caller: Caller, clock: ManualClock) -> None:
+async def test_a_resume_token_is_refused_by_another_stream(caller: Caller, clock: ManualClock) -> None:
     watcher = await watch(caller, customer_ids=["bob", "ann"], event_types=["alert.reached"])
     await tell(caller, ("ann", 1), ("ann", 2))
     await watcher.take(2)
@@ -158,7 +160,7 @@ async def test_a_token_fits_only_the_stream_it_came_from(caller: Caller, clock: 
         assert violations_of(error) == ["resume_token"]
 
 
-async def test_a_token_of_what_a_restored_database_does_not_have_yet_is_refused(caller: Caller) -> None:
+async def test_a_resume_token_beyond_the_end_of_a_restored_feed_is_refused(caller: Caller) -> None:
     watcher = await watch(caller)
     await tell(caller, ("ann", 1), ("ann", 2))
     await watcher.take(2)
@@ -171,7 +173,7 @@ async def test_a_token_of_what_a_restored_database_does_not_have_yet_is_refused(
     )
 
 
-async def test_a_bad_request_is_told_everything_that_is_wrong_with_it(caller: Caller) -> None:
+async def test_all_violations_of_a_watch_request_are_named(caller: Caller) -> None:
     watcher = await watch(caller)
     error = await Watcher(
         caller,
@@ -192,7 +194,9 @@ async def test_a_bad_request_is_told_everything_that_is_wrong_with_it(caller: Ca
     ]
 
 
-async def test_organizations_are_told_only_of_their_own(caller: Caller, clock: ManualClock) -> None:
+async def test_a_subscriber_receives_only_notifications_of_its_organization(
+    caller: Caller, clock: ManualClock
+) -> None:
     name, key = await organization(caller.database_url, clock)
     stranger = Caller(caller.server, clock, caller.database_url, name, key)
     ours, theirs = await watch(caller), await watch(stranger)
@@ -205,7 +209,7 @@ async def test_organizations_are_told_only_of_their_own(caller: Caller, clock: M
     assert len(ours.tokens[0]) == len(theirs.tokens[0])
 
 
-async def test_heartbeats_carry_a_quiet_watcher_on(caller: Caller) -> None:
+async def test_heartbeats_advance_the_resume_token_of_a_quiet_subscriber(caller: Caller) -> None:
     configuration = Configuration(listen_port=0, propagation_delay=0.0, heartbeat=0.05)
     async with beside(caller, configuration) as other:
         quiet = await watch(other, customer_ids=["nobody"])
@@ -217,7 +221,7 @@ async def test_heartbeats_carry_a_quiet_watcher_on(caller: Caller) -> None:
         assert again.token == young
 
 
-async def test_a_stream_goes_on_at_another_server(caller: Caller, clock: ManualClock) -> None:
+async def test_a_stream_resumes_at_another_server_without_a_gap(caller: Caller, clock: ManualClock) -> None:
     async with beside(caller) as other:
         watcher = await watch(other)
         await tell(caller, ("ann", 1), ("ann", 2))
@@ -234,7 +238,7 @@ async def test_a_stream_goes_on_at_another_server(caller: Caller, clock: ManualC
         assert names(await resumed.take(len(rest))) == [("ann", number) for number in rest]
 
 
-async def test_there_are_only_so_many_watchers_and_those_who_left_do_not_count(caller: Caller) -> None:
+async def test_subscribers_are_limited_and_a_cancelled_one_frees_its_share(caller: Caller) -> None:
     configuration = Configuration(listen_port=0, propagation_delay=0.0, organization_watchers=2)
     async with beside(caller, configuration) as small:
         watchers = [await watch(small), await watch(small)]
@@ -258,7 +262,7 @@ async def test_there_are_only_so_many_watchers_and_those_who_left_do_not_count(c
             await until(has_room)
 
 
-async def test_what_is_older_than_it_is_kept_is_gone_and_said_to_be(
+async def test_a_resume_token_before_the_deleted_notifications_is_refused(
     caller: Caller, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("store.notifications.history.DELETE_LIMIT", 700)
@@ -287,7 +291,7 @@ async def test_what_is_older_than_it_is_kept_is_gone_and_said_to_be(
     assert names(await watcher.take(1)) == [("ann", 6)]
 
 
-async def test_sweeping_gives_places_to_what_nobody_watches(caller: Caller) -> None:
+async def test_a_sweep_assigns_positions_in_feeds_without_subscribers(caller: Caller) -> None:
     await tell(caller, *(("ann", number) for number in range(1, 6)))
     async with pool(caller) as database:
         await Feeds(database).sweep()
@@ -297,7 +301,7 @@ async def test_sweeping_gives_places_to_what_nobody_watches(caller: Caller) -> N
     ) == [(0, 5)]
 
 
-async def test_streams_outlive_the_connections_to_the_database(
+async def test_streams_continue_after_the_database_connections_are_cut(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feeds, "RETRY_PAUSE", 0.01)
@@ -323,7 +327,7 @@ async def listens(caller: Caller) -> bool:
     )
 
 
-async def test_several_streams_of_one_connection_end_apart(caller: Caller) -> None:
+async def test_two_streams_of_one_connection_end_independently(caller: Caller) -> None:
     first, second = await watch(caller), await watch(caller)
     first.call.cancel()
     await tell(caller, ("ann", 1))

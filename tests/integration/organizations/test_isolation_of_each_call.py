@@ -51,7 +51,7 @@ def test_another_organization_changes_no_answer_and_is_changed_by_no_call(
     assert beside.touched.get(step, []) == []
 
 
-def test_a_life_says_something(lives: tuple[Lived, Lived]) -> None:
+def test_the_steps_call_every_method_and_show_what_was_put(lives: tuple[Lived, Lived]) -> None:
     """Most answers show something of what was put, and every method of the API is called."""
     alone, _ = lives
     assert len([answer for answer in alone.answers.values() if "ours" in answer]) > 40

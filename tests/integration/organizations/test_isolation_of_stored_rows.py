@@ -351,7 +351,7 @@ def assert_same(found: Told, alone: Told) -> None:
         assert found.stored[table] == rows, table
 
 
-async def test_beside_its_twin_each_organization_is_as_if_it_were_alone(template: Template) -> None:
+async def test_two_organizations_with_the_same_ids_store_and_answer_as_each_does_alone(template: Template) -> None:
     [small] = await tell(template.fresh_database(), False)
     [big] = await tell(template.fresh_database(), True)
     found_small, found_big = await tell(template.fresh_database(), False, True)

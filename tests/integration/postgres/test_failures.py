@@ -195,7 +195,7 @@ async def until_empty(other: Session, query: LiteralString, *parameters: object)
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
-async def test_a_failure_of_the_database(
+async def test_a_failure_of_the_database_raises_the_documented_error(
     database: Database,
     other: Session,
     provoke: Callable[[Database, Session], Awaitable[None]],
@@ -219,9 +219,7 @@ async def test_a_failure_of_the_database(
 
 
 @pytest.mark.parametrize("state", ["40002", "22012", "23505", "42501", "42P01", "XX000", "P0001"])
-async def test_a_statement_that_is_at_fault_itself_keeps_its_error(
-    database: Database, other: Session, state: str
-) -> None:
+async def test_a_faulty_statement_keeps_its_own_error(database: Database, other: Session, state: str) -> None:
     before = await backend(database)
     with pytest.raises(psycopg.Error) as failed:
         await raised(state)(database, other)
@@ -229,7 +227,7 @@ async def test_a_statement_that_is_at_fault_itself_keeps_its_error(
     assert await backend(database) == before
 
 
-async def test_a_role_without_a_connection_left_is_an_outage(database: Database, other: Session) -> None:
+async def test_a_role_at_its_connection_limit_is_an_outage(database: Database, other: Session) -> None:
     name = f"narrow_{make_url(database.url).database}"
     await other.execute(f"CREATE ROLE {name} LOGIN CONNECTION LIMIT 0".encode())
     url = make_url(database.url).set(username=name)
@@ -243,7 +241,7 @@ async def test_a_role_without_a_connection_left_is_an_outage(database: Database,
         await other.execute(f"DROP ROLE {name}".encode())
 
 
-async def test_a_caller_who_cancels_is_no_failure_of_the_database(
+async def test_a_cancelled_caller_is_not_a_failure_of_the_database(
     database: Database, other: Session, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = await backend(database)
@@ -262,7 +260,7 @@ async def test_a_caller_who_cancels_is_no_failure_of_the_database(
     assert await backend(database) == before
 
 
-async def test_transactions_that_deadlock_all_commit_in_the_end(database: Database, other: Session) -> None:
+async def test_transactions_that_deadlock_are_retried_and_all_commit(database: Database, other: Session) -> None:
     tries = 0
 
     async def add(first: int, second: int) -> None:
@@ -288,7 +286,7 @@ async def test_transactions_that_deadlock_all_commit_in_the_end(database: Databa
     assert await (await other.execute("SELECT value FROM number WHERE id < 3")).fetchall() == [(2,), (2,)]
 
 
-async def test_retries_are_bounded_and_nobody_further_out_begins_again(database: Database, other: Session) -> None:
+async def test_retries_are_bounded_and_an_outer_call_does_not_retry_again(database: Database, other: Session) -> None:
     tries = 0
 
     async def fail() -> None:

@@ -17,7 +17,9 @@ async def end(database: Database, pid: int) -> None:
 
 
 @pytest.mark.parametrize("raw", [True, False])
-async def test_a_lost_connection_has_one_name_and_the_next_one_works(database: Database, raw: bool) -> None:
+async def test_a_lost_connection_raises_database_unavailable_and_the_next_one_works(
+    database: Database, raw: bool
+) -> None:
     with pytest.raises(DatabaseUnavailable):
         await lose(database, raw)
     async with database.transaction() as connection:
@@ -36,7 +38,7 @@ async def lose(database: Database, raw: bool) -> None:
             await connection.execute(text("SELECT 1"))
 
 
-async def test_a_statement_that_fails_is_no_lost_connection(database: Database) -> None:
+async def test_a_failed_statement_is_not_reported_as_a_lost_connection(database: Database) -> None:
     with pytest.raises(psycopg.errors.DivisionByZero):
         async with database.raw_transaction() as connection:
             await connection.execute("SELECT 1 / 0")

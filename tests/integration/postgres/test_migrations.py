@@ -29,7 +29,7 @@ def database_url(template: Template) -> str:
     return template.fresh_database(months=False)
 
 
-def test_tables_of_the_code_and_of_the_migrations_are_the_same(database_url: str) -> None:
+def test_migrations_create_the_tables_of_the_code(database_url: str) -> None:
     engine = sync_engine(database_url)
     with engine.connect() as connection:
         partitions_of_today = set(connection.scalars(text("SELECT relname FROM pg_class WHERE relispartition")))
@@ -43,7 +43,7 @@ def test_tables_of_the_code_and_of_the_migrations_are_the_same(database_url: str
     assert differences == []
 
 
-def test_replicas_that_start_at_once_migrate_once(database_url: str) -> None:
+def test_replicas_that_start_together_migrate_once(database_url: str) -> None:
     engine = sync_engine(database_url)
     with engine.begin() as connection:
         connection.execute(text("DROP SCHEMA public CASCADE"))
@@ -55,7 +55,7 @@ def test_replicas_that_start_at_once_migrate_once(database_url: str) -> None:
     engine.dispose()
 
 
-async def test_partitions_are_made_ahead_and_dropped_when_old(database: Database) -> None:
+async def test_partitions_are_created_ahead_and_dropped_when_old(database: Database) -> None:
     def month(number: int) -> datetime:
         return datetime(2026, number, 1, tzinfo=UTC)
 
@@ -82,7 +82,7 @@ def set_revision(url: str, revision: str, oldest_compatible: str) -> None:
     engine.dispose()
 
 
-def test_a_version_runs_on_a_newer_schema_that_says_it_may_and_changes_nothing(database_url: str) -> None:
+def test_a_version_runs_on_a_newer_compatible_schema_and_changes_nothing(database_url: str) -> None:
     set_revision(database_url, "9999", "0001")
     assert migrate(database_url) is False
     check(database_url)
@@ -101,7 +101,7 @@ def test_a_version_refuses_a_newer_schema_that_it_cannot_use(
         start(database_url)
 
 
-def test_a_newer_schema_that_says_nothing_of_compatibility_is_refused(database_url: str) -> None:
+def test_a_newer_schema_without_declared_compatibility_is_refused(database_url: str) -> None:
     set_revision(database_url, "9999", "0001")
     engine = sync_engine(database_url)
     with engine.begin() as connection:
@@ -111,13 +111,13 @@ def test_a_newer_schema_that_says_nothing_of_compatibility_is_refused(database_u
         migrate(database_url)
 
 
-def test_a_check_changes_nothing_and_names_the_revision_that_is_missing(database_url: str) -> None:
+def test_a_schema_check_changes_nothing_and_names_the_missing_revision(database_url: str) -> None:
     set_revision(database_url, "0012", "0012")
     with pytest.raises(SchemaTooOld, match="revision 0012"):
         check(database_url)
 
 
-def test_a_check_of_an_empty_database_says_that_it_has_no_schema(database_url: str) -> None:
+def test_a_schema_check_of_an_empty_database_reports_that_no_schema_exists(database_url: str) -> None:
     engine = sync_engine(database_url)
     with engine.begin() as connection:
         connection.execute(text("DROP SCHEMA public CASCADE"))
@@ -129,7 +129,7 @@ def test_a_check_of_an_empty_database_says_that_it_has_no_schema(database_url: s
     engine.dispose()
 
 
-def test_a_process_that_may_not_migrate_says_which_command_does(
+def test_a_process_without_permission_to_migrate_names_the_command(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_revision(database_url, "0012", "0012")

@@ -84,7 +84,7 @@ def test_a_transaction_pooler_is_refused_at_the_start_with_the_reason(
             assert "pool_mode = session" in result.output
 
 
-def test_a_session_pooler_is_used_like_the_server_itself(
+def test_a_session_pooler_is_used_like_a_direct_connection(
     server_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pgbouncer(tmp_path, server_url, "session") as url:
@@ -95,5 +95,5 @@ def test_a_session_pooler_is_used_like_the_server_itself(
         assert result.exit_code == 0, result.output
 
 
-def test_a_server_itself_shares_no_sessions(server_url: str) -> None:
+def test_a_direct_connection_shares_no_sessions(server_url: str) -> None:
     assert not shares_sessions(server_url)

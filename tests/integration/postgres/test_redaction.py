@@ -129,7 +129,7 @@ async def not_to_be_sent(database: Database) -> None:
         not_to_be_sent,
     ],
 )
-async def test_no_value_of_a_row_comes_into_the_log_or_the_status(
+async def test_the_log_and_the_status_contain_no_value_of_a_row(
     database: Database, table: None, log: StringIO, provoke: Callable[[Database], Awaitable[None]]
 ) -> None:
     logger = logging.getLogger("test")
@@ -159,7 +159,7 @@ async def test_no_value_of_a_row_comes_into_the_log_or_the_status(
     assert "a fault of ours" in said
 
 
-async def test_names_of_tables_and_constraints_stay(database: Database, table: None, log: StringIO) -> None:
+async def test_the_log_keeps_names_of_tables_and_constraints(database: Database, table: None, log: StringIO) -> None:
     with pytest.raises(psycopg.errors.CheckViolation) as raised:
         await check_violation_of_the_driver(database)
     logging.getLogger("test").error("refused", exc_info=raised.value)
@@ -167,7 +167,7 @@ async def test_names_of_tables_and_constraints_stay(database: Database, table: N
     assert "23514" in log.getvalue()
 
 
-def test_other_exceptions_are_written_as_python_writes_them(log: StringIO) -> None:
+def test_other_exceptions_are_logged_unchanged(log: StringIO) -> None:
     try:
         try:
             raise KeyError("key")

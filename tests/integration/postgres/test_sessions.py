@@ -82,13 +82,13 @@ def expected(pins: dict[str, tuple[str, str]], known: dict[str, str]) -> dict[st
     return {name.lower(): value for name, value in values.items() if name.lower() in known}
 
 
-def test_every_pin_has_an_adverse_value_and_a_reason() -> None:
+def test_every_pinned_setting_has_an_adverse_value_and_a_reason() -> None:
     assert {*PINS, "synchronous_commit"} == ADVERSE.keys()
     assert MIGRATION_PINS.keys() == PINS.keys()
     assert all(reason for _, reason in [*PINS.values(), *MIGRATION_PINS.values()])
 
 
-async def test_every_connection_sets_what_it_needs(adverse_url: str) -> None:
+async def test_every_connection_sets_its_pinned_settings(adverse_url: str) -> None:
     known = settings_of(adverse_url)
     pinned = expected(dict(PINS), known)
     # The session of somebody else has none of them.
@@ -123,7 +123,7 @@ async def test_every_connection_sets_what_it_needs(adverse_url: str) -> None:
     assert {name: of_migration[name] for name in of_migrations} == of_migrations
 
 
-async def test_the_first_statement_of_a_connection_is_ours(
+async def test_the_first_statement_of_a_connection_sets_its_pinned_settings(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SQLAlchemy asks a new server for its version, in a transaction; with the settings of the role that may fail."""
@@ -164,7 +164,7 @@ async def test_sessions_keep_their_name_whatever_the_url_says(database_url: str)
     assert of_listener == (sessions.application_name("listen"),)
 
 
-async def test_a_stricter_durability_stays(database_url: str) -> None:
+async def test_a_stricter_durability_is_kept(database_url: str) -> None:
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
         name = make_url(database_url).database
         await connection.execute(f'ALTER DATABASE "{name}" SET synchronous_commit = remote_apply'.encode())
@@ -173,7 +173,7 @@ async def test_a_stricter_durability_stays(database_url: str) -> None:
         assert await cursor.fetchone() == ("remote_apply",)
 
 
-async def test_pins_cost_a_connection_one_statement_and_a_transaction_none(
+async def test_pinned_settings_need_one_statement_for_each_connection_and_none_for_a_transaction(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[bytes | str] = []
@@ -194,7 +194,7 @@ async def test_pins_cost_a_connection_one_statement_and_a_transaction_none(
     assert len(sent) == 1
 
 
-async def test_a_server_that_cannot_watch_its_peers_is_used_all_the_same(
+async def test_a_server_without_client_connection_check_is_used_nevertheless(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sessions, "_PEER_PINS", {"tcp_keepalives_idle": ("no number", "refused by the server")})
@@ -203,7 +203,7 @@ async def test_a_server_that_cannot_watch_its_peers_is_used_all_the_same(
         assert await cursor.fetchone() == ("off",)
 
 
-async def test_migrations_run_on_a_database_that_says_everything_otherwise(adverse_url: str) -> None:
+async def test_migrations_run_on_a_database_with_adverse_session_values(adverse_url: str) -> None:
     name = f"{make_url(adverse_url).database}_anew"
     async with await psycopg.AsyncConnection.connect(adverse_url, autocommit=True) as connection:
         await connection.execute(f'CREATE DATABASE "{name}" TEMPLATE template0'.encode())

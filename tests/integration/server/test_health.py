@@ -111,7 +111,7 @@ async def test_a_busy_pool_is_not_an_outage(database_url: str) -> None:
     await busy.close()
 
 
-async def test_a_server_that_is_not_there_does_not_answer() -> None:
+async def test_a_probe_of_an_unreachable_database_fails() -> None:
     probe = Probe("postgresql://nobody@127.0.0.1:1/nothing")
     assert not await probe.answers(5.0)
     await probe.close()

@@ -275,7 +275,7 @@ async def _without_indexes(connection: Connection) -> None:
 
 
 @pytest.mark.parametrize("name", LISTS)
-async def test_pages_hold_everything_once_in_one_order(database: Database, org: int, name: str) -> None:
+async def test_pages_of_every_list_hold_each_row_once_in_one_order(database: Database, org: int, name: str) -> None:
     page_of, key_of, newest_first = LISTS[name]
     found: list[Any] = []
     async with database.transaction() as connection:
@@ -287,7 +287,9 @@ async def test_pages_hold_everything_once_in_one_order(database: Database, org: 
     assert found == sorted(found, reverse=newest_first)
 
 
-async def test_a_stream_that_begins_at_a_time_begins_at_the_first_of_that_time(database: Database, org: int) -> None:
+async def test_a_stream_with_a_start_time_begins_at_the_first_notification_of_that_time(
+    database: Database, org: int
+) -> None:
     async with database.transaction() as connection:
         await _without_indexes(connection)
         assert await feed.position_before(connection, org, NOW) == min(NUMBERS) - 1

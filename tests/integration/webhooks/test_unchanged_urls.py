@@ -23,7 +23,7 @@ TARGETS = [
 ]
 
 
-async def test_a_url_is_shown_and_sent_to_as_it_was_given(database: Database) -> None:
+async def test_a_url_is_shown_and_requested_exactly_as_given(database: Database) -> None:
     house = await House.build(database, SystemClock())
     lines: asyncio.Queue[str] = asyncio.Queue()
 

@@ -22,7 +22,7 @@ def limit(unit: Unit, amount: str | None, epoch: int, groups: LimitGroups = ()) 
     return LimitChange(unit, groups, None if amount is None else Decimal(amount), epoch)
 
 
-def test_a_limit_in_one_unit_or_of_one_group_leaves_those_in_others() -> None:
+def test_a_limit_of_one_unit_or_group_does_not_replace_limits_of_others() -> None:
     facts = [
         limit(CALLS, "1", 1),
         limit(USD, "2", 2),
@@ -42,7 +42,7 @@ def test_a_limit_in_one_unit_or_of_one_group_leaves_those_in_others() -> None:
         assert found.find(USD, ()) == 2
 
 
-def test_the_earliest_time_is_expected_in_whatever_order_times_are_noted() -> None:
+def test_readings_keep_the_earliest_next_time_in_any_order() -> None:
     times = [None, NOW + DAY, NOW, NOW + 2 * DAY, None]
     for order in set(itertools.permutations(times)):
         found = FactReadings()
@@ -53,7 +53,7 @@ def test_the_earliest_time_is_expected_in_whatever_order_times_are_noted() -> No
         assert found.next_times == {"acme": NOW, "beta": NOW + 9 * DAY, "idle": None}
 
 
-def test_what_was_read_is_noted_for_each_customer() -> None:
+def test_readings_keep_the_times_of_each_customer() -> None:
     found = FactReadings()
     found.expect("acme", NOW + DAY)
     covered = [
@@ -63,7 +63,7 @@ def test_what_was_read_is_noted_for_each_customer() -> None:
     assert found.by_wallet(covered) == {"acme": ReadTimes(NOW, NOW + DAY), "beta": ReadTimes(NOW + DAY, None)}
 
 
-def test_exclusions_add_up() -> None:
+def test_a_second_exclusion_keeps_the_first() -> None:
     router = Router(1, ())
     for name in ("acme", "beta"):
         router.customers[name] = CustomerFacts(name, None, "USD", DEFAULT_CYCLE, 0, NOW)

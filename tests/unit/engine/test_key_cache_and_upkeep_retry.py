@@ -28,7 +28,7 @@ class NoDatabase:
         yield None
 
 
-async def test_keys_that_somebody_guesses_fill_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_cache_of_keys_is_bounded_when_keys_are_guessed(monkeypatch: pytest.MonkeyPatch) -> None:
     looked_up: list[bytes] = []
 
     async def find_caller(_: object, key_hash: bytes) -> None:
@@ -66,7 +66,7 @@ class RecordedBackoff(Backoff):
 
 
 @pytest.mark.parametrize("failure", [DatabaseUnavailable("away"), ZeroDivisionError()])
-async def test_upkeep_that_failed_is_tried_again_soon(failure: Exception) -> None:
+async def test_failed_upkeep_is_retried_after_the_retry_interval(failure: Exception) -> None:
     outcomes = [None, None, failure, None]  # of the start, and of what follows
 
     class Scripted(Upkeep):

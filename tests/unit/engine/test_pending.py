@@ -82,7 +82,7 @@ async def settled() -> None:
         await asyncio.sleep(0)
 
 
-async def test_one_organization_at_its_bound_leaves_room_for_another(commits: Commits) -> None:
+async def test_pending_events_of_one_organization_leave_room_for_another(commits: Commits) -> None:
     pending = PendingEvents(100, 100)
     through = a_pipeline(pending, FairGate(4))
     sent = [asyncio.create_task(send(through, NOISY, 10)) for _ in range(20)]
@@ -101,7 +101,7 @@ async def test_one_organization_at_its_bound_leaves_room_for_another(commits: Co
     assert pending.total == 0
 
 
-async def test_an_organization_may_have_a_bound_of_its_own(commits: Commits) -> None:
+async def test_pending_events_of_an_organization_have_their_own_limit(commits: Commits) -> None:
     through = a_pipeline(PendingEvents(1_000, 30), FairGate(4))
     sent = [asyncio.create_task(send(through, NOISY, 20)) for _ in range(2)]
     await settled()
@@ -111,7 +111,7 @@ async def test_an_organization_may_have_a_bound_of_its_own(commits: Commits) -> 
     await sent[0]
 
 
-async def test_what_no_organization_has_room_for_is_the_servers_refusal() -> None:
+async def test_a_refusal_of_a_full_server_names_no_organizations_count() -> None:
     pending = PendingEvents(100, 100)
     await pending.admit(1, 50, waits=False)
     await pending.admit(2, 40, waits=False)
@@ -121,7 +121,7 @@ async def test_what_no_organization_has_room_for_is_the_servers_refusal() -> Non
 
 
 @pytest.mark.parametrize("error", [DatabaseUnavailable("gone"), ValueError("a bug")])
-async def test_events_of_a_commit_that_fails_are_pending_no_more(commits: Commits, error: Exception) -> None:
+async def test_events_of_a_failed_commit_are_not_pending_any_more(commits: Commits, error: Exception) -> None:
     pending, gate = PendingEvents(100, 100), FairGate(4)
     through = a_pipeline(pending, gate)
     commits.error = error
@@ -135,7 +135,7 @@ async def test_events_of_a_commit_that_fails_are_pending_no_more(commits: Commit
     assert (pending.total, gate.free) == (0, 4)
 
 
-async def test_events_whose_caller_has_gone_are_pending_until_they_are_committed(commits: Commits) -> None:
+async def test_events_of_a_cancelled_call_are_pending_until_they_are_committed(commits: Commits) -> None:
     pending = PendingEvents(100, 100)
     through = a_pipeline(pending, FairGate(4))
     gone = asyncio.create_task(send(through, NOISY, 40))
@@ -149,7 +149,7 @@ async def test_events_whose_caller_has_gone_are_pending_until_they_are_committed
     assert pending.total == 0
 
 
-async def test_room_for_events_that_were_rejected_is_given_up(commits: Commits) -> None:
+async def test_room_for_rejected_events_is_released(commits: Commits) -> None:
     pending = PendingEvents(100, 100)
     through = a_pipeline(pending, FairGate(4))
     commits.go.set()
@@ -205,7 +205,7 @@ async def test_a_wait_for_room_that_is_cancelled_leaves_nothing_behind() -> None
     (await pending.admit(2, 10, waits=False)).give_up()
 
 
-async def test_a_batch_larger_than_all_room_has_its_turn_when_nothing_else_is_pending() -> None:
+async def test_a_batch_larger_than_the_limit_is_admitted_when_nothing_is_pending() -> None:
     pending = PendingEvents(10, 10)
     held = await pending.admit(1, 1, waits=False)
     with pytest.raises(Overloaded):
@@ -215,7 +215,7 @@ async def test_a_batch_larger_than_all_room_has_its_turn_when_nothing_else_is_pe
     assert pending.total == 0
 
 
-async def test_many_organizations_with_large_batches_do_not_keep_out_one_that_has_nothing() -> None:
+async def test_many_organizations_with_large_batches_leave_room_for_one_without_pending_events() -> None:
     pending = PendingEvents(100_000, 50_000, beside=1_000)
     floods = [await pending.admit(100 + number, 5_000, waits=False) for number in range(20)]
     with pytest.raises(Overloaded):

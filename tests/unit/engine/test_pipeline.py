@@ -89,7 +89,7 @@ ACME = Organization(1, "acme")
 
 
 @pytest.mark.parametrize("error", [DatabaseUnavailable("gone"), ValueError("a bug")])
-async def test_what_failed_waits_no_more(commits: Commits, error: Exception) -> None:
+async def test_events_of_a_failed_commit_leave_the_pipeline(commits: Commits, error: Exception) -> None:
     lanes = pipeline()
     for _ in range(5):
         commits.failures = [error]
@@ -102,7 +102,7 @@ async def test_what_failed_waits_no_more(commits: Commits, error: Exception) -> 
     assert [one.accepted for one in done] == [5, 5]
 
 
-async def test_what_waits_is_counted_up_and_down(commits: Commits) -> None:
+async def test_pending_events_are_counted_until_they_are_committed(commits: Commits) -> None:
     lanes = pipeline()
     for _ in range(3):
         commits.held.clear()
@@ -115,7 +115,7 @@ async def test_what_waits_is_counted_up_and_down(commits: Commits) -> None:
             assert [one.accepted for one in await asyncio.gather(*tasks)] == [5, 5]
 
 
-async def test_a_caller_that_leaves_takes_nothing_with_it(commits: Commits) -> None:
+async def test_a_cancelled_call_does_not_cancel_its_commit(commits: Commits) -> None:
     lanes = pipeline()
     commits.held.clear()
     leaving = asyncio.create_task(submit(lanes, ACME, batch(size=10)))
@@ -130,7 +130,7 @@ async def test_a_caller_that_leaves_takes_nothing_with_it(commits: Commits) -> N
     assert commits.log == [(what, "acme") for what in ("began", "ended") * 2]
 
 
-async def test_a_writer_that_is_cancelled_is_replaced(commits: Commits) -> None:
+async def test_a_cancelled_writer_is_replaced(commits: Commits) -> None:
     lanes = pipeline()
     commits.failures = [asyncio.CancelledError()]
     leaving = asyncio.create_task(submit(lanes, ACME, batch(size=10)))
@@ -143,7 +143,7 @@ async def test_a_writer_that_is_cancelled_is_replaced(commits: Commits) -> None:
         assert (await submit(lanes, ACME, batch(size=10))).accepted == 10
 
 
-async def test_a_part_that_fails_is_told_once_the_others_have_ended(commits: Commits) -> None:
+async def test_a_batch_fails_after_all_its_parts_have_ended(commits: Commits) -> None:
     lanes = pipeline(writers=2, pending=1000)
     customers = [f"c{number}" for number in range(20)]  # of both writers
     commits.failures = [DatabaseUnavailable("gone")]
@@ -156,7 +156,7 @@ async def test_a_part_that_fails_is_told_once_the_others_have_ended(commits: Com
         assert (await submit(lanes, ACME, Batch(events))).accepted == 20
 
 
-async def test_an_organization_in_mid_commit_keeps_its_writers_when_idle_ones_go(
+async def test_an_organization_keeps_its_writers_during_a_commit_when_idle_ones_are_removed(
     commits: Commits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipelines, "IDLE_ORGANIZATIONS", 1)
@@ -178,7 +178,7 @@ async def test_an_organization_in_mid_commit_keeps_its_writers_when_idle_ones_go
     assert commits.log.index(("began", "second")) > commits.log.index(("ended", "first"))
 
 
-async def test_a_group_takes_what_fits_and_not_one_event_more(
+async def test_a_group_commit_takes_no_more_events_than_its_limit(
     commits: Commits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipelines, "MAX_COMMIT_EVENTS", 4)

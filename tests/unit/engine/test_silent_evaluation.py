@@ -44,7 +44,7 @@ USAGE = alert(ConditionType.USAGE_THRESHOLD_REACHED)
         (COUNTING_MARGIN + TICK, DAY, False, False),
     ],
 )
-def test_a_period_from_before_the_alert_is_kept(
+def test_a_period_from_before_the_alert_is_evaluated_silently(
     start: timedelta, end: timedelta, before_its_end: bool, after_its_end: bool
 ) -> None:
     """The last two: before and after the alert came to the end of its first visit."""
@@ -57,7 +57,7 @@ def test_a_period_from_before_the_alert_is_kept(
     assert not Silence({"alt"}).covers(evaluating, EPOCH - 1, period)
 
 
-def test_what_is_read_is_kept_by_the_first_visit_only() -> None:
+def test_a_reading_is_evaluated_silently_by_the_first_backfill_only() -> None:
     for unfinished, new, epoch, kept in (
         ({"alt"}, True, EPOCH - 1, True),
         ({"alt"}, False, EPOCH - 1, False),
@@ -67,7 +67,7 @@ def test_what_is_read_is_kept_by_the_first_visit_only() -> None:
         assert Silence(unfinished).covers_reading(USAGE, epoch, backfilled=new) is kept
 
 
-def test_an_edge_is_kept_since_the_alert_watches_and_whatever_it_was_asked_to_do() -> None:
+def test_a_condition_on_an_edge_is_evaluated_silently_before_the_alert_watches() -> None:
     period = Period(CREATED, CREATED + DAY)
     for evaluate in (False, True):
         edge = alert(ConditionType.CREDIT_BALANCE_DEPLETED, evaluate=evaluate, watching_epoch=9)

@@ -28,7 +28,7 @@ def due(organization_id: int, number: int, minutes: int) -> DueTimer:
     return DueTimer(organization_id, str(organization_id), f"c{number}", NOW - timedelta(minutes=minutes))
 
 
-async def test_organizations_have_turns_however_much_one_has_due(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_timers_of_organizations_have_turns_when_one_has_many_due(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timers, "SWEEP_LIMIT", 4)
     monkeypatch.setattr(timers, "CUSTOMERS_AT_ONCE", 2)
     left = [due(NOISY, number, 100 - number) for number in range(20)] + [due(QUIET, number, 1) for number in range(3)]

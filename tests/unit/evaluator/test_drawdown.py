@@ -69,7 +69,7 @@ def end_of(one: Granted) -> datetime | None:
     used=st.lists(uses, min_size=1, max_size=12),
     overage=st.sampled_from([Decimal(0), Decimal(4), Decimal(-4)]),
 )
-def test_purses_do_what_the_plain_ledger_says(
+def test_drawdown_agrees_with_the_plain_ledger(
     held: list[Granted], used: list[tuple[Decimal, datetime, str, bool]], overage: Decimal
 ) -> None:
     plain = PlainWallet()
@@ -137,7 +137,7 @@ def test_a_correction_gives_back_to_the_overage_and_to_several_segments() -> Non
     assert draw(purse, "1") == {"a": 1}
 
 
-def test_what_was_never_charged_is_used_up_before_balances() -> None:
+def test_costs_below_zero_are_used_up_before_balances() -> None:
     purse = UnitBalances(Unit("USD"), [source("a", "10")])
     assert draw(purse, "-3") == {}
     assert purse.overage == -3
@@ -153,13 +153,13 @@ def test_a_correction_gives_back_no_more_than_usage_took() -> None:
     assert purse.sources[0].segment.drawn == 0
 
 
-def test_the_first_that_overdraws_takes_the_rest_and_is_the_first_that_is_given_back_to() -> None:
+def test_the_first_overdrawn_segment_takes_the_rest_and_is_given_back_to_first() -> None:
     purse = UnitBalances(Unit("USD"), [source("a", "10", overdraws=True), source("b", "5", overdraws=True)])
     assert draw(purse, "20") == {"a": 15, "b": 5}
     assert draw(purse, "-7") == {"a": -5, "b": -2}
 
 
-def test_who_gives_first() -> None:
+def test_segments_are_drawn_in_the_draw_order() -> None:
     early, late = (TIMES[0] + timedelta(days=days) for days in (1, 2))
     segments = {
         "seat": Source("seat", HoldingSegment(1, Decimal(1), Decimal(0), TIMES[0], None), 9, of_seat=True),

@@ -60,7 +60,7 @@ LIMITS = Limits(
         ((("team", "a"),), None),
     ],
 )
-def test_the_limit_with_exactly_the_keys_of_a_gauge_and_most_of_its_values(group: Group, amount: str | None) -> None:
+def test_the_limit_of_a_gauge_has_its_keys_and_most_of_its_values(group: Group, amount: str | None) -> None:
     assert LIMITS.find(TOKENS, group) == (None if amount is None else Decimal(amount))
 
 
@@ -77,7 +77,7 @@ def test_a_limit_applies_only_to_its_unit_and_the_customers_own_comes_first() ->
     assert limit_of((own, plan), USD, ()) is None
 
 
-def test_limits_change_and_remember_when() -> None:
+def test_changed_limits_keep_the_epoch_of_their_change() -> None:
     before = Limits([limit("1", epoch=3), limit("2", unit=USD, epoch=5)])
     after = Limits([limit(None, epoch=7), limit("4", unit=USD, epoch=6)], before)
     assert [before.find(TOKENS, ()), before.find(USD, ())] == [Decimal(1), Decimal(2)]
@@ -165,7 +165,7 @@ def test_thresholds_come_back_from_their_json() -> None:
     assert "value" not in thresholds_json(kept)[0]
 
 
-def test_a_product_of_the_longest_numbers_is_exact() -> None:
+def test_a_percentage_of_the_longest_numbers_is_exact() -> None:
     number = "12345678901234567890.123456789012345678"
     lines = at_limit(ThresholdSet.of((percent(number),), Direction.RISING), number)
     digits = int(number.replace(".", ""))
@@ -223,7 +223,7 @@ def _shares(in_percent: list[Threshold], state: AlertState, as_values: list[Thre
     }
 
 
-def test_a_limit_in_one_unit_leaves_those_in_others() -> None:
+def test_a_limit_of_one_unit_does_not_replace_limits_of_others() -> None:
     first = Limits([limit("10")])
     both = Limits([limit("5", unit=USD, epoch=2)], first)
     assert (both.find(TOKENS, ()), both.find(USD, ())) == (Decimal(10), Decimal(5))
@@ -231,7 +231,7 @@ def test_a_limit_in_one_unit_leaves_those_in_others() -> None:
     assert (gone.find(TOKENS, ()), gone.find(USD, ())) == (Decimal(10), None)
 
 
-def test_a_limit_of_zero_is_one_and_a_removed_one_is_none() -> None:
+def test_a_limit_of_zero_is_found_and_a_removed_limit_is_not() -> None:
     plan = Limits([limit("10")])
     zero = Limits([limit("0")])
     assert limit_of((zero, plan), TOKENS, ()) == ZERO

@@ -138,7 +138,7 @@ def source(name: str, *, seat: bool = False, priority: int = 0, end: int | None 
     return Source(name, HoldingSegment(1, ZERO, ZERO, NOW + start * DAY, ends), priority, of_seat=seat)
 
 
-def test_segments_give_in_one_order_however_they_come() -> None:
+def test_segments_are_drawn_in_one_order_however_they_are_listed() -> None:
     expected = [
         source("z", seat=True, priority=9),
         source("y", priority=-1),
@@ -154,7 +154,7 @@ def test_segments_give_in_one_order_however_they_come() -> None:
             assert in_order(shuffled) == list(some)
 
 
-def test_of_two_that_bind_the_same_the_first_is_found() -> None:
+def test_the_first_of_two_overrides_with_the_same_keys_is_found() -> None:
     group = (("region", "eu"),)
     bound = [(group, "first"), (group, "second"), ((), "all"), ((), "all again")]
     assert MostSpecific(bound).find(group) == "first"

@@ -117,7 +117,7 @@ def test_a_threshold_reached_silently_resolves_silently() -> None:
     assert told(evaluation) == [("REACHED", "130"), ("RESOLVED", "130"), ("REACHED", "50")]
 
 
-def test_only_asked_for_kinds_are_notified_but_all_are_recorded() -> None:
+def test_only_kinds_of_notify_on_are_notified_and_all_are_recorded() -> None:
     threshold = Threshold(Decimal(1), notify_on=frozenset({TransitionKind.RESOLVED}))
     evaluation = follow(ThresholdSet.of((threshold,), Direction.RISING), ["1", "0"])
     assert [(item.kind, item.notified) for item in evaluation.transitions] == [
@@ -154,7 +154,7 @@ def test_recurrences_resolve_and_are_reached_again_when_their_base_moves() -> No
     ]
 
 
-def test_a_threshold_that_was_removed_is_forgotten_without_a_word() -> None:
+def test_a_removed_threshold_does_not_notify() -> None:
     state = follow(threshold_set("5", "10"), ["20"]).state
     evaluation = follow(threshold_set("10"), ["20"], "20", state)
     assert told(evaluation) == []
@@ -180,7 +180,7 @@ directions = st.sampled_from(Direction)
     st.lists(amounts),
     directions,
 )
-def test_agrees_with_a_plain_model(
+def test_transitions_agree_with_a_model_without_state(
     lines: set[Decimal], step: Decimal | None, path: list[Decimal], direction: Direction
 ) -> None:
     """The model knows no state: a line is past or it is not, and a transition is a change of that."""
@@ -220,7 +220,7 @@ def test_agrees_with_a_plain_model(
     amounts,
     directions,
 )
-def test_between_the_trip_levels_nothing_happens(
+def test_a_value_between_the_trip_levels_makes_no_transition(
     lines: set[Decimal], step: Decimal | None, path: list[Decimal], value: Decimal, direction: Direction
 ) -> None:
     made = threshold_set(*map(str, lines), step=None if step is None else str(step), direction=direction)

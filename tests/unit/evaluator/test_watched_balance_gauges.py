@@ -84,7 +84,7 @@ EU = replace(REGION, value="eu")
         ((Specifier((EU,)), Specifier((REGION,))), True),
     ],
 )
-def test_who_never_held_anything_reads_zero_where_one_gauge_needs_no_value(
+def test_a_customer_without_balances_reads_zero_where_a_gauge_has_a_fixed_group(
     specifiers: tuple[Specifier, ...], zero: bool
 ) -> None:
     selection = replace(REMAINING, specifiers=specifiers)
@@ -103,7 +103,7 @@ def holding(name: str, amount: str, end: datetime | None = None, **fields: str) 
 
 
 @pytest.mark.parametrize("keys", [(TEAM, REGION), (REGION, TEAM)])
-def test_groups_are_sorted_by_key_in_whatever_order_a_specifier_names_them(keys: tuple[FieldFilter, ...]) -> None:
+def test_groups_are_sorted_by_key_in_any_order_of_a_specifier(keys: tuple[FieldFilter, ...]) -> None:
     alert = rule(replace(REMAINING, specifiers=(Specifier(keys),)))
     held = [holding("a", "1", team="x", region="eu"), holding("b", "2", region="eu", team="x"), holding("c", "4")]
     with exact_arithmetic():
@@ -111,7 +111,7 @@ def test_groups_are_sorted_by_key_in_whatever_order_a_specifier_names_them(keys:
     assert {gauge.group: one.value for gauge, one in read.items()} == {(("region", "eu"), ("team", "x")): 3}
 
 
-def test_what_has_no_end_matters_when_it_begins_and_what_has_ended_never_again() -> None:
+def test_the_next_change_is_the_next_start_or_end_of_a_segment() -> None:
     alert = rule(REMAINING)
 
     def coming(*spans: tuple[int, int | None]) -> int | None:

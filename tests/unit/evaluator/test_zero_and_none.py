@@ -72,7 +72,7 @@ def test_the_gauge_of_a_customer_without_any_allowance_has_a_level_at_0() -> Non
     ("direction", "line", "between", "level"),
     [(RISING, "10", "0.01", (None, ZERO)), (FALLING, "-10", "-0.01", (ZERO, None))],
 )
-def test_a_resolve_value_of_0_is_waited_for(
+def test_a_threshold_with_a_resolve_value_of_0_resolves_at_0(
     direction: Direction, line: str, between: str, level: tuple[Decimal | None, Decimal | None]
 ) -> None:
     lines = ThresholdSet.of((Threshold(Decimal(line), resolve_value=ZERO, notify_on=BOTH),), direction)
@@ -86,7 +86,7 @@ def test_a_resolve_value_of_0_is_waited_for(
 
 
 @pytest.mark.parametrize("direction", Direction)
-def test_a_threshold_at_0_is_a_threshold(direction: Direction) -> None:
+def test_a_threshold_at_0_is_reached(direction: Direction) -> None:
     lines = ThresholdSet.of((Threshold(ZERO), Threshold(recurring_step=Decimal(5))), direction)
     before = Decimal(-1 if direction is RISING else 1)
     ahead = trip_levels(lines, AlertState())
@@ -145,7 +145,7 @@ def test_a_selector_of_the_empty_value_selects_that_value_only() -> None:
         assert of_each.selects(group) is bool(group)
 
 
-def test_the_maximum_of_what_is_below_0_is_below_0_and_a_tally_of_0_is_one() -> None:
+def test_a_maximum_below_0_is_shown_and_a_tally_of_0_is_kept() -> None:
     tally = Tally()
     tally.add(Aggregation.MAX, Decimal(-5), NOW, "e1", None)
     assert tally.value == -5
@@ -157,7 +157,7 @@ def test_the_maximum_of_what_is_below_0_is_below_0_and_a_tally_of_0_is_one() -> 
     assert latest.value == ZERO
 
 
-def test_days_that_are_over_say_0_only_where_some_were_left() -> None:
+def test_ended_days_read_0_only_when_days_were_left_before() -> None:
     assert ENDED.after(None) is ENDED
     assert ENDED.after(ZERO) is ENDED
     assert ENDED.after(Decimal("0.000001")) == FactValue(ZERO)
@@ -193,7 +193,7 @@ def test_a_balance_that_is_empty_reads_0_and_a_percentage_of_nothing_has_no_valu
     assert read(remaining, holding("0", "0", None)) == FactValue(ZERO)
 
 
-def test_no_days_are_left_at_the_end_and_the_end_is_a_time_of_its_own() -> None:
+def test_days_left_are_0_at_the_end_and_absent_after_it() -> None:
     days = of_balances(BalanceReading.DAYS_LEFT)
     group = segment_group("b", 1)
     assert read(days, holding("1", "0", NOW), group) == FactValue(ZERO)

@@ -43,7 +43,7 @@ def refused(alert: str) -> list[str]:
     return [violation.path for violation in error.value.violations]
 
 
-def test_everything_of_an_alert_is_read() -> None:
+def test_every_field_of_an_alert_is_read() -> None:
     wanted = read(
         """
         name: "spend"  uniqueness_key: "key"
@@ -73,7 +73,7 @@ def test_everything_of_an_alert_is_read() -> None:
     )
 
 
-def test_what_is_unset_gets_its_default() -> None:
+def test_an_unset_field_gets_its_default() -> None:
     wanted = read(ALL + SPEND + LINE)
     assert wanted.condition.currency == "USD"
     assert wanted.uniqueness_key is None
@@ -126,13 +126,13 @@ def test_all_violations_are_answered_at_once() -> None:
     ]
 
 
-def test_an_empty_request_says_that_the_alert_is_missing() -> None:
+def test_an_empty_request_is_refused_for_its_missing_alert() -> None:
     with pytest.raises(InvalidArgument) as error:
         read_new_alert(Violations(), alert_service_pb2.CreateAlertRequest())
     assert [violation.path for violation in error.value.violations] == ["alert"]
 
 
-def test_an_empty_alert_says_everything_that_is_missing() -> None:
+def test_an_empty_alert_is_refused_with_every_missing_field() -> None:
     assert refused("") == ["alert.name", "alert.condition", "alert.scope", "alert.thresholds"]
 
 
@@ -162,7 +162,7 @@ def test_an_empty_alert_says_everything_that_is_missing() -> None:
         ]),
     ],
 )  # fmt: skip
-def test_bad_thresholds(thresholds: str, paths: list[str]) -> None:
+def test_invalid_thresholds_are_named(thresholds: str, paths: list[str]) -> None:
     assert refused(ALL + SPEND + thresholds) == paths
 
 
@@ -177,7 +177,7 @@ def test_bad_thresholds(thresholds: str, paths: list[str]) -> None:
         'thresholds { value: "1" } thresholds { value: "2" }',
     ],
 )
-def test_good_thresholds(thresholds: str) -> None:
+def test_valid_thresholds_are_accepted(thresholds: str) -> None:
     assert read(ALL + SPEND + thresholds).thresholds
 
 
@@ -207,7 +207,7 @@ def test_good_thresholds(thresholds: str) -> None:
         ),
     ],
 )
-def test_bad_fields(alert: str, paths: list[str]) -> None:
+def test_invalid_fields_are_named(alert: str, paths: list[str]) -> None:
     assert refused(alert + LINE) == paths
 
 
@@ -233,7 +233,7 @@ FIELDS = {
 
 @pytest.mark.parametrize("scope", SCOPES)
 @pytest.mark.parametrize("kind", list(ConditionType))
-def test_each_family_takes_its_own_scopes(scope: str, kind: ConditionType) -> None:
+def test_each_family_of_conditions_accepts_only_its_scopes(scope: str, kind: ConditionType) -> None:
     line = LINE if kind.own_threshold is None else ""
     alert = f'name: "n" scope {{ {SCOPES[scope]} }} {kind} {{ {FIELDS.get(kind, "")} }} {line}'
     fits = scope == "plan" or (scope == "subscription") is kind.per_subscription
@@ -279,13 +279,13 @@ def test_thresholds_in_percent_of_a_limit_are_read() -> None:
         ('percent_of_limit: "50.0"', "percent_of_limit"),
     ],
 )
-def test_bad_percentages_of_a_limit(line: str, field: str) -> None:
+def test_invalid_percentages_of_a_limit_are_named(line: str, field: str) -> None:
     alert = ALL + SPEND + f'thresholds {{ percent_of_limit: "50" }} thresholds {{ {line} }}'
     assert refused(alert) == [f"alert.thresholds[1].{field}"]
 
 
 @pytest.mark.parametrize("kind", [kind for kind in ConditionType if kind.own_threshold is None])
-def test_what_no_limit_is_of_takes_no_percentage_of_one(kind: ConditionType) -> None:
+def test_a_condition_without_a_limit_refuses_percentages(kind: ConditionType) -> None:
     taking = {
         "spend_threshold_reached",
         "usage_threshold_reached",
@@ -323,7 +323,7 @@ def test_what_no_limit_is_of_takes_no_percentage_of_one(kind: ConditionType) -> 
         ),
     ],
 )
-def test_what_is_wrong_with_overrides_is_said_where_it_stands(overrides: str, paths: list[str]) -> None:
+def test_invalid_overrides_are_named_by_their_path(overrides: str, paths: list[str]) -> None:
     condition = f'cost_exceeded {{ grouping_keys: ["a", "b"] currency: "USD" threshold_overrides: [{overrides}] }} '
     assert refused(PLAN + condition + LINE) == [f"alert.cost_exceeded.threshold_overrides{path}" for path in paths]
 
@@ -346,7 +346,7 @@ ID_IS_NOT = "price_filters { field: PRICE_FIELD_PRICE_ID operator: FILTER_OPERAT
         (ID_IS_NOT + f'values: "{"é" * 100}" ' * 31 + "}", [""]),
     ],
 )
-def test_what_is_wrong_with_price_filters_is_said_where_it_stands(filters: str, paths: list[str]) -> None:
+def test_invalid_price_filters_are_named_by_their_path(filters: str, paths: list[str]) -> None:
     condition = f'spend_exceeded {{ currency: "USD" {filters} }} '
     assert refused(PLAN + condition + LINE) == [f"alert.spend_exceeded.price_filters{path}" for path in paths]
 
@@ -365,12 +365,12 @@ def test_price_filters_are_merged() -> None:
     )
 
 
-def test_overrides_need_groups() -> None:
+def test_overrides_without_group_keys_are_refused() -> None:
     condition = 'cost_exceeded { threshold_overrides { group_keys: "a" group_values: "x" } } '
     assert refused(PLAN + condition + LINE) == ["alert.cost_exceeded.threshold_overrides"]
 
 
-def test_filters_refuse_what_is_no_state_and_no_type() -> None:
+def test_a_list_filter_refuses_unknown_states_and_types() -> None:
     violations = Violations()
     read_states(violations, "states", [alert_pb2.ALERT_STATE_ACTIVE, alert_pb2.ALERT_STATE_UNSPECIFIED])
     types = [condition_pb2.CONDITION_TYPE_UNSPECIFIED, condition_pb2.CONDITION_TYPE_USAGE_EXCEEDED]
@@ -378,7 +378,7 @@ def test_filters_refuse_what_is_no_state_and_no_type() -> None:
     assert [violation.path for violation in violations.found] == ["states[1]", "condition_types[0]"]
 
 
-def test_a_filter_by_a_type_that_is_not_evaluated_is_no_error_and_finds_nothing() -> None:
+def test_a_list_filter_by_an_unevaluated_type_finds_nothing() -> None:
     violations = Violations()
     types = [condition_pb2.CONDITION_TYPE_INVOICE_TOTAL_REACHED]
     assert read_condition_types(violations, "condition_types", types) == ("invoice_total_reached",)

@@ -28,7 +28,7 @@ def read(text: str) -> tuple[InvoiceFact, list[str]]:
     return fact, [violation.path.removeprefix("invoice.") for violation in violations.found]
 
 
-def test_defaults() -> None:
+def test_an_invoice_gets_defaults() -> None:
     fact = InvoiceFact(
         customer_id="acme",
         invoice_id="i1",
@@ -67,11 +67,11 @@ def test_defaults() -> None:
         (RIGHT + "as_of_time { seconds: 9999999999 }", ["as_of_time"]),
     ],
 )
-def test_bad_input(text: str, paths: list[str]) -> None:
+def test_an_invalid_invoice_is_refused_by_field(text: str, paths: list[str]) -> None:
     assert read(text)[1] == paths
 
 
-def test_statuses_of_a_filter() -> None:
+def test_a_list_filter_reads_statuses() -> None:
     paid, draft = invoice_pb2.INVOICE_STATUS_PAID, invoice_pb2.INVOICE_STATUS_DRAFT
     violations = Violations()
     assert read_statuses(violations, "statuses", [paid, draft, paid]) == (InvoiceStatus.DRAFT, InvoiceStatus.PAID)

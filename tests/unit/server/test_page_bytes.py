@@ -32,11 +32,11 @@ HANDLERS = dict(list_handlers())
 
 
 @pytest.mark.parametrize("name", HANDLERS)
-def test_a_list_cuts_its_pages(name: str) -> None:
+def test_a_list_ends_its_page_before_the_size_limit(name: str) -> None:
     assert "cut" in called(HANDLERS[name]), f"{name} returns pages of any size: cut them with Page.cut"
 
 
-def test_every_list_of_the_contract_is_among_them() -> None:
+def test_every_list_of_the_contract_is_tested() -> None:
     modules = (account_service_pb2, alert_service_pb2, webhook_service_pb2)
     methods = {
         method.name

@@ -17,7 +17,7 @@ def entry(place: int, customer: str = "ann", body: str = "x") -> Entry:
     )
 
 
-def test_a_tail_that_is_not_read_has_no_entries_and_no_position_is_behind_it() -> None:
+def test_a_tail_before_its_first_read_has_no_entries() -> None:
     empty = Tail()
     assert not empty.is_behind(0)
     assert empty.next(0, EVERYTHING) is None
@@ -62,7 +62,7 @@ def test_a_tail_removes_its_oldest_entries_above_its_limits(
     assert grown.next(3, EVERYTHING) == entry(4, body="12345")
 
 
-def test_a_notification_is_wanted_only_if_it_passes_each_filter() -> None:
+def test_a_notification_is_sent_only_if_it_passes_each_filter() -> None:
     one = entry(1)
     for fits in (
         NotificationFilter(customer_ids=("bob", "ann")),
@@ -82,7 +82,7 @@ def test_a_notification_is_wanted_only_if_it_passes_each_filter() -> None:
         assert not fits_not.matches(one)
 
 
-def test_a_tail_that_begins_again_has_its_whole_room(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tail_that_begins_again_has_its_full_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tail, "MAX_LENGTH", 15)
     grown = Tail()
     grown.begin(0)
