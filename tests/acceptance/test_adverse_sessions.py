@@ -1,4 +1,4 @@
-"""Role, database and environment set sessions otherwise: programs do the same as ever."""
+"""Role, database and environment set adverse session values: programs count and deliver as without them."""
 
 import asyncio
 from datetime import UTC, datetime

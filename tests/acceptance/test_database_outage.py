@@ -1,4 +1,4 @@
-"""The database goes away in mid-stream: callers are told, nothing acknowledged is lost, and all goes on by itself."""
+"""The database is away during streams: calls get UNAVAILABLE, no acknowledged event is lost, and streams resume."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -62,7 +62,7 @@ async def postgres() -> AsyncIterator[OwnServer]:
 
 
 class Health:
-    """What the health service tells its watchers."""
+    """What a watch of the health service reports."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._channel = channel

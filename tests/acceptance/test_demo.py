@@ -1,4 +1,4 @@
-"""The demo in short: it ends with 0, having checked everything itself."""
+"""A short run of the demo: it checks its own totals and ends with 0."""
 
 import re
 import subprocess

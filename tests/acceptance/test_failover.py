@@ -1,4 +1,4 @@
-"""A failover leaves the old primary up as a standby: callers are told, and writes go on where they can be written."""
+"""A failover leaves the old primary up as a standby: writes are refused until the database accepts them."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -42,7 +42,7 @@ async def test_a_server_refuses_writes_on_a_standby_and_resumes_after_its_promot
             await postgres.stop()
             await postgres.start(standby=True)
             await health.becomes(NOT_SERVING)
-            # It reads, so a program that asked it for a sign of life only would find nothing wrong.
+            # A standby answers reads, so a check that only reads would find no fault.
             await until(lambda: "takes no writes" in server.said())
             await refused(channel, events, failure="read_only", seconds=2)
             assert await health.lives()
@@ -61,7 +61,7 @@ async def test_a_server_refuses_writes_on_a_standby_and_resumes_after_its_promot
 async def test_a_server_refuses_writes_while_the_database_is_read_only_and_resumes_after_it(
     postgres: OwnServer, receiver: Receiver, tmp_path: Path
 ) -> None:
-    """What fences off an old primary: sessions stay as they are, and whoever writes hears of it."""
+    """An old primary is fenced off so: open sessions stay open, and each write is refused."""
     now = datetime.now(UTC)
     async with (
         running(postgres.url, tmp_path) as programs,

@@ -1,4 +1,4 @@
-"""A server that is frozen in the middle of a transaction keeps others waiting for seconds, and corrupts nothing."""
+"""A server that is frozen in a transaction delays other servers for seconds, and corrupts nothing."""
 
 import asyncio
 import contextlib
@@ -96,7 +96,7 @@ async def test_other_servers_resume_while_a_server_is_frozen_in_a_transaction(
         await asyncio.gather(books.put(other.address, later, timeout=DEADLINE), send(other, meanwhile))
         said = [line for line in other.said().splitlines() if "waiting for a lock" in line]
         assert any(f":{one.pid}" in line for line in said)
-    # It finds its transaction gone and repeats it, once.
+    # The frozen server finds its transaction aborted and repeats it, once.
     for events, call in calls:
         assert (await call).accepted == BATCH
         assert (await send(other, events)).duplicates == BATCH

@@ -1,4 +1,4 @@
-"""`kill -9` in mid-stream and in mid-delivery: nothing is lost, and nothing counts twice."""
+"""`kill -9` during a stream and during a delivery: no event is lost, and none counts twice."""
 
 import asyncio
 import itertools
@@ -21,7 +21,7 @@ from tests.support.processes.traffic import BATCH, Client, progress, streaming, 
 from webhooks.deliveries import DeliveryStatus
 
 KILLS = 2
-# A dead notifier's deliveries are taken over a while after the time that their receivers had.
+# Another notifier claims the deliveries of a dead one when their lease, a little more than the timeout, ends.
 SHORT_LEASES = {"WEBHOOK_TIMEOUT_SECONDS": "0.3"}
 WAITING_FOR_TABLE = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = '{table}'::regclass"
 WAITING_IN_COMMIT = """
@@ -32,7 +32,7 @@ CONNECTED = """
 SELECT count(*) FROM pg_stat_activity
 WHERE datname = current_database() AND application_name ~ '^tidemark [^ ]+$'
 """
-# Lets every COMMIT of a transaction with news wait for whoever has the lock.
+# Each COMMIT of a transaction with a notification waits for the session that holds the lock.
 WAIT_IN_COMMIT = """
 CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS
     'BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NULL; END';
@@ -97,7 +97,7 @@ async def test_events_of_a_server_killed_before_its_acknowledgement_are_duplicat
             group.create_task(client.send(itertools.islice(usage("client", datetime.now(UTC)), 1)))
             await until_counted(database_url, WAITING_IN_COMMIT, 1)
             await server.killed()
-        # PostgreSQL commits what it was asked to, whether or not anybody is left to hear of it.
+        # PostgreSQL completes the COMMIT although the server is gone.
         await until_counted(database_url, CONNECTED, 0)
         expected = books.reckoned(client.sent, *WATCHES)
         assert await books.stored(database_url) == expected
@@ -105,12 +105,12 @@ async def test_events_of_a_server_killed_before_its_acknowledgement_are_duplicat
     assert (client.accepted, client.duplicates) == (0, BATCH)
     assert client.transitions == []
     assert await books.stored(database_url) == expected
-    # Whoever missed the crossings in the acknowledgement still gets them pushed.
+    # The client missed the transitions in the acknowledgement; the outbox holds their notifications.
     await until_counted(database_url, "SELECT count(*) FROM outbox", len(await books.notifications(database_url)))
 
 
 async def killed_at_an_arrival(programs: Programs, receiver: Receiver) -> list[str]:
-    """Kills a notifier that waits for an answer; returns what it waited for."""
+    """Kills a notifier that waits for an answer; returns the ids of those webhooks."""
     notifier = await programs.notify("notifier-1", **SHORT_LEASES)
     unheard: list[str] = []
     killed = asyncio.Event()
@@ -129,7 +129,7 @@ async def killed_at_an_arrival(programs: Programs, receiver: Receiver) -> list[s
 
 
 async def killed_before_the_record(programs: Programs, receiver: Receiver, url: str) -> list[str]:
-    """Kills a notifier that has its answers and is about to write them down; returns what they were answers to."""
+    """Kills a notifier before it records its answers; returns the ids of the answered webhooks."""
     before = len(receiver.arrivals)
     async with holding(url, "LOCK TABLE attempt IN EXCLUSIVE MODE"):
         notifier = await programs.notify("notifier-2", **SHORT_LEASES)

@@ -1,4 +1,4 @@
-"""The wheel, installed where nothing else is but what it declares: what it holds, and every command."""
+"""The wheel, installed with only the dependencies that it declares: its contents, and every command."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What docs/ and the README link to is there: files, headings, and the tests that hold the rules of semantics.md."""
+"""The links of docs/ and the README have targets: files, headings, and the tests of the rules of semantics.md."""
 
 import ast
 import re
@@ -35,13 +35,13 @@ def names_of_tests(path: Path) -> frozenset[str]:
 
 @cache
 def anchors(page: Path) -> frozenset[str]:
-    """What the headings of a page are linked as."""
+    """The anchors of the headings of a page."""
     headings = re.findall(r"^#+ +(.*)$", page.read_text(), re.MULTILINE)
     return frozenset(re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings)
 
 
 def missing(page: Path, text: str, target: str) -> str | None:
-    """What of a link's target is not there; None: all of it is."""
+    """The missing part of a link's target; None when nothing is missing."""
     if re.match(r"[a-z]+:", target):
         return None
     name, _, anchor = target.partition("#")

@@ -1,4 +1,4 @@
-"""Ids and keys that are digests: they stay what they were when rows with them were stored."""
+"""Ids and keys that are digests: stored rows contain them, so they must not change."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime

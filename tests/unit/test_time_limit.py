@@ -1,4 +1,4 @@
-"""A test that waits for ever fails, says where, and leaves the others alone."""
+"""A test that waits for ever fails with the line where it waits, and other tests run."""
 
 import os
 import subprocess

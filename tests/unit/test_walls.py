@@ -1,4 +1,4 @@
-"""The walls between the rooms: which may import which, where SQL may stand, how pure the evaluator is."""
+"""The walls between the rooms: allowed imports, where SQL may stand, and the purity of the evaluator."""
 
 import ast
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping
@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Which rooms a room may import, besides itself.
+# The rooms that a room may import, besides itself.
 ROOMS = {
     "evaluator": set[str](),
     "runtime": set[str](),
@@ -20,7 +20,7 @@ ROOMS = {
     "notifier": {"evaluator", "runtime", "store", "webhooks"},
     "cli": {"evaluator", "generated", "notifier", "runtime", "server", "store", "webhooks"},
 }
-# These hold the product to account, and reach past the walls to do so: raw SQL, the wall clock. The product imports
+# These test and measure the product, and may use raw SQL and the wall clock for it. The product imports
 # none of them.
 OUTSIDE = {
     "bench": {*ROOMS, "generated"},
@@ -29,7 +29,7 @@ OUTSIDE = {
 }
 ROOMS |= OUTSIDE
 
-# All that the evaluator may import from outside of it: nothing that reads a clock, a file or a network.
+# Every module that the evaluator may import from outside: none reads a clock, a file or a network.
 PURE_MODULES = {
     "__future__",
     "abc",
@@ -65,7 +65,7 @@ WITHOUT_GRPC = {"engine", "evaluator", "notifier", "runtime", "store", "webhooks
 SQL_MODULES = {"alembic", "asyncpg", "psycopg", "psycopg_pool", "sqlalchemy", "sqlite3"}
 SQL_METHODS = {"execute", "executemany", "exec_driver_sql", "copy_expert"}
 
-CLOCK = "runtime/clock.py"  # the one place that may ask what time it is
+CLOCK = "runtime/clock.py"  # the only module that may read the wall clock
 CLOCK_CALLS = {
     "date.today",
     "datetime.date.today",
@@ -78,7 +78,7 @@ CLOCK_CALLS = {
     "time.time",
     "time.time_ns",
 }
-# What `from … import` may bring under a name of its own.
+# The same functions as `from … import` can name them.
 CLOCK_IMPORTS = {("time", "time"), ("time", "time_ns")}
 
 
@@ -95,7 +95,7 @@ class Module:
 
     @property
     def name(self) -> str:
-        """As it is imported; a package's own file as `package.__init__`, so that its folder is the package."""
+        """The dotted name; a package's own file is `package.__init__`, so that its folder is the package."""
         return self.path.removesuffix(".py").replace("/", ".")
 
 
@@ -121,7 +121,7 @@ def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 
 def dotted(node: ast.expr) -> str:
-    """`a.b.c` of an expression that is only names and dots, otherwise nothing."""
+    """`a.b.c` of an expression of only names and dots, otherwise an empty text."""
     if isinstance(node, ast.Name):
         return node.id
     if isinstance(node, ast.Attribute) and (left := dotted(node.value)):
@@ -136,7 +136,7 @@ def calls(tree: ast.AST) -> Iterator[ast.Call]:
 
 
 def offences(module: Module) -> list[str]:
-    """What in a module breaks a wall, each as `path:line: what`."""
+    """The violations of the walls in a module, each as `path:line: what`."""
     tree = ast.parse(module.text)
     found = list(import_offences(module, tree))
     found += docstring_offences(module, tree)
@@ -160,7 +160,7 @@ def import_offences(module: Module, tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 
 def may_import(room: str, name: str) -> bool:
-    """Whether a room may import a module of this house."""
+    """Whether a room may import a module of this repository."""
     allowed = ROOMS[room] | {room}
     return any(name == one or name.startswith(f"{one}.") for one in allowed)
 
@@ -209,7 +209,7 @@ def circle(arrows: Mapping[str, Collection[str]]) -> list[str]:
 
 def docstring_offences(module: Module, tree: ast.Module) -> Iterator[tuple[int, str]]:
     if module.path.endswith("/__init__.py") and not module.text:
-        return  # nothing lives there
+        return  # an empty package needs no docstring
     if not (ast.get_docstring(tree) or "").partition("\n")[0].strip():
         yield 1, "the module's first line must be a docstring that says what lives in it"
 

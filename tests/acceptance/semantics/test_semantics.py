@@ -1,4 +1,4 @@
-"""Each condition from its gauge to the webhook: not before its line, exactly at it, once, back, and again past it."""
+"""Each condition, from its gauge to the webhook: it notifies at its level and not before, resolves, and re-arms."""
 
 from decimal import Decimal
 from typing import NamedTuple
@@ -13,12 +13,12 @@ from tests.support.semantics.rows import ROWS, Row
 from tests.support.semantics.stage import CUSTOMER, Stage, beside_programs, in_this_process
 from tests.support.usage.caller import BOTH
 
-# Conditions of each family that time does not move are also played by real programs.
+# One condition of each family runs with real programs too; time does not move these.
 AS_PROGRAMS = ("usage_threshold_reached", "low_remaining_commit_balance_reached", "invoice_total_reached")
 
 
-class Told(NamedTuple):
-    """What a notification says; sequence: of those about the same gauge."""
+class Expected(NamedTuple):
+    """One transition of a notification; sequence: the sequence of the notification."""
 
     kind: str
     level: str
@@ -55,52 +55,52 @@ async def test_real_programs_notify_as_the_rows_say(programs: Programs) -> None:
 
 
 async def play(row: Row, stage: Stage) -> None:
-    """Plays a row, and compares what the receiver got with what the row says."""
+    """Moves the gauge as the row says, and compares the webhooks that the receiver got."""
     for given in row.given:
         await given(stage)
     alert = await create(row, stage)
-    expected: list[Told] = []
+    expected: list[Expected] = []
     start, before, at, past = Decimal(row.start), Decimal(row.before), row.reached_at, Decimal(row.past)
 
     await row.move(stage, start, before)
     await stands(row, stage, alert, before, in_alarm=False)
 
     await row.move(stage, before, at)
-    expected.append(told("REACHED", row, start if row.timed else before, at, 1))
+    expected.append(transition("REACHED", row, start if row.timed else before, at, 1))
     await arrived(stage, alert, row, expected)
     await stands(row, stage, alert, at, in_alarm=True)
 
-    # It stays past the line: nothing more.
+    # The value stays beyond the level: no notification.
     await row.move(stage, at, past)
     await stands(row, stage, alert, past, in_alarm=True)
 
-    # Back: it resolves.
+    # The value comes back: the threshold resolves.
     await (row.back or row.move)(stage, past, before)
-    if row.told_back:
-        expected.append(told("RESOLVED", row, at if row.timed else past, before, 2))
+    if row.notifies_back:
+        expected.append(transition("RESOLVED", row, at if row.timed else past, before, 2))
     await stands(row, stage, alert, before, in_alarm=False)
 
-    # Armed again: one step over the line.
+    # The threshold is re-armed: one step beyond the level reaches it again.
     await row.move(stage, before, past)
-    expected.append(told("REACHED", row, before, at if row.timed else past, len(expected) + 1))
+    expected.append(transition("REACHED", row, before, at if row.timed else past, len(expected) + 1))
     await stands(row, stage, alert, past, in_alarm=True)
 
     if row.renew is not None and stage.clock is not None:
-        # A new cycle begins armed: silently on a gauge of its own, or with a word where it is the same.
+        # A new cycle begins re-armed: without a notification on a new gauge, with RESOLVED on the same gauge.
         await row.renew(stage)
         renewed = Decimal(row.renewed)
-        if row.tells_renewal:
-            expected.append(told("RESOLVED", row, past, renewed, len(expected) + 1))
+        if row.notifies_of_renewal:
+            expected.append(transition("RESOLVED", row, past, renewed, len(expected) + 1))
         await row.move(stage, renewed, before)
         await stands(row, stage, alert, before, in_alarm=False)
         await row.move(stage, before, at)
-        expected.append(told("REACHED", row, before, at, len(expected) + 1 if row.tells_renewal else 1))
+        expected.append(transition("REACHED", row, before, at, len(expected) + 1 if row.notifies_of_renewal else 1))
         await stands(row, stage, alert, at, in_alarm=True)
     await arrived(stage, alert, row, expected)
 
 
 async def create(row: Row, stage: Stage) -> alert_pb2.Alert:
-    """Creates the row's alert, which tells both ways, and lets it look at what is given."""
+    """Creates the row's alert, which notifies of REACHED and RESOLVED, and waits for its backfill."""
     alert = alert_pb2.Alert(name=row.condition, scope=row.scope)
     condition = getattr(alert, row.condition)
     condition.SetInParent()
@@ -111,24 +111,24 @@ async def create(row: Row, stage: Stage) -> alert_pb2.Alert:
             setattr(condition, name, value)
         else:
             getattr(condition, name).CopyFrom(value)
-    if row.told_back:
-        alert.thresholds.append(threshold_pb2.Threshold(value=row.line, notify_on=BOTH))
+    if row.notifies_back:
+        alert.thresholds.append(threshold_pb2.Threshold(value=row.level, notify_on=BOTH))
     return await stage.caller.create(alert)
 
 
 async def stands(row: Row, stage: Stage, alert: alert_pb2.Alert, value: Decimal, *, in_alarm: bool) -> None:
-    """The state shows the value, and whether the line is reached."""
+    """The state shows the value, and whether the threshold is reached."""
     state = await stage.caller.state(alert.alert_id, CUSTOMER)
     [shown] = [one for one in state.gauges if row.gauge(one.gauge)]
-    assert (Decimal(shown.gauge.value), [line.in_alarm for line in shown.thresholds]) == (value, [in_alarm])
+    assert (Decimal(shown.gauge.value), [threshold.in_alarm for threshold in shown.thresholds]) == (value, [in_alarm])
     status = alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM if in_alarm else alert_pb2.CUSTOMER_ALERT_STATUS_OK
     assert (state.status, state.no_data) == (status, False)
 
 
-async def arrived(stage: Stage, alert: alert_pb2.Alert, row: Row, expected: list[Told]) -> None:
-    """The receiver has got exactly this, all of it signed."""
+async def arrived(stage: Stage, alert: alert_pb2.Alert, row: Row, expected: list[Expected]) -> None:
+    """The receiver got exactly these transitions in signed webhooks."""
     bodies = await stage.received(len(expected))
-    # Two notifications of one gauge may overtake each other on their way: their sequence says which is newer.
+    # Deliveries of one gauge can overtake each other: the higher sequence is the newer state.
     bodies.sort(
         key=lambda body: (body["data"]["gauge"].get("period", {}).get("end_time", ""), body["data"]["sequence"])
     )
@@ -138,12 +138,12 @@ async def arrived(stage: Stage, alert: alert_pb2.Alert, row: Row, expected: list
         assert about == (alert.alert_id, row.condition, CUSTOMER, False)
         assert body["type"] == f"alert.{data['transitions'][0]['kind'].lower()}"
     assert [
-        Told(one["kind"], one["level"], one["previous_value"], one["value"], body["data"]["sequence"])
+        Expected(one["kind"], one["level"], one["previous_value"], one["value"], body["data"]["sequence"])
         for body in bodies
         for one in body["data"]["transitions"]
     ] == expected
 
 
-def told(kind: str, row: Row, previous: Decimal, value: Decimal, sequence: int) -> Told:
-    """A notification of the row's line."""
-    return Told(kind, row.line, format_decimal(previous), format_decimal(value), sequence)
+def transition(kind: str, row: Row, previous: Decimal, value: Decimal, sequence: int) -> Expected:
+    """A transition of the row's threshold."""
+    return Expected(kind, row.level, format_decimal(previous), format_decimal(value), sequence)

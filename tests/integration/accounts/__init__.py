@@ -1,1 +1,1 @@
-"""What customers hold and owe: the facts that AccountService keeps."""
+"""Tests of store/accounts and store/balances, directly and through AccountService."""

@@ -1,4 +1,4 @@
-"""Fixtures for tests of what customers hold and owe.
+"""Fixtures: a database for each module, an organization for each test, and a stub of AccountService.
 
 The tests of one module share a database, and each is an organization of its own there: making databases would take
 most of their time.
@@ -30,7 +30,7 @@ class _Identified(grpc.aio.UnaryUnaryClientInterceptor):
     async def intercept_unary_unary(
         self, continuation: Callable[..., Any], client_call_details: grpc.aio.ClientCallDetails, request: Any
     ) -> Any:
-        """Goes on with the key."""
+        """Continues the call with the key."""
         sent = client_call_details
         identified = grpc.aio.ClientCallDetails(
             sent.method, sent.timeout, sent.metadata or self._metadata, sent.credentials, sent.wait_for_ready

@@ -1,4 +1,4 @@
-"""Random changes of a balance against a plain reckoning: what remains, and a ledger that adds up to it."""
+"""Random changes of a balance against a plain model: the remaining amount, and a ledger that adds up to it."""
 
 import random
 from datetime import UTC, datetime, timedelta
@@ -84,7 +84,7 @@ async def test_the_ledger_of_a_segment_adds_up_to_what_remains(shared: Database,
 
 
 async def sums(connection: Connection, org: int) -> dict[int, Decimal]:
-    """What the entries of each segment add up to, which is what the last of them says remains."""
+    """The sum of each segment's entries; it equals the remaining amount of the last entry."""
     entries = await balance_entries.list_page(connection, org, "acme", balance_id="b1", after=None, limit=1000)
     total: dict[int, Decimal] = {}
     for entry in entries:

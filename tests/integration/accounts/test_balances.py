@@ -1,4 +1,4 @@
-"""Balances over a real channel: put, adjust, void, and the ledger that tells of it."""
+"""Balances over a real channel: put, adjust, void, and the ledger entry of each."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -35,7 +35,7 @@ def segment(amount: str, start: datetime = NOW - DAY, end: datetime | None = Non
 
 
 def balance(*amounts: str | balance_pb2.BalanceSegment, **fields: Any) -> balance_pb2.Balance:
-    """A right balance: a commit in USD unless the fields say otherwise."""
+    """A valid balance: a commit in USD unless the fields say otherwise."""
     defaults: dict[str, Any] = {"balance_id": "b1", "customer_id": "acme", "kind": COMMIT}
     if "quantity" not in fields:
         defaults["spend"] = balance_pb2.SpendAccess(currency="USD")
@@ -327,7 +327,7 @@ async def test_all_violations_of_a_balance_are_named(accounts: Stub) -> None:
 
 
 async def ids(accounts: Stub, **filters: Any) -> list[str]:
-    """The ids of all pages, which must not be longer than they were asked to be."""
+    """The ids of all pages; no page is longer than the page size."""
     found: list[str] = []
     token = ""
     while True:

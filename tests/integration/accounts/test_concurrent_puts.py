@@ -1,4 +1,4 @@
-"""Puts of one fact that meet: an older one that was sent first and gets in last changes nothing."""
+"""Concurrent puts of one fact: an older put that gets the lock last changes nothing."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -59,7 +59,7 @@ async def test_an_older_put_that_waited_for_a_newer_one_changes_nothing(
     async with database.transaction() as connection:
         await put(connection, org, newer, NOW)
         late = asyncio.create_task(put_older())
-        # For the row, when one of them says nothing new; otherwise for the organization's lock.
+        # A put without a change waits for the row, any other for the organization's lock.
         await waits(database, late)
     async with within("the older put"):
         await late

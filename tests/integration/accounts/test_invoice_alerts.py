@@ -67,43 +67,43 @@ async def post(
     await caller.accounts.PutInvoice(account_service_pb2.PutInvoiceRequest(invoice=invoice), metadata=caller.metadata)
 
 
-def single(*lines: str, types: tuple[str, ...] = (), contract: tuple[str, str] | None = None) -> alert_pb2.Alert:
-    """invoice_total_reached, told both ways."""
+def single(*values: str, types: tuple[str, ...] = (), contract: tuple[str, str] | None = None) -> alert_pb2.Alert:
+    """An alert of invoice_total_reached that notifies of REACHED and RESOLVED."""
     condition = condition_pb2.InvoiceTotalReachedCondition(invoice_types_filter=types)
     if contract:
         condition.custom_field_filters.add(
             entity=condition_pb2.CUSTOM_FIELD_ENTITY_CONTRACT, key=contract[0], value=contract[1]
         )
-    ladder = [threshold_pb2.Threshold(value=line, notify_on=BOTH) for line in lines]
-    return alert_pb2.Alert(name="invoice", scope=EVERYBODY, invoice_total_reached=condition, thresholds=ladder)
+    thresholds = [threshold_pb2.Threshold(value=value, notify_on=BOTH) for value in values]
+    return alert_pb2.Alert(name="invoice", scope=EVERYBODY, invoice_total_reached=condition, thresholds=thresholds)
 
 
-def monthly(*lines: str, currency: str = "") -> alert_pb2.Alert:
-    """monthly_invoice_total_spend_threshold_reached, told both ways."""
+def monthly(*values: str, currency: str = "") -> alert_pb2.Alert:
+    """An alert of monthly_invoice_total_spend_threshold_reached that notifies of REACHED and RESOLVED."""
     return alert_pb2.Alert(
         name="month",
         scope=EVERYBODY,
         monthly_invoice_total_spend_threshold_reached=(
             condition_pb2.MonthlyInvoiceTotalSpendThresholdReachedCondition(currency=currency)
         ),
-        thresholds=[threshold_pb2.Threshold(value=line, notify_on=BOTH) for line in lines],
+        thresholds=[threshold_pb2.Threshold(value=value, notify_on=BOTH) for value in values],
     )
 
 
-async def told(caller: Caller) -> list[tuple[str, str, str, str]]:
-    """The crossings of all notifications, in order: kind, level, value before and after."""
+async def notified(caller: Caller) -> list[tuple[str, str, str, str]]:
+    """The transitions of all notifications, in order: kind, level, value before and after."""
     return [crossing[:4] for one in await caller.notifications() for crossing in one.crossings]
 
 
-@pytest.mark.parametrize(("total", "fires"), [("99.99", False), ("100", True), ("100.01", True)])
+@pytest.mark.parametrize(("total", "reached"), [("99.99", False), ("100", True), ("100.01", True)])
 async def test_a_threshold_is_reached_at_the_invoices_total_and_above(
-    caller: Caller, total: str, fires: bool
+    caller: Caller, total: str, reached: bool
 ) -> None:
     alert = await caller.create(single("100"))
     await post(caller, "i-1", total)
-    assert await told(caller) == ([("REACHED", "100", "0", total)] if fires else [])
+    assert await notified(caller) == ([("REACHED", "100", "0", total)] if reached else [])
     state = await caller.state(alert.alert_id)
-    assert state.status == (IN_ALARM if fires else OK)
+    assert state.status == (IN_ALARM if reached else OK)
     (shown,) = state.gauges
     assert (shown.gauge.invoices.invoice_id, shown.gauge.invoices.currency) == ("i-1", "USD")
     assert shown.gauge.value == total
@@ -119,7 +119,7 @@ async def test_each_invoice_has_its_own_gauge_and_notifies_once(caller: Caller) 
     await post(caller, "i-2", "100")
     notifications = await caller.notifications()
     assert sorted(one.body["data"]["gauge"]["invoice_id"] for one in notifications) == ["i-1", "i-2"]
-    assert await told(caller) in (
+    assert await notified(caller) in (
         [("REACHED", "100", "0", "150"), ("REACHED", "100", "60", "100")],
         [("REACHED", "100", "60", "100"), ("REACHED", "100", "0", "150")],
     )
@@ -131,7 +131,7 @@ async def test_a_threshold_resolves_when_the_invoice_is_lowered_or_voided(caller
     await post(caller, "i-1", "80")
     await post(caller, "i-1", "120")
     await post(caller, "i-1", "120", status=VOID)
-    assert [row[:2] for row in await told(caller)] == [
+    assert [row[:2] for row in await notified(caller)] == [
         ("REACHED", "100"),
         ("RESOLVED", "100"),
         ("REACHED", "100"),
@@ -145,7 +145,7 @@ async def test_an_older_put_of_an_invoice_does_not_notify(caller: Caller, clock:
     await caller.create(single("100"))
     await post(caller, "i-1", "50")
     await post(caller, "i-1", "500", as_of=clock.now() - timedelta(hours=1))
-    assert await told(caller) == []
+    assert await notified(caller) == []
 
 
 async def test_filters_of_type_contract_and_currency_select_invoices(caller: Caller) -> None:
@@ -164,7 +164,7 @@ async def test_a_threshold_resolves_when_the_invoice_leaves_the_selection(caller
     await caller.create(single("100", types=("USAGE",)))
     await post(caller, "i-1", "500", type="USAGE")
     await post(caller, "i-1", "500", type="SCHEDULED")
-    assert [row[:2] for row in await told(caller)] == [("REACHED", "100"), ("RESOLVED", "100")]
+    assert [row[:2] for row in await notified(caller)] == [("REACHED", "100"), ("RESOLVED", "100")]
 
 
 async def test_a_month_sums_invoices_that_end_in_it_except_voided_ones(caller: Caller) -> None:
@@ -175,7 +175,7 @@ async def test_a_month_sums_invoices_that_end_in_it_except_voided_ones(caller: C
     await post(caller, "i-3", "150", currency="EUR")
     await post(caller, "i-4", "110.5")
     await post(caller, "i-1", "60", status=VOID)
-    assert [row for row in await told(caller) if row[3] != "1000"] == [
+    assert [row for row in await notified(caller) if row[3] != "1000"] == [
         ("REACHED", "100", "60", "100"),
         ("REACHED", "200", "100", "210.5"),
         ("RESOLVED", "200", "210.5", "150.5"),
@@ -198,7 +198,7 @@ async def test_the_month_is_that_of_the_customers_time_zone(caller: Caller) -> N
     # Midnight of 1 April in New York is the end of March; an hour later it is April.
     await post(caller, "i-1", "60", end=datetime(2026, 4, 1, 4, tzinfo=UTC))
     await post(caller, "i-2", "60", end=datetime(2026, 4, 1, 5, tzinfo=UTC))
-    assert await told(caller) == []
+    assert await notified(caller) == []
     await post(caller, "i-3", "40", end=datetime(2026, 3, 2, tzinfo=UTC))
     (notification,) = await caller.notifications()
     assert notification.body["data"]["gauge"]["period"] == {
@@ -211,7 +211,7 @@ async def test_an_invoice_moved_to_another_month_counts_there_only(caller: Calle
     await caller.create(monthly("100"))
     await post(caller, "i-1", "120")
     await post(caller, "i-1", "120", end=datetime(2026, 2, 10, tzinfo=UTC))
-    rows = [(row[0], row[3]) for row in await told(caller)]
+    rows = [(row[0], row[3]) for row in await notified(caller)]
     assert sorted(rows) == [("REACHED", "120"), ("REACHED", "120"), ("RESOLVED", "0")]
     assert [one.body["data"]["late"] for one in await caller.notifications()].count(True) == 1
 
@@ -226,15 +226,15 @@ async def test_earlier_invoices_notify_unless_evaluate_on_create_is_off(caller: 
         await caller.create(monthly("180"), evaluate=evaluate),
     ]
     expected = [("REACHED", "100", "0", "150"), ("REACHED", "180", "0", "200")] if evaluate else []
-    assert sorted(await told(caller)) == expected
+    assert sorted(await notified(caller)) == expected
     for alert in both:
         assert (await caller.state(alert.alert_id)).status == IN_ALARM
-    # What is silent resolves silently; what comes later is told.
+    # A threshold reached silently resolves silently; a later transition notifies.
     await post(caller, "i-1", "50")
     resolved = [("RESOLVED", "100", "150", "50"), ("RESOLVED", "180", "200", "100")] if evaluate else []
-    assert sorted(await told(caller)) == sorted([*expected, *resolved])
+    assert sorted(await notified(caller)) == sorted([*expected, *resolved])
     await post(caller, "i-2", "130")
-    assert len(await told(caller)) == len(expected) + len(resolved) + 2
+    assert len(await notified(caller)) == len(expected) + len(resolved) + 2
 
 
 async def test_two_servers_record_a_transition_of_a_month_once(caller: Caller) -> None:
@@ -243,7 +243,7 @@ async def test_two_servers_record_a_transition_of_a_month_once(caller: Caller) -
         posts = [post(one, f"i-{number}", "10") for number in range(10) for one in (caller, other)]
         posts += [post(one, f"j-{number}", "10") for number in range(5) for one in (caller, other)]
         await asyncio.gather(*posts)
-    (crossing,) = await told(caller)
+    (crossing,) = await notified(caller)
     assert crossing[:2] == ("REACHED", "100")
     assert crossing == ("REACHED", "100", "90", "100")
 
@@ -251,7 +251,7 @@ async def test_two_servers_record_a_transition_of_a_month_once(caller: Caller) -
 async def test_usage_does_not_move_a_gauge_of_invoices(caller: Caller) -> None:
     await caller.create(monthly("100"))
     await caller.send(caller.event("e1", "1", cost="500", currency="USD"))
-    assert await told(caller) == []
+    assert await notified(caller) == []
 
 
 async def test_an_invalid_filter_is_named(caller: Caller) -> None:
@@ -271,4 +271,4 @@ async def test_an_alert_in_a_currency_without_invoices_has_no_data(caller: Calle
         await post(caller, "i1", "50")
         assert (await caller.state(created.alert_id)).no_data
     await post(caller, "i2", "50", currency="EUR")
-    assert [one[:2] for one in await told(caller)] == [("REACHED", "10")] * 2
+    assert [one[:2] for one in await notified(caller)] == [("REACHED", "10")] * 2

@@ -1,4 +1,4 @@
-"""Invoices over a real channel: what is put comes back, older facts lose, lists page, organizations are apart."""
+"""Invoices over a real channel: puts, superseded puts, lists in pages, and the isolation of organizations."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -30,7 +30,7 @@ APRIL = to_timestamp(datetime(2026, 4, 1, tzinfo=UTC))
 def invoice(
     invoice_id: str = "i1", customer_id: str = "acme", total: str = "100", **fields: object
 ) -> invoice_pb2.Invoice:
-    """A right invoice."""
+    """A valid invoice."""
     sent = invoice_pb2.Invoice(
         invoice_id=invoice_id,
         customer_id=customer_id,
@@ -190,7 +190,7 @@ async def test_violations_of_reads_and_lists_are_named(accounts: Stub) -> None:
 
 
 async def ids(accounts: Stub, **filters: object) -> list[str]:
-    """The ids of all pages, which must not be longer than they were asked to be."""
+    """The ids of all pages; no page is longer than the page size."""
     found: list[str] = []
     token = ""
     while True:

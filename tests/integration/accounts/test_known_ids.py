@@ -1,4 +1,4 @@
-"""To ask whether an id is known costs the same however many rows there are."""
+"""A check whether an id is known reads few rows, however many there are."""
 
 from collections.abc import AsyncIterator
 
@@ -33,7 +33,7 @@ WHERE relname IN ('customer', 'usage_limit')
 
 @pytest.fixture(scope="module")
 def filled_url(template: Template) -> str:
-    """The URL of a database for all tests of this module, with two organizations: one has much, the other nothing."""
+    """The URL of the module's database, with two organizations: `much` has many rows, `nothing` has none."""
     url = template.fresh_database()
     engine = sync_engine(url)
     with engine.begin() as connection:

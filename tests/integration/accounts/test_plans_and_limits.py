@@ -27,7 +27,7 @@ async def put_plan(accounts: Stub, plan_id: str = "pro", **fields: Any) -> messa
 
 
 def limit(limit_id: str = "l1", amount: str = "10", customer: str = "acme", **fields: Any) -> plan_pb2.Limit:
-    """A right limit: of a customer's cost in USD unless the fields say otherwise."""
+    """A valid limit: of a customer's cost in USD unless the fields say otherwise."""
     defaults: dict[str, Any] = {}
     if "plan" not in fields:
         defaults["customer"] = alert_pb2.CustomerScope(customer_id=customer)
@@ -119,7 +119,7 @@ async def test_a_put_that_changes_the_subject_of_a_limit_is_refused(accounts: St
     await assert_refused(put(accounts, limit(**changed, amount="5")), precondition, "LIMIT_FIXED")
     assert await get(accounts) == before
     await put(accounts, limit("l2", **changed))
-    # Though another limit has what it asks for, it is the id that is wrong first.
+    # Another limit has the same subject, but the refused id is reported first.
     await assert_refused(put(accounts, limit(**changed)), precondition, "LIMIT_FIXED")
     older = await put(accounts, limit(**changed, as_of_time=to_timestamp(NOW - HOUR)))
     assert (older.limit, older.superseded) == (before, True)
@@ -205,7 +205,7 @@ async def test_an_organization_sees_only_its_own_plans_and_limits(
     assert not (await accounts.ListPlans(messages.ListPlansRequest(), metadata=as_other)).plans
     assert not (await accounts.ListLimits(messages.ListLimitsRequest(), metadata=as_other)).limits
     theirs = messages.PutLimitRequest(limit=limit("l2", amount="7"))
-    await accounts.PutLimit(theirs, metadata=as_other)  # what is limited by one is not taken for the other
+    await accounts.PutLimit(theirs, metadata=as_other)  # a subject limited by one organization is free for the other
     theirs.limit.limit_id = "l1"
     await assert_refused(accounts.PutLimit(theirs, metadata=as_other), grpc.StatusCode.ALREADY_EXISTS, "LIMIT_EXISTS")
     assert (await get(accounts)).amount == "10"

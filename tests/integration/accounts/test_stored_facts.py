@@ -1,4 +1,4 @@
-"""Customers, subscriptions and metrics in PostgreSQL: older facts lose, changes raise the epoch."""
+"""Customers, subscriptions and metrics in PostgreSQL: older puts are superseded, changes raise the epoch."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -82,7 +82,7 @@ async def put_metric(database: Database, organization_id: int, **changes: Any) -
         return (await metrics.put(connection, organization_id, fact, now)).stored
 
 
-async def until_somebody_waits_for_an_advisory_lock(database: Database) -> None:
+async def until_a_session_waits_for_an_advisory_lock(database: Database) -> None:
     waiting = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
     async with database.transaction() as connection:
         while await connection.scalar(waiting) == 0:  # noqa: ASYNC110 (PostgreSQL has no event for it)
@@ -156,7 +156,7 @@ async def test_a_put_waits_for_ingest_in_progress(database: Database, org: int) 
     async with database.transaction() as ingest:
         held = await organizations.lock_shared(ingest, org)
         put = asyncio.create_task(put_customer(database, org, plan_id="pro"))
-        await until_somebody_waits_for_an_advisory_lock(database)
+        await until_a_session_waits_for_an_advisory_lock(database)
         assert not put.done()
         assert await ingest.scalar(select(organization.c.epoch)) == held
     assert (await put).plan_id == "pro"

@@ -1,4 +1,4 @@
-"""Wallets: who holds one keeps others out, whoever asks for several, in whatever order, and however new they are."""
+"""Locks of wallets: one transaction at a time holds a wallet, and transactions that lock several do not deadlock."""
 
 import asyncio
 import random

@@ -1,4 +1,4 @@
-"""The statements behind AlertService, where a server's own tasks would get in the way of the test."""
+"""The statements of store/alerts, without a server: its background tasks would change the rows under test."""
 
 from dataclasses import replace
 from decimal import Decimal

@@ -1,4 +1,4 @@
-"""The life of an alert: edits, resets, switching off and on, and its history."""
+"""Changes of an alert: update, reset, disable, enable, archive, and its history."""
 
 from datetime import timedelta
 from typing import Any
@@ -21,13 +21,13 @@ OK, IN_ALARM = alert_pb2.CUSTOMER_ALERT_STATUS_OK, alert_pb2.CUSTOMER_ALERT_STAT
 
 @pytest.fixture
 async def usual(caller: Caller) -> alert_pb2.Alert:
-    """An alert at 10, told both ways, of a customer who stands at 15."""
-    created = await caller.create(usage_alert(ladder=lines("10")))
+    """An alert at 10 that notifies of REACHED and RESOLVED; the value of its gauge is 15."""
+    created = await caller.create(usage_alert(ladder=thresholds_at("10")))
     await caller.send(caller.event("e1", "15"))
     return created
 
 
-def lines(*values: str, **fields: Any) -> list[threshold_pb2.Threshold]:
+def thresholds_at(*values: str, **fields: Any) -> list[threshold_pb2.Threshold]:
     return [threshold_pb2.Threshold(value=value, notify_on=BOTH, **fields) for value in values]
 
 
@@ -48,15 +48,15 @@ async def update(
     return changed
 
 
-async def told(caller: Caller) -> list[tuple[str, str]]:
-    """Kind and level of everything that was told, in order."""
+async def notified(caller: Caller) -> list[tuple[str, str]]:
+    """Kind and level of every transition that was notified, in order."""
     return [(one.kind, one.level) for stored in await caller.notifications() for one in stored.crossings]
 
 
 async def test_a_lowered_threshold_is_reached_immediately(caller: Caller) -> None:
-    created = await caller.create(usage_alert(ladder=lines("20")))
+    created = await caller.create(usage_alert(ladder=thresholds_at("20")))
     await caller.send(caller.event("e1", "15"))
-    changed = await update(caller, created.alert_id, thresholds=lines("12"))
+    changed = await update(caller, created.alert_id, thresholds=thresholds_at("12"))
     assert (changed.version, changed.etag != created.etag) == (2, True)
     [stored] = await caller.notifications()
     assert stored.crossings == [Crossing("REACHED", "12", "15", "15", "")]
@@ -67,16 +67,16 @@ async def test_a_lowered_threshold_is_reached_immediately(caller: Caller) -> Non
 async def test_an_added_threshold_below_the_value_is_reached_immediately(
     caller: Caller, usual: alert_pb2.Alert
 ) -> None:
-    await update(caller, usual.alert_id, thresholds=lines("10", "14", "40"))
-    assert await told(caller) == [("REACHED", "10"), ("REACHED", "14")]
+    await update(caller, usual.alert_id, thresholds=thresholds_at("10", "14", "40"))
+    assert await notified(caller) == [("REACHED", "10"), ("REACHED", "14")]
 
 
 async def test_a_raised_threshold_resolves(caller: Caller, usual: alert_pb2.Alert) -> None:
-    await update(caller, usual.alert_id, thresholds=lines("20"))
-    assert await told(caller) == [("REACHED", "10"), ("RESOLVED", "10")]
+    await update(caller, usual.alert_id, thresholds=thresholds_at("20"))
+    assert await notified(caller) == [("REACHED", "10"), ("RESOLVED", "10")]
     assert (await caller.state(usual.alert_id)).status == OK
     await caller.send(caller.event("e2", "5"))
-    assert (await told(caller))[-1] == ("REACHED", "20")
+    assert (await notified(caller))[-1] == ("REACHED", "20")
 
 
 async def test_a_new_name_does_not_notify(caller: Caller, usual: alert_pb2.Alert) -> None:
@@ -84,12 +84,12 @@ async def test_a_new_name_does_not_notify(caller: Caller, usual: alert_pb2.Alert
     assert (changed.name, changed.version) == ("another", 2)
     assert await update(caller, usual.alert_id, name="another") == changed
     await caller.send(caller.event("e2", "1"))
-    assert await told(caller) == [("REACHED", "10")]
+    assert await notified(caller) == [("REACHED", "10")]
 
 
 async def test_a_new_threshold_code_does_not_notify(caller: Caller, usual: alert_pb2.Alert) -> None:
-    await update(caller, usual.alert_id, thresholds=lines("10", code="new"))
-    assert await told(caller) == [("REACHED", "10")]
+    await update(caller, usual.alert_id, thresholds=thresholds_at("10", code="new"))
+    assert await notified(caller) == [("REACHED", "10")]
     await caller.send(caller.event("e2", "-10"))
     last = (await caller.notifications())[-1]
     assert last.body["data"]["transitions"][0]["threshold"] == {"code": "new", "value": "10"}
@@ -98,9 +98,9 @@ async def test_a_new_threshold_code_does_not_notify(caller: Caller, usual: alert
 async def test_reset_notifies_again_and_resolves_nothing(caller: Caller, usual: alert_pb2.Alert) -> None:
     await caller.send(caller.event("b1", "11", "bob"))
     await update(caller, usual.alert_id, policy=RESET)
-    assert sorted(await told(caller)) == [("REACHED", "10")] * 4
-    await update(caller, usual.alert_id, policy=RESET, thresholds=lines("12"))
-    assert sorted(await told(caller)) == [("REACHED", "10")] * 4 + [("REACHED", "12")]
+    assert sorted(await notified(caller)) == [("REACHED", "10")] * 4
+    await update(caller, usual.alert_id, policy=RESET, thresholds=thresholds_at("12"))
+    assert sorted(await notified(caller)) == [("REACHED", "10")] * 4 + [("REACHED", "12")]
     sequences = [stored.sequence for stored in await caller.notifications() if stored.customer_id == "acme"]
     assert sorted(sequences) == [1, 2, 3]
 
@@ -134,7 +134,7 @@ async def test_an_update_of_the_measure_or_the_scope_is_refused(caller: Caller, 
         ({"scope": on_customer("acme")}, "alert.scope"),
     ):
         with pytest.raises(grpc.aio.AioRpcError) as error:
-            await update(caller, usual.alert_id, "*", name="n", thresholds=lines("1"), **fields)
+            await update(caller, usual.alert_id, "*", name="n", thresholds=thresholds_at("1"), **fields)
         assert violations_of(error.value) == [path]
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await update(caller, usual.alert_id, "scope", "spend_exceeded.price_filters")
@@ -153,7 +153,7 @@ async def test_the_mask_of_a_star_replaces_every_mutable_field(caller: Caller, u
 
 
 async def test_a_disabled_alert_does_not_notify_until_it_is_enabled(caller: Caller) -> None:
-    created = await caller.create(usage_alert(ladder=lines("10", "20", "30")))
+    created = await caller.create(usage_alert(ladder=thresholds_at("10", "20", "30")))
     await caller.send(caller.event("e1", "15"))
     disable = alert_service_pb2.DisableAlertRequest(alert_id=created.alert_id)
     disabled = (await caller.alerts.DisableAlert(disable, metadata=caller.metadata)).alert
@@ -163,12 +163,12 @@ async def test_a_disabled_alert_does_not_notify_until_it_is_enabled(caller: Call
     enable = alert_service_pb2.EnableAlertRequest(alert_id=created.alert_id)
     await caller.alerts.EnableAlert(enable, metadata=caller.metadata)
     await caller.visited(created.alert_id)
-    assert await told(caller) == [("REACHED", "10"), ("REACHED", "20")]
+    assert await notified(caller) == [("REACHED", "10"), ("REACHED", "20")]
     assert (await caller.state(created.alert_id)).gauges[0].gauge.value == "25"
 
 
 async def test_a_disabled_customer_is_not_evaluated_until_it_is_enabled(caller: Caller) -> None:
-    created = await caller.create(usage_alert(ladder=lines("10")))
+    created = await caller.create(usage_alert(ladder=thresholds_at("10")))
     disable = alert_service_pb2.DisableAlertRequest(alert_id=created.alert_id, customer_id="bob")
     for _ in range(2):
         await caller.alerts.DisableAlert(disable, metadata=caller.metadata)
@@ -215,7 +215,7 @@ async def test_the_history_lists_each_change_with_the_key_that_made_it(
     caller: Caller, usual: alert_pb2.Alert, clock: ManualClock
 ) -> None:
     clock.advance(timedelta(minutes=1))
-    await update(caller, usual.alert_id, thresholds=lines("12"))
+    await update(caller, usual.alert_id, thresholds=thresholds_at("12"))
     await update(caller, usual.alert_id, policy=RESET)
     disable = alert_service_pb2.DisableAlertRequest(alert_id=usual.alert_id, customer_id="bob")
     await caller.alerts.DisableAlert(disable, metadata=caller.metadata)
@@ -241,7 +241,7 @@ async def test_the_history_lists_each_change_with_the_key_that_made_it(
 async def test_an_edit_reaches_the_other_replica(caller: Caller, usual: alert_pb2.Alert) -> None:
     async with beside(caller) as other:
         await other.send(other.event("e2", "1"))
-        await update(caller, usual.alert_id, thresholds=lines("10", "17"))
+        await update(caller, usual.alert_id, thresholds=thresholds_at("10", "17"))
         answer = await other.send(other.event("e3", "1"))
         assert [one.level for one in answer.transitions] == ["17"]
 
@@ -257,7 +257,7 @@ async def test_an_update_replaces_and_clears_price_filters(caller: Caller) -> No
     ]
     condition = condition_pb2.SpendExceededCondition(currency="USD", price_filters=filters[:1])
     created = await caller.create(
-        alert_pb2.Alert(name="s", scope=on_plan("pro"), spend_exceeded=condition, thresholds=lines("10"))
+        alert_pb2.Alert(name="s", scope=on_plan("pro"), spend_exceeded=condition, thresholds=thresholds_at("10"))
     )
     changed = await update(
         caller,
@@ -284,7 +284,7 @@ async def test_an_update_to_the_definition_of_another_alert_is_refused_with_its_
             name=price,
             scope=on_plan("pro"),
             spend_exceeded=condition(price),
-            thresholds=lines("10"),
+            thresholds=thresholds_at("10"),
             uniqueness_key=key,
         )
 
@@ -302,13 +302,13 @@ async def test_all_thresholds_of_removed_overrides_resolve(caller: Caller) -> No
     groups = [f"g{number}" for number in range(220)]
     condition = condition_pb2.CostExceededCondition(grouping_keys=["team"], currency="USD")
     for number, group in enumerate(groups):
-        condition.threshold_overrides.add(group_values=[group], thresholds=lines(str(number + 1)))
+        condition.threshold_overrides.add(group_values=[group], thresholds=thresholds_at(str(number + 1)))
     created = await caller.create(
-        alert_pb2.Alert(name="c", scope=on_plan("pro"), cost_exceeded=condition, thresholds=lines("1000"))
+        alert_pb2.Alert(name="c", scope=on_plan("pro"), cost_exceeded=condition, thresholds=thresholds_at("1000"))
     )
     await caller.put_subscription(account_pb2.Subscription(customer_id="acme", subscription_id="s", plan_id="pro"))
     await caller.send(*(caller.event(group, cost="300", subscription="s", team=group) for group in groups))
-    assert len(await told(caller)) == len(groups)
+    assert len(await notified(caller)) == len(groups)
     await update(caller, created.alert_id, "cost_exceeded.threshold_overrides")
-    resolved = [level for kind, level in await told(caller) if kind == "RESOLVED"]
+    resolved = [level for kind, level in await notified(caller) if kind == "RESOLVED"]
     assert sorted(map(int, resolved)) == list(range(1, len(groups) + 1))

@@ -1,4 +1,4 @@
-"""What is done for one customer or subscription leaves the others as they are, also those with the same ids."""
+"""A change for one customer or subscription does not change others, also those with the same ids."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -30,7 +30,7 @@ async def subscribe(caller: Caller, *pairs: tuple[str, str]) -> None:
 
 
 def spend_exceeded(currency: str, scope: alert_pb2.AlertScope) -> alert_pb2.Alert:
-    """One of those of which a subscription may have so many."""
+    """An alert of the type whose number is limited for each subscription."""
     return alert_pb2.Alert(
         name=currency,
         scope=scope,
@@ -74,7 +74,7 @@ async def test_enable_for_one_of_two_disabled_subscriptions_evaluates_only_that_
         return [one.body["data"]["gauge"]["subscription_id"] for one in await caller.notifications()]
 
     await switch("Disable", "s1")
-    # One of two is off: the alert is evaluated for the customer.
+    # One of two subscriptions is disabled: the alert is evaluated for the customer.
     shown = await caller.state(alert_id, "ann")
     assert shown.status == alert_pb2.CUSTOMER_ALERT_STATUS_OK
     assert shown.disabled_reason == alert_pb2.CUSTOMER_ALERT_DISABLED_REASON_UNSPECIFIED

@@ -1,4 +1,4 @@
-"""ListCustomerAlerts over many customers, and SummarizeCustomerAlerts: what is in alarm first, the latest on top."""
+"""ListCustomerAlerts over many customers, and SummarizeCustomerAlerts: gauges in alarm first, the newest on top."""
 
 from datetime import timedelta
 from typing import Any
@@ -104,7 +104,7 @@ async def test_a_gauge_is_an_entry_of_its_own_while_it_is_in_alarm(ours: Client,
 
 
 async def test_a_customer_that_is_not_evaluated_is_not_listed_in_alarm(ours: Client, clock: ManualClock) -> None:
-    """Whether GetCustomerAlert says IN_ALARM and whether the list and the totals have it, is the same question."""
+    """GetCustomerAlert, the list and the summary agree whether a gauge is in alarm."""
     gold = await ours.create(TOKENS + 'scope { plan { plan_id: "gold" } }')
     for name in ("a", "b", "c"):
         await ours.put(customer=f'customer_id: "{name}" plan_id: "gold"')

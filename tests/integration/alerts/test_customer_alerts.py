@@ -1,4 +1,4 @@
-"""What alerts know of one customer, through ingest and visits as they are."""
+"""The state of one customer's alerts after real ingest and backfills."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -28,8 +28,8 @@ def event(number: int, quantity: str, customer_id: str = "acme", rest: str = "")
 
 
 async def test_a_customer_alert_shows_the_value_and_the_reached_levels(ours: Client, clock: ManualClock) -> None:
-    lines = 'thresholds { value: "20" code: "high" } thresholds { recurring_step: "5" } '
-    alert = await ours.create(TOKENS + lines + ALL)
+    thresholds = 'thresholds { value: "20" code: "high" } thresholds { recurring_step: "5" } '
+    alert = await ours.create(TOKENS + thresholds + ALL)
     await ours.settled(alert.alert_id)
     now = clock.now()
     await ours.use(now, event(1, "9.5"))
@@ -60,10 +60,10 @@ async def test_a_customer_alert_shows_the_value_and_the_reached_levels(ours: Cli
 
 async def test_a_new_alert_is_evaluated_on_usage_from_before_its_creation(ours: Client, clock: ManualClock) -> None:
     await ours.use(clock.now(), event(1, "12"))
-    told = await ours.create(TOKENS + ALL)
+    notifying = await ours.create(TOKENS + ALL)
     silent = await ours.create(TOKENS + ALL, evaluate_on_create=False)
-    await ours.settled(told.alert_id, silent.alert_id)
-    first = await ours.customer_alert(told.alert_id, "acme")
+    await ours.settled(notifying.alert_id, silent.alert_id)
+    first = await ours.customer_alert(notifying.alert_id, "acme")
     assert (first.status, first.gauges[0].change_reason) == (IN_ALARM, alert_pb2.CHANGE_REASON_EVALUATION)
     assert not first.gauges[0].thresholds[0].silent
     second = await ours.customer_alert(silent.alert_id, "acme")
@@ -165,7 +165,7 @@ async def test_a_customer_that_is_not_covered_is_not_found(ours: Client, theirs:
         async with refused() as answer:
             await ours.customer_alert(alert.alert_id, "acme")
         assert (answer.code, answer.reason) == (grpc.StatusCode.NOT_FOUND, "ERROR_REASON_ALERT_NOT_FOUND")
-    # The plan's alert on subscriptions goes by the subscriptions' plan, not by the customer's.
+    # An alert of a plan on subscriptions covers by the plan of the subscription, not of the customer.
     async with refused():
         await ours.customer_alert(not_acme[2].alert_id, "globex")
     for index in (0, 1, 3):
@@ -268,7 +268,7 @@ async def test_pages_read_a_bounded_number_of_gauges_and_hold_every_alert(
         token = page.next_page_token
     # All were created at the same moment, so they are in the order of their ids.
     assert [one for page in pages for one in page] == sorted(alerts)
-    # The gauges of one metric are counted for each alert that may watch them: four, the total's own among them.
+    # The gauges of one metric are counted for each alert that can watch them: three groups and the total.
     assert all(len(set(page) - {alerts[3]}) <= 1 for page in pages)
 
 

@@ -80,7 +80,7 @@ async def test_a_cost_alert_gets_the_currency_of_its_subscription(ours: Client) 
     scopes = [PRO, PRO.replace("pro", "team"), PRO.replace("pro", "later"), PRO.replace("acme", "new"), GOLD]
     created = [await ours.create(COST + scope) for scope in scopes]
     assert [alert.cost_exceeded.currency for alert in created] == ["CHF", "EUR", "EUR", "USD", "USD"]
-    # It is kept: what is compared does not change its unit underneath the alert.
+    # The alert keeps its currency: the values that it compares do not change their unit.
     await ours.put(subscription='customer_id: "acme" subscription_id: "pro" currency: "GBP"')
     assert (await ours.get(created[0].alert_id)).cost_exceeded.currency == "CHF"
 
@@ -97,7 +97,7 @@ async def test_alerts_are_listed_oldest_first_in_pages(ours: Client, clock: Manu
         token = page.next_page_token
         if not token:
             break
-        # All were created at one moment of the standing clock, so that only the id tells them apart.
+        # All were created at one moment of the standing clock, so that only their ids differ.
         await ours.create(SPEND + key(f"later {len(sizes)}"))
     assert sizes[:2] == [3, 3]
     assert len(seen) == len(set(seen))
@@ -158,7 +158,7 @@ async def test_an_alert_of_another_organization_is_not_found(ours: Client, their
         assert (answer.code, answer.reason) == (grpc.StatusCode.NOT_FOUND, "ERROR_REASON_ALERT_NOT_FOUND")
         assert answer.metadata == {"alert_id": alert.alert_id}
     assert not (await theirs.list()).alerts
-    # Neither keys nor request ids nor what a subscription may have once reach across.
+    # Uniqueness keys, request ids and natural keys belong to one organization.
     assert (await theirs.create(SPEND + key("k"), request_id="r")).alert_id != alert.alert_id
     for client in (ours, theirs):
         await client.create(CALLS + PRO)

@@ -1,4 +1,4 @@
-"""What happens once: repeated requests, uniqueness keys, and what a subscription may have one of."""
+"""Repeated requests, uniqueness keys, and alerts of which a subscription can have only one."""
 
 import asyncio
 

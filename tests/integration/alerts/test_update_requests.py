@@ -1,4 +1,4 @@
-"""Requests that change alerts: what a mask and an etag may say, and whom and what can be switched and reset."""
+"""Requests that change alerts: update masks, etags, and customers and alerts that can be disabled and reset."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -24,11 +24,11 @@ async def update(caller: Caller, alert: alert_pb2.Alert, *paths: str) -> alert_p
     return (await caller.alerts.UpdateAlert(request, metadata=caller.metadata)).alert
 
 
-async def switch(caller: Caller, on: bool, **whom: str) -> alert_pb2.Alert:
+async def switch(caller: Caller, on: bool, **ids: str) -> alert_pb2.Alert:
     if on:
-        enable = alert_service_pb2.EnableAlertRequest(**whom)
+        enable = alert_service_pb2.EnableAlertRequest(**ids)
         return (await caller.alerts.EnableAlert(enable, metadata=caller.metadata)).alert
-    disable = alert_service_pb2.DisableAlertRequest(**whom)
+    disable = alert_service_pb2.DisableAlertRequest(**ids)
     return (await caller.alerts.DisableAlert(disable, metadata=caller.metadata)).alert
 
 
@@ -85,7 +85,7 @@ async def test_an_update_changes_and_clears_only_the_fields_of_its_mask(caller: 
 
 
 async def test_an_update_ignores_output_only_fields(caller: Caller) -> None:
-    """Read, change, write: what only answers say does no harm, and stays what it is."""
+    """Read, change, write: output-only fields of the request are ignored."""
     read = await caller.create(usage_alert("10"))
     read.name = "another"
     read.version, read.state = 99, alert_pb2.ALERT_STATE_ARCHIVED
@@ -112,7 +112,7 @@ FILTERED = (
 async def test_an_update_accepts_the_definition_as_it_was_created_and_refuses_other_filters(
     caller: Caller, condition: str
 ) -> None:
-    """As it was written at first, in whatever order; without its filters it would be another one, and is refused."""
+    """The update repeats the filters of the create request in any order; without them it is refused."""
     text = f'name: "n" scope {{ all_customers {{}} }} thresholds {{ value: "10" }} {condition}'
     kept = text_format.Parse(text, alert_pb2.Alert())
     created = await caller.create(kept)
@@ -188,19 +188,19 @@ async def test_a_disabled_subscription_is_not_evaluated_and_others_are(caller: C
     ids = {"alert_id": created.alert_id, "customer_id": "acme"}
     await switch(caller, False, **ids, subscription_id="s1")
     await caller.send(*(caller.event(one, "15", subscription=one) for one in ("s1", "s2")))
-    assert await told_of(caller) == ["s2"]
+    assert await subscriptions_notified(caller) == ["s2"]
     shown = await caller.state(created.alert_id)
     assert (len(shown.gauges), shown.disabled_reason) == (1, 0)
-    # Switched off for the customer, it stays so for each subscription, whatever is said of one.
+    # Disabled for the customer means disabled for each subscription, also for one that is enabled.
     await switch(caller, False, **ids)
     await switch(caller, True, **ids, subscription_id="s1")
     assert (await caller.state(created.alert_id)).disabled_reason
-    assert await told_of(caller) == ["s2"]
+    assert await subscriptions_notified(caller) == ["s2"]
     await switch(caller, True, **ids)
-    assert await told_of(caller) == ["s2", "s1"]
+    assert await subscriptions_notified(caller) == ["s2", "s1"]
 
 
-async def told_of(caller: Caller) -> list[str]:
+async def subscriptions_notified(caller: Caller) -> list[str]:
     """The subscriptions that notifications are about, in order."""
     return [one.body["data"]["gauge"]["subscription_id"] for one in await caller.notifications()]
 
@@ -208,14 +208,14 @@ async def told_of(caller: Caller) -> list[str]:
 async def test_enable_and_disable_refuse_a_customer_that_the_alert_does_not_cover(caller: Caller) -> None:
     alert = await caller.create(usage_alert("10", scope=on_customer("acme")))
     for on in (False, True):
-        for whom, path in (
+        for ids, path in (
             ({"customer_id": "beta"}, "customer_id"),
             ({"subscription_id": "s1"}, "customer_id"),
             ({"customer_id": "acme", "subscription_id": "s1"}, "subscription_id"),
             ({"customer_id": "acme", "etag": "1"}, "etag"),
         ):
             with pytest.raises(grpc.aio.AioRpcError) as error:
-                await switch(caller, on, alert_id=alert.alert_id, **whom)
+                await switch(caller, on, alert_id=alert.alert_id, **ids)
             assert violations_of(error.value) == [path]
 
 

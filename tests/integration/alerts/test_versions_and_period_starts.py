@@ -1,4 +1,4 @@
-"""What an alert was at each of its changes, and what it shows at the very moment in which a period changes."""
+"""Versions of an alert in its history, and the gauges that it shows exactly at the start of a period."""
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -31,7 +31,7 @@ async def test_each_change_in_the_history_shows_the_alert_as_of_that_change(
 ) -> None:
     alert_id = (await caller.create(usage_alert("10"))).alert_id
     times = [clock.now()]
-    # Made when their turn has come: a call begins when it is made, not when it is awaited.
+    # Functions, because a call begins when it is made and not when it is awaited.
     calls: tuple[Callable[[], Awaitable[object]], ...] = (
         lambda: caller.alerts.UpdateAlert(
             messages.UpdateAlertRequest(alert=alert_pb2.Alert(alert_id=alert_id, name="renamed")),

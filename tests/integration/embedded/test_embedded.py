@@ -1,4 +1,4 @@
-"""The embedded server: who may use it, what it leaves alone, who starts and stops it."""
+"""The embedded server: the users who can connect, the files that it does not change, and its start and stop."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ TIMEOUT = 60.0  # seconds for anything to happen
 STRANGER = 54_321  # a user that owns nothing here
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
-# Holds the server of a directory until its standard input ends.
+# Holds the server of a directory until the standard input of the program ends.
 HOLD = """
 import pathlib, sys
 from store import embedded
@@ -40,7 +40,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def made() -> Iterator[Path]:
-    """A directory whose database was made and stopped, to copy: making one takes longer than starting it."""
+    """A directory with an initialized, stopped database, to copy: initialization takes longer than a start."""
     with tempfile.TemporaryDirectory(prefix="td-") as name:
         Holder(Path(name) / "data").close()
         yield Path(name) / "data"
@@ -93,7 +93,7 @@ def hold_elsewhere(directory: Path) -> "subprocess.Popen[str]":
 
 
 def kill(process: "subprocess.Popen[str]") -> None:
-    """Kills it with no chance to clean up."""
+    """Kills the process without a chance to clean up."""
     process.kill()
     process.communicate()
 

@@ -1,4 +1,4 @@
-"""Replays of requests with a request id: the first answer again, also for tries at the same time."""
+"""Repeated requests with a request id get the first answer, also when they run concurrently."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -23,7 +23,7 @@ async def org(database: Database) -> int:
 async def handle(
     database: Database, org: int, request_id: str, payload: bytes, response: bytes, method: str = METHOD
 ) -> bytes:
-    """What a handler does: the first answer when there is one, and otherwise `response`, remembered."""
+    """Does what a handler does: returns the stored answer, or stores `response` and returns it."""
     async with database.transaction() as connection:
         first = await requests.find_answer(connection, org, method, request_id, payload)
         if first is not None:

@@ -1,4 +1,4 @@
-"""API keys in PostgreSQL: shown once, stored as hashes, never unmade."""
+"""API keys in PostgreSQL: shown once, stored as hashes, revoked and never deleted."""
 
 import asyncio
 import re
@@ -149,7 +149,7 @@ async def test_a_take_over_without_data_of_default_creates_a_key(database: Datab
 
 
 async def test_a_transaction_that_found_no_key_delays_the_first_key(database: Database) -> None:
-    """A server must not make `default` anew while, or after, it is renamed."""
+    """A server must not create `default` again while, or after, it is renamed."""
     await anonymous_customer(database)
 
     async def take_over() -> None:
@@ -159,7 +159,7 @@ async def test_a_transaction_that_found_no_key_delays_the_first_key(database: Da
     async with database.transaction() as connection:
         assert await keys.no_key_exists(connection)
         taking = asyncio.create_task(take_over())
-        await until_one_waits_for_a_lock(database)
+        await until_a_session_waits_for_a_lock(database)
         assert not taking.done()
         await keys.get_or_create_organization(connection, "default", NOW)
     await taking
@@ -168,7 +168,7 @@ async def test_a_transaction_that_found_no_key_delays_the_first_key(database: Da
         assert await organizations.find(connection, "default") is None
 
 
-async def until_one_waits_for_a_lock(database: Database) -> None:
+async def until_a_session_waits_for_a_lock(database: Database) -> None:
     waiting = text(
         "SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database"
         " WHERE datname = current_database() AND locktype = 'advisory' AND NOT granted"

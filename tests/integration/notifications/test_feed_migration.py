@@ -1,4 +1,4 @@
-"""The migration that makes the feed gives what is there already its place."""
+"""The migration that creates the feed gives positions to notifications that are stored already."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What watchers leave behind: no count, no task and no feed; and hints where there is news, and only there."""
+"""How feeds are read: their tasks end with the last subscriber, reads are bounded, and none is missed."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -16,9 +16,9 @@ from store.notifications import feed
 from store.notifications import history as notification_history
 from store.notifications.feed import NotificationFilter
 from store.postgres.database import Database, DatabaseUnavailable
-from tests.integration.notifications.test_watch_stream import pool, tell
+from tests.integration.notifications.test_watch_stream import notify, pool
 from tests.integration.usage.conftest import organization
-from tests.support.notifications.watching import Watcher, names, watch
+from tests.support.notifications.watching import Subscriber, names, watch
 from tests.support.usage.caller import Caller, until
 
 
@@ -34,7 +34,7 @@ def tasks(*prefixes: str) -> list[str]:
 
 
 def none_left(*prefixes: str) -> Callable[[], Awaitable[bool]]:
-    """Whether no task is left whose name begins so."""
+    """Whether no task is left whose name begins with a prefix."""
 
     async def found() -> bool:
         return not tasks(*prefixes)
@@ -44,17 +44,17 @@ def none_left(*prefixes: str) -> Callable[[], Awaitable[bool]]:
 
 async def test_a_feeds_task_ends_with_its_last_subscriber_and_begins_with_the_next(caller: Caller) -> None:
     for number in range(1, 4):
-        watcher = await watch(caller)
+        subscriber = await watch(caller)
         assert tasks("feed ", "watch-ending") == [f"feed {await organization_id_of(caller)}", "watch-ending"]
-        await tell(caller, ("ann", number))
-        assert names(await watcher.take(1)) == [("ann", number)]
-        watcher.call.cancel()
+        await notify(caller, ("ann", number))
+        assert names(await subscriber.take(1)) == [("ann", number)]
+        subscriber.call.cancel()
         await until(none_left("feed ", "watch-"))
 
 
 async def test_a_refused_stream_leaves_no_task(caller: Caller) -> None:
     for _ in range(3):
-        await Watcher(caller, resume_token="W10").refused()
+        await Subscriber(caller, resume_token="W10").refused()
     await until(none_left("feed ", "watch-"))
 
 
@@ -64,12 +64,12 @@ async def test_feeds_with_later_or_pending_entries_are_found(caller: Caller, clo
     ours, theirs = await organization_id_of(caller), await organization_id_of(stranger)
     async with pool(caller) as database, database.transaction() as connection:
         assert await feed.with_later_entries(connection, {ours: 0, theirs: 0}) == set()
-        await tell(caller, ("ann", 1), ("ann", 2))
+        await notify(caller, ("ann", 1), ("ann", 2))
         assert await feed.with_later_entries(connection, {ours: 0, theirs: 0}) == {ours}
         assert await feed.assign_positions(connection, ours) == 2
         for seen, expected in ((0, {ours}), (1, {ours}), (2, set[int]())):
             assert await feed.with_later_entries(connection, {ours: seen, theirs: 0}) == expected
-        await tell(stranger, ("ann", 1))
+        await notify(stranger, ("ann", 1))
         assert await feed.with_later_entries(connection, {ours: 2, theirs: 0}) == {theirs}
 
 
@@ -78,8 +78,8 @@ async def test_a_subscriber_behind_the_tail_reads_every_entry_in_bounded_steps(
 ) -> None:
     monkeypatch.setattr(feeds, "CATCH_UP_LIMIT", 2)
     monkeypatch.setattr(feeds, "CATCH_UP_SPAN", 5)
-    told = [("ann" if number % 3 else "bob", number) for number in range(1, 21)]
-    await tell(caller, *told)
+    written = [("ann" if number % 3 else "bob", number) for number in range(1, 21)]
+    await notify(caller, *written)
     org = await organization_id_of(caller)
     async with pool(caller) as database:
         async with database.transaction() as connection:
@@ -91,18 +91,18 @@ async def test_a_subscriber_behind_the_tail_reads_every_entry_in_bounded_steps(
         ):
             found: list[tuple[str, int]] = []
             place = 0
-            while place < len(told):
-                entries, reached = await Feeds(database).catch_up(org, place, len(told), wanted)
+            while place < len(written):
+                entries, reached = await Feeds(database).catch_up(org, place, len(written), wanted)
                 assert len(entries) <= 2
                 assert place < reached <= place + 5
                 found += [(one.customer_id, one.sequence) for one in entries]
                 place = reached
-            assert place == len(told)
-            assert found == [one for one in told if not wanted.customer_ids or one[0] in wanted.customer_ids]
+            assert place == len(written)
+            assert found == [one for one in written if not wanted.customer_ids or one[0] in wanted.customer_ids]
 
 
 async def test_a_read_of_the_feed_excludes_its_first_position_and_includes_its_last(caller: Caller) -> None:
-    await tell(caller, *(("ann", number) for number in range(1, 6)))
+    await notify(caller, *(("ann", number) for number in range(1, 6)))
     org = await organization_id_of(caller)
     async with pool(caller) as database, database.transaction() as connection:
         await notification_history.assign_all_positions(connection, org)
@@ -120,10 +120,10 @@ async def test_a_tail_reads_more_notifications_than_one_transaction_takes(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feeds, "READ_LIMIT", 3)
-    monkeypatch.setattr(feeds, "POLL_INTERVAL", 3_600.0)  # what comes, comes because of the one hint of the commit
-    watcher = await watch(caller)
-    await tell(caller, *(("ann", number) for number in range(1, 12)))
-    assert names(await watcher.take(11)) == [("ann", number) for number in range(1, 12)]
+    monkeypatch.setattr(feeds, "POLL_INTERVAL", 3_600.0)  # a notification arrives only by the hint of its commit
+    subscriber = await watch(caller)
+    await notify(caller, *(("ann", number) for number in range(1, 12)))
+    assert names(await subscriber.take(11)) == [("ann", number) for number in range(1, 12)]
 
 
 async def test_a_tail_is_read_again_after_a_failed_read(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,12 +137,12 @@ async def test_a_tail_is_read_again_after_a_failed_read(caller: Caller, monkeypa
             raise failures.pop()
         return await real(connection, organization_id, limit)  # type: ignore[arg-type]
 
-    watcher = await watch(caller)
+    subscriber = await watch(caller)
     monkeypatch.setattr(feed, "assign_positions", fails_first)
     for number, failure in enumerate((DatabaseUnavailable("away"), ZeroDivisionError()), start=1):
         failures.append(failure)
-        await tell(caller, ("ann", number))
-        assert names(await watcher.take(1)) == [("ann", number)]
+        await notify(caller, ("ann", number))
+        assert names(await subscriber.take(1)) == [("ann", number)]
         assert not failures
 
 
@@ -150,7 +150,7 @@ async def test_a_notification_that_commits_during_a_read_of_the_tail_is_read_aft
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feeds, "POLL_INTERVAL", 3_600.0)
-    watcher = await watch(caller)
+    subscriber = await watch(caller)
     real = Feeds._read_on
     reading, hinted = asyncio.Event(), asyncio.Event()
 
@@ -171,11 +171,11 @@ async def test_a_notification_that_commits_during_a_read_of_the_tail_is_read_aft
 
     monkeypatch.setattr(Feeds, "_read_on", slowly)
     monkeypatch.setattr(Feeds, "_hint", hint)
-    await tell(caller, ("ann", 1))
+    await notify(caller, ("ann", 1))
     async with asyncio.timeout(30):
         await reading.wait()
-    await tell(caller, ("ann", 2))
-    assert names(await watcher.take(2)) == [("ann", 1), ("ann", 2)]
+    await notify(caller, ("ann", 2))
+    assert names(await subscriber.take(2)) == [("ann", 1), ("ann", 2)]
 
 
 async def test_upkeep_deletes_all_notifications_and_answers_that_are_due(
@@ -186,10 +186,10 @@ async def test_upkeep_deletes_all_notifications_and_answers_that_are_due(
     kept = timedelta(days=2)
     async with pool(caller) as database:
         for number in range(1, 8):
-            await tell(caller, ("ann", number))
+            await notify(caller, ("ann", number))
         await _answer(database, org, "old", clock)
         clock.advance(kept)
-        await tell(caller, ("bob", 1))
+        await notify(caller, ("bob", 1))
         await Feeds(database).sweep()
 
         async def left() -> list[tuple[str, int]]:
@@ -202,7 +202,7 @@ async def test_upkeep_deletes_all_notifications_and_answers_that_are_due(
         async def upkeep() -> None:
             await Upkeep(database, clock, timedelta(days=400), kept).run_once()
 
-        # What is exactly as old as notifications are kept is kept.
+        # A notification exactly as old as the retention is kept.
         await upkeep()
         assert len(await left()) == 8
         clock.advance(timedelta(microseconds=1))

@@ -1,4 +1,4 @@
-"""An organization gets the same answers alone and beside another with the same ids, and changes nothing of it.
+"""Isolation, call by call: every unary method answers the same beside another organization, and changes no row of it.
 
 A filter by organization that is left out of a statement, or of a join, adds the other's row to what is read, finds
 two rows where there is one, or writes a row of the other's.
@@ -15,8 +15,8 @@ from tests.support.databases import Template
 from tests.support.organizations.life import LIFE
 from tests.support.organizations.world import Lived, live
 
-# Streams, which the tests of the hot path and of the watch stream open for two organizations; and what needs a
-# notifier, or an id that organizations do not share.
+# Streams (the tests of usage and of the watch stream open these for two organizations), and methods that need a
+# notifier or an id that organizations do not share.
 ELSEWHERE = {
     "EvaluateUsage",
     "WatchNotifications",
@@ -29,7 +29,7 @@ STEPS = [step.name for step in LIFE if step.only != "theirs"]
 
 @pytest.fixture(scope="module")
 def lives(template: Template) -> tuple[Lived, Lived]:
-    """Our life alone, and the one beside another organization."""
+    """The answers of one organization alone, and beside another organization."""
     now = datetime(2026, 3, 15, 12, 0, tzinfo=UTC)
 
     async def both() -> tuple[Lived, Lived]:
@@ -52,7 +52,7 @@ def test_another_organization_changes_no_answer_and_is_changed_by_no_call(
 
 
 def test_the_steps_call_every_method_and_show_what_was_put(lives: tuple[Lived, Lived]) -> None:
-    """Most answers show something of what was put, and every method of the API is called."""
+    """Most answers show a value that was put, and every method of the API is called."""
     alone, _ = lives
     assert len([answer for answer in alone.answers.values() if "ours" in answer]) > 40
     services = (account_service_pb2, alert_service_pb2, webhook_service_pb2)

@@ -1,7 +1,7 @@
-"""Two organizations with the same ids of everything and different values: each is as if it were alone.
+"""Isolation, row by row: two organizations with the same ids and different values, each as if it were alone.
 
 Tests that share a database find by chance what leaks from one organization into another, and tests with a database of
-their own never do. Here one story is told three times: for each organization alone, and for both of them step by
+their own never do. Here one story is played three times: for each organization alone, and for both of them step by
 step side by side. All that was answered and all that is stored has to be the same.
 """
 
@@ -38,21 +38,21 @@ START = datetime(2026, 3, 15, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
 HOUR = timedelta(hours=1)
 
-# What the story is about; the feed and deliveries come of what the outbox has.
+# The tables that the story fills; the feed and deliveries follow from the outbox.
 TABLES = (
     *("customer", "subscription", "metric", "plan", "usage_limit", "invoice", "wallet", "overage"),
     *("balance", "balance_segment", "balance_entry", "balance_adjustment"),
     *("alert", "alert_change", "alert_exclusion", "alert_state", "group_count"),
     *("event", "gauge", "unique_value", "notification", "outbox"),
 )
-# What counts rows of all organizations together, or is a digest of an organization's name.
+# Numbers over the rows of all organizations, and digests of the organization's name.
 DIFFERENT = ("notification_id", "entry_number", "etag")
 NUMBERS = {"organization_id", "entry_number", "change_number", "outbox_id", "notification_id", "key_id"}
 
 
 @dataclass
 class Twin:
-    """One organization in the story. `big` says which of the two it is: nothing of theirs has one value."""
+    """One organization in the story. `big` says which of the two it is: all their values differ."""
 
     caller: Caller
     big: bool
@@ -60,38 +60,38 @@ class Twin:
     alerts: dict[str, str] = field(default_factory=dict)
 
     def of(self, small: str, big: str) -> str:
-        """The value that this one has."""
+        """The value of this organization."""
         return big if self.big else small
 
     async def call(self, method: Callable[..., Any], request: Message) -> None:
-        """Calls, and remembers the answer or the refusal."""
+        """Calls, and keeps the answer or the refusal."""
         try:
             answer: Message = await method(request, metadata=self.caller.metadata, timeout=DEADLINE)
         except grpc.aio.AioRpcError as error:
             self.answers.append(self.plain(f"{error.code()} {error.details()}"))
         else:
             if isinstance(answer, alert_service_pb2.EvaluateUsageBatchResponse):
-                # Alerts come in the order of their ids, which are random.
+                # Transitions are in the order of alert ids, which are random.
                 answer.transitions.sort(key=lambda one: self.plain(text_format.MessageToString(one)))
                 answer.gauges.sort(key=lambda one: text_format.MessageToString(one))
             self.answers.append(self.plain(text_format.MessageToString(answer)))
 
-    async def alert(self, name: str, *lines: str, scope: alert_pb2.AlertScope = EVERYBODY, **condition: Any) -> None:
-        """Creates an alert, told both ways, and lets it visit what there is; `80%` is a percentage of a limit."""
-        ladder = [
-            threshold_pb2.Threshold(percent_of_limit=line[:-1], notify_on=BOTH)
-            if line.endswith("%")
-            else threshold_pb2.Threshold(value=line, notify_on=BOTH)
-            for line in lines
+    async def alert(self, name: str, *values: str, scope: alert_pb2.AlertScope = EVERYBODY, **condition: Any) -> None:
+        """Creates an alert that notifies of both kinds, and waits for its backfill; `80%` is of a limit."""
+        thresholds = [
+            threshold_pb2.Threshold(percent_of_limit=value[:-1], notify_on=BOTH)
+            if value.endswith("%")
+            else threshold_pb2.Threshold(value=value, notify_on=BOTH)
+            for value in values
         ]
-        made = alert_pb2.Alert(name=name, scope=scope, thresholds=ladder)
+        made = alert_pb2.Alert(name=name, scope=scope, thresholds=thresholds)
         for field_name, value in condition.items():
             text_format.Parse(value, getattr(made, field_name))
             getattr(made, field_name).SetInParent()
         self.alerts[name] = (await self.caller.create(made)).alert_id
 
     async def send(self, *events: Any) -> None:
-        """Sends a batch, and remembers the answer with the gauges."""
+        """Sends a batch, and keeps the answer with the gauges."""
         request = alert_service_pb2.EvaluateUsageBatchRequest(events=events, include_gauges=True)
         await self.call(self.caller.alerts.EvaluateUsageBatch, request)
 
@@ -109,7 +109,7 @@ class Twin:
         await self.call(self.caller.accounts.PutLimit, account_service_pb2.PutLimitRequest(limit=made))
 
     def plain(self, text: str) -> str:
-        """The text without what two organizations cannot share."""
+        """The text without values that differ by definition: ids of alerts, digests, numbers."""
         for name, alert_id in self.alerts.items():
             text = text.replace(alert_id, f"alert:{name}")
         lines = [one for one in text.splitlines() if not any(name in one for name in DIFFERENT)]
@@ -169,7 +169,7 @@ async def story(twin: Twin) -> AsyncIterator[timedelta]:
     await twin.limit("l2", of("20", "0"), customer="acme", metric="calls")
     await twin.limit("l3", of("10", "90"), customer="acme", currency=of("USD", "EUR"))
     yield still
-    # Usage before any alert: visits recount it.
+    # Usage before any alert: backfills recount it.
     await twin.send(
         event("e1", of("7", "9"), subscription="pro", cost=of("2", "3"), region="eu", seat="ann"),
         event("e2", of("5", "2"), cost=of("1", "4"), region=of("us", "eu"), seat="bob"),
@@ -295,15 +295,15 @@ async def story(twin: Twin) -> AsyncIterator[timedelta]:
 
 
 @dataclass(frozen=True)
-class Told:
-    """What became of an organization."""
+class Result:
+    """The answers and the stored rows of an organization."""
 
     answers: list[str]
     stored: dict[str, list[str]]
 
 
-async def tell(database_url: str, *big: bool) -> list[Told]:
-    """Tells the story for one organization, or for two side by side, in the order given."""
+async def play(database_url: str, *big: bool) -> list[Result]:
+    """Plays the story for one organization, or for two side by side, in the order given."""
     clock = ManualClock(START)
     async with AsyncExitStack() as stack:
         twins: list[Twin] = []
@@ -317,7 +317,7 @@ async def tell(database_url: str, *big: bool) -> list[Told]:
         timers = timers_of(database, clock)
 
         async def settled() -> bool:
-            """Whether background work has come to its end: what it finds bears the epoch at which it does."""
+            """Whether background work is complete: rows that it writes carry the epoch at that time."""
             await timers.sweep()
             [[waiting]] = await twins[0].caller.rows(
                 "SELECT (SELECT count(*) FROM alert WHERE visit_after IS NOT NULL)"
@@ -331,7 +331,7 @@ async def tell(database_url: str, *big: bool) -> list[Told]:
             assert len(set(moves)) == 1
             clock.advance(moves[0])
             await until(settled)
-        return [Told(twin.answers, await twin.stored()) for twin in twins]
+        return [Result(twin.answers, await twin.stored()) for twin in twins]
 
 
 async def _next(steps: list[AsyncIterator[timedelta]]) -> AsyncIterator[timedelta]:
@@ -343,8 +343,8 @@ async def _next(steps: list[AsyncIterator[timedelta]]) -> AsyncIterator[timedelt
             return
 
 
-def assert_same(found: Told, alone: Told) -> None:
-    """Compares all, and shows the first difference."""
+def assert_same(found: Result, alone: Result) -> None:
+    """Compares answers and rows, and shows the first difference."""
     for number, (answer, expected) in enumerate(zip(found.answers, alone.answers, strict=True)):
         assert answer == expected, f"answer {number}"
     for table, rows in alone.stored.items():
@@ -352,12 +352,12 @@ def assert_same(found: Told, alone: Told) -> None:
 
 
 async def test_two_organizations_with_the_same_ids_store_and_answer_as_each_does_alone(template: Template) -> None:
-    [small] = await tell(template.fresh_database(), False)
-    [big] = await tell(template.fresh_database(), True)
-    found_small, found_big = await tell(template.fresh_database(), False, True)
+    [small] = await play(template.fresh_database(), False)
+    [big] = await play(template.fresh_database(), True)
+    found_small, found_big = await play(template.fresh_database(), False, True)
     assert_same(found_small, small)
     assert_same(found_big, big)
-    # The story is of two that differ in all that it is about, or it would show nothing.
+    # The two organizations differ in every table; otherwise the comparison would prove nothing.
     assert len(small.answers) > 50
     for table, rows in small.stored.items():
         assert rows, table

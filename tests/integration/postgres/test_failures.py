@@ -1,4 +1,4 @@
-"""What each failure of the database is called, and what becomes of the connection: every one provoked for real."""
+"""The error and the connection after each failure of the database; each failure is provoked for real."""
 
 import asyncio
 import contextlib
@@ -56,7 +56,7 @@ async def serialization_of_alchemy(database: Database, other: Session) -> None:
 
 async def deadlock(database: Database, other: Session) -> None:
     async with database.raw_transaction() as raw:
-        # The pool's session looks for a circle, the other one does not: it is the one that ends.
+        # Only the pool's session checks for deadlocks, so PostgreSQL aborts that one.
         await raw.execute("SET LOCAL deadlock_timeout = '10ms'")
         await other.execute("SET deadlock_timeout = '60s'")
         await raw.execute("UPDATE number SET value = 1 WHERE id = 1")
@@ -127,14 +127,14 @@ async def terminated_before_a_statement_of_alchemy(database: Database, other: Se
     async with database.transaction() as connection:
         raw = await driver(connection)
         await other.execute("SELECT pg_terminate_backend(%s)", (raw.info.backend_pid,))
-        # What the raw statement met is swallowed: the next one finds the connection closed.
+        # The error of the raw statement is suppressed: the next statement finds the connection closed.
         with contextlib.suppress(psycopg.Error):
             await raw.execute("SELECT 1")
         await connection.execute(text("SELECT 1"))
 
 
 async def out_of_memory(database: Database, other: Session) -> None:
-    """The table of locks is full, which is memory that all sessions share."""
+    """The shared table of locks is full."""
     async with database.raw_transaction() as raw:
         await raw.execute("SELECT pg_advisory_xact_lock(7, number) FROM generate_series(1, 10000000) AS number")
 
@@ -146,7 +146,7 @@ async def limit_of_temporary_files(database: Database, other: Session) -> None:
 
 
 def raised(state: str) -> Callable[[Database, Session], Awaitable[None]]:
-    """An error that is too dear to have for real, raised by a statement."""
+    """An error that is too expensive to provoke for real, raised by a statement."""
 
     async def provoke(database: Database, other: Session) -> None:
         async with database.raw_transaction() as raw:
@@ -211,7 +211,7 @@ async def test_a_failure_of_the_database_raises_the_documented_error(
     else:
         assert failed.value.failure is expected
     assert (await backend(database) == before) is keeps_connection
-    # The next transaction works, and nothing of the failed one was left.
+    # The next transaction works, and the failed one left no change.
     async with database.transaction() as connection:
         await connection.execute(text("UPDATE number SET value = value + 10"))
         values = set(await connection.scalars(text("SELECT value FROM number")))
@@ -297,7 +297,7 @@ async def test_retries_are_bounded_and_an_outer_call_does_not_retry_again(databa
     with pytest.raises(DatabaseUnavailable):
         await repeated(lambda: repeated(fail))
     assert tries == failures.SERIALIZATION.tries
-    # What may have been committed is not done again where nothing would tell the two apart.
+    # A transaction that may have committed is not repeated when a second execution could not be detected.
     tries = 0
 
     async def lose() -> None:

@@ -1,4 +1,4 @@
-"""The pool when connections are lost: what its users are told, and what becomes of the other connections."""
+"""The pool when connections are lost: the error that is raised, and the state of the other connections."""
 
 import gc
 import warnings
@@ -47,7 +47,7 @@ async def test_a_failed_statement_is_not_reported_as_a_lost_connection(database:
 async def test_a_transaction_that_outlives_the_loss_of_another_commits_and_leaves_no_connection_open(
     database: Database,
 ) -> None:
-    """The pool that it took its connection from is gone by then, and nobody would close what is put back there."""
+    """The pool of its connection is replaced by then: a connection that is returned there would never be closed."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         async with database.raw_transaction() as surviving:

@@ -1,4 +1,4 @@
-"""The migrations make the tables that the code knows, whoever applies them and however often."""
+"""The migrations create the tables of the code, when several processes apply them and when they are repeated."""
 
 import asyncio
 from collections.abc import Callable
@@ -72,7 +72,7 @@ async def test_partitions_are_created_ahead_and_dropped_when_old(database: Datab
 
 
 def set_revision(url: str, revision: str, oldest_compatible: str) -> None:
-    """Makes the schema look as if another version of Tidemark had migrated it."""
+    """Changes the schema as if another version of Tidemark had migrated it."""
     engine = sync_engine(url)
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision})
@@ -158,7 +158,7 @@ def test_every_migration_since_compatibility_is_stored_declares_the_oldest_revis
 
 @pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
 def test_a_database_of_another_encoding_is_refused_with_the_way_out(database_url: str, encoding: str) -> None:
-    """Not every id has a form there: what a caller sends would fail one day, or an alert at once."""
+    """Another encoding cannot represent every id, so requests and evaluations would fail later."""
     name = f"{make_url(database_url).database}_{encoding.lower()}"
     statement = f"CREATE DATABASE {name} TEMPLATE template0 ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'"
     url = make_url(database_url).set(database=name).render_as_string(hide_password=False)

@@ -1,4 +1,4 @@
-"""Errors of the database in the log: what happened and where, and none of the values of the row."""
+"""Errors of the database in the log: the error and its location, without values of the row."""
 
 import json
 import logging
@@ -20,7 +20,7 @@ URL, HEADER, KEY = SECRETS
 
 @pytest.fixture
 async def table(database: Database) -> None:
-    """A table with rules that rows of secrets break."""
+    """A table with constraints that rows of secret values violate."""
     async with database.raw_transaction() as raw:
         await raw.execute(
             "CREATE TABLE secret_row (id text PRIMARY KEY CHECK (id <> 'checked'), url text NOT NULL,"
@@ -153,7 +153,7 @@ async def test_the_log_and_the_status_contain_no_value_of_a_row(
     for secret in SECRETS:
         assert secret not in said
         assert secret.encode() not in status.SerializeToString()
-    # What is left says what happened, and where in the program.
+    # The rest names the error and its location in the program.
     assert provoke.__name__ in said
     assert said.count("Traceback") >= 4
     assert "a fault of ours" in said

@@ -1,4 +1,4 @@
-"""Sessions whose role and database say everything otherwise: each connection of the product sets what it needs."""
+"""Sessions whose role and database set adverse values: each connection of the product sets what it needs."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from store.postgres import sessions
 from store.postgres.database import Database, sync_engine
 from store.postgres.sessions import MIGRATION_PINS, PINS
 
-# Of each pin another value. Not so strict that the statement that sets the pins would fail by it.
+# An adverse value of each pinned setting, which does not make the statement fail that sets them.
 ADVERSE = {
     "default_transaction_isolation": "repeatable read",
     "default_transaction_deferrable": "on",
@@ -62,17 +62,17 @@ async def make_ordinary(url: str) -> None:
 
 @pytest.fixture
 async def adverse_url(database_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A database that says everything otherwise, of a client that does so, too."""
+    """A database with adverse values, in an environment with adverse values too."""
     await make_adverse(database_url)
     monkeypatch.setenv("PGOPTIONS", "-c search_path=public -c enable_seqscan=on -c datestyle=sql")
     monkeypatch.setenv("PGTZ", "America/St_Johns")
     monkeypatch.setenv("PGDATESTYLE", "Postgres, MDY")
-    monkeypatch.setenv("PGAPPNAME", "somebody else")
+    monkeypatch.setenv("PGAPPNAME", "another program")
     return database_url
 
 
 def settings_of(url: str) -> dict[str, str]:
-    """The settings of a session of somebody else."""
+    """The settings of a session that is not of the product."""
     with psycopg.connect(url) as connection:
         return dict(connection.execute("SELECT lower(name), current_setting(name) FROM pg_settings").fetchall())
 
@@ -91,7 +91,7 @@ def test_every_pinned_setting_has_an_adverse_value_and_a_reason() -> None:
 async def test_every_connection_sets_its_pinned_settings(adverse_url: str) -> None:
     known = settings_of(adverse_url)
     pinned = expected(dict(PINS), known)
-    # The session of somebody else has none of them.
+    # A session that is not of the product has none of them.
     assert [name for name, value in pinned.items() if known[name] == value] == []
     query = "SELECT lower(name), current_setting(name) FROM pg_settings"
     database = Database(adverse_url, pool_size=1)
@@ -100,7 +100,7 @@ async def test_every_connection_sets_its_pinned_settings(adverse_url: str) -> No
             of_pool = dict(await (await raw.execute(query)).fetchall())
             assert raw.info.parameter_status("application_name") == sessions.application_name()
             isolation = await (await raw.execute("SHOW transaction_isolation")).fetchone()
-        # A rollback takes none of them away.
+        # A rollback keeps them.
         with pytest.raises(psycopg.errors.DivisionByZero):
             async with database.raw_transaction() as raw:
                 await raw.execute("SELECT 1 / 0")
@@ -118,7 +118,7 @@ async def test_every_connection_sets_its_pinned_settings(adverse_url: str) -> No
     for found in (of_pool, after_rollback, of_listener):
         assert {name: found[name] for name in pinned} == pinned
     of_migrations = expected(dict(MIGRATION_PINS), known)
-    # PostgreSQL writes a minute its own way.
+    # PostgreSQL shows a minute in its own form.
     of_migrations |= {name: "1min" for name, value in of_migrations.items() if value == "60s"}
     assert {name: of_migration[name] for name in of_migrations} == of_migrations
 
@@ -150,7 +150,7 @@ async def test_the_first_statement_of_a_connection_sets_its_pinned_settings(
 
 
 async def test_sessions_keep_their_name_whatever_the_url_says(database_url: str) -> None:
-    """Those who wait for a lock find its holder by that name."""
+    """A process that waits for a lock identifies the session that holds it by that name."""
     url = make_url(database_url).update_query_dict({"application_name": "shop"}).render_as_string(hide_password=False)
     database = Database(url, pool_size=1)
     try:

@@ -1,4 +1,4 @@
-"""AccountService over a real channel: facts are stored, older facts lose, and all bad fields are named."""
+"""AccountService over a real channel: facts are stored, older puts are superseded, and all violations are named."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

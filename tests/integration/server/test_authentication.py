@@ -88,7 +88,7 @@ async def test_each_key_acts_for_its_organization(odd: OddClient, database: Data
 async def test_an_authorization_that_is_no_key_is_refused(
     odd: OddClient, database: Database, authorization: str
 ) -> None:
-    await assert_refused(odd, authorization)  # while anybody may come without one
+    await assert_refused(odd, authorization)  # while calls without a key are allowed
     await create_key(database)
     await assert_refused(odd, authorization)
 

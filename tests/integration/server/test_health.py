@@ -41,7 +41,7 @@ async def server(database: Database, clock: ManualClock) -> AsyncIterator[Runnin
 
 @contextmanager
 def outage(url: str) -> Iterator[None]:
-    """For the time of the block nobody can connect to the database, and those who were are thrown out."""
+    """Inside the block the database refuses new connections, and existing ones are terminated."""
     name = make_url(url).database
     admin = make_url(url).set(drivername="postgresql", database="postgres").render_as_string(hide_password=False)
     with psycopg.connect(admin, autocommit=True) as connection:

@@ -1,8 +1,8 @@
-"""Every list has one order, and pages lose nothing where many rows are alike in what is sorted by first.
+"""Every list has one order, and pages lose no row when many rows are equal in the first column of the order.
 
-Without the last column in ORDER BY, or in the comparison with the last row of a page, the order of equals is whatever
-the plan of the day gives. Here the database plans without indexes, and rows were written in another order than the
-list's, so that such a statement shows.
+Without the last column in ORDER BY, or in the comparison with the last row of a page, the order of equals depends on
+the query plan. Here the database plans without indexes, and rows were written in another order than the
+list's, so that such a statement fails the test.
 """
 
 import random
@@ -166,16 +166,16 @@ async def _write(connection: Connection, org: int) -> None:
             ],
         ),
     ]
-    told = {"customer_id": "ann", "alert_id": "alt", "event_type": "alert.reached", "condition_type": "c"}
+    notified = {"customer_id": "ann", "alert_id": "alt", "event_type": "alert.reached", "condition_type": "c"}
     rows += [
         (feed_table, [{"organization_id": org, "last_place": max(NUMBERS), "high_time": NOW}]),
         (
             feed_entry,
-            [{**common, **told, "place": n, "notification_id": f"id-{n}", "high_time": NOW} for n in SHUFFLED],
+            [{**common, **notified, "place": n, "notification_id": f"id-{n}", "high_time": NOW} for n in SHUFFLED],
         ),
         (
             notification,
-            [{**common, **told, "notification_id": f"id-{n}", "sequence": n, "body": ""} for n in SHUFFLED],
+            [{**common, **notified, "notification_id": f"id-{n}", "sequence": n, "body": ""} for n in SHUFFLED],
         ),
     ]
     for table, values in rows:

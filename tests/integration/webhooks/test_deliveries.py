@@ -1,4 +1,4 @@
-"""WebhookService over a real channel: endpoints, deliveries, attempts, and whose they are."""
+"""WebhookService over a real channel: endpoints, deliveries, attempts, and the isolation of organizations."""
 
 from datetime import UTC, timedelta
 

@@ -1,4 +1,4 @@
-"""What the service changes, as it arrives at a receiver: rotated secrets, headers, test events, recoveries."""
+"""Changes of an endpoint, checked at its receiver: rotated secrets, headers, test events, recoveries."""
 
 import asyncio
 import base64

@@ -1,4 +1,4 @@
-"""Endpoints: what their owner decides of them, what is refused, and what disabling does to what waits."""
+"""Endpoints: their settings, refused settings, health, and pending deliveries when they are disabled."""
 
 from datetime import timedelta
 
@@ -199,7 +199,7 @@ async def test_delete_removes_the_secrets_and_credentials_of_an_endpoint(
 
 @pytest.fixture
 async def failing(webhooks: WebhookServiceStub, database: Database) -> webhook_pb2.Endpoint:
-    """An endpoint with a bad record, as a notifier leaves it."""
+    """An endpoint with failures in its health, as a notifier records them."""
     endpoint_id = (await create(webhooks)).endpoint_id
     async with database.transaction() as connection:
         await connection.execute(

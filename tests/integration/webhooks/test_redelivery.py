@@ -1,4 +1,4 @@
-"""Sending again: one notification, and test events; what becomes of what was pending, finished or under way."""
+"""Redelivery of one notification (pending, finished or in progress), and test events."""
 
 import json
 from datetime import timedelta
@@ -51,7 +51,7 @@ async def test_a_redelivery_replaces_the_scheduled_attempt_of_a_pending_delivery
     [claimed] = await claim(house)
     assert (claimed.trigger, claimed.attempt_count, claimed.schedule_step) == ("MANUAL", 1, 1)
     await record(house, [claimed], DeliveryStatus.DELIVERED)
-    # There is one row, and nothing of the hour's wait is left.
+    # There is one row, and the wait of an hour is over.
     [delivery] = await house.deliveries()
     assert (delivery.status, delivery.attempt_count) == (DeliveryStatus.DELIVERED, 2)
     assert delivery.next_attempt_time is None
@@ -66,7 +66,7 @@ async def test_the_retry_schedule_continues_after_a_failed_redelivery(
     await redeliver(webhooks, endpoint_id, notification_id)
     await record(house, await claim(house), DeliveryStatus.PENDING, HOUR)
     shown = (await webhooks.GetEndpoint(GetEndpointRequest(endpoint_id=endpoint_id))).endpoint
-    assert shown.health.failure_count == 1  # the manual try leaves the counters alone
+    assert shown.health.failure_count == 1  # the manual attempt does not change the counters
     await house.make_due()
     [claimed] = await claim(house)
     assert (claimed.trigger, claimed.schedule_step) == ("AUTOMATIC", 2)

@@ -1,4 +1,4 @@
-"""Jobs: what they select, that they survive their process, and that they leave room for what is fresh."""
+"""Redelivery jobs: their selection, their continuation after a process dies, and room for new notifications."""
 
 from datetime import timedelta
 
@@ -179,7 +179,7 @@ async def test_a_job_continues_after_its_process_died_and_leaves_room_for_new_no
         )
 
     async def step() -> tuple[bool, int, JobState]:
-        # Each time by a process that has just begun.
+        # Each step by a process that has just started.
         moved = await RedeliveryJobs(house.database, clock).work_once()
         async with house.database.transaction() as connection:
             found = await redelivery_jobs.get(connection, house.organization_id, job.job_id)

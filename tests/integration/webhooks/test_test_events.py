@@ -1,4 +1,4 @@
-"""SendTestEvent: examples of every type of event, as they arrive at a receiver, and where they do not show."""
+"""SendTestEvent: examples of every type of event, checked at a receiver, and absent from lists."""
 
 import json
 from collections.abc import AsyncIterator, Sequence
@@ -120,7 +120,7 @@ async def test_a_test_event_is_listed_neither_as_notification_nor_as_operator_ev
     assert [event.event_id for event in events] == [sent["endpoint.test"].notification_id]
     request = ListOperatorEventsRequest(event_type="endpoint.disabled")
     assert not (await stack.webhooks.ListOperatorEvents(request)).events
-    # Nor does an endpoint that comes later recover it: of what happened, one notification is all there is.
+    # A recovery by a later endpoint does not send test events: only the one real notification.
     [notification_id] = await stack.house.notify()
     await stack.house.settled(DeliveryStatus.DELIVERED, len(FILES) + 1)
     late, _ = await stack.endpoint("/late", [*FILES][:-1])

@@ -1,4 +1,4 @@
-"""URLs with characters that a library may like to rewrite: shown, and sent to, exactly as they were given."""
+"""URLs with characters that a library could normalize are shown and requested exactly as given."""
 
 import asyncio
 

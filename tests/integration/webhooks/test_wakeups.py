@@ -1,4 +1,4 @@
-"""What makes a delivery due wakes the notifier: here it hardly ever polls, and everything arrives all the same."""
+"""Each change that makes a delivery due wakes the notifier, which hardly ever polls in these tests."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -112,7 +112,7 @@ async def test_an_enabled_endpoint_wakes_the_notifier(
 ) -> None:
     async with running_notifier(house, poll_interval=RARELY):
         endpoint_id = await idle(house, receiver)
-        # As if it had been disabled while a fan-out wrote for it.
+        # As if the endpoint had been disabled while a fan-out wrote its delivery.
         await change(house, endpoint_id, state="DISABLED")
         async with house.database.transaction() as connection:
             await connection.execute(

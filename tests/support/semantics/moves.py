@@ -1,4 +1,4 @@
-"""How the gauge of a row is brought to a value, through the API: by usage, by facts, or by time."""
+"""Moves of a row's gauge to a value, through the API: by usage, by facts, or by time."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
@@ -38,7 +38,7 @@ def uses(metric: str) -> Move:
 def draws(granted: str = "100", **properties: str) -> Move:
     """A cost that is drawn from what remains; a negative one, a correction, gives it back.
 
-    granted: what the value is 100 % of; where the value is an amount 100 is right.
+    granted: the amount that is 100 %; the default is right where the value is an amount.
     """
 
     async def move(stage: Stage, before: Decimal, to: Decimal) -> None:
@@ -66,7 +66,7 @@ def uses_licence(granted: str, metric: str) -> Move:
 
 
 def invoices(invoice_id: str, beside: str = "0") -> Move:
-    """The invoice, posted (again) with a total that makes the value, of which others hold `beside`."""
+    """The invoice, posted (again) with the total that gives the value; other invoices add `beside` to it."""
 
     async def move(stage: Stage, before: Decimal, to: Decimal) -> None:
         await post(stage, f"{stage.invoice_prefix}-{invoice_id}", str(to - Decimal(beside)))
@@ -75,12 +75,12 @@ def invoices(invoice_id: str, beside: str = "0") -> Move:
 
 
 def passes(put: Given) -> Move:
-    """Time goes on until so many days are left; when it cannot, the end is moved, and `put` puts what ends."""
+    """Advances the clock until so many days are left; otherwise `put` puts the fact again with a later end."""
 
     async def move(stage: Stage, before: Decimal, to: Decimal) -> None:
         left = timedelta(microseconds=int((to * _MICROSECONDS_A_DAY).to_integral_value()))
         if stage.ends - left >= stage.now:
-            await stage.come_to(stage.ends - left)
+            await stage.advance_to(stage.ends - left)
         else:
             stage.ends = stage.now + left
             await put(stage)
@@ -90,19 +90,19 @@ def passes(put: Given) -> Move:
 
 async def next_period(stage: Stage) -> None:
     """The customer's billing period ends."""
-    await stage.come_to(await stage.period_end())
+    await stage.advance_to(await stage.period_end())
 
 
 async def next_month(stage: Stage) -> None:
-    """The calendar month ends; the next one has invoices of its own."""
-    await stage.come_to(datetime(2026, 4, 1, tzinfo=stage.now.tzinfo))
+    """The calendar month ends; the next one has its own invoices."""
+    await stage.advance_to(datetime(2026, 4, 1, tzinfo=stage.now.tzinfo))
     stage.invoice_prefix = "april"
     await post(stage, "april-base", "50")
 
 
 async def next_segment(stage: Stage) -> None:
     """A segment ends, and the next one begins."""
-    await stage.come_to(stage.ends)
+    await stage.advance_to(stage.ends)
 
 
 def holds(balance_id: str, amount: str, kind: balance_pb2.BalanceKind.ValueType = COMMIT, **fields: Any) -> Given:
@@ -141,7 +141,7 @@ async def on_a_plan(stage: Stage) -> None:
 
 
 def owes(invoice_id: str, total: str, *, void: bool = False) -> Given:
-    """An invoice that is there from the start."""
+    """An invoice that exists before the alert."""
 
     async def put(stage: Stage) -> None:
         await post(stage, invoice_id, total, void=void)
@@ -150,7 +150,7 @@ def owes(invoice_id: str, total: str, *, void: bool = False) -> Given:
 
 
 def spent(cost: str, **properties: str) -> Given:
-    """A cost that is there from the start."""
+    """A cost that is counted before the alert."""
 
     async def put(stage: Stage) -> None:
         await _send(stage, cost=Decimal(cost), properties=properties)

@@ -1,7 +1,7 @@
-"""The semantics of the 23 conditions as a table: what each measures, its line, and how a gauge comes to it and back.
+"""The semantics of the 23 conditions as a table: the measure, the level, and the moves of a gauge to it and back.
 
-A falling gauge starts above its line and a rising one below it. `before` is the last value at which nothing is said,
-`at` the first at which the line is reached (the line itself, unless the row names another), `past` one beyond.
+A falling gauge starts above its level and a rising one below it. `before` is the last value without a notification,
+`at` the first at which the threshold is reached (the level, unless the row names another), `past` one beyond it.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -50,16 +50,16 @@ _SEATS = condition_pb2.SeatFilter(seat_group_key="user")
 class Row:
     """One condition.
 
-    fields: of the condition. given: what is there before the alert. start: what the gauge reads then. move: what
-    brings the gauge on, and back unless `back` does. told_back: whether coming back is told (RESOLVED); it re-arms
-    either way. timed: time moves the gauge, and it is read at the moment of the line itself, however late. renew:
-    what begins a new cycle; renewed: what the gauge reads then; tells_renewal: it is the same gauge, which comes back
-    by that. gauge: which of several gauges the row is about.
+    fields: of the condition. given: facts and usage from before the alert. start: the value of the gauge then. move:
+    moves the gauge, and moves it back unless `back` does. notifies_back: whether RESOLVED is notified; the threshold
+    re-arms in both cases. timed: time moves the gauge, and a late evaluation has the time of the level. renew: begins
+    a new cycle. renewed: the value of the gauge then. notifies_of_renewal: the new cycle has the same gauge, so the
+    threshold resolves. gauge: selects the gauge of the row among several.
     """
 
     condition: str
     scope: alert_pb2.AlertScope
-    line: str
+    level: str
     before: str
     past: str
     start: str
@@ -68,26 +68,26 @@ class Row:
     given: tuple[Given, ...] = ()
     fields: Mapping[str, Any] = field(default_factory=dict)
     back: Move | None = None
-    told_back: bool = True
+    notifies_back: bool = True
     timed: bool = False
     renew: Callable[[Stage], Awaitable[None]] | None = None
     renewed: str = "0"
-    tells_renewal: bool = False
+    notifies_of_renewal: bool = False
     gauge: Callable[[usage_pb2.Gauge], bool] = lambda gauge: True
 
     @property
     def reached_at(self) -> Decimal:
-        """The first value at which the line is reached."""
-        return Decimal(self.at or self.line)
+        """The first value at which the threshold is reached."""
+        return Decimal(self.at or self.level)
 
 
 ROWS = (
     # Customers.
     Row(
-        # Before credits and commits: what the commit gives counts all the same.
+        # Before credits and commits: cost that the commit covers counts too.
         "spend_threshold_reached",
         scope=EVERYBODY,
-        line="100",
+        level="100",
         before="99.99",
         past="100.01",
         given=(holds("c1", "1000"),),
@@ -99,7 +99,7 @@ ROWS = (
         # Every status but void.
         "monthly_invoice_total_spend_threshold_reached",
         scope=EVERYBODY,
-        line="500",
+        level="500",
         before="499.99",
         past="500.01",
         given=(owes("march-base", "50"), owes("march-void", "1000", void=True)),
@@ -111,7 +111,7 @@ ROWS = (
     Row(
         "usage_threshold_reached",
         scope=EVERYBODY,
-        line="1000",
+        level="1000",
         before="999.999999999999999999",
         past="1000.5",
         fields={"metric_id": "tokens"},
@@ -122,7 +122,7 @@ ROWS = (
     Row(
         "low_remaining_days_for_commit_segment_reached",
         scope=EVERYBODY,
-        line=SEVEN,
+        level=SEVEN,
         before=SEVEN_AND,
         past=NOT_SEVEN,
         given=(holds_segment(COMMIT),),
@@ -133,7 +133,7 @@ ROWS = (
     Row(
         "low_remaining_commit_balance_reached",
         scope=EVERYBODY,
-        line="20",
+        level="20",
         before="20.01",
         past="19.99",
         given=(holds("c1", "100"), holds("k1", "50", CREDIT, draw=False)),
@@ -144,7 +144,7 @@ ROWS = (
     Row(
         "low_remaining_commit_percentage_reached",
         scope=EVERYBODY,
-        line="20",
+        level="20",
         before="20.5",
         past="19.5",
         given=(holds("c1", "200"),),
@@ -154,7 +154,7 @@ ROWS = (
     Row(
         "low_remaining_days_for_contract_credit_segment_reached",
         scope=EVERYBODY,
-        line=SEVEN,
+        level=SEVEN,
         before=SEVEN_AND,
         past=NOT_SEVEN,
         given=(holds_segment(CREDIT),),
@@ -165,7 +165,7 @@ ROWS = (
     Row(
         "low_remaining_contract_credit_balance_reached",
         scope=EVERYBODY,
-        line="20",
+        level="20",
         before="20.01",
         past="19.99",
         given=(holds("k1", "100", CREDIT), holds("c1", "50", draw=False)),
@@ -176,7 +176,7 @@ ROWS = (
     Row(
         "low_remaining_contract_credit_percentage_reached",
         scope=EVERYBODY,
-        line="20",
+        level="20",
         before="20.5",
         past="19.5",
         given=(holds("k1", "200", CREDIT),),
@@ -184,10 +184,10 @@ ROWS = (
         move=draws(granted="200"),
     ),
     Row(
-        # The one gives what the other has not.
+        # Usage draws on the second balance when the first is empty.
         "low_remaining_contract_credit_and_commit_balance_reached",
         scope=EVERYBODY,
-        line="20",
+        level="20",
         before="20.01",
         past="19.99",
         given=(holds("k1", "60", CREDIT), holds("c1", "40"), holds("g1", "50", GRANT, draw=False)),
@@ -198,7 +198,7 @@ ROWS = (
     Row(
         "low_remaining_contract_credit_and_commit_percentage_reached",
         scope=EVERYBODY,
-        line="20",
+        level="20",
         before="20.5",
         past="19.5",
         given=(holds("k1", "120", CREDIT), holds("c1", "80")),
@@ -206,10 +206,10 @@ ROWS = (
         move=draws(granted="200"),
     ),
     Row(
-        # Each invoice on its own: the other one does not add to it.
+        # One gauge for each invoice: the other invoice does not add to it.
         "invoice_total_reached",
         scope=EVERYBODY,
-        line="250",
+        level="250",
         before="249.99",
         past="250.01",
         given=(owes("march-base", "200"), owes("march-own", "0")),
@@ -218,10 +218,10 @@ ROWS = (
         gauge=lambda gauge: gauge.invoices.invoice_id == "march-own",
     ),
     Row(
-        # Every seat, each on its own: what one draws leaves the other alone.
+        # One gauge for each seat: drawdown of one seat does not move the other.
         "low_remaining_seat_balance_reached",
         scope=EVERYBODY,
-        line="2",
+        level="2",
         before="2.01",
         past="1.99",
         fields={"seat_filter": _SEATS},
@@ -234,7 +234,7 @@ ROWS = (
     Row(
         "low_credit_balance_reached",
         scope=EVERYBODY,
-        line="20",
+        level="20",
         before="20.01",
         past="19.99",
         given=(holds("g1", "100", GRANT), holds("c1", "50", draw=False)),
@@ -245,7 +245,7 @@ ROWS = (
     Row(
         "low_remaining_credit_percentage_reached",
         scope=EVERYBODY,
-        line="20",
+        level="20",
         before="20.5",
         past="19.5",
         given=(holds("g1", "200", GRANT),),
@@ -255,7 +255,7 @@ ROWS = (
     Row(
         "low_remaining_days_in_plan_reached",
         scope=EVERYBODY,
-        line=SEVEN,
+        level=SEVEN,
         before=SEVEN_AND,
         past=NOT_SEVEN,
         given=(on_a_plan,),
@@ -263,11 +263,11 @@ ROWS = (
         move=passes(on_a_plan),
         timed=True,
     ),
-    # Subscriptions, and what one customer holds.
+    # Subscriptions, and balances of one customer.
     Row(
         "usage_exceeded",
         scope=ONE_SUBSCRIPTION,
-        line="1000",
+        level="1000",
         before="999.999999999999999999",
         past="1000.5",
         fields={"metric_id": "tokens"},
@@ -279,7 +279,7 @@ ROWS = (
         # Before pre-purchased credits.
         "cost_exceeded",
         scope=ONE_SUBSCRIPTION,
-        line="100",
+        level="100",
         before="99.99",
         past="100.01",
         given=(holds("g1", "1000", GRANT),),
@@ -288,10 +288,10 @@ ROWS = (
         renew=next_period,
     ),
     Row(
-        # Of one price; what costs another price does not count.
+        # Of one price; cost at another price does not count.
         "spend_exceeded",
         scope=ONE_SUBSCRIPTION,
-        line="100",
+        level="100",
         before="99.99",
         past="100.01",
         fields={"currency": "USD", "price_filters": [_PRICE]},
@@ -303,19 +303,19 @@ ROWS = (
     Row(
         "credit_balance_depleted",
         scope=ONE_CUSTOMER,
-        line="0",
+        level="0",
         before="0.01",
         past="-0.01",
         given=(holds("g1", "100", GRANT, allow_overage=True),),
         start="100",
         move=draws(),
         back=tops_up("g1"),
-        told_back=False,
+        notifies_back=False,
     ),
     Row(
         "credit_balance_dropped",
         scope=ONE_CUSTOMER,
-        line="10",
+        level="10",
         before="10.01",
         past="9.99",
         given=(holds("g1", "100", GRANT),),
@@ -324,10 +324,10 @@ ROWS = (
         back=tops_up("g1"),
     ),
     Row(
-        # At 0 nothing is recovered yet.
+        # A value of 0 is not yet a recovery.
         "credit_balance_recovered",
         scope=ONE_CUSTOMER,
-        line="0",
+        level="0",
         before="0",
         at="0.01",
         past="5",
@@ -335,12 +335,12 @@ ROWS = (
         start="-30",
         move=tops_up("g1"),
         back=draws(),
-        told_back=False,
+        notifies_back=False,
     ),
     Row(
         "license_balance_threshold_reached",
         scope=ONE_CUSTOMER,
-        line="50",
+        level="50",
         before="49.5",
         past="50.5",
         fields={"license_type": "pro"},
@@ -348,6 +348,6 @@ ROWS = (
         start="0",
         move=uses_licence("200", "launches"),
         renew=next_segment,
-        tells_renewal=True,
+        notifies_of_renewal=True,
     ),
 )

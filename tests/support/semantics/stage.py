@@ -1,4 +1,4 @@
-"""Where a row of the table is played: a server, a notifier and a receiver, in this process or as real programs."""
+"""The processes that run a row of the table: server, notifier and receiver, in this process or as real programs."""
 
 import asyncio
 import itertools
@@ -34,10 +34,10 @@ _numbers = itertools.count(1)
 
 @dataclass
 class Stage:
-    """One organization with one customer, and a receiver that gets what the notifier sends.
+    """One organization with one customer, and a receiver of its webhooks.
 
-    clock: the server's, if a test can move it. timers: a replica's, which look when the test says so, at
-    database. ends: of what is counted in days. invoice_prefix: names the invoices of the current month.
+    clock: the server's, if a test can move it. timers: those of a replica, which run when the test says so, on
+    database. ends: the end that days are counted to. invoice_prefix: begins the ids of the current month's invoices.
     """
 
     caller: Caller
@@ -57,8 +57,8 @@ class Stage:
         """The time as the server has it."""
         return self.caller.clock.now()
 
-    async def come_to(self, time: datetime) -> None:
-        """Moves the clock, and lets the timers of a second replica look at what that brings."""
+    async def advance_to(self, time: datetime) -> None:
+        """Moves the clock, and runs the timers that are due then, as a second replica."""
         assert self.clock is not None
         self.clock.set(time)
         await work_off(self.timers, self.database, self.clock)
@@ -70,9 +70,9 @@ class Stage:
         return answer.customer.current_billing_period.end_time.ToDatetime(UTC)
 
     async def received(self, number: int) -> list[dict[str, Any]]:
-        """The bodies that arrived, `number` of them, each verified with the public library and as its schema says.
+        """The `number` bodies that arrived, each verified with the public library and valid for its schema.
 
-        Waits for all that is on its way.
+        Waits until every delivery is delivered.
         """
         await self.receiver.arrived(number)
         await self.house.outbox_emptied()
@@ -98,7 +98,7 @@ async def in_this_process(database_url: str) -> AsyncIterator[Stage]:
         async with (
             running(database, clock, configuration=settings) as server,
             _set(server, database, clock, clock) as stage,
-            # Signatures are good for five minutes of real time, so the notifier lives in real time.
+            # Signatures are valid for five minutes of real time, so the notifier runs in real time.
             running_notifier(stage.house),
         ):
             yield stage
@@ -112,7 +112,7 @@ async def beside_programs(url: str, server: Program) -> AsyncIterator[Stage]:
     database = Database(url, pool_size=4)
     try:
         async with server.address.channel() as channel:
-            # A program is stopped from outside: there is neither a switch nor a task.
+            # A program is stopped by a signal, so there is no shutdown object and no task.
             there = Running(0, channel, Shutdown(), asyncio.create_task(asyncio.sleep(0)))
             async with _set(there, database, SystemClock(), None) as stage:
                 yield stage
@@ -131,7 +131,7 @@ async def _set(server: Running, database: Database, clock: Clock, manual: Manual
         webhooks = webhook_service_pb2_grpc.WebhookServiceStub(server.channel)
         request = webhook_service_pb2.CreateEndpointRequest(url=receiver.url)
         endpoint = await webhooks.CreateEndpoint(request, metadata=caller.metadata)
-        # A period of the customer's own, which does not end while real programs run.
+        # The customer's own billing cycle: its period does not end while real programs run.
         cycle = account_pb2.BillingCycle(
             anchor_time=to_timestamp(clock.now() - timedelta(days=1)), cadence=account_pb2.CADENCE_MONTH
         )

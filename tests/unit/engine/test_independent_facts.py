@@ -1,4 +1,4 @@
-"""A second fact of one customer, or of another one, leaves the first alone."""
+"""A second fact of the same or another customer does not change the first: limits, times, exclusions."""
 
 import itertools
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""What stays in memory, and what a failure leaves behind: bounded caches, and a pause before the next try."""
+"""The cache of API keys is bounded, and upkeep is retried soon after a failure."""
 
 import asyncio
 from contextlib import asynccontextmanager
@@ -21,7 +21,7 @@ NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)
 
 
 class NoDatabase:
-    """Gives out transactions in which nothing is read."""
+    """Provides transactions that read nothing."""
 
     @asynccontextmanager
     async def transaction(self) -> Any:
@@ -29,10 +29,10 @@ class NoDatabase:
 
 
 async def test_the_cache_of_keys_is_bounded_when_keys_are_guessed(monkeypatch: pytest.MonkeyPatch) -> None:
-    looked_up: list[bytes] = []
+    read_hashes: list[bytes] = []
 
     async def find_caller(_: object, key_hash: bytes) -> None:
-        looked_up.append(key_hash)
+        read_hashes.append(key_hash)
 
     monkeypatch.setattr(api_keys, "find_caller", find_caller)
     monkeypatch.setattr(api_keys, "CACHE_SIZE", 3)
@@ -46,15 +46,15 @@ async def test_the_cache_of_keys_is_bounded_when_keys_are_guessed(monkeypatch: p
     for number in range(5):
         await guess(number)
     assert len(known._cache) == 3
-    # The newest are known to be unknown; the oldest are looked up again.
+    # The newest are cached as unknown; the oldest are read again.
     for number, lookups in ((4, 5), (2, 5), (0, 6)):
         await guess(number)
-        assert len(looked_up) == lookups
+        assert len(read_hashes) == lookups
     assert len(known._cache) == 3
 
 
 class RecordedBackoff(Backoff):
-    """Notes pauses instead of making them."""
+    """Records the waits instead of waiting."""
 
     def __init__(self, first: float, longest: float, *, random_part: float) -> None:
         super().__init__(first, longest, random_part=random_part)
@@ -67,7 +67,7 @@ class RecordedBackoff(Backoff):
 
 @pytest.mark.parametrize("failure", [DatabaseUnavailable("away"), ZeroDivisionError()])
 async def test_failed_upkeep_is_retried_after_the_retry_interval(failure: Exception) -> None:
-    outcomes = [None, None, failure, None]  # of the start, and of what follows
+    outcomes = [None, None, failure, None]  # of the start, and of each later round
 
     class Scripted(Upkeep):
         async def run_once(self) -> None:
@@ -79,7 +79,7 @@ async def test_failed_upkeep_is_retried_after_the_retry_interval(failure: Except
     one = Scripted(database, ManualClock(NOW), timedelta(days=1), timedelta(days=1), backoff=backoff)
     pauses = backoff.pauses
     await one.start()
-    # The wake-up takes the place of an hour. The round that fails makes its pause by itself.
+    # The wake-up replaces the interval of an hour. The failed round waits by itself.
     for left in (3, 2, 0):
         async with within("a pause"):
             while len(outcomes) > left or not one.task.pause:  # noqa: ASYNC110

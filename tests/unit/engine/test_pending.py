@@ -1,4 +1,4 @@
-"""Pending events: an organization's share, refusals that say whose it is, and counts that come back to nothing."""
+"""Pending events: an organization's share, refusals of an organization and of the server, counts that return to 0."""
 
 import asyncio
 import contextlib
@@ -34,7 +34,7 @@ def batch(size: int) -> Batch:
 
 
 class Commits:
-    """Stands in for the database's part: commits when it may, or fails."""
+    """Replaces the database: commits when the test allows it, or fails."""
 
     def __init__(self) -> None:
         self.go = asyncio.Event()
@@ -88,7 +88,7 @@ async def test_pending_events_of_one_organization_leave_room_for_another(commits
     sent = [asyncio.create_task(send(through, NOISY, 10)) for _ in range(20)]
     await settled()
     refused = [one.exception() for one in sent if one.done()]
-    assert len(refused) == 15, "an organization may have no more than it leaves free"
+    assert len(refused) == 15, "an organization may use no more than it leaves free"
     for error in refused:
         assert isinstance(error, Overloaded)
         assert error.pending_of_organization == 50
@@ -173,7 +173,7 @@ async def test_streams_wait_for_room_in_turns_and_in_their_order() -> None:
 
     waiting = [asyncio.create_task(stream(name, int(name[0]))) for name in ("1a", "1b", "1c", "2a", "3a", "2b")]
     await settled()
-    # Whoever does not wait does not overtake those of its organization that do.
+    # A call that does not wait does not overtake waiting streams of its organization.
     with pytest.raises(Overloaded):
         await pending.admit(1, 1, waits=False)
     held.give_up()
@@ -193,7 +193,7 @@ async def test_a_wait_for_room_that_is_cancelled_leaves_nothing_behind() -> None
     large.cancel()
     held.give_up()
     room = await small
-    # Cancelled in the moment in which it is admitted.
+    # Cancelled at the time when it is admitted.
     late = asyncio.create_task(pending.admit(2, 5, waits=True))
     await settled()
     room.give_up()
@@ -221,12 +221,12 @@ async def test_many_organizations_with_large_batches_leave_room_for_one_without_
     with pytest.raises(Overloaded):
         await pending.admit(200, 5_000, waits=False)
     quiet = [await pending.admit(QUIET.organization_id, 500, waits=False) for _ in range(2)]
-    # More than that is a share, of which nothing is left.
+    # More than the guaranteed number counts as a share, and no share is left.
     with pytest.raises(Overloaded):
         await pending.admit(QUIET.organization_id, 1, waits=False)
     with pytest.raises(Overloaded):
         await pending.admit(NOISY.organization_id, 1_001, waits=False)
-    # A stream's batch of that size does not wait for what others have.
+    # A stream's batch within the guaranteed number does not wait for others.
     async with asyncio.timeout(60):
         stream = await pending.admit(NOISY.organization_id, 1_000, waits=True)
     for room in [*floods, *quiet, stream]:

@@ -1,4 +1,4 @@
-"""What the pipeline keeps in memory: nothing of what failed, and nothing of what is over."""
+"""The pipeline keeps no failed and no finished batch in memory."""
 
 import asyncio
 from collections.abc import Sequence
@@ -21,15 +21,15 @@ from store.identity.organizations import Organization
 from store.postgres.database import DatabaseUnavailable
 
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)
-LIMIT = 10  # seconds that anything may take here
+LIMIT = 10  # seconds for each step of a test
 
 
 @dataclass
 class Commits:
-    """What stands in the place of the database: commits end as they are told to.
+    """Replaces the database: commits end as the test says.
 
-    failures: what the next commits raise. held: commits wait for it. log: which customers' events began, or ended, to
-    be committed.
+    failures: the exceptions of the next commits. held: commits wait for it. log: customers whose events began, or
+    ended, to be committed.
     """
 
     failures: list[BaseException] = field(default_factory=list)
@@ -55,7 +55,7 @@ def batch(customer: str = "acme", size: int = 1) -> Batch:
 
 @pytest.fixture
 def commits(monkeypatch: pytest.MonkeyPatch) -> Commits:
-    """What all pipelines of a test commit to."""
+    """The committer of all pipelines of a test."""
     made = Commits()
     monkeypatch.setattr(pipelines, "Committer", lambda *_: made)
     return made
@@ -63,7 +63,7 @@ def commits(monkeypatch: pytest.MonkeyPatch) -> Commits:
 
 def pipeline(writers: int = 1, pending: int = 10) -> Pipeline:
     nothing: Any = None
-    # Twice as many as one organization may have: the others never decide in these tests.
+    # Twice as many as one organization may have: only the organization's limit is reached in these tests.
     waiting = PendingEvents(2 * pending, pending)
     return Pipeline(
         nothing,
@@ -96,7 +96,7 @@ async def test_events_of_a_failed_commit_leave_the_pipeline(commits: Commits, er
         async with asyncio.timeout(LIMIT):
             with pytest.raises(type(error)):
                 await submit(lanes, ACME, batch(size=10))
-    # As much as may wait is taken at once, as if nothing had happened.
+    # The full limit is accepted immediately, as before the failures.
     async with asyncio.timeout(LIMIT):
         done = await asyncio.gather(submit(lanes, ACME, batch(size=5)), submit(lanes, ACME, batch(size=5)))
     assert [one.accepted for one in done] == [5, 5]
@@ -145,7 +145,7 @@ async def test_a_cancelled_writer_is_replaced(commits: Commits) -> None:
 
 async def test_a_batch_fails_after_all_its_parts_have_ended(commits: Commits) -> None:
     lanes = pipeline(writers=2, pending=1000)
-    customers = [f"c{number}" for number in range(20)]  # of both writers
+    customers = [f"c{number}" for number in range(20)]  # customers of both writers
     commits.failures = [DatabaseUnavailable("gone")]
     events = [one.events[0] for one in map(batch, customers)]
     async with asyncio.timeout(LIMIT):
@@ -167,7 +167,7 @@ async def test_an_organization_keeps_its_writers_during_a_commit_when_idle_ones_
     await asyncio.sleep(0)
     other = asyncio.create_task(submit(lanes, Organization(2, "other"), batch("other")))
     await asyncio.sleep(0)
-    # A customer's events are committed in the order in which they came: not beside what came before.
+    # Events of a customer are committed in their order: not concurrently with earlier ones.
     second = asyncio.create_task(submit(lanes, ACME, batch("second")))
     for _ in range(5):
         await asyncio.sleep(0)

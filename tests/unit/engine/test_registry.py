@@ -1,4 +1,4 @@
-"""The registry of rules: one entry for each organization that was used of late."""
+"""The registry of rules: one entry for each recently used organization."""
 
 from engine.rules.registry import RulesRegistry
 

@@ -1,4 +1,4 @@
-"""What an alert that was not to evaluate on its creation keeps to itself, at the edges of periods and epochs."""
+"""Silent evaluation of an alert with `evaluate_on_create: false`, at the bounds of periods and epochs."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -37,7 +37,7 @@ USAGE = alert(ConditionType.USAGE_THRESHOLD_REACHED)
     ("start", "end", "before_its_end", "after_its_end"),
     [
         (-2 * DAY, -DAY, True, True),
-        (-DAY, timedelta(), True, True),  # it was over at the creation
+        (-DAY, timedelta(), True, True),  # the period was closed at the creation
         (-DAY, TICK, True, False),
         (timedelta(), DAY, True, False),
         (COUNTING_MARGIN, DAY, True, False),
@@ -47,11 +47,11 @@ USAGE = alert(ConditionType.USAGE_THRESHOLD_REACHED)
 def test_a_period_from_before_the_alert_is_evaluated_silently(
     start: timedelta, end: timedelta, before_its_end: bool, after_its_end: bool
 ) -> None:
-    """The last two: before and after the alert came to the end of its first visit."""
+    """The last two parameters: whether it is silent before, and after, the first backfill is complete."""
     period = Period(CREATED + start, CREATED + end)
     assert Silence({"alt"}).covers(USAGE, EPOCH - 1, period) is before_its_end
     assert Silence({"other"}).covers(USAGE, EPOCH - 1, period) is after_its_end
-    # Whoever looked at the gauge at the epoch of the creation, or later, has seen what was there.
+    # An evaluation at the epoch of the creation, or later, has already evaluated earlier usage.
     assert not Silence({"alt"}).covers(USAGE, EPOCH, period)
     evaluating = alert(ConditionType.USAGE_THRESHOLD_REACHED, evaluate=True)
     assert not Silence({"alt"}).covers(evaluating, EPOCH - 1, period)

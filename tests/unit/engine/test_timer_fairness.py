@@ -1,4 +1,4 @@
-"""Timers: one organization with very much that is due does not keep another's from being done."""
+"""Timers: an organization with many due timers does not delay those of another."""
 
 import contextlib
 from collections.abc import AsyncIterator, Collection, Sequence

@@ -1,4 +1,4 @@
-"""How events add up: each aggregation, event by event."""
+"""Each aggregation, event by event."""
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -18,7 +18,7 @@ Counted = tuple[str, int, str | None]  # quantity, minutes after noon, unique va
 def counted(
     aggregation: Aggregation, events: list[Counted], tally: Tally | None = None, first_number: int = 0
 ) -> list[str]:
-    """The value after each event. Their ids are in the order of their numbers, which begin at `first_number`."""
+    """The value after each event. Event ids are numbered from `first_number`."""
     tally = tally or Tally(unseen={value for _, _, value in events if value is not None})
     values = []
     with exact_arithmetic():

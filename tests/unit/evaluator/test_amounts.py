@@ -1,4 +1,4 @@
-"""Amounts: the grammar of the contract, exact values, and nothing that rounds."""
+"""Amounts: the grammar of the contract, and exact values that are never rounded."""
 
 from decimal import Decimal, FloatOperation, Inexact
 from fractions import Fraction

@@ -25,7 +25,7 @@ from evaluator.overrides import Override
 from evaluator.prices import FilterOperator, PriceField, PriceFilter
 from evaluator.thresholds import Severity, Threshold, TransitionKind
 
-# Documents as they are in databases. They must never be edited: a definition that is stored must stay readable, and
+# Documents of real databases. They must never be edited: a stored definition must stay readable, and
 # the keys of measures identify stored gauges.
 STORED: dict[str, Any] = json.loads((Path(__file__).parent / "stored_definitions.json").read_text())
 

@@ -1,4 +1,4 @@
-"""Alert definitions: their JSON forms, the rules they become, and what they are unique by."""
+"""Alert definitions: their JSON forms, the rules that they become, and their natural keys."""
 
 import json
 from dataclasses import replace
@@ -83,8 +83,8 @@ def test_conditions_are_equal_after_they_are_stored_and_read(condition: Conditio
 
 
 def test_amounts_are_stored_as_text_without_loss() -> None:
-    line = "12345678901234567890.123456789012345678"
-    assert thresholds_json([Threshold(Decimal(line))])[0]["value"] == line
+    value = "12345678901234567890.123456789012345678"
+    assert thresholds_json([Threshold(Decimal(value))])[0]["value"] == value
 
 
 @pytest.mark.parametrize(
@@ -115,12 +115,12 @@ def test_each_condition_has_its_measure(condition: Condition, measure: Measure) 
 def test_a_rule_has_the_definition_with_groups_by_key_and_thresholds_by_value() -> None:
     groups = (GroupSelector("zone"), GroupSelector("model", "large"))
     condition = Condition(ConditionType.SPEND_THRESHOLD_REACHED, currency="USD", groups=groups)
-    lines = (Threshold(Decimal(20)), Threshold(recurring_step=Decimal(5)), Threshold(Decimal(10)))
-    rule = definition(condition, *lines).active_rule()
+    thresholds = (Threshold(Decimal(20)), Threshold(recurring_step=Decimal(5)), Threshold(Decimal(10)))
+    rule = definition(condition, *thresholds).active_rule()
     assert rule is not None
     assert rule.groups == (GroupSelector("model", "large"), GroupSelector("zone"))
     assert [threshold.value for threshold in rule.thresholds.fixed] == [10, 20]
-    assert rule.thresholds.recurring == lines[1]
+    assert rule.thresholds.recurring == thresholds[1]
     assert (rule.version, rule.changed_epoch, rule.watching_epoch, rule.watching_time) == (3, 7, 5, NOW)
 
 

@@ -1,4 +1,4 @@
-"""Drawing from segments and giving back: what the plain ledger says, and the cases that are easy to get wrong."""
+"""Drawdown of segments and corrections: agreement with a plain ledger, and its special cases."""
 
 import os
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ METRICS = ("calls", "bytes")
 
 @dataclass(frozen=True)
 class Granted:
-    """A balance with one segment, of which usage took something before."""
+    """A balance with one segment, from which usage has drawn before."""
 
     amount: Decimal
     adjusted: Decimal
@@ -99,7 +99,7 @@ def test_drawdown_agrees_with_the_plain_ledger(
             before = {name: source.segment.drawn for name, source in sources.items()}
             overage_before = purse.overage
             draws = purse.draw(amount, time, metric, of_seat if seated else ())
-            # What the draws say is what became of the segments, and nothing is lost on the way.
+            # The draws equal the changes of the segments, and no amount is lost.
             moved = dict.fromkeys(sources, Decimal(0))
             for one_draw in draws:
                 assert one_draw.amount
@@ -146,7 +146,7 @@ def test_costs_below_zero_are_used_up_before_balances() -> None:
 
 
 def test_a_correction_gives_back_no_more_than_usage_took() -> None:
-    """Of a segment that an adjustment took far below zero."""
+    """The segment is far below zero after an adjustment."""
     purse = UnitBalances(Unit("USD"), [source("a", "-90", "10", overdraws=True)])
     assert draw(purse, "-50") == {"a": -10}
     assert purse.overage == -40

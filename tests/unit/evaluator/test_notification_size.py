@@ -1,4 +1,4 @@
-"""A body stays small, whatever the names and however many transitions: the last ones are shown, the rest counted."""
+"""A body stays within its size limit: the last transitions are shown, and the others are counted."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Notifications: their ids, their types and what they tell."""
+"""Notifications: their ids, their types and their bodies."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""Which thresholds a group has: the alert's own, or those of the override that fits it best."""
+"""The thresholds of a group: those of the alert, or those of the most specific override."""
 
 from dataclasses import replace
 from datetime import UTC, datetime

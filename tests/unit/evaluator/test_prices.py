@@ -1,4 +1,4 @@
-"""Which prices pass filters, and the one form of filters that pass the same."""
+"""The prices that pass filters, and the canonical form of equal filters."""
 
 from collections.abc import Mapping
 from itertools import product

@@ -1,4 +1,4 @@
-"""Which gauges an event moves, who watches them, and since when."""
+"""The gauges that an event moves, the alerts that watch them, and the epochs since which they do."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -77,7 +77,7 @@ def watches(
     currency: str | None = None,
     time: datetime = NOON,
 ) -> list[WatchedGauge]:
-    """What an event of acme moves."""
+    """The gauges that an event of acme moves."""
     found = []
     for target in router.customer_measures(("acme", subscription, metric, currency), time):
         for keys in target.by_keys:
@@ -88,7 +88,7 @@ def watches(
 
 
 def named(found: list[WatchedGauge]) -> dict[tuple[str | None, str, tuple[tuple[str, str], ...]], list[str]]:
-    """The names of the alerts on each gauge, which is told by subscription, measure and group."""
+    """The names of the alerts on each gauge, by subscription, measure and group."""
     return {
         (watch.gauge.subscription_id, watch.gauge.measure.key, watch.gauge.group): [one.name for one in watch.alerts]
         for watch in found

@@ -1,4 +1,4 @@
-"""Gauges of facts: since when they are watched, which of them read zero, and by what they are grouped."""
+"""Gauges of balances: the epochs since which they are watched, gauges that read zero, and their groups."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -31,8 +31,8 @@ DAY = timedelta(days=1)
 ACME = CustomerFacts("acme", None, "USD", DEFAULT_CYCLE, 0, NOW)
 
 
-def rule(selection: BalanceSelection, currency: str | None = "USD", *lines: str) -> AlertRule:
-    threshold_set = ThresholdSet.of(tuple(Threshold(Decimal(line)) for line in lines or ("0",)), Direction.FALLING)
+def rule(selection: BalanceSelection, currency: str | None = "USD", *values: str) -> AlertRule:
+    threshold_set = ThresholdSet.of(tuple(Threshold(Decimal(value)) for value in values or ("0",)), Direction.FALLING)
     condition = ConditionType.LOW_REMAINING_CONTRACT_CREDIT_AND_COMMIT_BALANCE_REACHED
     measure = Measure(currency=currency, balances=selection)
     return AlertRule(
@@ -79,7 +79,7 @@ EU = replace(REGION, value="eu")
         ((Specifier((EU,)),), True),
         ((Specifier((REGION,)),), False),
         ((Specifier((EU, TEAM)),), False),
-        # One that has a single gauge is enough.
+        # One specifier with a single gauge is enough.
         ((Specifier((REGION,)), Specifier((EU,))), True),
         ((Specifier((EU,)), Specifier((REGION,))), True),
     ],

@@ -1,4 +1,4 @@
-"""Zero, an empty text and nothing at all are three different things, wherever an evaluation meets them."""
+"""Zero, an empty text and an absent value are three different things in each part of an evaluation."""
 
 import json
 from dataclasses import replace
@@ -47,7 +47,7 @@ def test_a_limit_of_0_of_the_customer_applies_before_the_limit_of_its_plan(zero:
     assert limit_of((plan, own), CALLS, ()) == 10
     assert limit_of((limits(None), plan), CALLS, ()) == 10
     assert own.find(CALLS, ()) == ZERO
-    # A limit that is changed to 0 and on to none, and one of 0 that nothing touches.
+    # A limit that is changed to 0 and then removed, and a limit of 0 that another limit does not change.
     assert Limits([LimitChange(CALLS, (), ZERO, 2)], plan).find(CALLS, ()) == ZERO
     assert Limits([LimitChange(CALLS, (), None, 3)], own).find(CALLS, ()) is None
     assert Limits([LimitChange(CALLS, (("seat", None),), Decimal(1), 3)], own).find(CALLS, ()) == ZERO
@@ -69,31 +69,31 @@ def test_the_gauge_of_a_customer_without_any_allowance_has_a_level_at_0() -> Non
 
 
 @pytest.mark.parametrize(
-    ("direction", "line", "between", "level"),
+    ("direction", "reached_at", "between", "trip"),
     [(RISING, "10", "0.01", (None, ZERO)), (FALLING, "-10", "-0.01", (ZERO, None))],
 )
 def test_a_threshold_with_a_resolve_value_of_0_resolves_at_0(
-    direction: Direction, line: str, between: str, level: tuple[Decimal | None, Decimal | None]
+    direction: Direction, reached_at: str, between: str, trip: tuple[Decimal | None, Decimal | None]
 ) -> None:
-    lines = ThresholdSet.of((Threshold(Decimal(line), resolve_value=ZERO, notify_on=BOTH),), direction)
-    steps = [Step(Decimal(value), None) for value in (line, between, "0")]
+    thresholds = ThresholdSet.of((Threshold(Decimal(reached_at), resolve_value=ZERO, notify_on=BOTH),), direction)
+    steps = [Step(Decimal(value), None) for value in (reached_at, between, "0")]
     with exact_arithmetic():
-        reached = evaluate(lines, AlertState(), ZERO, steps[:2], NOW)
+        reached = evaluate(thresholds, AlertState(), ZERO, steps[:2], NOW)
         assert [one.kind for one in reached.transitions] == [TransitionKind.REACHED]
-        assert trip_levels(lines, reached.state) == level
-        found = evaluate(lines, reached.state, Decimal(between), steps[2:], NOW)
+        assert trip_levels(thresholds, reached.state) == trip
+        found = evaluate(thresholds, reached.state, Decimal(between), steps[2:], NOW)
     assert [(one.kind, one.value) for one in found.transitions] == [(TransitionKind.RESOLVED, ZERO)]
 
 
 @pytest.mark.parametrize("direction", Direction)
 def test_a_threshold_at_0_is_reached(direction: Direction) -> None:
-    lines = ThresholdSet.of((Threshold(ZERO), Threshold(recurring_step=Decimal(5))), direction)
+    thresholds = ThresholdSet.of((Threshold(ZERO), Threshold(recurring_step=Decimal(5))), direction)
     before = Decimal(-1 if direction is RISING else 1)
-    ahead = trip_levels(lines, AlertState())
+    ahead = trip_levels(thresholds, AlertState())
     assert (ahead if direction is RISING else ahead[::-1]) == (ZERO, None)
     with exact_arithmetic():
-        found = evaluate(lines, AlertState(), before, [Step(ZERO, None)], NOW)
-        assert silent_state(lines, ZERO, NOW).reached.keys() == found.state.reached.keys() == {"0"}
+        found = evaluate(thresholds, AlertState(), before, [Step(ZERO, None)], NOW)
+        assert silent_state(thresholds, ZERO, NOW).reached.keys() == found.state.reached.keys() == {"0"}
     assert [one.level for one in found.transitions] == [ZERO]
     assert found.state.reached["0"] == Reached(ZERO, NOW)
 
@@ -109,25 +109,25 @@ def test_thresholds_of_zeros_come_back_from_their_json() -> None:
 
 
 def test_a_notification_shows_a_limit_of_0_and_a_resolve_value_of_0() -> None:
-    line = Threshold(percent_of_limit=Decimal(80), resolve_percent=ZERO)
+    threshold = Threshold(percent_of_limit=Decimal(80), resolve_percent=ZERO)
     measure = Measure(metric_id="calls")
     gauge = Gauge("acme", None, measure, (), DEFAULT_CYCLE.period_at(NOW))
-    transition = Transition(TransitionKind.REACHED, line, ZERO, ZERO, ZERO, Cause("e", NOW), True)
+    transition = Transition(TransitionKind.REACHED, threshold, ZERO, ZERO, ZERO, Cause("e", NOW), True)
 
     def shown(limit: Decimal | None, threshold: Threshold) -> tuple[dict[str, str], dict[str, str]]:
         moved = Transition(TransitionKind.REACHED, threshold, ZERO, ZERO, ZERO, transition.cause, True)
         made = Notification(
-            "o", rule(measure, ThresholdSet.of((line,), RISING)), gauge, 1, NOW, False, (moved,), limit
+            "o", rule(measure, ThresholdSet.of((threshold,), RISING)), gauge, 1, NOW, False, (moved,), limit
         )
         data = json.loads(made.body())["data"]
         return data["gauge"], data["transitions"][0]["threshold"]
 
-    of_gauge, of_line = shown(ZERO, line)
-    assert (of_gauge["limit"], of_line["resolve_value"]) == ("0", "0")
-    of_gauge, of_line = shown(None, Threshold(ZERO))
+    of_gauge, of_threshold = shown(ZERO, threshold)
+    assert (of_gauge["limit"], of_threshold["resolve_value"]) == ("0", "0")
+    of_gauge, of_threshold = shown(None, Threshold(ZERO))
     assert "limit" not in of_gauge
-    assert "resolve_value" not in of_line
-    assert of_line["value"] == "0"
+    assert "resolve_value" not in of_threshold
+    assert of_threshold["value"] == "0"
 
 
 def test_an_empty_value_of_a_property_is_a_group_and_a_missing_one_is_none() -> None:

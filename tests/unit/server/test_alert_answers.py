@@ -1,4 +1,4 @@
-"""What answers say of alerts, gauges and customers."""
+"""Alerts, gauges and customers as answers show them."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -157,9 +157,9 @@ def shown_of(gauges: Sequence[GaugeState], definition: AlertDefinition = DEFINIT
 
 
 def test_a_gauge_shows_each_threshold_in_the_alerts_order() -> None:
-    rungs = Reached(Decimal("25.50"), NOW, silent=True, recurrences=3, silent_recurrences=3)
+    recurrences = Reached(Decimal("25.50"), NOW, silent=True, recurrences=3, silent_recurrences=3)
     definition = replace(DEFINITION, thresholds=tuple(reversed(DEFINITION.thresholds)))
-    shown = shown_of([gauge_state((("model", "large"),), {"every:5": rungs})], definition)
+    shown = shown_of([gauge_state((("model", "large"),), {"every:5": recurrences})], definition)
     assert shown.status == alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
     (state,) = shown.gauges
     assert (state.sequence, state.change_reason) == (3, alert_pb2.CHANGE_REASON_USAGE)

@@ -1,4 +1,4 @@
-"""Pages of alerts: never more than a client takes in one answer."""
+"""Pages of alerts are never larger than a client accepts in one answer."""
 
 from generated.tidemark.v1 import alert_pb2
 from server.calls.paging import MAX_PAGE_BYTES, Page
@@ -25,7 +25,7 @@ def test_a_page_ends_before_the_size_limit_and_the_next_page_continues() -> None
 def test_a_page_within_the_size_limit_is_not_cut() -> None:
     page = Page(3, None, "digest")
     assert page.cut(alerts(1, 1, 1)) is page
-    # What is behind the page does not count.
+    # Rows after the page do not count.
     assert page.cut(alerts(1, 1, 1, MAX_PAGE_BYTES)) is page
     assert page.cut([]) is page
 

@@ -1,4 +1,4 @@
-"""Which addresses only this machine reaches, and which organization a call acts for."""
+"""Loopback addresses, and the organization that a call acts for."""
 
 import pytest
 

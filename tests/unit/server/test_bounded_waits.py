@@ -49,7 +49,7 @@ async def test_a_burst_that_is_served_immediately_is_not_evicted_after_the_loop_
     loop = asyncio.get_running_loop()
     end = loop.time() + 0.05
     while loop.time() < end:
-        pass  # the moment of the first look, and of a second one, is over when the loop goes on
+        pass  # the times of the first and the second check have passed when the loop continues
     loop.call_soon(done.set)
     assert await asyncio.gather(*tasks) == ["served"] * 100
 

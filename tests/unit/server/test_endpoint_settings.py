@@ -1,4 +1,4 @@
-"""What callers may want an endpoint to be, and what is refused, all of it at once."""
+"""Requests that create or update an endpoint: the settings that are read, and all violations in one answer."""
 
 from datetime import timedelta
 

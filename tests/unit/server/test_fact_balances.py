@@ -1,4 +1,4 @@
-"""A balance of a request to the fact, or to everything that is wrong with it."""
+"""A balance of a request to the fact, or to all its violations."""
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -28,7 +28,7 @@ def read(text: str) -> BalanceFact:
 
 
 def refused(text: str) -> list[str]:
-    """The paths of everything that is wrong with a balance."""
+    """The paths of all violations of a balance."""
     with pytest.raises(InvalidArgument) as error:
         read(text)
     return [violation.path.removeprefix("balance.") for violation in error.value.violations]

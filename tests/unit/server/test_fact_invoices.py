@@ -1,4 +1,4 @@
-"""An invoice of a request to the fact, or to everything that is wrong with it."""
+"""An invoice of a request to the fact, or to all its violations."""
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -22,7 +22,7 @@ RIGHT = IDS + STATUS + MONEY + END
 
 
 def read(text: str) -> tuple[InvoiceFact, list[str]]:
-    """The fact of an invoice in protobuf's text format, and the paths of what is wrong with it."""
+    """The fact of an invoice in protobuf's text format, and the paths of its violations."""
     violations = Violations()
     fact = read_invoice(violations, "invoice", text_format.Parse(text, invoice_pb2.Invoice()), NOW)
     return fact, [violation.path.removeprefix("invoice.") for violation in violations.found]

@@ -1,4 +1,4 @@
-"""What a limit of a request is of, or everything that is wrong with it."""
+"""A limit of a request to its subject, unit and amount, or to all its violations."""
 
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -17,7 +17,7 @@ USD = 'spend { currency: "USD" } '
 
 
 def read(text: str) -> tuple[LimitSubject, list[str]]:
-    """The subject of a limit in protobuf's text format, and the paths of what is wrong with it."""
+    """The subject of a limit in protobuf's text format, and the paths of its violations."""
     violations = Violations()
     subject = read_subject(violations, "limit", text_format.Parse(text, plan_pb2.Limit()))
     return subject, [violation.path.removeprefix("limit.") for violation in violations.found]

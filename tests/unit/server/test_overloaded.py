@@ -1,4 +1,4 @@
-"""The error of a batch of usage that finds no room."""
+"""The error of a batch of usage when too many events are pending."""
 
 from engine.ingest.pending import Overloaded
 from generated.tidemark.v1 import error_reason_pb2

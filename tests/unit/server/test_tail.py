@@ -39,7 +39,7 @@ def test_a_tail_begins_at_a_position_and_grows_from_there() -> None:
     assert grown.next(10, EVERYTHING) == entry(11)
     assert grown.next(10, NotificationFilter(customer_ids=("bob",))) == entry(12, "bob")
     assert grown.next(10, NotificationFilter(customer_ids=("cid",))) is None
-    # Somebody may know more already than this server has read.
+    # A subscriber can have a position that this server has not read yet.
     assert grown.next(20, EVERYTHING) is None
     grown.begin(30)
     assert grown.is_behind(12)

@@ -1,4 +1,4 @@
-"""Tokens keep their form: callers store the tokens of earlier versions, and send them to this one."""
+"""Tokens keep their form: callers store tokens of earlier versions and send them to this version."""
 
 from datetime import UTC, datetime
 

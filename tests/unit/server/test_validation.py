@@ -1,4 +1,4 @@
-"""Checks of fields: each kind, at its borders, and all violations in one answer."""
+"""Checks of fields: each type of field at its bounds, and all violations in one answer."""
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
