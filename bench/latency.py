@@ -14,7 +14,7 @@ import grpc
 
 from bench.support import load
 from bench.support.client import Client, Job
-from bench.support.receiver import Receiver
+from bench.support.receiver import EventArrivals
 from bench.support.sending import TIMEOUT, Call, check, close_channels, create_alerts, evaluate_usage, open_channels
 from bench.support.stack import PostgreSQL
 from evaluator.events import UsageEvent
@@ -69,7 +69,7 @@ class Pace(Job[Latencies]):
     _due: dict[str, float] = field(default_factory=dict)  # seconds after the start, by event id, in this order
     _messages: list[bytes] = field(default_factory=list)
     _channels: list[grpc.aio.Channel] = field(default_factory=list)
-    _receiver: Receiver | None = None
+    _receiver: EventArrivals | None = None
     _endpoint_id: str = ""
 
     async def prepare(self) -> None:
@@ -82,7 +82,9 @@ class Pace(Job[Latencies]):
         self._due = {event.event_id: moment for event, moment in zip(events, due, strict=True)}
         self._messages = load.messages(events, 1)
         self._channels = await open_channels(self.server, STREAMS)
-        self._receiver = Receiver([event.event_id for event in events if event.metric_id == load.CROSSING_METRIC])
+        self._receiver = EventArrivals(
+            [event.event_id for event in events if event.metric_id == load.CROSSING_METRIC]
+        )
         endpoint = await WebhookServiceStub(self._channels[0]).CreateEndpoint(
             webhook_service_pb2.CreateEndpointRequest(url=await self._receiver.start()), timeout=TIMEOUT
         )

@@ -148,7 +148,7 @@ async def _throughput_and_latency(
     postgresql: PostgreSQL, receiver: FastReceiver, say: Callable[[str], None]
 ) -> tuple[list[Rates], str, list[float]]:
     rates, unavailable = [], ""
-    async with notifier_on(postgresql, "bench_notifier_rate") as (database, child):
+    async with notifier_on(postgresql, "bench_notifier_rate") as (database, program):
         await database.endpoints((f"{receiver.url}/{number}", "alert.reached") for number in range(ENDPOINTS))
         await database.commit(5, "alert.reached")  # connections are made, statements prepared
         await receiver.arrived(5 * ENDPOINTS, TIMEOUT)
@@ -156,12 +156,12 @@ async def _throughput_and_latency(
             # In turn, and close together: on a machine that others use too, each has the same luck.
             bare, bare_cpu = await _bare(receiver)
             backends = cpu.children(postgresql.postmaster_pid()) if cpu.available() else []
-            before = cpu.seconds(child.process.pid), cpu.seconds(*backends)
+            before = cpu.seconds(program.pid), cpu.seconds(*backends)
             start = await database.commit(DELIVERIES_EACH, "alert.reached")
             arrivals = await receiver.arrived(ENDPOINTS * DELIVERIES_EACH, TIMEOUT)
             rate = len(arrivals) / (max(arrival.time for arrival in arrivals) - start)
             await database.finished(TIMEOUT)
-            used = cpu.seconds(child.process.pid) - before[0], cpu.seconds(*backends) - before[1]
+            used = cpu.seconds(program.pid) - before[0], cpu.seconds(*backends) - before[1]
             each = [seconds / len(arrivals) if backends else None for seconds in used]
             rivals = {}
             for name in RIVALS:
@@ -216,13 +216,13 @@ async def _memory(postgresql: PostgreSQL, receiver: FastReceiver) -> int | None:
     # No organization gets all of a process's slots, and no endpoint more than four.
     concurrency = math.ceil(MEMORY_IN_FLIGHT / 0.75) + 8
     settings = {"TIDEMARK_NOTIFIER_CONCURRENCY": str(concurrency)}
-    async with notifier_on(postgresql, "bench_notifier_memory", settings) as (database, child):
+    async with notifier_on(postgresql, "bench_notifier_memory", settings) as (database, program):
         number = math.ceil(MEMORY_IN_FLIGHT / 4) + 1
         await database.endpoints((f"{receiver.url}{HANGING}/{index}", "alert.reached") for index in range(number))
         await database.commit(6, "alert.reached")
         await receiver.arrived(MEMORY_IN_FLIGHT, TIMEOUT)
-        memory = resident(child.process.pid)
-        child.process.kill()  # there is nothing to drain for
+        memory = resident(program.pid)
+        program.kill()  # there is nothing to drain for
         return memory
 
 

@@ -82,7 +82,7 @@ async def measure(postgresql: PostgreSQL, minutes: float, say: Callable[[str], N
                 refused += 1
 
     with FastReceiver() as receiver:
-        async with notifier_on(postgresql, "bench_soak") as (database, child):
+        async with notifier_on(postgresql, "bench_soak") as (database, program):
             paths = [f"{FAILING if number < FAILING_ENDPOINTS else ''}/{number}" for number in range(ENDPOINTS)]
             await database.endpoints((receiver.url + path, f"bench.{number}") for number, path in enumerate(paths))
             begin = time.monotonic()
@@ -97,7 +97,7 @@ async def measure(postgresql: PostgreSQL, minutes: float, say: Callable[[str], N
                 if time.monotonic() >= next_sample:
                     next_sample += SAMPLE_PAUSE
                     await count()
-                    await _sample(database, child.process.pid, memory, backlogs)
+                    await _sample(database, program.pid, memory, backlogs)
                 await asyncio.sleep(max(0.0, begin + tick * COMMIT_PAUSE - time.monotonic()))
             lasted = time.monotonic() - begin
             say(f"{len(expected):,} deliveries in {lasted / 60:.1f} minutes; waiting for the last ones")
@@ -105,7 +105,7 @@ async def measure(postgresql: PostgreSQL, minutes: float, say: Callable[[str], N
             while await database.unfinished() and time.monotonic() < end:
                 await count()
                 await asyncio.sleep(1.0)
-            await _sample(database, child.process.pid, memory, backlogs)
+            await _sample(database, program.pid, memory, backlogs)
             waiting = await database.waiting_ids()
             await count()
     return Report(

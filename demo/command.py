@@ -50,7 +50,7 @@ def demo(trace: Path | None, events: int, seconds: float, probe_seconds: float, 
     # Only here: the package that verifies signatures is for tests and the demo, a server does without it.
     try:
         from demo.month import Month
-        from demo.replayed import Replayed
+        from demo.replay import Replay
     except ModuleNotFoundError as error:
         raise Problem(f"the demo needs the package {error.name}", ["`make setup` installs it"]) from None
     from demo.display import Display
@@ -59,7 +59,7 @@ def demo(trace: Path | None, events: int, seconds: float, probe_seconds: float, 
     clock = SystemClock()
     try:
         if trace is not None:
-            right = uvloop.run(clearing_away(Replayed(display, clock, trace).run()))
+            right = uvloop.run(clearing_away(Replay(display, clock, trace).run()))
         else:
             right = uvloop.run(clearing_away(Month(display, clock, events, seconds, seed).run(probe_seconds)))
     except EndedBySignal as ended:
@@ -67,5 +67,5 @@ def demo(trace: Path | None, events: int, seconds: float, probe_seconds: float, 
     finally:
         display.end()
     if not right:
-        raise Problem("what happened is not what had to happen")
+        raise Problem("the result is not the expected one")
     display.console.print("\n[good]everything happened exactly as expected[/]")

@@ -14,9 +14,9 @@ from cli.client.notification_stream import Following
 from generated.tidemark.v1.alert_service_pb2 import WatchNotificationsRequest, WatchNotificationsResponse
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
 from generated.tidemark.v1.notification_pb2 import Notification
-from tests.support.processes import books
-from tests.support.processes.books import SEATS, WATCHES
+from tests.support.processes import results
 from tests.support.processes.programs import DEADLINE, Programs, session, until
+from tests.support.processes.results import ALERTS, SEATS
 from tests.support.processes.traffic import progress, streaming
 
 STORED = "SELECT notification_id, body FROM notification"
@@ -60,7 +60,7 @@ async def test_nothing_is_missed_or_told_twice_while_servers_are_killed_and_drai
     programs: Programs, database_url: str
 ) -> None:
     steady, shaky = await asyncio.gather(programs.serve("steady"), programs.serve("shaky"))
-    await books.put(steady.address, *WATCHES, SEATS)
+    await results.create(steady.address, *ALERTS, SEATS)
     now = datetime.now(UTC)
     async with following(steady.address) as undisturbed, following(shaky.address) as told:
         async with streaming(steady.address, 2, now) as clients, streaming(shaky.address, 1, now) as others:

@@ -1,6 +1,7 @@
 """The walls between the rooms: allowed imports, where SQL may stand, and the purity of the evaluator."""
 
 import ast
+import sys
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +24,14 @@ ROOMS = {
 # These test and measure the product, and may use raw SQL and the wall clock for it. The product imports
 # none of them.
 OUTSIDE = {
-    "bench": {*ROOMS, "generated"},
+    "bench": {*ROOMS, "generated", "tests.support"},
     "demo": {*ROOMS, "generated", "tests.reference", "tests.support"},
     "tests": {*ROOMS, "generated", "demo"},
 }
 ROOMS |= OUTSIDE
+
+# The model that the product is compared with: it shares no code with the product, nor with other tests.
+REFERENCE = "tests/reference/"
 
 # Every module that the evaluator may import from outside: none reads a clock, a file or a network.
 PURE_MODULES = {
@@ -145,6 +149,8 @@ def offences(module: Module) -> list[str]:
         found += sql_offences(module, tree)
     if module.room == "evaluator":
         found += purity_offences(tree)
+    if module.path.startswith(REFERENCE):
+        found += reference_offences(tree)
     return [f"{module.path}:{line}: {what}" for line, what in found]
 
 
@@ -255,6 +261,12 @@ def purity_offences(tree: ast.AST) -> Iterator[tuple[int, str]]:
                 yield node.lineno, "makes a float: amounts are Decimal"
 
 
+def reference_offences(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    for line, name in imports(tree):
+        if name.partition(".")[0] not in sys.stdlib_module_names and not name.startswith("tests.reference"):
+            yield line, f"imports {name}: the reference model imports only the standard library"
+
+
 MODULES = list(modules())
 
 
@@ -317,8 +329,12 @@ def test_a_circle_of_folders_is_found() -> None:
         ("engine/bad.py", "from sqlalchemy import text", "imports sqlalchemy: SQL lives in store"),
         ("webhooks/bad.py", "from store.deliveries import queue", "webhooks must not import store.deliveries"),
         ("cli/bad.py", "from demo import month", "cli must not import demo"),
-        ("server/bad.py", "from demo.world import World", "server must not import demo.world"),
+        ("server/bad.py", "from demo.month import Month", "server must not import demo.month"),
         ("bench/bad.py", "from demo import stack", "bench must not import demo"),
+        ("bench/bad.py", "from tests.reference import usage", "bench must not import tests.reference"),
+        ("tests/reference/bad.py", "from evaluator.amounts import ZERO", "imports evaluator.amounts: the reference"),
+        ("tests/reference/bad.py", "from tests.support import waiting", "imports tests.support: the reference"),
+        ("tests/reference/bad.py", "import hypothesis", "imports hypothesis: the reference"),
         ("demo/bad.py", "from tests.acceptance import test_demo", "demo must not import tests.acceptance"),
         ("cli/bad.py", "from tests import acceptance", "cli must not import tests"),
         ("cli/bad.py", "import psycopg", "imports psycopg: SQL lives in store"),
@@ -344,6 +360,8 @@ def test_a_missing_docstring_is_found() -> None:
         ("store/good.py", "import sqlalchemy\nconnection.execute('SELECT 1')"),
         ("store/good.py", "import time\ntime.monotonic()"),
         ("runtime/clock.py", "from datetime import UTC, datetime\ndatetime.now(UTC)"),
+        ("tests/reference/good.py", "import zoneinfo\nfrom tests.reference import usage"),
+        ("bench/good.py", "from tests.support.processes.programs import Programs"),
         ("tests/good.py", "import psycopg\nfrom cli.main import main\nimport time\ntime.time()"),
         ("evaluator/good.py", "from evaluator.amounts import ZERO\nfrom decimal import Decimal\nDecimal('0.5')"),
     ],

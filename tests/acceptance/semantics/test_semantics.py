@@ -1,4 +1,4 @@
-"""Each condition, from its gauge to the webhook: it notifies at its level and not before, resolves, and re-arms."""
+"""Each condition from its gauge to the webhook: reached at its threshold, once; resolved; reached again."""
 
 from decimal import Decimal
 from typing import NamedTuple
@@ -13,12 +13,12 @@ from tests.support.semantics.rows import ROWS, Row
 from tests.support.semantics.stage import CUSTOMER, Stage, beside_programs, in_this_process
 from tests.support.usage.caller import BOTH
 
-# One condition of each family runs with real programs too; time does not move these.
+# Conditions of each family that time does not move are also tested with real programs.
 AS_PROGRAMS = ("usage_threshold_reached", "low_remaining_commit_balance_reached", "invoice_total_reached")
 
 
-class Expected(NamedTuple):
-    """One transition of a notification; sequence: the sequence of the notification."""
+class Sent(NamedTuple):
+    """A transition in a notification. sequence: of the notification, for its gauge."""
 
     kind: str
     level: str
@@ -41,7 +41,7 @@ def test_every_condition_has_a_row() -> None:
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.condition)
 async def test_a_condition_notifies_as_its_row_says(row: Row, shared_database_url: str) -> None:
     async with in_this_process(shared_database_url) as stage:
-        await play(row, stage)
+        await check(row, stage)
 
 
 async def test_real_programs_notify_as_the_rows_say(programs: Programs) -> None:
@@ -50,57 +50,57 @@ async def test_real_programs_notify_as_the_rows_say(programs: Programs) -> None:
     assert len(rows) == len(AS_PROGRAMS)
     for row in rows:
         async with beside_programs(programs.url, server) as stage:
-            await play(row, stage)
+            await check(row, stage)
     assert not server.complaints()
 
 
-async def play(row: Row, stage: Stage) -> None:
-    """Moves the gauge as the row says, and compares the webhooks that the receiver got."""
+async def check(row: Row, stage: Stage) -> None:
+    """Goes through a row, and compares what the receiver got with what the row says."""
     for given in row.given:
         await given(stage)
     alert = await create(row, stage)
-    expected: list[Expected] = []
+    expected: list[Sent] = []
     start, before, at, past = Decimal(row.start), Decimal(row.before), row.reached_at, Decimal(row.past)
 
     await row.move(stage, start, before)
     await stands(row, stage, alert, before, in_alarm=False)
 
     await row.move(stage, before, at)
-    expected.append(transition("REACHED", row, start if row.timed else before, at, 1))
+    expected.append(sent("REACHED", row, start if row.timed else before, at, 1))
     await arrived(stage, alert, row, expected)
     await stands(row, stage, alert, at, in_alarm=True)
 
-    # The value stays beyond the level: no notification.
+    # It stays past the threshold: nothing more is sent.
     await row.move(stage, at, past)
     await stands(row, stage, alert, past, in_alarm=True)
 
     # The value comes back: the threshold resolves.
     await (row.back or row.move)(stage, past, before)
     if row.notifies_back:
-        expected.append(transition("RESOLVED", row, at if row.timed else past, before, 2))
+        expected.append(sent("RESOLVED", row, at if row.timed else past, before, 2))
     await stands(row, stage, alert, before, in_alarm=False)
 
-    # The threshold is re-armed: one step beyond the level reaches it again.
+    # Armed again: one step past the threshold.
     await row.move(stage, before, past)
-    expected.append(transition("REACHED", row, before, at if row.timed else past, len(expected) + 1))
+    expected.append(sent("REACHED", row, before, at if row.timed else past, len(expected) + 1))
     await stands(row, stage, alert, past, in_alarm=True)
 
     if row.renew is not None and stage.clock is not None:
-        # A new cycle begins re-armed: without a notification on a new gauge, with RESOLVED on the same gauge.
+        # A new cycle begins armed: on a gauge of its own, or on the same gauge, where the threshold resolves.
         await row.renew(stage)
         renewed = Decimal(row.renewed)
-        if row.notifies_of_renewal:
-            expected.append(transition("RESOLVED", row, past, renewed, len(expected) + 1))
+        if row.notifies_renewal:
+            expected.append(sent("RESOLVED", row, past, renewed, len(expected) + 1))
         await row.move(stage, renewed, before)
         await stands(row, stage, alert, before, in_alarm=False)
         await row.move(stage, before, at)
-        expected.append(transition("REACHED", row, before, at, len(expected) + 1 if row.notifies_of_renewal else 1))
+        expected.append(sent("REACHED", row, before, at, len(expected) + 1 if row.notifies_renewal else 1))
         await stands(row, stage, alert, at, in_alarm=True)
     await arrived(stage, alert, row, expected)
 
 
 async def create(row: Row, stage: Stage) -> alert_pb2.Alert:
-    """Creates the row's alert, which notifies of REACHED and RESOLVED, and waits for its backfill."""
+    """Creates the alert of the row, which notifies of both kinds, and waits for its first evaluation."""
     alert = alert_pb2.Alert(name=row.condition, scope=row.scope)
     condition = getattr(alert, row.condition)
     condition.SetInParent()
@@ -112,7 +112,7 @@ async def create(row: Row, stage: Stage) -> alert_pb2.Alert:
         else:
             getattr(condition, name).CopyFrom(value)
     if row.notifies_back:
-        alert.thresholds.append(threshold_pb2.Threshold(value=row.level, notify_on=BOTH))
+        alert.thresholds.append(threshold_pb2.Threshold(value=row.threshold, notify_on=BOTH))
     return await stage.caller.create(alert)
 
 
@@ -120,13 +120,13 @@ async def stands(row: Row, stage: Stage, alert: alert_pb2.Alert, value: Decimal,
     """The state shows the value, and whether the threshold is reached."""
     state = await stage.caller.state(alert.alert_id, CUSTOMER)
     [shown] = [one for one in state.gauges if row.gauge(one.gauge)]
-    assert (Decimal(shown.gauge.value), [threshold.in_alarm for threshold in shown.thresholds]) == (value, [in_alarm])
+    assert (Decimal(shown.gauge.value), [one.in_alarm for one in shown.thresholds]) == (value, [in_alarm])
     status = alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM if in_alarm else alert_pb2.CUSTOMER_ALERT_STATUS_OK
     assert (state.status, state.no_data) == (status, False)
 
 
-async def arrived(stage: Stage, alert: alert_pb2.Alert, row: Row, expected: list[Expected]) -> None:
-    """The receiver got exactly these transitions in signed webhooks."""
+async def arrived(stage: Stage, alert: alert_pb2.Alert, row: Row, expected: list[Sent]) -> None:
+    """The receiver got exactly these transitions, in signed webhooks."""
     bodies = await stage.received(len(expected))
     # Deliveries of one gauge can overtake each other: the higher sequence is the newer state.
     bodies.sort(
@@ -138,12 +138,12 @@ async def arrived(stage: Stage, alert: alert_pb2.Alert, row: Row, expected: list
         assert about == (alert.alert_id, row.condition, CUSTOMER, False)
         assert body["type"] == f"alert.{data['transitions'][0]['kind'].lower()}"
     assert [
-        Expected(one["kind"], one["level"], one["previous_value"], one["value"], body["data"]["sequence"])
+        Sent(one["kind"], one["level"], one["previous_value"], one["value"], body["data"]["sequence"])
         for body in bodies
         for one in body["data"]["transitions"]
     ] == expected
 
 
-def transition(kind: str, row: Row, previous: Decimal, value: Decimal, sequence: int) -> Expected:
-    """A transition of the row's threshold."""
-    return Expected(kind, row.level, format_decimal(previous), format_decimal(value), sequence)
+def sent(kind: str, row: Row, previous: Decimal, value: Decimal, sequence: int) -> Sent:
+    """A transition of the threshold of the row."""
+    return Sent(kind, row.threshold, format_decimal(previous), format_decimal(value), sequence)

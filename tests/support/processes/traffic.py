@@ -56,7 +56,7 @@ def _event(rng: random.Random, event_id: str, now: datetime) -> UsageEvent:
 
 
 class Client:
-    """One caller with one stream at a time. It streams until its batches end, or it is told that it is enough.
+    """One caller with one stream at a time. It streams until its batches end, or `enough` is set.
 
     sent: every event once, however often it had to be sent. accepted, duplicates, transitions: what the
     acknowledgements said. acknowledged: events. interruptions: why streams broke off, in words.

@@ -1,4 +1,4 @@
-"""Moves of a row's gauge to a value, through the API: by usage, by facts, or by time."""
+"""How the gauge of a row gets a value, through the API: by usage, by facts, or by time."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
@@ -94,7 +94,7 @@ async def next_period(stage: Stage) -> None:
 
 
 async def next_month(stage: Stage) -> None:
-    """The calendar month ends; the next one has its own invoices."""
+    """The calendar month ends; the next one has invoices of its own."""
     await stage.advance_to(datetime(2026, 4, 1, tzinfo=stage.now.tzinfo))
     stage.invoice_prefix = "april"
     await post(stage, "april-base", "50")
@@ -166,7 +166,7 @@ async def post(stage: Stage, invoice_id: str, total: str, *, void: bool = False)
         status=invoice_pb2.INVOICE_STATUS_VOID if void else invoice_pb2.INVOICE_STATUS_ISSUED,
         currency="USD",
         total=total,
-        # The first moment after the period; the last one before it lies in the current month.
+        # The period ends a microsecond from now, so its last microsecond is in the current month.
         period_end_time=to_timestamp(stage.now + timedelta(microseconds=1)),
     )
     request = account_service_pb2.PutInvoiceRequest(invoice=invoice)

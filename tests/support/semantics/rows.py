@@ -1,7 +1,8 @@
-"""The semantics of the 23 conditions as a table: the measure, the level, and the moves of a gauge to it and back.
+"""The semantics of the 23 conditions as a table: what each measures, its threshold, and how its gauge reaches it.
 
-A falling gauge starts above its level and a rising one below it. `before` is the last value without a notification,
-`at` the first at which the threshold is reached (the level, unless the row names another), `past` one beyond it.
+A falling gauge starts above its threshold and a rising one below it. `before` is the last value at which the
+threshold is not reached, `at` the first at which it is (the threshold itself, unless the row names another), `past`
+one beyond.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -50,16 +51,16 @@ _SEATS = condition_pb2.SeatFilter(seat_group_key="user")
 class Row:
     """One condition.
 
-    fields: of the condition. given: facts and usage from before the alert. start: the value of the gauge then. move:
-    moves the gauge, and moves it back unless `back` does. notifies_back: whether RESOLVED is notified; the threshold
-    re-arms in both cases. timed: time moves the gauge, and a late evaluation has the time of the level. renew: begins
-    a new cycle. renewed: the value of the gauge then. notifies_of_renewal: the new cycle has the same gauge, so the
-    threshold resolves. gauge: selects the gauge of the row among several.
+    fields: of the condition. given: what exists before the alert. start: the gauge's value then. move: what moves the
+    gauge on, and back unless `back` does. notifies_back: whether coming back is notified (RESOLVED); it re-arms in
+    both cases. timed: time moves the gauge; a transition has the value at the time of the threshold itself, however
+    late it is evaluated. renew: what begins a new cycle. renewed: the gauge's value then. notifies_renewal: it is the
+    same gauge, and its threshold resolves by that. gauge: which of several gauges the row is about.
     """
 
     condition: str
     scope: alert_pb2.AlertScope
-    level: str
+    threshold: str
     before: str
     past: str
     start: str
@@ -72,13 +73,13 @@ class Row:
     timed: bool = False
     renew: Callable[[Stage], Awaitable[None]] | None = None
     renewed: str = "0"
-    notifies_of_renewal: bool = False
+    notifies_renewal: bool = False
     gauge: Callable[[usage_pb2.Gauge], bool] = lambda gauge: True
 
     @property
     def reached_at(self) -> Decimal:
         """The first value at which the threshold is reached."""
-        return Decimal(self.at or self.level)
+        return Decimal(self.at or self.threshold)
 
 
 ROWS = (
@@ -87,7 +88,7 @@ ROWS = (
         # Before credits and commits: cost that the commit covers counts too.
         "spend_threshold_reached",
         scope=EVERYBODY,
-        level="100",
+        threshold="100",
         before="99.99",
         past="100.01",
         given=(holds("c1", "1000"),),
@@ -99,7 +100,7 @@ ROWS = (
         # Every status but void.
         "monthly_invoice_total_spend_threshold_reached",
         scope=EVERYBODY,
-        level="500",
+        threshold="500",
         before="499.99",
         past="500.01",
         given=(owes("march-base", "50"), owes("march-void", "1000", void=True)),
@@ -111,7 +112,7 @@ ROWS = (
     Row(
         "usage_threshold_reached",
         scope=EVERYBODY,
-        level="1000",
+        threshold="1000",
         before="999.999999999999999999",
         past="1000.5",
         fields={"metric_id": "tokens"},
@@ -122,7 +123,7 @@ ROWS = (
     Row(
         "low_remaining_days_for_commit_segment_reached",
         scope=EVERYBODY,
-        level=SEVEN,
+        threshold=SEVEN,
         before=SEVEN_AND,
         past=NOT_SEVEN,
         given=(holds_segment(COMMIT),),
@@ -133,7 +134,7 @@ ROWS = (
     Row(
         "low_remaining_commit_balance_reached",
         scope=EVERYBODY,
-        level="20",
+        threshold="20",
         before="20.01",
         past="19.99",
         given=(holds("c1", "100"), holds("k1", "50", CREDIT, draw=False)),
@@ -144,7 +145,7 @@ ROWS = (
     Row(
         "low_remaining_commit_percentage_reached",
         scope=EVERYBODY,
-        level="20",
+        threshold="20",
         before="20.5",
         past="19.5",
         given=(holds("c1", "200"),),
@@ -154,7 +155,7 @@ ROWS = (
     Row(
         "low_remaining_days_for_contract_credit_segment_reached",
         scope=EVERYBODY,
-        level=SEVEN,
+        threshold=SEVEN,
         before=SEVEN_AND,
         past=NOT_SEVEN,
         given=(holds_segment(CREDIT),),
@@ -165,7 +166,7 @@ ROWS = (
     Row(
         "low_remaining_contract_credit_balance_reached",
         scope=EVERYBODY,
-        level="20",
+        threshold="20",
         before="20.01",
         past="19.99",
         given=(holds("k1", "100", CREDIT), holds("c1", "50", draw=False)),
@@ -176,7 +177,7 @@ ROWS = (
     Row(
         "low_remaining_contract_credit_percentage_reached",
         scope=EVERYBODY,
-        level="20",
+        threshold="20",
         before="20.5",
         past="19.5",
         given=(holds("k1", "200", CREDIT),),
@@ -187,7 +188,7 @@ ROWS = (
         # Usage draws on the second balance when the first is empty.
         "low_remaining_contract_credit_and_commit_balance_reached",
         scope=EVERYBODY,
-        level="20",
+        threshold="20",
         before="20.01",
         past="19.99",
         given=(holds("k1", "60", CREDIT), holds("c1", "40"), holds("g1", "50", GRANT, draw=False)),
@@ -198,7 +199,7 @@ ROWS = (
     Row(
         "low_remaining_contract_credit_and_commit_percentage_reached",
         scope=EVERYBODY,
-        level="20",
+        threshold="20",
         before="20.5",
         past="19.5",
         given=(holds("k1", "120", CREDIT), holds("c1", "80")),
@@ -209,7 +210,7 @@ ROWS = (
         # One gauge for each invoice: the other invoice does not add to it.
         "invoice_total_reached",
         scope=EVERYBODY,
-        level="250",
+        threshold="250",
         before="249.99",
         past="250.01",
         given=(owes("march-base", "200"), owes("march-own", "0")),
@@ -221,7 +222,7 @@ ROWS = (
         # One gauge for each seat: drawdown of one seat does not move the other.
         "low_remaining_seat_balance_reached",
         scope=EVERYBODY,
-        level="2",
+        threshold="2",
         before="2.01",
         past="1.99",
         fields={"seat_filter": _SEATS},
@@ -234,7 +235,7 @@ ROWS = (
     Row(
         "low_credit_balance_reached",
         scope=EVERYBODY,
-        level="20",
+        threshold="20",
         before="20.01",
         past="19.99",
         given=(holds("g1", "100", GRANT), holds("c1", "50", draw=False)),
@@ -245,7 +246,7 @@ ROWS = (
     Row(
         "low_remaining_credit_percentage_reached",
         scope=EVERYBODY,
-        level="20",
+        threshold="20",
         before="20.5",
         past="19.5",
         given=(holds("g1", "200", GRANT),),
@@ -255,7 +256,7 @@ ROWS = (
     Row(
         "low_remaining_days_in_plan_reached",
         scope=EVERYBODY,
-        level=SEVEN,
+        threshold=SEVEN,
         before=SEVEN_AND,
         past=NOT_SEVEN,
         given=(on_a_plan,),
@@ -267,7 +268,7 @@ ROWS = (
     Row(
         "usage_exceeded",
         scope=ONE_SUBSCRIPTION,
-        level="1000",
+        threshold="1000",
         before="999.999999999999999999",
         past="1000.5",
         fields={"metric_id": "tokens"},
@@ -279,7 +280,7 @@ ROWS = (
         # Before pre-purchased credits.
         "cost_exceeded",
         scope=ONE_SUBSCRIPTION,
-        level="100",
+        threshold="100",
         before="99.99",
         past="100.01",
         given=(holds("g1", "1000", GRANT),),
@@ -291,7 +292,7 @@ ROWS = (
         # Of one price; cost at another price does not count.
         "spend_exceeded",
         scope=ONE_SUBSCRIPTION,
-        level="100",
+        threshold="100",
         before="99.99",
         past="100.01",
         fields={"currency": "USD", "price_filters": [_PRICE]},
@@ -303,7 +304,7 @@ ROWS = (
     Row(
         "credit_balance_depleted",
         scope=ONE_CUSTOMER,
-        level="0",
+        threshold="0",
         before="0.01",
         past="-0.01",
         given=(holds("g1", "100", GRANT, allow_overage=True),),
@@ -315,7 +316,7 @@ ROWS = (
     Row(
         "credit_balance_dropped",
         scope=ONE_CUSTOMER,
-        level="10",
+        threshold="10",
         before="10.01",
         past="9.99",
         given=(holds("g1", "100", GRANT),),
@@ -327,7 +328,7 @@ ROWS = (
         # A value of 0 is not yet a recovery.
         "credit_balance_recovered",
         scope=ONE_CUSTOMER,
-        level="0",
+        threshold="0",
         before="0",
         at="0.01",
         past="5",
@@ -340,7 +341,7 @@ ROWS = (
     Row(
         "license_balance_threshold_reached",
         scope=ONE_CUSTOMER,
-        level="50",
+        threshold="50",
         before="49.5",
         past="50.5",
         fields={"license_type": "pro"},
@@ -348,6 +349,6 @@ ROWS = (
         start="0",
         move=uses_licence("200", "launches"),
         renew=next_segment,
-        notifies_of_renewal=True,
+        notifies_renewal=True,
     ),
 )

@@ -1,9 +1,8 @@
-"""The demo's verdict: right only when everything matches exactly."""
+"""The report of the demo: right only when everything matches exactly."""
 
 import io
 import json
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -13,28 +12,28 @@ from rich.console import Console
 
 from cli.client.usage_stream import Batch
 from cli.rich_console import THEME
-from demo import report, world
+from demo import definitions, report
+from demo.comparison import Comparison
 from demo.contract import usage_event
+from demo.definitions import AlertDefinition, Event, thresholds
 from demo.expectation import Expectation
 from demo.latency import Probe, percentile
-from demo.ledger import Ledger
-from demo.receiver import Received, Receiver
-from demo.told import crossings_of_body
+from demo.receiver import Received, VerifiedWebhooks
 from demo.traffic import Sent
-from demo.world import AlertPlan, Crossing, Event, Line
+from demo.transitions import TransitionKey, transitions_of_body
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse
 from generated.tidemark.v1.notification_pb2 import Transition
 from generated.tidemark.v1.threshold_pb2 import TransitionKind
 from generated.tidemark.v1.usage_pb2 import CostMeasure, Gauge, Rejection
 
 NOW = datetime(2026, 3, 20, tzinfo=UTC)
-PLAN = AlertPlan("spend", world.SPEND_THRESHOLD_REACHED, "USD", (Line(Decimal(10)),))
+ALERT = AlertDefinition("spend", definitions.SPEND_THRESHOLD_REACHED, "USD", thresholds("10"))
 EVENT = Event("e1", "acme", "tokens", "1", NOW, cost="12.50")
 
 
-def ledger() -> Ledger:
-    made = Ledger(Expectation((), ()))
-    made.expectation.watch(PLAN, NOW)
+def new_comparison() -> Comparison:
+    made = Comparison(Expectation((), (), NOW))
+    made.expectation.create(ALERT, NOW)
     return made
 
 
@@ -68,7 +67,7 @@ def body(level: str = "10", **changes: Any) -> bytes:
 
 
 def received(level: str = "10", sequence: int = 1) -> Received:
-    return Received("ntf_1", b"", tuple(crossings_of_body(body(level))), sequence, 0.0)
+    return Received("ntf_1", b"", tuple(transitions_of_body(body(level))), sequence, 0.0)
 
 
 def happened(
@@ -77,15 +76,17 @@ def happened(
     arrived: tuple[Received, ...] = (received(),),
     faults: tuple[str, ...] = (),
 ) -> tuple[bool, str]:
-    """The verdict and the page on one event that crosses one line."""
-    books = ledger()
-    event = books.sending(Sent(EVENT))
-    books.acknowledge(
+    """The verdict and the report for one event that reaches one threshold."""
+    comparison = new_comparison()
+    event = comparison.sending(Sent(EVENT))
+    comparison.acknowledge(
         Batch("b", [usage_event(event)]), answer or EvaluateUsageResponse(accepted=1, transitions=[transition()])
     )
-    receiver = Receiver(received={str(number): one for number, one in enumerate(arrived)}, faults=list(faults))
+    webhooks = VerifiedWebhooks(
+        received={str(number): one for number, one in enumerate(arrived)}, faults=list(faults)
+    )
     stream = io.StringIO()
-    right = report.reckon(Console(file=stream, width=150, theme=THEME), [PLAN], books, receiver)
+    right = report.print_report(Console(file=stream, width=150, theme=THEME), [ALERT], comparison, webhooks)
     return right, stream.getvalue()
 
 
@@ -102,7 +103,7 @@ def test_everything_as_expected_is_right() -> None:
         ({"arrived": (received(), received())}, "0 missing, 1 not expected"),
         ({"arrived": (received("11"),)}, "1 missing, 1 not expected"),
         ({"arrived": (received(sequence=2),)}, "are numbered [2]"),
-        ({"faults": ("ntf_9 is not signed well",)}, "ntf_9 is not signed well"),
+        ({"faults": ("ntf_9 is not signed correctly",)}, "ntf_9 is not signed correctly"),
         ({"answer": EvaluateUsageResponse(accepted=1)}, "1 missing, 0 not expected"),
         ({"answer": EvaluateUsageResponse(duplicates=1, transitions=[transition()])}, "see the events above"),
         ({"answer": EvaluateUsageResponse(accepted=1, transitions=[transition(notified=False)])}, "1 missing"),
@@ -115,33 +116,33 @@ def test_anything_else_is_wrong_and_said(circumstances: dict[str, Any], words: s
 
 
 def test_a_rejection_counts_by_its_reason() -> None:
-    books = ledger()
-    event = books.sending(Sent(EVENT, "EVENT_INVALID"))
+    comparison = new_comparison()
+    event = comparison.sending(Sent(EVENT, "EVENT_INVALID"))
     detail = any_pb2.Any()
     detail.Pack(error_details_pb2.ErrorInfo(reason="ERROR_REASON_EVENT_INVALID"))
     answer = EvaluateUsageResponse(rejected=[Rejection(status=status_pb2.Status(details=[detail]))])
-    books.acknowledge(Batch("b", [usage_event(event)]), answer)
-    assert not books.answers_differ()
-    assert books.rejected() == 1
-    assert books.expectation.crossings == []
+    comparison.acknowledge(Batch("b", [usage_event(event)]), answer)
+    assert not comparison.answers_differ()
+    assert comparison.rejected() == 1
+    assert comparison.expectation.transitions == []
 
 
 def test_a_further_check_decides_too() -> None:
     console = Console(file=io.StringIO(), theme=THEME)
-    assert report.conclude(console, ledger(), Receiver(), [("counters", "")])
-    assert not report.conclude(console, ledger(), Receiver(), [("counters", "2 are wrong")])
+    assert report.print_checks(console, new_comparison(), VerifiedWebhooks(), [("counters", "")])
+    assert not report.print_checks(console, new_comparison(), VerifiedWebhooks(), [("counters", "2 are wrong")])
 
 
 def test_a_body_gives_the_same_crossing_as_an_answer() -> None:
-    (crossing,) = crossings_of_body(body("10.0"))
-    assert crossing == Crossing(
+    (transition,) = transitions_of_body(body("10.0"))
+    assert transition == TransitionKey(
         "spend", "acme", "", "USD", (), datetime(2026, 3, 1, tzinfo=UTC), "REACHED", "10", "e1"
     )
 
 
 def test_a_body_that_leaves_transitions_out_is_refused() -> None:
     with pytest.raises(ValueError, match="3 transitions were left out"):
-        crossings_of_body(body(omitted=3))
+        transitions_of_body(body(omitted=3))
 
 
 @pytest.mark.parametrize(("share", "value"), [(0.0, 1), (0.5, 50), (0.99, 99), (1.0, 100)])

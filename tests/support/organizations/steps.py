@@ -1,8 +1,8 @@
-"""The life of an organization: every method of the API, with ids that any other may have as well.
+"""The steps of an organization: every method of the API, with ids that other organizations may have as well.
 
-A step is its name, a method, and a request in protobuf's text format. `$…` stands for what organizations differ in.
-The step's name is in the ids that the service gives out during it: the alert of the step `usage` is `alt_usage`.
-`$notification` is the id of the last notification that was listed.
+A step is its name, a method, and a request in protobuf's text format. `$…` stands for what differs between
+organizations. The name of the step is in the ids that the service generates during it: the alert of the step `usage`
+is `alt_usage`. `$notification` is the id of the last notification that was listed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ class Step(NamedTuple):
 
     @property
     def writes(self) -> bool:
-        """Whether it is no mere look."""
+        """Whether it may change anything."""
         return not self.method.startswith(("Get", "List"))
 
 
@@ -56,7 +56,7 @@ THEIRS: Mapping[str, str] = {
     "event": "alert.reached",
 }
 
-_NOW = "seconds: 1773576000"  # where the tests' clock stands
+_NOW = "seconds: 1773576000"  # the time of the tests' clock
 _BEFORE = "seconds: 1773500000"
 _END = "seconds: $end"
 
@@ -352,4 +352,4 @@ _END_OF_WEBHOOKS = (
     Step("endpoints at the end", "ListEndpoints"),
 )
 
-LIFE: Sequence[Step] = (*_FACTS, *ALERTS, *_HELD, *_USAGE, *_WEBHOOKS, *READS, *_CHANGES, *_END_OF_WEBHOOKS)
+STEPS: Sequence[Step] = (*_FACTS, *ALERTS, *_HELD, *_USAGE, *_WEBHOOKS, *READS, *_CHANGES, *_END_OF_WEBHOOKS)

@@ -1,4 +1,4 @@
-"""One organization that is played with: each call is made to a server and to the model, and the two are compared."""
+"""One organization that exists twice: each call is made to a server and to the reference model; both are compared."""
 
 import asyncio
 from collections import Counter
@@ -10,56 +10,57 @@ import grpc
 
 from generated.tidemark.v1 import alert_pb2, alert_service_pb2
 from store.identity import keys
-from tests.reference.ladder import State
-from tests.reference.model import Alert, Event, Gauge, Model
+from tests.reference.gauges import Event, Gauge
+from tests.reference.thresholds import State
+from tests.reference.usage import CONFLICT, DUPLICATE, NEW, Alert, UsageModel
 from tests.support.usage.caller import DEADLINE, Caller, StreamCall, refusals
-from tests.support.usage.draws import AGGREGATIONS, START
+from tests.support.usage.draws import AGGREGATIONS, METRICS, START
+from tests.support.usage.service import Service
 from tests.support.usage.stage import REPLICAS, Stage
-from tests.support.usage.words import crossing_of, gauge_of, message_of
-from tests.support.usage.world import World
+from tests.support.usage.words import gauge_of, message_of, transition_of
 
 
-class Life:
+class Comparison:
     """An organization of its own, on the servers of a stage; at: which of them is called."""
 
-    def __init__(self, stage: Stage, callers: list[Caller], world: World) -> None:
-        self.model = Model(START, {**AGGREGATIONS, "other": "SUM"}, "seat")
+    def __init__(self, stage: Stage, callers: list[Caller], service: Service) -> None:
+        self.model = UsageModel(START, METRICS)
         self._stage = stage
         self._callers = callers
-        self._world = world
+        self._service = service
         self._streams: dict[int, StreamCall] = {}
 
     @classmethod
-    async def begin(cls, stage: Stage, metric: str) -> "Life":
+    async def begin(cls, stage: Stage, metric: str) -> "Comparison":
         """A new organization with that metric."""
-        name = f"life-{stage.next_number()}"
+        name = f"organization-{stage.next_number()}"
         async with stage.database.transaction() as connection:
             created = await keys.create_key(connection, name, START)
         callers = [stage.caller(number, name, created.key) for number in range(REPLICAS)]
         [[organization_id]] = await callers[0].rows("SELECT %(organization_id)s")
-        world = World(callers[0], stage.database, organization_id)
-        await world.put_metric(metric, AGGREGATIONS[metric], "seat")
-        return cls(stage, callers, world)
+        service = Service(callers[0], stage.database, organization_id)
+        await service.put_metric(metric, AGGREGATIONS[metric], "seat")
+        return cls(stage, callers, service)
 
     async def send(self, events: list[Event], at: int, streamed: bool) -> None:
         """Sends a batch, and compares the whole answer."""
         answer = await self._answer(events, at, streamed)
-        told_before = len(self.model.notifications)
+        sent_before = len(self.model.notifications)
         verdicts, moved = self.model.commit(events)
-        others = [index for index, verdict in enumerate(verdicts) if verdict == "other"]
-        assert answer.accepted == verdicts.count("new")
-        assert answer.duplicates == verdicts.count("known")
+        others = [index for index, verdict in enumerate(verdicts) if verdict == CONFLICT]
+        assert answer.accepted == verdicts.count(NEW)
+        assert answer.duplicates == verdicts.count(DUPLICATE)
         assert [(one.at, one.reason) for one in refusals(answer)] == [(index, "EVENT_CONFLICT") for index in others]
         assert {gauge_of(gauge): Fraction(gauge.value) for gauge in answer.gauges} == moved
-        told = self.model.notifications[told_before:]
-        expected = [(one.alert, one.gauge, one.sequence, each) for one in told for each in one.crossings]
+        sent = self.model.notifications[sent_before:]
+        expected = [(one.alert, one.gauge, one.sequence, each) for one in sent for each in one.transitions]
         names = {alert_id: name for name, alert_id in self._at(at).alert_ids.items()}
         found = [
             (
                 names[one.alert_id],
                 gauge_of(one.gauge),
                 one.sequence,
-                crossing_of(one),
+                transition_of(one),
             )
             for one in answer.transitions
             if one.notified
@@ -81,7 +82,7 @@ class Life:
 
     async def create(self, alert: Alert, at: int) -> None:
         """Creates an alert, unless there may not be another like it."""
-        alert = replace(alert, name=f"alert-{len(self._world.alert_ids)}")
+        alert = replace(alert, name=f"alert-{len(self._service.alert_ids)}")
         if await self._at(at).create(alert):
             self.model.create(alert)
 
@@ -100,10 +101,10 @@ class Life:
         self.model.edit(alert, reset=reset)
         await self._at(at).edit(alert, paths, f"alert {self._stage.steps}", reset=reset)
 
-    async def switch(self, name: str, whom: tuple[str, ...], on: bool, at: int) -> None:
+    async def switch(self, name: str, target: tuple[str, ...], on: bool, at: int) -> None:
         """Switches an alert on or off: as a whole, for a customer, or for a customer's subscription."""
-        self.model.switch(name, whom, on=on)
-        await self._at(at).switch(name, whom, on=on)
+        self.model.switch(name, target, on=on)
+        await self._at(at).switch(name, target, on=on)
 
     async def reset(self, name: str, customer: str, at: int) -> None:
         """Makes an alert forget a customer, which is refused where it is not evaluated."""
@@ -125,11 +126,11 @@ class Life:
             await stream.done_writing()
             assert await stream.read() is grpc.aio.EOF
 
-    async def look(self, alert: Alert, customer: str, at: int) -> None:
-        """What GetCustomerAlert shows of the gauges of the current month."""
-        world = self._at(at)
+    async def check_state(self, alert: Alert, customer: str, at: int) -> None:
+        """Compares what GetCustomerAlert shows of the gauges of the current month."""
+        service = self._at(at)
         try:
-            shown = await world.caller.state(world.alert_ids[alert.name], customer)
+            shown = await service.caller.state(service.alert_ids[alert.name], customer)
         except grpc.aio.AioRpcError as error:
             if error.code() is not grpc.StatusCode.NOT_FOUND:
                 raise
@@ -145,8 +146,8 @@ class Life:
             steps = [Fraction(item.level) for item in alarming if item.threshold.recurring_step]
             fixed = {Fraction(item.level): item.silent for item in alarming if not item.threshold.recurring_step}
             found[gauge] = fixed, next(iter(steps), None), one.sequence
-            lines = {line.value for line in alert.lines_for(gauge.group)}
-            past = {value: silent for value, silent in state.past.items() if value in lines}
+            values = {one.value for one in alert.thresholds_of(gauge.group)}
+            past = {value: silent for value, silent in state.past.items() if value in values}
             expected[gauge] = past, state.furthest_step, state.sequence
         assert found == expected
         assert found.keys() == self.model.current(alert, customer)
@@ -157,14 +158,14 @@ class Life:
         """All that is stored: every state, every notification, each of them once in the outbox."""
         for number in list(self._streams):
             await self._end_stream(number)
-        world = self._at(0)
-        assert Counter(await world.notifications()) == Counter(self.model.notifications)
+        service = self._at(0)
+        assert Counter(await service.notifications()) == Counter(self.model.notifications)
         nothing = State()
         expected = {key: state for key, state in self.model.states.items() if state != nothing}
-        found = {key: state for key, state in (await world.states()).items() if state != nothing}
+        found = {key: state for key, state in (await service.states()).items() if state != nothing}
         assert found == expected
 
-    def _at(self, replica: int) -> World:
+    def _at(self, replica: int) -> Service:
         """The organization, through one of the servers."""
-        self._world.caller = self._callers[replica]
-        return self._world
+        self._service.caller = self._callers[replica]
+        return self._service

@@ -1,4 +1,4 @@
-"""The streams over which the demo sends: a customer always on the same one, several batches on their way at once."""
+"""The usage streams of the demo: each customer always on the same stream, several batches in flight at once."""
 
 import asyncio
 import zlib
@@ -8,14 +8,14 @@ import grpc
 
 from cli.client.usage_stream import Acknowledge, Batch, UsageStream
 from demo.contract import usage_event
-from demo.world import Event
+from demo.definitions import Event
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse
 
 STREAMS = 2
-WINDOW = 8  # batches on their way at once on each
+WINDOW = 8  # batches in flight at once on each stream
 
 
-class Lanes:
+class UsageStreams:
     """Streams that stay open until `close`. include_gauges: whether answers bring the gauges' values."""
 
     def __init__(

@@ -1,6 +1,6 @@
-"""One organization in the words of the plain model: changes through the API, commits without it.
+"""One organization of the service, called with values of the reference model.
 
-The API answers batch by batch; only the committer itself is told which batches share a commit.
+Changes go through the API. Commits go to the committer, because only there a test decides which batches share one.
 """
 
 import asyncio
@@ -17,17 +17,18 @@ from evaluator.gauges import Measure
 from generated.tidemark.v1 import account_pb2, alert_pb2, alert_service_pb2
 from store.identity.organizations import Organization
 from store.postgres.database import Database
-from tests.reference import ladder as plain_ladder
-from tests.reference import model as plain_model
+from tests.reference.gauges import Event, Gauge
+from tests.reference.thresholds import State
+from tests.reference.usage import Alert, Notification
 from tests.support.usage.caller import DEADLINE, Caller
 from tests.support.usage.words import alert_of, event_of, measured_by, notification_of, prices_of, state_of
 
 GRACE = timedelta(days=34)
-VISIT_DURATION = 0.008  # seconds; asking sooner whether it is over only makes it longer
+VISIT_DURATION = 0.008  # seconds; a request for its status during it only makes it longer
 
 
-class World:
-    """What a caller does to its organization, and what comes of it."""
+class Service:
+    """What a caller does to its organization, and what the database holds afterwards."""
 
     def __init__(self, caller: Caller, database: Database, organization_id: int) -> None:
         self.caller = caller
@@ -41,7 +42,7 @@ class World:
         await self.caller.put_metric(metric_id, kind, unique_property if aggregation == "UNIQUE_COUNT" else "")
 
     async def put(self, customer: str, subscription: str | None, plan: str) -> None:
-        """A customer, or a subscription, comes to a plan."""
+        """Puts a customer or a subscription on a plan."""
         if subscription is None:
             await self.caller.put_customer(account_pb2.Customer(customer_id=customer, plan_id=plan))
         else:
@@ -49,8 +50,8 @@ class World:
                 account_pb2.Subscription(customer_id=customer, subscription_id=subscription, plan_id=plan)
             )
 
-    async def create(self, alert: plain_model.Alert) -> bool:
-        """Creates an alert and lets it visit what there is; False when another one stands in its way."""
+    async def create(self, alert: Alert) -> bool:
+        """Creates an alert and waits for its first evaluation; False when another alert excludes it."""
         try:
             created = await self.caller.create_only(alert_of(alert), evaluate=alert.evaluate)
         except grpc.aio.AioRpcError as error:
@@ -62,13 +63,13 @@ class World:
         return True
 
     async def _visited(self, alert: alert_pb2.Alert) -> None:
-        """Waits until an alert has visited what there is, if it has not yet."""
+        """Waits until an alert is evaluated on all gauges."""
         if alert.evaluation_status == alert_pb2.EVALUATION_STATUS_EVALUATING:
             await asyncio.sleep(VISIT_DURATION)
             await self.caller.visited(alert.alert_id)
 
-    async def edit(self, alert: plain_model.Alert, paths: Sequence[str], title: str, *, reset: bool) -> None:
-        """Makes an alert what it is to be, where the mask allows it, and lets it visit what there is.
+    async def edit(self, alert: Alert, paths: Sequence[str], title: str, *, reset: bool) -> None:
+        """Changes an alert in the fields of the mask, and waits for its evaluation.
 
         title: its name for people.
         """
@@ -81,9 +82,9 @@ class World:
         answer = await self.caller.alerts.UpdateAlert(request, metadata=self.caller.metadata, timeout=DEADLINE)
         await self._visited(answer.alert)
 
-    async def switch(self, name: str, whom: Sequence[str], *, on: bool) -> None:
+    async def switch(self, name: str, target: Sequence[str], *, on: bool) -> None:
         """Switches an alert on or off: as a whole, for a customer, or for a customer's subscription."""
-        ids = dict(zip(("customer_id", "subscription_id"), whom, strict=False))
+        ids = dict(zip(("customer_id", "subscription_id"), target, strict=False))
         alert_id, alerts = self.alert_ids[name], self.caller.alerts
         if on:
             enable = alert_service_pb2.EnableAlertRequest(alert_id=alert_id, **ids)
@@ -94,7 +95,7 @@ class World:
             await alerts.DisableAlert(disable, metadata=self.caller.metadata, timeout=DEADLINE)
 
     async def reset(self, name: str, customer: str) -> bool:
-        """Makes an alert forget what it knows of a customer; False when it is not evaluated for that one."""
+        """Resets an alert for a customer; False when the alert is not evaluated for it."""
         request = alert_service_pb2.ResetCustomerAlertRequest(alert_id=self.alert_ids[name], customer_id=customer)
         try:
             await self.caller.alerts.ResetCustomerAlert(request, metadata=self.caller.metadata, timeout=DEADLINE)
@@ -108,17 +109,17 @@ class World:
         """Ends an alert."""
         await self.caller.archive(self.alert_ids[name])
 
-    async def commit(self, batches: Sequence[Sequence[plain_model.Event]]) -> list[Outcome]:
+    async def commit(self, batches: Sequence[Sequence[Event]]) -> list[Outcome]:
         """Commits batches together."""
         return await self._committer.commit([Batch([event_of(event) for event in batch], True) for batch in batches])
 
-    async def notifications(self) -> list[plain_model.Notification]:
-        """What is stored to be sent."""
+    async def notifications(self) -> list[Notification]:
+        """The stored notifications."""
         names = {alert_id: name for name, alert_id in self.alert_ids.items()}
         return [notification_of(names[one.alert_id], one.body["data"]) for one in await self.caller.notifications()]
 
-    async def states(self) -> dict[tuple[str, plain_model.Gauge], plain_ladder.State]:
-        """What the alerts know of their gauges."""
+    async def states(self) -> dict[tuple[str, Gauge], State]:
+        """The stored states of the alerts."""
         names = {alert_id: name for name, alert_id in self.alert_ids.items()}
         rows = await self.caller.rows(
             "SELECT s.alert_id, CASE WHEN s.alert_version < a.reset_version THEN '{}' ELSE s.reached END, s.sequence,"
@@ -130,12 +131,12 @@ class World:
         found = {}
         for alert_id, reached, sequence, customer, subscription, measure, group, start in rows:
             measured = Measure.from_key(measure, subscription is not None)
-            gauge = plain_model.Gauge(
+            gauge = Gauge(
                 customer,
                 subscription,
                 measured_by(measured),
                 tuple((key, value) for key, value in group),
-                plain_model.month_of(start.astimezone(UTC)),
+                start.astimezone(UTC),
                 prices_of(measured),
             )
             found[names[alert_id], gauge] = state_of(reached, sequence)

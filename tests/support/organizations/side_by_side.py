@@ -1,4 +1,4 @@
-"""Lives the life of `life.py`, alone or beside a second organization, and writes down every answer."""
+"""Carries out `steps.py` for one organization, alone or beside a second one, and keeps every answer."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -32,14 +32,14 @@ from generated.tidemark.v1.alert_service_pb2 import ListNotificationsResponse
 from runtime.clock import Clock
 from store.identity import keys
 from store.postgres.database import Database
-from tests.support.organizations.life import LIFE, OURS, THEIRS, Step
+from tests.support.organizations.steps import OURS, STEPS, THEIRS, Step
 from tests.support.server.running import Running, reason_of, running
 from tests.support.usage.caller import until
 
 PAGE_SIZE = 5
 MAX_PAGES = 50
 
-# Numbers that organizations share one sequence of, and what is drawn by lot, or by the database's own clock.
+# Numbers of a sequence that organizations share, random values, and times of the database's own clock.
 _VARIES = re.compile(
     r'(entry_number|change_number): \d+|(secret|next_page_token|public_key|key_id): "[^"]*"'
     r"|(\w+_time|circuit_\w+) \{[^}]*\}"
@@ -54,8 +54,8 @@ _SERVICES: Sequence[tuple[Any, Any]] = (
 
 
 @dataclass
-class Lived:
-    """answers: ours, by step. touched: by step of ours, the rows of theirs that are other than before."""
+class Outcome:
+    """answers: ours, by step. touched: by step of ours, the rows of the other organization that changed."""
 
     answers: dict[str, str] = field(default_factory=dict)
     touched: dict[str, list[str]] = field(default_factory=dict)
@@ -113,9 +113,9 @@ class _Caller:
             return f"{error.code().name} {reason_of(error)}: {error.details()}"
 
 
-async def live(database_url: str, clock: Clock, *, beside_another: bool) -> Lived:
-    """Lives our life; with another beside, that one takes each step first."""
-    lived = Lived()
+async def carry_out(database_url: str, clock: Clock, *, beside_another: bool) -> Outcome:
+    """Carries out our steps. beside_another: a second organization takes each step first."""
+    outcome = Outcome()
     names = _Names()
     with pytest.MonkeyPatch.context() as patch:
         for module in (
@@ -135,39 +135,39 @@ async def live(database_url: str, clock: Clock, *, beside_another: bool) -> Live
         )
         database = Database(database_url)
         async with database.transaction() as connection:
-            # Theirs first: what a statement finds of both in the order of a key is theirs then.
+            # Theirs first: a statement that finds rows of both, in the order of a key, finds theirs first.
             theirs = await keys.create_key(connection, "theirs", clock.now())
             ours = await keys.create_key(connection, "ours", clock.now())
         async with (
             running(database, clock) as server,
-            await psycopg.AsyncConnection.connect(database_url, autocommit=True) as looking,
+            await psycopg.AsyncConnection.connect(database_url, autocommit=True) as observer,
         ):
             us = _Caller(server, ours.key, OURS, names)
             them = _Caller(server, theirs.key, THEIRS, names)
-            for step in LIFE:
+            for step in STEPS:
                 before: list[str] = []
                 if beside_another and step.only != "ours":
                     await them.call(step)
                 if beside_another and step.writes:
-                    await _settled(looking)
-                    before = await _rows(looking, theirs.organization.organization_id)
+                    await _settled(observer)
+                    before = await _rows(observer, theirs.organization.organization_id)
                 if step.only == "theirs":
                     continue
-                lived.answers[step.name] = await us.call(step)
+                outcome.answers[step.name] = await us.call(step)
                 if step.writes:
-                    await _settled(looking)
+                    await _settled(observer)
                 if beside_another and step.writes:
-                    after = await _rows(looking, theirs.organization.organization_id)
-                    lived.touched[step.name] = sorted(set(before) ^ set(after))
+                    after = await _rows(observer, theirs.organization.organization_id)
+                    outcome.touched[step.name] = sorted(set(before) ^ set(after))
         await database.close()
-    return lived
+    return outcome
 
 
-async def _settled(looking: psycopg.AsyncConnection[Any]) -> None:
-    """Waits until the server's tasks have done what the last step left to them."""
+async def _settled(observer: psycopg.AsyncConnection[Any]) -> None:
+    """Waits until the background tasks of the server have finished the work of the last step."""
 
     async def nothing_is_left() -> bool:
-        found = await looking.execute(
+        found = await observer.execute(
             "SELECT (SELECT count(*) FROM alert WHERE visit_after IS NOT NULL)"
             " + (SELECT count(*) FROM redelivery_job WHERE state = 'RUNNING')"
         )
@@ -178,9 +178,9 @@ async def _settled(looking: psycopg.AsyncConnection[Any]) -> None:
     await until(nothing_is_left)
 
 
-async def _rows(looking: psycopg.AsyncConnection[Any], organization_id: int) -> list[str]:
+async def _rows(observer: psycopg.AsyncConnection[Any], organization_id: int) -> list[str]:
     """Every row of an organization, of every table that has organizations."""
-    found = await looking.execute(
+    found = await observer.execute(
         "SELECT c.relname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'organization_id'"
         " WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition"
     )
@@ -192,4 +192,4 @@ async def _rows(looking: psycopg.AsyncConnection[Any], organization_id: int) -> 
         )
         for table in tables
     )
-    return [row[0] for row in await (await looking.execute(query)).fetchall()]
+    return [row[0] for row in await (await observer.execute(query)).fetchall()]

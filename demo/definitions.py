@@ -1,14 +1,13 @@
-"""The words of the demo: customers, metrics, alerts and events, as plain values."""
+"""What the demo defines and sends: customers, alerts and usage events, as plain values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from decimal import Decimal
-from typing import NamedTuple
+from datetime import datetime
+from decimal import Decimal, localcontext
+from fractions import Fraction
 
-REACHED = "REACHED"
-RESOLVED = "RESOLVED"
-BOTH = (REACHED, RESOLVED)
+from tests.reference.periods import Cycle
+from tests.reference.thresholds import REACHED, Threshold
 
 SPEND_THRESHOLD_REACHED = "spend_threshold_reached"
 USAGE_THRESHOLD_REACHED = "usage_threshold_reached"
@@ -37,21 +36,10 @@ CREDIT_BALANCE_RECOVERED = "credit_balance_recovered"
 LICENSE_BALANCE_THRESHOLD_REACHED = "license_balance_threshold_reached"
 SUBSCRIPTION_CONDITIONS = (USAGE_EXCEEDED, COST_EXCEEDED, SPEND_EXCEEDED)
 
-DAYS = "days"  # what the days left are measured in
-PERCENT = "percent"  # what a licence's use is measured in
-EVER = datetime.min.replace(tzinfo=UTC)  # the period's start of what has no period
+DAYS = "days"  # the unit of the days left
+PERCENT = "percent"  # the unit of a licence's use
 
-SUM, COUNT, MAX, LATEST, UNIQUE_COUNT = "SUM", "COUNT", "MAX", "LATEST", "UNIQUE_COUNT"
-
-
-@dataclass(frozen=True)
-class Cycle:
-    """A billing cycle. cadence: day, week or month; periods start at the anchor's wall clock time in the zone."""
-
-    anchor: datetime
-    cadence: str = "month"
-    interval: int = 1
-    zone: str = "UTC"
+PRECISION = 80  # digits; no amount of the demo needs as many
 
 
 @dataclass(frozen=True)
@@ -65,7 +53,7 @@ class Subscription:
 
 @dataclass(frozen=True)
 class Customer:
-    """A customer. registered: whether the demo says so before the first event, or leaves it to first sight."""
+    """A customer. registered: the demo puts it before the first event; otherwise usage registers it implicitly."""
 
     customer_id: str
     plan: str = ""
@@ -74,45 +62,21 @@ class Customer:
     subscriptions: tuple[Subscription, ...] = ()
     registered: bool = True
 
-    def subscription(self, subscription_id: str) -> Subscription | None:
-        """Its subscription of that id."""
-        return next((one for one in self.subscriptions if one.subscription_id == subscription_id), None)
-
 
 @dataclass(frozen=True)
-class Metric:
-    """A metric; unique_property: what UNIQUE_COUNT counts the values of."""
-
-    metric_id: str
-    aggregation: str = SUM
-    unique_property: str = ""
-
-
-@dataclass(frozen=True)
-class Line:
-    """A threshold: a fixed value, or a step that recurs."""
-
-    value: Decimal | None = None
-    step: Decimal | None = None
-    resolve: Decimal | None = None
-    code: str = ""
-    tell: tuple[str, ...] = (REACHED,)
-
-
-@dataclass(frozen=True)
-class AlertPlan:
+class AlertDefinition:
     """An alert to create; its name is unique in the demo.
 
     Scope: `plan`, or `customer`, or `customer` and `subscription`, or none of them for all customers. measured: a
-    metric, or a currency where `of_cost`. groups: property keys, each with the one value that counts or None.
-    types: of invoices, grants or the licence. seat_key: the property that names seats. divide_by, excluded: a custom
-    field by whose values commits and credits are divided, and one that they must not have.
+    metric, or a currency where `of_cost`. groups: property keys, each with the one value that counts, or None for
+    all. types: of invoices, grants or the licence. seat_key: the property that names seats. divide_by, excluded: a
+    custom field whose values divide commits and credits, and one that they must not have.
     """
 
     name: str
     condition: str
     measured: str
-    lines: tuple[Line, ...]
+    thresholds: tuple[Threshold, ...]
     plan: str = ""
     customer: str = ""
     subscription: str = ""
@@ -135,7 +99,7 @@ class AlertPlan:
 
     @property
     def scope(self) -> str:
-        """Whom it covers, in words."""
+        """The customers that it covers, in words."""
         if self.plan:
             return f"plan {self.plan}"
         if self.subscription:
@@ -158,25 +122,16 @@ class Event:
     properties: Mapping[str, str] = field(default_factory=dict)
 
 
-class Crossing(NamedTuple):
-    """One threshold reached or resolved on one gauge: what the expectation and the service have to agree on.
-
-    level: in its shortest form. event_id: empty where the gauge was past the line before the alert existed.
-    """
-
-    alert: str
-    customer: str
-    subscription: str
-    measured: str
-    group: tuple[tuple[str, str], ...]
-    period_start: datetime
-    kind: str
-    level: str
-    event_id: str
+def thresholds(*values: str, notify_on: frozenset[str] = frozenset({REACHED})) -> tuple[Threshold, ...]:
+    """Fixed thresholds."""
+    return tuple(Threshold(Fraction(value), notify_on=notify_on) for value in values)
 
 
-def short(value: Decimal) -> str:
-    """The shortest plain text of a decimal."""
+def decimal_text(value: Decimal | Fraction) -> str:
+    """The shortest plain text of a number that is an exact decimal."""
+    if isinstance(value, Fraction):
+        with localcontext(prec=PRECISION):
+            value = Decimal(value.numerator) / Decimal(value.denominator)
     text = f"{value:f}"
     if "." in text:
         text = text.rstrip("0").rstrip(".")
