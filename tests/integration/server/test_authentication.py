@@ -44,7 +44,7 @@ async def test_without_any_key_callers_act_for_default(odd: OddClient) -> None:
     assert await who(odd) == "default"
 
 
-async def test_a_warning_says_that_there_is_no_key(
+async def test_a_server_without_a_key_logs_a_warning(
     database: Database, clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     await Authenticator(database, clock, listens_to_loopback_only=True).start()

@@ -185,7 +185,7 @@ async def test_streams_wait_for_room_in_turns_and_in_their_order() -> None:
     assert pending.total == 0
 
 
-async def test_a_wait_for_room_that_is_cancelled_leaves_nothing_behind() -> None:
+async def test_a_cancelled_wait_for_room_is_not_pending() -> None:
     pending = PendingEvents(10, 10)
     held = await pending.admit(1, 10, waits=False)
     large, small = (asyncio.create_task(pending.admit(2, size, waits=True)) for size in (9, 2))

@@ -206,7 +206,7 @@ def test_thresholds_are_written_and_read_as_the_stored_documents() -> None:
     assert thresholds_from_json(STORED["thresholds"]) == THRESHOLDS
 
 
-def test_a_former_version_is_read_with_what_cannot_change_from_the_current_one() -> None:
+def test_a_former_version_is_read_with_the_immutable_fields_of_the_current_one() -> None:
     current = AlertDefinition(
         alert_id="alt_1",
         name="new",

@@ -183,7 +183,7 @@ def read(of: AlertRule, held: Holding, group: Group = ()) -> FactValue | None:
         return balance_values(of, "acme", [held], NOW).get(gauge_of("acme", of.measure, group))
 
 
-def test_a_balance_that_is_empty_reads_0_and_a_percentage_of_nothing_has_no_value() -> None:
+def test_an_empty_balance_reads_0_and_a_percentage_of_0_granted_has_no_value() -> None:
     remaining = of_balances(BalanceReading.REMAINING, currency="USD")
     percent = of_balances(BalanceReading.REMAINING_PERCENT, currency="USD")
     assert read(remaining, holding("5", "5", None)) == FactValue(ZERO)

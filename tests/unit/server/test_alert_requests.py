@@ -81,7 +81,7 @@ def test_an_unset_field_gets_its_default() -> None:
 
 
 @pytest.mark.parametrize(("sent", "read_as"), [(None, True), (True, True), (False, False)])
-def test_evaluate_on_create_is_on_unless_switched_off(sent: bool | None, read_as: bool) -> None:
+def test_evaluate_on_create_is_on_by_default(sent: bool | None, read_as: bool) -> None:
     made = request(ALL + SPEND + THRESHOLD, evaluate_on_create=sent)
     assert read_new_alert(Violations(), made).evaluate_on_create is read_as
 
