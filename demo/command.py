@@ -7,7 +7,7 @@ import uvloop
 
 from cli.console import Problem
 from cli.rich_console import standard_output
-from cli.signals import EndedBySignal, clearing_away
+from cli.signals import EndedBySignal, cancelled_by_signals
 from runtime.clock import SystemClock
 
 DEFAULT_EVENTS = 4_000
@@ -59,9 +59,9 @@ def demo(trace: Path | None, events: int, seconds: float, probe_seconds: float, 
     clock = SystemClock()
     try:
         if trace is not None:
-            right = uvloop.run(clearing_away(Replay(display, clock, trace).run()))
+            right = uvloop.run(cancelled_by_signals(Replay(display, clock, trace).run()))
         else:
-            right = uvloop.run(clearing_away(Month(display, clock, events, seconds, seed).run(probe_seconds)))
+            right = uvloop.run(cancelled_by_signals(Month(display, clock, events, seconds, seed).run(probe_seconds)))
     except EndedBySignal as ended:
         raise click.exceptions.Exit(ended.exit_code) from None
     finally:

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 
-from cli.client.connection import status_reason
-from cli.client.usage_stream import Batch
+from cli.client.batches import Batch
+from cli.client.errors import status_reason
 from demo.definitions import Event
 from demo.expectation import ACCEPTED, CONFLICT, DUPLICATE, Expectation
 from demo.receiver import VerifiedWebhooks

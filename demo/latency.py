@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC
 from fractions import Fraction
 
-from cli.client.usage_stream import Batch
+from cli.client.batches import Batch
 from demo.comparison import Comparison
 from demo.definitions import USAGE_THRESHOLD_REACHED, AlertDefinition, Customer, Event
 from demo.receiver import Received

@@ -5,7 +5,7 @@ from itertools import islice
 
 import grpc
 
-from cli.client.usage_stream import Batch
+from cli.client.batches import Batch
 from demo import billing_scenario, latency, report, scenario
 from demo.billing import Billing
 from demo.comparison import Comparison

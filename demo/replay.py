@@ -6,8 +6,8 @@ from pathlib import Path
 
 import grpc
 
+from cli.client.batches import Batch
 from cli.client.connection import UNARY_TIMEOUT
-from cli.client.usage_stream import Batch
 from cli.console import Problem
 from demo import report, trace
 from demo.comparison import Comparison

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Callable, Iterable
 
 import grpc
 
-from cli.client.usage_stream import Acknowledge, Batch, UsageStream
+from cli.client.batches import Batch
+from cli.client.usage_stream import Acknowledge, UsageStream
 from demo.contract import usage_event
 from demo.definitions import Event
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from cli.words import to_datetime
+from cli.client.times import to_datetime
 from demo.definitions import DAYS, PERCENT, decimal_text
 from generated.tidemark.v1.notification_pb2 import Transition
 from generated.tidemark.v1.threshold_pb2 import TransitionKind

@@ -13,7 +13,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from cli.client.connection import error_status
+from cli.client.errors import error_status
 from generated.tidemark.v1.alert_service_pb2 import (
     EvaluateUsageBatchRequest,
     EvaluateUsageRequest,

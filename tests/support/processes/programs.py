@@ -11,7 +11,7 @@ import psycopg
 
 from cli.client.connection import Address
 from cli.notify import RUNNING
-from cli.processes import Child, NotStarted, environment
+from cli.processes import Child, NotStarted, child_environment
 from cli.serve import LISTENING
 from tests.support.waiting import within
 
@@ -65,7 +65,7 @@ class Program:
     @property
     def address(self) -> Address:
         """Where a server listens; the same after it was started again."""
-        return Address(self._child.told)
+        return Address(self._child.ready_value)
 
     async def start(self) -> None:
         """Starts it, for the first time or again, and waits until it is ready. Raises CannotStart."""
@@ -74,8 +74,8 @@ class Program:
                 await self._child.start()
         except NotStarted as error:
             raise CannotStart(str(error), last_lines(self._log)) from None
-        if self._child.told:
-            self._child.environment["TIDEMARK_LISTEN"] = self._child.told
+        if self._child.ready_value:
+            self._child.environment["TIDEMARK_LISTEN"] = self._child.ready_value
 
     def kill(self) -> None:
         """Sends SIGKILL; the process does not get to run another instruction."""
@@ -96,7 +96,7 @@ class Program:
 
     async def stop(self) -> int:
         """Asks it to drain with SIGTERM; returns its exit code."""
-        self._child.ask_to_stop()
+        self._child.request_stop()
         async with within("the end of a process that was asked to stop", DEADLINE):
             await self._child.process.communicate()
             return await self._child.wait()
@@ -149,7 +149,7 @@ class Programs:
         named = {f"TIDEMARK_{setting}": value for setting, value in settings.items()}
         log = self._folder / f"{name}.log"
         file = self._exits.enter_context(log.open("xb"))
-        variables = environment({**self._settings, **named, **self.variables}, inherit=False)
+        variables = child_environment({**self._settings, **named, **self.variables}, inherit=False)
         program = Program(Child(name, [command], variables, ready, file), log)
         # Before the start: one that is given up may leave a process.
         self._exits.push_async_callback(program.drained if self._drain else program.killed)

@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 
+from cli.client.batches import Batch
 from cli.client.connection import Address
-from cli.client.usage_stream import Batch, UsageStream
+from cli.client.usage_stream import UsageStream
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse
 from generated.tidemark.v1.notification_pb2 import Transition
 from generated.tidemark.v1.usage_pb2 import UsageEvent

@@ -10,7 +10,7 @@ from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 from rich.console import Console
 
-from cli.client.usage_stream import Batch
+from cli.client.batches import Batch
 from cli.rich_console import THEME
 from demo import definitions, report
 from demo.comparison import Comparison

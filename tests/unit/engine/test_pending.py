@@ -15,7 +15,7 @@ from engine.ingest.pipeline import Pipeline
 from engine.rules.registry import RulesRegistry
 from evaluator.events import UsageEvent
 from runtime.clock import ManualClock
-from runtime.gate import FairGate
+from runtime.fair_semaphore import FairSemaphore
 from store.identity.organizations import Organization
 from store.postgres.database import Database, DatabaseUnavailable
 
@@ -57,7 +57,7 @@ def commits(monkeypatch: pytest.MonkeyPatch) -> Commits:
     return fake
 
 
-def a_pipeline(pending: PendingEvents, gate: FairGate) -> Pipeline:
+def a_pipeline(pending: PendingEvents, gate: FairSemaphore) -> Pipeline:
     return Pipeline(
         cast(Database, None),
         ManualClock(NOW),
@@ -84,7 +84,7 @@ async def settled() -> None:
 
 async def test_pending_events_of_one_organization_leave_room_for_another(commits: Commits) -> None:
     pending = PendingEvents(100, 100)
-    through = a_pipeline(pending, FairGate(4))
+    through = a_pipeline(pending, FairSemaphore(4))
     sent = [asyncio.create_task(send(through, NOISY, 10)) for _ in range(20)]
     await settled()
     refused = [one.exception() for one in sent if one.done()]
@@ -102,7 +102,7 @@ async def test_pending_events_of_one_organization_leave_room_for_another(commits
 
 
 async def test_pending_events_of_an_organization_have_their_own_limit(commits: Commits) -> None:
-    through = a_pipeline(PendingEvents(1_000, 30), FairGate(4))
+    through = a_pipeline(PendingEvents(1_000, 30), FairSemaphore(4))
     sent = [asyncio.create_task(send(through, NOISY, 20)) for _ in range(2)]
     await settled()
     assert [one.done() for one in sent] == [False, True]
@@ -122,7 +122,7 @@ async def test_a_refusal_of_a_full_server_names_no_organizations_count() -> None
 
 @pytest.mark.parametrize("error", [DatabaseUnavailable("gone"), ValueError("a bug")])
 async def test_events_of_a_failed_commit_are_not_pending_any_more(commits: Commits, error: Exception) -> None:
-    pending, gate = PendingEvents(100, 100), FairGate(4)
+    pending, gate = PendingEvents(100, 100), FairSemaphore(4)
     through = a_pipeline(pending, gate)
     commits.error = error
     commits.go.set()
@@ -137,7 +137,7 @@ async def test_events_of_a_failed_commit_are_not_pending_any_more(commits: Commi
 
 async def test_events_of_a_cancelled_call_are_pending_until_they_are_committed(commits: Commits) -> None:
     pending = PendingEvents(100, 100)
-    through = a_pipeline(pending, FairGate(4))
+    through = a_pipeline(pending, FairSemaphore(4))
     gone = asyncio.create_task(send(through, NOISY, 40))
     await settled()
     gone.cancel()
@@ -151,7 +151,7 @@ async def test_events_of_a_cancelled_call_are_pending_until_they_are_committed(c
 
 async def test_room_for_rejected_events_is_released(commits: Commits) -> None:
     pending = PendingEvents(100, 100)
-    through = a_pipeline(pending, FairGate(4))
+    through = a_pipeline(pending, FairSemaphore(4))
     commits.go.set()
     room = await through.admit(NOISY, 40)
     assert (await through.submit(NOISY, batch(10), room)).accepted == 10

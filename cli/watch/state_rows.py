@@ -1,4 +1,4 @@
-"""The rows that a person wants to see of customers' alert states: what is in alarm first, the most severe on top."""
+"""Rows of the table: one for each gauge of an alert and customer, with their order."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from cli.words import measure_words, owner_words, to_datetime
+from cli.client.times import to_datetime
+from cli.descriptions import describe_customer, describe_measure
 from generated.tidemark.v1.alert_pb2 import CustomerAlert, CustomerAlertStatus, GaugeState, ThresholdState
 from generated.tidemark.v1.threshold_pb2 import Severity
 
@@ -21,21 +22,21 @@ _ORDER = (IN_ALARM, EVALUATING, DISABLED, OK, NO_DATA)
 
 @dataclass(frozen=True)
 class StateRow:
-    """One gauge of one alert for one customer; an alert without data has one row without a gauge.
+    """One gauge of one alert for one customer. An alert without data has one row, without a gauge.
 
-    next_level: the nearest threshold that is not reached. reached: those that are, in words. changed: when it last
-    changed. severity: the highest of those that are reached. silent: all of them were reached before the alert began,
-    so no notification told of them.
+    customer: the customer, and the subscription if the gauge has one. next_level: the nearest level that is not
+    reached. reached: code and level of each reached threshold. severity: the highest of the reached thresholds.
+    silent: every reached threshold was reached before the alert was created, so no notification was sent.
     """
 
     status: str
-    owner: str
+    customer: str
     alert: str
     measure: str = ""
     value: Decimal | None = None
     next_level: Decimal | None = None
     reached: tuple[str, ...] = ()
-    changed: datetime | None = None
+    change_time: datetime | None = None
     alert_id: str = ""
     severity: Severity.ValueType = Severity.SEVERITY_UNSPECIFIED
     silent: bool = False
@@ -45,11 +46,11 @@ class StateRow:
 
     @property
     def severity_word(self) -> str:
-        """`critical`, `warning` or `info`; empty where the alert does not say."""
+        """`critical`, `warning` or `info`; empty if the thresholds have no severity."""
         return _severity_word(self.severity)
 
     def as_json(self) -> dict[str, Any]:
-        """The row for programs: amounts as decimal strings, times in RFC 3339."""
+        """The row as JSON: amounts as decimal strings, times in RFC 3339."""
         return {
             "status": self.status.replace(" ", "_"),
             "customer_id": self.customer_id,
@@ -71,12 +72,12 @@ class StateRow:
                 for one in self.thresholds
                 if one.in_alarm
             ],
-            "change_time": None if self.changed is None else self.changed.isoformat(),
+            "change_time": None if self.change_time is None else self.change_time.isoformat(),
         }
 
     @property
     def nearness(self) -> Decimal:
-        """The part of the way to the next level that is done; 0 where there is none."""
+        """The value as a part of the next level, from 0 to 1; 0 if there is no next level."""
         if self.value is None or not self.next_level or self.next_level < 0:
             return Decimal(0)
         return max(Decimal(0), min(Decimal(1), self.value / self.next_level))
@@ -86,23 +87,23 @@ def _severity_word(severity: Severity.ValueType) -> str:
     return Severity.Name(severity).removeprefix("SEVERITY_").lower() if severity else ""
 
 
-def in_order(found: Iterable[StateRow]) -> list[StateRow]:
-    """Alarms first, the most severe and then the latest of them; then what is nearest to its next level."""
+def sort_rows(found: Iterable[StateRow]) -> list[StateRow]:
+    """Gauges in alarm first, the most severe and the latest on top; then by nearness to the next level."""
     return sorted(
         found,
         key=lambda row: (
             _ORDER.index(row.status),
             -row.severity,
-            -(row.changed or _NEVER).timestamp() if row.status == IN_ALARM else 0,
+            -(row.change_time or _NEVER).timestamp() if row.status == IN_ALARM else 0,
             -row.nearness,
-            row.owner,
+            row.customer,
             row.alert,
             row.measure,
         ),
     )
 
 
-def rows(state: CustomerAlert) -> list[StateRow]:
+def state_rows(state: CustomerAlert) -> list[StateRow]:
     """The rows of one alert for one customer."""
     evaluating = state.status == CustomerAlertStatus.CUSTOMER_ALERT_STATUS_EVALUATING
     if not state.gauges:
@@ -125,13 +126,13 @@ def _row(state: CustomerAlert, gauge: GaugeState, evaluating: bool) -> StateRow:
     status = IN_ALARM if reached else EVALUATING if evaluating else OK
     return StateRow(
         status=status,
-        owner=owner_words(gauge.gauge),
+        customer=describe_customer(gauge.gauge),
         alert=state.alert.name,
-        measure=measure_words(gauge.gauge),
+        measure=describe_measure(gauge.gauge),
         value=Decimal(gauge.gauge.value) if gauge.gauge.value else None,
         next_level=_next_level(gauge),
         reached=reached,
-        changed=to_datetime(gauge.change_time) if gauge.HasField("change_time") else None,
+        change_time=to_datetime(gauge.change_time) if gauge.HasField("change_time") else None,
         alert_id=state.alert.alert_id,
         severity=max((threshold.threshold.severity for threshold in in_alarm), default=Severity.SEVERITY_UNSPECIFIED),
         silent=bool(in_alarm) and all(threshold.silent for threshold in in_alarm),
@@ -142,15 +143,15 @@ def _row(state: CustomerAlert, gauge: GaugeState, evaluating: bool) -> StateRow:
 
 
 def _next_level(gauge: GaugeState) -> Decimal | None:
-    """The nearest level that is not reached, of the fixed thresholds and the one that recurs."""
+    """The nearest level that is not reached, of fixed, percentage and recurring thresholds."""
     fixed = [threshold for threshold in gauge.thresholds if threshold.threshold.value]
     ahead = [Decimal(threshold.threshold.value) for threshold in fixed if not threshold.in_alarm]
-    # A percentage of a limit shows where its line is, if there is a limit.
+    # A percentage threshold has a level only if there is a limit.
     percents = [threshold for threshold in gauge.thresholds if threshold.threshold.percent_of_limit]
     ahead += [Decimal(threshold.level) for threshold in percents if threshold.level and not threshold.in_alarm]
     for threshold in gauge.thresholds:
         if threshold.threshold.recurring_step:
-            foot = max((Decimal(other.threshold.value) for other in fixed), default=Decimal(0))
-            start = Decimal(threshold.level) if threshold.in_alarm else foot
+            base = max((Decimal(other.threshold.value) for other in fixed), default=Decimal(0))
+            start = Decimal(threshold.level) if threshold.in_alarm else base
             ahead.append(start + Decimal(threshold.threshold.recurring_step))
     return min(ahead, default=None)

@@ -1,6 +1,7 @@
-"""Environment variables that Kubernetes sets for each Service of the namespace, told from settings of ours.
+"""Recognizes the environment variables that Kubernetes sets for each Service of the namespace (service links).
 
-A Service named `tidemark` or `tidemark-…` gives every pod TIDEMARK_PORT=tcp://10.0.0.1:50051 and the like.
+For a Service named `tidemark` or `tidemark-…`, Kubernetes sets TIDEMARK_PORT=tcp://10.0.0.1:50051 and similar
+variables in every pod. They look like settings of Tidemark, and are not.
 """
 
 import ipaddress
@@ -11,7 +12,7 @@ _PROTOCOLS = ("tcp", "udp", "sctp")
 
 
 def is_service_link(name: str, value: str) -> bool:
-    """Whether name and value together have the form that Kubernetes writes."""
+    """Whether the name and the value both have the form of a service link."""
     return any(pattern.fullmatch(name) and holds(value) for pattern, holds in _FORMS)
 
 
@@ -33,7 +34,7 @@ def _is_url(value: str) -> bool:
     return bool(separator) and protocol in _PROTOCOLS and _is_ip(host) and _is_port(port)
 
 
-# A name is the Service's in capitals, then one of these ends.
+# A name is the name of the Service in capitals, followed by one of these suffixes.
 _FORMS: tuple[tuple["re.Pattern[str]", Callable[[str], bool]], ...] = (
     (re.compile(r"[A-Z0-9_]+_SERVICE_HOST"), _is_ip),
     (re.compile(r"[A-Z0-9_]+_SERVICE_PORT(_[A-Z0-9_]+)?"), _is_port),

@@ -1,4 +1,4 @@
-"""The gate: seats that organizations share, such as the connections that their calls may use at a time."""
+"""A semaphore that organizations share fairly, for example the connections that their calls may use at once."""
 
 import asyncio
 from collections import OrderedDict, deque
@@ -7,19 +7,19 @@ from contextlib import asynccontextmanager
 
 
 def may_take(own: int, free: int, wanted: int = 1) -> bool:
-    """Whether an organization that has `own` of something may take `wanted` more of what is `free`.
+    """Whether an organization that has `own` of something may take `wanted` more of the `free` rest.
 
-    It may have no more than it leaves to the others: one organization gets half of everything, two get a third each,
-    and an organization that has nothing finds something free, however many others take what they can.
+    It may not have more than it leaves free. So one organization gets at most a half, two get a third each, and an
+    organization that has nothing finds something free, for any number of other organizations.
     """
     return wanted <= free and (own == 0 or own + wanted <= free)
 
 
-class FairGate:
-    """A number of seats. An organization may have no more of them than it leaves free (`may_take`).
+class FairSemaphore:
+    """A number of seats. An organization may not have more of them than it leaves free (`may_take`).
 
-    Organizations that wait have turns; the waits of one organization are served in their order. A task that has a
-    seat must not wait for another one of the same gate: two such tasks would wait for each other.
+    Waiting organizations get seats in rotation; the waits of one organization, in their order. A task that has a seat
+    must not wait for another seat of the same semaphore: two such tasks would wait for each other.
     """
 
     def __init__(self, seats: int) -> None:
@@ -29,12 +29,12 @@ class FairGate:
 
     @property
     def free(self) -> int:
-        """How many seats nobody has."""
+        """The number of free seats."""
         return self._free
 
     @asynccontextmanager
     async def seat(self, organization_id: int) -> AsyncIterator[None]:
-        """Has a seat for as long as the block lasts, after waiting for it."""
+        """Waits for a seat, and holds it within the block."""
         await self._take(organization_id)
         try:
             yield
@@ -42,7 +42,7 @@ class FairGate:
             self._give_back(organization_id)
 
     async def _take(self, organization_id: int) -> None:
-        # Nobody is overtaken: whoever waits may not take what is free, or would have it.
+        # A wait of this organization that exists already may not take a seat, so this one must not overtake it.
         if organization_id not in self._waiting and may_take(self._own.get(organization_id, 0), self._free):
             self._grant(organization_id)
             return
@@ -54,7 +54,7 @@ class FairGate:
             if granted.cancelled():
                 self._forget(organization_id, granted)
             else:
-                self._give_back(organization_id)  # it had been given one before it was cancelled
+                self._give_back(organization_id)  # a seat was granted before the cancellation
             raise
 
     def _grant(self, organization_id: int) -> None:
@@ -77,15 +77,15 @@ class FairGate:
             pass
 
     def _let_one_in(self) -> bool:
-        """Gives a seat to the first organization in the order of turns that may take one."""
+        """Grants a seat to the first waiting organization that may take one."""
         for organization_id, waiting in self._waiting.items():
             if not may_take(self._own.get(organization_id, 0), self._free):
                 continue
-            # One that is cancelled in this pass of the loop is still here; it can be given nothing.
+            # A wait that is cancelled in this pass of the loop is still in the queue; it gets no seat.
             granted = waiting.popleft()
             del self._waiting[organization_id]
             if waiting:
-                self._waiting[organization_id] = waiting  # behind the others
+                self._waiting[organization_id] = waiting  # after the other organizations
             if not granted.done():
                 granted.set_result(None)
                 self._grant(organization_id)

@@ -1,8 +1,8 @@
-"""The rows of the live table."""
+"""Rows of the table of `tidemark watch`."""
 
 from decimal import Decimal
 
-from cli.watch.states import DISABLED, EVALUATING, IN_ALARM, NO_DATA, OK, StateRow, in_order, rows
+from cli.watch.state_rows import DISABLED, EVALUATING, IN_ALARM, NO_DATA, OK, StateRow, sort_rows, state_rows
 from generated.tidemark.v1.alert_pb2 import (
     Alert,
     CustomerAlert,
@@ -47,43 +47,43 @@ def state(
     )
 
 
-def test_a_gauge_is_a_row_with_its_next_level() -> None:
-    (row,) = rows(state(gauge("50", fixed("40", level="40", code="warn"), fixed("100"), subscription="main")))
+def test_gauge_becomes_a_row_with_its_next_level() -> None:
+    (row,) = state_rows(state(gauge("50", fixed("40", level="40", code="warn"), fixed("100"), subscription="main")))
     assert row.status == IN_ALARM
-    assert (row.owner, row.measure) == ("acme/main", "tokens region=eu")
+    assert (row.customer, row.measure) == ("acme/main", "tokens region=eu")
     assert row.value == 50
     assert row.next_level == 100
     assert row.nearness == Decimal("0.5")
     assert row.reached == ("warn 40",)
 
 
-def test_a_step_goes_on_from_where_it_is() -> None:
-    (before,) = rows(state(gauge("3", recurring("10"))))
-    (after,) = rows(state(gauge("123", fixed("100", level="100"), recurring("10", level="120"))))
+def test_next_level_of_a_recurring_threshold_is_one_step_above_the_reached_level() -> None:
+    (before,) = state_rows(state(gauge("3", recurring("10"))))
+    (after,) = state_rows(state(gauge("123", fixed("100", level="100"), recurring("10", level="120"))))
     assert [before.status, after.status] == [OK, IN_ALARM]
     assert [before.next_level, after.next_level] == [10, 130]
 
 
-def test_a_gauge_with_nothing_ahead_has_no_next_level() -> None:
-    (row,) = rows(state(gauge("50", fixed("40", level="40"))))
+def test_gauge_whose_thresholds_are_all_reached_has_no_next_level() -> None:
+    (row,) = state_rows(state(gauge("50", fixed("40", level="40"))))
     assert row.next_level is None
     assert row.nearness == 0
 
 
-def test_an_alert_without_gauges_says_why() -> None:
+def test_alert_without_gauges_has_a_row_with_the_reason() -> None:
     evaluating = CustomerAlertStatus.CUSTOMER_ALERT_STATUS_EVALUATING
-    assert [row.status for row in rows(state(no_data=True))] == [NO_DATA]
-    assert [row.status for row in rows(state(status=evaluating, no_data=True))] == [EVALUATING]
-    assert [row.status for row in rows(state(gauge("1", fixed("2")), status=evaluating))] == [EVALUATING]
+    assert [row.status for row in state_rows(state(no_data=True))] == [NO_DATA]
+    assert [row.status for row in state_rows(state(status=evaluating, no_data=True))] == [EVALUATING]
+    assert [row.status for row in state_rows(state(gauge("1", fixed("2")), status=evaluating))] == [EVALUATING]
 
 
-def test_an_alert_that_is_disabled_for_the_customer_does_not_look_fine() -> None:
+def test_alert_that_is_disabled_for_the_customer_has_the_status_disabled() -> None:
     disabled = state(status=CustomerAlertStatus.CUSTOMER_ALERT_STATUS_UNSPECIFIED)
     disabled.disabled_reason = CustomerAlertDisabledReason.CUSTOMER_ALERT_DISABLED_REASON_GROUP_LIMIT
-    assert [row.status for row in rows(disabled)] == [DISABLED]
+    assert [row.status for row in state_rows(disabled)] == [DISABLED]
 
 
-def test_a_gauge_of_some_prices_says_which() -> None:
+def test_gauge_of_some_prices_shows_its_price_filters() -> None:
     filters = [
         PriceFilter(
             field=PriceField.PRICE_FIELD_PRICE_ID,
@@ -98,10 +98,10 @@ def test_a_gauge_of_some_prices_says_which() -> None:
     ]
     cost = CostMeasure(currency="USD", price_filters=filters)
     some = GaugeState(gauge=Gauge(customer_id="acme", cost=cost, value="1"))
-    assert [row.measure for row in rows(state(some))] == ["USD price_id=cpu|gpu price_type≠fixed"]
+    assert [row.measure for row in state_rows(state(some))] == ["USD price_id=cpu|gpu price_type≠fixed"]
 
 
-def test_alarms_come_first_then_what_is_nearest() -> None:
+def test_rows_are_sorted_by_alarm_then_by_nearness_to_the_next_level() -> None:
     found = [
         StateRow(NO_DATA, "a", "x"),
         StateRow(OK, "b", "x", value=Decimal(1), next_level=Decimal(10)),
@@ -109,4 +109,4 @@ def test_alarms_come_first_then_what_is_nearest() -> None:
         StateRow(IN_ALARM, "d", "x", value=Decimal(1), next_level=Decimal(10)),
         StateRow(OK, "e", "x", value=Decimal(-5), next_level=Decimal(-1)),
     ]
-    assert [row.owner for row in in_order(found)] == ["d", "c", "b", "e", "a"]
+    assert [row.customer for row in sort_rows(found)] == ["d", "c", "b", "e", "a"]

@@ -1,4 +1,4 @@
-"""The gate: no organization takes what it does not leave to others, and those that wait have turns."""
+"""The fair semaphore: an organization has no more seats than it leaves free; waiting organizations take turns."""
 
 import asyncio
 import contextlib
@@ -6,34 +6,36 @@ from collections.abc import Callable
 
 import pytest
 
-from runtime.gate import FairGate, may_take
+from runtime.fair_semaphore import FairSemaphore, may_take
 from server.calls.pool_division import divide
 
 NOISY, SECOND, THIRD = 1, 2, 3
 
 
 class Work:
-    """A task that wants a seat, and keeps it until it may leave."""
+    """A task that takes a seat, and keeps it until `may_leave` is set."""
 
-    def __init__(self, gate: FairGate, organization_id: int, done: Callable[[int], None] = lambda _: None) -> None:
+    def __init__(
+        self, gate: FairSemaphore, organization_id: int, done: Callable[[int], None] = lambda _: None
+    ) -> None:
         self.seated = asyncio.Event()
         self.may_leave = asyncio.Event()
         self.task = asyncio.create_task(self._run(gate, organization_id, done))
 
-    async def _run(self, gate: FairGate, organization_id: int, done: Callable[[int], None]) -> None:
+    async def _run(self, gate: FairSemaphore, organization_id: int, done: Callable[[int], None]) -> None:
         async with gate.seat(organization_id):
             done(organization_id)
             self.seated.set()
             await self.may_leave.wait()
 
     async def leave(self) -> None:
-        """Gives its seat back."""
+        """Returns its seat."""
         self.may_leave.set()
         await self.task
 
 
 async def settled() -> None:
-    """Lets everything run that can."""
+    """Lets all ready tasks run."""
     for _ in range(20):
         await asyncio.sleep(0)
 
@@ -51,16 +53,16 @@ async def settled() -> None:
         (0, 40, 41, False),
     ],
 )
-def test_what_an_organization_may_take(own: int, free: int, wanted: int, may: bool) -> None:
+def test_organization_may_take_no_more_than_it_leaves_free(own: int, free: int, wanted: int, may: bool) -> None:
     assert may_take(own, free, wanted) is may
 
 
 async def test_one_organization_never_has_more_seats_than_it_leaves_free() -> None:
-    gate = FairGate(6)
+    gate = FairSemaphore(6)
     noisy = [Work(gate, NOISY) for _ in range(60)]
     await settled()
     assert [one.seated.is_set() for one in noisy] == [True] * 3 + [False] * 57
-    # However many wait: another organization has a seat at once, and a third one.
+    # Another organization gets a seat at once, and a third one too, for any number of waiting tasks.
     others = [Work(gate, SECOND), Work(gate, THIRD)]
     await settled()
     assert all(one.seated.is_set() for one in others)
@@ -70,8 +72,8 @@ async def test_one_organization_never_has_more_seats_than_it_leaves_free() -> No
     assert gate.free == 6
 
 
-async def test_organizations_that_wait_have_turns_and_each_keeps_its_order() -> None:
-    gate, order = FairGate(1), list[int]()
+async def test_waiting_organizations_get_seats_in_rotation_and_keep_their_own_order() -> None:
+    gate, order = FairSemaphore(1), list[int]()
     first = Work(gate, NOISY)
     await settled()
     waiting = [Work(gate, who, order.append) for who in (NOISY, NOISY, NOISY, SECOND, SECOND, THIRD)]
@@ -83,8 +85,8 @@ async def test_organizations_that_wait_have_turns_and_each_keeps_its_order() -> 
     assert order == [NOISY, SECOND, THIRD, NOISY, SECOND, NOISY]
 
 
-async def test_every_way_out_gives_the_seat_back() -> None:
-    gate = FairGate(2)
+async def test_seat_is_returned_after_cancellation_and_after_an_error() -> None:
+    gate = FairSemaphore(2)
     holder, waiting = Work(gate, NOISY), Work(gate, NOISY)
     await settled()
     assert not waiting.seated.is_set()
@@ -92,7 +94,7 @@ async def test_every_way_out_gives_the_seat_back() -> None:
     waiting.task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await waiting.task
-    # Cancelled in the moment in which it is given its seat.
+    # Cancelled at the same time as its seat is granted.
     late = Work(gate, NOISY)
     await settled()
     holder.may_leave.set()
@@ -117,7 +119,7 @@ async def test_every_way_out_gives_the_seat_back() -> None:
 
 @pytest.mark.parametrize("pool", range(4, 60))
 @pytest.mark.parametrize("writers", [1, 2, 8, 32])
-def test_every_part_of_the_pool_has_a_connection(pool: int, writers: int) -> None:
+def test_pool_is_divided_so_that_each_part_has_a_connection(pool: int, writers: int) -> None:
     seats = divide(pool, writers)
     assert min(seats) >= 1
     assert pool - sum(seats) >= 1

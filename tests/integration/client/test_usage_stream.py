@@ -1,4 +1,4 @@
-"""The streaming client against a server that does what the test tells it to."""
+"""The usage stream of the client library against a scripted server."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -10,8 +10,10 @@ from google.protobuf import any_pb2
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
-from cli.client.connection import DETAILS_KEY, FIRST_PAUSE, Address
-from cli.client.usage_stream import Batch, ConnectionLost, UsageStream
+from cli.client.batches import Batch
+from cli.client.connection import FIRST_PAUSE, Address
+from cli.client.errors import DETAILS_KEY
+from cli.client.usage_stream import ConnectionLost, UsageStream
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageRequest, EvaluateUsageResponse
 from generated.tidemark.v1.usage_pb2 import UsageEvent
 from tests.support.cli.scripted import Context, Requests, Script, Scripted, answer, answers_all, batches, names
@@ -32,7 +34,7 @@ def answers_then(count: int, code: grpc.StatusCode, *details: Message) -> Script
             packed = any_pb2.Any()
             packed.Pack(detail)
             status.details.append(packed)
-        await context.abort(code, "as told", ((DETAILS_KEY, status.SerializeToString()),))
+        await context.abort(code, "scripted", ((DETAILS_KEY, status.SerializeToString()),))
 
     return script
 
@@ -53,12 +55,12 @@ async def test_every_batch_is_acknowledged_in_order() -> None:
     assert stream.resent == 0
 
 
-async def test_an_empty_source_is_fine() -> None:
+async def test_empty_source_sends_nothing() -> None:
     acknowledged, _ = await send(Scripted(answers_all), batches(0))
     assert acknowledged == []
 
 
-async def test_what_was_not_acknowledged_is_sent_again_on_a_new_stream() -> None:
+async def test_unacknowledged_batches_are_sent_again_on_a_new_stream() -> None:
     server = Scripted(
         answers_then(3, grpc.StatusCode.UNAVAILABLE), answers_then(0, grpc.StatusCode.INTERNAL), answers_all
     )
@@ -68,7 +70,7 @@ async def test_what_was_not_acknowledged_is_sent_again_on_a_new_stream() -> None
     assert stream.resent >= 2
 
 
-async def test_a_server_that_goes_away_is_taken_at_its_word() -> None:
+async def test_client_opens_a_new_stream_after_going_away() -> None:
     async def goes_away(requests: Requests, context: Context) -> AsyncIterator[EvaluateUsageResponse]:
         yield answer(await anext(requests))
         yield EvaluateUsageResponse(heartbeat=True)
@@ -80,21 +82,26 @@ async def test_a_server_that_goes_away_is_taken_at_its_word() -> None:
     assert server.streams == 2
 
 
-async def test_a_batch_interrupted_while_it_was_being_made_is_not_lost() -> None:
+async def test_batch_of_a_slow_source_is_not_lost_when_the_stream_breaks() -> None:
+    broken = asyncio.Event()
+
     async def slowly() -> AsyncIterator[Batch]:
         async for batch in batches(4):
-            await asyncio.sleep(0.2)  # the stream breaks meanwhile
+            if batch.batch_id != "b0":
+                await broken.wait()  # the source is in the middle of a batch when the stream breaks
             yield batch
 
     async def breaks_soon(requests: Requests, context: Context) -> AsyncIterator[EvaluateUsageResponse]:
         yield answer(await anext(requests))
-        await context.abort(grpc.StatusCode.UNAVAILABLE, "as told")
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "scripted")
 
-    acknowledged, _ = await send(Scripted(breaks_soon, answers_all), slowly())
+    acknowledged, _ = await send(
+        Scripted(breaks_soon, answers_all), slowly(), on_interruption=lambda sentence: broken.set()
+    )
     assert acknowledged == names(4)
 
 
-async def test_no_more_batches_than_the_window_are_on_their_way() -> None:
+async def test_batches_in_flight_never_exceed_the_window() -> None:
     waiting = 0
     most = 0
 
@@ -116,7 +123,7 @@ async def test_no_more_batches_than_the_window_are_on_their_way() -> None:
     assert most == 3
 
 
-async def test_an_overloaded_server_is_asked_again_when_it_says() -> None:
+async def test_client_retries_after_the_delay_that_an_overloaded_server_asks_for() -> None:
     retry = error_details_pb2.RetryInfo()
     retry.retry_delay.FromMilliseconds(50)
     server = Scripted(answers_then(1, grpc.StatusCode.RESOURCE_EXHAUSTED, retry), answers_all)
@@ -125,7 +132,7 @@ async def test_an_overloaded_server_is_asked_again_when_it_says() -> None:
 
 
 @pytest.mark.parametrize("milliseconds", [0, -5_000, 1])
-async def test_a_server_that_asks_for_no_wait_is_not_asked_in_a_tight_loop(milliseconds: int) -> None:
+async def test_client_keeps_its_own_pause_when_a_server_asks_for_no_wait(milliseconds: int) -> None:
     retry = error_details_pb2.RetryInfo()
     retry.retry_delay.FromMilliseconds(milliseconds)
     busy = answers_then(0, grpc.StatusCode.RESOURCE_EXHAUSTED, retry)
@@ -135,7 +142,7 @@ async def test_a_server_that_asks_for_no_wait_is_not_asked_in_a_tight_loop(milli
     assert [wait >= FIRST_PAUSE * 2**number / 2 for number, wait in enumerate(waits)] == [True] * 3
 
 
-async def test_a_server_that_asks_for_days_is_asked_again_within_the_patience() -> None:
+async def test_client_waits_no_longer_than_its_patience_when_a_server_asks_for_days() -> None:
     retry = error_details_pb2.RetryInfo()
     retry.retry_delay.FromSeconds(100_000)
     waits = Waits()
@@ -145,7 +152,7 @@ async def test_a_server_that_asks_for_days_is_asked_again_within_the_patience() 
 
 
 class Waits(list[float]):
-    """How long the client means to wait between two tries; it waits for a moment only."""
+    """Records how long the client waits between two streams; the real wait is short."""
 
     async def sleep(self, seconds: float) -> None:
         self.append(seconds)
@@ -155,20 +162,20 @@ class Waits(list[float]):
 @pytest.mark.parametrize(
     "code", [grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.RESOURCE_EXHAUSTED]
 )
-async def test_what_no_new_stream_can_mend_is_raised(code: grpc.StatusCode) -> None:
+async def test_error_that_a_new_stream_would_repeat_is_raised(code: grpc.StatusCode) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await send(Scripted(answers_then(0, code)), batches(5))
     assert raised.value.code() is code
 
 
-async def test_a_connection_without_answers_is_lost_for_good_after_the_patience() -> None:
+async def test_client_gives_up_after_its_patience_without_answers() -> None:
     server = Scripted(answers_then(0, grpc.StatusCode.UNAVAILABLE))
-    with pytest.raises(ConnectionLost, match="as told"):
+    with pytest.raises(ConnectionLost, match="scripted"):
         await send(server, batches(5), patience=0.5)
     assert server.streams > 1
 
 
-async def test_an_error_of_the_source_comes_after_what_it_gave_was_acknowledged() -> None:
+async def test_error_of_the_source_is_raised_after_its_batches_are_acknowledged() -> None:
     acknowledged: list[str] = []
 
     async def breaks() -> AsyncIterator[Batch]:
@@ -184,15 +191,15 @@ async def test_an_error_of_the_source_comes_after_what_it_gave_was_acknowledged(
     assert acknowledged == names(3)
 
 
-async def test_interruptions_are_told() -> None:
-    told: list[str] = []
+async def test_interruptions_are_reported() -> None:
+    interruptions: list[str] = []
     server = Scripted(answers_then(0, grpc.StatusCode.UNAVAILABLE), answers_all)
     async with server, Address(f"127.0.0.1:{server.port}").channel() as channel:
-        stream = UsageStream(channel, on_interruption=told.append)
+        stream = UsageStream(channel, on_interruption=interruptions.append)
         await stream.send(batches(3), lambda batch, response: None)
-    assert told == ["as told"]
+    assert interruptions == ["scripted"]
 
 
-def test_a_batch_keeps_its_lines() -> None:
+def test_batch_keeps_the_lines_of_its_events() -> None:
     lines: Sequence[int] = Batch("b", [UsageEvent()], [7]).lines
     assert lines == [7]

@@ -1,4 +1,4 @@
-"""How a rival's script is told what to do, and when: arguments as JSON, then a line on standard input."""
+"""The task of a rival's script: JSON on the first line of standard input; the second line starts it."""
 
 import asyncio
 import json
@@ -10,7 +10,7 @@ READY = "ready"
 
 @dataclass(frozen=True)
 class Task:
-    """Deliveries to make: jobs are pairs of a URL and a notification's id."""
+    """Deliveries to make. jobs: pairs of a URL and the id of a notification."""
 
     database_url: str
     secret: str
@@ -19,13 +19,13 @@ class Task:
     jobs: list[tuple[str, str]]
 
 
-def task() -> Task:
-    """The task, from the first line of standard input."""
+def read_task() -> Task:
+    """Reads the task from standard input."""
     found = json.loads(sys.stdin.readline())
     return Task(**{**found, "jobs": [(url, one) for url, one in found["jobs"]]})
 
 
-async def go() -> None:
-    """Says that the jobs are queued, and waits for the word."""
+async def wait_for_start() -> None:
+    """Reports on standard output that the jobs are queued, and waits for the line that starts them."""
     print(READY, flush=True)
     await asyncio.to_thread(sys.stdin.readline)

@@ -1,4 +1,4 @@
-"""The streaming client and a server that fails itself: bounded tries, and one event never holds up the others."""
+"""A usage stream to a server with a fault: limited tries, and one event does not hold up the others."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -8,9 +8,11 @@ import pytest
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
-from cli.client.connection import DETAILS_KEY, Address
+from cli.client.batches import Batch
+from cli.client.connection import Address
+from cli.client.errors import DETAILS_KEY
 from cli.client.isolation import MAX_REJECTED
-from cli.client.usage_stream import MAX_FAILURES, Batch, ConnectionLost, UsageStream
+from cli.client.usage_stream import MAX_FAULTS, ConnectionLost, UsageStream
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse
 from generated.tidemark.v1.usage_pb2 import UsageEvent
 from tests.support.cli.scripted import Context, Requests, Script, Scripted, answer, answers_all, batches, names
@@ -46,7 +48,7 @@ def fails_over(*event_ids: str) -> Script:
     return script
 
 
-async def test_an_event_that_the_server_fails_over_is_rejected_alone() -> None:
+async def test_event_with_which_the_server_fails_is_rejected_alone() -> None:
     async with Scripted(fails_over("e2-3", "e4-0")) as server:
         answered, _ = await send(server.port, batches(6, size=7))
     assert [name for name, _ in answered] == names(6)
@@ -60,10 +62,10 @@ async def test_an_event_that_the_server_fails_over_is_rejected_alone() -> None:
         "b4": [(0, 13, "internal error")],
     }
     # Both batches were tried a bounded number of times before they were taken apart.
-    assert server.streams <= 2 * MAX_FAILURES + 1
+    assert server.streams <= 2 * MAX_FAULTS + 1
 
 
-async def test_a_server_that_fails_over_everything_is_given_up() -> None:
+async def test_client_gives_up_when_the_server_fails_with_every_event() -> None:
     async def fails(requests: Requests, context: Context) -> AsyncIterator[EvaluateUsageResponse]:
         await anext(requests)
         await context.abort(grpc.StatusCode.INTERNAL, "internal error")
@@ -74,7 +76,7 @@ async def test_a_server_that_fails_over_everything_is_given_up() -> None:
             await send(server.port, batches(1, size=4 * MAX_REJECTED), patience=1.0)
 
 
-async def test_a_failure_that_passes_rejects_nothing() -> None:
+async def test_temporary_fault_of_the_server_rejects_no_event() -> None:
     async def fails(requests: Requests, context: Context) -> AsyncIterator[EvaluateUsageResponse]:
         await anext(requests)
         await context.abort(grpc.StatusCode.INTERNAL, "internal error")
@@ -85,7 +87,7 @@ async def test_a_failure_that_passes_rejects_nothing() -> None:
     assert [(name, len(response.rejected)) for name, response in answered] == [(name, 0) for name in names(3)]
 
 
-async def test_a_delay_of_0_that_the_server_asks_for_is_no_busy_loop() -> None:
+async def test_client_doubles_its_pause_when_a_server_asks_for_a_delay_of_0() -> None:
     slept: list[float] = []
 
     async def sleep(delay: float) -> None:
@@ -109,7 +111,7 @@ async def test_a_delay_of_0_that_the_server_asks_for_is_no_busy_loop() -> None:
     assert all(0.25 * 2**number <= pause <= 0.5 * 2**number for number, pause in enumerate(slept))
 
 
-async def test_an_event_is_counted_once_by_the_answer_that_is_put_together() -> None:
+async def test_answer_of_a_batch_sent_in_parts_counts_each_event_once() -> None:
     """What the pieces were answered is one answer, by the places in the whole batch."""
 
     async def rejects_odd(requests: Requests, context: Context) -> AsyncIterator[EvaluateUsageResponse]:

@@ -1,4 +1,4 @@
-"""The line that a person reads of a notification."""
+"""The line of text for a notification."""
 
 import json
 from datetime import UTC, datetime
@@ -6,13 +6,13 @@ from typing import Any
 
 from rich.text import Text
 
-from cli.watch.lines import line
+from cli.watch.notification_lines import notification_line
 from generated.tidemark.v1.notification_pb2 import Notification
 from server.calls.validation import to_timestamp
 
 
 def plain(notification: Notification) -> str:
-    return Text.from_markup(line(notification)).plain
+    return Text.from_markup(notification_line(notification)).plain
 
 
 def shown(gauge: dict[str, Any], *transitions: tuple[str, str, str], late: bool = False) -> str:
@@ -32,7 +32,7 @@ def shown(gauge: dict[str, Any], *transitions: tuple[str, str, str], late: bool 
     return plain(Notification(create_time=time, customer_id="acme", body=json.dumps({"data": data})))
 
 
-def test_usage_of_a_subscription_by_groups() -> None:
+def test_line_shows_subscription_group_codes_and_values() -> None:
     gauge = {
         "subscription_id": "pro",
         "metric_id": "calls",
@@ -44,14 +44,14 @@ def test_usage_of_a_subscription_by_groups() -> None:
     )
 
 
-def test_up_and_down_in_one_and_late() -> None:
+def test_line_shows_reached_and_resolved_of_one_notification_and_late() -> None:
     gauge = {"currency": "USD", "invoice_id": "in_1"}
     assert shown(gauge, ("REACHED", "10", ""), ("RESOLVED", "10", ""), late=True) == (
         "2026-03-15 12:30:05  acme  [bold] calls  USD in_1  reached 10; resolved 10  9.5 → 60  late"
     )
 
 
-def test_what_is_about_no_gauge() -> None:
+def test_line_of_a_disabled_alert_shows_group_and_reason() -> None:
     data = {
         "alert_name": "calls",
         "customer_id": "acme",
