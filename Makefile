@@ -18,10 +18,10 @@ SHARED := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # More arguments for pytest: make test-unit ARGS='-k periods'
 ARGS ?=
 # The tests that run against a second PostgreSQL, too: one with the settings of its package, where one is installed.
-DATABASE_PART := test_database.py test_failures.py test_migrations.py test_sessions.py alerts/test_races.py \
-	balances/test_concurrent_drawdown.py facts/test_invoice_alerts.py notifications/test_watch_order.py \
-	notifier/test_delivery.py notifier/test_delivery_queue.py notifier/test_locks.py usage/test_exactly_once.py \
-	usage/test_group_limit.py usage/test_creation_during_usage.py usage/test_new_alerts.py
+DATABASE_PART := accounts/test_invoice_alerts.py alerts/test_races.py balances/test_concurrent_drawdown.py \
+	notifications/test_watch_order.py notifier/test_delivery.py notifier/test_delivery_queue.py notifier/test_locks.py \
+	postgres/test_failures.py postgres/test_lost_connections.py postgres/test_migrations.py postgres/test_sessions.py \
+	usage/test_exactly_once.py usage/test_group_limit.py usage/test_creation_during_usage.py usage/test_new_alerts.py
 # How many steps of random calls are compared with the plain model (default: 10,000).
 STEPS ?=
 # The demo's input: a CSV of real requests instead of the made-up month.

@@ -32,7 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Puts what takes long first where several processes share the work: the last files are short, and none idles."""
+    """Sorts long files first when several processes share the run, so that no process idles at the end."""
     if hasattr(config, "workerinput"):
         items.sort(key=_rank)
 
@@ -45,7 +45,7 @@ def _rank(item: pytest.Item) -> int:
 
 
 def pytest_collection_finish() -> None:
-    """Takes what the imports made out of the garbage collector's work: each full collection would walk all of it."""
+    """Freezes the objects of all imports: otherwise each full garbage collection would walk them."""
     gc.collect()
     gc.freeze()
 
@@ -57,7 +57,7 @@ def template(request: pytest.FixtureRequest) -> Iterator[Template]:
         with system_postgres("max_connections=200", *WITHOUT_POWER_CUTS) as url:
             yield Template(Path(), url)
         return
-    # Not below pytest's own folder, which a later run removes when it has become old, also while this one lasts.
+    # Not below pytest's own folder: a later run would remove it as an old one while this run still uses it.
     directory = tempfile.mkdtemp(prefix="tidemark-test-")
     # Registered before the server's own exit handler, and so run after it: the server has to stop first.
     atexit.register(shutil.rmtree, directory, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The demo in short: it ends with 0, having checked everything itself."""
+"""A short run of the demo: it checks its own totals and ends with 0."""
 
 import re
 import subprocess
@@ -18,7 +18,7 @@ def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([*DEMO, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT, check=False)
 
 
-def test_a_month_ends_exactly_as_expected() -> None:
+def test_the_demo_of_a_month_ends_with_the_expected_totals() -> None:
     finished = run("--events", "1200", "--seconds", "1", "--probe-seconds", "1", "--seed", "3")
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert "everything happened exactly as expected" in finished.stdout
@@ -35,7 +35,7 @@ def test_a_month_ends_exactly_as_expected() -> None:
     assert "to its webhook's arrival p50" in finished.stdout
 
 
-def test_a_trace_ends_exactly_as_expected(tmp_path: Path) -> None:
+def test_the_demo_of_a_trace_ends_with_the_expected_totals(tmp_path: Path) -> None:
     path = tmp_path / "trace.csv"
     rows = (
         f"2023-11-16 18:{15 + number // 100:02}:{number % 60:02}.1234567,{20_000 + 37 * number},{1000 + number}\n"
@@ -50,7 +50,7 @@ def test_a_trace_ends_exactly_as_expected(tmp_path: Path) -> None:
     assert "✗" not in finished.stdout
 
 
-def test_another_file_is_refused_before_anything_starts(tmp_path: Path) -> None:
+def test_the_demo_refuses_a_file_that_is_no_trace_before_it_starts_a_process(tmp_path: Path) -> None:
     path = tmp_path / "trace.csv"
     path.write_text("a,b\n1,2\n")
     finished = run("--trace", str(path))

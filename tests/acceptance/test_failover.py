@@ -1,4 +1,4 @@
-"""A failover leaves the old primary up as a standby: callers are told, and writes go on where they can be written."""
+"""A failover leaves the old primary up as a standby: writes are refused until the database accepts them."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -8,7 +8,7 @@ import pytest
 
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageBatchRequest
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
-from tests.acceptance.test_outage import Health, at_work, everything_arrived, refused
+from tests.acceptance.test_database_outage import Health, at_work, everything_arrived, refused
 from tests.support.notifier.receiver import Receiver
 from tests.support.processes import results
 from tests.support.processes.postgres import OwnServer, own_server
@@ -25,7 +25,7 @@ async def postgres() -> AsyncIterator[OwnServer]:
         yield server
 
 
-async def test_a_primary_that_comes_back_as_a_standby_and_is_promoted(
+async def test_a_server_refuses_writes_on_a_standby_and_resumes_after_its_promotion(
     postgres: OwnServer, receiver: Receiver, tmp_path: Path
 ) -> None:
     now = datetime.now(UTC)
@@ -42,7 +42,7 @@ async def test_a_primary_that_comes_back_as_a_standby_and_is_promoted(
             await postgres.stop()
             await postgres.start(standby=True)
             await health.becomes(NOT_SERVING)
-            # It reads, so a program that asked it for a sign of life only would find nothing wrong.
+            # A standby answers reads, so a check that only reads would find no fault.
             await until(lambda: "takes no writes" in server.said())
             await refused(channel, events, failure="read_only", seconds=2)
             assert await health.lives()
@@ -58,10 +58,10 @@ async def test_a_primary_that_comes_back_as_a_standby_and_is_promoted(
         await everything_arrived(postgres.url, receiver, secret)
 
 
-async def test_a_server_that_is_set_to_read_only_under_its_connections_and_back(
+async def test_a_server_refuses_writes_while_the_database_is_read_only_and_resumes_after_it(
     postgres: OwnServer, receiver: Receiver, tmp_path: Path
 ) -> None:
-    """What fences off an old primary: sessions stay as they are, and whoever writes hears of it."""
+    """An old primary is fenced off so: open sessions stay open, and each write is refused."""
     now = datetime.now(UTC)
     async with (
         running(postgres.url, tmp_path) as programs,

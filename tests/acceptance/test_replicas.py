@@ -1,4 +1,4 @@
-"""Two servers on one database, with the same customers: every total is exact, every crossing is recorded once."""
+"""Two servers on one database, with the same customers: every total is exact, every transition is recorded once."""
 
 import asyncio
 import itertools
@@ -17,7 +17,7 @@ SHARED = 2  # every second batch of a pair of clients is sent by both
 
 
 def paired(number: int, now: datetime) -> tuple[list[list[UsageEvent]], list[list[UsageEvent]]]:
-    """What two clients send: some batches are the same events, in another order."""
+    """The batches of two clients: both send some batches, with the same events in another order."""
     rng = random.Random(number)
     first = list(itertools.islice(usage(f"first-{number}", now), BATCHES))
     second = list(itertools.islice(usage(f"second-{number}", now), BATCHES))
@@ -26,7 +26,7 @@ def paired(number: int, now: datetime) -> tuple[list[list[UsageEvent]], list[lis
     return first, second
 
 
-async def test_two_servers_with_the_same_customers_count_exactly_and_record_each_crossing_once(
+async def test_two_servers_with_the_same_customers_count_exactly_and_record_each_transition_once(
     programs: Programs, database_url: str
 ) -> None:
     servers = await asyncio.gather(programs.serve("server-1"), programs.serve("server-2"))
@@ -41,7 +41,7 @@ async def test_two_servers_with_the_same_customers_count_exactly_and_record_each
                 group.create_task(client.send(batches))
         for number, alert in enumerate(BY_LABEL):
             await acknowledged(clients, number * 10)
-            # What streams through the one server must not miss what is created through the other.
+            # Usage through one server is evaluated with alerts created through the other.
             await results.create(servers[number % 2].address, alert)
     await results.evaluated(servers[1].address)
 
@@ -52,10 +52,10 @@ async def test_two_servers_with_the_same_customers_count_exactly_and_record_each
     assert sum(client.accepted for client in clients) == expected.events
     assert sum(client.duplicates for client in clients) == len(sent) - expected.events
 
-    told = sum((results.reached_in(client.transitions) for client in clients), Counter())
-    # A visit evaluates gauges too, and answers nobody.
-    assert told <= expected.reached
-    assert {one.alert for one in expected.reached - told} <= {alert.name for alert in BY_LABEL}
+    answered = sum((results.reached_in(client.transitions) for client in clients), Counter())
+    # A backfill evaluates gauges too; its transitions are in no answer.
+    assert answered <= expected.reached
+    assert {one.alert for one in expected.reached - answered} <= {alert.name for alert in BY_LABEL}
 
     assert [await server.stop() for server in servers] == [0, 0]
     assert [server.complaints() for server in servers] == [[], []]

@@ -1,4 +1,4 @@
-"""The wheel, installed where nothing else is but what it declares: what it holds, and every command."""
+"""The wheel, installed with only the dependencies that it declares: its contents, and every command."""
 
 import json
 import re
@@ -82,7 +82,7 @@ def test_the_wheel_holds_the_packages_of_the_product_and_no_others(wheel: Path) 
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
 
 
-def test_every_module_finds_its_imports_without_extras_but_the_commands_that_need_one(
+def test_every_module_imports_without_extras_except_the_commands_that_need_one(
     core: Environment, tmp_path: Path
 ) -> None:
     finished = run(tmp_path, "-c", IMPORT_ALL, tidemark=core.python)

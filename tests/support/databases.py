@@ -21,13 +21,13 @@ _TEMPLATE = "tidemark_template"
 
 NOON = datetime(2026, 3, 15, 12, 0, tzinfo=UTC)  # the time of the tests' clock, in the middle of a month
 
-# No test takes the power away, and what PostgreSQL has written survives its own end without these. With them, most of
-# the time of a new database and of a commit is spent on waiting for the disk.
+# No test cuts the power, and written data survives a crash of PostgreSQL without these settings. With them, most of
+# the time of a new database and of a commit is spent waiting for the disk.
 WITHOUT_POWER_CUTS = ("fsync=off", "full_page_writes=off")
 
 
 class Template:
-    """A migrated database that others are copied from.
+    """A migrated database, the template of other databases.
 
     Uses TIDEMARK_TEST_DATABASE_URL when it is set (a superuser's URL), and the embedded server otherwise.
     """
@@ -47,7 +47,7 @@ class Template:
         migrate(self._url(self._name))
         self._copies: list[str] = []
         self._copy(f"{self._name}_months", self._name)
-        # In a thread: the event loop of this one is the business of pytest-asyncio.
+        # In a thread: pytest-asyncio owns the event loop of this thread.
         thread = Thread(target=asyncio.run, args=[_make_months(self._url(f"{self._name}_months"))])
         thread.start()
         thread.join()
@@ -55,7 +55,7 @@ class Template:
     def fresh_database(self, *, months: bool = True) -> str:
         """A new copy of the template; returns its URL.
 
-        months: whether it has the partitions that a server makes which starts at NOON. They take as long as the copy.
+        months: whether to create the partitions of a server that starts at NOON. These take as long as the copy.
         """
         name = f"tidemark_test_{os.getpid()}_{next(self._numbers)}"
         self._copy(name, f"{self._name}_months" if months else self._name)
@@ -67,7 +67,7 @@ class Template:
         self._copies.append(name)
 
     def close(self) -> None:
-        """Drops every database that was made on a server that goes on; the embedded one goes with its directory."""
+        """Drops the databases on a server that keeps running; the embedded server is deleted with its directory."""
         if self._embedded:
             return
         for name in [*self._copies, self._name]:
@@ -82,7 +82,7 @@ class Template:
 
 
 async def _make_months(url: str) -> None:
-    """Does what a server does that starts at NOON."""
+    """Creates the partitions, as a server does that starts at NOON."""
     configuration = Configuration()
     database = Database(url)
     upkeep = Upkeep(database, ManualClock(NOON), configuration.retention, configuration.notification_retention)

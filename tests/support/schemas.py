@@ -1,6 +1,6 @@
-"""A check of JSON against the schemas of docs/events: strict where they are, and complete.
+"""A strict and complete check of JSON against the schemas of docs/events.
 
-It knows the keywords that those schemas use, and refuses any other rather than pass it over.
+It knows the keywords that those schemas use, and refuses any other instead of ignoring it.
 """
 
 import json
@@ -38,7 +38,7 @@ _WORDS = {"$schema", "$defs", "title", "description"}
 
 
 class Mismatch(AssertionError):
-    """The JSON is not as its schema says."""
+    """The JSON is not valid for its schema."""
 
 
 @cache
@@ -49,12 +49,12 @@ def schema(name: str) -> dict[str, Any]:
 
 
 def check_body(body: dict[str, Any]) -> None:
-    """Raises Mismatch where a body that was sent is not as the schema of its type says."""
+    """Raises Mismatch when a sent body is not valid for the schema of its type."""
     check(body, schema(FILES[body["type"]]))
 
 
 def check(value: Any, whole: dict[str, Any], path: str = "$", part: dict[str, Any] | None = None) -> None:
-    """Raises Mismatch where `value` is not as the schema says, or has a field that the schema does not describe."""
+    """Raises Mismatch when `value` is not valid for the schema, or has a field that the schema does not describe."""
     part = whole if part is None else part
     for keyword, wanted in part.items():
         if keyword in _WORDS or keyword == "properties":

@@ -1,6 +1,6 @@
 """A PostgreSQL of the operating system as its package leaves it: JIT on, default planner costs and memory.
 
-The embedded server has settings of its own and may be newer. Tests that run here as well find what depends on them.
+The embedded server has other settings and may be newer. Tests that run on both find code that depends on them.
 """
 
 import os
@@ -52,7 +52,7 @@ def system_postgres(*settings: str) -> Iterator[str]:
             f"-c{setting}" for setting in ("listen_addresses=", f"unix_socket_directories={folder}", *settings)
         ]
         with (folder / "log").open("wb") as log:
-            # It ends with this process, however that ends.
+            # PostgreSQL ends with this process, however this process ends.
             server = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "QUIT", found / "postgres", "-D", data, *options],
                 user=user,

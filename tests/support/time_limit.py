@@ -1,9 +1,9 @@
-"""A limit to how long a test may last, so that one that waits in vain fails, and says what it waited for.
+"""A time limit for each test: a test that waits in vain fails, and shows the line where it waited.
 
-A test that waits for what never comes would otherwise stop the whole run, without a word about where. Each phase of a
-test (set-up, call, tear-down) has DEFAULT_LIMIT, or what the marker `time_limit(seconds)` or the environment variable
-TIDEMARK_TEST_LIMIT says; 0 is no limit. It is far above what any test takes on a busy machine: to wait for less than
-that is the business of the helpers, which know what is missing.
+Otherwise a test that waits in vain would stop the whole run without a message. Each phase of a
+test (set-up, call, tear-down) has DEFAULT_LIMIT, or the limit of the marker `time_limit(seconds)` or of the variable
+TIDEMARK_TEST_LIMIT; 0 is no limit. It is far above the time of any test on a busy machine: shorter limits
+belong to the helpers, which can name what is missing.
 """
 
 import asyncio
@@ -20,18 +20,18 @@ from typing import Any
 import pytest
 
 DEFAULT_LIMIT = 600.0  # seconds
-REPEAT = 10.0  # seconds until a test is interrupted again that caught the interruption, or cleans up for too long
-LAST_RESORT = 60.0  # seconds after the limit at which the process ends, when no Python code runs to be interrupted
+REPEAT = 10.0  # seconds until the next interruption of a test that caught the first one, or cleans up for too long
+LAST_RESORT = 60.0  # seconds from the limit to the end of the process when no Python code can be interrupted
 
 _stderr = 2
 
 
 class Overdue(BaseException):
-    """A test lasted longer than it may. No Exception: neither the code under test nor Hypothesis may catch it."""
+    """A test exceeded its limit. Not an Exception: neither the code under test nor Hypothesis may catch it."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Names the marker, and keeps the process's own stderr: while a test runs, pytest has put a file in its place."""
+    """Declares the marker, and keeps the process's own stderr: during a test, pytest redirects stderr to a file."""
     global _stderr
     _stderr = os.dup(2)
     config.addinivalue_line("markers", "time_limit(seconds): how long each phase of the test may last")
@@ -77,7 +77,7 @@ def _limited(item: pytest.Item, phase: str) -> Iterator[None]:
 
 
 def _tasks() -> str:
-    """What every task of the running event loop waits for, innermost call last."""
+    """The stack of every task of the running event loop, innermost call last."""
     try:
         tasks = asyncio.all_tasks()
     except RuntimeError:

@@ -20,7 +20,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT = 120.0  # seconds
 
-# What tools leave in the folder of the repository: an old build/ would get into the wheel.
+# Folders that tools leave in the repository: an old build/ would get into the wheel.
 _LEFTOVERS = shutil.ignore_patterns(".*", "__pycache__", "build", "dist", "*.egg-info")
 
 
@@ -46,12 +46,12 @@ class Environment:
 
     @property
     def tidemark(self) -> tuple[str, ...]:
-        """How the installed program is called."""
+        """The command of the installed program."""
         return (str(self._programs / "tidemark"),)
 
     @property
     def python(self) -> tuple[str, ...]:
-        """How the interpreter is called, without what stands in the current folder."""
+        """The command of the interpreter, without the current folder in its path."""
         return (str(self._programs / "python"), "-P")
 
 
@@ -77,7 +77,7 @@ def _metadata(wheel: Path) -> Distribution:
 
 
 def _requirements(found: Distribution, extras: Iterable[str]) -> Iterator[Requirement]:
-    """What a distribution requires on this machine; the extra "" is what it requires without one."""
+    """The requirements of a distribution on this machine; the extra "" stands for no extra."""
     for requirement in map(Requirement, found.requires or ()):
         if any(requirement.marker is None or requirement.marker.evaluate({"extra": extra}) for extra in extras):
             yield requirement

@@ -1,4 +1,4 @@
-"""What the contract promises of itself and buf's rules do not check."""
+"""Rules of the contract that buf does not check."""
 
 import re
 from collections.abc import Iterator
@@ -55,7 +55,7 @@ TYPES = [
 def reachable(root: Descriptor, *, by_callers: bool = False) -> Iterator[FieldDescriptor]:
     """The fields of the message, and of every message of this API that it may hold.
 
-    by_callers: leave out what only answers fill in.
+    by_callers: exclude output-only fields.
     """
     seen: set[str] = set()
     waiting: list[Descriptor | None] = [root]
@@ -119,7 +119,7 @@ def test_there_are_no_more_condition_types_than_conditions() -> None:
 
 def test_every_case_of_a_oneof_is_a_message_of_its_own() -> None:
     for oneof in {field.containing_oneof for field in everything() if field.containing_oneof is not None}:
-        if oneof.name.startswith("_"):  # how a field that is `optional` shows
+        if oneof.name.startswith("_"):  # an `optional` field is in a oneof of its own
             continue
         types = [field.message_type for field in oneof.fields]
         assert None not in types, oneof.full_name
@@ -131,7 +131,7 @@ def test_no_field_is_a_floating_point_number() -> None:
     assert [field.full_name for field in everything() if field.type in floating] == []
 
 
-def test_times_are_named_as_such() -> None:
+def test_a_field_of_a_time_ends_in_time() -> None:
     for field in everything():
         message = field.message_type
         is_time = message is not None and message.full_name == "google.protobuf.Timestamp"

@@ -1,4 +1,4 @@
-"""What docs/ and the README link to is there: files, headings, and the tests that hold the rules of semantics.md."""
+"""The links of docs/ and the README have targets: files, headings, and the tests of the rules of semantics.md."""
 
 import ast
 import re
@@ -35,13 +35,13 @@ def names_of_tests(path: Path) -> frozenset[str]:
 
 @cache
 def anchors(page: Path) -> frozenset[str]:
-    """What the headings of a page are linked as."""
+    """The anchors of the headings of a page."""
     headings = re.findall(r"^#+ +(.*)$", page.read_text(), re.MULTILINE)
     return frozenset(re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings)
 
 
 def missing(page: Path, text: str, target: str) -> str | None:
-    """What of a link's target is not there; None: all of it is."""
+    """The missing part of a link's target; None when nothing is missing."""
     if re.match(r"[a-z]+:", target):
         return None
     name, _, anchor = target.partition("#")
@@ -57,7 +57,7 @@ def missing(page: Path, text: str, target: str) -> str | None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_link_leads_somewhere(page: Path) -> None:
+def test_every_link_has_a_target(page: Path) -> None:
     found = [(text, problem) for text, target in links(page) if (problem := missing(page, text, target))]
     assert found == []
 
@@ -97,9 +97,9 @@ def test_every_condition_has_a_row() -> None:
         ("gone", "nowhere.md", "there is no file nowhere.md"),
         ("gone", "events/README.md#nothing", "README.md has no heading nothing"),
         ("`test_nothing`", "../tests/unit/test_docs.py", "../tests/unit/test_docs.py has no test test_nothing"),
-        ("`test_every_link_leads_somewhere`", "../tests/unit/test_docs.py", None),
+        ("`test_every_link_has_a_target`", "../tests/unit/test_docs.py", None),
         ("elsewhere", "https://example.com", None),
     ],
 )
-def test_a_link_that_leads_nowhere_is_found(text: str, target: str, problem: str | None) -> None:
+def test_a_link_without_a_target_is_found(text: str, target: str, problem: str | None) -> None:
     assert missing(SEMANTICS, text, target) == problem

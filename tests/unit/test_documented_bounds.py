@@ -150,7 +150,7 @@ def test_the_headers_that_an_endpoint_may_not_set_are_those_that_the_contract_na
         assert is_reserved(name) == (name != "Accept")
 
 
-def test_every_place_that_speaks_of_an_events_identity_names_its_boundary() -> None:
+def test_every_description_of_an_events_identity_names_the_calendar_month() -> None:
     places = {
         "README.md": "Every event counts exactly once",
         "docs/commands.md": "Derived ids",

@@ -1,4 +1,4 @@
-"""The schemas of docs/events say what is sent: no more, no less."""
+"""The schemas of docs/events describe exactly the events that are sent."""
 
 import json
 import random
@@ -98,15 +98,15 @@ def notifications() -> Iterator[Notification]:
 
 
 def notices() -> Iterator[Notice]:
-    """Every kind of notice, as the health of an endpoint gives it."""
+    """Every kind of notice that the health of an endpoint produces."""
     chance = random.Random(1)
     failed = HealthSample(HealthSignal.FAILED, exhausted=True, delivery={
         "delivery_id": "whd_1", "notification_id": "ntf_1", "attempt_count": 11,
     })  # fmt: skip
     health = Health(max_in_flight=4, failing_since=NOW, failure_count=20)
     for days in (0.0, 2.5, 4.5):
-        health, told = health.after(failed, NOW + timedelta(days=days), chance)
-        yield from told
+        health, found = health.after(failed, NOW + timedelta(days=days), chance)
+        yield from found
     yield from health.after(HealthSample(HealthSignal.SUCCEEDED), NOW, chance)[1]
     yield from health.after(failed, NOW + DISABLE_AFTER, chance)[1]
     yield from Health(max_in_flight=4).after(HealthSample(HealthSignal.GONE), NOW, chance)[1]
@@ -139,28 +139,28 @@ def sent(value: Any) -> Iterator[str]:
             yield from sent(item)
 
 
-def test_notifications_are_as_their_schema_says() -> None:
+def test_notifications_are_valid_for_their_schema() -> None:
     bodies = [json.loads(one.body()) for one in notifications()] + examples(TRANSITION_TYPES)
     for body in bodies:
         check(body, ALERT)
     assert {body["type"] for body in bodies} == set(TRANSITION_TYPES)
     assert set(TRANSITION_TYPES) == set(ALERT["properties"]["type"]["enum"])
-    # Nothing is described that no one sends.
+    # Each described event is sent.
     assert set(described(ALERT)) == {name for body in bodies for name in sent(body)}
     parts = ALERT["$defs"]
     assert parts["alert"]["properties"]["condition"]["enum"] == [condition.value for condition in ConditionType]
     assert parts["gauge"]["properties"]["reading"]["enum"] == [reading.value for reading in BalanceReading]
 
 
-def test_disabled_alerts_are_told_as_their_schema_says() -> None:
+def test_notices_of_disabled_alerts_are_valid_for_their_schema() -> None:
     group = (("model", "5001"), ("region", "eu"))
     whole = Gauge("acme", None, Measure(metric_id="tokens"), group, PERIOD)
     own = Gauge("acme", "acme-pro", Measure(currency="USD", per_subscription=True), group, PERIOD)
-    told = [
+    disabled = [
         DisabledNotification("default", RULE, whole, 5_000, 1, NOW, Cause("e-1", NOW)),
         DisabledNotification("default", RULE, own, 5_000, 2, NOW, None),
     ]
-    bodies = [json.loads(one.body()) for one in told] + examples([DISABLED_TYPE])
+    bodies = [json.loads(one.body()) for one in disabled] + examples([DISABLED_TYPE])
     for body in bodies:
         check(body, DISABLED)
     assert set(TRANSITION_TYPES) | {body["type"] for body in bodies} == set(EVENT_TYPES)
@@ -168,7 +168,7 @@ def test_disabled_alerts_are_told_as_their_schema_says() -> None:
     assert len({body["id"] for body in bodies}) == len(bodies)
 
 
-def test_every_type_that_is_sent_has_its_schema_and_its_line_in_the_index() -> None:
+def test_every_event_type_has_a_schema_and_a_line_in_the_index() -> None:
     types = {*EVENT_TYPES, *OperatorEventType, TEST_TYPE}
     assert set(FILES) == types
     index = (EVENTS / "README.md").read_text()
@@ -177,7 +177,7 @@ def test_every_type_that_is_sent_has_its_schema_and_its_line_in_the_index() -> N
     assert {path.stem for path in EVENTS.glob("*.json")} == set(FILES.values())
 
 
-def test_the_examples_in_the_index_are_as_their_schemas_say() -> None:
+def test_the_examples_in_the_index_are_valid_for_their_schemas() -> None:
     examples = re.findall(r"```json\n(.*?)```", (EVENTS / "README.md").read_text(), re.DOTALL)
     bodies = [json.loads(example) for example in examples]
     for body in bodies:
@@ -185,28 +185,28 @@ def test_the_examples_in_the_index_are_as_their_schemas_say() -> None:
     assert [body["type"] for body in bodies] == list(FILES)
 
 
-def test_operator_events_are_as_their_schema_says() -> None:
-    told = list(notices())
+def test_operator_events_are_valid_for_their_schema() -> None:
+    found = list(notices())
     of_endpoints = set(OperatorEventType) - {OperatorEventType.EVALUATION_FAILED}
-    assert {notice.event_type for notice in told} == of_endpoints
-    bodies = [json.loads(body_of("evt_" + "a" * 26, OperatorEvent(1, "whe_1", notice), NOW)) for notice in told]
+    assert {notice.event_type for notice in found} == of_endpoints
+    bodies = [json.loads(body_of("evt_" + "a" * 26, OperatorEvent(1, "whe_1", notice), NOW)) for notice in found]
     bodies += examples([*OperatorEventType, TEST_TYPE])
     for body in bodies:
         check(body, OPERATOR)
     assert set(described(OPERATOR)) == {name for body in bodies for name in sent(body)}
 
 
-def test_there_is_an_example_of_every_type_and_it_is_marked() -> None:
+def test_every_event_type_has_a_marked_example() -> None:
     assert set(EXAMPLE_TYPES) == set(FILES)
     for event_type, body in zip(EXAMPLE_TYPES, examples(EXAMPLE_TYPES), strict=True):
         check_body(body)
         assert (body["id"], body["type"], body["timestamp"]) == (TEST_ID, event_type, "2026-03-15T12:00:00.000000Z")
         assert body["data"]["test"] is True
         of_itself = event_type == TEST_TYPE
-        assert (body["data"].get("endpoint_id") == "whe_1") is of_itself, "the others are about nobody"
+        assert (body["data"].get("endpoint_id") == "whe_1") is of_itself, event_type
 
 
-def test_what_really_happened_is_not_marked() -> None:
+def test_a_real_event_is_not_marked_as_a_test() -> None:
     bodies = [one.body() for one in notifications()]
     bodies += [body_of("evt_" + "a" * 26, OperatorEvent(1, "whe_1", notice), NOW) for notice in notices()]
     assert not any("test" in json.loads(body)["data"] for body in bodies)
@@ -222,7 +222,7 @@ def test_what_really_happened_is_not_marked() -> None:
         {"data": {}},
     ],
 )
-def test_the_check_notices_what_is_wrong(change: dict[str, object]) -> None:
+def test_the_schema_check_refuses_an_invalid_body(change: dict[str, object]) -> None:
     body = json.loads(next(notifications()).body())
     with pytest.raises(Mismatch):
         check({**body, **change}, ALERT)

@@ -1,4 +1,4 @@
-"""Ids and keys that are digests: they stay what they were when rows with them were stored."""
+"""Ids and keys that are digests: stored rows contain them, so they must not change."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -78,5 +78,5 @@ def alert_key() -> str | None:
         (row_id, "row_vda45r4mstvtn3zzxumecewl"),
     ],
 )
-def test_an_id_stays_what_it_was(made: Callable[[], str | None], expected: str) -> None:
+def test_an_id_has_the_same_value_in_every_version(made: Callable[[], str | None], expected: str) -> None:
     assert made() == expected

@@ -1,4 +1,4 @@
-"""A test that waits for ever fails, says where, and leaves the others alone."""
+"""A test that waits for ever fails with the line where it waits, and other tests run."""
 
 import os
 import subprocess
@@ -41,7 +41,7 @@ async def test_ends():
 """
 
 
-def test_what_lasts_too_long_fails_with_what_it_waits_for(tmp_path: Path) -> None:
+def test_a_test_above_its_time_limit_fails_with_the_line_where_it_waits(tmp_path: Path) -> None:
     (tmp_path / "test_waiting.py").write_text(TESTS)
     options = [
         "-p",

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Which rooms a room may import, besides itself.
+# The rooms that a room may import, besides itself.
 ROOMS = {
     "evaluator": set[str](),
     "runtime": set[str](),
@@ -21,7 +21,7 @@ ROOMS = {
     "notifier": {"evaluator", "runtime", "store", "webhooks"},
     "cli": {"evaluator", "generated", "notifier", "runtime", "server", "store", "webhooks"},
 }
-# These hold the product to account, and reach past the walls to do so: raw SQL, the wall clock. The product imports
+# These test and measure the product, and may use raw SQL and the wall clock for it. The product imports
 # none of them.
 OUTSIDE = {
     "bench": {*ROOMS, "generated", "tests.support"},
@@ -88,7 +88,7 @@ CLIENT_MODULES = {"generated", "google", "grpc", "runtime", *sys.stdlib_module_n
 SQL_MODULES = {"alembic", "asyncpg", "psycopg", "psycopg_pool", "sqlalchemy", "sqlite3"}
 SQL_METHODS = {"execute", "executemany", "exec_driver_sql", "copy_expert"}
 
-CLOCK = "runtime/clock.py"  # the one place that may ask what time it is
+CLOCK = "runtime/clock.py"  # the only module that may read the wall clock
 CLOCK_CALLS = {
     "date.today",
     "datetime.date.today",
@@ -101,7 +101,7 @@ CLOCK_CALLS = {
     "time.time",
     "time.time_ns",
 }
-# What `from … import` may bring under a name of its own.
+# The same functions as `from … import` can name them.
 CLOCK_IMPORTS = {("time", "time"), ("time", "time_ns")}
 
 
@@ -118,7 +118,7 @@ class Module:
 
     @property
     def name(self) -> str:
-        """As it is imported; a package's own file as `package.__init__`, so that its folder is the package."""
+        """The dotted name; a package's own file is `package.__init__`, so that its folder is the package."""
         return self.path.removesuffix(".py").replace("/", ".")
 
 
@@ -144,7 +144,7 @@ def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 
 def dotted(node: ast.expr) -> str:
-    """`a.b.c` of an expression that is only names and dots, otherwise nothing."""
+    """`a.b.c` of an expression of only names and dots, otherwise an empty text."""
     if isinstance(node, ast.Name):
         return node.id
     if isinstance(node, ast.Attribute) and (left := dotted(node.value)):
@@ -159,7 +159,7 @@ def calls(tree: ast.AST) -> Iterator[ast.Call]:
 
 
 def offences(module: Module) -> list[str]:
-    """What in a module breaks a wall, each as `path:line: what`."""
+    """The violations of the walls in a module, each as `path:line: what`."""
     tree = ast.parse(module.text)
     found = list(import_offences(module, tree))
     found += docstring_offences(module, tree)
@@ -195,7 +195,7 @@ def client_offences(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 
 def may_import(room: str, name: str) -> bool:
-    """Whether a room may import a module of this house."""
+    """Whether a room may import a module of this repository."""
     allowed = ROOMS[room] | {room}
     return any(name == one or name.startswith(f"{one}.") for one in allowed)
 
@@ -244,7 +244,7 @@ def circle(arrows: Mapping[str, Collection[str]]) -> list[str]:
 
 def docstring_offences(module: Module, tree: ast.Module) -> Iterator[tuple[int, str]]:
     if module.path.endswith("/__init__.py") and not module.text:
-        return  # nothing lives there
+        return  # an empty package needs no docstring
     if not (ast.get_docstring(tree) or "").partition("\n")[0].strip():
         yield 1, "the module's first line must be a docstring that says what lives in it"
 
@@ -303,7 +303,7 @@ MODULES = list(modules())
 
 
 @pytest.mark.parametrize("room", ROOMS)
-def test_the_room_is_there_and_was_read(room: str) -> None:
+def test_every_room_has_modules(room: str) -> None:
     assert any(module.room == room for module in MODULES)
 
 
@@ -312,7 +312,7 @@ def test_a_module_keeps_the_walls(module: Module) -> None:
     assert offences(module) == []
 
 
-def test_no_folders_import_each_other_in_a_circle() -> None:
+def test_folders_do_not_import_each_other_in_a_circle() -> None:
     assert circle(folders_imported([module for module in MODULES if module.room != "tests"])) == []
 
 
@@ -387,7 +387,7 @@ def test_a_circle_of_folders_is_found() -> None:
         ("tests/bad.py", "from bench import ingest", "tests must not import bench"),
     ],
 )
-def test_an_offence_is_found(path: str, text: str, offence: str) -> None:
+def test_a_module_that_breaks_a_wall_is_found(path: str, text: str, offence: str) -> None:
     module = Module(path, f'"""What lives here."""\n{text}\n')
     assert any(offence in found for found in offences(module)), offences(module)
 
@@ -414,5 +414,5 @@ def test_a_missing_docstring_is_found() -> None:
         ("evaluator/good.py", "from evaluator.amounts import ZERO\nfrom decimal import Decimal\nDecimal('0.5')"),
     ],
 )
-def test_what_is_allowed_passes(path: str, text: str) -> None:
+def test_a_module_that_keeps_the_walls_is_accepted(path: str, text: str) -> None:
     assert offences(Module(path, f'"""What lives here."""\n{text}\n')) == []

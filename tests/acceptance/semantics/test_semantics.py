@@ -39,12 +39,12 @@ def test_every_condition_has_a_row() -> None:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.condition)
-async def test_a_condition_means_what_its_row_says(row: Row, shared_database_url: str) -> None:
+async def test_a_condition_notifies_as_its_row_says(row: Row, shared_database_url: str) -> None:
     async with in_this_process(shared_database_url) as stage:
         await check(row, stage)
 
 
-async def test_real_programs_agree(programs: Programs) -> None:
+async def test_real_programs_notify_as_the_rows_say(programs: Programs) -> None:
     server, _ = await programs.serve(), await programs.notify()
     rows = [row for row in ROWS if row.condition in AS_PROGRAMS]
     assert len(rows) == len(AS_PROGRAMS)
@@ -74,7 +74,7 @@ async def check(row: Row, stage: Stage) -> None:
     await row.move(stage, at, past)
     await stands(row, stage, alert, past, in_alarm=True)
 
-    # Back: it resolves.
+    # The value comes back: the threshold resolves.
     await (row.back or row.move)(stage, past, before)
     if row.notifies_back:
         expected.append(sent("RESOLVED", row, at if row.timed else past, before, 2))
@@ -126,9 +126,9 @@ async def stands(row: Row, stage: Stage, alert: alert_pb2.Alert, value: Decimal,
 
 
 async def arrived(stage: Stage, alert: alert_pb2.Alert, row: Row, expected: list[Sent]) -> None:
-    """The receiver has got exactly this, all of it signed."""
+    """The receiver got exactly these transitions, in signed webhooks."""
     bodies = await stage.received(len(expected))
-    # Two notifications of one gauge may overtake each other on their way: their sequence says which is newer.
+    # Deliveries of one gauge can overtake each other: the higher sequence is the newer state.
     bodies.sort(
         key=lambda body: (body["data"]["gauge"].get("period", {}).get("end_time", ""), body["data"]["sequence"])
     )

@@ -1,1 +1,1 @@
-"""AlertService over a real channel, but for its hot path, and the statements behind it."""
+"""Tests of alerts, without usage: AlertService over a real channel, and store/alerts."""

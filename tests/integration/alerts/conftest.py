@@ -22,7 +22,7 @@ async def api_keys(database: Database, clock: ManualClock) -> tuple[str, str]:
 
 @pytest.fixture
 async def server(database: Database, clock: ManualClock, api_keys: tuple[str, str]) -> AsyncIterator[Running]:
-    """A server of this test's own; nobody gets in without a key."""
+    """A server of this test's own; calls without a key are refused."""
     async with running(database, clock) as server:
         yield server
 

@@ -1,4 +1,4 @@
-"""The life of an alert: edits, resets, switching off and on, and its history."""
+"""Changes of an alert: update, reset, disable, enable, archive, and its history."""
 
 from datetime import timedelta
 from typing import Any
@@ -11,7 +11,7 @@ from generated.tidemark.v1 import account_pb2, alert_pb2, alert_service_pb2, con
 from runtime.clock import ManualClock
 from tests.integration.usage.conftest import caller, shared_database_url
 from tests.support.server.running import reason_of, violations_of
-from tests.support.usage.caller import BOTH, Caller, Crossing, beside, on_customer, on_plan, usage_alert
+from tests.support.usage.caller import BOTH, Caller, ShortTransition, beside, on_customer, on_plan, usage_alert
 
 __all__ = ["caller", "shared_database_url"]
 
@@ -21,13 +21,13 @@ OK, IN_ALARM = alert_pb2.CUSTOMER_ALERT_STATUS_OK, alert_pb2.CUSTOMER_ALERT_STAT
 
 @pytest.fixture
 async def usual(caller: Caller) -> alert_pb2.Alert:
-    """An alert at 10, told both ways, of a customer who stands at 15."""
-    created = await caller.create(usage_alert(ladder=lines("10")))
+    """An alert at 10 that notifies of REACHED and RESOLVED; the value of its gauge is 15."""
+    created = await caller.create(usage_alert(thresholds=thresholds_at("10")))
     await caller.send(caller.event("e1", "15"))
     return created
 
 
-def lines(*values: str, **fields: Any) -> list[threshold_pb2.Threshold]:
+def thresholds_at(*values: str, **fields: Any) -> list[threshold_pb2.Threshold]:
     return [threshold_pb2.Threshold(value=value, notify_on=BOTH, **fields) for value in values]
 
 
@@ -44,66 +44,68 @@ async def update(
         state_policy=policy,
     )
     changed = (await caller.alerts.UpdateAlert(request, metadata=caller.metadata)).alert
-    await caller.visited(alert_id)
+    await caller.backfilled(alert_id)
     return changed
 
 
-async def told(caller: Caller) -> list[tuple[str, str]]:
-    """Kind and level of everything that was told, in order."""
-    return [(one.kind, one.level) for stored in await caller.notifications() for one in stored.crossings]
+async def notified(caller: Caller) -> list[tuple[str, str]]:
+    """Kind and level of every transition that was notified, in order."""
+    return [(one.kind, one.level) for stored in await caller.notifications() for one in stored.transitions]
 
 
-async def test_a_lowered_threshold_is_reached_at_once(caller: Caller) -> None:
-    created = await caller.create(usage_alert(ladder=lines("20")))
+async def test_a_lowered_threshold_is_reached_immediately(caller: Caller) -> None:
+    created = await caller.create(usage_alert(thresholds=thresholds_at("20")))
     await caller.send(caller.event("e1", "15"))
-    changed = await update(caller, created.alert_id, thresholds=lines("12"))
+    changed = await update(caller, created.alert_id, thresholds=thresholds_at("12"))
     assert (changed.version, changed.etag != created.etag) == (2, True)
     [stored] = await caller.notifications()
-    assert stored.crossings == [Crossing("REACHED", "12", "15", "15", "")]
+    assert stored.transitions == [ShortTransition("REACHED", "12", "15", "15", "")]
     assert stored.body["data"]["alert_version"] == 2
     assert (await caller.state(created.alert_id)).gauges[0].change_reason == alert_pb2.CHANGE_REASON_EVALUATION
 
 
-async def test_a_threshold_that_is_added_below_is_reached_at_once(caller: Caller, usual: alert_pb2.Alert) -> None:
-    await update(caller, usual.alert_id, thresholds=lines("10", "14", "40"))
-    assert await told(caller) == [("REACHED", "10"), ("REACHED", "14")]
+async def test_an_added_threshold_below_the_value_is_reached_immediately(
+    caller: Caller, usual: alert_pb2.Alert
+) -> None:
+    await update(caller, usual.alert_id, thresholds=thresholds_at("10", "14", "40"))
+    assert await notified(caller) == [("REACHED", "10"), ("REACHED", "14")]
 
 
 async def test_a_raised_threshold_resolves(caller: Caller, usual: alert_pb2.Alert) -> None:
-    await update(caller, usual.alert_id, thresholds=lines("20"))
-    assert await told(caller) == [("REACHED", "10"), ("RESOLVED", "10")]
+    await update(caller, usual.alert_id, thresholds=thresholds_at("20"))
+    assert await notified(caller) == [("REACHED", "10"), ("RESOLVED", "10")]
     assert (await caller.state(usual.alert_id)).status == OK
     await caller.send(caller.event("e2", "5"))
-    assert (await told(caller))[-1] == ("REACHED", "20")
+    assert (await notified(caller))[-1] == ("REACHED", "20")
 
 
-async def test_an_unrelated_edit_tells_nobody(caller: Caller, usual: alert_pb2.Alert) -> None:
+async def test_a_new_name_does_not_notify(caller: Caller, usual: alert_pb2.Alert) -> None:
     changed = await update(caller, usual.alert_id, name="another")
     assert (changed.name, changed.version) == ("another", 2)
     assert await update(caller, usual.alert_id, name="another") == changed
     await caller.send(caller.event("e2", "1"))
-    assert await told(caller) == [("REACHED", "10")]
+    assert await notified(caller) == [("REACHED", "10")]
 
 
-async def test_a_code_or_a_severity_that_changes_tells_nobody(caller: Caller, usual: alert_pb2.Alert) -> None:
-    await update(caller, usual.alert_id, thresholds=lines("10", code="new"))
-    assert await told(caller) == [("REACHED", "10")]
+async def test_a_new_threshold_code_does_not_notify(caller: Caller, usual: alert_pb2.Alert) -> None:
+    await update(caller, usual.alert_id, thresholds=thresholds_at("10", code="new"))
+    assert await notified(caller) == [("REACHED", "10")]
     await caller.send(caller.event("e2", "-10"))
     last = (await caller.notifications())[-1]
     assert last.body["data"]["transitions"][0]["threshold"] == {"code": "new", "value": "10"}
 
 
-async def test_reset_tells_again_and_resolves_nothing(caller: Caller, usual: alert_pb2.Alert) -> None:
+async def test_reset_notifies_again_and_resolves_nothing(caller: Caller, usual: alert_pb2.Alert) -> None:
     await caller.send(caller.event("b1", "11", "bob"))
     await update(caller, usual.alert_id, policy=RESET)
-    assert sorted(await told(caller)) == [("REACHED", "10")] * 4
-    await update(caller, usual.alert_id, policy=RESET, thresholds=lines("12"))
-    assert sorted(await told(caller)) == [("REACHED", "10")] * 4 + [("REACHED", "12")]
+    assert sorted(await notified(caller)) == [("REACHED", "10")] * 4
+    await update(caller, usual.alert_id, policy=RESET, thresholds=thresholds_at("12"))
+    assert sorted(await notified(caller)) == [("REACHED", "10")] * 4 + [("REACHED", "12")]
     sequences = [stored.sequence for stored in await caller.notifications() if stored.customer_id == "acme"]
     assert sorted(sequences) == [1, 2, 3]
 
 
-async def test_a_customers_state_is_reset_alone(caller: Caller, usual: alert_pb2.Alert) -> None:
+async def test_reset_of_one_customer_does_not_notify_others(caller: Caller, usual: alert_pb2.Alert) -> None:
     await caller.send(caller.event("b1", "11", "bob"))
     request = alert_service_pb2.ResetCustomerAlertRequest(alert_id=usual.alert_id, customer_id="bob")
     answer = await caller.alerts.ResetCustomerAlert(request, metadata=caller.metadata)
@@ -112,7 +114,7 @@ async def test_a_customers_state_is_reset_alone(caller: Caller, usual: alert_pb2
     assert (counts.count("acme"), counts.count("bob")) == (1, 2)
 
 
-async def test_an_etag_of_another_version_aborts(caller: Caller, usual: alert_pb2.Alert) -> None:
+async def test_an_update_with_the_etag_of_another_version_is_aborted(caller: Caller, usual: alert_pb2.Alert) -> None:
     await update(caller, usual.alert_id, name="theirs")
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await update(caller, usual.alert_id, name="ours", etag=usual.etag)
@@ -123,7 +125,7 @@ async def test_an_etag_of_another_version_aborts(caller: Caller, usual: alert_pb
     assert (await update(caller, usual.alert_id, name="ours", etag="2")).name == "ours"
 
 
-async def test_what_an_alert_measures_stays(caller: Caller, usual: alert_pb2.Alert) -> None:
+async def test_an_update_of_the_measure_or_the_scope_is_refused(caller: Caller, usual: alert_pb2.Alert) -> None:
     condition = condition_pb2.UsageThresholdReachedCondition(metric_id="others")
     spend = condition_pb2.SpendThresholdReachedCondition()
     for fields, path in (
@@ -132,14 +134,14 @@ async def test_what_an_alert_measures_stays(caller: Caller, usual: alert_pb2.Ale
         ({"scope": on_customer("acme")}, "alert.scope"),
     ):
         with pytest.raises(grpc.aio.AioRpcError) as error:
-            await update(caller, usual.alert_id, "*", name="n", thresholds=lines("1"), **fields)
+            await update(caller, usual.alert_id, "*", name="n", thresholds=thresholds_at("1"), **fields)
         assert violations_of(error.value) == [path]
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await update(caller, usual.alert_id, "scope", "spend_exceeded.price_filters")
     assert violations_of(error.value) == ["update_mask.paths[0]", "update_mask.paths[1]"]
 
 
-async def test_a_star_replaces_everything_that_may_be_changed(caller: Caller, usual: alert_pb2.Alert) -> None:
+async def test_the_mask_of_a_star_replaces_every_mutable_field(caller: Caller, usual: alert_pb2.Alert) -> None:
     usual.name = "all of it"
     usual.thresholds[0].value = "11"
     request = alert_service_pb2.UpdateAlertRequest(alert=usual, update_mask=FieldMask(paths=["*"]))
@@ -150,8 +152,8 @@ async def test_a_star_replaces_everything_that_may_be_changed(caller: Caller, us
     assert violations_of(error.value) == ["alert.name", "alert.thresholds"]
 
 
-async def test_an_alert_that_is_off_says_nothing_and_catches_up_when_it_is_on_again(caller: Caller) -> None:
-    created = await caller.create(usage_alert(ladder=lines("10", "20", "30")))
+async def test_a_disabled_alert_does_not_notify_until_it_is_enabled(caller: Caller) -> None:
+    created = await caller.create(usage_alert(thresholds=thresholds_at("10", "20", "30")))
     await caller.send(caller.event("e1", "15"))
     disable = alert_service_pb2.DisableAlertRequest(alert_id=created.alert_id)
     disabled = (await caller.alerts.DisableAlert(disable, metadata=caller.metadata)).alert
@@ -160,13 +162,13 @@ async def test_an_alert_that_is_off_says_nothing_and_catches_up_when_it_is_on_ag
     assert (await caller.state(created.alert_id)).status == alert_pb2.CUSTOMER_ALERT_STATUS_UNSPECIFIED
     enable = alert_service_pb2.EnableAlertRequest(alert_id=created.alert_id)
     await caller.alerts.EnableAlert(enable, metadata=caller.metadata)
-    await caller.visited(created.alert_id)
-    assert await told(caller) == [("REACHED", "10"), ("REACHED", "20")]
+    await caller.backfilled(created.alert_id)
+    assert await notified(caller) == [("REACHED", "10"), ("REACHED", "20")]
     assert (await caller.state(created.alert_id)).gauges[0].gauge.value == "25"
 
 
-async def test_an_alert_is_switched_off_for_one_customer(caller: Caller) -> None:
-    created = await caller.create(usage_alert(ladder=lines("10")))
+async def test_a_disabled_customer_is_not_evaluated_until_it_is_enabled(caller: Caller) -> None:
+    created = await caller.create(usage_alert(thresholds=thresholds_at("10")))
     disable = alert_service_pb2.DisableAlertRequest(alert_id=created.alert_id, customer_id="bob")
     for _ in range(2):
         await caller.alerts.DisableAlert(disable, metadata=caller.metadata)
@@ -181,7 +183,7 @@ async def test_an_alert_is_switched_off_for_one_customer(caller: Caller) -> None
     assert len(await caller.notifications()) == 3
 
 
-async def test_archived_alerts_stay_as_they_are(caller: Caller, usual: alert_pb2.Alert) -> None:
+async def test_an_archived_alert_refuses_update_and_enable(caller: Caller, usual: alert_pb2.Alert) -> None:
     await caller.archive(usual.alert_id)
     enable = alert_service_pb2.EnableAlertRequest(alert_id=usual.alert_id)
     for call in (
@@ -193,7 +195,7 @@ async def test_archived_alerts_stay_as_they_are(caller: Caller, usual: alert_pb2
         assert reason_of(error.value) == "ERROR_REASON_ALERT_ARCHIVED"
 
 
-async def test_a_uniqueness_key_is_released_later(caller: Caller) -> None:
+async def test_a_uniqueness_key_of_an_archived_alert_is_free_after_its_release(caller: Caller) -> None:
     alert = usage_alert("10")
     alert.uniqueness_key = "mine"
     first = await caller.create(alert)
@@ -209,9 +211,11 @@ async def test_a_uniqueness_key_is_released_later(caller: Caller) -> None:
     assert (await caller.create(alert)).alert_id != first.alert_id
 
 
-async def test_the_history_says_who_did_what(caller: Caller, usual: alert_pb2.Alert, clock: ManualClock) -> None:
+async def test_the_history_lists_each_change_with_the_key_that_made_it(
+    caller: Caller, usual: alert_pb2.Alert, clock: ManualClock
+) -> None:
     clock.advance(timedelta(minutes=1))
-    await update(caller, usual.alert_id, thresholds=lines("12"))
+    await update(caller, usual.alert_id, thresholds=thresholds_at("12"))
     await update(caller, usual.alert_id, policy=RESET)
     disable = alert_service_pb2.DisableAlertRequest(alert_id=usual.alert_id, customer_id="bob")
     await caller.alerts.DisableAlert(disable, metadata=caller.metadata)
@@ -237,12 +241,12 @@ async def test_the_history_says_who_did_what(caller: Caller, usual: alert_pb2.Al
 async def test_an_edit_reaches_the_other_replica(caller: Caller, usual: alert_pb2.Alert) -> None:
     async with beside(caller) as other:
         await other.send(other.event("e2", "1"))
-        await update(caller, usual.alert_id, thresholds=lines("10", "17"))
+        await update(caller, usual.alert_id, thresholds=thresholds_at("10", "17"))
         answer = await other.send(other.event("e3", "1"))
         assert [one.level for one in answer.transitions] == ["17"]
 
 
-async def test_other_price_filters_measure_anew(caller: Caller) -> None:
+async def test_an_update_replaces_and_clears_price_filters(caller: Caller) -> None:
     filters = [
         condition_pb2.PriceFilter(
             field=condition_pb2.PRICE_FIELD_PRICE_ID,
@@ -253,7 +257,7 @@ async def test_other_price_filters_measure_anew(caller: Caller) -> None:
     ]
     condition = condition_pb2.SpendExceededCondition(currency="USD", price_filters=filters[:1])
     created = await caller.create(
-        alert_pb2.Alert(name="s", scope=on_plan("pro"), spend_exceeded=condition, thresholds=lines("10"))
+        alert_pb2.Alert(name="s", scope=on_plan("pro"), spend_exceeded=condition, thresholds=thresholds_at("10"))
     )
     changed = await update(
         caller,
@@ -266,7 +270,7 @@ async def test_other_price_filters_measure_anew(caller: Caller) -> None:
     assert not cleared.spend_exceeded.price_filters
 
 
-async def test_an_edit_into_another_alert_names_that_alert_also_when_the_edited_one_has_a_key(caller: Caller) -> None:
+async def test_an_update_to_the_definition_of_another_alert_is_refused_with_its_id(caller: Caller) -> None:
     def condition(price: str) -> condition_pb2.SpendExceededCondition:
         one = condition_pb2.PriceFilter(
             field=condition_pb2.PRICE_FIELD_PRICE_ID,
@@ -280,7 +284,7 @@ async def test_an_edit_into_another_alert_names_that_alert_also_when_the_edited_
             name=price,
             scope=on_plan("pro"),
             spend_exceeded=condition(price),
-            thresholds=lines("10"),
+            thresholds=thresholds_at("10"),
             uniqueness_key=key,
         )
 
@@ -294,17 +298,17 @@ async def test_an_edit_into_another_alert_names_that_alert_also_when_the_edited_
     assert first.alert_id in (raised.value.details() or "")
 
 
-async def test_every_line_of_the_version_before_resolves_however_many_there_were(caller: Caller) -> None:
+async def test_all_thresholds_of_removed_overrides_resolve(caller: Caller) -> None:
     groups = [f"g{number}" for number in range(220)]
     condition = condition_pb2.CostExceededCondition(grouping_keys=["team"], currency="USD")
     for number, group in enumerate(groups):
-        condition.threshold_overrides.add(group_values=[group], thresholds=lines(str(number + 1)))
+        condition.threshold_overrides.add(group_values=[group], thresholds=thresholds_at(str(number + 1)))
     created = await caller.create(
-        alert_pb2.Alert(name="c", scope=on_plan("pro"), cost_exceeded=condition, thresholds=lines("1000"))
+        alert_pb2.Alert(name="c", scope=on_plan("pro"), cost_exceeded=condition, thresholds=thresholds_at("1000"))
     )
     await caller.put_subscription(account_pb2.Subscription(customer_id="acme", subscription_id="s", plan_id="pro"))
     await caller.send(*(caller.event(group, cost="300", subscription="s", team=group) for group in groups))
-    assert len(await told(caller)) == len(groups)
+    assert len(await notified(caller)) == len(groups)
     await update(caller, created.alert_id, "cost_exceeded.threshold_overrides")
-    resolved = [level for kind, level in await told(caller) if kind == "RESOLVED"]
+    resolved = [level for kind, level in await notified(caller) if kind == "RESOLVED"]
     assert sorted(map(int, resolved)) == list(range(1, len(groups) + 1))

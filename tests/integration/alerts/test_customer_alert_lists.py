@@ -1,4 +1,4 @@
-"""ListCustomerAlerts over many customers, and SummarizeCustomerAlerts: what is in alarm first, the latest on top."""
+"""ListCustomerAlerts over many customers, and SummarizeCustomerAlerts: gauges in alarm first, the newest on top."""
 
 from datetime import timedelta
 from typing import Any
@@ -46,7 +46,7 @@ def shown(found: list[alert_pb2.CustomerAlert]) -> list[Pair]:
 
 
 @pytest.mark.parametrize("page_size", [1, 2, 3, 100])
-async def test_alarms_come_first_the_latest_on_top_then_the_rest_by_customer(
+async def test_the_list_shows_gauges_in_alarm_by_newest_change_and_then_other_customers_by_id(
     ours: Client, clock: ManualClock, page_size: int
 ) -> None:
     tokens, spend = await ours.create(TOKENS + ALL), await ours.create(SPEND + ALL)
@@ -71,7 +71,7 @@ async def test_alarms_come_first_the_latest_on_top_then_the_rest_by_customer(
         assert one == await ours.customer_alert(one.alert.alert_id, one.customer_id)
 
 
-async def test_filters_narrow_by_customer_alert_state_and_status(ours: Client, clock: ManualClock) -> None:
+async def test_each_filter_narrows_the_list(ours: Client, clock: ManualClock) -> None:
     tokens, spend = await ours.create(TOKENS + ALL), await ours.create(SPEND + ALL)
     await ours.settled(tokens.alert_id, spend.alert_id)
     await ours.use(clock.now(), *(event(number, name) for number, name in enumerate("abc")))
@@ -103,8 +103,8 @@ async def test_a_gauge_is_an_entry_of_its_own_while_it_is_in_alarm(ours: Client,
     assert [one.status for one in found] == [IN_ALARM, IN_ALARM]
 
 
-async def test_what_an_alert_is_not_evaluated_for_is_not_in_alarm(ours: Client, clock: ManualClock) -> None:
-    """Whether GetCustomerAlert says IN_ALARM and whether the list and the totals have it, is the same question."""
+async def test_a_customer_that_is_not_evaluated_is_not_listed_in_alarm(ours: Client, clock: ManualClock) -> None:
+    """GetCustomerAlert, the list and the summary agree whether a gauge is in alarm."""
     gold = await ours.create(TOKENS + 'scope { plan { plan_id: "gold" } }')
     for name in ("a", "b", "c"):
         await ours.put(customer=f'customer_id: "{name}" plan_id: "gold"')
@@ -125,7 +125,7 @@ async def test_what_an_alert_is_not_evaluated_for_is_not_in_alarm(ours: Client, 
     assert not (await ours.summary()).alerts
 
 
-async def test_what_was_in_alarm_in_a_period_that_has_ended_is_not_now(ours: Client, clock: ManualClock) -> None:
+async def test_a_gauge_of_a_closed_period_is_not_in_alarm(ours: Client, clock: ManualClock) -> None:
     alert = await ours.create(TOKENS + ALL)
     await ours.settled(alert.alert_id)
     await ours.use(clock.now(), event(1, "a"))
@@ -136,9 +136,7 @@ async def test_what_was_in_alarm_in_a_period_that_has_ended_is_not_now(ours: Cli
     assert [one.status for one in await listed(ours)] == [OK]
 
 
-async def test_what_was_past_its_line_from_the_start_is_listed_last_and_silent(
-    ours: Client, clock: ManualClock
-) -> None:
+async def test_a_threshold_reached_silently_is_listed_last_in_alarm(ours: Client, clock: ManualClock) -> None:
     await ours.create(SPEND + ALL)
     await ours.use(clock.now(), event(1, "a"), event(2, "b", rest='cost: "9"'))
     quiet = await ours.create(TOKENS + ALL, evaluate_on_create=False)
@@ -171,7 +169,7 @@ async def test_states_of_an_older_version_are_listed_and_completed(
         assert await alarms.complete(connection, row[0], 10) == 0
 
 
-async def test_a_page_of_alarms_goes_on_behind_candidates_that_do_not_count(
+async def test_a_page_of_gauges_in_alarm_skips_gauges_of_disabled_alerts(
     ours: Client, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(alarms, "CHUNK", 2)
@@ -186,7 +184,7 @@ async def test_a_page_of_alarms_goes_on_behind_candidates_that_do_not_count(
     assert sorted(one.customer_id for one in found) == [f"c{number:02}" for number in range(30)]
 
 
-async def test_the_rest_of_many_customers_is_read_in_bounded_pages(ours: Client, clock: ManualClock) -> None:
+async def test_pages_of_customers_without_alarm_are_bounded(ours: Client, clock: ManualClock) -> None:
     alert = await ours.create(TOKENS + ALL)
     await ours.settled(alert.alert_id)
     names = [f"c{number:03}" for number in range(120)]
@@ -207,16 +205,14 @@ async def test_the_rest_of_many_customers_is_read_in_bounded_pages(ours: Client,
         ({"customer_id": "a", "statuses": [2], "alert_ids": ["x"]}, ["alert_ids", "statuses"]),
     ],
 )
-async def test_filters_that_cannot_be_meant_are_refused(
-    ours: Client, fields: dict[str, Any], paths: list[str]
-) -> None:
+async def test_invalid_filters_are_refused_by_name(ours: Client, fields: dict[str, Any], paths: list[str]) -> None:
     async with refused() as answer:
         await ours.customer_alerts(fields.pop("customer_id", ""), **fields)
     assert answer.code is grpc.StatusCode.INVALID_ARGUMENT
     assert answer.paths == paths
 
 
-async def test_a_token_fits_the_filters_it_came_with(ours: Client, clock: ManualClock) -> None:
+async def test_a_page_token_is_refused_with_other_filters(ours: Client, clock: ManualClock) -> None:
     alert = await ours.create(TOKENS + ALL)
     await ours.settled(alert.alert_id)
     await ours.use(clock.now(), event(1, "a"), event(2, "b"))
@@ -230,7 +226,9 @@ async def test_a_token_fits_the_filters_it_came_with(ours: Client, clock: Manual
     assert answer.reason == "ERROR_REASON_PAGE_TOKEN_INVALID"
 
 
-async def test_an_organization_sees_its_own_only(ours: Client, theirs: Client, clock: ManualClock) -> None:
+async def test_the_list_and_the_summary_show_only_the_callers_organization(
+    ours: Client, theirs: Client, clock: ManualClock
+) -> None:
     alert = await ours.create(TOKENS + ALL)
     await ours.settled(alert.alert_id)
     await ours.use(clock.now(), event(1, "a"))

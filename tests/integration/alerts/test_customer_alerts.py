@@ -1,4 +1,4 @@
-"""What alerts know of one customer, through ingest and visits as they are."""
+"""The state of one customer's alerts after real ingest and backfills."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -27,9 +27,9 @@ def event(number: int, quantity: str, customer_id: str = "acme", rest: str = "")
     return f'event_id: "{number}" customer_id: "{customer_id}" metric_id: "tokens" quantity: "{quantity}" {rest}'
 
 
-async def test_the_value_and_the_lines_that_it_is_past(ours: Client, clock: ManualClock) -> None:
-    lines = 'thresholds { value: "20" code: "high" } thresholds { recurring_step: "5" } '
-    alert = await ours.create(TOKENS + lines + ALL)
+async def test_a_customer_alert_shows_the_value_and_the_reached_levels(ours: Client, clock: ManualClock) -> None:
+    thresholds = 'thresholds { value: "20" code: "high" } thresholds { recurring_step: "5" } '
+    alert = await ours.create(TOKENS + thresholds + ALL)
     await ours.settled(alert.alert_id)
     now = clock.now()
     await ours.use(now, event(1, "9.5"))
@@ -58,12 +58,12 @@ async def test_the_value_and_the_lines_that_it_is_past(ours: Client, clock: Manu
     assert (after.status, after.gauges[0].gauge.value) == (OK, "0.000000000000000001")
 
 
-async def test_a_new_alert_finds_what_was_counted_before_it(ours: Client, clock: ManualClock) -> None:
+async def test_a_new_alert_is_evaluated_on_usage_from_before_its_creation(ours: Client, clock: ManualClock) -> None:
     await ours.use(clock.now(), event(1, "12"))
-    told = await ours.create(TOKENS + ALL)
+    notifying = await ours.create(TOKENS + ALL)
     silent = await ours.create(TOKENS + ALL, evaluate_on_create=False)
-    await ours.settled(told.alert_id, silent.alert_id)
-    first = await ours.customer_alert(told.alert_id, "acme")
+    await ours.settled(notifying.alert_id, silent.alert_id)
+    first = await ours.customer_alert(notifying.alert_id, "acme")
     assert (first.status, first.gauges[0].change_reason) == (IN_ALARM, alert_pb2.CHANGE_REASON_EVALUATION)
     assert not first.gauges[0].thresholds[0].silent
     second = await ours.customer_alert(silent.alert_id, "acme")
@@ -71,7 +71,7 @@ async def test_a_new_alert_finds_what_was_counted_before_it(ours: Client, clock:
     assert second.gauges[0].thresholds[0].silent
 
 
-async def test_a_unit_that_no_usage_carries_is_no_data(ours: Client, clock: ManualClock) -> None:
+async def test_an_alert_in_a_currency_without_usage_has_no_data(ours: Client, clock: ManualClock) -> None:
     euros = await ours.create(SPEND.replace("{} ", '{ currency: "EUR" } ') + ALL)
     dollars = await ours.create(SPEND + ALL)
     await ours.use(clock.now(), event(1, "1", rest='cost: "11"'))
@@ -150,7 +150,7 @@ async def test_each_subscription_has_a_gauge_in_its_own_period(ours: Client, clo
     ]
 
 
-async def test_who_is_not_covered_is_not_found(ours: Client, theirs: Client, clock: ManualClock) -> None:
+async def test_a_customer_that_is_not_covered_is_not_found(ours: Client, theirs: Client, clock: ManualClock) -> None:
     await ours.put(customer='customer_id: "globex" plan_id: "gold"')
     await ours.put(subscription='customer_id: "globex" subscription_id: "pro" plan_id: "silver"')
     await ours.use(clock.now(), event(1, "1"))
@@ -165,7 +165,7 @@ async def test_who_is_not_covered_is_not_found(ours: Client, theirs: Client, clo
         async with refused() as answer:
             await ours.customer_alert(alert.alert_id, "acme")
         assert (answer.code, answer.reason) == (grpc.StatusCode.NOT_FOUND, "ERROR_REASON_ALERT_NOT_FOUND")
-    # The plan's alert on subscriptions goes by the subscriptions' plan, not by the customer's.
+    # An alert of a plan on subscriptions covers by the plan of the subscription, not of the customer.
     async with refused():
         await ours.customer_alert(not_acme[2].alert_id, "globex")
     for index in (0, 1, 3):
@@ -194,7 +194,7 @@ async def test_an_archived_alert_shows_neither_status_nor_gauges(ours: Client, c
     assert (list(found.gauges), found.no_data) == ([], False)
 
 
-async def test_the_list_of_a_customer_holds_exactly_what_covers_it(
+async def test_the_list_of_a_customer_holds_exactly_the_alerts_that_cover_it(
     ours: Client, theirs: Client, clock: ManualClock
 ) -> None:
     await ours.put(customer='customer_id: "acme" plan_id: "gold"')
@@ -243,7 +243,7 @@ async def test_the_list_of_a_customer_holds_exactly_what_covers_it(
     assert answer.reason == "ERROR_REASON_PAGE_TOKEN_INVALID"
 
 
-async def test_a_page_reads_no_more_gauges_than_a_bound_and_the_pages_hold_every_alert(
+async def test_pages_read_a_bounded_number_of_gauges_and_hold_every_alert(
     ours: Client, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("store.views.customer_views.GAUGES_AT_ONCE", 5)
@@ -268,11 +268,11 @@ async def test_a_page_reads_no_more_gauges_than_a_bound_and_the_pages_hold_every
         token = page.next_page_token
     # All were created at the same moment, so they are in the order of their ids.
     assert [one for page in pages for one in page] == sorted(alerts)
-    # The gauges of one metric are counted for each alert that may watch them: four, the total's own among them.
+    # The gauges of one metric are counted for each alert that can watch them: three groups and the total.
     assert all(len(set(page) - {alerts[3]}) <= 1 for page in pages)
 
 
-async def test_listed_values_are_each_alerts_own(ours: Client, clock: ManualClock) -> None:
+async def test_listed_values_belong_to_their_alert(ours: Client, clock: ManualClock) -> None:
     tokens, spend = await ours.create(TOKENS + ALL), await ours.create(SPEND + ALL)
     await ours.use(clock.now(), event(1, "12", rest='cost: "3"'))
     await ours.settled(tokens.alert_id, spend.alert_id)
@@ -281,7 +281,7 @@ async def test_listed_values_are_each_alerts_own(ours: Client, clock: ManualCloc
     assert (found[spend.alert_id].status, found[spend.alert_id].gauges[0].gauge.value) == (OK, "3")
 
 
-async def test_a_customer_of_nobody_has_no_list(ours: Client) -> None:
+async def test_the_list_of_an_unknown_customer_is_refused(ours: Client) -> None:
     async with refused() as answer:
         await ours.customer_alerts("nobody")
     assert answer.reason == "ERROR_REASON_CUSTOMER_NOT_FOUND"

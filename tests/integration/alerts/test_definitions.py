@@ -39,7 +39,7 @@ async def test_an_alert_is_stored_as_it_was_answered(ours: Client) -> None:
     assert list((await ours.list()).alerts) == [created]
 
 
-async def test_everything_wrong_with_a_request_is_answered_at_once(ours: Client) -> None:
+async def test_all_violations_of_a_create_request_are_in_one_answer(ours: Client) -> None:
     async with refused() as answer:
         await ours.create('thresholds { value: "1e999" } spend_exceeded { currency: "€" }', request_id="x" * 129)
     assert (answer.code, answer.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "ERROR_REASON_INVALID_FIELD")
@@ -52,7 +52,7 @@ async def test_everything_wrong_with_a_request_is_answered_at_once(ours: Client)
     ]
 
 
-async def test_a_condition_of_one_customer_takes_no_other_scope(ours: Client) -> None:
+async def test_a_condition_of_one_customer_refuses_other_scopes(ours: Client) -> None:
     async with refused() as answer:
         await ours.create('name: "n" scope { all_customers {} } credit_balance_depleted {}')
     assert (answer.code, answer.paths) == (grpc.StatusCode.INVALID_ARGUMENT, ["alert.scope"])
@@ -67,20 +67,20 @@ async def test_archiving_twice_returns_the_archived_alert(ours: Client) -> None:
     assert archived.evaluation_status == alert_pb2.EVALUATION_STATUS_DONE
 
 
-async def test_archives_at_the_same_time_agree(ours: Client) -> None:
+async def test_concurrent_archives_return_the_same_alert(ours: Client) -> None:
     created = await ours.create(SPEND + key("k"))
     archived = await asyncio.gather(*(ours.archive(created.alert_id, release=True) for _ in range(5)))
     assert all(alert == archived[0] for alert in archived)
 
 
-async def test_a_cost_alert_takes_the_currency_that_its_subscription_is_billed_in(ours: Client) -> None:
+async def test_a_cost_alert_gets_the_currency_of_its_subscription(ours: Client) -> None:
     await ours.put(customer='customer_id: "acme" currency: "EUR"')
     await ours.put(subscription='customer_id: "acme" subscription_id: "pro" currency: "CHF"')
     await ours.put(subscription='customer_id: "acme" subscription_id: "team"')
     scopes = [PRO, PRO.replace("pro", "team"), PRO.replace("pro", "later"), PRO.replace("acme", "new"), GOLD]
     created = [await ours.create(COST + scope) for scope in scopes]
     assert [alert.cost_exceeded.currency for alert in created] == ["CHF", "EUR", "EUR", "USD", "USD"]
-    # It is kept: what is compared does not change its unit underneath the alert.
+    # The alert keeps its currency: the values that it compares do not change their unit.
     await ours.put(subscription='customer_id: "acme" subscription_id: "pro" currency: "GBP"')
     assert (await ours.get(created[0].alert_id)).cost_exceeded.currency == "CHF"
 
@@ -97,14 +97,14 @@ async def test_alerts_are_listed_oldest_first_in_pages(ours: Client, clock: Manu
         token = page.next_page_token
         if not token:
             break
-        # All were created at one moment of the standing clock, so that only the id tells them apart.
+        # All were created at one moment of the standing clock, so that only their ids differ.
         await ours.create(SPEND + key(f"later {len(sizes)}"))
     assert sizes[:2] == [3, 3]
     assert len(seen) == len(set(seen))
     assert set(created) <= set(seen)
 
 
-async def test_a_page_token_fits_only_its_own_list(ours: Client, theirs: Client) -> None:
+async def test_a_page_token_is_refused_by_another_list(ours: Client, theirs: Client) -> None:
     for number in range(3):
         await ours.create(SPEND + key(str(number)))
     token = (await ours.list(page_size=1)).next_page_token
@@ -122,7 +122,7 @@ async def test_a_page_token_fits_only_its_own_list(ours: Client, theirs: Client)
         )
 
 
-async def test_filters_narrow_the_list(ours: Client) -> None:
+async def test_each_filter_narrows_the_list(ours: Client) -> None:
     spend = await ours.create(SPEND + key("k"))
     acme = await ours.create(SPEND.replace("all_customers {}", 'customer { customer_id: "acme" }'))
     calls = await ours.create(CALLS + PRO)
@@ -144,13 +144,13 @@ async def test_filters_narrow_the_list(ours: Client) -> None:
     assert await names(condition_types=types, customer_id="globex") == set()
 
 
-async def test_a_list_request_says_everything_that_is_wrong(ours: Client) -> None:
+async def test_all_violations_of_a_list_request_are_in_one_answer(ours: Client) -> None:
     async with refused() as answer:
         await ours.list(page_size=-1, customer_id="a\tb", states=[9], condition_types=[0, 99])
     assert answer.paths == ["customer_id", "condition_types[0]", "condition_types[1]", "states[0]", "page_size"]
 
 
-async def test_another_organizations_alert_does_not_exist(ours: Client, theirs: Client) -> None:
+async def test_an_alert_of_another_organization_is_not_found(ours: Client, theirs: Client) -> None:
     alert = await ours.create(SPEND + key("k"), request_id="r")
     for call in (theirs.get(alert.alert_id), theirs.archive(alert.alert_id, release=True)):
         async with refused() as answer:
@@ -158,7 +158,7 @@ async def test_another_organizations_alert_does_not_exist(ours: Client, theirs: 
         assert (answer.code, answer.reason) == (grpc.StatusCode.NOT_FOUND, "ERROR_REASON_ALERT_NOT_FOUND")
         assert answer.metadata == {"alert_id": alert.alert_id}
     assert not (await theirs.list()).alerts
-    # Neither keys nor request ids nor what a subscription may have once reach across.
+    # Uniqueness keys, request ids and natural keys belong to one organization.
     assert (await theirs.create(SPEND + key("k"), request_id="r")).alert_id != alert.alert_id
     for client in (ours, theirs):
         await client.create(CALLS + PRO)

@@ -1,4 +1,4 @@
-"""Alerts that are disabled, archived and created again while their evaluation is under way."""
+"""Alerts that are disabled, archived and created again during their evaluation."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,7 +10,15 @@ import pytest
 from engine.backfill import backfills
 from generated.tidemark.v1 import alert_pb2, alert_service_pb2
 from tests.integration.usage.conftest import caller, shared_database_url
-from tests.support.usage.caller import DEADLINE, Caller, Crossing, crossings, until, usage_alert, waiting_for_locks
+from tests.support.usage.caller import (
+    DEADLINE,
+    Caller,
+    ShortTransition,
+    shortened,
+    until,
+    usage_alert,
+    waiting_for_locks,
+)
 
 __all__ = ["caller", "shared_database_url"]
 
@@ -35,12 +43,12 @@ async def disable(caller: Caller, alert_id: str) -> alert_pb2.Alert:
     return (await caller.alerts.DisableAlert(request, metadata=caller.metadata, timeout=DEADLINE)).alert
 
 
-async def told(caller: Caller, alert_id: str) -> list[str]:
-    """The customers of whom the alert has told, each as often as it did."""
+async def notified(caller: Caller, alert_id: str) -> list[str]:
+    """The customers of the alert's notifications, once for each notification."""
     return sorted(one.customer_id for one in await caller.notifications() if one.alert_id == alert_id)
 
 
-async def test_an_alert_disabled_during_its_visit_tells_no_more_and_the_rest_when_it_is_enabled(
+async def test_an_alert_disabled_during_its_backfill_notifies_of_the_rest_when_it_is_enabled(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backfills, "CUSTOMERS_PER_STEP", 1)
@@ -49,26 +57,26 @@ async def test_an_alert_disabled_during_its_visit_tells_no_more_and_the_rest_whe
     async with gauge_held(caller, "bob"):
         alert = await caller.create_only(usage_alert("10"))
 
-        async def first_told() -> bool:
-            return await told(caller, alert.alert_id) == ["ann"]
+        async def first_notified() -> bool:
+            return await notified(caller, alert.alert_id) == ["ann"]
 
-        await until(first_told)
+        await until(first_notified)
         await waiting_for_locks(caller)
         disabling = asyncio.create_task(disable(caller, alert.alert_id))
         await waiting_for_locks(caller, 2)
     assert (await disabling).state == alert_pb2.ALERT_STATE_DISABLED
-    known = await told(caller, alert.alert_id)
-    # Bob's evaluation was under way and is whole. Cid's would have come after the answer.
+    known = await notified(caller, alert.alert_id)
+    # Bob's evaluation was in progress and is complete. Cid's would follow after the answer.
     assert known == ["ann", "bob"]
     await caller.send(caller.event("e2", "1", "cid"))
-    assert await told(caller, alert.alert_id) == known
+    assert await notified(caller, alert.alert_id) == known
     enable = alert_service_pb2.EnableAlertRequest(alert_id=alert.alert_id)
     await caller.alerts.EnableAlert(enable, metadata=caller.metadata)
-    await caller.visited(alert.alert_id)
-    assert await told(caller, alert.alert_id) == list(CUSTOMERS)
+    await caller.backfilled(alert.alert_id)
+    assert await notified(caller, alert.alert_id) == list(CUSTOMERS)
 
 
-async def test_an_alert_disabled_while_usage_is_committed_tells_of_that_usage_and_of_none_after_it(
+async def test_an_alert_disabled_during_a_commit_notifies_of_that_usage_and_of_none_after_it(
     caller: Caller,
 ) -> None:
     alert = await caller.create(usage_alert("10", "20"))
@@ -78,13 +86,17 @@ async def test_an_alert_disabled_while_usage_is_committed_tells_of_that_usage_an
         await waiting_for_locks(caller)
         disabling = asyncio.create_task(disable(caller, alert.alert_id))
         await waiting_for_locks(caller, 2)
-    assert crossings((await sending).transitions) == [Crossing("REACHED", "10", "4", "10", "e2")]
+    assert shortened((await sending).transitions) == [ShortTransition("REACHED", "10", "4", "10", "e2")]
     await disabling
     assert not (await caller.send(caller.event("e3", "15"))).transitions
-    assert [one.crossings for one in await caller.notifications()] == [[Crossing("REACHED", "10", "4", "10", "e2")]]
+    assert [one.transitions for one in await caller.notifications()] == [
+        [ShortTransition("REACHED", "10", "4", "10", "e2")]
+    ]
 
 
-async def test_an_alert_archived_during_its_visit_ends_it(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_alert_archived_during_its_backfill_ends_the_backfill(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(backfills, "CUSTOMERS_PER_STEP", 1)
     await caller.create(usage_alert("1000"))
     await caller.send(*(caller.event("e1", "15", customer) for customer in CUSTOMERS))
@@ -94,11 +106,11 @@ async def test_an_alert_archived_during_its_visit_ends_it(caller: Caller, monkey
         archiving = asyncio.create_task(caller.archive(alert.alert_id))
         await waiting_for_locks(caller, 2)
     await archiving
-    await caller.visited(alert.alert_id)
-    assert await told(caller, alert.alert_id) == ["ann", "bob"]
+    await caller.backfilled(alert.alert_id)
+    assert await notified(caller, alert.alert_id) == ["ann", "bob"]
 
 
-async def test_an_alert_created_again_with_the_key_of_an_archived_one_begins_afresh(caller: Caller) -> None:
+async def test_an_alert_created_with_the_key_of_an_archived_one_notifies_again(caller: Caller) -> None:
     wanted = usage_alert("10")
     wanted.uniqueness_key = "mine"
     first = await caller.create(wanted)
@@ -107,6 +119,6 @@ async def test_an_alert_created_again_with_the_key_of_an_archived_one_begins_afr
     await caller.alerts.ArchiveAlert(release, metadata=caller.metadata)
     second = await caller.create(wanted)
     assert second.alert_id != first.alert_id
-    assert await told(caller, first.alert_id) == await told(caller, second.alert_id) == ["acme"]
+    assert await notified(caller, first.alert_id) == await notified(caller, second.alert_id) == ["acme"]
     assert {one.sequence for one in await caller.notifications()} == {1}
     assert not (await caller.send(caller.event("e2", "1"))).transitions

@@ -6,7 +6,7 @@ from decimal import Decimal
 from generated.tidemark.v1 import alert_pb2, condition_pb2
 from runtime.clock import ManualClock
 from tests.support.balances.holder import GRANT, LICENSE, SEAT, Holder, alert
-from tests.support.usage.caller import Caller, Crossing, calling, on_customer, until
+from tests.support.usage.caller import Caller, ShortTransition, calling, on_customer, until
 
 OK, IN_ALARM = alert_pb2.CUSTOMER_ALERT_STATUS_OK, alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
 
@@ -19,9 +19,9 @@ async def test_drawdown_to_a_threshold_is_reported_in_the_answer(caller: Caller)
     await acme.put("c1", "100")
     low = await caller.create(alert("20", low_remaining_commit_balance_reached=COMMITS))
     assert await acme.spend("e1", "79.99") == []
-    assert await acme.spend("e2", "0.01") == [Crossing("REACHED", "20", "20.01", "20", "e2")]
+    assert await acme.spend("e2", "0.01") == [ShortTransition("REACHED", "20", "20.01", "20", "e2")]
     assert await acme.spend("e3", "5") == []
-    assert await acme.spend("e4", "-5.01") == [Crossing("RESOLVED", "20", "15", "20.01", "e4")]
+    assert await acme.spend("e4", "-5.01") == [ShortTransition("RESOLVED", "20", "15", "20.01", "e4")]
     assert await acme.remaining() == {"c1": Decimal("20.01")}
     state = await caller.state(low.alert_id)
     assert (state.status, state.gauges[0].gauge.value, state.no_data) == (OK, "20.01", False)
@@ -35,11 +35,11 @@ async def test_customer_without_a_commit_is_in_alarm_until_one_is_granted(caller
     assert (state.status, state.no_data) == (IN_ALARM, True)
     new = Holder(caller, "newcomer")
     await new.spend("e1", "1")
-    assert await new.notified() == [[Crossing("REACHED", "20", "0", "0", "")]]
+    assert await new.notified() == [[ShortTransition("REACHED", "20", "0", "0", "")]]
     await acme.put("c1", "100")
     assert await acme.notified() == [
-        [Crossing("REACHED", "20", "0", "0", "")],
-        [Crossing("RESOLVED", "20", "0", "100", "")],
+        [ShortTransition("REACHED", "20", "0", "0", "")],
+        [ShortTransition("RESOLVED", "20", "0", "100", "")],
     ]
 
 
@@ -51,7 +51,7 @@ async def test_percentage_follows_the_granted_amount(caller: Caller) -> None:
     crossed = await acme.spend("e2", "1")
     assert [(one.kind, one.level, one.value) for one in crossed] == [("REACHED", "33.4", "33.333333333333333334")]
     await acme.adjust("c1", "100")  # 200 of 400
-    assert (await acme.notified())[-1] == [Crossing("RESOLVED", "33.4", "33.333333333333333334", "50", "")]
+    assert (await acme.notified())[-1] == [ShortTransition("RESOLVED", "33.4", "33.333333333333333334", "50", "")]
     assert (await caller.state(low.alert_id)).gauges[0].gauge.value == "50"
     await acme.void("c1")
     state = await caller.state(low.alert_id)
@@ -66,9 +66,9 @@ async def test_remaining_amount_of_a_segment_ends_with_the_segment(caller: Calle
     clock.set(end - timedelta(microseconds=1))
     assert await acme.notified() == []
     clock.set(end)
-    assert await acme.notified(1) == [[Crossing("REACHED", "20", "50", "0", "")]]
+    assert await acme.notified(1) == [[ShortTransition("REACHED", "20", "50", "0", "")]]
     clock.set(end + timedelta(hours=1))
-    assert (await acme.notified(2))[1] == [Crossing("RESOLVED", "20", "0", "70", "")]
+    assert (await acme.notified(2))[1] == [ShortTransition("RESOLVED", "20", "0", "70", "")]
 
 
 async def test_days_left_notify_when_that_many_days_are_left(caller: Caller, clock: ManualClock) -> None:
@@ -94,8 +94,8 @@ async def test_each_seat_has_its_own_gauge(caller: Caller) -> None:
         seat_filter=condition_pb2.SeatFilter(seat_group_key="user")
     )
     await caller.create(alert("2", low_remaining_seat_balance_reached=seats))
-    assert await acme.spend("e1", "8", user="ann") == [Crossing("REACHED", "2", "10", "2", "e1")]
-    assert await acme.spend("e2", "8", user="bob") == [Crossing("REACHED", "2", "10", "2", "e2")]
+    assert await acme.spend("e1", "8", user="ann") == [ShortTransition("REACHED", "2", "10", "2", "e1")]
+    assert await acme.spend("e2", "8", user="bob") == [ShortTransition("REACHED", "2", "10", "2", "e2")]
     assert await acme.spend("e3", "5", user="bob") == []
     assert await acme.remaining() == {"s-ann": 2, "s-bob": 0, "c1": 97}
 
@@ -111,9 +111,9 @@ async def test_seat_credits_start_and_end_with_their_segments(caller: Caller, cl
     )
     await caller.create(alert("2", low_remaining_seat_balance_reached=seats))
     clock.set(end)
-    assert await acme.notified(1) == [[Crossing("REACHED", "2", "10", "0", "")]]
+    assert await acme.notified(1) == [[ShortTransition("REACHED", "2", "10", "0", "")]]
     clock.set(end + timedelta(hours=3))
-    assert await acme.spend("e1", "4", user="bob") == [Crossing("REACHED", "2", "5", "1", "e1")]
+    assert await acme.spend("e1", "4", user="bob") == [ShortTransition("REACHED", "2", "5", "1", "e1")]
     assert len(await acme.notified()) == 3
 
 
@@ -192,7 +192,7 @@ async def test_seat_has_no_data_before_its_credit_starts(caller: Caller, clock: 
     state = await caller.state(created.alert_id)
     assert (state.no_data, list(state.gauges)) == (True, [])
     clock.set(begin)
-    assert await acme.notified(1) == [[Crossing("REACHED", "2", "1", "1", "")]]
+    assert await acme.notified(1) == [[ShortTransition("REACHED", "2", "1", "1", "")]]
 
 
 async def test_percentage_is_read_again_when_usage_draws_after_a_first_grant(caller: Caller) -> None:

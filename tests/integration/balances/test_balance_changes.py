@@ -7,7 +7,7 @@ import pytest
 from generated.tidemark.v1 import account_service_pb2
 from tests.support.balances.holder import CREDIT, LICENSE, SEAT, Holder
 from tests.support.balances.wording import create, notified_kinds, values, written
-from tests.support.usage.caller import BOTH, Caller, Crossing, crossings
+from tests.support.usage.caller import BOTH, Caller, ShortTransition, shortened
 
 ACME = 'customer { customer_id: "acme" }'
 GOLD = 'plan { plan_id: "gold" }'
@@ -33,10 +33,10 @@ async def test_new_alert_after_an_archived_one_starts_from_the_present_balances(
     await acme.adjust("c1", "100")
     second = [await create(acme, one, "20", evaluate=evaluate) for one in (BALANCE, PERCENT, SEATS)]
     assert [await values(acme, one) for one in second] == [{(): 160}, {(): 80}, {("ann",): 60}]
-    assert await acme.spend("e5", "120") == [Crossing("REACHED", "20", "80", "20", "e5")]
-    assert await acme.spend("e6", "20") == [Crossing("REACHED", "20", "40", "20", "e6")]
+    assert await acme.spend("e5", "120") == [ShortTransition("REACHED", "20", "80", "20", "e5")]
+    assert await acme.spend("e6", "20") == [ShortTransition("REACHED", "20", "40", "20", "e6")]
     assert await acme.spend("e7", "39.99", user="ann") == []
-    assert await acme.spend("e8", "0.01", user="ann") == [Crossing("REACHED", "20", "20.01", "20", "e8")]
+    assert await acme.spend("e8", "0.01", user="ann") == [ShortTransition("REACHED", "20", "20.01", "20", "e8")]
 
 
 async def test_customer_that_returns_to_the_plan_is_read_again(caller: Caller) -> None:
@@ -52,7 +52,7 @@ async def test_customer_that_returns_to_the_plan_is_read_again(caller: Caller) -
     assert await notified_kinds(other, low) == ["REACHED"]
     assert await values(acme, low) == {(): 100}
     assert await values(other, low) == {(): 5}
-    assert await other.spend("o3", "-45") == [Crossing("RESOLVED", "20", "5", "50", "o3")]
+    assert await other.spend("o3", "-45") == [ShortTransition("RESOLVED", "20", "5", "50", "o3")]
     assert await notified_kinds(acme, low) == []
 
 
@@ -64,12 +64,12 @@ async def test_reached_and_resolved_within_one_batch_are_both_notified(caller: C
     batch = [caller.event(f"e{number}", cost=cost) for number, cost in enumerate(costs)]
     answer = await caller.send(*batch)
     expected = [
-        Crossing("REACHED", "20", "50", "15", "e1"),
-        Crossing("RESOLVED", "20", "15", "25", "e2"),
-        Crossing("REACHED", "20", "25", "14.5", "e3"),
-        Crossing("RESOLVED", "20", "14.5", "34.5", "e4"),
+        ShortTransition("REACHED", "20", "50", "15", "e1"),
+        ShortTransition("RESOLVED", "20", "15", "25", "e2"),
+        ShortTransition("REACHED", "20", "25", "14.5", "e3"),
+        ShortTransition("RESOLVED", "20", "14.5", "34.5", "e4"),
     ]
-    assert crossings(answer.transitions) == expected
+    assert shortened(answer.transitions) == expected
     assert await acme.notified(1) == [expected]
     assert not (await caller.send(*batch)).transitions
     assert await acme.remaining() == {"c1": Decimal("34.5")}
@@ -134,7 +134,7 @@ async def test_hysteresis_and_recurring_percentages_hold_after_a_further_grant(c
 
     async def launch(event_id: str, number: str) -> list[tuple[str, str]]:
         answer = await caller.send(caller.event(event_id, number, metric="launches"))
-        return [(one.kind, one.level) for one in crossings(answer.transitions)]
+        return [(one.kind, one.level) for one in shortened(answer.transitions)]
 
     assert await launch("l1", "17.9") == [("REACHED", "50")]
     assert await launch("l2", "0.1") == [("REACHED", "60")]

@@ -8,7 +8,7 @@ from generated.tidemark.v1 import alert_pb2
 from tests.support.balances.holder import COMMIT, CREDIT, GRANT, LICENSE, SEAT, Holder
 from tests.support.balances.wording import create, notified_kinds, values, written
 from tests.support.facts.refusals import assert_violations
-from tests.support.usage.caller import Caller, Crossing
+from tests.support.usage.caller import Caller, ShortTransition
 
 BOTH_KINDS = "low_remaining_contract_credit_and_commit_balance_reached"
 
@@ -76,7 +76,7 @@ async def test_days_left_have_a_gauge_for_each_segment_that_passes_the_filters(c
     only = filtered("COMMIT", "team", "a")
     low = await create(acme, f"low_remaining_days_for_commit_segment_reached {{ {only} }}", "7")
     assert await values(acme, low) == {("d1", "1"): 5, ("d1", "2"): 10}
-    assert await acme.notified(1) == [[Crossing("REACHED", "7", "5", "5", "")]]
+    assert await acme.notified(1) == [[ShortTransition("REACHED", "7", "5", "5", "")]]
 
 
 SPECIFIED: tuple[tuple[list[str], dict[tuple[str, ...], int], str], ...] = (
@@ -142,8 +142,8 @@ async def test_usage_moves_the_gauge_of_the_group_that_is_drawn_on(acme: Holder)
     await acme.adjust("c1", "100")
     assert await values(acme, low) == {("a",): 120, ("b",): 38}
     assert sorted(await acme.spend("e2", "103")) == [
-        Crossing("REACHED", "35", "120", "20", "e2"),
-        Crossing("REACHED", "35", "38", "35", "e2"),
+        ShortTransition("REACHED", "35", "120", "20", "e2"),
+        ShortTransition("REACHED", "35", "38", "35", "e2"),
     ]
     new = await acme.put("c3", "3", custom_fields={"team": "c"})
     assert new.custom_fields == {"team": "c"}
@@ -155,7 +155,7 @@ async def test_balance_with_changed_custom_fields_moves_to_another_gauge(acme: H
     low = await create(acme, specified(filtered("CONTRACT_CREDIT_OR_COMMIT", "team")), "25")
     await acme.put("k1", "20", kind=CREDIT, custom_fields={"team": "b"})
     assert await values(acme, low) == {("a",): 10, ("b",): 60}
-    assert await acme.notified(1) == [[Crossing("REACHED", "25", "30", "10", "")]]
+    assert await acme.notified(1) == [[ShortTransition("REACHED", "25", "30", "10", "")]]
     team_b = await create(
         acme, f"low_remaining_contract_credit_balance_reached {{ {filtered('CONTRACT_CREDIT', 'team', 'b')} }}", "5"
     )

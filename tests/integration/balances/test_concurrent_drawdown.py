@@ -157,7 +157,7 @@ async def test_concurrent_draws_adjustments_and_timers_of_two_servers_add_up(
         notifications = sorted(
             (one for one in await own[1].notifications() if one.customer_id == customer), key=lambda one: one.sequence
         )
-        notified = [(one.level, one.kind) for notification in notifications for one in notification.crossings]
+        notified = [(one.level, one.kind) for notification in notifications for one in notification.transitions]
         for level in LEVELS:
             kinds = [kind for of_level, kind in notified if of_level == level]
             assert kinds == [("REACHED", "RESOLVED")[number % 2] for number in range(len(kinds))]

@@ -123,7 +123,7 @@ class Run:
 
     async def _visited(self) -> None:
         if self._unvisited is not None:
-            await self.caller.visited(self._unvisited)
+            await self.caller.backfilled(self._unvisited)
             self._unvisited = None
 
     def _event(self, item: New | Again) -> Event:
@@ -180,7 +180,7 @@ class Run:
             group = tuple((pair["key"], pair["value"]) for pair in one.body["data"]["gauge"].get("group", ()))
             found.setdefault((names[one.alert_id], one.customer_id, group), []).extend(
                 Transition(kind, Fraction(level), Fraction(previous), Fraction(value), event_id or None)
-                for kind, level, previous, value, event_id in one.crossings
+                for kind, level, previous, value, event_id in one.transitions
             )
         expected: dict[tuple[str, str, Group], list[Transition]] = {}
         for name, gauge, transition, notified in self.model.recorded:

@@ -13,7 +13,7 @@ from tests.support.balances.holder import COMMIT, CREDIT, GRANT, LICENSE, SEAT, 
 from tests.support.balances.wording import create, notified_kinds, values, written
 from tests.support.facts.refusals import assert_refused
 from tests.support.server.running import status_of
-from tests.support.usage.caller import Caller, Crossing, explained
+from tests.support.usage.caller import Caller, ShortTransition, explained
 
 OK, IN_ALARM = alert_pb2.CUSTOMER_ALERT_STATUS_OK, alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
 ACME = 'customer { customer_id: "acme" }'
@@ -137,7 +137,7 @@ async def test_threshold_reached_while_the_alert_is_disabled_notifies_when_it_is
         for act in case.reach:
             await act(acme)
         await caller.alerts.EnableAlert(on, metadata=caller.metadata)
-        await caller.visited(alert_id)
+        await caller.backfilled(alert_id)
         assert (silent, await notified_kinds(acme, alert_id)) == ([], ["REACHED"]), case.condition
 
 
@@ -218,12 +218,12 @@ async def test_plan_alert_covers_a_customer_only_while_it_is_on_the_plan(caller:
     low = await create(acme, "low_remaining_commit_balance_reached {}", "20", scope=GOLD)
     await assert_refused(caller.state(low), grpc.StatusCode.NOT_FOUND, "ALERT_NOT_FOUND")
     await acme.plan("gold")
-    assert await acme.notified(1) == [[Crossing("REACHED", "20", "10", "10", "")]]
+    assert await acme.notified(1) == [[ShortTransition("REACHED", "20", "10", "10", "")]]
     await acme.plan("silver")
     await acme.adjust("c1", "50")
     await acme.plan("gold")
     assert await notified_kinds(acme, low) == ["REACHED", "RESOLVED"]
-    assert await acme.spend("e1", "45") == [Crossing("REACHED", "20", "60", "15", "e1")]
+    assert await acme.spend("e1", "45") == [ShortTransition("REACHED", "20", "60", "15", "e1")]
     assert await notified_kinds(other, low) == []
 
 

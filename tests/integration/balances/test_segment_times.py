@@ -7,7 +7,7 @@ from generated.tidemark.v1 import alert_pb2, threshold_pb2
 from runtime.clock import ManualClock
 from tests.support.balances.holder import CREDIT, GRANT, LICENSE, SEAT, Holder
 from tests.support.balances.wording import create, notified_kinds, values, written
-from tests.support.usage.caller import Caller, Crossing
+from tests.support.usage.caller import Caller, ShortTransition
 
 OK, IN_ALARM = alert_pb2.CUSTOMER_ALERT_STATUS_OK, alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
 ACME = 'customer { customer_id: "acme" }'
@@ -29,7 +29,7 @@ async def test_percentage_has_no_data_between_segments_and_continues_with_the_ne
     clock.set(now + HOUR)
     assert await acme.spend("e1", "79") == []
     assert await values(acme, low) == {(): 21}
-    assert await acme.spend("e2", "1") == [Crossing("REACHED", "20", "21", "20", "e2")]
+    assert await acme.spend("e2", "1") == [ShortTransition("REACHED", "20", "21", "20", "e2")]
     clock.set(now + 2 * HOUR)
     await acme.adjust("c1", "1", segment=2)  # evaluates the due end first
     state = await caller.state(low)
@@ -68,7 +68,7 @@ async def test_segment_that_starts_with_few_days_left_notifies_at_its_start(
     low = await create(acme, DAYS, "7", "2")
     assert (await values(acme, low), (await caller.state(low)).no_data) == ({}, True)
     clock.set(now + DAY)
-    assert await acme.notified(1) == [[Crossing("REACHED", "7", "3", "3", "")]]
+    assert await acme.notified(1) == [[ShortTransition("REACHED", "7", "3", "3", "")]]
 
 
 async def test_end_that_is_moved_into_the_past_is_reached_once(caller: Caller, clock: ManualClock) -> None:
@@ -80,8 +80,8 @@ async def test_end_that_is_moved_into_the_past_is_reached_once(caller: Caller, c
     for _ in range(2):
         await acme.put("c1", spans=[("1", now - 9 * DAY, now - DAY)])
         await acme.plan(end=now - DAY)
-    notified = {one.alert_id: one.crossings for one in await caller.notifications()}
-    both = [Crossing("REACHED", "7", "10", "0", ""), Crossing("REACHED", "0", "10", "0", "")]
+    notified = {one.alert_id: one.transitions for one in await caller.notifications()}
+    both = [ShortTransition("REACHED", "7", "10", "0", ""), ShortTransition("REACHED", "0", "10", "0", "")]
     assert notified == {segments: both, plan: both}
     assert len(await caller.notifications()) == 2
     # A segment that ended before the first evaluation of an alert notifies nothing.
@@ -112,14 +112,14 @@ async def test_seat_whose_credit_has_ended_reads_zero(caller: Caller, clock: Man
     await acme.put("bob", "10", kind=SEAT, seat=("user", "bob"))
     low = await create(acme, 'low_remaining_seat_balance_reached { seat_filter { seat_group_key: "user" } }', "2")
     clock.set(now + HOUR)
-    assert await acme.notified(1) == [[Crossing("REACHED", "2", "10", "0", "")]]
+    assert await acme.notified(1) == [[ShortTransition("REACHED", "2", "10", "0", "")]]
     assert (await caller.state(low)).status == IN_ALARM
     clock.advance(HOUR)
     await acme.void("bob")
-    assert (await acme.notified(2))[1] == [Crossing("REACHED", "2", "10", "0", "")]
+    assert (await acme.notified(2))[1] == [ShortTransition("REACHED", "2", "10", "0", "")]
     clock.advance(HOUR)
     await acme.put("more", "10", kind=SEAT, seat=("user", "ann"))
-    assert (await acme.notified(3))[2] == [Crossing("RESOLVED", "2", "0", "10", "")]
+    assert (await acme.notified(3))[2] == [ShortTransition("RESOLVED", "2", "0", "10", "")]
 
 
 async def test_credit_balance_is_depleted_by_a_segment_end_and_recovers_with_a_segment_start(
@@ -130,9 +130,9 @@ async def test_credit_balance_is_depleted_by_a_segment_end_and_recovers_with_a_s
     depleted = await create(acme, "credit_balance_depleted {}", scope=ACME)
     recovered = await create(acme, "credit_balance_recovered {}", scope=ACME)
     clock.set(now + HOUR)
-    assert await acme.notified(1) == [[Crossing("REACHED", "0", "10", "0", "")]]
+    assert await acme.notified(1) == [[ShortTransition("REACHED", "0", "10", "0", "")]]
     clock.set(now + 2 * HOUR)
-    assert (await acme.notified(2))[1] == [Crossing("REACHED", "0", "0", "10", "")]
+    assert (await acme.notified(2))[1] == [ShortTransition("REACHED", "0", "0", "10", "")]
     assert (await notified_kinds(acme, depleted), await notified_kinds(acme, recovered)) == (["REACHED"], ["REACHED"])
 
 

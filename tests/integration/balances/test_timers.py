@@ -19,7 +19,7 @@ from store.postgres.database import Database
 from tests.integration.usage.conftest import organization
 from tests.support.balances.holder import Holder, alert
 from tests.support.balances.timing import timers_of, work_off
-from tests.support.usage.caller import DEADLINE, Caller, Crossing, calling, until
+from tests.support.usage.caller import DEADLINE, Caller, ShortTransition, calling, until
 
 COMMITS = condition_pb2.LowRemainingCommitBalanceReachedCondition()
 DAYS = condition_pb2.LowRemainingDaysForCommitSegmentReachedCondition()
@@ -62,7 +62,7 @@ async def test_two_timers_evaluate_each_due_time_once(caller: Caller, clock: Man
     clock.set(now + HOUR)
     await asyncio.gather(*(work_off(timers_of(database, clock), database, clock) for _ in range(2)))
     for number in range(30):
-        assert await Holder(caller, f"c{number}").notified() == [[Crossing("REACHED", "20", "50", "0", "")]]
+        assert await Holder(caller, f"c{number}").notified() == [[ShortTransition("REACHED", "20", "50", "0", "")]]
 
 
 async def test_restarted_server_evaluates_each_missed_time_and_logs_its_lateness(
@@ -78,9 +78,9 @@ async def test_restarted_server_evaluates_each_missed_time_and_logs_its_lateness
     with caplog.at_level(logging.WARNING, "engine.timers"):
         async with calling(database_url, clock, name, key) as caller:
             assert await Holder(caller).notified(3) == [
-                [Crossing("REACHED", "20", "50", "0", "")],
-                [Crossing("RESOLVED", "20", "0", "70", "")],
-                [Crossing("REACHED", "20", "70", "0", "")],
+                [ShortTransition("REACHED", "20", "50", "0", "")],
+                [ShortTransition("RESOLVED", "20", "0", "70", "")],
+                [ShortTransition("REACHED", "20", "70", "0", "")],
             ]
             stored = sorted(await caller.notifications(), key=lambda one: one.sequence)
             assert [one.body["data"]["transitions"][0]["event_time"] for one in stored] == [
@@ -117,7 +117,7 @@ async def test_clock_that_jumps_back_notifies_nothing_twice(
     for time in (now + HOUR, now - HOUR, now + HOUR, now + 2 * HOUR):
         clock.set(time)
         await work_off(timers_of(database, clock), database, clock)
-    assert await acme.notified() == [[Crossing("REACHED", "20", "50", "0", "")]]
+    assert await acme.notified() == [[ShortTransition("REACHED", "20", "50", "0", "")]]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The migration that makes the feed gives what is there already its place."""
+"""The migration that creates the feed gives positions to notifications that are stored already."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ INSERT INTO notification VALUES
 """
 
 
-def test_the_feed_begins_with_what_was_told_before_it(database_url: str) -> None:
+def test_the_migration_gives_positions_to_stored_notifications(database_url: str) -> None:
     engine = sync_engine(database_url)
     with engine.begin() as connection:
         connection.execute(text("DROP SCHEMA public CASCADE"))

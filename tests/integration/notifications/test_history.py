@@ -35,15 +35,15 @@ async def got(caller: Caller, notification_id: str) -> notification_pb2.Notifica
 
 
 @pytest.fixture
-async def told(caller: Caller, clock: ManualClock) -> list[notification_pb2.Notification]:
-    """Six notifications, the newest first, an hour apart but for two of one moment."""
+async def stored(caller: Caller, clock: ManualClock) -> list[notification_pb2.Notification]:
+    """Six notifications, the newest first, an hour apart except two with the same time."""
     async with committer(caller) as writer:
         for number in range(1, 4):
-            await writer.tells(("ann", number))
+            await writer.notifies(("ann", number))
             clock.advance(timedelta(hours=1))
-        await writer.tells(("bob", 1), ("ann", 4))
+        await writer.notifies(("bob", 1), ("ann", 4))
         clock.advance(timedelta(hours=1))
-        await writer.tells(("bob", 1), alert_id="alt_2")
+        await writer.notifies(("bob", 1), alert_id="alt_2")
         await writer.commits()
     found = list((await listed(caller)).notifications)
     assert [(one.alert_id, *pair) for one, pair in zip(found, names(found), strict=True)] == [
@@ -57,39 +57,39 @@ async def told(caller: Caller, clock: ManualClock) -> list[notification_pb2.Noti
     return found
 
 
-async def test_the_history_shows_what_was_answered_at_once_and_as_the_stream_tells_it(caller: Caller) -> None:
+async def test_the_history_shows_the_notification_of_the_answer_and_of_the_stream(caller: Caller) -> None:
     await caller.create(usage_alert("10"))
-    watcher = await watch(caller)
+    subscriber = await watch(caller)
     answer = await caller.send(caller.event("e1", "12"))
     [transition] = answer.transitions
     found = await got(caller, transition.notification_id)
-    assert list((await listed(caller)).notifications) == [found] == await watcher.take(1)
+    assert list((await listed(caller)).notifications) == [found] == await subscriber.take(1)
     [[body]] = await caller.rows("SELECT body FROM notification WHERE organization_id = %(organization_id)s")
     assert found.body == body
 
 
-async def test_filters(caller: Caller, told: list[notification_pb2.Notification]) -> None:
+async def test_each_filter_narrows_the_list(caller: Caller, stored: list[notification_pb2.Notification]) -> None:
     async def found(**request: Any) -> list[notification_pb2.Notification]:
         return list((await listed(caller, **request)).notifications)
 
     usage = condition_pb2.CONDITION_TYPE_USAGE_THRESHOLD_REACHED
     spend = condition_pb2.CONDITION_TYPE_SPEND_THRESHOLD_REACHED
-    assert await found(customer_ids=["bob"]) == [told[0], told[2]]
-    assert await found(customer_ids=["bob", "ann"]) == told
-    assert await found(alert_ids=["alt_1"]) == told[1:]
-    assert await found(alert_ids=["alt_1", "alt_2"], customer_ids=["bob"]) == [told[0], told[2]]
+    assert await found(customer_ids=["bob"]) == [stored[0], stored[2]]
+    assert await found(customer_ids=["bob", "ann"]) == stored
+    assert await found(alert_ids=["alt_1"]) == stored[1:]
+    assert await found(alert_ids=["alt_1", "alt_2"], customer_ids=["bob"]) == [stored[0], stored[2]]
     assert await found(alert_ids=["alt_3"]) == []
-    assert await found(condition_types=[spend, usage]) == told
+    assert await found(condition_types=[spend, usage]) == stored
     assert await found(condition_types=[spend]) == []
-    assert await found(event_types=["alert.reached"]) == told
+    assert await found(event_types=["alert.reached"]) == stored
     assert await found(event_types=["alert.resolved"]) == []
-    # The beginning belongs to the window, the end does not.
-    assert await found(start_time=told[4].create_time) == told[:5]
-    assert await found(end_time=told[4].create_time) == told[5:]
-    assert await found(start_time=told[4].create_time, end_time=told[1].create_time) == told[3:5]
+    # The start belongs to the time span, the end does not.
+    assert await found(start_time=stored[4].create_time) == stored[:5]
+    assert await found(end_time=stored[4].create_time) == stored[5:]
+    assert await found(start_time=stored[4].create_time, end_time=stored[1].create_time) == stored[3:5]
 
 
-async def test_conditions_and_alerts_of_the_service_itself(caller: Caller) -> None:
+async def test_notifications_of_each_condition_are_found_by_their_type(caller: Caller) -> None:
     usage, spend = await caller.create(usage_alert("10")), await caller.create(spend_alert("10"))
     await caller.send(caller.event("e1", "12", cost="12"))
     kinds = {
@@ -102,8 +102,8 @@ async def test_conditions_and_alerts_of_the_service_itself(caller: Caller) -> No
 
 
 @pytest.mark.parametrize("size", [1, 2, 5, 6, 7])
-async def test_pages_hold_everything_once(
-    caller: Caller, told: list[notification_pb2.Notification], size: int
+async def test_pages_hold_each_notification_once_while_others_are_written(
+    caller: Caller, stored: list[notification_pb2.Notification], size: int
 ) -> None:
     found: list[notification_pb2.Notification] = []
     token = ""
@@ -114,43 +114,43 @@ async def test_pages_hold_everything_once(
         token = page.next_page_token
         if not token:
             break
-        # What comes in between stands before the first page, and moves none of the others.
+        # A notification written between two pages stands before the first page, and shifts no later page.
         async with committer(caller) as writer:
-            await writer.tells(("new", number))
+            await writer.notifies(("new", number))
             await writer.commits()
-    assert found == told
+    assert found == stored
 
 
-async def test_pages_are_shorter_where_bodies_are_long(
-    caller: Caller, told: list[notification_pb2.Notification], monkeypatch: pytest.MonkeyPatch
+async def test_pages_are_shorter_when_bodies_are_long(
+    caller: Caller, stored: list[notification_pb2.Notification], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(paging, "MAX_PAGE_BYTES", told[0].ByteSize() + told[1].ByteSize() + 10)
+    monkeypatch.setattr(paging, "MAX_PAGE_BYTES", stored[0].ByteSize() + stored[1].ByteSize() + 10)
     first = await listed(caller)
-    assert list(first.notifications) == told[:2]
+    assert list(first.notifications) == stored[:2]
     rest = await listed(caller, page_token=first.next_page_token)
-    assert list(rest.notifications) == told[2:4]
+    assert list(rest.notifications) == stored[2:4]
 
 
-async def test_a_page_token_fits_only_its_list(
-    caller: Caller, clock: ManualClock, told: list[notification_pb2.Notification]
+async def test_a_page_token_is_refused_with_other_filters(
+    caller: Caller, clock: ManualClock, stored: list[notification_pb2.Notification]
 ) -> None:
     token = (await listed(caller, page_size=2, customer_ids=["ann", "bob"])).next_page_token
     assert (await listed(caller, page_token=token, customer_ids=["bob", "ann"])).notifications
     name, key = await organization(caller.database_url, clock)
     stranger = Caller(caller.server, clock, caller.database_url, name, key)
-    watcher = await watch(caller, customer_ids=["ann", "bob"])
+    subscriber = await watch(caller, customer_ids=["ann", "bob"])
     for whose, request in (
         (stranger, {"page_token": token, "customer_ids": ["ann", "bob"]}),
         (caller, {"page_token": token}),
-        (caller, {"page_token": token, "customer_ids": ["ann", "bob"], "start_time": told[5].create_time}),
-        (caller, {"page_token": watcher.token, "customer_ids": ["ann", "bob"]}),
+        (caller, {"page_token": token, "customer_ids": ["ann", "bob"], "start_time": stored[5].create_time}),
+        (caller, {"page_token": subscriber.token, "customer_ids": ["ann", "bob"]}),
     ):
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await listed(whose, **request)
         assert reason_of(raised.value) == "ERROR_REASON_PAGE_TOKEN_INVALID"
 
 
-async def test_a_bad_list_is_told_everything_that_is_wrong_with_it(caller: Caller, clock: ManualClock) -> None:
+async def test_all_violations_of_a_list_request_are_named(caller: Caller, clock: ManualClock) -> None:
     now = to_timestamp(clock.now())
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await listed(caller, page_size=-1, customer_ids=[""], event_types=["endpoint.failing"], start_time=now)
@@ -160,14 +160,14 @@ async def test_a_bad_list_is_told_everything_that_is_wrong_with_it(caller: Calle
     assert violations_of(raised.value) == ["end_time"]
 
 
-async def test_nobody_else_finds_it(
-    caller: Caller, clock: ManualClock, told: list[notification_pb2.Notification]
+async def test_a_notification_is_not_found_by_another_organization(
+    caller: Caller, clock: ManualClock, stored: list[notification_pb2.Notification]
 ) -> None:
     name, key = await organization(caller.database_url, clock)
     stranger = Caller(caller.server, clock, caller.database_url, name, key)
     assert not (await listed(stranger)).notifications
-    assert await got(caller, told[0].notification_id) == told[0]
-    for whose, notification_id in ((stranger, told[0].notification_id), (caller, "ntf_nothing")):
+    assert await got(caller, stored[0].notification_id) == stored[0]
+    for whose, notification_id in ((stranger, stored[0].notification_id), (caller, "ntf_nothing")):
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await got(whose, notification_id)
         assert raised.value.code() is grpc.StatusCode.NOT_FOUND

@@ -1,1 +1,1 @@
-"""Tests that organizations with the same ids of everything do not meet: one life, alone and beside another."""
+"""Tests that organizations with the same ids are isolated: calls and rows, alone and beside another."""

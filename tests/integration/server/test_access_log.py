@@ -18,7 +18,7 @@ def _every_line(caplog: pytest.LogCaptureFixture) -> None:
 
 
 async def line_of(caplog: pytest.LogCaptureFixture, method: str) -> logging.LogRecord:
-    """The one access log line of a method, which may come a moment after the client has its answer."""
+    """The one access log line of a method, which can be written after the client has its answer."""
     while True:
         lines = [record for record in caplog.records if getattr(record, "method", "") == method]
         if lines:

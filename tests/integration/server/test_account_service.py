@@ -1,4 +1,4 @@
-"""AccountService over a real channel: facts are stored, older facts lose, and all bad fields are named."""
+"""AccountService over a real channel: facts are stored, older puts are superseded, and all violations are named."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -78,7 +78,7 @@ async def test_output_only_fields_of_a_put_are_ignored(accounts: Stub) -> None:
     assert to_datetime(customer.create_time) == to_datetime(customer.update_time) == NOW
 
 
-async def test_an_older_fact_is_superseded_and_gets_the_newer_one(accounts: Stub) -> None:
+async def test_an_older_put_is_superseded_and_returns_the_newer_fact(accounts: Stub) -> None:
     newer = account_pb2.Customer(customer_id="acme", plan_id="pro", as_of_time=to_timestamp(NOW))
     older = account_pb2.Customer(customer_id="acme", plan_id="free", as_of_time=to_timestamp(NOW - HOUR))
     first = await accounts.PutCustomer(messages.PutCustomerRequest(customer=newer))
@@ -88,7 +88,7 @@ async def test_an_older_fact_is_superseded_and_gets_the_newer_one(accounts: Stub
     assert (again.customer, again.superseded) == (first.customer, False)
 
 
-async def test_a_subscription_lives_by_its_customers_cycle_until_it_has_its_own(accounts: Stub) -> None:
+async def test_a_subscription_has_its_customers_cycle_until_it_has_its_own(accounts: Stub) -> None:
     yearly = cycle("2025-06-01T00:00:00+00:00", account_pb2.CADENCE_YEAR)
     customer = account_pb2.Customer(customer_id="acme", billing_cycle=yearly)
     await accounts.PutCustomer(messages.PutCustomerRequest(customer=customer))
@@ -114,7 +114,7 @@ async def test_a_subscription_lives_by_its_customers_cycle_until_it_has_its_own(
     assert own == sent
 
 
-async def test_a_subscription_creates_its_unknown_customer(accounts: Stub) -> None:
+async def test_a_put_of_a_subscription_registers_an_unknown_customer(accounts: Stub) -> None:
     sent = account_pb2.Subscription(customer_id="new", subscription_id="s1")
     await accounts.PutSubscription(messages.PutSubscriptionRequest(subscription=sent))
     customer = (await accounts.GetCustomer(messages.GetCustomerRequest(customer_id="new"))).customer
@@ -133,7 +133,7 @@ async def test_a_subscription_creates_its_unknown_customer(accounts: Stub) -> No
         (account_pb2.AGGREGATION_UNIQUE_COUNT, account_pb2.AGGREGATION_UNIQUE_COUNT),
     ],
 )
-async def test_every_aggregation(
+async def test_a_metric_of_every_aggregation_comes_back(
     accounts: Stub, sent: account_pb2.Aggregation.ValueType, kept: account_pb2.Aggregation.ValueType
 ) -> None:
     unique_property = "seat" if sent == account_pb2.AGGREGATION_UNIQUE_COUNT else ""
@@ -143,7 +143,7 @@ async def test_every_aggregation(
     assert (await accounts.GetMetric(messages.GetMetricRequest(metric_id="m"))).metric == put.metric
 
 
-async def test_a_metrics_aggregation_cannot_change(accounts: Stub) -> None:
+async def test_a_put_that_changes_the_aggregation_of_a_metric_is_refused(accounts: Stub) -> None:
     await accounts.PutMetric(messages.PutMetricRequest(metric=account_pb2.Metric(metric_id="m")))
     other = account_pb2.Metric(metric_id="m", aggregation=account_pb2.AGGREGATION_MAX)
     with pytest.raises(grpc.aio.AioRpcError, match="AGGREGATION_SUM") as raised:
@@ -152,7 +152,7 @@ async def test_a_metrics_aggregation_cannot_change(accounts: Stub) -> None:
     assert reason_of(raised.value) == "ERROR_REASON_METRIC_AGGREGATION_FIXED"
 
 
-async def test_what_does_not_exist_is_not_found(accounts: Stub) -> None:
+async def test_an_unknown_fact_is_not_found(accounts: Stub) -> None:
     for call, reason in (
         (accounts.GetCustomer(messages.GetCustomerRequest(customer_id="x")), "CUSTOMER"),
         (
@@ -175,7 +175,7 @@ async def assert_violations(call: Any, *paths: str) -> None:
     assert violations_of(raised.value) == list(paths)
 
 
-async def test_all_bad_fields_of_a_customer_are_named(accounts: Stub) -> None:
+async def test_all_violations_of_a_customer_are_named(accounts: Stub) -> None:
     bad = account_pb2.Customer(
         customer_id=" x",
         display_name="x" * 257,
@@ -210,7 +210,9 @@ async def test_all_bad_fields_of_a_customer_are_named(accounts: Stub) -> None:
         (cycle("2026-01-01T00:00:00+00:00", account_pb2.CADENCE_DAY, 1001), ["interval_count"]),
     ],
 )
-async def test_bad_billing_cycles(accounts: Stub, bad: account_pb2.BillingCycle, paths: list[str]) -> None:
+async def test_an_invalid_billing_cycle_is_named(
+    accounts: Stub, bad: account_pb2.BillingCycle, paths: list[str]
+) -> None:
     customer = account_pb2.Customer(customer_id="acme", billing_cycle=bad)
     await assert_violations(
         accounts.PutCustomer(messages.PutCustomerRequest(customer=customer)),
@@ -218,7 +220,7 @@ async def test_bad_billing_cycles(accounts: Stub, bad: account_pb2.BillingCycle,
     )
 
 
-async def test_all_bad_fields_of_a_subscription_are_named(accounts: Stub) -> None:
+async def test_all_violations_of_a_subscription_are_named(accounts: Stub) -> None:
     bad = account_pb2.Subscription(
         currency="€", start_time=to_timestamp(NOW), end_time=to_timestamp(NOW), as_of_time=Timestamp(nanos=-1)
     )
@@ -232,7 +234,7 @@ async def test_all_bad_fields_of_a_subscription_are_named(accounts: Stub) -> Non
     )
 
 
-async def test_all_bad_fields_of_a_metric_are_named(accounts: Stub) -> None:
+async def test_all_violations_of_a_metric_are_named(accounts: Stub) -> None:
     unique = account_pb2.Metric(aggregation=account_pb2.AGGREGATION_UNIQUE_COUNT)
     await assert_violations(
         accounts.PutMetric(messages.PutMetricRequest(metric=unique)), "metric.metric_id", "metric.unique_property"
@@ -243,7 +245,7 @@ async def test_all_bad_fields_of_a_metric_are_named(accounts: Stub) -> None:
     await assert_violations(accounts.PutMetric(messages.PutMetricRequest(metric=unknown)), "metric.aggregation")
 
 
-async def test_bad_ids_in_reads_and_lists_are_named(accounts: Stub) -> None:
+async def test_invalid_ids_of_reads_and_lists_are_named(accounts: Stub) -> None:
     await assert_violations(accounts.GetCustomer(messages.GetCustomerRequest()), "customer_id")
     await assert_violations(
         accounts.GetSubscription(messages.GetSubscriptionRequest(customer_id="a\0")), "customer_id", "subscription_id"
@@ -298,7 +300,7 @@ async def test_lists_are_read_page_by_page(accounts: Stub) -> None:
     assert not none.subscriptions
 
 
-async def test_a_page_token_fits_one_list_only(accounts: Stub) -> None:
+async def test_a_page_token_is_refused_by_another_list(accounts: Stub) -> None:
     for number in range(3):
         customer = account_pb2.Customer(customer_id=f"c{number}", plan_id="pro")
         await accounts.PutCustomer(messages.PutCustomerRequest(customer=customer))
@@ -313,7 +315,9 @@ async def test_a_page_token_fits_one_list_only(accounts: Stub) -> None:
         assert reason_of(raised.value) == "ERROR_REASON_PAGE_TOKEN_INVALID"
 
 
-async def test_organizations_are_apart(accounts: Stub, database: Database, clock: ManualClock) -> None:
+async def test_an_organization_sees_only_its_own_facts(
+    accounts: Stub, database: Database, clock: ManualClock
+) -> None:
     async with database.transaction() as connection:
         acme = await keys.create_key(connection, "acme", clock.now())
         other = await keys.create_key(connection, "other", clock.now())

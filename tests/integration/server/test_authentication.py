@@ -44,7 +44,7 @@ async def test_without_any_key_callers_act_for_default(odd: OddClient) -> None:
     assert await who(odd) == "default"
 
 
-async def test_a_warning_says_that_there_is_no_key(
+async def test_a_server_without_a_key_logs_a_warning(
     database: Database, clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     await Authenticator(database, clock, listens_to_loopback_only=True).start()
@@ -88,7 +88,7 @@ async def test_each_key_acts_for_its_organization(odd: OddClient, database: Data
 async def test_an_authorization_that_is_no_key_is_refused(
     odd: OddClient, database: Database, authorization: str
 ) -> None:
-    await assert_refused(odd, authorization)  # while anybody may come without one
+    await assert_refused(odd, authorization)  # while calls without a key are allowed
     await create_key(database)
     await assert_refused(odd, authorization)
 

@@ -205,7 +205,7 @@ async def test_a_deadline_ends_the_statement_in_the_database_too(
         )
 
         async def still_sleeping() -> bool:
-            # A transaction of its own each time: within one, PostgreSQL shows the activity of its first look.
+            # A new transaction each time: within one, PostgreSQL keeps the activity of the first read.
             async with database.transaction() as connection:
                 return bool(await connection.scalar(sleeping))
 

@@ -41,7 +41,7 @@ async def server(database: Database, clock: ManualClock) -> AsyncIterator[Runnin
 
 @contextmanager
 def outage(url: str) -> Iterator[None]:
-    """For the time of the block nobody can connect to the database, and those who were are thrown out."""
+    """Inside the block the database refuses new connections, and existing ones are terminated."""
     name = make_url(url).database
     admin = make_url(url).set(drivername="postgresql", database="postgres").render_as_string(hide_password=False)
     with psycopg.connect(admin, autocommit=True) as connection:
@@ -111,7 +111,7 @@ async def test_a_busy_pool_is_not_an_outage(database_url: str) -> None:
     await busy.close()
 
 
-async def test_a_server_that_is_not_there_does_not_answer() -> None:
+async def test_a_probe_of_an_unreachable_database_fails() -> None:
     probe = Probe("postgresql://nobody@127.0.0.1:1/nothing")
     assert not await probe.answers(5.0)
     await probe.close()

@@ -57,7 +57,7 @@ async def test_an_unknown_symbol_is_not_found(api: Running, version: str) -> Non
     assert answer.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
 
 
-async def test_reflection_can_be_switched_off(database: Database, clock: ManualClock) -> None:
+async def test_reflection_can_be_disabled(database: Database, clock: ManualClock) -> None:
     off = Configuration(listen_port=0, propagation_delay=0.0, reflection=False)
     async with running(database, clock, configuration=off) as server:
         channel: Any = server.channel

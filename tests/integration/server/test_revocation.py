@@ -132,7 +132,7 @@ async def test_streams_without_a_key_end_when_the_first_key_is_created(api: Runn
     await refused(watch)
 
 
-async def test_what_was_read_is_answered_before_the_stream_ends(
+async def test_messages_that_were_read_are_answered_before_the_stream_ends(
     api: Running, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(revocation, "GRACE", LIMIT)  # a busy machine cuts nothing

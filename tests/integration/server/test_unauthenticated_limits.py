@@ -108,7 +108,7 @@ async def test_a_request_that_does_not_arrive_completely_has_a_deadline(
     await assert_serves(server, key)
 
 
-async def test_a_connection_has_few_calls_of_health(server: Running, key: str) -> None:
+async def test_health_calls_of_one_connection_are_limited(server: Running, key: str) -> None:
     async with raw(server.port, window=0) as attacker:  # answers that are not taken stay
         calls = []
         for path in [CHECK, WATCH] * MAX_INFRASTRUCTURE_CALLS:
@@ -120,7 +120,7 @@ async def test_a_connection_has_few_calls_of_health(server: Running, key: str) -
         await assert_serves(server, key)
 
 
-async def test_a_call_that_is_over_does_not_count(server: Running) -> None:
+async def test_a_finished_call_does_not_count(server: Running) -> None:
     for _ in range(2 * MAX_INFRASTRUCTURE_CALLS):
         assert await server.health_of() == SERVING
         watch = server.health.Watch(health_pb2.HealthCheckRequest())

@@ -47,7 +47,7 @@ async def listed(caller: Caller, start: Timestamp, customers: Iterable[str]) -> 
 async def test_transitions_that_do_not_fit_are_counted_as_omitted_and_notified(
     caller: Caller, streamed: bool
 ) -> None:
-    await caller.create(usage_alert(ladder=LONG_CODES))
+    await caller.create(usage_alert(thresholds=LONG_CODES))
     customers = [f"customer-{number:03d}" for number in range(200)]
     events = [caller.event("e", "20", customer) for customer in customers]
     answer: alert_service_pb2.EvaluateUsageResponse | alert_service_pb2.EvaluateUsageBatchResponse

@@ -11,14 +11,14 @@ from generated.tidemark.v1 import alert_service_pb2, usage_pb2
 from tests.support.server.running import status_of
 from tests.support.usage.caller import (
     Caller,
-    Crossing,
     Refusal,
+    ShortTransition,
     beside,
-    crossings,
     everything,
     explained,
     refusals,
     settings,
+    shortened,
     usage_alert,
     values,
 )
@@ -140,7 +140,7 @@ async def test_bad_event_is_rejected_by_its_index_and_other_events_of_the_batch_
     assert (answer.accepted, answer.duplicates) == (good, 0)
     assert values(answer.gauges) == {("acme", "calls"): good}
     last = f"good-{len(events) - 2}"
-    assert crossings(answer.transitions) == [Crossing("REACHED", str(good), str(good - 1), str(good), last)]
+    assert shortened(answer.transitions) == [ShortTransition("REACHED", str(good), str(good - 1), str(good), last)]
     assert await caller.event_count() == good
 
 

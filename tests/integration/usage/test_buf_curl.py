@@ -10,7 +10,7 @@ from typing import Any
 from google.rpc import error_details_pb2
 
 from runtime.clock import ManualClock
-from tests.support.usage.caller import DEADLINE, Caller, Crossing
+from tests.support.usage.caller import DEADLINE, Caller, ShortTransition
 
 BUF = Path(sys.executable).parent / "buf"
 
@@ -106,9 +106,9 @@ async def test_buf_curl_streams_requests_and_answers(caller: Caller, clock: Manu
     assert answers[-1]["gauges"][0]["value"] == "4"
     kinds = [[transition["kind"] for transition in one.get("transitions", [])] for one in answers]
     assert kinds == [[], ["TRANSITION_KIND_REACHED"], ["TRANSITION_KIND_RESOLVED"], []]
-    assert [crossing for one in await caller.notifications() for crossing in one.crossings] == [
-        Crossing("REACHED", "10", "6", "12", "e1"),
-        Crossing("RESOLVED", "10", "12", "3", "e2"),
+    assert [crossing for one in await caller.notifications() for crossing in one.transitions] == [
+        ShortTransition("REACHED", "10", "6", "12", "e1"),
+        ShortTransition("RESOLVED", "10", "12", "3", "e2"),
     ]
 
 

@@ -10,7 +10,7 @@ from server.calls.validation import to_timestamp
 from store.postgres.database import Database
 from tests.integration.usage.test_new_alerts import Held, held
 from tests.integration.usage.test_periods import by_period, cycle, period_of, utc
-from tests.support.usage.caller import BOTH, Caller, Crossing, crossings, on_plan, on_subscription, usage_alert
+from tests.support.usage.caller import BOTH, Caller, ShortTransition, on_plan, on_subscription, shortened, usage_alert
 
 __all__ = ["held"]
 
@@ -39,20 +39,20 @@ async def test_changed_time_zone_moves_the_period_and_counts_stored_events_in_it
     await caller.put_customer(berlin)
     second = await caller.send(caller.event("e2", "5"), gauges=True)
     assert by_period(second) == {(utc(4, 1) - timedelta(hours=2), utc(5, 1) - timedelta(hours=2)): "11"}
-    assert crossings(second.transitions) == [Crossing("REACHED", "10", "6", "11", "e2")]
+    assert shortened(second.transitions) == [ShortTransition("REACHED", "10", "6", "11", "e2")]
     [shown] = (await caller.state(alert.alert_id)).gauges
     assert period_of(shown.gauge)[0] == utc(4, 1) - timedelta(hours=2)
 
 
 async def test_reached_thresholds_stay_with_their_period_when_the_billing_cycle_changes(caller: Caller) -> None:
     """The new period notifies its own, nothing resolves, and the old period keeps its state."""
-    await caller.create(usage_alert(ladder=[threshold_pb2.Threshold(value="10", notify_on=BOTH)]))
+    await caller.create(usage_alert(thresholds=[threshold_pb2.Threshold(value="10", notify_on=BOTH)]))
     await caller.send(caller.event("e1", "6", at=utc(3, 2)), caller.event("e2", "12", at=utc(3, 12)))
     for anchor in (utc(3, 10), utc(3, 1), utc(3, 10)):
         await caller.put_customer(account_pb2.Customer(customer_id="acme", billing_cycle=cycle(anchor)))
-    assert [one.crossings for one in await caller.notifications()] == [
-        [Crossing("REACHED", "10", "6", "18", "e2")],
-        [Crossing("REACHED", "10", "12", "12", "")],
+    assert [one.transitions for one in await caller.notifications()] == [
+        [ShortTransition("REACHED", "10", "6", "18", "e2")],
+        [ShortTransition("REACHED", "10", "12", "12", "")],
     ]
 
 
@@ -84,7 +84,7 @@ async def test_subscription_recreated_with_a_new_cycle_counts_from_its_start(cal
     assert by_period(answer) == {(utc(3, 14), utc(4, 14)): "9"}
     assert not answer.transitions, "usage of the old subscription reaches and resolves nothing of the new one"
     answer = await caller.send(caller.event("e3", "1", subscription="pro"))
-    assert crossings(answer.transitions) == [Crossing("REACHED", "10", "9", "10", "e3")]
+    assert shortened(answer.transitions) == [ShortTransition("REACHED", "10", "9", "10", "e3")]
     assert [one.sequence for one in await caller.notifications()] == [1, 1]
     assert (await caller.state(alert.alert_id)).gauges[0].gauge.value == "10"
 
@@ -121,13 +121,13 @@ async def test_backfill_for_an_old_subscription_writes_nothing_to_its_replacemen
     while await Backfills(database, clock, timedelta(days=34), RulesRegistry()).run_once():
         pass
     await database.close()
-    await caller.visited(alert.alert_id)
+    await caller.backfilled(alert.alert_id)
     assert await caller.notifications() == []
     state = await caller.state(alert.alert_id)
     assert [(one.gauge.subscription_id, one.gauge.value) for one in state.gauges] == [("new", "4")]
     assert state.status == alert_pb2.CUSTOMER_ALERT_STATUS_OK
     answer = await caller.send(caller.event("e3", "6", subscription="new"))
-    assert crossings(answer.transitions) == [Crossing("REACHED", "10", "4", "10", "e3")]
+    assert shortened(answer.transitions) == [ShortTransition("REACHED", "10", "4", "10", "e3")]
 
 
 async def test_plan_change_within_a_period_keeps_the_usage_of_the_subscription(caller: Caller) -> None:

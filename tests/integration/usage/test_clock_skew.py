@@ -7,7 +7,7 @@ import pytest
 
 from runtime.clock import ManualClock
 from tests.integration.usage.test_periods import APRIL, MARCH, by_period, move_to
-from tests.support.usage.caller import Caller, Crossing, Refusal, calling, crossings, refusals, usage_alert
+from tests.support.usage.caller import Caller, Refusal, ShortTransition, calling, refusals, shortened, usage_alert
 
 FIVE_MINUTES = timedelta(minutes=5)
 MICROSECOND = timedelta(microseconds=1)
@@ -34,7 +34,7 @@ async def test_event_is_rejected_when_it_is_more_than_five_minutes_ahead(caller:
     )
     assert refusals(answer) == [Refusal(2, "INVALID_ARGUMENT", "EVENT_IN_FUTURE")]
     assert by_period(answer) == {MARCH: "10"}
-    assert crossings(answer.transitions) == [Crossing("REACHED", "10", "4", "10", "ahead")]
+    assert shortened(answer.transitions) == [ShortTransition("REACHED", "10", "4", "10", "ahead")]
 
 
 async def test_servers_with_clocks_five_minutes_apart_count_each_event_in_its_own_period(
@@ -50,9 +50,9 @@ async def test_servers_with_clocks_five_minutes_apart_count_each_event_in_its_ow
     assert by_period(april) == {APRIL: "10"}
     assert [(one.event_id, one.late) for one in april.transitions] == [("a2", False)]
     assert not (await caller.send(caller.event("m3", "1"))).transitions
-    assert sorted(one.crossings for one in await caller.notifications()) == [
-        [Crossing("REACHED", "10", "6", "10", "a2")],
-        [Crossing("REACHED", "10", "6", "10", "m2")],
+    assert sorted(one.transitions for one in await caller.notifications()) == [
+        [ShortTransition("REACHED", "10", "6", "10", "a2")],
+        [ShortTransition("REACHED", "10", "6", "10", "m2")],
     ]
 
 
@@ -61,4 +61,4 @@ async def test_alert_created_by_the_slower_clock_counts_all_of_the_next_period(c
     await caller.create(usage_alert("10"))
     answer = await caller.send(caller.event("a2", "1", at=MIDNIGHT), gauges=True)
     assert by_period(answer) == {APRIL: "10"}
-    assert crossings(answer.transitions) == [Crossing("REACHED", "10", "9", "10", "a2")]
+    assert shortened(answer.transitions) == [ShortTransition("REACHED", "10", "9", "10", "a2")]

@@ -8,7 +8,7 @@ import pytest
 
 from generated.tidemark.v1 import account_pb2, alert_pb2, condition_pb2, usage_pb2
 from tests.support.usage.caller import (
-    EVERYBODY,
+    ALL_CUSTOMERS,
     REACHED,
     Caller,
     on_customer,
@@ -52,13 +52,13 @@ def spend_exceeded(scope: alert_pb2.AlertScope, currency: str = "USD") -> alert_
 
 SCOPES: dict[str, tuple[alert_pb2.Alert, dict[Key, int]]] = {
     "usage of all customers": (
-        usage_alert("10", scope=EVERYBODY),
+        usage_alert("10", scope=ALL_CUSTOMERS),
         {("acme", "calls"): 30, ("beta", "calls"): 20, ("gamma", "calls"): 10},
     ),
     "usage of a plan's customers": (usage_alert("10", scope=on_plan("gold")), {("acme", "calls"): 30}),
     "usage of a customer": (usage_alert("10", scope=on_customer("beta")), {("beta", "calls"): 20}),
     "spend of all customers": (
-        spend_alert("10", scope=EVERYBODY),
+        spend_alert("10", scope=ALL_CUSTOMERS),
         {("acme", "USD"): 30, ("beta", "USD"): 20, ("gamma", "USD"): 10},
     ),
     "spend of a plan's customers": (spend_alert("10", scope=on_plan("gold")), {("acme", "USD"): 30}),

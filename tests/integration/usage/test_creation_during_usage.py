@@ -139,7 +139,7 @@ async def test_alerts_created_during_streams_miss_no_usage_and_notify_once(
                 totals[gauge] = totals.get(gauge, 0) + quantity
     for task, one in zip(creating, created, strict=True):
         alert = task.result()
-        await own[1].visited(alert.alert_id)
+        await own[1].backfilled(alert.alert_id)
         stored = await own[0].notifications()
         for customer in {gauge[0] for gauge in totals if one.customer in (None, gauge[0])}:
             state = await own[1].state(alert.alert_id, customer)
@@ -159,7 +159,7 @@ async def test_alerts_created_during_streams_miss_no_usage_and_notify_once(
                     for notification in stored
                     if (notification.alert_id, notification.customer_id) == (alert.alert_id, customer)
                     and tuple(pair["value"] for pair in notification.body["data"]["gauge"]["group"]) == group
-                    for crossing in notification.crossings
+                    for crossing in notification.transitions
                 ]
                 assert len(notified) == (threshold.in_alarm and not threshold.silent)
                 for crossing in notified:

@@ -15,7 +15,7 @@ from tests.integration.usage.conftest import organization
 from tests.support.server.running import NOT_SERVING, SERVING, status_of
 from tests.support.usage.caller import (
     Caller,
-    Crossing,
+    ShortTransition,
     calling,
     everything,
     explained,
@@ -75,7 +75,9 @@ async def test_idle_connections_that_died_are_replaced_without_an_error(caller: 
         assert answer.accepted == 1
         assert await cut(caller) > 0
     stream.cancel()
-    assert [one.crossings for one in await caller.notifications()] == [[Crossing("REACHED", "2", "1", "2", "e1")]]
+    assert [one.transitions for one in await caller.notifications()] == [
+        [ShortTransition("REACHED", "2", "1", "2", "e1")]
+    ]
 
 
 async def test_commit_is_repeated_when_its_connection_is_cut(caller: Caller) -> None:
@@ -93,7 +95,9 @@ async def test_commit_is_repeated_when_its_connection_is_cut(caller: Caller) -> 
     again = await caller.send(*events, caller.event("last", "0", "ann"), gauges=True)
     assert (again.accepted, again.duplicates) == (1, 6)
     assert values(again.gauges) == {("ann", "calls"): 6}
-    assert [one.crossings for one in await caller.notifications()] == [[Crossing("REACHED", "5", "4", "6", "e2")]] * 2
+    assert [one.transitions for one in await caller.notifications()] == [
+        [ShortTransition("REACHED", "5", "4", "6", "e2")]
+    ] * 2
 
 
 async def test_calls_get_unavailable_during_a_database_outage_and_succeed_after_it(caller: Caller) -> None:
@@ -153,10 +157,12 @@ async def test_backfill_of_an_alert_created_before_an_outage_completes_after_it(
 
     async def visited() -> bool:
         try:
-            await caller.visited(alert.alert_id)
+            await caller.backfilled(alert.alert_id)
         except grpc.aio.AioRpcError as error:
             return error.code() is not grpc.StatusCode.UNAVAILABLE
         return True
 
     await until(visited)
-    assert [one.crossings for one in await caller.notifications()] == [[Crossing("REACHED", "5", "8", "8", "")]]
+    assert [one.transitions for one in await caller.notifications()] == [
+        [ShortTransition("REACHED", "5", "8", "8", "")]
+    ]

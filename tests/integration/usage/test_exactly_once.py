@@ -12,14 +12,14 @@ from server.calls.validation import to_timestamp
 from tests.support.usage.caller import (
     BatchResponse,
     Caller,
-    Crossing,
     Refusal,
+    ShortTransition,
     beside,
-    crossings,
     ingest_held,
     on_customer,
     refusals,
     settings,
+    shortened,
     spend_alert,
     usage_alert,
     values,
@@ -52,7 +52,7 @@ async def test_resent_batch_counts_nothing_and_notifies_nothing(caller: Caller) 
     await caller.create(usage_alert("10"))
     events = [caller.event(f"e{number}", "3") for number in range(5)]
     first = await caller.send(*events)
-    assert crossings(first.transitions) == [Crossing("REACHED", "10", "9", "12", "e3")]
+    assert shortened(first.transitions) == [ShortTransition("REACHED", "10", "9", "12", "e3")]
     again = await caller.send(*events, gauges=True)
     assert counts(again) == (0, 5, 0)
     assert not again.transitions
@@ -67,7 +67,7 @@ async def test_new_events_of_a_resent_batch_count_and_reach_thresholds(caller: C
     await caller.send(caller.event("e1", "4"), caller.event("e2", "4"))
     answer = await caller.send(*(caller.event(event_id, "4") for event_id in ("e1", "e3", "e2", "e4")), gauges=True)
     assert counts(answer) == (2, 2, 0)
-    assert crossings(answer.transitions) == [Crossing("REACHED", "10", "8", "12", "e3")]
+    assert shortened(answer.transitions) == [ShortTransition("REACHED", "10", "8", "12", "e3")]
     assert values(answer.gauges) == {("acme", "calls"): 16}
 
 
@@ -112,8 +112,8 @@ async def test_concurrent_retries_count_once(caller: Caller) -> None:
     assert sum(answer.accepted for answer in answers) == 8
     assert sum(answer.duplicates for answer in answers) == 24
     assert sum(len(answer.transitions) for answer in answers) == 2
-    assert [(one.customer_id, one.crossings) for one in await caller.notifications()] == [
-        (customer, [Crossing("REACHED", "5", "4", "6", "e2")]) for customer in ("acme", "beta")
+    assert [(one.customer_id, one.transitions) for one in await caller.notifications()] == [
+        (customer, [ShortTransition("REACHED", "5", "4", "6", "e2")]) for customer in ("acme", "beta")
     ]
     answer = await caller.send(caller.event("e9"), gauges=True)
     assert values(answer.gauges) == {("acme", "calls"): 9}
@@ -247,7 +247,7 @@ async def test_customer_registered_beside_a_duplicate_is_covered_by_later_alerts
         alert = await caller.create(usage_alert("10", metric="tokens", scope=on_customer("beta")))
         assert (await caller.state(alert.alert_id, "beta")).gauges[0].gauge.value == "50"
         [notification] = await caller.notifications()
-        assert notification.crossings == [Crossing("REACHED", "10", "50", "50", "")]
+        assert notification.transitions == [ShortTransition("REACHED", "10", "50", "50", "")]
         for table, name in (("customer", "beta"), ("subscription", "beta-pro"), ("metric", "tokens")):
             query = f"SELECT 1 FROM {table} WHERE organization_id = %(organization_id)s AND {table}_id = %(name)s"
             assert len(await caller.rows(query, name=name)) == 1, f"the {table} was not created"

@@ -16,7 +16,7 @@ from store.identity.organizations import Organization
 from store.postgres.database import Database, DatabaseUnavailable
 from store.postgres.failures import CONNECTION_LOST, unavailable
 from store.usage import events as stored_events
-from tests.support.usage.caller import Caller, Crossing, usage_alert
+from tests.support.usage.caller import Caller, ShortTransition, usage_alert
 from tests.support.usage.service import GRACE
 
 Step = Callable[..., Awaitable[Any]]
@@ -149,7 +149,9 @@ async def test_events_of_a_failed_commit_count_and_notify_once_when_repeated(
     assert await caller.notifications() == []
     [outcome] = await committer.commit([batch])
     assert [value for _, value in outcome.gauges] == [12]
-    assert [one.crossings for one in await caller.notifications()] == [[Crossing("REACHED", "10", "7", "12", "e2")]]
+    assert [one.transitions for one in await caller.notifications()] == [
+        [ShortTransition("REACHED", "10", "7", "12", "e2")]
+    ]
     [again] = await committer.commit([batch])
     assert (again.accepted, again.duplicates, again.transitions) == (0, [0, 1], [])
 

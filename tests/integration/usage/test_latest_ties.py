@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from generated.tidemark.v1 import account_pb2, usage_pb2
-from tests.support.usage.caller import BOTH, Caller, beside, crossings, usage_alert, values
+from tests.support.usage.caller import BOTH, Caller, beside, shortened, usage_alert, values
 
 LATEST = account_pb2.AGGREGATION_LATEST
 _numbers = itertools.count()
@@ -75,7 +75,7 @@ async def test_event_that_loses_a_tie_reaches_no_threshold(caller: Caller) -> No
     alert.thresholds[0].notify_on.extend(BOTH)
     await caller.create(alert)
     answer = await caller.send(*tied(caller, ("9", "3", "1"), "b", "a", "c"))
-    assert [(one.kind, one.event_id) for one in crossings(answer.transitions)] == [
+    assert [(one.kind, one.event_id) for one in shortened(answer.transitions)] == [
         ("REACHED", "b"),
         ("RESOLVED", "c"),
     ]

@@ -13,13 +13,13 @@ TINY = "0." + "0" * 17 + "3"
 async def test_sum_with_more_digits_than_an_amount_is_exact(caller: Caller) -> None:
     with exact_arithmetic():
         expected = 2 * Decimal(WHOLE) + Decimal(LONGEST) + Decimal(TINY)
-    watched = await caller.create(usage_alert(ladder=thresholds(WHOLE)))
+    watched = await caller.create(usage_alert(thresholds=thresholds(WHOLE)))
     sent = [caller.event(f"e{number}", text) for number, text in enumerate((WHOLE, LONGEST, WHOLE, TINY))]
     answer = await caller.send(*sent, gauges=True)
     assert values(answer.gauges) == {("acme", "calls"): expected}
     assert [(one.event_id, one.value) for one in answer.transitions] == [("e0", WHOLE)]
-    later = await caller.create(usage_alert(ladder=thresholds(WHOLE), groups=[]))
-    fresh = await caller.create(usage_alert(ladder=thresholds("1", WHOLE)))
+    later = await caller.create(usage_alert(thresholds=thresholds(WHOLE), groups=[]))
+    fresh = await caller.create(usage_alert(thresholds=thresholds("1", WHOLE)))
     for alert in (watched, later, fresh):
         state = await caller.state(alert.alert_id)
         assert {Decimal(gauge.gauge.value) for gauge in state.gauges} == {expected}

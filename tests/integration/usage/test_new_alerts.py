@@ -13,11 +13,11 @@ from store.postgres.database import Database
 from tests.support.usage.caller import (
     BOTH,
     Caller,
-    Crossing,
+    ShortTransition,
     beside,
-    crossings,
     ingest_held,
     on_customer,
+    shortened,
     thresholds,
     usage_alert,
     values,
@@ -45,9 +45,9 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Held:
     return held
 
 
-async def notified(caller: Caller, alert: alert_pb2.Alert) -> list[list[Crossing]]:
+async def notified(caller: Caller, alert: alert_pb2.Alert) -> list[list[ShortTransition]]:
     """The transitions of each notification of an alert."""
-    return [one.crossings for one in await caller.notifications() if one.alert_id == alert.alert_id]
+    return [one.transitions for one in await caller.notifications() if one.alert_id == alert.alert_id]
 
 
 @pytest.mark.parametrize("watched_before", [True, False], ids=["the gauge existed", "the gauge is new"])
@@ -58,8 +58,8 @@ async def test_threshold_already_reached_at_creation_notifies_unless_evaluate_on
     if watched_before:
         await caller.create(usage_alert("1000"))
     await caller.send(caller.event("e1", "7"), caller.event("e2", "8"))
-    alert = await caller.create(usage_alert(ladder=NOTIFY_ON_BOTH), evaluate=evaluate)
-    at_once = [] if evaluate is False else [[Crossing("REACHED", "10", "15", "15", "")]]
+    alert = await caller.create(usage_alert(thresholds=NOTIFY_ON_BOTH), evaluate=evaluate)
+    at_once = [] if evaluate is False else [[ShortTransition("REACHED", "10", "15", "15", "")]]
     assert await notified(caller, alert) == at_once
     state = await caller.state(alert.alert_id)
     assert state.status == alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
@@ -70,10 +70,10 @@ async def test_threshold_already_reached_at_creation_notifies_unless_evaluate_on
 
     assert not (await caller.send(caller.event("e3", "1"))).transitions
     assert await notified(caller, alert) == at_once
-    back = [] if evaluate is False else [Crossing("RESOLVED", "10", "16", "9", "e4")]
-    assert crossings((await caller.send(caller.event("e4", "-7"))).transitions) == back
-    again = [Crossing("REACHED", "10", "9", "10", "e5")]
-    assert crossings((await caller.send(caller.event("e5", "1"))).transitions) == again
+    back = [] if evaluate is False else [ShortTransition("RESOLVED", "10", "16", "9", "e4")]
+    assert shortened((await caller.send(caller.event("e4", "-7"))).transitions) == back
+    again = [ShortTransition("REACHED", "10", "9", "10", "e5")]
+    assert shortened((await caller.send(caller.event("e5", "1"))).transitions) == again
     assert await notified(caller, alert) == [*at_once, *([back] if back else []), again]
 
 
@@ -89,9 +89,9 @@ async def test_threshold_not_reached_at_creation_notifies_when_usage_reaches_it(
     assert not await notified(caller, alert)
     assert (await caller.state(alert.alert_id)).status == alert_pb2.CUSTOMER_ALERT_STATUS_OK
     answer = await caller.send(caller.event("e2", "1"), caller.event("e3", "90", "beta"))
-    assert sorted(crossings(answer.transitions)) == [
-        Crossing("REACHED", "10", "0", "90", "e3"),
-        Crossing("REACHED", "10", "9", "10", "e2"),
+    assert sorted(shortened(answer.transitions)) == [
+        ShortTransition("REACHED", "10", "0", "90", "e3"),
+        ShortTransition("REACHED", "10", "9", "10", "e2"),
     ]
 
 
@@ -100,22 +100,22 @@ async def test_event_that_precedes_the_backfill_evaluates_its_gauge(
     caller: Caller, clock: ManualClock, evaluate: bool, held: Held
 ) -> None:
     await caller.send(caller.event("e1", "15"), caller.event("e2", "9", "beta"), caller.event("e3", "15", "gamma"))
-    alert = await caller.create_only(usage_alert(ladder=NOTIFY_ON_BOTH), evaluate=evaluate)
+    alert = await caller.create_only(usage_alert(thresholds=NOTIFY_ON_BOTH), evaluate=evaluate)
     assert (await caller.state(alert.alert_id)).status == alert_pb2.CUSTOMER_ALERT_STATUS_EVALUATING
     answer = await caller.send(caller.event("e4", "-9"), caller.event("e5", "4"), caller.event("e6", "1", "beta"))
-    past = [Crossing("REACHED", "10", "15", "15", ""), Crossing("RESOLVED", "10", "15", "6", "e4")]
-    acme = [*(past if evaluate else []), Crossing("REACHED", "10", "6", "10", "e5")]
-    beta = [Crossing("REACHED", "10", "9", "10", "e6")]
-    assert [one for one in crossings(answer.transitions) if one.event_id != "e6"] == acme
-    assert [one for one in crossings(answer.transitions) if one.event_id == "e6"] == beta
+    past = [ShortTransition("REACHED", "10", "15", "15", ""), ShortTransition("RESOLVED", "10", "15", "6", "e4")]
+    acme = [*(past if evaluate else []), ShortTransition("REACHED", "10", "6", "10", "e5")]
+    beta = [ShortTransition("REACHED", "10", "9", "10", "e6")]
+    assert [one for one in shortened(answer.transitions) if one.event_id != "e6"] == acme
+    assert [one for one in shortened(answer.transitions) if one.event_id == "e6"] == beta
 
     held.backfills = False
     database = Database(caller.database_url)
     while await Backfills(database, clock, timedelta(days=34), RulesRegistry()).run_once():
         pass
     await database.close()
-    await caller.visited(alert.alert_id)
-    gamma = [[Crossing("REACHED", "10", "15", "15", "")]] if evaluate else []
+    await caller.backfilled(alert.alert_id)
+    gamma = [[ShortTransition("REACHED", "10", "15", "15", "")]] if evaluate else []
     assert await notified(caller, alert) == [acme, beta, *gamma]
 
 
@@ -125,7 +125,7 @@ async def test_new_alert_on_an_unwatched_group_key_counts_earlier_usage(caller: 
         await caller.send(caller.event(f"e{number}", "4", region="eu" if number % 2 else "us", tier="a"))
     await caller.send(caller.event("e6", "100"))
     alert = await caller.create(usage_alert("12", groups=[("region", None)]))
-    assert sorted(await notified(caller, alert)) == [[Crossing("REACHED", "12", "12", "12", "")]] * 2
+    assert sorted(await notified(caller, alert)) == [[ShortTransition("REACHED", "12", "12", "12", "")]] * 2
     narrow = await caller.create(usage_alert("13", groups=[("region", "eu"), ("tier", None)]))
     assert not await notified(caller, narrow)
     answer = await caller.send(caller.event("e7", "1", region="eu", tier="a"), gauges=True)
@@ -134,7 +134,7 @@ async def test_new_alert_on_an_unwatched_group_key_counts_earlier_usage(caller: 
         ("acme", "calls", "eu"): 13,
         ("acme", "calls", "eu", "a"): 13,
     }
-    assert crossings(answer.transitions) == [Crossing("REACHED", "13", "12", "13", "e7")]
+    assert shortened(answer.transitions) == [ShortTransition("REACHED", "13", "12", "13", "e7")]
 
 
 async def test_new_alert_counts_usage_that_no_alert_watched(caller: Caller) -> None:
@@ -146,11 +146,11 @@ async def test_new_alert_counts_usage_that_no_alert_watched(caller: Caller) -> N
     assert not answer.transitions
     second = await caller.create(usage_alert("10", "40", "50"))
     assert await notified(caller, second) == [
-        [Crossing("REACHED", "10", "42", "42", ""), Crossing("REACHED", "40", "42", "42", "")]
+        [ShortTransition("REACHED", "10", "42", "42", ""), ShortTransition("REACHED", "40", "42", "42", "")]
     ]
     answer = await caller.send(caller.event("e3", "8"), gauges=True)
     assert values(answer.gauges) == {("acme", "calls"): 50}
-    assert crossings(answer.transitions) == [Crossing("REACHED", "50", "42", "50", "e3")]
+    assert shortened(answer.transitions) == [ShortTransition("REACHED", "50", "42", "50", "e3")]
     assert (await caller.state(first.alert_id)).status == alert_pb2.CUSTOMER_ALERT_STATUS_UNSPECIFIED
     assert len(await notified(caller, first)) == 1
 
@@ -163,7 +163,7 @@ async def test_next_event_counts_the_usage_between_two_alerts(caller: Caller, he
     await caller.create_only(usage_alert("100"))
     answer = await caller.send(caller.event("e3", "60"), gauges=True)
     assert values(answer.gauges) == {("acme", "calls"): 102}
-    assert crossings(answer.transitions) == [Crossing("REACHED", "100", "42", "102", "e3")]
+    assert shortened(answer.transitions) == [ShortTransition("REACHED", "100", "42", "102", "e3")]
 
 
 async def test_alerts_created_and_archived_beside_a_watching_alert_count_exactly(caller: Caller) -> None:
@@ -187,7 +187,7 @@ async def test_alert_created_while_usage_waits_for_the_lock_misses_no_event(call
     alerts = await asyncio.gather(*creating)
     await asyncio.gather(*sending)
     for alert in alerts:
-        await caller.visited(alert.alert_id)
+        await caller.backfilled(alert.alert_id)
         assert len(await notified(caller, alert)) == 1
         assert (await caller.state(alert.alert_id)).gauges[0].gauge.value == "6"
 
@@ -202,7 +202,7 @@ async def test_backfill_evaluates_each_of_many_customers_once(
         alert = await other.create(usage_alert("20"))
         stored = [one.customer_id for one in await caller.notifications() if one.alert_id == alert.alert_id]
     assert stored == customers[20:]
-    assert all(len(one.crossings) == 1 for one in await caller.notifications())
+    assert all(len(one.transitions) == 1 for one in await caller.notifications())
 
 
 async def test_failing_backfill_does_not_delay_other_alerts(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,7 +223,7 @@ async def test_failing_backfill_does_not_delay_other_alerts(caller: Caller, monk
     broken.add(alerts[0])
     later = await caller.create(usage_alert("12"))
     for alert_id in alerts[1:]:
-        await caller.visited(alert_id)
+        await caller.backfilled(alert_id)
     assert {one.alert_id for one in await caller.notifications()} >= {*alerts[1:], later.alert_id}
 
 
@@ -240,7 +240,7 @@ async def test_archived_alert_is_not_backfilled(caller: Caller, held: Held) -> N
 
 async def test_customer_without_usage_has_no_gauge_and_no_alarm(caller: Caller) -> None:
     await caller.send(caller.event("e1", "5", metric="other"))
-    alert = await caller.create(usage_alert(ladder=thresholds("-1", "0")))
+    alert = await caller.create(usage_alert(thresholds=thresholds("-1", "0")))
     state = await caller.state(alert.alert_id)
     assert state.no_data
     assert state.status == alert_pb2.CUSTOMER_ALERT_STATUS_OK

@@ -4,7 +4,15 @@ from datetime import UTC, datetime
 
 from generated.tidemark.v1 import account_pb2, alert_pb2
 from runtime.clock import ManualClock
-from tests.support.usage.caller import Caller, Crossing, crossings, on_plan, spend_alert, thresholds, usage_alert
+from tests.support.usage.caller import (
+    Caller,
+    ShortTransition,
+    on_plan,
+    shortened,
+    spend_alert,
+    thresholds,
+    usage_alert,
+)
 
 OK = alert_pb2.CUSTOMER_ALERT_STATUS_OK
 
@@ -18,7 +26,7 @@ async def test_alert_on_an_unknown_metric_has_no_data_and_does_not_affect_other_
     assert (state.status, state.no_data, list(state.gauges)) == (OK, True, [])
     # The metric may be unknown when the alert is created: its first event starts the gauge.
     first = await caller.send(caller.event("e2", "1", metric="unknown-metric"))
-    assert crossings(first.transitions) == [Crossing("REACHED", "0", "0", "1", "e2")]
+    assert shortened(first.transitions) == [ShortTransition("REACHED", "0", "0", "1", "e2")]
     assert not (await caller.state(unknown.alert_id)).no_data
 
 

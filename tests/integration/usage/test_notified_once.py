@@ -20,12 +20,14 @@ async def test_value_that_stays_above_a_threshold_notifies_once(caller: Caller) 
                 edited = alert_pb2.Alert(alert_id=alert.alert_id, name=f"edited {number}")
                 request = alert_service_pb2.UpdateAlertRequest(alert=edited, update_mask=FieldMask(paths=["name"]))
                 await caller.alerts.UpdateAlert(request, metadata=caller.metadata)
-                await caller.visited(alert.alert_id)
+                await caller.backfilled(alert.alert_id)
     assert [one.sequence for one in await caller.notifications()] == [1]
 
 
 async def test_two_servers_that_evaluate_one_transition_record_it_once(caller: Caller) -> None:
-    await caller.create(usage_alert(ladder=[*thresholds("10", "20"), threshold_pb2.Threshold(recurring_step="10")]))
+    await caller.create(
+        usage_alert(thresholds=[*thresholds("10", "20"), threshold_pb2.Threshold(recurring_step="10")])
+    )
     async with beside(caller) as other:
         answers = await asyncio.gather(
             *(
@@ -39,5 +41,5 @@ async def test_two_servers_that_evaluate_one_transition_record_it_once(caller: C
     assert sorted(one.level for one in found) == levels
     assert len({one.event_id for one in found}) == len(levels)
     stored = await caller.notifications()
-    assert sorted(crossing.level for one in stored for crossing in one.crossings) == levels
+    assert sorted(crossing.level for one in stored for crossing in one.transitions) == levels
     assert sorted(one.sequence for one in stored) == list(range(1, len(stored) + 1))

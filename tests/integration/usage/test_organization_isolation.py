@@ -7,7 +7,7 @@ from generated.tidemark.v1 import account_pb2, alert_service_pb2
 from runtime.clock import ManualClock
 from tests.integration.usage.conftest import organization
 from tests.support.server.running import reason_of
-from tests.support.usage.caller import Caller, Crossing, crossings, usage_alert, values
+from tests.support.usage.caller import Caller, ShortTransition, shortened, usage_alert, values
 
 
 @pytest.fixture
@@ -22,12 +22,12 @@ async def test_same_ids_in_two_organizations_are_separate(caller: Caller, strang
     ours = await caller.create(usage_alert("10"))
     theirs = await stranger.create(usage_alert("12"))
     for one, first, second, crossing in (
-        (caller, "11", "7", Crossing("REACHED", "10", "0", "11", "e1")),
-        (stranger, "6", "7", Crossing("REACHED", "12", "6", "13", "e2")),
+        (caller, "11", "7", ShortTransition("REACHED", "10", "0", "11", "e1")),
+        (stranger, "6", "7", ShortTransition("REACHED", "12", "6", "13", "e2")),
     ):
         answer = await one.send(one.event("e1", first), one.event("e2", second))
         assert (answer.accepted, answer.duplicates, len(answer.rejected)) == (2, 0, 0)
-        assert crossings(answer.transitions) == [crossing]
+        assert shortened(answer.transitions) == [crossing]
     for one, expected_value in ((caller, 11), (stranger, 14)):
         answer = await one.send(one.event("e3"), gauges=True)
         assert values(answer.gauges) == {("acme", "calls"): expected_value}

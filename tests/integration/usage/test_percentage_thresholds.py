@@ -20,14 +20,14 @@ from generated.tidemark.v1 import (
 )
 from server.calls.validation import to_timestamp
 from tests.support.usage.caller import (
+    ALL_CUSTOMERS,
     BOTH,
-    EVERYBODY,
     Caller,
-    Crossing,
+    ShortTransition,
     beside,
     calling,
-    crossings,
     on_plan,
+    shortened,
     spend_alert,
     usage_alert,
     values,
@@ -84,22 +84,22 @@ async def notified(caller: Caller, alert: alert_pb2.Alert, customer: str = "acme
     stored = await caller.notifications()
     own = [one for one in stored if (one.alert_id, one.customer_id) == (alert.alert_id, customer)]
     own.sort(key=lambda one: one.sequence)
-    return [(crossing.kind, crossing.level) for one in own for crossing in one.crossings]
+    return [(crossing.kind, crossing.level) for one in own for crossing in one.transitions]
 
 
 async def test_usage_reaches_percentage_thresholds(caller: Caller) -> None:
     await put_limit(caller, "50")
-    alert = await caller.create(usage_alert(ladder=percent("80", "100", "150", "0.5")))
+    alert = await caller.create(usage_alert(thresholds=percent("80", "100", "150", "0.5")))
     assert not (await caller.send(caller.event("e1", "0.24"))).transitions
     answer = await caller.send(caller.event("e2", "39.76"))
-    assert crossings(answer.transitions) == [
-        Crossing("REACHED", "0.25", "0.24", "40", "e2"),
-        Crossing("REACHED", "40", "0.24", "40", "e2"),
+    assert shortened(answer.transitions) == [
+        ShortTransition("REACHED", "0.25", "0.24", "40", "e2"),
+        ShortTransition("REACHED", "40", "0.24", "40", "e2"),
     ]
     shown = answer.transitions[1]
     assert (shown.threshold.percent_of_limit, shown.threshold.value, shown.gauge.limit) == ("80", "", "50")
     answer = await caller.send(caller.event("e3", "35"))
-    assert [one.level for one in crossings(answer.transitions)] == ["50", "75"]
+    assert [one.level for one in shortened(answer.transitions)] == ["50", "75"]
     first, second = await caller.notifications()
     assert first.body["data"]["gauge"]["limit"] == "50"
     assert first.body["data"]["transitions"][1]["threshold"] == {"percent_of_limit": "80"}
@@ -116,7 +116,7 @@ async def test_usage_reaches_percentage_thresholds(caller: Caller) -> None:
 
 
 async def test_put_limit_evaluates_its_customer_before_it_answers(caller: Caller) -> None:
-    alert = await caller.create(usage_alert(ladder=percent("80", "100")))
+    alert = await caller.create(usage_alert(thresholds=percent("80", "100")))
     await caller.send(caller.event("e1", "90"), caller.event("e1", "90", "other"))
     assert await notified(caller, alert) == []
     expected: list[tuple[str, str]] = []
@@ -144,24 +144,24 @@ async def test_put_limit_evaluates_its_customer_before_it_answers(caller: Caller
     # The gauge keeps its value, and its trip levels follow the limit.
     answer = await caller.send(caller.event("e2", "-31"), gauges=True)
     assert values(answer.gauges) == {("acme", "calls"): 59}
-    assert crossings(answer.transitions) == [Crossing("RESOLVED", "60", "90", "59", "e2")]
+    assert shortened(answer.transitions) == [ShortTransition("RESOLVED", "60", "90", "59", "e2")]
 
 
 async def test_percentage_threshold_without_a_limit_is_not_reached(caller: Caller) -> None:
-    alert = await caller.create(usage_alert(ladder=[*percent("80"), threshold_pb2.Threshold(value="1000")]))
+    alert = await caller.create(usage_alert(thresholds=[*percent("80"), threshold_pb2.Threshold(value="1000")]))
     assert not (await caller.send(caller.event("e1", "999"))).transitions
     state = await caller.state(alert.alert_id)
     assert state.status == OK
     assert [(one.in_alarm, one.level) for one in state.gauges[0].thresholds] == [(False, ""), (False, "")]
     answer = await caller.send(caller.event("e2", "1"))
-    assert crossings(answer.transitions) == [Crossing("REACHED", "1000", "999", "1000", "e2")]
+    assert shortened(answer.transitions) == [ShortTransition("REACHED", "1000", "999", "1000", "e2")]
 
 
 async def test_each_group_has_its_own_limit(caller: Caller) -> None:
     await put_limit(caller, "1000")  # on all usage together, and so not on a seat
     await put_limit(caller, "10", groups=BY_SEAT)
     await put_limit(caller, "100", groups=[("seat", "ann")])
-    alert = await caller.create(usage_alert(ladder=percent("80"), groups=BY_SEAT))
+    alert = await caller.create(usage_alert(thresholds=percent("80"), groups=BY_SEAT))
     answer = await caller.send(*(caller.event(f"e-{seat}", "50", seat=seat) for seat in ("ann", "bob", "cid")))
     assert [(one.gauge.group[0].value, one.level, one.gauge.limit) for one in answer.transitions] == [
         ("bob", "8", "10"),
@@ -184,14 +184,14 @@ async def test_plan_limit_applies_to_each_customer_of_the_plan(caller: Caller) -
         await put_customer(caller, customer, plan)
         await caller.send(caller.event("e1", "90", customer))
     await put_limit(caller, "200", customer="bolt")
-    alert = await caller.create(usage_alert(ladder=percent("80")))
+    alert = await caller.create(usage_alert(thresholds=percent("80")))
     for amount in ("100", "80", "1000"):
         await put_limit(caller, amount, plan="gold")
-        await caller.visited(alert.alert_id)
+        await caller.backfilled(alert.alert_id)
     assert await notified(caller, alert) == [("REACHED", "80"), ("RESOLVED", "800")]
     assert (await caller.state(alert.alert_id)).alert.version == 1
     await put_limit(caller, "50", plan="gold")
-    await caller.visited(alert.alert_id)
+    await caller.backfilled(alert.alert_id)
     assert await notified(caller, alert, "bolt") == []
     # Without a limit of its own the customer has the limit of its plan.
     await put_limit(caller, "", customer="bolt")
@@ -204,7 +204,7 @@ async def test_plan_limit_applies_to_each_customer_of_the_plan(caller: Caller) -
 async def test_customer_that_joins_a_plan_gets_its_limit(caller: Caller) -> None:
     await put_limit(caller, "100", plan="gold")
     await put_limit(caller, "1000", plan="silver")
-    alert = await caller.create(usage_alert(ladder=percent("80")))
+    alert = await caller.create(usage_alert(thresholds=percent("80")))
     await caller.send(caller.event("e1", "500"))
     await put_customer(caller, "acme", "gold")
     await caller.send(caller.event("e2", "1"))
@@ -261,7 +261,7 @@ async def test_threshold_override_can_be_a_percentage(caller: Caller) -> None:
 
 async def test_changed_limit_does_not_evaluate_alerts_without_percentages(caller: Caller) -> None:
     plain = await caller.create(usage_alert("50", "95"))
-    alert = await caller.create(usage_alert(ladder=[*percent("80"), threshold_pb2.Threshold(value="70")]))
+    alert = await caller.create(usage_alert(thresholds=[*percent("80"), threshold_pb2.Threshold(value="70")]))
     await caller.send(caller.event("e1", "90"))
     before = await caller.state(plain.alert_id)
     for amount in ("100", "1000", ""):
@@ -270,13 +270,13 @@ async def test_changed_limit_does_not_evaluate_alerts_without_percentages(caller
     assert await notified(caller, plain) == [("REACHED", "50")]
     assert await caller.state(plain.alert_id) == before
     answer = await caller.send(caller.event("e2", "5"))
-    assert [one.level for one in crossings(answer.transitions)] == ["95"]
+    assert [one.level for one in shortened(answer.transitions)] == ["95"]
     assert [one.gauge.limit for one in answer.transitions] == [""]
 
 
 async def test_percentage_threshold_resolves_at_a_percentage(caller: Caller) -> None:
     await put_limit(caller, "1000")
-    alert = await caller.create(usage_alert(ladder=percent("80", resolve="70")))
+    alert = await caller.create(usage_alert(thresholds=percent("80", resolve="70")))
     for number, amount in enumerate(("800", "-99", "-1", "99")):
         await caller.send(caller.event(f"e{number}", amount))
     expected = [("REACHED", "800"), ("RESOLVED", "800")]
@@ -295,7 +295,7 @@ async def test_percentage_threshold_resolves_at_a_percentage(caller: Caller) -> 
 async def test_silently_reached_percentage_threshold_stays_silent(caller: Caller) -> None:
     await put_limit(caller, "100")
     await caller.send(caller.event("e1", "90"))
-    alert = await caller.create(usage_alert(ladder=percent("80", "100")), evaluate=False)
+    alert = await caller.create(usage_alert(thresholds=percent("80", "100")), evaluate=False)
     await put_limit(caller, "90")
     assert await notified(caller, alert) == [("REACHED", "90")]
     await put_limit(caller, "1000")
@@ -304,14 +304,14 @@ async def test_silently_reached_percentage_threshold_stays_silent(caller: Caller
 
 async def test_update_alert_replaces_percentage_thresholds(caller: Caller) -> None:
     await put_limit(caller, "100")
-    alert = await caller.create(usage_alert(ladder=percent("80")))
+    alert = await caller.create(usage_alert(thresholds=percent("80")))
     await caller.send(caller.event("e1", "85"))
 
     async def edit(replacement: list[threshold_pb2.Threshold]) -> list[tuple[str, str]]:
         changed = alert_pb2.Alert(alert_id=alert.alert_id, thresholds=replacement)
         request = alert_service_pb2.UpdateAlertRequest(alert=changed)
         await caller.alerts.UpdateAlert(request, metadata=caller.metadata)
-        await caller.visited(alert.alert_id)
+        await caller.backfilled(alert.alert_id)
         return await notified(caller, alert)
 
     expected = [("REACHED", "80")]
@@ -325,29 +325,29 @@ async def test_update_alert_replaces_percentage_thresholds(caller: Caller) -> No
 
 
 async def test_limit_put_before_its_customer_applies_to_it(caller: Caller) -> None:
-    alert = await caller.create(usage_alert(ladder=percent("80")))
+    alert = await caller.create(usage_alert(thresholds=percent("80")))
     await put_limit(caller, "10", customer="new")
     assert not (await caller.send(caller.event("e1", "7", "new"))).transitions
     answer = await caller.send(caller.event("e2", "1", "new"))
-    assert crossings(answer.transitions) == [Crossing("REACHED", "8", "7", "8", "e2")]
+    assert shortened(answer.transitions) == [ShortTransition("REACHED", "8", "7", "8", "e2")]
     assert (await caller.state(alert.alert_id, "new")).gauges[0].gauge.limit == "10"
 
 
 async def test_limits_apply_on_other_replicas_and_on_later_ones(caller: Caller) -> None:
-    alert = await caller.create(usage_alert(ladder=percent("80")))
+    alert = await caller.create(usage_alert(thresholds=percent("80")))
     async with beside(caller) as other:
         await other.send(other.event("e1", "50"))
         await put_limit(caller, "70")
         answer = await other.send(other.event("e2", "6"))
-        assert [one.level for one in crossings(answer.transitions)] == ["56"]
+        assert [one.level for one in shortened(answer.transitions)] == ["56"]
         await put_limit(other, "100")
         answer = await caller.send(caller.event("e3", "24"))
-        assert [one.level for one in crossings(answer.transitions)] == ["80"]
+        assert [one.level for one in shortened(answer.transitions)] == ["80"]
         await put_customer(other, "bolt", "gold")
         await put_limit(other, "10", plan="gold")
     async with calling(caller.database_url, caller.clock, caller.organization, caller.key) as later:
         answer = await later.send(later.event("e4", "-1"), later.event("e1", "8", "bolt"))
-        found = [(one.kind, one.level) for one in crossings(answer.transitions)]
+        found = [(one.kind, one.level) for one in shortened(answer.transitions)]
         assert sorted(found) == [("REACHED", "8"), ("RESOLVED", "80")]
     assert await notified(caller, alert) == [
         ("REACHED", "56"),
@@ -362,7 +362,7 @@ async def test_usage_applies_a_plan_limit_before_the_re_evaluation(
 ) -> None:
     await put_customer(caller, "acme", "gold")
     await put_customer(caller, "bolt", "gold")
-    alert = await caller.create(usage_alert(ladder=percent("80")))
+    alert = await caller.create(usage_alert(thresholds=percent("80")))
     await caller.send(caller.event("e1", "90"), caller.event("e1", "90", "bolt"))
     run_once = Backfills.run_once
     held = True
@@ -374,10 +374,10 @@ async def test_usage_applies_a_plan_limit_before_the_re_evaluation(
     await put_limit(caller, "100", plan="gold")
     assert (await caller.state(alert.alert_id)).status == EVALUATING
     answer = await caller.send(caller.event("e2", "1"))
-    assert crossings(answer.transitions) == [Crossing("REACHED", "80", "90", "90", "")]
+    assert shortened(answer.transitions) == [ShortTransition("REACHED", "80", "90", "90", "")]
     held = False
     await put_limit(caller, "99", plan="gold")
-    await caller.visited(alert.alert_id)
+    await caller.backfilled(alert.alert_id)
     assert await notified(caller, alert) == [("REACHED", "80")]
     assert await notified(caller, alert, "bolt") == [("REACHED", "79.2")]
 
@@ -387,14 +387,14 @@ async def test_monthly_invoice_total_is_compared_with_the_spend_limit(caller: Ca
     alert = await caller.create(
         alert_pb2.Alert(
             name="month",
-            scope=EVERYBODY,
+            scope=ALL_CUSTOMERS,
             monthly_invoice_total_spend_threshold_reached=condition,
             thresholds=percent("50"),
         )
     )
     await put_customer(caller, "acme", "gold")
     await put_limit(caller, "100", plan="gold", currency="USD")
-    await caller.visited(alert.alert_id)
+    await caller.backfilled(alert.alert_id)
     invoice = invoice_pb2.Invoice(
         invoice_id="i1",
         customer_id="acme",
@@ -413,23 +413,23 @@ async def test_monthly_invoice_total_is_compared_with_the_spend_limit(caller: Ca
         expected.append(found)
         assert await notified(caller, alert) == expected
     await put_limit(caller, "", plan="gold", currency="USD")
-    await caller.visited(alert.alert_id)
+    await caller.backfilled(alert.alert_id)
     assert await notified(caller, alert) == [*expected, ("RESOLVED", "50")]
 
 
 async def test_spend_limit_of_a_cached_customer_leaves_its_limit_of_calls(caller: Caller) -> None:
-    await caller.create(usage_alert(ladder=percent("100")))
+    await caller.create(usage_alert(thresholds=percent("100")))
     await put_limit(caller, "10")
     await caller.send(caller.event("e1", "4"))
     await put_limit(caller, "5", currency="USD")
     answer = await caller.send(caller.event("e2", "6"))
-    assert [(one.level, one.event_id) for one in crossings(answer.transitions)] == [("10", "e2")]
+    assert [(one.level, one.event_id) for one in shortened(answer.transitions)] == [("10", "e2")]
 
 
 async def test_customer_limit_of_zero_is_not_replaced_by_the_plan_limit(caller: Caller) -> None:
     await caller.put_customer(account_pb2.Customer(customer_id="acme", plan_id="pro"))
     await put_limit(caller, "10", plan="pro")
     await put_limit(caller, "0")
-    await caller.create(usage_alert(ladder=percent("100")))
+    await caller.create(usage_alert(thresholds=percent("100")))
     answer = await caller.send(caller.event("e1", "1"))
-    assert [(one.level, one.event_id) for one in crossings(answer.transitions)] == [("0", "e1")]
+    assert [(one.level, one.event_id) for one in shortened(answer.transitions)] == [("0", "e1")]

@@ -13,11 +13,11 @@ from tests.support.usage.caller import (
     BOTH,
     BatchResponse,
     Caller,
-    Crossing,
     Refusal,
-    crossings,
+    ShortTransition,
     on_subscription,
     refusals,
+    shortened,
     spend_alert,
     usage_alert,
 )
@@ -58,7 +58,7 @@ MARCH, APRIL = (utc(3, 1), utc(4, 1)), (utc(4, 1), utc(5, 1))
 
 
 async def test_late_event_counts_in_its_own_period_and_is_marked_late(caller: Caller, clock: ManualClock) -> None:
-    await caller.create(usage_alert(ladder=[threshold_pb2.Threshold(value="10", notify_on=BOTH)]))
+    await caller.create(usage_alert(thresholds=[threshold_pb2.Threshold(value="10", notify_on=BOTH)]))
     await caller.send(caller.event("e1", "8"))
     clock.set(utc(4, 2))
     answer = await caller.send(
@@ -84,7 +84,7 @@ async def test_late_event_recounts_a_period_that_no_alert_watched(caller: Caller
     await caller.create(usage_alert("10"))
     answer = await caller.send(caller.event("e2", "3", at=utc(3, 31)), gauges=True)
     assert by_period(answer) == {MARCH: "11"}
-    assert crossings(answer.transitions) == [Crossing("REACHED", "10", "8", "11", "e2")]
+    assert shortened(answer.transitions) == [ShortTransition("REACHED", "10", "8", "11", "e2")]
 
 
 async def test_first_event_of_a_new_period_can_reach_a_threshold(caller: Caller, clock: ManualClock) -> None:
@@ -93,9 +93,9 @@ async def test_first_event_of_a_new_period_can_reach_a_threshold(caller: Caller,
     clock.set(utc(4, 1))
     assert (await caller.state(alert.alert_id)).no_data
     answer = await caller.send(caller.event("e2", "15"), caller.event("e3", "15", "beta"), gauges=True)
-    assert sorted(crossings(answer.transitions)) == [
-        Crossing("REACHED", "10", "0", "15", "e2"),
-        Crossing("REACHED", "10", "0", "15", "e3"),
+    assert sorted(shortened(answer.transitions)) == [
+        ShortTransition("REACHED", "10", "0", "15", "e2"),
+        ShortTransition("REACHED", "10", "0", "15", "e3"),
     ]
     assert not any(one.late for one in answer.transitions)
     assert [(one.customer_id, one.sequence) for one in await caller.notifications()] == [
@@ -111,7 +111,7 @@ async def test_silently_reached_threshold_re_arms_in_the_next_period(caller: Cal
     assert not (await caller.send(caller.event("e2", "1"))).transitions
     clock.set(utc(4, 1, 2))
     answer = await caller.send(caller.event("e3", "4"), caller.event("e4", "6"))
-    assert crossings(answer.transitions) == [Crossing("REACHED", "10", "4", "10", "e4")]
+    assert shortened(answer.transitions) == [ShortTransition("REACHED", "10", "4", "10", "e4")]
 
 
 async def test_event_ahead_of_the_clock_counts_in_the_next_period(caller: Caller, clock: ManualClock) -> None:
@@ -123,7 +123,7 @@ async def test_event_ahead_of_the_clock_counts_in_the_next_period(caller: Caller
     clock.set(utc(4, 1, 0, 10))
     answer = await caller.send(caller.event("e2", "1"), gauges=True)
     assert by_period(answer) == {APRIL: "10"}
-    assert crossings(answer.transitions) == [Crossing("REACHED", "10", "9", "10", "e2")]
+    assert shortened(answer.transitions) == [ShortTransition("REACHED", "10", "9", "10", "e2")]
 
 
 async def test_batch_with_events_of_two_periods_counts_each_in_its_own(caller: Caller, clock: ManualClock) -> None:
@@ -145,7 +145,7 @@ async def test_closed_period_accepts_events_until_its_grace_ends(caller: Caller,
     closed = APRIL[0] + timedelta(days=34)
     await move_to(caller, clock, closed - MICROSECOND)
     answer = await caller.send(caller.event("e2", "5", at=utc(3, 1)))
-    assert crossings(answer.transitions) == [Crossing("REACHED", "10", "8", "13", "e2")]
+    assert shortened(answer.transitions) == [ShortTransition("REACHED", "10", "8", "13", "e2")]
     clock.set(closed)
     answer = await caller.send(
         caller.event("e3", "5", at=APRIL[0] - MICROSECOND),
@@ -267,7 +267,7 @@ async def test_changed_billing_cycle_counts_stored_events_in_its_new_period(call
     await caller.put_customer(account_pb2.Customer(customer_id="acme", billing_cycle=cycle(utc(3, 10))))
     answer = await caller.send(caller.event("e3", "7"), gauges=True)
     assert by_period(answer) == {(utc(3, 10), utc(4, 10)): "10"}
-    assert crossings(answer.transitions) == [Crossing("REACHED", "10", "3", "10", "e3")]
+    assert shortened(answer.transitions) == [ShortTransition("REACHED", "10", "3", "10", "e3")]
     assert [period_of(item.gauge) for item in (await caller.state(alert.alert_id)).gauges] == [
         (utc(3, 10), utc(4, 10))
     ]

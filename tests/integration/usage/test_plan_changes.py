@@ -9,7 +9,7 @@ from engine.facts import changed_customer
 from engine.facts.one_alert import evaluate_alert
 from generated.tidemark.v1 import account_pb2, alert_pb2, threshold_pb2
 from server.calls.validation import to_timestamp
-from tests.support.usage.caller import BOTH, Caller, Crossing, crossings, on_plan, usage_alert, values
+from tests.support.usage.caller import BOTH, Caller, ShortTransition, on_plan, shortened, usage_alert, values
 
 GOLD = on_plan("gold")
 
@@ -28,14 +28,16 @@ async def test_customer_that_leaves_a_plan_and_returns_is_counted_without_a_gap(
     await put(caller, "gold")
     answer = await caller.send(caller.event("e3", "30"), gauges=True)
     assert values(answer.gauges) == {("acme", "calls"): 110}
-    assert crossings(answer.transitions) == [Crossing("REACHED", "100", "80", "110", "e3")]
+    assert shortened(answer.transitions) == [ShortTransition("REACHED", "100", "80", "110", "e3")]
 
 
 async def test_customer_that_joins_a_plan_above_a_threshold_notifies_immediately(caller: Caller) -> None:
     alert = await caller.create(usage_alert("100", scope=GOLD))
     await caller.send(caller.event("e1", "130"))
     await put(caller, "gold")
-    assert [one.crossings for one in await caller.notifications()] == [[Crossing("REACHED", "100", "130", "130", "")]]
+    assert [one.transitions for one in await caller.notifications()] == [
+        [ShortTransition("REACHED", "100", "130", "130", "")]
+    ]
     assert (await caller.state(alert.alert_id)).status == alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
     assert not (await caller.send(caller.event("e2", "5"))).transitions
 
@@ -52,10 +54,10 @@ async def test_subscription_that_joins_a_plan_above_a_threshold_notifies_immedia
     )
     await caller.put_subscription(account_pb2.Subscription(customer_id="acme", subscription_id="pro", plan_id="gold"))
     [stored] = await caller.notifications()
-    assert stored.crossings == [Crossing("REACHED", "10", "12", "12", "")]
+    assert stored.transitions == [ShortTransition("REACHED", "10", "12", "12", "")]
     assert stored.body["data"]["gauge"]["group"] == [{"key": "model", "value": "large"}]
     answer = await caller.send(caller.event("e4", cost="2", subscription="pro", model="small"))
-    assert crossings(answer.transitions) == [Crossing("REACHED", "10", "8", "10", "e4")]
+    assert shortened(answer.transitions) == [ShortTransition("REACHED", "10", "8", "10", "e4")]
 
 
 async def test_every_alert_of_a_plan_notifies_once_when_a_customer_joins(caller: Caller) -> None:
@@ -87,13 +89,15 @@ async def test_changed_billing_cycle_is_evaluated_immediately(caller: Caller) ->
         anchor_time=to_timestamp(datetime(2026, 1, 1, tzinfo=UTC)), cadence=account_pb2.CADENCE_QUARTER
     )
     await caller.put_customer(account_pb2.Customer(customer_id="acme", billing_cycle=cycle))
-    assert [one.crossings for one in await caller.notifications()] == [[Crossing("REACHED", "10", "12", "12", "")]]
+    assert [one.transitions for one in await caller.notifications()] == [
+        [ShortTransition("REACHED", "10", "12", "12", "")]
+    ]
 
 
 async def test_customer_that_returns_to_a_plan_above_a_threshold_does_not_notify_again(caller: Caller) -> None:
     await put(caller, "gold")
     alert = await caller.create(
-        usage_alert(ladder=[threshold_pb2.Threshold(value="100", notify_on=BOTH)], scope=GOLD)
+        usage_alert(thresholds=[threshold_pb2.Threshold(value="100", notify_on=BOTH)], scope=GOLD)
     )
     await caller.send(caller.event("e1", "130"))
     for plan in ("silver", "gold"):
@@ -105,7 +109,7 @@ async def test_customer_that_returns_to_a_plan_above_a_threshold_does_not_notify
     await put(caller, "gold")
     assert not (await caller.send(caller.event("e3", "1"))).transitions
     [_, stored] = await caller.notifications()
-    assert stored.crossings == [Crossing("RESOLVED", "100", "32", "32", "")]
+    assert stored.transitions == [ShortTransition("RESOLVED", "100", "32", "32", "")]
     assert [one.sequence for one in await caller.notifications()] == [1, 2]
 
 
@@ -130,7 +134,7 @@ async def test_subscription_is_covered_only_while_it_is_on_the_plan(caller: Call
     await caller.put_subscription(account_pb2.Subscription(customer_id="acme", subscription_id="pro", plan_id="gold"))
     answer = await caller.send(caller.event("e3", "2", subscription="pro"), gauges=True)
     assert values(answer.gauges) == {("acme", "pro", "calls"): 10}
-    assert crossings(answer.transitions) == [Crossing("REACHED", "10", "8", "10", "e3")]
+    assert shortened(answer.transitions) == [ShortTransition("REACHED", "10", "8", "10", "e3")]
     await caller.put_subscription(account_pb2.Subscription(customer_id="acme", subscription_id="pro"))
     answer = await caller.send(caller.event("e4", "-9", subscription="pro"), gauges=True)
     assert not answer.gauges

@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 from generated.tidemark.v1 import alert_pb2, condition_pb2, usage_pb2
-from tests.support.usage.caller import Caller, beside, crossings, on_plan, on_subscription, thresholds
+from tests.support.usage.caller import Caller, beside, on_plan, on_subscription, shortened, thresholds
 
 INCLUDES, EXCLUDES = condition_pb2.FILTER_OPERATOR_INCLUDES, condition_pb2.FILTER_OPERATOR_EXCLUDES
 PRICE_ID, ITEM_ID, PRICE_TYPE = (
@@ -97,7 +97,7 @@ async def test_first_event_that_passes_recounts_cost_from_before_the_alert(calle
     async with beside(caller) as other:
         alert = await caller.create_only(spend_exceeded(narrowed(PRICE_ID, INCLUDES, "cpu"), level="5"))
         answer = await other.send(other.event("n", cost="1", subscription="pro", price_id="cpu"), gauges=True)
-        await caller.visited(alert.alert_id)
+        await caller.backfilled(alert.alert_id)
     [gauge] = answer.gauges
     assert (gauge.value, before) == ("5", 0)
     assert len(await caller.notifications()) == 1
@@ -110,7 +110,7 @@ async def test_notification_and_answer_show_the_price_filters(caller: Caller) ->
     assert list(alert.spend_exceeded.price_filters) == merged
     await caller.send(caller.event("e0", cost="100", subscription="pro", price_id="c"))
     answer = await caller.send(caller.event("e1", cost="10", subscription="pro", price_id="d"))
-    assert [(one.kind, one.value, one.event_id) for one in crossings(answer.transitions)] == [("REACHED", "10", "e1")]
+    assert [(one.kind, one.value, one.event_id) for one in shortened(answer.transitions)] == [("REACHED", "10", "e1")]
     assert list(answer.transitions[0].gauge.cost.price_filters) == merged
     [stored] = await caller.notifications()
     assert stored.body["data"]["gauge"]["price_filters"] == [

@@ -9,7 +9,7 @@ async def test_threshold_forgotten_by_a_reset_notifies_again_when_the_customer_r
 ) -> None:
     await caller.put_customer(account_pb2.Customer(customer_id="acme", plan_id="gold"))
     threshold = threshold_pb2.Threshold(value="5", notify_on=BOTH)
-    alert = await caller.create(usage_alert(scope=on_plan("gold"), ladder=[threshold]))
+    alert = await caller.create(usage_alert(scope=on_plan("gold"), thresholds=[threshold]))
     await caller.send(caller.event("e1", "6"))
     assert (await caller.state(alert.alert_id)).status == alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
 
@@ -18,7 +18,7 @@ async def test_threshold_forgotten_by_a_reset_notifies_again_when_the_customer_r
         alert=alert_pb2.Alert(alert_id=alert.alert_id), state_policy=alert_service_pb2.STATE_POLICY_RESET
     )
     await caller.alerts.UpdateAlert(reset, metadata=caller.metadata)
-    await caller.visited(alert.alert_id)
+    await caller.backfilled(alert.alert_id)
     await caller.put_customer(account_pb2.Customer(customer_id="acme", plan_id="gold"))
     # The reset forgot that the threshold was reached: it notifies once more, with the next sequence number.
     assert (await caller.state(alert.alert_id)).status == alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM

@@ -8,7 +8,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from generated.tidemark.v1 import account_pb2, account_service_pb2, alert_service_pb2, plan_pb2, threshold_pb2
 from runtime.clock import ManualClock
 from tests.support.balances.holder import Holder, alert
-from tests.support.usage.caller import BOTH, Caller, Crossing, crossings, spend_alert, usage_alert
+from tests.support.usage.caller import BOTH, Caller, ShortTransition, shortened, spend_alert, usage_alert
 
 
 def notifying_of_both(level: str) -> list[threshold_pb2.Threshold]:
@@ -18,11 +18,11 @@ def notifying_of_both(level: str) -> list[threshold_pb2.Threshold]:
 @pytest.mark.parametrize("levels", [("10", "20"), ("20", "10")])
 async def test_alerts_on_one_gauge_resolve_at_their_own_levels(caller: Caller, levels: tuple[str, str]) -> None:
     for level in levels:
-        await caller.create(usage_alert(ladder=notifying_of_both(level)))
+        await caller.create(usage_alert(thresholds=notifying_of_both(level)))
     found = []
     for number, quantity in enumerate(("9", "2", "9", "1", "-2", "3", "-13")):
         answer = await caller.send(caller.event(f"e{number}", quantity))
-        found += [(one.kind, one.level, one.value) for one in crossings(answer.transitions)]
+        found += [(one.kind, one.level, one.value) for one in shortened(answer.transitions)]
     assert found[:4] == [
         ("REACHED", "10", "11"),
         ("REACHED", "20", "20"),
@@ -51,13 +51,13 @@ async def test_alerts_on_one_balance_are_reached_at_their_own_levels(caller: Cal
 
 
 async def test_state_evaluated_without_a_transition_keeps_its_change_time(caller: Caller, clock: ManualClock) -> None:
-    first = await caller.create(usage_alert(ladder=notifying_of_both("10")))
-    second = await caller.create(usage_alert(ladder=notifying_of_both("20")))
+    first = await caller.create(usage_alert(thresholds=notifying_of_both("10")))
+    second = await caller.create(usage_alert(thresholds=notifying_of_both("20")))
     start = clock.now()
     await caller.send(caller.event("e1", "15"))
     clock.advance(timedelta(hours=1))
     answer = await caller.send(caller.event("e2", "10"))
-    assert crossings(answer.transitions) == [Crossing("REACHED", "20", "15", "25", "e2")]
+    assert shortened(answer.transitions) == [ShortTransition("REACHED", "20", "15", "25", "e2")]
     rows = await caller.rows(
         "SELECT alert_id, change_time FROM alert_state WHERE organization_id = %(organization_id)s"
     )
@@ -82,7 +82,7 @@ async def test_spend_limit_leaves_the_limit_of_a_metric_unchanged(caller: Caller
     """A server that has cached the customer reads one limit after the other."""
     await caller.put_customer(account_pb2.Customer(customer_id="acme", plan_id="gold"))
     percent = [threshold_pb2.Threshold(percent_of_limit="50")]
-    await caller.create(usage_alert(ladder=percent))
+    await caller.create(usage_alert(thresholds=percent))
     spend = spend_alert()
     spend.thresholds.extend(percent)
     await caller.create(spend)
@@ -92,9 +92,9 @@ async def test_spend_limit_leaves_the_limit_of_a_metric_unchanged(caller: Caller
         answer = await caller.send(caller.event(f"e{number}", "1", cost="1"), gauges=True)
         assert not answer.transitions
     answer = await caller.send(caller.event("e4", "7", cost="1"))
-    assert crossings(answer.transitions) == [Crossing("REACHED", "10", "3", "10", "e4")]
+    assert shortened(answer.transitions) == [ShortTransition("REACHED", "10", "3", "10", "e4")]
     answer = await caller.send(caller.event("e5", "1", cost="1"))
-    assert crossings(answer.transitions) == [Crossing("REACHED", "5", "4", "5", "e5")]
+    assert shortened(answer.transitions) == [ShortTransition("REACHED", "5", "4", "5", "e5")]
 
 
 async def test_customer_limit_of_0_takes_precedence_over_the_plan_limit(caller: Caller) -> None:
@@ -104,9 +104,9 @@ async def test_customer_limit_of_0_takes_precedence_over_the_plan_limit(caller: 
     request.customer.customer_id = "acme"
     request.quantity.metric_id = "calls"
     await caller.accounts.PutLimit(account_service_pb2.PutLimitRequest(limit=request), metadata=caller.metadata)
-    alert_made = await caller.create(usage_alert(ladder=[threshold_pb2.Threshold(percent_of_limit="50")]))
+    alert_made = await caller.create(usage_alert(thresholds=[threshold_pb2.Threshold(percent_of_limit="50")]))
     answer = await caller.send(caller.event("e1", "1"))
-    assert crossings(answer.transitions) == [Crossing("REACHED", "0", "0", "1", "e1")]
+    assert shortened(answer.transitions) == [ShortTransition("REACHED", "0", "0", "1", "e1")]
     [gauge] = (await caller.state(alert_made.alert_id)).gauges
     assert gauge.gauge.limit == "0"
 
@@ -120,15 +120,15 @@ async def test_thresholds_forgotten_by_a_reset_notify_again_once(caller: Caller)
         alert=made, update_mask=FieldMask(paths=["name"]), state_policy=alert_service_pb2.STATE_POLICY_RESET
     )
     await caller.alerts.UpdateAlert(request, metadata=caller.metadata)
-    await caller.visited(made.alert_id)
+    await caller.backfilled(made.alert_id)
     assert len(await caller.notifications()) == 2
-    found = [crossings(first.transitions)]
+    found = [shortened(first.transitions)]
     for event_id in ("e2", "e3"):
-        found.append(crossings((await caller.send(caller.event(event_id, "10"))).transitions))
+        found.append(shortened((await caller.send(caller.event(event_id, "10"))).transitions))
     assert found == [
-        [Crossing("REACHED", "10", "0", "15", "e1")],
-        [Crossing("REACHED", "20", "15", "25", "e2")],
-        [Crossing("REACHED", "30", "25", "35", "e3")],
+        [ShortTransition("REACHED", "10", "0", "15", "e1")],
+        [ShortTransition("REACHED", "20", "15", "25", "e2")],
+        [ShortTransition("REACHED", "30", "25", "35", "e3")],
     ]
 
 

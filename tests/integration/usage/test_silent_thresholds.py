@@ -10,7 +10,7 @@ from engine.rules.registry import RulesRegistry
 from generated.tidemark.v1 import account_pb2, alert_pb2, alert_service_pb2
 from runtime.clock import ManualClock
 from store.postgres.database import Database
-from tests.support.usage.caller import Caller, Crossing, on_plan, usage_alert
+from tests.support.usage.caller import Caller, ShortTransition, on_plan, usage_alert
 
 
 async def switched(caller: Caller, alert: alert_pb2.Alert, *, on: bool, customer: str = "") -> None:
@@ -18,17 +18,17 @@ async def switched(caller: Caller, alert: alert_pb2.Alert, *, on: bool, customer
     ids = {"alert_id": alert.alert_id, "customer_id": customer}
     if on:
         await caller.alerts.EnableAlert(alert_service_pb2.EnableAlertRequest(**ids), metadata=caller.metadata)
-        await caller.visited(alert.alert_id)
+        await caller.backfilled(alert.alert_id)
     else:
         await caller.alerts.DisableAlert(alert_service_pb2.DisableAlertRequest(**ids), metadata=caller.metadata)
 
 
-async def notified(caller: Caller) -> list[tuple[str, list[Crossing]]]:
-    return [(one.customer_id, one.crossings) for one in await caller.notifications()]
+async def notified(caller: Caller) -> list[tuple[str, list[ShortTransition]]]:
+    return [(one.customer_id, one.transitions) for one in await caller.notifications()]
 
 
-def reached(value: str) -> list[Crossing]:
-    return [Crossing("REACHED", "10", value, value, "")]
+def reached(value: str) -> list[ShortTransition]:
+    return [ShortTransition("REACHED", "10", value, value, "")]
 
 
 @pytest.mark.parametrize("customer", ["", "beta"], ids=["for all", "for one customer"])

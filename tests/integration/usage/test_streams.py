@@ -10,13 +10,13 @@ from tests.support.server.running import status_of
 from tests.support.usage.caller import (
     DEADLINE,
     Caller,
-    Crossing,
+    ShortTransition,
     beside,
-    crossings,
     everything,
     explained,
     ingest_held,
     settings,
+    shortened,
     until,
     usage_alert,
     values,
@@ -39,10 +39,10 @@ async def test_stream_answers_requests_in_their_order(caller: Caller) -> None:
     assert error is None
     assert [one.batch_id for one in answers] == [f"batch {number}" for number in range(100)]
     assert [one.accepted for one in answers] == [number % 7 + 1 for number in range(100)]
-    found = {one.batch_id: crossings(one.transitions) for one in answers if one.transitions}
+    found = {one.batch_id: shortened(one.transitions) for one in answers if one.transitions}
     assert found == {
-        "batch 49": [Crossing("REACHED", "200", "196", "200", "49")],
-        "batch 74": [Crossing("REACHED", "300", "296", "300", "74")],
+        "batch 49": [ShortTransition("REACHED", "200", "196", "200", "49")],
+        "batch 74": [ShortTransition("REACHED", "300", "296", "300", "74")],
     }
 
 
@@ -55,12 +55,12 @@ async def test_streams_in_one_commit_get_their_own_answers(caller: Caller) -> No
             await stream.write(request)
             await waiting_for_locks(caller)
         # The first batch waits for the lock alone; the others wait for its commit and share the next one.
-    found: list[Crossing] = []
+    found: list[ShortTransition] = []
     for number, stream in enumerate(streams):
         [answer], error = await everything(stream)
         assert error is None
         assert (answer.batch_id, answer.accepted) == (str(number), 1)
-        own = crossings(answer.transitions)
+        own = shortened(answer.transitions)
         assert all(one.event_id == f"e{number}" for one in own)
         found += own
         assert values(answer.gauges) == ({("acme", "calls"): 6} if number == 5 else {})
@@ -127,7 +127,9 @@ async def test_events_are_stored_when_the_client_cancels_during_the_commit(calle
     answer = await caller.send(caller.event("e1", "3"), caller.event("e2", "3"), caller.event("e1", "3", "beta"))
     assert answer.accepted + answer.duplicates == 3
     assert not [one for one in answer.transitions if one.gauge.customer_id == "acme"]
-    assert [one.crossings for one in await caller.notifications()] == [[Crossing("REACHED", "5", "3", "6", "e2")]]
+    assert [one.transitions for one in await caller.notifications()] == [
+        [ShortTransition("REACHED", "5", "3", "6", "e2")]
+    ]
 
 
 async def test_resent_event_counts_once_when_the_deadline_ended_during_the_commit(caller: Caller) -> None:

@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 from generated.tidemark.v1 import alert_pb2, condition_pb2, threshold_pb2
-from tests.support.usage.caller import Caller, beside, crossings, on_subscription, thresholds
+from tests.support.usage.caller import Caller, beside, on_subscription, shortened, thresholds
 
 Override = tuple[dict[str, str], list[str]]
 
@@ -41,7 +41,7 @@ async def spend(caller: Caller, number: int, cost: str, model: str, region: str)
     """Sends one event of a group; returns kind and level of each transition."""
     event = caller.event(f"e{number}", cost=cost, currency="USD", subscription="pro", model=model, region=region)
     answer = await caller.send(event)
-    return [(one.kind, one.level) for one in crossings(answer.transitions)]
+    return [(one.kind, one.level) for one in shortened(answer.transitions)]
 
 
 async def test_most_specific_override_replaces_the_thresholds_of_its_groups(caller: Caller) -> None:
@@ -63,7 +63,7 @@ async def test_overrides_apply_to_usage_from_before_the_alert(caller: Caller, ev
     for number, (model, region) in enumerate([("small", "us"), ("small", "eu"), ("large", "us"), ("large", "asia")]):
         await spend(caller, number, "15", model, region)
     await caller.create(cost_alert(SPECIFIC, "10"), evaluate=evaluate)
-    notified = [[one.level for one in item.crossings] for item in await caller.notifications()]
+    notified = [[one.level for one in item.transitions] for item in await caller.notifications()]
     assert sorted(notified) == ([["10"], ["5", "7"]] if evaluate else [])
     # Thresholds that were reached notify nothing; the group below its own threshold can still reach it.
     assert await spend(caller, 10, "5", "small", "us") == []

@@ -11,9 +11,9 @@ from tests.support.usage.caller import (
     REACHED,
     RESOLVED,
     Caller,
-    Crossing,
-    crossings,
+    ShortTransition,
     on_customer,
+    shortened,
     thresholds,
     usage_alert,
 )
@@ -21,12 +21,12 @@ from tests.support.usage.caller import (
 Threshold = threshold_pb2.Threshold
 
 
-def reached(level: str, previous_value: str, value: str, event_id: str) -> Crossing:
-    return Crossing("REACHED", level, previous_value, value, event_id)
+def reached(level: str, previous_value: str, value: str, event_id: str) -> ShortTransition:
+    return ShortTransition("REACHED", level, previous_value, value, event_id)
 
 
-def resolved(level: str, previous_value: str, value: str, event_id: str) -> Crossing:
-    return Crossing("RESOLVED", level, previous_value, value, event_id)
+def resolved(level: str, previous_value: str, value: str, event_id: str) -> ShortTransition:
+    return ShortTransition("RESOLVED", level, previous_value, value, event_id)
 
 
 def notifying_of_both(threshold: Threshold) -> Threshold:
@@ -36,13 +36,13 @@ def notifying_of_both(threshold: Threshold) -> Threshold:
     return copied
 
 
-async def stream_of(caller: Caller, quantities: Sequence[str], first: int = 0) -> list[Crossing]:
+async def stream_of(caller: Caller, quantities: Sequence[str], first: int = 0) -> list[ShortTransition]:
     """The transitions of one batch; its events are named e0, e1, … or from another first number."""
     events = [caller.event(f"e{first + place}", quantity) for place, quantity in enumerate(quantities)]
-    return crossings((await caller.send(*events)).transitions)
+    return shortened((await caller.send(*events)).transitions)
 
 
-CASES: dict[str, tuple[list[Threshold], list[str], list[Crossing]]] = {
+CASES: dict[str, tuple[list[Threshold], list[str], list[ShortTransition]]] = {
     "exactly at the level": (thresholds("10"), ["4", "6"], [reached("10", "4", "10", "e1")]),
     "just below the level": (thresholds("10"), ["9.999999999999999999"], []),
     "18 decimals": (
@@ -132,16 +132,16 @@ async def test_thresholds_are_reached_and_resolved_in_order_in_one_batch_and_in_
     caller: Caller, case: str
 ) -> None:
     defined, quantities, expected = CASES[case]
-    await caller.create(usage_alert(ladder=[notifying_of_both(one) for one in defined]))
+    await caller.create(usage_alert(thresholds=[notifying_of_both(one) for one in defined]))
     assert await stream_of(caller, quantities) == expected
-    notified = [crossing for one in await caller.notifications() for crossing in one.crossings]
+    notified = [crossing for one in await caller.notifications() for crossing in one.transitions]
     assert notified == expected
     # The same events one by one, for another customer.
-    found: list[Crossing] = []
+    found: list[ShortTransition] = []
     for place, quantity in enumerate(quantities):
-        found += crossings((await caller.send(caller.event(f"e{place}", quantity, "beta"))).transitions)
+        found += shortened((await caller.send(caller.event(f"e{place}", quantity, "beta"))).transitions)
     assert found == expected
-    by_event = [one.crossings for one in await caller.notifications() if one.customer_id == "beta"]
+    by_event = [one.transitions for one in await caller.notifications() if one.customer_id == "beta"]
     assert [crossing for group in by_event for crossing in group] == expected
     assert all(len({crossing.event_id for crossing in group}) == 1 for group in by_event)
 
@@ -150,7 +150,7 @@ async def test_sequence_counts_every_notification_when_a_threshold_resolves_with
     caller: Caller,
 ) -> None:
     """No threshold is reached at the end of the first commit; the second nevertheless continues the sequence."""
-    await caller.create(usage_alert(ladder=[Threshold(value="10", notify_on=BOTH)]))
+    await caller.create(usage_alert(thresholds=[Threshold(value="10", notify_on=BOTH)]))
     for number in range(3):
         found = await stream_of(caller, ["12", "-12"], first=2 * number)
         assert [one.kind for one in found] == ["REACHED", "RESOLVED"]
@@ -175,7 +175,7 @@ async def test_notify_on_selects_what_is_notified_and_the_answer_has_every_trans
     caller: Caller, choice: str
 ) -> None:
     kinds, expected = NOTIFY_ON[choice]
-    alert = await caller.create(usage_alert(ladder=[Threshold(value="10", notify_on=kinds)]))
+    alert = await caller.create(usage_alert(thresholds=[Threshold(value="10", notify_on=kinds)]))
     wanted = set(kinds) or {REACHED}
     sequence = 0
     for event_id, quantity, kind in (("e0", "10", REACHED), ("e1", "-1", RESOLVED), ("e2", "1", REACHED)):
@@ -189,7 +189,7 @@ async def test_notify_on_selects_what_is_notified_and_the_answer_has_every_trans
         assert state.gauges[0].thresholds[0].in_alarm is (kind == REACHED)
         assert state.gauges[0].sequence == sequence
     stored = await caller.notifications()
-    assert [(one.event_type, [item.kind for item in one.crossings]) for one in stored] == expected
+    assert [(one.event_type, [item.kind for item in one.transitions]) for one in stored] == expected
     assert [one.sequence for one in stored] == list(range(1, len(expected) + 1))
 
 
@@ -198,7 +198,7 @@ async def test_thresholds_of_one_alert_can_have_different_notify_on(caller: Call
         Threshold(value="10", code="warn", notify_on=[RESOLVED]),
         Threshold(value="20", code="block", severity=threshold_pb2.SEVERITY_CRITICAL),
     ]
-    await caller.create(usage_alert(ladder=defined))
+    await caller.create(usage_alert(thresholds=defined))
     answer = await caller.send(caller.event("e0", "25"))
     assert [(one.threshold.code, one.notified, one.furthest) for one in answer.transitions] == [
         ("warn", False, False),
@@ -211,7 +211,7 @@ async def test_thresholds_of_one_alert_can_have_different_notify_on(caller: Call
 
 async def test_notification_marks_the_furthest_of_its_own_transitions(caller: Caller) -> None:
     defined = [Threshold(value="10"), Threshold(value="20"), Threshold(value="30", notify_on=[RESOLVED])]
-    await caller.create(usage_alert(ladder=defined))
+    await caller.create(usage_alert(thresholds=defined))
     answer = await caller.send(caller.event("e0", "35"))
     assert [one.furthest for one in answer.transitions] == [False, False, True]
     [stored] = await caller.notifications()
@@ -278,17 +278,17 @@ async def test_alerts_on_one_gauge_are_evaluated_independently(caller: Caller) -
 
 
 async def test_notification_body_has_the_last_50_transitions_and_counts_the_omitted_ones(caller: Caller) -> None:
-    await caller.create(usage_alert(ladder=[Threshold(value="10", notify_on=BOTH)]))
+    await caller.create(usage_alert(thresholds=[Threshold(value="10", notify_on=BOTH)]))
     found = await stream_of(caller, ["10", "-10"] * 40)
     assert len(found) == 80
     [stored] = await caller.notifications()
     assert stored.body["data"]["omitted"] == 30
-    assert stored.crossings == found[30:]
+    assert stored.transitions == found[30:]
 
 
 async def test_state_in_alarm_shows_its_reached_thresholds(caller: Caller, clock: ManualClock) -> None:
     defined = [*thresholds("10", "100"), Threshold(recurring_step="50", code="every")]
-    alert = await caller.create(usage_alert(ladder=defined))
+    alert = await caller.create(usage_alert(thresholds=defined))
     await caller.send(caller.event("e1", "210"))
     state = await caller.state(alert.alert_id)
     assert state.status == alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM

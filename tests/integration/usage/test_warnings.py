@@ -133,11 +133,11 @@ async def test_percentage_threshold_without_a_limit_is_warned_of(caller: Caller)
     await caller.send(caller.event("e1"))
     chosen = [threshold_pb2.Threshold(value="1"), threshold_pb2.Threshold(percent_of_limit="80")]
     expected = [("LIMIT_UNKNOWN", "alert.thresholds[1].percent_of_limit", "calls")]
-    assert await warnings_of(caller, usage_alert(ladder=chosen)) == expected
+    assert await warnings_of(caller, usage_alert(thresholds=chosen)) == expected
     await put_limit(caller, "100")
-    assert await warnings_of(caller, usage_alert(ladder=chosen)) == []
+    assert await warnings_of(caller, usage_alert(thresholds=chosen)) == []
     await put_limit(caller, "")
-    assert await warnings_of(caller, usage_alert(ladder=chosen)) == expected
+    assert await warnings_of(caller, usage_alert(thresholds=chosen)) == expected
     spend = alert_pb2.Alert(
         name="spend",
         scope=of_customer("acme"),

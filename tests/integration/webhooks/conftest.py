@@ -26,5 +26,5 @@ def webhooks(server: Running) -> WebhookServiceStub:
 
 @pytest.fixture
 async def house(database: Database, clock: ManualClock) -> House:
-    """The organization that callers without a key are taken for."""
+    """The organization of callers without a key."""
     return await House.build(database, clock)

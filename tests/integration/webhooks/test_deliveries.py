@@ -1,4 +1,4 @@
-"""WebhookService over a real channel: endpoints, deliveries, attempts, and whose they are."""
+"""WebhookService over a real channel: endpoints, deliveries, attempts, and the isolation of organizations."""
 
 from datetime import UTC, timedelta
 
@@ -79,7 +79,9 @@ async def test_all_faults_of_an_endpoint_are_reported_together(webhooks: Webhook
         ("https://user:password@example.com/", "url: it must not carry a user name or a password"),
     ],
 )
-async def test_a_url_that_is_refused(webhooks: WebhookServiceStub, url: str, complaint: str) -> None:
+async def test_an_endpoint_with_a_forbidden_url_is_refused(
+    webhooks: WebhookServiceStub, url: str, complaint: str
+) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await webhooks.CreateEndpoint(CreateEndpointRequest(url=url))
     details = caught.value.details() or ""
@@ -87,7 +89,7 @@ async def test_a_url_that_is_refused(webhooks: WebhookServiceStub, url: str, com
     assert "password@" not in details
 
 
-async def test_pages_of_endpoints_are_complete_and_in_order(webhooks: WebhookServiceStub, clock: ManualClock) -> None:
+async def test_pages_of_endpoints_hold_each_once_in_order(webhooks: WebhookServiceStub, clock: ManualClock) -> None:
     created = [answer.endpoint for answer in await create(webhooks, clock, 5)]
     listed: list[webhook_pb2.Endpoint] = []
     token = ""
@@ -100,7 +102,7 @@ async def test_pages_of_endpoints_are_complete_and_in_order(webhooks: WebhookSer
     assert listed == created
 
 
-async def test_a_deleted_endpoint_is_gone_and_its_deliveries_stay_readable(
+async def test_deliveries_of_a_deleted_endpoint_stay_readable(
     webhooks: WebhookServiceStub, clock: ManualClock, database: Database
 ) -> None:
     [created] = await create(webhooks, clock)
@@ -124,7 +126,7 @@ async def test_a_deleted_endpoint_is_gone_and_its_deliveries_stay_readable(
     assert not any(item.HasField("next_attempt_time") for item in listed.deliveries)
 
 
-async def test_deliveries_by_filter_and_page(
+async def test_deliveries_are_listed_by_filter_and_page(
     webhooks: WebhookServiceStub, clock: ManualClock, database: Database
 ) -> None:
     first, second = (answer.endpoint.endpoint_id for answer in await create(webhooks, clock, 2))
@@ -166,7 +168,7 @@ async def test_deliveries_by_filter_and_page(
     assert (paged, token) == (everything, "")
 
 
-async def test_a_page_token_belongs_to_its_filters(
+async def test_a_page_token_is_refused_with_other_filters(
     webhooks: WebhookServiceStub, clock: ManualClock, database: Database
 ) -> None:
     await create(webhooks, clock)
@@ -183,7 +185,7 @@ async def test_a_page_token_belongs_to_its_filters(
     assert reason_of(caught.value) == "ERROR_REASON_PAGE_TOKEN_INVALID"
 
 
-async def test_a_status_that_does_not_exist(webhooks: WebhookServiceStub) -> None:
+async def test_a_list_with_an_unknown_status_is_refused(webhooks: WebhookServiceStub) -> None:
     request = ListDeliveriesRequest()
     request.ParseFromString(b"\x28\x63")  # field 5, 99
     with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -191,7 +193,9 @@ async def test_a_status_that_does_not_exist(webhooks: WebhookServiceStub) -> Non
     assert violations_of(caught.value) == ["status"]
 
 
-async def test_attempts_in_their_order(webhooks: WebhookServiceStub, clock: ManualClock, database: Database) -> None:
+async def test_attempts_are_listed_in_their_order(
+    webhooks: WebhookServiceStub, clock: ManualClock, database: Database
+) -> None:
     await create(webhooks, clock)
     house = await House.build(database, clock)
     await house.notify()
@@ -221,7 +225,7 @@ async def test_attempts_in_their_order(webhooks: WebhookServiceStub, clock: Manu
     assert (whole.delivery, list(whole.attempts)) == (delivery, attempts)
 
 
-async def test_attempts_of_nothing(webhooks: WebhookServiceStub) -> None:
+async def test_attempts_of_an_unknown_delivery_are_not_found(webhooks: WebhookServiceStub) -> None:
     for call in (
         webhooks.ListAttempts(ListAttemptsRequest(delivery_id="whd_nothing")),
         webhooks.GetDelivery(GetDeliveryRequest(delivery_id="whd_nothing")),
@@ -235,7 +239,9 @@ async def test_attempts_of_nothing(webhooks: WebhookServiceStub) -> None:
     assert violations_of(caught.value) == ["delivery_id"]
 
 
-async def test_an_organization_sees_and_touches_nothing_of_another(database: Database, clock: ManualClock) -> None:
+async def test_an_organization_neither_reads_nor_changes_endpoints_of_another(
+    database: Database, clock: ManualClock
+) -> None:
     async with database.transaction() as connection:
         ours = await keys.create_key(connection, "ours", clock.now())
         theirs = await keys.create_key(connection, "theirs", clock.now())
@@ -267,7 +273,7 @@ async def test_an_organization_sees_and_touches_nothing_of_another(database: Dat
         assert still.endpoint.state == webhook_pb2.ENDPOINT_STATE_ENABLED
 
 
-def test_every_word_of_the_store_has_its_place_in_the_contract() -> None:
+def test_every_value_of_the_stores_enums_has_a_value_in_the_contract() -> None:
     for enum, prefix, words in (
         ("AttemptOutcome", "ATTEMPT_OUTCOME_", Outcome),
         ("DeliveryStatus", "DELIVERY_STATUS_", DeliveryStatus),

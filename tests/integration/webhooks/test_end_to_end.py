@@ -1,4 +1,4 @@
-"""What the service changes, as it arrives at a receiver: rotated secrets, headers, test events, recoveries."""
+"""Changes of an endpoint, checked at its receiver: rotated secrets, headers, test events, recoveries."""
 
 import asyncio
 import base64
@@ -66,7 +66,7 @@ def verifies(arrival: Arrival, secret: str) -> bool:
     return True
 
 
-async def test_rotation_with_a_grace_while_rows_are_leased(
+async def test_a_rotation_with_a_grace_signs_leased_deliveries_with_both_secrets(
     webhooks: WebhookServiceStub, house: House, receiver: Receiver
 ) -> None:
     created = await create(webhooks, receiver)
@@ -83,7 +83,7 @@ async def test_rotation_with_a_grace_while_rows_are_leased(
     assert len(await house.settled(DeliveryStatus.DELIVERED, 2)) == 2
 
 
-async def test_rotation_without_a_grace_while_rows_are_leased(
+async def test_a_rotation_without_a_grace_signs_leased_deliveries_with_the_new_secret(
     webhooks: WebhookServiceStub, house: House, receiver: Receiver
 ) -> None:
     created = await create(webhooks, receiver)
@@ -111,7 +111,9 @@ async def test_rotation_without_a_grace_while_rows_are_leased(
     assert {attempt.remote_address for attempt in shown.attempts} == {"127.0.0.1"}
 
 
-async def test_deleted_while_rows_are_leased(webhooks: WebhookServiceStub, house: House, receiver: Receiver) -> None:
+async def test_an_attempt_in_flight_is_recorded_after_its_endpoint_is_deleted(
+    webhooks: WebhookServiceStub, house: House, receiver: Receiver
+) -> None:
     created = await create(webhooks, receiver)
     released = asyncio.Event()
     receiver.answer(hang(released))
@@ -137,7 +139,7 @@ async def test_an_ed25519_signature_verifies_with_the_public_key_only(
         Verifier([other]).verify(arrival.headers, arrival.body, now)
 
 
-async def test_headers_and_credentials_arrive_as_they_are_now(
+async def test_deliveries_carry_the_present_headers_and_credentials(
     webhooks: WebhookServiceStub, house: House, receiver: Receiver
 ) -> None:
     endpoint_id = (await create(webhooks, receiver)).endpoint.endpoint_id
@@ -156,7 +158,7 @@ async def test_headers_and_credentials_arrive_as_they_are_now(
     assert b'"endpoint.test"' in arrival.body
 
 
-async def test_recovery_arrives_once_and_under_the_same_ids(
+async def test_a_recovery_delivers_each_notification_once_under_its_id(
     webhooks: WebhookServiceStub, house: House, receiver: Receiver
 ) -> None:
     start = to_timestamp(house.clock.now() - timedelta(hours=1))

@@ -1,4 +1,4 @@
-"""Endpoints: what their owner decides of them, what is refused, and what disabling does to what waits."""
+"""Endpoints: their settings, refused settings, health, and pending deliveries when they are disabled."""
 
 from datetime import timedelta
 
@@ -77,7 +77,7 @@ async def credentials_of(database: Database, endpoint_id: str) -> str | None:
     return BOX.open(row.credentials, credentials_context(row.organization_id, endpoint_id)).decode()
 
 
-async def test_everything_that_an_endpoint_may_have(webhooks: WebhookServiceStub, database: Database) -> None:
+async def test_every_setting_of_an_endpoint_comes_back(webhooks: WebhookServiceStub, database: Database) -> None:
     created = await create(webhooks, FULL)
     assert created == await get(webhooks, created.endpoint_id)
     assert (created.description, list(created.event_types)) == (
@@ -104,7 +104,7 @@ async def test_a_new_endpoint_has_the_documented_defaults(webhooks: WebhookServi
     assert await credentials_of(database, created.endpoint_id) is None
 
 
-async def test_a_refusal_repeats_no_secret(webhooks: WebhookServiceStub) -> None:
+async def test_a_refusal_does_not_repeat_a_secret(webhooks: WebhookServiceStub) -> None:
     request = CreateEndpointRequest(
         url=URL, credentials=EndpointCredentials(bearer=BearerCredentials(token="hush hush"))
     )
@@ -113,7 +113,7 @@ async def test_a_refusal_repeats_no_secret(webhooks: WebhookServiceStub) -> None
     assert "hush" not in str(caught.value)
 
 
-async def test_a_mask_replaces_what_it_names_and_nothing_else(
+async def test_an_update_replaces_only_the_fields_of_its_mask(
     webhooks: WebhookServiceStub, clock: ManualClock, database: Database
 ) -> None:
     created = await create(webhooks, FULL)
@@ -136,7 +136,7 @@ async def test_a_mask_replaces_what_it_names_and_nothing_else(
     assert await credentials_of(database, created.endpoint_id) == "Bearer hush-hush=="
 
 
-async def test_credentials_are_replaced_and_cleared(webhooks: WebhookServiceStub, database: Database) -> None:
+async def test_an_update_replaces_and_clears_credentials(webhooks: WebhookServiceStub, database: Database) -> None:
     endpoint_id = (await create(webhooks, FULL)).endpoint_id
     basic = EndpointCredentials(basic=BasicCredentials(username="tide", password="hush: ö"))
     answer = await webhooks.UpdateEndpoint(
@@ -149,7 +149,7 @@ async def test_credentials_are_replaced_and_cleared(webhooks: WebhookServiceStub
     assert await credentials_of(database, endpoint_id) is None
 
 
-async def test_a_star_replaces_everything(webhooks: WebhookServiceStub) -> None:
+async def test_the_mask_of_a_star_replaces_every_setting(webhooks: WebhookServiceStub) -> None:
     created = await create(webhooks, FULL)
     answer = await webhooks.UpdateEndpoint(
         masked(created.endpoint_id, "*", request=UpdateEndpointRequest(url=OTHER_URL))
@@ -161,7 +161,7 @@ async def test_a_star_replaces_everything(webhooks: WebhookServiceStub) -> None:
     assert answer.endpoint == plain
 
 
-async def test_an_update_that_is_refused_changes_nothing(webhooks: WebhookServiceStub) -> None:
+async def test_a_refused_update_changes_nothing(webhooks: WebhookServiceStub) -> None:
     created = await create(webhooks)
     for paths, values, wrong in (
         (["description", "url"], UpdateEndpointRequest(description="x"), ["url"]),
@@ -174,7 +174,7 @@ async def test_an_update_that_is_refused_changes_nothing(webhooks: WebhookServic
     assert await get(webhooks, created.endpoint_id) == created
 
 
-async def test_calls_for_an_endpoint_that_is_not_there(webhooks: WebhookServiceStub) -> None:
+async def test_calls_for_an_unknown_endpoint_are_not_found(webhooks: WebhookServiceStub) -> None:
     for call in (
         webhooks.UpdateEndpoint(masked("whe_nothing", "description")),
         webhooks.EnableEndpoint(EnableEndpointRequest(endpoint_id="whe_nothing")),
@@ -186,7 +186,7 @@ async def test_calls_for_an_endpoint_that_is_not_there(webhooks: WebhookServiceS
         assert reason_of(caught.value) == "ERROR_REASON_ENDPOINT_NOT_FOUND"
 
 
-async def test_a_deleted_endpoint_leaves_nothing_secret_behind(
+async def test_delete_removes_the_secrets_and_credentials_of_an_endpoint(
     webhooks: WebhookServiceStub, database: Database
 ) -> None:
     endpoint_id = (await create(webhooks, FULL)).endpoint_id
@@ -199,7 +199,7 @@ async def test_a_deleted_endpoint_leaves_nothing_secret_behind(
 
 @pytest.fixture
 async def failing(webhooks: WebhookServiceStub, database: Database) -> webhook_pb2.Endpoint:
-    """An endpoint with a bad record, as a notifier leaves it."""
+    """An endpoint with failures in its health, as a notifier records them."""
     endpoint_id = (await create(webhooks)).endpoint_id
     async with database.transaction() as connection:
         await connection.execute(
@@ -216,14 +216,14 @@ async def failing(webhooks: WebhookServiceStub, database: Database) -> webhook_p
     return await get(webhooks, endpoint_id)
 
 
-async def test_the_record_of_an_endpoint_is_shown(failing: webhook_pb2.Endpoint) -> None:
+async def test_an_endpoint_shows_its_health(failing: webhook_pb2.Endpoint) -> None:
     health = failing.health
     assert (health.failure_count, health.breaker_state) == (12, webhook_pb2.BREAKER_STATE_OPEN)
     assert health.resume_time.ToDatetime() - health.failing_since_time.ToDatetime() == timedelta(days=1, minutes=2)
     assert not health.HasField("last_success_time")
 
 
-async def test_another_url_begins_with_a_clean_record(
+async def test_a_new_url_resets_the_health_of_an_endpoint(
     webhooks: WebhookServiceStub, failing: webhook_pb2.Endpoint
 ) -> None:
     kept = await webhooks.UpdateEndpoint(masked(failing.endpoint_id, "description"))
@@ -234,7 +234,7 @@ async def test_another_url_begins_with_a_clean_record(
     assert moved.endpoint.health == webhook_pb2.EndpointHealth(breaker_state=webhook_pb2.BREAKER_STATE_CLOSED)
 
 
-async def test_disabled_with_rows_waiting_and_enabled_with_a_clean_record(
+async def test_disable_cancels_pending_deliveries_and_enable_resets_the_health(
     webhooks: WebhookServiceStub, failing: webhook_pb2.Endpoint, house: House
 ) -> None:
     endpoint_id = failing.endpoint_id
@@ -260,7 +260,7 @@ async def test_disabled_with_rows_waiting_and_enabled_with_a_clean_record(
     assert enabled == (await webhooks.EnableEndpoint(EnableEndpointRequest(endpoint_id=endpoint_id))).endpoint
 
 
-async def test_an_organization_has_so_many_endpoints_and_no_more(webhooks: WebhookServiceStub, house: House) -> None:
+async def test_endpoints_of_an_organization_are_limited(webhooks: WebhookServiceStub, house: House) -> None:
     first = await create(webhooks)
     async with house.database.transaction() as connection:
         await connection.execute(

@@ -1,4 +1,4 @@
-"""Sending again: one notification, and test events; what becomes of what was pending, finished or under way."""
+"""Redelivery of one notification (pending, finished or in progress), and test events."""
 
 import json
 from datetime import timedelta
@@ -36,7 +36,9 @@ async def redeliver(
     return (await webhooks.RedeliverNotification(request)).delivery
 
 
-async def test_a_manual_try_takes_the_place_of_the_pending_one(webhooks: WebhookServiceStub, house: House) -> None:
+async def test_a_redelivery_replaces_the_scheduled_attempt_of_a_pending_delivery(
+    webhooks: WebhookServiceStub, house: House
+) -> None:
     endpoint_id = (await house.endpoint(URL)).endpoint.endpoint_id
     [notification_id] = await house.notify()
     await attempt_all(house, DeliveryStatus.PENDING, HOUR)
@@ -49,13 +51,13 @@ async def test_a_manual_try_takes_the_place_of_the_pending_one(webhooks: Webhook
     [claimed] = await claim(house)
     assert (claimed.trigger, claimed.attempt_count, claimed.schedule_step) == ("MANUAL", 1, 1)
     await record(house, [claimed], DeliveryStatus.DELIVERED)
-    # There is one row, and nothing of the hour's wait is left.
+    # There is one row, and the wait of an hour is over.
     [delivery] = await house.deliveries()
     assert (delivery.status, delivery.attempt_count) == (DeliveryStatus.DELIVERED, 2)
     assert delivery.next_attempt_time is None
 
 
-async def test_after_a_manual_try_that_failed_the_schedule_goes_on_by_itself(
+async def test_the_retry_schedule_continues_after_a_failed_redelivery(
     webhooks: WebhookServiceStub, house: House
 ) -> None:
     endpoint_id = (await house.endpoint(URL)).endpoint.endpoint_id
@@ -64,14 +66,14 @@ async def test_after_a_manual_try_that_failed_the_schedule_goes_on_by_itself(
     await redeliver(webhooks, endpoint_id, notification_id)
     await record(house, await claim(house), DeliveryStatus.PENDING, HOUR)
     shown = (await webhooks.GetEndpoint(GetEndpointRequest(endpoint_id=endpoint_id))).endpoint
-    assert shown.health.failure_count == 1  # the manual try leaves the counters alone
+    assert shown.health.failure_count == 1  # the manual attempt does not change the counters
     await house.make_due()
     [claimed] = await claim(house)
     assert (claimed.trigger, claimed.schedule_step) == ("AUTOMATIC", 2)
 
 
 @pytest.mark.parametrize("status", [DeliveryStatus.DELIVERED, DeliveryStatus.FAILED])
-async def test_a_finished_delivery_is_sent_again_under_the_same_id(
+async def test_a_redelivery_of_a_finished_delivery_has_the_same_id(
     webhooks: WebhookServiceStub, house: House, status: DeliveryStatus
 ) -> None:
     endpoint_id = (await house.endpoint(URL)).endpoint.endpoint_id
@@ -110,7 +112,9 @@ async def test_a_delivery_in_progress_is_not_redelivered(webhooks: WebhookServic
     assert await house.in_flight() == {endpoint_id: 0}
 
 
-async def test_an_endpoint_gets_a_notification_that_it_never_had(webhooks: WebhookServiceStub, house: House) -> None:
+async def test_a_notification_is_redelivered_to_an_endpoint_without_a_delivery_of_it(
+    webhooks: WebhookServiceStub, house: House
+) -> None:
     await house.endpoint(URL)
     [notification_id] = await house.notify()
     await attempt_all(house, DeliveryStatus.DELIVERED)
@@ -121,7 +125,7 @@ async def test_an_endpoint_gets_a_notification_that_it_never_had(webhooks: Webho
     assert claimed.endpoint_id == late
 
 
-async def test_twice_with_one_request_id_is_sent_once(webhooks: WebhookServiceStub, house: House) -> None:
+async def test_a_repeated_redelivery_request_sends_once(webhooks: WebhookServiceStub, house: House) -> None:
     endpoint_id = (await house.endpoint(URL)).endpoint.endpoint_id
     ids = await house.notify(2)
     await attempt_all(house, DeliveryStatus.DELIVERED)
@@ -158,7 +162,7 @@ async def test_a_redelivery_is_refused_without_its_endpoint_or_notification(
     assert reason_of(caught.value) == "ERROR_REASON_ENDPOINT_DISABLED"
 
 
-async def test_a_test_event_goes_to_one_endpoint_whatever_its_filters(
+async def test_a_test_event_is_sent_to_one_endpoint_despite_its_filters(
     webhooks: WebhookServiceStub, house: House
 ) -> None:
     endpoint_id = (await house.endpoint(URL, ("alert.resolved",))).endpoint.endpoint_id

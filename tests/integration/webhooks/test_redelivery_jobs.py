@@ -1,4 +1,4 @@
-"""Jobs: what they select, that they survive their process, and that they leave room for what is fresh."""
+"""Redelivery jobs: their selection, their continuation after a process dies, and room for new notifications."""
 
 from datetime import timedelta
 
@@ -48,7 +48,7 @@ async def finished(
             return now
 
 
-async def test_recovery_sends_only_what_was_missed(
+async def test_a_recovery_sends_only_missed_notifications(
     webhooks: WebhookServiceStub, house: House, clock: ManualClock
 ) -> None:
     endpoint_id = (await house.endpoint(URL)).endpoint.endpoint_id
@@ -81,7 +81,7 @@ async def test_recovery_sends_only_what_was_missed(
     assert (job.examined_count, job.redelivered_count) == (9, 0)
 
 
-async def test_recovery_keeps_to_its_span_and_to_the_filters(
+async def test_a_recovery_sends_only_notifications_of_its_time_span_and_the_filters(
     webhooks: WebhookServiceStub, house: House, clock: ManualClock
 ) -> None:
     await house.notify()
@@ -110,7 +110,7 @@ async def test_recovery_keeps_to_its_span_and_to_the_filters(
     assert (job.examined_count, job.redelivered_count) == (4, 0)
 
 
-async def test_recovery_leaves_what_the_outbox_holds_to_the_outbox(
+async def test_a_recovery_skips_notifications_that_are_in_the_outbox(
     webhooks: WebhookServiceStub, house: House, clock: ManualClock
 ) -> None:
     endpoint_id = (await house.endpoint(URL)).endpoint.endpoint_id
@@ -124,7 +124,7 @@ async def test_recovery_leaves_what_the_outbox_holds_to_the_outbox(
     assert {one.trigger for one in claims} == {"AUTOMATIC"}
 
 
-async def test_a_selection_sends_only_what_it_selects(
+async def test_a_job_sends_only_deliveries_of_its_selection(
     webhooks: WebhookServiceStub, house: House, clock: ManualClock
 ) -> None:
     endpoint_id = (await house.endpoint(URL)).endpoint.endpoint_id
@@ -158,7 +158,7 @@ async def test_a_selection_sends_only_what_it_selects(
     assert {row.attempt_count for row in untouched} == {1}
 
 
-async def test_a_job_goes_on_after_its_process_died_and_leaves_room_for_what_is_fresh(
+async def test_a_job_continues_after_its_process_died_and_leaves_room_for_new_notifications(
     house: House, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(redelivery_steps, "STEP_LIMIT", 4)
@@ -178,7 +178,7 @@ async def test_a_job_goes_on_after_its_process_died_and_leaves_room_for_what_is_
         )
 
     async def step() -> tuple[bool, int, JobState]:
-        # Each time by a process that has just begun.
+        # Each step by a process that has just started.
         moved = await RedeliveryJobs(house.database, clock).work_once()
         async with house.database.transaction() as connection:
             found = await redelivery_jobs.get(connection, house.organization_id, job.job_id)
@@ -195,7 +195,7 @@ async def test_a_job_goes_on_after_its_process_died_and_leaves_room_for_what_is_
     assert len({row.notification_id for row in await house.deliveries()}) == 10
 
 
-async def test_two_processes_take_one_step_at_a_time(house: House, clock: ManualClock) -> None:
+async def test_two_processes_run_one_step_of_a_job_at_a_time(house: House, clock: ManualClock) -> None:
     endpoint_id = (await house.endpoint(URL)).endpoint.endpoint_id
     async with house.database.transaction() as connection:
         job = await redelivery_jobs.create(
@@ -236,7 +236,7 @@ async def test_a_job_stops_when_its_endpoint_is_disabled(
     assert reason_of(caught.value) == "ERROR_REASON_ENDPOINT_DISABLED"
 
 
-async def test_jobs_are_listed_and_asked_for_once(
+async def test_jobs_are_listed_and_a_repeated_request_creates_none(
     webhooks: WebhookServiceStub, house: House, clock: ManualClock
 ) -> None:
     endpoint_id = (await house.endpoint(URL)).endpoint.endpoint_id
@@ -257,7 +257,7 @@ async def test_jobs_are_listed_and_asked_for_once(
     assert reason_of(caught.value) == "ERROR_REASON_REDELIVERY_JOB_NOT_FOUND"
 
 
-async def test_a_job_is_forgotten_with_the_deliveries_of_its_time(house: House, clock: ManualClock) -> None:
+async def test_a_job_is_deleted_with_the_deliveries_of_its_time(house: House, clock: ManualClock) -> None:
     endpoint_id = (await house.endpoint(URL)).endpoint.endpoint_id
     jobs = []
     for _ in range(2):

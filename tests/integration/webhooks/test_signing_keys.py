@@ -73,7 +73,7 @@ async def test_an_ed25519_endpoint_shows_its_public_key(webhooks: WebhookService
     public.verify(Ed25519PrivateKey.from_private_bytes(pair[:32]).sign(b"it fits"), b"it fits")
 
 
-async def test_a_rotation_leaves_the_old_secret_a_day(webhooks: WebhookServiceStub, database: Database) -> None:
+async def test_a_rotation_keeps_the_old_secret_for_a_day(webhooks: WebhookServiceStub, database: Database) -> None:
     created = await create(webhooks)
     rotated = await webhooks.RotateSecret(RotateSecretRequest(endpoint_id=created.endpoint.endpoint_id))
     assert rotated.secret != created.secret
@@ -98,7 +98,7 @@ async def test_a_rotation_without_grace_ends_every_older_secret(
     assert await stored(database) == {3: rotated.secret}
 
 
-async def test_a_grace_is_never_made_longer_by_another_rotation(webhooks: WebhookServiceStub) -> None:
+async def test_another_rotation_does_not_extend_a_grace(webhooks: WebhookServiceStub) -> None:
     endpoint_id = (await create(webhooks)).endpoint.endpoint_id
     short = RotateSecretRequest(endpoint_id=endpoint_id, grace=Duration(seconds=600))
     first = (await webhooks.RotateSecret(short)).endpoint.signing_keys[1]
@@ -108,7 +108,7 @@ async def test_a_grace_is_never_made_longer_by_another_rotation(webhooks: Webhoo
     assert keys[2] == first
 
 
-async def test_five_secrets_sign_at_most(webhooks: WebhookServiceStub, database: Database) -> None:
+async def test_no_more_than_five_secrets_sign(webhooks: WebhookServiceStub, database: Database) -> None:
     endpoint_id = (await create(webhooks)).endpoint.endpoint_id
     for _ in range(4):
         await webhooks.RotateSecret(RotateSecretRequest(endpoint_id=endpoint_id))
@@ -127,7 +127,7 @@ async def test_five_secrets_sign_at_most(webhooks: WebhookServiceStub, database:
     assert sorted(await stored(database)) == [1, 3, 4, 5, 6]
 
 
-async def test_a_rotation_may_change_the_scheme_and_keeps_it_otherwise(webhooks: WebhookServiceStub) -> None:
+async def test_a_rotation_changes_the_scheme_only_when_requested(webhooks: WebhookServiceStub) -> None:
     endpoint_id = (await create(webhooks)).endpoint.endpoint_id
     first = await webhooks.RotateSecret(RotateSecretRequest(endpoint_id=endpoint_id, signature_scheme=ED25519))
     assert [key.scheme for key in first.endpoint.signing_keys] == [ED25519, HMAC]
@@ -136,7 +136,7 @@ async def test_a_rotation_may_change_the_scheme_and_keeps_it_otherwise(webhooks:
     assert [key.scheme for key in second.endpoint.signing_keys] == [ED25519, ED25519, HMAC]
 
 
-async def test_keys_are_replaced_by_reencryption(house: House) -> None:
+async def test_reencryption_replaces_the_master_key(house: House) -> None:
     new_box = SecretBox([("new", b"n" * 32), ("test", b"tidemark tests and nothing else!")])
     settings = Settings(url=URL, credentials="Bearer hush")
     created = [await house.endpoint(URL, settings=settings) for _ in range(3)]
@@ -181,7 +181,7 @@ async def test_keys_are_replaced_by_reencryption(house: House) -> None:
     assert opened == {row.endpoint.endpoint_id: row.secret for row in [*created, plain]}
 
 
-async def test_without_a_key_nothing_is_stored(database: Database, house: House) -> None:
+async def test_no_secret_is_stored_without_a_master_key(database: Database, house: House) -> None:
     handlers = EndpointHandlers(database, house.clock, UrlPolicy(False, ()), None)
     with pytest.raises(FailedPrecondition, match="TIDEMARK_SECRET_KEYS"):
         await handlers.CreateEndpoint(CreateEndpointRequest(url=URL), None)  # type: ignore[arg-type]  # not used

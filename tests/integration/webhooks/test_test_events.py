@@ -1,4 +1,4 @@
-"""SendTestEvent: examples of every type of event, as they arrive at a receiver, and where they do not show."""
+"""SendTestEvent: examples of every type of event, checked at a receiver, and absent from lists."""
 
 import json
 from collections.abc import AsyncIterator, Sequence
@@ -74,7 +74,7 @@ async def stack(database: Database) -> AsyncIterator[Stack]:
 
 
 @pytest.mark.parametrize("event_type", FILES)
-async def test_an_example_arrives_as_its_schema_says_signed_and_marked(stack: Stack, event_type: str) -> None:
+async def test_a_test_event_is_signed_marked_and_valid_for_its_schema(stack: Stack, event_type: str) -> None:
     endpoint_id, secret = await stack.endpoint()
     sent = await stack.send(endpoint_id, event_type)
     [arrival] = await stack.receiver.arrived(1)
@@ -94,7 +94,7 @@ async def test_an_example_arrives_as_its_schema_says_signed_and_marked(stack: St
     assert list(listed.deliveries) == [shown]
 
 
-async def test_an_example_goes_to_one_endpoint_and_its_filters_are_not_asked(stack: Stack) -> None:
+async def test_a_test_event_is_sent_to_one_endpoint_despite_its_filters(stack: Stack) -> None:
     narrow, _ = await stack.endpoint("/narrow", ["alert.resolved"], [INVOICES])
     await stack.endpoint("/all")
     await stack.endpoint("/operators", ["endpoint.disabled", "alert.reached"])
@@ -105,7 +105,7 @@ async def test_an_example_goes_to_one_endpoint_and_its_filters_are_not_asked(sta
     assert {arrival.path for arrival in stack.receiver.arrivals} == {"/hook/narrow"}
 
 
-async def test_an_example_is_no_notification_and_no_operator_event(stack: Stack) -> None:
+async def test_a_test_event_is_listed_neither_as_notification_nor_as_operator_event(stack: Stack) -> None:
     start = to_timestamp(stack.house.clock.now())
     endpoint_id, _ = await stack.endpoint()
     sent = {event_type: await stack.send(endpoint_id, event_type) for event_type in FILES}
@@ -120,7 +120,7 @@ async def test_an_example_is_no_notification_and_no_operator_event(stack: Stack)
     assert [event.event_id for event in events] == [sent["endpoint.test"].notification_id]
     request = ListOperatorEventsRequest(event_type="endpoint.disabled")
     assert not (await stack.webhooks.ListOperatorEvents(request)).events
-    # Nor does an endpoint that comes later recover it: of what happened, one notification is all there is.
+    # A recovery by a later endpoint does not send test events: only the one real notification.
     [notification_id] = await stack.house.notify()
     await stack.house.settled(DeliveryStatus.DELIVERED, len(FILES) + 1)
     late, _ = await stack.endpoint("/late", [*FILES][:-1])
@@ -129,7 +129,7 @@ async def test_an_example_is_no_notification_and_no_operator_event(stack: Stack)
     assert stack.receiver.ids("/hook/late") == [notification_id]
 
 
-async def test_an_example_is_tried_again_and_redelivered_byte_for_byte(stack: Stack) -> None:
+async def test_retries_and_redeliveries_of_a_test_event_have_the_same_body(stack: Stack) -> None:
     endpoint_id, secret = await stack.endpoint()
     stack.receiver.answer(status(500))
     sent = await stack.send(endpoint_id, "alert.reached", "once")
@@ -146,7 +146,7 @@ async def test_an_example_is_tried_again_and_redelivered_byte_for_byte(stack: St
         assert arrival.verify(secret) == json.loads(body)
 
 
-async def test_without_a_type_it_is_an_endpoint_test_and_another_type_is_another_request(stack: Stack) -> None:
+async def test_a_test_event_without_a_type_is_an_endpoint_test(stack: Stack) -> None:
     endpoint_id, _ = await stack.endpoint()
     assert (await stack.send(endpoint_id, request_id="r-1")).event_type == "endpoint.test"
     with pytest.raises(grpc.aio.AioRpcError) as caught:

@@ -1,4 +1,4 @@
-"""What makes a delivery due wakes the notifier: here it hardly ever polls, and everything arrives all the same."""
+"""Each change that makes a delivery due wakes the notifier, which hardly ever polls in these tests."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -88,7 +88,7 @@ async def test_a_recovery_wakes_the_notifier(house: House, receiver: Receiver, w
     assert receiver.ids("/hook/late") == receiver.ids()
 
 
-async def test_another_url_wakes_the_notifier_when_the_old_one_asked_for_a_pause(
+async def test_a_new_url_wakes_the_notifier_when_the_old_one_asked_for_a_pause(
     house: House, receiver: Receiver, webhooks: WebhookServiceStub
 ) -> None:
     async with running_notifier(house, poll_interval=RARELY):
@@ -107,12 +107,12 @@ async def test_another_url_wakes_the_notifier_when_the_old_one_asked_for_a_pause
     assert len(receiver.ids("/hook/new")) == 1
 
 
-async def test_an_endpoint_that_is_enabled_wakes_the_notifier(
+async def test_an_enabled_endpoint_wakes_the_notifier(
     house: House, receiver: Receiver, webhooks: WebhookServiceStub
 ) -> None:
     async with running_notifier(house, poll_interval=RARELY):
         endpoint_id = await idle(house, receiver)
-        # As if it had been disabled while a fan-out wrote for it.
+        # As if the endpoint had been disabled while a fan-out wrote its delivery.
         await change(house, endpoint_id, state="DISABLED")
         async with house.database.transaction() as connection:
             await connection.execute(
@@ -127,7 +127,7 @@ async def test_an_endpoint_that_is_enabled_wakes_the_notifier(
         await receiver.arrived(2)
 
 
-async def test_claims_that_another_notifier_gives_back_wake_the_notifier(house: House, receiver: Receiver) -> None:
+async def test_claims_returned_by_another_notifier_wake_the_notifier(house: House, receiver: Receiver) -> None:
     await house.endpoint(receiver.url)
     await house.notify()
     await fan_out(house)
@@ -163,7 +163,7 @@ async def test_a_retry_is_made_when_it_is_due(house: House, receiver: Receiver, 
     ],
     ids=["pause", "breaker", "rate"],
 )
-async def test_waiting_deliveries_are_sent_when_their_endpoint_opens(
+async def test_pending_deliveries_are_sent_when_the_wait_of_their_endpoint_ends(
     house: House, receiver: Receiver, values: dict[str, object]
 ) -> None:
     created = await house.endpoint("", settings=Settings(url=receiver.url))

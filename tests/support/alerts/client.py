@@ -1,4 +1,4 @@
-"""A client of one organization: alerts in protobuf's text format, usage in a few words, errors with their details."""
+"""A client of one organization: alerts in protobuf's text format, short forms of usage, errors with details."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
@@ -19,7 +19,7 @@ from server.calls.validation import to_timestamp
 
 @dataclass
 class Refused:
-    """How a call was refused."""
+    """The error of a refused call."""
 
     code: grpc.StatusCode | None = None
     reason: str = ""
@@ -29,7 +29,7 @@ class Refused:
 
 @asynccontextmanager
 async def refused() -> AsyncIterator[Refused]:
-    """Fails unless the block's call is refused; what is yielded is filled in at the end of the block."""
+    """Fails unless the block's call is refused; the yielded value is filled in at the end of the block."""
     found = Refused()
     try:
         yield found
@@ -109,7 +109,7 @@ class Client:
             await self._accounts.PutSubscription(other, metadata=self._metadata)
 
     async def use(self, time: datetime, *events: str) -> messages.EvaluateUsageBatchResponse:
-        """Sends usage events that are written in text format, all of that time; none may be refused."""
+        """Sends usage events in text format, all with that time; fails when one is rejected."""
         request = messages.EvaluateUsageBatchRequest()
         for event in events:
             text_format.Parse(event, request.events.add(event_time=to_timestamp(time)))
@@ -118,7 +118,7 @@ class Client:
         return answer
 
     async def settled(self, *alert_ids: str) -> None:
-        """Waits until the alerts have visited what existed before them."""
+        """Waits until the backfills of the alerts are complete."""
         async with asyncio.timeout(30):
             waiting = list(alert_ids)
             while waiting:
@@ -129,7 +129,7 @@ class Client:
 
 
 async def outcomes(calls: Iterable[Awaitable[alert_pb2.Alert]]) -> tuple[list[alert_pb2.Alert], list[Refused]]:
-    """Makes the calls at the same time; what was answered, and what was refused."""
+    """Makes the calls concurrently; returns the answers and the errors."""
 
     async def one(call: Awaitable[alert_pb2.Alert]) -> alert_pb2.Alert | Refused:
         try:

@@ -13,7 +13,7 @@ from generated.tidemark.v1 import (
     threshold_pb2,
 )
 from server.calls.validation import to_timestamp
-from tests.support.usage.caller import BOTH, EVERYBODY, Caller, Crossing, until
+from tests.support.usage.caller import ALL_CUSTOMERS, BOTH, Caller, ShortTransition, until
 
 Span = tuple[str, datetime, datetime | None]  # amount, start, end of a segment
 
@@ -129,14 +129,14 @@ class Holder:
 
     async def spend(
         self, event_id: str, cost: str, *, at: datetime | None = None, metric: str = "calls", **properties: str
-    ) -> list[Crossing]:
+    ) -> list[ShortTransition]:
         """Sends an event with a cost; returns the transitions of the answer."""
         answer = await self.caller.send(
             self.caller.event(event_id, "1", self.customer, metric=metric, cost=cost, at=at, **properties)
         )
         assert not answer.rejected
         return [
-            Crossing(
+            ShortTransition(
                 threshold_pb2.TransitionKind.Name(one.kind).removeprefix("TRANSITION_KIND_"),
                 one.level,
                 one.previous_value,
@@ -146,7 +146,7 @@ class Holder:
             for one in answer.transitions
         ]
 
-    async def notified(self, number: int | None = None) -> list[list[Crossing]]:
+    async def notified(self, number: int | None = None) -> list[list[ShortTransition]]:
         """The transitions of each notification of the customer, oldest first; waits for that many notifications."""
 
         async def there() -> bool:
@@ -155,11 +155,11 @@ class Holder:
         await until(there)
         stored = [one for one in await self.caller.notifications() if one.customer_id == self.customer]
         assert number is None or len(stored) == number
-        return [one.crossings for one in stored]
+        return [one.transitions for one in stored]
 
 
 def alert(
-    *levels: str, scope: alert_pb2.AlertScope = EVERYBODY, both: bool = True, **condition: Any
+    *levels: str, scope: alert_pb2.AlertScope = ALL_CUSTOMERS, both: bool = True, **condition: Any
 ) -> alert_pb2.Alert:
     """An alert on that condition that notifies of both kinds."""
     kinds = BOTH if both else ()

@@ -45,5 +45,5 @@ async def notified_kinds(holder: Holder, alert_id: str) -> list[str]:
         crossing.kind
         for one in await holder.caller.notifications()
         if (one.customer_id, one.alert_id) == (holder.customer, alert_id)
-        for crossing in one.crossings
+        for crossing in one.transitions
     ]

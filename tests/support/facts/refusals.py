@@ -1,4 +1,4 @@
-"""What a refused request must look like."""
+"""Checks of the error of a refused request."""
 
 from collections.abc import Awaitable
 from typing import Any

@@ -1,4 +1,4 @@
-"""A watcher in short words, and transactions that write notifications and commit when the test says so."""
+"""A subscriber of the watch stream, and transactions that write notifications and commit when the test says so."""
 
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -26,8 +26,8 @@ from tests.support.waiting import within
 Response = messages.WatchNotificationsResponse
 
 
-class Watcher:
-    """One stream. tokens: of every notification that came, in their order. token: the last one of all."""
+class Subscriber:
+    """One stream. tokens: the resume tokens of received notifications, in order. token: that of the last answer."""
 
     def __init__(self, caller: Caller, **request: Any) -> None:
         self.tokens: list[str] = []
@@ -47,7 +47,7 @@ class Watcher:
         self.token = answer.resume_token
         return answer
 
-    async def begun(self) -> "Watcher":
+    async def begun(self) -> "Subscriber":
         """Waits for the first answer, which is a heartbeat."""
         answer = await self.answer()
         assert answer is not None
@@ -55,7 +55,7 @@ class Watcher:
         return self
 
     async def next(self) -> notification_pb2.Notification:
-        """The next notification; heartbeats before it are passed over."""
+        """The next notification; heartbeats before it are skipped."""
         async with within(f"a notification after {len(self.tokens)}"):
             while True:
                 answer = await self.answer()
@@ -77,7 +77,7 @@ class Watcher:
         return answer.resume_token
 
     async def heartbeat_after(self, token: str) -> str:
-        """The token of the next heartbeats that is another; nothing but heartbeats comes."""
+        """The token of the next heartbeat with another token than this; only heartbeats may arrive."""
         async with within("a heartbeat with another token"):
             while (found := await self.heartbeat()) == token:
                 pass
@@ -94,13 +94,13 @@ class Watcher:
         raise AssertionError("the call was not refused")
 
 
-async def watch(caller: Caller, **request: Any) -> Watcher:
+async def watch(caller: Caller, **request: Any) -> Subscriber:
     """A stream that has begun."""
-    return await Watcher(caller, **request).begun()
+    return await Subscriber(caller, **request).begun()
 
 
 class Committer:
-    """A transaction that evaluates something, in slow motion."""
+    """A transaction that writes notifications step by step."""
 
     def __init__(self, caller: Caller, connection: DriverConnection, organization_id: int) -> None:
         self._caller = caller
@@ -111,10 +111,10 @@ class Committer:
         """Writes something, as an ingest does when it stores its events."""
         await self._connection.execute("SELECT pg_current_xact_id()")
 
-    async def tells(self, *names: tuple[str, int], alert_id: str = "alt_1") -> None:
+    async def notifies(self, *names: tuple[str, int], alert_id: str = "alt_1") -> None:
         """Writes notifications of these customers with these sequences."""
         now = self._caller.clock.now()
-        line = Threshold(Decimal(1))
+        threshold = Threshold(Decimal(1))
         rule = AlertRule(
             alert_id=alert_id,
             name="usage",
@@ -123,13 +123,15 @@ class Committer:
             scope=Scope(ScopeKind.ALL_CUSTOMERS),
             measure=Measure(metric_id="calls"),
             groups=(),
-            thresholds=ThresholdSet.of((line,), Direction.RISING),
+            thresholds=ThresholdSet.of((threshold,), Direction.RISING),
             evaluate_on_create=True,
             changed_epoch=1,
             watching_epoch=1,
             watching_time=now,
         )
-        found = Transition(TransitionKind.REACHED, line, line.value, Decimal(0), Decimal(1), None, True, True)
+        found = Transition(
+            TransitionKind.REACHED, threshold, threshold.value, Decimal(0), Decimal(1), None, True, True
+        )
         first = Notification(self._caller.organization, rule, _gauge(rule, "", now.year), 1, now, False, (found,))
         await write_notifications(
             self._connection,
@@ -142,17 +144,17 @@ class Committer:
         )
 
     async def holds_the_feed(self) -> None:
-        """Takes the lock of whoever gives places, until the transaction ends."""
+        """Holds the lock for assigning positions until the transaction ends."""
         await self._connection.execute(
             "SELECT FROM feed WHERE organization_id = %s FOR UPDATE", (self._organization_id,)
         )
 
     async def rolls_back(self) -> None:
-        """Takes everything back; another transaction begins with whatever comes next."""
+        """Rolls back; the next statement begins another transaction."""
         await self._connection.rollback()
 
     async def commits(self) -> None:
-        """Commits; another transaction begins with whatever comes next."""
+        """Commits; the next statement begins another transaction."""
         await self._connection.commit()
 
 

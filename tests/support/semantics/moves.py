@@ -38,7 +38,7 @@ def uses(metric: str) -> Move:
 def draws(granted: str = "100", **properties: str) -> Move:
     """A cost that is drawn from what remains; a negative one, a correction, gives it back.
 
-    granted: what the value is 100 % of; where the value is an amount 100 is right.
+    granted: the amount that is 100 %; the default is right where the value is an amount.
     """
 
     async def move(stage: Stage, before: Decimal, to: Decimal) -> None:
@@ -66,7 +66,7 @@ def uses_licence(granted: str, metric: str) -> Move:
 
 
 def invoices(invoice_id: str, beside: str = "0") -> Move:
-    """The invoice, posted (again) with a total that makes the value, of which others hold `beside`."""
+    """The invoice, posted (again) with the total that gives the value; other invoices add `beside` to it."""
 
     async def move(stage: Stage, before: Decimal, to: Decimal) -> None:
         await post(stage, f"{stage.invoice_prefix}-{invoice_id}", str(to - Decimal(beside)))
@@ -75,7 +75,7 @@ def invoices(invoice_id: str, beside: str = "0") -> Move:
 
 
 def passes(put: Given) -> Move:
-    """Time goes on until so many days are left; when it cannot, the end is moved, and `put` puts what ends."""
+    """Advances the clock until so many days are left; otherwise `put` puts the fact again with a later end."""
 
     async def move(stage: Stage, before: Decimal, to: Decimal) -> None:
         left = timedelta(microseconds=int((to * _MICROSECONDS_A_DAY).to_integral_value()))
@@ -141,7 +141,7 @@ async def on_a_plan(stage: Stage) -> None:
 
 
 def owes(invoice_id: str, total: str, *, void: bool = False) -> Given:
-    """An invoice that is there from the start."""
+    """An invoice that exists before the alert."""
 
     async def put(stage: Stage) -> None:
         await post(stage, invoice_id, total, void=void)
@@ -150,7 +150,7 @@ def owes(invoice_id: str, total: str, *, void: bool = False) -> Given:
 
 
 def spent(cost: str, **properties: str) -> Given:
-    """A cost that is there from the start."""
+    """A cost that is counted before the alert."""
 
     async def put(stage: Stage) -> None:
         await _send(stage, cost=Decimal(cost), properties=properties)

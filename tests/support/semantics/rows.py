@@ -33,7 +33,7 @@ from tests.support.semantics.moves import (
     uses_licence,
 )
 from tests.support.semantics.stage import CUSTOMER, SUBSCRIPTION, Stage
-from tests.support.usage.caller import EVERYBODY, on_customer, on_subscription
+from tests.support.usage.caller import ALL_CUSTOMERS, on_customer, on_subscription
 
 ONE_CUSTOMER = on_customer(CUSTOMER)
 ONE_SUBSCRIPTION = on_subscription(SUBSCRIPTION, CUSTOMER)
@@ -85,9 +85,9 @@ class Row:
 ROWS = (
     # Customers.
     Row(
-        # Before credits and commits: what the commit gives counts all the same.
+        # Before credits and commits: cost that the commit covers counts too.
         "spend_threshold_reached",
-        scope=EVERYBODY,
+        scope=ALL_CUSTOMERS,
         threshold="100",
         before="99.99",
         past="100.01",
@@ -99,7 +99,7 @@ ROWS = (
     Row(
         # Every status but void.
         "monthly_invoice_total_spend_threshold_reached",
-        scope=EVERYBODY,
+        scope=ALL_CUSTOMERS,
         threshold="500",
         before="499.99",
         past="500.01",
@@ -111,7 +111,7 @@ ROWS = (
     ),
     Row(
         "usage_threshold_reached",
-        scope=EVERYBODY,
+        scope=ALL_CUSTOMERS,
         threshold="1000",
         before="999.999999999999999999",
         past="1000.5",
@@ -122,7 +122,7 @@ ROWS = (
     ),
     Row(
         "low_remaining_days_for_commit_segment_reached",
-        scope=EVERYBODY,
+        scope=ALL_CUSTOMERS,
         threshold=SEVEN,
         before=SEVEN_AND,
         past=NOT_SEVEN,
@@ -133,7 +133,7 @@ ROWS = (
     ),
     Row(
         "low_remaining_commit_balance_reached",
-        scope=EVERYBODY,
+        scope=ALL_CUSTOMERS,
         threshold="20",
         before="20.01",
         past="19.99",
@@ -144,7 +144,7 @@ ROWS = (
     ),
     Row(
         "low_remaining_commit_percentage_reached",
-        scope=EVERYBODY,
+        scope=ALL_CUSTOMERS,
         threshold="20",
         before="20.5",
         past="19.5",
@@ -154,7 +154,7 @@ ROWS = (
     ),
     Row(
         "low_remaining_days_for_contract_credit_segment_reached",
-        scope=EVERYBODY,
+        scope=ALL_CUSTOMERS,
         threshold=SEVEN,
         before=SEVEN_AND,
         past=NOT_SEVEN,
@@ -165,7 +165,7 @@ ROWS = (
     ),
     Row(
         "low_remaining_contract_credit_balance_reached",
-        scope=EVERYBODY,
+        scope=ALL_CUSTOMERS,
         threshold="20",
         before="20.01",
         past="19.99",
@@ -176,7 +176,7 @@ ROWS = (
     ),
     Row(
         "low_remaining_contract_credit_percentage_reached",
-        scope=EVERYBODY,
+        scope=ALL_CUSTOMERS,
         threshold="20",
         before="20.5",
         past="19.5",
@@ -185,9 +185,9 @@ ROWS = (
         move=draws(granted="200"),
     ),
     Row(
-        # The one gives what the other has not.
+        # Usage draws on the second balance when the first is empty.
         "low_remaining_contract_credit_and_commit_balance_reached",
-        scope=EVERYBODY,
+        scope=ALL_CUSTOMERS,
         threshold="20",
         before="20.01",
         past="19.99",
@@ -198,7 +198,7 @@ ROWS = (
     ),
     Row(
         "low_remaining_contract_credit_and_commit_percentage_reached",
-        scope=EVERYBODY,
+        scope=ALL_CUSTOMERS,
         threshold="20",
         before="20.5",
         past="19.5",
@@ -207,9 +207,9 @@ ROWS = (
         move=draws(granted="200"),
     ),
     Row(
-        # Each invoice on its own: the other one does not add to it.
+        # One gauge for each invoice: the other invoice does not add to it.
         "invoice_total_reached",
-        scope=EVERYBODY,
+        scope=ALL_CUSTOMERS,
         threshold="250",
         before="249.99",
         past="250.01",
@@ -219,9 +219,9 @@ ROWS = (
         gauge=lambda gauge: gauge.invoices.invoice_id == "march-own",
     ),
     Row(
-        # Every seat, each on its own: what one draws leaves the other alone.
+        # One gauge for each seat: drawdown of one seat does not move the other.
         "low_remaining_seat_balance_reached",
-        scope=EVERYBODY,
+        scope=ALL_CUSTOMERS,
         threshold="2",
         before="2.01",
         past="1.99",
@@ -234,7 +234,7 @@ ROWS = (
     ),
     Row(
         "low_credit_balance_reached",
-        scope=EVERYBODY,
+        scope=ALL_CUSTOMERS,
         threshold="20",
         before="20.01",
         past="19.99",
@@ -245,7 +245,7 @@ ROWS = (
     ),
     Row(
         "low_remaining_credit_percentage_reached",
-        scope=EVERYBODY,
+        scope=ALL_CUSTOMERS,
         threshold="20",
         before="20.5",
         past="19.5",
@@ -255,7 +255,7 @@ ROWS = (
     ),
     Row(
         "low_remaining_days_in_plan_reached",
-        scope=EVERYBODY,
+        scope=ALL_CUSTOMERS,
         threshold=SEVEN,
         before=SEVEN_AND,
         past=NOT_SEVEN,
@@ -264,7 +264,7 @@ ROWS = (
         move=passes(on_a_plan),
         timed=True,
     ),
-    # Subscriptions, and what one customer holds.
+    # Subscriptions, and balances of one customer.
     Row(
         "usage_exceeded",
         scope=ONE_SUBSCRIPTION,
@@ -289,7 +289,7 @@ ROWS = (
         renew=next_period,
     ),
     Row(
-        # Of one price; what costs another price does not count.
+        # Of one price; cost at another price does not count.
         "spend_exceeded",
         scope=ONE_SUBSCRIPTION,
         threshold="100",
@@ -325,7 +325,7 @@ ROWS = (
         back=tops_up("g1"),
     ),
     Row(
-        # At 0 nothing is recovered yet.
+        # A value of 0 is not yet a recovery.
         "credit_balance_recovered",
         scope=ONE_CUSTOMER,
         threshold="0",

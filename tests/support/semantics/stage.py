@@ -34,7 +34,7 @@ _numbers = itertools.count(1)
 
 @dataclass
 class Stage:
-    """One organization with one customer, and a receiver that gets what the notifier sends.
+    """One organization with one customer, and a receiver of its webhooks.
 
     clock: the server's, if a test can move it. timers: of a second replica on
     database; they run when the test says so. ends: of what is counted in days. invoice_prefix: of the ids of the
@@ -71,7 +71,7 @@ class Stage:
         return answer.customer.current_billing_period.end_time.ToDatetime(UTC)
 
     async def received(self, number: int) -> list[dict[str, Any]]:
-        """The bodies that arrived, `number` of them, each verified with the public library and as its schema says.
+        """The `number` bodies that arrived, each verified with the public library and valid for its schema.
 
         Waits for all deliveries.
         """
@@ -132,7 +132,7 @@ async def _set(server: Running, database: Database, clock: Clock, manual: Manual
         webhooks = webhook_service_pb2_grpc.WebhookServiceStub(server.channel)
         request = webhook_service_pb2.CreateEndpointRequest(url=receiver.url)
         endpoint = await webhooks.CreateEndpoint(request, metadata=caller.metadata)
-        # A period of the customer's own, which does not end while real programs run.
+        # The customer's own billing cycle: its period does not end while real programs run.
         cycle = account_pb2.BillingCycle(
             anchor_time=to_timestamp(clock.now() - timedelta(days=1)), cadence=account_pb2.CADENCE_MONTH
         )

@@ -1,1 +1,1 @@
-"""Helpers of server."""
+"""Helpers of servers and their clients."""

@@ -1,4 +1,4 @@
-"""A service that does everything a handler should not do, to see what the server makes of it."""
+"""A service whose handlers do what a handler should not do, to test the server around them."""
 
 import asyncio
 from collections.abc import AsyncIterator

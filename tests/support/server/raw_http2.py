@@ -11,7 +11,7 @@ DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION =
 END_STREAM, ACK, END_HEADERS = 1, 1, 4
 INITIAL_WINDOW = 4  # the setting
 CANCEL = 8  # the error code
-FRAME = 16_384  # bytes of payload that every peer takes
+FRAME = 16_384  # bytes of payload that every peer accepts
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
@@ -55,7 +55,7 @@ class RawConnection:
         self.closed = False
 
     async def settle(self, seconds: float = 10.0, until: Callable[[], bool] = lambda: False) -> bool:
-        """Waits until `until` holds or the time is over; returns whether it holds."""
+        """Waits until `until` is true or the time is over; returns whether it is true."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds), self._news:
                 await self._news.wait_for(until)
@@ -66,7 +66,7 @@ class RawConnection:
         self._writer.write(data)
 
     async def flush(self) -> None:
-        """Waits until the kernel took what was sent; the server may have closed the connection."""
+        """Waits until the kernel accepted the sent bytes; the server may have closed the connection."""
         with contextlib.suppress(OSError):
             await self._writer.drain()
 
@@ -82,7 +82,7 @@ class RawConnection:
         self.send(frame(RST_STREAM, 0, stream, struct.pack(">I", CANCEL)))
 
     async def data(self, stream: int, payload: bytes, *, end: bool = False) -> int:
-        """Sends as much of `payload` as the server's windows take before the stream ends; returns how much."""
+        """Sends as much of `payload` as the server's windows allow before the stream ends; returns the number."""
         sent = 0
         while sent < len(payload) or end:
             await self.settle(60.0, lambda: self._over(stream) or len(payload) == 0 or self._room(stream) > 0)
@@ -147,9 +147,9 @@ class RawConnection:
 
 @asynccontextmanager
 async def raw(port: int, *, window: int = 65_535, speaking: bool = True) -> AsyncIterator[RawConnection]:
-    """A connection to a server on loopback, closed at the end; `speaking` false sends not even the preface.
+    """A connection to a server on loopback, closed at the end; `speaking` false sends no preface.
 
-    `window` is how many bytes of each answer the server may send; nothing gives it more.
+    `window` is how many bytes of each answer the server may send; the client never extends it.
     """
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     connection = RawConnection(reader, writer, answers=speaking)

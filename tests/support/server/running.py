@@ -60,14 +60,14 @@ async def running(
     add_services: AddServices = register,
     configuration: Configuration | None = None,
 ) -> AsyncIterator[Running]:
-    """Serves on a free port of loopback until the block ends; waits nowhere when it stops."""
+    """Serves on a free port of loopback until the block ends; stops without delays."""
     shutdown = Shutdown()
     listening: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     stopped = asyncio.create_task(
         serve(
             replace(
                 configuration or Configuration(listen_port=0, propagation_delay=0.0, unary_deadline=UNARY_DEADLINE),
-                # A key of their own: without one a server makes a file for it.
+                # A master key: without one a server creates a file for it.
                 secret_keys=SECRET_KEYS,
             ),
             database,

@@ -39,7 +39,7 @@ DEADLINE = 60.0  # seconds that a test waits at most
 # Seconds that a stream may last. A reader that skips heartbeats would wait for a lost answer for ever.
 STREAM_LIMIT = 240.0
 
-EVERYBODY = alert_pb2.AlertScope(all_customers=alert_pb2.AllCustomersScope())
+ALL_CUSTOMERS = alert_pb2.AlertScope(all_customers=alert_pb2.AllCustomersScope())
 REACHED, RESOLVED = threshold_pb2.TRANSITION_KIND_REACHED, threshold_pb2.TRANSITION_KIND_RESOLVED
 BOTH = (REACHED, RESOLVED)
 
@@ -49,7 +49,7 @@ StreamCall = grpc.aio.StreamStreamCall[
 ]
 
 
-class Crossing(NamedTuple):
+class ShortTransition(NamedTuple):
     """The fields of a transition that most tests compare."""
 
     kind: str
@@ -80,10 +80,10 @@ class Stored:
     body: dict[str, Any]
 
     @property
-    def crossings(self) -> list[Crossing]:
+    def transitions(self) -> list[ShortTransition]:
         """The transitions in its body."""
         return [
-            Crossing(one["kind"], one["level"], one["previous_value"], one["value"], one.get("event_id", ""))
+            ShortTransition(one["kind"], one["level"], one["previous_value"], one["value"], one.get("event_id", ""))
             for one in self.body["data"]["transitions"]
         ]
 
@@ -139,7 +139,7 @@ class Caller:
     async def create(self, alert: alert_pb2.Alert, *, evaluate: bool | None = None) -> alert_pb2.Alert:
         """Creates an alert and waits for its backfill."""
         created = await self.create_only(alert, evaluate=evaluate)
-        await self.visited(created.alert_id)
+        await self.backfilled(created.alert_id)
         return created
 
     async def create_only(self, alert: alert_pb2.Alert, *, evaluate: bool | None = None) -> alert_pb2.Alert:
@@ -147,7 +147,7 @@ class Caller:
         request = alert_service_pb2.CreateAlertRequest(alert=alert, evaluate_on_create=evaluate)
         return (await self.alerts.CreateAlert(request, metadata=self.metadata, timeout=DEADLINE)).alert
 
-    async def visited(self, alert_id: str) -> None:
+    async def backfilled(self, alert_id: str) -> None:
         """Waits until the backfill of an alert is complete."""
         request = alert_service_pb2.GetAlertRequest(alert_id=alert_id)
 
@@ -312,17 +312,21 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
             await asyncio.sleep(0.005)
 
 
-def thresholds(*values: str) -> list[threshold_pb2.Threshold]:
-    """Plain thresholds."""
-    return [threshold_pb2.Threshold(value=value) for value in values]
+def thresholds(*levels: str) -> list[threshold_pb2.Threshold]:
+    """Thresholds with a value and no other option."""
+    return _at(levels)
+
+
+def _at(levels: Iterable[str]) -> list[threshold_pb2.Threshold]:
+    return [threshold_pb2.Threshold(value=level) for level in levels]
 
 
 def usage_alert(
     *levels: str,
     metric: str = "calls",
-    scope: alert_pb2.AlertScope = EVERYBODY,
+    scope: alert_pb2.AlertScope = ALL_CUSTOMERS,
     groups: Iterable[tuple[str, str | None]] = (),
-    ladder: Sequence[threshold_pb2.Threshold] = (),
+    thresholds: Sequence[threshold_pb2.Threshold] = (),
 ) -> alert_pb2.Alert:
     """usage_threshold_reached, by default of all customers."""
     return alert_pb2.Alert(
@@ -331,14 +335,14 @@ def usage_alert(
         usage_threshold_reached=condition_pb2.UsageThresholdReachedCondition(
             metric_id=metric, group_values=_selectors(groups)
         ),
-        thresholds=ladder or thresholds(*levels),
+        thresholds=thresholds or _at(levels),
     )
 
 
 def spend_alert(
     *levels: str,
     currency: str = "",
-    scope: alert_pb2.AlertScope = EVERYBODY,
+    scope: alert_pb2.AlertScope = ALL_CUSTOMERS,
     groups: Iterable[tuple[str, str | None]] = (),
 ) -> alert_pb2.Alert:
     """spend_threshold_reached, by default of all customers."""
@@ -348,7 +352,7 @@ def spend_alert(
         spend_threshold_reached=condition_pb2.SpendThresholdReachedCondition(
             currency=currency, group_values=_selectors(groups)
         ),
-        thresholds=thresholds(*levels),
+        thresholds=_at(levels),
     )
 
 
@@ -369,10 +373,10 @@ def on_subscription(subscription_id: str, customer_id: str = "acme") -> alert_pb
     )
 
 
-def crossings(transitions: Iterable[notification_pb2.Transition]) -> list[Crossing]:
+def shortened(transitions: Iterable[notification_pb2.Transition]) -> list[ShortTransition]:
     """The transitions of an answer, in short form."""
     return [
-        Crossing(
+        ShortTransition(
             threshold_pb2.TransitionKind.Name(one.kind).removeprefix("TRANSITION_KIND_"),
             one.level,
             one.previous_value,

@@ -66,7 +66,7 @@ class Service:
         """Waits until an alert is evaluated on all gauges."""
         if alert.evaluation_status == alert_pb2.EVALUATION_STATUS_EVALUATING:
             await asyncio.sleep(VISIT_DURATION)
-            await self.caller.visited(alert.alert_id)
+            await self.caller.backfilled(alert.alert_id)
 
     async def edit(self, alert: Alert, paths: Sequence[str], title: str, *, reset: bool) -> None:
         """Changes an alert in the fields of the mask, and waits for its evaluation.

@@ -15,7 +15,7 @@ from server.calls.validation import to_timestamp
 from tests.reference import gauges as plain_gauges
 from tests.reference import thresholds as plain_thresholds
 from tests.reference import usage as plain_usage
-from tests.support.usage.caller import EVERYBODY, on_customer, on_plan, on_subscription
+from tests.support.usage.caller import ALL_CUSTOMERS, on_customer, on_plan, on_subscription
 
 
 def event_of(event: plain_gauges.Event) -> UsageEvent:
@@ -157,7 +157,7 @@ def _scope(scope: tuple[str, ...]) -> alert_pb2.AlertScope:
             return on_customer(customer)
         case ("subscription", customer, subscription):
             return on_subscription(subscription, customer)
-    return EVERYBODY
+    return ALL_CUSTOMERS
 
 
 def _threshold(threshold: plain_thresholds.Threshold) -> threshold_pb2.Threshold:

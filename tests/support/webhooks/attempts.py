@@ -19,13 +19,13 @@ DURATION = timedelta(milliseconds=1234, microseconds=5)
 
 
 async def fan_out(house: House) -> None:
-    """Turns what is in the outbox into deliveries."""
+    """Turns the rows of the outbox into deliveries."""
     async with house.database.transaction() as connection:
         await outbox.fan_out(connection, 1_000)
 
 
 async def claim(house: House) -> list[Claim]:
-    """Claims what is due."""
+    """Claims the deliveries that are due."""
     async with house.database.transaction() as connection:
         return await delivery_claims.claim(connection, ClaimRequest(100, timedelta(minutes=1)))
 
@@ -33,7 +33,7 @@ async def claim(house: House) -> list[Claim]:
 async def record(
     house: House, claims: list[Claim], status: DeliveryStatus, delay: timedelta | None = None
 ) -> list[AttemptRecord]:
-    """Records one attempt of each claim; returns those that counted."""
+    """Records one attempt of each claim; returns the recorded ones."""
     delivered = status is DeliveryStatus.DELIVERED
     records = [
         AttemptRecord(
@@ -69,7 +69,7 @@ async def write_results(
 
 
 async def attempt_all(house: House, status: DeliveryStatus, delay: timedelta | None = None) -> list[Claim]:
-    """Fans out and makes one attempt of all that is due, each with that result; returns what was attempted.
+    """Fans out and makes one attempt of each delivery that is due, with that result; returns the attempted ones.
 
     A notifier gives one endpoint four at a time; this goes on until nothing is due.
     """

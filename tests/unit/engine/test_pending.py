@@ -1,4 +1,4 @@
-"""Pending events: an organization's share, refusals that say whose it is, and counts that come back to nothing."""
+"""Pending events: an organization's share, refusals of an organization and of the server, counts that return to 0."""
 
 import asyncio
 import contextlib
@@ -34,7 +34,7 @@ def batch(size: int) -> Batch:
 
 
 class Commits:
-    """Stands in for the database's part: commits when it may, or fails."""
+    """Replaces the database: commits when the test allows it, or fails."""
 
     def __init__(self) -> None:
         self.go = asyncio.Event()
@@ -82,13 +82,13 @@ async def settled() -> None:
         await asyncio.sleep(0)
 
 
-async def test_one_organization_at_its_bound_leaves_room_for_another(commits: Commits) -> None:
+async def test_pending_events_of_one_organization_leave_room_for_another(commits: Commits) -> None:
     pending = PendingEvents(100, 100)
     through = a_pipeline(pending, FairSemaphore(4))
     sent = [asyncio.create_task(send(through, NOISY, 10)) for _ in range(20)]
     await settled()
     refused = [one.exception() for one in sent if one.done()]
-    assert len(refused) == 15, "an organization may have no more than it leaves free"
+    assert len(refused) == 15, "an organization may use no more than it leaves free"
     for error in refused:
         assert isinstance(error, Overloaded)
         assert error.pending_of_organization == 50
@@ -101,7 +101,7 @@ async def test_one_organization_at_its_bound_leaves_room_for_another(commits: Co
     assert pending.total == 0
 
 
-async def test_an_organization_may_have_a_bound_of_its_own(commits: Commits) -> None:
+async def test_pending_events_of_an_organization_have_their_own_limit(commits: Commits) -> None:
     through = a_pipeline(PendingEvents(1_000, 30), FairSemaphore(4))
     sent = [asyncio.create_task(send(through, NOISY, 20)) for _ in range(2)]
     await settled()
@@ -111,7 +111,7 @@ async def test_an_organization_may_have_a_bound_of_its_own(commits: Commits) -> 
     await sent[0]
 
 
-async def test_what_no_organization_has_room_for_is_the_servers_refusal() -> None:
+async def test_a_refusal_of_a_full_server_names_no_organizations_count() -> None:
     pending = PendingEvents(100, 100)
     await pending.admit(1, 50, waits=False)
     await pending.admit(2, 40, waits=False)
@@ -121,7 +121,7 @@ async def test_what_no_organization_has_room_for_is_the_servers_refusal() -> Non
 
 
 @pytest.mark.parametrize("error", [DatabaseUnavailable("gone"), ValueError("a bug")])
-async def test_events_of_a_commit_that_fails_are_pending_no_more(commits: Commits, error: Exception) -> None:
+async def test_events_of_a_failed_commit_are_not_pending_any_more(commits: Commits, error: Exception) -> None:
     pending, gate = PendingEvents(100, 100), FairSemaphore(4)
     through = a_pipeline(pending, gate)
     commits.error = error
@@ -135,7 +135,7 @@ async def test_events_of_a_commit_that_fails_are_pending_no_more(commits: Commit
     assert (pending.total, gate.free) == (0, 4)
 
 
-async def test_events_whose_caller_has_gone_are_pending_until_they_are_committed(commits: Commits) -> None:
+async def test_events_of_a_cancelled_call_are_pending_until_they_are_committed(commits: Commits) -> None:
     pending = PendingEvents(100, 100)
     through = a_pipeline(pending, FairSemaphore(4))
     gone = asyncio.create_task(send(through, NOISY, 40))
@@ -149,7 +149,7 @@ async def test_events_whose_caller_has_gone_are_pending_until_they_are_committed
     assert pending.total == 0
 
 
-async def test_room_for_events_that_were_rejected_is_given_up(commits: Commits) -> None:
+async def test_room_for_rejected_events_is_released(commits: Commits) -> None:
     pending = PendingEvents(100, 100)
     through = a_pipeline(pending, FairSemaphore(4))
     commits.go.set()
@@ -173,7 +173,7 @@ async def test_streams_wait_for_room_in_turns_and_in_their_order() -> None:
 
     waiting = [asyncio.create_task(stream(name, int(name[0]))) for name in ("1a", "1b", "1c", "2a", "3a", "2b")]
     await settled()
-    # Whoever does not wait does not overtake those of its organization that do.
+    # A call that does not wait does not overtake waiting streams of its organization.
     with pytest.raises(Overloaded):
         await pending.admit(1, 1, waits=False)
     held.give_up()
@@ -185,7 +185,7 @@ async def test_streams_wait_for_room_in_turns_and_in_their_order() -> None:
     assert pending.total == 0
 
 
-async def test_a_wait_for_room_that_is_cancelled_leaves_nothing_behind() -> None:
+async def test_a_cancelled_wait_for_room_is_not_pending() -> None:
     pending = PendingEvents(10, 10)
     held = await pending.admit(1, 10, waits=False)
     large, small = (asyncio.create_task(pending.admit(2, size, waits=True)) for size in (9, 2))
@@ -193,7 +193,7 @@ async def test_a_wait_for_room_that_is_cancelled_leaves_nothing_behind() -> None
     large.cancel()
     held.give_up()
     room = await small
-    # Cancelled in the moment in which it is admitted.
+    # Cancelled at the time when it is admitted.
     late = asyncio.create_task(pending.admit(2, 5, waits=True))
     await settled()
     room.give_up()
@@ -205,7 +205,7 @@ async def test_a_wait_for_room_that_is_cancelled_leaves_nothing_behind() -> None
     (await pending.admit(2, 10, waits=False)).give_up()
 
 
-async def test_a_batch_larger_than_all_room_has_its_turn_when_nothing_else_is_pending() -> None:
+async def test_a_batch_larger_than_the_limit_is_admitted_when_nothing_is_pending() -> None:
     pending = PendingEvents(10, 10)
     held = await pending.admit(1, 1, waits=False)
     with pytest.raises(Overloaded):
@@ -215,18 +215,18 @@ async def test_a_batch_larger_than_all_room_has_its_turn_when_nothing_else_is_pe
     assert pending.total == 0
 
 
-async def test_many_organizations_with_large_batches_do_not_keep_out_one_that_has_nothing() -> None:
+async def test_many_organizations_with_large_batches_leave_room_for_one_without_pending_events() -> None:
     pending = PendingEvents(100_000, 50_000, beside=1_000)
     floods = [await pending.admit(100 + number, 5_000, waits=False) for number in range(20)]
     with pytest.raises(Overloaded):
         await pending.admit(200, 5_000, waits=False)
     quiet = [await pending.admit(QUIET.organization_id, 500, waits=False) for _ in range(2)]
-    # More than that is a share, of which nothing is left.
+    # More than the guaranteed number counts as a share, and no share is left.
     with pytest.raises(Overloaded):
         await pending.admit(QUIET.organization_id, 1, waits=False)
     with pytest.raises(Overloaded):
         await pending.admit(NOISY.organization_id, 1_001, waits=False)
-    # A stream's batch of that size does not wait for what others have.
+    # A stream's batch within the guaranteed number does not wait for others.
     async with asyncio.timeout(60):
         stream = await pending.admit(NOISY.organization_id, 1_000, waits=True)
     for room in [*floods, *quiet, stream]:

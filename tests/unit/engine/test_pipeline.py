@@ -1,4 +1,4 @@
-"""What the pipeline keeps in memory: nothing of what failed, and nothing of what is over."""
+"""The pipeline keeps no failed and no finished batch in memory."""
 
 import asyncio
 from collections.abc import Sequence
@@ -21,15 +21,15 @@ from store.identity.organizations import Organization
 from store.postgres.database import DatabaseUnavailable
 
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)
-LIMIT = 10  # seconds that anything may take here
+LIMIT = 10  # seconds for each step of a test
 
 
 @dataclass
 class Commits:
-    """What stands in the place of the database: commits end as they are told to.
+    """Replaces the database: commits end as the test says.
 
-    failures: what the next commits raise. held: commits wait for it. log: which customers' events began, or ended, to
-    be committed.
+    failures: the exceptions of the next commits. held: commits wait for it. log: customers whose events began, or
+    ended, to be committed.
     """
 
     failures: list[BaseException] = field(default_factory=list)
@@ -55,7 +55,7 @@ def batch(customer: str = "acme", size: int = 1) -> Batch:
 
 @pytest.fixture
 def commits(monkeypatch: pytest.MonkeyPatch) -> Commits:
-    """What all pipelines of a test commit to."""
+    """The committer of all pipelines of a test."""
     made = Commits()
     monkeypatch.setattr(pipelines, "Committer", lambda *_: made)
     return made
@@ -63,7 +63,7 @@ def commits(monkeypatch: pytest.MonkeyPatch) -> Commits:
 
 def pipeline(writers: int = 1, pending: int = 10) -> Pipeline:
     nothing: Any = None
-    # Twice as many as one organization may have: the others never decide in these tests.
+    # Twice as many as one organization may have: only the organization's limit is reached in these tests.
     waiting = PendingEvents(2 * pending, pending)
     return Pipeline(
         nothing,
@@ -89,20 +89,20 @@ ACME = Organization(1, "acme")
 
 
 @pytest.mark.parametrize("error", [DatabaseUnavailable("gone"), ValueError("a bug")])
-async def test_what_failed_waits_no_more(commits: Commits, error: Exception) -> None:
+async def test_events_of_a_failed_commit_leave_the_pipeline(commits: Commits, error: Exception) -> None:
     lanes = pipeline()
     for _ in range(5):
         commits.failures = [error]
         async with asyncio.timeout(LIMIT):
             with pytest.raises(type(error)):
                 await submit(lanes, ACME, batch(size=10))
-    # As much as may wait is taken at once, as if nothing had happened.
+    # The full limit is accepted immediately, as before the failures.
     async with asyncio.timeout(LIMIT):
         done = await asyncio.gather(submit(lanes, ACME, batch(size=5)), submit(lanes, ACME, batch(size=5)))
     assert [one.accepted for one in done] == [5, 5]
 
 
-async def test_what_waits_is_counted_up_and_down(commits: Commits) -> None:
+async def test_pending_events_are_counted_until_they_are_committed(commits: Commits) -> None:
     lanes = pipeline()
     for _ in range(3):
         commits.held.clear()
@@ -115,7 +115,7 @@ async def test_what_waits_is_counted_up_and_down(commits: Commits) -> None:
             assert [one.accepted for one in await asyncio.gather(*tasks)] == [5, 5]
 
 
-async def test_a_caller_that_leaves_takes_nothing_with_it(commits: Commits) -> None:
+async def test_a_cancelled_call_does_not_cancel_its_commit(commits: Commits) -> None:
     lanes = pipeline()
     commits.held.clear()
     leaving = asyncio.create_task(submit(lanes, ACME, batch(size=10)))
@@ -130,7 +130,7 @@ async def test_a_caller_that_leaves_takes_nothing_with_it(commits: Commits) -> N
     assert commits.log == [(what, "acme") for what in ("began", "ended") * 2]
 
 
-async def test_a_writer_that_is_cancelled_is_replaced(commits: Commits) -> None:
+async def test_a_cancelled_writer_is_replaced(commits: Commits) -> None:
     lanes = pipeline()
     commits.failures = [asyncio.CancelledError()]
     leaving = asyncio.create_task(submit(lanes, ACME, batch(size=10)))
@@ -143,9 +143,9 @@ async def test_a_writer_that_is_cancelled_is_replaced(commits: Commits) -> None:
         assert (await submit(lanes, ACME, batch(size=10))).accepted == 10
 
 
-async def test_a_part_that_fails_is_told_once_the_others_have_ended(commits: Commits) -> None:
+async def test_a_batch_fails_after_all_its_parts_have_ended(commits: Commits) -> None:
     lanes = pipeline(writers=2, pending=1000)
-    customers = [f"c{number}" for number in range(20)]  # of both writers
+    customers = [f"c{number}" for number in range(20)]  # customers of both writers
     commits.failures = [DatabaseUnavailable("gone")]
     events = [one.events[0] for one in map(batch, customers)]
     async with asyncio.timeout(LIMIT):
@@ -156,7 +156,7 @@ async def test_a_part_that_fails_is_told_once_the_others_have_ended(commits: Com
         assert (await submit(lanes, ACME, Batch(events))).accepted == 20
 
 
-async def test_an_organization_in_mid_commit_keeps_its_writers_when_idle_ones_go(
+async def test_an_organization_keeps_its_writers_during_a_commit_when_idle_ones_are_removed(
     commits: Commits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipelines, "IDLE_ORGANIZATIONS", 1)
@@ -167,7 +167,7 @@ async def test_an_organization_in_mid_commit_keeps_its_writers_when_idle_ones_go
     await asyncio.sleep(0)
     other = asyncio.create_task(submit(lanes, Organization(2, "other"), batch("other")))
     await asyncio.sleep(0)
-    # A customer's events are committed in the order in which they came: not beside what came before.
+    # Events of a customer are committed in their order: not concurrently with earlier ones.
     second = asyncio.create_task(submit(lanes, ACME, batch("second")))
     for _ in range(5):
         await asyncio.sleep(0)
@@ -178,7 +178,7 @@ async def test_an_organization_in_mid_commit_keeps_its_writers_when_idle_ones_go
     assert commits.log.index(("began", "second")) > commits.log.index(("ended", "first"))
 
 
-async def test_a_group_takes_what_fits_and_not_one_event_more(
+async def test_a_group_commit_takes_no_more_events_than_its_limit(
     commits: Commits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipelines, "MAX_COMMIT_EVENTS", 4)

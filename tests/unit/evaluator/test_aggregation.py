@@ -1,4 +1,4 @@
-"""How events add up: each aggregation, event by event."""
+"""Each aggregation, event by event."""
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -18,7 +18,7 @@ Counted = tuple[str, int, str | None]  # quantity, minutes after noon, unique va
 def counted(
     aggregation: Aggregation, events: list[Counted], tally: Tally | None = None, first_number: int = 0
 ) -> list[str]:
-    """The value after each event. Their ids are in the order of their numbers, which begin at `first_number`."""
+    """The value after each event. Event ids are numbered from `first_number`."""
     tally = tally or Tally(unseen={value for _, _, value in events if value is not None})
     values = []
     with exact_arithmetic():
@@ -41,11 +41,13 @@ def counted(
         ("UNIQUE_COUNT", [("9", 0, "a"), ("9", 1, "a"), ("-9", 2, "b"), ("9", 3, None)], ["1", "1", "2", "2"]),
     ],
 )
-def test_the_value_after_each_event(aggregation: str, events: list[Counted], values: list[str]) -> None:
+def test_each_aggregation_has_the_expected_value_after_each_event(
+    aggregation: str, events: list[Counted], values: list[str]
+) -> None:
     assert counted(Aggregation(aggregation), events) == values
 
 
-def test_a_value_that_was_counted_before_does_not_count_again() -> None:
+def test_unique_count_does_not_count_a_value_again() -> None:
     tally = Tally(Decimal(3), unseen={"new"})
     assert counted(Aggregation.UNIQUE_COUNT, [("1", 0, "old"), ("1", 1, "new"), ("1", 2, "new")], tally) == [
         "3",
@@ -76,13 +78,13 @@ def test_events_counted_in_two_parts_give_the_same_values_as_in_one(
 
 
 @given(st.sampled_from(["SUM", "COUNT", "MAX", "UNIQUE_COUNT"]), events)
-def test_the_order_of_events_does_not_matter_but_for_the_latest(name: str, events: list[Counted]) -> None:
+def test_the_order_of_events_changes_only_the_latest_aggregation(name: str, events: list[Counted]) -> None:
     ordered = sorted(events, key=lambda event: (event[1], event[0], str(event[2])))
     aggregation = Aggregation(name)
     assert Decimal(counted(aggregation, events)[-1]) == Decimal(counted(aggregation, ordered)[-1])
 
 
-def test_those_that_add_up_can_be_moved_by_a_sum() -> None:
+def test_additive_aggregations_can_be_moved_by_a_sum() -> None:
     assert {aggregation for aggregation in Aggregation if aggregation.additive} == {
         Aggregation.SUM,
         Aggregation.COUNT,

@@ -1,4 +1,4 @@
-"""Amounts: the grammar of the contract, exact values, and nothing that rounds."""
+"""Amounts: the grammar of the contract, and exact values that are never rounded."""
 
 from decimal import Decimal, FloatOperation, Inexact
 from fractions import Fraction
@@ -56,28 +56,28 @@ def amounts(draw: st.DrawFn) -> str:
 
 
 @pytest.mark.parametrize("text", FINE)
-def test_what_the_grammar_allows_is_read_exactly_and_shown_short(text: str) -> None:
+def test_a_valid_amount_is_read_exactly_and_shown_in_its_shortest_form(text: str) -> None:
     value = parse_decimal(text)
     assert format_decimal(value) == FINE[text]
     assert parse_decimals([text, "1", text]) == [value, Decimal(1), value]
 
 
 @pytest.mark.parametrize("text", [*MALFORMED, *TOO_LONG])
-def test_what_it_does_not_allow_is_refused_alone_and_among_others(text: str) -> None:
+def test_an_invalid_amount_is_refused_alone_and_among_others(text: str) -> None:
     with pytest.raises(AmountError):
         parse_decimal(text)
     with pytest.raises(AmountError):
         parse_decimals(["1", text, "2"])
 
 
-def test_a_refusal_shows_no_more_than_the_beginning_of_the_text() -> None:
+def test_a_refusal_shows_only_the_beginning_of_the_text() -> None:
     with pytest.raises(AmountError) as refused:
         parse_decimal("x" * 10_000)
     assert len(str(refused.value)) < 200
 
 
 @given(amounts())
-def test_an_amount_survives_being_shown(text: str) -> None:
+def test_an_amount_is_equal_after_it_is_shown_and_read(text: str) -> None:
     value = parse_decimal(text)
     shown = format_decimal(value)
     assert parse_decimal(shown) == value
@@ -95,7 +95,7 @@ def test_sums_are_exact_in_any_order(texts: list[str]) -> None:
     assert Fraction(forwards) == sum(map(Fraction, values), Fraction(0))
 
 
-def test_what_the_default_context_would_round_is_exact() -> None:
+def test_an_amount_that_the_default_context_would_round_is_exact() -> None:
     large, small = Decimal("99999999999999999999"), Decimal("0.000000000000000001")
     assert large + small == large
     with exact_arithmetic():
@@ -103,7 +103,7 @@ def test_what_the_default_context_would_round_is_exact() -> None:
         assert format_decimal((large + small) * 10**30 - large * 10**30) == "1000000000000"
 
 
-def test_what_could_not_be_exact_raises() -> None:
+def test_a_result_that_cannot_be_exact_raises() -> None:
     with exact_arithmetic(), pytest.raises(Inexact):
         Decimal(1) / Decimal(3)
     with exact_arithmetic(), pytest.raises(FloatOperation):

@@ -25,7 +25,7 @@ from evaluator.overrides import Override
 from evaluator.prices import FilterOperator, PriceField, PriceFilter
 from evaluator.thresholds import Severity, Threshold, TransitionKind
 
-# Documents as they are in databases. They must never be edited: a definition that is stored must stay readable, and
+# Documents of real databases. They must never be edited: a stored definition must stay readable, and
 # the keys of measures identify stored gauges.
 STORED: dict[str, Any] = json.loads((Path(__file__).parent / "stored_definitions.json").read_text())
 
@@ -206,7 +206,7 @@ def test_thresholds_are_written_and_read_as_the_stored_documents() -> None:
     assert thresholds_from_json(STORED["thresholds"]) == THRESHOLDS
 
 
-def test_a_former_version_is_read_with_what_cannot_change_from_the_current_one() -> None:
+def test_a_former_version_is_read_with_the_immutable_fields_of_the_current_one() -> None:
     current = AlertDefinition(
         alert_id="alt_1",
         name="new",

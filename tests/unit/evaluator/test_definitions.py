@@ -1,4 +1,4 @@
-"""Alert definitions: their JSON forms, the rules they become, and what they are unique by."""
+"""Alert definitions: their JSON forms, the rules that they become, and their natural keys."""
 
 import json
 from dataclasses import replace
@@ -71,20 +71,20 @@ conditions = st.builds(
 
 
 @given(st.lists(thresholds).map(tuple))
-def test_thresholds_survive_being_stored(given_thresholds: tuple[Threshold, ...]) -> None:
+def test_thresholds_are_equal_after_they_are_stored_and_read(given_thresholds: tuple[Threshold, ...]) -> None:
     stored = json.loads(json.dumps(thresholds_json(given_thresholds)))
     assert thresholds_from_json(stored) == given_thresholds
 
 
 @given(conditions)
-def test_conditions_survive_being_stored(condition: Condition) -> None:
+def test_conditions_are_equal_after_they_are_stored_and_read(condition: Condition) -> None:
     stored = json.loads(json.dumps(condition_json(condition)))
     assert condition_from_json(condition.condition_type, stored) == condition
 
 
 def test_amounts_are_stored_as_text_without_loss() -> None:
-    line = "12345678901234567890.123456789012345678"
-    assert thresholds_json([Threshold(Decimal(line))])[0]["value"] == line
+    value = "12345678901234567890.123456789012345678"
+    assert thresholds_json([Threshold(Decimal(value))])[0]["value"] == value
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_amounts_are_stored_as_text_without_loss() -> None:
         ),
     ],
 )
-def test_each_condition_measures_what_it_says(condition: Condition, measure: Measure) -> None:
+def test_each_condition_has_its_measure(condition: Condition, measure: Measure) -> None:
     rule = definition(condition, Threshold(Decimal(1))).active_rule()
     assert rule is not None
     assert (rule.measure, rule.condition_type) == (measure, condition.condition_type)
@@ -115,12 +115,12 @@ def test_each_condition_measures_what_it_says(condition: Condition, measure: Mea
 def test_a_rule_has_the_definition_with_groups_by_key_and_thresholds_by_value() -> None:
     groups = (GroupSelector("zone"), GroupSelector("model", "large"))
     condition = Condition(ConditionType.SPEND_THRESHOLD_REACHED, currency="USD", groups=groups)
-    lines = (Threshold(Decimal(20)), Threshold(recurring_step=Decimal(5)), Threshold(Decimal(10)))
-    rule = definition(condition, *lines).active_rule()
+    thresholds = (Threshold(Decimal(20)), Threshold(recurring_step=Decimal(5)), Threshold(Decimal(10)))
+    rule = definition(condition, *thresholds).active_rule()
     assert rule is not None
     assert rule.groups == (GroupSelector("model", "large"), GroupSelector("zone"))
     assert [threshold.value for threshold in rule.thresholds.fixed] == [10, 20]
-    assert rule.thresholds.recurring == lines[1]
+    assert rule.thresholds.recurring == thresholds[1]
     assert (rule.version, rule.changed_epoch, rule.watching_epoch, rule.watching_time) == (3, 7, 5, NOW)
 
 
@@ -157,12 +157,14 @@ def spend(currency: str) -> Condition:
         (cost("USD"), spend("USD"), False),
     ],
 )
-def test_what_a_subscription_may_have_once(one: Condition, other: Condition, clash: bool) -> None:
+def test_natural_keys_are_equal_only_for_alerts_that_a_subscription_can_have_once(
+    one: Condition, other: Condition, clash: bool
+) -> None:
     for scope in (SUBSCRIPTION, PLAN):
         assert (natural_key(scope, one) == natural_key(scope, other)) is clash
 
 
-def test_subscriptions_customers_and_plans_are_counted_apart() -> None:
+def test_natural_keys_differ_for_subscriptions_customers_and_plans() -> None:
     scopes = [
         SUBSCRIPTION,
         replace(SUBSCRIPTION, subscription_id="team"),
@@ -174,7 +176,7 @@ def test_subscriptions_customers_and_plans_are_counted_apart() -> None:
     assert len({natural_key(scope, usage("a")) for scope in scopes}) == len(scopes)
 
 
-def test_customers_alerts_may_be_many() -> None:
+def test_alerts_of_customers_have_no_natural_key() -> None:
     scope = Scope(ScopeKind.CUSTOMER, customer_id="acme")
     assert natural_key(scope, Condition(ConditionType.USAGE_THRESHOLD_REACHED, metric_id="a")) is None
     assert natural_key(PLAN, Condition(ConditionType.SPEND_THRESHOLD_REACHED, currency="USD")) is None

@@ -1,4 +1,4 @@
-"""Drawing from segments and giving back: what the reference model says, and the cases that are easy to get wrong."""
+"""Drawdown of segments and corrections: agreement with the reference model, and special cases."""
 
 import os
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ METRICS = ("calls", "bytes")
 
 @dataclass(frozen=True)
 class Granted:
-    """A balance with one segment, of which usage took something before."""
+    """A balance with one segment, from which usage has drawn before."""
 
     amount: Decimal
     adjusted: Decimal
@@ -70,7 +70,7 @@ def end_of(one: Granted) -> datetime | None:
     used=st.lists(uses, min_size=1, max_size=12),
     overage=st.sampled_from([Decimal(0), Decimal(4), Decimal(-4)]),
 )
-def test_purses_do_what_the_reference_model_says(
+def test_drawdown_agrees_with_the_reference_model(
     held: list[Granted], used: list[tuple[Decimal, datetime, str, bool]], overage: Decimal
 ) -> None:
     plain = Wallet()
@@ -101,7 +101,7 @@ def test_purses_do_what_the_reference_model_says(
             before = {name: source.segment.drawn for name, source in sources.items()}
             overage_before = purse.overage
             draws = purse.draw(amount, time, metric, of_seat if seated else ())
-            # What the draws say is what became of the segments, and nothing is lost on the way.
+            # The draws equal the changes of the segments, and no amount is lost.
             moved = dict.fromkeys(sources, Decimal(0))
             for one_draw in draws:
                 assert one_draw.amount
@@ -139,7 +139,7 @@ def test_a_correction_gives_back_to_the_overage_and_to_several_segments() -> Non
     assert draw(purse, "1") == {"a": 1}
 
 
-def test_what_was_never_charged_is_used_up_before_balances() -> None:
+def test_costs_below_zero_are_used_up_before_balances() -> None:
     purse = UnitBalances(Unit("USD"), [source("a", "10")])
     assert draw(purse, "-3") == {}
     assert purse.overage == -3
@@ -148,20 +148,20 @@ def test_what_was_never_charged_is_used_up_before_balances() -> None:
 
 
 def test_a_correction_gives_back_no_more_than_usage_took() -> None:
-    """Of a segment that an adjustment took far below zero."""
+    """The segment is far below zero after an adjustment."""
     purse = UnitBalances(Unit("USD"), [source("a", "-90", "10", overdraws=True)])
     assert draw(purse, "-50") == {"a": -10}
     assert purse.overage == -40
     assert purse.sources[0].segment.drawn == 0
 
 
-def test_the_first_that_overdraws_takes_the_rest_and_is_the_first_that_is_given_back_to() -> None:
+def test_the_first_overdrawn_segment_takes_the_rest_and_is_given_back_to_first() -> None:
     purse = UnitBalances(Unit("USD"), [source("a", "10", overdraws=True), source("b", "5", overdraws=True)])
     assert draw(purse, "20") == {"a": 15, "b": 5}
     assert draw(purse, "-7") == {"a": -5, "b": -2}
 
 
-def test_who_gives_first() -> None:
+def test_segments_are_drawn_in_the_draw_order() -> None:
     early, late = (TIMES[0] + timedelta(days=days) for days in (1, 2))
     segments = {
         "seat": Source("seat", HoldingSegment(1, Decimal(1), Decimal(0), TIMES[0], None), 9, of_seat=True),

@@ -1,4 +1,4 @@
-"""Which limit a gauge has, and that percentages of it are lines like any other."""
+"""The limit of a gauge, and thresholds at percentages of it."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -51,16 +51,16 @@ LIMITS = Limits(
         ((("region", "us"), ("seat", "bob")), "5"),
         ((("region", "us"), ("seat", "ann")), "6"),
         ((("region", "eu"), ("seat", "cid")), "7"),
-        # Two name one value each: the one that names the first key.
+        # Two limits name one value each: the limit that names the first key applies.
         ((("region", "eu"), ("seat", "ann")), "7"),
         ((("region", "eu"), ("seat", "bob")), "8"),
-        # A limit of all usage is not that of a part of it, nor the other way round.
+        # A limit of all usage is no limit of a group, and a limit of a group is no limit of all usage.
         ((("region", "eu"),), None),
         ((("model", "a"), ("region", "eu"), ("seat", "bob")), None),
         ((("team", "a"),), None),
     ],
 )
-def test_the_limit_with_exactly_the_keys_of_a_gauge_and_most_of_its_values(group: Group, amount: str | None) -> None:
+def test_the_limit_of_a_gauge_has_its_keys_and_most_of_its_values(group: Group, amount: str | None) -> None:
     assert LIMITS.find(TOKENS, group) == (None if amount is None else Decimal(amount))
 
 
@@ -70,14 +70,14 @@ def test_a_limit_applies_only_to_its_unit_and_the_customers_own_comes_first() ->
     assert LIMITS.find(None, ()) is None
     assert NO_LIMITS.find(USD, ()) is None
     plan = Limits([limit("10"), limit("30", (("seat", "ann"),)), limit("20", unit=Unit(currency="EUR"))])
-    # The customer's own goes before the plan's, even where the plan's names more values.
+    # The customer's own limit applies before the plan's, even where the plan's names more values.
     own = Limits([limit("3", (("seat", None),))])
     assert limit_of((own, plan), TOKENS, (("seat", "ann"),)) == 3
     assert limit_of((own, plan), TOKENS, ()) == 10
     assert limit_of((own, plan), USD, ()) is None
 
 
-def test_limits_change_and_remember_when() -> None:
+def test_changed_limits_keep_the_epoch_of_their_change() -> None:
     before = Limits([limit("1", epoch=3), limit("2", unit=USD, epoch=5)])
     after = Limits([limit(None, epoch=7), limit("4", unit=USD, epoch=6)], before)
     assert [before.find(TOKENS, ()), before.find(USD, ())] == [Decimal(1), Decimal(2)]
@@ -93,68 +93,72 @@ def percent(text: str, resolve: str | None = None) -> Threshold:
     )
 
 
-def at_limit(lines: ThresholdSet, amount: str | None) -> ThresholdSet:
+def at_limit(thresholds: ThresholdSet, amount: str | None) -> ThresholdSet:
     with exact_arithmetic():
-        return lines.with_limit(None if amount is None else Decimal(amount))
+        return thresholds.with_limit(None if amount is None else Decimal(amount))
 
 
-def follow(lines: ThresholdSet, values: Sequence[str], state: AlertState | None = None) -> Evaluation:
+def follow(thresholds: ThresholdSet, values: Sequence[str], state: AlertState | None = None) -> Evaluation:
     with exact_arithmetic():
-        return evaluate(lines, state or AlertState(), ZERO, [Step(Decimal(value), None) for value in values], NOW)
+        return evaluate(
+            thresholds, state or AlertState(), ZERO, [Step(Decimal(value), None) for value in values], NOW
+        )
 
 
-def told(evaluation: Evaluation) -> list[tuple[str, str, str]]:
+def notified(evaluation: Evaluation) -> list[tuple[str, str, str]]:
     return [(one.kind.value, one.threshold.key, f"{one.level:f}") for one in evaluation.transitions]
 
 
 def test_a_changed_limit_moves_the_levels_and_keeps_the_keys() -> None:
-    lines = ThresholdSet.of((percent("80"), percent("150"), Threshold(Decimal(90), notify_on=BOTH)), Direction.RISING)
-    first = follow(at_limit(lines, "100"), ["100"])
-    assert told(first) == [("REACHED", "limit:80", "80.00"), ("REACHED", "90", "90")]
-    same = follow(at_limit(lines, "125"), ["100"], first.state)
-    assert told(same) == []
+    thresholds = ThresholdSet.of(
+        (percent("80"), percent("150"), Threshold(Decimal(90), notify_on=BOTH)), Direction.RISING
+    )
+    first = follow(at_limit(thresholds, "100"), ["100"])
+    assert notified(first) == [("REACHED", "limit:80", "80.00"), ("REACHED", "90", "90")]
+    same = follow(at_limit(thresholds, "125"), ["100"], first.state)
+    assert notified(same) == []
     assert same.state.reached["limit:80"].level == 100
-    raised = follow(at_limit(lines, "126"), ["100"], same.state)
-    assert told(raised) == [("RESOLVED", "limit:80", "100.80")]
-    lowered = follow(at_limit(lines, "50"), ["100"], raised.state)
-    assert told(lowered) == [("REACHED", "limit:80", "40.00"), ("REACHED", "limit:150", "75.00")]
-    removed = follow(at_limit(lines, None), ["100"], lowered.state)
-    assert told(removed) == [("RESOLVED", "limit:150", "75.00"), ("RESOLVED", "limit:80", "40.00")]
+    raised = follow(at_limit(thresholds, "126"), ["100"], same.state)
+    assert notified(raised) == [("RESOLVED", "limit:80", "100.80")]
+    lowered = follow(at_limit(thresholds, "50"), ["100"], raised.state)
+    assert notified(lowered) == [("REACHED", "limit:80", "40.00"), ("REACHED", "limit:150", "75.00")]
+    removed = follow(at_limit(thresholds, None), ["100"], lowered.state)
+    assert notified(removed) == [("RESOLVED", "limit:150", "75.00"), ("RESOLVED", "limit:80", "40.00")]
     assert list(removed.state.reached) == ["90"]
 
 
 def test_a_percentage_has_no_level_without_a_limit_and_is_zero_at_limit_zero() -> None:
-    lines = ThresholdSet.of((percent("80", "70"),), Direction.RISING)
-    assert told(follow(lines, ["-1", "0", "1000"])) == []
-    assert trip_levels(lines, AlertState()) == (None, None)
-    zero = at_limit(lines, "0")
-    assert told(follow(zero, ["-1"])) == []
-    # It does not resolve where it was reached, though the percentage to resolve at is 0 as well.
+    thresholds = ThresholdSet.of((percent("80", "70"),), Direction.RISING)
+    assert notified(follow(thresholds, ["-1", "0", "1000"])) == []
+    assert trip_levels(thresholds, AlertState()) == (None, None)
+    zero = at_limit(thresholds, "0")
+    assert notified(follow(zero, ["-1"])) == []
+    # It does not resolve at the value where it was reached, although the resolve value is 0 as well.
     found = follow(zero, ["0", "5", "0"])
-    assert told(found) == [("REACHED", "limit:80", "0.00")]
-    assert told(follow(zero, ["-1"], found.state)) == [("RESOLVED", "limit:80", "0.00")]
+    assert notified(found) == [("REACHED", "limit:80", "0.00")]
+    assert notified(follow(zero, ["-1"], found.state)) == [("RESOLVED", "limit:80", "0.00")]
 
 
 def test_a_threshold_reached_silently_resolves_silently_when_the_limit_goes() -> None:
-    lines = ThresholdSet.of((percent("80"),), Direction.RISING)
+    thresholds = ThresholdSet.of((percent("80"),), Direction.RISING)
     with exact_arithmetic():
-        state = silent_state(at_limit(lines, "10"), Decimal(9), NOW)
+        state = silent_state(at_limit(thresholds, "10"), Decimal(9), NOW)
     assert state.reached["limit:80"].silent
-    gone = follow(lines, ["9"], state)
-    assert (told(gone), gone.state) == ([], AlertState())
+    gone = follow(thresholds, ["9"], state)
+    assert (notified(gone), gone.state) == ([], AlertState())
 
 
 def test_the_steps_of_a_recurring_threshold_do_not_move_with_the_limit() -> None:
-    lines = ThresholdSet.of(
+    thresholds = ThresholdSet.of(
         (percent("80"), Threshold(Decimal(50)), Threshold(recurring_step=Decimal(20))), Direction.RISING
     )
     for amount in (None, "10", "1000"):
-        assert at_limit(lines, amount).recurring_base == 50
-    # They are told in the order in which the gauge met them all the same.
-    found = follow(at_limit(lines, "100"), ["95"])
-    assert [level for _, _, level in told(found)] == ["50", "70", "80.00", "90"]
-    back = follow(at_limit(lines, "100"), ["0"], found.state)
-    assert [level for _, _, level in told(back)] == ["90", "80.00", "70", "50"]
+        assert at_limit(thresholds, amount).recurring_base == 50
+    # They are notified in the order in which the gauge reached them.
+    found = follow(at_limit(thresholds, "100"), ["95"])
+    assert [level for _, _, level in notified(found)] == ["50", "70", "80.00", "90"]
+    back = follow(at_limit(thresholds, "100"), ["0"], found.state)
+    assert [level for _, _, level in notified(back)] == ["90", "80.00", "70", "50"]
     assert [one.level for one in back.transitions if one.furthest] == [50]
 
 
@@ -165,13 +169,13 @@ def test_thresholds_come_back_from_their_json() -> None:
     assert "value" not in thresholds_json(kept)[0]
 
 
-def test_a_product_of_the_longest_numbers_is_exact() -> None:
+def test_a_percentage_of_the_longest_numbers_is_exact() -> None:
     number = "12345678901234567890.123456789012345678"
-    lines = at_limit(ThresholdSet.of((percent(number),), Direction.RISING), number)
+    thresholds = at_limit(ThresholdSet.of((percent(number),), Direction.RISING), number)
     digits = int(number.replace(".", ""))
-    assert lines.fixed[0].value.as_tuple().exponent == -38
+    assert thresholds.fixed[0].value.as_tuple().exponent == -38
     with exact_arithmetic():
-        assert lines.fixed[0].value.scaleb(38) == digits * digits
+        assert thresholds.fixed[0].value.scaleb(38) == digits * digits
 
 
 numbers = st.decimals(min_value=0, max_value=300, places=3)
@@ -210,12 +214,12 @@ def test_percentage_thresholds_give_the_same_transitions_as_values(
 
 
 def _plain(transition: Transition) -> Transition:
-    """The transition without what differs by definition."""
+    """The transition without the fields that differ by definition."""
     return replace(transition, threshold=Threshold())
 
 
 def _shares(in_percent: list[Threshold], state: AlertState, as_values: list[Threshold]) -> set[str]:
-    """The percentages whose value lines are reached."""
+    """The percentages whose fixed thresholds are reached."""
     return {
         one.key.removeprefix("limit:")
         for one, plain in zip(in_percent, as_values, strict=True)
@@ -223,7 +227,7 @@ def _shares(in_percent: list[Threshold], state: AlertState, as_values: list[Thre
     }
 
 
-def test_a_limit_in_one_unit_leaves_those_in_others() -> None:
+def test_a_limit_of_one_unit_does_not_replace_limits_of_others() -> None:
     first = Limits([limit("10")])
     both = Limits([limit("5", unit=USD, epoch=2)], first)
     assert (both.find(TOKENS, ()), both.find(USD, ())) == (Decimal(10), Decimal(5))
@@ -231,7 +235,7 @@ def test_a_limit_in_one_unit_leaves_those_in_others() -> None:
     assert (gone.find(TOKENS, ()), gone.find(USD, ())) == (Decimal(10), None)
 
 
-def test_a_limit_of_zero_is_one_and_a_removed_one_is_none() -> None:
+def test_a_limit_of_zero_is_found_and_a_removed_limit_is_not() -> None:
     plan = Limits([limit("10")])
     zero = Limits([limit("0")])
     assert limit_of((zero, plan), TOKENS, ()) == ZERO

@@ -1,4 +1,4 @@
-"""A body stays small, whatever the names and however many transitions: the last ones are shown, the rest counted."""
+"""A body stays within its size limit: the last transitions are shown, and the others are counted."""
 
 import json
 from dataclasses import replace
@@ -51,7 +51,7 @@ def notification(number: int, long: bool) -> Notification:
 
 
 @pytest.mark.parametrize("number", [1, 2, 20, MAX_TRANSITIONS, 1_000])
-def test_a_body_of_the_longest_names_fits(number: int) -> None:
+def test_a_body_with_the_longest_names_is_within_the_size_limit(number: int) -> None:
     text = notification(number, long=True).body()
     assert len(text.encode()) <= MAX_BODY_BYTES
     data = json.loads(text)["data"]
@@ -62,13 +62,13 @@ def test_a_body_of_the_longest_names_fits(number: int) -> None:
     assert data["value"] == str(number - 1)
 
 
-def test_usual_names_leave_room_for_all_that_may_be_shown() -> None:
+def test_a_body_with_usual_names_shows_the_maximum_of_transitions() -> None:
     data = json.loads(notification(MAX_TRANSITIONS, long=False).body())["data"]
     assert len(data["transitions"]) == MAX_TRANSITIONS
     assert "omitted" not in data
 
 
-def test_no_more_would_have_fitted() -> None:
+def test_one_more_transition_would_exceed_the_size_limit() -> None:
     body = notification(MAX_TRANSITIONS, long=True).body()
     one_more = len(
         json.dumps(json.loads(body)["data"]["transitions"][0], ensure_ascii=False, separators=(",", ":")).encode()

@@ -1,4 +1,4 @@
-"""Notifications: their ids, their types and what they tell."""
+"""Notifications: their ids, their types and their bodies."""
 
 import itertools
 import json
@@ -46,7 +46,7 @@ def notification(*transitions: Transition) -> Notification:
     return Notification("default", RULE, GAUGE, 1, NOW, False, transitions or (transition(),))
 
 
-def test_an_id_is_the_same_wherever_it_is_computed_and_another_for_everything_else() -> None:
+def test_a_notification_id_differs_with_each_part_of_its_identity() -> None:
     base = notification()
     others = [
         replace(base, organization="other"),
@@ -63,7 +63,7 @@ def test_an_id_is_the_same_wherever_it_is_computed_and_another_for_everything_el
 
 
 @pytest.mark.parametrize("kinds", [kinds for n in (1, 2, 3) for kinds in itertools.product(TransitionKind, repeat=n)])
-def test_it_says_reached_when_anything_was(kinds: tuple[TransitionKind, ...]) -> None:
+def test_a_notification_is_of_type_reached_when_any_transition_is(kinds: tuple[TransitionKind, ...]) -> None:
     expected = "alert.reached" if TransitionKind.REACHED in kinds else "alert.resolved"
     assert notification(*map(transition, kinds)).event_type == expected
 
@@ -117,7 +117,7 @@ def test_a_notification_shows_the_last_of_many_transitions(number: int) -> None:
 
 
 @pytest.mark.parametrize("code", ["", "c" * 1_000], ids=["all that may be shown", "what fits"])
-def test_the_furthest_of_what_is_shown_is_marked(code: str) -> None:
+def test_the_furthest_of_the_shown_transitions_is_marked(code: str) -> None:
     one = replace(transition(), threshold=Threshold(code=code), furthest=False)
     many = [replace(one, level=Decimal(60 - place), furthest=place == 0) for place in range(60)]
     data = json.loads(notification(*many).body())["data"]

@@ -1,4 +1,4 @@
-"""Which thresholds a group has: the alert's own, or those of the override that fits it best."""
+"""The thresholds of a group: those of the alert, or those of the most specific override."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -51,7 +51,7 @@ EU: Group = (("region", "eu"),)
         ([(*LARGE, *EU, ("tier", "a")), LARGE], 1),
     ],
 )
-def test_what_binds_most_keys_applies_and_of_equals_the_first(bound: list[Group], found: int | None) -> None:
+def test_the_override_with_most_keys_applies_and_of_equals_the_first(bound: list[Group], found: int | None) -> None:
     places = MostSpecific((group, place) for place, group in enumerate(bound))
     assert places.find((*LARGE, *EU)) == found
 
@@ -62,13 +62,13 @@ groups = st.dictionaries(st.sampled_from("abc"), st.sampled_from("12"), min_size
 
 
 @given(st.lists(groups, unique=True, max_size=12), st.dictionaries(st.sampled_from("abc"), st.sampled_from("12")))
-def test_the_look_up_finds_what_looking_at_each_finds(bound: list[Group], own: dict[str, str]) -> None:
+def test_the_index_finds_the_same_override_as_a_scan(bound: list[Group], own: dict[str, str]) -> None:
     fitting = [group for group in bound if set(group) <= set(own.items())]
     best = max(fitting, key=lambda group: (len(group), -bound.index(group)), default=None)
     assert MostSpecific((group, group) for group in bound).find(tuple(sorted(own.items()))) == best
 
 
-def test_the_order_in_which_keys_were_named_does_not_matter() -> None:
+def test_an_override_applies_in_any_order_of_its_keys() -> None:
     rule = replace(RULE, overrides=(Override((*EU, *LARGE), (FIVE,)),))
     assert rule.thresholds_for((*LARGE, *EU)).fixed == (FIVE,)
     assert rule.thresholds_for((("model", "small"), *EU)) is rule.thresholds
@@ -83,7 +83,7 @@ def test_a_group_without_thresholds_reaches_none_and_never_notifies() -> None:
     assert trip_levels(threshold_set, evaluation.state) == (None, None)
 
 
-def test_a_definition_keeps_its_overrides() -> None:
+def test_a_definition_has_its_overrides_after_it_is_stored_and_read() -> None:
     overrides = (Override((*EU, *LARGE), (TEN, FIVE)), Override(LARGE, ()))
     condition = Condition(ConditionType.COST_EXCEEDED, currency="USD", groups=RULE.groups, overrides=overrides)
     assert condition_from_json(condition.condition_type, condition_json(condition)) == condition

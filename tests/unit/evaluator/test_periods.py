@@ -42,7 +42,7 @@ def starts(cycle: BillingCycle, first: datetime, count: int) -> list[datetime]:
 
 
 @given(cycles, times)
-def test_period_contains_the_time_asked_for(cycle: BillingCycle, time: datetime) -> None:
+def test_a_period_contains_the_requested_time(cycle: BillingCycle, time: datetime) -> None:
     period = cycle.period_at(time)
     assert period.start <= time < period.end
     assert period.contains(time)
@@ -108,7 +108,7 @@ def test_days_and_weeks_are_counted_from_the_anchor(
 
 
 @given(cycles, times)
-def test_agrees_with_walking_from_the_anchor(cycle: BillingCycle, time: datetime) -> None:
+def test_the_estimated_period_agrees_with_steps_from_the_anchor(cycle: BillingCycle, time: datetime) -> None:
     """The constant-time estimate finds what stepping period by period finds, within 60 steps."""
     period = cycle.period_at(cycle.anchor)
     for _ in range(60):
@@ -242,13 +242,15 @@ def test_times_of_other_zones_are_the_same_instants() -> None:
         (datetime(2026, 1, 1, tzinfo=UTC), 1, "Mars/Olympus", "time_zone", "Mars/Olympus"),
     ],
 )
-def test_a_bad_cycle_says_what_is_wrong(anchor: datetime, count: int, zone: str, field: str, says: str) -> None:
+def test_an_invalid_cycle_is_refused_with_the_reason(
+    anchor: datetime, count: int, zone: str, field: str, says: str
+) -> None:
     with pytest.raises(CycleError, match=says) as raised:
         BillingCycle(anchor, Cadence.MONTH, count, zone)
     assert raised.value.field == field
 
 
-def test_a_cycle_reports_everything_that_is_wrong_with_it() -> None:
+def test_all_violations_of_a_cycle_are_reported() -> None:
     problems = list(cycle_problems(datetime(1500, 1, 1), -1, "Nowhere"))  # noqa: DTZ001
     assert [problem.field for problem in problems] == ["anchor", "anchor", "interval_count", "time_zone"]
 

@@ -1,4 +1,4 @@
-"""Which prices pass filters, and the one form of filters that pass the same."""
+"""The prices that pass filters, and the canonical form of equal filters."""
 
 from collections.abc import Mapping
 from itertools import product
@@ -58,7 +58,7 @@ def test_the_canonical_form_passes_what_the_filters_pass(filters: list[PriceFilt
 
 
 @given(price_filters)
-def test_the_canonical_form_is_one(filters: list[PriceFilter]) -> None:
+def test_equal_filters_have_one_canonical_form(filters: list[PriceFilter]) -> None:
     merged = canonical(filters)
     assert canonical(merged) == merged
     assert canonical([*reversed(filters), *filters]) == merged
@@ -66,7 +66,7 @@ def test_the_canonical_form_is_one(filters: list[PriceFilter]) -> None:
 
 
 @given(price_filters)
-def test_a_measure_and_a_condition_keep_their_filters(filters: list[PriceFilter]) -> None:
+def test_price_filters_are_equal_after_they_are_stored_and_read(filters: list[PriceFilter]) -> None:
     measure = Measure(currency="a/b", per_subscription=True, prices=canonical(filters))
     assert Measure.from_key(measure.key, per_subscription=True) == measure
     condition = Condition(ConditionType.SPEND_EXCEEDED, currency="a/b", prices=measure.prices)
@@ -74,7 +74,7 @@ def test_a_measure_and_a_condition_keep_their_filters(filters: list[PriceFilter]
     assert condition.measure == measure
 
 
-def test_alerts_differ_by_their_filters() -> None:
+def test_natural_keys_and_measures_differ_by_price_filters() -> None:
     one = PriceFilter(PRICE_ID, INCLUDES, ("a",))
     other = PriceFilter(ITEM_ID, INCLUDES, ("a",))
     chosen = [(), (one,), (other,), (PriceFilter(PRICE_ID, EXCLUDES, ("a",)),), (other, one)]

@@ -1,4 +1,4 @@
-"""Which gauges an event moves, who watches them, and since when."""
+"""The gauges that an event moves, the alerts that watch them, and the epochs since which they do."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -77,7 +77,7 @@ def watches(
     currency: str | None = None,
     time: datetime = NOON,
 ) -> list[WatchedGauge]:
-    """What an event of acme moves."""
+    """The gauges that an event of acme moves."""
     found = []
     for target in router.customer_measures(("acme", subscription, metric, currency), time):
         for keys in target.by_keys:
@@ -88,7 +88,7 @@ def watches(
 
 
 def named(found: list[WatchedGauge]) -> dict[tuple[str | None, str, tuple[tuple[str, str], ...]], list[str]]:
-    """The names of the alerts on each gauge, which is told by subscription, measure and group."""
+    """The names of the alerts on each gauge, by subscription, measure and group."""
     return {
         (watch.gauge.subscription_id, watch.gauge.measure.key, watch.gauge.group): [one.name for one in watch.alerts]
         for watch in found
@@ -161,7 +161,7 @@ def test_an_event_moves_the_gauges_of_its_metric_its_currency_its_customer_and_i
         (Scope(ScopeKind.SUBSCRIPTION, customer_id="other", subscription_id="pro"), OWN_CALLS, False),
     ],
 )
-def test_a_plan_is_the_customers_or_the_subscriptions_as_the_measure_is(
+def test_the_plan_of_a_measure_is_that_of_the_customer_or_the_subscription(
     scope: Scope, measure: Measure, covered: bool
 ) -> None:
     made = router(rule("a", measure, scope), plan="gold", subscription_plan="silver")
@@ -173,7 +173,7 @@ def test_an_alert_of_a_plan_does_not_cover_a_customer_without_a_plan() -> None:
     assert watches(made) == []
 
 
-def test_groups_divide_and_narrow() -> None:
+def test_group_keys_divide_and_group_values_narrow_gauges() -> None:
     made = router(
         rule("all"),
         rule("fan", CALLS, EVERYBODY, "region"),
@@ -235,7 +235,7 @@ def test_the_last_period_to_end_is_the_customers_or_the_subscriptions() -> None:
     assert monthly.last_period_end("acme", "pro", NOON) == MARCH.end
 
 
-def test_a_metric_adds_up_as_it_says_and_cost_always_sums() -> None:
+def test_usage_has_the_aggregation_of_its_metric_and_cost_is_summed() -> None:
     made = router(rule("a"), rule("b", COST))
     made.metrics["calls"] = MetricFacts("calls", Aggregation.UNIQUE_COUNT, "seat")
     usage, cost = watches(made, currency="USD")
@@ -243,7 +243,7 @@ def test_a_metric_adds_up_as_it_says_and_cost_always_sums() -> None:
     assert (cost.aggregation, cost.unique_property) == (Aggregation.SUM, None)
 
 
-def test_currencies_of_costs_that_name_none() -> None:
+def test_a_cost_without_a_currency_has_that_of_the_subscription_or_the_customer() -> None:
     made = router()
     assert made.currency_of("acme", None) == made.currency_of("acme", "pro") == "EUR"
     made.subscriptions["acme", "pro"] = SubscriptionFacts("acme", "pro", None, "tokens", None, 0, LONG_AGO)
@@ -298,5 +298,5 @@ def test_a_gauges_id_differs_with_each_part_of_its_identity_and_with_nothing_els
 
 
 @pytest.mark.parametrize("measure", [CALLS, COST, Measure(metric_id="a/b"), Measure(currency="x/y")])
-def test_a_measure_is_found_again_by_its_key(measure: Measure) -> None:
+def test_a_measure_is_equal_after_it_is_read_from_its_key(measure: Measure) -> None:
     assert Measure.from_key(measure.key, per_subscription=False) == measure

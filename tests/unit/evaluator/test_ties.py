@@ -1,4 +1,4 @@
-"""Order where things are equal: thresholds at one level, segments that end together, recurrences reached before."""
+"""The order of equals: thresholds at one level, segments that end together, recurrences that were reached before."""
 
 import itertools
 import json
@@ -37,33 +37,33 @@ def follow(
         return evaluate(threshold_set, state or AlertState(), Decimal(start), steps, NOW, gone)
 
 
-def told(evaluation: Evaluation) -> list[tuple[str, str, bool]]:
+def notified(evaluation: Evaluation) -> list[tuple[str, str, bool]]:
     return [(one.kind.value, one.threshold.key, one.furthest) for one in evaluation.transitions]
 
 
 def test_the_last_of_several_thresholds_at_one_level_is_marked_as_the_furthest() -> None:
-    lines = (Threshold(Decimal(80), notify_on=BOTH), Threshold(percent_of_limit=Decimal(80), notify_on=BOTH))
+    thresholds = (Threshold(Decimal(80), notify_on=BOTH), Threshold(percent_of_limit=Decimal(80), notify_on=BOTH))
     with exact_arithmetic():
-        threshold_set = ThresholdSet.of(lines, Direction.RISING).with_limit(Decimal(100))
+        threshold_set = ThresholdSet.of(thresholds, Direction.RISING).with_limit(Decimal(100))
     found = follow(threshold_set, ["90"])
-    assert told(found) == [("REACHED", "80", False), ("REACHED", "limit:80", True)]
+    assert notified(found) == [("REACHED", "80", False), ("REACHED", "limit:80", True)]
     back = follow(threshold_set, ["10"], found.state, "90")
-    assert told(back) == [("RESOLVED", "limit:80", False), ("RESOLVED", "80", True)]
+    assert notified(back) == [("RESOLVED", "limit:80", False), ("RESOLVED", "80", True)]
 
 
 def test_a_recurrence_is_further_than_a_fixed_threshold_at_the_same_level_and_resolves_first() -> None:
-    lines = (
+    thresholds = (
         Threshold(Decimal(100), notify_on=BOTH),
         Threshold(percent_of_limit=Decimal(120), notify_on=BOTH),
         Threshold(recurring_step=Decimal(20), notify_on=BOTH),
     )
     with exact_arithmetic():
-        threshold_set = ThresholdSet.of(lines, Direction.RISING).with_limit(Decimal(100))
-    step = lines[2].key
+        threshold_set = ThresholdSet.of(thresholds, Direction.RISING).with_limit(Decimal(100))
+    step = thresholds[2].key
     found = follow(threshold_set, ["125"])
-    assert told(found) == [("REACHED", "100", False), ("REACHED", "limit:120", False), ("REACHED", step, True)]
+    assert notified(found) == [("REACHED", "100", False), ("REACHED", "limit:120", False), ("REACHED", step, True)]
     back = follow(threshold_set, ["110"], found.state, "125")
-    assert told(back) == [("RESOLVED", step, False), ("RESOLVED", "limit:120", True)]
+    assert notified(back) == [("RESOLVED", step, False), ("RESOLVED", "limit:120", True)]
 
 
 @pytest.mark.parametrize("direction", Direction)
@@ -116,7 +116,7 @@ def test_recurrences_reached_silently_notify_when_they_are_reached_again(sign: i
     up = follow(threshold_set, [f"{350 * sign}"], down.state, f"{150 * sign}")
     assert levels(up) == [("REACHED", 200 * sign), ("REACHED", 300 * sign)]
     assert up.state.reached == {RUNGS.key: Reached(Decimal(300 * sign), NOW, False, 3, 1)}
-    # The two that were told resolve, and the one that was silent all along does not.
+    # The two notified recurrences resolve, and the silent one does not.
     gone = follow(threshold_set, ["0"], up.state, f"{350 * sign}")
     assert levels(gone) == [("RESOLVED", 300 * sign), ("RESOLVED", 200 * sign)]
     assert gone.state == AlertState()
@@ -138,7 +138,7 @@ def source(name: str, *, seat: bool = False, priority: int = 0, end: int | None 
     return Source(name, HoldingSegment(1, ZERO, ZERO, NOW + start * DAY, ends), priority, of_seat=seat)
 
 
-def test_segments_give_in_one_order_however_they_come() -> None:
+def test_segments_are_drawn_in_one_order_however_they_are_listed() -> None:
     expected = [
         source("z", seat=True, priority=9),
         source("y", priority=-1),
@@ -154,7 +154,7 @@ def test_segments_give_in_one_order_however_they_come() -> None:
             assert in_order(shuffled) == list(some)
 
 
-def test_of_two_that_bind_the_same_the_first_is_found() -> None:
+def test_the_first_of_two_overrides_with_the_same_keys_is_found() -> None:
     group = (("region", "eu"),)
     bound = [(group, "first"), (group, "second"), ((), "all"), ((), "all again")]
     assert MostSpecific(bound).find(group) == "first"

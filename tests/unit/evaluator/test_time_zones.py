@@ -1,4 +1,4 @@
-"""Periods where clocks change, in years that zone files know by a rule only, whatever zone this machine is in.
+"""Periods across clock changes, in years that zone files describe by a rule, in any zone of this machine.
 
 Zone files list changes up to 2037 and give a rule for later ones. Every time below has its offset written out:
 nothing that is expected is computed by the zone under test.
@@ -24,7 +24,7 @@ MACHINE_ZONES = ["UTC", "Pacific/Kiritimati", "America/St_Johns", "Australia/Lor
 
 @pytest.fixture(params=MACHINE_ZONES)
 def machine_zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A zone that this machine is in for the time of one test."""
+    """Sets the zone of this machine for one test."""
     monkeypatch.setenv("TZ", request.param)
     time.tzset()
     yield request.param
@@ -44,7 +44,7 @@ def starts(zone: str, cadence: Cadence, anchor: str, first: str, count: int, eve
     found = []
     for _ in range(count):
         found.append(period.start)
-        # Whoever asks for a moment of the period gets it, at its first, its last and between them.
+        # The first time, the last time and a time between give the same period.
         for inside in (
             period.start,
             period.start + (period.end - period.start) / 2,
@@ -57,7 +57,7 @@ def starts(zone: str, cadence: Cadence, anchor: str, first: str, count: int, eve
     return found
 
 
-# zone, anchor (long before), a moment of the first period, and the starts of days
+# zone, anchor (long before), a time of the first period, and the starts of days
 DAYS = [
     # Summer time begins on 26 March 2045 in Berlin: 02:30 is skipped, and moves to 03:30 on that day only.
     (
@@ -181,7 +181,7 @@ def test_months_of_a_far_year_are_an_hour_short_and_an_hour_long() -> None:
     ]
 
 
-def test_periods_are_the_same_in_whatever_zone_this_machine_is(machine_zone: str) -> None:
+def test_periods_do_not_depend_on_the_zone_of_the_machine(machine_zone: str) -> None:
     for zone, anchor, first, expected in DAYS:
         assert starts(zone, Cadence.DAY, anchor, first, 3) == [utc(one) for one in expected], machine_zone
     local = datetime(2045, 3, 26, 2, 30).astimezone()  # this machine's own time is a time like any other
@@ -204,13 +204,13 @@ def test_calendar_months_are_those_of_the_customers_zone(machine_zone: str, zone
     for inside in (january.start, utc("2045-01-15T12:00Z"), january.end - timedelta.resolution):
         assert calendar_month(zone, inside) == january
     assert calendar_month(zone, january.end).start == january.end
-    # What ends with the month is of that month, though its end is the first moment of the next.
+    # An invoice that ends with the month belongs to that month, although its end is the start of the next.
     invoice = MeasuredInvoice("inv", None, InvoiceStatus.ISSUED, "USD", Decimal(1), january.end)
     assert invoice.month(zone) == january
     assert machine_zone
 
 
-def test_what_is_shown_and_hashed_is_in_utc_in_whatever_zone_this_machine_is(machine_zone: str) -> None:
+def test_shown_and_hashed_times_do_not_depend_on_the_zone_of_the_machine(machine_zone: str) -> None:
     local = datetime(2045, 3, 26, 2, 30, 0, 5).astimezone()
     moment = local.astimezone(UTC)
     assert format_time(local) == format_time(moment) == f"{moment:%Y-%m-%dT%H:%M:%S}.000005Z"

@@ -1,4 +1,4 @@
-"""What "reached" means, and that nothing is told twice, told silently or resolved untold."""
+"""Transitions: when a threshold is reached and resolved, and that each is notified once."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -15,22 +15,22 @@ from evaluator.transitions import AlertState, Cause, Evaluation, Step, evaluate,
 NOW = datetime(2026, 3, 15, tzinfo=UTC)
 
 
-def threshold_set(*lines: str, step: str | None = None, direction: Direction = Direction.RISING) -> ThresholdSet:
-    thresholds = tuple(Threshold(Decimal(line)) for line in lines)
+def threshold_set(*values: str, step: str | None = None, direction: Direction = Direction.RISING) -> ThresholdSet:
+    thresholds = tuple(Threshold(Decimal(value)) for value in values)
     if step is not None:
         thresholds += (Threshold(recurring_step=Decimal(step)),)
     return ThresholdSet.of(thresholds, direction)
 
 
 def follow(
-    lines: ThresholdSet, values: Sequence[str], start: str = "0", state: AlertState | None = None
+    thresholds: ThresholdSet, values: Sequence[str], start: str = "0", state: AlertState | None = None
 ) -> Evaluation:
     steps = [Step(Decimal(value), Cause(f"e{index}", NOW)) for index, value in enumerate(values)]
     with exact_arithmetic():
-        return evaluate(lines, state or AlertState(), Decimal(start), steps, NOW)
+        return evaluate(thresholds, state or AlertState(), Decimal(start), steps, NOW)
 
 
-def told(evaluation: Evaluation) -> list[tuple[str, str]]:
+def notified(evaluation: Evaluation) -> list[tuple[str, str]]:
     return [(transition.kind.value, str(transition.level)) for transition in evaluation.transitions]
 
 
@@ -41,19 +41,19 @@ def told(evaluation: Evaluation) -> list[tuple[str, str]]:
 def test_a_threshold_is_reached_at_its_level_and_beyond_and_not_before(
     direction: Direction, start: str, before: str, at: str, past: str
 ) -> None:
-    lines = threshold_set("100", direction=direction)
-    assert told(follow(lines, [before], start)) == []
-    assert told(follow(lines, [at], start)) == [("REACHED", "100")]
-    assert told(follow(lines, [past], start)) == [("REACHED", "100")]
+    thresholds = threshold_set("100", direction=direction)
+    assert notified(follow(thresholds, [before], start)) == []
+    assert notified(follow(thresholds, [at], start)) == [("REACHED", "100")]
+    assert notified(follow(thresholds, [past], start)) == [("REACHED", "100")]
 
 
 def test_a_value_that_stays_at_a_level_notifies_once() -> None:
-    assert told(follow(threshold_set("100"), ["100", "150", "9999"])) == [("REACHED", "100")]
+    assert notified(follow(threshold_set("100"), ["100", "150", "9999"])) == [("REACHED", "100")]
 
 
 def test_up_and_down_are_both_reported_in_the_order_of_the_events() -> None:
     evaluation = follow(threshold_set("100"), ["120", "80", "130"])
-    assert told(evaluation) == [("REACHED", "100"), ("RESOLVED", "100"), ("REACHED", "100")]
+    assert notified(evaluation) == [("REACHED", "100"), ("RESOLVED", "100"), ("REACHED", "100")]
     assert [item.cause.event_id for item in evaluation.transitions if item.cause] == ["e0", "e1", "e2"]
     assert evaluation.state.in_alarm
 
@@ -71,17 +71,17 @@ def test_a_jump_over_several_thresholds_reports_all_and_marks_the_furthest(
 
 
 def test_recurrences_start_at_the_furthest_fixed_threshold_and_are_reached_once() -> None:
-    lines = threshold_set("500", "1000", step="200")
-    first = follow(lines, ["1199.99"])
-    assert told(first) == [("REACHED", "500"), ("REACHED", "1000")]
-    second = follow(lines, ["1200"], "1199.99", first.state)
-    assert told(second) == [("REACHED", "1200")]
-    assert told(follow(lines, ["1200"], "1200", second.state)) == []
-    assert told(follow(lines, ["1650"], "1200", second.state)) == [("REACHED", "1400"), ("REACHED", "1600")]
+    thresholds = threshold_set("500", "1000", step="200")
+    first = follow(thresholds, ["1199.99"])
+    assert notified(first) == [("REACHED", "500"), ("REACHED", "1000")]
+    second = follow(thresholds, ["1200"], "1199.99", first.state)
+    assert notified(second) == [("REACHED", "1200")]
+    assert notified(follow(thresholds, ["1200"], "1200", second.state)) == []
+    assert notified(follow(thresholds, ["1650"], "1200", second.state)) == [("REACHED", "1400"), ("REACHED", "1600")]
 
 
 def test_only_a_recurring_threshold_counts_from_zero() -> None:
-    assert told(follow(threshold_set(step="10"), ["9", "10", "31"])) == [
+    assert notified(follow(threshold_set(step="10"), ["9", "10", "31"])) == [
         ("REACHED", "10"),
         ("REACHED", "20"),
         ("REACHED", "30"),
@@ -89,14 +89,14 @@ def test_only_a_recurring_threshold_counts_from_zero() -> None:
 
 
 def test_a_jump_over_a_million_recurrences_reports_the_last_twenty() -> None:
-    levels = [level for _, level in told(follow(threshold_set(step="1"), ["1000000"]))]
+    levels = [level for _, level in notified(follow(threshold_set(step="1"), ["1000000"]))]
     assert levels == [str(level) for level in range(999_981, 1_000_001)]
 
 
 def test_recurrences_resolve_from_the_furthest_and_before_the_fixed_thresholds() -> None:
-    lines = threshold_set("10", step="5")
-    up = follow(lines, ["21"])
-    assert told(follow(lines, ["9"], "21", up.state)) == [
+    thresholds = threshold_set("10", step="5")
+    up = follow(thresholds, ["21"])
+    assert notified(follow(thresholds, ["9"], "21", up.state)) == [
         ("RESOLVED", "20"),
         ("RESOLVED", "15"),
         ("RESOLVED", "10"),
@@ -105,19 +105,19 @@ def test_recurrences_resolve_from_the_furthest_and_before_the_fixed_thresholds()
 
 def test_hysteresis_waits_for_the_resolve_value() -> None:
     threshold = Threshold(Decimal(100), resolve_value=Decimal(80))
-    lines = ThresholdSet.of((threshold,), Direction.RISING)
-    assert told(follow(lines, ["100", "99", "81", "100", "80"])) == [("REACHED", "100"), ("RESOLVED", "100")]
+    thresholds = ThresholdSet.of((threshold,), Direction.RISING)
+    assert notified(follow(thresholds, ["100", "99", "81", "100", "80"])) == [("REACHED", "100"), ("RESOLVED", "100")]
 
 
 def test_a_threshold_reached_silently_resolves_silently() -> None:
-    lines = threshold_set("50", "100", step="10")
+    thresholds = threshold_set("50", "100", step="10")
     with exact_arithmetic():
-        silent = silent_state(lines, Decimal(125), NOW)
-    evaluation = follow(lines, ["131", "99", "40", "60"], "125", silent)
-    assert told(evaluation) == [("REACHED", "130"), ("RESOLVED", "130"), ("REACHED", "50")]
+        silent = silent_state(thresholds, Decimal(125), NOW)
+    evaluation = follow(thresholds, ["131", "99", "40", "60"], "125", silent)
+    assert notified(evaluation) == [("REACHED", "130"), ("RESOLVED", "130"), ("REACHED", "50")]
 
 
-def test_only_asked_for_kinds_are_notified_but_all_are_recorded() -> None:
+def test_only_kinds_of_notify_on_are_notified_and_all_are_recorded() -> None:
     threshold = Threshold(Decimal(1), notify_on=frozenset({TransitionKind.RESOLVED}))
     evaluation = follow(ThresholdSet.of((threshold,), Direction.RISING), ["1", "0"])
     assert [(item.kind, item.notified) for item in evaluation.transitions] == [
@@ -126,13 +126,13 @@ def test_only_asked_for_kinds_are_notified_but_all_are_recorded() -> None:
     ]
 
 
-@pytest.mark.parametrize("line", ["0", "-5", "0.000000000000000001", "12345678901234567890.123456789012345678"])
-def test_levels_of_every_size_are_exact(line: str) -> None:
-    value = Decimal(line)
+@pytest.mark.parametrize("level", ["0", "-5", "0.000000000000000001", "12345678901234567890.123456789012345678"])
+def test_levels_of_every_size_are_exact(level: str) -> None:
+    value = Decimal(level)
     with exact_arithmetic():
         below = str(value - Decimal("0.000000000000000001"))
-    assert told(follow(threshold_set(line), [below], below)) == []
-    assert [item.level for item in follow(threshold_set(line), [line], below).transitions] == [value]
+    assert notified(follow(threshold_set(level), [below], below)) == []
+    assert [item.level for item in follow(threshold_set(level), [level], below).transitions] == [value]
 
 
 def test_recurrences_resolve_and_are_reached_again_when_their_base_moves() -> None:
@@ -148,22 +148,22 @@ def test_recurrences_resolve_and_are_reached_again_when_their_base_moves() -> No
         ("REACHED", "20"),
         ("REACHED", "30"),
     ]
-    assert told(follow(threshold_set("5", "20", step="10"), ["31", "19"], "30", evaluation.state)) == [
+    assert notified(follow(threshold_set("5", "20", step="10"), ["31", "19"], "30", evaluation.state)) == [
         ("RESOLVED", "30"),
         ("RESOLVED", "20"),
     ]
 
 
-def test_a_threshold_that_was_removed_is_forgotten_without_a_word() -> None:
+def test_a_removed_threshold_does_not_notify() -> None:
     state = follow(threshold_set("5", "10"), ["20"]).state
     evaluation = follow(threshold_set("10"), ["20"], "20", state)
-    assert told(evaluation) == []
+    assert notified(evaluation) == []
     assert set(evaluation.state.reached) == {"10"}
 
 
 def test_the_furthest_resolved_threshold_of_one_step_is_the_lowest() -> None:
-    lines = threshold_set("10", "20")
-    evaluation = follow(lines, ["0"], "30", follow(lines, ["30"]).state)
+    thresholds = threshold_set("10", "20")
+    evaluation = follow(thresholds, ["0"], "30", follow(thresholds, ["30"]).state)
     assert [(str(item.level), item.furthest) for item in evaluation.transitions] == [
         ("20", False),
         ("10", True),
@@ -180,15 +180,15 @@ directions = st.sampled_from(Direction)
     st.lists(amounts),
     directions,
 )
-def test_agrees_with_a_plain_model(
-    lines: set[Decimal], step: Decimal | None, path: list[Decimal], direction: Direction
+def test_transitions_agree_with_a_model_without_state(
+    fixed: set[Decimal], step: Decimal | None, path: list[Decimal], direction: Direction
 ) -> None:
-    """The model knows no state: a line is past or it is not, and a transition is a change of that."""
-    made = threshold_set(*map(str, lines), step=None if step is None else str(step), direction=direction)
+    """The model has no state: each threshold is reached or not, and a transition is a change of that."""
+    made = threshold_set(*map(str, fixed), step=None if step is None else str(step), direction=direction)
     evaluation = follow(made, [str(value) for value in path], start=str(path[0]) if path else "0")
     sign = 1 if direction is Direction.RISING else -1
-    base = max((sign * line for line in lines), default=Decimal(0))
-    levels = [sign * line for line in lines]
+    base = max((sign * value for value in fixed), default=Decimal(0))
+    levels = [sign * value for value in fixed]
     if step is not None:
         levels += [base + step * number for number in range(1, 2000)]
     expected: list[tuple[str, Decimal]] = []
@@ -201,12 +201,12 @@ def test_agrees_with_a_plain_model(
         expected += [
             ("RESOLVED", sign * level)
             for level in sorted(past - now_past, reverse=True)
-            if level <= base and level in [sign * line for line in lines]
+            if level <= base and level in [sign * value for value in fixed]
         ]
         expected += [
             ("REACHED", sign * level)
             for level in sorted(now_past - past)
-            if level in [sign * line for line in lines] and level <= base
+            if level in [sign * value for value in fixed] and level <= base
         ]
         expected += [("REACHED", sign * level) for level in recurrences_reached]
         past = now_past
@@ -220,10 +220,10 @@ def test_agrees_with_a_plain_model(
     amounts,
     directions,
 )
-def test_between_the_trip_levels_nothing_happens(
-    lines: set[Decimal], step: Decimal | None, path: list[Decimal], value: Decimal, direction: Direction
+def test_a_value_between_the_trip_levels_makes_no_transition(
+    fixed: set[Decimal], step: Decimal | None, path: list[Decimal], value: Decimal, direction: Direction
 ) -> None:
-    made = threshold_set(*map(str, lines), step=None if step is None else str(step), direction=direction)
+    made = threshold_set(*map(str, fixed), step=None if step is None else str(step), direction=direction)
     state = follow(made, [str(item) for item in path]).state
     with exact_arithmetic():
         above, below = trip_levels(made, state)

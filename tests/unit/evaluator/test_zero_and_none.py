@@ -1,4 +1,4 @@
-"""Zero, an empty text and nothing at all are three different things, wherever an evaluation meets them."""
+"""Zero, an empty text and an absent value are three different things in each part of an evaluation."""
 
 import json
 from dataclasses import replace
@@ -55,7 +55,7 @@ def test_a_limit_of_0_of_the_customer_applies_before_the_limit_of_its_plan(zero:
     assert limit_of((plan, own), CALLS, ()) == 10
     assert limit_of((limits(None), plan), CALLS, ()) == 10
     assert own.find(CALLS, ()) == ZERO
-    # A limit that is changed to 0 and on to none, and one of 0 that nothing touches.
+    # A limit that is changed to 0 and then removed, and a limit of 0 that another limit does not change.
     assert Limits([LimitChange(CALLS, (), ZERO, 2)], plan).find(CALLS, ()) == ZERO
     assert Limits([LimitChange(CALLS, (), None, 3)], own).find(CALLS, ()) is None
     assert Limits([LimitChange(CALLS, (("seat", None),), Decimal(1), 3)], own).find(CALLS, ()) == ZERO
@@ -77,31 +77,31 @@ def test_the_gauge_of_a_customer_without_any_allowance_has_a_level_at_0() -> Non
 
 
 @pytest.mark.parametrize(
-    ("direction", "line", "between", "level"),
+    ("direction", "reached_at", "between", "trip"),
     [(RISING, "10", "0.01", (None, ZERO)), (FALLING, "-10", "-0.01", (ZERO, None))],
 )
-def test_a_resolve_value_of_0_is_waited_for(
-    direction: Direction, line: str, between: str, level: tuple[Decimal | None, Decimal | None]
+def test_a_threshold_with_a_resolve_value_of_0_resolves_at_0(
+    direction: Direction, reached_at: str, between: str, trip: tuple[Decimal | None, Decimal | None]
 ) -> None:
-    lines = ThresholdSet.of((Threshold(Decimal(line), resolve_value=ZERO, notify_on=BOTH),), direction)
-    steps = [Step(Decimal(value), None) for value in (line, between, "0")]
+    thresholds = ThresholdSet.of((Threshold(Decimal(reached_at), resolve_value=ZERO, notify_on=BOTH),), direction)
+    steps = [Step(Decimal(value), None) for value in (reached_at, between, "0")]
     with exact_arithmetic():
-        reached = evaluate(lines, AlertState(), ZERO, steps[:2], NOW)
+        reached = evaluate(thresholds, AlertState(), ZERO, steps[:2], NOW)
         assert [one.kind for one in reached.transitions] == [TransitionKind.REACHED]
-        assert trip_levels(lines, reached.state) == level
-        found = evaluate(lines, reached.state, Decimal(between), steps[2:], NOW)
+        assert trip_levels(thresholds, reached.state) == trip
+        found = evaluate(thresholds, reached.state, Decimal(between), steps[2:], NOW)
     assert [(one.kind, one.value) for one in found.transitions] == [(TransitionKind.RESOLVED, ZERO)]
 
 
 @pytest.mark.parametrize("direction", Direction)
-def test_a_threshold_at_0_is_a_threshold(direction: Direction) -> None:
-    lines = ThresholdSet.of((Threshold(ZERO), Threshold(recurring_step=Decimal(5))), direction)
+def test_a_threshold_at_0_is_reached(direction: Direction) -> None:
+    thresholds = ThresholdSet.of((Threshold(ZERO), Threshold(recurring_step=Decimal(5))), direction)
     before = Decimal(-1 if direction is RISING else 1)
-    ahead = trip_levels(lines, AlertState())
+    ahead = trip_levels(thresholds, AlertState())
     assert (ahead if direction is RISING else ahead[::-1]) == (ZERO, None)
     with exact_arithmetic():
-        found = evaluate(lines, AlertState(), before, [Step(ZERO, None)], NOW)
-        assert silent_state(lines, ZERO, NOW).reached.keys() == found.state.reached.keys() == {"0"}
+        found = evaluate(thresholds, AlertState(), before, [Step(ZERO, None)], NOW)
+        assert silent_state(thresholds, ZERO, NOW).reached.keys() == found.state.reached.keys() == {"0"}
     assert [one.level for one in found.transitions] == [ZERO]
     assert found.state.reached["0"] == Reached(ZERO, NOW)
 
@@ -117,25 +117,25 @@ def test_thresholds_of_zeros_come_back_from_their_json() -> None:
 
 
 def test_a_notification_shows_a_limit_of_0_and_a_resolve_value_of_0() -> None:
-    line = Threshold(percent_of_limit=Decimal(80), resolve_percent=ZERO)
+    threshold = Threshold(percent_of_limit=Decimal(80), resolve_percent=ZERO)
     measure = Measure(metric_id="calls")
     gauge = Gauge("acme", None, measure, (), DEFAULT_CYCLE.period_at(NOW))
-    transition = Transition(TransitionKind.REACHED, line, ZERO, ZERO, ZERO, Cause("e", NOW), True)
+    transition = Transition(TransitionKind.REACHED, threshold, ZERO, ZERO, ZERO, Cause("e", NOW), True)
 
     def shown(limit: Decimal | None, threshold: Threshold) -> tuple[dict[str, str], dict[str, str]]:
         moved = Transition(TransitionKind.REACHED, threshold, ZERO, ZERO, ZERO, transition.cause, True)
         made = Notification(
-            "o", rule(measure, ThresholdSet.of((line,), RISING)), gauge, 1, NOW, False, (moved,), limit
+            "o", rule(measure, ThresholdSet.of((threshold,), RISING)), gauge, 1, NOW, False, (moved,), limit
         )
         data = json.loads(made.body())["data"]
         return data["gauge"], data["transitions"][0]["threshold"]
 
-    of_gauge, of_line = shown(ZERO, line)
-    assert (of_gauge["limit"], of_line["resolve_value"]) == ("0", "0")
-    of_gauge, of_line = shown(None, Threshold(ZERO))
+    of_gauge, of_threshold = shown(ZERO, threshold)
+    assert (of_gauge["limit"], of_threshold["resolve_value"]) == ("0", "0")
+    of_gauge, of_threshold = shown(None, Threshold(ZERO))
     assert "limit" not in of_gauge
-    assert "resolve_value" not in of_line
-    assert of_line["value"] == "0"
+    assert "resolve_value" not in of_threshold
+    assert of_threshold["value"] == "0"
 
 
 def test_an_empty_value_of_a_property_is_a_group_and_a_missing_one_is_none() -> None:
@@ -153,7 +153,7 @@ def test_a_selector_of_the_empty_value_selects_that_value_only() -> None:
         assert of_each.selects(group) is bool(group)
 
 
-def test_the_maximum_of_what_is_below_0_is_below_0_and_a_tally_of_0_is_one() -> None:
+def test_a_maximum_below_0_is_shown_and_a_tally_of_0_is_kept() -> None:
     tally = Tally()
     tally.add(Aggregation.MAX, Decimal(-5), NOW, "e1", None)
     assert tally.value == -5
@@ -165,7 +165,7 @@ def test_the_maximum_of_what_is_below_0_is_below_0_and_a_tally_of_0_is_one() -> 
     assert latest.value == ZERO
 
 
-def test_days_that_are_over_say_0_only_where_some_were_left() -> None:
+def test_ended_days_read_0_only_when_days_were_left_before() -> None:
     assert ENDED.after(None) is ENDED
     assert ENDED.after(ZERO) is ENDED
     assert ENDED.after(Decimal("0.000001")) == FactValue(ZERO)
@@ -191,7 +191,7 @@ def read(of: AlertRule, held: Holding, group: Group = ()) -> FactValue | None:
         return balance_values(of, "acme", [held], NOW).get(gauge_of("acme", of.measure, group))
 
 
-def test_a_balance_that_is_empty_reads_0_and_a_percentage_of_nothing_has_no_value() -> None:
+def test_an_empty_balance_reads_0_and_a_percentage_of_0_granted_has_no_value() -> None:
     remaining = of_balances(BalanceReading.REMAINING, currency="USD")
     percent = of_balances(BalanceReading.REMAINING_PERCENT, currency="USD")
     assert read(remaining, holding("5", "5", None)) == FactValue(ZERO)
@@ -201,7 +201,7 @@ def test_a_balance_that_is_empty_reads_0_and_a_percentage_of_nothing_has_no_valu
     assert read(remaining, holding("0", "0", None)) == FactValue(ZERO)
 
 
-def test_no_days_are_left_at_the_end_and_the_end_is_a_time_of_its_own() -> None:
+def test_days_left_are_0_at_the_end_and_absent_after_it() -> None:
     days = of_balances(BalanceReading.DAYS_LEFT)
     group = segment_group("b", 1)
     assert read(days, holding("1", "0", NOW), group) == FactValue(ZERO)

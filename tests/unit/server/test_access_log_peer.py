@@ -13,7 +13,7 @@ from server.interceptors.access_log import AccessLog
 
 
 class OneCall:
-    """The context of a call. Whoever asks for the peer of one that is over would take the process down."""
+    """The context of a call. To read the peer of a finished call would crash the process."""
 
     def __init__(self) -> None:
         self.is_over = False

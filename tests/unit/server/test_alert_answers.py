@@ -1,4 +1,4 @@
-"""What answers say of alerts, gauges and customers."""
+"""Alerts, gauges and customers as answers show them."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -71,7 +71,7 @@ PLAN = 'plan { plan_id: "p" }'
         ),
     ],
 )
-def test_an_alert_is_shown_as_it_was_asked_for(scope: str, condition: str) -> None:
+def test_an_alert_is_shown_as_requested(scope: str, condition: str) -> None:
     sent = text_format.Parse(
         f"""
         name: "n" uniqueness_key: "k" scope {{ {scope} }} {condition}
@@ -105,7 +105,7 @@ def test_an_alert_is_shown_as_it_was_asked_for(scope: str, condition: str) -> No
     assert alert_message(stored) == sent
 
 
-def test_the_parts_that_only_answers_have() -> None:
+def test_an_alert_shows_its_output_only_fields() -> None:
     shown = alert_message(replace(DEFINITION, backfill_after="", version=4))
     assert shown.state == alert_pb2.ALERT_STATE_ACTIVE
     assert shown.evaluation_status == alert_pb2.EVALUATION_STATUS_EVALUATING
@@ -114,7 +114,7 @@ def test_the_parts_that_only_answers_have() -> None:
     assert not shown.HasField("archive_time")
 
 
-def test_an_archived_alert_says_whether_its_key_is_free() -> None:
+def test_an_archived_alert_shows_whether_its_key_is_released() -> None:
     archived = replace(
         DEFINITION, state=DefinitionState.ARCHIVED, archive_time=NOW, uniqueness_key="k", uniqueness_key_held=True
     )
@@ -157,9 +157,9 @@ def shown_of(gauges: Sequence[GaugeState], definition: AlertDefinition = DEFINIT
 
 
 def test_a_gauge_shows_each_threshold_in_the_alerts_order() -> None:
-    rungs = Reached(Decimal("25.50"), NOW, silent=True, recurrences=3, silent_recurrences=3)
+    recurrences = Reached(Decimal("25.50"), NOW, silent=True, recurrences=3, silent_recurrences=3)
     definition = replace(DEFINITION, thresholds=tuple(reversed(DEFINITION.thresholds)))
-    shown = shown_of([gauge_state((("model", "large"),), {"every:5": rungs})], definition)
+    shown = shown_of([gauge_state((("model", "large"),), {"every:5": recurrences})], definition)
     assert shown.status == alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM
     (state,) = shown.gauges
     assert (state.sequence, state.change_reason) == (3, alert_pb2.CHANGE_REASON_USAGE)
@@ -174,12 +174,12 @@ def test_a_gauge_shows_each_threshold_in_the_alerts_order() -> None:
     assert not fixed.HasField("reached_time")
 
 
-def test_a_change_of_the_definition_is_an_evaluation() -> None:
+def test_a_state_changed_by_an_edit_has_the_reason_evaluation() -> None:
     (state,) = shown_of([gauge_state((), {}, reason="DEFINITION")]).gauges
     assert state.change_reason == alert_pb2.CHANGE_REASON_EVALUATION
 
 
-def test_without_a_gauge_there_is_no_data() -> None:
+def test_a_customer_without_a_gauge_has_no_data() -> None:
     shown = shown_of([])
     assert (shown.no_data, shown.status) == (True, alert_pb2.CUSTOMER_ALERT_STATUS_OK)
     assert not shown_of([gauge_state((), {})]).no_data
@@ -207,7 +207,7 @@ def test_an_alert_is_evaluating_until_its_backfill_has_passed_the_customer(
     assert shown_of([gauge_state((), reached)], replace(DEFINITION, backfill_after=backfill_after)).status == status
 
 
-def test_gauges_in_alarm_come_first_and_no_more_than_a_hundred_are_shown() -> None:
+def test_gauges_in_alarm_are_first_of_the_hundred_that_are_shown() -> None:
     gauges = [
         gauge_state((("model", f"{number:03}"),), {} if number < 150 else {"10.5": Reached(Decimal("10.5"), NOW)})
         for number in range(151)
@@ -218,7 +218,7 @@ def test_gauges_in_alarm_come_first_and_no_more_than_a_hundred_are_shown() -> No
     assert not shown_of(gauges[:100]).gauges_truncated
 
 
-def test_what_is_sent_by_default_is_spelled_out() -> None:
+def test_default_values_are_shown_explicitly() -> None:
     shown = alert_message(replace(DEFINITION, thresholds=(Threshold(Decimal(1), severity=Severity.CRITICAL),)))
     assert list(shown.thresholds[0].notify_on) == [threshold_pb2.TRANSITION_KIND_REACHED]
     assert shown.thresholds[0].severity == threshold_pb2.SEVERITY_CRITICAL

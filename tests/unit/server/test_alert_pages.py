@@ -1,4 +1,4 @@
-"""Pages of alerts: never more than a client takes in one answer."""
+"""Pages of alerts are never larger than a client accepts in one answer."""
 
 from generated.tidemark.v1 import alert_pb2
 from server.calls.paging import MAX_PAGE_BYTES, Page
@@ -8,7 +8,7 @@ def alerts(*sizes: int) -> list[alert_pb2.Alert]:
     return [alert_pb2.Alert(name="n" * size) for size in sizes]
 
 
-def test_a_page_ends_before_it_is_too_large_and_goes_on_there() -> None:
+def test_a_page_ends_before_the_size_limit_and_the_next_page_continues() -> None:
     rows = alerts(MAX_PAGE_BYTES // 2, MAX_PAGE_BYTES // 4, MAX_PAGE_BYTES // 2, 1)
     page = Page(3, None, "digest").cut(rows)
     assert page.shown(rows) == rows[:2]
@@ -22,14 +22,14 @@ def test_a_page_ends_before_it_is_too_large_and_goes_on_there() -> None:
     assert last == [rows[1]]
 
 
-def test_a_page_that_fits_stays_as_it_is() -> None:
+def test_a_page_within_the_size_limit_is_not_cut() -> None:
     page = Page(3, None, "digest")
     assert page.cut(alerts(1, 1, 1)) is page
-    # What is behind the page does not count.
+    # Rows after the page do not count.
     assert page.cut(alerts(1, 1, 1, MAX_PAGE_BYTES)) is page
     assert page.cut([]) is page
 
 
-def test_what_is_too_large_alone_is_shown_alone() -> None:
+def test_a_row_above_the_size_limit_is_a_page_by_itself() -> None:
     rows = alerts(2 * MAX_PAGE_BYTES, 1)
     assert Page(2, None, "digest").cut(rows).shown(rows) == rows[:1]

@@ -1,4 +1,4 @@
-"""CreateAlertRequest to the alert that is wanted, or to everything that is wrong with it."""
+"""CreateAlertRequest to the requested alert, or to all its violations."""
 
 from decimal import Decimal
 
@@ -18,7 +18,7 @@ from server.mapping.thresholds import read_thresholds
 ALL = 'name: "n" scope { all_customers {} } '
 PLAN = 'name: "n" scope { plan { plan_id: "gold" } } '
 SPEND = "spend_threshold_reached {} "
-LINE = 'thresholds { value: "10" } '
+THRESHOLD = 'thresholds { value: "10" } '
 
 EVALUATED = {kind.value for kind in ConditionType}
 CASES = [field.name for field in alert_pb2.Alert.DESCRIPTOR.oneofs_by_name["condition"].fields]
@@ -37,13 +37,13 @@ def read(alert: str) -> NewAlert:
 
 
 def refused(alert: str) -> list[str]:
-    """The paths of everything that is wrong with an alert."""
+    """The paths of all violations of an alert."""
     with pytest.raises(InvalidArgument) as error:
         read(alert)
     return [violation.path for violation in error.value.violations]
 
 
-def test_everything_of_an_alert_is_read() -> None:
+def test_every_field_of_an_alert_is_read() -> None:
     wanted = read(
         """
         name: "spend"  uniqueness_key: "key"
@@ -73,30 +73,30 @@ def test_everything_of_an_alert_is_read() -> None:
     )
 
 
-def test_what_is_unset_gets_its_default() -> None:
-    wanted = read(ALL + SPEND + LINE)
+def test_an_unset_field_gets_its_default() -> None:
+    wanted = read(ALL + SPEND + THRESHOLD)
     assert wanted.condition.currency == "USD"
     assert wanted.uniqueness_key is None
     assert wanted.thresholds[0].notify_on == {TransitionKind.REACHED}
 
 
 @pytest.mark.parametrize(("sent", "read_as"), [(None, True), (True, True), (False, False)])
-def test_evaluate_on_create_is_on_unless_switched_off(sent: bool | None, read_as: bool) -> None:
-    made = request(ALL + SPEND + LINE, evaluate_on_create=sent)
+def test_evaluate_on_create_is_on_by_default(sent: bool | None, read_as: bool) -> None:
+    made = request(ALL + SPEND + THRESHOLD, evaluate_on_create=sent)
     assert read_new_alert(Violations(), made).evaluate_on_create is read_as
 
 
 def test_the_currency_of_a_cost_alert_stays_open() -> None:
-    assert read(PLAN + "cost_exceeded {} " + LINE).condition.currency is None
+    assert read(PLAN + "cost_exceeded {} " + THRESHOLD).condition.currency is None
 
 
 def test_output_only_fields_are_ignored() -> None:
-    plain = read(ALL + SPEND + LINE)
+    plain = read(ALL + SPEND + THRESHOLD)
     noisy = (
         'alert_id: "alt_x" state: ALERT_STATE_ARCHIVED version: 9 etag: "9" uniqueness_key_released: true'
         " evaluation_status: EVALUATION_STATUS_DONE archive_time { seconds: -99999999999 } "
     )
-    assert read(noisy + ALL + SPEND + LINE) == plain
+    assert read(noisy + ALL + SPEND + THRESHOLD) == plain
 
 
 def test_all_violations_are_answered_at_once() -> None:
@@ -126,20 +126,20 @@ def test_all_violations_are_answered_at_once() -> None:
     ]
 
 
-def test_an_empty_request_says_that_the_alert_is_missing() -> None:
+def test_an_empty_request_is_refused_for_its_missing_alert() -> None:
     with pytest.raises(InvalidArgument) as error:
         read_new_alert(Violations(), alert_service_pb2.CreateAlertRequest())
     assert [violation.path for violation in error.value.violations] == ["alert"]
 
 
-def test_an_empty_alert_says_everything_that_is_missing() -> None:
+def test_an_empty_alert_is_refused_with_every_missing_field() -> None:
     assert refused("") == ["alert.name", "alert.condition", "alert.scope", "alert.thresholds"]
 
 
 @pytest.mark.parametrize(
     ("thresholds", "paths"),
     [
-        (LINE * 21, ["alert.thresholds"]),
+        (THRESHOLD * 21, ["alert.thresholds"]),
         ('thresholds { value: "" }', ["alert.thresholds[0].value"]),
         ('thresholds { value: "' + "9" * 60 + '" }', ["alert.thresholds[0].value"]),
         ('thresholds { value: "0.1234567890123456789" }', ["alert.thresholds[0].value"]),
@@ -162,7 +162,7 @@ def test_an_empty_alert_says_everything_that_is_missing() -> None:
         ]),
     ],
 )  # fmt: skip
-def test_bad_thresholds(thresholds: str, paths: list[str]) -> None:
+def test_invalid_thresholds_are_named(thresholds: str, paths: list[str]) -> None:
     assert refused(ALL + SPEND + thresholds) == paths
 
 
@@ -172,12 +172,12 @@ def test_bad_thresholds(thresholds: str, paths: list[str]) -> None:
         'thresholds { value: "0" }',
         'thresholds { value: "-0.000000000000000001" resolve_value: "-1" }',
         'thresholds { recurring_step: "5" }',
-        "".join(f'thresholds {{ value: "{line}" }}' for line in range(20)),
-        # Not each other's duplicates: the codes are unset.
+        "".join(f'thresholds {{ value: "{value}" }}' for value in range(20)),
+        # Not duplicates of each other: the codes are unset.
         'thresholds { value: "1" } thresholds { value: "2" }',
     ],
 )
-def test_good_thresholds(thresholds: str) -> None:
+def test_valid_thresholds_are_accepted(thresholds: str) -> None:
     assert read(ALL + SPEND + thresholds).thresholds
 
 
@@ -207,12 +207,12 @@ def test_good_thresholds(thresholds: str) -> None:
         ),
     ],
 )
-def test_bad_fields(alert: str, paths: list[str]) -> None:
-    assert refused(alert + LINE) == paths
+def test_invalid_fields_are_named(alert: str, paths: list[str]) -> None:
+    assert refused(alert + THRESHOLD) == paths
 
 
 def test_an_empty_group_value_is_a_value() -> None:
-    wanted = read(ALL + 'spend_threshold_reached { group_values { key: "a" value: "" } } ' + LINE)
+    wanted = read(ALL + 'spend_threshold_reached { group_values { key: "a" value: "" } } ' + THRESHOLD)
     assert wanted.condition.groups == (GroupSelector("a", ""),)
 
 
@@ -233,9 +233,9 @@ FIELDS = {
 
 @pytest.mark.parametrize("scope", SCOPES)
 @pytest.mark.parametrize("kind", list(ConditionType))
-def test_each_family_takes_its_own_scopes(scope: str, kind: ConditionType) -> None:
-    line = LINE if kind.own_threshold is None else ""
-    alert = f'name: "n" scope {{ {SCOPES[scope]} }} {kind} {{ {FIELDS.get(kind, "")} }} {line}'
+def test_each_family_of_conditions_accepts_only_its_scopes(scope: str, kind: ConditionType) -> None:
+    threshold = THRESHOLD if kind.own_threshold is None else ""
+    alert = f'name: "n" scope {{ {SCOPES[scope]} }} {kind} {{ {FIELDS.get(kind, "")} }} {threshold}'
     fits = scope == "plan" or (scope == "subscription") is kind.per_subscription
     if kind.of_one_customer:
         fits = scope == "customer"
@@ -251,24 +251,24 @@ def test_each_of_the_23_conditions_of_the_contract_is_evaluated() -> None:
 
 
 def test_thresholds_in_percent_of_a_limit_are_read() -> None:
-    lines = 'thresholds { percent_of_limit: "80.50" resolve_value: "70" } thresholds { percent_of_limit: "150" }'
+    thresholds = 'thresholds { percent_of_limit: "80.50" resolve_value: "70" } thresholds { percent_of_limit: "150" }'
     expected = (
         Threshold(percent_of_limit=Decimal("80.5"), resolve_percent=Decimal(70)),
         Threshold(percent_of_limit=Decimal(150)),
     )
-    assert read(ALL + SPEND + lines).thresholds == expected
-    assert read(PLAN + 'usage_exceeded { metric_id: "m" } ' + lines).thresholds == expected
-    assert read(ALL + "monthly_invoice_total_spend_threshold_reached {} " + lines).thresholds == expected
-    # A value may be the same number: it is another line.
-    several = read(ALL + SPEND + lines + ' thresholds { value: "150" } thresholds { recurring_step: "1" }')
+    assert read(ALL + SPEND + thresholds).thresholds == expected
+    assert read(PLAN + 'usage_exceeded { metric_id: "m" } ' + thresholds).thresholds == expected
+    assert read(ALL + "monthly_invoice_total_spend_threshold_reached {} " + thresholds).thresholds == expected
+    # A value can be the same number: it is another threshold.
+    several = read(ALL + SPEND + thresholds + ' thresholds { value: "150" } thresholds { recurring_step: "1" }')
     assert len(several.thresholds) == 4
     override = 'cost_exceeded { grouping_keys: "a" currency: "USD" threshold_overrides { group_values: "x" '
-    [read_override] = read(PLAN + override + lines + "} } " + LINE).condition.overrides
+    [read_override] = read(PLAN + override + thresholds + "} } " + THRESHOLD).condition.overrides
     assert read_override.thresholds == expected
 
 
 @pytest.mark.parametrize(
-    ("line", "field"),
+    ("threshold", "field"),
     [
         ('percent_of_limit: "80" value: "1"', "value"),
         ('percent_of_limit: "80" recurring_step: "1"', "percent_of_limit"),
@@ -279,13 +279,13 @@ def test_thresholds_in_percent_of_a_limit_are_read() -> None:
         ('percent_of_limit: "50.0"', "percent_of_limit"),
     ],
 )
-def test_bad_percentages_of_a_limit(line: str, field: str) -> None:
-    alert = ALL + SPEND + f'thresholds {{ percent_of_limit: "50" }} thresholds {{ {line} }}'
+def test_invalid_percentages_of_a_limit_are_named(threshold: str, field: str) -> None:
+    alert = ALL + SPEND + f'thresholds {{ percent_of_limit: "50" }} thresholds {{ {threshold} }}'
     assert refused(alert) == [f"alert.thresholds[1].{field}"]
 
 
 @pytest.mark.parametrize("kind", [kind for kind in ConditionType if kind.own_threshold is None])
-def test_what_no_limit_is_of_takes_no_percentage_of_one(kind: ConditionType) -> None:
+def test_a_condition_without_a_limit_refuses_percentages(kind: ConditionType) -> None:
     taking = {
         "spend_threshold_reached",
         "usage_threshold_reached",
@@ -323,9 +323,11 @@ def test_what_no_limit_is_of_takes_no_percentage_of_one(kind: ConditionType) -> 
         ),
     ],
 )
-def test_what_is_wrong_with_overrides_is_said_where_it_stands(overrides: str, paths: list[str]) -> None:
+def test_invalid_overrides_are_named_by_their_path(overrides: str, paths: list[str]) -> None:
     condition = f'cost_exceeded {{ grouping_keys: ["a", "b"] currency: "USD" threshold_overrides: [{overrides}] }} '
-    assert refused(PLAN + condition + LINE) == [f"alert.cost_exceeded.threshold_overrides{path}" for path in paths]
+    assert refused(PLAN + condition + THRESHOLD) == [
+        f"alert.cost_exceeded.threshold_overrides{path}" for path in paths
+    ]
 
 
 ID_IS = "price_filters { field: PRICE_FIELD_PRICE_ID operator: FILTER_OPERATOR_INCLUDES "
@@ -346,31 +348,31 @@ ID_IS_NOT = "price_filters { field: PRICE_FIELD_PRICE_ID operator: FILTER_OPERAT
         (ID_IS_NOT + f'values: "{"é" * 100}" ' * 31 + "}", [""]),
     ],
 )
-def test_what_is_wrong_with_price_filters_is_said_where_it_stands(filters: str, paths: list[str]) -> None:
+def test_invalid_price_filters_are_named_by_their_path(filters: str, paths: list[str]) -> None:
     condition = f'spend_exceeded {{ currency: "USD" {filters} }} '
-    assert refused(PLAN + condition + LINE) == [f"alert.spend_exceeded.price_filters{path}" for path in paths]
+    assert refused(PLAN + condition + THRESHOLD) == [f"alert.spend_exceeded.price_filters{path}" for path in paths]
 
 
 def test_price_filters_are_merged() -> None:
     type_is_not = "price_filters { field: PRICE_FIELD_PRICE_TYPE operator: FILTER_OPERATOR_EXCLUDES "
     filters = [ID_IS + 'values: ["c", "a", "b"] }', type_is_not + 'values: "y" }', ID_IS_NOT + 'values: "b" }']
     filters += [type_is_not + 'values: ["x", "y"] }']
-    merged = read(PLAN + f'spend_exceeded {{ currency: "USD" {" ".join(filters)} }} ' + LINE).condition.prices
+    merged = read(PLAN + f'spend_exceeded {{ currency: "USD" {" ".join(filters)} }} ' + THRESHOLD).condition.prices
     assert merged == (
         PriceFilter(PriceField.PRICE_ID, FilterOperator.INCLUDES, ("a", "c")),
         PriceFilter(PriceField.PRICE_TYPE, FilterOperator.EXCLUDES, ("x", "y")),
     )
-    assert read(PLAN + f'spend_exceeded {{ currency: "USD" {" ".join(reversed(filters))} }} ' + LINE) == read(
-        PLAN + f'spend_exceeded {{ currency: "USD" {" ".join(filters)} }} ' + LINE
+    assert read(PLAN + f'spend_exceeded {{ currency: "USD" {" ".join(reversed(filters))} }} ' + THRESHOLD) == read(
+        PLAN + f'spend_exceeded {{ currency: "USD" {" ".join(filters)} }} ' + THRESHOLD
     )
 
 
-def test_overrides_need_groups() -> None:
+def test_overrides_without_group_keys_are_refused() -> None:
     condition = 'cost_exceeded { threshold_overrides { group_keys: "a" group_values: "x" } } '
-    assert refused(PLAN + condition + LINE) == ["alert.cost_exceeded.threshold_overrides"]
+    assert refused(PLAN + condition + THRESHOLD) == ["alert.cost_exceeded.threshold_overrides"]
 
 
-def test_filters_refuse_what_is_no_state_and_no_type() -> None:
+def test_a_list_filter_refuses_unknown_states_and_types() -> None:
     violations = Violations()
     read_states(violations, "states", [alert_pb2.ALERT_STATE_ACTIVE, alert_pb2.ALERT_STATE_UNSPECIFIED])
     types = [condition_pb2.CONDITION_TYPE_UNSPECIFIED, condition_pb2.CONDITION_TYPE_USAGE_EXCEEDED]
@@ -378,7 +380,7 @@ def test_filters_refuse_what_is_no_state_and_no_type() -> None:
     assert [violation.path for violation in violations.found] == ["states[1]", "condition_types[0]"]
 
 
-def test_a_filter_by_a_type_that_is_not_evaluated_is_no_error_and_finds_nothing() -> None:
+def test_a_list_filter_by_an_unevaluated_type_finds_nothing() -> None:
     violations = Violations()
     types = [condition_pb2.CONDITION_TYPE_INVOICE_TOTAL_REACHED]
     assert read_condition_types(violations, "condition_types", types) == ("invoice_total_reached",)

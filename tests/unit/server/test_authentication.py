@@ -1,4 +1,4 @@
-"""Which addresses only this machine reaches, and which organization a call acts for."""
+"""Loopback addresses, and the organization that a call acts for."""
 
 import pytest
 
@@ -10,12 +10,12 @@ from store.identity.organizations import Organization
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
-def test_loopback(host: str) -> None:
+def test_an_address_of_this_machine_is_loopback(host: str) -> None:
     assert is_loopback(host)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.com", "localhost.example.com", "", "*"])
-def test_not_loopback(host: str) -> None:
+def test_an_address_that_other_machines_reach_is_not_loopback(host: str) -> None:
     assert not is_loopback(host)
 
 

@@ -49,12 +49,12 @@ async def test_a_burst_that_is_served_immediately_is_not_evicted_after_the_loop_
     loop = asyncio.get_running_loop()
     end = loop.time() + 0.05
     while loop.time() < end:
-        pass  # the moment of the first look, and of a second one, is over when the loop goes on
+        pass  # the times of the first and the second check have passed when the loop continues
     loop.call_soon(done.set)
     assert await asyncio.gather(*tasks) == ["served"] * 100
 
 
-async def test_a_cancellation_that_is_no_eviction_passes() -> None:
+async def test_a_cancellation_without_an_eviction_is_raised() -> None:
     waits = BoundedWaits(1, "a test", check_interval=CHECK_INTERVAL)
     task = asyncio.create_task(wait(waits, "one", asyncio.Event()))
     await asyncio.sleep(0)
@@ -64,7 +64,7 @@ async def test_a_cancellation_that_is_no_eviction_passes() -> None:
     assert waits.count == 0
 
 
-async def test_a_cancellation_beside_an_eviction_passes() -> None:
+async def test_a_cancellation_together_with_an_eviction_is_raised() -> None:
     waits = BoundedWaits(0, "a test", check_interval=CHECK_INTERVAL)
     task = asyncio.create_task(wait(waits, "one", asyncio.Event()))
     while not task.cancelling():  # noqa: ASYNC110

@@ -1,4 +1,4 @@
-"""What callers may want an endpoint to be, and what is refused, all of it at once."""
+"""Requests that create or update an endpoint: the settings that are read, and all violations in one answer."""
 
 from datetime import timedelta
 
@@ -77,14 +77,14 @@ def test_the_fields_of_an_update_are_the_settings() -> None:
         (CreateEndpointRequest(max_in_flight=65), ["max_in_flight"]),
     ],
 )
-def test_what_is_refused(wrong: CreateEndpointRequest, paths: list[str]) -> None:
+def test_an_invalid_setting_of_a_new_endpoint_is_named(wrong: CreateEndpointRequest, paths: list[str]) -> None:
     wrong.url = URL
     violations = Violations()
     read_new_settings(violations, wrong, POLICY)
     assert paths_of(violations) == paths
 
 
-def test_all_that_is_wrong_is_said_at_once() -> None:
+def test_all_violations_of_an_endpoint_are_in_one_answer() -> None:
     violations = Violations()
     wrong = CreateEndpointRequest(
         url="http://10.0.0.1", event_types=["x"], headers={"Host": "x"}, rate_per_second="x", max_in_flight=-1
@@ -106,7 +106,7 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
         (update("max_in_flight", request=UpdateEndpointRequest(max_in_flight=99)), ["max_in_flight"]),
     ],
 )
-def test_an_update_that_is_refused(request_: UpdateEndpointRequest, paths: list[str]) -> None:
+def test_an_invalid_setting_of_an_update_is_named(request_: UpdateEndpointRequest, paths: list[str]) -> None:
     violations = Violations()
     read_update(violations, request_, POLICY)
     assert paths_of(violations) == paths
@@ -122,13 +122,13 @@ def test_an_update_that_is_refused(request_: UpdateEndpointRequest, paths: list[
         Duration(seconds=2**62),
     ],
 )
-def test_a_grace_lies_between_nothing_and_a_week(grace: Duration) -> None:
+def test_a_grace_is_between_0_and_a_week(grace: Duration) -> None:
     violations = Violations()
     read_grace(violations, RotateSecretRequest(grace=grace))
     assert paths_of(violations) == ["grace"]
 
 
-def test_a_grace_is_a_day_unless_it_is_told() -> None:
+def test_a_grace_is_a_day_by_default() -> None:
     violations = Violations()
     assert read_grace(violations, RotateSecretRequest()) == timedelta(days=1)
     assert read_grace(violations, RotateSecretRequest(grace=Duration())) == timedelta(0)

@@ -126,7 +126,7 @@ def test_each_failure_of_the_database_is_unavailable_by_its_name(failure: failur
     )
     assert mapped.metadata == {"failure": failure.kind}
     assert mapped.retry_after == failure.retry_after > timedelta(0)
-    # The contract names every one of them.
+    # The contract names each of these reasons.
     contract = (Path(__file__).parents[3] / "proto/tidemark/v1/error_reason.proto").read_text()
     assert re.search(rf"\b{failure.kind}\b", contract)
 

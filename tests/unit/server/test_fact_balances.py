@@ -1,4 +1,4 @@
-"""A balance of a request to the fact, or to everything that is wrong with it."""
+"""A balance of a request to the fact, or to all its violations."""
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -28,13 +28,13 @@ def read(text: str) -> BalanceFact:
 
 
 def refused(text: str) -> list[str]:
-    """The paths of everything that is wrong with a balance."""
+    """The paths of all violations of a balance."""
     with pytest.raises(InvalidArgument) as error:
         read(text)
     return [violation.path.removeprefix("balance.") for violation in error.value.violations]
 
 
-def test_defaults() -> None:
+def test_a_balance_gets_defaults() -> None:
     assert read(COMMIT + USD + SEGMENT) == BalanceFact(
         customer_id="acme",
         balance_id="b1",
@@ -69,7 +69,7 @@ def test_defaults() -> None:
         ('kind: BALANCE_KIND_LICENSE_ALLOTMENT license_type: "pro"', BalanceKind.LICENSE_ALLOTMENT),
     ],
 )
-def test_every_kind_with_what_it_alone_has(text: str, kind: BalanceKind) -> None:
+def test_a_balance_of_each_kind_keeps_its_own_fields(text: str, kind: BalanceKind) -> None:
     fact = read(IDS + text + ' quantity { metric_id: "tokens" } ' + SEGMENT)
     assert (fact.kind, fact.currency, fact.metric_id) == (kind, None, "tokens")
     assert fact.credit_grant_type == ("promo" if kind is BalanceKind.CREDIT_GRANT else None)
@@ -123,20 +123,20 @@ def test_every_kind_with_what_it_alone_has(text: str, kind: BalanceKind) -> None
         (COMMIT + USD + SEGMENT + "as_of_time { seconds: 9999999999 }", ["as_of_time"]),
     ],
 )
-def test_bad_input(text: str, paths: list[str]) -> None:
+def test_an_invalid_balance_is_refused_by_field(text: str, paths: list[str]) -> None:
     assert refused(text) == paths
 
 
-def test_a_thousand_segments_are_fine() -> None:
+def test_a_balance_with_a_thousand_segments_is_accepted() -> None:
     assert len(read(COMMIT + USD + 'segments { amount: "0" start_time {} }' * 1000).segments) == 1000
 
 
-def test_a_balance_that_usage_draws_on() -> None:
+def test_the_draw_settings_of_a_balance_are_read() -> None:
     fact = read(COMMIT + USD + SEGMENT + 'draw_down: true allow_overage: true draw_down_metric_ids: ["m", "a"]')
     assert (fact.draw_down, fact.allow_overage, fact.draw_down_metric_ids) == (True, True, ("a", "m"))
 
 
-def test_kinds_of_a_filter() -> None:
+def test_a_list_filter_reads_kinds() -> None:
     commit, grant = balance_pb2.BALANCE_KIND_COMMIT, balance_pb2.BALANCE_KIND_CREDIT_GRANT
     violations = Violations()
     assert read_kinds(violations, "kinds", [grant, commit, grant]) == (BalanceKind.COMMIT, BalanceKind.CREDIT_GRANT)
@@ -154,7 +154,7 @@ def test_kinds_of_a_filter() -> None:
         (NOW + 2 * SECOND, "100", "100"),
     ],
 )
-def test_what_remains_is_what_is_active_now(at: datetime, granted: str, remaining: str) -> None:
+def test_the_remaining_amount_counts_only_active_segments(at: datetime, granted: str, remaining: str) -> None:
     segments = (
         StoredSegment(1, SegmentFact(Decimal(10), NOW, NOW + 2 * SECOND), Decimal("2.5"), Decimal("1.25")),
         StoredSegment(2, SegmentFact(Decimal("100.00"), NOW + SECOND, None)),

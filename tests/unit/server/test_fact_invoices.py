@@ -1,4 +1,4 @@
-"""An invoice of a request to the fact, or to everything that is wrong with it."""
+"""An invoice of a request to the fact, or to all its violations."""
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -22,13 +22,13 @@ RIGHT = IDS + STATUS + MONEY + END
 
 
 def read(text: str) -> tuple[InvoiceFact, list[str]]:
-    """The fact of an invoice in protobuf's text format, and the paths of what is wrong with it."""
+    """The fact of an invoice in protobuf's text format, and the paths of its violations."""
     violations = Violations()
     fact = read_invoice(violations, "invoice", text_format.Parse(text, invoice_pb2.Invoice()), NOW)
     return fact, [violation.path.removeprefix("invoice.") for violation in violations.found]
 
 
-def test_defaults() -> None:
+def test_an_invoice_gets_defaults() -> None:
     fact = InvoiceFact(
         customer_id="acme",
         invoice_id="i1",
@@ -67,11 +67,11 @@ def test_defaults() -> None:
         (RIGHT + "as_of_time { seconds: 9999999999 }", ["as_of_time"]),
     ],
 )
-def test_bad_input(text: str, paths: list[str]) -> None:
+def test_an_invalid_invoice_is_refused_by_field(text: str, paths: list[str]) -> None:
     assert read(text)[1] == paths
 
 
-def test_statuses_of_a_filter() -> None:
+def test_a_list_filter_reads_statuses() -> None:
     paid, draft = invoice_pb2.INVOICE_STATUS_PAID, invoice_pb2.INVOICE_STATUS_DRAFT
     violations = Violations()
     assert read_statuses(violations, "statuses", [paid, draft, paid]) == (InvoiceStatus.DRAFT, InvoiceStatus.PAID)

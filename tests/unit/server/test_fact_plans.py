@@ -1,4 +1,4 @@
-"""What a limit of a request is of, or everything that is wrong with it."""
+"""A limit of a request to its subject, unit and amount, or to all its violations."""
 
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -17,7 +17,7 @@ USD = 'spend { currency: "USD" } '
 
 
 def read(text: str) -> tuple[LimitSubject, list[str]]:
-    """The subject of a limit in protobuf's text format, and the paths of what is wrong with it."""
+    """The subject of a limit in protobuf's text format, and the paths of its violations."""
     violations = Violations()
     subject = read_subject(violations, "limit", text_format.Parse(text, plan_pb2.Limit()))
     return subject, [violation.path.removeprefix("limit.") for violation in violations.found]
@@ -37,7 +37,7 @@ def read(text: str) -> tuple[LimitSubject, list[str]]:
         ),
     ],
 )
-def test_what_is_limited(text: str, subject: LimitSubject) -> None:
+def test_a_limit_reads_its_subject_and_unit(text: str, subject: LimitSubject) -> None:
     assert read(text) == (subject, [])
     shown = limit_message(StoredLimit(1, "l1", subject, Decimal("1.50"), NOW, NOW, NOW))
     assert shown.amount == "1.5"
@@ -58,7 +58,7 @@ def test_what_is_limited(text: str, subject: LimitSubject) -> None:
         (ACME + USD + "groups {} groups {} groups {} groups {}", ["groups"]),
     ],
 )
-def test_bad_input(text: str, paths: list[str]) -> None:
+def test_an_invalid_limit_is_refused_by_field(text: str, paths: list[str]) -> None:
     assert read(text)[1] == paths
 
 
@@ -72,7 +72,7 @@ def test_bad_input(text: str, paths: list[str]) -> None:
         ("1e3", Decimal(0), True),
     ],
 )
-def test_amounts(text: str, amount: Decimal | None, wrong: bool) -> None:
+def test_a_limit_reads_its_amount(text: str, amount: Decimal | None, wrong: bool) -> None:
     violations = Violations()
     assert read_amount(violations, "amount", text) == amount
     assert bool(violations.found) == wrong

@@ -5,7 +5,7 @@ import asyncio
 from server.calls.lifecycle import Drain, InFlight, Shutdown
 
 
-async def test_the_second_request_forces() -> None:
+async def test_a_second_stop_request_forces_the_stop() -> None:
     shutdown = Shutdown()
     shutdown.request()
     assert (shutdown.requested.is_set(), shutdown.forced.is_set()) == (True, False)
@@ -29,7 +29,7 @@ async def test_a_sleep_ends_by_itself() -> None:
     assert not shutdown.forced.is_set()
 
 
-async def test_idle_waits_for_the_last_call() -> None:
+async def test_wait_until_idle_ends_after_the_last_call() -> None:
     in_flight = InFlight()
     await in_flight.idle()
     in_flight.enter()

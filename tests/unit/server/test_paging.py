@@ -47,12 +47,12 @@ def token_after(cursor: Cursor) -> str:
 @pytest.mark.parametrize(
     ("asked", "given_"), [(0, 50), (1, 1), (50, 50), (1000, 1000), (1001, 1000), (2**31 - 1, 1000)]
 )
-def test_sizes_have_a_default_and_a_maximum(asked: int, given_: int) -> None:
+def test_page_sizes_have_a_default_and_a_maximum(asked: int, given_: int) -> None:
     page = page_of(asked)
     assert (page.size, page.limit, page.after) == (given_, given_ + 1, None)
 
 
-def test_a_negative_size_is_a_violation() -> None:
+def test_a_negative_page_size_is_a_violation() -> None:
     with pytest.raises(InvalidArgument, match="page_size"):
         page_of(-1)
 
@@ -62,7 +62,7 @@ def test_the_last_page_has_no_token() -> None:
     assert page_of().next_token([], lambda row: (row,)) == ""
 
 
-def test_one_row_too_many_is_not_shown_and_means_another_page() -> None:
+def test_one_row_above_the_page_size_means_another_page() -> None:
     page = page_of(shape=(str,))
     rows = ["a", "b", "c"]
     assert page.shown(rows) == ["a", "b"]
@@ -75,12 +75,12 @@ def test_one_row_too_many_is_not_shown_and_means_another_page() -> None:
     st.text().filter(lambda text: "\0" not in text),
     st.integers(-(2**63), 2**63 - 1),
 )
-def test_a_cursor_survives_the_token(time: datetime, text: str, number: int) -> None:
+def test_a_cursor_is_equal_after_it_is_read_from_its_token(time: datetime, text: str, number: int) -> None:
     act_for(1)  # each example runs in the context of the test function
     assert page_of(page_token=token_after((time, text, number))).after == (time, text, number)
 
 
-def test_a_token_may_be_used_with_another_size() -> None:
+def test_a_token_is_accepted_with_another_page_size() -> None:
     assert page_of(7, token_after((TIME, "a", 1))).after == (TIME, "a", 1)
 
 
@@ -133,13 +133,13 @@ def test_a_forged_cursor_of_the_wrong_types_is_refused(cursor: tuple[object, ...
 
 
 @pytest.mark.parametrize("token", ["x", "====", "ä", "e30", "bnVsbA", "W10", "a" * 5000, "W1tdXQ", "\0"])
-def test_a_text_that_is_no_token_is_refused(token: str) -> None:
+def test_a_text_that_is_not_a_token_is_refused(token: str) -> None:
     with pytest.raises(InvalidArgument):
         page_of(page_token=token)
 
 
 @given(st.text())
-def test_any_text_is_refused_without_another_error(token: str) -> None:
+def test_any_text_is_refused_as_an_invalid_token(token: str) -> None:
     act_for(1)
     if token:
         with pytest.raises(InvalidArgument):

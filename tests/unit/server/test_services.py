@@ -52,7 +52,7 @@ async def test_every_rpc_is_served_by_one_handler_of_its_own_name(name: str, par
 
 @pytest.mark.parametrize("name", SERVICES)
 async def test_every_handler_of_a_part_serves_an_rpc(name: str, parts: Parts) -> None:
-    """So no RPC has a second handler that is never called."""
+    """Otherwise an RPC could have a second handler that is never called."""
     service_class, descriptor = SERVICES[name]
     owners = {handler.__self__ for handler in vars(service_class(parts)).values()}
     handlers = [attribute for owner in owners for attribute in dir(owner) if attribute[0].isupper()]
@@ -75,7 +75,7 @@ def test_an_entry_of_an_error_table_maps_the_exception_that_its_function_takes(
 
 
 def test_an_exception_that_the_table_does_not_name_is_internal(caplog: pytest.LogCaptureFixture) -> None:
-    """A subclass of a named exception, too: it may mean something else."""
+    """This includes a subclass of a named exception: it can mean something else."""
     [exception, *_] = TABLES[ALERT_SERVICE]
     unknown = type("Unknown", (exception,), {})("alt_1")
     for error in (unknown, KeyError("secret detail"), Exception()):

@@ -10,7 +10,7 @@ from store.postgres.database import Database
 
 
 def subscribe_as_many(feeds: Feeds, organization_id: int) -> list[Subscriber]:
-    """All the watchers that an organization may have."""
+    """Registers as many subscribers as an organization may have."""
     found: list[Subscriber] = []
     refusal = None
     while refusal is None:

@@ -17,7 +17,7 @@ def entry(place: int, customer: str = "ann", body: str = "x") -> Entry:
     )
 
 
-def test_a_tail_that_is_not_read_has_no_entries_and_no_position_is_behind_it() -> None:
+def test_a_tail_before_its_first_read_has_no_entries() -> None:
     empty = Tail()
     assert not empty.is_behind(0)
     assert empty.next(0, EVERYTHING) is None
@@ -39,7 +39,7 @@ def test_a_tail_begins_at_a_position_and_grows_from_there() -> None:
     assert grown.next(10, EVERYTHING) == entry(11)
     assert grown.next(10, NotificationFilter(customer_ids=("bob",))) == entry(12, "bob")
     assert grown.next(10, NotificationFilter(customer_ids=("cid",))) is None
-    # Somebody may know more already than this server has read.
+    # A subscriber can have a position that this server has not read yet.
     assert grown.next(20, EVERYTHING) is None
     grown.begin(30)
     assert grown.is_behind(12)
@@ -62,7 +62,7 @@ def test_a_tail_removes_its_oldest_entries_above_its_limits(
     assert grown.next(3, EVERYTHING) == entry(4, body="12345")
 
 
-def test_a_notification_is_wanted_only_if_it_passes_each_filter() -> None:
+def test_a_notification_is_sent_only_if_it_passes_each_filter() -> None:
     one = entry(1)
     for fits in (
         NotificationFilter(customer_ids=("bob", "ann")),
@@ -82,7 +82,7 @@ def test_a_notification_is_wanted_only_if_it_passes_each_filter() -> None:
         assert not fits_not.matches(one)
 
 
-def test_a_tail_that_begins_again_has_its_whole_room(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tail_that_begins_again_has_its_full_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tail, "MAX_LENGTH", 15)
     grown = Tail()
     grown.begin(0)

@@ -1,4 +1,4 @@
-"""Tokens keep their form: callers store the tokens of earlier versions, and send them to this one."""
+"""Tokens keep their form: callers store tokens of earlier versions and send them to this version."""
 
 from datetime import UTC, datetime
 
@@ -66,7 +66,7 @@ def test_a_digest_belongs_to_one_organization() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "x", "====", "ä", "e30", "bnVsbA", "\0", "WzEs"])
-def test_a_text_that_is_no_token_has_no_values(text: str) -> None:
+def test_a_text_that_is_not_a_token_has_no_values(text: str) -> None:
     assert tokens.decode(text, 100) is None
 
 

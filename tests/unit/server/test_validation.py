@@ -1,4 +1,4 @@
-"""Checks of fields: each kind, at its borders, and all violations in one answer."""
+"""Checks of fields: each type of field at its bounds, and all violations in one answer."""
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -15,7 +15,7 @@ NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("text", ["a", "x" * 128, "ä" * 128, "a b", "acme/1:2", "😀", "a\\b", 'a"b', "-"])
-def test_good_ids(text: str) -> None:
+def test_a_valid_id_is_accepted(text: str) -> None:
     assert id_problem(text) is None
 
 
@@ -36,12 +36,12 @@ def test_good_ids(text: str) -> None:
         ("a\x85b", "control"),
     ],
 )
-def test_bad_ids(text: str, says: str) -> None:
+def test_an_invalid_id_is_a_violation(text: str, says: str) -> None:
     assert says in (id_problem(text) or "")
 
 
 @pytest.mark.parametrize("text", ["USD", "EUR", "credits", "Gpu.hours_1-x", "x" * 64, "US", "usdc", "1", "us1"])
-def test_good_currencies(text: str) -> None:
+def test_a_valid_currency_is_accepted(text: str) -> None:
     assert currency_problem(text) is None
 
 
@@ -58,7 +58,7 @@ def test_good_currencies(text: str) -> None:
         ("ÜSD", "1–64"),
     ],
 )
-def test_bad_currencies(text: str, says: str) -> None:
+def test_an_invalid_currency_is_a_violation(text: str, says: str) -> None:
     assert says in (currency_problem(text) or "")
 
 
@@ -76,7 +76,7 @@ def test_bad_currencies(text: str, says: str) -> None:
         (0, 1_000_000_000, False),
     ],
 )
-def test_timestamps_lie_in_the_years_1_to_9999(seconds: int, nanos: int, fine: bool) -> None:
+def test_a_timestamp_outside_the_years_1_to_9999_is_a_violation(seconds: int, nanos: int, fine: bool) -> None:
     assert (time_problem(seconds, nanos) is None) == fine
     violations = Violations()
     violations.time("time", Timestamp(seconds=seconds, nanos=nanos))
@@ -84,7 +84,7 @@ def test_timestamps_lie_in_the_years_1_to_9999(seconds: int, nanos: int, fine: b
 
 
 @given(st.datetimes(timezones=st.just(UTC)))
-def test_times_survive_the_contract(time: datetime) -> None:
+def test_a_time_is_equal_after_it_is_sent_and_read(time: datetime) -> None:
     message = to_timestamp(time)
     assert time_problem(message.seconds, message.nanos) is None
     assert to_datetime(message) == time
@@ -94,7 +94,7 @@ def test_times_are_cut_to_the_microsecond() -> None:
     assert to_datetime(Timestamp(seconds=-1, nanos=999_999_999)).isoformat() == "1969-12-31T23:59:59.999999+00:00"
 
 
-def test_a_past_time_may_be_five_minutes_ahead() -> None:
+def test_a_past_time_can_be_five_minutes_ahead() -> None:
     violations = Violations()
     limit = NOW + timedelta(minutes=5)
     assert violations.past_time("time", to_timestamp(limit), NOW) == limit
@@ -103,7 +103,7 @@ def test_a_past_time_may_be_five_minutes_ahead() -> None:
     assert "5 minutes" in violations.found[0].description
 
 
-def test_good_fields_come_back_as_they_are() -> None:
+def test_valid_fields_are_returned_unchanged() -> None:
     violations = Violations()
     assert violations.identifier("id", "acme") == "acme"
     assert violations.identifier("id", "", required=False) == ""

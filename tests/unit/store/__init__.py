@@ -1,1 +1,1 @@
-"""Unit tests of the store: what needs no database."""
+"""Unit tests of the store that need no database."""

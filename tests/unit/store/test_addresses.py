@@ -1,4 +1,4 @@
-"""Database addresses: what is read, what is refused with which advice, and that no password is ever shown."""
+"""Database addresses: how they are read, refusals with their advice, and passwords that are never shown."""
 
 import pytest
 from psycopg.conninfo import conninfo_to_dict

@@ -1,0 +1,137 @@
+"""The statements of store/alerts, without a server: its background tasks would change the rows under test."""
+
+from dataclasses import replace
+from decimal import Decimal
+
+import pytest
+from sqlalchemy import update
+
+from evaluator.alert_commands import NewAlert
+from evaluator.alerts import ConditionType, Scope, ScopeKind
+from evaluator.definitions import AlertDefinition, Condition, DefinitionState
+from evaluator.thresholds import Threshold
+from runtime.clock import ManualClock
+from store.accounts import customers
+from store.alerts import alerts
+from store.alerts import changes as alert_changes
+from store.alerts.history import Author
+from store.identity import organizations
+from store.postgres.database import Database
+from store.tables.alerts import alert
+from store.views.customer_alerts import CustomerAlertStatus
+from store.views.customer_views import CustomerView
+
+NEW = NewAlert(
+    name="tokens",
+    scope=Scope(ScopeKind.ALL_CUSTOMERS),
+    condition=Condition(ConditionType.USAGE_THRESHOLD_REACHED, metric_id="tokens"),
+    thresholds=(Threshold(Decimal(10)),),
+    uniqueness_key=None,
+    evaluate_on_create=True,
+)
+
+
+@pytest.fixture
+async def organization_id(database: Database, clock: ManualClock) -> int:
+    """An organization with the customer `acme`."""
+    now = clock.now()
+    async with database.transaction() as connection:
+        organization_id = await organizations.get_or_create(connection, "ours", now)
+        await customers.create_if_missing(connection, organization_id, "acme", now)
+    return organization_id
+
+
+async def create(
+    database: Database, organization_id: int, clock: ManualClock, new: NewAlert = NEW
+) -> AlertDefinition:
+    async with database.transaction() as connection:
+        return await alerts.create(connection, organization_id, new, Author(), clock)
+
+
+async def test_a_definition_is_read_as_it_was_created(
+    database: Database, organization_id: int, clock: ManualClock
+) -> None:
+    created = await create(database, organization_id, clock, replace(NEW, uniqueness_key="k"))
+    async with database.transaction() as connection:
+        assert await alerts.get(connection, organization_id, created.alert_id) == created
+    assert (created.watching_time, created.backfill_after, created.uniqueness_key_held) == (clock.now(), "", True)
+    assert created.changed_epoch == created.watching_epoch > 0
+
+
+async def test_changed_alerts_after_an_epoch_exclude_other_organizations(
+    database: Database, organization_id: int, clock: ManualClock
+) -> None:
+    async with database.transaction() as connection:
+        other = await organizations.get_or_create(connection, "theirs", clock.now())
+    first = await create(database, organization_id, clock)
+    second = await create(database, organization_id, clock)
+    await create(database, other, clock)
+    async with database.transaction() as connection:
+        ended = await alert_changes.archive(
+            connection, organization_id, first.alert_id, "", Author(), clock, release_uniqueness_key=False
+        )
+    async with database.transaction() as connection:
+        everything = await alerts.changed_since(connection, organization_id, 0)
+        newer = await alerts.changed_since(connection, organization_id, second.changed_epoch)
+        none = await alerts.changed_since(connection, organization_id, ended.changed_epoch)
+    assert sorted(each.alert_id for each in everything) == sorted([first.alert_id, second.alert_id])
+    assert [(each.alert_id, each.active_rule()) for each in newer] == [(first.alert_id, None)]
+    assert none == []
+
+
+@pytest.mark.parametrize(
+    ("visit_after", "status"),
+    [
+        ("", CustomerAlertStatus.EVALUATING),
+        ("acm", CustomerAlertStatus.EVALUATING),
+        ("acme", CustomerAlertStatus.OK),
+        (None, CustomerAlertStatus.OK),
+    ],
+)
+async def test_a_customer_is_evaluating_until_the_backfill_has_passed_it(
+    database: Database,
+    organization_id: int,
+    clock: ManualClock,
+    visit_after: str | None,
+    status: CustomerAlertStatus,
+) -> None:
+    created = await create(database, organization_id, clock)
+    async with database.transaction() as connection:
+        await connection.execute(
+            update(alert).where(alert.c.alert_id == created.alert_id).values(visit_after=visit_after)
+        )
+    async with database.transaction() as connection:
+        view = await CustomerView.open(connection, organization_id, "acme", clock.now())
+        found = await view.get(created.alert_id)
+    assert found is not None
+    assert found.status is status
+
+
+async def test_a_disabled_alert_has_neither_status_nor_gauges(
+    database: Database, organization_id: int, clock: ManualClock
+) -> None:
+    created = await create(database, organization_id, clock)
+    async with database.transaction() as connection:
+        await connection.execute(update(alert).values(state=DefinitionState.DISABLED))
+    async with database.transaction() as connection:
+        view = await CustomerView.open(connection, organization_id, "acme", clock.now())
+        found = await view.get(created.alert_id)
+    assert found is not None
+    assert (found.status, found.gauges) == (None, ())
+
+
+async def test_a_customer_view_reads_one_snapshot(
+    database: Database, organization_id: int, clock: ManualClock
+) -> None:
+    created = await create(database, organization_id, clock)
+    async with database.transaction() as connection:
+        view = await CustomerView.open(connection, organization_id, "acme", clock.now())
+        async with database.transaction() as other:
+            await alert_changes.archive(
+                other, organization_id, created.alert_id, "", Author(), clock, release_uniqueness_key=False
+            )
+        found = await view.get(created.alert_id)
+        listed = await view.list_page((), after=None, limit=10)
+    assert found is not None
+    assert found.definition == created
+    assert listed == ([created], [found])

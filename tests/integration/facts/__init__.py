@@ -1,1 +1,0 @@
-"""What customers hold and owe: the facts that AccountService keeps."""

@@ -1,0 +1,1 @@
+"""Tests of store/postgres and the migrations: connections, failures, sessions, schema."""

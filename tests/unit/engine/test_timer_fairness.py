@@ -1,0 +1,54 @@
+"""Timers: an organization with many due timers does not delay those of another."""
+
+import contextlib
+from collections.abc import AsyncIterator, Collection, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import cast
+
+import pytest
+
+from engine import timers
+from engine.rules.registry import RulesRegistry
+from engine.timers import Timers
+from runtime.clock import ManualClock
+from store.balances.wallets import DueTimer
+from store.postgres.database import Database
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+NOISY, QUIET = 1, 2
+
+
+class NoDatabase:
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        yield None
+
+
+def due(organization_id: int, number: int, minutes: int) -> DueTimer:
+    return DueTimer(organization_id, str(organization_id), f"c{number}", NOW - timedelta(minutes=minutes))
+
+
+async def test_timers_of_organizations_have_turns_when_one_has_many_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timers, "SWEEP_LIMIT", 4)
+    monkeypatch.setattr(timers, "CUSTOMERS_AT_ONCE", 2)
+    left = [due(NOISY, number, 100 - number) for number in range(20)] + [due(QUIET, number, 1) for number in range(3)]
+    done: list[int] = []
+
+    async def overdue(_: object, now: datetime, limit: int, others_than: Collection[int] = ()) -> list[DueTimer]:
+        return [one for one in left if one.organization_id not in others_than][:limit]
+
+    async def next_due(_: object) -> None:
+        return None
+
+    async def evaluate(_: Timers, part: Sequence[DueTimer]) -> int:
+        done.extend(one.organization_id for one in part)
+        for one in part:
+            left.remove(one)
+        return len(part)
+
+    monkeypatch.setattr("store.balances.wallets.due_timers", overdue)
+    monkeypatch.setattr("store.balances.wallets.next_due_time", next_due)
+    monkeypatch.setattr(Timers, "_evaluate", evaluate)
+    await Timers(cast(Database, NoDatabase()), ManualClock(NOW), timedelta(days=34), RulesRegistry()).sweep()
+    assert done[:7] == [NOISY, NOISY, QUIET, QUIET, NOISY, NOISY, QUIET]
+    assert not left
