@@ -1,1 +1,1 @@
-"""The benchmarks, and the demo's and documentation's figures."""
+"""The benchmarks."""

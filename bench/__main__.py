@@ -16,10 +16,12 @@ SOAK_MINUTES = 10.0
 
 
 def main() -> None:
-    """Measures the part that is named, or those of the hot path, which together take less than three minutes."""
+    """Measures one part, or without an argument the two of the hot path, in less than three minutes."""
     parser = argparse.ArgumentParser(prog="python -m bench", description="Tidemark's benchmarks.")
-    parser.add_argument("part", nargs="?", choices=PARTS, help="measure only this part, and leave latest.json alone")
-    parser.add_argument("minutes", nargs="?", type=float, default=SOAK_MINUTES, help="how long a soak lasts")
+    parser.add_argument(
+        "part", nargs="?", choices=PARTS, help="measure only this part, and do not change latest.json"
+    )
+    parser.add_argument("minutes", nargs="?", type=float, default=SOAK_MINUTES, help="duration of a soak")
     arguments = parser.parse_args()
     uvloop.run(_measure(Console(highlight=False), arguments.part, arguments.minutes))
 
@@ -55,13 +57,13 @@ async def _measure(console: Console, part: str | None, minutes: float) -> None:
         about["soak"] = soaked.figures()
         console.print(soaked.table())
     if part == "neighbours":
-        console.print("neighbours: one organization's calls beside another's flood", style="bold")
+        console.print("neighbours: the calls of one organization during the flood of another", style="bold")
         beside = await neighbours.measure(postgresql, lambda line: console.print(f"  {line}"))
         about["neighbours"] = beside.figures()
         console.print(beside.table())
     drawn: balances.Report | None = None
     if part == "balances":
-        console.print("balances: usage that draws on them, and timers", style="bold")
+        console.print("balances: usage that draws on balances, and timers", style="bold")
         drawn = await balances.measure(postgresql, lambda line: console.print(f"  {line}"))
     about["seconds"] = round(time.monotonic() - started)
     report.show(console, rates, latencies, webhooks, drawn)

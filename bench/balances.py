@@ -1,4 +1,4 @@
-"""balances: what a customer's balances and seats cost the usage that draws on them."""
+"""balances: how much the number of balances and seats of a customer slows down usage that draws on them."""
 
 import asyncio
 import random
@@ -26,15 +26,15 @@ BALANCES = 1_000  # that each of them has beside its seats
 BATCH_EVENTS = 500
 BATCHES = 30  # of a round
 IN_FLIGHT = 4  # batches that are sent and not yet answered
-ROUNDS = 3  # of which the medians are kept
-SINGLE_EVENTS = 150  # sent one after the other, each when the one before was answered
-PATIENCE = 60.0  # seconds for an alert to look at all seats
-GOAL = 1.5  # what a customer with most seats may take of the server, to one with a single one
+ROUNDS = 3  # the result is their median
+SINGLE_EVENTS = 150  # sent one by one, each after the answer to the one before
+PATIENCE = 60.0  # seconds for the backfill of an alert over all seats
+GOAL = 1.5  # the cost of an event of the customer with most seats, divided by that of the customer with one seat
 
 
 @dataclass(frozen=True)
 class Sent:
-    """What the client saw of a job. waited: for each answer, in seconds."""
+    """The result of a job, as the client measured it. waited: seconds for each answer."""
 
     seconds: float
     accepted: int
@@ -43,9 +43,10 @@ class Sent:
 
 @dataclass
 class Send(Job[Sent]):
-    """Sends batches of a customer's usage. Half of the events are of a seat.
+    """Sends batches of usage of one customer. Half of the events belong to a seat.
 
-    seats: of the customer. spread: every such event is of a seat of its own; otherwise a batch has one seat.
+    seats: of the customer. spread: each of these events belongs to a random seat; otherwise all of a batch belong to
+    one seat.
     """
 
     server: str
@@ -60,7 +61,7 @@ class Send(Job[Sent]):
     _channels: list[grpc.aio.Channel] = field(default_factory=list)
 
     async def prepare(self) -> None:
-        """Makes the messages and connects."""
+        """Encodes the messages and connects."""
         draw = random.Random(self.name)
         start = load.now()
         self._messages = [self._message(draw, number, start) for number in range(self.batches)]
@@ -87,7 +88,7 @@ class Send(Job[Sent]):
         return alert_service_pb2.EvaluateUsageRequest(batch_id=str(batch), events=events).SerializeToString()
 
     async def run(self) -> Sent:
-        """Sends everything; the time ends with the last acknowledgement."""
+        """Sends all messages; the measured time ends with the last acknowledgement."""
         call = evaluate_usage(self._channels[0])
         room = asyncio.Semaphore(self.in_flight)
         sent: list[float] = []
@@ -116,8 +117,8 @@ class Send(Job[Sent]):
 
 
 @dataclass
-class Holder:
-    """The figures of one customer. rates: events a second; cpu: microseconds of server and database for an event."""
+class MeasuredCustomer:
+    """The figures of one customer. rates: events a second. cpu: microseconds of server and database for one event."""
 
     seats: int
     rates: list[float] = field(default_factory=list)
@@ -128,11 +129,11 @@ class Holder:
 
     @property
     def customer(self) -> str:
-        """Its id."""
+        """The id of the customer."""
         return f"holder-{self.seats}"
 
     def figures(self) -> dict[str, Any]:
-        """What is kept of it."""
+        """The figures for the file of results."""
         return {
             "seats": self.seats,
             "balances": BALANCES,
@@ -150,11 +151,11 @@ class Holder:
 class Report:
     """What was measured."""
 
-    holders: Sequence[Holder]
+    holders: Sequence[MeasuredCustomer]
     timers: Timers
 
     def figures(self) -> dict[str, Any]:
-        """What is kept of it."""
+        """The figures for the file of results."""
         first, last = self.holders[0], self.holders[-1]
         return {
             "batch_events": BATCH_EVENTS,
@@ -167,30 +168,30 @@ class Report:
         }
 
 
-async def measure(postgresql: PostgreSQL, say: Callable[[str], None]) -> Report:
-    """Measures drawing, then timers, each on a database of its own."""
-    measured = [Holder(seats) for seats in SEATS]
+async def measure(postgresql: PostgreSQL, report: Callable[[str], None]) -> Report:
+    """Measures drawdown, then timers, each on its own database."""
+    measured = [MeasuredCustomer(seats) for seats in SEATS]
     async with postgresql.stack("bench_balances") as stack:
         with Client() as client:
             await _prepare(client, stack, measured)
-            for number in range(ROUNDS + 1):  # the first warms everything up and does not count
+            for number in range(ROUNDS + 1):  # the first round warms up and does not count
                 for one in measured:
                     for spread in (False, True):
                         await _round(client, stack, one, number, spread=spread)
                 if number:
                     rates = ", ".join(f"{one.rates[-1]:,.0f}" for one in measured)
-                    say(f"events/s with {', '.join(f'{one.seats:,}' for one in measured)} seats: {rates}")
+                    report(f"events/s with {', '.join(f'{one.seats:,}' for one in measured)} seats: {rates}")
             for one in measured:
                 single = Send(
                     stack.server, f"one-{one.seats}", one.customer, one.seats, True, SINGLE_EVENTS, 1, in_flight=1
                 )
                 one.single = (await (await client.prepare(single))()).waited
         _verify(stack, measured)
-    return Report(measured, await timers.measure(postgresql, say))
+    return Report(measured, await timers.measure(postgresql, report))
 
 
-async def _prepare(client: Client, stack: Stack, measured: Sequence[Holder]) -> None:
-    """One event makes each customer known; then come its balances, and the alerts that watch them."""
+async def _prepare(client: Client, stack: Stack, measured: Sequence[MeasuredCustomer]) -> None:
+    """Registers each customer with one event, then creates its balances and the alerts that watch them."""
     for one in measured:
         await (await client.prepare(Send(stack.server, "first", one.customer, one.seats, False, 1, 1)))()
     with psycopg.connect(stack.url) as connection:
@@ -201,7 +202,7 @@ async def _prepare(client: Client, stack: Stack, measured: Sequence[Holder]) -> 
     await create_alerts(stack.server, holders.alerts(), PATIENCE)
 
 
-async def _round(client: Client, stack: Stack, one: Holder, number: int, *, spread: bool) -> None:
+async def _round(client: Client, stack: Stack, one: MeasuredCustomer, number: int, *, spread: bool) -> None:
     name = f"{'spread' if spread else 'few'}-{number}-{one.seats}"
     run = await client.prepare(Send(stack.server, name, one.customer, one.seats, spread, BATCHES))
     backends = cpu.children(stack.postmaster_pid) if cpu.available() else []
@@ -216,12 +217,12 @@ async def _round(client: Client, stack: Stack, one: Holder, number: int, *, spre
         (one.spread_cpu if spread else one.cpu).append(1e6 * used / events)
 
 
-def _verify(stack: Stack, measured: Sequence[Holder]) -> None:
-    """The figures would be worth nothing if balances and gauges did not hold what was drawn."""
+def _verify(stack: Stack, measured: Sequence[MeasuredCustomer]) -> None:
+    """Raises NotCounted unless balances and gauges contain exactly what was drawn."""
     with psycopg.connect(stack.url) as connection:
         for one in measured:
             used, drawn, remaining, gauge = holders.totals(connection, one.customer)
             if used != drawn or remaining != gauge:
                 raise NotCounted(
-                    f"{one.customer} used {used} and {drawn} was drawn; {remaining} remains, the gauge says {gauge}"
+                    f"{one.customer} used {used}, but {drawn} was drawn; {remaining} remains, the gauge is {gauge}"
                 )

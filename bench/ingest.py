@@ -1,4 +1,4 @@
-"""ingest.dense and ingest.sparse: events a second through the whole server, beside a raw COPY of the same rows."""
+"""ingest.dense and ingest.sparse: events a second through the server, compared with a raw COPY of the same rows."""
 
 import asyncio
 import contextlib
@@ -33,9 +33,9 @@ from store.usage import events as stored_events
 BATCH_EVENTS = 500  # of one message
 STREAMS = 4
 IN_FLIGHT = 8  # batches of one stream that are sent and not yet answered
-ROUNDS = 4  # of ingest and COPY in turn; what is said of them is their median
+ROUNDS = 4  # of ingest and COPY in rotation; the result is their median
 WARM_UP_EVENTS = 30_000
-# Whom the copied rows are said to belong to: ids that are no organization's.
+# The organizations of the copied rows; no organization has these ids.
 _COPIED = 1_000_000
 _COPIED_GROUPED = 1_000_001
 
@@ -55,7 +55,7 @@ SPARSE = Kind("sparse", gauges=10_000, events=80_000)
 
 @dataclass(frozen=True)
 class Sent:
-    """What the client saw of a round. transitions: lines that the events crossed."""
+    """The result of a round, as the client measured it. transitions: thresholds that the events reached."""
 
     seconds: float
     accepted: int
@@ -64,7 +64,7 @@ class Sent:
 
 @dataclass
 class Send(Job[Sent]):
-    """Sends a round as fast as the server takes it: several streams, each with several batches in flight."""
+    """Sends a round as fast as the server accepts it, over several streams with several batches in flight each."""
 
     server: str
     events: Load | None  # None: the first events of the gauges
@@ -73,13 +73,13 @@ class Send(Job[Sent]):
     _channels: list[grpc.aio.Channel] = field(default_factory=list)
 
     async def prepare(self) -> None:
-        """Makes the messages and connects."""
+        """Encodes the messages and connects."""
         events = load.first_events(self.gauges, load.now()) if self.events is None else self.events.make()
         self._messages = load.messages(events, BATCH_EVENTS)
         self._channels = await open_channels(self.server, STREAMS)
 
     async def run(self) -> Sent:
-        """Sends everything; the time ends with the last acknowledgement."""
+        """Sends all messages; the measured time ends with the last acknowledgement."""
         messages = iter(self._messages)
         started = time.perf_counter()
         done = await asyncio.gather(*(_stream(evaluate_usage(over), messages) for over in self._channels))
@@ -89,7 +89,7 @@ class Send(Job[Sent]):
 
 
 async def _stream(call: Call, messages: Iterator[bytes]) -> tuple[int, int]:
-    """Sends messages that no other stream has sent; returns the events accepted and the transitions told."""
+    """Sends messages that no other stream has sent; returns the numbers of accepted events and of transitions."""
     room = asyncio.Semaphore(IN_FLIGHT)
 
     async def write() -> None:
@@ -113,9 +113,9 @@ async def _stream(call: Call, messages: Iterator[bytes]) -> tuple[int, int]:
 class Round:
     """The same events, in events a second: through the server, and by COPY in commits of two sizes.
 
-    copy: each message of the client is a COPY and a commit. grouped_copy: each has as many events as one of the
-    server's commits had on average (commit_events). server_cpu, database_cpu: what an event takes of them on its way
-    through the server, in seconds; unset where the system does not tell.
+    copy: a COPY and a commit for each message of the client. grouped_copy: with as many events in each commit as the
+    commits of the server had on average (commit_events). server_cpu, database_cpu: seconds of CPU for one event that
+    the server ingests; unset if the system does not report it.
     """
 
     ingest: float
@@ -128,11 +128,11 @@ class Round:
 
     @property
     def ratio(self) -> float:
-        """What is left of a raw COPY's rate."""
+        """The rate of ingest divided by that of a raw COPY."""
         return self.ingest / self.copy
 
     def figures(self) -> dict[str, Any]:
-        """What is kept of it."""
+        """The figures for the file of results."""
         return {
             "events_per_second": round(self.ingest),
             "copy_limit_events_per_second": round(self.copy),
@@ -158,7 +158,7 @@ class Report:
     rounds: Sequence[Round]
 
     def figures(self) -> dict[str, Any]:
-        """What is kept of it; each of the figures of a round as their median."""
+        """The figures for the file of results: the median over the rounds."""
         rounds = [one.figures() for one in self.rounds]
         return {
             "gauges": self.kind.gauges,
@@ -176,8 +176,8 @@ class Report:
         }
 
 
-async def measure(postgresql: PostgreSQL, kind: Kind, say: Callable[[str], None]) -> Report:
-    """Measures one kind of traffic on a database of its own."""
+async def measure(postgresql: PostgreSQL, kind: Kind, report: Callable[[str], None]) -> Report:
+    """Measures one kind of traffic on its own database."""
     async with postgresql.stack(f"bench_{kind.name}") as stack, _copier(stack) as copier:
         with Client() as client:
             await create_alerts(stack.server, load.alerts())
@@ -189,7 +189,7 @@ async def measure(postgresql: PostgreSQL, kind: Kind, say: Callable[[str], None]
                 one = await _round(client, copier, stack, Load(f"round-{number}", kind.gauges, events, load.now()))
                 if number:
                     rounds.append(one)
-                    say(f"{one.ingest:,.0f} events/s, raw COPY {one.copy:,.0f}: {one.ratio:.2f}")
+                    report(f"{one.ingest:,.0f} events/s, raw COPY {one.copy:,.0f}: {one.ratio:.2f}")
         _verify(stack, kind)
     return Report(kind, rounds)
 
@@ -215,7 +215,7 @@ async def _round(client: Client, copier: "_Copier", stack: Stack, events: Load) 
 
 
 def _commits(stack: Stack, events: Load) -> int:
-    """In how many transactions the server stored a round: each has an ingest_time of its own."""
+    """The number of transactions in which the server stored a round; each has its own ingest_time."""
     with psycopg.connect(stack.url) as connection:
         row = connection.execute(
             "SELECT count(DISTINCT ingest_time) FROM event WHERE organization_id < %s AND event_id LIKE %s",
@@ -232,13 +232,13 @@ async def _send(client: Client, job: Send, events: int) -> None:
 
 
 class _Copier:
-    """Copies rows into the table that the server fills, under organizations of their own, and does nothing else."""
+    """Copies rows into the same table as the server, for other organizations, and does nothing else."""
 
     def __init__(self, connections: Sequence[DriverConnection]) -> None:
         self._connections = connections
 
     async def copy(self, events: Load, copy_events: int, organization_id: int) -> float:
-        """Copies and commits so many events at a time, the writers side by side; returns the seconds it took."""
+        """Copies and commits so many events at once, with concurrent writers; returns the duration in seconds."""
         rows = await asyncio.to_thread(load.rows, events.make(), organization_id, len(self._connections), copy_events)
         started = time.perf_counter()
         await asyncio.gather(*map(self._write, self._connections, rows))
@@ -261,13 +261,13 @@ async def _copier(stack: Stack) -> AsyncIterator[_Copier]:
 
 
 def _checkpoint(stack: Stack) -> None:
-    """So that none begins by itself while something is measured."""
+    """Runs a checkpoint, so that none starts during the measurement."""
     with psycopg.connect(stack.url, autocommit=True) as connection:
         connection.execute("CHECKPOINT")
 
 
 def _verify(stack: Stack, kind: Kind) -> None:
-    """The figures would be worth nothing if the gauges did not hold what was sent."""
+    """Raises NotCounted unless the gauges contain exactly what was sent."""
     total = Decimal(0)
     sent = [load.first_events(kind.gauges, load.now())]
     sent += [
@@ -279,4 +279,4 @@ def _verify(stack: Stack, kind: Kind) -> None:
     with psycopg.connect(stack.url) as connection:
         row = connection.execute("SELECT sum(value), count(*) FROM gauge").fetchone()
     if row != (total, kind.gauges):
-        raise NotCounted(f"the gauges hold {row}, and should hold {(total, kind.gauges)}")
+        raise NotCounted(f"sum and number of the gauges are {row}, but should be {(total, kind.gauges)}")

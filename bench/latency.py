@@ -1,4 +1,4 @@
-"""latency.ack and latency.webhook: how long an event takes at a steady rate that the server can bear."""
+"""latency.ack and latency.webhook: the latency of an event at a steady rate, below the limit of the server."""
 
 import asyncio
 import itertools
@@ -14,7 +14,7 @@ import grpc
 
 from bench.support import load
 from bench.support.client import Client, Job
-from bench.support.receiver import Receiver
+from bench.support.receiver import EventArrivals
 from bench.support.sending import TIMEOUT, Call, check, close_channels, create_alerts, evaluate_usage, open_channels
 from bench.support.stack import PostgreSQL
 from evaluator.events import UsageEvent
@@ -22,9 +22,9 @@ from generated.tidemark.v1 import webhook_service_pb2
 from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
 
 RATES = (100, 1_000)  # events a second
-CROSSINGS = 25  # of them a second cross a line, each of which one webhook is sent for
-SECONDS = 12.0  # that count
-WARM_UP = 2.0  # seconds before them that do not
+CROSSINGS = 25  # events a second that reach a threshold; each results in one webhook
+SECONDS = 12.0  # that are measured
+WARM_UP = 2.0  # seconds before these
 STREAMS = 4
 CUSTOMERS = 500
 LAST_WAIT = 30.0  # seconds after the last event for the last webhook to arrive
@@ -32,14 +32,14 @@ LAST_WAIT = 30.0  # seconds after the last event for the last webhook to arrive
 
 @dataclass(frozen=True)
 class Latencies:
-    """In seconds, from when an event was due to be sent: to its acknowledgement, and to its webhook's arrival."""
+    """Seconds from the time at which an event was due, to its acknowledgement and to the arrival of its webhook."""
 
     rate: int
     ack: list[float]
     webhook: list[float]
 
     def figures(self) -> dict[str, Any]:
-        """What is kept of it."""
+        """The figures for the file of results."""
         return {
             "events_per_second": self.rate,
             "crossings_per_second": CROSSINGS,
@@ -62,27 +62,29 @@ def _summary(seconds: Sequence[float]) -> dict[str, Any]:
 
 @dataclass
 class Pace(Job[Latencies]):
-    """Sends single events at random moments, `rate` of them a second, however late the answers are."""
+    """Sends single events at random times, on average `rate` a second, without waiting for the answers."""
 
     server: str
     rate: int
     _due: dict[str, float] = field(default_factory=dict)  # seconds after the start, by event id, in this order
     _messages: list[bytes] = field(default_factory=list)
     _channels: list[grpc.aio.Channel] = field(default_factory=list)
-    _receiver: Receiver | None = None
+    _receiver: EventArrivals | None = None
     _endpoint_id: str = ""
 
     async def prepare(self) -> None:
-        """Makes the messages and their timetable, connects, and opens an endpoint for the webhooks."""
+        """Encodes the messages, chooses their times, connects, and creates an endpoint for the webhooks."""
         draw = random.Random(self.rate)
-        moments = itertools.accumulate(draw.expovariate(self.rate) for _ in itertools.count())
-        due = list(itertools.takewhile(lambda moment: moment < WARM_UP + SECONDS, moments))
+        times = itertools.accumulate(draw.expovariate(self.rate) for _ in itertools.count())
+        due = list(itertools.takewhile(lambda time: time < WARM_UP + SECONDS, times))
         start = load.now()
-        events = [self._event(number, start + timedelta(seconds=moment)) for number, moment in enumerate(due)]
-        self._due = {event.event_id: moment for event, moment in zip(events, due, strict=True)}
+        events = [self._event(number, start + timedelta(seconds=time)) for number, time in enumerate(due)]
+        self._due = {event.event_id: time for event, time in zip(events, due, strict=True)}
         self._messages = load.messages(events, 1)
         self._channels = await open_channels(self.server, STREAMS)
-        self._receiver = Receiver([event.event_id for event in events if event.metric_id == load.CROSSING_METRIC])
+        self._receiver = EventArrivals(
+            [event.event_id for event in events if event.metric_id == load.CROSSING_METRIC]
+        )
         endpoint = await WebhookServiceStub(self._channels[0]).CreateEndpoint(
             webhook_service_pb2.CreateEndpointRequest(url=await self._receiver.start()), timeout=TIMEOUT
         )
@@ -90,14 +92,14 @@ class Pace(Job[Latencies]):
 
     def _event(self, number: int, time: datetime) -> UsageEvent:
         every = self.rate // CROSSINGS
-        crosses = number % every == 0
-        # The customers take turns, so that none crosses twice in one commit.
-        customer = load.customer((number // every if crosses else number) % CUSTOMERS)
-        metric = load.CROSSING_METRIC if crosses else load.METRIC
+        reaches = number % every == 0
+        # Customers rotate, so that no customer reaches two thresholds in one commit.
+        customer = load.customer((number // every if reaches else number) % CUSTOMERS)
+        metric = load.CROSSING_METRIC if reaches else load.METRIC
         return UsageEvent(f"pace-{self.rate}-{number:07d}", customer, time, metric, Decimal(1), None, None, None, {})
 
     async def run(self) -> Latencies:
-        """Keeps the pace; returns when everything has arrived. Raises NotDelivered when it does not."""
+        """Sends the events; returns when every webhook has arrived. Raises NotDelivered if one does not arrive."""
         assert self._receiver is not None
         start = asyncio.get_running_loop().time()
         calls = [evaluate_usage(over) for over in self._channels]
@@ -112,13 +114,13 @@ class Pace(Job[Latencies]):
         return Latencies(self.rate, self._waited(acknowledged, start), self._waited(self._receiver.arrived, start))
 
     async def _stream(self, call: Call, first: int, start: float) -> dict[str, float]:
-        """Sends every STREAMS-th message, each when it is due; returns when each was answered."""
+        """Sends every STREAMS-th message when it is due; returns the time of each answer."""
         clock = asyncio.get_running_loop().time
         due = list(self._due.items())[first::STREAMS]
 
         async def write() -> None:
-            for (_, moment), message in zip(due, self._messages[first::STREAMS], strict=True):
-                early = start + moment - clock()
+            for (_, time), message in zip(due, self._messages[first::STREAMS], strict=True):
+                early = start + time - clock()
                 if early > 0:
                     await asyncio.sleep(early)
                 await call.write(message)
@@ -135,14 +137,14 @@ class Pace(Job[Latencies]):
         return answered
 
     def _waited(self, times: Mapping[str, float], start: float) -> list[float]:
-        """How long the events took that count."""
+        """The latencies of the measured events."""
         return [
             time - start - self._due[event_id] for event_id, time in times.items() if self._due[event_id] >= WARM_UP
         ]
 
 
 async def measure(postgresql: PostgreSQL, rate: int) -> Latencies:
-    """Measures one rate, on a database, a server and a notifier of its own."""
+    """Measures one rate, with its own database, server and notifier."""
     async with postgresql.stack(f"bench_latency_{rate}", notifier=True) as stack:
         await create_alerts(stack.server, [*load.alerts(), load.crossing_alert()])
         with Client() as client:

@@ -1,4 +1,4 @@
-"""neighbours: what one organization's calls take while another one floods the server."""
+"""neighbours: the latency of the calls of one organization while another organization floods the server."""
 
 import asyncio
 import functools
@@ -26,20 +26,23 @@ from store.postgres.database import Database
 
 ALONE_SECONDS = 3.0
 FLOOD_SECONDS = 5.0
-LEAD = 1.0  # seconds of a flood before the canary begins
+LEAD = 1.0  # seconds of a flood before the canary starts
 PAUSE = 0.02  # seconds between an answer and the canary's next call
-BEAT = 0.002  # seconds between an answer of the health service and the next question to it
+BEAT = 0.002  # seconds between an answer of the health service and the next call to it
 TIMEOUT = 30.0  # seconds of a call
 PROBES = ("event", "read", "stream")
-GOAL_FACTOR, GOAL_EXTRA = 2.0, 50.0  # p99 beside a flood: so many times that of alone, and so many ms more
+GOAL_FACTOR, GOAL_EXTRA = (
+    2.0,
+    50.0,
+)  # limit of the p99 during a flood: the p99 alone, times this factor, plus so many ms
 
 
 @dataclass
 class Waited:
-    """How long each call of the canary took, in seconds, by probe. health: the same of calls that do nothing.
+    """The latencies of the canary's calls in seconds, by probe. health: of calls of the health service.
 
-    A call of the health service asks for no identity and no database, so the longest is about as long as the
-    longest time for which the server's event loop stood still.
+    A call of the health service needs no identity and no database. So the longest one shows for how long the event
+    loop of the server was blocked at most.
     """
 
     seconds: dict[str, list[float]] = field(default_factory=lambda: {probe: [] for probe in PROBES})
@@ -49,7 +52,7 @@ class Waited:
 
 @dataclass
 class Canary(Job[Waited]):
-    """One organization's few calls: an event alone, an event on a stream, an alert that is read."""
+    """A few calls of one organization: a single event, an event on a stream, a read of an alert."""
 
     server: str
     key: str
@@ -61,7 +64,7 @@ class Canary(Job[Waited]):
     _waited: Waited = field(default_factory=Waited)
 
     async def prepare(self) -> None:
-        """Connects, and creates the alert that is read."""
+        """Connects, and creates the alert that the probe reads."""
         self._channels = await open_channels(self.server, len(PROBES) + 1)
         created = await AlertServiceStub(self._channels[0]).CreateAlert(
             alert_service_pb2.CreateAlertRequest(alert=_alert(self.name)), metadata=self._metadata, timeout=TIMEOUT
@@ -69,7 +72,7 @@ class Canary(Job[Waited]):
         self._alert_id = created.alert.alert_id
 
     async def run(self) -> Waited:
-        """Calls for as long as was asked."""
+        """Calls for `seconds`, after `lead` seconds."""
         await asyncio.sleep(self.lead)
         probes = (self._events(), self._reads(), self._streams(), self._beats())
         tasks = [asyncio.create_task(probe) for probe in probes]
@@ -136,7 +139,7 @@ class Canary(Job[Waited]):
 
 @dataclass(frozen=True)
 class Case:
-    """One flood, and what the canary saw of it. alone: before the flood, with the same data."""
+    """One flood, with the latencies of the canary before it (alone) and during it (beside), on the same data."""
 
     kind: str
     alone: Waited
@@ -144,7 +147,7 @@ class Case:
     flooded: Flooded
 
     def figures(self) -> dict[str, Any]:
-        """What is kept of it."""
+        """The figures for the file of results."""
         probes = {}
         for probe in PROBES:
             alone, beside = self.alone.seconds[probe], self.beside.seconds[probe]
@@ -171,16 +174,16 @@ class Case:
 
 @dataclass(frozen=True)
 class Report:
-    """What was measured."""
+    """The results of all floods."""
 
     cases: Sequence[Case]
 
     def figures(self) -> dict[str, Any]:
-        """What is kept of it."""
+        """The figures for the file of results."""
         return {"cases": [case.figures() for case in self.cases]}
 
     def table(self) -> Table:
-        """The figures for a person."""
+        """The figures as a table for people."""
         table = Table(title="another organization's calls beside a flood, ms")
         table.add_column("flood", no_wrap=True)
         table.add_column("call", no_wrap=True)
@@ -205,7 +208,9 @@ class Report:
         return table
 
 
-async def measure(postgresql: PostgreSQL, say: Callable[[str], None], kinds: Sequence[str] = floods.KINDS) -> Report:
+async def measure(
+    postgresql: PostgreSQL, report: Callable[[str], None], kinds: Sequence[str] = floods.KINDS
+) -> Report:
     """Measures every flood on one server and one database, in under two minutes."""
     cases = []
     async with postgresql.stack("bench_neighbours") as stack:
@@ -223,7 +228,7 @@ async def measure(postgresql: PostgreSQL, say: Callable[[str], None], kinds: Seq
                 beside, flooded = await asyncio.gather(canary(), flood())
                 cases.append(Case(kind, alone, beside, flooded))
                 figures = cases[-1].figures()["probes"]["event"]
-                say(f"{kind}: an event's p99 {figures['alone_p99_ms']:,} ms, {figures['beside_p99_ms']:,} beside")
+                report(f"{kind}: an event's p99 {figures['alone_p99_ms']:,} ms, {figures['beside_p99_ms']:,} beside")
     return Report(cases)
 
 

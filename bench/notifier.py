@@ -1,4 +1,4 @@
-"""notifier.*: how many webhooks a second one process sends, how soon, how fairly, and in how much memory."""
+"""notifier.*: rate, latency, fairness and memory of one notifier process."""
 
 import asyncio
 import itertools
@@ -16,7 +16,7 @@ import aiohttp
 from bench.rivals.environment import Unavailable
 from bench.rivals.measuring import RIVALS, jobs
 from bench.rivals.measuring import rate as rival_rate
-from bench.rivals.told import Task
+from bench.rivals.task import Task
 from bench.support import cpu
 from bench.support.fast_receiver import HANGING, Arrival, FastReceiver
 from bench.support.notifier_stack import SECRET, QueueDatabase, body_of, notification_id, notifier_on, resident
@@ -25,7 +25,7 @@ from notifier.request_headers import HEADERS
 from webhooks.signature import signed_headers
 
 ENDPOINTS = 30  # fast receivers of the throughput
-DELIVERIES_EACH = 400  # to each of them; fewer are over before their rate can be told
+DELIVERIES_EACH = 400  # to each endpoint; fewer end too soon to measure a rate
 BARE_CONCURRENCY = ENDPOINTS * 4  # requests of the bare loop at a time: as many as the notifier may have
 ROUNDS = 2  # of the bare loop, the notifier and the rivals in turn
 IDLE_SAMPLES = 120
@@ -43,7 +43,7 @@ TIMEOUT = 120.0  # seconds for anything here to arrive
 class Rates:
     """Deliveries a second in one round, and the CPU of one delivery in seconds.
 
-    rivals: by name; without those that could not be measured. CPU: None where the system does not tell.
+    rivals: by name; without those that could not be measured. CPU: None if the system does not report it.
     """
 
     bare: float
@@ -56,17 +56,17 @@ class Rates:
 
 @dataclass(frozen=True)
 class Report:
-    """What was measured; latencies in seconds from the commit to the arrival."""
+    """The results. Latencies are seconds from the commit to the arrival."""
 
     rates: list[Rates]  # of each round
     unavailable: str  # why the rivals were not measured; empty when they were
     idle: list[float]
     healthy_alone: list[float]
     healthy_beside: list[float]
-    resident_bytes: int | None  # None where the system does not tell
+    resident_bytes: int | None  # None if the system does not report it
 
     def figures(self) -> dict[str, Any]:
-        """What is kept of it."""
+        """The figures for the file of results."""
         alone, beside = quantile(self.healthy_alone, 0.99), quantile(self.healthy_beside, 0.99)
         return {
             "deliveries_per_second": round(median(one.notifier for one in self.rates)),
@@ -113,18 +113,18 @@ def _milliseconds(seconds: float) -> float:
     return round(1_000 * seconds, 2)
 
 
-async def measure(postgresql: PostgreSQL, say: Callable[[str], None]) -> Report:
-    """Measures all of it, each on a database and a notifier of its own."""
+async def measure(postgresql: PostgreSQL, report: Callable[[str], None]) -> Report:
+    """Measures each part with its own database and notifier."""
     with FastReceiver() as receiver:
-        rates, unavailable, idle = await _throughput_and_latency(postgresql, receiver, say)
+        rates, unavailable, idle = await _throughput_and_latency(postgresql, receiver, report)
         alone, beside = await _fairness(postgresql, receiver)
-        say(f"{HEALTHY} healthy endpoints beside one that hangs: measured")
+        report(f"{HEALTHY} healthy endpoints beside one that hangs: measured")
         resident = await _memory(postgresql, receiver)
     return Report(rates, unavailable, idle, alone, beside, resident)
 
 
 async def _bare(receiver: FastReceiver) -> tuple[float, float]:
-    """Posts the same signed bodies from a loop that does nothing else; returns their rate, and the CPU of one."""
+    """Posts the same signed bodies in a loop that does nothing else; returns the rate, and the CPU of one request."""
     number = ENDPOINTS * DELIVERIES_EACH
     ids = iter([notification_id(index) for index in range(number)])
 
@@ -145,10 +145,10 @@ async def _bare(receiver: FastReceiver) -> tuple[float, float]:
 
 
 async def _throughput_and_latency(
-    postgresql: PostgreSQL, receiver: FastReceiver, say: Callable[[str], None]
+    postgresql: PostgreSQL, receiver: FastReceiver, report: Callable[[str], None]
 ) -> tuple[list[Rates], str, list[float]]:
     rates, unavailable = [], ""
-    async with notifier_on(postgresql, "bench_notifier_rate") as (database, child):
+    async with notifier_on(postgresql, "bench_notifier_rate") as (database, program):
         await database.endpoints((f"{receiver.url}/{number}", "alert.reached") for number in range(ENDPOINTS))
         await database.commit(5, "alert.reached")  # connections are made, statements prepared
         await receiver.arrived(5 * ENDPOINTS, TIMEOUT)
@@ -156,12 +156,12 @@ async def _throughput_and_latency(
             # In turn, and close together: on a machine that others use too, each has the same luck.
             bare, bare_cpu = await _bare(receiver)
             backends = cpu.children(postgresql.postmaster_pid()) if cpu.available() else []
-            before = cpu.seconds(child.process.pid), cpu.seconds(*backends)
+            before = cpu.seconds(program.pid), cpu.seconds(*backends)
             start = await database.commit(DELIVERIES_EACH, "alert.reached")
             arrivals = await receiver.arrived(ENDPOINTS * DELIVERIES_EACH, TIMEOUT)
             rate = len(arrivals) / (max(arrival.time for arrival in arrivals) - start)
             await database.finished(TIMEOUT)
-            used = cpu.seconds(child.process.pid) - before[0], cpu.seconds(*backends) - before[1]
+            used = cpu.seconds(program.pid) - before[0], cpu.seconds(*backends) - before[1]
             each = [seconds / len(arrivals) if backends else None for seconds in used]
             rivals = {}
             for name in RIVALS:
@@ -171,11 +171,11 @@ async def _throughput_and_latency(
                     unavailable = str(error)
             rates.append(Rates(bare, rate, rivals, bare_cpu, *each))
             others = "".join(f"; {name}: {other:,.0f}" for name, other in rivals.items())
-            say(f"deliveries/s, a bare aiohttp loop: {bare:,.0f}; the notifier: {rate:,.0f}{others}")
+            report(f"deliveries/s, a bare aiohttp loop: {bare:,.0f}; the notifier: {rate:,.0f}{others}")
             loop, notifier, database_cpu = map(_ms, (bare_cpu, *each))
-            say(f"CPU of one in ms, the loop: {loop}; the notifier: {notifier}; PostgreSQL: {database_cpu}")
+            report(f"CPU of one in ms, the loop: {loop}; the notifier: {notifier}; PostgreSQL: {database_cpu}")
         if unavailable:
-            say(f"not every rival was measured: {unavailable}")
+            report(f"some rivals were not measured: {unavailable}")
         await database.endpoints([(f"{receiver.url}/idle", "bench.idle")])
         await asyncio.sleep(2.0)
         idle = await _paced(database, receiver, ["bench.idle"], IDLE_SAMPLES, 1 / IDLE_PAUSE)
@@ -183,7 +183,7 @@ async def _throughput_and_latency(
 
 
 async def _rival(postgresql: PostgreSQL, receiver: FastReceiver, name: str, number: int) -> float:
-    """As many jobs with the same bodies through a general job queue, on the same server."""
+    """Makes the same number of deliveries with a general job queue, on the same database server."""
     ids = [notification_id(index) for index in range(DELIVERIES_EACH)]
     url = postgresql.create_database(f"bench_{name}_{number}")
     task = Task(url, SECRET, body_of(ids[0]), BARE_CONCURRENCY, jobs(receiver, ENDPOINTS, ids))
@@ -216,26 +216,26 @@ async def _memory(postgresql: PostgreSQL, receiver: FastReceiver) -> int | None:
     # No organization gets all of a process's slots, and no endpoint more than four.
     concurrency = math.ceil(MEMORY_IN_FLIGHT / 0.75) + 8
     settings = {"TIDEMARK_NOTIFIER_CONCURRENCY": str(concurrency)}
-    async with notifier_on(postgresql, "bench_notifier_memory", settings) as (database, child):
+    async with notifier_on(postgresql, "bench_notifier_memory", settings) as (database, program):
         number = math.ceil(MEMORY_IN_FLIGHT / 4) + 1
         await database.endpoints((f"{receiver.url}{HANGING}/{index}", "alert.reached") for index in range(number))
         await database.commit(6, "alert.reached")
         await receiver.arrived(MEMORY_IN_FLIGHT, TIMEOUT)
-        memory = resident(child.process.pid)
-        child.process.kill()  # there is nothing to drain for
+        memory = resident(program.pid)
+        program.kill()  # there is nothing to drain for
         return memory
 
 
 async def _paced(
     database: QueueDatabase, receiver: FastReceiver, types: Sequence[str], number: int, rate: float
 ) -> list[float]:
-    """Commits single notifications of random types at random moments; returns how long each took to arrive."""
+    """Commits single notifications of random types at random times; returns their latencies."""
     draw = random.Random(number)
     clock = time.monotonic
-    moments = itertools.accumulate(draw.expovariate(rate) for _ in range(number))
+    times = itertools.accumulate(draw.expovariate(rate) for _ in range(number))
     begin, committed = clock(), {}
-    for moment in moments:
-        if (early := begin + moment - clock()) > 0:
+    for due in times:
+        if (early := begin + due - clock()) > 0:
             await asyncio.sleep(early)
         first = database.next_number
         committed[notification_id(first)] = await database.commit(1, draw.choice(types))

@@ -1,4 +1,4 @@
-"""The benchmarks' figures as a table for people and as JSON for comparing."""
+"""The figures of the benchmarks: tables for people, and JSON for comparisons."""
 
 import json
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ def show(
     notifier: NotifierReport | None,
     balances: BalancesReport | None,
 ) -> None:
-    """Prints the tables of whatever was measured."""
+    """Prints a table for each measured part."""
     if ingest:
         console.print(_ingest_table(ingest))
     if latency:
@@ -150,7 +150,7 @@ def _timers_table(report: BalancesReport) -> Table:
     for name in ("p50", "p99"):
         table.add_column(name, justify="right")
     for words, name in (
-        ("a look for what is due, nobody waiting", "sweep_without"),
+        ("a sweep for due wallets, no wallet due later", "sweep_without"),
         (f"the same, {figures['future_timers']:,} due next year", "sweep_with"),
         (f"late, {figures['due']:,} due within {figures['due_in_seconds']:g} s", "late"),
     ):
@@ -166,7 +166,7 @@ def write(
     notifier: NotifierReport | None,
     balances: BalancesReport | None,
 ) -> Path:
-    """Writes everything to `results/NAME.json`; returns its path."""
+    """Writes all figures to `results/NAME.json`; returns the path."""
     results = dict(about)
     if ingest:
         results["ingest"] = {report.kind.name: report.figures() for report in ingest}

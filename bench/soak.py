@@ -1,4 +1,4 @@
-"""soak: steady traffic for minutes through one notifier, with receivers among it that fail: memory, backlog, loss."""
+"""soak: memory, backlog and loss in minutes of steady traffic through one notifier, with some failing receivers."""
 
 import asyncio
 import itertools
@@ -17,28 +17,28 @@ from bench.support.stack import PostgreSQL
 
 RATE = 100  # notifications a second, each to one endpoint
 ENDPOINTS = 40
-FAILING_ENDPOINTS = 2  # of them: 5 %, which answer half of all requests with 500
+FAILING_ENDPOINTS = 2  # 5 % of the endpoints; they answer half of all requests with 500
 COMMIT_PAUSE = 0.1  # seconds between two commits
-SAMPLE_PAUSE = 5.0  # seconds between two looks at memory and backlog
-WARM_UP = 20.0  # seconds before the first one
-DRAIN_TIMEOUT = 60.0  # seconds for what still waits at the end; of a failing receiver some goes on for hours
+SAMPLE_PAUSE = 5.0  # seconds between two samples of memory and backlog
+WARM_UP = 20.0  # seconds before the first sample
+DRAIN_TIMEOUT = 60.0  # seconds for the deliveries that remain at the end; retries to a failing receiver take hours
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was seen; memory in bytes, empty where the system does not tell."""
+    """The result. resident: bytes of memory; empty if the system does not report it."""
 
     minutes: float
     sent: int
-    lost: int  # neither accepted by their receivers nor waiting for their next attempt
+    lost: int  # deliveries that were not accepted, and have no next attempt
     duplicates: int  # accepted more than once
     refused: int  # requests that were answered with 500
     backlogs: list[int]  # deliveries that were not finished
-    waiting: int  # for another attempt at the end, after DRAIN_TIMEOUT, or earlier if there is none
+    waiting: int  # deliveries with a next attempt when the measurement ends
     resident: list[int]
 
     def figures(self) -> dict[str, Any]:
-        """What is kept of it."""
+        """The figures for the file of results."""
         memory = [round(one / 2**20, 1) for one in self.resident]
         return {
             "minutes": round(self.minutes, 1),
@@ -55,7 +55,7 @@ class Report:
         }
 
     def table(self) -> Table:
-        """The same for people."""
+        """The figures as a table for people."""
         table = Table(title="soak")
         table.add_column("figure")
         table.add_column("measured", justify="right")
@@ -64,8 +64,8 @@ class Report:
         return table
 
 
-async def measure(postgresql: PostgreSQL, minutes: float, say: Callable[[str], None]) -> Report:
-    """Sends for so many minutes, waits until everything has arrived, and counts."""
+async def measure(postgresql: PostgreSQL, minutes: float, report: Callable[[str], None]) -> Report:
+    """Sends for so many minutes, waits for the last deliveries, and counts them."""
     draw = random.Random(1)
     accepted: Counter[tuple[str, str]] = Counter()
     expected: list[tuple[str, str]] = []
@@ -82,7 +82,7 @@ async def measure(postgresql: PostgreSQL, minutes: float, say: Callable[[str], N
                 refused += 1
 
     with FastReceiver() as receiver:
-        async with notifier_on(postgresql, "bench_soak") as (database, child):
+        async with notifier_on(postgresql, "bench_soak") as (database, program):
             paths = [f"{FAILING if number < FAILING_ENDPOINTS else ''}/{number}" for number in range(ENDPOINTS)]
             await database.endpoints((receiver.url + path, f"bench.{number}") for number, path in enumerate(paths))
             begin = time.monotonic()
@@ -97,15 +97,15 @@ async def measure(postgresql: PostgreSQL, minutes: float, say: Callable[[str], N
                 if time.monotonic() >= next_sample:
                     next_sample += SAMPLE_PAUSE
                     await count()
-                    await _sample(database, child.process.pid, memory, backlogs)
+                    await _sample(database, program.pid, memory, backlogs)
                 await asyncio.sleep(max(0.0, begin + tick * COMMIT_PAUSE - time.monotonic()))
             lasted = time.monotonic() - begin
-            say(f"{len(expected):,} deliveries in {lasted / 60:.1f} minutes; waiting for the last ones")
+            report(f"{len(expected):,} deliveries in {lasted / 60:.1f} minutes; waiting for the last ones")
             end = time.monotonic() + DRAIN_TIMEOUT
             while await database.unfinished() and time.monotonic() < end:
                 await count()
                 await asyncio.sleep(1.0)
-            await _sample(database, child.process.pid, memory, backlogs)
+            await _sample(database, program.pid, memory, backlogs)
             waiting = await database.waiting_ids()
             await count()
     return Report(

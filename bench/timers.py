@@ -1,4 +1,4 @@
-"""timers: what wallets that are due in the future cost, and how late they are when their time comes."""
+"""timers: the cost of wallets that are due in the future, and the delay of notifications of due wallets."""
 
 import time
 from collections.abc import Callable
@@ -19,37 +19,40 @@ from store.balances import wallets
 from store.postgres.channels import OUTBOX_CHANNEL
 from store.postgres.database import Database
 
-FUTURE = 1_000_000  # wallets whose time comes next year
-SWEEPS = 300  # looks that are timed, with and without them
-DUE = 1_000  # customers whose commit ends while the benchmark watches
-LEAD = 15.0  # seconds before the first does
-SPREAD = 20.0  # seconds in which they all do
-LAST_WAIT = 30.0  # seconds after the last for the last notification
-_STRANGER = 1_000_000  # whom the wallets of the future belong to: no organization's id
+FUTURE = 1_000_000  # wallets that are due next year
+SWEEPS = 300  # measured with and without these wallets
+DUE = 1_000  # customers whose commit ends during the benchmark
+LEAD = 15.0  # seconds before the first commit ends
+SPREAD = 20.0  # seconds from the end of the first commit to that of the last
+LAST_WAIT = 30.0  # seconds after the end of the last commit, for the last notification
+_NO_ORGANIZATION = 1_000_000  # the organization of the future wallets, which does not exist
 
 _FUTURE = """
 INSERT INTO wallet (organization_id, customer_id, due_time)
 SELECT %(organization)s, 'customer-' || number, now() + interval '1 year' + number * interval '1 second'
 FROM generate_series(1, %(count)s) AS number
 """
-_TOLD = "SELECT DISTINCT customer_id FROM notification WHERE event_type = 'alert.reached'"
+_NOTIFIED = "SELECT DISTINCT customer_id FROM notification WHERE event_type = 'alert.reached'"
 
 
-class NotTold(Exception):
-    """A timer brought no notification in time."""
+class NoNotification(Exception):
+    """A timer did not result in a notification in time."""
 
 
 @dataclass(frozen=True)
 class Timers:
-    """In seconds. empty, full: one look for what is due, without and with the wallets of the future; late: from
-    a commit's end to the moment at which another connection hears of its notification."""
+    """Durations in seconds.
+
+    empty, full: one sweep for due wallets, without and with the future wallets. late: from the end of a commit until
+    another connection reads its notification.
+    """
 
     empty: list[float]
     full: list[float]
     late: list[float]
 
     def figures(self) -> dict[str, Any]:
-        """What is kept of it."""
+        """The figures for the file of results."""
         return {
             "future_timers": FUTURE,
             "sweep_without_p50_ms": milliseconds(self.empty, 0.5),
@@ -64,25 +67,25 @@ class Timers:
         }
 
 
-async def measure(postgresql: PostgreSQL, say: Callable[[str], None]) -> Timers:
-    """Measures on a database and a server of its own."""
+async def measure(postgresql: PostgreSQL, report: Callable[[str], None]) -> Timers:
+    """Measures on its own database and server."""
     async with postgresql.stack("bench_timers") as stack:
         empty = await _sweeps(stack)
         with psycopg.connect(stack.url, autocommit=True) as connection:
-            connection.execute(_FUTURE, {"organization": _STRANGER, "count": FUTURE})
+            connection.execute(_FUTURE, {"organization": _NO_ORGANIZATION, "count": FUTURE})
             connection.execute("VACUUM ANALYZE wallet")
         full = await _sweeps(stack)
-        say(
-            f"a look for what is due: {milliseconds(empty, 0.5)} ms, with {FUTURE:,} in the future"
+        report(
+            f"a sweep for due wallets: {milliseconds(empty, 0.5)} ms, with {FUTURE:,} in the future"
             f" {milliseconds(full, 0.5)} ms"
         )
         late = await _lateness(stack)
-        say(f"late: p50 {milliseconds(late, 0.5)} ms, p99 {milliseconds(late, 0.99)} ms")
+        report(f"late: p50 {milliseconds(late, 0.5)} ms, p99 {milliseconds(late, 0.99)} ms")
     return Timers(empty, full, late)
 
 
 async def _sweeps(stack: Stack) -> list[float]:
-    """How long the server's look for what is due takes, each in a transaction of its own."""
+    """The durations of sweeps for due wallets, each in its own transaction."""
     database = Database(stack.url)
     try:
         taken = []
@@ -106,22 +109,22 @@ async def _lateness(stack: Stack) -> list[float]:
         holders.grant_until(connection, due)
     await create_alerts(stack.server, [holders.commit_alert()], LEAD)
     if load.now() > first:
-        raise NotTold(f"the alert took more than {LEAD:g} seconds to look at {DUE:,} customers")
+        raise NoNotification(f"the alert took more than {LEAD:g} seconds to evaluate {DUE:,} customers")
     return await _listen(stack, due)
 
 
 async def _listen(stack: Stack, due: dict[str, datetime]) -> list[float]:
-    """Waits for the notifications of all customers; returns how long after its time each was there."""
+    """Waits for the notifications of all customers; returns the delay of each in seconds."""
     late: dict[str, float] = {}
     deadline = max(due.values()) + timedelta(seconds=LAST_WAIT)
     async with await psycopg.AsyncConnection.connect(stack.url, autocommit=True) as connection:
         await connection.execute(f"LISTEN {OUTBOX_CHANNEL}".encode())
         while len(late) < len(due):
             if load.now() > deadline:
-                raise NotTold(f"{len(due) - len(late)} of {len(due)} timers brought no notification")
+                raise NoNotification(f"{len(due) - len(late)} of {len(due)} timers did not result in a notification")
             async for _ in connection.notifies(timeout=1.0, stop_after=1):
                 pass
             now = load.now()
-            for (customer_id,) in await (await connection.execute(_TOLD)).fetchall():
+            for (customer_id,) in await (await connection.execute(_NOTIFIED)).fetchall():
                 late.setdefault(customer_id, (now - due[customer_id]).total_seconds())
     return list(late.values())

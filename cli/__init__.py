@@ -2,5 +2,5 @@
 
 import os
 
-# gRPC's core writes lines of its own to standard error where our commands say the same in words.
+# gRPC's core would print its own lines on standard error, beside the error messages of the commands.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")

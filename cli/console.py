@@ -1,4 +1,4 @@
-"""Plain output of the command line, with click alone: styles, lines to either stream, and expected errors."""
+"""Plain output of the command line, with click alone: styles, lines on both streams, expected errors."""
 
 import os
 import sys
@@ -16,45 +16,45 @@ warn = partial(click.style, fg="yellow")
 quiet = partial(click.style, fg="bright_black")
 named = partial(click.style, fg="cyan")
 
-# A terminal would overwrite or hide the start of a line that holds one of these: \a \b \v \f \r.
+# Control characters with which a terminal overwrites or hides the start of a line: \a \b \v \f \r.
 _CONTROL = dict.fromkeys((7, 8, 11, 12, 13))
 
 
 def print_result(text: str) -> None:
-    """Prints a line to standard output, for results."""
+    """Prints a line on standard output, for results."""
     _line(text, sys.stdout)
 
 
 def print_progress(text: str) -> None:
-    """Prints a line to standard error, for progress and remarks, so that results can be piped on."""
+    """Prints a line on standard error, for progress and remarks, so that results can be piped."""
     _line(text, sys.stderr)
 
 
-class LastingProgress:
-    """Progress of a command that has to drain in order, also when the reader of standard error is gone."""
+class DurableProgress:
+    """Prints progress for a command that must drain in order, also after standard error was closed."""
 
     def __init__(self) -> None:
-        self._lost = False
+        self._is_closed = False
 
     def __call__(self, text: str) -> None:
-        """Prints a line to standard error; does nothing once the terminal or pipe is closed."""
-        if self._lost:
+        """Prints a line on standard error; does nothing once the terminal or pipe is closed."""
+        if self._is_closed:
             return
         try:
             print_progress(text)
         except OSError:  # EPIPE of a closed pipe, EIO of a closed terminal
-            self._lost = True
+            self._is_closed = True
 
 
 class Problem(click.ClickException):
-    """An error that can be expected: what went wrong, and what to do about it. Shown without a stack trace."""
+    """An expected error. Shown without a traceback: the message says what happened, the hints what to do."""
 
     def __init__(self, message: str, hints: Iterable[str] = ()) -> None:
         super().__init__(message)
         self.hints = tuple(hints)
 
     def show(self, file: IO[Any] | None = None) -> None:
-        """Prints the problem to standard error."""
+        """Prints the problem on standard error."""
         stream = sys.stderr if file is None else file
         _line(f"{bad('error')} {self.message}", stream)
         for hint in self.hints:
@@ -62,7 +62,7 @@ class Problem(click.ClickException):
 
 
 class ConfigurationProblem(Problem):
-    """The environment or the command line cannot be used as it is."""
+    """The environment or the command line cannot be used; the command ends with exit code 2."""
 
     exit_code = EXIT_CONFIGURATION
 
@@ -73,6 +73,6 @@ def install_command(extra: str) -> str:
 
 
 def _line(text: str, stream: IO[Any]) -> None:
-    # click removes colours where the stream is no terminal, and knows neither of these variables.
+    # click removes colours if the stream is not a terminal; it does not read these two variables.
     plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") in ("dumb", "unknown")
     click.echo(text.translate(_CONTROL), file=stream, color=False if plain else None)

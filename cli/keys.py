@@ -11,7 +11,7 @@ from typing import TypeVar
 import click
 
 from cli.console import Problem, bad, named, print_progress, print_result, warn
-from cli.settings import configuration, configure_logs, prepared_database, unreachable
+from cli.settings import configuration, configure_logs, prepared_database, unreachable_database
 from runtime.clock import SystemClock
 from store.identity import keys as key_store
 from store.identity.keys import MAX_NAME_LENGTH
@@ -25,33 +25,39 @@ POOL_SIZE = 1  # connections
 
 @click.group()
 def keys() -> None:
-    """Make, list and revoke API keys.
+    """Create, list and revoke API keys.
 
-    A key stands for an organization. While no key was ever made, a server listens on this machine only and takes
-    every caller for the organization `default`; from the first key on, callers need one.
+    A key identifies an organization. As long as no key was ever created, a server listens on loopback only, and every
+    caller belongs to the organization `default`. After the first key is created, callers need one.
     """
 
 
 def _organization(context: click.Context, parameter: click.Parameter, value: str) -> str:
     if not 1 <= len(value) <= MAX_NAME_LENGTH or value != value.strip() or not value.isprintable():
-        raise click.BadParameter(f"write 1 to {MAX_NAME_LENGTH} printable characters, without blanks at either end")
+        raise click.BadParameter(
+            f"write 1 to {MAX_NAME_LENGTH} printable characters, without a blank at the start or the end"
+        )
     return value
 
 
 @keys.command()
-@click.option("--organization", required=True, callback=_organization, help="Whose key; created when it is new.")
+@click.option(
+    "--organization",
+    required=True,
+    callback=_organization,
+    help="Organization of the key. It is created if it does not exist.",
+)
 @click.option(
     "--take-over/--no-take-over",
     default=None,
-    help="Whether what was done without a key so far, which the organization `default` holds, becomes this"
-    " organization's: `default` gets its name. On a terminal, the default is to ask.",
+    help="Rename `default`, which contains the data that was written without a key, to this organization."
+    " Without either option, the command asks on a terminal, and renames nothing otherwise.",
 )
 def create(organization: str, take_over: bool | None) -> None:
-    """Make a key and print it, this once."""
+    """Create a key and print it, only this once."""
 
-    async def leaves_behind(database: Database) -> bool:
-        async with database.transaction() as connection:
-            return await key_store.leaves_behind(connection, organization)
+    if take_over is None and sys.stdin.isatty() and sys.stderr.isatty():
+        take_over = _ask_for_take_over(organization)
 
     async def run(database: Database) -> key_store.CreatedKey:
         async with database.transaction() as connection:
@@ -59,48 +65,65 @@ def create(organization: str, take_over: bool | None) -> None:
                 connection, organization, SystemClock().now(), take_over=bool(take_over)
             )
 
-    if take_over is None and sys.stdin.isatty() and sys.stderr.isatty() and _with_database(leaves_behind):
-        take_over = click.confirm(
-            "Callers without a key have stored data in the organization `default`. The first key shuts them out."
-            f"\nRename `default` to {organization}, so that this key sees that data?",
-            default=None,
-            err=True,
-        )
     try:
         created = _with_database(run)
     except key_store.CannotTakeOver as error:
         raise Problem(
             str(error),
             [
-                "take `default` over under a name that is new",
-                "or make a key of its own for it: tidemark keys create --organization default",
+                "take `default` over with the name of an organization that does not exist yet",
+                "or create a key for `default`: tidemark keys create --organization default",
             ],
         ) from None
     if created.took_over:
-        print_progress(f"the organization {named('default')} is called {named(organization)} now, with what it holds")
+        print_progress(
+            f"the organization {named('default')} is called {named(organization)} now; its data is unchanged"
+        )
     elif take_over:
-        print_progress(f"there was nothing to take over: the organization {named('default')} holds no data")
+        print_progress(f"there is nothing to take over: the organization {named('default')} has no data")
+    _print_key(created, organization)
+
+
+def _ask_for_take_over(organization: str) -> bool | None:
+    """Asks whether to rename `default`, if the first key would leave its data behind; None if it would not."""
+
+    async def leaves_behind(database: Database) -> bool:
+        async with database.transaction() as connection:
+            return await key_store.leaves_behind(connection, organization)
+
+    if not _with_database(leaves_behind):
+        return None
+    return click.confirm(
+        "Callers without a key stored data in the organization `default`. With the first key they are refused."
+        f"\nRename `default` to {organization}, so that this key can read that data?",
+        default=None,
+        err=True,
+    )
+
+
+def _print_key(created: key_store.CreatedKey, organization: str) -> None:
+    """Prints the key on standard output, and its use on standard error."""
     print_progress(
         f"key {named(created.key_id)} of the organization {named(organization)}."
-        " It is shown this once; what is stored is its hash.\n"
-        f"Callers present it as the metadata {named('authorization: Bearer KEY')};"
-        " the commands take it from TIDEMARK_KEY."
+        " It is shown only this once; the database stores its hash.\n"
+        f"Callers send it as the metadata {named('authorization: Bearer KEY')};"
+        " the client commands read it from TIDEMARK_KEY."
     )
     if created.left_behind:
         print_progress(
-            f"{warn('note')} This is the first key: callers without one are refused from now on, and what they stored"
-            f" stays in the organization {named('default')}, which the key of {organization} does not see.\n"
-            f"     To reach it, make a key for it: {named('tidemark keys create --organization default')}.\n"
-            "     To give it another name with all that it holds, one that is new:"
+            f"{warn('note')} This is the first key: callers without a key are refused from now on. Their data stays"
+            f" in the organization {named('default')}, which the key of {organization} cannot read.\n"
+            f"     To read it, create a key: {named('tidemark keys create --organization default')}.\n"
+            "     To rename the organization with its data, to a name that does not exist yet:"
             f" {named('tidemark keys create --organization NAME --take-over')}."
         )
     click.echo(created.key)
 
 
 @keys.command(name="list")
-@click.option("--organization", help="Only those of this organization.")
+@click.option("--organization", help="Only keys of this organization.")
 def list_keys(organization: str | None) -> None:
-    """List the keys that were made, revoked ones too; never the keys themselves."""
+    """List the ids and organizations of all keys, also of revoked ones. The keys themselves are not stored."""
 
     async def run(database: Database) -> list[key_store.KeyRecord]:
         async with database.transaction() as connection:
@@ -114,7 +137,7 @@ def list_keys(organization: str | None) -> None:
 
 
 def print_table(records: Sequence[key_store.KeyRecord]) -> None:
-    """Prints a row for each key to standard output, below a heading."""
+    """Prints a row for each key on standard output, below a heading."""
     heading = ("key id", "organization", "created", "revoked")
     rows = [
         (
@@ -141,29 +164,29 @@ def _minute(time: datetime) -> str:
 
 
 def _width(text: str) -> int:
-    """The columns that a terminal takes to show the text."""
+    """The width of the text on a terminal, in columns."""
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
 
 
 @keys.command()
-@click.option("--organization", required=True, callback=_organization, help="Whose key it is.")
+@click.option("--organization", required=True, callback=_organization, help="Organization of the key.")
 @click.argument("key_id")
 def revoke(organization: str, key_id: str) -> None:
-    """End the key of that id, for ever. Servers may take it for a few seconds more."""
+    """Revoke the key with this id, for good. Servers may accept it for a few seconds more."""
 
     async def run(database: Database) -> bool:
         async with database.transaction() as connection:
-            owned = {
+            own_ids = {
                 record.key_id
                 for record in await key_store.list_keys(connection)
                 if record.organization.name == organization
             }
-            return key_id in owned and await key_store.revoke_key(connection, key_id, SystemClock().now())
+            return key_id in own_ids and await key_store.revoke_key(connection, key_id, SystemClock().now())
 
     if not _with_database(run):
         raise Problem(
             f"the organization {organization} has no key {key_id}",
-            ["`tidemark keys list` shows the ids; they begin with key_, a key itself with tmk_"],
+            ["`tidemark keys list` shows the ids; an id begins with key_, a key with tmk_"],
         )
     print_progress(f"{named(key_id)} is revoked")
 
@@ -183,4 +206,4 @@ def _with_database(work: Callable[[Database], Coroutine[None, None, Result]]) ->
     try:
         return asyncio.run(run())
     except DatabaseUnavailable as error:
-        raise unreachable(url, error) from None
+        raise unreachable_database(url, error) from None

@@ -1,4 +1,4 @@
-"""The `tidemark` command: its group, which loads a command's module when that command is called."""
+"""The `tidemark` command: a group that imports the module of a command when that command is called."""
 
 import os
 import sys
@@ -13,7 +13,8 @@ from runtime.redaction import error_lines
 EXIT_INTERRUPTED = 130  # 128 + SIGINT
 EXIT_READER_GONE = 141  # 128 + SIGPIPE
 
-# In the order of the help. Loaded one at a time: a client command starts in a third of the time without the server.
+# In the order of the help. Only the called one is imported: without the server, a client command starts three times
+# as fast.
 COMMANDS = {
     "up": "cli.up",
     "serve": "cli.serve",
@@ -26,12 +27,12 @@ COMMANDS = {
     "listen": "cli.listen.command",
 }
 
-# The packages that only an extra brings, as `import` names them. The embedded database checks for its own.
+# The packages of an extra, by the name of the import. `store.embedded` checks its own package.
 EXTRA_OF_PACKAGE = {"rich": "cli"}
 
 
 class CommandsOnDemand(click.Group):
-    """A group whose commands are found in COMMANDS."""
+    """A group with the commands of COMMANDS."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -49,17 +50,17 @@ class CommandsOnDemand(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Runs the command; ends quietly when the reader of its output has gone, which click ends with 1."""
+        """Runs the command. Ends with 141 when the reader of its output has gone; click would end with 1."""
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
-            # What is still in the buffers would be written at the end of the process, and fail aloud.
+            # Otherwise Python would flush its buffers at the end of the process, fail, and print a traceback.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise SystemExit(EXIT_READER_GONE) from None
 
 
 def _without_extra(name: str, extra: str) -> click.Command:
-    """A command in place of one whose extra is not installed. With any arguments it names the extra and ends."""
+    """Replaces a command whose extra is not installed. With any arguments it names the extra and ends."""
 
     def refuse() -> None:
         raise ConfigurationProblem(f"`tidemark {name}` needs the extra `{extra}`: {install_command(extra)}")
@@ -81,8 +82,8 @@ def _without_extra(name: str, extra: str) -> click.Command:
 def tidemark() -> None:
     """Notifies you when a customer's usage, spend or balance reaches a threshold.
 
-    `tidemark up` runs everything on this machine. Settings are environment variables, TIDEMARK_…; a command that
-    finds bad settings lists all of them and ends.
+    `tidemark up` runs everything on this machine. Settings are environment variables, TIDEMARK_…. If settings are
+    invalid, a command lists all of them and ends with exit code 2.
     """
 
 
@@ -94,10 +95,10 @@ def main() -> None:
 def run(command: click.Command, name: str) -> NoReturn:
     """Runs a command as this process, under that name, and ends the process.
 
-    Ends with 130 after Ctrl-C, and quietly with 141 when the reader of the output has gone (`tidemark … | head`), as
-    programs do that these signals end.
+    Ends with 130 after Ctrl-C, and with 141 and no message when the reader of the output has gone
+    (`tidemark … | head`), as a shell reports programs that SIGINT and SIGPIPE end.
     """
-    # An error of the database's driver contains the row that it is about.
+    # The message of a database driver's error can contain values of a row.
     sys.excepthook = lambda _, error, __: sys.stderr.write(error_lines(error) + "\n")
     try:
         code = command.main(prog_name=name, standalone_mode=False)

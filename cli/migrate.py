@@ -9,16 +9,16 @@ from store.postgres.addresses import shown
 
 @click.command()
 def migrate() -> None:
-    """Bring the database's schema up to date.
+    """Migrate the schema of the database to this version.
 
-    Servers and notifiers do so themselves when they start, unless TIDEMARK_MIGRATE is `never`. Several may at once;
-    one does it, the others wait.
+    Servers and notifiers migrate it themselves when they start, unless TIDEMARK_MIGRATE is `never`. If several
+    processes migrate at once, one of them does it and the others wait.
     """
     settings = configuration()
     configure_logs(settings)
-    url, ours = migrated_database(settings)
+    url, is_current = migrated_database(settings)
     database = named(shown(url))
-    if ours:
+    if is_current:
         print_result(f"the schema of {database} is up to date")
     else:
-        print_result(f"a newer version migrated the schema of {database}; this version runs on it as it is")
+        print_result(f"a newer version migrated the schema of {database}; this version can use it unchanged")

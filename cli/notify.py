@@ -3,9 +3,9 @@
 import click
 import uvloop
 
-from cli import parent
-from cli.collector import collect_seldom
 from cli.console import Problem
+from cli.garbage_collection import reduce_garbage_collection
+from cli.parent import parent_option, stopping_with
 from cli.settings import configuration, configure_logs, prepared_database
 from notifier.process import run
 from runtime.clock import SystemClock
@@ -13,20 +13,20 @@ from runtime.configuration import Configuration
 from store.postgres.database import Database
 from webhooks.secret_box import KeyFileUnusable
 
-RUNNING = "the notifier runs"  # the one line on standard output
+RUNNING = "the notifier runs"  # the only line on standard output
 
 
 @click.command()
-@parent.option
+@parent_option
 def notify(with_parent: int | None) -> None:
     """Run one notifier process.
 
-    It sends notifications to webhooks, and logs to standard error. Any number of them may run at once. SIGTERM,
-    SIGINT, SIGHUP and SIGQUIT drain it.
+    It sends notifications to webhooks, and logs to standard error. Any number of notifiers can share a database.
+    SIGTERM, SIGINT, SIGHUP and SIGQUIT drain it.
     """
     settings = configuration()
     configure_logs(settings)
-    collect_seldom()
+    reduce_garbage_collection()
     url = prepared_database(settings)
     try:
         uvloop.run(_notify(settings, url, with_parent))
@@ -36,7 +36,7 @@ def notify(with_parent: int | None) -> None:
 
 async def _notify(settings: Configuration, url: str, with_parent: int | None) -> None:
     database = Database(url, settings.pool_size)
-    async with parent.followed(with_parent):
+    async with stopping_with(with_parent):
         try:
             click.echo(RUNNING)
             await run(settings, database, SystemClock())

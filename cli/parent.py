@@ -1,4 +1,4 @@
-"""A child process that does not outlive its parent, however the parent ended."""
+"""A child process that stops when its parent ends, also when the parent was killed."""
 
 import asyncio
 import os
@@ -9,21 +9,21 @@ from typing import Any, TypeVar
 
 import click
 
-INTERVAL = 1.0  # seconds between two looks
+CHECK_INTERVAL = 1.0  # seconds
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def option(command: Command) -> Command:
-    """Adds the hidden option --with-parent, which `tidemark up` gives to what it starts."""
+def parent_option(command: Command) -> Command:
+    """Adds the hidden option --with-parent, which `tidemark up` passes to its child processes."""
     return click.option("--with-parent", type=int, hidden=True)(command)
 
 
 @asynccontextmanager
-async def followed(parent: int | None) -> AsyncIterator[None]:
-    """Within the block, this process asks itself to stop once `parent` is gone; None: it has none to follow.
+async def stopping_with(parent: int | None) -> AsyncIterator[None]:
+    """Within the block, this process sends itself SIGTERM once the process `parent` has ended. None: no parent.
 
-    The parent gives its own number: it may have been killed before this process could ask for it.
+    The parent passes its own process id: it may be killed before this process can ask for it.
     """
     if parent is None:
         yield
@@ -36,7 +36,7 @@ async def followed(parent: int | None) -> AsyncIterator[None]:
 
 
 async def _watch(parent: int) -> None:
-    # A killed parent closes nothing and says nothing; but its children get another one.
-    while os.getppid() == parent:  # noqa: ASYNC110 – no event tells of it
-        await asyncio.sleep(INTERVAL)
+    # A killed parent sends nothing. But the system gives its children another parent.
+    while os.getppid() == parent:  # noqa: ASYNC110 – there is no event to wait for
+        await asyncio.sleep(CHECK_INTERVAL)
     os.kill(os.getpid(), signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Child processes of `tidemark up` and the demo: started, watched, started again, drained."""
+"""Starts and stops `tidemark` commands as child processes, for `tidemark up` and the demo."""
 
 import asyncio
 import os
@@ -13,18 +13,19 @@ STOP_TIMEOUT = 40.0  # seconds that a child may take to drain before it is kille
 
 
 class NotStarted(Exception):
-    """A child ended before it was ready; its own words are in its log. name: the child's."""
+    """A child process ended before it was ready; its log has the reason. name: of the child."""
 
-    def __init__(self, name: str, how: str) -> None:
-        super().__init__(f"the {name} {how} before it was ready")
+    def __init__(self, name: str, ending: str) -> None:
+        super().__init__(f"the {name} {ending} before it was ready")
         self.name = name
 
 
 class Child:
-    """One `tidemark` command as a process of its own.
+    """One `tidemark` command as a child process.
 
-    ready: how the line on its standard output begins that says it is ready; what follows is `told`.
-    log: where its standard error goes; None: to ours.
+    ready: the start of the line that the child prints on standard output when it is ready. ready_value: the rest of
+    that line; of a server, its address. log: the file for its standard error; None: the standard error of this
+    process.
     """
 
     def __init__(
@@ -37,16 +38,16 @@ class Child:
     ) -> None:
         self.name = name
         self.environment = dict(environment)
-        self.told = ""
+        self.ready_value = ""
         self._arguments = tuple(arguments)
         self._ready = ready
         self._log = log
         self._process: asyncio.subprocess.Process | None = None
-        self._asked = False
+        self._stop_requested = False
 
     @property
     def process(self) -> asyncio.subprocess.Process:
-        """The process that runs, or ran last."""
+        """The process that was started last."""
         assert self._process is not None, f"{self.name} was never started"
         return self._process
 
@@ -56,11 +57,11 @@ class Child:
         return self._process is not None and self._process.returncode is None
 
     async def start(self) -> None:
-        """Starts it and waits until it says that it is ready; raises NotStarted when it ends first."""
-        self._asked = False
+        """Starts it and waits until it is ready. Raises NotStarted when it ends before that."""
+        self._stop_requested = False
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
-            "-P",  # the folder we are in may hold a package of the same name
+            "-P",  # the current folder may contain a package of the same name
             "-m",
             "cli.main",
             *self._arguments,
@@ -70,31 +71,32 @@ class Child:
             stdout=asyncio.subprocess.PIPE,
             stderr=self._log,
             env=self.environment,
-            # In a session of its own, a Ctrl-C at the terminal reaches us alone, and each child is asked once.
+            # In a session of its own, the child gets the parent's SIGTERM alone. The terminal's Ctrl-C would be a
+            # second signal, which ends the child before it has drained.
             start_new_session=True,
         )
         assert self._process.stdout is not None
         async for line in self._process.stdout:
             text = line.decode().strip()
             if text.startswith(self._ready):
-                self.told = text.removeprefix(self._ready)
+                self.ready_value = text.removeprefix(self._ready)
                 return
-        raise NotStarted(self.name, self.ended(await self._process.wait()))
+        raise NotStarted(self.name, describe_exit(await self._process.wait()))
 
     async def wait(self) -> int:
-        """Waits until it has ended; returns its exit code, negative for a signal."""
+        """Waits until it has ended; returns its exit code, or the negative number of a signal."""
         return await self.process.wait()
 
-    def ask_to_stop(self) -> None:
-        """Asks it to drain; asked again, it ends at once."""
-        self._asked = True
+    def request_stop(self) -> None:
+        """Asks it to drain. At the second request it ends at once."""
+        self._stop_requested = True
         if self.running:
             self.process.send_signal(signal.SIGTERM)
 
     async def stop(self, timeout: float = STOP_TIMEOUT) -> None:
-        """Waits until it has drained, and asks it to if nobody did; kills it after `timeout` seconds."""
-        if not self._asked:
-            self.ask_to_stop()
+        """Drains it, unless that was requested already, and waits; kills it after `timeout` seconds."""
+        if not self._stop_requested:
+            self.request_stop()
         if not self.running:
             return
         try:
@@ -104,13 +106,13 @@ class Child:
             self.process.kill()
             await self.process.wait()
 
-    @staticmethod
-    def ended(code: int) -> str:
-        """How it ended, in words."""
-        return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+
+def describe_exit(code: int) -> str:
+    """How a process with this exit code ended: `ended with exit code 1`, `was ended by SIGKILL`."""
+    return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
 
-def environment(settings: Mapping[str, str], *, inherit: bool) -> dict[str, str]:
-    """Our environment with `settings` on top; without Tidemark's own settings unless they are inherited."""
+def child_environment(settings: Mapping[str, str], *, inherit: bool) -> dict[str, str]:
+    """The environment of this process with `settings` added. inherit: keep Tidemark's settings of this process."""
     inherited = {name: value for name, value in os.environ.items() if inherit or not name.startswith(PREFIX)}
     return {**inherited, **settings}

@@ -16,21 +16,21 @@ THEME = Theme(
     }
 )
 
-FILE_WIDTH = 160  # characters of a line where the output is no terminal
+FILE_WIDTH = 160  # characters of a line if the output is not a terminal
 
 
 class _Console(Console):
-    """A console that leaves it to `cli.main` to end the command when the reader of its output has gone."""
+    """A console that raises BrokenPipeError when the reader of its output has gone; `cli.main` ends the command."""
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
 
 
 def standard_output() -> Console:
-    """The console for results; plain text, and wide enough for every table, where it is no terminal."""
+    """The console for results. If it is not a terminal: plain text, wide enough for every table."""
     return _Console(theme=THEME, highlight=False, width=None if sys.stdout.isatty() else FILE_WIDTH)
 
 
 def standard_error() -> Console:
-    """The console for progress and complaints, so that results can be piped on."""
+    """The console for progress and warnings, so that results can be piped."""
     return _Console(theme=THEME, highlight=False, stderr=True, soft_wrap=not sys.stderr.isatty())

@@ -1,11 +1,11 @@
-"""The commands `tidemark secrets …`: webhook secrets at rest."""
+"""The commands `tidemark secrets …`: the stored secrets of webhooks."""
 
 import asyncio
 
 import click
 
 from cli.console import Problem, named, print_result
-from cli.settings import configuration, configure_logs, prepared_database, unreachable
+from cli.settings import configuration, configure_logs, prepared_database, unreachable_database
 from store.endpoints import credentials as endpoint_credentials
 from store.endpoints import secrets as endpoint_secrets
 from store.postgres.database import Database, DatabaseUnavailable
@@ -17,15 +17,15 @@ BATCH_LIMIT = 200  # rows of one transaction
 
 @click.group()
 def secrets() -> None:
-    """Webhook secrets, which are stored encrypted."""
+    """Manage webhook secrets, which are stored encrypted."""
 
 
 @secrets.command()
 def reencrypt() -> None:
     """Encrypt every stored secret with the first key of TIDEMARK_SECRET_KEYS.
 
-    To replace a key, put the new one in front of the old one, restart servers and notifiers, run this, and drop the
-    old one. It may run beside them, and again after it was broken off.
+    To replace a key: put the new key in front of the old one, restart servers and notifiers, run this command, then
+    remove the old key. The command can run while they run, and can be repeated after an interruption.
     """
     settings = configuration()
     configure_logs(settings)
@@ -42,20 +42,20 @@ def reencrypt() -> None:
     try:
         secret_count, credential_count = asyncio.run(_reencrypt(url, box))
     except DatabaseUnavailable as error:
-        raise unreachable(url, error) from None
+        raise unreachable_database(url, error) from None
     except CannotOpen as error:
         raise Problem(
-            f"a stored secret cannot be opened: {error}",
-            ["give the key that it was encrypted with in TIDEMARK_SECRET_KEYS, too; what came before is done"],
+            f"a stored secret cannot be decrypted: {error}",
+            ["add the key that encrypted it to TIDEMARK_SECRET_KEYS; the secrets before it are encrypted already"],
         ) from None
     print_result(
         f"encrypted with {named(box.key_id)}: {secret_count} signing secrets,"
-        f" {credential_count} credentials; all others were before"
+        f" {credential_count} credentials; the others were encrypted with it already"
     )
 
 
 async def _reencrypt(url: str, box: SecretBox) -> tuple[int, int]:
-    """How many secrets and how many credentials there were to encrypt anew."""
+    """Encrypts the stored secrets, then the stored credentials; returns how many of each had another key."""
     database = Database(url, POOL_SIZE)
     try:
         secret_count, after = 0, (0, "", 0)

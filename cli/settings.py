@@ -1,4 +1,4 @@
-"""The configuration of a command, and the database it names: every way to fail said in words."""
+"""The configuration of a command and its database; each failure becomes a Problem with a message and hints."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ from store.postgres.poolers import shares_sessions
 
 
 def configuration() -> Configuration:
-    """The settings of this process's environment. Raises a Problem that lists every bad one."""
+    """The settings in the environment of this process. Raises a Problem that lists all invalid settings."""
     try:
         settings = load(os.environ)
         if settings.database_url is not None:
@@ -35,15 +35,15 @@ def configuration() -> Configuration:
 
 
 def configure_logs(settings: Configuration) -> None:
-    """Sends this process's log to standard error in the form that was asked for."""
+    """Sends the log of this process to standard error, in the configured format."""
     logs.configure(settings.log_level, settings.log_format)
 
 
 def database_url(settings: Configuration, reporter: embedded.Reporter | None = None) -> str:
-    """The URL of the database: the one configured, or that of the embedded server, which this starts or joins.
+    """The URL of the configured database, or of the embedded server, which this starts unless it runs already.
 
-    The embedded server then stays up at least as long as this process, which starts it again when it ends, and tells
-    `reporter` (default: the log).
+    The embedded server runs at least as long as this process. When it ends, this process starts it again and reports
+    that to `reporter` (default: the log).
     """
     if settings.database_url is not None:
         return settings.database_url
@@ -54,9 +54,9 @@ def database_url(settings: Configuration, reporter: embedded.Reporter | None = N
         raise Problem(
             f"the embedded PostgreSQL server under {directory} could not be started: {first_line(error)}",
             [
-                f"its log, if it got that far, is {directory / 'postgres.log'}",
-                "name another folder with TIDEMARK_DATA_DIRECTORY,"
-                " or a server of your own with TIDEMARK_DATABASE_URL=postgresql://…",
+                f"see its log, if there is one: {directory / 'postgres.log'}",
+                "choose another folder with TIDEMARK_DATA_DIRECTORY,"
+                " or your own server with TIDEMARK_DATABASE_URL=postgresql://…",
             ],
         ) from None
     embedded.watch(holder, reporter or embedded.LogReporter())
@@ -64,12 +64,12 @@ def database_url(settings: Configuration, reporter: embedded.Reporter | None = N
 
 
 def prepared_database(settings: Configuration, reporter: embedded.Reporter | None = None) -> str:
-    """The URL of the database, whose schema this version can run on; `reporter` as in `database_url`.
+    """The URL of the database, with a schema that this version can use; `reporter` as in `database_url`.
 
     Migrates the schema first, unless TIDEMARK_MIGRATE is `never`.
     """
     url = database_url(settings, reporter)
-    with explained(url):
+    with database_problems(url):
         if settings.database_url is not None:
             refuse_transaction_pooler(url)
         if settings.migrate_at_start:
@@ -80,53 +80,57 @@ def prepared_database(settings: Configuration, reporter: embedded.Reporter | Non
 
 
 def migrated_database(settings: Configuration) -> tuple[str, bool]:
-    """The URL of the database after a migration, and whether its schema is this version's own (not a newer one's)."""
+    """Migrates; returns the URL of the database, and whether its schema is of this version and not of a newer one."""
     url = database_url(settings)
-    with explained(url):
+    with database_problems(url):
         if settings.database_url is not None:
             refuse_transaction_pooler(url)
         return url, migrate(url)
 
 
 def refuse_transaction_pooler(url: str) -> None:
-    """Raises a Problem when connections to the database share sessions."""
+    """Raises a Problem when a transaction pooler answers at `url`."""
     if shares_sessions(url):
         raise Problem(
-            f"a transaction pooler answers at {shown(url)}: connections share sessions of the server, and Tidemark"
-            " needs sessions of its own (prepared statements, settings of the session, LISTEN)",
+            f"a transaction pooler answers at {shown(url)}: its connections share sessions of the server, but"
+            " Tidemark needs a session for each connection (prepared statements, session settings, LISTEN)",
             [
                 "set pool_mode = session in PgBouncer for this database, or",
-                "name the server itself in TIDEMARK_DATABASE_URL; TIDEMARK_POOL_SIZE bounds a process's connections",
+                "put the address of the server itself into TIDEMARK_DATABASE_URL;"
+                " TIDEMARK_POOL_SIZE limits the connections of a process",
             ],
         )
 
 
 @contextlib.contextmanager
-def explained(url: str) -> Iterator[None]:
-    """Turns every way in which the database at `url` cannot be used into a Problem."""
+def database_problems(url: str) -> Iterator[None]:
+    """Raises a Problem for each error which shows that the database at `url` cannot be used."""
     try:
         yield
     except DatabaseUnavailable as error:
-        raise unreachable(url, error) from None
+        raise unreachable_database(url, error) from None
     except UnsupportedEncoding as error:
         raise Problem(
             f"{error} ({shown(url)})",
-            ["make one with CREATE DATABASE … TEMPLATE template0 ENCODING 'UTF8', and name that"],
+            ["create one with CREATE DATABASE … TEMPLATE template0 ENCODING 'UTF8', and use that"],
         ) from None
     except UnsupportedServer as error:
-        raise Problem(f"{error} ({shown(url)})", ["upgrade it, or name another in TIDEMARK_DATABASE_URL"]) from None
+        raise Problem(
+            f"{error} ({shown(url)})", ["upgrade it, or put another server into TIDEMARK_DATABASE_URL"]
+        ) from None
     except SchemaTooOld as error:
         raise Problem(
             f"{error} ({shown(url)}), and TIDEMARK_MIGRATE is `never`",
-            ["run `tidemark migrate` with a role that may change tables, then start again"],
+            ["run `tidemark migrate` with a role that may change tables, then start this command again"],
         ) from None
     except SchemaTooNew as error:
         raise Problem(
-            f"{error} ({shown(url)})", ["start the version that migrated it, or a newer one; schemas never go back"]
+            f"{error} ({shown(url)})",
+            ["start the version that migrated it, or a newer one; a migration cannot be undone"],
         ) from None
 
 
-def unreachable(url: str, error: Exception) -> Problem:
+def unreachable_database(url: str, error: Exception) -> Problem:
     """The Problem of a database that does not answer."""
     return Problem(
         f"the database at {shown(url)} cannot be used: {first_line(error)}",
@@ -135,6 +139,6 @@ def unreachable(url: str, error: Exception) -> Problem:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of what an error says; its class where it says nothing."""
+    """The first line of the message of an error; the name of its class if it has no message."""
     lines = str(error).strip().splitlines()
     return lines[0].strip() if lines else type(error).__name__

@@ -7,7 +7,7 @@ import uvloop
 
 from cli.console import Problem
 from cli.rich_console import standard_output
-from cli.signals import EndedBySignal, clearing_away
+from cli.signals import EndedBySignal, cancelled_by_signals
 from runtime.clock import SystemClock
 
 DEFAULT_EVENTS = 4_000
@@ -50,7 +50,7 @@ def demo(trace: Path | None, events: int, seconds: float, probe_seconds: float, 
     # Only here: the package that verifies signatures is for tests and the demo, a server does without it.
     try:
         from demo.month import Month
-        from demo.replayed import Replayed
+        from demo.replay import Replay
     except ModuleNotFoundError as error:
         raise Problem(f"the demo needs the package {error.name}", ["`make setup` installs it"]) from None
     from demo.display import Display
@@ -59,13 +59,13 @@ def demo(trace: Path | None, events: int, seconds: float, probe_seconds: float, 
     clock = SystemClock()
     try:
         if trace is not None:
-            right = uvloop.run(clearing_away(Replayed(display, clock, trace).run()))
+            right = uvloop.run(cancelled_by_signals(Replay(display, clock, trace).run()))
         else:
-            right = uvloop.run(clearing_away(Month(display, clock, events, seconds, seed).run(probe_seconds)))
+            right = uvloop.run(cancelled_by_signals(Month(display, clock, events, seconds, seed).run(probe_seconds)))
     except EndedBySignal as ended:
         raise click.exceptions.Exit(ended.exit_code) from None
     finally:
         display.end()
     if not right:
-        raise Problem("what happened is not what had to happen")
+        raise Problem("the result is not the expected one")
     display.console.print("\n[good]everything happened exactly as expected[/]")

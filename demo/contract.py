@@ -1,14 +1,15 @@
-"""The demo's words in the contract's: what is put, created and sent."""
+"""Requests of the demo: facts that are put, alerts that are created, usage events."""
 
 import asyncio
 from collections.abc import Iterable
+from fractions import Fraction
 
 import grpc
 
 from cli.client.connection import UNARY_TIMEOUT
-from demo import world
-from demo.fact_contract import set_fact_condition
-from demo.world import AlertPlan, short
+from demo import definitions
+from demo.billing_contract import set_fact_condition
+from demo.definitions import AlertDefinition, Customer, Event, decimal_text
 from generated.tidemark.v1 import account_pb2, alert_pb2, condition_pb2
 from generated.tidemark.v1.account_service_pb2 import (
     PutCustomerRequest,
@@ -21,10 +22,12 @@ from generated.tidemark.v1.alert_service_pb2 import CreateAlertRequest, GetAlert
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
 from generated.tidemark.v1.threshold_pb2 import Threshold, TransitionKind
 from generated.tidemark.v1.usage_pb2 import UsageEvent
-from generated.tidemark.v1.webhook_service_pb2 import CreateEndpointRequest
-from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
+from tests.reference import thresholds
+from tests.reference.gauges import Metric
+from tests.reference.periods import Cycle
+from tests.reference.thresholds import REACHED, RESOLVED
 
-POLLING_INTERVAL = 0.05  # seconds between two looks at an alert that is being evaluated
+POLLING_INTERVAL = 0.05  # seconds between two requests for the status of an alert
 
 _CADENCES = {
     "day": account_pb2.CADENCE_DAY,
@@ -32,15 +35,13 @@ _CADENCES = {
     "month": account_pb2.CADENCE_MONTH,
 }
 _KINDS = {
-    world.REACHED: TransitionKind.TRANSITION_KIND_REACHED,
-    world.RESOLVED: TransitionKind.TRANSITION_KIND_RESOLVED,
+    REACHED: TransitionKind.TRANSITION_KIND_REACHED,
+    RESOLVED: TransitionKind.TRANSITION_KIND_RESOLVED,
 }
 
 
-async def put_facts(
-    channel: grpc.aio.Channel, customers: Iterable[world.Customer], metrics: Iterable[world.Metric]
-) -> None:
-    """Tells the service of the metrics, the registered customers and their subscriptions."""
+async def put_facts(channel: grpc.aio.Channel, customers: Iterable[Customer], metrics: Iterable[Metric]) -> None:
+    """Puts the metrics, the customers to be registered, and their subscriptions."""
     stub = AccountServiceStub(channel)
     for metric in metrics:
         aggregation = account_pb2.Aggregation.Value(f"AGGREGATION_{metric.aggregation}")
@@ -68,17 +69,19 @@ async def put_facts(
             await stub.PutSubscription(PutSubscriptionRequest(subscription=subscription), timeout=UNARY_TIMEOUT)
 
 
-async def create_alert(channel: grpc.aio.Channel, plan: AlertPlan) -> str:
+async def create_alert(channel: grpc.aio.Channel, definition: AlertDefinition) -> str:
     """Creates the alert; returns its id."""
     request = CreateAlertRequest(
-        request_id=f"demo/{plan.name}", alert=_alert(plan), evaluate_on_create=plan.evaluate_on_create
+        request_id=f"demo/{definition.name}",
+        alert=_alert(definition),
+        evaluate_on_create=definition.evaluate_on_create,
     )
     response = await AlertServiceStub(channel).CreateAlert(request, timeout=UNARY_TIMEOUT)
     return response.alert.alert_id
 
 
 async def evaluated(channel: grpc.aio.Channel, alert_id: str) -> None:
-    """Waits until the alert has looked at everything that existed before it."""
+    """Waits until the alert is evaluated on all that existed before it."""
     stub = AlertServiceStub(channel)
     while True:
         response = await stub.GetAlert(GetAlertRequest(alert_id=alert_id), timeout=UNARY_TIMEOUT)
@@ -87,15 +90,8 @@ async def evaluated(channel: grpc.aio.Channel, alert_id: str) -> None:
         await asyncio.sleep(POLLING_INTERVAL)
 
 
-async def create_endpoint(channel: grpc.aio.Channel, url: str) -> str:
-    """Creates the webhook endpoint; returns its secret."""
-    request = CreateEndpointRequest(url=url, description="the demo's receiver")
-    response = await WebhookServiceStub(channel).CreateEndpoint(request, timeout=UNARY_TIMEOUT)
-    return response.secret
-
-
-def usage_event(event: world.Event) -> UsageEvent:
-    """The message of an event, with whatever is wrong with it."""
+def usage_event(event: Event) -> UsageEvent:
+    """The message of an event, with all that is wrong in it."""
     message = UsageEvent(
         event_id=event.event_id,
         customer_id=event.customer,
@@ -110,7 +106,7 @@ def usage_event(event: world.Event) -> UsageEvent:
     return message
 
 
-def _cycle(cycle: world.Cycle | None) -> account_pb2.BillingCycle | None:
+def _cycle(cycle: Cycle | None) -> account_pb2.BillingCycle | None:
     if cycle is None:
         return None
     message = account_pb2.BillingCycle(
@@ -120,48 +116,56 @@ def _cycle(cycle: world.Cycle | None) -> account_pb2.BillingCycle | None:
     return message
 
 
-def _alert(plan: AlertPlan) -> alert_pb2.Alert:
-    alert = alert_pb2.Alert(name=plan.name, scope=_scope(plan), thresholds=[_threshold(line) for line in plan.lines])
+def _alert(definition: AlertDefinition) -> alert_pb2.Alert:
+    alert = alert_pb2.Alert(
+        name=definition.name, scope=_scope(definition), thresholds=[_threshold(one) for one in definition.thresholds]
+    )
     selectors = [
         condition_pb2.GroupSelector(key=key) if value is None else condition_pb2.GroupSelector(key=key, value=value)
-        for key, value in plan.groups
+        for key, value in definition.groups
     ]
-    match plan.condition:
-        case world.SPEND_THRESHOLD_REACHED:
-            alert.spend_threshold_reached.currency = plan.measured
+    match definition.condition:
+        case definitions.SPEND_THRESHOLD_REACHED:
+            alert.spend_threshold_reached.currency = definition.measured
             alert.spend_threshold_reached.group_values.extend(selectors)
-        case world.USAGE_THRESHOLD_REACHED:
-            alert.usage_threshold_reached.metric_id = plan.measured
+        case definitions.USAGE_THRESHOLD_REACHED:
+            alert.usage_threshold_reached.metric_id = definition.measured
             alert.usage_threshold_reached.group_values.extend(selectors)
-        case world.USAGE_EXCEEDED:
-            alert.usage_exceeded.metric_id = plan.measured
-        case world.COST_EXCEEDED:
-            alert.cost_exceeded.currency = plan.measured
-            alert.cost_exceeded.grouping_keys.extend(key for key, _ in plan.groups)
-        case world.SPEND_EXCEEDED:
-            alert.spend_exceeded.currency = plan.measured
+        case definitions.USAGE_EXCEEDED:
+            alert.usage_exceeded.metric_id = definition.measured
+        case definitions.COST_EXCEEDED:
+            alert.cost_exceeded.currency = definition.measured
+            alert.cost_exceeded.grouping_keys.extend(key for key, _ in definition.groups)
+        case definitions.SPEND_EXCEEDED:
+            alert.spend_exceeded.currency = definition.measured
         case _:
-            set_fact_condition(alert, plan)
+            set_fact_condition(alert, definition)
     return alert
 
 
-def _scope(plan: AlertPlan) -> alert_pb2.AlertScope:
-    if plan.plan:
-        return alert_pb2.AlertScope(plan=alert_pb2.PlanScope(plan_id=plan.plan))
-    if plan.subscription:
+def _scope(definition: AlertDefinition) -> alert_pb2.AlertScope:
+    if definition.plan:
+        return alert_pb2.AlertScope(plan=alert_pb2.PlanScope(plan_id=definition.plan))
+    if definition.subscription:
         return alert_pb2.AlertScope(
-            subscription=alert_pb2.SubscriptionScope(customer_id=plan.customer, subscription_id=plan.subscription)
+            subscription=alert_pb2.SubscriptionScope(
+                customer_id=definition.customer, subscription_id=definition.subscription
+            )
         )
-    if plan.customer:
-        return alert_pb2.AlertScope(customer=alert_pb2.CustomerScope(customer_id=plan.customer))
+    if definition.customer:
+        return alert_pb2.AlertScope(customer=alert_pb2.CustomerScope(customer_id=definition.customer))
     return alert_pb2.AlertScope(all_customers=alert_pb2.AllCustomersScope())
 
 
-def _threshold(line: world.Line) -> Threshold:
+def _threshold(threshold: thresholds.Threshold) -> Threshold:
     return Threshold(
-        code=line.code,
-        value="" if line.value is None else short(line.value),
-        recurring_step="" if line.step is None else short(line.step),
-        resolve_value="" if line.resolve is None else short(line.resolve),
-        notify_on=[_KINDS[kind] for kind in line.tell],
+        code=threshold.code,
+        value=_text(threshold.value),
+        recurring_step=_text(threshold.step),
+        resolve_value=_text(threshold.resolve),
+        notify_on=[_KINDS[kind] for kind in sorted(threshold.notify_on)],
     )
+
+
+def _text(value: Fraction | None) -> str:
+    return "" if value is None else decimal_text(value)

@@ -1,4 +1,4 @@
-"""What the demo shows while it runs: a line for each crossing when its webhook arrives, and a bar below."""
+"""What the demo shows while it runs: a line for each transition when its webhook arrives, and a progress bar."""
 
 import sys
 from datetime import datetime
@@ -7,7 +7,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
-from demo.world import REACHED, AlertPlan, Crossing
+from demo.definitions import AlertDefinition
+from demo.transitions import TransitionKey
+from tests.reference.thresholds import REACHED
 
 _OWNER_WIDTH = 20  # characters
 _MEASURE_WIDTH = 30
@@ -29,25 +31,25 @@ class Display:
         """A sentence on what begins now; markup is allowed."""
         self.console.print(f"[quiet]·[/] {text}")
 
-    def alerts(self, plans: tuple[AlertPlan, ...]) -> None:
+    def alerts(self, alerts: tuple[AlertDefinition, ...]) -> None:
         """The alerts that were just created, by condition."""
         by_condition: dict[str, int] = {}
-        for plan in plans:
-            by_condition[plan.condition] = by_condition.get(plan.condition, 0) + 1
+        for alert in alerts:
+            by_condition[alert.condition] = by_condition.get(alert.condition, 0) + 1
         counts = ", ".join(f"{count} [name]{condition}[/]" for condition, count in by_condition.items())
-        self.step(f"created {len(plans)} alerts: {counts}")
+        self.step(f"created {len(alerts)} alerts: {counts}")
 
-    def crossed(self, crossing: Crossing, time: datetime | None) -> None:
-        """A crossing whose webhook arrived and was verified. time: of its event."""
-        reached = crossing.kind == REACHED
+    def transition(self, transition: TransitionKey, time: datetime | None) -> None:
+        """A transition whose webhook arrived and was verified. time: of its event, if any."""
+        reached = transition.kind == REACHED
         mark = "[warn]▲[/]" if reached else "[good]▼[/]"
         day = f"{time:%d %b %H:%M}" if time else "no event"
-        owner = crossing.customer + (f"/{crossing.subscription}" if crossing.subscription else "")
-        measure = " ".join([crossing.measured, *(f"{key}={value}" for key, value in crossing.group)])
+        owner = transition.customer + (f"/{transition.subscription}" if transition.subscription else "")
+        measure = " ".join([transition.measured, *(f"{key}={value}" for key, value in transition.group)])
         self.console.print(
-            f"  [quiet]{day:>12}[/]  {mark} {crossing.level:>{_LEVEL_WIDTH}}"
+            f"  [quiet]{day:>12}[/]  {mark} {transition.level:>{_LEVEL_WIDTH}}"
             f"  [name]{escape(owner):<{_OWNER_WIDTH}}[/] {escape(measure):<{_MEASURE_WIDTH}}"
-            f" [quiet]{escape(crossing.alert)}[/]",
+            f" [quiet]{escape(transition.alert)}[/]",
             no_wrap=True,
             overflow="ellipsis",
             crop=True,

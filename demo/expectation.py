@@ -1,269 +1,200 @@
-"""What has to happen, computed a second time: a plain model of periods, gauges and thresholds.
+"""What the service must do, computed by the reference model from what the demo sends.
 
-It shares no code with the evaluator, on purpose: it is what the service is held against. It is slow and simple. Every
-alert adds up its own gauges, event by event, in the order in which the events are sent.
+The model shares no code with the evaluator: the service is compared with it. Here the demo's definitions, events and
+billing steps become the model's, and the model's transitions become the demo's.
 """
 
-from calendar import monthrange
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal, localcontext
-from zoneinfo import ZoneInfo
+from collections.abc import Iterable
+from datetime import datetime
+from fractions import Fraction
 
-from demo.world import (
-    COUNT,
-    LATEST,
-    MAX,
-    REACHED,
-    RESOLVED,
-    SUM,
-    UNIQUE_COUNT,
-    AlertPlan,
-    Crossing,
-    Customer,
-    Cycle,
-    Event,
-    Line,
-    Metric,
-    short,
-)
-
-PRECISION = 80  # digits; nothing here ever needs so many
-CALENDAR_MONTH = Cycle(datetime(2000, 1, 1, tzinfo=UTC))
+from demo import definitions
+from demo.billing_steps import AdjustBalance, PutBalance, PutInvoice, PutPlanEnd, Step, VoidBalance, Wait
+from demo.definitions import AlertDefinition, Customer, Event, decimal_text
+from demo.transitions import NO_PERIOD, TransitionKey
+from tests.reference import balances, facts, gauges, usage
+from tests.reference.facts import FactAlert, FactModel
+from tests.reference.gauges import Metric, Recorded
+from tests.reference.thresholds import Threshold
+from tests.reference.usage import UsageModel
 
 ACCEPTED, DUPLICATE, CONFLICT = "accepted", "duplicate", "conflict"
+_VERDICTS = {usage.NEW: ACCEPTED, usage.DUPLICATE: DUPLICATE, usage.CONFLICT: CONFLICT}
 
-GaugeKey = tuple[str, str, tuple[tuple[str, str], ...], datetime]  # customer, subscription, group, period's start
-
-
-class Periods:
-    """The periods of one cycle, found by stepping from the anchor."""
-
-    def __init__(self, cycle: Cycle) -> None:
-        self._cycle = cycle
-        self._zone = ZoneInfo(cycle.zone)
-        self._anchor = cycle.anchor.astimezone(self._zone).replace(tzinfo=None)
-        self._number = 0
-
-    def start_of(self, time: datetime) -> datetime:
-        """The start of the period that contains `time`."""
-        while self._boundary(self._number + 1) <= time:
-            self._number += 1
-        while self._boundary(self._number) > time:
-            self._number -= 1
-        return self._boundary(self._number)
-
-    def _boundary(self, number: int) -> datetime:
-        count = number * self._cycle.interval
-        if self._cycle.cadence == "month":
-            month = self._anchor.month - 1 + count
-            year, month = self._anchor.year + month // 12, month % 12 + 1
-            day = min(self._anchor.day, monthrange(year, month)[1])
-            local = self._anchor.replace(year=year, month=month, day=day)
-        else:
-            days = {"day": 1, "week": 7}[self._cycle.cadence] * count
-            local = self._anchor + timedelta(days=days)
-        return local.replace(tzinfo=self._zone).astimezone(UTC)
-
-
-@dataclass
-class Counter:
-    """One gauge of one alert.
-
-    past: the fixed levels that were reached and have not resolved; of them `silent` were never told. rungs: how many
-    steps of the recurring line are behind it, silent_rungs of them untold. visited: whether its alert has looked.
-    """
-
-    value: Decimal = Decimal(0)
-    counted: bool = False
-    latest: tuple[datetime, str] | None = None
-    seen: set[str] = field(default_factory=set)
-    past: set[Decimal] = field(default_factory=set)
-    silent: set[Decimal] = field(default_factory=set)
-    rungs: int = 0
-    silent_rungs: int = 0
-    visited: bool = True
-
-    def add(self, metric: Metric | None, amount: Decimal, event: Event) -> None:
-        """Counts one event; metric is unset for costs, which are summed."""
-        aggregation = metric.aggregation if metric else SUM
-        if aggregation == SUM:
-            self.value += amount
-        elif aggregation == COUNT:
-            self.value += -1 if amount < 0 else 1
-        elif aggregation == MAX:
-            self.value = max(self.value, amount) if self.counted else amount
-        elif aggregation == LATEST:
-            if self.latest is None or (event.time, event.event_id) > self.latest:
-                self.value, self.latest = amount, (event.time, event.event_id)
-        elif aggregation == UNIQUE_COUNT and metric:
-            self.seen |= {event.properties[key] for key in (metric.unique_property,) if key in event.properties}
-            self.value = Decimal(len(self.seen))
-        self.counted = True
-
-
-@dataclass
-class _Watcher:
-    """An alert with its gauges."""
-
-    plan: AlertPlan
-    counters: dict[GaugeKey, Counter] = field(default_factory=dict)
+_COMMITS, _CREDITS = frozenset({balances.COMMIT}), frozenset({balances.CONTRACT_CREDIT})
+_GRANTS, _NONE = frozenset({balances.CREDIT_GRANT}), frozenset[str]()
+# The kinds of balances that each condition on facts reads, and what it reads of them.
+READINGS = {
+    definitions.LOW_REMAINING_DAYS_FOR_COMMIT_SEGMENT_REACHED: (_COMMITS, facts.DAYS_LEFT),
+    definitions.LOW_REMAINING_COMMIT_BALANCE_REACHED: (_COMMITS, facts.REMAINING),
+    definitions.LOW_REMAINING_COMMIT_PERCENTAGE_REACHED: (_COMMITS, facts.PERCENT_REMAINING),
+    definitions.LOW_REMAINING_DAYS_FOR_CONTRACT_CREDIT_SEGMENT_REACHED: (_CREDITS, facts.DAYS_LEFT),
+    definitions.LOW_REMAINING_CONTRACT_CREDIT_BALANCE_REACHED: (_CREDITS, facts.REMAINING),
+    definitions.LOW_REMAINING_CONTRACT_CREDIT_PERCENTAGE_REACHED: (_CREDITS, facts.PERCENT_REMAINING),
+    definitions.LOW_REMAINING_CONTRACT_CREDIT_AND_COMMIT_BALANCE_REACHED: (_COMMITS | _CREDITS, facts.REMAINING),
+    definitions.LOW_REMAINING_CONTRACT_CREDIT_AND_COMMIT_PERCENTAGE_REACHED: (
+        _COMMITS | _CREDITS,
+        facts.PERCENT_REMAINING,
+    ),
+    definitions.LOW_REMAINING_SEAT_BALANCE_REACHED: (frozenset({balances.SEAT_CREDIT}), facts.REMAINING),
+    definitions.LOW_CREDIT_BALANCE_REACHED: (_GRANTS, facts.REMAINING),
+    definitions.LOW_REMAINING_CREDIT_PERCENTAGE_REACHED: (_GRANTS, facts.PERCENT_REMAINING),
+    definitions.CREDIT_BALANCE_DEPLETED: (_GRANTS, facts.REMAINING),
+    definitions.CREDIT_BALANCE_DROPPED: (_GRANTS, facts.REMAINING),
+    definitions.CREDIT_BALANCE_RECOVERED: (_GRANTS, facts.REMAINING),
+    definitions.LICENSE_BALANCE_THRESHOLD_REACHED: (frozenset({balances.LICENSE_ALLOTMENT}), facts.PERCENT_USED),
+    definitions.INVOICE_TOTAL_REACHED: (_NONE, facts.INVOICE_TOTAL),
+    definitions.MONTHLY_INVOICE_TOTAL_SPEND_THRESHOLD_REACHED: (_NONE, facts.MONTH_TOTAL),
+    definitions.LOW_REMAINING_DAYS_IN_PLAN_REACHED: (_NONE, facts.PLAN_DAYS_LEFT),
+}
+_RISING = (
+    definitions.MONTHLY_INVOICE_TOTAL_SPEND_THRESHOLD_REACHED,
+    definitions.INVOICE_TOTAL_REACHED,
+    definitions.CREDIT_BALANCE_RECOVERED,
+    definitions.LICENSE_BALANCE_THRESHOLD_REACHED,
+)
+# These have one threshold of their own, and do not notify of a balance that was past it when they were created.
+_STARTS_SILENT = (definitions.CREDIT_BALANCE_DEPLETED, definitions.CREDIT_BALANCE_RECOVERED)
 
 
 class Expectation:
-    """The model. crossings: all that has to happen, told or not; told: those that have to be sent to webhooks."""
+    """The model. transitions: all that must happen; notified: those of them that must be sent to webhooks."""
 
-    def __init__(self, customers: Iterable[Customer], metrics: Iterable[Metric]) -> None:
-        self.crossings: list[Crossing] = []
-        self.told: list[Crossing] = []
-        self.events: list[Event] = []  # accepted, in order
+    def __init__(self, customers: Iterable[Customer], metrics: Iterable[Metric], now: datetime) -> None:
+        self.transitions: list[TransitionKey] = []
+        self.notified: list[TransitionKey] = []
+        self._alerts: dict[str, AlertDefinition] = {}
         self._customers = {customer.customer_id: customer for customer in customers}
-        self._metrics = {metric.metric_id: metric for metric in metrics}
-        self._watchers: list[_Watcher] = []
-        self._periods: dict[Cycle, Periods] = {}
-        self._identities: dict[tuple[str, str], Event] = {}
+        self._usage = UsageModel(now, metrics)
+        self._facts = FactModel(now)
+        for customer in self._customers.values():
+            self._usage.put(customer.customer_id, None, customer.plan, customer.cycle)
+            for one in customer.subscriptions:
+                self._usage.put(customer.customer_id, one.subscription_id, one.plan, one.cycle)
 
-    def watch(self, plan: AlertPlan, now: datetime) -> None:
-        """An alert is created, when no event is on its way. What is past a line already in the periods that are
-        current `now` is told at once (or marked silently); an older period is looked at when an event reaches it."""
-        watcher = _Watcher(plan)
-        self._watchers.append(watcher)
-        with localcontext(prec=PRECISION):
-            for event in self.events:
-                for counter, metric, amount, _ in self._moved(watcher, event):
-                    counter.add(metric, amount, event)
-                    counter.visited = False
-            for key, counter in watcher.counters.items():
-                if self._start(key[0], key[1], now) == key[3]:
-                    self._visit(watcher, key, counter)
+    def create(self, alert: AlertDefinition, now: datetime) -> None:
+        """An alert is created, while no event is on its way. An alert on facts registers its customer."""
+        self._alerts[alert.name] = alert
+        if alert.condition in READINGS:
+            self._facts.wait_until(now)
+            self._facts.register(alert.customer)
+            self._facts.create(fact_alert(alert))
+        else:
+            self._usage.now = now
+            self._usage.create(usage_alert(alert))
+        self._collect()
 
-    def feed(self, event: Event) -> str:
-        """An event that is well formed is sent: ACCEPTED, DUPLICATE or CONFLICT."""
-        identity = event.customer, event.event_id
-        known = self._identities.get(identity)
-        if known is not None:
-            return DUPLICATE if known == event else CONFLICT
-        self._identities[identity] = event
-        self.events.append(event)
-        with localcontext(prec=PRECISION):
-            for watcher in self._watchers:
-                for counter, metric, amount, key in self._moved(watcher, event):
-                    if not counter.visited:
-                        self._visit(watcher, key, counter)
-                    counter.add(metric, amount, event)
-                    self._cross(watcher.plan, key, counter, event.event_id)
-        return ACCEPTED
+    def send(self, event: Event) -> str:
+        """A valid event is sent: ACCEPTED, DUPLICATE or CONFLICT."""
+        [verdict], _ = self._usage.commit([self._event(event)])
+        self._collect()
+        return _VERDICTS[verdict]
 
-    def values(self) -> dict[tuple[str, GaugeKey], Decimal]:
-        """The value of every gauge, by the alert's name."""
-        return {
-            (watcher.plan.name, key): counter.value
-            for watcher in self._watchers
-            for key, counter in watcher.counters.items()
-        }
-
-    def _moved(self, watcher: _Watcher, event: Event) -> Iterator[tuple[Counter, Metric | None, Decimal, GaugeKey]]:
-        """The alert's gauge that the event moves, if any."""
-        plan = watcher.plan
-        customer = self._customers.get(event.customer) or Customer(event.customer)
-        subscription = event.subscription if plan.per_subscription else ""
-        if plan.per_subscription and not subscription:
-            return
-        if plan.subscription and plan.subscription != subscription:
-            return
-        if plan.customer and plan.customer != event.customer:
-            return
-        if plan.plan and plan.plan != self._plan_of(customer, subscription):
-            return
-        if plan.of_cost and (not event.cost or (event.currency or customer.currency) != plan.measured):
-            return
-        if not plan.of_cost and event.metric != plan.measured:
-            return
-        group = []
-        for name, wanted in plan.groups:
-            value = event.properties.get(name)
-            if value is None or (wanted is not None and value != wanted):
-                return
-            group.append((name, value))
-        key = (
-            event.customer,
-            subscription,
-            tuple(sorted(group)),
-            self._start(event.customer, subscription, event.time),
-        )
-        metric = None if plan.of_cost else self._metrics.get(event.metric, Metric(event.metric))
-        amount = Decimal(event.cost if plan.of_cost else event.quantity)
-        yield watcher.counters.setdefault(key, Counter()), metric, amount, key
-
-    def _plan_of(self, customer: Customer, subscription_id: str) -> str:
-        if not subscription_id:
-            return customer.plan
-        subscription = customer.subscription(subscription_id)
-        return subscription.plan if subscription else ""
+    def take(self, step: Step, now: datetime) -> None:
+        """A step of the billing script is taken; usage of the script is sent, too."""
+        model = self._facts
+        model.wait_until(now)
+        match step:
+            case PutBalance():
+                model.put(step.customer, step.terms, step.spans)
+            case AdjustBalance():
+                assert model.adjust(step.customer, step.balance_id, step.amount, 1)
+            case VoidBalance():
+                assert model.void(step.customer, step.balance_id)
+            case PutInvoice():
+                model.post_invoice(step.customer, step.invoice)
+            case PutPlanEnd():
+                model.end_plan(step.customer, step.end)
+            case Event():
+                model.commit([self._event(step)])
+            case Wait():
+                pass
+        self._collect()
 
     def period_start(self, customer_id: str, time: datetime) -> datetime:
         """The start of the customer's billing period that contains `time`."""
-        return self._start(customer_id, "", time)
+        return self._usage.period_start(customer_id, None, time)
 
-    def _start(self, customer_id: str, subscription_id: str, time: datetime) -> datetime:
-        customer = self._customers.get(customer_id) or Customer(customer_id)
-        subscription = customer.subscription(subscription_id)
-        cycle = (subscription.cycle if subscription else None) or customer.cycle or CALENDAR_MONTH
-        if cycle not in self._periods:
-            self._periods[cycle] = Periods(cycle)
-        return self._periods[cycle].start_of(time)
+    def values(self) -> dict[gauges.Gauge, Fraction]:
+        """The value of every gauge of usage and cost that an alert has watched."""
+        return self._usage.values()
 
-    def _visit(self, watcher: _Watcher, key: GaugeKey, counter: Counter) -> None:
-        """An alert looks at a gauge that had moved before it existed."""
-        counter.visited = True
-        if watcher.plan.evaluate_on_create:
-            self._cross(watcher.plan, key, counter, "")
-            return
-        told, crossed = len(self.told), len(self.crossings)
-        self._cross(watcher.plan, key, counter, "")
-        del self.told[told:], self.crossings[crossed:]
-        counter.silent, counter.silent_rungs = set(counter.past), counter.rungs
-
-    def _cross(self, plan: AlertPlan, key: GaugeKey, counter: Counter, event_id: str) -> None:
-        """Compares the gauge with each line of its alert."""
-        for line in plan.lines:
-            if line.value is not None:
-                self._cross_fixed(plan, key, counter, line.value, line, event_id)
-        foot = max((line.value for line in plan.lines if line.value is not None), default=Decimal(0))
-        for line in plan.lines:
-            if line.step is None:
-                continue
-            while counter.value >= foot + line.step * (counter.rungs + 1):
-                counter.rungs += 1
-                self._report(plan, key, REACHED, foot + line.step * counter.rungs, line.tell, event_id)
-            while counter.rungs and counter.value < foot + line.step * counter.rungs:
-                if counter.rungs > counter.silent_rungs:
-                    self._report(plan, key, RESOLVED, foot + line.step * counter.rungs, line.tell, event_id)
-                counter.rungs -= 1
-                counter.silent_rungs = min(counter.silent_rungs, counter.rungs)
-
-    def _cross_fixed(
-        self, plan: AlertPlan, key: GaugeKey, counter: Counter, level: Decimal, line: Line, event_id: str
-    ) -> None:
-        if level not in counter.past:
-            if counter.value >= level:
-                counter.past.add(level)
-                self._report(plan, key, REACHED, level, line.tell, event_id)
-            return
-        if counter.value < level if line.resolve is None else counter.value <= line.resolve:
-            counter.past.discard(level)
-            if level not in counter.silent:
-                self._report(plan, key, RESOLVED, level, line.tell, event_id)
-            counter.silent.discard(level)
-
-    def _report(
-        self, plan: AlertPlan, key: GaugeKey, kind: str, level: Decimal, tell: tuple[str, ...], event_id: str
-    ) -> None:
-        customer, subscription, group, start = key
-        crossing = Crossing(
-            plan.name, customer, subscription, plan.measured, group, start, kind, short(level), event_id
+    def _event(self, event: Event) -> gauges.Event:
+        customer = self._customers.get(event.customer) or Customer(event.customer)
+        return gauges.Event(
+            event_id=event.event_id,
+            customer=event.customer,
+            time=event.time,
+            metric=event.metric,
+            quantity=Fraction(event.quantity),
+            subscription=event.subscription or None,
+            cost=Fraction(event.cost) if event.cost else None,
+            currency=(event.currency or customer.currency) if event.cost else None,
+            properties=tuple(sorted(event.properties.items())),
         )
-        self.crossings.append(crossing)
-        if kind in tell:
-            self.told.append(crossing)
+
+    def _collect(self) -> None:
+        """Takes over the transitions that the models have recorded since the last time."""
+        for recorded in (*self._usage.recorded, *self._facts.recorded):
+            key = self._key(recorded)
+            self.transitions.append(key)
+            if recorded.notified:
+                self.notified.append(key)
+        self._usage.recorded.clear()
+        self._facts.recorded.clear()
+
+    def _key(self, recorded: Recorded) -> TransitionKey:
+        gauge, transition = recorded.gauge, recorded.transition
+        return TransitionKey(
+            alert=recorded.alert,
+            customer=gauge.customer,
+            subscription=gauge.subscription or "",
+            measured=self._alerts[recorded.alert].measured,
+            group=gauge.group,
+            period_start=gauge.period or NO_PERIOD,
+            kind=transition.kind,
+            level=decimal_text(transition.level),
+            event_id=transition.event_id or "",
+        )
+
+
+def usage_alert(alert: AlertDefinition) -> usage.Alert:
+    """An alert on usage or cost as the model takes it."""
+    scope: tuple[str, ...] = ("all",)
+    if alert.plan:
+        scope = ("plan", alert.plan)
+    elif alert.subscription:
+        scope = ("subscription", alert.customer, alert.subscription)
+    elif alert.customer:
+        scope = ("customer", alert.customer)
+    return usage.Alert(
+        name=alert.name,
+        measure=("cost" if alert.of_cost else "usage", alert.measured),
+        per_subscription=alert.per_subscription,
+        scope=scope,
+        keys=alert.groups,
+        thresholds=alert.thresholds,
+        evaluate=alert.evaluate_on_create,
+    )
+
+
+def fact_alert(alert: AlertDefinition) -> FactAlert:
+    """An alert on balances, invoices or a plan as the model takes it."""
+    kinds, reading = READINGS[alert.condition]
+    thresholds = alert.thresholds
+    if alert.condition == definitions.CREDIT_BALANCE_RECOVERED:
+        thresholds = (Threshold(Fraction(0), exclusive=True),)
+    return FactAlert(
+        name=alert.name,
+        reading=reading,
+        thresholds=thresholds,
+        rising=alert.condition in _RISING,
+        customer=alert.customer,
+        kinds=kinds,
+        unit=None if alert.measured in (definitions.DAYS, definitions.PERCENT) else ("cost", alert.measured),
+        types=frozenset(alert.types),
+        seat_key=alert.seat_key or None,
+        divide_by=alert.divide_by or None,
+        excluded=alert.excluded,
+        starts_silent=alert.condition in _STARTS_SILENT,
+    )

@@ -1,4 +1,4 @@
-"""How long a webhook takes: usage at a steady rate, with crossings among it, timed from send to arrival."""
+"""The latency measurement: usage at a steady rate, timed from its sending to its acknowledgement and its webhook."""
 
 import asyncio
 import math
@@ -6,46 +6,49 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC
-from decimal import Decimal
+from fractions import Fraction
 
-from cli.client.usage_stream import Batch
-from demo.lanes import Lanes
-from demo.ledger import Ledger
+from cli.client.batches import Batch
+from demo.comparison import Comparison
+from demo.definitions import USAGE_THRESHOLD_REACHED, AlertDefinition, Customer, Event
 from demo.receiver import Received
+from demo.streams import UsageStreams
 from demo.traffic import Sent
-from demo.world import USAGE_THRESHOLD_REACHED, AlertPlan, Customer, Cycle, Event, Line, Metric
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse
 from runtime.clock import Clock
+from tests.reference.gauges import Metric
+from tests.reference.periods import Cycle
+from tests.reference.thresholds import Threshold
 
 RATE = 100  # events a second
 CUSTOMERS = 10
-EVERY = 4  # units from one line to the next: a quarter of the events cross one
+STEP = 4  # units from one threshold to the next: a quarter of the events reach one
 
 METRIC = Metric("probe_units")
-ALERT = AlertPlan(
+ALERT = AlertDefinition(
     "Latency probe, every 4 units",
     USAGE_THRESHOLD_REACHED,
     METRIC.metric_id,
-    (Line(step=Decimal(EVERY)),),
+    (Threshold(step=Fraction(STEP)),),
     plan="probe",
 )
 
 
 def customers(clock: Clock) -> tuple[Customer, ...]:
-    """Those who use something during the measurement; no period of theirs ends meanwhile."""
+    """The customers of the measurement; none of their periods ends during it."""
     cycle = Cycle(clock.now().astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0), "week", 4)
     return tuple(Customer(f"probe-{number}", plan="probe", cycle=cycle) for number in range(CUSTOMERS))
 
 
 @dataclass
 class Probe:
-    """What was timed, in seconds. acknowledgements: of every event; webhooks: of every event that crossed a line."""
+    """What was timed, in seconds. acknowledgements: of all events; webhooks: of events that reached a threshold."""
 
     acknowledgements: list[float] = field(default_factory=list)
     webhooks: list[float] = field(default_factory=list)
     _sent: dict[str, float] = field(default_factory=dict)
 
-    async def run(self, lanes: Lanes, ledger: Ledger, clock: Clock, seconds: float) -> None:
+    async def run(self, streams: UsageStreams, comparison: Comparison, clock: Clock, seconds: float) -> None:
         """Sends RATE events a second, each in a message of its own, and waits for the answers."""
         loop = asyncio.get_running_loop()
         start = loop.time()
@@ -58,11 +61,11 @@ class Probe:
                 quantity="1",
                 time=clock.now(),
             )
-            ledger.sending(Sent(event))
+            comparison.sending(Sent(event))
             # Not the loop's clock, which uvloop reads once a turn and in whole milliseconds.
             self._sent[event.event_id] = time.perf_counter()
-            lanes.send([event])
-        await lanes.settle()
+            streams.send([event])
+        await streams.settle()
 
     def acknowledged(self, batch: Batch, response: EvaluateUsageResponse) -> None:
         """An answer arrived."""
@@ -73,9 +76,9 @@ class Probe:
 
     def received(self, received: Received) -> None:
         """A webhook arrived."""
-        for crossing in received.crossings:
-            if crossing.event_id in self._sent:
-                self.webhooks.append(received.arrival - self._sent[crossing.event_id])
+        for transition in received.transitions:
+            if transition.event_id in self._sent:
+                self.webhooks.append(received.arrival - self._sent[transition.event_id])
 
 
 def percentile(values: Sequence[float], share: float) -> float:

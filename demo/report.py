@@ -1,4 +1,4 @@
-"""The demo's last page: expected beside received, alert by alert, and everything that differs."""
+"""The report at the end of the demo: expected beside received for each alert, and everything that differs."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -7,11 +7,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from demo.comparison import Comparison, Difference, sequence_faults
+from demo.definitions import AlertDefinition
 from demo.expectation import ACCEPTED, DUPLICATE
 from demo.latency import RATE, Probe, percentile
-from demo.ledger import Difference, Ledger, sequence_faults
-from demo.receiver import Receiver
-from demo.world import AlertPlan, Crossing
+from demo.receiver import VerifiedWebhooks
+from demo.transitions import TransitionKey
 from generated.tidemark.v1 import alert_pb2
 
 SHOWN_DIFFERENCES = 15
@@ -25,15 +26,19 @@ _RIGHT = "[good]✓[/]"
 _WRONG = "[bad]✗[/]"
 
 
-def alerts_table(plans: Sequence[AlertPlan], ledger: Ledger, receiver: Receiver, width: int) -> Table:
-    """Each alert with the crossings that had to be sent on, that answers named, that webhooks brought.
+def alerts_table(
+    alerts: Sequence[AlertDefinition], comparison: Comparison, webhooks: VerifiedWebhooks, width: int
+) -> Table:
+    """Each alert with the numbers of transitions that had to be notified, of which answers said so, and that arrived.
 
     width: of the console, in characters.
     """
-    expected = Counter(crossing.alert for crossing in ledger.expectation.told)
-    promised = Counter(crossing.alert for crossing in ledger.told.elements())
-    received = Counter(crossing.alert for received in receiver.received.values() for crossing in received.crossings)
-    wrong = {crossing.alert for crossing in _all(ledger.webhook_difference(receiver))}
+    expected = Counter(transition.alert for transition in comparison.expectation.notified)
+    promised = Counter(transition.alert for transition in comparison.promised.elements())
+    received = Counter(
+        transition.alert for received in webhooks.received.values() for transition in received.transitions
+    )
+    wrong = {transition.alert for transition in _all(comparison.webhook_difference(webhooks))}
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="quiet")
     wide = width >= WIDE
     texts = ("alert", "condition", "covers") if wide else ("alert", "covers")
@@ -43,16 +48,16 @@ def alerts_table(plans: Sequence[AlertPlan], ledger: Ledger, receiver: Receiver,
     for name in ("expected", "answers", "received"):
         table.add_column(name, justify="right", no_wrap=True, min_width=len(name))
     table.add_column("", min_width=1)
-    for plan in plans:
-        groups = ", ".join(f"each {key}" if value is None else f"{key}={value}" for key, value in plan.groups)
+    for alert in alerts:
+        groups = ", ".join(f"each {key}" if value is None else f"{key}={value}" for key, value in alert.groups)
         table.add_row(
-            escape(plan.name),
-            *([f"[name]{plan.condition}[/]"] if wide else []),
-            escape(f"{plan.scope}, {groups}" if groups else plan.scope),
-            f"{expected[plan.name]:,}",
-            f"{promised[plan.name]:,}",
-            f"{received[plan.name]:,}",
-            _WRONG if plan.name in wrong else _RIGHT,
+            escape(alert.name),
+            *([f"[name]{alert.condition}[/]"] if wide else []),
+            escape(f"{alert.scope}, {groups}" if groups else alert.scope),
+            f"{expected[alert.name]:,}",
+            f"{promised[alert.name]:,}",
+            f"{received[alert.name]:,}",
+            _WRONG if alert.name in wrong else _RIGHT,
         )
     table.add_section()
     totals = (f"{sum(counts.values()):,}" for counts in (expected, promised, received))
@@ -66,14 +71,14 @@ def alerts_table(plans: Sequence[AlertPlan], ledger: Ledger, receiver: Receiver,
     return table
 
 
-def conditions_table(plans: Sequence[AlertPlan], ledger: Ledger, receiver: Receiver) -> Table:
-    """Each condition of the contract with the crossings that had to be sent on, and that webhooks brought."""
-    condition_of = {plan.name: plan.condition for plan in plans}
-    expected = Counter(condition_of[crossing.alert] for crossing in ledger.expectation.told)
+def conditions_table(alerts: Sequence[AlertDefinition], comparison: Comparison, webhooks: VerifiedWebhooks) -> Table:
+    """Each condition of the contract with the numbers of transitions that had to be notified, and that arrived."""
+    condition_of = {alert.name: alert.condition for alert in alerts}
+    expected = Counter(condition_of[transition.alert] for transition in comparison.expectation.notified)
     received = Counter(
-        condition_of.get(crossing.alert) for one in receiver.received.values() for crossing in one.crossings
+        condition_of.get(transition.alert) for one in webhooks.received.values() for transition in one.transitions
     )
-    wrong = {condition_of.get(crossing.alert) for crossing in _all(ledger.webhook_difference(receiver))}
+    wrong = {condition_of.get(transition.alert) for transition in _all(comparison.webhook_difference(webhooks))}
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="quiet")
     table.add_column("condition", no_wrap=True)
     for name in ("expected", "received"):
@@ -90,71 +95,75 @@ def conditions_table(plans: Sequence[AlertPlan], ledger: Ledger, receiver: Recei
     return table
 
 
-def all_conditions(plans: Sequence[AlertPlan], ledger: Ledger) -> tuple[str, str]:
-    """A check for `conclude`: no condition of the contract was left out."""
-    condition_of = {plan.name: plan.condition for plan in plans}
-    told = {condition_of[crossing.alert] for crossing in ledger.expectation.told}
-    missing = [condition for condition in CONDITIONS if condition not in told]
-    return f"all {len(CONDITIONS)} conditions of the contract had something to tell", ", ".join(missing)
+def all_conditions(alerts: Sequence[AlertDefinition], comparison: Comparison) -> tuple[str, str]:
+    """A check for `print_checks`: each condition of the contract had to notify."""
+    condition_of = {alert.name: alert.condition for alert in alerts}
+    notified = {condition_of[transition.alert] for transition in comparison.expectation.notified}
+    missing = [condition for condition in CONDITIONS if condition not in notified]
+    return f"all {len(CONDITIONS)} conditions of the contract had something to notify", ", ".join(missing)
 
 
-def events_table(ledger: Ledger) -> Table:
-    """What became of the events, beside what had to."""
+def events_table(comparison: Comparison) -> Table:
+    """The numbers of events by verdict, expected and answered."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="quiet")
     table.add_column("events", no_wrap=True)
     table.add_column("expected", justify="right")
     table.add_column("answered", justify="right")
     table.add_column("")
     order = (ACCEPTED, DUPLICATE)
-    reasons = sorted((set(ledger.expected) | set(ledger.answered)) - set(order))
+    reasons = sorted((set(comparison.expected) | set(comparison.answered)) - set(order))
     for what in (*order, *reasons):
         words = what if what in order else f"rejected: [name]{what}[/]"
-        right = ledger.expected[what] == ledger.answered[what]
-        table.add_row(words, f"{ledger.expected[what]:,}", f"{ledger.answered[what]:,}", _RIGHT if right else _WRONG)
+        right = comparison.expected[what] == comparison.answered[what]
+        table.add_row(
+            words, f"{comparison.expected[what]:,}", f"{comparison.answered[what]:,}", _RIGHT if right else _WRONG
+        )
     return table
 
 
-def reckon(
+def print_report(
     console: Console,
-    plans: Sequence[AlertPlan],
-    ledger: Ledger,
-    receiver: Receiver,
+    alerts: Sequence[AlertDefinition],
+    comparison: Comparison,
+    webhooks: VerifiedWebhooks,
     more: Iterable[tuple[str, str]] = (),
 ) -> bool:
-    """Prints the whole page; True when everything was as it has to be. more: as for `conclude`."""
+    """Prints the whole report; True when everything was as expected. more: as for `print_checks`."""
     console.print()
-    console.print(alerts_table(plans, ledger, receiver, console.width))
-    if any(not crossing.event_id for crossing in ledger.expectation.told):
-        console.print("[quiet]what an alert found when it was created comes with no event, so in no answer[/]")
+    console.print(alerts_table(alerts, comparison, webhooks, console.width))
+    if any(not transition.event_id for transition in comparison.expectation.notified):
+        console.print("[quiet]no answer contains what an alert found when it was created: no event led to it[/]")
     console.print()
-    console.print(events_table(ledger))
+    console.print(events_table(comparison))
     console.print()
-    return conclude(console, ledger, receiver, more)
+    return print_checks(console, comparison, webhooks, more)
 
 
-def conclude(console: Console, ledger: Ledger, receiver: Receiver, more: Iterable[tuple[str, str]] = ()) -> bool:
+def print_checks(
+    console: Console, comparison: Comparison, webhooks: VerifiedWebhooks, more: Iterable[tuple[str, str]] = ()
+) -> bool:
     """Prints what was checked and whether it held; True when everything did.
 
     more: further checks, each a sentence on what was checked and one on what failed, empty when nothing did.
     """
     checks = [
-        ("every event was answered as it has to be", "see the events above" if ledger.answers_differ() else ""),
-        ("every crossing is in the answer to its event", _differs(ledger.acknowledgement_difference())),
-        ("the answers say which are sent on", _differs(ledger.promise_difference())),
-        ("the webhooks told exactly these crossings", _differs(ledger.webhook_difference(receiver))),
+        ("every event got the expected answer", "see the events above" if comparison.answers_differ() else ""),
+        ("every transition is in the answer to its event", _differs(comparison.acknowledgement_difference())),
+        ("the answers say which transitions are notified", _differs(comparison.promise_difference())),
+        ("the webhooks contain exactly the expected transitions", _differs(comparison.webhook_difference(webhooks))),
         (
-            f"{len(receiver.received):,} notifications, each signed, verified and of one content"
-            + (f" ({receiver.repeated} came more than once)" if receiver.repeated else ""),
-            "; ".join(receiver.faults[:3]),
+            f"{len(webhooks.received):,} notifications, each signed, verified and with one content"
+            + (f" ({webhooks.repeated} came more than once)" if webhooks.repeated else ""),
+            "; ".join(webhooks.faults[:3]),
         ),
-        ("the notifications of each gauge are numbered without a gap", "; ".join(sequence_faults(receiver)[:3])),
+        ("the notifications of each gauge are numbered without a gap", "; ".join(sequence_faults(webhooks)[:3])),
         *more,
     ]
     for words, fault in checks:
         console.print(f"{_WRONG if fault else _RIGHT} {words}" + (f": [bad]{escape(fault)}[/]" if fault else ""))
     for title, difference in (
-        ("in the answers", ledger.acknowledgement_difference()),
-        ("in the webhooks", ledger.webhook_difference(receiver)),
+        ("in the answers", comparison.acknowledgement_difference()),
+        ("in the webhooks", comparison.webhook_difference(webhooks)),
     ):
         _show(console, f"expected, but not {title}", difference.missing)
         _show(console, f"{title}, but not expected", difference.surplus)
@@ -177,7 +186,7 @@ def latency_line(probe: Probe) -> str:
     )
 
 
-def _all(difference: Difference) -> list[Crossing]:
+def _all(difference: Difference) -> list[TransitionKey]:
     return difference.missing + difference.surplus
 
 
@@ -185,20 +194,20 @@ def _differs(difference: Difference) -> str:
     return f"{len(difference.missing)} missing, {len(difference.surplus)} not expected" if difference else ""
 
 
-def _show(console: Console, title: str, crossings: Sequence[Crossing]) -> None:
-    if not crossings:
+def _show(console: Console, title: str, transitions: Sequence[TransitionKey]) -> None:
+    if not transitions:
         return
     table = Table("alert", "customer", "gauge", "period from", "kind", "level", "event", title=title)
-    for crossing in crossings[:SHOWN_DIFFERENCES]:
+    for transition in transitions[:SHOWN_DIFFERENCES]:
         table.add_row(
-            escape(crossing.alert),
-            f"{crossing.customer} {crossing.subscription}".rstrip(),
-            " ".join([crossing.measured, *(f"{key}={value}" for key, value in crossing.group)]),
-            f"{crossing.period_start:%Y-%m-%d %H:%M}",
-            crossing.kind,
-            crossing.level,
-            crossing.event_id,
+            escape(transition.alert),
+            f"{transition.customer} {transition.subscription}".rstrip(),
+            " ".join([transition.measured, *(f"{key}={value}" for key, value in transition.group)]),
+            f"{transition.period_start:%Y-%m-%d %H:%M}",
+            transition.kind,
+            transition.level,
+            transition.event_id,
         )
-    if len(crossings) > SHOWN_DIFFERENCES:
-        table.add_row(f"and {len(crossings) - SHOWN_DIFFERENCES} more")
+    if len(transitions) > SHOWN_DIFFERENCES:
+        table.add_row(f"and {len(transitions) - SHOWN_DIFFERENCES} more")
     console.print(table)

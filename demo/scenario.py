@@ -1,29 +1,23 @@
-"""The month that the demo makes up: who its customers are, what they are measured by, and which lines are drawn."""
+"""The month that the demo generates: its customers, metrics and alerts."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from fractions import Fraction
 
-from demo.world import (
-    BOTH,
+from demo.definitions import (
     COST_EXCEEDED,
-    COUNT,
-    LATEST,
-    MAX,
-    REACHED,
-    RESOLVED,
     SPEND_EXCEEDED,
     SPEND_THRESHOLD_REACHED,
-    UNIQUE_COUNT,
     USAGE_EXCEEDED,
     USAGE_THRESHOLD_REACHED,
-    AlertPlan,
+    AlertDefinition,
     Customer,
-    Cycle,
-    Line,
-    Metric,
     Subscription,
+    thresholds,
 )
+from tests.reference.gauges import COUNT, LATEST, MAX, UNIQUE_COUNT, Metric
+from tests.reference.periods import Cycle
+from tests.reference.thresholds import BOTH, RESOLVED, Threshold
 
 LATER_AT = 0.7  # of the month; by then the customers' last periods have begun
 
@@ -42,8 +36,8 @@ class Scenario:
 
     customers: tuple[Customer, ...]
     metrics: tuple[Metric, ...]
-    alerts: tuple[AlertPlan, ...]
-    later_alerts: tuple[AlertPlan, ...]
+    alerts: tuple[AlertDefinition, ...]
+    later_alerts: tuple[AlertDefinition, ...]
 
 
 def month(now: datetime) -> Scenario:
@@ -79,121 +73,121 @@ def _customers(now: datetime) -> tuple[Customer, ...]:
         ),
         Customer("hooli", plan="pro", currency="EUR", cycle=Cycle(day - timedelta(days=8), "day", 10)),
         Customer("umbrella", plan="starter", cycle=Cycle(day - timedelta(days=20), zone="Asia/Kathmandu")),
-        # Nobody registers this one: it appears with its first event, with calendar months and USD.
+        # Not registered: its first event registers it implicitly, with calendar months and USD.
         Customer("vandelay", registered=False),
     )
 
 
-def _lines(*values: str, tell: tuple[str, ...] = (REACHED,)) -> tuple[Line, ...]:
-    return tuple(Line(Decimal(value), tell=tell) for value in values)
-
-
 ALERTS = (
-    AlertPlan(
+    AlertDefinition(
         "Spend of every customer",
         SPEND_THRESHOLD_REACHED,
         "USD",
         (
-            Line(Decimal(50), code="half"),
-            Line(Decimal(100), code="full", tell=BOTH),
-            Line(Decimal("249.99"), code="over"),
+            Threshold(Fraction(50), code="half"),
+            Threshold(Fraction(100), code="full", notify_on=BOTH),
+            Threshold(Fraction("249.99"), code="over"),
         ),
     ),
-    AlertPlan(
+    AlertDefinition(
         "Spend on plan pro, every 75",
         SPEND_THRESHOLD_REACHED,
         "USD",
-        (Line(Decimal(150)), Line(step=Decimal(75), tell=BOTH)),
+        (Threshold(Fraction(150)), Threshold(step=Fraction(75), notify_on=BOTH)),
         plan="pro",
     ),
-    AlertPlan(
+    AlertDefinition(
         "Spend of acme by region",
         SPEND_THRESHOLD_REACHED,
         "USD",
-        _lines("25", "75", "120"),
+        thresholds("25", "75", "120"),
         customer="acme",
         groups=(("region", None),),
     ),
-    AlertPlan("Spend of hooli in euros", SPEND_THRESHOLD_REACHED, "EUR", _lines("40", "80"), customer="hooli"),
-    AlertPlan(
+    AlertDefinition(
+        "Spend of hooli in euros", SPEND_THRESHOLD_REACHED, "EUR", thresholds("40", "80"), customer="hooli"
+    ),
+    AlertDefinition(
         "Tokens of the large model",
         USAGE_THRESHOLD_REACHED,
         "tokens",
-        _lines("20000", "60000", "100000"),
+        thresholds("20000", "60000", "100000"),
         groups=(("model", "large"),),
     ),
-    AlertPlan(
+    AlertDefinition(
         "Tokens by model and region",
         USAGE_THRESHOLD_REACHED,
         "tokens",
-        _lines("30000"),
+        thresholds("30000"),
         plan="pro",
         groups=(("model", None), ("region", None)),
     ),
-    AlertPlan("Calls on plan starter", USAGE_THRESHOLD_REACHED, "api_calls", _lines("10", "25"), plan="starter"),
-    AlertPlan("Peak storage", USAGE_THRESHOLD_REACHED, "storage_gb", _lines("62.5", "88")),
-    AlertPlan(
+    AlertDefinition(
+        "Calls on plan starter", USAGE_THRESHOLD_REACHED, "api_calls", thresholds("10", "25"), plan="starter"
+    ),
+    AlertDefinition("Peak storage", USAGE_THRESHOLD_REACHED, "storage_gb", thresholds("62.5", "88")),
+    AlertDefinition(
         "Seats of globex",
         USAGE_THRESHOLD_REACHED,
         "seats",
         (
-            Line(Decimal(20), tell=BOTH),
-            Line(Decimal(25), resolve=Decimal(18), tell=BOTH),
-            Line(Decimal(28), tell=(RESOLVED,)),
+            Threshold(Fraction(20), notify_on=BOTH),
+            Threshold(Fraction(25), resolve=Fraction(18), notify_on=BOTH),
+            Threshold(Fraction(28), notify_on=frozenset({RESOLVED})),
         ),
         customer="globex",
     ),
-    AlertPlan("Active users", USAGE_THRESHOLD_REACHED, "active_users", _lines("10", "20")),
-    AlertPlan(
+    AlertDefinition("Active users", USAGE_THRESHOLD_REACHED, "active_users", thresholds("10", "20")),
+    AlertDefinition(
         "Tokens of acme-main",
         USAGE_EXCEEDED,
         "tokens",
-        _lines("25000", "75000", tell=BOTH),
+        thresholds("25000", "75000", notify_on=BOTH),
         customer="acme",
         subscription="acme-main",
     ),
-    AlertPlan(
+    AlertDefinition(
         "Tokens of a platform subscription",
         USAGE_EXCEEDED,
         "tokens",
-        (Line(step=Decimal(40000)),),
+        (Threshold(step=Fraction(40000)),),
         plan="platform",
     ),
-    AlertPlan("Cost of a platform subscription", COST_EXCEEDED, "USD", _lines("30", "90"), plan="platform"),
-    AlertPlan(
+    AlertDefinition("Cost of a platform subscription", COST_EXCEEDED, "USD", thresholds("30", "90"), plan="platform"),
+    AlertDefinition(
         "Cost of acme-main by model",
         COST_EXCEEDED,
         "USD",
-        _lines("15", "45", "90"),
+        thresholds("15", "45", "90"),
         customer="acme",
         subscription="acme-main",
         groups=(("model", None),),
     ),
-    AlertPlan(
+    AlertDefinition(
         "Spend of globex-main",
         SPEND_EXCEEDED,
         "USD",
-        (Line(Decimal(10)), Line(step=Decimal(20), tell=BOTH)),
+        (Threshold(Fraction(10)), Threshold(step=Fraction(20), notify_on=BOTH)),
         customer="globex",
         subscription="globex-main",
     ),
 )
 
-# Nobody watched these groups before: what was streamed earlier in the period counts all the same.
+# No alert watched these groups before. What was streamed earlier in the period counts for them nevertheless.
 LATER_ALERTS = (
-    AlertPlan(
+    AlertDefinition(
         "Spend of acme by team, later",
         SPEND_THRESHOLD_REACHED,
         "USD",
-        _lines("20", "60", "140"),
+        thresholds("20", "60", "140"),
         customer="acme",
         groups=(("team", None),),
     ),
-    AlertPlan(
+    AlertDefinition(
         "Tokens of umbrella, from now",
         USAGE_THRESHOLD_REACHED,
         "tokens",
-        _lines("1000", "240000", "280000", "320000", tell=BOTH),
+        thresholds("1000", "240000", "280000", "320000", notify_on=BOTH),
         customer="umbrella",
         evaluate_on_create=False,
     ),

@@ -1,4 +1,4 @@
-"""Everything that the demo starts: a database of its own, a server, a notifier, a receiver; and takes down again."""
+"""Everything that the demo starts and stops: a database of its own, a server, a notifier and a webhook receiver."""
 
 import asyncio
 import contextlib
@@ -14,32 +14,21 @@ import grpc
 from cli.client.connection import Address
 from cli.client.usage_stream import ConnectionLost
 from cli.console import Problem
-from cli.notify import RUNNING
-from cli.processes import Child, NotStarted, environment
 from cli.rich_console import standard_error
-from cli.serve import LISTENING
-from demo.contract import create_endpoint
-from demo.receiver import Receiver
-
-LOG_LINES = 15  # of a log that are shown when something fails
-
-# The receiver is on this machine, which a webhook may only reach when its operator says so.
-SETTINGS = {
-    "TIDEMARK_LISTEN": "127.0.0.1:0",
-    "TIDEMARK_WEBHOOK_ALLOW_HTTP": "true",
-    "TIDEMARK_WEBHOOK_ALLOW_CIDRS": "127.0.0.0/8",
-    "TIDEMARK_PROPAGATION_DELAY_SECONDS": "0",
-    "TIDEMARK_LOG_FORMAT": "text",
-}
+from demo.receiver import VerifiedWebhooks
+from tests.support.notifier.receiver import running_receiver
+from tests.support.processes.programs import LOCAL_SETTINGS, CannotStart, Programs, last_lines
+from tests.support.webhooks.endpoints import create_endpoint
 
 
 @dataclass
 class Stack:
-    """What runs. folder: logs and data; keep: whether it stays when everything has stopped."""
+    """What runs. folder: logs and data. keep: whether the folder stays when everything has stopped."""
 
     address: Address
     channel: grpc.aio.Channel
-    receiver: Receiver
+    webhooks: VerifiedWebhooks
+    webhook_url: str
     folder: Path
     keep: bool = False
 
@@ -48,46 +37,31 @@ class Stack:
 async def running() -> AsyncIterator[Stack]:
     """Starts everything in a temporary folder; stops it and removes the folder at the end.
 
-    Raises Problem with the last words of whatever could not be started, and when the block lost the server.
+    Raises Problem with the last lines of a log when a process cannot start, and when the block lost the server.
     """
     folder = Path(tempfile.mkdtemp(prefix="tidemark-demo-"))
     stack: Stack | None = None
     async with contextlib.AsyncExitStack() as exits:
         exits.callback(lambda: _remove(folder, stack))
-        receiver = Receiver()
-        await receiver.start()
-        exits.push_async_callback(receiver.stop)
-        server = _child(exits, folder, "server", "serve", LISTENING)
-        notifier = _child(exits, folder, "notifier", "notify", RUNNING)
+        receiver = await exits.enter_async_context(running_receiver())
+        programs = Programs({**LOCAL_SETTINGS, "TIDEMARK_DATA_DIRECTORY": str(folder)}, folder, exits, drain=True)
         try:
-            await asyncio.gather(server.start(), notifier.start())
-        except NotStarted as error:
-            raise Problem(str(error), _last_words(folder, error.name)) from None
-        address = Address(server.told)
-        channel = await exits.enter_async_context(address.channel())
-        stack = Stack(address, channel, receiver, folder)
+            server, _ = await asyncio.gather(programs.serve(), programs.notify())
+        except CannotStart as error:
+            raise Problem(error.reason, error.last_lines) from None
+        channel = await exits.enter_async_context(server.address.channel())
+        stack = Stack(server.address, channel, VerifiedWebhooks(), receiver.url, folder)
+        receiver.always_answer(stack.webhooks.answer)
         try:
-            receiver.trust(await create_endpoint(channel, receiver.url))
+            stack.webhooks.trust(await create_endpoint(channel, receiver.url))
             yield stack
         except (grpc.aio.AioRpcError, ConnectionLost) as error:
             stack.keep = True
-            said = error.details() if isinstance(error, grpc.aio.AioRpcError) else error
-            raise Problem(f"the demo broke off: {said}", _last_words(folder, "server")) from None
+            reason = error.details() if isinstance(error, grpc.aio.AioRpcError) else error
+            raise Problem(f"the demo broke off: {reason}", last_lines(folder / "server.log")) from None
         finally:
             if stack.keep:
                 standard_error().print(f"[quiet]the logs are kept in {folder}[/]")
-
-
-def _child(exits: contextlib.AsyncExitStack, folder: Path, name: str, command: str, ready: str) -> Child:
-    settings = environment({**SETTINGS, "TIDEMARK_DATA_DIRECTORY": str(folder)}, inherit=False)
-    log = exits.enter_context((folder / f"{name}.log").open("wb"))
-    child = Child(name, [command], settings, ready, log)
-    exits.push_async_callback(child.stop)
-    return child
-
-
-def _last_words(folder: Path, name: str) -> list[str]:
-    return (folder / f"{name}.log").read_text(errors="replace").splitlines()[-LOG_LINES:]
 
 
 def _remove(folder: Path, stack: Stack | None) -> None:

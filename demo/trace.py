@@ -1,4 +1,4 @@
-"""Real input for the demo: a file of LLM requests becomes usage events, and plain sums to hold the gauges against.
+"""Real input for the demo: a file of LLM requests becomes usage events, and plain sums to compare the gauges with.
 
 A row holds the time of a request and its tokens in and out. Each row is two events, one for each metric, with a cost.
 The customer is a stable hash of the row.
@@ -10,21 +10,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 
-from demo.world import (
-    BOTH,
+from demo.definitions import (
     SPEND_THRESHOLD_REACHED,
     USAGE_EXCEEDED,
     USAGE_THRESHOLD_REACHED,
-    AlertPlan,
+    AlertDefinition,
     Customer,
-    Cycle,
     Event,
-    Line,
-    Metric,
     Subscription,
+    thresholds,
 )
+from tests.reference.gauges import Metric
+from tests.reference.periods import Cycle
+from tests.reference.thresholds import BOTH, Threshold
 
 COLUMNS = ["TIMESTAMP", "ContextTokens", "GeneratedTokens"]
 CUSTOMERS = 50
@@ -111,32 +112,28 @@ def customers(trace: Trace) -> tuple[Customer, ...]:
     )
 
 
-def _lines(*values: str) -> tuple[Line, ...]:
-    return tuple(Line(Decimal(value)) for value in values)
-
-
 ALERTS = (
-    AlertPlan(
+    AlertDefinition(
         "Spend of every customer",
         SPEND_THRESHOLD_REACHED,
         CURRENCY,
-        (*_lines("0.25", "0.5", "1"), Line(step=Decimal("0.25"))),
+        (*thresholds("0.25", "0.5", "1"), Threshold(step=Fraction("0.25"))),
     ),
-    AlertPlan("Tokens in", USAGE_THRESHOLD_REACHED, TOKENS_IN, _lines("100000", "250000", "400000")),
-    AlertPlan("Tokens out", USAGE_THRESHOLD_REACHED, TOKENS_OUT, _lines("25000", "75000")),
-    AlertPlan(
+    AlertDefinition("Tokens in", USAGE_THRESHOLD_REACHED, TOKENS_IN, thresholds("100000", "250000", "400000")),
+    AlertDefinition("Tokens out", USAGE_THRESHOLD_REACHED, TOKENS_OUT, thresholds("25000", "75000")),
+    AlertDefinition(
         "Spend by prompt length, plan enterprise",
         SPEND_THRESHOLD_REACHED,
         CURRENCY,
-        _lines("0.3", "0.9"),
+        thresholds("0.3", "0.9"),
         plan="enterprise",
         groups=(("prompt", None),),
     ),
-    AlertPlan(
+    AlertDefinition(
         "Tokens out of a metered subscription",
         USAGE_EXCEEDED,
         TOKENS_OUT,
-        (Line(Decimal(50_000), tell=BOTH),),
+        thresholds("50000", notify_on=BOTH),
         plan="metered",
     ),
 )

@@ -1,4 +1,4 @@
-"""A month of usage, made up but repeatable: with duplicates, corrections, late events and bad ones among it."""
+"""A generated month of usage, the same for the same seed: duplicates, corrections, late and bad events included."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from demo.world import Customer, Event
+from demo.definitions import Customer, Event
 
 DAYS = 30  # of usage, up to now
 

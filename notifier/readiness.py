@@ -19,9 +19,7 @@ class Readiness:
     def take(self, problem: str | None) -> None:
         """Takes the result of a probe: why the database cannot be used, or None."""
         if problem is not None and self.takes_writes:
-            logger.error(
-                "the database cannot be worked with: not ready (%s)", problem, extra={"action": LogAction.NOT_READY}
-            )
+            logger.error("the database is not usable: not ready (%s)", problem, extra={"action": LogAction.NOT_READY})
         if problem is None and not self.takes_writes:
             logger.info("the database takes writes: ready", extra={"action": LogAction.READY})
         self.takes_writes = problem is None

@@ -1,1 +1,14 @@
-"""What every process has: the clock, the configuration and structured logs."""
+"""What every process uses, and what knows nothing of Tidemark's domain.
+
+actions               the values of the field `action` of log lines
+backoff               pauses between the tries of one thing
+clock                 the source of the current time
+configuration         the settings, read from environment variables
+fair_semaphore        something limited that organizations share, such as connections
+kubernetes_variables  environment variables that Kubernetes sets, and that are not settings
+logs                  structured logs
+redaction             exceptions as text without values of the database
+signals               the signals that stop a process
+tasks                 background tasks
+turns                 long work on the event loop, divided into slices
+"""

@@ -1,4 +1,4 @@
-"""The one source of time: every process is handed a clock and asks nothing else."""
+"""The only source of the current time: each process gets a clock, and reads no other."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -12,14 +12,14 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The machine's clock."""
+    """The clock of the machine."""
 
     def now(self) -> datetime:
         return datetime.now(UTC)
 
 
 class ManualClock:
-    """A clock that stands still until it is moved; for tests and simulation."""
+    """A clock that moves only when it is set or advanced; for tests and simulation."""
 
     def __init__(self, start: datetime) -> None:
         self._now = start
@@ -28,9 +28,9 @@ class ManualClock:
         return self._now
 
     def set(self, time: datetime) -> None:
-        """Moves the clock to `time`, backwards too: a machine's clock can jump either way."""
+        """Sets the clock to `time`, which may be earlier: the clock of a machine can jump in both directions."""
         self._now = time
 
     def advance(self, step: timedelta) -> None:
-        """Moves the clock by `step`."""
+        """Moves the clock forward by `step`."""
         self._now += step

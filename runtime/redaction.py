@@ -1,7 +1,8 @@
-"""Exceptions as text that a log may hold: what happened and where, without the values of a database's rows.
+"""Exceptions as text for logs: what happened and where, without values of the database.
 
-The driver repeats rows in its errors: `Failing row contains (…)`, `Key (…)=(…)`, the line of a COPY, the value that
-is no number; and SQLAlchemy the parameters of the statement. Among them are URLs, headers and secrets of endpoints.
+The messages of the driver contain rows: `Failing row contains (…)`, `Key (…)=(…)`, the line of a COPY, a value that
+is not a number. Those of SQLAlchemy contain the parameters of the statement. URLs, headers and secrets of endpoints
+are among these values.
 """
 
 import re
@@ -9,9 +10,9 @@ import traceback
 from collections.abc import Iterator
 from typing import Any
 
-# Of these classes of errors the first line names tables, columns and constraints, in quotes, and never a value:
-# connections, transactions, constraints, conflicts, syntax, resources, interventions. Of every other one, quoted
-# text is taken for a value.
+# In these classes of errors, the first line contains the names of tables, columns and constraints in quotes, and no
+# value: connections, transactions, constraints, conflicts, syntax, resources, interventions. In all other classes,
+# quoted text can be a value.
 _NAMING_CLASSES = ("08", "23", "25", "40", "42", "53", "55", "57")
 _QUOTED = re.compile(r'".*"|\'.*\'|“.*”|«.*»|„.*“', re.DOTALL)
 _PARENTHESES = re.compile(r"\(.*\)", re.DOTALL)
@@ -20,7 +21,7 @@ _LONGEST_CHAIN = 20  # exceptions
 
 
 def error_text(error: BaseException) -> str:
-    """What `str(error)` says, or as much of it as holds no value of a row."""
+    """The message of an error, without values of a row."""
     if _is_of_driver(error):
         return _driver_text(error)
     if _is_of_sqlalchemy(error):
@@ -28,18 +29,18 @@ def error_text(error: BaseException) -> str:
         return error_text(beneath) if beneath is not None else type(error).__name__
     if isinstance(error, BaseExceptionGroup):
         return f"{error.message} ({len(error.exceptions)} exceptions)"
-    if (source := _repeated(error)) is not None:
+    if (source := _quoted_driver_error(error)) is not None:
         return error_text(source)
     return str(error)
 
 
 def error_lines(error: BaseException) -> str:
-    """The traceback of an exception and of those that led to it, as Python prints it but with `error_text`."""
+    """The traceback of an exception and of its causes, as Python prints it, but with messages from `error_text`."""
     return "".join(_lines(error, set())).rstrip("\n")
 
 
-def shown(value: Any) -> Any:
-    """A value for a log line: exceptions as their text, anything else as it is."""
+def redacted(value: Any) -> Any:
+    """A value for a log line: the `error_text` of an exception, any other value unchanged."""
     return error_text(value) if isinstance(value, BaseException) else value
 
 
@@ -68,7 +69,7 @@ def _lines(error: BaseException, seen: set[int]) -> Iterator[str]:
 def _driver_text(error: Any) -> str:
     state = error.sqlstate
     if state is None:
-        # The driver's own words. Those about a value come with the value; the others are of connections.
+        # Messages of the driver itself. Those of OperationalError are about connections; others can contain a value.
         text = str(error).partition("\n")[0]
         return text if _is_operational(error) else f"{_QUOTED.sub(HIDDEN, _PARENTHESES.sub(HIDDEN, text))}"
     diagnosis = error.diag
@@ -84,7 +85,7 @@ def _driver_text(error: Any) -> str:
     return f"{text} [{state}{named}]"
 
 
-# By their attributes: this room imports neither of the two packages.
+# Recognized by their attributes, because `runtime` imports neither of the two packages.
 def _is_of_driver(error: BaseException) -> bool:
     return hasattr(error, "sqlstate") and hasattr(error, "diag")
 
@@ -97,13 +98,13 @@ def _is_operational(error: BaseException) -> bool:
     return any(kind.__name__ == "OperationalError" for kind in type(error).__mro__)
 
 
-def _repeated(error: BaseException) -> BaseException | None:
-    """The error of the driver whose text another exception has made its own, if there is one."""
+def _quoted_driver_error(error: BaseException) -> BaseException | None:
+    """The error of the driver whose message this exception contains, if there is one."""
     text = str(error)
     for source in (error.__cause__, error.__context__):
         if source is not None and (_is_of_driver(source) or _is_of_sqlalchemy(source)):
             beneath = getattr(source, "orig", None)
-            for said in (str(source), "" if beneath is None else str(beneath)):
-                if said and said in text:
+            for message in (str(source), "" if beneath is None else str(beneath)):
+                if message and message in text:
                     return source
     return None

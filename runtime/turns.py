@@ -1,11 +1,10 @@
-"""Turns: long work on the event loop is done in slices, one slice in each pass of the loop, organizations in turn.
+"""Turns: long work on the event loop runs in slices, one slice in each pass of the loop, organizations in rotation.
 
-The event loop runs whatever is ready in one pass before it looks at the network again. Forty batches that are read in
-one pass keep everybody's calls waiting for the time of forty. So a slice of long work asks for a turn first, and
-only one turn is given in each pass: between two slices every other task gets to run.
+In one pass, the event loop runs all tasks that are ready, before it reads from the network again. If forty batches
+are parsed in one pass, all other calls wait for the forty. Therefore a slice of long work takes a turn first, and
+each pass grants one turn: between two slices, every other task runs.
 
-A turn is never given back: it lasts until the task that has it waits for anything, and it cannot be lost, whatever
-becomes of that task.
+A turn is not returned. It lasts until its task awaits something, so it cannot be lost when the task is cancelled.
 """
 
 import asyncio
@@ -14,7 +13,7 @@ from collections import OrderedDict, deque
 from collections.abc import Hashable
 from weakref import WeakKeyDictionary
 
-SLICE = 0.005  # seconds of work that one turn is for
+SLICE = 0.005  # seconds of work in one turn
 
 
 class Turns:
@@ -25,7 +24,7 @@ class Turns:
         self._waiting: OrderedDict[Hashable, deque[asyncio.Future[None]]] = OrderedDict()
 
     async def take(self, key: Hashable) -> None:
-        """Waits for a turn of `key`. Keys have turns one after the other; the waits of one key, in their order."""
+        """Waits for a turn of `key`. Keys get turns in rotation; the waits of one key, in their order."""
         loop = asyncio.get_running_loop()
         if not self._taken:
             self._taken = True
@@ -36,14 +35,14 @@ class Turns:
         await turn
 
     def _next(self) -> None:
-        """Begins the next pass: gives its turn to whoever waits."""
+        """Grants the turn of the next pass to the first wait."""
         while self._waiting:
             key, turns = self._waiting.popitem(last=False)
             turn = turns.popleft()
             if turns:
-                self._waiting[key] = turns  # behind the others
-            if not turn.done():  # else the wait was cancelled
-                # The task wakes in the next pass, before this is called there again.
+                self._waiting[key] = turns  # after the other keys
+            if not turn.done():  # otherwise the wait was cancelled
+                # The task runs in the next pass, before the next call of this method.
                 turn.set_result(None)
                 asyncio.get_running_loop().call_soon(self._next)
                 return
@@ -51,9 +50,9 @@ class Turns:
 
 
 class Slices:
-    """Long work of one key, cut into slices: `pause` goes between its pieces, each of which has to be short.
+    """Long work of one key, divided into slices: call `pause` between short pieces of the work.
 
-    After any other wait the work goes on with `begin`, since the turn ended with that wait.
+    After any other `await`, continue with `begin`, because that `await` ended the turn.
     """
 
     def __init__(self, key: Hashable, duration: float = SLICE) -> None:
@@ -68,7 +67,7 @@ class Slices:
         self._end = time.perf_counter() + self._duration
 
     async def pause(self) -> None:
-        """Goes on at once while the slice lasts; otherwise waits for the next turn."""
+        """Returns at once while the slice lasts; otherwise waits for the next turn."""
         if time.perf_counter() >= self._end:
             await self.begin()
 
@@ -77,7 +76,7 @@ _OF_LOOPS: "WeakKeyDictionary[asyncio.AbstractEventLoop, Turns]" = WeakKeyDictio
 
 
 def of_loop() -> Turns:
-    """The turns of the running event loop. They are the loop's, as its time is: all long work shares them."""
+    """The turns of the running event loop, which all long work on that loop shares."""
     loop = asyncio.get_running_loop()
     turns = _OF_LOOPS.get(loop)
     if turns is None:

@@ -7,7 +7,7 @@ import grpc
 
 from runtime.actions import LogAction
 from runtime.configuration import Configuration
-from runtime.gate import FairGate
+from runtime.fair_semaphore import FairSemaphore
 from server.authentication.api_keys import Authenticator
 from server.calls.lifecycle import InFlight, Shutdown
 from server.calls.organization_shares import OrganizationShares
@@ -44,7 +44,7 @@ class CannotListen(Exception):
 def build_server(
     configuration: Configuration,
     authenticator: Authenticator,
-    calls_gate: FairGate,
+    calls_gate: FairSemaphore,
     in_flight: InFlight,
     deadline: Deadline,
 ) -> grpc.aio.Server:

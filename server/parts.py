@@ -13,7 +13,7 @@ from engine.timers import Timers
 from engine.upkeep import Upkeep
 from runtime.clock import Clock
 from runtime.configuration import Configuration
-from runtime.gate import FairGate
+from runtime.fair_semaphore import FairSemaphore
 from server.alerts.subscribers.feeds import Feeds
 from server.calls.lifecycle import Drain
 from store.postgres.database import Database
@@ -36,7 +36,7 @@ class Parts:
     pipeline: Pipeline
 
 
-def build_parts(configuration: Configuration, database: Database, clock: Clock, ingest_gate: FairGate) -> Parts:
+def build_parts(configuration: Configuration, database: Database, clock: Clock, ingest_gate: FairSemaphore) -> Parts:
     """The parts, not started. ingest_gate: the connections that transactions of usage may use."""
     rules = RulesRegistry()
     return Parts(

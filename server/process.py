@@ -10,7 +10,7 @@ from grpc_health.v1 import health_pb2_grpc
 from runtime.actions import LogAction
 from runtime.clock import Clock
 from runtime.configuration import Configuration
-from runtime.gate import FairGate
+from runtime.fair_semaphore import FairSemaphore
 from runtime.tasks import BackgroundTask
 from server import listener
 from server.authentication.api_keys import Authenticator, is_loopback
@@ -47,11 +47,11 @@ async def serve(
         authenticator = Authenticator(database, clock, listens_to_loopback_only=is_loopback(host))
         await authenticator.start()
         seats = divide(configuration.pool_size, configuration.ingest_writers)
-        parts = build_parts(configuration, database, clock, FairGate(seats.ingest))
+        parts = build_parts(configuration, database, clock, FairSemaphore(seats.ingest))
         await stack.enter_async_context(started(parts))
 
         in_flight, deadline = InFlight(), Deadline(configuration.unary_deadline)
-        server = listener.build_server(configuration, authenticator, FairGate(seats.calls), in_flight, deadline)
+        server = listener.build_server(configuration, authenticator, FairSemaphore(seats.calls), in_flight, deadline)
         services = add_services(server, parts)
         health = _add_infrastructure(server, configuration, services, deadline)
 

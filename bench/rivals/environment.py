@@ -7,13 +7,13 @@ from bench.support.stack import FOLDER
 
 REQUIREMENTS = ("procrastinate==3.10.0", "pgqueuer==1.6.0", "asyncpg", "aiohttp", "uvloop")
 TIMEOUT = 90.0  # seconds to install them
-LAST_WORDS = 200  # characters of what pip says
+MAX_MESSAGE_LENGTH = 200  # characters of pip's output
 
 _PLACE = FOLDER / "rivals"
 
 
 class Unavailable(Exception):
-    """The rivals cannot be installed or run here; says why."""
+    """The rivals cannot be installed or run here; the message says why."""
 
 
 async def python() -> str:
@@ -33,10 +33,10 @@ async def _run(*command: str) -> None:
     )
     try:
         async with asyncio.timeout(TIMEOUT):
-            _, said = await process.communicate()
+            _, printed = await process.communicate()
     except TimeoutError:
         process.kill()
         await process.wait()
         raise Unavailable(f"their installation took longer than {TIMEOUT:g} s") from None
     if process.returncode:
-        raise Unavailable(said.decode(errors="replace").strip()[-LAST_WORDS:])
+        raise Unavailable(printed.decode(errors="replace").strip()[-MAX_MESSAGE_LENGTH:])

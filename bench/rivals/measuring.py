@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from bench.rivals import environment
-from bench.rivals.told import READY, Task
+from bench.rivals.task import READY, Task
 from bench.support.fast_receiver import FastReceiver
 
 RIVALS = ("procrastinate", "pgqueuer")
@@ -37,13 +37,13 @@ async def rate(rival: str, task: Task, receiver: FastReceiver) -> float:
     assert process.stdin is not None
     assert process.stdout is not None
     assert process.stderr is not None
-    said = asyncio.create_task(process.stderr.read())
+    printed = asyncio.create_task(process.stderr.read())
     try:
         process.stdin.write(json.dumps(asdict(task)).encode() + b"\n")
         async with asyncio.timeout(START_TIMEOUT):
             ready = (await process.stdout.readline()).decode().strip()
         if ready != READY:
-            raise environment.Unavailable(f"{rival}: {(await said).decode(errors='replace')[-200:].strip()}")
+            raise environment.Unavailable(f"{rival}: {(await printed).decode(errors='replace')[-200:].strip()}")
         start = time.monotonic()
         process.stdin.write(b"go\n")
         try:
@@ -56,7 +56,7 @@ async def rate(rival: str, task: Task, receiver: FastReceiver) -> float:
         if process.returncode is None:
             process.kill()
         await process.wait()
-        said.cancel()
+        printed.cancel()
         await receiver.take()
     if not arrivals:
         raise environment.Unavailable(f"{rival} delivered nothing in {SECONDS:g} s")

@@ -10,15 +10,15 @@ from pgqueuer import PgQueuer, Queries  # type: ignore[import-not-found]  # as a
 from pgqueuer.db import AsyncpgPoolDriver  # type: ignore[import-not-found]  # as above
 from pgqueuer.types import QueueExecutionMode  # type: ignore[import-not-found]  # as above
 
-from bench.rivals import told
 from bench.rivals.posting import Poster
+from bench.rivals.task import read_task, wait_for_start
 
 CONNECTIONS = 12  # as many as the notifier's pool has
 
 
 async def main() -> None:
     """Queues the jobs, waits for the word, and works until none is left."""
-    task = told.task()
+    task = read_task()
     poster = Poster(task.secret)
 
     async def deliver(job: Any) -> None:
@@ -31,7 +31,7 @@ async def main() -> None:
         await queries.enqueue(["deliver"] * len(payloads), payloads, [0] * len(payloads))
         queue = PgQueuer.from_asyncpg_pool(pool)
         queue.entrypoint("deliver")(deliver)
-        await told.go()
+        await wait_for_start()
         await queue.run(
             dequeue_timeout=timedelta(seconds=1),
             # It never holds more than twice a batch.

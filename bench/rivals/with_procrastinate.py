@@ -3,15 +3,15 @@
 import procrastinate  # type: ignore[import-not-found]  # only in the environment of bench/rivals/environment.py
 import uvloop
 
-from bench.rivals import told
 from bench.rivals.posting import Poster
+from bench.rivals.task import read_task, wait_for_start
 
 CONNECTIONS = 12  # as many as the notifier's pool has
 
 
 async def main() -> None:
     """Queues the jobs, waits for the word, and works until none is left."""
-    task = told.task()
+    task = read_task()
     app = procrastinate.App(
         connector=procrastinate.PsycopgConnector(conninfo=task.database_url, max_size=CONNECTIONS)
     )
@@ -24,7 +24,7 @@ async def main() -> None:
     async with app.open_async():
         await app.schema_manager.apply_schema_async()
         await job.batch_defer_async(*({"url": url, "one": one, "body": task.body} for url, one in task.jobs))
-        await told.go()
+        await wait_for_start()
         await app.run_worker_async(concurrency=task.concurrency, wait=False, install_signal_handlers=False)
     await poster.close()
 

@@ -1,4 +1,4 @@
-"""The client of a benchmark: a process of its own that prepares a job, waits for the word, and does it."""
+"""The client of a benchmark: a process of its own that prepares a job, and runs it on request."""
 
 import asyncio
 import contextlib
@@ -17,26 +17,26 @@ Result = TypeVar("Result")
 
 
 class JobFailed(Exception):
-    """The client's process could not do its job; the message is its traceback."""
+    """The job failed in the client's process; the message is the traceback."""
 
 
 class Job(ABC, Generic[Result]):
-    """Something for the client to do. It is sent there as it is, so it is made of plain values."""
+    """A job for the client. It is pickled for the client's process, so its fields are plain values."""
 
     @abstractmethod
     async def prepare(self) -> None:
-        """Does what is not to be measured."""
+        """Does the part that is not measured."""
 
     @abstractmethod
     async def run(self) -> Result:
-        """Does what is to be measured, and returns what was measured."""
+        """Does the measured part, and returns the result."""
 
 
 class Client:
-    """The other end of the client's process. One job at a time."""
+    """Starts and controls the client's process. It runs one job at a time."""
 
     def __init__(self) -> None:
-        # Spawned, not forked: a fork inherits gRPC's threads in whatever state they are.
+        # Spawned, not forked: a fork would inherit locks of gRPC's threads, but not the threads.
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_main, args=(theirs,), name="bench client", daemon=True)
@@ -53,7 +53,7 @@ class Client:
         self._process.join()
 
     async def prepare(self, job: Job[Result]) -> Callable[[], Awaitable[Result]]:
-        """Lets the client prepare the job; what is returned then runs it."""
+        """Lets the client prepare the job; returns a function that runs it."""
         await self._ask(job)
 
         async def run() -> Result:
@@ -62,8 +62,8 @@ class Client:
 
         return run
 
-    async def _ask(self, question: Any) -> Any:
-        self._connection.send(question)
+    async def _ask(self, request: Any) -> Any:
+        self._connection.send(request)
         try:
             failed, answer = await asyncio.to_thread(self._connection.recv)
         except (EOFError, ConnectionError):
@@ -74,22 +74,22 @@ class Client:
 
 
 def _main(connection: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for the parent, which ends us
-    with contextlib.suppress(EOFError):  # the parent is gone
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C, and ends this process
+    with contextlib.suppress(EOFError):  # the parent has ended
         uvloop.run(_follow(connection))
 
 
 async def _follow(connection: Connection) -> None:
-    """A job is followed by None, which says that it is to be run."""
+    """Reads a job, which is prepared, then None, at which the job runs."""
     job: Job[Any] | None = None
     while True:
-        question = await asyncio.to_thread(connection.recv)
+        request = await asyncio.to_thread(connection.recv)
         try:
-            if question is None:
+            if request is None:
                 assert job is not None
                 answer = False, await job.run()
             else:
-                job = question
+                job = request
                 await job.prepare()
                 answer = False, None
         except Exception:

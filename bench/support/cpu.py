@@ -1,4 +1,4 @@
-"""CPU time of processes: what an event costs, whatever else the machine is busy with. Linux only."""
+"""CPU time of processes, which does not depend on what else the machine does. Linux only."""
 
 import os
 from collections.abc import Iterator
@@ -8,18 +8,18 @@ _PROC = Path("/proc")
 
 
 def available() -> bool:
-    """Whether this system tells."""
+    """Whether this system reports it."""
     return (_PROC / "self" / "stat").exists()
 
 
 def seconds(*pids: int) -> float:
-    """The CPU time that the processes have used so far; one that has ended counts nothing."""
+    """The CPU time of the processes so far; 0 for a process that has ended."""
     ticks = sum(int(ticks) for pid in pids for ticks in _fields(pid)[11:13])  # user and system
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def children(pid: int) -> list[int]:
-    """The processes that a process has started and that still run."""
+    """The running child processes of a process."""
     return [child for child in _running() if _fields(child)[1:2] == [str(pid)]]
 
 
@@ -30,7 +30,7 @@ def _running() -> Iterator[int]:
 
 
 def _fields(pid: int) -> list[str]:
-    """What /proc/PID/stat says after the process's name, which may hold blanks itself."""
+    """The fields of /proc/PID/stat after the name of the process, which may contain blanks."""
     try:
         return (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -1,4 +1,8 @@
-"""A receiver in a process of its own that does as little as it can: notes arrivals; answers 204, 500 or never."""
+"""A receiver in a process of its own that does as little as it can: notes arrivals; answers 204, 500 or never.
+
+It is not the receiver of tests and demo: that one runs in aiohttp, in the caller's process, and would be slower than
+the notifier that is measured.
+"""
 
 import asyncio
 import contextlib
@@ -77,7 +81,7 @@ class FastReceiver:
         return await asyncio.to_thread(self._ask_now, question)
 
     def _ask_now(self, question: str) -> Any:
-        # Together in the thread: whoever gives up waiting must not leave an answer for the next question.
+        # Both in the thread: a caller that gives up waiting must not leave its answer for the next question.
         with self._asking:
             self._connection.send(question)
             return self._connection.recv()

@@ -1,10 +1,10 @@
-"""Percentiles, as the benchmarks keep them."""
+"""Percentiles for the results of benchmarks."""
 
 import math
 from collections.abc import Sequence
 
 
 def milliseconds(seconds: Sequence[float], share: float) -> float:
-    """The smallest value that at least that share of all values does not exceed."""
+    """The smallest value, in milliseconds, that at least this share of all values does not exceed."""
     ordered = sorted(seconds)
     return round(1_000 * ordered[math.ceil(share * len(ordered)) - 1], 2)

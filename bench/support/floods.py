@@ -1,4 +1,4 @@
-"""Floods: what one organization does as fast as it can while another's calls are measured."""
+"""Floods: one organization calls as fast as it can, while the calls of another organization are measured."""
 
 import asyncio
 import itertools
@@ -29,13 +29,13 @@ CHANGE_CALLERS = 60
 LIST_CALLERS = 4
 STREAMS = 8
 CHANNELS = 4
-MESSAGES = 40  # batches made beforehand; sent again when all are used
-CUSTOMERS = 500  # that the batches' events are of
+MESSAGES = 40  # batches that are encoded beforehand; sent again when all are used
+CUSTOMERS = 500  # of the events in batches
 GROUPS = 4_900  # of the customer that is listed; 5,000 would disable its alerts
 GROUPED_ALERTS = 31  # that watch each of these groups
 LISTED = "grouped"  # the customer that is listed
 TIMEOUT = 30.0  # seconds of a call
-REFUSED_PAUSE = 0.5  # seconds that a caller waits which was refused: what RetryInfo asks for
+REFUSED_PAUSE = 0.5  # seconds that a refused caller waits, as RetryInfo asks
 
 KINDS = ("batches", "streams", "puts", "creates", "lists")
 
@@ -43,29 +43,29 @@ Metadata = tuple[tuple[str, str], ...]
 
 
 def metadata_of(key: str) -> Metadata:
-    """What a call carries to be known."""
+    """The metadata of a call with this key."""
     return (("authorization", f"Bearer {key}"),)
 
 
 @dataclass
 class Flooded:
-    """How the calls of a flood ended, by status code; a message of a stream counts as a call."""
+    """The calls of a flood, counted by status code; a message of a stream counts as a call."""
 
     codes: dict[str, int] = field(default_factory=dict)
 
     def count(self, code: str) -> None:
-        """One more that ended so."""
+        """Counts one more call with this code."""
         self.codes[code] = self.codes.get(code, 0) + 1
 
     @property
     def refused(self) -> int:
-        """How many were refused because the organization's share was taken."""
+        """The number of calls that were refused because the organization used its share."""
         return self.codes.get("RESOURCE_EXHAUSTED", 0)
 
 
 @dataclass
 class Flood(Job[Flooded]):
-    """Calls of one kind by many callers, each of which calls again as soon as it is answered."""
+    """Calls of one kind by many callers; each caller calls again as soon as it gets an answer."""
 
     server: str
     key: str
@@ -77,14 +77,14 @@ class Flood(Job[Flooded]):
     _flooded: Flooded = field(default_factory=Flooded)
 
     async def prepare(self) -> None:
-        """Makes the messages and connects."""
+        """Encodes the messages and connects."""
         self._channels = await open_channels(self.server, CHANNELS)
         if self.kind in ("batches", "streams"):
             events = load.Load(f"flood-{self.kind}", CUSTOMERS, MESSAGES * BATCH_EVENTS, load.now()).make()
             self._messages = load.messages(events, BATCH_EVENTS)
 
     async def run(self) -> Flooded:
-        """Floods for as long as was asked; counts what was answered in that time."""
+        """Floods for `seconds`, and counts the answers in that time."""
         callers: dict[str, tuple[int, Callable[[int], Awaitable[None]]]] = {
             "batches": (BATCH_CALLERS, self._batch),
             "puts": (CHANGE_CALLERS, self._put),
@@ -139,8 +139,8 @@ class Flood(Job[Flooded]):
             call.cancel()
 
     async def _put(self, number: int) -> None:
-        place = next(self._numbers)
-        customer = account_pb2.Customer(customer_id=f"put-{place % 1_000}", display_name=str(place))
+        count = next(self._numbers)
+        customer = account_pb2.Customer(customer_id=f"put-{count % 1_000}", display_name=str(count))
         await AccountServiceStub(self._channels[number % CHANNELS]).PutCustomer(
             account_service_pb2.PutCustomerRequest(customer=customer),
             metadata=metadata_of(self.key),
@@ -167,7 +167,7 @@ class Flood(Job[Flooded]):
 
 
 async def settled(server: str, key: str) -> None:
-    """Returns once what a flood left behind is committed: an event of each of many customers comes after it."""
+    """Waits until the pending events of a flood are committed, by sending events of many customers after them."""
     [over] = await open_channels(server, 1)
     stub, events = AlertServiceStub(over), list[usage_pb2.UsageEvent]()
     for number in range(50):
@@ -189,7 +189,7 @@ async def settled(server: str, key: str) -> None:
 
 
 async def make_groups(server: str, key: str) -> None:
-    """A customer with many groups, and alerts that watch all of them."""
+    """Creates a customer with many groups, and alerts that watch all of them."""
     [over] = await open_channels(server, 1)
     stub, metadata = AlertServiceStub(over), metadata_of(key)
     for number in range(GROUPED_ALERTS):

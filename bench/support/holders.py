@@ -1,4 +1,4 @@
-"""Customers with many balances and seats, written past the API to save its time, and the alerts that watch them."""
+"""Customers with many balances and seats, written directly into the database to save time, and alerts on them."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -11,8 +11,8 @@ from generated.tidemark.v1 import alert_pb2, condition_pb2, threshold_pb2
 
 CURRENCY = "USD"
 SEAT_KEY = "user_id"
-POOLED_AMOUNT = 100  # of each balance that is of no seat
-SEAT_AMOUNT = 100_000  # of each seat's credit
+POOLED_AMOUNT = 100  # of each balance without a seat
+SEAT_AMOUNT = 100_000  # of the credit of each seat
 
 Connection = psycopg.Connection[tuple[object, ...]]
 
@@ -45,7 +45,7 @@ ON CONFLICT (organization_id, customer_id)
 
 
 def grant(connection: Connection, customers: Sequence[str], balances: int, seats: int) -> None:
-    """Gives customers that exist so many commits, and seats with a credit each, all of which usage draws on."""
+    """Gives existing customers so many commits, and so many seats with a credit each; usage draws on all of them."""
     for prefix, kind, key, amount, count in (
         ("commit-", "COMMIT", None, POOLED_AMOUNT, balances),
         ("seat-", "SEAT_CREDIT", SEAT_KEY, SEAT_AMOUNT, seats),
@@ -65,12 +65,12 @@ def grant(connection: Connection, customers: Sequence[str], balances: int, seats
 
 
 def seat(number: int) -> str:
-    """A seat's name, from 0."""
+    """The name of a seat, counted from 0."""
     return f"seat-{number:06d}"
 
 
 def alerts() -> list[alert_pb2.Alert]:
-    """Alerts of everybody: on what remains of commits, on its share of what was granted, and on every seat."""
+    """Alerts of all customers: on remaining commits, on their percentage, and on each seat."""
     percent = condition_pb2.LowRemainingCommitPercentageReachedCondition(currency=CURRENCY)
     of_seats = condition_pb2.LowRemainingSeatBalanceReachedCondition(
         seat_filter=condition_pb2.SeatFilter(seat_group_key=SEAT_KEY), currency=CURRENCY
@@ -83,14 +83,16 @@ def alerts() -> list[alert_pb2.Alert]:
 
 
 def commit_alert() -> alert_pb2.Alert:
-    """The first of them."""
+    """The alert on remaining commits."""
     commits = condition_pb2.LowRemainingCommitBalanceReachedCondition(currency=CURRENCY)
     return _alert("commits", low_remaining_commit_balance_reached=commits)
 
 
 def _alert(name: str, **condition: Any) -> alert_pb2.Alert:
-    everybody = alert_pb2.AlertScope(all_customers=alert_pb2.AllCustomersScope())
-    return alert_pb2.Alert(name=name, scope=everybody, thresholds=[threshold_pb2.Threshold(value="1")], **condition)
+    all_customers = alert_pb2.AlertScope(all_customers=alert_pb2.AllCustomersScope())
+    return alert_pb2.Alert(
+        name=name, scope=all_customers, thresholds=[threshold_pb2.Threshold(value="1")], **condition
+    )
 
 
 _END = """
@@ -101,7 +103,7 @@ WHERE s.customer_id = i.customer_id COLLATE "C"
 
 
 def grant_until(connection: Connection, ends: Mapping[str, datetime]) -> None:
-    """Gives each of these customers one commit that ends at that time."""
+    """Gives each of these customers one commit, which ends at the time of the customer."""
     grant(connection, list(ends), 1, 0)
     connection.execute(_END, {"customers": list(ends), "ends": list(ends.values())})
 
@@ -116,7 +118,7 @@ SELECT (SELECT sum(cost) FROM event WHERE customer_id = %(customer)s AND event_i
 
 
 def totals(connection: Connection, customer: str) -> tuple[Decimal, ...]:
-    """What the customer used, what was drawn for it, what remains of its commits, and what the gauge says of that."""
+    """Used cost, drawn cost, remaining commits of a customer, and the value of the gauge of remaining commits."""
     row = connection.execute(_TOTALS, {"customer": customer}).fetchone()
     assert row is not None
     return tuple(Decimal(str(value)) for value in row)

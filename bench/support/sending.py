@@ -1,4 +1,4 @@
-"""The client's side of the contract: channels, and the calls that set a benchmark up."""
+"""The client side of the benchmarks: channels, and the calls that prepare a benchmark."""
 
 import asyncio
 from collections.abc import Sequence
@@ -11,31 +11,31 @@ from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
 
 TIMEOUT = 10.0  # seconds of a unary call
 _METHOD = "/tidemark.v1.AlertService/EvaluateUsage"
-# Each channel with a connection of its own, as if it were another client's.
+# Each channel has its own connection, like the channels of different clients.
 _OPTIONS = (("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1))
 
 Call = grpc.aio.StreamStreamCall[bytes, EvaluateUsageResponse]
 
 
 def channel(server: str) -> grpc.aio.Channel:
-    """A channel with a connection of its own."""
+    """A channel with its own connection."""
     return grpc.aio.insecure_channel(server, options=_OPTIONS)
 
 
 async def open_channels(server: str, number: int) -> list[grpc.aio.Channel]:
-    """Channels that are connected already."""
+    """Channels that are connected."""
     channels = [channel(server) for _ in range(number)]
     await asyncio.gather(*(one.channel_ready() for one in channels))
     return channels
 
 
 async def close_channels(channels: Sequence[grpc.aio.Channel]) -> None:
-    """Closes them."""
+    """Closes the channels."""
     await asyncio.gather(*(one.close() for one in channels))
 
 
 def evaluate_usage(over: grpc.aio.Channel, metadata: tuple[tuple[str, str], ...] = ()) -> Call:
-    """A stream whose requests are encoded already: what is measured is the server, not the making of messages."""
+    """A stream for encoded requests, so that the measurement does not include the encoding."""
     method: grpc.aio.StreamStreamMultiCallable[bytes, EvaluateUsageResponse] = over.stream_stream(
         _METHOD, None, EvaluateUsageResponse.FromString
     )
@@ -43,17 +43,17 @@ def evaluate_usage(over: grpc.aio.Channel, metadata: tuple[tuple[str, str], ...]
 
 
 class NotCounted(Exception):
-    """The server did not take an event that it should have taken."""
+    """The server did not count an event that it should have counted."""
 
 
 def check(response: EvaluateUsageResponse) -> None:
-    """Raises NotCounted unless all of the batch was new and fine."""
+    """Raises NotCounted unless every event of the batch was accepted."""
     if response.duplicates or response.rejected or response.going_away:
         raise NotCounted(str(response)[:2_000])
 
 
 async def create_alerts(server: str, alerts: Sequence[alert_pb2.Alert], patience: float = TIMEOUT) -> None:
-    """Creates alerts, and returns once each has visited what existed before, in at most `patience` seconds each."""
+    """Creates alerts, and waits for the backfill of each, at most `patience` seconds."""
     async with channel(server) as over:
         stub = AlertServiceStub(over)
         for alert in alerts:

@@ -12,29 +12,14 @@ from pathlib import Path
 import psycopg
 from sqlalchemy import make_url
 
-from cli.notify import RUNNING
-from cli.processes import Child, NotStarted, environment
-from cli.serve import LISTENING
 from store import embedded
+from tests.support.processes.programs import SETTINGS, Program, Programs
 
 # On the checkout's own file system: a temporary folder may be in memory, where nothing is durable.
 FOLDER = Path(__file__).resolve().parents[1] / ".build"
-LOG_LINES = 15  # of a log, shown when something fails
 
-_SETTINGS = {
-    "TIDEMARK_LISTEN": "127.0.0.1:0",
-    "TIDEMARK_PROPAGATION_DELAY_SECONDS": "0",
-    # The receiver of webhooks is on this machine.
-    "TIDEMARK_WEBHOOK_ALLOW_HTTP": "true",
-    "TIDEMARK_WEBHOOK_ALLOW_CIDRS": "127.0.0.0/8",
-    "TIDEMARK_SECRET_KEYS": "bench:dGlkZW1hcmsgdGVzdHMgYW5kIG5vdGhpbmcgZWxzZSE=",
-}
 _DURABLE = ("fsync", "synchronous_commit", "full_page_writes")
 _SHOWN = (*_DURABLE, "shared_buffers", "max_wal_size", "wal_level", "checkpoint_timeout")
-
-
-class CannotStart(Exception):
-    """One of the processes ended before it was ready; the message ends with the last lines of its log."""
 
 
 class NotDurable(Exception):
@@ -84,31 +69,21 @@ class PostgreSQL:
     async def stack(self, name: str, *, notifier: bool = False) -> AsyncIterator[Stack]:
         """A server on a new database of that name, and a notifier when it is wanted; stopped at the end."""
         url = self.create_database(name)
-        settings = environment({**_SETTINGS, "TIDEMARK_DATABASE_URL": url}, inherit=False)
         async with contextlib.AsyncExitStack() as exits:
-            server = await self._child(exits, "serve", LISTENING, settings)
+            programs = self._programs(url, {}, exits)
+            server = await programs.serve(f"{name}-server")
             if notifier:
-                await self._child(exits, "notify", RUNNING, settings)
-            yield Stack(server.told, url, server.process.pid, self.postmaster_pid())
+                await programs.notify(f"{name}-notifier")
+            yield Stack(server.address.server, url, server.pid, self.postmaster_pid())
 
-    async def notifier(self, exits: contextlib.AsyncExitStack, url: str, settings: dict[str, str]) -> Child:
+    async def notifier(self, exits: contextlib.AsyncExitStack, url: str, settings: dict[str, str]) -> Program:
         """A notifier alone on the database at `url`; stopped with `exits`."""
-        merged = environment({**_SETTINGS, "TIDEMARK_DATABASE_URL": url, **settings}, inherit=False)
-        return await self._child(exits, "notify", RUNNING, merged)
+        return await self._programs(url, settings, exits).notify(f"{make_url(url).database}-notifier")
+
+    def _programs(self, url: str, settings: dict[str, str], exits: contextlib.AsyncExitStack) -> Programs:
+        merged = {**SETTINGS, "TIDEMARK_DATABASE_URL": url, **settings}
+        return Programs(merged, self.folder, exits, drain=True)
 
     def postmaster_pid(self) -> int:
         """The process whose children are the database's."""
         return int((self.folder / "postgres" / "postmaster.pid").read_text().splitlines()[0])
-
-    async def _child(
-        self, exits: contextlib.AsyncExitStack, command: str, ready: str, settings: dict[str, str]
-    ) -> Child:
-        log = self.folder / f"{command}.log"
-        child = Child(command, [command], settings, ready, exits.enter_context(log.open("wb")))
-        exits.push_async_callback(child.stop)
-        try:
-            await child.start()
-        except NotStarted as error:
-            lines = log.read_text(errors="replace").splitlines()[-LOG_LINES:]
-            raise CannotStart("\n".join([str(error), *lines])) from None
-        return child

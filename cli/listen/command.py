@@ -11,12 +11,14 @@ import grpc
 from rich.console import Console
 from rich.markup import escape
 
-from cli.client.connection import UNARY_TIMEOUT, Address, call_problem, reason, server_options
+from cli.client.connection import UNARY_TIMEOUT, Address
+from cli.client.errors import error_reason
 from cli.console import Problem
 from cli.listen.answers import Answer, MalformedAnswer, in_turn, parse_answer
 from cli.listen.receiver import Arrival, Receiver
 from cli.listen.verification import Verifier
 from cli.rich_console import standard_error, standard_output
+from cli.server_options import call_problem, server_options
 from generated.tidemark.v1 import webhook_service_pb2 as messages
 from generated.tidemark.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from runtime.clock import SystemClock
@@ -153,7 +155,7 @@ async def _endpoint(
 
 
 def _problem(error: grpc.aio.AioRpcError, address: Address) -> Problem:
-    if reason(error) == "ERROR_REASON_INVALID_FIELD" and (error.details() or "").startswith("url:"):
+    if error_reason(error) == "ERROR_REASON_INVALID_FIELD" and (error.details() or "").startswith("url:"):
         return Problem(
             f"the server refuses this address as an endpoint: {error.details()}",
             [

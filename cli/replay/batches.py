@@ -1,22 +1,24 @@
-"""From a file's rows to the batches that are sent: read in a thread, so that answers and signals are heard."""
+"""Makes batches of the rows of a file. A thread reads them, so that the event loop can handle answers and signals."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 
-from cli.client.usage_stream import Batch
+from cli.client.batches import Batch
 from cli.replay.mapping import Event, RowMapping, RowProblem, quoted
-from cli.replay.rows import BadRow, FileEndedEarly, Row, RowFile
+from cli.replay.row_file import RowFile
+from cli.replay.rows import BadRow, Row
+from cli.replay.source import FileEndedEarly
 from cli.replay.summary import Summary
 from generated.tidemark.v1.usage_pb2 import UsageEvent
 
-MAX_BATCH_BYTES = 2 * 1024 * 1024  # of one message; well below what a server takes
-MAX_EVENT_BYTES = 1024 * 1024  # of one event; a message must hold at least one
+MAX_BATCH_BYTES = 2 * 1024 * 1024  # of one message; a server accepts 4 MiB by default
+MAX_EVENT_BYTES = 1024 * 1024  # of one event
 
 
 @dataclass
 class _Piece:
-    """What became of some rows: events with their lines, and what is wrong with the others."""
+    """Some rows: the events with their lines, and the problems of the rows that give no event."""
 
     rows: int = 0
     events: list[UsageEvent] = field(default_factory=list)
@@ -26,7 +28,7 @@ class _Piece:
 
 
 class Batches:
-    """The batches of a file. Counts its rows, and those that give no event, in `summary`."""
+    """The batches of a file. Counts its rows in `summary`, and the rows that give no event."""
 
     def __init__(self, rows: RowFile, mapping: RowMapping, summary: Summary, batch_size: int) -> None:
         self._rows = rows
@@ -36,12 +38,12 @@ class Batches:
         self._stopped = False
 
     def stop(self) -> None:
-        """No more batches begin; one that waits for a pipe ends."""
+        """Makes no further batch, and ends a read that waits for a pipe."""
         self._stopped = True
         self._rows.stop()
 
     async def __aiter__(self) -> AsyncIterator[Batch]:
-        """Every batch. Raises FileEndedEarly behind the last row that could be read."""
+        """Every batch. Raises FileEndedEarly after the last row that could be read."""
         pieces = self._pieces()
         count = 0
         while (piece := await asyncio.to_thread(next, pieces, None)) is not None and not self._stopped:
@@ -78,7 +80,7 @@ class Batches:
             piece.problems.append((row.line, str(error), error.kind))
             return
         except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
-            # Nothing that stands in one row may end the replay of all others.
+            # No content of one row may end the replay of the other rows.
             kind = "the row gives no event"
             piece.problems.append((row.line, f"{kind}: {quoted(str(error))}", kind))
             return
@@ -93,7 +95,7 @@ class Batches:
 
 
 def to_message(event: Event) -> UsageEvent:
-    """The contract's message of an event."""
+    """The event as a message of the contract."""
     message = UsageEvent(
         event_id=event.event_id,
         customer_id=event.customer_id,

@@ -1,4 +1,4 @@
-"""From a row's columns to a usage event: which column or constant gives which field, times, and stable event ids."""
+"""Makes a usage event of a row: columns or constants for its fields, times, and stable event ids."""
 
 import json
 import re
@@ -8,10 +8,11 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from cli.replay.rows import Row, plain
+from cli.replay.numbers import without_exponent
+from cli.replay.rows import Row
 from evaluator.ids import digest_id
 
-# Where a field comes from when no option says so: the first of these columns that the row has.
+# The columns of a field without an option: the first of them that the row has.
 DEFAULT_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "event_id": ("event_id",),
     "customer_id": ("customer_id",),
@@ -23,22 +24,21 @@ DEFAULT_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "event_time": ("event_time", "time", "timestamp"),
 }
 REQUIRED = ("customer_id", "metric_id", "quantity", "event_time")
-PROPERTIES_PREFIX = "properties."  # of CSV columns that are properties without being asked for
+PROPERTIES_PREFIX = "properties."  # of columns that become properties without an option
 
-_MILLISECONDS_FROM = Decimal(10) ** 11  # a unix time as large as this counts milliseconds (it is the year 5138)
-
+_MILLISECONDS_FROM = Decimal(10) ** 11  # a unix time of at least this size is in milliseconds (year 5138 in seconds)
 
 AMOUNTS = ("quantity", "cost")
 SHOWN_LENGTH = 60  # characters of a value that a message quotes
-_ROW_ID_BYTES = 15  # which are 24 characters
-_MAX_TIME_EXPONENT = 20  # powers of ten; no unix time has as many, and computing with more takes for ever
+_ROW_ID_BYTES = 15  # 24 characters
+_MAX_TIME_EXPONENT = 20  # powers of ten; more than any unix time, and larger ones take very long to compute with
 _WITH_EXPONENT = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?[eE][+-]?[0-9]+")
 
 
 class RowProblem(Exception):
-    """A row does not give a usage event; the message says which field and why.
+    """A row does not give a usage event; the message names the field and the reason.
 
-    kind: the same for all rows with the same fault, whatever their values.
+    kind: the message without values, so that rows with the same problem have the same kind.
     """
 
     def __init__(self, message: str, kind: str = "") -> None:
@@ -47,19 +47,19 @@ class RowProblem(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """Where a value comes from: a column, or a constant."""
+class FieldSource:
+    """The source of a value: a column, or a constant."""
 
     column: str | None = None
     constant: str | None = None
 
     @classmethod
-    def parse(cls, text: str) -> "Source":
+    def parse(cls, text: str) -> "FieldSource":
         """`name` is a column, `=value` a constant."""
         return cls(constant=text[1:]) if text.startswith("=") else cls(column=text)
 
     def value(self, values: Mapping[str, Any]) -> Any:
-        """What the row holds there; None where it holds nothing."""
+        """The value in a row; None if the row has none."""
         if self.column is None:
             return self.constant
         found: Any = values.get(self.column)
@@ -72,7 +72,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A usage event as its row gives it: amounts as they are written, what is absent empty."""
+    """A usage event of a row. Amounts are texts, as the row has them; absent fields are empty."""
 
     event_id: str
     customer_id: str
@@ -87,14 +87,18 @@ class Event:
 
 @dataclass(frozen=True)
 class RowMapping:
-    """How rows become events. sources: by field, as the options name them; shift: added to every time."""
+    """How rows become events.
 
-    sources: Mapping[str, Source] = field(default_factory=dict)
-    properties: Mapping[str, Source] = field(default_factory=dict)
+    sources: of the fields that an option names. properties: the sources of properties, by name. shift: added to each
+    time.
+    """
+
+    sources: Mapping[str, FieldSource] = field(default_factory=dict)
+    properties: Mapping[str, FieldSource] = field(default_factory=dict)
     shift: timedelta = timedelta()
 
     def missing(self, columns: Iterable[str]) -> list[str]:
-        """What a CSV file's header lacks for this mapping, one sentence each."""
+        """The columns that this mapping needs and a CSV header does not have, a sentence each."""
         known = set(columns)
         named = [*self.sources.values(), *self.properties.values()]
         problems = [
@@ -108,7 +112,7 @@ class RowMapping:
         return problems
 
     def event(self, row: Row) -> Event:
-        """The event of one row; raises RowProblem."""
+        """The event of one row. Raises RowProblem."""
         texts = {name: self._text(name, row) for name in DEFAULT_COLUMNS if name != "event_time"}
         for name in REQUIRED:
             if texts.get(name) == "":
@@ -124,7 +128,7 @@ class RowMapping:
         source = self.sources.get(name)
         if source is not None:
             return source.value(row.values)
-        candidates = (Source(column=column).value(row.values) for column in DEFAULT_COLUMNS[name])
+        candidates = (FieldSource(column=column).value(row.values) for column in DEFAULT_COLUMNS[name])
         return next((value for value in candidates if value is not None), None)
 
     def _text(self, name: str, row: Row) -> str:
@@ -133,9 +137,9 @@ class RowMapping:
             return ""
         if not isinstance(value, str):
             raise RowProblem(f"{name} is neither text nor a number")
-        # Blanks around a cell are layout; the contract refuses them in ids and amounts.
+        # Files align cells with blanks; the contract rejects them in ids and amounts.
         text = value.strip()
-        return plain(text) if name in AMOUNTS and _WITH_EXPONENT.fullmatch(text) else text
+        return without_exponent(text) if name in AMOUNTS and _WITH_EXPONENT.fullmatch(text) else text
 
     def _time(self, row: Row) -> datetime:
         text = self._text("event_time", row)
@@ -144,7 +148,7 @@ class RowMapping:
         try:
             return parse_time(text) + self.shift
         except (ValueError, OverflowError):
-            kind = "event_time is no time that can be read"
+            kind = "event_time is not a time"
             raise RowProblem(f"{kind}: {quoted(text)}", kind) from None
 
     def _properties(self, row: Row) -> dict[str, str]:
@@ -170,15 +174,15 @@ class RowMapping:
 
 
 def quoted(text: str, length: int = SHOWN_LENGTH) -> str:
-    """A value as a message quotes it: escaped, and not too long."""
+    """A value for a message: escaped, and cut at `length` characters."""
     return repr(text if len(text) <= length else text[:length] + "…")
 
 
 def parse_time(text: str) -> datetime:
-    """The aware UTC time that `text` writes; raises ValueError or OverflowError.
+    """The aware UTC time of a text. Raises ValueError or OverflowError.
 
-    RFC 3339 and what is close to it (a blank for the T, no zone meaning UTC, more digits than microseconds, which
-    are cut off), or a unix time in seconds or milliseconds.
+    Accepts RFC 3339 and similar forms (a blank instead of the T; no zone means UTC; digits beyond microseconds are
+    cut off), and unix times in seconds or milliseconds.
     """
     try:
         number = Decimal(text)
@@ -192,9 +196,9 @@ def parse_time(text: str) -> datetime:
 
 
 def _derived_id(number: int, texts: Mapping[str, str], time: datetime, properties: Mapping[str, str]) -> str:
-    """An id for a row that has none: the same whenever the same row of the same file is mapped the same way.
+    """An id for a row without one. It is the same each time the same file is replayed with the same options.
 
-    The row's number is part of it, because two equal rows are two events; what the mapping made of the row too,
+    It depends on the number of the row, because two equal rows are two events; and on the fields of the event,
     because one file may be replayed once for each of its metrics.
     """
     content = [number, sorted(texts.items()), time.isoformat(), sorted(properties.items())]

@@ -1,4 +1,4 @@
-"""How far a replay has come: a bar on a terminal, a line now and then elsewhere."""
+"""The progress of a replay: a bar on a terminal, otherwise a line every few seconds."""
 
 import sys
 import time
@@ -7,14 +7,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from cli.replay.rows import RowFile
+from cli.replay.row_file import RowFile
 from cli.replay.summary import Summary
 
-LINE_INTERVAL = 5.0  # seconds between lines of progress where there is no terminal
+LINE_INTERVAL = 5.0  # seconds between lines of progress if standard error is not a terminal
 
 
 class ReplayProgress:
-    """Shows the totals of `summary` while the rows of `rows` pass."""
+    """Shows the totals of `summary` while the rows of `rows` are sent."""
 
     def __init__(self, console: Console, rows: RowFile, summary: Summary) -> None:
         self._console = console
@@ -29,12 +29,12 @@ class ReplayProgress:
                 BarColumn(bar_width=30),
                 DownloadColumn(),
                 TimeRemainingColumn(compact=True),
-                TextColumn("{task.fields[told]}"),
+                TextColumn("{task.fields[totals]}"),
                 console=console,
                 transient=True,
             )
             name = rows.path.name if rows.size is not None else rows.name
-            self._task = self._bar.add_task(name, total=rows.size, told="")
+            self._task = self._bar.add_task(name, total=rows.size, totals="")
 
     def __enter__(self) -> "ReplayProgress":
         if self._bar is not None:
@@ -45,14 +45,14 @@ class ReplayProgress:
         if self._bar is not None:
             self._bar.stop()
 
-    def moved(self) -> None:
-        """Something was acknowledged."""
+    def on_acknowledgement(self) -> None:
+        """Shows the totals after a batch was acknowledged."""
         self._interruption = ""
         if self._bar is not None:
-            told = f"{self._summary.accepted:,} accepted"
+            totals = f"{self._summary.accepted:,} accepted"
             if self._summary.transitions:
-                told += f" · [warn]{self._summary.transitions:,} crossed[/]"
-            self._bar.update(self._task, completed=self._rows.position, told=told)
+                totals += f" · [warn]{self._summary.transitions:,} transitions[/]"
+            self._bar.update(self._task, completed=self._rows.position, totals=totals)
         elif time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + LINE_INTERVAL
             self._console.print(
@@ -60,8 +60,8 @@ class ReplayProgress:
                 f" {self._summary.duplicates:,} duplicates, {self._summary.rejected:,} rejected"
             )
 
-    def interrupted(self, sentence: str) -> None:
-        """The stream broke and is being opened anew; said once for as long as the reason stays the same."""
+    def on_interruption(self, sentence: str) -> None:
+        """Prints that the stream broke; the same reason is printed once until an acknowledgement."""
         if sentence == self._interruption:
             return
         self._interruption = sentence

@@ -1,4 +1,4 @@
-"""Where a replay reads from: a file, a pipe or standard input, unpacked and decoded to text."""
+"""The input of a replay: a file, a pipe or standard input, unpacked and decoded to text."""
 
 import codecs
 import errno
@@ -12,15 +12,15 @@ import zlib
 from pathlib import Path
 
 STANDARD_INPUT = Path("-")
-POLL_INTERVAL = 0.2  # seconds after which a read from a pipe that brings nothing looks whether it shall stop
-HEAD_BYTES = 4096  # of a file, from which its encoding is guessed
+POLL_INTERVAL = 0.2  # seconds; a read that waits for a pipe checks at this interval whether it must stop
+HEAD_BYTES = 4096  # from which the encoding of a file is guessed
 BUFFER_BYTES = 1 << 16
-MAGIC_BYTES = 8  # of a pipe: enough for every signature below, and not more than a short pipe brings
-BROKEN = "\udcff"  # stands for each byte that the encoding cannot read
+MAGIC_BYTES = 8  # of a pipe: enough for every signature below; a pipe may bring no more at first
+BROKEN = "\udcff"  # replaces each byte that the encoding cannot decode
 
 _GZIP = b"\x1f\x8b"
-# What is not read, and the command that makes text of it.
-_FOREIGN = (
+# Signatures of formats that are refused, and the command that makes text of each.
+_REFUSED = (
     (b"\x28\xb5\x2f\xfd", "zstd compressed", "zstdcat {file} | tidemark replay -"),
     (b"BZh", "bzip2 compressed", "bzcat {file} | tidemark replay -"),
     (b"\xfd7zXZ\x00", "xz compressed", "xzcat {file} | tidemark replay -"),
@@ -39,7 +39,7 @@ codecs.register_error("tidemark.broken", lambda error: (BROKEN, getattr(error, "
 
 
 class FileProblem(Exception):
-    """The file as a whole cannot be replayed; the message says why, the hints what to do."""
+    """The whole file cannot be replayed; the message says why, the hints what to do."""
 
     def __init__(self, message: str, hints: tuple[str, ...] = ()) -> None:
         super().__init__(message)
@@ -47,11 +47,11 @@ class FileProblem(Exception):
 
 
 class FileEndedEarly(FileProblem):
-    """A file that could be read up to some place and not further."""
+    """A file that could not be read to its end; the rows before the error were read."""
 
 
 class _Input(io.RawIOBase):
-    """The bytes of a file descriptor, from its first ones on; a pipe is at its end once `stop` was called."""
+    """The bytes of a file descriptor. A pipe is at its end after `stop`."""
 
     def __init__(self, path: Path) -> None:
         self._descriptor = 0 if path == STANDARD_INPUT else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -63,12 +63,12 @@ class _Input(io.RawIOBase):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         self.regular = stat.S_ISREG(status.st_mode)
         self.size = status.st_size if self.regular else None
-        self.position = 0  # bytes handed out
+        self.position = 0  # bytes returned so far
         self._head = self._start(HEAD_BYTES if self.regular else MAGIC_BYTES)
         self.head = self._head
 
     def _start(self, enough: int) -> bytes:
-        """The first bytes; fewer than `enough` only where there are no more."""
+        """The first bytes; fewer than `enough` only if there are no more."""
         head = b""
         while len(head) < enough and (more := self._read(HEAD_BYTES)):
             head += more
@@ -76,7 +76,7 @@ class _Input(io.RawIOBase):
 
     def _read(self, size: int) -> bytes:
         if not self.regular:
-            # A thread that is blocked in a read cannot be ended, and would keep the process from ending.
+            # A thread that blocks in a read cannot be ended, and the process could not end before it.
             while not select.select([self._descriptor], [], [], POLL_INTERVAL)[0]:
                 if self._stopped.is_set():
                     return b""
@@ -105,7 +105,7 @@ class _Input(io.RawIOBase):
 
 
 class _Unpacked(io.RawIOBase):
-    """What gzip packed. Of a file that is cut off it hands out everything that comes before the cut."""
+    """The content of a gzip file. Of a truncated file it returns everything before its end."""
 
     def __init__(self, packed: io.BufferedReader) -> None:
         self._packed = packed
@@ -127,10 +127,10 @@ class _Unpacked(io.RawIOBase):
 
 
 class TextSource:
-    """The text of a file, lines with the ends that they have there.
+    """The text of a file; line ends stay unchanged.
 
-    name: as a person knows it. size: bytes in all, None where that is not known. Bytes that the encoding cannot read
-    are BROKEN. Raises FileProblem.
+    name: of the file, for messages. size: bytes in all, None if it is not known. Bytes that the encoding cannot
+    decode become BROKEN. Raises FileProblem.
     """
 
     def __init__(self, path: Path) -> None:
@@ -145,13 +145,13 @@ class TextSource:
         except _UNREADABLE as error:
             raise FileProblem(f"{self.name} cannot be read: {reason(error)}", _hints(path, error)) from None
         self.size = self._input.size
-        for magic, what, command in _FOREIGN:
+        for magic, what, command in _REFUSED:
             if head.startswith(magic):
                 self._input.close()
                 shown = "FILE" if path == STANDARD_INPUT else str(path)
                 raise FileProblem(f"{self.name} is {what}", (command.format(file=shown),))
         self.empty = not head
-        # An end of a line stays what it is, so that a CSV cell keeps its own; broken bytes spoil their row only.
+        # Line ends are not translated, because a CSV cell may contain some. A broken byte spoils its own row only.
         self._text = io.TextIOWrapper(binary, encoding_of(head), errors="tidemark.broken", newline="")
 
     @property
@@ -160,14 +160,14 @@ class TextSource:
         return self._input.position
 
     def readline(self, limit: int) -> str:
-        """The next line, or its next `limit` characters; empty at the end. Raises FileEndedEarly."""
+        """The next line, or the next `limit` characters of it; empty at the end. Raises FileEndedEarly."""
         try:
             return self._text.readline(limit)
         except _UNREADABLE as error:
             raise FileEndedEarly(f"{self.name} cannot be read to its end: {reason(error)}") from None
 
     def stop(self) -> None:
-        """Ends a read that waits for a pipe; the source is at its end then."""
+        """Ends a read that waits for a pipe; the source is at its end after that."""
         self._input.stop()
 
     def close(self) -> None:
@@ -176,7 +176,7 @@ class TextSource:
 
 
 def encoding_of(head: bytes) -> str:
-    """The encoding of a text that begins so: by its mark, or by the zero bytes that plain letters have in UTF-16."""
+    """Guesses the encoding from the first bytes: by a byte order mark, or by the zero bytes of letters in UTF-16."""
     for mark, encoding in _MARKS:
         if head.startswith(mark):
             return encoding
@@ -188,11 +188,11 @@ def encoding_of(head: bytes) -> str:
 
 
 def reason(error: Exception) -> str:
-    """What an error of reading says, in a few words."""
+    """The reason of an error that occurred while reading, in a few words."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if isinstance(error, EOFError):
-        return "it is compressed with gzip and cut off"
+        return "it is compressed with gzip and truncated"
     return f"it is compressed with gzip and damaged ({error})"
 
 
@@ -200,5 +200,5 @@ def _hints(path: Path, error: Exception) -> tuple[str, ...]:
     if isinstance(error, FileNotFoundError):
         return ("name a file, or - for standard input",)
     if isinstance(error, IsADirectoryError):
-        return (f"name a file in it, or cat {path}/*.ndjson | tidemark replay -",)
+        return (f"name a file in it, or pipe its files: cat {path}/*.ndjson | tidemark replay -",)
     return ()

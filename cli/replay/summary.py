@@ -1,4 +1,4 @@
-"""What a replay came to: events accepted, duplicated and rejected, why, and which alerts fired."""
+"""The result of a replay: accepted, duplicate and rejected events, and the transitions of alerts."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -8,29 +8,29 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cli.client.connection import status_reason
-from cli.client.usage_stream import Batch
-from cli.words import gauge_words
+from cli.client.batches import Batch
+from cli.client.errors import status_reason
+from cli.descriptions import describe_gauge
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse
 from generated.tidemark.v1.notification_pb2 import Transition
 from generated.tidemark.v1.threshold_pb2 import TransitionKind
 
 FIRST_LINES = 5  # line numbers shown for each reason
-FIRST_FIRINGS = 20  # transitions shown one by one
-MAX_REASONS = 50  # of rows that never became an event; what there is beyond them is counted as one
-UNREADABLE_ROW = "unreadable row"  # our own reason, for rows that never became an event
+FIRST_TRANSITIONS = 20  # shown one by one
+MAX_REASONS = 50  # of unreadable rows; all further reasons are counted as one
+UNREADABLE_ROW = "unreadable row"  # the reason of rows that give no event, beside those of the server
 
 
 @dataclass
-class Refusal:
-    """The events that were rejected for one reason: how many, where the first stand, what was said of the first."""
+class RejectionGroup:
+    """The rows that were rejected for one reason: their number, the first lines, the message of the first one."""
 
     count: int = 0
     lines: list[int] = field(default_factory=list)
     message: str = ""
 
     def add(self, line: int, message: str) -> None:
-        """Counts one more."""
+        """Counts one more row."""
         self.count += 1
         if len(self.lines) < FIRST_LINES:
             self.lines.append(line)
@@ -38,8 +38,8 @@ class Refusal:
 
 
 @dataclass
-class Firing:
-    """How often an alert fired in one way, and for whom."""
+class TransitionGroup:
+    """The transitions of one kind of one alert: their number, and the customers. kind: reached or resolved."""
 
     alert_name: str
     kind: str
@@ -54,64 +54,64 @@ class Summary:
     rows: int = 0
     accepted: int = 0
     duplicates: int = 0
-    refusals: dict[tuple[str, str], Refusal] = field(default_factory=dict)
-    firings: dict[tuple[str, int], Firing] = field(default_factory=dict)
-    first: list[Transition] = field(default_factory=list)
-    unshown_rejections: int = 0  # that answers left out
-    unshown_transitions: int = 0  # that answers left out
+    rejection_groups: dict[tuple[str, str], RejectionGroup] = field(default_factory=dict)
+    transition_groups: dict[tuple[str, int], TransitionGroup] = field(default_factory=dict)
+    first_transitions: list[Transition] = field(default_factory=list)
+    omitted_rejections: int = 0  # counted in answers, but not contained in them
+    omitted_transitions: int = 0
 
     @property
     def rejected(self) -> int:
-        """How many rows were not counted."""
-        return sum(refusal.count for refusal in self.refusals.values()) + self.unshown_rejections
+        """The number of rejected rows."""
+        return sum(group.count for group in self.rejection_groups.values()) + self.omitted_rejections
 
     @property
     def transitions(self) -> int:
-        """How many thresholds were reached or resolved."""
-        return sum(firing.count for firing in self.firings.values()) + self.unshown_transitions
+        """The number of thresholds that were reached or resolved."""
+        return sum(group.count for group in self.transition_groups.values()) + self.omitted_transitions
 
     @property
     def unacknowledged(self) -> int:
-        """How many rows were read of which the server has said nothing."""
+        """The number of rows that were read, but neither answered by the server nor rejected."""
         return self.rows - self.accepted - self.duplicates - self.rejected
 
     def unreadable(self, line: int, message: str, kind: str = "") -> None:
-        """Counts a row that never became an event; each kind (otherwise each message) is a reason of its own."""
+        """Counts a row that gives no event, by its kind of problem; without a kind, by its message."""
         key = (UNREADABLE_ROW, kind or message)
-        if key not in self.refusals and len(self.refusals) >= MAX_REASONS:
+        if key not in self.rejection_groups and len(self.rejection_groups) >= MAX_REASONS:
             key = (UNREADABLE_ROW, "")
-        self._refuse(key, line, message)
+        self._reject(key, line, message)
 
-    def _refuse(self, key: tuple[str, str], line: int, message: str) -> None:
-        self.refusals.setdefault(key, Refusal()).add(line, message)
+    def _reject(self, key: tuple[str, str], line: int, message: str) -> None:
+        self.rejection_groups.setdefault(key, RejectionGroup()).add(line, message)
 
     def acknowledge(self, batch: Batch, response: EvaluateUsageResponse) -> None:
-        """Counts what the server said of one batch."""
+        """Counts the results of one batch."""
         self.accepted += response.accepted
         self.duplicates += response.duplicates
-        self.unshown_rejections += response.omitted.rejection_count
-        self.unshown_transitions += response.omitted.transition_count
+        self.omitted_rejections += response.omitted.rejection_count
+        self.omitted_transitions += response.omitted.transition_count
         for rejection in response.rejected:
             line = batch.lines[rejection.index]
-            self._refuse((_grouping(rejection.status), ""), line, _description(rejection.status))
+            self._reject((_grouping(rejection.status), ""), line, _description(rejection.status))
         for transition in response.transitions:
             key = (transition.alert_id, transition.kind)
             kind = TransitionKind.Name(transition.kind).removeprefix("TRANSITION_KIND_").lower()
-            firing = self.firings.setdefault(key, Firing(transition.alert_name, kind))
-            firing.count += 1
-            firing.customers.add(transition.gauge.customer_id)
-            if len(self.first) < FIRST_FIRINGS:
-                self.first.append(transition)
+            group = self.transition_groups.setdefault(key, TransitionGroup(transition.alert_name, kind))
+            group.count += 1
+            group.customers.add(transition.gauge.customer_id)
+            if len(self.first_transitions) < FIRST_TRANSITIONS:
+                self.first_transitions.append(transition)
 
     def show(self, console: Console) -> None:
-        """Prints the totals, then the rejections and the firings where there are any."""
+        """Prints the totals, then the rejections and the transitions if there are any."""
         totals = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
         totals.add_column(justify="right", style="number")
         totals.add_column()
         for count, words, style in (
             (self.rows, "rows read", ""),
             (self.accepted, "accepted", "good"),
-            (self.duplicates, "duplicates: counted before, not counted again", "quiet"),
+            (self.duplicates, "duplicates: counted before, and not counted again", "quiet"),
             (self.rejected, "rejected", "bad" if self.rejected else "quiet"),
             (self.unacknowledged, "read, but not acknowledged", "warn"),
             (self.transitions, "thresholds reached or resolved", ""),
@@ -120,50 +120,54 @@ class Summary:
                 continue
             totals.add_row(f"{count:,}", f"[{style}]{words}[/]" if style else words)
         console.print(totals)
-        if self.unshown_transitions:
+        if self.omitted_transitions:
             console.print(
-                f"[quiet]{self.unshown_transitions:,} of them were left out of the answers, and are not in the tables"
-                " below; what they notify is in the notifications. A smaller --batch-size shows more[/]"
+                f"[quiet]{self.omitted_transitions:,} of them are not contained in the answers, so the tables below"
+                " do not show them; the notifications do. With a smaller --batch-size, answers contain more[/]"
             )
-        if self.unshown_rejections:
+        if self.omitted_rejections:
             console.print(
-                f"[bad]{self.unshown_rejections:,} of the rejections were left out of the answers[/]: replay the file"
-                " again with a smaller --batch-size to see why"
+                f"[bad]{self.omitted_rejections:,} of the rejections are not contained in the answers[/]: replay the"
+                " file again with a smaller --batch-size to see their reasons"
             )
-        if self.refusals:
-            console.print(self._refusals())
-        if self.firings:
-            console.print(self._firings())
-            console.print(self._first())
+        if self.rejection_groups:
+            console.print(self._rejection_table())
+        if self.transition_groups:
+            console.print(self._transition_table())
+            console.print(self._first_transitions_table())
 
-    def _refusals(self) -> Table:
-        table = _table("rejected", "reason", "rows", "first lines", "the first was told")
+    def _rejection_table(self) -> Table:
+        table = _table("rejected", "reason", "rows", "first lines", "first message")
         table.columns[1].justify = "right"
-        for (reason, _), refusal in sorted(self.refusals.items(), key=lambda item: -item[1].count):
-            more = " …" if refusal.count > len(refusal.lines) else ""
-            lines = ", ".join(map(str, refusal.lines)) + more
-            table.add_row(f"[bad]{escape(reason)}[/]", f"{refusal.count:,}", lines, escape(refusal.message))
+        for (reason, _), group in sorted(self.rejection_groups.items(), key=lambda item: -item[1].count):
+            more = " …" if group.count > len(group.lines) else ""
+            lines = ", ".join(map(str, group.lines)) + more
+            table.add_row(f"[bad]{escape(reason)}[/]", f"{group.count:,}", lines, escape(group.message))
         return table
 
-    def _firings(self) -> Table:
-        table = _table("alerts that fired", "alert", "what", "times", "customers")
+    def _transition_table(self) -> Table:
+        table = _table("thresholds by alert", "alert", "transition", "count", "customers")
         table.columns[2].justify = table.columns[3].justify = "right"
-        for (alert_id, _), firing in self.firings.items():
-            style = "warn" if firing.kind == "reached" else "good"
-            name = f"{escape(firing.alert_name)} [quiet]{alert_id}[/]"
-            table.add_row(name, f"[{style}]{firing.kind}[/]", f"{firing.count:,}", f"{len(firing.customers):,}")
+        for (alert_id, _), group in self.transition_groups.items():
+            style = "warn" if group.kind == "reached" else "good"
+            name = f"{escape(group.alert_name)} [quiet]{alert_id}[/]"
+            table.add_row(name, f"[{style}]{group.kind}[/]", f"{group.count:,}", f"{len(group.customers):,}")
         return table
 
-    def _first(self) -> Table:
-        title = f"the first {len(self.first)}" if self.transitions > len(self.first) else "one by one"
+    def _first_transitions_table(self) -> Table:
+        title = (
+            f"the first {len(self.first_transitions)}"
+            if self.transitions > len(self.first_transitions)
+            else "one by one"
+        )
         table = _table(title, "alert", "gauge", "level", "value", "event")
         table.columns[2].justify = table.columns[3].justify = "right"
-        for transition in self.first:
+        for transition in self.first_transitions:
             reached = transition.kind == TransitionKind.TRANSITION_KIND_REACHED
             style = "warn" if reached else "good"
             table.add_row(
                 escape(transition.alert_name),
-                escape(gauge_words(transition.gauge)),
+                escape(describe_gauge(transition.gauge)),
                 f"[{style}]{transition.level}[/]",
                 transition.value,
                 escape(transition.event_id),
@@ -192,7 +196,7 @@ def _violations(status: status_pb2.Status) -> error_details_pb2.BadRequest:
 
 
 def _grouping(status: status_pb2.Status) -> str:
-    """Reason and fields: two events with a bad quantity belong together, one with a bad time does not."""
+    """The reason and the invalid fields: two events with an invalid quantity are in one group."""
     reason = status_reason(status).removeprefix("ERROR_REASON_") or f"CODE_{status.code}"
     fields = Counter(violation.field.rpartition("].")[2] for violation in _violations(status).field_violations)
     return f"{reason} ({', '.join(sorted(fields))})" if fields else reason

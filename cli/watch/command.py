@@ -1,38 +1,94 @@
 """The command `tidemark watch`."""
 
 import asyncio
-import contextlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any, TypeVar
 
 import click
 import grpc
-from rich.live import Live
 from rich.markup import escape
 
-from cli.client.connection import Address, call_problem, server_options
-from cli.client.notification_stream import Following
+from cli.client.connection import Address
+from cli.client.notification_stream import NotificationStream
 from cli.rich_console import standard_error, standard_output
-from cli.signals import EndedBySignal, clearing_away
-from cli.watch.board import Board, Narrowed
-from cli.watch.lines import line
-from cli.watch.screen import rows_of, screen, table
+from cli.server_options import call_problem, server_options
+from cli.signals import EndedBySignal, cancelled_by_signals
+from cli.watch.live_table import SHORTEST_INTERVAL, show_live_table
+from cli.watch.notification_lines import notification_line
+from cli.watch.screen import table
+from cli.watch.state_reader import Filters, StateReader
 from generated.tidemark.v1.alert_service_pb2 import WatchNotificationsRequest
 from generated.tidemark.v1.condition_pb2 import ConditionType
 
-DEFAULT_INTERVAL = 1.0  # seconds between two looks
-SHORTEST_INTERVAL = 0.2  # seconds, however much happens
-REST_SHARE = 4  # times as long as a look takes it rests at least before the next one
-DEFAULT_LIMIT = 1_000  # rows that are printed once
+DEFAULT_INTERVAL = 1.0  # seconds between two refreshes
+DEFAULT_LIMIT = 1_000  # rows that --once prints
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def _condition(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> list[int]:
+@dataclass(frozen=True)
+class Options:
+    """The options of `tidemark watch`, as click names and checks them."""
+
+    customers: Sequence[str]
+    alerts: Sequence[str]
+    alarms: bool
+    once: bool
+    limit: int
+    interval: float
+    notifications: bool
+    conditions: Sequence[ConditionType.ValueType]
+    event_types: Sequence[str]
+    since: datetime | None
+    token: str | None
+    as_json: bool
+    server: str
+    key: str | None
+
+    def check(self) -> None:
+        """Raises UsageError when two options cannot be combined."""
+        if self.notifications and (self.alarms or self.once):
+            raise click.UsageError("--alarms and --once are options of the table: leave out --notifications.")
+        if not self.notifications and (self.conditions or self.event_types or self.since or self.token):
+            raise click.UsageError("--condition, --event-type, --since and --resume need --notifications.")
+        if self.since and self.token:
+            raise click.UsageError("--resume and --since both name a start: leave out --since.")
+
+    @property
+    def address(self) -> Address:
+        """The server, and the key with which to call it."""
+        return Address(self.server, self.key)
+
+    @property
+    def filters(self) -> Filters:
+        """What the table shows."""
+        return Filters(self.customers, self.alerts, self.alarms)
+
+    def request(self) -> WatchNotificationsRequest:
+        """The request for the notifications."""
+        request = WatchNotificationsRequest(
+            resume_token=self.token or "",
+            customer_ids=self.customers,
+            alert_ids=self.alerts,
+            condition_types=self.conditions,
+            event_types=self.event_types,
+        )
+        if self.since:
+            request.start_time.FromDatetime(self.since)
+        return request
+
+
+def _conditions(
+    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> list[ConditionType.ValueType]:
     known = {name.removeprefix("CONDITION_TYPE_").lower(): number for name, number in ConditionType.items() if number}
     for value in values:
         if value not in known:
-            raise click.BadParameter(f"there is no condition {value!r}; there are {', '.join(known)}")
+            raise click.BadParameter(f"there is no condition {value!r}; the conditions are {', '.join(known)}")
     return [known[value] for value in values]
 
 
@@ -42,180 +98,132 @@ def _time(context: click.Context, parameter: click.Parameter, value: str | None)
     try:
         time = datetime.fromisoformat(value)
     except ValueError:
-        raise click.BadParameter(f"{value!r} is no time: write 2026-03-15T12:00:00Z") from None
+        raise click.BadParameter(f"{value!r} is not a time: write it as 2026-03-15T12:00:00Z") from None
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
-@click.command()
-@click.option("--customer", "customers", multiple=True, metavar="ID", help="Only this customer; may be repeated.")
-@click.option("--alarms", is_flag=True, help="Only what is in alarm.")
-@click.option("--once", is_flag=True, help="Print the table once and exit, as where the output is no terminal.")
-@click.option(
-    "--limit",
-    type=click.IntRange(min=1),
-    default=DEFAULT_LIMIT,
-    show_default=True,
-    metavar="ROWS",
-    help="With --once: no more rows than that.",
+_OPTIONS = (
+    click.option("--customer", "customers", multiple=True, metavar="ID", help="Only this customer. May be repeated."),
+    click.option("--alert", "alerts", multiple=True, metavar="ID", help="Only this alert. May be repeated."),
+    click.option("--alarms", is_flag=True, help="Only gauges that are in alarm."),
+    click.option(
+        "--once", is_flag=True, help="Print the table once and exit. The default if the output is not a terminal."
+    ),
+    click.option(
+        "--limit",
+        type=click.IntRange(min=1),
+        default=DEFAULT_LIMIT,
+        show_default=True,
+        metavar="ROWS",
+        help="Print at most so many rows. With --once.",
+    ),
+    click.option(
+        "--interval",
+        type=click.FloatRange(min=SHORTEST_INTERVAL),
+        default=DEFAULT_INTERVAL,
+        show_default=True,
+        metavar="SECONDS",
+        help="Time between two refreshes of the table.",
+    ),
+    click.option(
+        "--notifications",
+        is_flag=True,
+        help="Instead of the table, print a line for each notification as it arrives.",
+    ),
+    click.option(
+        "--condition",
+        "conditions",
+        multiple=True,
+        callback=_conditions,
+        metavar="NAME",
+        help="Only notifications of alerts with this condition. May be repeated.",
+    ),
+    click.option(
+        "--event-type",
+        "event_types",
+        multiple=True,
+        metavar="TYPE",
+        help="Only notifications of this type. May be repeated.",
+    ),
+    click.option("--since", callback=_time, metavar="TIME", help="Begin with the notifications since this time."),
+    click.option(
+        "--resume",
+        "token",
+        metavar="TOKEN",
+        help="Begin where an earlier command ended; it printed this resume token.",
+    ),
+    click.option(
+        "--json",
+        "as_json",
+        is_flag=True,
+        help="Print a line of JSON for each row; of a notification, the body that webhooks carry.",
+    ),
 )
-@click.option(
-    "--interval",
-    type=click.FloatRange(min=SHORTEST_INTERVAL),
-    default=DEFAULT_INTERVAL,
-    show_default=True,
-    metavar="SECONDS",
-    help="Between two looks.",
-)
-@click.option("--notifications", is_flag=True, help="Print a line for each notification instead, as they come.")
-@click.option("--alert", "alerts", multiple=True, metavar="ID", help="Only this alert; may be repeated.")
-@click.option(
-    "--condition",
-    "conditions",
-    multiple=True,
-    callback=_condition,
-    metavar="NAME",
-    help="Notifications of alerts with this condition; may be repeated.",
-)
-@click.option("--event-type", "event_types", multiple=True, metavar="TYPE", help="Notifications of this type.")
-@click.option(
-    "--since", callback=_time, metavar="TIME", help="Notifications from that time on, and then as they come."
-)
-@click.option("--resume", "token", metavar="TOKEN", help="Notifications from where an earlier call ended.")
-@click.option(
-    "--json",
-    "as_json",
-    is_flag=True,
-    help="Print JSON, one line for each row; or notifications as webhooks carry them.",
-)
-@server_options
-def watch(
-    customers: tuple[str, ...],
-    alarms: bool,
-    once: bool,
-    limit: int,
-    interval: float,
-    notifications: bool,
-    alerts: tuple[str, ...],
-    conditions: list[ConditionType.ValueType],
-    event_types: tuple[str, ...],
-    since: datetime | None,
-    token: str | None,
-    as_json: bool,
-    server: str,
-    key: str | None,
-) -> None:
-    """Show the alert states of customers, live; or their notifications, one after the other.
 
-    In the table alarms come first, the most severe and the latest on top, then what is nearest to a threshold, all of
-    the current billing period. Above it stands how much is in alarm in all.
+
+def _watch_options(command: Command) -> Command:
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+@click.command()
+@_watch_options
+@server_options
+def watch(**options: Any) -> None:
+    """Show the alert states of customers, live; or print their notifications as they arrive.
+
+    The table shows the gauges of the current billing period. Gauges in alarm come first, the most severe and the
+    latest on top; then those that are nearest to a threshold. The totals above the table count all gauges in alarm.
     """
-    if notifications and (alarms or once):
-        raise click.UsageError("--alarms and --once are for the table, which --notifications does not print.")
-    if not notifications and (conditions or event_types or since or token):
-        raise click.UsageError("--condition, --event-type, --since and --resume need --notifications.")
-    if since and token:
-        raise click.UsageError("--resume says already where to begin: leave out --since.")
-    address = Address(server, key)
-    narrowed = Narrowed(customers, alerts, alarms)
-    request = WatchNotificationsRequest(
-        resume_token=token or "",
-        customer_ids=customers,
-        alert_ids=alerts,
-        condition_types=conditions,
-        event_types=event_types,
-    )
-    if since:
-        request.start_time.FromDatetime(since)
+    chosen = Options(**options)
+    chosen.check()
+    if chosen.notifications:
+        work = _print_notifications(chosen.address, chosen.request(), chosen.as_json)
+    elif chosen.once or chosen.as_json or not sys.stdout.isatty():
+        work = _print_table(chosen.address, chosen.filters, chosen.limit, chosen.as_json)
+    else:
+        work = show_live_table(chosen.address, chosen.filters, chosen.interval)
     try:
-        if notifications:
-            asyncio.run(clearing_away(_lines(address, request, as_json)))
-        elif once or as_json or not sys.stdout.isatty():
-            asyncio.run(clearing_away(_once(address, narrowed, limit, as_json)))
-        else:
-            asyncio.run(clearing_away(_live(address, narrowed, interval)))
+        asyncio.run(cancelled_by_signals(work))
     except grpc.aio.AioRpcError as error:
-        raise call_problem(error, address) from None
+        raise call_problem(error, chosen.address) from None
     except EndedBySignal as ended:
         raise click.exceptions.Exit(ended.exit_code) from None
     except KeyboardInterrupt:
         pass
 
 
-async def _lines(address: Address, request: WatchNotificationsRequest, as_json: bool) -> None:
-    console, complaints = standard_output(), standard_error()
+async def _print_notifications(address: Address, request: WatchNotificationsRequest, as_json: bool) -> None:
+    """Prints every notification until the command is ended, then the resume token."""
+    results, progress = standard_output(), standard_error()
     async with address.channel() as channel:
-        following = Following(
+        stream = NotificationStream(
             channel,
             address.metadata,
             request,
-            lambda sentence: complaints.print(f"[warn]interrupted[/], going on: {escape(sentence)}"),
+            lambda sentence: progress.print(f"[warn]interrupted[/], opening a new stream: {escape(sentence)}"),
         )
         try:
-            async for notification in following.notifications():
+            async for notification in stream.notifications():
                 if as_json:
                     click.echo(notification.body)
                 else:
-                    console.print(line(notification), soft_wrap=True)
+                    results.print(notification_line(notification), soft_wrap=True)
         finally:
-            if following.token:
-                complaints.print(f"[quiet]go on with --resume {following.token}[/]")
+            if stream.resume_token:
+                progress.print(f"[quiet]continue with --resume {stream.resume_token}[/]")
 
 
-async def _once(address: Address, narrowed: Narrowed, limit: int, as_json: bool) -> None:
+async def _print_table(address: Address, filters: Filters, limit: int, as_json: bool) -> None:
+    """Prints up to `limit` rows once."""
     async with address.channel() as channel:
-        board = Board(channel, address.metadata, narrowed)
-        frame = await board.whole(limit)
+        frame = await StateReader(channel, address.metadata, filters).read_all(limit)
     if as_json:
         for row in frame.rows:
             click.echo(json.dumps(row.as_json(), ensure_ascii=False))
     else:
         console = standard_output()
         console.print(table(frame.rows, console.width))
-    if frame.more:
-        standard_error().print(f"[warn]there is more[/]: these are the first {limit:,}; --limit prints more")
-
-
-async def _live(address: Address, narrowed: Narrowed, interval: float) -> None:
-    console = standard_output()
-    clock = asyncio.get_running_loop().time
-    async with address.channel() as channel:
-        board = Board(channel, address.metadata, narrowed)
-        frame, note = await board.look(rows_of(console.height)), ""
-        told = asyncio.Event()
-        listening = asyncio.create_task(_listen(channel, address, narrowed, told), name="notifications")
-        with Live(console=console, screen=True, auto_refresh=False) as live, _cancelled_at_the_end(listening):
-            while True:
-                live.update(screen(frame, console.width, console.height, address.server, note), refresh=True)
-                # What takes long is not asked for more often because much happens.
-                shortest = max(SHORTEST_INTERVAL, REST_SHARE * board.cost)
-                await asyncio.sleep(shortest)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(max(0.0, interval - shortest)):
-                        await told.wait()
-                told.clear()
-                began = clock()
-                try:
-                    frame, note = await board.look(rows_of(console.height)), ""
-                except grpc.aio.AioRpcError as error:
-                    # A server that restarts comes back; what was last seen stays on the screen until then.
-                    if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-                        raise
-                    note = f"  [bad]no answer[/], shown is what was last seen: {escape(error.details() or '')}"
-                board.cost = clock() - began
-
-
-@contextlib.contextmanager
-def _cancelled_at_the_end(task: "asyncio.Task[None]") -> Iterator[None]:
-    try:
-        yield
-    finally:
-        task.cancel()
-
-
-async def _listen(channel: grpc.aio.Channel, address: Address, narrowed: Narrowed, told: asyncio.Event) -> None:
-    """Sets `told` whenever there is a notification: what it changed is worth a look before its time."""
-    request = WatchNotificationsRequest(customer_ids=narrowed.customers, alert_ids=narrowed.alerts)
-    following = Following(channel, address.metadata, request)
-    with contextlib.suppress(grpc.aio.AioRpcError):  # without it the table is as quick as its interval
-        async for _ in following.notifications():
-            told.set()
+    if frame.has_more:
+        standard_error().print(f"[warn]there are more rows[/] than the first {limit:,}; --limit prints more of them")

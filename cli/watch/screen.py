@@ -1,4 +1,4 @@
-"""How the live table looks: totals, rows by the width of the terminal, and what does not fit."""
+"""The layout of the table: totals, and rows with the columns that fit the width of the terminal."""
 
 from collections.abc import Sequence
 
@@ -7,36 +7,38 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from cli.watch.board import Frame
-from cli.watch.states import DISABLED, EVALUATING, IN_ALARM, NO_DATA, OK, StateRow
+from cli.watch.state_reader import Frame
+from cli.watch.state_rows import DISABLED, EVALUATING, IN_ALARM, NO_DATA, OK, StateRow
 
 BAR_WIDTH = 12  # characters
 TOTALS_SHOWN = 3  # alerts
-CHROME_HEIGHT = 5 + TOTALS_SHOWN  # lines of the screen that are no rows
-# The columns that a line of that many characters has room for; the others are always there.
+CHROME_HEIGHT = 5 + TOTALS_SHOWN  # lines of the screen around the rows
+# The width of the terminal, in characters, from which a column is shown; the other columns are always shown.
 BAR_FROM, MEASURE_FROM, SINCE_FROM, ALERT_ID_FROM = 110, 90, 100, 150
 
 _STYLES = {IN_ALARM: "bad", EVALUATING: "warn", DISABLED: "bad", OK: "good", NO_DATA: "quiet"}
 
 
-def rows_of(height: int) -> int:
-    """How many rows a terminal of that height shows."""
+def row_capacity(height: int) -> int:
+    """The number of rows that a terminal of that height can show."""
     return max(1, height - CHROME_HEIGHT)
 
 
 def screen(frame: Frame, width: int, height: int, server: str, note: str) -> Group:
-    """The whole screen."""
+    """The whole screen. server: its address. note: shown beside the totals."""
     style = "bad" if frame.in_alarm else "good"
     counted = f"{'over ' if frame.totals.truncated else ''}{frame.in_alarm:,}"
     head = Text.from_markup(
         f"[bold]tidemark[/] [quiet]{escape(server)}[/]  {frame.totals.customer_count:,} customers,"
         f" [{style}]{counted} in alarm[/]{note}"
     )
-    foot = Text("and more; --customer, --alert or --alarms narrows it" if frame.more else "", "quiet")
+    foot = Text(
+        "there are more rows; filter them with --customer, --alert or --alarms" if frame.has_more else "", "quiet"
+    )
     lines = [Text.from_markup(line, overflow="ellipsis") for line in _totals(frame)]
     for line in (head, *lines):
         line.no_wrap = True
-    return Group(head, *lines, Text(""), table(frame.rows[: rows_of(height)], width), foot)
+    return Group(head, *lines, Text(""), table(frame.rows[: row_capacity(height)], width), foot)
 
 
 def _totals(frame: Frame) -> list[str]:
@@ -47,13 +49,13 @@ def _totals(frame: Frame) -> list[str]:
     ]
     left = len(frame.totals.alerts) - TOTALS_SHOWN
     if left > 0:
-        shown[-1] += f"  [quiet]and {left:,} alerts more[/]"
+        shown[-1] += f"  [quiet]and {left:,} more alerts[/]"
     return shown
 
 
 def table(rows: Sequence[StateRow], width: int) -> Table:
-    """The rows as a person reads them, in the columns that a line of that many characters has room for."""
-    columns: list[tuple[str, bool, int]] = [  # name, whether it is a number, from which width
+    """The rows, in the columns that fit a width of so many characters."""
+    columns: list[tuple[str, bool, int]] = [  # name, whether it is a number, the width from which it is shown
         ("", False, 0),
         ("severity", False, 0),
         ("customer", False, 0),
@@ -83,7 +85,7 @@ def _cells(row: StateRow) -> Sequence[str]:
     return (
         f"[{style}]{row.status}[/]",
         row.severity_word,
-        escape(row.owner),
+        escape(row.customer),
         escape(row.alert),
         f"[quiet]{row.alert_id}[/]",
         escape(row.measure),
@@ -91,7 +93,7 @@ def _cells(row: StateRow) -> Sequence[str]:
         "" if row.next_level is None else f"{row.next_level:f}",
         "" if row.next_level is None else _bar(row, style),
         f"{reached} [quiet]silent[/]" if row.silent else reached,
-        "" if row.changed is None else f"[quiet]{row.changed:%m-%d %H:%M:%S}[/]",
+        "" if row.change_time is None else f"[quiet]{row.change_time:%m-%d %H:%M:%S}[/]",
     )
 
 

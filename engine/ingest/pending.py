@@ -4,7 +4,7 @@ import asyncio
 from collections import OrderedDict, deque
 from dataclasses import dataclass
 
-from runtime.gate import may_take
+from runtime.fair_semaphore import may_take
 
 # The events that every organization may have pending even if no room is free, as a part of the limit for all. Twenty
 # organizations with one batch of 5,000 each leave nothing free: without it another one could not send a first event.

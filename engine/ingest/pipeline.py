@@ -13,7 +13,7 @@ from engine.ingest.pending import PendingEvents, Room
 from engine.rules.registry import RulesRegistry
 from evaluator.events import UsageEvent
 from runtime.clock import Clock
-from runtime.gate import FairGate
+from runtime.fair_semaphore import FairSemaphore
 from store.identity.organizations import Organization
 from store.postgres.database import Database
 
@@ -58,7 +58,7 @@ class Pipeline:
         *,
         writers: int,
         pending: PendingEvents,
-        gate: FairGate,
+        gate: FairSemaphore,
     ) -> None:
         self._database = database
         self._clock = clock

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 
 from generated.tidemark.v1 import error_reason_pb2
-from runtime.gate import FairGate
+from runtime.fair_semaphore import FairSemaphore
 from server.calls.errors import ResourceExhausted
 
 RETRY_CALLS = timedelta(milliseconds=500)
@@ -18,7 +18,7 @@ class OrganizationShares:
     one organization that are served or wait. streams_of_one: usage streams of one organization. More are refused.
     """
 
-    def __init__(self, gate: FairGate, *, most_of_one: int, streams_of_one: int) -> None:
+    def __init__(self, gate: FairSemaphore, *, most_of_one: int, streams_of_one: int) -> None:
         self._gate = gate
         self._calls = _Count("calls", most_of_one)
         self._streams = _Count("usage streams", streams_of_one)

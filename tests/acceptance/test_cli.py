@@ -1,4 +1,4 @@
-"""The commands as a person uses them: real processes, an embedded database, signals."""
+"""The commands as real processes, on an embedded database, with signals."""
 
 import os
 import re
@@ -72,7 +72,7 @@ def write_usage(file: IO[str]) -> None:
 MAPPING = ("--customer", "account", "--metric", "=tokens", "--quantity", "tokens", "--cost", "usd", "--time", "at")
 
 
-def test_up_replay_and_watch(shared_up: Up) -> None:
+def test_replay_and_watch_work_against_a_running_up(shared_up: Up) -> None:
     up = shared_up
     create_alert(up)
     path = up.folder / "usage.csv"
@@ -91,7 +91,7 @@ def test_up_replay_and_watch(shared_up: Up) -> None:
     assert again.returncode == 3
     assert re.search(r"\b0 +accepted", again.stdout)
     assert re.search(r"12 +duplicates", again.stdout)
-    assert "alerts that fired" not in again.stdout
+    assert "thresholds by alert" not in again.stdout
 
     watched = up.run("watch", "--once")
     assert watched.returncode == 0, watched.stderr
@@ -100,7 +100,7 @@ def test_up_replay_and_watch(shared_up: Up) -> None:
     assert "customer-1" not in up.run("watch", "--once", "--customer", "customer-0").stdout
 
 
-def test_a_process_that_dies_is_started_again_where_it_was(shared_up: Up) -> None:
+def test_up_starts_a_killed_process_again_on_the_same_address(shared_up: Up) -> None:
     up = shared_up
     before = up.children()
     assert set(before) == {"serve", "notify"}
@@ -114,7 +114,7 @@ def test_a_process_that_dies_is_started_again_where_it_was(shared_up: Up) -> Non
     assert up.run("watch", "--once").returncode == 0
 
 
-def test_a_signal_drains_both_and_ends_with_0(up: Up) -> None:
+def test_signal_drains_both_processes_of_up_which_ends_with_0(up: Up) -> None:
     children = up.children()
     up.process.send_signal(signal.SIGINT)
     assert up.process.wait(TIMEOUT) == 0
@@ -122,14 +122,14 @@ def test_a_signal_drains_both_and_ends_with_0(up: Up) -> None:
     assert not any(alive(pid) for pid in children.values())
 
 
-def test_children_do_not_outlive_a_parent_that_was_killed(up: Up) -> None:
+def test_child_processes_stop_when_up_is_killed(up: Up) -> None:
     processes = [*up.children().values(), up.postmaster()]
     up.process.kill()
     up.process.wait(TIMEOUT)
     eventually(lambda: not any(alive(pid) for pid in processes))
 
 
-def test_a_port_in_use_is_said_plainly(shared_up: Up) -> None:
+def test_port_in_use_is_reported_with_a_hint(shared_up: Up) -> None:
     up = shared_up
     for command in ("serve", "up"):
         second = run(up.folder, command, TIDEMARK_LISTEN=up.address)
@@ -139,7 +139,7 @@ def test_a_port_in_use_is_said_plainly(shared_up: Up) -> None:
         assert "Traceback" not in second.stderr
 
 
-def test_keys_are_made_listed_and_revoked_and_take_over_what_was_there(up: Up) -> None:
+def test_keys_are_created_listed_revoked_and_take_over_the_default_organization(up: Up) -> None:
     create_alert(up)
     usage = up.folder / "usage.ndjson"
     now = datetime.now(UTC).isoformat()
@@ -156,10 +156,10 @@ def test_keys_are_made_listed_and_revoked_and_take_over_what_was_there(up: Up) -
     assert re.fullmatch(r"tmk_[\w-]{43}", key)
     (key_id,) = set(re.findall(r"key_\w+", made.stderr))
 
-    # Servers that were started in the open learn of the first key within seconds.
+    # Servers that run without keys recognize the first key within seconds.
     eventually(lambda: up.run("watch", "--once").returncode == 1)
     refused = up.run("watch", "--once")
-    assert "does not know who is calling" in refused.stderr
+    assert "does not accept the credentials" in refused.stderr
     seen = up.run("watch", "--once", TIDEMARK_KEY=key)
     assert seen.returncode == 0
     assert "hooli" in seen.stdout
@@ -175,7 +175,7 @@ def test_keys_are_made_listed_and_revoked_and_take_over_what_was_there(up: Up) -
     eventually(lambda: up.run("watch", "--once", TIDEMARK_KEY=key).returncode == 1)
 
 
-def test_a_replay_survives_a_server_that_is_killed(shared_up: Up) -> None:
+def test_replay_counts_every_row_when_the_server_is_killed(shared_up: Up) -> None:
     up = shared_up
     now = datetime.now(UTC)
     rows = 30_000
@@ -195,11 +195,11 @@ def test_a_replay_survives_a_server_that_is_killed(shared_up: Up) -> None:
     )
     eventually(lambda: knows_customer(up.address, "c0"))
     os.kill(up.children()["serve"], signal.SIGKILL)
-    told, complaints = replay.communicate(timeout=2 * TIMEOUT)
-    assert replay.returncode == 0, complaints
-    assert "interrupted" in complaints
+    results, progress = replay.communicate(timeout=2 * TIMEOUT)
+    assert replay.returncode == 0, progress
+    assert "interrupted" in progress
     accepted, duplicates = (
-        int(re.findall(rf"([\d,]+) +{words}", told)[0].replace(",", "")) for words in ("accepted", "duplicates")
+        int(re.findall(rf"([\d,]+) +{words}", results)[0].replace(",", "")) for words in ("accepted", "duplicates")
     )
     assert accepted + duplicates == rows
     again = up.run("replay", str(path), "--batch-size", "2000")
@@ -207,7 +207,7 @@ def test_a_replay_survives_a_server_that_is_killed(shared_up: Up) -> None:
     assert re.search(rf"{rows:,} +duplicates", again.stdout)
 
 
-def test_a_replay_without_a_server_gives_up_and_says_what_to_do(tmp_path: Path) -> None:
+def test_replay_without_a_server_gives_up_with_a_hint(tmp_path: Path) -> None:
     path = tmp_path / "usage.csv"
     path.write_text("customer_id,metric_id,quantity,time\nacme,calls,1,2026-03-01\n")
     finished = run(tmp_path, "replay", str(path), "--patience", "0.5", TIDEMARK_SERVER="127.0.0.1:1")

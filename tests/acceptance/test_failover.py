@@ -10,10 +10,10 @@ from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageBatchRequest
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
 from tests.acceptance.test_outage import Health, at_work, everything_arrived, refused
 from tests.support.notifier.receiver import Receiver
-from tests.support.processes import books
-from tests.support.processes.books import WATCHES
+from tests.support.processes import results
 from tests.support.processes.postgres import OwnServer, own_server
 from tests.support.processes.programs import DEADLINE, running, session, until
+from tests.support.processes.results import ALERTS
 from tests.support.processes.traffic import BATCH, progress, streaming, usage
 from tests.support.server.running import NOT_SERVING, SERVING
 
@@ -54,7 +54,7 @@ async def test_a_primary_that_comes_back_as_a_standby_and_is_promoted(
             answer = await AlertServiceStub(channel).EvaluateUsageBatch(request, timeout=DEADLINE)
             assert answer.accepted == BATCH
         sent = [*events, *(event for client in clients for event in client.sent)]
-        assert await books.stored(postgres.url) == books.reckoned(sent, *WATCHES, books.SEATS)
+        assert await results.stored(postgres.url) == results.expected(sent, *ALERTS, results.SEATS)
         await everything_arrived(postgres.url, receiver, secret)
 
 
@@ -83,5 +83,5 @@ async def test_a_server_that_is_set_to_read_only_under_its_connections_and_back(
             await health.becomes(SERVING)
             await progress(clients)
         sent = [event for client in clients for event in client.sent]
-        assert await books.stored(postgres.url) == books.reckoned(sent, *WATCHES, books.SEATS)
+        assert await results.stored(postgres.url) == results.expected(sent, *ALERTS, results.SEATS)
         await everything_arrived(postgres.url, receiver, secret)

@@ -13,9 +13,9 @@ import pytest
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageBatchRequest, EvaluateUsageBatchResponse
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
 from generated.tidemark.v1.usage_pb2 import UsageEvent
-from tests.support.processes import books
-from tests.support.processes.books import WATCHES, Watch
+from tests.support.processes import results
 from tests.support.processes.programs import DEADLINE, Program, Programs, session, until_counted
+from tests.support.processes.results import ALERTS, for_all_customers
 from tests.support.processes.traffic import BATCH, usage
 
 # What a test locks. A server that waited for a gauge lies between two statements when it has the lock; one that
@@ -79,7 +79,7 @@ async def test_others_go_on_while_a_server_is_frozen_in_mid_transaction(
     one, other = await asyncio.gather(
         programs.serve("one", INGEST_WRITERS="1"), programs.serve("other", INGEST_WRITERS="1")
     )
-    await books.put(one.address, *WATCHES)
+    await results.create(one.address, *ALERTS)
     batches = usage("frozen", datetime.now(UTC))
     first, meanwhile = next(batches), next(batches)
     await send(one, first)
@@ -92,17 +92,17 @@ async def test_others_go_on_while_a_server_is_frozen_in_mid_transaction(
 
     async with frozen(database_url, one, blocking, begin):
         # A change of the rules needs the organization to itself, and usage the same gauges.
-        later = Watch("later", "usage/calls", ("3",))
-        await asyncio.gather(books.put(other.address, later, timeout=DEADLINE), send(other, meanwhile))
+        later = for_all_customers("later", ("usage", "calls"), "3")
+        await asyncio.gather(results.create(other.address, later, timeout=DEADLINE), send(other, meanwhile))
         said = [line for line in other.said().splitlines() if "waiting for a lock" in line]
         assert any(f":{one.pid}" in line for line in said)
     # It finds its transaction gone and repeats it, once.
     for events, call in calls:
         assert (await call).accepted == BATCH
         assert (await send(other, events)).duplicates == BATCH
-    await books.evaluated(other.address)
+    await results.evaluated(other.address)
     sent = [*first, *(event for events, _ in calls for event in events), *meanwhile]
-    assert await books.stored(database_url) == books.reckoned(sent, *WATCHES, later)
+    assert await results.stored(database_url) == results.expected(sent, *ALERTS, later)
     for server in (one, other):
         assert await server.stop() == 0
         assert server.complaints() == []

@@ -9,15 +9,15 @@ from datetime import UTC, datetime
 
 from aiohttp import web
 
-from demo.contract import create_endpoint
 from runtime.clock import SystemClock
 from store.postgres.database import Database
 from tests.support.notifier.house import House
 from tests.support.notifier.receiver import Arrival, Receiver, hang, status
-from tests.support.processes import books
-from tests.support.processes.books import SEATS, WATCHES
+from tests.support.processes import results
 from tests.support.processes.programs import DEADLINE, Programs, session, until_counted
+from tests.support.processes.results import ALERTS, SEATS
 from tests.support.processes.traffic import BATCH, Client, progress, streaming, usage
+from tests.support.webhooks.endpoints import create_endpoint
 from webhooks.deliveries import DeliveryStatus
 
 KILLS = 2
@@ -53,7 +53,7 @@ async def test_a_server_killed_in_mid_stream_loses_nothing_and_counts_nothing_tw
     programs: Programs, database_url: str
 ) -> None:
     server = await programs.serve()
-    await books.put(server.address, *WATCHES, SEATS)
+    await results.create(server.address, *ALERTS, SEATS)
     async with streaming(server.address, 3, datetime.now(UTC)) as clients:
         for _ in range(KILLS):
             await progress(clients)
@@ -62,14 +62,14 @@ async def test_a_server_killed_in_mid_stream_loses_nothing_and_counts_nothing_tw
         await progress(clients)
     assert all(len(client.interruptions) >= KILLS for client in clients)
     sent = [event for client in clients for event in client.sent]
-    assert await books.stored(database_url) == books.reckoned(sent, *WATCHES, SEATS)
+    assert await results.stored(database_url) == results.expected(sent, *ALERTS, SEATS)
     assert await server.stop() == 0
     assert server.complaints() == []
 
 
 async def test_a_server_killed_before_its_commit_has_stored_nothing(programs: Programs, database_url: str) -> None:
     server = await programs.serve(INGEST_WRITERS="1")
-    await books.put(server.address, *WATCHES)
+    await results.create(server.address, *ALERTS)
     client = Client("client", server.address)
     async with asyncio.TaskGroup() as group:
         async with holding(database_url, "LOCK TABLE event IN EXCLUSIVE MODE"):
@@ -77,18 +77,18 @@ async def test_a_server_killed_before_its_commit_has_stored_nothing(programs: Pr
             await until_counted(database_url, WAITING_FOR_TABLE.format(table="event"), 1)
             await server.killed()
         await until_counted(database_url, CONNECTED, 0)
-        assert await books.stored(database_url) == books.reckoned([])
+        assert await results.stored(database_url) == results.expected([])
         await server.start()
     assert (client.accepted, client.duplicates) == (BATCH, 0)
-    assert await books.stored(database_url) == books.reckoned(client.sent, *WATCHES)
-    assert books.crossings_of(client.transitions) == books.reckoned(client.sent, *WATCHES).crossings
+    assert await results.stored(database_url) == results.expected(client.sent, *ALERTS)
+    assert results.reached_in(client.transitions) == results.expected(client.sent, *ALERTS).reached
 
 
 async def test_what_a_server_killed_after_its_commit_did_not_acknowledge_is_known_when_it_comes_again(
     programs: Programs, database_url: str
 ) -> None:
     server = await programs.serve(INGEST_WRITERS="1")
-    await books.put(server.address, *WATCHES)
+    await results.create(server.address, *ALERTS)
     async with session(database_url) as connection:
         await connection.execute(WAIT_IN_COMMIT.encode())
     client = Client("client", server.address)
@@ -99,14 +99,14 @@ async def test_what_a_server_killed_after_its_commit_did_not_acknowledge_is_know
             await server.killed()
         # PostgreSQL commits what it was asked to, whether or not anybody is left to hear of it.
         await until_counted(database_url, CONNECTED, 0)
-        expected = books.reckoned(client.sent, *WATCHES)
-        assert await books.stored(database_url) == expected
+        expected = results.expected(client.sent, *ALERTS)
+        assert await results.stored(database_url) == expected
         await server.start()
     assert (client.accepted, client.duplicates) == (0, BATCH)
     assert client.transitions == []
-    assert await books.stored(database_url) == expected
+    assert await results.stored(database_url) == expected
     # Whoever missed the crossings in the acknowledgement still gets them pushed.
-    await until_counted(database_url, "SELECT count(*) FROM outbox", len(await books.notifications(database_url)))
+    await until_counted(database_url, "SELECT count(*) FROM outbox", len(await results.notifications(database_url)))
 
 
 async def killed_at_an_arrival(programs: Programs, receiver: Receiver) -> list[str]:
@@ -142,12 +142,12 @@ async def test_notifiers_killed_in_mid_delivery_let_each_notification_arrive_und
     programs: Programs, database_url: str, receiver: Receiver
 ) -> None:
     server = await programs.serve()
-    await books.put(server.address, *WATCHES, SEATS)
+    await results.create(server.address, *ALERTS, SEATS)
     async with server.address.channel() as channel:
         secret = await create_endpoint(channel, receiver.url)
     client = Client("client", server.address)
     await client.send(itertools.islice(usage("client", datetime.now(UTC)), 40))
-    written = await books.notifications(database_url)
+    written = await results.notifications(database_url)
 
     unheard = await killed_at_an_arrival(programs, receiver)
     unheard += await killed_before_the_record(programs, receiver, database_url)
@@ -157,7 +157,7 @@ async def test_notifiers_killed_in_mid_delivery_let_each_notification_arrive_und
     await house.settled(DeliveryStatus.DELIVERED, len(written))
     await database.close()
 
-    books.compare(receiver.arrivals, secret, written)
+    results.check_arrivals(receiver.arrivals, secret, written)
     arrived = Counter(receiver.ids())
     assert arrived.keys() == written.keys()
     assert all(arrived[notification_id] > 1 for notification_id in unheard)

@@ -13,8 +13,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from cli.client.connection import error_status
-from demo.contract import create_endpoint
+from cli.client.errors import error_status
 from generated.tidemark.v1.alert_service_pb2 import (
     EvaluateUsageBatchRequest,
     EvaluateUsageRequest,
@@ -24,12 +23,13 @@ from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
 from generated.tidemark.v1.usage_pb2 import UsageEvent
 from server.health import LIVENESS
 from tests.support.notifier.receiver import Receiver
-from tests.support.processes import books
-from tests.support.processes.books import SEATS, WATCHES
+from tests.support.processes import results
 from tests.support.processes.postgres import OwnServer, own_server
 from tests.support.processes.programs import DEADLINE, Program, Programs, running, session, until
+from tests.support.processes.results import ALERTS, SEATS
 from tests.support.processes.traffic import BATCH, progress, streaming, usage
 from tests.support.server.running import NOT_SERVING, SERVING, reason_of
+from tests.support.webhooks.endpoints import create_endpoint
 
 STORMS = 5
 CUTS = 10  # of one storm, without a pause between them: what is tried again is cut again
@@ -51,7 +51,7 @@ QUEUE = {
         WHERE notification_id = ANY (%(notifications)s)
     """,
 }
-NO_ANSWER = "the database cannot be worked with"  # all that a server or a notifier has to complain of
+NO_ANSWER = "the database is not usable"  # all that a server or a notifier has to complain of
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ async def test_a_database_that_stops_and_one_that_crashes_in_mid_stream(
                 await progress(clients)
         assert all(len(client.interruptions) >= 2 for client in clients)
         sent += [event for client in clients for event in client.sent]
-        assert await books.stored(postgres.url) == books.reckoned(sent, *WATCHES, SEATS)
+        assert await results.stored(postgres.url) == results.expected(sent, *ALERTS, SEATS)
         await everything_arrived(postgres.url, receiver, secret)
 
 
@@ -164,7 +164,7 @@ async def test_connections_that_are_cut_under_load(programs: Programs, database_
                     await connection.execute(EVERY_CONNECTION.encode())
             await progress(clients)
         sent = [event for client in clients for event in client.sent]
-        assert await books.stored(database_url) == books.reckoned(sent, *WATCHES, SEATS)
+        assert await results.stored(database_url) == results.expected(sent, *ALERTS, SEATS)
         await everything_arrived(database_url, receiver, secret)
 
 
@@ -172,7 +172,7 @@ async def test_connections_that_are_cut_under_load(programs: Programs, database_
 async def at_work(programs: Programs, receiver: Receiver) -> AsyncIterator[tuple[Program, str]]:
     """A server with alerts, and a notifier, which outlive the block without a hitch; the endpoint's secret."""
     server, notifier = await asyncio.gather(programs.serve(), programs.notify())
-    await books.put(server.address, *WATCHES, SEATS)
+    await results.create(server.address, *ALERTS, SEATS)
     async with server.address.channel() as channel:
         secret = await create_endpoint(channel, receiver.url)
     before = server.pid, notifier.pid
@@ -188,14 +188,14 @@ async def everything_arrived(url: str, receiver: Receiver, secret: str) -> None:
 
     Fails with the rows of the queue when some do not arrive.
     """
-    written = await books.notifications(url)
+    written = await results.notifications(url)
     try:
         await until(lambda: written.keys() <= set(receiver.ids()), "notifications at the receiver")
     except AssertionError as error:
         missing = sorted(written.keys() - set(receiver.ids()))
         rows = "\n".join(await queued(url, missing[:SHOWN]))
         raise AssertionError(f"{error}; {len(missing)} of {len(written)} are missing:\n{rows}") from None
-    books.compare(receiver.arrivals, secret, written)
+    results.check_arrivals(receiver.arrivals, secret, written)
 
 
 async def queued(url: str, notifications: list[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""A database that answers and takes no writes: not ready, alive, and ready again by itself when it does."""
+"""A database that answers but accepts no writes: processes are alive, and not ready until it accepts writes again."""
 
 import asyncio
 import contextlib
@@ -158,7 +158,7 @@ async def observed(url: str, caplog: pytest.LogCaptureFixture) -> AsyncIterator[
         await database.close()
 
 
-async def test_a_database_that_was_made_read_only_makes_nothing_ready_until_it_is_writable(
+async def test_processes_are_not_ready_while_the_database_is_read_only(
     own: OwnDatabase, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with observed(own.url, caplog) as seen:
@@ -171,7 +171,7 @@ async def test_a_database_that_was_made_read_only_makes_nothing_ready_until_it_i
     assert READ_ONLY.message in caplog.text
 
 
-async def test_a_disk_that_is_full_makes_nothing_ready_until_there_is_room(
+async def test_processes_are_not_ready_while_the_disk_is_full(
     own: OwnDatabase, caplog: pytest.LogCaptureFixture
 ) -> None:
     if own.disk is None:

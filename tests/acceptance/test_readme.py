@@ -1,4 +1,4 @@
-"""The session in the README works as it is typed."""
+"""The shell session of the README works as it is typed."""
 
 import os
 import re
@@ -47,20 +47,20 @@ def address(tmp_path: Path) -> Iterator[str]:
     )
     assert process.stderr is not None
     try:
-        said = []
+        printed = []
         for line in process.stderr:
-            said.append(line)
+            printed.append(line)
             if found := re.match(r"server +listening on (\S+)", line):
                 yield found.group(1)
                 break
         else:
-            pytest.fail("tidemark up ended: " + "".join(said))
+            pytest.fail("tidemark up ended: " + "".join(printed))
     finally:
         process.terminate()
         process.communicate(timeout=60)
 
 
-def test_the_session_works_as_typed(session: str, address: str, tmp_path: Path) -> None:
+def test_session_of_the_readme_works_as_typed(session: str, address: str, tmp_path: Path) -> None:
     program = tmp_path / "grpcurl"
     program.write_text(GRPCURL)
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
@@ -75,11 +75,11 @@ def test_the_session_works_as_typed(session: str, address: str, tmp_path: Path) 
     assert finished.returncode == 0, finished.stderr
     answers = finished.stdout.replace("}\n{", "}\n\0{").split("\0")
     assert len(answers) == 5
-    created, acknowledged, listed, endpoint, told_and_methods = answers
+    created, acknowledged, listed, endpoint, notifications_and_methods = answers
     assert '"alertId"' in created
     assert '"accepted": 1' in acknowledged
     assert '"level": "1000"' in acknowledged
     assert "CUSTOMER_ALERT_STATUS_IN_ALARM" in listed
     assert '"secret": "whsec_' in endpoint
-    assert '"eventType": "alert.reached"' in told_and_methods
-    assert "tidemark.v1.AlertService/EvaluateUsage" in told_and_methods
+    assert '"eventType": "alert.reached"' in notifications_and_methods
+    assert "tidemark.v1.AlertService/EvaluateUsage" in notifications_and_methods

@@ -7,9 +7,9 @@ from collections import Counter
 from datetime import UTC, datetime
 
 from generated.tidemark.v1.usage_pb2 import UsageEvent
-from tests.support.processes import books
-from tests.support.processes.books import BY_LABEL, SEATS, WATCHES
+from tests.support.processes import results
 from tests.support.processes.programs import Programs, session
+from tests.support.processes.results import ALERTS, BY_LABEL, SEATS
 from tests.support.processes.traffic import Client, acknowledged, usage
 
 BATCHES = 80  # of one client
@@ -30,7 +30,7 @@ async def test_two_servers_with_the_same_customers_count_exactly_and_record_each
     programs: Programs, database_url: str
 ) -> None:
     servers = await asyncio.gather(programs.serve("server-1"), programs.serve("server-2"))
-    await books.put(servers[0].address, *WATCHES, SEATS)
+    await results.create(servers[0].address, *ALERTS, SEATS)
     now = datetime.now(UTC)
     clients: list[Client] = []
     async with asyncio.TaskGroup() as group:
@@ -39,23 +39,23 @@ async def test_two_servers_with_the_same_customers_count_exactly_and_record_each
                 client = Client(f"{server.pid}-{number}", server.address)
                 clients.append(client)
                 group.create_task(client.send(batches))
-        for number, watch in enumerate(BY_LABEL):
+        for number, alert in enumerate(BY_LABEL):
             await acknowledged(clients, number * 10)
             # What streams through the one server must not miss what is created through the other.
-            await books.put(servers[number % 2].address, watch)
-    await books.evaluated(servers[1].address)
+            await results.create(servers[number % 2].address, alert)
+    await results.evaluated(servers[1].address)
 
     assert [client.interruptions for client in clients] == [[]] * len(clients)
     sent = [event for client in clients for event in client.sent]
-    expected, found = books.reckoned(sent, *WATCHES, SEATS, *BY_LABEL), await books.stored(database_url)
+    expected, found = results.expected(sent, *ALERTS, SEATS, *BY_LABEL), await results.stored(database_url)
     assert found == expected
     assert sum(client.accepted for client in clients) == expected.events
     assert sum(client.duplicates for client in clients) == len(sent) - expected.events
 
-    told = sum((books.crossings_of(client.transitions) for client in clients), Counter())
+    told = sum((results.reached_in(client.transitions) for client in clients), Counter())
     # A visit evaluates gauges too, and answers nobody.
-    assert told <= expected.crossings
-    assert {crossing.alert for crossing in expected.crossings - told} <= {watch.name for watch in BY_LABEL}
+    assert told <= expected.reached
+    assert {one.alert for one in expected.reached - told} <= {alert.name for alert in BY_LABEL}
 
     assert [await server.stop() for server in servers] == [0, 0]
     assert [server.complaints() for server in servers] == [[], []]

@@ -3,14 +3,14 @@
 import asyncio
 from datetime import UTC, datetime
 
-from demo.contract import create_endpoint
 from tests.acceptance.test_outage import everything_arrived
 from tests.integration.test_sessions import make_adverse, make_ordinary
 from tests.support.notifier.receiver import Receiver
-from tests.support.processes import books
-from tests.support.processes.books import SEATS, WATCHES
+from tests.support.processes import results
 from tests.support.processes.programs import Programs
+from tests.support.processes.results import ALERTS, SEATS
 from tests.support.processes.traffic import progress, streaming
+from tests.support.webhooks.endpoints import create_endpoint
 
 
 async def test_programs_whose_sessions_are_set_otherwise(
@@ -23,7 +23,7 @@ async def test_programs_whose_sessions_are_set_otherwise(
         "PGDATESTYLE": "Postgres, MDY",
     }
     server, other, notifier = await asyncio.gather(programs.serve(), programs.serve("other"), programs.notify())
-    await books.put(server.address, *WATCHES, SEATS)
+    await results.create(server.address, *ALERTS, SEATS)
     async with server.address.channel() as channel:
         secret = await create_endpoint(channel, receiver.url)
     now = datetime.now(UTC)
@@ -34,7 +34,7 @@ async def test_programs_whose_sessions_are_set_otherwise(
     sent = {(event.customer_id, event.event_id): event for client in [*clients, *others] for event in client.sent}
     assert [client.interruptions for client in [*clients, *others]] == [[], [], []]
     await make_ordinary(database_url)  # what follows are sessions of this test
-    assert await books.stored(database_url) == books.reckoned(sent.values(), *WATCHES, SEATS)
+    assert await results.stored(database_url) == results.expected(sent.values(), *ALERTS, SEATS)
     await everything_arrived(database_url, receiver, secret)
     for program in (server, other, notifier):
         assert await program.stop() == 0

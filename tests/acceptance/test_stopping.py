@@ -1,4 +1,4 @@
-"""What ends a process or its database: every signal drains, and what was killed is started again."""
+"""Signals drain a process; a process or database that was killed is started again."""
 
 import asyncio
 import os
@@ -31,7 +31,7 @@ def up(folder: Path) -> Iterator[Up]:
     running.stop()
 
 
-def test_a_database_is_started_again_and_stops_with_the_last_of_its_users(up: Up) -> None:
+def test_embedded_database_is_started_again_and_stops_with_its_last_user(up: Up) -> None:
     before = up.postmaster()
     os.kill(before, signal.SIGKILL)
     up.wait_for("the database ended")
@@ -81,7 +81,7 @@ async def test_every_signal_drains_server_and_notifier(programs: Programs) -> No
         assert "the notifier has stopped" in notifier.said(), number
 
 
-def test_a_hang_up_that_is_ignored_from_the_start_stays_ignored(tmp_path: Path) -> None:
+def test_sighup_that_is_ignored_at_the_start_stays_ignored(tmp_path: Path) -> None:
     script = (
         "import asyncio, os, signal\n"
         "from runtime.signals import on_stop\n"
@@ -104,7 +104,7 @@ def test_a_hang_up_that_is_ignored_from_the_start_stays_ignored(tmp_path: Path) 
     assert ran.returncode == 0
 
 
-def test_a_server_alone_starts_its_database_again(folder: Path) -> None:
+def test_serve_alone_starts_its_embedded_database_again(folder: Path) -> None:
     log = folder / "serve.log"
     with log.open("w") as file:
         process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""Watching servers that are drained, killed and started again: every notification once, each gauge in its order."""
+"""Notification streams while servers are drained, killed and started again: each notification once, in order."""
 
 import asyncio
 import json
@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 import grpc
 
 from cli.client.connection import Address
-from cli.client.notification_stream import Following
+from cli.client.notification_stream import NotificationStream
 from generated.tidemark.v1.alert_service_pb2 import WatchNotificationsRequest, WatchNotificationsResponse
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
 from generated.tidemark.v1.notification_pb2 import Notification
-from tests.support.processes import books
-from tests.support.processes.books import SEATS, WATCHES
+from tests.support.processes import results
 from tests.support.processes.programs import DEADLINE, Programs, session, until
+from tests.support.processes.results import ALERTS, SEATS
 from tests.support.processes.traffic import progress, streaming
 
 STORED = "SELECT notification_id, body FROM notification"
@@ -24,19 +24,19 @@ STORED = "SELECT notification_id, body FROM notification"
 
 @asynccontextmanager
 async def following(address: Address, token: str = "") -> AsyncIterator[list[Notification]]:
-    """What a client is told that goes on wherever its stream ended; at the end of the block it hangs up."""
-    told: list[Notification] = []
+    """The notifications of a client that resumes its stream; the client ends at the end of the block."""
+    received: list[Notification] = []
     async with address.channel() as channel:
-        follower = Following(channel, address.metadata, WatchNotificationsRequest(resume_token=token))
+        follower = NotificationStream(channel, address.metadata, WatchNotificationsRequest(resume_token=token))
 
         async def follow() -> None:
             async for notification in follower.notifications():
-                told.append(notification)
+                received.append(notification)
 
         task = asyncio.create_task(follow())
         try:
-            await until(lambda: bool(follower.token))
-            yield told
+            await until(lambda: bool(follower.resume_token))
+            yield received
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
@@ -56,13 +56,13 @@ def notifications(answers: Iterable[WatchNotificationsResponse]) -> list[Notific
     return [answer.notification for answer in answers if answer.HasField("notification")]
 
 
-async def test_nothing_is_missed_or_told_twice_while_servers_are_killed_and_drained(
+async def test_notifications_arrive_exactly_once_while_servers_are_killed_and_drained(
     programs: Programs, database_url: str
 ) -> None:
     steady, shaky = await asyncio.gather(programs.serve("steady"), programs.serve("shaky"))
-    await books.put(steady.address, *WATCHES, SEATS)
+    await results.create(steady.address, *ALERTS, SEATS)
     now = datetime.now(UTC)
-    async with following(steady.address) as undisturbed, following(shaky.address) as told:
+    async with following(steady.address) as undisturbed, following(shaky.address) as received:
         async with streaming(steady.address, 2, now) as clients, streaming(shaky.address, 1, now) as others:
             await progress([*clients, *others])
             await shaky.killed()
@@ -82,20 +82,20 @@ async def test_nothing_is_missed_or_told_twice_while_servers_are_killed_and_drai
             await progress([*clients, *others])
         async with session(database_url) as connection:
             stored = {str(row[0]): row[1] for row in await (await connection.execute(STORED)).fetchall()}
-        await until(lambda: min(len(told), len(undisturbed)) >= len(stored))
+        await until(lambda: min(len(received), len(undisturbed)) >= len(stored))
         assert len(stored) > 20
-        assert {one.notification_id: one.body for one in told} == stored
-        assert told == undisturbed
+        assert {one.notification_id: one.body for one in received} == stored
+        assert received == undisturbed
     sequences: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
-    for one in told:
+    for one in received:
         sequences[one.alert_id, json.dumps(json.loads(one.body)["data"]["gauge"])].append(one.sequence)
     assert all(found == list(range(1, len(found) + 1)) for found in sequences.values())
 
-    # What the stream brought that was drained is a part of the same feed, and its last token goes on behind it.
+    # The notifications of the drained stream are a part of the same feed, and its last token resumes after them.
     brought = notifications(answers)
-    begins = told.index(brought[0])
-    rest = told[begins + len(brought) :]
-    assert told[begins : begins + len(brought)] == brought
+    begins = received.index(brought[0])
+    rest = received[begins + len(brought) :]
+    assert received[begins : begins + len(brought)] == brought
     async with following(steady.address, answers[-1].resume_token) as resumed:
         await until(lambda: len(resumed) >= len(rest))
         assert resumed == rest

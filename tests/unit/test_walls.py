@@ -1,6 +1,7 @@
 """The walls between the rooms: which may import which, where SQL may stand, how pure the evaluator is."""
 
 import ast
+import sys
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +24,14 @@ ROOMS = {
 # These hold the product to account, and reach past the walls to do so: raw SQL, the wall clock. The product imports
 # none of them.
 OUTSIDE = {
-    "bench": {*ROOMS, "generated"},
+    "bench": {*ROOMS, "generated", "tests.support"},
     "demo": {*ROOMS, "generated", "tests.reference", "tests.support"},
     "tests": {*ROOMS, "generated", "demo"},
 }
 ROOMS |= OUTSIDE
+
+# The model that the product is compared with: it shares no code with the product, nor with other tests.
+REFERENCE = "tests/reference/"
 
 # All that the evaluator may import from outside of it: nothing that reads a clock, a file or a network.
 PURE_MODULES = {
@@ -61,6 +65,10 @@ IMPURE_CALLS = {"open", "input", "print", "exec", "eval", "uuid.uuid1", "uuid.uu
 
 GRPC_MODULES = {"grpc", "grpc_health", "grpc_reflection", "grpc_status"}
 WITHOUT_GRPC = {"engine", "evaluator", "notifier", "runtime", "store", "webhooks"}
+
+# The client library moves out of this repository's command line one day: it must not depend on it.
+CLIENT = "cli.client"
+CLIENT_MODULES = {"generated", "google", "grpc", "runtime", *sys.stdlib_module_names}
 
 SQL_MODULES = {"alembic", "asyncpg", "psycopg", "psycopg_pool", "sqlalchemy", "sqlite3"}
 SQL_METHODS = {"execute", "executemany", "exec_driver_sql", "copy_expert"}
@@ -140,11 +148,15 @@ def offences(module: Module) -> list[str]:
     tree = ast.parse(module.text)
     found = list(import_offences(module, tree))
     found += docstring_offences(module, tree)
+    if folder(module.name) == CLIENT:
+        found += client_offences(tree)
     if module.room not in OUTSIDE:
         found += clock_offences(module, tree)
         found += sql_offences(module, tree)
     if module.room == "evaluator":
         found += purity_offences(tree)
+    if module.path.startswith(REFERENCE):
+        found += reference_offences(tree)
     return [f"{module.path}:{line}: {what}" for line, what in found]
 
 
@@ -157,6 +169,12 @@ def import_offences(module: Module, tree: ast.AST) -> Iterator[tuple[int, str]]:
             yield line, f"{module.room} must not import {name}"
         elif top in GRPC_MODULES and module.room in WITHOUT_GRPC:
             yield line, f"imports {name}: {module.room} knows nothing of gRPC"
+
+
+def client_offences(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    for line, name in imports(tree):
+        if name.partition(".")[0] not in CLIENT_MODULES and not f"{name}.".startswith(f"{CLIENT}."):
+            yield line, f"imports {name}: the client library knows only gRPC, generated and runtime"
 
 
 def may_import(room: str, name: str) -> bool:
@@ -255,6 +273,12 @@ def purity_offences(tree: ast.AST) -> Iterator[tuple[int, str]]:
                 yield node.lineno, "makes a float: amounts are Decimal"
 
 
+def reference_offences(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    for line, name in imports(tree):
+        if name.partition(".")[0] not in sys.stdlib_module_names and not name.startswith("tests.reference"):
+            yield line, f"imports {name}: the reference model imports only the standard library"
+
+
 MODULES = list(modules())
 
 
@@ -316,9 +340,17 @@ def test_a_circle_of_folders_is_found() -> None:
         ("engine/bad.py", "from server.calls import errors", "engine must not import server.calls"),
         ("engine/bad.py", "from sqlalchemy import text", "imports sqlalchemy: SQL lives in store"),
         ("webhooks/bad.py", "from store.deliveries import queue", "webhooks must not import store.deliveries"),
+        ("cli/client/bad.py", "from cli.console import Problem", "imports cli.console: the client library"),
+        ("cli/client/bad.py", "from cli import console", "imports cli: the client library"),
+        ("cli/client/bad.py", "import click", "imports click: the client library"),
+        ("cli/client/bad.py", "from store.usage import events", "imports store.usage: the client library"),
         ("cli/bad.py", "from demo import month", "cli must not import demo"),
-        ("server/bad.py", "from demo.world import World", "server must not import demo.world"),
+        ("server/bad.py", "from demo.month import Month", "server must not import demo.month"),
         ("bench/bad.py", "from demo import stack", "bench must not import demo"),
+        ("bench/bad.py", "from tests.reference import usage", "bench must not import tests.reference"),
+        ("tests/reference/bad.py", "from evaluator.amounts import ZERO", "imports evaluator.amounts: the reference"),
+        ("tests/reference/bad.py", "from tests.support import waiting", "imports tests.support: the reference"),
+        ("tests/reference/bad.py", "import hypothesis", "imports hypothesis: the reference"),
         ("demo/bad.py", "from tests.acceptance import test_demo", "demo must not import tests.acceptance"),
         ("cli/bad.py", "from tests import acceptance", "cli must not import tests"),
         ("cli/bad.py", "import psycopg", "imports psycopg: SQL lives in store"),
@@ -341,9 +373,13 @@ def test_a_missing_docstring_is_found() -> None:
     ("path", "text"),
     [
         ("server/good.py", "from store import alerts\nfrom generated.tidemark.v1 import alert_pb2"),
+        ("cli/client/good.py", "import asyncio\nimport grpc\nfrom cli.client.errors import error_status"),
+        ("cli/client/good.py", "from google.rpc import status_pb2\nfrom runtime.backoff import Backoff"),
         ("store/good.py", "import sqlalchemy\nconnection.execute('SELECT 1')"),
         ("store/good.py", "import time\ntime.monotonic()"),
         ("runtime/clock.py", "from datetime import UTC, datetime\ndatetime.now(UTC)"),
+        ("tests/reference/good.py", "import zoneinfo\nfrom tests.reference import usage"),
+        ("bench/good.py", "from tests.support.processes.programs import Programs"),
         ("tests/good.py", "import psycopg\nfrom cli.main import main\nimport time\ntime.time()"),
         ("evaluator/good.py", "from evaluator.amounts import ZERO\nfrom decimal import Decimal\nDecimal('0.5')"),
     ],

@@ -14,7 +14,7 @@ from generated.tidemark.v1 import error_reason_pb2
 from runtime.actions import LogAction
 from runtime.backoff import Backoff
 from runtime.configuration import DEFAULT_MAX_WATCHERS, DEFAULT_ORGANIZATION_WATCHERS
-from runtime.gate import FairGate, may_take
+from runtime.fair_semaphore import FairSemaphore, may_take
 from runtime.tasks import BackgroundTask, FailureLog
 from server.alerts.subscribers.tail import Tail
 from server.calls.errors import ResourceExhausted
@@ -87,7 +87,7 @@ class Feeds:
         self._subscribers = 0
         self._in_use = asyncio.Event()  # set by the first subscriber
         self._tail_readers = asyncio.Semaphore(TAIL_READERS)
-        self._catch_up_gate = FairGate(CATCH_UP_READERS)
+        self._catch_up_gate = FairSemaphore(CATCH_UP_READERS)
         unavailable = (DatabaseUnavailable,)  # not logged: the health service reports it
         lost = "notifications are found by polling only: %s", LogAction.FEED_LISTEN_LOST
         self._tasks = (

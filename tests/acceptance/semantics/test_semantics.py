@@ -1,4 +1,4 @@
-"""Each condition from its gauge to the webhook: not before its line, exactly at it, once, back, and again past it."""
+"""Each condition from its gauge to the webhook: reached at its threshold, once; resolved; reached again."""
 
 from decimal import Decimal
 from typing import NamedTuple
@@ -13,12 +13,12 @@ from tests.support.semantics.rows import ROWS, Row
 from tests.support.semantics.stage import CUSTOMER, Stage, beside_programs, in_this_process
 from tests.support.usage.caller import BOTH
 
-# Conditions of each family that time does not move are also played by real programs.
+# Conditions of each family that time does not move are also tested with real programs.
 AS_PROGRAMS = ("usage_threshold_reached", "low_remaining_commit_balance_reached", "invoice_total_reached")
 
 
-class Told(NamedTuple):
-    """What a notification says; sequence: of those about the same gauge."""
+class Sent(NamedTuple):
+    """A transition in a notification. sequence: of the notification, for its gauge."""
 
     kind: str
     level: str
@@ -41,7 +41,7 @@ def test_every_condition_has_a_row() -> None:
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.condition)
 async def test_a_condition_means_what_its_row_says(row: Row, shared_database_url: str) -> None:
     async with in_this_process(shared_database_url) as stage:
-        await play(row, stage)
+        await check(row, stage)
 
 
 async def test_real_programs_agree(programs: Programs) -> None:
@@ -50,57 +50,57 @@ async def test_real_programs_agree(programs: Programs) -> None:
     assert len(rows) == len(AS_PROGRAMS)
     for row in rows:
         async with beside_programs(programs.url, server) as stage:
-            await play(row, stage)
+            await check(row, stage)
     assert not server.complaints()
 
 
-async def play(row: Row, stage: Stage) -> None:
-    """Plays a row, and compares what the receiver got with what the row says."""
+async def check(row: Row, stage: Stage) -> None:
+    """Goes through a row, and compares what the receiver got with what the row says."""
     for given in row.given:
         await given(stage)
     alert = await create(row, stage)
-    expected: list[Told] = []
+    expected: list[Sent] = []
     start, before, at, past = Decimal(row.start), Decimal(row.before), row.reached_at, Decimal(row.past)
 
     await row.move(stage, start, before)
     await stands(row, stage, alert, before, in_alarm=False)
 
     await row.move(stage, before, at)
-    expected.append(told("REACHED", row, start if row.timed else before, at, 1))
+    expected.append(sent("REACHED", row, start if row.timed else before, at, 1))
     await arrived(stage, alert, row, expected)
     await stands(row, stage, alert, at, in_alarm=True)
 
-    # It stays past the line: nothing more.
+    # It stays past the threshold: nothing more is sent.
     await row.move(stage, at, past)
     await stands(row, stage, alert, past, in_alarm=True)
 
     # Back: it resolves.
     await (row.back or row.move)(stage, past, before)
-    if row.told_back:
-        expected.append(told("RESOLVED", row, at if row.timed else past, before, 2))
+    if row.notifies_back:
+        expected.append(sent("RESOLVED", row, at if row.timed else past, before, 2))
     await stands(row, stage, alert, before, in_alarm=False)
 
-    # Armed again: one step over the line.
+    # Armed again: one step past the threshold.
     await row.move(stage, before, past)
-    expected.append(told("REACHED", row, before, at if row.timed else past, len(expected) + 1))
+    expected.append(sent("REACHED", row, before, at if row.timed else past, len(expected) + 1))
     await stands(row, stage, alert, past, in_alarm=True)
 
     if row.renew is not None and stage.clock is not None:
-        # A new cycle begins armed: silently on a gauge of its own, or with a word where it is the same.
+        # A new cycle begins armed: on a gauge of its own, or on the same gauge, where the threshold resolves.
         await row.renew(stage)
         renewed = Decimal(row.renewed)
-        if row.tells_renewal:
-            expected.append(told("RESOLVED", row, past, renewed, len(expected) + 1))
+        if row.notifies_renewal:
+            expected.append(sent("RESOLVED", row, past, renewed, len(expected) + 1))
         await row.move(stage, renewed, before)
         await stands(row, stage, alert, before, in_alarm=False)
         await row.move(stage, before, at)
-        expected.append(told("REACHED", row, before, at, len(expected) + 1 if row.tells_renewal else 1))
+        expected.append(sent("REACHED", row, before, at, len(expected) + 1 if row.notifies_renewal else 1))
         await stands(row, stage, alert, at, in_alarm=True)
     await arrived(stage, alert, row, expected)
 
 
 async def create(row: Row, stage: Stage) -> alert_pb2.Alert:
-    """Creates the row's alert, which tells both ways, and lets it look at what is given."""
+    """Creates the alert of the row, which notifies of both kinds, and waits for its first evaluation."""
     alert = alert_pb2.Alert(name=row.condition, scope=row.scope)
     condition = getattr(alert, row.condition)
     condition.SetInParent()
@@ -111,21 +111,21 @@ async def create(row: Row, stage: Stage) -> alert_pb2.Alert:
             setattr(condition, name, value)
         else:
             getattr(condition, name).CopyFrom(value)
-    if row.told_back:
-        alert.thresholds.append(threshold_pb2.Threshold(value=row.line, notify_on=BOTH))
+    if row.notifies_back:
+        alert.thresholds.append(threshold_pb2.Threshold(value=row.threshold, notify_on=BOTH))
     return await stage.caller.create(alert)
 
 
 async def stands(row: Row, stage: Stage, alert: alert_pb2.Alert, value: Decimal, *, in_alarm: bool) -> None:
-    """The state shows the value, and whether the line is reached."""
+    """The state shows the value, and whether the threshold is reached."""
     state = await stage.caller.state(alert.alert_id, CUSTOMER)
     [shown] = [one for one in state.gauges if row.gauge(one.gauge)]
-    assert (Decimal(shown.gauge.value), [line.in_alarm for line in shown.thresholds]) == (value, [in_alarm])
+    assert (Decimal(shown.gauge.value), [one.in_alarm for one in shown.thresholds]) == (value, [in_alarm])
     status = alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM if in_alarm else alert_pb2.CUSTOMER_ALERT_STATUS_OK
     assert (state.status, state.no_data) == (status, False)
 
 
-async def arrived(stage: Stage, alert: alert_pb2.Alert, row: Row, expected: list[Told]) -> None:
+async def arrived(stage: Stage, alert: alert_pb2.Alert, row: Row, expected: list[Sent]) -> None:
     """The receiver has got exactly this, all of it signed."""
     bodies = await stage.received(len(expected))
     # Two notifications of one gauge may overtake each other on their way: their sequence says which is newer.
@@ -138,12 +138,12 @@ async def arrived(stage: Stage, alert: alert_pb2.Alert, row: Row, expected: list
         assert about == (alert.alert_id, row.condition, CUSTOMER, False)
         assert body["type"] == f"alert.{data['transitions'][0]['kind'].lower()}"
     assert [
-        Told(one["kind"], one["level"], one["previous_value"], one["value"], body["data"]["sequence"])
+        Sent(one["kind"], one["level"], one["previous_value"], one["value"], body["data"]["sequence"])
         for body in bodies
         for one in body["data"]["transitions"]
     ] == expected
 
 
-def told(kind: str, row: Row, previous: Decimal, value: Decimal, sequence: int) -> Told:
-    """A notification of the row's line."""
-    return Told(kind, row.line, format_decimal(previous), format_decimal(value), sequence)
+def sent(kind: str, row: Row, previous: Decimal, value: Decimal, sequence: int) -> Sent:
+    """A transition of the threshold of the row."""
+    return Sent(kind, row.threshold, format_decimal(previous), format_decimal(value), sequence)

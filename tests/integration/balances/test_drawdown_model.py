@@ -1,4 +1,4 @@
-"""Whatever is granted, used, corrected, adjusted and voided: the service does what the plain ledger says."""
+"""Random grants, usage, corrections and adjustments: the service does what the reference model says."""
 
 import math
 import os
@@ -15,9 +15,10 @@ from generated.tidemark.v1 import alert_pb2, balance_pb2, condition_pb2, usage_p
 from runtime.clock import ManualClock
 from store.postgres.database import Database
 from tests.integration.usage.conftest import organization
-from tests.reference.ladder import Crossing
-from tests.reference.ledger import Alert, Event, Organization, Told
-from tests.reference.wallet import Unit, Where
+from tests.reference.balances import SegmentId, Unit
+from tests.reference.facts import PERCENT_REMAINING, FactAlert, FactModel
+from tests.reference.gauges import Event, Group
+from tests.reference.thresholds import Transition
 from tests.support.balances.holder import Holder, alert
 from tests.support.balances.ledger_story import (
     CUSTOMERS,
@@ -48,11 +49,11 @@ REFUSED = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION)
 
 
 class Run:
-    """One story, told to the model and to the service alike."""
+    """One story, carried out by the model and by the service alike."""
 
     def __init__(self, caller: Caller, clock: ManualClock, database: Database) -> None:
         self.caller = caller
-        self.model = Organization(clock.now())
+        self.model = FactModel(clock.now())
         self.holders = {customer: Holder(caller, customer) for customer in CUSTOMERS}
         self._clock = clock
         self._timers, self._database = timers_of(database, clock), database
@@ -91,7 +92,7 @@ class Run:
         terms = put.terms
         self.model.put(put.customer, terms, put.spans)
         await self.holders[put.customer].put(
-            terms.name,
+            terms.balance_id,
             kind=KINDS[terms.kind],
             spans=[(text(amount), start, end) for amount, start, end in put.spans],
             currency=terms.unit[1] if terms.unit[0] == "cost" else "",
@@ -146,48 +147,51 @@ class Run:
             event.customer,
             metric=event.metric,
             cost="" if event.cost is None else text(event.cost),
-            currency="" if event.cost is None else event.currency,
+            currency="" if event.cost is None else event.currency or "",
             at=event.time,
             **dict(event.properties),
         )
 
     async def compare_holdings(self) -> None:
-        """Remaining, drawn and overage are equal to the last decimal, and so is what the ledger adds up to."""
-        for customer, wallet in self.model.wallets.items():
-            holder = self.holders[customer]
+        """Remaining, drawn and overage are equal to the last decimal, and so are the sums of the ledger."""
+        for customer, facts in self.model.customers.items():
+            holder, wallet = self.holders[customer], facts.wallet
             segments = await holder.segments()
-            assert {where: Fraction(part.remaining) for where, part in segments.items()} == wallet.remaining()
-            assert {where: Fraction(part.drawn) for where, part in segments.items()} == wallet.taken()
+            assert {one: Fraction(segment.remaining) for one, segment in segments.items()} == wallet.remaining()
+            assert {one: Fraction(segment.drawn) for one, segment in segments.items()} == wallet.drawn()
             overage = {name: Fraction(amount) for name, amount in (await holder.overage()).items() if amount}
             assert overage == {unit[1]: amount for unit, amount in wallet.overage.items() if amount}
-            added = dict.fromkeys(wallet.counting(), Fraction(0))
-            last: dict[Where, Fraction] = {}
+            sums = dict.fromkeys(wallet.ledger_sums(), Fraction(0))
+            last: dict[SegmentId, Fraction] = {}
             for entry in await holder.entries():
-                where = entry.balance_id, entry.segment_number
-                added[where] += Fraction(entry.amount)
-                last[where] = Fraction(entry.remaining)
-            assert added == wallet.counting()
-            assert last == {where: amount for where, amount in added.items() if where in last}
+                segment_id = entry.balance_id, entry.segment_number
+                sums[segment_id] += Fraction(entry.amount)
+                last[segment_id] = Fraction(entry.remaining)
+            assert sums == wallet.ledger_sums()
+            assert last == {one: amount for one, amount in sums.items() if one in last}
 
     async def compare_alerts(self) -> None:
-        """Everything that was to be told was told, once, and each state shows what there is."""
+        """Each transition that has to be sent is in a notification, once, and each state shows the current value."""
         await self._visited()
         await work_off(self._timers, self._database, self._clock)
-        told: dict[Told, list[Crossing]] = {}
+        found: dict[tuple[str, str, Group], list[Transition]] = {}
         names = {alert_id: name for name, alert_id in self._alert_ids.items()}
         for one in sorted(await self.caller.notifications(), key=lambda one: one.sequence):
-            group = one.body["data"]["gauge"].get("group")
-            seat = (group[0]["key"], group[0]["value"]) if group else None
-            told.setdefault((names[one.alert_id], one.customer_id, seat), []).extend(
-                Crossing(kind, Fraction(level), Fraction(previous), Fraction(value), event_id or None)
+            group = tuple((pair["key"], pair["value"]) for pair in one.body["data"]["gauge"].get("group", ()))
+            found.setdefault((names[one.alert_id], one.customer_id, group), []).extend(
+                Transition(kind, Fraction(level), Fraction(previous), Fraction(value), event_id or None)
                 for kind, level, previous, value, event_id in one.crossings
             )
-        assert told == {key: [*map(shown, gauge.told)] for key, gauge in self.model.gauges.items() if gauge.told}
+        expected: dict[tuple[str, str, Group], list[Transition]] = {}
+        for name, gauge, transition, notified in self.model.recorded:
+            assert notified
+            expected.setdefault((name, gauge.customer, gauge.group), []).append(shown(transition))
+        assert found == expected
         for watching in self.model.alerts:
-            for customer in self.model.wallets:
+            for customer in self.model.customers:
                 state = await self.caller.state(self._alert_ids[watching.name], customer)
                 if watching.seat_key is None:
-                    value = self.model.shown(watching, customer, None)
+                    value = self.model.readings(watching, customer, self.model.now)[(), None]
                     assert [Fraction(one.gauge.value) for one in state.gauges if one.gauge.value] == (
                         [] if value is None else [rounded(value)]
                     )
@@ -213,16 +217,18 @@ def rounded(value: Fraction) -> Fraction:
     return Fraction(math.ceil(value * 10**18), 10**18)
 
 
-def shown(one: Crossing) -> Crossing:
-    """A crossing of the mirror image, as it is told."""
-    return Crossing(one.kind, -one.level, rounded(-one.previous), rounded(-one.value), one.event_id)
+def shown(one: Transition) -> Transition:
+    """A transition as it is sent, with rounded values."""
+    return replace(one, previous=rounded(one.previous), value=rounded(one.value))
 
 
-def message_of(one: Alert) -> alert_pb2.Alert:
-    """An alert in the words of the API."""
-    lines = [text(line) for line in one.lines]
+def message_of(one: FactAlert) -> alert_pb2.Alert:
+    """An alert as the API takes it."""
+    lines = [text(threshold.value) for threshold in one.thresholds if threshold.value is not None]
+    assert one.unit is not None
+    [kind] = one.kinds
     access = access_of(one.unit)
-    match one.kind, one.percent:
+    match kind, one.reading == PERCENT_REMAINING:
         case "COMMIT", False:
             return alert(
                 *lines,
@@ -257,7 +263,7 @@ def access_of(unit: Unit) -> dict[str, Any]:
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(story=stories())
-async def test_the_service_does_what_the_plain_ledger_says(
+async def test_the_service_does_what_the_reference_model_says(
     caller: Caller, clock: ManualClock, database: Database, story: list[object]
 ) -> None:
     clock.set(START)

@@ -1,4 +1,4 @@
-"""`tidemark replay` as a process: pipes, compressed files, signals, a reader that goes away."""
+"""`tidemark replay` as a process: pipes, compressed files, signals."""
 
 import asyncio
 import gzip
@@ -42,19 +42,17 @@ async def finished(process: asyncio.subprocess.Process, given: bytes | None = No
 
 
 @pytest.mark.parametrize("packed", ["utf-8", "gzip", "utf-16", "utf-16-le", "utf-16-be"])
-async def test_standard_input_is_read_whatever_it_is(packed: str) -> None:
+async def test_replay_reads_standard_input_in_every_encoding(packed: str) -> None:
     name = "/dev/stdin" if packed == "gzip" else "-"
     text = HEADER + rows(30)
-    content = (
-        gzip.compress(text.encode()) if packed == "gzip" else text.encode("utf-8" if packed == "plain" else packed)
-    )
+    content = gzip.compress(text.encode()) if packed == "gzip" else text.encode(packed)
     async with Scripted(answers_all) as server:
         code, out, err = await finished(await started(server, "replay", name), content)
     assert (code, err) == (0, "")
     assert out.split()[:5] == ["30", "rows", "read", "30", "accepted"]
 
 
-async def test_a_pipe_by_name_is_read(tmp_path: Path) -> None:
+async def test_replay_reads_a_named_pipe(tmp_path: Path) -> None:
     path = tmp_path / "pipe"
     os.mkfifo(path)
     async with Scripted(answers_all) as server:
@@ -65,7 +63,7 @@ async def test_a_pipe_by_name_is_read(tmp_path: Path) -> None:
     assert out.split()[:5] == ["7", "rows", "read", "7", "accepted"]
 
 
-async def test_a_file_that_is_cut_off_is_replayed_up_to_there(tmp_path: Path) -> None:
+async def test_replay_of_a_truncated_file_sends_the_rows_before_its_end(tmp_path: Path) -> None:
     path = tmp_path / "usage.csv.gz"
     path.write_bytes(gzip.compress((HEADER + rows(5000)).encode())[:-2000])
     async with Scripted(answers_all) as server:
@@ -74,11 +72,11 @@ async def test_a_file_that_is_cut_off_is_replayed_up_to_there(tmp_path: Path) ->
     read, accepted = (int(word.replace(",", "")) for word in (out.split()[0], out.split()[3]))
     assert read - 1 <= accepted <= read  # the last row may be cut off, too
     assert accepted > 100
-    assert "cannot be read to its end: it is compressed with gzip and cut off" in err
+    assert "cannot be read to its end: it is compressed with gzip and truncated" in err
     assert "Traceback" not in err
 
 
-async def test_a_signal_ends_it_with_what_was_acknowledged(tmp_path: Path) -> None:
+async def test_signal_ends_replay_after_the_batches_in_flight(tmp_path: Path) -> None:
     path = tmp_path / "usage.csv"
     path.write_text(HEADER + rows(5000))
     here, go_on = asyncio.Event(), asyncio.Event()
@@ -103,14 +101,14 @@ async def test_a_signal_ends_it_with_what_was_acknowledged(tmp_path: Path) -> No
         code, out, err = await finished(process)
     assert code == 130
     assert "ending" in first
-    # What was on its way was waited for; nothing new was begun but what the window had taken already.
+    # It waited for the batches in flight, and sent no new batch except those that the window contained already.
     assert out.split()[3:5] in (["200", "accepted"], ["300", "accepted"], ["400", "accepted"])
     assert "run the same command again" in err
     assert "Aborted" not in err
     assert "Traceback" not in err
 
 
-async def test_a_signal_ends_it_while_the_server_is_silent(tmp_path: Path) -> None:
+async def test_second_signal_ends_replay_while_the_server_is_silent(tmp_path: Path) -> None:
     path = tmp_path / "usage.csv"
     path.write_text(HEADER + rows(500))
     here = asyncio.Event()
@@ -136,7 +134,7 @@ async def test_a_signal_ends_it_while_the_server_is_silent(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("number", "ended"), [(signal.SIGINT, 130), (signal.SIGHUP, 129)])
-async def test_a_signal_ends_it_while_a_pipe_brings_nothing(number: signal.Signals, ended: int) -> None:
+async def test_signal_ends_replay_while_a_pipe_brings_nothing(number: signal.Signals, ended: int) -> None:
     here = asyncio.Event()
 
     async def hears(requests: Requests, context: Context) -> AsyncIterator[EvaluateUsageResponse]:
@@ -169,13 +167,13 @@ async def test_a_signal_ends_it_while_a_pipe_brings_nothing(number: signal.Signa
         (b"PK\x03\x04xxxx", "unzip -p"),
         (b'[{"a": 1}]', "jq -c"),
         (b"\xff\n", "is not UTF-8"),
-        (b'"a\n', "no CSV"),
+        (b'"a\n', "not CSV"),
         (b"\n\n", "is empty"),
         (b",,\n", "blank"),
         (gzip.compress(b"", mtime=0), "is empty"),
     ],
 )
-def test_a_file_that_cannot_be_used_ends_with_2_and_a_hint(tmp_path: Path, content: bytes, words: str) -> None:
+def test_replay_of_an_unusable_file_ends_with_2_and_a_hint(tmp_path: Path, content: bytes, words: str) -> None:
     path = tmp_path / "usage"
     path.write_bytes(content)
     done = CliRunner().invoke(tidemark, ["replay", str(path), "--server", "127.0.0.1:1"])
@@ -199,7 +197,7 @@ def test_a_file_that_cannot_be_used_ends_with_2_and_a_hint(tmp_path: Path, conte
         ("listen", "--server", ""),
     ],
 )
-def test_what_cannot_be_meant_ends_with_2_and_without_a_traceback(arguments: tuple[str, ...]) -> None:
+def test_invalid_options_end_with_2_and_without_a_traceback(arguments: tuple[str, ...]) -> None:
     done = CliRunner().invoke(tidemark, arguments)
     assert done.exit_code == 2, done.exception
     assert done.output

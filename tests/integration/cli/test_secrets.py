@@ -27,7 +27,9 @@ async def secret(database: Database) -> str:
     return (await house.endpoint("", settings=settings)).secret
 
 
-def test_a_key_is_replaced(secret: str, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reencrypt_replaces_the_key_of_stored_secrets(
+    secret: str, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TIDEMARK_DATABASE_URL", database_url)
 
     def run(keys: str) -> tuple[int, str]:
@@ -51,7 +53,7 @@ def test_a_key_is_replaced(secret: str, database_url: str, monkeypatch: pytest.M
     assert SecretBox([("new", NEW_KEY)]).open(row.ciphertext, place).decode() == secret
 
 
-def test_without_a_key_it_says_what_to_do(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reencrypt_without_a_key_prints_a_hint(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TIDEMARK_DATABASE_URL", database_url)
     result = CliRunner().invoke(tidemark, ["secrets", "reencrypt"])
     assert result.exit_code == 1

@@ -1,4 +1,4 @@
-"""`tidemark watch --notifications`: every notification once, whatever becomes of the server in between."""
+"""`tidemark watch --notifications`: each notification once, also when the server drains in between."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from cli.client.connection import Address
-from cli.client.notification_stream import Following
+from cli.client.notification_stream import NotificationStream
 from cli.main import tidemark
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from generated.tidemark.v1 import condition_pb2, threshold_pb2
@@ -90,15 +90,15 @@ async def line(process: asyncio.subprocess.Process) -> str:
 
 
 async def interrupted(process: asyncio.subprocess.Process, number: signal.Signals = signal.SIGINT) -> str:
-    """Ends it with Ctrl-C or another signal; returns the token that it says to go on with."""
+    """Ends it with Ctrl-C or another signal; returns the resume token that it prints."""
     process.send_signal(number)
     async with asyncio.timeout(TIMEOUT):
-        _, said = await process.communicate()
-    assert process.returncode == (0 if number is signal.SIGINT else 128 + number), said
-    return said.decode().rpartition("--resume ")[2].strip()
+        _, printed = await process.communicate()
+    assert process.returncode == (0 if number is signal.SIGINT else 128 + number), printed
+    return printed.decode().rpartition("--resume ")[2].strip()
 
 
-async def test_it_prints_what_comes_and_goes_on_where_it_ended(database: Database, clock: ManualClock) -> None:
+async def test_watch_prints_notifications_and_resumes_with_its_token(database: Database, clock: ManualClock) -> None:
     usage = Usage(clock)
     async with running(database, clock) as server:
         alert_id = await usage.watched(server)
@@ -118,28 +118,30 @@ async def test_it_prints_what_comes_and_goes_on_where_it_ended(database: Databas
             assert await interrupted(process) == again
         async with watching(server, "--resume", token, "--alert", "alt_other") as process:
             async with asyncio.timeout(TIMEOUT):
-                _, said = await process.communicate()
+                _, printed = await process.communicate()
             assert process.returncode == 1
-            assert "INVALID_ARGUMENT" in said.decode()
+            assert "INVALID_ARGUMENT" in printed.decode()
 
 
-async def test_a_stream_that_ends_is_followed_by_another(database: Database, clock: ManualClock) -> None:
+async def test_notification_stream_continues_on_a_new_stream_when_the_server_drains(
+    database: Database, clock: ManualClock
+) -> None:
     usage = Usage(clock)
     interruptions: list[str] = []
-    told: list[str] = []
+    received: list[str] = []
     expected: list[str] = []
     async with running(database, clock) as server:
         await usage.watched(server)
         port = server.port
         async with Address(f"127.0.0.1:{port}").channel() as channel:
             request = messages.WatchNotificationsRequest()
-            follower = Following(channel, (), request, interruptions.append, first_pause=0.01)
+            follower = NotificationStream(channel, (), request, interruptions.append, first_pause=0.01)
             notifications = follower.notifications()
             beginning = asyncio.ensure_future(anext(notifications))
-            while not follower.token:  # noqa: ASYNC110 (it is set when the stream has begun)
+            while not follower.resume_token:  # noqa: ASYNC110 (it is set when the stream has begun)
                 await asyncio.sleep(0.01)
             expected.append(await usage.reaches_a_step(server))
-            told.append((await beginning).notification_id)
+            received.append((await beginning).notification_id)
             server.shutdown.request()
             waiting = asyncio.ensure_future(anext(notifications))
             await server.stopped
@@ -147,29 +149,29 @@ async def test_a_stream_that_ends_is_followed_by_another(database: Database, clo
             async with running(database, clock, configuration=configuration) as other:
                 expected += [await usage.reaches_a_step(other) for _ in range(2)]
                 async with asyncio.timeout(TIMEOUT):
-                    told += [(await waiting).notification_id, (await anext(notifications)).notification_id]
+                    received += [(await waiting).notification_id, (await anext(notifications)).notification_id]
                 await notifications.aclose()
-    assert told == expected
+    assert received == expected
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["--event-type", "alert.reached"], "need --notifications"),
         (["--resume", "x"], "need --notifications"),
-        (["--notifications", "--once"], "are for the table"),
-        (["--notifications", "--since", "yesterday"], "is no time"),
+        (["--notifications", "--once"], "are options of the table"),
+        (["--notifications", "--since", "yesterday"], "is not a time"),
         (["--notifications", "--since", "2026-03-15T12:00:00Z", "--resume", "x"], "leave out --since"),
         (["--notifications", "--condition", "spend"], "there is no condition 'spend'"),
     ],
 )
-def test_options_that_do_not_fit_are_usage_errors(arguments: list[str], says: str) -> None:
+def test_options_that_cannot_be_combined_are_usage_errors(arguments: list[str], message: str) -> None:
     result = CliRunner().invoke(tidemark, ["watch", *arguments])
     assert result.exit_code == 2
-    assert says in result.output.replace("\n", " ")
+    assert message in result.output.replace("\n", " ")
 
 
-def test_without_a_server_it_says_so_at_once() -> None:
+def test_watch_without_a_server_ends_with_a_message() -> None:
     result = CliRunner().invoke(tidemark, ["watch", "--notifications", "--server", "127.0.0.1:1"])
     assert result.exit_code == 1
     assert "no server answers at 127.0.0.1:1" in result.output

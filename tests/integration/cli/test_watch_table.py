@@ -1,4 +1,4 @@
-"""`tidemark watch` without --notifications: one or two calls for a frame, however many customers there are."""
+"""`tidemark watch` without --notifications: one or two calls for a frame, for any number of customers."""
 
 import asyncio
 import io
@@ -13,8 +13,8 @@ import pytest
 from rich.console import Console
 
 from cli.rich_console import THEME
-from cli.watch.board import Board, Narrowed
 from cli.watch.screen import screen
+from cli.watch.state_reader import Filters, StateReader
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from generated.tidemark.v1 import condition_pb2, threshold_pb2
 from generated.tidemark.v1.alert_pb2 import Alert, AlertScope, AllCustomersScope, EvaluationStatus
@@ -33,7 +33,7 @@ TIDEMARK = (sys.executable, "-P", "-m", "cli.main")
 
 @pytest.fixture
 async def server(database: Database, clock: ManualClock) -> AsyncIterator[Running]:
-    """A server with customers of whom every tenth is in alarm, the first of them critically."""
+    """A server on which every tenth customer is in alarm, and the first of them with severity critical."""
     async with running(database, clock) as server:
         stub = AlertServiceStub(server.channel)
         alert = Alert(
@@ -76,35 +76,35 @@ class Counted(grpc.aio.UnaryUnaryClientInterceptor):
         return await continuation(details, request)
 
 
-async def test_a_screen_full_of_alarms_is_one_call_and_the_totals(server: Running) -> None:
+async def test_screen_full_of_alarms_takes_one_call_and_the_totals(server: Running) -> None:
     counted = Counted()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}", interceptors=[counted]) as channel:
-        frame = await Board(channel, (), Narrowed()).look(4)
+        frame = await StateReader(channel, (), Filters()).read_screen(4)
     assert counted.calls == ["ListCustomerAlerts", "SummarizeCustomerAlerts"]
     assert [row.status for row in frame.rows] == ["in alarm"] * 4
-    assert (frame.in_alarm, frame.totals.customer_count, frame.more) == (6, CUSTOMERS, True)
+    assert (frame.in_alarm, frame.totals.customer_count, frame.has_more) == (6, CUSTOMERS, True)
 
 
-async def test_beside_few_alarms_stands_what_is_nearest_to_a_threshold(server: Running) -> None:
+async def test_screen_with_few_alarms_adds_the_gauges_nearest_to_a_threshold(server: Running) -> None:
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-        frame = await Board(channel, (), Narrowed()).look(20)
+        frame = await StateReader(channel, (), Filters()).read_screen(20)
         assert [row.status for row in frame.rows] == ["in alarm"] * 6 + ["ok"] * 14
-        assert (frame.rows[0].owner, frame.rows[0].severity_word) == ("c00", "critical")
+        assert (frame.rows[0].customer, frame.rows[0].severity_word) == ("c00", "critical")
         nearness = [row.nearness for row in frame.rows[6:]]
         assert nearness == sorted(nearness, reverse=True)
-        only = await Board(channel, (), Narrowed(only_alarms=True)).look(20)
+        only = await StateReader(channel, (), Filters(only_alarms=True)).read_screen(20)
         assert len(only.rows) == 6
-        some = await Board(channel, (), Narrowed(["c00", "c11"])).look(20)
-        assert [(row.owner, row.status) for row in some.rows] == [("c00", "in alarm"), ("c11", "ok")]
-        whole = await Board(channel, (), Narrowed(), page_size=7).whole(1000)
-        assert (len(whole.rows), whole.more) == (CUSTOMERS, False)
+        some = await StateReader(channel, (), Filters(["c00", "c11"])).read_screen(20)
+        assert [(row.customer, row.status) for row in some.rows] == [("c00", "in alarm"), ("c11", "ok")]
+        whole = await StateReader(channel, (), Filters(), page_size=7).read_all(1000)
+        assert (len(whole.rows), whole.has_more) == (CUSTOMERS, False)
         assert [row.status for row in whole.rows[:7]] == ["in alarm"] * 6 + ["ok"]
 
 
 @pytest.mark.parametrize("width", [80, 120, 200])
-async def test_the_screen_fits_the_terminal(server: Running, width: int) -> None:
+async def test_screen_fits_the_width_of_the_terminal(server: Running, width: int) -> None:
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-        frame = await Board(channel, (), Narrowed()).look(10)
+        frame = await StateReader(channel, (), Filters()).read_screen(10)
     console = Console(theme=THEME, width=width, height=24, file=io.StringIO(), highlight=False)
     console.print(screen(frame, width, 24, "here", ""))
     assert isinstance(console.file, io.StringIO)
@@ -130,12 +130,12 @@ async def run(server: Running, *arguments: str) -> tuple[int | None, str, str]:
     return process.returncode, out.decode(), err.decode()
 
 
-async def test_rows_are_json_for_programs(server: Running) -> None:
+async def test_watch_with_json_prints_a_line_of_json_for_each_row(server: Running) -> None:
     code, out, err = await run(server, "watch", "--json", "--alarms", "--limit", "2")
     assert code == 0
     found = [json.loads(line) for line in out.splitlines()]
     assert [row["status"] for row in found] == ["in_alarm", "in_alarm"]
-    assert "there is more" in err
+    assert "there are more rows" in err
     code, out, _ = await run(server, "watch", "--json", "--customer", "c00")
     (row,) = map(json.loads, out.splitlines())
     assert (row["customer_id"], row["value"], row["severity"], row["silent"]) == ("c00", "200", "critical", False)
@@ -144,7 +144,7 @@ async def test_rows_are_json_for_programs(server: Running) -> None:
 
 
 @pytest.mark.parametrize("option", ["--once", "--json"])
-async def test_a_reader_that_goes_away_ends_the_command_quietly(server: Running, option: str) -> None:
+async def test_watch_ends_with_141_and_no_message_when_its_reader_is_gone(server: Running, option: str) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     process = await asyncio.create_subprocess_exec(

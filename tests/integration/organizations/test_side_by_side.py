@@ -12,8 +12,8 @@ import pytest
 from generated.tidemark.v1 import account_service_pb2, alert_service_pb2, webhook_service_pb2
 from runtime.clock import ManualClock
 from tests.support.databases import Template
-from tests.support.organizations.life import LIFE
-from tests.support.organizations.world import Lived, live
+from tests.support.organizations.side_by_side import Outcome, carry_out
+from tests.support.organizations.steps import STEPS
 
 # Streams, which the tests of the hot path and of the watch stream open for two organizations; and what needs a
 # notifier, or an id that organizations do not share.
@@ -24,36 +24,36 @@ ELSEWHERE = {
     "ListAttempts",
 }
 
-STEPS = [step.name for step in LIFE if step.only != "theirs"]
+NAMES = [step.name for step in STEPS if step.only != "theirs"]
 
 
 @pytest.fixture(scope="module")
-def lives(template: Template) -> tuple[Lived, Lived]:
-    """Our life alone, and the one beside another organization."""
+def outcomes(template: Template) -> tuple[Outcome, Outcome]:
+    """The steps of an organization alone, and beside another one."""
     now = datetime(2026, 3, 15, 12, 0, tzinfo=UTC)
 
-    async def both() -> tuple[Lived, Lived]:
+    async def both() -> tuple[Outcome, Outcome]:
         return (
-            await live(template.fresh_database(), ManualClock(now), beside_another=False),
-            await live(template.fresh_database(), ManualClock(now), beside_another=True),
+            await carry_out(template.fresh_database(), ManualClock(now), beside_another=False),
+            await carry_out(template.fresh_database(), ManualClock(now), beside_another=True),
         )
 
     return asyncio.run(both())
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", NAMES)
 def test_another_organization_changes_no_answer_and_is_changed_by_no_call(
-    lives: tuple[Lived, Lived], step: str
+    outcomes: tuple[Outcome, Outcome], step: str
 ) -> None:
-    alone, beside = lives
+    alone, beside = outcomes
     assert not alone.answers[step].startswith("INTERNAL")
     assert beside.answers[step] == alone.answers[step]
     assert beside.touched.get(step, []) == []
 
 
-def test_a_life_says_something(lives: tuple[Lived, Lived]) -> None:
+def test_the_steps_show_what_was_put_and_call_every_method(outcomes: tuple[Outcome, Outcome]) -> None:
     """Most answers show something of what was put, and every method of the API is called."""
-    alone, _ = lives
+    alone, _ = outcomes
     assert len([answer for answer in alone.answers.values() if "ours" in answer]) > 40
     services = (account_service_pb2, alert_service_pb2, webhook_service_pb2)
     methods = {
@@ -62,4 +62,4 @@ def test_a_life_says_something(lives: tuple[Lived, Lived]) -> None:
         for service in module.DESCRIPTOR.services_by_name.values()
         for method in service.methods
     }
-    assert {step.method for step in LIFE} == methods - ELSEWHERE
+    assert {step.method for step in STEPS} == methods - ELSEWHERE

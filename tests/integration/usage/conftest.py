@@ -16,7 +16,7 @@ from tests.support.databases import Template
 from tests.support.server.running import running
 from tests.support.usage.caller import Caller
 
-pytest.register_assert_rewrite("tests.support.usage.life")
+pytest.register_assert_rewrite("tests.support.usage.comparison")
 
 _numbers = itertools.count(1)
 

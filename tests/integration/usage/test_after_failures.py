@@ -17,7 +17,7 @@ from store.postgres.database import Database, DatabaseUnavailable
 from store.postgres.failures import CONNECTION_LOST, unavailable
 from store.usage import events as stored_events
 from tests.support.usage.caller import Caller, Crossing, usage_alert
-from tests.support.usage.world import GRACE
+from tests.support.usage.service import GRACE
 
 Step = Callable[..., Awaitable[Any]]
 

@@ -1,4 +1,4 @@
-"""Whatever is sent and changed, in whatever order: the service does what the plain model says."""
+"""Random events and changes in random order: the service does what the reference model says."""
 
 import os
 from collections import Counter
@@ -14,13 +14,15 @@ from hypothesis import strategies as st
 from runtime.clock import ManualClock
 from store.postgres.database import Database
 from tests.integration.usage.conftest import organization
-from tests.reference.ladder import State
-from tests.reference.model import Alert, Event, Gauge, Model
+from tests.reference.gauges import Event, Gauge
+from tests.reference.thresholds import State
+from tests.reference.usage import CONFLICT, DUPLICATE, NEW, Alert, UsageModel
 from tests.support.usage.caller import Caller
 from tests.support.usage.draws import (
     AGGREGATIONS,
     CUSTOMERS,
     DAYS_AGO,
+    METRICS,
     PLANS,
     START,
     SUBSCRIPTIONS,
@@ -30,8 +32,8 @@ from tests.support.usage.draws import (
     events,
     new_alerts,
 )
+from tests.support.usage.service import Service
 from tests.support.usage.words import values_of
-from tests.support.usage.world import World
 
 EXAMPLES = int(os.environ.get("TIDEMARK_TEST_EXAMPLES", "25"))  # stories; hundreds take minutes, and are worth them
 
@@ -98,23 +100,23 @@ async def database(shared_database_url: str) -> AsyncIterator[Database]:
     await database.close()
 
 
-async def new_world(caller: Caller, clock: ManualClock, database: Database, metric: str) -> World:
+async def new_service(caller: Caller, clock: ManualClock, database: Database, metric: str) -> Service:
     """An organization of its own, on the caller's server."""
     name, key = await organization(caller.database_url, clock)
     own = Caller(caller.server, clock, caller.database_url, name, key)
     [[organization_id]] = await own.rows("SELECT %(organization_id)s")
-    world = World(own, database, organization_id)
-    await world.put_metric(metric, AGGREGATIONS[metric], "seat")
-    return world
+    service = Service(own, database, organization_id)
+    await service.put_metric(metric, AGGREGATIONS[metric], "seat")
+    return service
 
 
 class Run:
     """One sequence of changes, made to the model and to the service alike."""
 
-    def __init__(self, world: World, clock: ManualClock) -> None:
-        self.world = world
+    def __init__(self, service: Service, clock: ManualClock) -> None:
+        self.service = service
         self._clock = clock
-        self.model = Model(START, {**AGGREGATIONS, "other": "SUM"}, "seat")
+        self.model = UsageModel(START, METRICS)
         self.sent: list[Event] = []
 
     async def change(self, change: object) -> None:
@@ -122,16 +124,16 @@ class Run:
             case Commit():
                 await self._commit([[self._event(item) for item in batch] for batch in change.batches])
             case Alert():
-                alert = replace(change, name=f"alert-{len(self.world.alert_ids)}")
-                if await self.world.create(alert):
+                alert = replace(change, name=f"alert-{len(self.service.alert_ids)}")
+                if await self.service.create(alert):
                     self.model.create(alert)
             case Archive() if self.model.alerts:
                 name = sorted(self.model.alerts)[change.number % len(self.model.alerts)]
                 self.model.archive(name)
-                await self.world.archive(name)
+                await self.service.archive(name)
             case Put():
                 self.model.put(change.customer, change.subscription, change.plan)
-                await self.world.put(change.customer, change.subscription, change.plan)
+                await self.service.put(change.customer, change.subscription, change.plan)
             case TimePasses():
                 self.model.now = NEXT_MONTH
                 self._clock.set(NEXT_MONTH)
@@ -150,24 +152,24 @@ class Run:
         return self.sent[-1]
 
     async def _commit(self, batches: list[list[Event]]) -> None:
-        outcomes = await self.world.commit(batches)
+        outcomes = await self.service.commit(batches)
         verdicts, moved = self.model.commit([event for batch in batches for event in batch])
         shown: dict[Gauge, Fraction] = {}
         for batch, outcome in zip(batches, outcomes, strict=True):
             own, verdicts = verdicts[: len(batch)], verdicts[len(batch) :]
-            assert outcome.accepted == own.count("new")
-            assert sorted(outcome.duplicates) == [place for place, verdict in enumerate(own) if verdict == "known"]
-            assert sorted(outcome.conflicting) == [place for place, verdict in enumerate(own) if verdict == "other"]
+            assert outcome.accepted == own.count(NEW)
+            assert sorted(outcome.duplicates) == [place for place, verdict in enumerate(own) if verdict == DUPLICATE]
+            assert sorted(outcome.conflicting) == [place for place, verdict in enumerate(own) if verdict == CONFLICT]
             assert not outcome.too_old
             shown |= values_of(outcome.gauges)
         assert shown == moved
 
     async def compare(self) -> None:
-        stored = Counter(await self.world.notifications())
+        stored = Counter(await self.service.notifications())
         assert stored == Counter(self.model.notifications)
         nothing = State()
         expected = {key: state for key, state in self.model.states.items() if state != nothing}
-        found = {key: state for key, state in (await self.world.states()).items() if state != nothing}
+        found = {key: state for key, state in (await self.service.states()).items() if state != nothing}
         assert found == expected
 
 
@@ -177,12 +179,12 @@ class Run:
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(story=stories())
-async def test_the_service_does_what_the_plain_model_says(
+async def test_the_service_does_what_the_reference_model_says(
     caller: Caller, clock: ManualClock, database: Database, story: tuple[str, list[object]]
 ) -> None:
     clock.set(START)
     metric, changes = story
-    run = Run(await new_world(caller, clock, database, metric), clock)
+    run = Run(await new_service(caller, clock, database, metric), clock)
     for change in changes:
         await run.change(change)
     await run.compare()

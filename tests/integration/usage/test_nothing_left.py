@@ -13,11 +13,13 @@ from runtime.clock import ManualClock
 from store.accounts import invoice_readings
 from store.alerts import backfills as stored_backfills
 from store.alerts import exclusions
+from store.alerts.states import read_states, write_states
 from store.balances import drawdown as drawing
 from store.balances import holdings, wallets
 from store.notifications import evaluation_failures, operator_events
+from store.notifications.writing import write_notifications
 from store.postgres.database import Database, driver
-from store.usage import evaluations, events, gauges, recounts
+from store.usage import events, gauges, recounts
 from store.usage import routing_facts as facts
 from tests.support.usage.caller import Caller, Refusal, everything, refusals, thresholds, usage_alert, values
 
@@ -111,9 +113,9 @@ async def _nothing(connection: AsyncConnection, organization_id: int, clock: Man
     assert await gauges.lock(raw, organization_id, [], now) == {}
     await gauges.write(raw, organization_id, [], now)
     assert await gauges.count_values(raw, organization_id, []) == set()
-    assert await evaluations.states(raw, organization_id, []) == {}
-    await evaluations.write_states(raw, organization_id, [])
-    await evaluations.write_notifications(raw, organization_id, [], now)
+    assert await read_states(raw, organization_id, []) == {}
+    await write_states(raw, organization_id, [])
+    await write_notifications(raw, organization_id, [], now)
     assert await recounts.recount(raw, organization_id, []) == []
     await recounts.recount_values(raw, organization_id, [])
     assert await wallets.lock(connection, organization_id, []) == {}

@@ -161,7 +161,7 @@ class Holder:
 def alert(
     *lines: str, scope: alert_pb2.AlertScope = EVERYBODY, both: bool = True, **condition: Any
 ) -> alert_pb2.Alert:
-    """An alert on that condition, told both ways."""
+    """An alert on that condition that notifies of both kinds."""
     kinds = BOTH if both else ()
     ladder = [threshold_pb2.Threshold(value=line, notify_on=kinds) for line in lines]
     return alert_pb2.Alert(name="balance", scope=scope, thresholds=ladder, **condition)

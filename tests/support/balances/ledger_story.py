@@ -1,4 +1,4 @@
-"""Stories about two customers and what they hold: few amounts and few times, so that nearly everything meets."""
+"""Random stories of two customers and their balances: few amounts and few times, so that most steps interact."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -6,8 +6,9 @@ from fractions import Fraction
 
 from hypothesis import strategies as st
 
-from tests.reference.ledger import Alert
-from tests.reference.wallet import Span, Terms, Unit
+from tests.reference.balances import Span, Terms, Unit
+from tests.reference.facts import PERCENT_REMAINING, REMAINING, FactAlert
+from tests.reference.thresholds import BOTH, Threshold
 
 START = datetime(2026, 3, 15, 12, tzinfo=UTC)
 CUSTOMERS = ("ann", "bob")
@@ -106,9 +107,9 @@ class Wait:
 
 @dataclass(frozen=True)
 class Create:
-    """An alert; hasty: what comes next does not wait until it has looked at everybody."""
+    """An alert; hasty: the next step does not wait for its first evaluation."""
 
-    alert: Alert
+    alert: FactAlert
     hasty: bool
 
 
@@ -201,8 +202,16 @@ def alerts(draw: st.DrawFn) -> Create:
     levels: list[int | Fraction] = [-5, 0, 1, 3, 5, 10, 20, 30]
     if percent:
         levels = [0, 10, 25, 50, 75, 100, Fraction("33.333333333333333333")]
-    lines = draw(st.lists(st.sampled_from(levels), min_size=1, max_size=3, unique=True))
-    return Create(Alert(kind, unit, percent, seat_key, tuple(map(Fraction, lines))), draw(st.booleans()))
+    chosen = draw(st.lists(st.sampled_from(levels), min_size=1, max_size=3, unique=True))
+    alert = FactAlert(
+        name="",
+        reading=PERCENT_REMAINING if percent else REMAINING,
+        thresholds=tuple(Threshold(Fraction(level), notify_on=BOTH) for level in chosen),
+        kinds=frozenset({kind}),
+        unit=unit,
+        seat_key=seat_key,
+    )
+    return Create(alert, draw(st.booleans()))
 
 
 KINDS = [*["commit"] * 8, *["put"] * 4, *["again"] * 2, *["adjust"] * 2, "void", *["wait"] * 4, *["alert"] * 2]

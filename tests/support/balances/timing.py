@@ -1,4 +1,4 @@
-"""Timers of a test's own, beside those of the servers that it calls."""
+"""Waiting for timers: those of a test itself, and those of the servers that it calls."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ from runtime.clock import Clock
 from store.balances import wallets
 from store.postgres.database import Database
 from tests.support.usage.caller import DEADLINE
-from tests.support.usage.world import GRACE
+from tests.support.usage.service import GRACE
 
 
 def timers_of(database: Database, clock: Clock) -> Timers:
@@ -17,7 +17,7 @@ def timers_of(database: Database, clock: Clock) -> Timers:
 
 
 async def work_off(timers: Timers, database: Database, clock: Clock) -> None:
-    """Does what is due. A sweep leaves alone what a server's timers are at in that moment: this waits for it."""
+    """Does all that is due, and waits for what the timers of a server have claimed."""
     async with asyncio.timeout(DEADLINE):
         while True:
             await timers.sweep()

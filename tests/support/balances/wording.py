@@ -12,7 +12,7 @@ Values = dict[tuple[str, ...], Decimal]
 
 
 def written(text: str, *lines: str, scope: str = "all_customers {}") -> alert_pb2.Alert:
-    """The alert with that condition, told both ways at those lines."""
+    """The alert with that condition, with those thresholds, that notifies of both kinds."""
     alert = text_format.Parse(f'name: "balance" scope {{ {scope} }} {text}', alert_pb2.Alert())
     for line in lines:
         alert.thresholds.add(value=line, notify_on=BOTH)
@@ -20,7 +20,7 @@ def written(text: str, *lines: str, scope: str = "all_customers {}") -> alert_pb
 
 
 async def create(holder: Holder, text: str, *lines: str, evaluate: bool | None = None, scope: str = "") -> str:
-    """Creates such an alert, lets it look at what is there, and returns its id."""
+    """Creates such an alert, waits for its first evaluation, and returns its id."""
     created = await holder.caller.create(written(text, *lines, scope=scope or "all_customers {}"), evaluate=evaluate)
     return created.alert_id
 
@@ -40,7 +40,7 @@ async def values(holder: Holder, alert_id: str) -> Values:
 
 
 async def kinds_told(holder: Holder, alert_id: str) -> list[str]:
-    """What the customer was told by an alert, oldest first."""
+    """The kinds of transitions that an alert notified of the customer, oldest first."""
     return [
         crossing.kind
         for one in await holder.caller.notifications()

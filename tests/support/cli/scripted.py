@@ -1,4 +1,4 @@
-"""A server of EvaluateUsage that does what the test tells it to, and what there is to send to it."""
+"""A server of EvaluateUsage that follows a script of the test, and batches to send to it."""
 
 import asyncio
 import contextlib
@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator, Callable
 
 import grpc
 
-from cli.client.usage_stream import Batch
+from cli.client.batches import Batch
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageRequest, EvaluateUsageResponse
 from generated.tidemark.v1.usage_pb2 import UsageEvent
 
 SERVICE = "tidemark.v1.AlertService"
 
-# The window of flow control stays what it is at first, 64 KiB: a larger message waits until the handler reads it.
+# The flow-control window keeps its first size, 64 KiB: a larger message waits until the handler reads it.
 _OPTIONS = (("grpc.http2.bdp_probe", 0),)
 LARGE = 1 << 20  # bytes
 
@@ -22,13 +22,13 @@ Script = Callable[[Requests, Context], AsyncIterator[EvaluateUsageResponse]]
 
 
 class Scripted:
-    """A server whose n-th stream follows the n-th script, the last one ever after."""
+    """A server whose n-th stream follows the n-th script; all further streams follow the last one."""
 
     def __init__(self, *scripts: Script) -> None:
         self._scripts = scripts
         self.streams = 0
         self.received: list[list[str]] = []  # the ids of the batches of each stream
-        self.received_alone: list[str] = []  # and of those that came by the unary twin
+        self.received_alone: list[str] = []  # and of those that came in unary calls
         self.server = grpc.aio.server(options=_OPTIONS)
         handler = grpc.stream_stream_rpc_method_handler(
             self._serve,
@@ -59,7 +59,7 @@ class Scripted:
             yield response
 
     async def _serve_one(self, request: EvaluateUsageRequest, context: Context) -> EvaluateUsageResponse:
-        """The unary twin does what the stream before it did."""
+        """A unary call follows the script of the stream before it."""
         self.received_alone.append(request.batch_id)
 
         async def alone() -> Requests:
@@ -94,7 +94,7 @@ def names(count: int) -> list[str]:
 
 
 async def large_batches(count: int, writing: asyncio.Event) -> AsyncIterator[Batch]:
-    """Batches that no window has room for. `writing` is set once the second is on its way."""
+    """Batches that are larger than the flow-control window. Sets `writing` when the second is being written."""
     for number in range(count):
         if number == 3:  # the third waits, so the writer has taken the second
             writing.set()
@@ -102,7 +102,7 @@ async def large_batches(count: int, writing: asyncio.Event) -> AsyncIterator[Bat
 
 
 class Cable:
-    """A way to a server that can be cut; it can be dialled again at once."""
+    """A proxy to a server whose connections can be cut; new connections are possible at once."""
 
     def __init__(self, port: int) -> None:
         self._to = port
@@ -119,7 +119,7 @@ class Cable:
         await self._server.wait_closed()
 
     def cut(self) -> None:
-        """Ends every connection, without a word."""
+        """Aborts every connection."""
         for end in self._ends:
             end.transport.abort()
         self._ends.clear()

@@ -1,6 +1,7 @@
-"""A webhook receiver on a real socket: records the requests, and gives the answers that a test chooses."""
+"""A webhook receiver on a real socket for tests, benchmarks and the demo: keeps what arrives, answers as set."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,12 +14,13 @@ Answer = Callable[["Arrival"], Awaitable[web.StreamResponse]]
 
 @dataclass(frozen=True)
 class Arrival:
-    """One request that came in."""
+    """One request that came in. time: when, by time.perf_counter, in seconds, before its body was read."""
 
     path: str
     headers: dict[str, str]  # names in lower case
     body: bytes
     peer: tuple[str, int]  # the notifier's end of the connection
+    time: float
 
     @property
     def webhook_id(self) -> str:
@@ -31,7 +33,7 @@ class Arrival:
 
 
 class Receiver:
-    """What arrived, and how the next requests are answered."""
+    """What arrived, and how the next requests are answered. url: of the path /hook."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -41,6 +43,20 @@ class Receiver:
         self._script: list[Answer] = []
         self._default: Answer = status(204)
         self._changed = asyncio.Condition()
+        application = web.Application()
+        application.router.add_route("*", "/{tail:.*}", self.handle)
+        self._runner = web.AppRunner(application, shutdown_timeout=0.1, handler_cancellation=True, access_log=None)
+
+    async def start(self) -> None:
+        """Listens on a free port of 127.0.0.1."""
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        host, port = self._runner.addresses[0][:2]
+        self.url = f"http://{host}:{port}/hook"
+
+    async def stop(self) -> None:
+        """Closes the port; requests that are not answered yet are given up."""
+        await self._runner.cleanup()
 
     def answer(self, *answers: Answer) -> None:
         """Answers the next requests with these, one each, before going back to the usual answer."""
@@ -61,12 +77,14 @@ class Receiver:
         return self.arrivals
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
+        arrival_time = time.perf_counter()
         peer = request.transport.get_extra_info("peername") if request.transport else ("", 0)
         arrival = Arrival(
             path=request.path,
             headers={name.lower(): value for name, value in request.headers.items()},
             body=await request.read(),
             peer=(peer[0], peer[1]),
+            time=arrival_time,
         )
         answer = self._script.pop(0) if self._script else self._default
         async with self._changed:
@@ -103,16 +121,8 @@ def hang(released: asyncio.Event) -> Answer:
 async def running_receiver() -> AsyncIterator[Receiver]:
     """A receiver on a free port of 127.0.0.1; its `url` leads to /hook."""
     receiver = Receiver()
-    application = web.Application()
-    application.router.add_route("*", "/{tail:.*}", receiver.handle)
-    runner = web.AppRunner(application, shutdown_timeout=0.1, handler_cancellation=True, access_log=None)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    assert site._server is not None
-    port = site._server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]  # asyncio's server has them
-    receiver.url = f"http://127.0.0.1:{port}/hook"
+    await receiver.start()
     try:
         yield receiver
     finally:
-        await runner.cleanup()
+        await receiver.stop()

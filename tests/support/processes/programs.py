@@ -1,9 +1,9 @@
-"""`tidemark serve` and `tidemark notify` as real processes on one database: started, killed, stopped, and read."""
+"""`tidemark serve` and `tidemark notify` as real processes on one database, for tests, benchmarks and the demo."""
 
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -11,27 +11,38 @@ import psycopg
 
 from cli.client.connection import Address
 from cli.notify import RUNNING
-from cli.processes import Child, NotStarted, environment
+from cli.processes import Child, NotStarted, child_environment
 from cli.serve import LISTENING
 from tests.support.waiting import within
 
 DEADLINE = 60.0  # seconds that anything may take that a test waits for
 POLLING_INTERVAL = 0.02  # seconds
 
-SETTINGS = {
+LOG_LINES = 15  # of a log, shown when a process cannot start
+
+LOCAL_SETTINGS = {
     "TIDEMARK_LISTEN": "127.0.0.1:0",
     "TIDEMARK_LOG_FORMAT": "text",
-    # Nobody balances load here; there is no one to wait for.
+    # No load balancer has to notice that the server drains.
     "TIDEMARK_PROPAGATION_DELAY_SECONDS": "0",
-    # The receivers of the tests are on this machine.
+    # The receivers of webhooks are on this machine.
     "TIDEMARK_WEBHOOK_ALLOW_HTTP": "true",
     "TIDEMARK_WEBHOOK_ALLOW_CIDRS": "127.0.0.0/8",
-    # The database is not the embedded one, as far as the processes know; so there is no key beside it.
-    "TIDEMARK_SECRET_KEYS": "test:dGlkZW1hcmsgdGVzdHMgYW5kIG5vdGhpbmcgZWxzZSE=",
 }
+# On a database at a URL the processes make no key of their own.
+SETTINGS = {**LOCAL_SETTINGS, "TIDEMARK_SECRET_KEYS": "test:dGlkZW1hcmsgdGVzdHMgYW5kIG5vdGhpbmcgZWxzZSE="}
 
-# A line that says that something went wrong, a traceback, or PostgreSQL's word for two transactions in a circle.
+# An error of a log, a traceback, or a deadlock that PostgreSQL found.
 _COMPLAINT = re.compile(r"^[\d:.]+ (error|critical) |^Traceback|deadlock", re.IGNORECASE)
+
+
+class CannotStart(Exception):
+    """A process ended before it was ready; the message ends with the last lines of its log."""
+
+    def __init__(self, reason: str, lines: Sequence[str]) -> None:
+        super().__init__("\n".join([reason, *lines]))
+        self.reason = reason
+        self.last_lines = list(lines)
 
 
 class Program:
@@ -54,17 +65,17 @@ class Program:
     @property
     def address(self) -> Address:
         """Where a server listens; the same after it was started again."""
-        return Address(self._child.told)
+        return Address(self._child.ready_value)
 
     async def start(self) -> None:
-        """Starts it, for the first time or again, and waits until it is ready."""
+        """Starts it, for the first time or again, and waits until it is ready. Raises CannotStart."""
         try:
             async with asyncio.timeout(DEADLINE):
                 await self._child.start()
         except NotStarted as error:
-            raise AssertionError(f"{error}:\n{self.said()}") from None
-        if self._child.told:
-            self._child.environment["TIDEMARK_LISTEN"] = self._child.told
+            raise CannotStart(str(error), last_lines(self._log)) from None
+        if self._child.ready_value:
+            self._child.environment["TIDEMARK_LISTEN"] = self._child.ready_value
 
     def kill(self) -> None:
         """Sends SIGKILL; the process does not get to run another instruction."""
@@ -85,30 +96,46 @@ class Program:
 
     async def stop(self) -> int:
         """Asks it to drain with SIGTERM; returns its exit code."""
-        self._child.ask_to_stop()
+        self._child.request_stop()
         async with within("the end of a process that was asked to stop", DEADLINE):
             await self._child.process.communicate()
             return await self._child.wait()
+
+    async def drained(self) -> None:
+        """Stops it if it runs; it is killed when it does not drain in time."""
+        await self._child.stop()
 
     def said(self) -> str:
         """Its log so far, of all its lives."""
         return self._log.read_text(errors="replace")
 
     def complaints(self) -> list[str]:
-        """The lines of its log that tell of errors, and what surrounds the first: of a healthy program, none."""
+        """The lines of its log with errors: of a healthy program, none."""
         lines = self.said().splitlines()
         return [line for line in lines if _COMPLAINT.search(line)]
 
 
 class Programs:
-    """Starts programs on one database."""
+    """Starts programs with the same settings, such as those of the database.
 
-    def __init__(self, url: str, folder: Path, exits: contextlib.AsyncExitStack) -> None:
-        """`folder`: where the logs go. variables: more of the environment that programs are started with."""
-        self.url = url
+    variables: more of the environment in which programs are started.
+    """
+
+    def __init__(
+        self, settings: Mapping[str, str], folder: Path, exits: contextlib.AsyncExitStack, *, drain: bool = False
+    ) -> None:
+        """folder: where the logs go. drain: whether `exits` drains the programs that still run; otherwise it kills
+        them."""
         self.variables: dict[str, str] = {}
+        self._settings = settings
         self._folder = folder
         self._exits = exits
+        self._drain = drain
+
+    @property
+    def url(self) -> str:
+        """The URL of the database."""
+        return self._settings["TIDEMARK_DATABASE_URL"]
 
     async def serve(self, name: str = "server", **settings: str) -> Program:
         """Starts a server on a free port. `settings` are those of the environment, without their prefix."""
@@ -122,10 +149,11 @@ class Programs:
         named = {f"TIDEMARK_{setting}": value for setting, value in settings.items()}
         log = self._folder / f"{name}.log"
         file = self._exits.enter_context(log.open("xb"))
-        told = environment({**SETTINGS, "TIDEMARK_DATABASE_URL": self.url, **named, **self.variables}, inherit=False)
-        program = Program(Child(name, [command], told, ready, file), log)
+        variables = child_environment({**self._settings, **named, **self.variables}, inherit=False)
+        program = Program(Child(name, [command], variables, ready, file), log)
+        # Before the start: one that is given up may leave a process.
+        self._exits.push_async_callback(program.drained if self._drain else program.killed)
         await program.start()
-        self._exits.push_async_callback(program.killed)
         return program
 
 
@@ -133,7 +161,12 @@ class Programs:
 async def running(url: str, folder: Path) -> AsyncIterator[Programs]:
     """Programs on the database at `url`; those that still run at the end of the block are killed."""
     async with contextlib.AsyncExitStack() as exits:
-        yield Programs(url, folder, exits)
+        yield Programs({**SETTINGS, "TIDEMARK_DATABASE_URL": url}, folder, exits)
+
+
+def last_lines(log: Path) -> list[str]:
+    """The last lines of a log."""
+    return log.read_text(errors="replace").splitlines()[-LOG_LINES:]
 
 
 async def until(happened: Callable[[], bool], missing: str = "what the test waits for") -> None:

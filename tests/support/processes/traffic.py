@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 
+from cli.client.batches import Batch
 from cli.client.connection import Address
-from cli.client.usage_stream import Batch, UsageStream
+from cli.client.usage_stream import UsageStream
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse
 from generated.tidemark.v1.notification_pb2 import Transition
 from generated.tidemark.v1.usage_pb2 import UsageEvent
@@ -56,7 +57,7 @@ def _event(rng: random.Random, event_id: str, now: datetime) -> UsageEvent:
 
 
 class Client:
-    """One caller with one stream at a time. It streams until its batches end, or it is told that it is enough.
+    """One caller with one stream at a time. It streams until its batches end, or `enough` is set.
 
     sent: every event once, however often it had to be sent. accepted, duplicates, transitions: what the
     acknowledgements said. acknowledged: events. interruptions: why streams broke off, in words.

@@ -1,4 +1,8 @@
-"""`tidemark up` as a real process on an embedded database of its own, and what tests ask of processes."""
+"""`tidemark up` as a real process on an embedded database of its own, and what tests ask of processes.
+
+It is not the stack of `programs.py`: tests of the command line read what the command prints, without an event loop,
+and may call the program of an installed wheel.
+"""
 
 import os
 import re
@@ -119,7 +123,7 @@ def eventually(happened: Callable[[], bool], said: Callable[[], str] = lambda: "
 
 
 def alive(pid: int) -> bool:
-    """Whether a process runs (a dead one that nobody has asked about yet does not)."""
+    """Whether a process runs (one that ended and was not waited for does not)."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:

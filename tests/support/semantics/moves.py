@@ -1,4 +1,4 @@
-"""How the gauge of a row is brought to a value, through the API: by usage, by facts, or by time."""
+"""How the gauge of a row gets a value, through the API: by usage, by facts, or by time."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
@@ -80,7 +80,7 @@ def passes(put: Given) -> Move:
     async def move(stage: Stage, before: Decimal, to: Decimal) -> None:
         left = timedelta(microseconds=int((to * _MICROSECONDS_A_DAY).to_integral_value()))
         if stage.ends - left >= stage.now:
-            await stage.come_to(stage.ends - left)
+            await stage.advance_to(stage.ends - left)
         else:
             stage.ends = stage.now + left
             await put(stage)
@@ -90,19 +90,19 @@ def passes(put: Given) -> Move:
 
 async def next_period(stage: Stage) -> None:
     """The customer's billing period ends."""
-    await stage.come_to(await stage.period_end())
+    await stage.advance_to(await stage.period_end())
 
 
 async def next_month(stage: Stage) -> None:
     """The calendar month ends; the next one has invoices of its own."""
-    await stage.come_to(datetime(2026, 4, 1, tzinfo=stage.now.tzinfo))
+    await stage.advance_to(datetime(2026, 4, 1, tzinfo=stage.now.tzinfo))
     stage.invoice_prefix = "april"
     await post(stage, "april-base", "50")
 
 
 async def next_segment(stage: Stage) -> None:
     """A segment ends, and the next one begins."""
-    await stage.come_to(stage.ends)
+    await stage.advance_to(stage.ends)
 
 
 def holds(balance_id: str, amount: str, kind: balance_pb2.BalanceKind.ValueType = COMMIT, **fields: Any) -> Given:
@@ -166,7 +166,7 @@ async def post(stage: Stage, invoice_id: str, total: str, *, void: bool = False)
         status=invoice_pb2.INVOICE_STATUS_VOID if void else invoice_pb2.INVOICE_STATUS_ISSUED,
         currency="USD",
         total=total,
-        # The first moment after the period; the last one before it lies in the current month.
+        # The period ends a microsecond from now, so its last microsecond is in the current month.
         period_end_time=to_timestamp(stage.now + timedelta(microseconds=1)),
     )
     request = account_service_pb2.PutInvoiceRequest(invoice=invoice)

@@ -1,7 +1,8 @@
-"""The semantics of the 23 conditions as a table: what each measures, its line, and how a gauge comes to it and back.
+"""The semantics of the 23 conditions as a table: what each measures, its threshold, and how its gauge reaches it.
 
-A falling gauge starts above its line and a rising one below it. `before` is the last value at which nothing is said,
-`at` the first at which the line is reached (the line itself, unless the row names another), `past` one beyond.
+A falling gauge starts above its threshold and a rising one below it. `before` is the last value at which the
+threshold is not reached, `at` the first at which it is (the threshold itself, unless the row names another), `past`
+one beyond.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -50,16 +51,16 @@ _SEATS = condition_pb2.SeatFilter(seat_group_key="user")
 class Row:
     """One condition.
 
-    fields: of the condition. given: what is there before the alert. start: what the gauge reads then. move: what
-    brings the gauge on, and back unless `back` does. told_back: whether coming back is told (RESOLVED); it re-arms
-    either way. timed: time moves the gauge, and it is read at the moment of the line itself, however late. renew:
-    what begins a new cycle; renewed: what the gauge reads then; tells_renewal: it is the same gauge, which comes back
-    by that. gauge: which of several gauges the row is about.
+    fields: of the condition. given: what exists before the alert. start: the gauge's value then. move: what moves the
+    gauge on, and back unless `back` does. notifies_back: whether coming back is notified (RESOLVED); it re-arms in
+    both cases. timed: time moves the gauge; a transition has the value at the time of the threshold itself, however
+    late it is evaluated. renew: what begins a new cycle. renewed: the gauge's value then. notifies_renewal: it is the
+    same gauge, and its threshold resolves by that. gauge: which of several gauges the row is about.
     """
 
     condition: str
     scope: alert_pb2.AlertScope
-    line: str
+    threshold: str
     before: str
     past: str
     start: str
@@ -68,17 +69,17 @@ class Row:
     given: tuple[Given, ...] = ()
     fields: Mapping[str, Any] = field(default_factory=dict)
     back: Move | None = None
-    told_back: bool = True
+    notifies_back: bool = True
     timed: bool = False
     renew: Callable[[Stage], Awaitable[None]] | None = None
     renewed: str = "0"
-    tells_renewal: bool = False
+    notifies_renewal: bool = False
     gauge: Callable[[usage_pb2.Gauge], bool] = lambda gauge: True
 
     @property
     def reached_at(self) -> Decimal:
-        """The first value at which the line is reached."""
-        return Decimal(self.at or self.line)
+        """The first value at which the threshold is reached."""
+        return Decimal(self.at or self.threshold)
 
 
 ROWS = (
@@ -87,7 +88,7 @@ ROWS = (
         # Before credits and commits: what the commit gives counts all the same.
         "spend_threshold_reached",
         scope=EVERYBODY,
-        line="100",
+        threshold="100",
         before="99.99",
         past="100.01",
         given=(holds("c1", "1000"),),
@@ -99,7 +100,7 @@ ROWS = (
         # Every status but void.
         "monthly_invoice_total_spend_threshold_reached",
         scope=EVERYBODY,
-        line="500",
+        threshold="500",
         before="499.99",
         past="500.01",
         given=(owes("march-base", "50"), owes("march-void", "1000", void=True)),
@@ -111,7 +112,7 @@ ROWS = (
     Row(
         "usage_threshold_reached",
         scope=EVERYBODY,
-        line="1000",
+        threshold="1000",
         before="999.999999999999999999",
         past="1000.5",
         fields={"metric_id": "tokens"},
@@ -122,7 +123,7 @@ ROWS = (
     Row(
         "low_remaining_days_for_commit_segment_reached",
         scope=EVERYBODY,
-        line=SEVEN,
+        threshold=SEVEN,
         before=SEVEN_AND,
         past=NOT_SEVEN,
         given=(holds_segment(COMMIT),),
@@ -133,7 +134,7 @@ ROWS = (
     Row(
         "low_remaining_commit_balance_reached",
         scope=EVERYBODY,
-        line="20",
+        threshold="20",
         before="20.01",
         past="19.99",
         given=(holds("c1", "100"), holds("k1", "50", CREDIT, draw=False)),
@@ -144,7 +145,7 @@ ROWS = (
     Row(
         "low_remaining_commit_percentage_reached",
         scope=EVERYBODY,
-        line="20",
+        threshold="20",
         before="20.5",
         past="19.5",
         given=(holds("c1", "200"),),
@@ -154,7 +155,7 @@ ROWS = (
     Row(
         "low_remaining_days_for_contract_credit_segment_reached",
         scope=EVERYBODY,
-        line=SEVEN,
+        threshold=SEVEN,
         before=SEVEN_AND,
         past=NOT_SEVEN,
         given=(holds_segment(CREDIT),),
@@ -165,7 +166,7 @@ ROWS = (
     Row(
         "low_remaining_contract_credit_balance_reached",
         scope=EVERYBODY,
-        line="20",
+        threshold="20",
         before="20.01",
         past="19.99",
         given=(holds("k1", "100", CREDIT), holds("c1", "50", draw=False)),
@@ -176,7 +177,7 @@ ROWS = (
     Row(
         "low_remaining_contract_credit_percentage_reached",
         scope=EVERYBODY,
-        line="20",
+        threshold="20",
         before="20.5",
         past="19.5",
         given=(holds("k1", "200", CREDIT),),
@@ -187,7 +188,7 @@ ROWS = (
         # The one gives what the other has not.
         "low_remaining_contract_credit_and_commit_balance_reached",
         scope=EVERYBODY,
-        line="20",
+        threshold="20",
         before="20.01",
         past="19.99",
         given=(holds("k1", "60", CREDIT), holds("c1", "40"), holds("g1", "50", GRANT, draw=False)),
@@ -198,7 +199,7 @@ ROWS = (
     Row(
         "low_remaining_contract_credit_and_commit_percentage_reached",
         scope=EVERYBODY,
-        line="20",
+        threshold="20",
         before="20.5",
         past="19.5",
         given=(holds("k1", "120", CREDIT), holds("c1", "80")),
@@ -209,7 +210,7 @@ ROWS = (
         # Each invoice on its own: the other one does not add to it.
         "invoice_total_reached",
         scope=EVERYBODY,
-        line="250",
+        threshold="250",
         before="249.99",
         past="250.01",
         given=(owes("march-base", "200"), owes("march-own", "0")),
@@ -221,7 +222,7 @@ ROWS = (
         # Every seat, each on its own: what one draws leaves the other alone.
         "low_remaining_seat_balance_reached",
         scope=EVERYBODY,
-        line="2",
+        threshold="2",
         before="2.01",
         past="1.99",
         fields={"seat_filter": _SEATS},
@@ -234,7 +235,7 @@ ROWS = (
     Row(
         "low_credit_balance_reached",
         scope=EVERYBODY,
-        line="20",
+        threshold="20",
         before="20.01",
         past="19.99",
         given=(holds("g1", "100", GRANT), holds("c1", "50", draw=False)),
@@ -245,7 +246,7 @@ ROWS = (
     Row(
         "low_remaining_credit_percentage_reached",
         scope=EVERYBODY,
-        line="20",
+        threshold="20",
         before="20.5",
         past="19.5",
         given=(holds("g1", "200", GRANT),),
@@ -255,7 +256,7 @@ ROWS = (
     Row(
         "low_remaining_days_in_plan_reached",
         scope=EVERYBODY,
-        line=SEVEN,
+        threshold=SEVEN,
         before=SEVEN_AND,
         past=NOT_SEVEN,
         given=(on_a_plan,),
@@ -267,7 +268,7 @@ ROWS = (
     Row(
         "usage_exceeded",
         scope=ONE_SUBSCRIPTION,
-        line="1000",
+        threshold="1000",
         before="999.999999999999999999",
         past="1000.5",
         fields={"metric_id": "tokens"},
@@ -279,7 +280,7 @@ ROWS = (
         # Before pre-purchased credits.
         "cost_exceeded",
         scope=ONE_SUBSCRIPTION,
-        line="100",
+        threshold="100",
         before="99.99",
         past="100.01",
         given=(holds("g1", "1000", GRANT),),
@@ -291,7 +292,7 @@ ROWS = (
         # Of one price; what costs another price does not count.
         "spend_exceeded",
         scope=ONE_SUBSCRIPTION,
-        line="100",
+        threshold="100",
         before="99.99",
         past="100.01",
         fields={"currency": "USD", "price_filters": [_PRICE]},
@@ -303,19 +304,19 @@ ROWS = (
     Row(
         "credit_balance_depleted",
         scope=ONE_CUSTOMER,
-        line="0",
+        threshold="0",
         before="0.01",
         past="-0.01",
         given=(holds("g1", "100", GRANT, allow_overage=True),),
         start="100",
         move=draws(),
         back=tops_up("g1"),
-        told_back=False,
+        notifies_back=False,
     ),
     Row(
         "credit_balance_dropped",
         scope=ONE_CUSTOMER,
-        line="10",
+        threshold="10",
         before="10.01",
         past="9.99",
         given=(holds("g1", "100", GRANT),),
@@ -327,7 +328,7 @@ ROWS = (
         # At 0 nothing is recovered yet.
         "credit_balance_recovered",
         scope=ONE_CUSTOMER,
-        line="0",
+        threshold="0",
         before="0",
         at="0.01",
         past="5",
@@ -335,12 +336,12 @@ ROWS = (
         start="-30",
         move=tops_up("g1"),
         back=draws(),
-        told_back=False,
+        notifies_back=False,
     ),
     Row(
         "license_balance_threshold_reached",
         scope=ONE_CUSTOMER,
-        line="50",
+        threshold="50",
         before="49.5",
         past="50.5",
         fields={"license_type": "pro"},
@@ -348,6 +349,6 @@ ROWS = (
         start="0",
         move=uses_licence("200", "launches"),
         renew=next_segment,
-        tells_renewal=True,
+        notifies_renewal=True,
     ),
 )

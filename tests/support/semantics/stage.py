@@ -1,4 +1,4 @@
-"""Where a row of the table is played: a server, a notifier and a receiver, in this process or as real programs."""
+"""Where a row of the table is tested: a server, a notifier and a receiver, in this process or as real programs."""
 
 import asyncio
 import itertools
@@ -36,8 +36,9 @@ _numbers = itertools.count(1)
 class Stage:
     """One organization with one customer, and a receiver that gets what the notifier sends.
 
-    clock: the server's, if a test can move it. timers: a replica's, which look when the test says so, at
-    database. ends: of what is counted in days. invoice_prefix: names the invoices of the current month.
+    clock: the server's, if a test can move it. timers: of a second replica on
+    database; they run when the test says so. ends: of what is counted in days. invoice_prefix: of the ids of the
+    current month's invoices.
     """
 
     caller: Caller
@@ -54,11 +55,11 @@ class Stage:
 
     @property
     def now(self) -> datetime:
-        """The time as the server has it."""
+        """The time of the server."""
         return self.caller.clock.now()
 
-    async def come_to(self, time: datetime) -> None:
-        """Moves the clock, and lets the timers of a second replica look at what that brings."""
+    async def advance_to(self, time: datetime) -> None:
+        """Moves the clock, and runs the timers of a second replica that are due."""
         assert self.clock is not None
         self.clock.set(time)
         await work_off(self.timers, self.database, self.clock)
@@ -72,7 +73,7 @@ class Stage:
     async def received(self, number: int) -> list[dict[str, Any]]:
         """The bodies that arrived, `number` of them, each verified with the public library and as its schema says.
 
-        Waits for all that is on its way.
+        Waits for all deliveries.
         """
         await self.receiver.arrived(number)
         await self.house.outbox_emptied()
@@ -98,7 +99,7 @@ async def in_this_process(database_url: str) -> AsyncIterator[Stage]:
         async with (
             running(database, clock, configuration=settings) as server,
             _set(server, database, clock, clock) as stage,
-            # Signatures are good for five minutes of real time, so the notifier lives in real time.
+            # Signatures are good for five minutes of real time, so the notifier uses real time.
             running_notifier(stage.house),
         ):
             yield stage
@@ -112,7 +113,7 @@ async def beside_programs(url: str, server: Program) -> AsyncIterator[Stage]:
     database = Database(url, pool_size=4)
     try:
         async with server.address.channel() as channel:
-            # A program is stopped from outside: there is neither a switch nor a task.
+            # A program is stopped from outside: it has no shutdown switch and no task here.
             there = Running(0, channel, Shutdown(), asyncio.create_task(asyncio.sleep(0)))
             async with _set(there, database, SystemClock(), None) as stage:
                 yield stage

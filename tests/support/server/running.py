@@ -1,4 +1,7 @@
-"""A server of this test's own, in this process, behind a real gRPC channel."""
+"""A server of this test's own, in this process, behind a real gRPC channel.
+
+It is not the stack of `processes/programs.py`: tests give it their clock, their services and their database pool.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

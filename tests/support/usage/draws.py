@@ -6,11 +6,13 @@ from fractions import Fraction
 
 from hypothesis import strategies as st
 
-from tests.reference.ladder import Line
-from tests.reference.model import Alert, Event, Prices
+from tests.reference.gauges import Event, Metric, Prices
+from tests.reference.thresholds import Threshold
+from tests.reference.usage import Alert
 
 START = datetime(2026, 3, 15, 12, tzinfo=UTC)
 AGGREGATIONS = {"sum": "SUM", "count": "COUNT", "max": "MAX", "latest": "LATEST", "unique": "UNIQUE_COUNT"}
+METRICS = [Metric(name, aggregation, "seat") for name, aggregation in AGGREGATIONS.items()]
 CUSTOMERS, SUBSCRIPTIONS, PLANS = ("ann", "bob"), (None, "s1"), ("", "gold", "gold")
 DAYS_AGO = (0, 3, 20)  # the last of them lies in the month before
 
@@ -65,15 +67,15 @@ def events(draw: st.DrawFn, metric: str) -> New:
 
 
 @st.composite
-def ladders(draw: st.DrawFn) -> tuple[Line, ...]:
+def ladders(draw: st.DrawFn) -> tuple[Threshold, ...]:
     """Lines of an alert."""
     lines = []
     for value in draw(st.lists(levels, min_size=1, max_size=3, unique=True)):
         gap = draw(st.none() | st.integers(1, 6))
-        lines.append(Line(value, resolve=None if gap is None else value - gap, told=draw(kinds)))
+        lines.append(Threshold(value, resolve=None if gap is None else value - gap, notify_on=draw(kinds)))
     if draw(st.integers(0, 3)) == 3:
         step = Fraction(draw(st.integers(3, 9)))
-        lines = [*lines[: draw(st.integers(0, 2))], Line(None, step=step, told=draw(kinds))]
+        lines = [*lines[: draw(st.integers(0, 2))], Threshold(step=step, notify_on=draw(kinds))]
     return tuple(draw(st.permutations(lines)))
 
 
@@ -90,7 +92,7 @@ VALUES = {"region": "eu", "tier": "a"}
 @st.composite
 def overrides(
     draw: st.DrawFn, keys: tuple[tuple[str, str | None], ...]
-) -> tuple[tuple[tuple[tuple[str, str], ...], tuple[Line, ...]], ...]:
+) -> tuple[tuple[tuple[tuple[str, str], ...], tuple[Threshold, ...]], ...]:
     """Lines of their own, or none, for groups that have one value of some of the keys."""
     bound = st.lists(st.sampled_from([key for key, _ in keys]), min_size=1, unique=True).map(
         lambda names: tuple((name, VALUES[name]) for name in names)
@@ -131,7 +133,7 @@ def new_alerts(draw: st.DrawFn, metric: str) -> Alert:
         per_subscription=per_subscription,
         scope=scope,
         keys=chosen,
-        lines=draw(ladders()),
+        thresholds=draw(ladders()),
         prices=draw(st.sampled_from(PRICES)) if priced else frozenset(),
         overrides=draw(overrides(chosen)) if per_subscription and chosen else (),
         evaluate=draw(st.sampled_from([True, True, False])),

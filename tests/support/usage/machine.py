@@ -1,7 +1,7 @@
-"""Whatever is asked of the servers, in whatever order: every answer, state and notification is the plain model's.
+"""Random calls in random order: every answer, state and notification is that of the reference model.
 
 A Hypothesis state machine makes random calls to two replicas on one database, restarts them and lets months pass; the
-model is told the same. A step is one rule that was carried out: one call of the API (a batch of usage is one), one
+same happens to the model. A step is one rule that was carried out: one call of the API (a batch of usage is one), one
 restart, one month. Each example is an organization of its own, on the same servers.
 """
 
@@ -17,11 +17,12 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from tests.reference.ladder import Line
-from tests.reference.model import Alert, Event, Model
+from tests.reference.gauges import Event
+from tests.reference.thresholds import Threshold
+from tests.reference.usage import Alert, UsageModel
 from tests.support.usage import draws
+from tests.support.usage.comparison import Comparison
 from tests.support.usage.draws import AGGREGATIONS, CUSTOMERS, DAYS_AGO, PLANS, START, SUBSCRIPTIONS, Again, New
-from tests.support.usage.life import Life
 from tests.support.usage.stage import MONTHS, REPLICAS, Stage
 
 # Of both tests together, which two processes carry out side by side.
@@ -46,7 +47,7 @@ KINDS = {
     "enable": 3,
     "reset": 1,
     "put": 2,
-    "look": 3,
+    "check_state": 3,
 }
 WEIGHTED = [kind for kind, weight in KINDS.items() for _ in range(weight)]
 
@@ -55,7 +56,7 @@ customers = st.sampled_from(CUSTOMERS)
 
 
 class Machine(RuleBasedStateMachine):
-    """The life of one organization, from its first call to a comparison of all that is stored for it."""
+    """The calls to one organization, from the first to a comparison of all that is stored for it."""
 
     stage: ClassVar[Stage]
     streams: ClassVar[bool]
@@ -71,12 +72,12 @@ class Machine(RuleBasedStateMachine):
         """An organization with one metric."""
         self.stage.clock.set(START)
         self.metric = metric
-        self.life: Life = self.stage.run(Life.begin(self.stage, metric))
+        self.comparison: Comparison = self.stage.run(Comparison.begin(self.stage, metric))
 
     @property
-    def model(self) -> Model:
+    def model(self) -> UsageModel:
         """What the organization has to be like."""
-        return self.life.model
+        return self.comparison.model
 
     @rule(data=st.data(), kind=st.sampled_from(WEIGHTED), at=replicas)
     def step(self, data: st.DataObject, kind: str, at: int) -> None:
@@ -89,38 +90,40 @@ class Machine(RuleBasedStateMachine):
         size = draw(st.integers(1, 8))
         kinds = draw(st.lists(st.sampled_from("eeeea"), min_size=size, max_size=size))
         items = [draw(draws.events(self.metric) if kind == "e" else draws.again) for kind in kinds]
-        work = self.life.send([self._event(item) for item in items], at, self.streams)
+        work = self.comparison.send([self._event(item) for item in items], at, self.streams)
         self._step("streamed usage" if self.streams else "usage", work)
 
     def _create(self, draw: Draw, at: int) -> None:
         if len(self.model.alerts) == MOST_ALERTS:
-            return self._step("archive", self.life.archive(self._alert(draw).name, at))
+            return self._step("archive", self.comparison.archive(self._alert(draw).name, at))
         alert = draw(draws.new_alerts(self.metric))
-        return self._step("create", self.life.create(alert, at))
+        return self._step("create", self.comparison.create(alert, at))
 
     def _edit(self, draw: Draw, at: int) -> None:
-        """Other lines; or one line is raised or lowered, taken away where others stay, or tells of something else."""
+        """Other thresholds; or one is raised, lowered, removed, added, or notifies of something else."""
         alert = self._alert(draw)
-        lines = list(alert.lines)
-        place = draw(st.integers(0, len(lines) - 1))
+        thresholds = list(alert.thresholds)
+        place = draw(st.integers(0, len(thresholds) - 1))
         by = draw(st.integers(-6, 6))
-        match draw(st.sampled_from(("all", "told", "less", "more", "move", "move"))):
+        match draw(st.sampled_from(("all", "notify", "less", "more", "move", "move"))):
             case "all":
-                lines = list(draw(draws.ladders()))
-            case "told":
-                lines[place] = replace(lines[place], told=draw(draws.kinds))
-            case "less" if len(lines) > 1:
-                del lines[place]
+                thresholds = list(draw(draws.ladders()))
+            case "notify":
+                thresholds[place] = replace(thresholds[place], notify_on=draw(draws.kinds))
+            case "less" if len(thresholds) > 1:
+                del thresholds[place]
             case "more":
-                lines.append(Line(draw(draws.levels), told=draw(draws.kinds)))
+                thresholds.append(Threshold(draw(draws.levels), notify_on=draw(draws.kinds)))
             case "move":
-                line = lines[place]
-                lines[place] = Line(None if line.value is None else line.value + by, line.step, told=line.told)
-        if len({line.value for line in lines}) < len(lines):
-            lines = list(draw(draws.ladders()))
+                one = thresholds[place]
+                thresholds[place] = Threshold(
+                    None if one.value is None else one.value + by, one.step, notify_on=one.notify_on
+                )
+        if len({one.value for one in thresholds}) < len(thresholds):
+            thresholds = list(draw(draws.ladders()))
         reset = draw(st.sampled_from((False, False, False, True)))
         paths = draw(st.sampled_from((["thresholds"], ["*"], ["name", "thresholds"], [])))
-        self._step("edit", self.life.edit(replace(alert, lines=tuple(lines)), paths, reset, at))
+        self._step("edit", self.comparison.edit(replace(alert, thresholds=tuple(thresholds)), paths, reset, at))
 
     def _overrides(self, draw: Draw, at: int) -> None:
         grouped = [one for one in self.model.alerts.values() if one.per_subscription and one.keys]
@@ -129,34 +132,34 @@ class Machine(RuleBasedStateMachine):
         alert = draw(st.sampled_from(grouped))
         changed = replace(alert, overrides=draw(draws.overrides(alert.keys)))
         paths = ["cost_exceeded.threshold_overrides"]
-        return self._step("overrides", self.life.edit(changed, paths, draw(st.booleans()), at))
+        return self._step("overrides", self.comparison.edit(changed, paths, draw(st.booleans()), at))
 
     def _rename(self, draw: Draw, at: int) -> None:
-        self._step("rename", self.life.edit(self._alert(draw), ["name"], draw(st.booleans()), at))
+        self._step("rename", self.comparison.edit(self._alert(draw), ["name"], draw(st.booleans()), at))
 
     def _disable(self, draw: Draw, at: int) -> None:
         alert = self._alert(draw)
         kind = draw(st.sampled_from((0, 0, 1, 2)))
-        whom = (draw(customers), "s1")[: kind if alert.per_subscription else min(kind, 1)]
-        if whom and alert.scope[0] in ("customer", "subscription"):
-            whom = (alert.scope[1], *whom[1:])
-        self._step("disable", self.life.switch(alert.name, whom, False, at))
+        target = (draw(customers), "s1")[: kind if alert.per_subscription else min(kind, 1)]
+        if target and alert.scope[0] in ("customer", "subscription"):
+            target = (alert.scope[1], *target[1:])
+        self._step("disable", self.comparison.switch(alert.name, target, False, at))
 
     def _enable(self, draw: Draw, at: int) -> None:
         """Of what is off, if anything is."""
         off = sorted(one for one in self.model.switched_off if one[0] in self.model.alerts)
-        name, *whom = draw(st.sampled_from(off)) if off else (self._alert(draw).name,)
-        self._step("enable", self.life.switch(name, tuple(whom), True, at))
+        name, *target = draw(st.sampled_from(off)) if off else (self._alert(draw).name,)
+        self._step("enable", self.comparison.switch(name, tuple(target), True, at))
 
     def _reset(self, draw: Draw, at: int) -> None:
-        self._step("reset", self.life.reset(self._alert(draw).name, draw(customers), at))
+        self._step("reset", self.comparison.reset(self._alert(draw).name, draw(customers), at))
 
     def _put(self, draw: Draw, at: int) -> None:
         put = draw(customers), draw(st.sampled_from(SUBSCRIPTIONS)), draw(st.sampled_from(PLANS))
-        self._step("put", self.life.put(*put, at))
+        self._step("put", self.comparison.put(*put, at))
 
-    def _look(self, draw: Draw, at: int) -> None:
-        self._step("look", self.life.look(self._alert(draw), draw(customers), at))
+    def _check_state(self, draw: Draw, at: int) -> None:
+        self._step("check_state", self.comparison.check_state(self._alert(draw), draw(customers), at))
 
     @precondition(lambda self: self.month + 1 < len(MONTHS) and len(self.sent) > 25 * (self.month + 1))
     @rule()
@@ -172,12 +175,12 @@ class Machine(RuleBasedStateMachine):
     def restart(self, number: int) -> None:
         """A server is another one from now on."""
         self.since_restart = 0
-        self._step("restart", self.life.restart(number))
+        self._step("restart", self.comparison.restart(number))
 
     def teardown(self) -> None:
         """Everything is compared."""
-        if hasattr(self, "life"):
-            self.stage.run(self.life.compare())
+        if hasattr(self, "comparison"):
+            self.stage.run(self.comparison.compare())
 
     def _step(self, kind: str, work: Any) -> None:
         self.stage.steps += 1
@@ -205,7 +208,7 @@ class Machine(RuleBasedStateMachine):
 
 
 def play(stage: Stage, steps: int, streams: bool) -> None:
-    """Plays lives of organizations until that many steps are done, or one of them disagrees with the model.
+    """Calls organizations until that many steps are done, or one of them disagrees with the model.
 
     streams: whether usage comes over streams, or in single calls.
     """

@@ -1,4 +1,4 @@
-"""The plain model's words in those of the API and of the service, and back."""
+"""Values of the reference model as those of the API and of the service, and back."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -12,12 +12,13 @@ from evaluator.gauges import Gauge, Measure
 from evaluator.prices import FilterOperator
 from generated.tidemark.v1 import alert_pb2, condition_pb2, notification_pb2, threshold_pb2, usage_pb2
 from server.calls.validation import to_timestamp
-from tests.reference import ladder as plain_ladder
-from tests.reference import model as plain_model
+from tests.reference import gauges as plain_gauges
+from tests.reference import thresholds as plain_thresholds
+from tests.reference import usage as plain_usage
 from tests.support.usage.caller import EVERYBODY, on_customer, on_plan, on_subscription
 
 
-def event_of(event: plain_model.Event) -> UsageEvent:
+def event_of(event: plain_gauges.Event) -> UsageEvent:
     """The event in the service's own words."""
     return UsageEvent(
         event.event_id,
@@ -32,7 +33,7 @@ def event_of(event: plain_model.Event) -> UsageEvent:
     )
 
 
-def message_of(event: plain_model.Event) -> usage_pb2.UsageEvent:
+def message_of(event: plain_gauges.Event) -> usage_pb2.UsageEvent:
     """The event in the words of the API."""
     return usage_pb2.UsageEvent(
         event_id=event.event_id,
@@ -47,15 +48,15 @@ def message_of(event: plain_model.Event) -> usage_pb2.UsageEvent:
     )
 
 
-def gauge_of(gauge: usage_pb2.Gauge) -> plain_model.Gauge:
+def gauge_of(gauge: usage_pb2.Gauge) -> plain_gauges.Gauge:
     """A gauge of an answer in the model's words."""
     filters = gauge.cost.price_filters
-    return plain_model.Gauge(
+    return plain_gauges.Gauge(
         gauge.customer_id,
         gauge.subscription_id or None,
         ("cost", gauge.cost.currency) if gauge.HasField("cost") else ("usage", gauge.usage.metric_id),
         tuple((item.key, item.value) for item in gauge.group),
-        plain_model.month_of(gauge.billing_period.start_time.ToDatetime(UTC)),
+        gauge.billing_period.start_time.ToDatetime(UTC),
         frozenset(
             (
                 condition_pb2.PriceField.Name(one.field).removeprefix("PRICE_FIELD_").lower(),
@@ -67,9 +68,9 @@ def gauge_of(gauge: usage_pb2.Gauge) -> plain_model.Gauge:
     )
 
 
-def crossing_of(transition: notification_pb2.Transition) -> plain_ladder.Crossing:
+def transition_of(transition: notification_pb2.Transition) -> plain_thresholds.Transition:
     """A transition of an answer in the model's words."""
-    return plain_ladder.Crossing(
+    return plain_thresholds.Transition(
         threshold_pb2.TransitionKind.Name(transition.kind).removeprefix("TRANSITION_KIND_"),
         Fraction(transition.level),
         Fraction(transition.previous_value),
@@ -78,15 +79,15 @@ def crossing_of(transition: notification_pb2.Transition) -> plain_ladder.Crossin
     )
 
 
-def values_of(gauges: Iterable[tuple[Gauge, Decimal]]) -> dict[plain_model.Gauge, Fraction]:
+def values_of(gauges: Iterable[tuple[Gauge, Decimal]]) -> dict[plain_gauges.Gauge, Fraction]:
     """The gauges of an outcome in the model's words."""
     return {
-        plain_model.Gauge(
+        plain_gauges.Gauge(
             gauge.customer_id,
             gauge.subscription_id,
             measured_by(gauge.measure),
             gauge.group,
-            plain_model.month_of(gauge.period.start),
+            gauge.period.start,
             prices_of(gauge.measure),
         ): Fraction(value)
         for gauge, value in gauges
@@ -98,7 +99,7 @@ def measured_by(measure: Measure) -> tuple[str, str]:
     return ("cost", measure.currency) if measure.currency else ("usage", measure.metric_id or "")
 
 
-def prices_of(measure: Measure) -> plain_model.Prices:
+def prices_of(measure: Measure) -> plain_gauges.Prices:
     """Which costs count."""
     return frozenset(
         (item.field.property_name, item.operator is FilterOperator.INCLUDES, frozenset(item.values))
@@ -112,10 +113,10 @@ def decimal_of(number: Fraction) -> Decimal:
         return Decimal(number.numerator) / Decimal(number.denominator)
 
 
-def alert_of(alert: plain_model.Alert) -> alert_pb2.Alert:
+def alert_of(alert: plain_usage.Alert) -> alert_pb2.Alert:
     """The alert in the words of the API."""
     kind, name = alert.measure
-    shown = alert_pb2.Alert(name="alert", scope=_scope(alert.scope), thresholds=map(_threshold, alert.lines))
+    shown = alert_pb2.Alert(name="alert", scope=_scope(alert.scope), thresholds=map(_threshold, alert.thresholds))
     if alert.per_subscription and kind == "usage":
         shown.usage_exceeded.metric_id = name
     elif alert.prices:
@@ -131,11 +132,11 @@ def alert_of(alert: plain_model.Alert) -> alert_pb2.Alert:
     elif alert.per_subscription:
         shown.cost_exceeded.currency = name
         shown.cost_exceeded.grouping_keys.extend(key for key, _ in alert.keys)
-        for bound, lines in alert.overrides:
+        for bound, thresholds in alert.overrides:
             shown.cost_exceeded.threshold_overrides.add(
                 group_keys=[key for key, _ in bound],
                 group_values=[value for _, value in bound],
-                thresholds=map(_threshold, lines),
+                thresholds=map(_threshold, thresholds),
             )
     else:
         selectors = [condition_pb2.GroupSelector(key=key, value=value) for key, value in alert.keys]
@@ -159,12 +160,14 @@ def _scope(scope: tuple[str, ...]) -> alert_pb2.AlertScope:
     return EVERYBODY
 
 
-def _threshold(line: plain_ladder.Line) -> threshold_pb2.Threshold:
+def _threshold(threshold: plain_thresholds.Threshold) -> threshold_pb2.Threshold:
     return threshold_pb2.Threshold(
-        value=_text(line.value),
-        recurring_step=_text(line.step),
-        resolve_value=_text(line.resolve),
-        notify_on=[threshold_pb2.TransitionKind.Value(f"TRANSITION_KIND_{kind}") for kind in sorted(line.told)],
+        value=_text(threshold.value),
+        recurring_step=_text(threshold.step),
+        resolve_value=_text(threshold.resolve),
+        notify_on=[
+            threshold_pb2.TransitionKind.Value(f"TRANSITION_KIND_{kind}") for kind in sorted(threshold.notify_on)
+        ],
     )
 
 
@@ -172,9 +175,9 @@ def _text(number: Fraction | None) -> str:
     return "" if number is None else format_decimal(decimal_of(number))
 
 
-def state_of(reached: dict[str, Any], sequence: int) -> plain_ladder.State:
+def state_of(reached: dict[str, Any], sequence: int) -> plain_thresholds.State:
     """The state as it is stored."""
-    state = plain_ladder.State(sequence=sequence)
+    state = plain_thresholds.State(sequence=sequence)
     for key, entry in reached.items():
         if key.startswith("every:"):
             step = Fraction(key.removeprefix("every:"))
@@ -185,17 +188,17 @@ def state_of(reached: dict[str, Any], sequence: int) -> plain_ladder.State:
     return state
 
 
-def notification_of(alert: str, data: dict[str, Any]) -> plain_model.Notification:
+def notification_of(alert: str, data: dict[str, Any]) -> plain_usage.Notification:
     """The notification whose body has that data."""
     gauge = data["gauge"]
-    return plain_model.Notification(
+    return plain_usage.Notification(
         alert,
-        plain_model.Gauge(
+        plain_gauges.Gauge(
             gauge["customer_id"],
             gauge.get("subscription_id"),
             ("cost", gauge["currency"]) if "currency" in gauge else ("usage", gauge["metric_id"]),
             tuple((pair["key"], pair["value"]) for pair in gauge["group"]),
-            plain_model.month_of(datetime.fromisoformat(gauge["period"]["start_time"])),
+            datetime.fromisoformat(gauge["period"]["start_time"]),
             frozenset(
                 (one["field"].lower(), one["operator"] == "INCLUDES", frozenset(one["values"]))
                 for one in gauge.get("price_filters", ())
@@ -204,7 +207,7 @@ def notification_of(alert: str, data: dict[str, Any]) -> plain_model.Notificatio
         data["sequence"],
         data["late"],
         tuple(
-            plain_ladder.Crossing(
+            plain_thresholds.Transition(
                 one["kind"],
                 Fraction(one["level"]),
                 Fraction(one["previous_value"]),
@@ -213,5 +216,5 @@ def notification_of(alert: str, data: dict[str, Any]) -> plain_model.Notificatio
             )
             for one in data["transitions"]
         ),
-        frozenset(place for place, one in enumerate(data["transitions"]) if one["furthest"]),
+        frozenset(index for index, one in enumerate(data["transitions"]) if one["furthest"]),
     )

@@ -1,4 +1,4 @@
-"""Plain output: what reaches a terminal, a file, and a reader that is gone."""
+"""Plain output to a terminal, to a file, and to a reader that is gone."""
 
 import errno
 import io
@@ -7,7 +7,7 @@ import click
 import pytest
 
 from cli import console
-from cli.console import LastingProgress, Problem
+from cli.console import DurableProgress, Problem
 
 
 class Terminal(io.StringIO):
@@ -28,14 +28,14 @@ def on_a_terminal(monkeypatch: pytest.MonkeyPatch, **variables: str) -> Terminal
     return stream
 
 
-def test_a_line_has_colours_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_line_has_colours_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = on_a_terminal(monkeypatch)
     console.print_progress(console.bad("gone"))
     assert terminal.getvalue() == click.style("gone", fg="red", bold=True) + "\n"
 
 
 @pytest.mark.parametrize(("variable", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
-def test_a_line_has_no_colours_where_the_environment_says_so(
+def test_line_has_no_colours_when_the_environment_forbids_them(
     variable: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     terminal = on_a_terminal(monkeypatch, **{variable: value})
@@ -43,18 +43,18 @@ def test_a_line_has_no_colours_where_the_environment_says_so(
     assert terminal.getvalue() == "gone\n"
 
 
-def test_a_line_has_no_colours_in_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+def test_line_has_no_colours_in_a_file(capsys: pytest.CaptureFixture[str]) -> None:
     console.print_result(f"{console.named('acme')} [name]")
     assert capsys.readouterr().out == "acme [name]\n"
 
 
-def test_a_problem_shows_its_message_and_each_hint_on_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_problem_shows_its_message_and_each_hint_on_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     Problem("no \rserver", ["start one", "name one"]).show()
     assert capsys.readouterr().err == "error no server\n      start one\n      name one\n"
 
 
 @pytest.mark.parametrize("number", [errno.EPIPE, errno.EIO])
-def test_lasting_progress_falls_silent_once_standard_error_is_gone(
+def test_durable_progress_prints_nothing_after_standard_error_is_closed(
     number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Gone(io.StringIO):
@@ -65,7 +65,7 @@ def test_lasting_progress_falls_silent_once_standard_error_is_gone(
             raise OSError(number, "gone")
 
     monkeypatch.setattr("sys.stderr", Gone())
-    say = LastingProgress()
+    say = DurableProgress()
     say("one")
     say("two")
     assert Gone.writes == 1

@@ -11,7 +11,7 @@ from store.identity.organizations import Organization
 CREATED = datetime(2026, 3, 15, 12, 30, tzinfo=UTC)
 
 
-def test_the_table_of_keys_is_aligned_when_names_are_wide(capsys: pytest.CaptureFixture[str]) -> None:
+def test_table_of_keys_is_aligned_when_names_have_wide_characters(capsys: pytest.CaptureFixture[str]) -> None:
     print_table(
         [
             KeyRecord("key_1", Organization(1, "acme [bold]"), CREATED, None),

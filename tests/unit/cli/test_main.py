@@ -1,4 +1,4 @@
-"""The group, and what is said before anything starts."""
+"""The group of commands, and the errors that it reports before a command starts."""
 
 from pathlib import Path
 
@@ -6,13 +6,15 @@ import grpc
 import pytest
 from click.testing import CliRunner
 
-from cli.client.connection import Address, call_problem, reason
+from cli.client.connection import Address
+from cli.client.errors import error_reason
 from cli.main import COMMANDS, tidemark
+from cli.server_options import call_problem
 from cli.settings import first_line
 from store.postgres.addresses import shown
 
 
-def test_the_help_names_every_command() -> None:
+def test_help_lists_every_command() -> None:
     result = CliRunner().invoke(tidemark, ["--help"])
     assert result.exit_code == 0
     for name in COMMANDS:
@@ -20,18 +22,20 @@ def test_the_help_names_every_command() -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_has_a_help_of_its_own(name: str) -> None:
+def test_every_command_has_its_own_help(name: str) -> None:
     result = CliRunner().invoke(tidemark, [name, "--help"])
     assert result.exit_code == 0
     assert f"tidemark {name}" in result.output
 
 
-def test_an_unknown_command_is_a_usage_error() -> None:
+def test_unknown_command_is_a_usage_error() -> None:
     assert CliRunner().invoke(tidemark, ["fly"]).exit_code == 2
 
 
 @pytest.mark.parametrize("command", [["up"], ["serve"], ["notify"], ["migrate"], ["keys", "list"]])
-def test_bad_settings_are_all_named_and_end_with_2(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_settings_are_all_listed_and_the_command_ends_with_2(
+    command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TIDEMARK_LISTEN", "nowhere")
     monkeypatch.setenv("TIDEMARK_POOL_SIZE", "many")
     monkeypatch.setenv("TIDEMARK_LISTENN", "1")
@@ -42,7 +46,7 @@ def test_bad_settings_are_all_named_and_end_with_2(command: list[str], monkeypat
 
 
 @pytest.mark.parametrize("command", [["serve"], ["notify"], ["migrate"], ["keys", "list"], ["up"]])
-def test_an_unreachable_database_is_named_without_its_password(
+def test_unreachable_database_is_shown_without_its_password(
     command: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TIDEMARK_DATABASE_URL", "postgresql://operator:hunter2@127.0.0.1:1/usage")
@@ -63,16 +67,16 @@ def test_an_unreachable_database_is_named_without_its_password(
         ("postgresql://db.example:no/usage", "the address in TIDEMARK_DATABASE_URL"),
     ],
 )
-def test_a_database_is_shown_without_its_credentials(url: str, where: str) -> None:
+def test_database_address_is_shown_without_credentials(url: str, where: str) -> None:
     assert shown(url) == where
 
 
-def test_the_first_line_of_an_error() -> None:
+def test_first_line_of_an_error_is_its_message_or_its_class() -> None:
     assert first_line(ValueError("\n one\n two")) == "one"
     assert first_line(ValueError()) == "ValueError"
 
 
-def test_a_replay_of_a_file_without_the_columns_names_them(tmp_path: Path) -> None:
+def test_replay_lists_the_columns_that_the_file_does_not_have(tmp_path: Path) -> None:
     path = tmp_path / "usage.csv"
     path.write_text("account,tokens\nacme,1\n")
     result = CliRunner().invoke(tidemark, ["replay", str(path), "--customer", "accounts", "--metric", "=tokens"])
@@ -83,7 +87,7 @@ def test_a_replay_of_a_file_without_the_columns_names_them(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("text", ["region", "=eu", "region="])
-def test_a_property_has_a_name_and_a_column(text: str, tmp_path: Path) -> None:
+def test_replay_refuses_a_property_without_a_name_or_a_column(text: str, tmp_path: Path) -> None:
     path = tmp_path / "usage.csv"
     path.write_text("a\n1\n")
     result = CliRunner().invoke(tidemark, ["replay", str(path), "--property", text])
@@ -100,11 +104,11 @@ def failed_call(code: grpc.StatusCode, details: str) -> grpc.aio.AioRpcError:
     ("code", "words"),
     [
         (grpc.StatusCode.UNAVAILABLE, "no server answers at 127.0.0.1:1"),
-        (grpc.StatusCode.UNAUTHENTICATED, "does not know who is calling"),
+        (grpc.StatusCode.UNAUTHENTICATED, "does not accept the credentials"),
         (grpc.StatusCode.INTERNAL, "answered INTERNAL: details"),
     ],
 )
-def test_a_failed_call_is_put_into_words(code: grpc.StatusCode, words: str) -> None:
+def test_failed_call_becomes_a_problem_with_a_message(code: grpc.StatusCode, words: str) -> None:
     error = failed_call(code, "details")
-    assert reason(error) == ""
+    assert error_reason(error) == ""
     assert words in call_problem(error, Address("127.0.0.1:1")).message

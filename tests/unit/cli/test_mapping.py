@@ -1,11 +1,11 @@
-"""From columns to usage events: defaults, constants, properties, times, ids."""
+"""Mapping of columns to usage events: defaults, constants, properties, times, ids."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from cli.replay.mapping import Event, RowMapping, RowProblem, Source, parse_time
+from cli.replay.mapping import Event, FieldSource, RowMapping, RowProblem, parse_time
 from cli.replay.rows import Row
 
 VALUES = {
@@ -20,7 +20,7 @@ def event(mapping: RowMapping | None = None, /, number: int = 1, **changes: Any)
     return (mapping or RowMapping()).event(Row(number, number + 1, {**VALUES, **changes}))
 
 
-def test_columns_named_like_the_contract_need_no_option() -> None:
+def test_columns_with_the_names_of_the_contract_need_no_option() -> None:
     found = event(event_id="e1", subscription_id="main", cost="0.5", currency="EUR")
     assert found == Event(
         event_id="e1",
@@ -35,47 +35,47 @@ def test_columns_named_like_the_contract_need_no_option() -> None:
     )
 
 
-def test_an_option_names_a_column_or_gives_a_constant() -> None:
-    sources = {"customer_id": Source.parse("account"), "metric_id": Source.parse("=calls")}
+def test_option_names_a_column_or_gives_a_constant() -> None:
+    sources = {"customer_id": FieldSource.parse("account"), "metric_id": FieldSource.parse("=calls")}
     found = event(RowMapping(sources), account="globex")
     assert (found.customer_id, found.metric_id) == ("globex", "calls")
 
 
-def test_a_constant_may_contain_an_equals_sign() -> None:
-    assert Source.parse("=a=b") == Source(constant="a=b")
+def test_constant_may_contain_an_equals_sign() -> None:
+    assert FieldSource.parse("=a=b") == FieldSource(constant="a=b")
 
 
-def test_a_column_may_be_a_path_into_an_ndjson_row() -> None:
-    mapping = RowMapping({"quantity": Source.parse("usage.tokens")})
+def test_column_may_be_a_path_into_an_ndjson_row() -> None:
+    mapping = RowMapping({"quantity": FieldSource.parse("usage.tokens")})
     assert event(mapping, usage={"tokens": "7"}).quantity == "7"
     with pytest.raises(RowProblem, match="quantity is empty"):
         event(mapping, usage="7")
 
 
-def test_blanks_around_a_cell_are_layout() -> None:
+def test_blanks_around_a_cell_are_removed() -> None:
     assert event(customer_id=" acme ", quantity=" 1 ").customer_id == "acme"
 
 
 @pytest.mark.parametrize("name", ["customer_id", "metric_id", "quantity", "event_time"])
 @pytest.mark.parametrize("value", ["", None])
-def test_a_row_without_a_required_value_is_refused(name: str, value: str | None) -> None:
+def test_row_without_a_required_value_is_refused(name: str, value: str | None) -> None:
     with pytest.raises(RowProblem, match=f"{name} is empty"):
         RowMapping().event(Row(1, 2, {**VALUES, name: value}))
 
 
-def test_a_value_that_is_neither_text_nor_number_is_refused() -> None:
+def test_value_that_is_neither_text_nor_number_is_refused() -> None:
     with pytest.raises(RowProblem, match="quantity is neither text nor a number"):
         event(quantity=True)
     with pytest.raises(RowProblem, match="the property tags is neither"):
         event(properties={"tags": ["a"]})
 
 
-def test_what_is_wrong_with_a_value_is_left_to_the_server() -> None:
+def test_invalid_amount_is_left_for_the_server_to_reject() -> None:
     assert event(quantity="1e999").quantity == "1e999"
 
 
-def test_properties_come_from_options_columns_and_the_object() -> None:
-    mapping = RowMapping(properties={"region": Source.parse("zone"), "source": Source.parse("=batch")})
+def test_properties_come_from_options_columns_and_the_object_of_the_row() -> None:
+    mapping = RowMapping(properties={"region": FieldSource.parse("zone"), "source": FieldSource.parse("=batch")})
     changes: dict[str, Any] = {"properties.model": "large", "properties.empty": "", "zone": "eu"}
     changes["properties"] = {"paid": True, "n": None}
     assert event(mapping, **changes).properties == {
@@ -92,8 +92,8 @@ def test_times_are_moved_by_whole_days() -> None:
 
 
 @pytest.mark.parametrize("text", ["soon", "2026-13-01", "nan", "1e300", "9999-12-31T23:59:59-01:00"])
-def test_a_time_that_cannot_be_read_is_refused(text: str) -> None:
-    with pytest.raises(RowProblem, match="event_time is no time"):
+def test_time_that_cannot_be_read_is_refused(text: str) -> None:
+    with pytest.raises(RowProblem, match="event_time is not a time"):
         event(event_time=text)
 
 
@@ -115,28 +115,28 @@ def test_times_are_read_in_the_forms_that_files_have(text: str, time: datetime) 
     assert parse_time(text) == time
 
 
-def test_a_derived_id_is_the_same_in_every_run() -> None:
+def test_derived_id_is_the_same_in_every_run() -> None:
     assert event().event_id == event().event_id
     assert event().event_id == "row_ib4bm7bbavt7p446jwawonad"
 
 
-def test_equal_rows_are_two_events() -> None:
+def test_equal_rows_become_two_events() -> None:
     assert event(number=1).event_id != event(number=2).event_id
 
 
-def test_a_row_that_is_mapped_in_two_ways_is_two_events() -> None:
-    other = RowMapping({"metric_id": Source.parse("=calls")})
+def test_row_that_is_mapped_in_two_ways_becomes_two_events() -> None:
+    other = RowMapping({"metric_id": FieldSource.parse("=calls")})
     moved = RowMapping(shift=timedelta(days=1))
-    grouped = RowMapping(properties={"region": Source.parse("=eu")})
+    grouped = RowMapping(properties={"region": FieldSource.parse("=eu")})
     assert len({event(mapping).event_id for mapping in (RowMapping(), other, moved, grouped)}) == 4
 
 
-def test_a_row_whose_id_is_empty_gets_a_derived_one() -> None:
+def test_row_with_an_empty_id_gets_a_derived_id() -> None:
     assert event(event_id="").event_id == event().event_id
 
 
-def test_missing_columns_are_all_named() -> None:
-    mapping = RowMapping({"customer_id": Source.parse("account"), "metric_id": Source.parse("=calls")})
+def test_missing_columns_are_all_listed() -> None:
+    mapping = RowMapping({"customer_id": FieldSource.parse("account"), "metric_id": FieldSource.parse("=calls")})
     assert mapping.missing(["customer", "cost"]) == [
         "there is no column 'account'",
         "no column gives the field quantity",

@@ -1,10 +1,12 @@
-"""Files of rows: CSV, NDJSON, and everything that can be wrong with a line."""
+"""Rows of CSV and NDJSON files, good and bad ones."""
 
 from pathlib import Path
 
 import pytest
 
-from cli.replay.rows import CSV, NDJSON, BadRow, FileProblem, Row, RowFile
+from cli.replay.row_file import CSV, NDJSON, RowFile
+from cli.replay.rows import BadRow, Row
+from cli.replay.source import FileProblem
 
 
 def read(
@@ -15,7 +17,7 @@ def read(
         return list(rows)
 
 
-def test_csv_rows_carry_their_number_line_and_values(tmp_path: Path) -> None:
+def test_csv_rows_have_their_number_line_and_values(tmp_path: Path) -> None:
     rows = read(tmp_path / "a.csv", 'id,note\n1,"two\nlines"\n\n2,x\n')
     assert rows == [
         Row(1, 3, {"id": "1", "note": "two\nlines"}),
@@ -23,7 +25,7 @@ def test_csv_rows_carry_their_number_line_and_values(tmp_path: Path) -> None:
     ]
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> None:
+def test_byte_order_mark_is_not_part_of_the_first_column(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(b"\xef\xbb\xbfid\n1\n")
     with RowFile(path) as rows:
@@ -33,12 +35,12 @@ def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("1", "has 1 cells where the header has 2"),
-        ("1,2,3", "has 3 cells where the header has 2"),
-        ('1,"a"b', "is no CSV"),
+        ("1", "has 1 cells, but the header has 2"),
+        ("1,2,3", "has 3 cells, but the header has 2"),
+        ('1,"a"b', "is not CSV"),
     ],
 )
-def test_a_bad_csv_row_spoils_no_other(tmp_path: Path, line: str, reason: str) -> None:
+def test_bad_csv_row_does_not_affect_other_rows(tmp_path: Path, line: str, reason: str) -> None:
     rows = read(tmp_path / "a.csv", f"a,b\n1,2\n{line}\n3,4\n")
     assert [type(row) for row in rows] == [Row, BadRow, Row]
     bad = rows[1]
@@ -49,7 +51,7 @@ def test_a_bad_csv_row_spoils_no_other(tmp_path: Path, line: str, reason: str) -
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.ndjson"])
-def test_bytes_that_are_no_utf8_spoil_one_row(tmp_path: Path, name: str) -> None:
+def test_bytes_that_are_not_utf8_affect_one_row_only(tmp_path: Path, name: str) -> None:
     content = b"a\nx\n\xff\ny\n" if name.endswith("csv") else b'{"a":"x"}\n{"a":"\xff"}\n{"a":"y"}\n'
     rows = read(tmp_path / name, content)
     assert isinstance(rows[1], BadRow)
@@ -57,7 +59,7 @@ def test_bytes_that_are_no_utf8_spoil_one_row(tmp_path: Path, name: str) -> None
     assert [row.values for row in rows if isinstance(row, Row)] == [{"a": "x"}, {"a": "y"}]
 
 
-def test_tabs_and_other_delimiters(tmp_path: Path) -> None:
+def test_cells_are_separated_by_tabs_in_tsv_or_by_the_given_delimiter(tmp_path: Path) -> None:
     assert read(tmp_path / "a.tsv", "a\tb\n1\t2\n") == [Row(1, 2, {"a": "1", "b": "2"})]
     assert read(tmp_path / "a.csv", "a;b\n1;2\n", delimiter=";") == [Row(1, 2, {"a": "1", "b": "2"})]
 
@@ -75,16 +77,16 @@ def test_json_numbers_keep_their_digits(tmp_path: Path) -> None:
     }
 
 
-def test_an_enormous_json_exponent_is_left_for_the_server_to_refuse(tmp_path: Path) -> None:
+def test_enormous_json_exponent_is_left_for_the_server_to_reject(tmp_path: Path) -> None:
     (row,) = read(tmp_path / "a.ndjson", '{"a": 1e999999999}\n')
     assert isinstance(row, Row)
     assert row.values == {"a": "1e999999999"}
 
 
 @pytest.mark.parametrize(
-    ("line", "reason"), [("[1]", "is no JSON object"), ("{", "is no JSON"), ("7", "is no JSON object")]
+    ("line", "reason"), [("[1]", "is not a JSON object"), ("{", "is not JSON"), ("7", "is not a JSON object")]
 )
-def test_a_bad_json_line_spoils_no_other(tmp_path: Path, line: str, reason: str) -> None:
+def test_bad_json_line_does_not_affect_other_lines(tmp_path: Path, line: str, reason: str) -> None:
     rows = read(tmp_path / "a.ndjson", f'{{"a": "1"}}\n\n{line}\n{{"a": "2"}}\n')
     bad = rows[1]
     assert isinstance(bad, BadRow)
@@ -94,7 +96,7 @@ def test_a_bad_json_line_spoils_no_other(tmp_path: Path, line: str, reason: str)
 
 
 @pytest.mark.parametrize(("content", "form"), [(' {"a": "1"}\n', NDJSON), ("a\n1\n", CSV)])
-def test_the_form_is_guessed_from_the_content_when_the_name_says_nothing(
+def test_format_is_guessed_from_the_content_when_the_name_has_no_suffix(
     tmp_path: Path, content: str, form: str
 ) -> None:
     path = tmp_path / "usage"
@@ -105,21 +107,22 @@ def test_the_form_is_guessed_from_the_content_when_the_name_says_nothing(
 
 
 @pytest.mark.parametrize(
-    ("content", "words"), [("", "is empty"), ("a,b,a\n1,2,3\n", "more than one column named 'a'"), ('"a\n', "no CSV")]
+    ("content", "words"),
+    [("", "is empty"), ("a,b,a\n1,2,3\n", "more than one column named 'a'"), ('"a\n', "not CSV")],
 )
-def test_a_csv_file_without_a_usable_header_is_refused(tmp_path: Path, content: str, words: str) -> None:
+def test_csv_file_without_a_usable_header_is_refused(tmp_path: Path, content: str, words: str) -> None:
     path = tmp_path / "a.csv"
     path.write_text(content)
     with pytest.raises(FileProblem, match=words):
         RowFile(path)
 
 
-def test_a_file_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
+def test_file_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileProblem, match="cannot be read"):
         RowFile(tmp_path / "nothing.csv")
 
 
-def test_the_position_reaches_the_size(tmp_path: Path) -> None:
+def test_position_reaches_the_size_at_the_end_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("a\n" + "1\n" * 1000)
     with RowFile(path) as rows:

@@ -1,4 +1,4 @@
-"""Files with corrupted rows: each costs itself, and hides none of the others."""
+"""Files with corrupted rows: a corrupted row does not affect other rows."""
 
 import csv
 import io
@@ -10,17 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.replay import lines as lines_module
 from cli.replay.batches import Batches
+from cli.replay.csv_rows import MAX_CELL_LINES
+from cli.replay.lines import MAX_LINE_LENGTH
 from cli.replay.mapping import RowMapping
-from cli.replay.rows import MAX_CELL_LINES, BadRow, Row, RowFile
+from cli.replay.row_file import RowFile
+from cli.replay.rows import BadRow, Row
 from cli.replay.summary import Summary
 
 HEADER = ["event_id", "customer_id", "metric_id", "quantity", "time", "properties.note"]
 NOTES = ("plain", "", "with, a comma", 'said "so"', '"', "ümlaut €", ";", " blank ")
 TIME = "2026-03-01T00:00:00Z"
 
-# What spoils a row, given the bytes of its line without the end; each leaves the end where it was.
+# How a row is corrupted, given the bytes of its line without the line end, which stays in its place.
 CORRUPTIONS = {
     "no UTF-8": lambda line, at: line[:at] + b"\xff\xfe" + line[at:],
     "zero bytes": lambda line, at: line[:at] + b"\0\0" + line[at:],
@@ -41,11 +43,11 @@ def encoded(cells: list[str]) -> bytes:
     return out.getvalue().removesuffix("\r\n").encode()
 
 
-def read(content: bytes, name: str = "a.csv") -> list[Row | BadRow]:
+def read(content: bytes, name: str = "a.csv", max_line_length: int = MAX_LINE_LENGTH) -> list[Row | BadRow]:
     with TemporaryDirectory() as folder:
         path = Path(folder) / name
         path.write_bytes(content)
-        with RowFile(path) as rows:
+        with RowFile(path, max_line_length=max_line_length) as rows:
             return list(rows)
 
 
@@ -60,7 +62,7 @@ corruption = st.tuples(st.integers(0, 29), st.sampled_from(sorted(CORRUPTIONS)),
 @given(
     notes=rows_of_a_file, spoiled=st.lists(corruption, max_size=6), end=st.sampled_from(BREAKS), mark=st.booleans()
 )
-def test_no_corruption_of_a_row_costs_another(
+def test_corrupted_row_does_not_affect_other_rows(
     notes: list[str], spoiled: list[tuple[int, str, int]], end: bytes, mark: bool
 ) -> None:
     content = [encoded([f"e{number}", "acme", "calls", "1", TIME, note]) for number, note in enumerate(notes)]
@@ -72,7 +74,7 @@ def test_no_corruption_of_a_row_costs_another(
     start = b"\xef\xbb\xbf" if mark else b""
     found = read(start + end.join([encoded(HEADER), *content, b""]))
     assert {f"e{number}" for number in range(len(notes))} - ids(found) <= touched
-    # Whatever is no row is said to be none.
+    # Only corrupted rows are bad rows.
     assert sum(isinstance(row, BadRow) for row in found) <= len(touched)
 
 
@@ -80,7 +82,7 @@ def test_no_corruption_of_a_row_costs_another(
     notes=st.lists(st.sampled_from([*NOTES, "two\nlines", "\n", "a\n\nb", "three\r\nwhole\nlines,"]), max_size=15),
     spoiled=st.one_of(st.none(), corruption),
 )
-def test_cells_of_several_lines_stay_whole_beside_a_corrupted_row(
+def test_cells_of_several_lines_stay_whole_next_to_a_corrupted_row(
     notes: list[str], spoiled: tuple[int, str, int] | None
 ) -> None:
     content = [encoded([f"e{number}", "acme", "calls", "1", TIME, note]) for number, note in enumerate(notes)]
@@ -94,17 +96,17 @@ def test_cells_of_several_lines_stay_whole_beside_a_corrupted_row(
         assert good[f"e{number}"] == note
 
 
-def test_a_stray_quote_costs_its_row_and_not_the_rest() -> None:
+def test_stray_quote_affects_its_own_row_only() -> None:
     content = [encoded([f"e{number}", "acme", "calls", "1", TIME, "x"]) for number in range(3000)]
     content[9] = content[9].replace(b",x", b',"x')
     found = read(b"\n".join([encoded(HEADER), *content]))
     assert [(row.number, row.line, row.reason) for row in found if isinstance(row, BadRow)] == [
-        (10, 11, "is no CSV: a quote opens a cell and is not closed in its row")
+        (10, 11, "is not CSV: a quote opens a cell and is not closed in its row")
     ]
     assert len(found) == 3000
 
 
-def test_two_stray_quotes_do_not_make_one_cell_of_the_rows_between_them() -> None:
+def test_rows_between_two_stray_quotes_do_not_become_one_cell() -> None:
     content = [encoded([f"e{number}", "acme", "calls", "1", TIME, "x"]) for number in range(20)]
     content[3] = content[3].replace(b",x", b',"x')
     content[9] = content[9] + b'"'
@@ -112,24 +114,23 @@ def test_two_stray_quotes_do_not_make_one_cell_of_the_rows_between_them() -> Non
 
 
 @pytest.mark.parametrize("length", [MAX_CELL_LINES, MAX_CELL_LINES + 1])
-def test_a_cell_may_have_a_bounded_number_of_lines(length: int) -> None:
+def test_cell_may_span_a_limited_number_of_lines(length: int) -> None:
     note = "\n".join(["line"] * length)
     found = read(b"\n".join([encoded(HEADER), encoded(["e1", "a", "b", "1", TIME, note]), encoded(["e2"] * 6)]))
     assert ids(found) == ({"e1", "e2"} if length <= MAX_CELL_LINES else {"e2"})
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.ndjson"])
-def test_a_line_that_is_too_long_is_skipped_and_said(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lines_module, "MAX_LINE_LENGTH", 100)
+def test_line_that_is_too_long_becomes_a_bad_row(name: str) -> None:
     long = "x" * 350
     text = (
         f'event_id\n1\n{long}\n"{long}"\n2\n'
         if name == "a.csv"
         else f'{{"event_id": "1"}}\n{{"a": "{long}"}}\n{{"event_id": "2"}}\n'
     )
-    found = read(text.encode(), name)
+    found = read(text.encode(), name, max_line_length=100)
     assert ids(found) == {"1", "2"}
-    assert all("is longer than" in row.reason for row in found if isinstance(row, BadRow))
+    assert all(row.reason == "is longer than 100 characters" for row in found if isinstance(row, BadRow))
 
 
 @pytest.mark.parametrize(
@@ -139,12 +140,12 @@ def test_a_line_that_is_too_long_is_skipped_and_said(name: str, monkeypatch: pyt
         (r'{"event_id": "x", "properties": {"\udfff": "a"}}', "surrogate"),
         ('{"event_id": "x", "event_id": "y"}', "has the key 'event_id' twice"),
         ('{"event_id": ' + "[" * 100_000, "nested too deeply"),
-        ('{"event_id": NaN', "no JSON"),
-        ("\0", "no JSON"),
-        ("null", "no JSON object"),
+        ('{"event_id": NaN', "not JSON"),
+        ("\0", "not JSON"),
+        ("null", "not a JSON object"),
     ],
 )
-def test_a_bad_ndjson_row_spoils_no_other(line: str, reason: str) -> None:
+def test_bad_ndjson_row_does_not_affect_other_rows(line: str, reason: str) -> None:
     found = read(f'{{"event_id": "1"}}\n{line}\n{{"event_id": "2"}}\n'.encode(), "a.ndjson")
     assert ids(found) == {"1", "2"}
     (bad,) = (row for row in found if isinstance(row, BadRow))
@@ -152,7 +153,7 @@ def test_a_bad_ndjson_row_spoils_no_other(line: str, reason: str) -> None:
     assert bad.line == 2
 
 
-def test_numbers_beyond_all_bounds_are_left_for_the_server_to_refuse() -> None:
+def test_numbers_beyond_all_limits_are_left_for_the_server_to_reject() -> None:
     huge = "9" * 5000
     found = read(f'{{"a": 1e99999999999999999999, "b": {huge}, "c": -Infinity}}\n'.encode(), "a.ndjson")
     assert isinstance(found[0], Row)
@@ -169,7 +170,7 @@ async def events(content: bytes, name: str) -> tuple[list[tuple[str, str]], Summ
         return [(event.event_id, event.quantity) for batch in batches for event in batch.events], summary
 
 
-async def test_whatever_a_row_holds_the_batches_have_the_others() -> None:
+async def test_batches_contain_all_other_rows_when_some_rows_give_no_event() -> None:
     base = {"customer_id": "acme", "metric_id": "calls", "quantity": "1", "time": TIME}
     given: list[dict[str, object]] = [
         {"event_id": "1"},
@@ -185,16 +186,16 @@ async def test_whatever_a_row_holds_the_batches_have_the_others() -> None:
     assert (summary.rows, summary.rejected) == (6, 3)
 
 
-async def test_an_exponent_in_a_cell_is_read_exactly_and_only_in_amounts() -> None:
+async def test_exponent_in_a_cell_is_expanded_exactly_and_only_in_amounts() -> None:
     line = f"1e5,acme,calls,-1.5E+3,{TIME},1e5"
     found, _ = await events(",".join(HEADER).encode() + b"\n" + line.encode(), "a.csv")
     assert found == [("1e5", "-1500")]
 
 
-async def test_a_time_that_cannot_be_read_is_quoted_and_rows_with_one_are_counted_together() -> None:
+async def test_rows_with_an_unreadable_time_are_counted_together_and_the_first_is_quoted() -> None:
     lines = [f"e{number},acme,calls,1,tomorrow {number}\x1b{'x' * 500},n" for number in range(5)]
     _, summary = await events("\n".join([",".join(HEADER), *lines]).encode(), "a.csv")
-    ((_, refusal),) = summary.refusals.items()
-    assert (refusal.count, refusal.lines) == (5, [2, 3, 4, 5, 6])
-    assert refusal.message.startswith("event_time is no time that can be read: 'tomorrow 0\\x1bxxx")
-    assert len(refusal.message) < 120
+    ((_, group),) = summary.rejection_groups.items()
+    assert (group.count, group.lines) == (5, [2, 3, 4, 5, 6])
+    assert group.message.startswith("event_time is not a time: 'tomorrow 0\\x1bxxx")
+    assert len(group.message) < 120

@@ -1,4 +1,4 @@
-"""`tidemark secrets`: what it says before it touches anything."""
+"""`tidemark secrets`: the errors that it reports before it opens the database."""
 
 import pytest
 from click.testing import CliRunner
@@ -6,7 +6,7 @@ from click.testing import CliRunner
 from cli.main import tidemark
 
 
-def test_a_key_that_is_none_is_refused_without_repeating_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_secret_key_is_refused_and_not_repeated_in_the_message(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TIDEMARK_SECRET_KEYS", "2026:aHVzaA==")
     result = CliRunner().invoke(tidemark, ["secrets", "reencrypt"])
     assert result.exit_code == 2

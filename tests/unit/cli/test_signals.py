@@ -1,4 +1,4 @@
-"""Work that a signal ends clears away after itself first."""
+"""Work that a signal ends cleans up before it ends."""
 
 import asyncio
 import os
@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from cli.signals import EndedBySignal, clearing_away
+from cli.signals import EndedBySignal, cancelled_by_signals
 
 
 async def work(did: list[str], number: signal.Signals | None) -> str:
@@ -18,19 +18,19 @@ async def work(did: list[str], number: signal.Signals | None) -> str:
         return "nothing ended it"
     finally:
         await asyncio.sleep(0)
-        did.append("cleared away")
+        did.append("cleaned up")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_work_that_clears_away(number: signal.Signals) -> None:
+def test_signal_cancels_work_after_its_clean_up(number: signal.Signals) -> None:
     did: list[str] = []
     with pytest.raises(EndedBySignal) as raised:
-        asyncio.run(clearing_away(work(did, number)))
-    assert did == ["cleared away"]
+        asyncio.run(cancelled_by_signals(work(did, number)))
+    assert did == ["cleaned up"]
     assert raised.value.exit_code == 128 + number
 
 
-def test_work_that_ends_by_itself_keeps_its_result_and_no_handler() -> None:
+def test_work_that_ends_by_itself_returns_its_result_and_leaves_no_handler() -> None:
     before = signal.getsignal(signal.SIGHUP)
-    assert asyncio.run(clearing_away(work([], None))) == "result"
+    assert asyncio.run(cancelled_by_signals(work([], None))) == "result"
     assert signal.getsignal(signal.SIGHUP) == before

@@ -6,8 +6,8 @@ from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 from rich.console import Console
 
-from cli.client.usage_stream import Batch
-from cli.replay.summary import FIRST_FIRINGS, FIRST_LINES, Summary
+from cli.client.batches import Batch
+from cli.replay.summary import FIRST_LINES, FIRST_TRANSITIONS, Summary
 from cli.rich_console import THEME
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageResponse
 from generated.tidemark.v1.notification_pb2 import Transition
@@ -56,7 +56,7 @@ def test_rejections_are_grouped_by_reason_and_field_with_their_first_lines() -> 
     rejected.append(rejection(8, "EVENT_INVALID", "cost"))
     rejected.append(rejection(9, "EVENT_CONFLICT"))
     summary.acknowledge(batch(10, first_line=100), EvaluateUsageResponse(accepted=1, rejected=rejected))
-    by_reason = {reason: refusal for (reason, _), refusal in summary.refusals.items()}
+    by_reason = {reason: group for (reason, _), group in summary.rejection_groups.items()}
     assert set(by_reason) == {"EVENT_INVALID (quantity)", "EVENT_INVALID (cost)", "EVENT_CONFLICT"}
     assert by_reason["EVENT_INVALID (quantity)"].count == 7
     assert by_reason["EVENT_INVALID (quantity)"].lines == list(range(100, 100 + FIRST_LINES))
@@ -65,7 +65,7 @@ def test_rejections_are_grouped_by_reason_and_field_with_their_first_lines() -> 
     assert "100, 101, 102, 103, 104 …" in shown(summary)
 
 
-def test_what_answers_leave_out_is_counted_and_said() -> None:
+def test_summary_counts_and_reports_results_that_answers_omit() -> None:
     summary = Summary(rows=10)
     reached = TransitionKind.TRANSITION_KIND_REACHED
     omitted = OmittedResults(transition_count=1_200, rejection_count=3)
@@ -80,33 +80,33 @@ def test_what_answers_leave_out_is_counted_and_said() -> None:
     )
     assert (summary.rejected, summary.transitions) == (4, 1_201)
     text = shown(summary)
-    assert "1,200 of them were left out of the answers" in text
-    assert "3 of the rejections were left out of the answers" in text
+    assert "1,200 of them are not contained in the answers" in text
+    assert "3 of the rejections are not contained in the answers" in text
 
 
-def test_unreadable_rows_are_grouped_by_what_is_wrong_with_them() -> None:
+def test_unreadable_rows_are_grouped_by_their_problem() -> None:
     summary = Summary()
     for line in (3, 5):
         summary.unreadable(line, "quantity is empty")
     summary.unreadable(4, "event_time is empty")
-    assert [refusal.count for refusal in summary.refusals.values()] == [2, 1]
+    assert [group.count for group in summary.rejection_groups.values()] == [2, 1]
     assert "3, 5" in shown(summary)
 
 
-def test_alerts_that_fired_are_counted_by_kind_and_the_first_are_shown() -> None:
+def test_transitions_are_counted_by_alert_and_kind_and_the_first_are_shown() -> None:
     summary = Summary()
     reached = TransitionKind.TRANSITION_KIND_REACHED
-    found = [transition(f"customer-{number % 7}", reached) for number in range(FIRST_FIRINGS + 5)]
+    found = [transition(f"customer-{number % 7}", reached) for number in range(FIRST_TRANSITIONS + 5)]
     found.append(transition("customer-0", TransitionKind.TRANSITION_KIND_RESOLVED))
     summary.acknowledge(batch(30), EvaluateUsageResponse(accepted=30, transitions=found))
-    firings = {firing.kind: firing for firing in summary.firings.values()}
-    assert firings["reached"].count == FIRST_FIRINGS + 5
-    assert len(firings["reached"].customers) == 7
-    assert firings["resolved"].count == 1
+    groups = {group.kind: group for group in summary.transition_groups.values()}
+    assert groups["reached"].count == FIRST_TRANSITIONS + 5
+    assert len(groups["reached"].customers) == 7
+    assert groups["resolved"].count == 1
     text = shown(summary)
-    assert f"the first {FIRST_FIRINGS}" in text
+    assert f"the first {FIRST_TRANSITIONS}" in text
     assert "Spend [all]" in text  # names are text, not markup
 
 
-def test_a_replay_without_findings_is_five_lines() -> None:
+def test_summary_without_rejections_and_transitions_has_five_lines() -> None:
     assert len(shown(Summary(rows=2, accepted=2)).splitlines()) == 5

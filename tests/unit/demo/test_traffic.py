@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 from demo import scenario
+from demo.definitions import SUBSCRIPTION_CONDITIONS
 from demo.expectation import CONFLICT, DUPLICATE, Expectation
 from demo.traffic import DAYS, Traffic
-from demo.world import SUBSCRIPTION_CONDITIONS
 
 NOW = datetime(2026, 11, 21, 21, 30, tzinfo=UTC)
 SETTING = scenario.month(NOW)
@@ -26,8 +26,8 @@ def test_a_month_holds_everything_that_can_go_wrong() -> None:
     sent = list(traffic())
     reasons = Counter(one.reason for one in sent)
     assert set(reasons) == {"", "EVENT_CONFLICT", "EVENT_INVALID", "EVENT_IN_FUTURE", "EVENT_TOO_OLD"}
-    model = Expectation(SETTING.customers, SETTING.metrics)
-    verdicts = [model.feed(one.event) for one in sent if not one.reason]
+    model = Expectation(SETTING.customers, SETTING.metrics, NOW)
+    verdicts = [model.send(one.event) for one in sent if not one.reason]
     assert 0.01 < verdicts.count(DUPLICATE) / len(verdicts) < 0.05
     assert CONFLICT not in verdicts
     times = [one.event.time for one in sent if not one.reason]
@@ -36,8 +36,8 @@ def test_a_month_holds_everything_that_can_go_wrong() -> None:
 
 
 def test_a_conflict_repeats_an_id_with_other_content() -> None:
-    model = Expectation(SETTING.customers, SETTING.metrics)
-    found = [model.feed(one.event) for one in traffic() if one.reason in ("", "EVENT_CONFLICT")]
+    model = Expectation(SETTING.customers, SETTING.metrics, NOW)
+    found = [model.send(one.event) for one in traffic() if one.reason in ("", "EVENT_CONFLICT")]
     assert found.count(CONFLICT) == sum(one.reason == "EVENT_CONFLICT" for one in traffic())
 
 
@@ -48,7 +48,7 @@ def test_what_counts_lies_within_the_month() -> None:
 
 
 def test_every_registered_customer_begins_a_new_period_within_the_month() -> None:
-    model = Expectation(SETTING.customers, SETTING.metrics)
+    model = Expectation(SETTING.customers, SETTING.metrics, NOW)
     for customer in SETTING.customers:
         if customer.registered:
             starts = {
@@ -58,15 +58,15 @@ def test_every_registered_customer_begins_a_new_period_within_the_month() -> Non
 
 
 def test_the_alerts_are_of_every_evaluated_type_and_scope() -> None:
-    plans = SETTING.alerts + SETTING.later_alerts
-    assert len({plan.name for plan in plans}) == len(plans)
-    assert {plan.condition for plan in plans} == {
+    alerts = SETTING.alerts + SETTING.later_alerts
+    assert len({alert.name for alert in alerts}) == len(alerts)
+    assert {alert.condition for alert in alerts} == {
         "spend_threshold_reached",
         "usage_threshold_reached",
         *SUBSCRIPTION_CONDITIONS,
     }
-    scopes = {(bool(plan.plan), bool(plan.customer), bool(plan.subscription)) for plan in plans}
+    scopes = {(bool(one.plan), bool(one.customer), bool(one.subscription)) for one in alerts}
     assert scopes == {(False, False, False), (True, False, False), (False, True, False), (False, True, True)}
-    values = {value for plan in plans for _, value in plan.groups}
+    values = {value for alert in alerts for _, value in alert.groups}
     assert None in values
     assert values - {None}

@@ -15,7 +15,7 @@ from engine.ingest.pipeline import Pipeline
 from engine.rules.registry import RulesRegistry
 from evaluator.events import UsageEvent
 from runtime.clock import ManualClock
-from runtime.gate import FairGate
+from runtime.fair_semaphore import FairSemaphore
 from store.identity.organizations import Organization
 from store.postgres.database import Database, DatabaseUnavailable
 
@@ -57,7 +57,7 @@ def commits(monkeypatch: pytest.MonkeyPatch) -> Commits:
     return fake
 
 
-def a_pipeline(pending: PendingEvents, gate: FairGate) -> Pipeline:
+def a_pipeline(pending: PendingEvents, gate: FairSemaphore) -> Pipeline:
     return Pipeline(
         cast(Database, None),
         ManualClock(NOW),
@@ -84,7 +84,7 @@ async def settled() -> None:
 
 async def test_one_organization_at_its_bound_leaves_room_for_another(commits: Commits) -> None:
     pending = PendingEvents(100, 100)
-    through = a_pipeline(pending, FairGate(4))
+    through = a_pipeline(pending, FairSemaphore(4))
     sent = [asyncio.create_task(send(through, NOISY, 10)) for _ in range(20)]
     await settled()
     refused = [one.exception() for one in sent if one.done()]
@@ -102,7 +102,7 @@ async def test_one_organization_at_its_bound_leaves_room_for_another(commits: Co
 
 
 async def test_an_organization_may_have_a_bound_of_its_own(commits: Commits) -> None:
-    through = a_pipeline(PendingEvents(1_000, 30), FairGate(4))
+    through = a_pipeline(PendingEvents(1_000, 30), FairSemaphore(4))
     sent = [asyncio.create_task(send(through, NOISY, 20)) for _ in range(2)]
     await settled()
     assert [one.done() for one in sent] == [False, True]
@@ -122,7 +122,7 @@ async def test_what_no_organization_has_room_for_is_the_servers_refusal() -> Non
 
 @pytest.mark.parametrize("error", [DatabaseUnavailable("gone"), ValueError("a bug")])
 async def test_events_of_a_commit_that_fails_are_pending_no_more(commits: Commits, error: Exception) -> None:
-    pending, gate = PendingEvents(100, 100), FairGate(4)
+    pending, gate = PendingEvents(100, 100), FairSemaphore(4)
     through = a_pipeline(pending, gate)
     commits.error = error
     commits.go.set()
@@ -137,7 +137,7 @@ async def test_events_of_a_commit_that_fails_are_pending_no_more(commits: Commit
 
 async def test_events_whose_caller_has_gone_are_pending_until_they_are_committed(commits: Commits) -> None:
     pending = PendingEvents(100, 100)
-    through = a_pipeline(pending, FairGate(4))
+    through = a_pipeline(pending, FairSemaphore(4))
     gone = asyncio.create_task(send(through, NOISY, 40))
     await settled()
     gone.cancel()
@@ -151,7 +151,7 @@ async def test_events_whose_caller_has_gone_are_pending_until_they_are_committed
 
 async def test_room_for_events_that_were_rejected_is_given_up(commits: Commits) -> None:
     pending = PendingEvents(100, 100)
-    through = a_pipeline(pending, FairGate(4))
+    through = a_pipeline(pending, FairSemaphore(4))
     commits.go.set()
     room = await through.admit(NOISY, 40)
     assert (await through.submit(NOISY, batch(10), room)).accepted == 10

@@ -16,7 +16,7 @@ from engine.ingest.pipeline import Pipeline
 from engine.rules.registry import RulesRegistry
 from evaluator.events import UsageEvent
 from runtime.clock import ManualClock
-from runtime.gate import FairGate
+from runtime.fair_semaphore import FairSemaphore
 from store.identity.organizations import Organization
 from store.postgres.database import DatabaseUnavailable
 
@@ -72,7 +72,7 @@ def pipeline(writers: int = 1, pending: int = 10) -> Pipeline:
         RulesRegistry(),
         writers=writers,
         pending=waiting,
-        gate=FairGate(2 * writers),
+        gate=FairSemaphore(2 * writers),
     )
 
 

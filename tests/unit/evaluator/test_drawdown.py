@@ -1,4 +1,4 @@
-"""Drawing from segments and giving back: what the plain ledger says, and the cases that are easy to get wrong."""
+"""Drawing from segments and giving back: what the reference model says, and the cases that are easy to get wrong."""
 
 import os
 from dataclasses import dataclass
@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from evaluator.amounts import exact_arithmetic
 from evaluator.balances import HoldingSegment, Unit
 from evaluator.drawdown import Source, UnitBalances, in_order
-from tests.reference.wallet import PlainWallet, Terms
+from tests.reference.balances import Terms, Wallet
+from tests.reference.gauges import Event
 
 EXAMPLES = 10 * int(os.environ.get("TIDEMARK_TEST_EXAMPLES", "30"))
 
@@ -69,10 +70,10 @@ def end_of(one: Granted) -> datetime | None:
     used=st.lists(uses, min_size=1, max_size=12),
     overage=st.sampled_from([Decimal(0), Decimal(4), Decimal(-4)]),
 )
-def test_purses_do_what_the_plain_ledger_says(
+def test_purses_do_what_the_reference_model_says(
     held: list[Granted], used: list[tuple[Decimal, datetime, str, bool]], overage: Decimal
 ) -> None:
-    plain = PlainWallet()
+    plain = Wallet()
     plain.overage["cost", "USD"] = Fraction(overage)
     sources: dict[str, Source] = {}
     seats: set[str] = set()
@@ -82,7 +83,7 @@ def test_purses_do_what_the_plain_ledger_says(
         terms = Terms(name, "COMMIT", ("cost", "USD"), one.priority, one.overdraws, True, one.metrics, seat)
         plain.put(terms, [(Fraction(one.amount), TIMES[one.start], end_of(one))])
         plain.balances[name].segments[1].adjusted = Fraction(one.adjusted)
-        plain.balances[name].segments[1].taken = Fraction(one.taken)
+        plain.balances[name].segments[1].drawn = Fraction(one.taken)
         with exact_arithmetic():
             segment = HoldingSegment(1, one.amount + one.adjusted, one.taken, TIMES[one.start], end_of(one))
         sources[name] = Source(name, segment, one.priority, one.seat, one.overdraws, one.metrics)
@@ -95,7 +96,8 @@ def test_purses_do_what_the_plain_ledger_says(
         of_seat = in_order([source for name, source in sources.items() if name in seats])
         purse = UnitBalances(Unit("USD"), pooled, overage)
         for amount, time, metric, seated in used:
-            plain.use(time, metric, Fraction(0), Fraction(amount), "USD", {"seat": "ann"} if seated else {})
+            properties = (("seat", "ann"),) if seated else ()
+            plain.use(Event("", "", time, metric, Fraction(0), None, Fraction(amount), "USD", properties))
             before = {name: source.segment.drawn for name, source in sources.items()}
             overage_before = purse.overage
             draws = purse.draw(amount, time, metric, of_seat if seated else ())
@@ -108,7 +110,7 @@ def test_purses_do_what_the_plain_ledger_says(
             assert sum(moved.values(), purse.overage - overage_before) == amount
             assert all(source.segment.drawn >= 0 for source in sources.values())
     assert {name: Fraction(source.segment.drawn) for name, source in sources.items()} == {
-        name: taken for (name, _), taken in plain.taken().items()
+        name: drawn for (name, _), drawn in plain.drawn().items()
     }
     assert Fraction(purse.overage) == plain.overage["cost", "USD"]
 

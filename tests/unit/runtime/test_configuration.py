@@ -1,4 +1,4 @@
-"""Settings are read, checked all at once, and documented."""
+"""Settings: defaults, units, checks, and their documentation."""
 
 import base64
 import re
@@ -14,7 +14,7 @@ KEY = base64.b64encode(b"k" * 32).decode()
 DOCUMENT = Path(__file__).parents[3] / "docs" / "configuration.md"
 
 
-def test_nothing_set_gives_the_defaults() -> None:
+def test_empty_environment_gives_the_defaults() -> None:
     assert load({}) == Configuration()
     assert load({"TIDEMARK_LISTEN": "", "TIDEMARK_POOL_SIZE": "  "}) == Configuration()
 
@@ -40,14 +40,14 @@ def test_settings_are_read_in_their_units() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "says"),
+    ("name", "value", "message"),
     [
-        ("TIDEMARK_DATABASE_URL", "mysql://x", "does not name a PostgreSQL server"),
+        ("TIDEMARK_DATABASE_URL", "mysql://x", "is not the URL of a PostgreSQL server"),
         ("TIDEMARK_LISTEN", "50051", "write host:port"),
         ("TIDEMARK_LISTEN", "localhost:70000", "write host:port"),
-        ("TIDEMARK_POOL_SIZE", "many", "give a number of connections"),
+        ("TIDEMARK_POOL_SIZE", "many", "write a number of connections"),
         ("TIDEMARK_POOL_SIZE", "0", "between 4 and 200"),
-        ("TIDEMARK_REFLECTION", "perhaps", "say true or false"),
+        ("TIDEMARK_REFLECTION", "perhaps", "write true or false"),
         ("TIDEMARK_WEBHOOK_ALLOW_CIDRS", "10.1.2.3/16", "has host bits set"),
         ("TIDEMARK_NOTIFIER_LISTEN", "9464", "write host:port"),
         ("TIDEMARK_SECRET_KEYS", "2026:dG9vIHNob3J0", "its key number 1 is not"),
@@ -60,15 +60,15 @@ def test_settings_are_read_in_their_units() -> None:
         ("TIDEMARK_SOMETHING_ELSE_ALTOGETHER", "1", "is not a setting of Tidemark"),
     ],
 )
-def test_a_bad_setting_is_named_with_what_would_be_right(name: str, value: str, says: str) -> None:
+def test_invalid_setting_is_named_with_a_correction(name: str, value: str, message: str) -> None:
     with pytest.raises(ConfigurationError) as raised:
         load({name: value})
     (problem,) = raised.value.problems
     assert name in problem
-    assert says in problem
+    assert message in problem
 
 
-def test_master_keys_are_read_in_their_order_and_never_shown() -> None:
+def test_master_keys_keep_their_order_and_are_never_shown() -> None:
     settings = load({"TIDEMARK_SECRET_KEYS": f"new:{KEY}, old:{KEY}"})
     assert [key_id for key_id, _ in settings.secret_keys] == ["new", "old"]
     assert settings.secret_keys[0][1] == b"k" * 32
@@ -78,19 +78,19 @@ def test_master_keys_are_read_in_their_order_and_never_shown() -> None:
     assert KEY not in str(raised.value)
 
 
-def test_every_bad_setting_is_named_at_once() -> None:
+def test_all_invalid_settings_are_listed_at_once() -> None:
     with pytest.raises(ConfigurationError) as raised:
         load({"TIDEMARK_LISTEN": "x", "TIDEMARK_POOL_SIZE": "y", "TIDEMARK_LOG_LEVEL": "z"})
     assert len(raised.value.problems) == 3
     assert all(problem in str(raised.value) for problem in raised.value.problems)
 
 
-def test_the_grace_ends_before_the_events_are_dropped() -> None:
+def test_retention_must_exceed_the_grace() -> None:
     with pytest.raises(ConfigurationError, match="RETENTION_DAYS must exceed"):
         load({"TIDEMARK_GRACE_DAYS": "60", "TIDEMARK_RETENTION_DAYS": "60"})
 
 
-def test_the_document_lists_every_setting_and_no_other() -> None:
+def test_document_lists_every_setting_and_no_other() -> None:
     source = (Path(__file__).parents[3] / "runtime" / "configuration.py").read_text()
     read = set(re.findall(r'\.(?:raw|flag|choice|number|optional_address)\(\s*"([A-Z_]+)"', source))
     documented = set(re.findall(r"^\| `TIDEMARK_([A-Z_]+)`", DOCUMENT.read_text(), re.MULTILINE))
@@ -112,7 +112,7 @@ SERVICE_LINKS = {
 
 
 @pytest.mark.parametrize("service", ["TIDEMARK", "TIDEMARK_SERVER", "TIDEMARK_NOTIFIER", "TIDEMARK_LISTEN"])
-def test_what_kubernetes_sets_for_a_service_of_that_name_is_no_setting(service: str) -> None:
+def test_service_links_of_kubernetes_are_not_settings(service: str) -> None:
     links = {f"{service}_{end}": value for end, value in SERVICE_LINKS.items()}
     loaded = load({**links, "TIDEMARK_NOTIFIER_LISTEN": "127.0.0.1:9464", "TIDEMARK_POOL_SIZE": "7"})
     assert loaded.notifier_listen == ("127.0.0.1", 9464)
@@ -132,7 +132,7 @@ def test_what_kubernetes_sets_for_a_service_of_that_name_is_no_setting(service: 
         ("TIDEMARK_NOTIFIER_LISTENS", "tcp://10.96.0.7:9464"),
     ],
 )
-def test_a_setting_that_only_resembles_a_service_link_is_named(name: str, value: str) -> None:
+def test_setting_that_only_resembles_a_service_link_is_refused(name: str, value: str) -> None:
     with pytest.raises(ConfigurationError, match=f"{name} is not a setting"):
         load({name: value})
 

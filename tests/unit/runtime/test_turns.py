@@ -1,4 +1,4 @@
-"""Turns: one slice of long work in each pass of the loop, and the keys one after the other."""
+"""Turns: one slice of long work in each pass of the loop, keys in rotation."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ async def test_one_turn_is_given_in_each_pass_of_the_loop() -> None:
     assert len(set(passes)) == 5
 
 
-async def test_keys_have_turns_one_after_the_other_and_each_in_its_own_order() -> None:
+async def test_keys_get_turns_in_rotation_and_each_keeps_its_own_order() -> None:
     shared, order = Turns(), list[str]()
 
     async def work(name: str) -> None:
@@ -31,7 +31,7 @@ async def test_keys_have_turns_one_after_the_other_and_each_in_its_own_order() -
     assert order == ["a1", "a2", "b1", "c1", "a3", "b2", "a4"]
 
 
-async def test_a_wait_that_is_cancelled_takes_nobodys_turn() -> None:
+async def test_cancelled_wait_takes_no_turn() -> None:
     shared, order = Turns(), list[str]()
 
     async def work(name: str) -> None:
@@ -49,7 +49,7 @@ async def test_a_wait_that_is_cancelled_takes_nobodys_turn() -> None:
     assert order == ["a", "c"]
 
 
-async def test_others_run_between_the_slices_of_long_work() -> None:
+async def test_other_tasks_run_between_the_slices_of_long_work() -> None:
     between = 0
 
     async def other() -> None:
@@ -67,7 +67,7 @@ async def test_others_run_between_the_slices_of_long_work() -> None:
     assert seen == sorted(set(seen)), "the other task ran in each pause but the first at the least"
 
 
-async def test_a_slice_that_lasts_is_not_interrupted() -> None:
+async def test_slice_is_not_interrupted_before_its_duration_ends() -> None:
     slices, other = Slices(1, 1_000.0), asyncio.create_task(asyncio.sleep(0))
     for _ in range(10):
         await slices.pause()

@@ -5,7 +5,7 @@ import contextlib
 
 import pytest
 
-from runtime.gate import FairGate
+from runtime.fair_semaphore import FairSemaphore
 from server.calls.errors import ResourceExhausted
 from server.calls.organization_shares import OrganizationShares
 
@@ -13,7 +13,7 @@ NOISY, QUIET = 1, 2
 
 
 async def test_calls_beyond_an_organizations_share_are_refused_and_anothers_are_served() -> None:
-    gate = FairGate(2)
+    gate = FairSemaphore(2)
     shares, go = OrganizationShares(gate, most_of_one=3, streams_of_one=1), asyncio.Event()
 
     async def call(organization_id: int) -> None:
@@ -40,7 +40,7 @@ async def test_calls_beyond_an_organizations_share_are_refused_and_anothers_are_
 
 @pytest.mark.parametrize("error", [ValueError(), asyncio.CancelledError()])
 async def test_a_call_that_fails_is_not_counted_after_it(error: BaseException) -> None:
-    gate = FairGate(2)
+    gate = FairSemaphore(2)
     shares = OrganizationShares(gate, most_of_one=1, streams_of_one=1)
     for _ in range(3):
         for share in (shares.served, shares.counted):
@@ -51,7 +51,7 @@ async def test_a_call_that_fails_is_not_counted_after_it(error: BaseException) -
 
 
 def test_a_stream_counts_until_it_is_closed_however_often() -> None:
-    shares = OrganizationShares(FairGate(1), most_of_one=1, streams_of_one=2)
+    shares = OrganizationShares(FairSemaphore(1), most_of_one=1, streams_of_one=2)
     streams = [shares.open_stream(NOISY) for _ in range(2)]
     with pytest.raises(ResourceExhausted):
         shares.open_stream(NOISY)

@@ -12,7 +12,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from generated.tidemark.v1 import account_service_pb2, alert_service_pb2, webhook_service_pb2
 from runtime.clock import SystemClock
 from runtime.configuration import Configuration
-from runtime.gate import FairGate
+from runtime.fair_semaphore import FairSemaphore
 from server import services
 from server.calls import errors
 from server.calls.errors import ApiError, ErrorTable
@@ -31,7 +31,7 @@ CONFIGURATION = Configuration(secret_keys=(("test", b"tidemark tests and nothing
 @pytest.fixture
 async def parts() -> Parts:
     """Parts that are not started; the constructors use no database."""
-    return build_parts(CONFIGURATION, cast(Database, None), SystemClock(), FairGate(1))
+    return build_parts(CONFIGURATION, cast(Database, None), SystemClock(), FairSemaphore(1))
 
 
 @pytest.mark.parametrize("name", SERVICES)

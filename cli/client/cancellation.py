@@ -1,0 +1,9 @@
+"""Tells a cancellation of the running task from the cancellation of something that the task awaits."""
+
+import asyncio
+
+
+def is_being_cancelled() -> bool:
+    """Whether the running task is being cancelled. If not, a CancelledError comes from something that it awaits."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -1,0 +1,137 @@
+"""Rows of CSV files. A bad row does not affect the others.
+
+To a CSV parser, a quote that is not closed makes one cell of everything after it. Therefore a quoted cell may span a
+limited number of lines only. If it does not end within them, or if the result is not a row, only the line with the
+quote is rejected, and reading continues with the next line.
+"""
+
+import csv
+import re
+from collections.abc import Iterator
+
+from cli.replay.lines import Line, Lines
+from cli.replay.rows import NOT_UTF8, SURROGATE, BadRow, Row, has_broken_bytes, too_long
+from cli.replay.source import FileProblem
+
+MAX_CELL_LINES = 100  # of one row
+TELLING_WIDTH = 4  # columns; a line of free text seldom has as many cells as a row of that width
+
+_OPEN_QUOTE = "a quote opens a cell and is not closed in its row"
+_ENCODING_HINTS = (
+    "convert it to UTF-8, for example: iconv -f WINDOWS-1252 -t UTF-8 FILE | tidemark replay - (with its encoding)",
+)
+_EMPTY_HINTS = ("its first line must name the columns",)
+
+
+class CsvRows:
+    """The rows below the header. name: of the file, for messages. columns: the names in the header.
+
+    Raises FileProblem when the header cannot be used.
+    """
+
+    def __init__(self, lines: Lines, delimiter: str, name: str) -> None:
+        self._lines = lines
+        self._delimiter = delimiter
+        self._one_line_row = _one_line_row(delimiter)
+        # The length of lines and rows is limited already; csv's own limit would depend on where quotes are.
+        csv.field_size_limit(2 * lines.max_length)
+        self.columns = self._read_header(name)
+
+    def __iter__(self) -> Iterator[Row | BadRow]:
+        """The rows, also the bad ones. Raises FileEndedEarly after the last row that could be read."""
+        number = 0
+        while (first := self._lines.next()) is not None:
+            if not first.is_blank:
+                number += 1
+                yield self._row(number, first)
+
+    def _row(self, number: int, first: Line) -> Row | BadRow:
+        if first.too_long:
+            return BadRow(number, first.number, too_long(self._lines.max_length))
+        try:
+            cells, taken = self._record(first)
+        except csv.Error as error:
+            return BadRow(number, first.number, f"is not CSV: {error}")
+        width = len(self.columns)
+        if len(taken) > 1 and (len(cells) != width or self._hides_rows(taken[1:], width)):
+            self._lines.give_back(taken[1:])
+            return BadRow(number, first.number, f"is not CSV: {_OPEN_QUOTE}")
+        last = taken[-1].number
+        if len(cells) != width:
+            return BadRow(number, last, f"has {len(cells)} cells, but the header has {width}")
+        if has_broken_bytes("".join(line.text for line in taken)):
+            return BadRow(number, last, NOT_UTF8)
+        return Row(number, last, dict(zip(self.columns, cells, strict=True)))
+
+    def _read_header(self, name: str) -> list[str]:
+        first = self._lines.peek()
+        if first is None:
+            raise FileProblem(f"{name} is empty", _EMPTY_HINTS)
+        self._lines.next()
+        try:
+            if first.too_long:
+                raise csv.Error(f"it {too_long(self._lines.max_length)}")
+            cells, _ = self._record(first)
+        except csv.Error as error:
+            raise FileProblem(f"the first line of {name} is not CSV: {error}") from None
+        columns = [cell.strip() for cell in cells]
+        if any(SURROGATE.search(column) for column in columns):
+            raise FileProblem(f"the first line of {name} is not UTF-8", _ENCODING_HINTS)
+        if not any(columns):
+            raise FileProblem(f"the first line of {name} is blank", _EMPTY_HINTS)
+        repeated = sorted({column for column in columns if columns.count(column) > 1})
+        if repeated:
+            raise FileProblem(
+                f"{name} has more than one column named {', '.join(map(repr, repeated))}",
+                ("rename them in its first line",),
+            )
+        return columns
+
+    def _record(self, first: Line) -> tuple[list[str], list[Line]]:
+        """The cells of the record that begins on a line, and the lines of the record.
+
+        Raises csv.Error, and then only the first line is consumed.
+        """
+        if '"' not in first.text:
+            return first.text.rstrip("\r\n").split(self._delimiter), [first]
+        taken: list[Line] = []
+        try:
+            return next(csv.reader(self._feed(first, taken), delimiter=self._delimiter, strict=True)), taken
+        except csv.Error as error:
+            self._lines.give_back(taken[1:])
+            if len(taken) > 1 or "unexpected end" in str(error):
+                raise csv.Error(_OPEN_QUOTE) from None
+            raise
+
+    def _feed(self, first: Line, taken: list[Line]) -> Iterator[str]:
+        """The lines that one record may span, as csv asks for them; each is added to `taken`."""
+        line: Line | None = first
+        length = 0
+        limit = self._lines.max_length
+        while line is not None and len(taken) < MAX_CELL_LINES and not line.too_long and length <= limit:
+            taken.append(line)
+            length += len(line.text)
+            yield line.text
+            line = self._lines.next_or_end()
+        if line is not None:
+            self._lines.give_back([line])
+
+    def _hides_rows(self, further: list[Line], width: int) -> bool:
+        """Whether the further lines of a record are rows of their own, which stray quotes turned into a cell.
+
+        Two stray quotes, of which the first opens and the second closes a cell, make a record that is valid CSV.
+        """
+        texts = (line.text.rstrip("\r\n") for line in further)
+        are_rows = [self._one_line_row.fullmatch(text) is not None and self._width(text) == width for text in texts]
+        if width >= TELLING_WIDTH:
+            return any(are_rows)
+        return are_rows[-1] or (len(are_rows) > 1 and all(are_rows[:-1]))
+
+    def _width(self, text: str) -> int:
+        return len(next(csv.reader([text], delimiter=self._delimiter, strict=True)))
+
+
+def _one_line_row(delimiter: str) -> re.Pattern[str]:
+    """Matches a row of one line in which quotes enclose whole cells only."""
+    cell = rf'(?:[^"{re.escape(delimiter)}]*|"(?:[^"]|"")*")'
+    return re.compile(f"{cell}(?:{re.escape(delimiter)}{cell})*")

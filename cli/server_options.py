@@ -1,0 +1,75 @@
+"""The options --server and --key of client commands, and the Problem that a failed call is shown as."""
+
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+import grpc
+
+from cli.client.connection import Address
+from cli.client.errors import error_reason
+from cli.console import Problem
+from runtime.configuration import DEFAULT_LISTEN
+
+MAX_PORT = 65_535
+MAX_SHOWN = 100  # characters of a value that a message quotes
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _server(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    host, colon, port = value.rpartition(":")
+    has_scheme = value.startswith(("unix:", "dns:", "ipv4:", "ipv6:"))  # other addresses that gRPC accepts
+    has_port = port.isascii() and port.isdigit() and 0 < int(port[:6]) <= MAX_PORT
+    has_host = bool(host) and "/" not in host and host.isprintable() and " " not in host
+    if not has_scheme and not (colon and has_host and has_port):
+        raise click.BadParameter(
+            f"{value[:MAX_SHOWN]!r} is not an address: write HOST:PORT, such as {DEFAULT_LISTEN}"
+        )
+    return value
+
+
+def _key(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    key = (value or "").strip()
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise click.BadParameter("this is not an API key: a key is tmk_ and letters, digits, - and _, without blanks")
+    return key or None
+
+
+def server_options(command: Command) -> Command:
+    """Adds --server and --key to a command, which receives them as `server` and `key`."""
+    command = click.option(
+        "--key",
+        envvar="TIDEMARK_KEY",
+        callback=_key,
+        show_envvar=True,
+        help="API key of the organization. Not needed while no key exists.",
+    )(command)
+    return click.option(
+        "--server",
+        envvar="TIDEMARK_SERVER",
+        callback=_server,
+        show_envvar=True,
+        default=lambda: os.environ.get("TIDEMARK_LISTEN") or DEFAULT_LISTEN,
+        show_default=DEFAULT_LISTEN,
+        metavar="HOST:PORT",
+        help="Address of the server.",
+    )(command)
+
+
+def call_problem(error: grpc.aio.AioRpcError, address: Address) -> Problem:
+    """The Problem of a call that failed."""
+    code = error.code()
+    message = error.details() or "no further details"
+    if code is grpc.StatusCode.UNAVAILABLE and not error_reason(error):
+        return Problem(
+            f"no server answers at {address.server}: {message}",
+            ["start one with `tidemark up`, or name another with --server HOST:PORT"],
+        )
+    if code is grpc.StatusCode.UNAUTHENTICATED:
+        return Problem(
+            f"{address.server} does not accept the credentials of this call: {message}",
+            ["pass an API key with --key or TIDEMARK_KEY"],
+        )
+    return Problem(f"{address.server} answered {code.name}: {message}")

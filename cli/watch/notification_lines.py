@@ -1,0 +1,59 @@
+"""A line of text for each notification."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from rich.markup import escape
+
+from generated.tidemark.v1.notification_pb2 import Notification
+
+_STYLES = {"REACHED": "bad", "RESOLVED": "good"}
+# Fields of a gauge that the line shows elsewhere, or leaves out.
+_OTHER_FIELDS = {"customer_id", "subscription_id", "group", "period"}
+
+
+def notification_line(notification: Notification) -> str:
+    """Time, customer, alert, and what happened, with rich's markup for colours. The body contains more."""
+    data = json.loads(notification.body)["data"]
+    gauge = data.get("gauge", data)
+    customer = "/".join(filter(None, (notification.customer_id, gauge.get("subscription_id"))))
+    parts = [
+        f"[quiet]{notification.create_time.ToDatetime():%Y-%m-%d %H:%M:%S}[/]",
+        f"[name]{escape(customer)}[/]",
+        escape(data["alert_name"]),
+        *(_transitions(data) if "transitions" in data else _other(notification.event_type, data)),
+    ]
+    return "  ".join(part for part in parts if part)
+
+
+def _transitions(data: Mapping[str, Any]) -> list[str]:
+    levels_by_kind: dict[str, list[str]] = {}
+    for transition in data["transitions"]:
+        levels_by_kind.setdefault(transition["kind"], []).append(_level(transition))
+    changes = "; ".join(
+        f"[{_STYLES.get(kind, 'warn')}]{kind.lower()} {escape(', '.join(levels))}[/]"
+        for kind, levels in levels_by_kind.items()
+    )
+    values = f"[quiet]{escape(data['previous_value'])} → {escape(data['value'])}[/]"
+    return [escape(_measure(data["gauge"])), changes, values, "[warn]late[/]" if data["late"] else ""]
+
+
+def _other(event_type: str, data: Mapping[str, Any]) -> list[str]:
+    """A notification without a gauge: an alert was disabled for a customer."""
+    reason = str(data.get("reason", "")).lower().replace("_", " ")
+    return [escape(_group(data)), f"[warn]{escape(event_type.rpartition('.')[2])}[/]", escape(reason)]
+
+
+def _measure(gauge: Mapping[str, Any]) -> str:
+    fields = [str(value) for name, value in gauge.items() if name not in _OTHER_FIELDS and isinstance(value, str)]
+    return " ".join([*fields, _group(gauge)]).rstrip()
+
+
+def _group(data: Mapping[str, Any]) -> str:
+    return " ".join(f"{pair['key']}={pair['value']}" for pair in data.get("group", ()))
+
+
+def _level(transition: Mapping[str, Any]) -> str:
+    code = transition["threshold"].get("code")
+    return f"{transition['level']} ({code})" if code else str(transition["level"])

@@ -1,0 +1,304 @@
+"""The reference model of alerts on usage and cost: one organization, its events, its alerts and what they find.
+
+Slow and obvious on purpose: every step evaluates every alert that watches a gauge, on every value of the gauge. There
+are no caches, locks or trip levels. A customer's billing cycle is set before its first event and stays.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from fractions import Fraction
+
+from tests.reference.gauges import Event, Gauge, Group, Metric, Prices, Recorded, Tally
+from tests.reference.periods import CALENDAR_MONTH, Cycle, Periods
+from tests.reference.thresholds import State, Threshold, Transition, follow, furthest, mark_silently
+
+NEW, DUPLICATE, CONFLICT = "new", "duplicate", "conflict"  # what becomes of an event
+
+
+@dataclass(frozen=True)
+class Alert:
+    """An alert on usage or cost.
+
+    measure: ("usage", metric) or ("cost", currency). scope: ("all",), ("plan", plan), ("customer", customer) or
+    ("subscription", customer, subscription). keys: properties that group events, each with the one value that counts,
+    or None for all values. evaluate: whether it notifies of what is reached when it is created. prices: which costs
+    count, at most one filter for each property. overrides: some values of keys, each with the thresholds that groups
+    with these values have instead.
+    """
+
+    name: str
+    measure: tuple[str, str]
+    per_subscription: bool
+    scope: tuple[str, ...]
+    keys: tuple[tuple[str, str | None], ...]
+    thresholds: tuple[Threshold, ...]
+    evaluate: bool = True
+    prices: Prices = frozenset()
+    overrides: tuple[tuple[Group, tuple[Threshold, ...]], ...] = ()
+
+    def thresholds_of(self, group: Group) -> tuple[Threshold, ...]:
+        """The thresholds of a group: of the override that names most of its values; of equals, the first."""
+        fitting = [(bound, thresholds) for bound, thresholds in self.overrides if set(bound) <= set(group)]
+        return max(fitting, key=lambda item: len(item[0]), default=((), self.thresholds))[1]
+
+    def counts(self, event: Event) -> bool:
+        """Whether the event is of what the alert measures, whatever its customer and subscription."""
+        kind, name = self.measure
+        if (event.metric if kind == "usage" else event.currency) != name:
+            return False
+        properties = dict(event.properties)
+        grouped = all(key in properties and value in (None, properties[key]) for key, value in self.keys)
+        return grouped and _priced(self.prices, properties)
+
+
+@dataclass(frozen=True)
+class Notification:
+    """What is sent of one alert on one gauge after one commit. furthest: indexes of transitions."""
+
+    alert: str
+    gauge: Gauge
+    sequence: int
+    late: bool
+    transitions: tuple[Transition, ...]
+    furthest: frozenset[int]
+
+
+class UsageModel:
+    """One organization. recorded: every transition. switched_off: (alert,), (alert, customer) or (alert, customer,
+    subscription)."""
+
+    def __init__(self, now: datetime, metrics: Iterable[Metric]) -> None:
+        self.now = now
+        self.events: dict[tuple[str, str], Event] = {}
+        self.alerts: dict[str, Alert] = {}
+        self.states: dict[tuple[str, Gauge], State] = {}
+        self.recorded: list[Recorded] = []
+        self.notifications: list[Notification] = []
+        self.switched_off: set[tuple[str, ...]] = set()
+        self._metrics = {metric.metric_id: metric for metric in metrics}
+        self._plans: dict[tuple[str, str | None], str] = {}
+        self._cycles: dict[tuple[str, str | None], Cycle] = {}
+        self._periods: dict[Cycle, Periods] = {}
+        self._tallies: dict[str, dict[Gauge, Tally]] = {}  # of each customer
+        # The number of changes of the rules so far, and at which of them each thing changed or was evaluated last.
+        self._tick = 0
+        self._created: dict[str, tuple[int, datetime]] = {}
+        self._edited: dict[str, int] = {}
+        self._changed: dict[tuple[str, str | None], int] = {}
+        self._evaluated: dict[Gauge, int] = {}
+        self._former: dict[str, list[Alert]] = {}
+
+    def put(self, customer: str, subscription: str | None, plan: str, cycle: Cycle | None = None) -> None:
+        """A customer or a subscription gets a plan. cycle: its own, when it has one; to be set before any event."""
+        if cycle is not None:
+            self._cycles[customer, subscription] = cycle
+        if self._plans.get((customer, subscription), "") != plan:
+            self._tick += 1
+            self._plans[customer, subscription] = plan
+            self._changed[customer, subscription] = self._tick
+            for alert in self.alerts.values():
+                self._visit(alert, customer)
+
+    def period_start(self, customer: str, subscription: str | None, time: datetime) -> datetime:
+        """The start of the billing period that contains `time`."""
+        of_customer = self._cycles.get((customer, None), CALENDAR_MONTH)
+        cycle = self._cycles.get((customer, subscription), of_customer)
+        return self._periods.setdefault(cycle, Periods(cycle)).start_of(time)
+
+    def create(self, alert: Alert) -> None:
+        """An alert is created, and evaluated on the gauges of current periods."""
+        self._tick += 1
+        self.alerts[alert.name], self._former[alert.name] = alert, []
+        self._created[alert.name] = self._tick, self.now
+        self._edited[alert.name] = self._tick
+        for gauge in self.current(alert):
+            self._evaluate(gauge, (), new=alert.name)
+
+    def edit(self, alert: Alert, *, reset: bool) -> None:
+        """An alert gets other thresholds and is evaluated again. reset: it forgets everything before."""
+        former = self.alerts[alert.name]
+        if former == alert and not reset:
+            return
+        self._tick += 1
+        self.alerts[alert.name], self._edited[alert.name] = alert, self._tick
+        self._former[alert.name].insert(0, former)
+        if reset:
+            self._forget({key for key in self.states if key[0] == alert.name})
+        self._visit(alert)
+
+    def switch(self, name: str, target: tuple[str, ...], *, on: bool) -> None:
+        """An alert is switched on or off: target is empty for the whole alert, or a customer, or a customer and a
+        subscription."""
+        if on is ((name, *target) not in self.switched_off):
+            return
+        self._tick += 1
+        (self.switched_off.discard if on else self.switched_off.add)((name, *target))
+        if target:
+            self._changed[target[0], None] = self._tick
+        elif on:
+            self._edited[name] = self._tick
+        if on:
+            self._visit(self.alerts[name], *target[:1])
+
+    def reset(self, name: str, customer: str) -> None:
+        """An alert forgets what it knows of a customer's current period, and is evaluated again."""
+        for gauge in self.current(self.alerts[name], customer):
+            self._forget({(name, gauge)})
+            self._evaluate(gauge, (), again=name)
+
+    def archive(self, name: str) -> None:
+        """An alert ends."""
+        self._tick += 1
+        del self.alerts[name]
+
+    def commit(self, events: Sequence[Event]) -> tuple[list[str], dict[Gauge, Fraction]]:
+        """What becomes of each event, and the watched gauges that the new ones moved."""
+        verdicts: list[str] = []
+        new: dict[tuple[str, str], Event] = {}
+        for event in events:
+            known = self.events.get(event.identity) or new.get(event.identity)
+            verdicts.append(NEW if known is None else DUPLICATE if known == event else CONFLICT)
+            if known is None:
+                new[event.identity] = event
+        moved: dict[Gauge, list[Event]] = {}
+        for event in new.values():
+            for gauge in self._gauges(event, self.alerts.values()):
+                moved.setdefault(gauge, []).append(event)
+        for gauge, own in moved.items():
+            self._evaluate(gauge, own)
+        counted = {(gauge, event.identity) for gauge, own in moved.items() for event in own}
+        for event in new.values():
+            # Gauges that no alert watches at present count too: an alert may watch them again.
+            for gauge, tally in self._tallies.get(event.customer, {}).items():
+                if (gauge, event.identity) not in counted and self._counts(event, gauge):
+                    tally.add(event)
+        self.events |= new
+        return verdicts, {gauge: self._tally(gauge).value for gauge in moved}
+
+    def values(self) -> dict[Gauge, Fraction]:
+        """The value of every gauge that an alert has watched."""
+        return {gauge: one.value for tallies in self._tallies.values() for gauge, one in tallies.items()}
+
+    def current(self, alert: Alert, customer: str | None = None) -> set[Gauge]:
+        """The gauges of current periods that the alert watches, of all customers or of one."""
+        events = [event for event in self.events.values() if customer in (None, event.customer)]
+        found = {gauge for event in events for gauge in self._gauges(event, [alert])}
+        return {gauge for gauge in found if gauge.period == self._current_period(gauge, self.now)}
+
+    def _current_period(self, gauge: Gauge, now: datetime) -> datetime:
+        return self.period_start(gauge.customer, gauge.subscription, now)
+
+    def _visit(self, alert: Alert, customer: str | None = None) -> None:
+        for gauge in self.current(alert, customer):
+            self._evaluate(gauge, ())
+
+    def _forget(self, keys: Iterable[tuple[str, Gauge]]) -> None:
+        for key in keys:
+            self.states[key] = State(sequence=self.states[key].sequence if key in self.states else 0)
+
+    def _gauges(self, event: Event, alerts: Iterable[Alert]) -> list[Gauge]:
+        """The gauges that the event moves and those alerts watch, each once."""
+        found: dict[Gauge, None] = {}
+        for alert in alerts:
+            if alert.counts(event) and self._covers(alert, event.customer, event.subscription):
+                subscription = event.subscription if alert.per_subscription else None
+                properties = dict(event.properties)
+                group = tuple(sorted((key, properties[key]) for key, _ in alert.keys))
+                period = self.period_start(event.customer, subscription, event.time)
+                found[Gauge(event.customer, subscription, alert.measure, group, period, alert.prices)] = None
+        return list(found)
+
+    def _covers(self, alert: Alert, customer: str, subscription: str | None) -> bool:
+        """Whether the alert covers them and is not switched off."""
+        off = {(alert.name,), (alert.name, customer), (alert.name, customer, subscription)} & self.switched_off
+        if off or (alert.per_subscription and subscription is None):
+            return False
+        match alert.scope:
+            case ("plan", plan):
+                return self._plans.get((customer, subscription if alert.per_subscription else None)) == plan
+            case ("customer", name):
+                return customer == name
+            case ("subscription", name, its):
+                return (customer, subscription) == (name, its)
+        return True
+
+    def _tally(self, gauge: Gauge) -> Tally:
+        """The gauge's value; counted from all events when the gauge is new."""
+        tallies = self._tallies.setdefault(gauge.customer, {})
+        if gauge not in tallies:
+            kind, name = gauge.measure
+            tallies[gauge] = Tally(self._metrics.get(name, Metric(name)) if kind == "usage" else None)
+            for event in self.events.values():
+                if self._counts(event, gauge):
+                    tallies[gauge].add(event)
+        return tallies[gauge]
+
+    def _counts(self, event: Event, gauge: Gauge) -> bool:
+        kind, name = gauge.measure
+        return (
+            event.customer == gauge.customer
+            and gauge.subscription in (None, event.subscription)
+            and (event.metric if kind == "usage" else event.currency) == name
+            and set(gauge.group) <= set(event.properties)
+            and _priced(gauge.prices, dict(event.properties))
+            and self.period_start(event.customer, gauge.subscription, event.time) == gauge.period
+        )
+
+    def _evaluate(self, gauge: Gauge, events: Sequence[Event], *, new: str = "", again: str = "") -> None:
+        """Evaluates every alert that watches the gauge: on its value before, when an alert has not seen it, and on
+        its value after each of the events, which are counted now.
+
+        new: an alert that has just been created. again: one that is evaluated on the value before in any case.
+        """
+        tally = self._tally(gauge)
+        base, touched, before = tally.value, tally.count > 0, self._evaluated.get(gauge, -1)
+        path: list[tuple[Fraction, str | None]] = []
+        for event in events:
+            tally.add(event)
+            path.append((tally.value, event.event_id))
+        watching = [alert for alert in self.alerts.values() if self._watches(alert, gauge)]
+        changes = [self._edited[alert.name] for alert in watching]
+        changes += [self._changed.get((gauge.customer, one), 0) for one in {None, gauge.subscription}]
+        stale = touched and before < max(changes)
+        for alert in watching:
+            created, time = self._created[alert.name]
+            thresholds = alert.thresholds_of(gauge.group)
+            state = self.states.setdefault((alert.name, gauge), State())
+            first: list[tuple[Fraction, str | None]] = []
+            assert gauge.period is not None
+            older = before < created and gauge.period < self._current_period(gauge, time)
+            if stale and alert.name != again and not alert.evaluate and (alert.name == new or older):
+                mark_silently(thresholds, state, base)
+            elif stale or alert.name == again:
+                first.append((base, None))
+            former = [one for version in self._former[alert.name] for one in version.thresholds_of(gauge.group)]
+            self._record(alert, gauge, state, follow(thresholds, state, base, [*first, *path], former))
+        self._evaluated[gauge] = self._tick
+
+    def _record(
+        self, alert: Alert, gauge: Gauge, state: State, found: Sequence[tuple[Transition, Threshold]]
+    ) -> None:
+        self.recorded += [
+            Recorded(alert.name, gauge, transition, transition.kind in threshold.notify_on)
+            for transition, threshold in found
+        ]
+        sent = tuple(transition for transition, threshold in found if transition.kind in threshold.notify_on)
+        if sent:
+            state.sequence += 1
+            late = gauge.period is not None and gauge.period < self._current_period(gauge, self.now)
+            self.notifications.append(Notification(alert.name, gauge, state.sequence, late, sent, furthest(sent)))
+
+    def _watches(self, alert: Alert, gauge: Gauge) -> bool:
+        selected = dict(gauge.group)
+        return (
+            (alert.measure, alert.prices) == (gauge.measure, gauge.prices)
+            and alert.per_subscription == (gauge.subscription is not None)
+            and {key for key, _ in alert.keys} == set(selected)
+            and all(value in (None, selected[key]) for key, value in alert.keys)
+            and self._covers(alert, gauge.customer, gauge.subscription)
+        )
+
+
+def _priced(prices: Prices, properties: dict[str, str]) -> bool:
+    return all((properties.get(name) in values) is included for name, included, values in prices)

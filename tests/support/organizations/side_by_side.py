@@ -1,0 +1,195 @@
+"""Carries out `steps.py` for one organization, alone or beside a second one, and keeps every answer."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from string import Template as Text
+from typing import Any
+
+import grpc
+import psycopg
+import pytest
+from google.protobuf import message_factory, text_format
+from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.message import Message
+from psycopg import sql
+
+import store.alerts.alerts
+import store.deliveries.operator_event_log
+import store.deliveries.redelivery_jobs
+import store.endpoints.endpoints
+import store.notifications.operator_events
+from evaluator.notifications import Notification
+from generated.tidemark.v1 import (
+    account_service_pb2,
+    account_service_pb2_grpc,
+    alert_service_pb2,
+    alert_service_pb2_grpc,
+    webhook_service_pb2,
+    webhook_service_pb2_grpc,
+)
+from generated.tidemark.v1.alert_service_pb2 import ListNotificationsResponse
+from runtime.clock import Clock
+from store.identity import keys
+from store.postgres.database import Database
+from tests.support.organizations.steps import OURS, STEPS, THEIRS, Step
+from tests.support.server.running import Running, reason_of, running
+from tests.support.usage.caller import until
+
+PAGE_SIZE = 5
+MAX_PAGES = 50
+
+# Numbers of a sequence that organizations share, random values, and times of the database's own clock.
+_VARIES = re.compile(
+    r'(entry_number|change_number): \d+|(secret|next_page_token|public_key|key_id): "[^"]*"'
+    r"|(\w+_time|circuit_\w+) \{[^}]*\}"
+)
+_ONLY_NUMBERS = re.compile(r'(entry_number|change_number): \d+|(secret|next_page_token|public_key|key_id): "[^"]*"')
+
+_SERVICES: Sequence[tuple[Any, Any]] = (
+    (account_service_pb2, account_service_pb2_grpc.AccountServiceStub),
+    (alert_service_pb2, alert_service_pb2_grpc.AlertServiceStub),
+    (webhook_service_pb2, webhook_service_pb2_grpc.WebhookServiceStub),
+)
+
+
+@dataclass
+class Outcome:
+    """answers: ours, by step. touched: by step of ours, the rows of the other organization that changed."""
+
+    answers: dict[str, str] = field(default_factory=dict)
+    touched: dict[str, list[str]] = field(default_factory=dict)
+
+
+class _Names:
+    """Ids as the current step names them, the same for every organization."""
+
+    def __init__(self) -> None:
+        self.step = ""
+
+    def __call__(self, prefix: str) -> str:
+        return prefix + self.step
+
+
+class _Caller:
+    """One organization's calls."""
+
+    def __init__(self, server: Running, key: str, words: Mapping[str, str], names: _Names) -> None:
+        self._server = server
+        self._metadata = (("authorization", f"Bearer {key}"),)
+        self._words = {**words, "notification": "none"}
+        self._names = names
+
+    async def call(self, step: Step) -> str:
+        """The answer to a step with all pages that follow, or the refusal; without what varies from run to run."""
+        self._names.step = step.name
+        for module, stub in _SERVICES:
+            [service] = module.DESCRIPTOR.services_by_name.values()
+            if step.method in service.methods_by_name:
+                return await self._call(step, service, getattr(stub(self._server.channel), step.method))
+        raise AssertionError(f"there is no method {step.method}")
+
+    async def _call(self, step: Step, service: ServiceDescriptor, method: Any) -> str:
+        request = message_factory.GetMessageClass(service.methods_by_name[step.method].input_type)()
+        text_format.Parse(Text(step.request).substitute(self._words), request)
+        if "page_size" in request.DESCRIPTOR.fields_by_name:
+            request.page_size = PAGE_SIZE  # type: ignore[attr-defined]
+        pattern = _VARIES if service.name == "WebhookService" else _ONLY_NUMBERS
+        pages: list[str] = []
+        for _ in range(MAX_PAGES):
+            answer = await self._answer(method, request)
+            pages.append(answer if isinstance(answer, str) else pattern.sub("", str(answer)))
+            if isinstance(answer, ListNotificationsResponse) and answer.notifications:
+                self._words["notification"] = answer.notifications[-1].notification_id
+            if isinstance(answer, str) or not (token := getattr(answer, "next_page_token", "")):
+                return "\n".join(pages)
+            request.page_token = token  # type: ignore[attr-defined]
+        raise AssertionError(f"{step.name} has no end")
+
+    async def _answer(self, method: Any, request: Message) -> Any:
+        try:
+            return await method(request, metadata=self._metadata, timeout=30)
+        except grpc.aio.AioRpcError as error:
+            return f"{error.code().name} {reason_of(error)}: {error.details()}"
+
+
+async def carry_out(database_url: str, clock: Clock, *, beside_another: bool) -> Outcome:
+    """Carries out our steps. beside_another: a second organization takes each step first."""
+    outcome = Outcome()
+    names = _Names()
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (
+            store.alerts.alerts,
+            store.endpoints.endpoints,
+            store.deliveries.operator_event_log,
+            store.notifications.operator_events,
+            store.deliveries.redelivery_jobs,
+        ):
+            patch.setattr(module, "random_id", names)
+        patch.setattr(store.alerts.alerts, "MAX_SPEND_ALERTS", 1)
+        # As if two organizations had one name.
+        patch.setattr(
+            Notification,
+            "notification_id",
+            property(lambda self: f"ntf_{self.alert_id}_{self.gauge_id.hex}_{self.sequence}"),
+        )
+        database = Database(database_url)
+        async with database.transaction() as connection:
+            # Theirs first: a statement that finds rows of both, in the order of a key, finds theirs first.
+            theirs = await keys.create_key(connection, "theirs", clock.now())
+            ours = await keys.create_key(connection, "ours", clock.now())
+        async with (
+            running(database, clock) as server,
+            await psycopg.AsyncConnection.connect(database_url, autocommit=True) as observer,
+        ):
+            us = _Caller(server, ours.key, OURS, names)
+            them = _Caller(server, theirs.key, THEIRS, names)
+            for step in STEPS:
+                before: list[str] = []
+                if beside_another and step.only != "ours":
+                    await them.call(step)
+                if beside_another and step.writes:
+                    await _settled(observer)
+                    before = await _rows(observer, theirs.organization.organization_id)
+                if step.only == "theirs":
+                    continue
+                outcome.answers[step.name] = await us.call(step)
+                if step.writes:
+                    await _settled(observer)
+                if beside_another and step.writes:
+                    after = await _rows(observer, theirs.organization.organization_id)
+                    outcome.touched[step.name] = sorted(set(before) ^ set(after))
+        await database.close()
+    return outcome
+
+
+async def _settled(observer: psycopg.AsyncConnection[Any]) -> None:
+    """Waits until the background tasks of the server have finished the work of the last step."""
+
+    async def nothing_is_left() -> bool:
+        found = await observer.execute(
+            "SELECT (SELECT count(*) FROM alert WHERE visit_after IS NOT NULL)"
+            " + (SELECT count(*) FROM redelivery_job WHERE state = 'RUNNING')"
+        )
+        row = await found.fetchone()
+        assert row is not None
+        return int(row[0]) == 0
+
+    await until(nothing_is_left)
+
+
+async def _rows(observer: psycopg.AsyncConnection[Any], organization_id: int) -> list[str]:
+    """Every row of an organization, of every table that has organizations."""
+    found = await observer.execute(
+        "SELECT c.relname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'organization_id'"
+        " WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition"
+    )
+    tables = [row[0] for row in await found.fetchall()]
+    assert len(tables) > 30
+    query = sql.SQL(" UNION ALL ").join(
+        sql.SQL("SELECT {name} || t::text FROM {table} t WHERE organization_id = {id}").format(
+            name=sql.Literal(f"{table} "), table=sql.Identifier(table), id=sql.Literal(organization_id)
+        )
+        for table in tables
+    )
+    return [row[0] for row in await (await observer.execute(query)).fetchall()]

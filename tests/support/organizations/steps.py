@@ -1,0 +1,355 @@
+"""The steps of an organization: every method of the API, with ids that other organizations may have as well.
+
+A step is its name, a method, and a request in protobuf's text format. `$…` stands for what differs between
+organizations. The name of the step is in the ids that the service generates during it: the alert of the step `usage`
+is `alt_usage`. `$notification` is the id of the last notification that was listed.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+
+class Step(NamedTuple):
+    """One call."""
+
+    name: str
+    method: str
+    request: str = ""
+    only: str = ""  # the organization that makes it, unless all do
+
+    @property
+    def writes(self) -> bool:
+        """Whether it may change anything."""
+        return not self.method.startswith(("Get", "List"))
+
+
+OURS: Mapping[str, str] = {
+    "name": "ours",
+    "unit": "USD",
+    "aggregation": "AGGREGATION_SUM",
+    "cadence": "CADENCE_MONTH",
+    "amount": "100",
+    "more": "7",
+    "low": "10",
+    "high": "40",
+    "limit": "50",
+    "quantity": "12",
+    "end": "1774576000",
+    "type": "USAGE",
+    "status": "INVOICE_STATUS_ISSUED",
+    "event": "alert.reached",
+}
+THEIRS: Mapping[str, str] = {
+    "name": "theirs",
+    "unit": "EUR",
+    "aggregation": "AGGREGATION_MAX",
+    "cadence": "CADENCE_WEEK",
+    "amount": "3000",
+    "more": "70",
+    "low": "1",
+    "high": "3",
+    "limit": "2",
+    "quantity": "500",
+    "end": "1773676000",
+    "type": "USAGE",
+    "status": "INVOICE_STATUS_PAID",
+    "event": "alert.reached",
+}
+
+_NOW = "seconds: 1773576000"  # the time of the tests' clock
+_BEFORE = "seconds: 1773500000"
+_END = "seconds: $end"
+
+_BALANCE = (
+    f'customer_id: "ann" spend {{ currency: "$unit" }} segments {{ amount: "$amount" start_time {{ {_BEFORE} }}'
+)
+_THRESHOLD = 'thresholds { value: "$low" } thresholds { value: "$high" }'
+_ANN = 'scope { customer { customer_id: "ann" } }'
+_ALL = "scope { all_customers {} }"
+_S1 = 'scope { subscription { customer_id: "ann" subscription_id: "s1" } }'
+_GOLD = 'scope { plan { plan_id: "gold" } }'
+
+
+def _events(*ids: str, customer: str = "ann") -> str:
+    return "include_gauges: true " + " ".join(
+        f'events {{ event_id: "{one}" customer_id: "{customer}" subscription_id: "s1" metric_id: "calls"'
+        f' quantity: "$quantity" cost: "$more" event_time {{ {_NOW} }}'
+        ' properties { key: "region" value: "eu" } properties { key: "user" value: "u1" } }'
+        for one in ids
+    )
+
+
+def _alert(name: str, scope: str, condition: str, more: str = _THRESHOLD) -> Step:
+    request = f'request_id: "{name}" alert {{ name: "$name" {scope} {condition} {more} }}'
+    return Step(name, "CreateAlert", request)
+
+
+ALERTS = (
+    _alert(
+        "usage", _ALL, 'usage_threshold_reached { metric_id: "calls" }', _THRESHOLD + ' uniqueness_key: "the-key"'
+    ),
+    _alert("spend", _ALL, 'spend_threshold_reached { currency: "$unit" group_values { key: "region" } }'),
+    _alert("cost", _S1, "cost_exceeded {}"),
+    _alert("filtered", _S1, 'spend_exceeded { currency: "$unit" }'),
+    _alert("plan", _GOLD, 'usage_exceeded { metric_id: "calls" }'),
+    _alert("commit", _ANN, 'low_remaining_commit_balance_reached { currency: "$unit" }'),
+    _alert("days", _ANN, "low_remaining_days_for_commit_segment_reached {}"),
+    _alert(
+        "seat",
+        _ALL,
+        'low_remaining_seat_balance_reached { seat_filter { seat_group_key: "user" } currency: "$unit" }',
+    ),
+    _alert("license", _ANN, 'license_balance_threshold_reached { license_type: "editor" }'),
+    _alert("invoice", _ALL, 'invoice_total_reached { currency: "$unit" }'),
+    _alert("month", _ALL, 'monthly_invoice_total_spend_threshold_reached { currency: "$unit" }'),
+    _alert("term", _ALL, "low_remaining_days_in_plan_reached {}"),
+    _alert(
+        "percent",
+        _ALL,
+        'usage_threshold_reached { metric_id: "calls" }',
+        'thresholds { percent_of_limit: "80" } uniqueness_key: "another"',
+    ),
+)
+
+_FACTS = (
+    Step(
+        "metric",
+        "PutMetric",
+        'metric { metric_id: "calls" display_name: "$name" aggregation: $aggregation }',
+    ),
+    Step("other metric", "PutMetric", 'metric { metric_id: "seats" display_name: "$name" }'),
+    Step("plan fact", "PutPlan", 'plan { plan_id: "gold" display_name: "$name" }'),
+    Step("other plan", "PutPlan", 'plan { plan_id: "iron" display_name: "$name" }'),
+    *(
+        Step(
+            f"customer {name}",
+            "PutCustomer",
+            f'customer {{ customer_id: "{name}" display_name: "$name" plan_id: "gold" currency: "$unit"'
+            f" billing_cycle {{ anchor_time {{ {_BEFORE} }} cadence: $cadence }} plan_end_time {{ {_END} }}"
+            ' custom_fields { key: "who" value: "$name" } }',
+        )
+        for name in ("ann", "bob")
+    ),
+    *(
+        Step(
+            f"subscription of {name}",
+            "PutSubscription",
+            f'subscription {{ customer_id: "{name}" subscription_id: "s1" plan_id: "gold" }}',
+        )
+        for name in ("ann", "bob")
+    ),
+    Step(
+        "another subscription",
+        "PutSubscription",
+        f'subscription {{ customer_id: "ann" subscription_id: "s2" currency: "$unit" start_time {{ {_BEFORE} }} }}',
+    ),
+    Step("their metric", "PutMetric", 'metric { metric_id: "odd" }', "theirs"),
+    Step("their plan", "PutPlan", 'plan { plan_id: "odd" }', "theirs"),
+    Step("their customer", "PutCustomer", 'customer { customer_id: "odd" plan_id: "odd" }', "theirs"),
+    Step(
+        "their subscription",
+        "PutSubscription",
+        'subscription { customer_id: "odd" subscription_id: "odd" plan_id: "odd" }',
+        "theirs",
+    ),
+    *(
+        Step(
+            f"limit of {holder}",
+            "PutLimit",
+            f'limit {{ limit_id: "of-{holder}" {who} quantity {{ metric_id: "calls" }} amount: "$limit" }}',
+        )
+        for holder, who in (("ann", 'customer { customer_id: "ann" }'), ("gold", 'plan { plan_id: "gold" }'))
+    ),
+)
+
+_HELD = (
+    Step(
+        "balance",
+        "PutBalance",
+        f'balance {{ balance_id: "b1" kind: BALANCE_KIND_COMMIT draw_down: true {_BALANCE} }} }}',
+    ),
+    Step(
+        "ending balance",
+        "PutBalance",
+        f'balance {{ balance_id: "b2" kind: BALANCE_KIND_COMMIT {_BALANCE} end_time {{ {_END} }} }} }}',
+    ),
+    Step(
+        "seat credit",
+        "PutBalance",
+        'balance { balance_id: "b3" kind: BALANCE_KIND_SEAT_CREDIT draw_down: true'
+        f' seat {{ seat_group_key: "user" seat_group_value: "u1" }} {_BALANCE} end_time {{ {_END} }} }} }}',
+    ),
+    Step(
+        "allotment",
+        "PutBalance",
+        f'balance {{ balance_id: "b4" kind: BALANCE_KIND_LICENSE_ALLOTMENT license_type: "editor" {_BALANCE} }} }}',
+    ),
+    Step(
+        "adjustment",
+        "AdjustBalance",
+        'customer_id: "ann" balance_id: "b1" adjustment_id: "a1" amount: "$more"',
+    ),
+    Step(
+        "adjustment again",
+        "AdjustBalance",
+        'customer_id: "ann" balance_id: "b1" adjustment_id: "a1" amount: "$more"',
+    ),
+    Step(
+        "invoice fact",
+        "PutInvoice",
+        'invoice { customer_id: "ann" invoice_id: "i1" type: "$type" status: $status currency: "$unit"'
+        f' total: "$amount" period_end_time {{ {_NOW} }} }}',
+    ),
+    Step(
+        "invoice again",
+        "PutInvoice",
+        'invoice { customer_id: "ann" invoice_id: "i1" type: "$type" status: $status currency: "$unit"'
+        f' total: "$more" period_end_time {{ {_NOW} }} }}',
+    ),
+    Step(
+        "other invoice",
+        "PutInvoice",
+        'invoice { customer_id: "ann" invoice_id: "i2" status: $status currency: "$unit"'
+        f' total: "$amount" period_end_time {{ {_NOW} }} }}',
+    ),
+)
+
+_USAGE = (
+    Step("events", "EvaluateUsageBatch", _events("e1", "e2")),
+    Step("events again", "EvaluateUsageBatch", _events("e2", "e3")),
+    Step("events of bob", "EvaluateUsageBatch", _events("e1", customer="bob")),
+)
+
+READS = (
+    *(
+        Step(f"get {method.removeprefix('Get')}", method, request)
+        for method, request in (
+            ("GetMetric", 'metric_id: "calls"'),
+            ("GetPlan", 'plan_id: "gold"'),
+            ("GetCustomer", 'customer_id: "ann"'),
+            ("GetSubscription", 'customer_id: "ann" subscription_id: "s1"'),
+            ("GetBalance", 'customer_id: "ann" balance_id: "b1"'),
+            ("GetInvoice", 'customer_id: "ann" invoice_id: "i1"'),
+            ("GetEndpoint", 'endpoint_id: "whe_endpoint"'),
+            ("GetLimit", 'limit_id: "of-ann"'),
+        )
+    ),
+    *(
+        Step(f"get their {method.removeprefix('Get')}", method, request)
+        for method, request in (
+            ("GetMetric", 'metric_id: "odd"'),
+            ("GetPlan", 'plan_id: "odd"'),
+            ("GetCustomer", 'customer_id: "odd"'),
+            ("GetSubscription", 'customer_id: "odd" subscription_id: "odd"'),
+        )
+    ),
+    *(
+        Step(f"state of {alert.name}", "GetCustomerAlert", f'customer_id: "ann" alert_id: "alt_{alert.name}"')
+        for alert in ALERTS
+    ),
+    Step("metrics", "ListMetrics"),
+    Step("plans", "ListPlans"),
+    Step("customers", "ListCustomers"),
+    Step("customers of a plan", "ListCustomers", 'plan_id: "gold"'),
+    Step("subscriptions", "ListSubscriptions"),
+    Step("subscriptions of ann", "ListSubscriptions", 'customer_id: "ann"'),
+    Step("balances", "ListBalances", "include_voided: true"),
+    Step("entries", "ListBalanceEntries", 'customer_id: "ann"'),
+    Step("overages", "ListOverages", 'customer_id: "ann"'),
+    Step("invoices", "ListInvoices"),
+    Step("invoices of a type", "ListInvoices", 'type: "USAGE"'),
+    Step("limits", "ListLimits"),
+    Step("alerts", "ListAlerts"),
+    Step("alert of a key", "ListAlerts", 'uniqueness_key: "the-key"'),
+    Step("alerts of ann", "ListCustomerAlerts", 'customer_id: "ann"'),
+    Step("alerts of all", "ListCustomerAlerts"),
+    Step("totals of alerts", "SummarizeCustomerAlerts"),
+    Step("alert", "GetAlert", 'alert_id: "alt_usage"'),
+    Step("changes", "ListAlertChanges", 'alert_id: "alt_usage"'),
+    Step("notifications", "ListNotifications"),
+    Step("notifications of ann", "ListNotifications", 'customer_ids: "ann" alert_ids: "alt_usage"'),
+    Step("last notification", "GetNotification", 'notification_id: "$notification"'),
+    Step("endpoints", "ListEndpoints"),
+    Step("deliveries", "ListDeliveries"),
+    Step("jobs", "ListRedeliveryJobs"),
+    Step("operator events", "ListOperatorEvents"),
+)
+
+_SHARED = f'alert {{ name: "$name" {_ALL} usage_threshold_reached {{ metric_id: "calls" }} {_THRESHOLD}'
+
+_CHANGES = (
+    Step("early", "CreateAlert", _SHARED + ' uniqueness_key: "shared" }', "theirs"),
+    Step("late", "CreateAlert", _SHARED + ' uniqueness_key: "shared" }', "ours"),
+    Step("too late", "CreateAlert", _SHARED + ' uniqueness_key: "shared" }'),
+    Step(
+        "second spend alert",
+        "CreateAlert",
+        f'alert {{ name: "$name" {_S1} spend_exceeded {{ currency: "GBP" }} {_THRESHOLD} }}',
+    ),
+    Step("create again", "CreateAlert", ALERTS[0].request),
+    Step(
+        "taken key",
+        "CreateAlert",
+        f'alert {{ name: "$name" {_ANN} usage_threshold_reached {{ metric_id: "calls" }} {_THRESHOLD}'
+        ' uniqueness_key: "the-key" }',
+    ),
+    Step(
+        "taken place",
+        "CreateAlert",
+        f'alert {{ name: "$name" {_GOLD} usage_exceeded {{ metric_id: "calls" }} {_THRESHOLD} }}',
+    ),
+    Step(
+        "unknown ids",
+        "CreateAlert",
+        'alert { name: "$name" scope { plan { plan_id: "odd" } } usage_threshold_reached { metric_id: "odd" }'
+        f" {_THRESHOLD} }}",
+    ),
+    Step("rename", "UpdateAlert", 'alert { alert_id: "alt_usage" name: "$name again" }'),
+    Step("raise", "UpdateAlert", 'alert { alert_id: "alt_usage" thresholds { value: "$limit" } }'),
+    Step("disable for ann", "DisableAlert", 'alert_id: "alt_usage" customer_id: "ann"'),
+    Step("disabled", "GetCustomerAlert", 'alert_id: "alt_usage" customer_id: "ann"'),
+    Step("events while disabled", "EvaluateUsageBatch", _events("e4")),
+    Step("enable for ann", "EnableAlert", 'alert_id: "alt_usage" customer_id: "ann"'),
+    Step("reset", "ResetCustomerAlert", 'alert_id: "alt_usage" customer_id: "ann"'),
+    Step("disable", "DisableAlert", 'alert_id: "alt_spend"'),
+    Step("enable", "EnableAlert", 'alert_id: "alt_spend"'),
+    Step("archive", "ArchiveAlert", 'alert_id: "alt_usage"'),
+    Step("release", "ReleaseUniquenessKey", 'alert_id: "alt_usage"'),
+    Step("void", "VoidBalance", 'customer_id: "ann" balance_id: "b3"'),
+    Step("changes at the end", "ListAlertChanges", 'alert_id: "alt_usage"'),
+    Step("alerts at the end", "ListAlerts"),
+    Step("archived alerts of ann", "ListCustomerAlerts", 'customer_id: "ann" states: ALERT_STATE_ARCHIVED'),
+    Step("entries at the end", "ListBalanceEntries", 'customer_id: "ann"'),
+    Step("balances at the end", "ListBalances", 'customer_id: "ann"'),
+    Step("notifications at the end", "ListNotifications"),
+)
+
+_WEBHOOKS = (
+    Step("endpoint", "CreateEndpoint", 'url: "https://$name.example.com/" description: "$name"'),
+    Step("test event", "SendTestEvent", 'request_id: "t1" endpoint_id: "whe_endpoint"'),
+    Step("test event again", "SendTestEvent", 'request_id: "t1" endpoint_id: "whe_endpoint"'),
+    Step("recovery", "RecoverEndpoint", f'endpoint_id: "whe_endpoint" start_time {{ {_BEFORE} }}'),
+    Step("recovery job", "GetRedeliveryJob", 'job_id: "rdj_recovery"'),
+    Step(
+        "redelivery",
+        "RedeliverDeliveries",
+        'endpoint_id: "whe_endpoint" statuses: DELIVERY_STATUS_FAILED start_time { seconds: 1700000000 }',
+    ),
+    Step("redelivery job", "GetRedeliveryJob", 'job_id: "rdj_redelivery"'),
+    Step("again", "RedeliverNotification", 'endpoint_id: "whe_endpoint" notification_id: "tst_test event"'),
+)
+
+_END_OF_WEBHOOKS = (
+    Step(
+        "change endpoint",
+        "UpdateEndpoint",
+        'endpoint_id: "whe_endpoint" description: "$name again" update_mask { paths: "description" }',
+    ),
+    Step("rotate", "RotateSecret", 'endpoint_id: "whe_endpoint"'),
+    Step("disable endpoint", "DisableEndpoint", 'endpoint_id: "whe_endpoint"'),
+    Step("enable endpoint", "EnableEndpoint", 'endpoint_id: "whe_endpoint"'),
+    Step("delete endpoint", "DeleteEndpoint", 'endpoint_id: "whe_endpoint"'),
+    Step("endpoints at the end", "ListEndpoints"),
+)
+
+STEPS: Sequence[Step] = (*_FACTS, *ALERTS, *_HELD, *_USAGE, *_WEBHOOKS, *READS, *_CHANGES, *_END_OF_WEBHOOKS)

@@ -1,0 +1,143 @@
+"""One organization of the service, called with values of the reference model.
+
+Changes go through the API. Commits go to the committer, because only there a test decides which batches share one.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, timedelta
+
+import grpc
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from engine.ingest.batches import Batch, Outcome
+from engine.ingest.commit import Committer
+from engine.rules.registry import RulesRegistry
+from evaluator.gauges import Measure
+from generated.tidemark.v1 import account_pb2, alert_pb2, alert_service_pb2
+from store.identity.organizations import Organization
+from store.postgres.database import Database
+from tests.reference.gauges import Event, Gauge
+from tests.reference.thresholds import State
+from tests.reference.usage import Alert, Notification
+from tests.support.usage.caller import DEADLINE, Caller
+from tests.support.usage.words import alert_of, event_of, measured_by, notification_of, prices_of, state_of
+
+GRACE = timedelta(days=34)
+VISIT_DURATION = 0.008  # seconds; a request for its status during it only makes it longer
+
+
+class Service:
+    """What a caller does to its organization, and what the database holds afterwards."""
+
+    def __init__(self, caller: Caller, database: Database, organization_id: int) -> None:
+        self.caller = caller
+        organization = Organization(organization_id, caller.organization)
+        self._committer = Committer(database, caller.clock, GRACE, RulesRegistry(), organization)
+        self.alert_ids: dict[str, str] = {}
+
+    async def put_metric(self, metric_id: str, aggregation: str, unique_property: str) -> None:
+        """Registers a metric."""
+        kind = account_pb2.Aggregation.Value(f"AGGREGATION_{aggregation}")
+        await self.caller.put_metric(metric_id, kind, unique_property if aggregation == "UNIQUE_COUNT" else "")
+
+    async def put(self, customer: str, subscription: str | None, plan: str) -> None:
+        """Puts a customer or a subscription on a plan."""
+        if subscription is None:
+            await self.caller.put_customer(account_pb2.Customer(customer_id=customer, plan_id=plan))
+        else:
+            await self.caller.put_subscription(
+                account_pb2.Subscription(customer_id=customer, subscription_id=subscription, plan_id=plan)
+            )
+
+    async def create(self, alert: Alert) -> bool:
+        """Creates an alert and waits for its first evaluation; False when another alert excludes it."""
+        try:
+            created = await self.caller.create_only(alert_of(alert), evaluate=alert.evaluate)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.ALREADY_EXISTS:
+                raise
+            return False
+        self.alert_ids[alert.name] = created.alert_id
+        await self._visited(created)
+        return True
+
+    async def _visited(self, alert: alert_pb2.Alert) -> None:
+        """Waits until an alert is evaluated on all gauges."""
+        if alert.evaluation_status == alert_pb2.EVALUATION_STATUS_EVALUATING:
+            await asyncio.sleep(VISIT_DURATION)
+            await self.caller.visited(alert.alert_id)
+
+    async def edit(self, alert: Alert, paths: Sequence[str], title: str, *, reset: bool) -> None:
+        """Changes an alert in the fields of the mask, and waits for its evaluation.
+
+        title: its name for people.
+        """
+        changed = alert_of(alert)
+        changed.name = title
+        changed.alert_id = self.alert_ids[alert.name]
+        request = alert_service_pb2.UpdateAlertRequest(alert=changed, update_mask=FieldMask(paths=paths))
+        if reset:
+            request.state_policy = alert_service_pb2.STATE_POLICY_RESET
+        answer = await self.caller.alerts.UpdateAlert(request, metadata=self.caller.metadata, timeout=DEADLINE)
+        await self._visited(answer.alert)
+
+    async def switch(self, name: str, target: Sequence[str], *, on: bool) -> None:
+        """Switches an alert on or off: as a whole, for a customer, or for a customer's subscription."""
+        ids = dict(zip(("customer_id", "subscription_id"), target, strict=False))
+        alert_id, alerts = self.alert_ids[name], self.caller.alerts
+        if on:
+            enable = alert_service_pb2.EnableAlertRequest(alert_id=alert_id, **ids)
+            answer = await alerts.EnableAlert(enable, metadata=self.caller.metadata, timeout=DEADLINE)
+            await self._visited(answer.alert)
+        else:
+            disable = alert_service_pb2.DisableAlertRequest(alert_id=alert_id, **ids)
+            await alerts.DisableAlert(disable, metadata=self.caller.metadata, timeout=DEADLINE)
+
+    async def reset(self, name: str, customer: str) -> bool:
+        """Resets an alert for a customer; False when the alert is not evaluated for it."""
+        request = alert_service_pb2.ResetCustomerAlertRequest(alert_id=self.alert_ids[name], customer_id=customer)
+        try:
+            await self.caller.alerts.ResetCustomerAlert(request, metadata=self.caller.metadata, timeout=DEADLINE)
+        except grpc.aio.AioRpcError as error:
+            if error.code() not in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION):
+                raise
+            return False
+        return True
+
+    async def archive(self, name: str) -> None:
+        """Ends an alert."""
+        await self.caller.archive(self.alert_ids[name])
+
+    async def commit(self, batches: Sequence[Sequence[Event]]) -> list[Outcome]:
+        """Commits batches together."""
+        return await self._committer.commit([Batch([event_of(event) for event in batch], True) for batch in batches])
+
+    async def notifications(self) -> list[Notification]:
+        """The stored notifications."""
+        names = {alert_id: name for name, alert_id in self.alert_ids.items()}
+        return [notification_of(names[one.alert_id], one.body["data"]) for one in await self.caller.notifications()]
+
+    async def states(self) -> dict[tuple[str, Gauge], State]:
+        """The stored states of the alerts."""
+        names = {alert_id: name for name, alert_id in self.alert_ids.items()}
+        rows = await self.caller.rows(
+            "SELECT s.alert_id, CASE WHEN s.alert_version < a.reset_version THEN '{}' ELSE s.reached END, s.sequence,"
+            " g.customer_id, g.subscription_id, g.measure, g.group_values, g.period_start"
+            " FROM alert_state s JOIN gauge g USING (organization_id, customer_id, gauge_id)"
+            " JOIN alert a ON (a.organization_id, a.alert_id) = (s.organization_id, s.alert_id)"
+            " WHERE s.organization_id = %(organization_id)s"
+        )
+        found = {}
+        for alert_id, reached, sequence, customer, subscription, measure, group, start in rows:
+            measured = Measure.from_key(measure, subscription is not None)
+            gauge = Gauge(
+                customer,
+                subscription,
+                measured_by(measured),
+                tuple((key, value) for key, value in group),
+                start.astimezone(UTC),
+                prices_of(measured),
+            )
+            found[names[alert_id], gauge] = state_of(reached, sequence)
+        return found
