@@ -170,7 +170,9 @@ class Worker:
 
     async def _step(self) -> None:
         if self._orphans.due():
-            self._hints.due |= await self._orphans.release() > 0
+            released = await self._orphans.release()
+            # Not in one statement with the release: it would read the hint before it, and lose one set meanwhile.
+            self._hints.due |= released > 0
         if self._hints.outbox:
             await self._fan_out()
         if self._hints.expired:

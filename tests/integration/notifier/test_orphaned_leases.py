@@ -12,17 +12,20 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from notifier.metrics import Metrics
 from notifier.orphans import OrphanedLeases
+from notifier.sending import Sender, Timeouts
 from notifier.slots import Slots
+from notifier.worker import Worker
 from store.deliveries import claims as delivery_claims
 from store.deliveries import outbox
 from store.deliveries.claims import Claim
 from store.endpoints.rows import DEFAULT_MAX_IN_FLIGHT
 from store.postgres.database import Database, DatabaseUnavailable
 from store.postgres.failures import CONNECTION_LOST, LOCK_TIMEOUT, Failure, unavailable
-from tests.support.notifier.house import House, running_notifier
+from tests.support.notifier.house import BOX, House, configuration, running_notifier
 from tests.support.notifier.receiver import Receiver
 from tests.support.waiting import within
 from webhooks.deliveries import DeliveryStatus
+from webhooks.url_policy import UrlPolicy
 
 LEASE = timedelta(minutes=5)  # beyond every limit of these tests
 AT_ONCE = (0.0, 0.0)  # the pauses between three releases
@@ -116,6 +119,22 @@ class FailsFirst(Database):
             raise unavailable(self.left.pop(0))
         async with super().transaction() as connection:
             yield connection
+
+
+class InTransaction(Database):
+    """A database that calls `then`, once it is set, in the next transaction."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url, pool_size=2)
+        self.then: Callable[[], None] | None = None
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        async with super().transaction() as connection:
+            yield connection
+            then, self.then = self.then, None
+            if then is not None:
+                then()
 
 
 class Notifier:
@@ -310,6 +329,37 @@ async def test_a_release_that_meets_a_lock_does_not_keep_the_worker_from_other_w
             await notifier.orphans.release()
     assert not notifier.orphans.due(), "each try counts"
     await locked.close()
+
+
+async def test_a_hint_that_comes_during_a_release_is_not_lost(house: House, receiver: Receiver) -> None:
+    await house.endpoint(receiver.url)
+    database, polled, stop = InTransaction(house.database.url), asyncio.Event(), asyncio.Event()
+    settings = configuration()
+    policy = UrlPolicy(settings.webhook_allow_http, settings.webhook_allow_networks)
+    async with Sender(policy, Timeouts.of(settings.webhook_timeout), house.clock) as sender:
+        worker = Worker(
+            database,
+            sender,
+            house.clock,
+            concurrency=SHARE,
+            lease=LEASE,
+            box=BOX,
+            poll_interval=3_600.0,  # no second poll finds the delivery
+            on_poll=polled.set,
+        )
+        running = asyncio.create_task(worker.run(stop, drain_timeout=10.0))
+        try:
+            async with within("the first poll"):
+                await polled.wait()
+            await fan_out(house, 1)
+            database.losses += 1
+            database.then = worker.deliveries_due
+            worker.outbox_changed()  # a round of the loop, which begins with the release
+            await house.settled(DeliveryStatus.DELIVERED, 1)
+        finally:
+            stop.set()
+            await running
+            await database.close()
 
 
 async def test_the_last_release_is_tried_until_the_database_answers(house: House, due: int) -> None:
