@@ -41,7 +41,7 @@ class Backfills:
         self._task = BackgroundTask(
             self._work,
             FailureLog(
-                logger, "backfills failed and will be tried again", LogAction.VISITS_FAILED, (DatabaseUnavailable,)
+                logger, "backfills failed and will be tried again", LogAction.BACKFILLS_FAILED, (DatabaseUnavailable,)
             ),
             name="backfills",
             interval=POLLING_INTERVAL,
@@ -97,7 +97,7 @@ class Backfills:
                 logger.exception(
                     "the backfill of alert %s failed and will be tried again",
                     backfill.alert_id,
-                    extra={"action": LogAction.VISIT_FAILED, "alert_id": backfill.alert_id},
+                    extra={"action": LogAction.BACKFILL_FAILED, "alert_id": backfill.alert_id},
                 )
         return False
 
@@ -118,7 +118,7 @@ class Backfills:
                     "a step of the backfill of alert %s failed; it goes on in smaller ones",
                     backfill.alert_id,
                     exc_info=size == CUSTOMERS_PER_STEP,
-                    extra={"action": LogAction.VISIT_FAILED, "alert_id": backfill.alert_id},
+                    extra={"action": LogAction.BACKFILL_FAILED, "alert_id": backfill.alert_id},
                 )
                 return True
             worked = await self._pass_over(backfill)
@@ -160,7 +160,7 @@ class Backfills:
                     "alert %s could not be evaluated for a customer and will be tried again",
                     backfill.alert_id,
                     extra={
-                        "action": LogAction.VISIT_FAILED,
+                        "action": LogAction.BACKFILL_FAILED,
                         "alert_id": backfill.alert_id,
                         "customer_id": customer_id,
                     },

@@ -78,7 +78,7 @@ async def evaluate_usage_of_changed(
             logger.exception(
                 "alert %s could not be evaluated for a customer that was changed; the customer's next event does so",
                 alert_id,
-                extra={"action": LogAction.VISIT_FAILED, "alert_id": alert_id},
+                extra={"action": LogAction.BACKFILL_FAILED, "alert_id": alert_id},
             )
 
 
