@@ -14,7 +14,7 @@ from bench.support.client import Client
 from bench.support.figures import milliseconds
 from bench.support.sending import create_alerts
 from bench.support.stack import PostgreSQL, Stack
-from engine.timers import SWEEP_LIMIT
+from engine.limits import DEFAULT_LIMITS
 from store.balances import wallets
 from store.postgres.channels import OUTBOX_CHANNEL
 from store.postgres.database import Database
@@ -92,7 +92,7 @@ async def _sweeps(stack: Stack) -> list[float]:
         for _ in range(SWEEPS):
             started = time.perf_counter()
             async with database.transaction() as connection:
-                await wallets.due_timers(connection, load.now(), SWEEP_LIMIT)
+                await wallets.due_timers(connection, load.now(), DEFAULT_LIMITS.timers.sweep)
                 await wallets.next_due_time(connection)
             taken.append(time.perf_counter() - started)
         return taken

@@ -8,6 +8,7 @@ from runtime.clock import Clock
 from runtime.tasks import BackgroundTask, FailureLog
 from store.deliveries import redelivery_jobs, redelivery_steps
 from store.deliveries.redelivery_jobs import Job
+from store.deliveries.redelivery_steps import DUE_LIMIT, STEP_LIMIT
 from store.postgres.database import Database, DatabaseUnavailable
 
 JOBS_AT_ONCE = 50  # jobs that take turns
@@ -19,9 +20,14 @@ logger = logging.getLogger(__name__)
 class RedeliveryJobs:
     """Carries out jobs until it is stopped."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(
+        self, database: Database, clock: Clock, *, step_limit: int = STEP_LIMIT, due_limit: int = DUE_LIMIT
+    ) -> None:
+        """For the limits see `store.deliveries.redelivery_steps`."""
         self._database = database
         self._clock = clock
+        self._step_limit = step_limit
+        self._due_limit = due_limit
         self._task = BackgroundTask(
             self._work,
             FailureLog(
@@ -62,7 +68,14 @@ class RedeliveryJobs:
     async def _step(self, job: Job) -> bool:
         try:
             async with self._database.transaction() as connection:
-                return await redelivery_steps.step(connection, job.organization_id, job.job_id, self._clock.now())
+                return await redelivery_steps.step(
+                    connection,
+                    job.organization_id,
+                    job.job_id,
+                    self._clock.now(),
+                    step_limit=self._step_limit,
+                    due_limit=self._due_limit,
+                )
         except DatabaseUnavailable as error:
             if not error.failure.contained:
                 raise

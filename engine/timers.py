@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from engine.facts.due_timers import catch_up
+from engine.limits import DEFAULT_LIMITS, TimerLimits
 from engine.rules.registry import RulesRegistry
 from engine.rules.transaction import Transactions
 from runtime.actions import LogAction
@@ -21,8 +22,6 @@ from store.identity.organizations import Organization
 from store.postgres.database import Database, DatabaseUnavailable
 from store.usage import routing_facts
 
-CUSTOMERS_AT_ONCE = 200  # of one transaction
-SWEEP_LIMIT = 2_000  # customers that one query finds
 POLLING_INTERVAL = 1.0  # seconds; another replica may have scheduled something earlier
 RETRY_INTERVAL = 1.0  # seconds at most between two tries while the database is away
 CONTENDED_PAUSE = timedelta(milliseconds=50)  # before the next try, while other transactions hold all due wallets
@@ -36,9 +35,18 @@ logger = logging.getLogger(__name__)
 class Timers:
     """The task that evaluates due timers."""
 
-    def __init__(self, database: Database, clock: Clock, grace: timedelta, rules: RulesRegistry) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        grace: timedelta,
+        rules: RulesRegistry,
+        *,
+        limits: TimerLimits = DEFAULT_LIMITS.timers,
+    ) -> None:
         self._database = database
         self._clock = clock
+        self._limits = limits
         self._task = BackgroundTask(
             self.sweep,
             FailureLog(
@@ -65,7 +73,7 @@ class Timers:
             now = self._clock.now()
             self._put_off = {key: time for key, time in self._put_off.items() if time > now}
             async with self._database.transaction() as connection:
-                limit = SWEEP_LIMIT + len(self._put_off)
+                limit = self._limits.sweep + len(self._put_off)
                 found = await wallets.due_timers(connection, now, limit)
                 if len(found) == limit:
                     # One organization may have more timers than one query finds: the others do not wait for it.
@@ -75,7 +83,7 @@ class Timers:
             due = [one for one in found if (one.organization_id, one.customer_id) not in self._put_off]
             if not due:
                 break
-            done = sum([await self._work_off(part) for part in _parts(due)])
+            done = sum([await self._work_off(part) for part in _parts(due, self._limits.customers_at_once)])
             if not done:
                 coming = now + CONTENDED_PAUSE
                 break
@@ -129,15 +137,18 @@ class Timers:
         return len(held)
 
 
-def _parts(due: Sequence[DueTimer]) -> list[list[DueTimer]]:
-    """What is due in parts of which each is one transaction; organizations have turns, each in its own order."""
+def _parts(due: Sequence[DueTimer], size: int) -> list[list[DueTimer]]:
+    """What is due in parts of which each is one transaction; organizations have turns, each in its own order.
+
+    size: the most customers of one part.
+    """
     by_organization: dict[int, list[DueTimer]] = {}
     for one in due:
         by_organization.setdefault(one.organization_id, []).append(one)
     longest = max(map(len, by_organization.values()), default=0)
     return [
-        of_one[start : start + CUSTOMERS_AT_ONCE]
-        for start in range(0, longest, CUSTOMERS_AT_ONCE)
+        of_one[start : start + size]
+        for start in range(0, longest, size)
         for of_one in by_organization.values()
         if start < len(of_one)
     ]

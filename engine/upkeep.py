@@ -17,6 +17,7 @@ from store.views import alarms
 AHEAD = timedelta(days=45)  # how far ahead partitions are made; more than a month, so that one is always there
 REPLAY_LIFETIME = timedelta(days=7)  # how long a request_id gets its first answer again; the contract says 24 h
 STATES_COMPLETED = 1_000  # in one transaction
+NOTIFICATIONS_DELETED = 1_000  # in one transaction
 INTERVAL = 3_600.0  # seconds
 RETRY_INTERVAL = 5.0  # seconds at most between two tries while the database is away
 
@@ -34,11 +35,13 @@ class Upkeep:
         notification_retention: timedelta,
         *,
         backoff: Backoff | None = None,
+        notifications_deleted: int = NOTIFICATIONS_DELETED,
     ) -> None:
         self._database = database
         self._clock = clock
         self._retention = retention
         self._notification_retention = notification_retention
+        self._notifications_deleted = notifications_deleted
         self.task = BackgroundTask(
             self.run_once,
             FailureLog(
@@ -72,10 +75,10 @@ class Upkeep:
                 async with self._database.transaction() as connection:
                     completed = await alarms.complete(connection, organization_id, STATES_COMPLETED)
         for organization_id in to_delete:
-            deleted = notification_history.DELETE_LIMIT
-            while deleted == notification_history.DELETE_LIMIT:
+            deleted = limit = self._notifications_deleted
+            while deleted == limit:
                 async with self._database.transaction() as connection:
-                    deleted = await notification_history.delete_before(connection, organization_id, keep_from)
+                    deleted = await notification_history.delete_before(connection, organization_id, keep_from, limit)
 
     async def start(self) -> None:
         """Runs once, before the first event comes, and from then on regularly."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from engine.backfill.backfills import Backfills
 from engine.ingest.pending import BESIDE, PendingEvents
 from engine.ingest.pipeline import Pipeline
+from engine.limits import DEFAULT_LIMITS, EngineLimits
 from engine.redelivery_jobs import RedeliveryJobs
 from engine.rules.registry import RulesRegistry
 from engine.timers import Timers
@@ -36,7 +37,14 @@ class Parts:
     pipeline: Pipeline
 
 
-def build_parts(configuration: Configuration, database: Database, clock: Clock, ingest_gate: FairSemaphore) -> Parts:
+def build_parts(
+    configuration: Configuration,
+    database: Database,
+    clock: Clock,
+    ingest_gate: FairSemaphore,
+    *,
+    engine_limits: EngineLimits = DEFAULT_LIMITS,
+) -> Parts:
     """The parts, not started. ingest_gate: the connections that transactions of usage may use."""
     rules = RulesRegistry()
     return Parts(
@@ -46,8 +54,8 @@ def build_parts(configuration: Configuration, database: Database, clock: Clock, 
         Drain(),
         Upkeep(database, clock, configuration.retention, configuration.notification_retention),
         rules,
-        Backfills(database, clock, configuration.grace, rules),
-        Timers(database, clock, configuration.grace, rules),
+        Backfills(database, clock, configuration.grace, rules, limits=engine_limits.backfills),
+        Timers(database, clock, configuration.grace, rules, limits=engine_limits.timers),
         RedeliveryJobs(database, clock),
         Feeds(
             database,
@@ -66,6 +74,7 @@ def build_parts(configuration: Configuration, database: Database, clock: Clock, 
                 beside=configuration.max_pending_events // BESIDE,
             ),
             gate=ingest_gate,
+            limits=engine_limits.ingest,
         ),
     )
 

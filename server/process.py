@@ -7,6 +7,7 @@ from collections.abc import Callable
 import grpc
 from grpc_health.v1 import health_pb2_grpc
 
+from engine.limits import DEFAULT_LIMITS, EngineLimits
 from runtime.actions import LogAction
 from runtime.clock import Clock
 from runtime.configuration import Configuration
@@ -35,11 +36,14 @@ async def serve(
     shutdown: Shutdown,
     on_listening: Callable[[str, int], None] = lambda host, port: None,
     add_services: Callable[[grpc.aio.Server, Parts], tuple[str, ...]] = register,
+    *,
+    engine_limits: EngineLimits = DEFAULT_LIMITS,
 ) -> None:
     """Serves until `shutdown` is requested, then drains; the caller closes the database afterwards.
 
     on_listening: called with the host and the bound port, when the server listens and has probed the database.
     add_services: adds the services of the API to the server, and returns their names.
+    engine_limits: only tests pass others than the defaults.
     Raises CannotListen, UnsafeListen, and DatabaseUnavailable when the database does not answer at the start.
     """
     host = configuration.listen_host
@@ -47,7 +51,7 @@ async def serve(
         authenticator = Authenticator(database, clock, listens_to_loopback_only=is_loopback(host))
         await authenticator.start()
         seats = divide(configuration.pool_size, configuration.ingest_writers)
-        parts = build_parts(configuration, database, clock, FairSemaphore(seats.ingest))
+        parts = build_parts(configuration, database, clock, FairSemaphore(seats.ingest), engine_limits=engine_limits)
         await stack.enter_async_context(started(parts))
 
         in_flight, deadline = InFlight(), Deadline(configuration.unary_deadline)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from engine.facts.one_alert import evaluate_alert
+from engine.limits import DEFAULT_LIMITS, BackfillLimits
 from engine.rules.registry import RulesRegistry
 from engine.rules.transaction import Transaction, Transactions
 from evaluator.alerts import AlertRule
@@ -23,10 +24,7 @@ from store.notifications import evaluation_failures
 from store.postgres.database import Database, DatabaseUnavailable
 from webhooks.operator_events import EvaluationFailure
 
-CUSTOMERS_PER_STEP = 500  # customers of one transaction
 BACKFILLS_AT_ONCE = 50  # of one organization that one round finds; other replicas may work on some of them
-POLLING_INTERVAL = 5.0  # seconds; for backfills that another replica left when it ended
-RETRY_INTERVAL = 1.0  # seconds at most between two tries while the database is away
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +32,15 @@ logger = logging.getLogger(__name__)
 class Backfills:
     """The task that runs the backfills that alerts are waiting for."""
 
-    def __init__(self, database: Database, clock: Clock, grace: timedelta, rules: RulesRegistry) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        grace: timedelta,
+        rules: RulesRegistry,
+        *,
+        limits: BackfillLimits = DEFAULT_LIMITS.backfills,
+    ) -> None:
         self._database = database
         self._clock = clock
         self._transactions = Transactions(database, clock, grace, rules)
@@ -44,9 +50,10 @@ class Backfills:
                 logger, "backfills failed and will be tried again", LogAction.BACKFILLS_FAILED, (DatabaseUnavailable,)
             ),
             name="backfills",
-            interval=POLLING_INTERVAL,
-            backoff=Backoff(longest=RETRY_INTERVAL),
+            interval=limits.polling_interval,
+            backoff=Backoff(longest=limits.retry_interval),
         )
+        self._customers_per_step = limits.customers_per_step
         self._sizes: dict[Backfill, int] = {}  # customers of the next step, of backfills in which one failed
         self._passed_over: set[Backfill] = set()
         self._last: dict[int, str] = {}  # the alert of each organization that had the last turn
@@ -106,7 +113,7 @@ class Backfills:
 
         So one customer costs a backfill some transactions, and the customers after it are still evaluated.
         """
-        size = self._sizes.get(backfill, CUSTOMERS_PER_STEP)
+        size = self._sizes.get(backfill, self._customers_per_step)
         try:
             worked = await self._step(backfill, size)
         except DatabaseUnavailable:
@@ -117,13 +124,13 @@ class Backfills:
                 logger.warning(
                     "a step of the backfill of alert %s failed; it goes on in smaller ones",
                     backfill.alert_id,
-                    exc_info=size == CUSTOMERS_PER_STEP,
+                    exc_info=size == self._customers_per_step,
                     extra={"action": LogAction.BACKFILL_FAILED, "alert_id": backfill.alert_id},
                 )
                 return True
             worked = await self._pass_over(backfill)
-        if size < CUSTOMERS_PER_STEP:
-            self._sizes[backfill] = min(size * 2, CUSTOMERS_PER_STEP)
+        if size < self._customers_per_step:
+            self._sizes[backfill] = min(size * 2, self._customers_per_step)
         return worked
 
     async def _step(self, backfill: Backfill, size: int) -> bool:

@@ -14,13 +14,11 @@ from uuid import UUID
 from engine.evaluation.subjects import Subject
 from engine.rules.transaction import Transaction
 from evaluator.alerts import AlertRule
-from evaluator.exclusions import Excluded, ExclusionReason
+from evaluator.exclusions import MAX_GROUPS, Excluded, ExclusionReason
 from evaluator.notifications import DisabledNotification
 from evaluator.transitions import Cause
 from store.alerts import exclusions
 from store.alerts.exclusions import Counted, Groups
-
-MAX_GROUPS = 5_000  # of one alert and customer, or subscription, in one billing period
 
 
 class _Meeting(NamedTuple):

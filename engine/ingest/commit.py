@@ -15,6 +15,7 @@ from engine.ingest.counting import Counted, count
 from engine.ingest.group import Group, group_of_batches
 from engine.ingest.outcomes import outcomes_of
 from engine.ingest.storing import store
+from engine.limits import DEFAULT_LIMITS
 from engine.rules.organization_rules import OrganizationRules, Registered
 from engine.rules.registry import RulesRegistry
 from engine.rules.transaction import Transaction
@@ -43,14 +44,20 @@ class Committer:
         grace: timedelta,
         rules: RulesRegistry,
         organization: Organization,
+        *,
+        containment_commits: int = DEFAULT_LIMITS.ingest.containment_commits,
     ) -> None:
-        """`grace`: how long after its end a period still counts late events."""
+        """`grace`: how long after its end a period still counts late events.
+
+        `containment_commits`: see `IngestLimits`.
+        """
         self._database = database
         self._clock = clock
         self._grace = grace
         self._rules = rules
         self._organization_id = organization.organization_id
         self._organization = organization
+        self._containment_commits = containment_commits
         self._reported: dict[str | None, int] = {}  # alerts of which operators got an event, and its window of time
 
     async def commit(self, batches: Sequence[Batch]) -> list[Outcome]:
@@ -69,7 +76,8 @@ class Committer:
                 exc_info=True,
                 extra={"action": LogAction.COMMIT_FAILED},
             )
-        contained = await Containment(functools.partial(self._attempt, careful=True), batches).commit()
+        attempt = functools.partial(self._attempt, careful=True)
+        contained = await Containment(attempt, batches, self._containment_commits).commit()
         await self._report(contained.refused)
         return contained.outcomes
 

@@ -16,10 +16,6 @@ from evaluator.events import UsageEvent
 from runtime.actions import LogAction
 from store.postgres.database import DatabaseUnavailable
 
-# The most commits that are tried instead of one that failed. An alert that cannot be recorded takes two, an event
-# that cannot be stored about two for each doubling of the customers and of that customer's events.
-MAX_COMMITS = 200
-
 logger = logging.getLogger(__name__)
 
 
@@ -43,14 +39,18 @@ class Contained:
 class Containment:
     """Commits batches in as few parts as it takes to get around what cannot be recorded.
 
-    attempt: commits batches as one, carefully (see `Unrecordable`).
+    attempt: commits batches as one, carefully (see `Unrecordable`). max_commits: the most attempts.
     """
 
     def __init__(
-        self, attempt: Callable[[Sequence[Batch]], Awaitable[list[Outcome]]], batches: Sequence[Batch]
+        self,
+        attempt: Callable[[Sequence[Batch]], Awaitable[list[Outcome]]],
+        batches: Sequence[Batch],
+        max_commits: int,
     ) -> None:
         self._attempt = attempt
         self._batches = batches
+        self._max_commits = max_commits
         self._commits = 0
         self._explained = False  # whether the log has the cause of an event that failed alone
         self._contained = Contained([Outcome() for _ in batches])
@@ -77,7 +77,7 @@ class Containment:
                 for half in (by_customer[:middle], by_customer[middle:]):
                     parts.append(sorted(index for indexes in half for index in indexes))
         for done, indexes in enumerate(failing):
-            share = (MAX_COMMITS - self._commits) // (len(failing) - done)
+            share = (self._max_commits - self._commits) // (len(failing) - done)
             await self._settle_customer(indexes, self._commits + share)
         return self._contained
 
@@ -111,7 +111,7 @@ class Containment:
         Returns those that are left to be settled in smaller parts: none when the commit was made.
         """
         while indexes:
-            if self._commits >= MAX_COMMITS:
+            if self._commits >= self._max_commits:
                 self._refuse(indexes, {})
                 return []
             self._commits += 1

@@ -10,15 +10,13 @@ from datetime import timedelta
 from engine.ingest.batches import Batch, Outcome, add_part
 from engine.ingest.commit import Committer
 from engine.ingest.pending import PendingEvents, Room
+from engine.limits import DEFAULT_LIMITS, IngestLimits
 from engine.rules.registry import RulesRegistry
 from evaluator.events import UsageEvent
 from runtime.clock import Clock
 from runtime.fair_semaphore import FairSemaphore
 from store.identity.organizations import Organization
 from store.postgres.database import Database
-
-MAX_COMMIT_EVENTS = 5_000  # of one commit, unless a single batch brings more
-IDLE_ORGANIZATIONS = 10_000  # lanes kept for organizations that send no usage at present
 
 
 @dataclass(eq=False, slots=True)
@@ -59,6 +57,7 @@ class Pipeline:
         writers: int,
         pending: PendingEvents,
         gate: FairSemaphore,
+        limits: IngestLimits = DEFAULT_LIMITS.ingest,
     ) -> None:
         self._database = database
         self._clock = clock
@@ -67,6 +66,7 @@ class Pipeline:
         self._writers = writers
         self._pending = pending
         self._gate = gate
+        self._limits = limits
         self._lanes: dict[int, list[_Lane]] = {}
 
     async def admit(self, organization: Organization, events: int, *, waits: bool = False) -> Room:
@@ -104,12 +104,19 @@ class Pipeline:
     def _lanes_of(self, organization: Organization) -> list[_Lane]:
         lanes = self._lanes.get(organization.organization_id)
         if lanes is None:
-            if len(self._lanes) >= IDLE_ORGANIZATIONS:
+            if len(self._lanes) >= self._limits.idle_organizations:
                 self._lanes = {key: kept for key, kept in self._lanes.items() if any(lane.task for lane in kept)}
             lanes = self._lanes[organization.organization_id] = [
                 _Lane(
                     organization.organization_id,
-                    Committer(self._database, self._clock, self._grace, self._rules, organization),
+                    Committer(
+                        self._database,
+                        self._clock,
+                        self._grace,
+                        self._rules,
+                        organization,
+                        containment_commits=self._limits.containment_commits,
+                    ),
                 )
                 for _ in range(self._writers)
             ]
@@ -145,7 +152,7 @@ class Pipeline:
         try:
             while lane.waiting:
                 async with self._gate.seat(lane.organization_id):
-                    await self._commit(lane.committer, _take(lane.waiting))
+                    await self._commit(lane.committer, _take(lane.waiting, self._limits.commit_events))
         finally:
             lane.task = None
 
@@ -165,10 +172,11 @@ class Pipeline:
                 one.room.give_up()
 
 
-def _take(waiting: deque[_Waiting]) -> list[_Waiting]:
+def _take(waiting: deque[_Waiting], limit: int) -> list[_Waiting]:
+    """The batches of the next commit, with at most `limit` events, unless the first batch alone has more."""
     group = [waiting.popleft()]
     size = len(group[0].batch.events)
-    while waiting and size + len(waiting[0].batch.events) <= MAX_COMMIT_EVENTS:
+    while waiting and size + len(waiting[0].batch.events) <= limit:
         group.append(waiting.popleft())
         size += len(group[-1].batch.events)
     return group

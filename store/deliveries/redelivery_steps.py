@@ -36,10 +36,19 @@ SELECT count(*) FROM (
 _DELIVERED = (DeliveryStatus.DELIVERED,)
 
 
-async def step(connection: AsyncConnection, organization_id: int, job_id: str, now: datetime) -> bool:
+async def step(
+    connection: AsyncConnection,
+    organization_id: int,
+    job_id: str,
+    now: datetime,
+    *,
+    step_limit: int = STEP_LIMIT,
+    due_limit: int = DUE_LIMIT,
+) -> bool:
     """Takes the next step of a job, in the caller's transaction; returns whether the job progressed.
 
-    It does not while another server takes a step of it, or while DUE_LIMIT deliveries to its endpoint are due.
+    It does not while another server takes a step of it, or while `due_limit` deliveries to its endpoint are due.
+    step_limit: rows that it reads.
     """
     found = await connection.execute(
         select(*COLUMNS)
@@ -58,15 +67,15 @@ async def step(connection: AsyncConnection, organization_id: int, job_id: str, n
     if endpoint is None or endpoint.state is not EndpointState.ENABLED:
         await _advance(connection, job, (), 0, JobState.STOPPED, now)
         return True
-    where = {"organization_id": organization_id, "endpoint_id": job.endpoint_id, "limit": DUE_LIMIT}
-    if (await connection.scalar(_DUE, where) or 0) >= DUE_LIMIT:
+    where = {"organization_id": organization_id, "endpoint_id": job.endpoint_id, "limit": due_limit}
+    if (await connection.scalar(_DUE, where) or 0) >= due_limit:
         return False
-    examined = await (_notifications if job.kind is JobKind.RECOVERY else _deliveries)(connection, job)
+    examined = await (_notifications if job.kind is JobKind.RECOVERY else _deliveries)(connection, job, step_limit)
     events = [row.event for row in examined if _wants(endpoint, row)]
     if job.kind is JobKind.RECOVERY and events:
         events = await _missed(connection, job, events)
     redelivered = await make_due(connection, organization_id, job.endpoint_id, events, trigger=Trigger.RECOVERY)
-    state = JobState.RUNNING if len(examined) == STEP_LIMIT else JobState.DONE
+    state = JobState.RUNNING if len(examined) == step_limit else JobState.DONE
     await _advance(connection, job, examined, redelivered, state, now)
     return True
 
@@ -90,7 +99,7 @@ def _wants(endpoint: Endpoint, row: _Examined) -> bool:
     return wants_type and (not conditions or row.condition_type in conditions)
 
 
-async def _notifications(connection: AsyncConnection, job: Job) -> list[_Examined]:
+async def _notifications(connection: AsyncConnection, job: Job, limit: int) -> list[_Examined]:
     key = tuple_(notification.c.create_time, notification.c.notification_id)
     statement = (
         select(
@@ -106,7 +115,7 @@ async def _notifications(connection: AsyncConnection, job: Job) -> list[_Examine
             notification.c.create_time < job.end_time,
         )
         .order_by(notification.c.create_time, notification.c.notification_id)
-        .limit(STEP_LIMIT)
+        .limit(limit)
     )
     if job.after_time is not None:
         statement = statement.where(key > tuple_(job.after_time, job.after_id))
@@ -121,7 +130,7 @@ async def _notifications(connection: AsyncConnection, job: Job) -> list[_Examine
     ]
 
 
-async def _deliveries(connection: AsyncConnection, job: Job) -> list[_Examined]:
+async def _deliveries(connection: AsyncConnection, job: Job, limit: int) -> list[_Examined]:
     key = tuple_(delivery.c.create_time, delivery.c.delivery_id)
     statement = (
         select(
@@ -139,7 +148,7 @@ async def _deliveries(connection: AsyncConnection, job: Job) -> list[_Examined]:
             delivery.c.status.in_(job.statuses),
         )
         .order_by(delivery.c.create_time, delivery.c.delivery_id)
-        .limit(STEP_LIMIT)
+        .limit(limit)
     )
     if job.event_type is not None:
         statement = statement.where(delivery.c.event_type == job.event_type)

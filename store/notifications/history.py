@@ -8,8 +8,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from store.notifications.feed import ASSIGN_LIMIT, Entry, NotificationFilter, assign_positions, select_entries
 from store.tables.feed import feed, feed_entry
 
-DELETE_LIMIT = 1_000  # notifications that one transaction deletes
-
 
 async def assign_all_positions(connection: AsyncConnection, organization_id: int) -> None:
     """Assigns positions to all committed notifications: the history shows those that have one."""
@@ -78,13 +76,13 @@ RETURNING last.number
 """)
 
 
-async def delete_before(connection: AsyncConnection, organization_id: int, before: datetime) -> int:
-    """Deletes up to DELETE_LIMIT notifications that were created before that time; returns how many."""
+async def delete_before(connection: AsyncConnection, organization_id: int, before: datetime, limit: int) -> int:
+    """Deletes up to `limit` notifications that were created before that time; returns how many."""
     # The lock that assigns positions: without it, two servers would try to delete the same entries.
     await connection.execute(
         select(feed.c.last_place).where(feed.c.organization_id == organization_id).with_for_update()
     )
-    parameters = {"organization_id": organization_id, "before": before, "limit": DELETE_LIMIT}
+    parameters = {"organization_id": organization_id, "before": before, "limit": limit}
     return int(await connection.scalar(_DELETE_BEFORE, parameters) or 0)
 
 

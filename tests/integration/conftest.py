@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from engine.limits import DEFAULT_LIMITS, EngineLimits
 from runtime.clock import ManualClock
 from store.postgres.database import Database
 from tests.support.databases import NOON, Template
@@ -27,3 +28,9 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 def clock() -> ManualClock:
     """A clock that stands at noon in the middle of a month."""
     return ManualClock(NOON)
+
+
+@pytest.fixture
+def engine_limits() -> EngineLimits:
+    """The limits of the server of `caller`; a test that needs others gives them with `parametrize`."""
+    return DEFAULT_LIMITS

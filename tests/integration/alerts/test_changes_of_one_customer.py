@@ -2,11 +2,16 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 
 import grpc
 import pytest
 
+from evaluator.alert_commands import NewAlert
+from evaluator.alerts import ConditionType, Scope, ScopeKind
+from evaluator.definitions import MAX_SPEND_ALERTS, Condition
 from evaluator.exclusions import Excluded
+from evaluator.thresholds import Threshold
 from generated.tidemark.v1 import account_pb2, account_service_pb2, alert_pb2, balance_pb2, condition_pb2
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from runtime.clock import ManualClock
@@ -15,6 +20,7 @@ from store.accounts import known_ids
 from store.accounts.known_ids import ReferencedIds
 from store.alerts import alerts, exclusions
 from store.alerts.exclusions import Counted, Groups
+from store.alerts.history import Author
 from store.postgres.database import Database, driver
 from tests.integration.usage.conftest import caller, shared_database_url
 from tests.support.server.running import reason_of
@@ -39,11 +45,24 @@ def spend_exceeded(currency: str, scope: alert_pb2.AlertScope) -> alert_pb2.Aler
     )
 
 
-async def test_the_limit_of_spend_alerts_counts_each_subscription_separately(
-    caller: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(alerts, "MAX_SPEND_ALERTS", 1)
+async def create_spend_alerts(caller: Caller, number: int, customer: str, subscription: str) -> None:
+    """Stores that many alerts on one subscription, each in a currency of its own."""
+    [[organization_id]] = await caller.rows("SELECT %(organization_id)s::bigint")
+    scope = Scope(ScopeKind.SUBSCRIPTION, customer_id=customer, subscription_id=subscription)
+    conditions = [Condition(ConditionType.SPEND_EXCEEDED, currency=f"C{each}") for each in range(number)]
+    database = Database(caller.database_url, pool_size=1)
+    try:
+        async with database.transaction() as connection:
+            for condition in conditions:
+                new = NewAlert("spend", scope, condition, (Threshold(Decimal(10)),), None, True)
+                await alerts.create(connection, organization_id, new, Author(), caller.clock)
+    finally:
+        await database.close()
+
+
+async def test_the_limit_of_spend_alerts_counts_each_subscription_separately(caller: Caller) -> None:
     for customer, subscription in (("ann", "s1"), ("bob", "s1"), ("ann", "s2")):
+        await create_spend_alerts(caller, MAX_SPEND_ALERTS - 1, customer, subscription)
         scope = on_subscription(subscription, customer)
         await caller.create_only(spend_exceeded("USD", scope))
         with pytest.raises(grpc.aio.AioRpcError) as refused:

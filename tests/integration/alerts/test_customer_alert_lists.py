@@ -169,19 +169,18 @@ async def test_states_of_an_older_version_are_listed_and_completed(
         assert await alarms.complete(connection, row[0], 10) == 0
 
 
-async def test_a_page_of_gauges_in_alarm_skips_gauges_of_disabled_alerts(
-    ours: Client, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(alarms, "CHUNK", 2)
+async def test_a_page_of_gauges_in_alarm_skips_gauges_of_disabled_alerts(ours: Client, clock: ManualClock) -> None:
     old, new = (
         await ours.create(TOKENS + ALL),
         await ours.create('name: "later"' + TOKENS.removeprefix('name: "tokens"') + ALL),
     )
     await ours.settled(old.alert_id, new.alert_id)
-    await ours.use(clock.now(), *(event(number, f"c{number:02}") for number in range(30)))
+    customers = [f"c{number:03}" for number in range(alarms.CHUNK + 50)]
+    await ours.use(clock.now(), *(event(number, name) for number, name in enumerate(customers)))
     await ours.disable(new.alert_id)
-    found = await listed(ours, statuses=[IN_ALARM], page_size=1)
-    assert sorted(one.customer_id for one in found) == [f"c{number:02}" for number in range(30)]
+    # Every second candidate of a statement is skipped.
+    found = await listed(ours, statuses=[IN_ALARM], page_size=alarms.CHUNK // 2)
+    assert sorted(one.customer_id for one in found) == customers
 
 
 async def test_pages_of_customers_without_alarm_are_bounded(ours: Client, clock: ManualClock) -> None:

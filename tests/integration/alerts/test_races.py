@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import psycopg
 import pytest
 
-from engine.backfill import backfills
+from engine.limits import BackfillLimits, EngineLimits
 from generated.tidemark.v1 import alert_pb2, alert_service_pb2
 from tests.integration.usage.conftest import caller, shared_database_url
 from tests.support.usage.caller import (
@@ -23,6 +23,10 @@ from tests.support.usage.caller import (
 __all__ = ["caller", "shared_database_url"]
 
 CUSTOMERS = ("ann", "bob", "cid")
+
+one_customer_per_step = pytest.mark.parametrize(
+    "engine_limits", [EngineLimits(backfills=BackfillLimits(customers_per_step=1))]
+)
 
 
 @asynccontextmanager
@@ -48,10 +52,8 @@ async def notified(caller: Caller, alert_id: str) -> list[str]:
     return sorted(one.customer_id for one in await caller.notifications() if one.alert_id == alert_id)
 
 
-async def test_an_alert_disabled_during_its_backfill_notifies_of_the_rest_when_it_is_enabled(
-    caller: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(backfills, "CUSTOMERS_PER_STEP", 1)
+@one_customer_per_step
+async def test_an_alert_disabled_during_its_backfill_notifies_of_the_rest_when_it_is_enabled(caller: Caller) -> None:
     await caller.create(usage_alert("1000"))
     await caller.send(*(caller.event("e1", "15", customer) for customer in CUSTOMERS))
     async with gauge_held(caller, "bob"):
@@ -94,10 +96,8 @@ async def test_an_alert_disabled_during_a_commit_notifies_of_that_usage_and_of_n
     ]
 
 
-async def test_an_alert_archived_during_its_backfill_ends_the_backfill(
-    caller: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(backfills, "CUSTOMERS_PER_STEP", 1)
+@one_customer_per_step
+async def test_an_alert_archived_during_its_backfill_ends_the_backfill(caller: Caller) -> None:
     await caller.create(usage_alert("1000"))
     await caller.send(*(caller.event("e1", "15", customer) for customer in CUSTOMERS))
     async with gauge_held(caller, "bob"):

@@ -4,8 +4,6 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
-import pytest
-
 from evaluator.alert_commands import AlertPatch
 from evaluator.definitions import DefinitionState
 from evaluator.exclusions import Excluded, ExclusionReason
@@ -97,16 +95,17 @@ async def test_a_disabled_alert_has_no_pending_backfill(
 
 
 async def test_an_edit_keeps_the_newest_retired_thresholds(
-    database: Database, organization_id: int, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    database: Database, organization_id: int, clock: ManualClock
 ) -> None:
-    monkeypatch.setattr(alert_changes, "MAX_RETIRED", 2)
+    most = alert_changes.MAX_RETIRED
+    many, half = range(1_000, 1_000 + most), range(2_000, 2_000 + most // 2)
     alert_id = (await create(database, organization_id, clock)).alert_id
-    for level in (20, 30, 40, 50):
+    for levels in (many, half, [3_000], [4_000]):
         async with database.transaction() as connection:
             seen = await alert_changes.changeable(connection, organization_id, alert_id, "")
-            patch = AlertPatch(thresholds=(Threshold(Decimal(level)),))
+            patch = AlertPatch(thresholds=tuple(Threshold(Decimal(level)) for level in levels))
             changed = await alert_changes.edit(connection, organization_id, seen, "", patch, Author(), clock)
-    assert [threshold.value for threshold in changed.retired] == [20, 30, 40]
+    assert [threshold.value for threshold in changed.retired] == [*many[most // 2 :], *half, 3_000]
 
 
 async def test_the_count_of_groups_starts_anew_at_a_newer_watching_epoch(

@@ -178,10 +178,7 @@ async def test_a_notification_that_commits_during_a_read_of_the_tail_is_read_aft
     assert names(await subscriber.take(2)) == [("ann", 1), ("ann", 2)]
 
 
-async def test_upkeep_deletes_all_notifications_and_answers_that_are_due(
-    caller: Caller, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("store.notifications.history.DELETE_LIMIT", 2)
+async def test_upkeep_deletes_all_notifications_and_answers_that_are_due(caller: Caller, clock: ManualClock) -> None:
     org = await organization_id_of(caller)
     kept = timedelta(days=2)
     async with pool(caller) as database:
@@ -200,7 +197,7 @@ async def test_upkeep_deletes_all_notifications_and_answers_that_are_due(
             return [(row[0], row[1]) for row in rows]
 
         async def upkeep() -> None:
-            await Upkeep(database, clock, timedelta(days=400), kept).run_once()
+            await Upkeep(database, clock, timedelta(days=400), kept, notifications_deleted=2).run_once()
 
         # A notification exactly as old as the retention is kept.
         await upkeep()

@@ -262,10 +262,7 @@ async def test_subscribers_are_limited_and_a_cancelled_one_frees_its_share(calle
             await until(has_room)
 
 
-async def test_a_resume_token_before_the_deleted_notifications_is_refused(
-    caller: Caller, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("store.notifications.history.DELETE_LIMIT", 700)
+async def test_a_resume_token_before_the_deleted_notifications_is_refused(caller: Caller, clock: ManualClock) -> None:
     subscriber = await watch(caller)
     beginning = subscriber.token
     for number in range(1, 6):

@@ -10,8 +10,8 @@ from zlib import crc32
 import psycopg
 import pytest
 
-from engine.backfill import backfills
 from engine.ingest import containment
+from engine.limits import BackfillLimits, EngineLimits, IngestLimits
 from evaluator.alerts import AlertRule
 from generated.tidemark.v1 import alert_service_pb2, webhook_service_pb2, webhook_service_pb2_grpc
 from store.alerts import alerts as stored_alerts
@@ -123,12 +123,12 @@ async def test_event_that_cannot_be_stored_is_found_by_bisection(
     assert (await caller.send(*sent)).accepted == 1
 
 
+@pytest.mark.parametrize("engine_limits", [EngineLimits(ingest=IngestLimits(containment_commits=40))])
 @pytest.mark.parametrize("table", ["event", "gauge", "customer"])
 async def test_customer_that_cannot_be_recorded_does_not_affect_other_customers(
     caller: Caller, monkeypatch: pytest.MonkeyPatch, table: str
 ) -> None:
     """Its many events are between those of others: bisection by position would use up all commits."""
-    monkeypatch.setattr(containment, "MAX_COMMITS", 40)
     commits = counted_commits(monkeypatch)
     await caller.create(usage_alert("1000"))
     sent = [caller.event(f"e{turn}", customer=f"c{number}") for turn in range(30) for number in range(10)]
@@ -143,8 +143,8 @@ async def test_customer_that_cannot_be_recorded_does_not_affect_other_customers(
     assert await caller.event_count("c3") == 30
 
 
-async def test_failing_customers_share_the_remaining_commits(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(containment, "MAX_COMMITS", 60)
+@pytest.mark.parametrize("engine_limits", [EngineLimits(ingest=IngestLimits(containment_commits=60))])
+async def test_failing_customers_share_the_remaining_commits(caller: Caller) -> None:
     names = ("spoilt", "single", "whole")
     assert len({crc32(name.encode()) % 2 for name in names}) == 1  # one writer
     # Nine in ten events of `spoilt` cannot be stored, and one event of `single`.
@@ -186,8 +186,8 @@ async def test_events_of_a_customer_keep_their_order_when_the_commit_is_divided(
     assert values(answer.gauges) == {("acme", "calls"): 10}
 
 
-async def test_containment_stops_at_its_limit_of_commits(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(containment, "MAX_COMMITS", 10)
+@pytest.mark.parametrize("engine_limits", [EngineLimits(ingest=IngestLimits(containment_commits=10))])
+async def test_containment_stops_at_its_limit_of_commits(caller: Caller) -> None:
     async with refusing(caller, "event", "true"):
         answer = await caller.send(*(caller.event(f"e{number}") for number in range(100)))
     assert refusals(answer) == internal(*range(100))
@@ -255,21 +255,19 @@ def counted_commits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     commits: list[int] = []
     init = containment.Containment.__init__
 
-    def counting(self: containment.Containment, attempt: object, batches: object) -> None:
+    def counting(self: containment.Containment, attempt: object, batches: object, max_commits: int) -> None:
         async def one(parts: object) -> object:
             commits.append(1)
             return await attempt(parts)  # type: ignore[operator]
 
-        init(self, one, batches)  # type: ignore[arg-type]
+        init(self, one, batches, max_commits)  # type: ignore[arg-type]
 
     monkeypatch.setattr(containment.Containment, "__init__", counting)
     return commits
 
 
-async def test_backfill_continues_past_a_customer_that_cannot_be_evaluated(
-    caller: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(backfills, "CUSTOMERS_PER_STEP", 8)
+@pytest.mark.parametrize("engine_limits", [EngineLimits(backfills=BackfillLimits(customers_per_step=8))])
+async def test_backfill_continues_past_a_customer_that_cannot_be_evaluated(caller: Caller) -> None:
     for number in range(20):
         await caller.send(caller.event("e", "5", f"c{number:02}"))
     async with refusing(caller, "notification", "new.customer_id = 'c05'"):

@@ -9,6 +9,7 @@ import psycopg
 import pytest
 from sqlalchemy import make_url
 
+from engine.limits import BackfillLimits, EngineLimits
 from generated.tidemark.v1 import alert_service_pb2
 from runtime.clock import ManualClock
 from tests.integration.usage.conftest import organization
@@ -31,10 +32,10 @@ UNAVAILABLE = ("UNAVAILABLE", "DATABASE_UNAVAILABLE", ())
 
 
 @pytest.fixture
-async def caller(database_url: str, clock: ManualClock) -> AsyncIterator[Caller]:
+async def caller(database_url: str, clock: ManualClock, engine_limits: EngineLimits) -> AsyncIterator[Caller]:
     """A caller of a server with a database of its own, since these tests interrupt the database."""
     name, key = await organization(database_url, clock)
-    async with calling(database_url, clock, name, key) as caller:
+    async with calling(database_url, clock, name, key, engine_limits=engine_limits) as caller:
         yield caller
 
 
@@ -137,11 +138,10 @@ async def test_calls_get_unavailable_during_a_database_outage_and_succeed_after_
     assert len(await caller.notifications()) == 1
 
 
-async def test_backfill_of_an_alert_created_before_an_outage_completes_after_it(
-    caller: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("engine.backfill.backfills.RETRY_INTERVAL", 0.05)
-    monkeypatch.setattr("engine.backfill.backfills.POLLING_INTERVAL", 0.05)
+@pytest.mark.parametrize(
+    "engine_limits", [EngineLimits(backfills=BackfillLimits(polling_interval=0.05, retry_interval=0.05))]
+)
+async def test_backfill_of_an_alert_created_before_an_outage_completes_after_it(caller: Caller) -> None:
     await caller.send(caller.event("e1", "8"))
     async with ingest_held(caller):
         creating = asyncio.create_task(caller.create_only(usage_alert("5")))

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from engine.backfill import backfills
+from engine.limits import BackfillLimits, EngineLimits
 from evaluator.balances import BalanceKind
 from evaluator.exclusions import ExclusionReason
 from generated.tidemark.v1 import alert_pb2, alert_service_pb2, condition_pb2
@@ -67,12 +67,12 @@ def low_commits() -> alert_pb2.Alert:
     )
 
 
+@pytest.mark.parametrize("engine_limits", [EngineLimits(backfills=BackfillLimits(customers_per_step=2))])
 @pytest.mark.parametrize("customers", [0, 2, 4])
 @pytest.mark.parametrize("of_facts", [False, True])
 async def test_backfill_completes_with_and_without_customers_in_its_last_step(
-    caller: Caller, monkeypatch: pytest.MonkeyPatch, customers: int, of_facts: bool
+    caller: Caller, customers: int, of_facts: bool
 ) -> None:
-    monkeypatch.setattr(backfills, "CUSTOMERS_PER_STEP", 2)
     for number in range(customers):
         await caller.send(caller.event("e", customer=f"c{number}"))
     await caller.create(low_commits() if of_facts else usage_alert("1"))  # waits for the end of the backfill

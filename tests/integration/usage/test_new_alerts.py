@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 
 from engine.backfill.backfills import Backfills
+from engine.limits import BackfillLimits, EngineLimits
 from engine.rules.registry import RulesRegistry
 from generated.tidemark.v1 import alert_pb2, alert_service_pb2, threshold_pb2
 from runtime.clock import ManualClock
@@ -192,13 +193,11 @@ async def test_alert_created_while_usage_waits_for_the_lock_misses_no_event(call
         assert (await caller.state(alert.alert_id)).gauges[0].gauge.value == "6"
 
 
-async def test_backfill_evaluates_each_of_many_customers_once(
-    caller: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("engine.backfill.backfills.CUSTOMERS_PER_STEP", 7)
+@pytest.mark.parametrize("engine_limits", [EngineLimits(backfills=BackfillLimits(customers_per_step=7))])
+async def test_backfill_evaluates_each_of_many_customers_once(caller: Caller, engine_limits: EngineLimits) -> None:
     customers = [f"c{number:02d}" for number in range(40)]
     await caller.send(*(caller.event("e1", str(number), customer) for number, customer in enumerate(customers)))
-    async with beside(caller) as other:
+    async with beside(caller, engine_limits=engine_limits) as other:
         alert = await other.create(usage_alert("20"))
         stored = [one.customer_id for one in await caller.notifications() if one.alert_id == alert.alert_id]
     assert stored == customers[20:]

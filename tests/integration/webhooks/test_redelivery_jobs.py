@@ -159,10 +159,8 @@ async def test_a_job_sends_only_deliveries_of_its_selection(
 
 
 async def test_a_job_continues_after_its_process_died_and_leaves_room_for_new_notifications(
-    house: House, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    house: House, clock: ManualClock
 ) -> None:
-    monkeypatch.setattr(redelivery_steps, "STEP_LIMIT", 4)
-    monkeypatch.setattr(redelivery_steps, "DUE_LIMIT", 6)
     await house.notify(10)
     await fan_out(house)  # no endpoint is there
     clock.advance(HOUR)
@@ -179,7 +177,7 @@ async def test_a_job_continues_after_its_process_died_and_leaves_room_for_new_no
 
     async def step() -> tuple[bool, int, JobState]:
         # Each step by a process that has just started.
-        moved = await RedeliveryJobs(house.database, clock).work_once()
+        moved = await RedeliveryJobs(house.database, clock, step_limit=4, due_limit=6).work_once()
         async with house.database.transaction() as connection:
             found = await redelivery_jobs.get(connection, house.organization_id, job.job_id)
         assert found is not None

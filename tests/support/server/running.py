@@ -13,6 +13,7 @@ import grpc
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from engine.limits import DEFAULT_LIMITS, EngineLimits
 from runtime.clock import Clock
 from runtime.configuration import Configuration
 from server.calls.errors import DETAILS_KEY
@@ -59,6 +60,8 @@ async def running(
     clock: Clock,
     add_services: AddServices = register,
     configuration: Configuration | None = None,
+    *,
+    engine_limits: EngineLimits = DEFAULT_LIMITS,
 ) -> AsyncIterator[Running]:
     """Serves on a free port of loopback until the block ends; stops without delays."""
     shutdown = Shutdown()
@@ -75,6 +78,7 @@ async def running(
             shutdown,
             lambda host, port: listening.set_result(port),
             add_services,
+            engine_limits=engine_limits,
         )
     )
     await asyncio.wait([stopped, listening], return_when=asyncio.FIRST_COMPLETED)

@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from psycopg.rows import TupleRow
 
+from engine.limits import DEFAULT_LIMITS, EngineLimits
 from generated.tidemark.v1 import (
     account_pb2,
     account_service_pb2,
@@ -228,21 +229,36 @@ class Caller:
 
 @asynccontextmanager
 async def calling(
-    database_url: str, clock: Clock, organization: str, key: str, configuration: Configuration | None = None
+    database_url: str,
+    clock: Clock,
+    organization: str,
+    key: str,
+    configuration: Configuration | None = None,
+    *,
+    engine_limits: EngineLimits = DEFAULT_LIMITS,
 ) -> AsyncIterator[Caller]:
     """A server with a pool of its own, and a caller of it."""
     database = Database(database_url)
     try:
-        async with running(database, clock, configuration=configuration) as server:
+        async with running(database, clock, configuration=configuration, engine_limits=engine_limits) as server:
             yield Caller(server, clock, database_url, organization, key)
     finally:
         await database.close()
 
 
 @asynccontextmanager
-async def beside(caller: Caller, configuration: Configuration | None = None) -> AsyncIterator[Caller]:
+async def beside(
+    caller: Caller, configuration: Configuration | None = None, *, engine_limits: EngineLimits = DEFAULT_LIMITS
+) -> AsyncIterator[Caller]:
     """A second server on the same database, and a caller of it as the same organization."""
-    async with calling(caller.database_url, caller.clock, caller.organization, caller.key, configuration) as other:
+    async with calling(
+        caller.database_url,
+        caller.clock,
+        caller.organization,
+        caller.key,
+        configuration,
+        engine_limits=engine_limits,
+    ) as other:
         yield other
 
 

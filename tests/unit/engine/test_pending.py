@@ -40,7 +40,7 @@ class Commits:
         self.go = asyncio.Event()
         self.error: BaseException | None = None
 
-    def __call__(self, *_: Any) -> "Commits":
+    def __call__(self, *_: Any, **__: Any) -> "Commits":
         return self
 
     async def commit(self, batches: list[Batch]) -> list[Outcome]:

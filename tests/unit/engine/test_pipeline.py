@@ -13,6 +13,7 @@ from engine.ingest import pipeline as pipelines
 from engine.ingest.batches import Batch, Outcome
 from engine.ingest.pending import Overloaded, PendingEvents
 from engine.ingest.pipeline import Pipeline
+from engine.limits import DEFAULT_LIMITS, IngestLimits
 from engine.rules.registry import RulesRegistry
 from evaluator.events import UsageEvent
 from runtime.clock import ManualClock
@@ -57,11 +58,11 @@ def batch(customer: str = "acme", size: int = 1) -> Batch:
 def commits(monkeypatch: pytest.MonkeyPatch) -> Commits:
     """The committer of all pipelines of a test."""
     made = Commits()
-    monkeypatch.setattr(pipelines, "Committer", lambda *_: made)
+    monkeypatch.setattr(pipelines, "Committer", lambda *_, **__: made)
     return made
 
 
-def pipeline(writers: int = 1, pending: int = 10) -> Pipeline:
+def pipeline(writers: int = 1, pending: int = 10, limits: IngestLimits = DEFAULT_LIMITS.ingest) -> Pipeline:
     nothing: Any = None
     # Twice as many as one organization may have: only the organization's limit is reached in these tests.
     waiting = PendingEvents(2 * pending, pending)
@@ -73,6 +74,7 @@ def pipeline(writers: int = 1, pending: int = 10) -> Pipeline:
         writers=writers,
         pending=waiting,
         gate=FairSemaphore(2 * writers),
+        limits=limits,
     )
 
 
@@ -157,10 +159,9 @@ async def test_a_batch_fails_after_all_its_parts_have_ended(commits: Commits) ->
 
 
 async def test_an_organization_keeps_its_writers_during_a_commit_when_idle_ones_are_removed(
-    commits: Commits, monkeypatch: pytest.MonkeyPatch
+    commits: Commits,
 ) -> None:
-    monkeypatch.setattr(pipelines, "IDLE_ORGANIZATIONS", 1)
-    lanes = pipeline(pending=100)
+    lanes = pipeline(pending=100, limits=IngestLimits(idle_organizations=1))
     commits.held.clear()
     first = asyncio.create_task(submit(lanes, ACME, batch("first")))
     await asyncio.sleep(0)
@@ -178,11 +179,8 @@ async def test_an_organization_keeps_its_writers_during_a_commit_when_idle_ones_
     assert commits.log.index(("began", "second")) > commits.log.index(("ended", "first"))
 
 
-async def test_a_group_commit_takes_no_more_events_than_its_limit(
-    commits: Commits, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pipelines, "MAX_COMMIT_EVENTS", 4)
-    lanes = pipeline(pending=1000)
+async def test_a_group_commit_takes_no_more_events_than_its_limit(commits: Commits) -> None:
+    lanes = pipeline(pending=1000, limits=IngestLimits(commit_events=4))
     commits.held.clear()
     sizes = {"a": 1, "b": 3, "c": 2, "d": 1, "e": 9, "f": 1}
     tasks = [asyncio.create_task(submit(lanes, ACME, batch(name, size))) for name, size in sizes.items()]

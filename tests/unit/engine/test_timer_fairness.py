@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 
-from engine import timers
+from engine.limits import TimerLimits
 from engine.rules.registry import RulesRegistry
 from engine.timers import Timers
 from runtime.clock import ManualClock
@@ -29,8 +29,6 @@ def due(organization_id: int, number: int, minutes: int) -> DueTimer:
 
 
 async def test_timers_of_organizations_have_turns_when_one_has_many_due(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timers, "SWEEP_LIMIT", 4)
-    monkeypatch.setattr(timers, "CUSTOMERS_AT_ONCE", 2)
     left = [due(NOISY, number, 100 - number) for number in range(20)] + [due(QUIET, number, 1) for number in range(3)]
     done: list[int] = []
 
@@ -49,6 +47,8 @@ async def test_timers_of_organizations_have_turns_when_one_has_many_due(monkeypa
     monkeypatch.setattr("store.balances.wallets.due_timers", overdue)
     monkeypatch.setattr("store.balances.wallets.next_due_time", next_due)
     monkeypatch.setattr(Timers, "_evaluate", evaluate)
-    await Timers(cast(Database, NoDatabase()), ManualClock(NOW), timedelta(days=34), RulesRegistry()).sweep()
+    limits = TimerLimits(customers_at_once=2, sweep=4)
+    grace, rules = timedelta(days=34), RulesRegistry()
+    await Timers(cast(Database, NoDatabase()), ManualClock(NOW), grace, rules, limits=limits).sweep()
     assert done[:7] == [NOISY, NOISY, QUIET, QUIET, NOISY, NOISY, QUIET]
     assert not left
