@@ -1,4 +1,4 @@
-"""Tells a cancellation of the running task from the cancellation of something that the task awaits."""
+"""Whether a CancelledError cancels the running task, or comes from something that the task awaits."""
 
 import asyncio
 

@@ -7,7 +7,10 @@ import pytest
 
 from tests.support.databases import Template
 from tests.support.notifier.receiver import Receiver, running_receiver
+from tests.support.processes.postgres import OwnServer, own_server
 from tests.support.processes.programs import Programs, running
+
+pytest.register_assert_rewrite("tests.support.processes.outage")
 
 
 @pytest.fixture
@@ -28,3 +31,10 @@ async def receiver() -> AsyncIterator[Receiver]:
     """A webhook receiver on a free port of 127.0.0.1."""
     async with running_receiver() as receiver:
         yield receiver
+
+
+@pytest.fixture
+async def postgres() -> AsyncIterator[OwnServer]:
+    """A database server of this test's own."""
+    async with own_server() as server:
+        yield server

@@ -3,10 +3,10 @@
 import asyncio
 from datetime import UTC, datetime
 
-from tests.acceptance.test_database_outage import everything_arrived
-from tests.integration.postgres.test_sessions import make_adverse, make_ordinary
 from tests.support.notifier.receiver import Receiver
+from tests.support.postgres.adverse_settings import make_adverse, make_ordinary
 from tests.support.processes import results
+from tests.support.processes.outage import everything_arrived
 from tests.support.processes.programs import Programs
 from tests.support.processes.results import ALERTS, SEATS
 from tests.support.processes.traffic import progress, streaming

@@ -1,28 +1,18 @@
 """A failover leaves the old primary up as a standby: writes are refused until the database accepts them."""
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-import pytest
-
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageBatchRequest
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
-from tests.acceptance.test_database_outage import Health, at_work, everything_arrived, refused
 from tests.support.notifier.receiver import Receiver
 from tests.support.processes import results
-from tests.support.processes.postgres import OwnServer, own_server
+from tests.support.processes.outage import Health, at_work, everything_arrived, refused
+from tests.support.processes.postgres import OwnServer
 from tests.support.processes.programs import DEADLINE, running, session, until
 from tests.support.processes.results import ALERTS
 from tests.support.processes.traffic import BATCH, progress, streaming, usage
 from tests.support.server.running import NOT_SERVING, SERVING
-
-
-@pytest.fixture
-async def postgres() -> AsyncIterator[OwnServer]:
-    """A database server of this test's own."""
-    async with own_server() as server:
-        yield server
 
 
 async def test_a_server_refuses_writes_on_a_standby_and_resumes_after_its_promotion(

@@ -30,6 +30,10 @@ OUTSIDE = {
 }
 ROOMS |= OUTSIDE
 
+# What modules of tests/ may import from each other. The rings (unit, integration, acceptance) hold tests only, and
+# pytest finds the conftest.py of a folder by itself.
+SHARED_BY_TESTS = {"tests.support", "tests.reference"}
+
 # The model that the product is compared with: it shares no code with the product, nor with other tests.
 REFERENCE = "tests/reference/"
 
@@ -172,6 +176,8 @@ def offences(module: Module) -> list[str]:
         found += purity_offences(module.room, tree)
     if module.room == "evaluator":
         found += float_offences(tree)
+    if module.room == "tests":
+        found += ring_offences(tree)
     if module.path.startswith(REFERENCE):
         found += reference_offences(tree)
     return [f"{module.path}:{line}: {what}" for line, what in found]
@@ -196,8 +202,12 @@ def client_offences(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 def may_import(room: str, name: str) -> bool:
     """Whether a room may import a module of this repository."""
-    allowed = ROOMS[room] | {room}
-    return any(name == one or name.startswith(f"{one}.") for one in allowed)
+    return is_below(name, ROOMS[room] | {room})
+
+
+def is_below(name: str, packages: Iterable[str]) -> bool:
+    """Whether a name is that of one of the packages, or of a module in one."""
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
 
 
 def folders_imported(modules: Iterable[Module]) -> dict[str, set[str]]:
@@ -293,6 +303,12 @@ def float_offences(tree: ast.AST) -> Iterator[tuple[int, str]]:
             yield node.lineno, "makes a float: amounts are Decimal"
 
 
+def ring_offences(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    for line, name in imports(tree):
+        if is_below(name, ["tests"]) and not is_below(name, SHARED_BY_TESTS):
+            yield line, f"imports {name}: a helper of several modules stands in tests.support"
+
+
 def reference_offences(tree: ast.AST) -> Iterator[tuple[int, str]]:
     for line, name in imports(tree):
         if name.partition(".")[0] not in sys.stdlib_module_names and not name.startswith("tests.reference"):
@@ -385,6 +401,20 @@ def test_a_circle_of_folders_is_found() -> None:
         ("cli/bad.py", "import psycopg", "imports psycopg: SQL lives in store"),
         ("server/bad.py", "from cli.main import main", "server must not import cli.main"),
         ("tests/bad.py", "from bench import ingest", "tests must not import bench"),
+        ("tests/unit/test_bad.py", "from tests.unit.test_ids import a", "imports tests.unit.test_ids: a helper"),
+        ("tests/acceptance/test_bad.py", "import tests.integration.x.test_y", "imports tests.integration.x.test_y"),
+        (
+            "tests/integration/x/test_bad.py",
+            "from tests.integration.x.conftest import a",
+            "imports tests.integration",
+        ),
+        (
+            "tests/integration/x/conftest.py",
+            "from tests.integration.y.conftest import a",
+            "imports tests.integration",
+        ),
+        ("tests/integration/x/test_bad.py", "from tests import conftest", "imports tests: a helper"),
+        ("tests/support/bad.py", "from tests.acceptance.test_demo import a", "imports tests.acceptance.test_demo"),
     ],
 )
 def test_a_module_that_breaks_a_wall_is_found(path: str, text: str, offence: str) -> None:
@@ -408,6 +438,8 @@ def test_a_missing_docstring_is_found() -> None:
         ("store/good.py", "import time\ntime.monotonic()"),
         ("runtime/clock.py", "from datetime import UTC, datetime\ndatetime.now(UTC)"),
         ("tests/reference/good.py", "import zoneinfo\nfrom tests.reference import usage"),
+        ("tests/integration/x/test_good.py", "from tests.support import waiting\nfrom tests.reference import usage"),
+        ("tests/integration/x/conftest.py", "from tests.support.usage.fixtures import caller\nimport server.health"),
         ("bench/good.py", "from tests.support.processes.programs import Programs"),
         ("tests/good.py", "import psycopg\nfrom cli.main import main\nimport time\ntime.time()"),
         ("webhooks/good.py", "import random\nimport ipaddress\nrandom.Random(0).uniform(0.0, 0.2)"),

@@ -1,4 +1,4 @@
-"""Fixtures: a server on a free port, and clients of two organizations."""
+"""Fixtures: a server and clients of two organizations; the caller of usage tests; an organization in the store."""
 
 from collections.abc import AsyncIterator
 
@@ -8,7 +8,11 @@ from runtime.clock import ManualClock
 from store.identity import keys
 from store.postgres.database import Database
 from tests.support.alerts.client import Client
+from tests.support.alerts.stored import organization_id
 from tests.support.server.running import Running, running
+from tests.support.usage.fixtures import caller, shared_database_url
+
+__all__ = ["api_keys", "caller", "organization_id", "ours", "server", "shared_database_url", "theirs"]
 
 
 @pytest.fixture

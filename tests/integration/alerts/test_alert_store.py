@@ -1,17 +1,12 @@
 """The statements of store/alerts, without a server: its background tasks would change the rows under test."""
 
 from dataclasses import replace
-from decimal import Decimal
 
 import pytest
 from sqlalchemy import update
 
-from evaluator.alert_commands import NewAlert
-from evaluator.alerts import ConditionType, Scope, ScopeKind
-from evaluator.definitions import AlertDefinition, Condition, DefinitionState
-from evaluator.thresholds import Threshold
+from evaluator.definitions import DefinitionState
 from runtime.clock import ManualClock
-from store.accounts import customers
 from store.alerts import alerts
 from store.alerts import changes as alert_changes
 from store.alerts.history import Author
@@ -20,38 +15,13 @@ from store.postgres.database import Database
 from store.tables.alerts import alert
 from store.views.customer_alerts import CustomerAlertStatus
 from store.views.customer_views import CustomerView
-
-NEW = NewAlert(
-    name="tokens",
-    scope=Scope(ScopeKind.ALL_CUSTOMERS),
-    condition=Condition(ConditionType.USAGE_THRESHOLD_REACHED, metric_id="tokens"),
-    thresholds=(Threshold(Decimal(10)),),
-    uniqueness_key=None,
-    evaluate_on_create=True,
-)
-
-
-@pytest.fixture
-async def organization_id(database: Database, clock: ManualClock) -> int:
-    """An organization with the customer `acme`."""
-    now = clock.now()
-    async with database.transaction() as connection:
-        organization_id = await organizations.get_or_create(connection, "ours", now)
-        await customers.create_if_missing(connection, organization_id, "acme", now)
-    return organization_id
-
-
-async def create(
-    database: Database, organization_id: int, clock: ManualClock, new: NewAlert = NEW
-) -> AlertDefinition:
-    async with database.transaction() as connection:
-        return await alerts.create(connection, organization_id, new, Author(), clock)
+from tests.support.alerts.stored import NEW_ALERT, create_alert
 
 
 async def test_a_definition_is_read_as_it_was_created(
     database: Database, organization_id: int, clock: ManualClock
 ) -> None:
-    created = await create(database, organization_id, clock, replace(NEW, uniqueness_key="k"))
+    created = await create_alert(database, organization_id, clock, replace(NEW_ALERT, uniqueness_key="k"))
     async with database.transaction() as connection:
         assert await alerts.get(connection, organization_id, created.alert_id) == created
     assert (created.watching_time, created.backfill_after, created.uniqueness_key_held) == (clock.now(), "", True)
@@ -63,9 +33,9 @@ async def test_changed_alerts_after_an_epoch_exclude_other_organizations(
 ) -> None:
     async with database.transaction() as connection:
         other = await organizations.get_or_create(connection, "theirs", clock.now())
-    first = await create(database, organization_id, clock)
-    second = await create(database, organization_id, clock)
-    await create(database, other, clock)
+    first = await create_alert(database, organization_id, clock)
+    second = await create_alert(database, organization_id, clock)
+    await create_alert(database, other, clock)
     async with database.transaction() as connection:
         ended = await alert_changes.archive(
             connection, organization_id, first.alert_id, "", Author(), clock, release_uniqueness_key=False
@@ -95,7 +65,7 @@ async def test_a_customer_is_evaluating_until_the_backfill_has_passed_it(
     visit_after: str | None,
     status: CustomerAlertStatus,
 ) -> None:
-    created = await create(database, organization_id, clock)
+    created = await create_alert(database, organization_id, clock)
     async with database.transaction() as connection:
         await connection.execute(
             update(alert).where(alert.c.alert_id == created.alert_id).values(visit_after=visit_after)
@@ -110,7 +80,7 @@ async def test_a_customer_is_evaluating_until_the_backfill_has_passed_it(
 async def test_a_disabled_alert_has_neither_status_nor_gauges(
     database: Database, organization_id: int, clock: ManualClock
 ) -> None:
-    created = await create(database, organization_id, clock)
+    created = await create_alert(database, organization_id, clock)
     async with database.transaction() as connection:
         await connection.execute(update(alert).values(state=DefinitionState.DISABLED))
     async with database.transaction() as connection:
@@ -123,7 +93,7 @@ async def test_a_disabled_alert_has_neither_status_nor_gauges(
 async def test_a_customer_view_reads_one_snapshot(
     database: Database, organization_id: int, clock: ManualClock
 ) -> None:
-    created = await create(database, organization_id, clock)
+    created = await create_alert(database, organization_id, clock)
     async with database.transaction() as connection:
         view = await CustomerView.open(connection, organization_id, "acme", clock.now())
         async with database.transaction() as other:

@@ -9,11 +9,8 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from generated.tidemark.v1 import account_pb2, alert_pb2, alert_service_pb2, condition_pb2, threshold_pb2
 from runtime.clock import ManualClock
-from tests.integration.usage.conftest import caller, shared_database_url
 from tests.support.server.running import reason_of, violations_of
 from tests.support.usage.caller import BOTH, Caller, ShortTransition, beside, on_customer, on_plan, usage_alert
-
-__all__ = ["caller", "shared_database_url"]
 
 KEEP, RESET = alert_service_pb2.STATE_POLICY_KEEP, alert_service_pb2.STATE_POLICY_RESET
 OK, IN_ALARM = alert_pb2.CUSTOMER_ALERT_STATUS_OK, alert_pb2.CUSTOMER_ALERT_STATUS_IN_ALARM

@@ -22,11 +22,8 @@ from store.alerts import alerts, exclusions
 from store.alerts.exclusions import Counted, Groups
 from store.alerts.history import Author
 from store.postgres.database import Database, driver
-from tests.integration.usage.conftest import caller, shared_database_url
 from tests.support.server.running import reason_of
 from tests.support.usage.caller import Caller, on_subscription, thresholds, usage_alert
-
-__all__ = ["caller", "shared_database_url"]
 
 
 async def subscribe(caller: Caller, *pairs: tuple[str, str]) -> None:

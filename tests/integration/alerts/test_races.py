@@ -9,7 +9,6 @@ import pytest
 
 from engine.limits import BackfillLimits, EngineLimits
 from generated.tidemark.v1 import alert_pb2, alert_service_pb2
-from tests.integration.usage.conftest import caller, shared_database_url
 from tests.support.usage.caller import (
     DEADLINE,
     Caller,
@@ -19,8 +18,6 @@ from tests.support.usage.caller import (
     usage_alert,
     waiting_for_locks,
 )
-
-__all__ = ["caller", "shared_database_url"]
 
 CUSTOMERS = ("ann", "bob", "cid")
 

@@ -10,11 +10,8 @@ from google.protobuf import text_format
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from generated.tidemark.v1 import account_pb2, alert_pb2, alert_service_pb2, condition_pb2, threshold_pb2
-from tests.integration.usage.conftest import caller, shared_database_url
 from tests.support.server.running import reason_of, violations_of
 from tests.support.usage.caller import Caller, beside, on_customer, on_plan, usage_alert
-
-__all__ = ["caller", "shared_database_url"]
 
 NOT_FOUND, PRECONDITION = grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION
 

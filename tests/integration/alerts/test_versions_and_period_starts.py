@@ -17,11 +17,8 @@ from store.alerts import changes as alert_changes
 from store.alerts.exclusions import Counted, Groups
 from store.alerts.history import Author
 from store.postgres.database import Database, driver
-from tests.integration.alerts.test_alert_store import create, organization_id
-from tests.integration.usage.conftest import caller, shared_database_url
+from tests.support.alerts.stored import create_alert
 from tests.support.usage.caller import Caller, usage_alert
-
-__all__ = ["caller", "organization_id", "shared_database_url"]
 
 
 async def test_each_change_in_the_history_shows_the_alert_as_of_that_change(
@@ -86,7 +83,7 @@ async def test_a_gauge_of_the_ended_period_is_not_shown_from_the_start_of_the_ne
 async def test_a_disabled_alert_has_no_pending_backfill(
     database: Database, organization_id: int, clock: ManualClock
 ) -> None:
-    created = await create(database, organization_id, clock)
+    created = await create_alert(database, organization_id, clock)
     assert created.backfill_after == ""
     async with database.transaction() as connection:
         off = await alert_changes.disable(connection, organization_id, created.alert_id, "", Author(), clock)
@@ -99,7 +96,7 @@ async def test_an_edit_keeps_the_newest_retired_thresholds(
 ) -> None:
     most = alert_changes.MAX_RETIRED
     many, half = range(1_000, 1_000 + most), range(2_000, 2_000 + most // 2)
-    alert_id = (await create(database, organization_id, clock)).alert_id
+    alert_id = (await create_alert(database, organization_id, clock)).alert_id
     for levels in (many, half, [3_000], [4_000]):
         async with database.transaction() as connection:
             seen = await alert_changes.changeable(connection, organization_id, alert_id, "")

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from store.postgres.database import Database
-from tests.integration.usage.conftest import caller, shared_database_url
+from tests.support.usage.fixtures import caller, shared_database_url
 
 __all__ = ["caller", "database", "shared_database_url"]
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from generated.tidemark.v1 import condition_pb2, usage_pb2
 from runtime.clock import ManualClock
 from store.postgres.database import Database
-from tests.integration.usage.conftest import organization
 from tests.support.balances.holder import Holder, alert
 from tests.support.balances.timing import timers_of, work_off
 from tests.support.usage.caller import DEADLINE, Caller, beside, ingest_held, spend_alert, waiting_for_locks
+from tests.support.usage.organizations import organization
 
 EXAMPLES = int(os.environ.get("TIDEMARK_TEST_EXAMPLES", "15"))  # interleavings; hundreds take minutes
 

@@ -14,7 +14,6 @@ from evaluator.amounts import format_decimal
 from generated.tidemark.v1 import alert_pb2, balance_pb2, condition_pb2, usage_pb2
 from runtime.clock import ManualClock
 from store.postgres.database import Database
-from tests.integration.usage.conftest import organization
 from tests.reference.balances import SegmentId, Unit
 from tests.reference.facts import PERCENT_REMAINING, FactAlert, FactModel
 from tests.reference.gauges import Event, Group
@@ -36,6 +35,7 @@ from tests.support.balances.ledger_story import (
 )
 from tests.support.balances.timing import timers_of, work_off
 from tests.support.usage.caller import Caller
+from tests.support.usage.organizations import organization
 from tests.support.usage.words import decimal_of
 
 EXAMPLES = int(os.environ.get("TIDEMARK_TEST_EXAMPLES", "25"))  # stories; hundreds take minutes

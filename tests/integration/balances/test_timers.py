@@ -16,10 +16,10 @@ from runtime.actions import LogAction
 from runtime.clock import ManualClock
 from server.calls.validation import to_timestamp
 from store.postgres.database import Database
-from tests.integration.usage.conftest import organization
 from tests.support.balances.holder import Holder, alert
 from tests.support.balances.timing import timers_of, work_off
 from tests.support.usage.caller import DEADLINE, Caller, ShortTransition, calling, until
+from tests.support.usage.organizations import organization
 
 COMMITS = condition_pb2.LowRemainingCommitBalanceReachedCondition()
 DAYS = condition_pb2.LowRemainingDaysForCommitSegmentReachedCondition()

@@ -219,7 +219,7 @@ async def test_cancelled_source_raises_an_error_after_its_batches_are_acknowledg
     async def cancelled() -> AsyncIterator[Batch]:
         async for batch in batches(2):
             yield batch
-        raise asyncio.CancelledError  # as when it awaits a task that somebody cancelled
+        raise asyncio.CancelledError  # as when it awaits a task that was cancelled
 
     async with Scripted(answers_all) as server, connected(server.port) as client:
         with pytest.raises(RuntimeError, match="the source of the batches was cancelled"):

@@ -1,5 +1,5 @@
 """Fixtures: a server and a caller of it, as the tests of the hot path have them."""
 
-from tests.integration.usage.conftest import caller, shared_database_url
+from tests.support.usage.fixtures import caller, shared_database_url
 
 __all__ = ["caller", "shared_database_url"]

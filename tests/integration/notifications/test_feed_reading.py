@@ -16,10 +16,9 @@ from store.notifications import feed
 from store.notifications import history as notification_history
 from store.notifications.feed import NotificationFilter
 from store.postgres.database import Database, DatabaseUnavailable
-from tests.integration.notifications.test_watch_stream import notify, pool
-from tests.integration.usage.conftest import organization
-from tests.support.notifications.watching import Subscriber, names, watch
+from tests.support.notifications.watching import Subscriber, names, notify, pool, watch
 from tests.support.usage.caller import Caller, until
+from tests.support.usage.organizations import organization
 
 
 async def organization_id_of(caller: Caller) -> int:

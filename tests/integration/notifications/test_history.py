@@ -11,10 +11,10 @@ from generated.tidemark.v1 import condition_pb2, notification_pb2
 from runtime.clock import ManualClock
 from server.calls import paging
 from server.calls.validation import to_timestamp
-from tests.integration.usage.conftest import organization
 from tests.support.notifications.watching import committer, names, watch
 from tests.support.server.running import reason_of, violations_of
 from tests.support.usage.caller import Caller, spend_alert, usage_alert
+from tests.support.usage.organizations import organization
 
 Page = messages.ListNotificationsResponse
 

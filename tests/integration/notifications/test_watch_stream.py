@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import grpc
@@ -17,26 +15,10 @@ from server.alerts.subscribers import feeds
 from server.alerts.subscribers.feeds import Feeds
 from server.calls.validation import to_timestamp
 from store.notifications import feed
-from store.postgres.database import Database
-from tests.integration.usage.conftest import organization
-from tests.support.notifications.watching import Response, Subscriber, committer, names, watch
+from tests.support.notifications.watching import Response, Subscriber, committer, names, notify, pool, watch
 from tests.support.server.running import reason_of, violations_of
 from tests.support.usage.caller import BOTH, Caller, beside, spend_alert, until, usage_alert
-
-
-@asynccontextmanager
-async def pool(caller: Caller) -> AsyncIterator[Database]:
-    """Connections of the test's own."""
-    database = Database(caller.database_url, pool_size=1)
-    yield database
-    await database.close()
-
-
-async def notify(caller: Caller, *notifications: tuple[str, int], alert_id: str = "alt_1") -> None:
-    """Commits notifications."""
-    async with committer(caller) as writer:
-        await writer.notifies(*notifications, alert_id=alert_id)
-        await writer.commits()
+from tests.support.usage.organizations import organization
 
 
 async def test_a_streamed_notification_has_the_stored_body(caller: Caller) -> None:

@@ -9,7 +9,7 @@ from sqlalchemy import text
 from store.deliveries import daily_partitions
 from store.notifications.operator_events import add
 from store.postgres.database import Database
-from tests.integration.notifier.test_delivery_queue import claim, delivered, failed, fan_out, record
+from tests.support.notifier.delivery_queue import claim, delivered, failed, fan_out, record
 from tests.support.notifier.house import House
 from webhooks.deliveries import DeliveryStatus
 from webhooks.operator_events import Notice, OperatorEvent, OperatorEventType

@@ -3,10 +3,8 @@
 import asyncio
 import dataclasses
 import random
-import uuid
 from collections import Counter
-from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import func, select, text, update
@@ -14,71 +12,32 @@ from sqlalchemy import func, select, text, update
 from store.deliveries import claims as delivery_claims
 from store.deliveries import leases, outbox
 from store.deliveries.claims import Claim, ClaimRequest
-from store.deliveries.leases import Holdings
 from store.deliveries.pending_work import pending_work
-from store.deliveries.results import AttemptRecord
 from store.endpoints import endpoints, lifecycle
 from store.endpoints.rows import DEFAULT_MAX_IN_FLIGHT, EndpointState
 from store.postgres.database import Database
 from store.tables.notifications import outbox as outbox_table
 from store.tables.webhooks import attempt, delivery, endpoint, endpoint_secret
+from tests.support.notifier.delivery_queue import (
+    ALL_TOKENS,
+    LEASE,
+    claim,
+    counters_match,
+    delivered,
+    failed,
+    fan_out,
+    record,
+)
 from tests.support.notifier.house import House, body_of, configuration
 from tests.support.webhooks.attempts import write_results
 from webhooks.deliveries import DeliveryStatus, Outcome
 from webhooks.health import HealthSignal
 from webhooks.secret_box import SecretBox, secret_context
 
-LEASE = timedelta(minutes=5)
-ALL_TOKENS = Holdings(uuid.UUID(int=0), uuid.UUID(int=2**128 - 1), (), ())
-
-
-async def fan_out(house: House, limit: int = 1_000) -> outbox.FanOut:
-    async with house.database.transaction() as connection:
-        return await outbox.fan_out(connection, limit)
-
-
-async def claim(house: House, limit: int = 100) -> list[Claim]:
-    async with house.database.transaction() as connection:
-        return await delivery_claims.claim(connection, ClaimRequest(limit, LEASE))
-
-
-async def record(house: House, records: Sequence[AttemptRecord]) -> list[AttemptRecord]:
-    async with house.database.transaction() as connection:
-        return (await write_results(connection, records)).written
-
 
 async def release_expired(house: House) -> int:
     async with house.database.transaction() as connection:
         return await leases.release_expired(connection)
-
-
-def delivered(claim: Claim) -> AttemptRecord:
-    return AttemptRecord(
-        claim=claim,
-        start_time=datetime(2026, 3, 15, 12, 0, tzinfo=UTC),
-        duration=timedelta(milliseconds=12),
-        outcome=Outcome.DELIVERED,
-        http_status=200,
-        response_excerpt="ok",
-        error="",
-        status=DeliveryStatus.DELIVERED,
-        delay=None,
-        signal=HealthSignal.SUCCEEDED,
-        remote_address="203.0.113.9",
-        secret_sequences=(2, 1),
-    )
-
-
-def failed(claim: Claim, delay: timedelta = timedelta(0)) -> AttemptRecord:
-    return dataclasses.replace(
-        delivered(claim),
-        outcome=Outcome.SERVER_ERROR,
-        http_status=500,
-        error="the receiver answered 500",
-        status=DeliveryStatus.PENDING,
-        delay=delay,
-        signal=HealthSignal.FAILED,
-    )
 
 
 def signed_with(claim: Claim) -> list[str | None]:
@@ -92,18 +51,6 @@ def signed_with(claim: Claim) -> list[str | None]:
         ).decode()
         for secret in claim.endpoint.secrets
     ]
-
-
-async def counters_match(house: House) -> bool:
-    """Whether each endpoint's counter equals its leased deliveries."""
-    async with house.database.transaction() as connection:
-        rows = await connection.execute(
-            select(delivery.c.endpoint_id, func.count().label("number"))
-            .where(delivery.c.lease_token.is_not(None))
-            .group_by(delivery.c.endpoint_id)
-        )
-        leased = {row.endpoint_id: row.number for row in rows}
-    return {key: number for key, number in (await house.in_flight()).items() if number} == leased
 
 
 async def test_a_claim_carries_what_the_attempt_needs(house: House) -> None:

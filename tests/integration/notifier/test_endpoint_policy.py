@@ -5,17 +5,16 @@ import dataclasses
 import json
 from collections import Counter
 from datetime import timedelta
-from typing import Any
 
-from sqlalchemy import select, text, update
+from sqlalchemy import select, text
 
 from store.deliveries import claims as delivery_claims
 from store.deliveries.claims import Claim, ClaimRequest
 from store.deliveries.results import AttemptRecord
 from store.endpoints.rows import EndpointState
 from store.postgres.database import Database
-from store.tables.webhooks import endpoint, operator_event
-from tests.integration.notifier.test_delivery_queue import (
+from store.tables.webhooks import operator_event
+from tests.support.notifier.delivery_queue import (
     claim,
     counters_match,
     delivered,
@@ -23,26 +22,10 @@ from tests.integration.notifier.test_delivery_queue import (
     fan_out,
     record,
 )
+from tests.support.notifier.endpoint_rows import change, row_of
 from tests.support.notifier.house import House
 from webhooks.deliveries import DeliveryStatus, Outcome
 from webhooks.health import BREAKER_THRESHOLD, HealthSignal
-
-
-async def change(house: House, endpoint_id: str | None = None, **values: Any) -> None:
-    """Sets columns of one endpoint, or of all; text values that begin with now() are SQL."""
-    statement = update(endpoint).values(
-        {name: text(value) if str(value).startswith("now()") else value for name, value in values.items()}
-    )
-    if endpoint_id is not None:
-        statement = statement.where(endpoint.c.endpoint_id == endpoint_id)
-    async with house.database.transaction() as connection:
-        await connection.execute(statement)
-
-
-async def row_of(house: House, endpoint_id: str) -> Any:
-    async with house.database.transaction() as connection:
-        found = await connection.execute(select(endpoint).where(endpoint.c.endpoint_id == endpoint_id))
-        return found.one()
 
 
 def throttled(claimed: Claim, retry_after: timedelta | None = None) -> AttemptRecord:

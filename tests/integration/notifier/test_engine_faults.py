@@ -12,7 +12,7 @@ from sqlalchemy import Engine, event, make_url, select, text
 from notifier.metrics import Metrics
 from notifier.monitoring import monitoring
 from store.tables.webhooks import endpoint
-from tests.integration.notifier.test_endpoint_policy import change, row_of
+from tests.support.notifier.endpoint_rows import change, row_of
 from tests.support.notifier.house import OFTEN, House, configuration, running_notifier
 from tests.support.notifier.receiver import Receiver, hang, status
 from webhooks.deliveries import DeliveryStatus

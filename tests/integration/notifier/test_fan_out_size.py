@@ -6,7 +6,7 @@ from notifier.worker import FAN_OUT_DELIVERIES, FAN_OUT_LIMIT
 from store.deliveries import outbox
 from store.deliveries.outbox import FanOut
 from store.postgres.database import Connection
-from tests.integration.notifier.test_endpoint_policy import change
+from tests.support.notifier.endpoint_rows import change
 from tests.support.notifier.house import House, running_notifier
 
 ROWS = 500

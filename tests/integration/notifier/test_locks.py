@@ -15,7 +15,7 @@ from store.deliveries.redelivery import Redeliverable
 from store.endpoints import lifecycle
 from store.postgres.database import Database
 from store.tables.webhooks import delivery
-from tests.integration.notifier.test_delivery_queue import ALL_TOKENS, counters_match, delivered, failed
+from tests.support.notifier.delivery_queue import ALL_TOKENS, counters_match, delivered, failed
 from tests.support.notifier.house import CUSTOMER, House
 from tests.support.webhooks.attempts import write_results
 from webhooks.deliveries import DeliveryStatus, Outcome, Trigger

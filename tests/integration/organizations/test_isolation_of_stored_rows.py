@@ -28,11 +28,11 @@ from generated.tidemark.v1 import (
 from runtime.clock import ManualClock
 from server.calls.validation import to_timestamp
 from store.postgres.database import Database
-from tests.integration.usage.conftest import organization
 from tests.support.balances.holder import GRANT, SEAT, Holder
 from tests.support.balances.timing import timers_of
 from tests.support.databases import Template
 from tests.support.usage.caller import ALL_CUSTOMERS, BOTH, DEADLINE, Caller, calling, on_customer, on_plan, until
+from tests.support.usage.organizations import organization
 
 START = datetime(2026, 3, 15, 12, tzinfo=UTC)
 DAY = timedelta(days=1)

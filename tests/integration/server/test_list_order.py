@@ -37,7 +37,7 @@ from store.tables.plans import plan
 from store.tables.redelivery import redelivery_job
 from store.tables.webhooks import operator_event
 from store.views.customer_views import CustomerView
-from tests.integration.alerts.test_alert_store import NEW
+from tests.support.alerts.stored import NEW_ALERT
 from tests.support.databases import Template
 
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)
@@ -181,7 +181,7 @@ async def _write(connection: Connection, org: int) -> None:
     for table, values in rows:
         await connection.execute(insert(table), values)
     for _ in NUMBERS:
-        await alerts.create(connection, org, NEW, Author(), ManualClock(NOW))
+        await alerts.create(connection, org, NEW_ALERT, Author(), ManualClock(NOW))
 
 
 async def _alert_ids(connection: Connection, org: int, after: Any, limit: int = 5) -> Sequence[Any]:

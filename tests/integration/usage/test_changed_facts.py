@@ -8,11 +8,9 @@ from generated.tidemark.v1 import account_pb2, alert_pb2, threshold_pb2
 from runtime.clock import ManualClock
 from server.calls.validation import to_timestamp
 from store.postgres.database import Database
-from tests.integration.usage.test_new_alerts import Held, held
-from tests.integration.usage.test_periods import by_period, cycle, period_of, utc
 from tests.support.usage.caller import BOTH, Caller, ShortTransition, on_plan, on_subscription, shortened, usage_alert
-
-__all__ = ["held"]
+from tests.support.usage.held_backfills import HeldBackfills
+from tests.support.usage.periods import by_period, cycle, period_of, utc
 
 
 def subscription_alert(scope: alert_pb2.AlertScope, level: str = "10") -> alert_pb2.Alert:
@@ -105,7 +103,7 @@ async def test_late_usage_of_an_ended_subscription_reaches_a_threshold(caller: C
 
 
 async def test_backfill_for_an_old_subscription_writes_nothing_to_its_replacement(
-    caller: Caller, clock: ManualClock, held: Held
+    caller: Caller, clock: ManualClock, held_backfills: HeldBackfills
 ) -> None:
     """The backfill was requested while the old subscription was on the plan, and runs when the new one is on it."""
     gold = account_pb2.Subscription(customer_id="acme", subscription_id="old", plan_id="gold")
@@ -116,7 +114,7 @@ async def test_backfill_for_an_old_subscription_writes_nothing_to_its_replacemen
     gold.subscription_id = "new"
     await caller.put_subscription(gold)
     await caller.send(caller.event("e2", "4", subscription="new"))
-    held.backfills = False
+    held_backfills.release()
     database = Database(caller.database_url, pool_size=1)
     while await Backfills(database, clock, timedelta(days=34), RulesRegistry()).run_once():
         pass

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from runtime.clock import ManualClock
-from tests.integration.usage.test_periods import APRIL, MARCH, by_period, move_to
 from tests.support.usage.caller import Caller, Refusal, ShortTransition, calling, refusals, shortened, usage_alert
+from tests.support.usage.periods import APRIL, MARCH, by_period, move_to
 
 FIVE_MINUTES = timedelta(minutes=5)
 MICROSECOND = timedelta(microseconds=1)

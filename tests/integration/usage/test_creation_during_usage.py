@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from generated.tidemark.v1 import alert_pb2, alert_service_pb2
 from runtime.clock import ManualClock
-from tests.integration.usage.conftest import organization
 from tests.support.usage.caller import DEADLINE, Caller, StreamCall, beside, on_customer, usage_alert
+from tests.support.usage.organizations import organization
 
 EXAMPLES = int(os.environ.get("TIDEMARK_TEST_EXAMPLES", "25"))  # interleavings; hundreds take minutes
 CUSTOMERS = ("ann", "bob", "cid", "dan")

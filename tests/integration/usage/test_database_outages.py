@@ -12,7 +12,6 @@ from sqlalchemy import make_url
 from engine.limits import BackfillLimits, EngineLimits
 from generated.tidemark.v1 import alert_service_pb2
 from runtime.clock import ManualClock
-from tests.integration.usage.conftest import organization
 from tests.support.server.running import NOT_SERVING, SERVING, status_of
 from tests.support.usage.caller import (
     Caller,
@@ -26,6 +25,7 @@ from tests.support.usage.caller import (
     values,
     waiting_for_locks,
 )
+from tests.support.usage.organizations import organization
 
 Request = alert_service_pb2.EvaluateUsageRequest
 UNAVAILABLE = ("UNAVAILABLE", "DATABASE_UNAVAILABLE", ())

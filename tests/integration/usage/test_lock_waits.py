@@ -11,8 +11,8 @@ from generated.tidemark.v1.account_service_pb2_grpc import AccountServiceStub
 from generated.tidemark.v1.alert_service_pb2 import EvaluateUsageBatchRequest
 from generated.tidemark.v1.alert_service_pb2_grpc import AlertServiceStub
 from runtime.clock import ManualClock
-from tests.integration.usage.conftest import organization
 from tests.support.usage.caller import Caller, calling, ingest_held, until, waiting_for_locks
+from tests.support.usage.organizations import organization
 
 POOL = 12  # connections of the server, by default
 

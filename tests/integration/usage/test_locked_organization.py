@@ -12,9 +12,9 @@ from runtime.clock import ManualClock
 from store.balances.wallets import DueTimer
 from store.postgres import sessions
 from store.postgres.database import Database
-from tests.integration.usage.conftest import organization
 from tests.support.balances.timing import timers_of
 from tests.support.usage.caller import Caller, calling, ingest_held, usage_alert
+from tests.support.usage.organizations import organization
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from runtime.clock import ManualClock
 from store.postgres.database import Database
-from tests.integration.usage.conftest import organization
 from tests.reference.gauges import Event, Gauge
 from tests.reference.thresholds import State
 from tests.reference.usage import CONFLICT, DUPLICATE, NEW, Alert, UsageModel
@@ -32,6 +31,7 @@ from tests.support.usage.draws import (
     events,
     new_alerts,
 )
+from tests.support.usage.organizations import organization
 from tests.support.usage.service import Service
 from tests.support.usage.words import values_of
 

@@ -23,27 +23,10 @@ from tests.support.usage.caller import (
     usage_alert,
     values,
 )
+from tests.support.usage.held_backfills import HeldBackfills
 
 Threshold = threshold_pb2.Threshold
 NOTIFY_ON_BOTH = [Threshold(value="10", notify_on=BOTH)]
-
-
-class Held:
-    """Whether backfills are held back."""
-
-    backfills = True
-
-
-@pytest.fixture
-def held(monkeypatch: pytest.MonkeyPatch) -> Held:
-    """Holds back the backfills of servers, so that an event evaluates the gauge first."""
-    held, run_once = Held(), Backfills.run_once
-
-    async def unless_held(backfills: Backfills) -> bool:
-        return not held.backfills and await run_once(backfills)
-
-    monkeypatch.setattr(Backfills, "run_once", unless_held)
-    return held
 
 
 async def notified(caller: Caller, alert: alert_pb2.Alert) -> list[list[ShortTransition]]:
@@ -98,7 +81,7 @@ async def test_threshold_not_reached_at_creation_notifies_when_usage_reaches_it(
 
 @pytest.mark.parametrize("evaluate", [True, False])
 async def test_event_that_precedes_the_backfill_evaluates_its_gauge(
-    caller: Caller, clock: ManualClock, evaluate: bool, held: Held
+    caller: Caller, clock: ManualClock, evaluate: bool, held_backfills: HeldBackfills
 ) -> None:
     await caller.send(caller.event("e1", "15"), caller.event("e2", "9", "beta"), caller.event("e3", "15", "gamma"))
     alert = await caller.create_only(usage_alert(thresholds=NOTIFY_ON_BOTH), evaluate=evaluate)
@@ -110,7 +93,7 @@ async def test_event_that_precedes_the_backfill_evaluates_its_gauge(
     assert [one for one in shortened(answer.transitions) if one.event_id != "e6"] == acme
     assert [one for one in shortened(answer.transitions) if one.event_id == "e6"] == beta
 
-    held.backfills = False
+    held_backfills.release()
     database = Database(caller.database_url)
     while await Backfills(database, clock, timedelta(days=34), RulesRegistry()).run_once():
         pass
@@ -156,7 +139,7 @@ async def test_new_alert_counts_usage_that_no_alert_watched(caller: Caller) -> N
     assert len(await notified(caller, first)) == 1
 
 
-async def test_next_event_counts_the_usage_between_two_alerts(caller: Caller, held: Held) -> None:
+async def test_next_event_counts_the_usage_between_two_alerts(caller: Caller, held_backfills: HeldBackfills) -> None:
     first = await caller.create_only(usage_alert("10"))
     await caller.send(caller.event("e1", "12"))
     await caller.archive(first.alert_id)
@@ -226,7 +209,7 @@ async def test_failing_backfill_does_not_delay_other_alerts(caller: Caller, monk
     assert {one.alert_id for one in await caller.notifications()} >= {*alerts[1:], later.alert_id}
 
 
-async def test_archived_alert_is_not_backfilled(caller: Caller, held: Held) -> None:
+async def test_archived_alert_is_not_backfilled(caller: Caller, held_backfills: HeldBackfills) -> None:
     await caller.send(caller.event("e1", "15"))
     alert = await caller.create_only(usage_alert("10"))
     await caller.archive(alert.alert_id)

@@ -5,9 +5,9 @@ import pytest
 
 from generated.tidemark.v1 import account_pb2, alert_service_pb2
 from runtime.clock import ManualClock
-from tests.integration.usage.conftest import organization
 from tests.support.server.running import reason_of
 from tests.support.usage.caller import Caller, ShortTransition, shortened, usage_alert, values
+from tests.support.usage.organizations import organization
 
 
 @pytest.fixture

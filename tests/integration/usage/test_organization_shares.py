@@ -15,7 +15,6 @@ from evaluator.alerts import AlertRule
 from generated.tidemark.v1 import account_pb2, alert_pb2, alert_service_pb2
 from runtime.clock import ManualClock
 from store.postgres.database import Database
-from tests.integration.usage.conftest import organization
 from tests.support.server.running import reason_of
 from tests.support.usage.caller import (
     DEADLINE,
@@ -27,6 +26,7 @@ from tests.support.usage.caller import (
     usage_alert,
     waiting_for_locks,
 )
+from tests.support.usage.organizations import organization
 
 CALLERS = 60
 

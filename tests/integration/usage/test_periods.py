@@ -1,17 +1,13 @@
 """Billing periods: late and early events, first events, anchors, time zones, closed periods and their grace."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
-from engine.upkeep import Upkeep
-from generated.tidemark.v1 import account_pb2, threshold_pb2, usage_pb2
+from generated.tidemark.v1 import account_pb2, threshold_pb2
 from runtime.clock import ManualClock
-from server.calls.validation import to_timestamp
-from store.postgres.database import Database
 from tests.support.usage.caller import (
     BOTH,
-    BatchResponse,
     Caller,
     Refusal,
     ShortTransition,
@@ -21,40 +17,9 @@ from tests.support.usage.caller import (
     spend_alert,
     usage_alert,
 )
+from tests.support.usage.periods import APRIL, DAY, MARCH, MONTH, YEAR, by_period, cycle, move_to, period_of, utc
 
-DAY, MONTH, YEAR = account_pb2.CADENCE_DAY, account_pb2.CADENCE_MONTH, account_pb2.CADENCE_YEAR
 MICROSECOND = timedelta(microseconds=1)
-
-
-def utc(month: int, day: int, hour: int = 0, minute: int = 0, *, year: int = 2026) -> datetime:
-    return datetime(year, month, day, hour, minute, tzinfo=UTC)
-
-
-def cycle(
-    anchor: datetime, cadence: account_pb2.Cadence.ValueType = MONTH, time_zone: str = ""
-) -> account_pb2.BillingCycle:
-    return account_pb2.BillingCycle(anchor_time=to_timestamp(anchor), cadence=cadence, time_zone=time_zone)
-
-
-def by_period(answer: BatchResponse) -> dict[tuple[datetime, datetime], str]:
-    """The gauges of an answer by their periods."""
-    return {period_of(gauge): gauge.value for gauge in answer.gauges}
-
-
-def period_of(gauge: usage_pb2.Gauge) -> tuple[datetime, datetime]:
-    period = gauge.billing_period
-    return period.start_time.ToDatetime(UTC), period.end_time.ToDatetime(UTC)
-
-
-async def move_to(caller: Caller, clock: ManualClock, time: datetime) -> None:
-    """Sets the clock, and runs the upkeep that a server would have run until then."""
-    clock.set(time)
-    database = Database(caller.database_url, pool_size=1)
-    await Upkeep(database, clock, timedelta(days=400), timedelta(days=400)).run_once()
-    await database.close()
-
-
-MARCH, APRIL = (utc(3, 1), utc(4, 1)), (utc(4, 1), utc(5, 1))
 
 
 async def test_late_event_counts_in_its_own_period_and_is_marked_late(caller: Caller, clock: ManualClock) -> None:

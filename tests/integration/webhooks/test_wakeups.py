@@ -21,7 +21,7 @@ from store.deliveries import leases
 from store.endpoints.rows import Settings
 from store.postgres.database import Database
 from store.tables.webhooks import delivery
-from tests.integration.notifier.test_endpoint_policy import change, row_of
+from tests.support.notifier.endpoint_rows import change, row_of
 from tests.support.notifier.house import House, configuration, running_notifier
 from tests.support.notifier.receiver import Receiver, running_receiver, status
 from tests.support.server.running import Running, running

@@ -19,7 +19,7 @@ from evaluator.transitions import Transition
 from generated.tidemark.v1 import alert_service_pb2 as messages
 from generated.tidemark.v1 import notification_pb2
 from store.notifications.writing import write_notifications
-from store.postgres.database import DriverConnection
+from store.postgres.database import Database, DriverConnection
 from tests.support.usage.caller import Caller
 from tests.support.waiting import within
 
@@ -174,3 +174,18 @@ def _gauge(rule: AlertRule, customer: str, year: int) -> Gauge:
 def names(notifications: Iterable[notification_pb2.Notification]) -> list[tuple[str, int]]:
     """Customers and sequences."""
     return [(one.customer_id, one.sequence) for one in notifications]
+
+
+async def notify(caller: Caller, *notifications: tuple[str, int], alert_id: str = "alt_1") -> None:
+    """Commits notifications."""
+    async with committer(caller) as writer:
+        await writer.notifies(*notifications, alert_id=alert_id)
+        await writer.commits()
+
+
+@asynccontextmanager
+async def pool(caller: Caller) -> AsyncIterator[Database]:
+    """Connections of the test's own."""
+    database = Database(caller.database_url, pool_size=1)
+    yield database
+    await database.close()

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
@@ -12,41 +11,13 @@ from hypothesis import strategies as st
 from evaluator.alerts import ConditionType, GroupSelector, Scope, ScopeKind
 from evaluator.amounts import MAX_DECIMALS
 from evaluator.definition_json import condition_from_json, condition_json, thresholds_from_json, thresholds_json
-from evaluator.definitions import AlertDefinition, Condition, DefinitionState, natural_key
+from evaluator.definitions import Condition, DefinitionState, natural_key
 from evaluator.gauges import Measure
 from evaluator.thresholds import Severity, Threshold, TransitionKind
+from tests.support.evaluator.definitions import NOW, definition
 
-NOW = datetime(2026, 3, 15, tzinfo=UTC)
 SUBSCRIPTION = Scope(ScopeKind.SUBSCRIPTION, customer_id="acme", subscription_id="pro")
 PLAN = Scope(ScopeKind.PLAN, plan_id="gold")
-
-
-def definition(
-    condition: Condition,
-    *thresholds: Threshold,
-    scope: Scope | None = None,
-    state: DefinitionState = DefinitionState.ACTIVE,
-) -> AlertDefinition:
-    scope = scope or Scope(ScopeKind.ALL_CUSTOMERS)
-    return AlertDefinition(
-        alert_id="alt_1",
-        name="spend",
-        state=state,
-        scope=scope,
-        condition=condition,
-        thresholds=thresholds,
-        uniqueness_key=None,
-        uniqueness_key_held=False,
-        natural_key=natural_key(scope, condition),
-        evaluate_on_create=True,
-        version=3,
-        changed_epoch=7,
-        watching_epoch=5,
-        watching_time=NOW,
-        backfill_after=None,
-        create_time=NOW,
-        update_time=NOW,
-    )
 
 
 amounts = st.decimals(

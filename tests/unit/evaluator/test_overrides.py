@@ -15,7 +15,7 @@ from evaluator.gauges import Group, Measure
 from evaluator.overrides import MostSpecific, Override
 from evaluator.thresholds import Direction, Threshold, ThresholdSet
 from evaluator.transitions import AlertState, Step, evaluate, silent_state, trip_levels
-from tests.unit.evaluator.test_definitions import definition
+from tests.support.evaluator.definitions import definition
 
 NOW = datetime(2026, 3, 15, tzinfo=UTC)
 TEN, FIVE = Threshold(Decimal(10)), Threshold(Decimal(5))
