@@ -16,6 +16,7 @@ from runtime.configuration import Configuration
 from runtime.fair_semaphore import FairSemaphore
 from server.alerts.subscribers.feeds import Feeds
 from server.calls.lifecycle import Drain
+from server.limits import DEFAULT_SERVER_LIMITS, ServerLimits
 from store.postgres.database import Database
 
 
@@ -34,9 +35,17 @@ class Parts:
     redeliveries: RedeliveryJobs
     feeds: Feeds
     pipeline: Pipeline
+    limits: ServerLimits
 
 
-def build_parts(configuration: Configuration, database: Database, clock: Clock, ingest_gate: FairSemaphore) -> Parts:
+def build_parts(
+    configuration: Configuration,
+    database: Database,
+    clock: Clock,
+    ingest_gate: FairSemaphore,
+    *,
+    server_limits: ServerLimits = DEFAULT_SERVER_LIMITS,
+) -> Parts:
     """The parts, not started. ingest_gate: the connections that transactions of usage may use."""
     rules = RulesRegistry()
     return Parts(
@@ -53,6 +62,7 @@ def build_parts(configuration: Configuration, database: Database, clock: Clock, 
             database,
             max_subscribers=configuration.max_watchers,
             organization_subscribers=configuration.organization_watchers,
+            limits=server_limits.feeds,
         ),
         Pipeline(
             database,
@@ -67,6 +77,7 @@ def build_parts(configuration: Configuration, database: Database, clock: Clock, 
             ),
             gate=ingest_gate,
         ),
+        server_limits,
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from runtime.clock import ManualClock
+from server.limits import DEFAULT_SERVER_LIMITS, ServerLimits
 from store.postgres.database import Database
 from tests.support.databases import NOON, Template
 
@@ -27,3 +28,9 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 def clock() -> ManualClock:
     """A clock that stands at noon in the middle of a month."""
     return ManualClock(NOON)
+
+
+@pytest.fixture
+def server_limits() -> ServerLimits:
+    """The limits of the servers that fixtures start. A module, or the mark `with_server_limits`, overrides them."""
+    return DEFAULT_SERVER_LIMITS

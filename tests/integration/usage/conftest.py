@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from runtime.clock import ManualClock
+from server.limits import ServerLimits
 from store.identity import keys
 from store.postgres.database import Database
 from tests.support.databases import Template
@@ -28,13 +29,13 @@ def shared_database_url(template: Template) -> str:
 
 
 @pytest.fixture
-async def caller(shared_database_url: str, clock: ManualClock) -> AsyncIterator[Caller]:
+async def caller(shared_database_url: str, clock: ManualClock, server_limits: ServerLimits) -> AsyncIterator[Caller]:
     """A caller of a server, as an organization of this test's own."""
     # The server's pool creates the key, too: a second pool would take a tenth of the time of a server's start.
     database = Database(shared_database_url)
     try:
         name, key = await _organization(database, clock)
-        async with running(database, clock) as server:
+        async with running(database, clock, server_limits=server_limits) as server:
             yield Caller(server, clock, shared_database_url, name, key)
     finally:
         await database.close()

@@ -17,6 +17,7 @@ from runtime.clock import Clock
 from runtime.configuration import Configuration
 from server.calls.errors import DETAILS_KEY
 from server.calls.lifecycle import Shutdown
+from server.limits import DEFAULT_SERVER_LIMITS, ServerLimits
 from server.parts import Parts
 from server.process import serve
 from server.services import register
@@ -59,6 +60,7 @@ async def running(
     clock: Clock,
     add_services: AddServices = register,
     configuration: Configuration | None = None,
+    server_limits: ServerLimits = DEFAULT_SERVER_LIMITS,
 ) -> AsyncIterator[Running]:
     """Serves on a free port of loopback until the block ends; stops without delays."""
     shutdown = Shutdown()
@@ -75,6 +77,7 @@ async def running(
             shutdown,
             lambda host, port: listening.set_result(port),
             add_services,
+            server_limits=server_limits,
         )
     )
     await asyncio.wait([stopped, listening], return_when=asyncio.FIRST_COMPLETED)

@@ -31,6 +31,7 @@ from generated.tidemark.v1 import (
 from runtime.clock import Clock
 from runtime.configuration import Configuration
 from server.calls.validation import to_timestamp
+from server.limits import DEFAULT_SERVER_LIMITS, ServerLimits
 from store.postgres.database import Database
 from tests.support.schemas import check_body
 from tests.support.server.running import UNARY_DEADLINE, Running, running
@@ -228,21 +229,32 @@ class Caller:
 
 @asynccontextmanager
 async def calling(
-    database_url: str, clock: Clock, organization: str, key: str, configuration: Configuration | None = None
+    database_url: str,
+    clock: Clock,
+    organization: str,
+    key: str,
+    configuration: Configuration | None = None,
+    server_limits: ServerLimits = DEFAULT_SERVER_LIMITS,
 ) -> AsyncIterator[Caller]:
     """A server with a pool of its own, and a caller of it."""
     database = Database(database_url)
     try:
-        async with running(database, clock, configuration=configuration) as server:
+        async with running(database, clock, configuration=configuration, server_limits=server_limits) as server:
             yield Caller(server, clock, database_url, organization, key)
     finally:
         await database.close()
 
 
 @asynccontextmanager
-async def beside(caller: Caller, configuration: Configuration | None = None) -> AsyncIterator[Caller]:
+async def beside(
+    caller: Caller,
+    configuration: Configuration | None = None,
+    server_limits: ServerLimits = DEFAULT_SERVER_LIMITS,
+) -> AsyncIterator[Caller]:
     """A second server on the same database, and a caller of it as the same organization."""
-    async with calling(caller.database_url, caller.clock, caller.organization, caller.key, configuration) as other:
+    async with calling(
+        caller.database_url, caller.clock, caller.organization, caller.key, configuration, server_limits
+    ) as other:
         yield other
 
 
