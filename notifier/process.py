@@ -21,6 +21,7 @@ from store.postgres.channels import DUE_CHANNEL, OUTBOX_CHANNEL
 from store.postgres.database import Database, DatabaseUnavailable
 from store.postgres.listening import listen
 from store.postgres.lock_watch import LockWatch
+from store.postgres.probe import DEFAULT_INTERVALS, ProbeIntervals
 from webhooks.secret_box import box_of
 from webhooks.url_policy import UrlPolicy
 
@@ -60,11 +61,12 @@ async def run_until(
     clock: Clock,
     *,
     poll_interval: float = POLL_INTERVAL,
+    probe_intervals: ProbeIntervals = DEFAULT_INTERVALS,
     on_poll: Callable[[], None] = lambda: None,
 ) -> None:
     """Runs a notifier until `stop` is set and what was in flight then has ended or been given back.
 
-    `poll_interval` and `on_poll`: see `Worker`.
+    poll_interval, on_poll: see `Worker`. probe_intervals: see `Probe`.
     """
     policy = UrlPolicy(configuration.webhook_allow_http, configuration.webhook_allow_networks)
     timeouts = Timeouts.of(configuration.webhook_timeout)
@@ -81,18 +83,23 @@ async def run_until(
             poll_interval=poll_interval,
             on_poll=on_poll,
         )
-        await _work(stop, configuration, database, worker, metrics)
+        await _work(stop, configuration, database, worker, metrics, probe_intervals)
     logger.info("the notifier has stopped", extra={"action": LogAction.STOPPED})
 
 
 async def _work(
-    stop: asyncio.Event, configuration: Configuration, database: Database, worker: Worker, metrics: Metrics
+    stop: asyncio.Event,
+    configuration: Configuration,
+    database: Database,
+    worker: Worker,
+    metrics: Metrics,
+    probe_intervals: ProbeIntervals,
 ) -> None:
     """Runs the worker until `stop`, with monitoring and the background tasks beside it."""
     lock_watch = LockWatch(database)
     _add_gauges(metrics, worker, lock_watch)
     async with (
-        followed(database.url) as readiness,
+        followed(database.url, probe_intervals) as readiness,
         monitoring(
             configuration.notifier_listen, metrics, lambda: worker.is_ready and readiness.takes_writes
         ) as port,

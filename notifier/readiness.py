@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from runtime.actions import LogAction
-from store.postgres.probe import Probe
+from store.postgres.probe import Probe, ProbeIntervals
 
 logger = logging.getLogger(__name__)
 
@@ -26,10 +26,10 @@ class Readiness:
 
 
 @asynccontextmanager
-async def followed(url: str) -> AsyncIterator[Readiness]:
+async def followed(url: str, intervals: ProbeIntervals) -> AsyncIterator[Readiness]:
     """Probes the database while the block runs, on a connection of its own."""
     readiness = Readiness()
-    probe = Probe(url)
+    probe = Probe(url, intervals)
     # The worker polls every second, so the probe has to find out only whether writes succeed.
     following = probe.following(readiness.take, reads=False)
     following.start()

@@ -47,10 +47,12 @@ def build_server(
     calls_gate: FairSemaphore,
     in_flight: InFlight,
     deadline: Deadline,
+    *,
+    max_unidentified: int,
 ) -> grpc.aio.Server:
     """The server without services. A call passes the interceptors from the first to the last.
 
-    calls_gate: the connections to the database that calls may use.
+    calls_gate: the connections to the database that calls may use. max_unidentified: see `UnauthenticatedLimits`.
     """
     shares = OrganizationShares(
         calls_gate,
@@ -62,7 +64,7 @@ def build_server(
             RequestId(),
             AccessLog(),
             CountInFlight(in_flight),
-            UnauthenticatedLimits(Authenticate(authenticator)),
+            UnauthenticatedLimits(Authenticate(authenticator), max_unidentified=max_unidentified),
             deadline,
             LimitToShare(shares),
             Errors(configuration.max_message_bytes, error_tables(configuration)),

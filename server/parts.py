@@ -17,6 +17,7 @@ from runtime.configuration import Configuration
 from runtime.fair_semaphore import FairSemaphore
 from server.alerts.subscribers.feeds import Feeds
 from server.calls.lifecycle import Drain
+from server.limits import DEFAULT_SERVER_LIMITS, ServerLimits
 from store.postgres.database import Database
 
 
@@ -35,6 +36,7 @@ class Parts:
     redeliveries: RedeliveryJobs
     feeds: Feeds
     pipeline: Pipeline
+    limits: ServerLimits
 
 
 def build_parts(
@@ -44,6 +46,7 @@ def build_parts(
     ingest_gate: FairSemaphore,
     *,
     engine_limits: EngineLimits = DEFAULT_LIMITS,
+    server_limits: ServerLimits = DEFAULT_SERVER_LIMITS,
 ) -> Parts:
     """The parts, not started. ingest_gate: the connections that transactions of usage may use."""
     rules = RulesRegistry()
@@ -61,6 +64,7 @@ def build_parts(
             database,
             max_subscribers=configuration.max_watchers,
             organization_subscribers=configuration.organization_watchers,
+            limits=server_limits.feeds,
         ),
         Pipeline(
             database,
@@ -76,6 +80,7 @@ def build_parts(
             gate=ingest_gate,
             limits=engine_limits.ingest,
         ),
+        server_limits,
     )
 
 

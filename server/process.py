@@ -19,12 +19,13 @@ from server.calls.lifecycle import InFlight, Shutdown
 from server.calls.pool_division import divide
 from server.health import Health
 from server.interceptors.deadline import Deadline
+from server.limits import DEFAULT_SERVER_LIMITS, ServerLimits
 from server.parts import Parts, build_parts, started
 from server.reflection import add_reflection
 from server.services import register
 from store.postgres.database import Database
 from store.postgres.lock_watch import LockWatch
-from store.postgres.probe import Probe
+from store.postgres.probe import Probe, ProbeIntervals
 
 logger = logging.getLogger(__name__)
 
@@ -38,24 +39,39 @@ async def serve(
     add_services: Callable[[grpc.aio.Server, Parts], tuple[str, ...]] = register,
     *,
     engine_limits: EngineLimits = DEFAULT_LIMITS,
+    server_limits: ServerLimits = DEFAULT_SERVER_LIMITS,
 ) -> None:
     """Serves until `shutdown` is requested, then drains; the caller closes the database afterwards.
 
     on_listening: called with the host and the bound port, when the server listens and has probed the database.
     add_services: adds the services of the API to the server, and returns their names.
-    engine_limits: only tests pass others than the defaults.
+    engine_limits, server_limits: limits and intervals that have no setting; only tests pass others than the defaults.
     Raises CannotListen, UnsafeListen, and DatabaseUnavailable when the database does not answer at the start.
     """
     host = configuration.listen_host
     async with contextlib.AsyncExitStack() as stack:
-        authenticator = Authenticator(database, clock, listens_to_loopback_only=is_loopback(host))
-        await authenticator.start()
+        authenticator = await _authenticator(host, database, clock, server_limits.revocation_grace)
         seats = divide(configuration.pool_size, configuration.ingest_writers)
-        parts = build_parts(configuration, database, clock, FairSemaphore(seats.ingest), engine_limits=engine_limits)
+        parts = build_parts(
+            configuration,
+            database,
+            clock,
+            FairSemaphore(seats.ingest),
+            engine_limits=engine_limits,
+            server_limits=server_limits,
+        )
         await stack.enter_async_context(started(parts))
 
-        in_flight, deadline = InFlight(), Deadline(configuration.unary_deadline)
-        server = listener.build_server(configuration, authenticator, FairSemaphore(seats.calls), in_flight, deadline)
+        in_flight = InFlight()
+        deadline = Deadline(configuration.unary_deadline, infrastructure_request=server_limits.infrastructure_request)
+        server = listener.build_server(
+            configuration,
+            authenticator,
+            FairSemaphore(seats.calls),
+            in_flight,
+            deadline,
+            max_unidentified=server_limits.unidentified_calls,
+        )
         services = add_services(server, parts)
         health = _add_infrastructure(server, configuration, services, deadline)
 
@@ -68,8 +84,8 @@ async def serve(
         logger.info(
             "listening on %s port %d", host, port, extra={"action": LogAction.LISTEN, "host": host, "port": port}
         )
-        await _follow_health(stack, database, health)
-        _follow_revocations(stack, database, authenticator)
+        await _follow_health(stack, database, health, server_limits.probe)
+        _follow_revocations(stack, database, authenticator, server_limits.revocation_interval)
         on_listening(host, port)
 
         await shutdown.requested.wait()
@@ -78,6 +94,15 @@ async def serve(
         logger.info("draining %d calls", in_flight.count, extra={"action": LogAction.DRAIN, "calls": in_flight.count})
         await listener.stop(server, in_flight, shutdown, configuration.drain_timeout)
     logger.info("stopped", extra={"action": LogAction.STOPPED})
+
+
+async def _authenticator(host: str, database: Database, clock: Clock, revocation_grace: float) -> Authenticator:
+    """The authenticator, started. Raises UnsafeListen, and DatabaseUnavailable."""
+    authenticator = Authenticator(
+        database, clock, listens_to_loopback_only=is_loopback(host), revocation_grace=revocation_grace
+    )
+    await authenticator.start()
+    return authenticator
 
 
 def _add_infrastructure(
@@ -91,19 +116,23 @@ def _add_infrastructure(
     return health
 
 
-async def _follow_health(stack: contextlib.AsyncExitStack, database: Database, health: Health) -> None:
+async def _follow_health(
+    stack: contextlib.AsyncExitStack, database: Database, health: Health, intervals: ProbeIntervals
+) -> None:
     """Probes the database once, and then lets the health service follow it."""
-    probe = Probe(database.url)
+    probe = Probe(database.url, intervals)
     stack.push_async_callback(probe.close)
     await health.probe(probe)
     _start(stack, health.following(probe))
 
 
-def _follow_revocations(stack: contextlib.AsyncExitStack, database: Database, authenticator: Authenticator) -> None:
+def _follow_revocations(
+    stack: contextlib.AsyncExitStack, database: Database, authenticator: Authenticator, interval: float
+) -> None:
     """Ends streams whose key is revoked. Uses a pool of its own, so that a busy service does not delay it."""
     pool = Database(database.url, pool_size=1)
     stack.push_async_callback(pool.close)
-    _start(stack, authenticator.revocations(pool))
+    _start(stack, authenticator.revocations(pool, interval))
 
 
 async def _announce_stop(health: Health, shutdown: Shutdown, propagation_delay: float) -> None:

@@ -80,7 +80,9 @@ class AlertService(alert_service_pb2_grpc.AlertServiceServicer):
         self.ListCustomerAlerts = customer_alerts.ListCustomerAlerts
         self.SummarizeCustomerAlerts = customer_alerts.SummarizeCustomerAlerts
 
-        usage = UsageHandlers(configuration, clock, parts.pipeline, parts.drain)
+        usage = UsageHandlers(
+            configuration, clock, parts.pipeline, parts.drain, max_stream_events=parts.limits.stream_events
+        )
         self.EvaluateUsage = usage.EvaluateUsage
         self.EvaluateUsageBatch = usage.EvaluateUsageBatch
 

@@ -38,7 +38,8 @@ Response = TypeVar("Response", messages.EvaluateUsageResponse, messages.Evaluate
 class _Stream:
     """The answers of one stream that are not sent yet, in the order of their requests."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_events: int) -> None:
+        self._max_events = max_events
         self.answers: deque[asyncio.Task[messages.EvaluateUsageResponse]] = deque()
         self.arrived = asyncio.Event()
         self._sizes: deque[int] = deque()  # events of each batch that is not answered yet
@@ -46,7 +47,7 @@ class _Stream:
 
     async def make_room(self, size: int) -> None:
         """Waits until the limits of the stream allow another batch with `size` events."""
-        while self._sizes and (len(self._sizes) >= MAX_STREAM_BATCHES or sum(self._sizes) + size > MAX_STREAM_EVENTS):
+        while self._sizes and (len(self._sizes) >= MAX_STREAM_BATCHES or sum(self._sizes) + size > self._max_events):
             self._answered.clear()
             await self._answered.wait()
         self._sizes.append(size)
@@ -62,11 +63,21 @@ class _Stream:
 class UsageHandlers:
     """Serves the RPCs that take usage."""
 
-    def __init__(self, configuration: Configuration, clock: Clock, pipeline: Pipeline, drain: Drain) -> None:
+    def __init__(
+        self,
+        configuration: Configuration,
+        clock: Clock,
+        pipeline: Pipeline,
+        drain: Drain,
+        *,
+        max_stream_events: int = MAX_STREAM_EVENTS,
+    ) -> None:
+        """max_stream_events: of one stream, read and not answered yet."""
         self._configuration = configuration
         self._clock = clock
         self._pipeline = pipeline
         self._drain = drain
+        self._max_stream_events = max_stream_events
         self._reader = Reader(configuration.retention)
 
     async def EvaluateUsageBatch(
@@ -89,7 +100,7 @@ class UsageHandlers:
         Requests are read ahead, so that several share a commit. The end of the requests has no meaning: gRPC shows a
         client that has gone in the same way as one that has sent its last request.
         """
-        stream = _Stream()
+        stream = _Stream(self._max_stream_events)
         reading = asyncio.create_task(
             self._read(current_organization(), request_iterator, stream), name="usage-reader"
         )

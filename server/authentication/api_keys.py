@@ -10,7 +10,7 @@ from runtime.actions import LogAction
 from runtime.backoff import Backoff
 from runtime.clock import Clock
 from runtime.tasks import BackgroundTask, FailureLog
-from server.authentication.revocation import OpenStreams
+from server.authentication.revocation import GRACE, OpenStreams
 from server.calls import errors
 from store.identity import keys
 from store.identity.callers import Caller, find_caller, hash_key
@@ -38,13 +38,23 @@ class Authenticator:
     the organization `default`. After that every call needs a key.
     """
 
-    def __init__(self, database: Database, clock: Clock, *, listens_to_loopback_only: bool) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        *,
+        listens_to_loopback_only: bool,
+        cache_size: int = CACHE_SIZE,
+        revocation_grace: float = GRACE,
+    ) -> None:
+        """cache_size: keys, including unknown ones. revocation_grace: see `OpenStreams`."""
         self._database = database
         self._clock = clock
         self._anonymous_possible = listens_to_loopback_only
+        self._cache_size = cache_size
         self._cache: dict[bytes, tuple[datetime, Caller | None]] = {}
         self._default: tuple[datetime, Caller] | None = None
-        self.streams = OpenStreams()
+        self.streams = OpenStreams(revocation_grace)
 
     async def start(self) -> None:
         """Checks whether a key exists. Raises UnsafeListen when other machines could call without a key."""
@@ -84,11 +94,11 @@ class Authenticator:
             )
         return caller
 
-    def revocations(self, database: Database) -> BackgroundTask:
+    def revocations(self, database: Database, interval: float = POLL_INTERVAL) -> BackgroundTask:
         """The task that ends the streams of revoked keys, and streams without a key after the first key exists.
 
         One check serves the whole process. It has a connection pool of its own, so that a busy service does not delay
-        it. While the database is unavailable, cached keys stay valid.
+        it. While the database is unavailable, cached keys stay valid. interval: seconds between checks.
         """
 
         async def check() -> None:
@@ -104,9 +114,9 @@ class Authenticator:
                 (DatabaseUnavailable, TimeoutError),  # the health service reports them
             ),
             name="revocations",
-            interval=POLL_INTERVAL,
-            first_pause=POLL_INTERVAL,
-            backoff=Backoff(longest=POLL_INTERVAL),
+            interval=interval,
+            first_pause=interval,
+            backoff=Backoff(longest=interval),
         )
 
     async def check_revocations(self, database: Database) -> None:
@@ -144,7 +154,7 @@ class Authenticator:
         async with self._database.transaction() as connection:
             caller = await find_caller(connection, key_hash)
         self._cache.pop(key_hash, None)
-        while len(self._cache) >= CACHE_SIZE:
+        while len(self._cache) >= self._cache_size:
             del self._cache[next(iter(self._cache))]  # the oldest
         self._cache[key_hash] = (now, caller)
         return caller

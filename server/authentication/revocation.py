@@ -1,8 +1,8 @@
 """The open streams of each API key, and how they end when the key is revoked.
 
 A stream is requested to end first: its handler waits for `Call.revoked`, answers what it has read, and raises
-`refusal`. A stream that is still open after GRACE is cut: its handler does not wait for the event, or its client does
-not read.
+`refusal`. A stream that is still open after the grace is cut: its handler does not wait for the event, or its client
+does not read.
 """
 
 import asyncio
@@ -30,7 +30,9 @@ class OpenStream:
 class OpenStreams:
     """All open streams of the API in this process, by the id of their key."""
 
-    def __init__(self) -> None:
+    def __init__(self, grace: float = GRACE) -> None:
+        """grace: seconds in which a stream can answer what it has read."""
+        self._grace = grace
         self._by_key: dict[str, set[OpenStream]] = {}
 
     @property
@@ -57,14 +59,14 @@ class OpenStreams:
                 del self._by_key[stream.key_id]
 
     def end(self, key_ids: Iterable[str]) -> int:
-        """Requests every stream of these keys to end, and cuts it after GRACE. Returns the number of new requests."""
+        """Requests every stream of these keys to end; cuts it after the grace. Returns the number of new requests."""
         loop = asyncio.get_running_loop()
         requested = 0
         for stream in [stream for key_id in key_ids for stream in self._by_key.get(key_id, ())]:
             if not stream.revoked.is_set():
                 requested += 1
                 stream.revoked.set()
-                stream.timer = loop.call_later(GRACE, _cut, stream)
+                stream.timer = loop.call_later(self._grace, _cut, stream)
         return requested
 
 

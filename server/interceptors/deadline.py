@@ -27,8 +27,10 @@ class Deadline(grpc.aio.ServerInterceptor):
     its request has arrived.
     """
 
-    def __init__(self, default: float) -> None:
+    def __init__(self, default: float, *, infrastructure_request: float = INFRASTRUCTURE_REQUEST) -> None:
+        """infrastructure_request: seconds that a request of health or reflection may take to arrive."""
         self._default = default
+        self._infrastructure_request = min(default, infrastructure_request)
         # gRPC accepts all bytes of a message while it is being read, and not before. So the number of requests that
         # arrive at the same time limits the memory for messages that are not complete.
         self.infrastructure = BoundedWaits(INFRASTRUCTURE_REQUESTS, "the rest of their requests")
@@ -44,7 +46,7 @@ class Deadline(grpc.aio.ServerInterceptor):
         inner = behaviour_of(handler)
 
         infrastructure = current_call.is_infrastructure(handler_call_details.method)
-        arrival_limit = min(self._default, INFRASTRUCTURE_REQUEST) if infrastructure else self._default
+        arrival_limit = self._infrastructure_request if infrastructure else self._default
 
         async def single(_: Any, context: Context) -> Any:
             if infrastructure or context.time_remaining() is None:

@@ -26,9 +26,10 @@ class UnauthenticatedLimits(Around):
     It contains the interceptor that authenticates, and limits the part of it that runs before the handler.
     """
 
-    def __init__(self, authenticate: Around) -> None:
+    def __init__(self, authenticate: Around, *, max_unidentified: int = MAX_UNIDENTIFIED) -> None:
+        """max_unidentified: calls whose keys are being checked."""
         self._authenticate = authenticate
-        self._waits = BoundedWaits(MAX_UNIDENTIFIED, "the check of their keys")
+        self._waits = BoundedWaits(max_unidentified, "the check of their keys")
         self._infrastructure = Counter[str]()
 
     @asynccontextmanager

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import psycopg
 from sqlalchemy.exc import SQLAlchemyError
@@ -13,10 +14,7 @@ from runtime.backoff import Backoff
 from runtime.tasks import BackgroundTask, FailureLog
 from store.postgres.database import Database, DatabaseUnavailable, driver
 
-INTERVAL = 1.0  # seconds between two checks while the database answers
-WRITE_INTERVAL = 5.0  # seconds between two writes while they succeed; each is one commit to disk for each process
 TIMEOUT = 3.0  # seconds that a check can take
-FIRST_RETRY = 0.1  # seconds after a failed check, doubled up to the interval
 SLOTS = 64  # rows of `heartbeat`, which all processes share
 
 logger = logging.getLogger(__name__)
@@ -36,6 +34,23 @@ INSERT INTO heartbeat (slot, beat_time) VALUES ({slot}, clock_timestamp())
 """
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeIntervals:
+    """Seconds between the checks of a probe.
+
+    reads: between two checks while the database answers.
+    writes: between two writes while they succeed. Each write is one commit to disk for each process.
+    first_retry: after a failed check; doubled for each further failure, up to `reads`.
+    """
+
+    reads: float = 1.0
+    writes: float = 5.0
+    first_retry: float = 0.1
+
+
+DEFAULT_INTERVALS = ProbeIntervals()
+
+
 class Probe:
     """Checks the database on its own connection.
 
@@ -43,11 +58,12 @@ class Probe:
     busy service as a dead database.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, intervals: ProbeIntervals = DEFAULT_INTERVALS) -> None:
         self._database = Database(url, pool_size=1, purpose="probe")
         # Two processes with the same slot wait only for each other's commit.
         self._slot = random.randrange(SLOTS)
         self._may_extend = True
+        self._intervals = intervals
 
     async def answers(self, timeout: float, *, write: bool = True) -> bool:
         """Whether a statement succeeds within `timeout` seconds; with `write`, whether a commit does."""
@@ -71,7 +87,8 @@ class Probe:
         reads: False to check only when a write is due, for a process that reads often enough itself.
         """
         loop = asyncio.get_running_loop()
-        retry = Backoff(FIRST_RETRY, INTERVAL, random_part=0.0)
+        intervals = self._intervals
+        retry = Backoff(intervals.first_retry, intervals.reads, random_part=0.0)
         next_write = 0.0
 
         async def check() -> float:
@@ -84,11 +101,11 @@ class Probe:
                 return retry.next()
             retry.reset()
             if write:
-                next_write = loop.time() + WRITE_INTERVAL
-            return INTERVAL if reads else WRITE_INTERVAL
+                next_write = loop.time() + intervals.writes
+            return intervals.reads if reads else intervals.writes
 
         failures = FailureLog(logger, "the database could not be probed", LogAction.PROBE_FAILED)
-        return BackgroundTask(check, failures, name="probe", backoff=Backoff(longest=INTERVAL))
+        return BackgroundTask(check, failures, name="probe", backoff=Backoff(longest=intervals.reads))
 
     async def close(self) -> None:
         """Closes the connection."""

@@ -18,16 +18,18 @@ import pytest
 from notifier.process import run_until
 from runtime.clock import SystemClock
 from server.health import LIVENESS
+from server.limits import ServerLimits
 from store.embedded import Holder
 from store.migrate import migrate
-from store.postgres import probe
 from store.postgres.database import Database
 from store.postgres.failures import DISK_FULL, READ_ONLY
+from store.postgres.probe import ProbeIntervals
 from tests.support.notifier.house import configuration
 from tests.support.processes.programs import DEADLINE
 from tests.support.server.running import NOT_SERVING, SERVING, Running, running
 
 SIZE = "192m"  # of the small disk
+QUICK_PROBES = ProbeIntervals(reads=0.05, writes=0.05, first_retry=0.05)
 
 
 class OwnDatabase:
@@ -100,12 +102,6 @@ def own() -> Iterator[OwnDatabase]:
         own.close()
 
 
-@pytest.fixture(autouse=True)
-def _quick_probes(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("INTERVAL", "WRITE_INTERVAL", "FIRST_RETRY"):
-        monkeypatch.setattr(probe, name, 0.05)
-
-
 class Observed:
     """What a balancer and a supervisor see of a server and a notifier."""
 
@@ -139,9 +135,18 @@ async def observed(url: str, caplog: pytest.LogCaptureFixture) -> AsyncIterator[
     stop = asyncio.Event()
     with caplog.at_level(logging.INFO, logger="notifier.process"):
         notifier = asyncio.create_task(
-            run_until(stop, configuration(NOTIFIER_LISTEN="127.0.0.1:0"), databases[0], clock)
+            run_until(
+                stop,
+                configuration(NOTIFIER_LISTEN="127.0.0.1:0"),
+                databases[0],
+                clock,
+                probe_intervals=QUICK_PROBES,
+            )
         )
-        async with running(databases[1], clock) as server, aiohttp.ClientSession() as session:
+        async with (
+            running(databases[1], clock, server_limits=ServerLimits(probe=QUICK_PROBES)) as server,
+            aiohttp.ClientSession() as session,
+        ):
             ports: list[int] = []
             async with asyncio.timeout(DEADLINE):
                 while not ports:

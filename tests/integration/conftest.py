@@ -6,6 +6,7 @@ import pytest
 
 from engine.limits import DEFAULT_LIMITS, EngineLimits
 from runtime.clock import ManualClock
+from server.limits import DEFAULT_SERVER_LIMITS, ServerLimits
 from store.postgres.database import Database
 from tests.support.databases import NOON, Template
 
@@ -34,3 +35,9 @@ def clock() -> ManualClock:
 def engine_limits() -> EngineLimits:
     """The limits of the server of `caller`; a test that needs others gives them with `parametrize`."""
     return DEFAULT_LIMITS
+
+
+@pytest.fixture
+def server_limits() -> ServerLimits:
+    """The limits of the servers that fixtures start. A module, or the mark `with_server_limits`, overrides them."""
+    return DEFAULT_SERVER_LIMITS

@@ -9,6 +9,7 @@ import collections
 import contextlib
 import logging
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
 from generated.tidemark.v1 import error_reason_pb2
 from runtime.actions import LogAction
@@ -16,7 +17,7 @@ from runtime.backoff import Backoff
 from runtime.configuration import DEFAULT_MAX_WATCHERS, DEFAULT_ORGANIZATION_WATCHERS
 from runtime.fair_semaphore import FairSemaphore, may_take
 from runtime.tasks import BackgroundTask, FailureLog
-from server.alerts.subscribers.tail import Tail
+from server.alerts.subscribers.tail import MAX_ENTRIES, Tail
 from server.calls.errors import ResourceExhausted
 from store.deliveries import outbox
 from store.notifications import feed
@@ -24,16 +25,34 @@ from store.notifications.feed import Entry, NotificationFilter
 from store.postgres.database import Connection, Database, DatabaseUnavailable
 
 GUARANTEED_SUBSCRIBERS = 5  # of each organization, however many others have
-POLL_INTERVAL = 1.0  # seconds between polls for notifications whose commit was not heard
 SWEEP_INTERVAL = 30.0  # seconds between sweeps of the feeds without subscribers
-RETRY_PAUSE = 1.0  # seconds before the next try while the database is unavailable
-READ_LIMIT = 500  # entries by which a tail grows in one transaction
-CATCH_UP_LIMIT = 50  # entries that a subscriber behind the tail holds at the same time
-CATCH_UP_SPAN = 10_000  # positions that one read for such a subscriber covers
 TAIL_READERS = 2  # transactions that read for tails at the same time
 CATCH_UP_READERS = 2  # transactions that read for single subscribers at the same time; an organization has one
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedLimits:
+    """How often feeds are read, and how much at once.
+
+    poll_interval: seconds between polls for notifications whose commit was not heard.
+    retry_pause: seconds before the next try while the database is unavailable.
+    tail_entries: entries that a tail keeps in memory.
+    read_entries: entries by which a tail grows in one transaction.
+    catch_up_entries: entries that a subscriber behind the tail holds at the same time.
+    catch_up_span: positions that one read for such a subscriber covers.
+    """
+
+    poll_interval: float = 1.0
+    retry_pause: float = 1.0
+    tail_entries: int = MAX_ENTRIES
+    read_entries: int = 500
+    catch_up_entries: int = 50
+    catch_up_span: int = 10_000
+
+
+DEFAULT_FEED_LIMITS = FeedLimits()
 
 
 class _Feed:
@@ -79,8 +98,10 @@ class Feeds:
         *,
         max_subscribers: int = DEFAULT_MAX_WATCHERS,
         organization_subscribers: int = DEFAULT_ORGANIZATION_WATCHERS,
+        limits: FeedLimits = DEFAULT_FEED_LIMITS,
     ) -> None:
         self._database = database
+        self._limits = limits
         self._max_subscribers = max_subscribers
         self._organization_subscribers = organization_subscribers
         self._feeds: dict[int, _Feed] = {}
@@ -92,6 +113,7 @@ class Feeds:
         self._growing: list[BackgroundTask] = []  # including tasks that are about to end
 
     def _background_tasks(self) -> tuple[BackgroundTask, ...]:
+        retry_pause = self._limits.retry_pause
         unavailable = (DatabaseUnavailable,)  # not logged: the health service reports it
         lost = "notifications are found by polling only: %s", LogAction.FEED_LISTEN_LOST
         return (
@@ -105,14 +127,14 @@ class Feeds:
                     *lost,
                 ),
                 name="feeds listen",
-                interval=RETRY_PAUSE,
-                backoff=Backoff(RETRY_PAUSE, RETRY_PAUSE),  # the step fails when its connection ends
+                interval=retry_pause,
+                backoff=Backoff(retry_pause, retry_pause),  # the step fails when its connection ends
             ),
             BackgroundTask(
                 self._poll,
                 FailureLog(logger, "the poll for notifications failed", LogAction.FEED_FAILED, unavailable),
                 name="feeds poll",
-                backoff=Backoff(longest=POLL_INTERVAL),
+                backoff=Backoff(longest=self._limits.poll_interval),
             ),
             BackgroundTask(
                 self.sweep,
@@ -187,15 +209,16 @@ class Feeds:
 
         newest: the position of the tail. Raises EntriesDeleted and DatabaseUnavailable.
         """
-        until = min(newest, position + CATCH_UP_SPAN)
+        until = min(newest, position + self._limits.catch_up_span)
+        limit = self._limits.catch_up_entries
         async with self.reading(organization_id) as connection:
             found = await feed.read(
-                connection, organization_id, after=position, until=until, limit=CATCH_UP_LIMIT, wanted=wanted
+                connection, organization_id, after=position, until=until, limit=limit, wanted=wanted
             )
-        return found, found[-1].position if len(found) == CATCH_UP_LIMIT else until
+        return found, found[-1].position if len(found) == limit else until
 
     def _begin(self, organization_id: int) -> _Feed:
-        tail = Tail()
+        tail = Tail(max_entries=self._limits.tail_entries)
 
         async def grow() -> float | None:
             """Gives positions to committed notifications and reads them; 0 when there may be more."""
@@ -203,19 +226,21 @@ class Feeds:
 
         # The task goes on after a fault: without another try the streams would stay open and get no notification.
         failures = FailureLog(logger, "the read of a feed failed", LogAction.FEED_FAILED, (DatabaseUnavailable,))
-        task = BackgroundTask(grow, failures, name=f"feed {organization_id}", backoff=Backoff(longest=RETRY_PAUSE))
+        backoff = Backoff(longest=self._limits.retry_pause)
+        task = BackgroundTask(grow, failures, name=f"feed {organization_id}", backoff=backoff)
         self._growing = [*(one for one in self._growing if one.is_running), task]
         task.start()
         return _Feed(tail, task)
 
     async def _read_on(self, organization_id: int, tail: Tail) -> bool:
         """Reads the entries after the tail; returns whether there may be more."""
+        limit = self._limits.read_entries
         begins, read = None, list[Entry]()
         async with self._tail_readers, self._database.transaction() as connection:
-            assigned = await feed.assign_positions(connection, organization_id, READ_LIMIT)
+            assigned = await feed.assign_positions(connection, organization_id, limit)
             try:
                 if tail.position is not None:
-                    read = await feed.read(connection, organization_id, after=tail.position, limit=READ_LIMIT)
+                    read = await feed.read(connection, organization_id, after=tail.position, limit=limit)
             except feed.EntriesDeleted:  # this process was frozen for so long: all its subscribers are behind
                 begins = await feed.extent(connection, organization_id)
             if tail.position is None:
@@ -224,7 +249,7 @@ class Feeds:
         if begins is not None:
             tail.begin(begins.last_position)
         tail.extend(read)
-        return READ_LIMIT in (assigned, len(read))
+        return limit in (assigned, len(read))
 
     def _hint(self, organization_ids: set[int] | None) -> None:
         """Wakes the tails of those organizations, or all of them."""
@@ -247,7 +272,7 @@ class Feeds:
         if seen:
             async with self._tail_readers, self._database.transaction() as connection:
                 self._hint(await feed.with_later_entries(connection, seen))
-        return POLL_INTERVAL
+        return self._limits.poll_interval
 
     async def sweep(self) -> None:
         """Gives a position to every notification of every organization. Raises DatabaseUnavailable."""

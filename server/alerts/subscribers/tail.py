@@ -16,7 +16,10 @@ class Tail:
     database. So neither a slow subscriber nor a burst of notifications costs memory.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, max_entries: int = MAX_ENTRIES, max_length: int = MAX_LENGTH) -> None:
+        """max_length: characters of all bodies together."""
+        self._max_entries = max_entries
+        self._max_length = max_length
         self.position: int | None = None  # of the newest entry; None until the feed is read
         self._entries: dict[int, Entry] = {}  # by position, without a gap
         self._length = 0
@@ -35,7 +38,7 @@ class Tail:
             self._entries[entry.position] = entry
             self._length += len(entry.body)
             self.position = entry.position
-        while len(self._entries) > MAX_ENTRIES or self._length > MAX_LENGTH:
+        while len(self._entries) > self._max_entries or self._length > self._max_length:
             oldest = next(iter(self._entries))
             self._length -= len(self._entries.pop(oldest).body)
         if entries:

@@ -2,23 +2,27 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from engine.upkeep import REPLAY_LIFETIME, Upkeep
 from runtime.clock import ManualClock
-from server.alerts.subscribers import feeds
-from server.alerts.subscribers.feeds import Feeds
+from server.alerts.subscribers.feeds import FeedLimits, Feeds
 from server.alerts.subscribers.tail import Tail
+from server.limits import ServerLimits
 from store.identity import idempotent_answers
 from store.notifications import feed
 from store.notifications import history as notification_history
 from store.notifications.feed import NotificationFilter
 from store.postgres.database import Database, DatabaseUnavailable
 from tests.support.notifications.watching import Subscriber, names, notify, pool, watch
+from tests.support.server.limits import with_server_limits
 from tests.support.usage.caller import Caller, until
 from tests.support.usage.organizations import organization
+
+WITHOUT_POLLS = FeedLimits(poll_interval=3_600.0)  # a notification arrives only by the hint of its commit
 
 
 async def organization_id_of(caller: Caller) -> int:
@@ -72,17 +76,14 @@ async def test_feeds_with_later_or_pending_entries_are_found(caller: Caller, clo
         assert await feed.with_later_entries(connection, {ours: 2, theirs: 0}) == {theirs}
 
 
-async def test_a_subscriber_behind_the_tail_reads_every_entry_in_bounded_steps(
-    caller: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(feeds, "CATCH_UP_LIMIT", 2)
-    monkeypatch.setattr(feeds, "CATCH_UP_SPAN", 5)
+async def test_a_subscriber_behind_the_tail_reads_every_entry_in_bounded_steps(caller: Caller) -> None:
     written = [("ann" if number % 3 else "bob", number) for number in range(1, 21)]
     await notify(caller, *written)
     org = await organization_id_of(caller)
     async with pool(caller) as database:
         async with database.transaction() as connection:
             await notification_history.assign_all_positions(connection, org)
+        feeds = Feeds(database, limits=FeedLimits(catch_up_entries=2, catch_up_span=5))
         for wanted in (
             NotificationFilter(),
             NotificationFilter(customer_ids=("bob",)),
@@ -91,7 +92,7 @@ async def test_a_subscriber_behind_the_tail_reads_every_entry_in_bounded_steps(
             found: list[tuple[str, int]] = []
             place = 0
             while place < len(written):
-                entries, reached = await Feeds(database).catch_up(org, place, len(written), wanted)
+                entries, reached = await feeds.catch_up(org, place, len(written), wanted)
                 assert len(entries) <= 2
                 assert place < reached <= place + 5
                 found += [(one.customer_id, one.sequence) for one in entries]
@@ -115,19 +116,15 @@ async def test_a_read_of_the_feed_excludes_its_first_position_and_includes_its_l
             assert [one.position for one in found] == expected
 
 
-async def test_a_tail_reads_more_notifications_than_one_transaction_takes(
-    caller: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(feeds, "READ_LIMIT", 3)
-    monkeypatch.setattr(feeds, "POLL_INTERVAL", 3_600.0)  # a notification arrives only by the hint of its commit
+@with_server_limits(ServerLimits(feeds=replace(WITHOUT_POLLS, read_entries=3)))
+async def test_a_tail_reads_more_notifications_than_one_transaction_takes(caller: Caller) -> None:
     subscriber = await watch(caller)
     await notify(caller, *(("ann", number) for number in range(1, 12)))
     assert names(await subscriber.take(11)) == [("ann", number) for number in range(1, 12)]
 
 
+@with_server_limits(ServerLimits(feeds=replace(WITHOUT_POLLS, retry_pause=0.01)))
 async def test_a_tail_is_read_again_after_a_failed_read(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feeds, "RETRY_PAUSE", 0.01)
-    monkeypatch.setattr(feeds, "POLL_INTERVAL", 3_600.0)
     real = feed.assign_positions
     failures: list[Exception] = []
 
@@ -145,10 +142,10 @@ async def test_a_tail_is_read_again_after_a_failed_read(caller: Caller, monkeypa
         assert not failures
 
 
+@with_server_limits(ServerLimits(feeds=WITHOUT_POLLS))
 async def test_a_notification_that_commits_during_a_read_of_the_tail_is_read_after_it(
     caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feeds, "POLL_INTERVAL", 3_600.0)
     subscriber = await watch(caller)
     real = Feeds._read_on
     reading, hinted = asyncio.Event(), asyncio.Event()

@@ -5,13 +5,13 @@ import json
 import random
 from collections import defaultdict
 
-import pytest
-
 from generated.tidemark.v1 import alert_service_pb2, notification_pb2, threshold_pb2
-from server.alerts.subscribers import feeds, tail
+from server.alerts.subscribers.feeds import FeedLimits
+from server.limits import ServerLimits
 from store.notifications import feed
 from store.postgres.database import Database
 from tests.support.notifications.watching import Subscriber, committer, names, watch
+from tests.support.server.limits import with_server_limits
 from tests.support.usage.caller import BOTH, Caller, beside, usage_alert, waiting_for_locks
 from tests.support.waiting import within
 
@@ -156,14 +156,11 @@ async def test_subscribers_of_two_servers_receive_everything_in_one_order(caller
         assert await Subscriber(caller, resume_token=token).take(len(stored) - number) == received[0][number:]
 
 
-async def test_each_resume_token_continues_with_exactly_the_rest(
-    caller: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Small limits: some notifications are in the tail, and others are read from the database in pages.
-    monkeypatch.setattr(tail, "MAX_ENTRIES", 4)
-    monkeypatch.setattr(feeds, "CATCH_UP_LIMIT", 3)
-    monkeypatch.setattr(feeds, "CATCH_UP_SPAN", 5)
-    monkeypatch.setattr(feeds, "READ_LIMIT", 2)
+# Small limits: some notifications are in the tail, and others are read from the database in pages.
+@with_server_limits(
+    ServerLimits(feeds=FeedLimits(tail_entries=4, catch_up_entries=3, catch_up_span=5, read_entries=2))
+)
+async def test_each_resume_token_continues_with_exactly_the_rest(caller: Caller) -> None:
     subscriber = await watch(caller)
     beginning = subscriber.token
     async with committer(caller) as writer:
@@ -184,10 +181,8 @@ async def test_each_resume_token_continues_with_exactly_the_rest(
             assert names(await each.take(1)) == [("bob", 13)]
 
 
-async def test_a_slow_subscriber_receives_everything_when_it_reads_again(
-    caller: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tail, "MAX_ENTRIES", 10)
+@with_server_limits(ServerLimits(feeds=FeedLimits(tail_entries=10)))
+async def test_a_slow_subscriber_receives_everything_when_it_reads_again(caller: Caller) -> None:
     slow, quick = await watch(caller), await watch(caller)
     async with committer(caller) as writer:
         # More than the buffers of a connection take while the client does not read.
@@ -199,10 +194,8 @@ async def test_a_slow_subscriber_receives_everything_when_it_reads_again(
     assert names(await slow.take(2_000)) == expected
 
 
-async def test_a_notification_without_a_hint_is_found_by_polling(
-    caller: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(feeds, "POLL_INTERVAL", 0.02)
+@with_server_limits(ServerLimits(feeds=FeedLimits(poll_interval=0.02)))
+async def test_a_notification_without_a_hint_is_found_by_polling(caller: Caller) -> None:
     subscriber = await watch(caller)
     async with committer(caller) as writer:
         await writer.notifies(("ann", 1))

@@ -11,11 +11,12 @@ from engine.upkeep import Upkeep
 from generated.tidemark.v1 import condition_pb2, threshold_pb2
 from runtime.clock import ManualClock
 from runtime.configuration import Configuration
-from server.alerts.subscribers import feeds
-from server.alerts.subscribers.feeds import Feeds
+from server.alerts.subscribers.feeds import FeedLimits, Feeds
 from server.calls.validation import to_timestamp
+from server.limits import ServerLimits
 from store.notifications import feed
 from tests.support.notifications.watching import Response, Subscriber, committer, names, notify, pool, watch
+from tests.support.server.limits import with_server_limits
 from tests.support.server.running import reason_of, violations_of
 from tests.support.usage.caller import BOTH, Caller, beside, spend_alert, until, usage_alert
 from tests.support.usage.organizations import organization
@@ -280,13 +281,9 @@ async def test_a_sweep_assigns_positions_in_feeds_without_subscribers(caller: Ca
     ) == [(0, 5)]
 
 
-async def test_streams_continue_after_the_database_connections_are_cut(
-    caller: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(feeds, "RETRY_PAUSE", 0.01)
-    monkeypatch.setattr(
-        feeds, "POLL_INTERVAL", 3_600.0
-    )  # a notification arrives only by a hint of the listening connection
+# Without polls a notification arrives only by a hint of the listening connection.
+@with_server_limits(ServerLimits(feeds=FeedLimits(retry_pause=0.01, poll_interval=3_600.0)))
+async def test_streams_continue_after_the_database_connections_are_cut(caller: Caller) -> None:
     subscriber = await watch(caller)
     for number in range(1, 4):
         await until(lambda: listens(caller))

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from runtime.clock import ManualClock
+from server.limits import ServerLimits
 from store.postgres.database import Database
 from tests.support.server.odd_service import OddClient, OddService
 from tests.support.server.running import Running, running
@@ -17,9 +18,11 @@ def odd_service() -> OddService:
 
 
 @pytest.fixture
-async def odd_server(database: Database, clock: ManualClock, odd_service: OddService) -> AsyncIterator[Running]:
+async def odd_server(
+    database: Database, clock: ManualClock, odd_service: OddService, server_limits: ServerLimits
+) -> AsyncIterator[Running]:
     """A server with the odd service only."""
-    async with running(database, clock, odd_service.register) as server:
+    async with running(database, clock, odd_service.register, server_limits=server_limits) as server:
         yield server
 
 
@@ -30,7 +33,7 @@ def odd(odd_server: Running) -> OddClient:
 
 
 @pytest.fixture
-async def api(database: Database, clock: ManualClock) -> AsyncIterator[Running]:
+async def api(database: Database, clock: ManualClock, server_limits: ServerLimits) -> AsyncIterator[Running]:
     """A server with the services of the API."""
-    async with running(database, clock) as server:
+    async with running(database, clock, server_limits=server_limits) as server:
         yield server

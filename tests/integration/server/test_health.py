@@ -17,25 +17,23 @@ from generated.tidemark.v1.account_pb2 import Customer
 from generated.tidemark.v1.account_service_pb2 import PutCustomerRequest
 from runtime.clock import ManualClock
 from server.health import LIVENESS, Health
-from store.postgres import probe as probe_module
+from server.limits import ServerLimits
 from store.postgres.database import Database
-from store.postgres.probe import Probe
+from store.postgres.probe import Probe, ProbeIntervals
 from tests.support.server.odd_service import NAME, OddService
 from tests.support.server.running import NOT_SERVING, SERVING, Running, reason_of, running
 
 SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 
-@pytest.fixture(autouse=True)
-def _quick_probes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe_module, "INTERVAL", 0.02)
-    monkeypatch.setattr(probe_module, "WRITE_INTERVAL", 0.02)
-    monkeypatch.setattr(probe_module, "FIRST_RETRY", 0.02)
+@pytest.fixture
+def server_limits() -> ServerLimits:
+    return ServerLimits(probe=ProbeIntervals(reads=0.02, writes=0.02, first_retry=0.02))
 
 
 @pytest.fixture
-async def server(database: Database, clock: ManualClock) -> AsyncIterator[Running]:
-    async with running(database, clock, OddService().register) as server:
+async def server(database: Database, clock: ManualClock, server_limits: ServerLimits) -> AsyncIterator[Running]:
+    async with running(database, clock, OddService().register, server_limits=server_limits) as server:
         yield server
 
 

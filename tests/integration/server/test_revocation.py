@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,28 +14,32 @@ from generated.tidemark.v1 import alert_service_pb2_grpc
 from generated.tidemark.v1.usage_pb2 import UsageEvent
 from runtime.clock import ManualClock
 from server import process
-from server.authentication import api_keys, revocation
+from server.authentication import api_keys
 from server.authentication.revocation import OpenStreams
 from server.calls.lifecycle import InFlight
+from server.limits import ServerLimits
 from store.identity import keys
 from store.identity.keys import CreatedKey
 from store.postgres.database import Database
+from tests.support.server.limits import with_server_limits
 from tests.support.server.odd_service import OddClient
 from tests.support.server.running import Running, reason_of, running, status_of
 
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)
 LIMIT = 60.0  # seconds, of everything that is waited for
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api_keys, "POLL_INTERVAL", 0.02)
+OFTEN_CHECKED = ServerLimits(revocation_interval=0.02)
+SOON_CUT = replace(OFTEN_CHECKED, revocation_grace=0.05)
 
 
 @pytest.fixture
-async def second(database: Database, clock: ManualClock) -> AsyncIterator[Running]:
+def server_limits() -> ServerLimits:
+    return OFTEN_CHECKED
+
+
+@pytest.fixture
+async def second(database: Database, clock: ManualClock, server_limits: ServerLimits) -> AsyncIterator[Running]:
     """Another server on the same database."""
-    async with running(database, clock) as server:
+    async with running(database, clock, server_limits=server_limits) as server:
         yield server
 
 
@@ -132,10 +137,9 @@ async def test_streams_without_a_key_end_when_the_first_key_is_created(api: Runn
     await refused(watch)
 
 
-async def test_messages_that_were_read_are_answered_before_the_stream_ends(
-    api: Running, database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(revocation, "GRACE", LIMIT)  # a busy machine cuts nothing
+# The grace is long, so that no stream is cut on a busy machine.
+@with_server_limits(replace(OFTEN_CHECKED, revocation_grace=LIMIT))
+async def test_messages_that_were_read_are_answered_before_the_stream_ends(api: Running, database: Database) -> None:
     key = await create_key(database)
     stub: Any = alert_service_pb2_grpc.AlertServiceStub(api.channel)
     stream = stub.EvaluateUsage(metadata=authorized(key))
@@ -159,10 +163,10 @@ async def test_messages_that_were_read_are_answered_before_the_stream_ends(
     assert row[0] == acknowledged >= 1
 
 
+@with_server_limits(SOON_CUT)
 async def test_a_handler_that_does_not_wait_for_the_revocation_is_cut_with_the_status(
-    odd: OddClient, database: Database, monkeypatch: pytest.MonkeyPatch
+    odd: OddClient, database: Database
 ) -> None:
-    monkeypatch.setattr(revocation, "GRACE", 0.05)
     key = await create_key(database)
     call = odd.stream("WhoAmIStream")(metadata=authorized(key))
     await call.write("x")
@@ -177,7 +181,7 @@ class Inside:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.streams: list[OpenStreams] = []
         self.in_flight: list[InFlight] = []
-        monkeypatch.setattr(api_keys, "OpenStreams", lambda: self._kept(self.streams, OpenStreams()))
+        monkeypatch.setattr(api_keys, "OpenStreams", lambda grace: self._kept(self.streams, OpenStreams(grace)))
         monkeypatch.setattr(process, "InFlight", lambda: self._kept(self.in_flight, InFlight()))
 
     @staticmethod
@@ -203,10 +207,10 @@ def inside(monkeypatch: pytest.MonkeyPatch) -> Inside:
     return Inside(monkeypatch)
 
 
+@with_server_limits(SOON_CUT)
 async def test_a_stream_that_is_blocked_by_a_client_that_does_not_read_ends_at_the_server(
-    inside: Inside, odd: OddClient, database: Database, monkeypatch: pytest.MonkeyPatch
+    inside: Inside, odd: OddClient, database: Database
 ) -> None:
-    monkeypatch.setattr(revocation, "GRACE", 0.05)
     key = await create_key(database)
     call = odd.server_stream("Flood")("", metadata=authorized(key))
     assert await call.read()

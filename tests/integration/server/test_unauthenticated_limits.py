@@ -15,10 +15,12 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from runtime.clock import ManualClock
 from runtime.configuration import Configuration
-from server.interceptors import deadline, unauthenticated_limits
+from server.interceptors import deadline
 from server.interceptors.unauthenticated_limits import MAX_INFRASTRUCTURE_CALLS
+from server.limits import ServerLimits
 from store.identity import keys
 from store.postgres.database import Database
+from tests.support.server.limits import with_server_limits
 from tests.support.server.odd_service import NAME, OddClient, OddService
 from tests.support.server.raw_http2 import DATA, END_STREAM, RawConnection, frame, message, raw
 from tests.support.server.running import SERVING, Running, running
@@ -42,9 +44,11 @@ async def key(database: Database) -> str:
 
 
 @pytest.fixture
-async def server(database: Database, clock: ManualClock, odd_service: OddService) -> AsyncIterator[Running]:
+async def server(
+    database: Database, clock: ManualClock, odd_service: OddService, server_limits: ServerLimits
+) -> AsyncIterator[Running]:
     settings = Configuration(listen_port=0, propagation_delay=0.0, max_connections=CONNECTIONS)
-    async with running(database, clock, odd_service.register, settings) as server:
+    async with running(database, clock, odd_service.register, settings, server_limits=server_limits) as server:
         yield server
 
 
@@ -95,10 +99,8 @@ async def test_half_sent_requests_use_little_memory_and_are_evicted(server: Runn
         await asyncio.gather(*sending, return_exceptions=True)
 
 
-async def test_a_request_that_does_not_arrive_completely_has_a_deadline(
-    server: Running, key: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(deadline, "INFRASTRUCTURE_REQUEST", 0.2)
+@with_server_limits(ServerLimits(infrastructure_request=0.2))
+async def test_a_request_that_does_not_arrive_completely_has_a_deadline(server: Running, key: str) -> None:
     async with raw(server.port) as attacker:
         calls = [(attacker, attacker.call(path)) for path in (CHECK, WATCH)]
         for _, stream in calls:
@@ -153,15 +155,13 @@ async def test_connections_are_limited_and_free_after_they_close(server: Running
         assert (await server.health.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True)).status == SERVING
 
 
-async def test_checks_of_keys_are_limited(
-    database: Database, clock: ManualClock, odd_service: OddService, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(unauthenticated_limits, "MAX_UNIDENTIFIED", 4)
-    async with running(database, clock, odd_service.register) as server, AsyncExitStack() as stack:
+@with_server_limits(ServerLimits(unidentified_calls=4))
+async def test_checks_of_keys_are_limited(odd_server: Running, database: Database) -> None:
+    async with AsyncExitStack() as stack:
         # Every connection of the pool is taken, so no key can be looked up.
         for _ in range(Configuration().pool_size):
             await stack.enter_async_context(database.transaction())
-        attacker = await stack.enter_async_context(raw(server.port))
+        attacker = await stack.enter_async_context(raw(odd_server.port))
         calls = [(attacker, attacker.call(WHO, f"Bearer tmk_{number}")) for number in range(20)]
         await ended(calls, 4)
         assert open_calls(calls) == 4

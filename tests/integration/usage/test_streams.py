@@ -6,6 +6,8 @@ import grpc
 import pytest
 
 from generated.tidemark.v1 import alert_service_pb2
+from server.limits import ServerLimits
+from tests.support.server.limits import with_server_limits
 from tests.support.server.running import status_of
 from tests.support.usage.caller import (
     DEADLINE,
@@ -167,12 +169,11 @@ async def test_batches_above_the_limit_of_pending_events_are_refused_and_others_
         assert (await small.send(*(event for batch in events for event in batch))).accepted == 120
 
 
-async def test_fast_stream_is_slowed_by_flow_control_and_not_refused(
-    caller: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_fast_stream_is_slowed_by_flow_control_and_not_refused(caller: Caller) -> None:
     """The server stops reading the stream until answers are sent, also with a small limit of pending events."""
-    monkeypatch.setattr("server.alerts.usage.MAX_STREAM_EVENTS", 90)
-    async with beside(caller, settings(max_pending_events=100)) as small:
+    async with beside(
+        caller, settings(max_pending_events=100), server_limits=ServerLimits(stream_events=90)
+    ) as small:
         stream = small.stream()
         async with ingest_held(caller):
             for number in range(30):
@@ -184,10 +185,8 @@ async def test_fast_stream_is_slowed_by_flow_control_and_not_refused(
     assert [one.accepted for one in answers] == [20] * 30
 
 
-async def test_batch_above_the_event_limit_of_a_stream_is_accepted(
-    caller: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("server.alerts.usage.MAX_STREAM_EVENTS", 10)
+@with_server_limits(ServerLimits(stream_events=10))
+async def test_batch_above_the_event_limit_of_a_stream_is_accepted(caller: Caller) -> None:
     stream = caller.stream()
     for number in range(5):
         await stream.write(Request(events=[caller.event(f"{number}-{place}") for place in range(15)]))

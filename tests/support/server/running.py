@@ -18,6 +18,7 @@ from runtime.clock import Clock
 from runtime.configuration import Configuration
 from server.calls.errors import DETAILS_KEY
 from server.calls.lifecycle import Shutdown
+from server.limits import DEFAULT_SERVER_LIMITS, ServerLimits
 from server.parts import Parts
 from server.process import serve
 from server.services import register
@@ -62,6 +63,7 @@ async def running(
     configuration: Configuration | None = None,
     *,
     engine_limits: EngineLimits = DEFAULT_LIMITS,
+    server_limits: ServerLimits = DEFAULT_SERVER_LIMITS,
 ) -> AsyncIterator[Running]:
     """Serves on a free port of loopback until the block ends; stops without delays."""
     shutdown = Shutdown()
@@ -79,6 +81,7 @@ async def running(
             lambda host, port: listening.set_result(port),
             add_services,
             engine_limits=engine_limits,
+            server_limits=server_limits,
         )
     )
     await asyncio.wait([stopped, listening], return_when=asyncio.FIRST_COMPLETED)

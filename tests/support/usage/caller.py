@@ -32,6 +32,7 @@ from generated.tidemark.v1 import (
 from runtime.clock import Clock
 from runtime.configuration import Configuration
 from server.calls.validation import to_timestamp
+from server.limits import DEFAULT_SERVER_LIMITS, ServerLimits
 from store.postgres.database import Database
 from tests.support.schemas import check_body
 from tests.support.server.running import UNARY_DEADLINE, Running, running
@@ -236,11 +237,14 @@ async def calling(
     configuration: Configuration | None = None,
     *,
     engine_limits: EngineLimits = DEFAULT_LIMITS,
+    server_limits: ServerLimits = DEFAULT_SERVER_LIMITS,
 ) -> AsyncIterator[Caller]:
     """A server with a pool of its own, and a caller of it."""
     database = Database(database_url)
     try:
-        async with running(database, clock, configuration=configuration, engine_limits=engine_limits) as server:
+        async with running(
+            database, clock, configuration=configuration, engine_limits=engine_limits, server_limits=server_limits
+        ) as server:
             yield Caller(server, clock, database_url, organization, key)
     finally:
         await database.close()
@@ -248,7 +252,11 @@ async def calling(
 
 @asynccontextmanager
 async def beside(
-    caller: Caller, configuration: Configuration | None = None, *, engine_limits: EngineLimits = DEFAULT_LIMITS
+    caller: Caller,
+    configuration: Configuration | None = None,
+    *,
+    engine_limits: EngineLimits = DEFAULT_LIMITS,
+    server_limits: ServerLimits = DEFAULT_SERVER_LIMITS,
 ) -> AsyncIterator[Caller]:
     """A second server on the same database, and a caller of it as the same organization."""
     async with calling(
@@ -258,6 +266,7 @@ async def beside(
         caller.key,
         configuration,
         engine_limits=engine_limits,
+        server_limits=server_limits,
     ) as other:
         yield other
 

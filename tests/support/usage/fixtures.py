@@ -11,6 +11,7 @@ import pytest
 
 from engine.limits import EngineLimits
 from runtime.clock import ManualClock
+from server.limits import ServerLimits
 from store.postgres.database import Database
 from tests.support.databases import Template
 from tests.support.server.running import running
@@ -25,13 +26,15 @@ def shared_database_url(template: Template) -> str:
 
 
 @pytest.fixture
-async def caller(shared_database_url: str, clock: ManualClock, engine_limits: EngineLimits) -> AsyncIterator[Caller]:
+async def caller(
+    shared_database_url: str, clock: ManualClock, engine_limits: EngineLimits, server_limits: ServerLimits
+) -> AsyncIterator[Caller]:
     """A caller of a server, as an organization of this test's own."""
     # The server's pool creates the key, too: a second pool would take a tenth of the time of a server's start.
     database = Database(shared_database_url)
     try:
         name, key = await create_organization(database, clock)
-        async with running(database, clock, engine_limits=engine_limits) as server:
+        async with running(database, clock, engine_limits=engine_limits, server_limits=server_limits) as server:
             yield Caller(server, clock, shared_database_url, name, key)
     finally:
         await database.close()

@@ -35,9 +35,8 @@ async def test_the_cache_of_keys_is_bounded_when_keys_are_guessed(monkeypatch: p
         read_hashes.append(key_hash)
 
     monkeypatch.setattr(api_keys, "find_caller", find_caller)
-    monkeypatch.setattr(api_keys, "CACHE_SIZE", 3)
     database: Any = NoDatabase()
-    known = Authenticator(database, ManualClock(NOW), listens_to_loopback_only=True)
+    known = Authenticator(database, ManualClock(NOW), listens_to_loopback_only=True, cache_size=3)
 
     async def guess(number: int) -> None:
         with pytest.raises(Unauthenticated):

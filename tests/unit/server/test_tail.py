@@ -4,7 +4,6 @@ from datetime import UTC, datetime
 
 import pytest
 
-from server.alerts.subscribers import tail
 from server.alerts.subscribers.tail import Tail
 from store.notifications.feed import Entry, NotificationFilter
 
@@ -46,12 +45,9 @@ def test_a_tail_begins_at_a_position_and_grows_from_there() -> None:
     assert grown.next(30, EVERYTHING) is None
 
 
-@pytest.mark.parametrize(("limit", "number"), [("MAX_ENTRIES", 3), ("MAX_LENGTH", 3 * 5)])
-def test_a_tail_removes_its_oldest_entries_above_its_limits(
-    monkeypatch: pytest.MonkeyPatch, limit: str, number: int
-) -> None:
-    monkeypatch.setattr(tail, limit, number)
-    grown = Tail()
+@pytest.mark.parametrize("limit", [{"max_entries": 3}, {"max_length": 3 * 5}], ids=["entries", "length"])
+def test_a_tail_removes_its_oldest_entries_above_its_limits(limit: dict[str, int]) -> None:
+    grown = Tail(**limit)
     grown.begin(0)
     grown.extend([entry(place, body="12345") for place in range(1, 5)])
     assert [grown.is_behind(place) for place in (0, 1)] == [True, False]
@@ -82,9 +78,8 @@ def test_a_notification_is_sent_only_if_it_passes_each_filter() -> None:
         assert not fits_not.matches(one)
 
 
-def test_a_tail_that_begins_again_has_its_full_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tail, "MAX_LENGTH", 15)
-    grown = Tail()
+def test_a_tail_that_begins_again_has_its_full_limits() -> None:
+    grown = Tail(max_length=15)
     grown.begin(0)
     grown.extend([entry(place, body="x" * 5) for place in (1, 2, 3)])
     grown.begin(10)

@@ -1,0 +1,35 @@
+"""The limits and intervals of a server that have no setting."""
+
+from dataclasses import dataclass
+
+from server.alerts.subscribers.feeds import DEFAULT_FEED_LIMITS, FeedLimits
+from server.alerts.usage import MAX_STREAM_EVENTS
+from server.authentication import api_keys, revocation
+from server.interceptors.deadline import INFRASTRUCTURE_REQUEST
+from server.interceptors.unauthenticated_limits import MAX_UNIDENTIFIED
+from store.postgres.probe import DEFAULT_INTERVALS, ProbeIntervals
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerLimits:
+    """What the parts of a server get when it starts. Production uses the defaults; tests pass smaller values.
+
+    feeds: the reading of feeds for subscribers.
+    probe: the checks of the database.
+    stream_events: events of one usage stream that are read and not answered yet; a single batch may have more.
+    unidentified_calls: calls whose keys are read from the database at the same time.
+    infrastructure_request: seconds that a request of health or reflection may take to arrive.
+    revocation_interval: seconds between checks for revoked keys.
+    revocation_grace: seconds in which a stream of a revoked key can answer what it has read.
+    """
+
+    feeds: FeedLimits = DEFAULT_FEED_LIMITS
+    probe: ProbeIntervals = DEFAULT_INTERVALS
+    stream_events: int = MAX_STREAM_EVENTS
+    unidentified_calls: int = MAX_UNIDENTIFIED
+    infrastructure_request: float = INFRASTRUCTURE_REQUEST
+    revocation_interval: float = api_keys.POLL_INTERVAL
+    revocation_grace: float = revocation.GRACE
+
+
+DEFAULT_SERVER_LIMITS = ServerLimits()
