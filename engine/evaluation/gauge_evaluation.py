@@ -31,8 +31,8 @@ class Findings:
 class GaugeEvaluation:
     """Evaluates gauges one after the other, and collects what it finds. Must run under `exact_arithmetic`.
 
-    organization: its name. epoch: the rules epoch that the gauges get. states: those stored, by gauge id and alert
-    id. not_evaluated: gauge ids and alert ids that are left out.
+    organization: its name. epoch: the rules epoch that the gauges get, unless a subject has another. states: those
+    stored, by gauge id and alert id. not_evaluated: gauge ids and alert ids that are left out.
     """
 
     organization: str
@@ -47,8 +47,9 @@ class GaugeEvaluation:
         """Evaluates all alerts that watch a gauge."""
         watch, tally, reading = subject.movement.watch, subject.tally, subject.reading
         gauge = watch.gauge
+        epoch = self.epoch if subject.epoch is None else subject.epoch
         if reading is not None and reading.value is None:
-            nothing = gauges.Evaluated(gauge, tally.value, tally.latest_time, None, None, self.epoch)
+            nothing = gauges.Evaluated(gauge, tally.value, tally.latest_time, None, None, epoch)
             self.findings.evaluated.append(nothing)
             return
         base, steps, scale = path_of(subject)
@@ -70,7 +71,7 @@ class GaugeEvaluation:
                 tally.latest_time,
                 min(above, default=None),
                 max(below, default=None),
-                self.epoch,
+                epoch,
                 scale,
                 tally.latest_id,
             )

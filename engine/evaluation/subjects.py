@@ -40,6 +40,7 @@ class Subject:
     recounted. untouched: no event can have been counted for it before this transaction. scale: see `Measure.shown`,
     as stored.
     reading: the present value of a gauge of facts, which has no entries. cause: set where time alone changed it.
+    epoch: the rules epoch that the gauge gets where some of its alerts are left out; None: that of the transaction.
     backfilled: the evaluation is that of a new or changed alert, so the reading may be older than the alert.
     reset_alert: the id of the alert whose state is forgotten before it is evaluated.
     """
@@ -51,6 +52,7 @@ class Subject:
     scale: Decimal | None = None
     reading: FactValue | None = None
     cause: Cause | None = None
+    epoch: int | None = None
     backfilled: bool = False
     reset_alert: str | None = None
 

@@ -45,6 +45,7 @@ async def evaluate_readings(
                 scale=stored.scale,
                 reading=item.reading.after(last),
                 cause=item.cause,
+                epoch=item.epoch,
                 backfilled=backfilled,
                 reset_alert=reset_alert,
             )

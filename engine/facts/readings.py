@@ -32,12 +32,16 @@ from store.balances.wallets import ReadTimes
 
 @dataclass(frozen=True)
 class GaugeReading:
-    """A gauge of facts, the alerts that watch it, and its reading. cause: set where time alone changed it."""
+    """A gauge of facts, the alerts that watch it, and its reading.
+
+    cause: set where time alone changed it. epoch: see `Subject.epoch`.
+    """
 
     customer: CustomerFacts
     watch: WatchedGauge
     reading: FactValue
     cause: Cause | None = None
+    epoch: int | None = None
 
 
 class Covered(NamedTuple):
@@ -81,11 +85,11 @@ class _OfCustomer:
         for gauge, reading in read.items():
             self._found.setdefault(gauge, (reading, []))[1].append(rule)
 
-    def watched(self, cause: Cause | None = None) -> list[GaugeReading]:
+    def watched(self, cause: Cause | None = None, epoch: int | None = None) -> list[GaugeReading]:
         """The gauges with their alerts."""
         customer = self._customer
         return [
-            GaugeReading(customer, watched_fact_gauge(gauge, rules, customer), reading, cause)
+            GaugeReading(customer, watched_fact_gauge(gauge, rules, customer), reading, cause, epoch)
             for gauge, (reading, rules) in self._found.items()
         ]
 
@@ -144,7 +148,11 @@ async def read_touched(transaction: Transaction, covered: Covered, touched: Chan
 
 
 async def read_at_times(transaction: Transaction, covered: Sequence[Covered]) -> FactReadings:
-    """The readings of each customer that time alone has changed, as of the customer's time."""
+    """The readings of each customer that time alone has changed, as of the customer's time.
+
+    An alert that was created later is not evaluated on a reading from before its creation: its backfill follows, and
+    finds the gauge as it is then.
+    """
     found = FactReadings()
     held = await _held_at_times(transaction, covered, found)
     for customer, rules, time in covered:
@@ -155,13 +163,17 @@ async def read_at_times(transaction: Transaction, covered: Sequence[Covered]) ->
             for rule in rules:
                 if rule.measure.invoices is not None:
                     continue
+                found.expect(customer.customer_id, _next_time(rule, customer, own, time))
                 selection = rule.measure.balances
+                if rule.create_time >= time:
+                    continue
                 if selection is None or selection.reading is BalanceReading.DAYS_LEFT:
                     of_customer.add(rule, _read(rule, customer, own, time))
                 else:
                     of_customer.add(rule, balance_values(rule, customer.customer_id, own, time, changing))
-                found.expect(customer.customer_id, _next_time(rule, customer, own, time))
-        found.gauges += of_customer.watched(Cause(None, time))
+        # For the backfill of an alert that is left out, its gauges were last evaluated before its creation.
+        epoch = min((rule.create_epoch - 1 for rule in rules if rule.create_time >= time), default=None)
+        found.gauges += of_customer.watched(Cause(None, time), epoch)
     return found
 
 

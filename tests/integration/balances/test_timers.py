@@ -95,6 +95,26 @@ def record_field(record: logging.LogRecord, name: str) -> object:
     return record.__dict__[name]
 
 
+async def test_alert_created_after_a_missed_due_time_is_silent_about_what_it_finds_if_it_is_to_be(
+    caller: Caller, clock: ManualClock, database: Database
+) -> None:
+    """A due time that no timer has evaluated yet must not make the reading newer than the alert."""
+    acme, now = Holder(caller), clock.now()
+    await acme.put("c", spans=[("50", now, now + HOUR), ("30", now + HOUR, now + 2 * HOUR)])
+    early = await caller.create(alert("40", low_remaining_commit_balance_reached=COMMITS))
+    clock.set(now + 3 * HOUR)
+    silent = await caller.create(alert("20", low_remaining_commit_balance_reached=COMMITS), evaluate=False)
+    loud = await caller.create(alert("10", low_remaining_commit_balance_reached=COMMITS))
+    await work_off(timers_of(database, clock), database, clock)
+    notified = {one.alert_id: one.transitions for one in await caller.notifications()}
+    assert notified == {
+        early.alert_id: [ShortTransition("REACHED", "40", "50", "30", "")],
+        loud.alert_id: [ShortTransition("REACHED", "10", "0", "0", "")],
+    }
+    state = await caller.state(silent.alert_id, acme.customer)
+    assert [one.silent for one in state.gauges[0].thresholds] == [True]
+
+
 async def test_clock_that_jumps_a_year_notifies_every_transition_in_order(
     caller: Caller, clock: ManualClock, database: Database
 ) -> None:
